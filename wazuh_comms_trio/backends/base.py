@@ -1,0 +1,285 @@
+"""What stands behind the daemon, as Protocols. Services and the HTTP edge know these and never a store.
+
+Every implementation passes the same contract suite (tests/contract/). Rules that hold for all of them:
+
+* ``BackendUnavailable`` (and its subclasses) means a *passing* failure: nothing was promised, the same call may succeed later.
+* A call that is cancelled may have happened all the same. Marks, claims and writes are therefore idempotent.
+* A write that returned is durable: it survives ``kill -9`` and, for embedded stores, a power cut (fsync).
+* Times are epoch seconds (float, UTC) from the injected wall clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any, Literal, Protocol
+
+from attrs import field, frozen
+
+# --- agents --------------------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Agent:
+    """One enrolled agent. ``key_hash`` is base64(16 bytes of salt + PBKDF2-HMAC-SHA256(key, salt, 100 000 rounds))."""
+
+    id: str
+    name: str
+    key_hash: str = field(repr=False)
+    type: str | None = None
+    version: str | None = None
+    groups: tuple[str, ...] = ()
+    host: Mapping[str, Any] = field(factory=dict)
+    status: Literal["active", "disconnected"] = "disconnected"
+    last_login: float | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the stored key hash: changes whenever the agent is rekeyed or enrolled anew (the salt is random). 16 hex digits."""
+        return sha256(self.key_hash.encode()).hexdigest()[:16]
+
+
+class AgentRegistry(Protocol):
+    """Who may talk to us."""
+
+    async def get(self, agent_id: str) -> Agent | None:
+        """Fresh from the store."""
+        ...
+
+    async def lookup(self, agent_id: str) -> Agent | None:
+        """For every request of an agent: as ``get``, but may come from a cache that notices removal and rekeying in time (embedded:
+        at once, also when another process did it; ``backend: wazuh``: within ``token.revocation``). Cheap; mostly doesn't block."""
+        ...
+
+    async def revoked(self, agents: Mapping[str, str]) -> Collection[str]:
+        """Of these (id -> fingerprint when their token was checked), the ids that are gone or have another key now. For parked
+        polls: called about once a second with all of them, so cheap when nothing changed."""
+        ...
+
+    async def add(self, agent: Agent) -> None:
+        """Raises ``AgentExists``."""
+        ...
+
+    async def remove(self, agent_id: str) -> bool:
+        """False when there was none. The agent's pending commands become ``failed`` (``agent removed``)."""
+        ...
+
+    async def rekey(self, agent_id: str, key_hash: str) -> bool:
+        """False when there is no such agent."""
+        ...
+
+    async def set_groups(self, agent_id: str, groups: Sequence[str]) -> bool: ...
+
+    async def record_login(self, agent_id: str, when: float) -> None:
+        """Sets ``last_login`` and status ``active``. Needn't be durable when it returns; a failure is logged, not raised: it must
+        not fail the log-in."""
+        ...
+
+    async def list(self) -> Sequence[Agent]: ...
+
+    async def members(self, group: str) -> Sequence[str]:
+        """Agent ids; the group ``all`` has every agent."""
+        ...
+
+
+# --- events --------------------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class DocumentOperation:
+    """One write to the state index. ``body`` is one JSON object as UTF-8 bytes, already complete (agent metadata merged in): the
+    document for ``create``, the partial document for ``update`` (objects merge deeply, other values replace), None for ``delete``."""
+
+    action: Literal["create", "update", "delete"]
+    index: str
+    document_id: str
+    body: bytes | None = None
+
+
+class Outcome(StrEnum):
+    DONE = "done"  # an ordinary result, 404 and 409 of a document included
+    REFUSED = "refused"  # never: the document is malformed; quarantine
+    PASSING = "passing"  # not now: try again
+
+
+@frozen
+class ItemResult:
+    """The outcome of one operation. ``result``: ``created``, ``updated``, ``deleted``, ``noop``, ``not_found``, or the error's reason."""
+
+    status: int
+    result: str
+    outcome: Outcome = Outcome.DONE
+
+
+class EventIndex(Protocol):
+    """Where stateful events go."""
+
+    async def bulk(self, operations: Sequence[DocumentOperation]) -> Sequence[ItemResult]:
+        """Applies the operations in order; the results stand in the same positions. A ``create`` of an existing id is 409, unless the
+        content is equal: then 200 ``noop``. An ``update`` of a missing one is 404 (its reason as text), a ``delete`` 404 ``not_found``.
+        Raises ``BackendUnavailable`` when nothing can be said of the whole."""
+        ...
+
+    async def get(self, index: str, document_id: str) -> bytes | None: ...
+
+
+# --- commands ------------------------------------------------------------------------------------------------------------------
+
+CommandStatus = Literal["pending", "sent", "success", "failed"]
+
+
+@frozen
+class Target:
+    type: Literal["agent", "group", "server"]
+    id: str
+
+
+@frozen
+class Action:
+    name: str
+    version: str | None = None
+    args: Mapping[str, Any] | None = None
+
+
+@frozen
+class CommandResult:
+    """``code`` as agents report it: 0 success, 1 failure, 2 in progress, 3 timeout, 4 unknown."""
+
+    code: int | None = None
+    message: str | None = None
+    data: Any = None
+
+
+@frozen
+class Command:
+    """One command. ``timeout`` in seconds counts from ``created_at`` while pending, from ``sent_at`` once sent."""
+
+    document_id: str
+    target: Target
+    action: Action
+    timeout: float = 100
+    request_id: str | None = None
+    order_id: str | None = None
+    source: str | None = None
+    user: str | None = None
+    status: CommandStatus = "pending"
+    result: CommandResult | None = None
+    created_at: float = 0.0
+    sent_at: float | None = None
+
+
+@frozen
+class CommandReport:
+    """An agent's word on a command: an update of ``command.result``. ``agent_id`` is the reporting agent's."""
+
+    agent_id: str
+    document_id: str
+    result: CommandResult
+
+
+class CommandStore(Protocol):
+    """Commands and who has them now. A *claim* is this node's exclusive right to offer a command."""
+
+    #: True when commands posted to the local command server are this store's to keep (embedded); False when they stay the poster's.
+    keeps_posted: bool
+
+    async def add(self, commands: Sequence[Command]) -> Sequence[Command]:
+        """Stores them (idempotent by ``document_id``: what is there stays) and returns them as stored, in order. A group's command is
+        expanded: one child per member (``<parent>_<uuid>``, same order and request id), the parent marked ``sent``."""
+        ...
+
+    async def wait_news(self) -> Collection[str]:
+        """Waits until some agents may have pending commands that nobody has claimed; returns their ids. One caller."""
+        ...
+
+    async def claim(self, agent_ids: Collection[str]) -> Sequence[Command]:
+        """Claims what is pending for these agents, oldest first, at most 100 an agent. No claim is given twice until released."""
+        ...
+
+    async def mark_sent(self, document_ids: Collection[str]) -> None:
+        """Delivery was confirmed. (Embedded: a delivered ``set-group`` is applied to the registry here.)"""
+        ...
+
+    async def release(self, document_ids: Collection[str]) -> None:
+        """Delivery wasn't confirmed: pending again, unclaimed."""
+        ...
+
+    async def report(self, reports: Sequence[CommandReport]) -> Sequence[ItemResult]:
+        """Results by position. ``refused`` (status 400) unless the command was sent to that very agent. Code 0 makes it ``success``,
+        2 leaves it ``sent``, 1, 3 and 4 make it ``failed``. Repeating an equal report is a success."""
+        ...
+
+    async def expire(self) -> None:
+        """Pending past its timeout: ``failed`` with a reason. Sent and not answered within it: ``failed``, ``no answer``. A late
+        report still counts."""
+        ...
+
+    async def get(self, document_id: str) -> Command | None: ...
+
+    async def list(
+        self, *, status: CommandStatus | None = None, agent_id: str | None = None, limit: int = 1000
+    ) -> Sequence[Command]:
+        """Newest first."""
+        ...
+
+    async def cancel(self, document_id: str) -> Command | None:
+        """A pending one becomes ``failed`` (``cancelled``); returns it as it is then, None when there is none."""
+        ...
+
+
+# --- the engine ----------------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class EngineReply:
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+
+
+class Engine(Protocol):
+    """Where stateless events and scans go."""
+
+    async def send_events(self, body: AsyncIterable[bytes], *, agent_id: str, length: int | None) -> None:
+        """Streams one request's body, unchanged; returns when the engine has taken all of it. What ``body`` raises goes through.
+        Raises ``EngineRefused`` (never: quarantine it), ``EngineTimeout``, ``EngineSocketError``, ``EngineRequestError``,
+        ``StorageFull``, ``BackendUnavailable``."""
+        ...
+
+    async def scan(self, request: bytes) -> EngineReply:
+        """One vulnerability scan request (JSON). The engine's status and body, whatever they are; raises as above for no answer."""
+        ...
+
+
+# --- files ---------------------------------------------------------------------------------------------------------------------
+
+
+class StoredFile(Protocol):
+    """One file, open for reading; ``size`` in bytes holds for what ``chunks`` yields."""
+
+    size: int
+
+    def chunks(self) -> AsyncIterator[bytes]: ...
+
+
+class FileStore(Protocol):
+    def open_file(self, name: str) -> AbstractAsyncContextManager[StoredFile]:
+        """Raises ``FileNameHasFolders``, ``FileIsFolder`` or ``FileMissing`` on entering (a link that leads out of the folder, a name
+        too long, and what isn't a regular file are missing)."""
+        ...
+
+
+# --- all of them ---------------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Backends:
+    """What ``open_backends`` opens and the worker's tree is built on."""
+
+    agents: AgentRegistry
+    events: EventIndex
+    commands: CommandStore
+    engine: Engine
+    files: FileStore
