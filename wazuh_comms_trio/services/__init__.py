@@ -1,0 +1,49 @@
+"""The domain: what the daemon does for agents. No HTTP, no sockets, no store."""
+
+from __future__ import annotations
+
+from random import Random
+
+from attrs import frozen
+
+from wazuh_comms_trio.backends.base import Backends
+from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.quarantine import Quarantine
+from wazuh_comms_trio.services.authentication import Authenticator
+from wazuh_comms_trio.services.commands import CommandDispatcher
+from wazuh_comms_trio.services.enrollment import EnrollmentService
+from wazuh_comms_trio.services.files import FileService
+from wazuh_comms_trio.services.seams import RunBlocking, WallClock
+from wazuh_comms_trio.services.stateful import StatefulEvents
+from wazuh_comms_trio.services.stateless import StatelessEvents
+from wazuh_comms_trio.services.tokens import TokenKeys
+from wazuh_comms_trio.services.vulnerability import ScanService
+
+__all__ = ["Services", "build_services"]
+
+
+@frozen
+class Services:
+    """What the HTTP edge is given. ``enrollment`` is None when it is off."""
+
+    authentication: Authenticator
+    stateful: StatefulEvents
+    stateless: StatelessEvents
+    commands: CommandDispatcher
+    files: FileService
+    scans: ScanService
+    enrollment: EnrollmentService | None = None
+
+
+def build_services(
+    config: Config,
+    backends: Backends,
+    quarantine: Quarantine,
+    *,
+    wall_clock: WallClock,
+    rng: Random,
+    run_blocking: RunBlocking,
+    keys: TokenKeys,
+) -> Services:
+    """Nothing runs yet: the caller runs ``stateful.run_batcher`` and ``commands.run`` in its services' nursery."""
+    raise NotImplementedError
