@@ -1,0 +1,71 @@
+"""What a model's field says about itself beyond its type: what it means, what is accepted. Kept in the attrs metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from attrs import Attribute, frozen
+
+#: Durations above this are a mistake, not a wish; it also keeps them within what clocks and socket options take.
+LONGEST: Final = 31_536_000
+#: Sizes in bytes fit a signed 64-bit number.
+LARGEST: Final = 2**63 - 1
+
+_METADATA_KEY: Final = "wazuh_comms_trio.key"
+
+
+@frozen
+class Key:
+    """``help`` is the sentence of docs/configuration.md. ``minimum`` and ``maximum`` are included, ``above`` is not. ``secret`` values
+    are never shown. ``scalar_or_list``: one value is taken for a list of one, ``first_of_list``: a list of one for its value.
+    ``check`` looks at the structured value and returns what is accepted instead, or None."""
+
+    help: str
+    unit: str = ""
+    minimum: float | None = None
+    above: float | None = None
+    maximum: float | None = None
+    secret: bool = False
+    scalar_or_list: bool = False
+    first_of_list: bool = False
+    non_empty: bool = False
+    check: Callable[[Any], str | None] | None = None
+
+    def accepts_number(self, value: float) -> bool:
+        return not (
+            (self.minimum is not None and value < self.minimum)
+            or (self.above is not None and value <= self.above)
+            or (self.maximum is not None and value > self.maximum)
+        )
+
+    def range_text(self) -> str:
+        """``from 0 to 65535``, ``of at least 1``, ``greater than 0``; the two outer limits, which nobody should need, aren't named."""
+        maximum = None if self.maximum in (LONGEST, LARGEST) else self.maximum
+        if self.minimum is not None and maximum is not None:
+            return f" from {self.minimum:g} to {maximum:g}"
+        if self.minimum is not None:
+            return f" of at least {self.minimum:g}"
+        if self.above is not None:
+            return f" greater than {self.above:g}" + ("" if maximum is None else f" and at most {maximum:g}")
+        return ""
+
+
+def key(help: str, **more: Any) -> dict[str, Key]:
+    """The ``metadata=`` of a model's field."""
+    return {_METADATA_KEY: Key(help, **more)}
+
+
+def seconds(help: str, *, zero: bool = False) -> dict[str, Key]:
+    """A duration; with ``zero``, 0 means something too."""
+    return key(help, unit="s", maximum=LONGEST, **({"minimum": 0} if zero else {"above": 0}))
+
+
+def size(help: str, *, minimum: int = 1) -> dict[str, Key]:
+    return key(help, unit="bytes", minimum=minimum, maximum=LARGEST)
+
+
+def key_of(attribute: Attribute[Any]) -> Key:
+    """What the field says about itself; a field without anything is an ordinary one."""
+    metadata: Mapping[str, Key] = attribute.metadata
+    return metadata.get(_METADATA_KEY) or Key("")
