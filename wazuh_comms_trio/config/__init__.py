@@ -1,1 +1,1 @@
-"""The configuration: one YAML file, read into frozen models (``models``), with every problem reported at once (``load``)."""
+"""The configuration: one YAML file, read into frozen models, with every problem of the file reported at once."""

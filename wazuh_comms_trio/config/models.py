@@ -1,7 +1,8 @@
 """The configuration as frozen models. Every key, its default and its meaning; docs/configuration.md is made from these.
 
-What is written here as ``default`` and in the metadata is all there is to know of a key: reading, checking and the documentation
-follow it. Nothing is validated when a model is made in a program: that is ``config.load``'s, which knows where a value stands.
+What is written here as ``default`` and in the metadata is all there is to know of a key: reading, checking and the
+documentation follow it. Nothing is validated when a model is made in a program: that is ``config.load``'s, which knows
+where a value stands.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Literal
 
 from attrs import field, frozen
 
-from wazuh_comms_trio.config.key import key, seconds, size
+from wazuh_comms_trio.config.key import key as about
+from wazuh_comms_trio.config.key import seconds, size
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 SslProtocol = Literal["auto", "TLS", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
@@ -40,61 +42,68 @@ def _password_hashes(users: Mapping[str, str]) -> str | None:
 class Logging:
     level: LogLevel = field(
         default="debug",
-        metadata=key("What is logged. Bodies, keys, tokens and passwords never are, at any level."),
+        metadata=about("What is logged. Bodies, keys, tokens and passwords never are, at any level."),
     )
     format: Literal["plain", "json"] = field(
         default="plain",
-        metadata=key("`json`: one JSON object a line. May be written as a list of one, `[plain]`.", first_of_list=True),
+        metadata=about(
+            "`json`: one JSON object a line. May be written as a list of one, `[plain]`.", first_of_list=True
+        ),
     )
 
 
 @frozen
 class Batcher:
-    max_elements: int = field(default=5, metadata=key("Events after which a bulk call goes. A soft limit.", minimum=1))
+    max_elements: int = field(
+        default=5, metadata=about("Events after which a bulk call goes. A soft limit.", minimum=1)
+    )
     max_size: int = field(default=3000, metadata=size("Bytes after which a bulk call goes. A soft limit."))
     wait_time: float = field(
         default=0.15, metadata=seconds("How long the first event of a batch waits for others at most.", zero=True)
     )
     eager: bool = field(
         default=True,
-        metadata=key(
-            "`wait_time` is an upper bound: with no bulk call in flight and nothing else waiting, a batch goes at once. "
-            "`false`: always wait."
+        metadata=about(
+            "`wait_time` is an upper bound: with no bulk call in flight and nothing else waiting, a batch goes at "
+            "once. `false`: always wait."
         ),
     )
 
 
 @frozen
 class Ssl:
-    key: Path = field(metadata=key("The private key, PEM."))
-    cert: Path = field(metadata=key("The certificate, PEM, followed by intermediate ones where there are any."))
-    use_ca: bool = field(default=False, metadata=key("Agents must show a certificate of the CA in `ca`."))
-    ca: Path | None = field(default=None, metadata=key("The CA's certificates, PEM. Needed with `use_ca`."))
+    key: Path = field(metadata=about("The private key, PEM."))
+    cert: Path = field(metadata=about("The certificate, PEM, followed by intermediate ones where there are any."))
+    use_ca: bool = field(default=False, metadata=about("Agents must show a certificate of the CA in `ca`."))
+    ca: Path | None = field(default=None, metadata=about("The CA's certificates, PEM. Needed with `use_ca`."))
     ssl_protocol: SslProtocol = field(
         default="auto",
-        metadata=key(
-            "`auto` and `TLS`: TLS 1.2 and newer. Another value: exactly that version. `TLSv1` and `TLSv1.1` also lower "
-            "OpenSSL's security level to 0 and are warned about; the client must do the same."
+        metadata=about(
+            "`auto` and `TLS`: TLS 1.2 and newer. Another value: exactly that version. `TLSv1` and `TLSv1.1` also "
+            "lower OpenSSL's security level to 0 and are warned about; the client must do the same."
         ),
     )
     ssl_ciphers: str | None = field(
         default=None,
-        metadata=key("An OpenSSL cipher list, for TLS 1.2 and below. The suites of TLS 1.3 can't be chosen."),
+        metadata=about("An OpenSSL cipher list, for TLS 1.2 and below. The suites of TLS 1.3 can't be chosen."),
     )
     keyfile_password: str | None = field(
-        default=None, repr=False, metadata=key("The password of an encrypted private key.", secret=True)
+        default=None, repr=False, metadata=about("The password of an encrypted private key.", secret=True)
     )
 
 
 @frozen
 class EmbeddedEvents:
     max_file_bytes: int = field(
-        default=128 * 1024 * 1024, metadata=size("A file of stateless events is closed, and the next begun, at this size.")
+        default=128 * 1024 * 1024,
+        metadata=size("A file of stateless events is closed, and the next begun, at this size."),
     )
-    max_bytes: int = field(default=10 * 1024 * 1024 * 1024, metadata=size("What all files of stateless events may take."))
+    max_bytes: int = field(
+        default=10 * 1024 * 1024 * 1024, metadata=size("What all files of stateless events may take.")
+    )
     on_full: Literal["refuse", "delete_oldest"] = field(
         default="refuse",
-        metadata=key("When they take that much: `refuse` further ones (503), or delete the oldest file."),
+        metadata=about("When they take that much: `refuse` further ones (503), or delete the oldest file."),
     )
 
 
@@ -102,15 +111,16 @@ class EmbeddedEvents:
 class Embedded:
     path: Path = field(
         default=Path("/var/lib/wazuh-comms"),
-        metadata=key("The state folder: the SQLite file, the events' files, the quarantine, the audit log."),
+        metadata=about("The state folder: the SQLite file, the events' files, the quarantine, the audit log."),
     )
-    events: EmbeddedEvents = field(default=EmbeddedEvents(), metadata=key("Stateless events, kept as NDJSON files."))
+    events: EmbeddedEvents = field(default=EmbeddedEvents(), metadata=about("Stateless events, kept as NDJSON files."))
 
 
 @frozen
 class QuarantineSettings:
     path: Path | None = field(
-        default=None, metadata=key("The folder of what can never be taken. By default `quarantine` in `embedded.path`.")
+        default=None,
+        metadata=about("The folder of what can never be taken. By default `quarantine` in `embedded.path`."),
     )
     max_bytes: int = field(
         default=1024 * 1024 * 1024,
@@ -122,19 +132,22 @@ class QuarantineSettings:
 class Events:
     invalid: Literal["quarantine", "refuse"] = field(
         default="quarantine",
-        metadata=key(
-            "An event that can never be taken: its own result says so and it goes to the quarantine; or `refuse` the whole "
-            "body (400, code 2709)."
+        metadata=about(
+            "An event that can never be taken: its own result says so and it goes to the quarantine; or `refuse` the "
+            "whole body (400, code 2709)."
         ),
     )
     foreign_agent: Literal["refuse", "log", "allow"] = field(
         default="refuse",
-        metadata=key("The metadata's agent id isn't the token's: `refuse` the body (400, code 2709), `log`, or `allow` it."),
+        metadata=about(
+            "The metadata's agent id isn't the token's: `refuse` the body (400, code 2709), `log`, or `allow` it."
+        ),
     )
     document_id: Literal["agent", "global"] = field(
         default="agent",
-        metadata=key(
-            "`agent`: a document's id in the index is `<agent uuid>_<id>`. `global`: the bare id, for indices that have those."
+        metadata=about(
+            "`agent`: a document's id in the index is `<agent uuid>_<id>`. `global`: the bare id, for indices that "
+            "have those."
         ),
     )
 
@@ -142,13 +155,13 @@ class Events:
 @frozen
 class Files:
     path: Path = field(
-        default=Path("/etc/wazuh-server/groups"), metadata=key("The folder of the files that agents may ask for.")
+        default=Path("/etc/wazuh-server/groups"), metadata=about("The folder of the files that agents may ask for.")
     )
     scope: Literal["groups", "all"] = field(
         default="groups",
-        metadata=key(
-            "`groups`: an agent gets `<group>.conf` of its own groups, and `default.conf`; anything else is as if missing. "
-            "`all`: any file of the folder."
+        metadata=about(
+            "`groups`: an agent gets `<group>.conf` of its own groups, and `default.conf`; anything else is as if "
+            "missing. `all`: any file of the folder."
         ),
     )
 
@@ -157,7 +170,7 @@ class Files:
 class Token:
     private_key: Path | None = field(
         default=None,
-        metadata=key("The key that signs agents' tokens: EC P-256 (ES256) or RSA (RS256). By default the TLS key."),
+        metadata=about("The key that signs agents' tokens: EC P-256 (ES256) or RSA (RS256). By default the TLS key."),
     )
     revocation: float = field(
         default=10.0,
@@ -171,13 +184,15 @@ class Token:
 class Enrollment:
     host: tuple[str, ...] = field(
         default=("0.0.0.0",),
-        metadata=key("The address, or a list of addresses, of the enrolment listener.", scalar_or_list=True, non_empty=True),
+        metadata=about(
+            "The address, or a list of addresses, of the enrolment listener.", scalar_or_list=True, non_empty=True
+        ),
     )
-    port: int = field(default=55000, metadata=key("Its port.", minimum=0, maximum=65535))
+    port: int = field(default=55000, metadata=about("Its port.", minimum=0, maximum=65535))
     users: Mapping[str, str] = field(
         factory=dict,
         repr=False,
-        metadata=key(
+        metadata=about(
             "Who may enrol agents: names, with the password hashes that `wazuh-comms enrollment passwd USER` prints.",
             secret=True,
             check=_password_hashes,
@@ -204,14 +219,18 @@ class Limits:
     body_timeout: float = field(
         default=15.0, metadata=seconds("For a request's body, plus its size divided by `body_rate`; then 408.")
     )
-    body_rate: float = field(default=65536.0, metadata=key("The slowest body.", unit="bytes/s", above=0, maximum=1e15))
+    body_rate: float = field(
+        default=65536.0, metadata=about("The slowest body.", unit="bytes/s", above=0, maximum=1e15)
+    )
     stall_timeout: float = field(default=30.0, metadata=seconds("How long a body may stand still."))
     send_timeout: float = field(default=30.0, metadata=seconds("How long a peer may not read."))
 
 
 @frozen
 class Shutdown:
-    grace: float = field(default=10.0, metadata=seconds("How long requests in flight may take when the daemon stops.", zero=True))
+    grace: float = field(
+        default=10.0, metadata=seconds("How long requests in flight may take when the daemon stops.", zero=True)
+    )
     spread: float = field(
         default=0.0,
         metadata=seconds("Parked polls are answered over this time when the daemon stops. 0: at once.", zero=True),
@@ -220,69 +239,76 @@ class Shutdown:
 
 @frozen
 class CommunicationsApi:
-    ssl: Ssl = field(metadata=key("TLS of the agents' API and of the enrolment listener."))
+    ssl: Ssl = field(metadata=about("TLS of the agents' API and of the enrolment listener."))
     host: tuple[str, ...] = field(
         default=("0.0.0.0",),
-        metadata=key("The address to listen on, or a list of addresses.", scalar_or_list=True, non_empty=True),
+        metadata=about("The address to listen on, or a list of addresses.", scalar_or_list=True, non_empty=True),
     )
     port: int = field(
         default=27000,
-        metadata=key("The port. `post` is taken for it, with a warning; both is an error.", minimum=0, maximum=65535),
+        metadata=about("The port. `post` is taken for it, with a warning; both is an error.", minimum=0, maximum=65535),
     )
-    workers: int = field(default=4, metadata=key("Processes.", minimum=1, maximum=512))
-    logging: Logging = field(default=Logging(), metadata=key("The daemon's log, on stderr."))
-    batcher: Batcher = field(default=Batcher(), metadata=key("How stateful events share bulk calls."))
+    workers: int = field(default=4, metadata=about("Processes.", minimum=1, maximum=512))
+    logging: Logging = field(default=Logging(), metadata=about("The daemon's log, on stderr."))
+    batcher: Batcher = field(default=Batcher(), metadata=about("How stateful events share bulk calls."))
     backend: Literal["wazuh", "embedded"] = field(
         default="wazuh",
-        metadata=key("Where agents, events and commands live: `wazuh` (indexer and engine) or `embedded` (files of its own)."),
+        metadata=about(
+            "Where agents, events and commands live: `wazuh` (indexer and engine) or `embedded` (files of its own)."
+        ),
     )
-    embedded: Embedded = field(default=Embedded(), metadata=key("The embedded backends."))
-    quarantine: QuarantineSettings = field(default=QuarantineSettings(), metadata=key("What can never be taken."))
-    events: Events = field(default=Events(), metadata=key("What agents may send."))
-    files: Files = field(default=Files(), metadata=key("What `GET /files` serves."))
-    token: Token = field(default=Token(), metadata=key("Agents' tokens."))
+    embedded: Embedded = field(default=Embedded(), metadata=about("The embedded backends."))
+    quarantine: QuarantineSettings = field(default=QuarantineSettings(), metadata=about("What can never be taken."))
+    events: Events = field(default=Events(), metadata=about("What agents may send."))
+    files: Files = field(default=Files(), metadata=about("What `GET /files` serves."))
+    token: Token = field(default=Token(), metadata=about("Agents' tokens."))
     command_socket: Path = field(
         default=Path("/run/wazuh-server/comms-api.sock"),
-        metadata=key("The local command server's Unix socket, mode 0660.", check=_socket_path),
+        metadata=about("The local command server's Unix socket, mode 0660.", check=_socket_path),
     )
     enrollment: Enrollment | None = field(
-        default=None, metadata=key("The enrolment listener, where agents join. Off unless the section is there.")
+        default=None, metadata=about("The enrolment listener, where agents join. Off unless the section is there.")
     )
     timeouts: Timeouts = field(
-        default=Timeouts(), metadata=key("Time limits of the endpoints, from the last byte of the request.")
+        default=Timeouts(), metadata=about("Time limits of the endpoints, from the last byte of the request.")
     )
-    limits: Limits = field(default=Limits(), metadata=key("Limits of a connection."))
-    shutdown: Shutdown = field(default=Shutdown(), metadata=key("How the daemon stops."))
+    limits: Limits = field(default=Limits(), metadata=about("Limits of a connection."))
+    shutdown: Shutdown = field(default=Shutdown(), metadata=about("How the daemon stops."))
 
 
 @frozen
 class IndexerHost:
-    host: str = field(metadata=key("Name or address."))
-    port: int = field(default=9200, metadata=key("Port.", minimum=1, maximum=65535))
+    host: str = field(metadata=about("Name or address."))
+    port: int = field(default=9200, metadata=about("Port.", minimum=1, maximum=65535))
 
 
 @frozen
 class IndexerSsl:
-    use_ssl: bool = field(default=False, metadata=key("HTTPS."))
-    key: Path | None = field(default=None, metadata=key("The client's private key, PEM."))
-    certificate: Path | None = field(default=None, metadata=key("The client's certificate, PEM."))
+    use_ssl: bool = field(default=False, metadata=about("HTTPS."))
+    key: Path | None = field(default=None, metadata=about("The client's private key, PEM."))
+    certificate: Path | None = field(default=None, metadata=about("The client's certificate, PEM."))
     certificate_authorities: tuple[Path, ...] = field(
-        default=(), metadata=key("Files with the CAs that the indexer's certificate may come from.", scalar_or_list=True)
+        default=(),
+        metadata=about("Files with the CAs that the indexer's certificate may come from.", scalar_or_list=True),
     )
-    certificate_authorities_bundle: Path | None = field(default=None, metadata=key("One more such file."))
-    verify_certificates: bool = field(default=True, metadata=key("Whether to check the indexer's certificate."))
+    certificate_authorities_bundle: Path | None = field(default=None, metadata=about("One more such file."))
+    verify_certificates: bool = field(default=True, metadata=about("Whether to check the indexer's certificate."))
 
 
 @frozen
 class IndexerNames:
     agents: str | None = field(
         default=None,
-        metadata=key("The agents' index. By default `wazuh-agents` where it exists, else `.agents` where that does, else the former."),
+        metadata=about(
+            "The agents' index. By default `wazuh-agents` where it exists, else `.agents` where that does, else the "
+            "former."
+        ),
     )
     commands: str | None = field(
         default=None,
-        metadata=key(
-            "The commands' index. By default `wazuh-commands` where it exists, else `.commands` where that does, else the former."
+        metadata=about(
+            "The commands' index. By default `wazuh-commands` where it exists, else `.commands` where that does, else the "
+            "former."
         ),
     )
 
@@ -290,35 +316,39 @@ class IndexerNames:
 @frozen
 class Indexer:
     hosts: tuple[IndexerHost, ...] = field(
-        default=(IndexerHost("127.0.0.1"),), metadata=key("The indexer's nodes.", non_empty=True)
+        default=(IndexerHost("127.0.0.1"),), metadata=about("The indexer's nodes.", non_empty=True)
     )
-    username: str | None = field(default=None, metadata=key("Basic authentication."))
-    password: str | None = field(default=None, repr=False, metadata=key("Its password.", secret=True))
-    ssl: IndexerSsl = field(default=IndexerSsl(), metadata=key("TLS towards the indexer."))
-    names: IndexerNames = field(default=IndexerNames(), metadata=key("Names of indices."))
+    username: str | None = field(default=None, metadata=about("Basic authentication."))
+    password: str | None = field(default=None, repr=False, metadata=about("Its password.", secret=True))
+    ssl: IndexerSsl = field(default=IndexerSsl(), metadata=about("TLS towards the indexer."))
+    names: IndexerNames = field(default=IndexerNames(), metadata=about("Names of indices."))
 
 
 @frozen
 class EngineClient:
     api_socket_path: Path = field(
         default=Path("/run/wazuh-server/engine.socket"),
-        metadata=key("The engine's Unix socket.", check=_socket_path),
+        metadata=about("The engine's Unix socket.", check=_socket_path),
     )
-    retries: int = field(default=3, metadata=key("Further attempts where nothing was consumed.", minimum=0, maximum=1000))
+    retries: int = field(
+        default=3, metadata=about("Further attempts where nothing was consumed.", minimum=0, maximum=1000)
+    )
     timeout: float = field(default=10.0, metadata=seconds("For an answer."))
 
 
 @frozen
 class EngineSettings:
-    client: EngineClient = field(default=EngineClient(), metadata=key("How the engine is reached."))
+    client: EngineClient = field(default=EngineClient(), metadata=about("How the engine is reached."))
 
 
 @frozen
 class Config:
     """What one file says, complete with defaults."""
 
-    communications_api: CommunicationsApi = field(metadata=key("This program. An unknown key is an error."))
-    indexer: Indexer = field(default=Indexer(), metadata=key("The indexer (`backend: wazuh`). An unknown key is a warning."))
+    communications_api: CommunicationsApi = field(metadata=about("This program. An unknown key is an error."))
+    indexer: Indexer = field(
+        default=Indexer(), metadata=about("The indexer (`backend: wazuh`). An unknown key is a warning.")
+    )
     engine: EngineSettings = field(
-        default=EngineSettings(), metadata=key("The engine (`backend: wazuh`). An unknown key is a warning.")
+        default=EngineSettings(), metadata=about("The engine (`backend: wazuh`). An unknown key is a warning.")
     )
