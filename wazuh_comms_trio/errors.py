@@ -79,6 +79,17 @@ class WazuhException(Exception):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.code}, {self.message!r})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default would call the class with the finished text, and the number's text would be there twice.
+        return _restore, (type(self), self.args, self.__dict__.copy())
+
+
+def _restore(kind: type[WazuhException], args: tuple[Any, ...], state: dict[str, Any]) -> WazuhException:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
 
 class WazuhError(WazuhException):
     """The caller's to deal with: a request that cannot be served as it is."""
@@ -86,6 +97,64 @@ class WazuhError(WazuhException):
 
 class WazuhInternalError(WazuhException):
     """Something that this program relies on does not work."""
+
+
+# --- the transport's errors ----------------------------------------------------------------------------------------------------
+#
+# Where programs written against the framework and those written against the published description expect different classes, what is
+# raised is a subclass of both. What needs trio (errors that are trio's Closed or Broken too) is in transport/errors.py.
+
+
+class FrameError(WazuhError):
+    """1014: what the peer sent is no sequence of frames. The place where the next one begins is lost, so is the connection."""
+
+
+class TruncatedFrame(FrameError):
+    """1014: the peer closed the connection inside a frame."""
+
+
+class EmptyFrame(FrameError):
+    """1014: the peer announced a frame of length 0, which no daemon sends."""
+
+
+class FrameTooLarge(FrameError):
+    """1014: the peer announced a frame above the receiving limit."""
+
+
+class PeerClosed(WazuhError):
+    """1014: the peer closed the connection between two frames, where an answer was waited for."""
+
+
+class AnswerInvalid(WazuhError):
+    """1014: a whole frame came, but not what was asked for: no JSON, not the daemon's form, not the wanted type."""
+
+
+class AnswerCut(AnswerInvalid):
+    """1014: wazuh-db cut its answer at 65536 bytes. Ask for less."""
+
+
+class SocketTimeout(WazuhError, TimeoutError):
+    """1014: the ``timeout`` of a synchronous class ran out."""
+
+
+class SendSyncError(WazuhInternalError, WazuhError):
+    """1014: anything that went wrong in ``wazuh_sendsync`` and has no number of its own."""
+
+
+class BacklogFull(WazuhInternalError):
+    """1013: the daemon's queue of new connections is full (``EAGAIN``). Nothing was sent; try again a little later."""
+
+
+class PayloadTooLarge(WazuhInternalError):
+    """1012: a stream payload above the sending limit. Refused before its first byte went out."""
+
+
+class QueueTimeout(WazuhInternalError, TimeoutError):
+    """1011: no room in a datagram queue within the ``timeout``."""
+
+
+class EventTooLarge(WazuhInternalError, WazuhError):
+    """1012: an event above what analysisd reads. Refused, since analysisd would silently cut it."""
 
 
 # --- the REST API's errors -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,138 @@
+"""Commands to agents, as remoted's ``ar`` queue reads them::
+
+    (msg_to_agent) [] <3 flags> <agent id or (null)> <message>
+
+remoted drops or misreads a malformed datagram without a word, so all the checking is done here; every refusal is a
+:class:`WazuhInternalError` 1012 that says why. Flag 1 is ``A`` for all agents; flag 2 is ``!`` for what is no active response and
+``R`` for the event's agent; flag 3 is ``S`` for the one agent named; ``N`` stands for "not".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final, NamedTuple
+
+from ..errors import WazuhInternalError
+from .envelope import create_wazuh_socket_message
+
+#: The longest datagram that remoted reads whole.
+MAX_COMMAND_BYTES: Final[int] = 65534
+#: The longest datagram that execd reads whole.
+MAX_EXECQ_BYTES: Final[int] = 65535
+
+HC_SK_RESTART: Final[str] = "syscheck restart"
+HC_FORCE_RECONNECT: Final[str] = "force_reconnect"
+RESTART_AGENTS: Final[str] = "restart-ossec0"
+RESTART_WAZUH: Final[str] = "restart-wazuh0"
+RESTART_AGENTS_JSON: Final[str] = json.dumps(
+    create_wazuh_socket_message({"module": "framework"}, RESTART_WAZUH, {"extra_args": [], "alert": {}})
+)
+AR_TYPE: Final[str] = "ar-message"
+
+#: Stands where an agent's id would, in a message to all agents.
+ALL_AGENTS: Final[str] = "(null)"
+#: The server's own id.
+SERVER_ID: Final[str] = "000"
+
+# message -> confirmation for one agent, for all agents
+_NOT_ACTIVE_RESPONSE: Final = {
+    HC_SK_RESTART: ("Restarting Syscheck on agent", "Restarting Syscheck on all agents"),
+    HC_FORCE_RECONNECT: ("Reconnecting agent", "Reconnecting all agents"),
+}
+_RESTARTS: Final = (RESTART_AGENTS, RESTART_WAZUH, RESTART_AGENTS_JSON)
+_RESTART_TAIL: Final = " - null (from_the_server) (no_rule_id)"
+
+_FLAGS: Final = re.compile(r"[AN][!RN][SN]\Z")
+_AGENT_ID: Final = re.compile(r"[0-9]{3,}\Z")
+_ENDS_TEXT: Final = re.compile(r"[\0\r\n]")
+
+
+class AgentCommand(NamedTuple):
+    """A checked datagram, and what to tell the person who asked for it."""
+
+    datagram: bytes
+    confirmation: str
+
+
+def check_agent_id(agent_id: object) -> str:
+    """An agent's id as the server stores it: ASCII digits, at least three. Nothing is padded: ``1`` is nobody."""
+    if not isinstance(agent_id, str):
+        raise WazuhInternalError(1012, f"an agent's id is text, not {type(agent_id).__name__}")
+    if not _AGENT_ID.match(agent_id):
+        raise WazuhInternalError(
+            1012, f"{agent_id!r:.60} is no agent's id: it needs at least three digits, and only digits"
+        )
+    return agent_id
+
+
+def check_message(msg: object) -> str:
+    """A command's text: not empty, one line, no NUL (where the reader stops)."""
+    if not isinstance(msg, str):
+        raise WazuhInternalError(1012, f"a message is text, not {type(msg).__name__}")
+    if not msg.strip():
+        raise WazuhInternalError(1012, "the message is empty")
+    if found := _ENDS_TEXT.search(msg):
+        raise WazuhInternalError(
+            1012, f"the message has {found.group()!r} at {found.start()}; it must be one line without NULs"
+        )
+    return msg
+
+
+def create_wazuh_queue_socket_msg(flag: str, str_agent_id: str, msg: str, is_restart: bool = False) -> str:
+    """The datagram's text. ``str_agent_id`` is an agent's id, or ``(null)`` with a flag for all agents.
+
+    Raises 1012 for flags, ids and messages that remoted would drop, misread or give to others than those named.
+    """
+    if not isinstance(flag, str) or not _FLAGS.match(flag):
+        raise WazuhInternalError(1012, f"{flag!r:.60} are no flags: three letters, [AN][!RN][SN]")
+    to_all, to_one = flag[0] == "A", flag[2] == "S"
+    if to_all:
+        if to_one or str_agent_id != ALL_AGENTS:
+            raise WazuhInternalError(1012, f"the flags {flag} are for all agents, so the id must be {ALL_AGENTS}")
+    elif str_agent_id == ALL_AGENTS:
+        raise WazuhInternalError(1012, f"the flags {flag} are for one agent, so its id is needed")
+    else:
+        check_agent_id(str_agent_id)
+    check_message(msg)
+    return f"(msg_to_agent) [] {flag} {str_agent_id} {msg}{_RESTART_TAIL if is_restart else ''}"
+
+
+def encode_datagram(text: str, limit: int = MAX_COMMAND_BYTES) -> bytes:
+    """``text`` in UTF-8, 1012 when it is longer than ``limit`` bytes."""
+    try:
+        datagram = text.encode()
+    except UnicodeEncodeError as exc:
+        raise WazuhInternalError(1012, f"the message can't be written in UTF-8: {exc}") from exc
+    if len(datagram) > limit:
+        raise WazuhInternalError(1012, f"{len(datagram)} bytes, at most {limit} are read")
+    return datagram
+
+
+def encode_agent_command(msg: str = "", agent_id: str | None = "", msg_type: str | None = "") -> AgentCommand:
+    """The datagram for ``WazuhQueue.send_msg_to_agent``. No ``agent_id`` means all agents.
+
+    With the type ``ar-message`` any one-line message is taken, and one to agent ``000``, the server itself, is written bare, as execd
+    reads it. Without a type only restarts, ``syscheck restart`` and ``force_reconnect`` are. 1012 for everything else.
+    """
+    check_message(msg)
+    if msg_type not in (None, "", AR_TYPE):
+        raise WazuhInternalError(1012, f"unknown type of message: {msg_type!r:.60}")
+    one = agent_id is not None and agent_id != ""
+    target = check_agent_id(agent_id) if one else ALL_AGENTS
+    if msg in _NOT_ACTIVE_RESPONSE:
+        flags = "N!S" if one else "A!N"
+    else:
+        flags = "NNS" if one else "ANN"
+    if msg_type == AR_TYPE:
+        if target == SERVER_ID:
+            return AgentCommand(encode_datagram(msg, MAX_EXECQ_BYTES), "Command sent.")
+        return AgentCommand(encode_datagram(create_wazuh_queue_socket_msg(flags, target, msg)), "Command sent.")
+    if msg in _NOT_ACTIVE_RESPONSE:
+        confirmations = _NOT_ACTIVE_RESPONSE[msg]
+    elif msg in _RESTARTS:
+        confirmations = ("Restarting agent", "Restarting all agents")
+    else:
+        raise WazuhInternalError(1012, f"unknown command {msg!r:.60}; an active response needs the type {AR_TYPE!r}")
+    text = create_wazuh_queue_socket_msg(flags, target, msg, is_restart=msg in _RESTARTS)
+    return AgentCommand(encode_datagram(text), confirmations[0 if one else 1])

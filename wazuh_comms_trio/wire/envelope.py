@@ -1,0 +1,76 @@
+"""Messages as JSON: the version 1 envelope that programs send, and the daemons' ``{"error", "message", "data"}`` answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ..errors import AnswerInvalid, WazuhException, WazuhInternalError
+
+SOCKET_COMMUNICATION_PROTOCOL_VERSION: Final[int] = 1
+
+
+def create_wazuh_socket_message(
+    origin: Any = None, command: str | None = None, parameters: Any = None
+) -> dict[str, Any]:
+    """A version 1 message with each of the three that was given (``None`` means: not given)."""
+    message: dict[str, Any] = {"version": SOCKET_COMMUNICATION_PROTOCOL_VERSION}
+    if origin is not None:
+        message["origin"] = origin
+    if command is not None:
+        message["command"] = command
+    if parameters is not None:
+        message["parameters"] = parameters
+    return message
+
+
+def encode_json(message: Any) -> bytes:
+    """``message`` as JSON text in ASCII. 1012 for what JSON can't say: NaN, sets, keys that aren't strings, cycles."""
+    try:
+        return json.dumps(message, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise WazuhInternalError(1012, f"the message can't be written as JSON: {exc}") from exc
+
+
+def strip_nul(payload: bytes) -> bytes:
+    """Without the one trailing NUL that C programs count as part of their text."""
+    return payload[:-1] if payload.endswith(b"\0") else payload
+
+
+def decode_text(payload: bytes) -> str:
+    """A daemon's text answer. :class:`AnswerInvalid` when it isn't UTF-8."""
+    try:
+        return strip_nul(payload).decode()
+    except UnicodeDecodeError as exc:
+        raise AnswerInvalid(1014, f"the answer isn't UTF-8: {exc}") from exc
+
+
+def decode_json(payload: bytes) -> Any:
+    """A daemon's JSON answer, whatever its form. :class:`AnswerInvalid` when it isn't JSON."""
+    text = decode_text(payload)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise AnswerInvalid(1014, f"the answer isn't JSON: {exc}; it begins with {text[:60]!r}") from exc
+
+
+def reply_data(reply: Any) -> Any:
+    """The ``data`` of an answer ``{"error", "message", "data"}``, None when a successful one has none.
+
+    A non-zero ``error`` raises ``WazuhException(error, message, cmd_error=True)``: the daemon's own number and text.
+    :class:`AnswerInvalid` when the answer is no JSON object.
+    """
+    if not isinstance(reply, Mapping):
+        raise AnswerInvalid(1014, f"the answer is no JSON object but {type(reply).__name__}")
+    error = reply.get("error")
+    if error:
+        if not isinstance(error, int):
+            raise AnswerInvalid(1014, f"the answer's error is no number: {error!r:.60}")
+        raise WazuhException(error, str(reply.get("message") or "the daemon gave no reason"), cmd_error=True)
+    return reply.get("data")
+
+
+def carries_version(message: Any) -> bool:
+    """Whether this is an enveloped message, whose form is known and can be checked."""
+    return isinstance(message, Mapping) and "version" in message

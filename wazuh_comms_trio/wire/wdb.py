@@ -1,0 +1,101 @@
+"""wazuh-db's answers: ``ok``, ``ok <payload>``, ``err <text>``, ``due <json>``, or a JSON object.
+
+``due`` means one of two things, and only the query tells which. *Paging*: one frame per query, and the caller asks again with the last
+id until ``ok``. *Row streaming*: many ``due`` frames follow one query, then ``ok``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, NamedTuple
+
+from ..errors import AnswerCut, AnswerInvalid, WazuhError
+from .envelope import decode_text, reply_data
+
+#: wazuh-db cuts the answer to an SQL query at this many bytes, without a word.
+CUT_BYTES: Final[int] = 65536
+
+OK: Final[str] = "ok"
+ERR: Final[str] = "err"
+DUE: Final[str] = "due"
+#: The status of an answer that is a JSON object (what JSON requests get).
+JSON: Final[str] = "json"
+
+
+class WdbReply(NamedTuple):
+    """One answer frame. ``status`` is ``ok``, ``due``, ``err`` or ``json``; ``text`` is what stands behind it, as it came."""
+
+    status: str
+    text: str
+    #: The frame was exactly as long as the daemon's limit, so that its end may be missing.
+    maybe_cut: bool = False
+
+    @property
+    def is_last(self) -> bool:
+        """No further frame of this answer follows by itself."""
+        return self.status != DUE
+
+    def checked(self) -> WdbReply:
+        """This answer, unless it is an error: then ``WazuhError(1014, <the daemon's text>, cmd_error=True)``.
+
+        ``err`` with a text that has a number of its own keeps it only in the text: wazuh-db's numbers aren't ours.
+        """
+        if self.status == ERR:
+            raise WazuhError(1014, self.text or "wazuh-db gave no reason", cmd_error=True)
+        return self
+
+    def data(self) -> Any:
+        """The payload: decoded JSON, or the text when it is none; for a JSON object its ``data``. None for a bare ``ok``.
+
+        Raises for ``err`` as :meth:`checked`, a JSON object's error under its own number, :class:`AnswerCut` for what was cut at
+        65536 bytes.
+        """
+        self.checked()
+        text = self.text.strip()
+        if not text:
+            return None
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as exc:
+            if self.maybe_cut:
+                raise AnswerCut(1014, "wazuh-db cut its answer at 65536 bytes; ask for fewer rows or columns") from None
+            if self.status == DUE:
+                raise AnswerInvalid(1014, f"a due answer isn't JSON: {exc}; it begins with {text[:60]!r}") from exc
+            return self.text
+        return reply_data(value) if self.status == JSON else value
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The payload as rows. NULL columns are absent from a row. Errors as :meth:`data`, 1014 when it is something else."""
+        value = self.data()
+        if value is None:
+            return []
+        rows = value if isinstance(value, list) else [value]
+        if not all(isinstance(row, dict) for row in rows):
+            raise AnswerInvalid(1014, f"wazuh-db's answer has no rows; it begins with {self.text[:60]!r}")
+        return rows
+
+
+def parse_reply(payload: bytes) -> WdbReply:
+    """One frame as an answer. :class:`AnswerInvalid` for what wazuh-db never says, or what isn't UTF-8.
+
+    A frame cut inside a character keeps its readable part: it says that it may be cut, and :meth:`WdbReply.data` raises for it.
+    """
+    maybe_cut = len(payload) == CUT_BYTES
+    try:
+        text = decode_text(payload)
+    except AnswerInvalid:
+        if not maybe_cut:
+            raise
+        text = payload.decode(errors="ignore")
+    if text.startswith("{"):
+        return WdbReply(JSON, text, maybe_cut)
+    status, _, rest = text.partition(" ")
+    status = status.rstrip("\n")
+    if status not in (OK, ERR, DUE):
+        raise AnswerInvalid(1014, f"wazuh-db answered neither ok, err nor due: {text[:60]!r}")
+    return WdbReply(status, rest, maybe_cut)
+
+
+def is_last_frame(payload: bytes) -> bool:
+    """Whether no further frame of a streamed answer follows this one. Cheap: looks at the first bytes only."""
+    return not payload.startswith(b"due")
