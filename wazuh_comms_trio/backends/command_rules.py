@@ -1,0 +1,121 @@
+"""The life of a command, as pure functions: the memory and the embedded store share them.
+
+``pending`` -> (claimed, offered) -> ``sent`` -> ``success`` or ``failed``. A claim is no status: it is the right of one
+node to offer a pending command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from attrs import evolve
+
+from wazuh_comms_trio.backends.base import Command, CommandReport, CommandResult, ItemResult, Outcome, Target
+
+#: The most commands that one claim gives an agent.
+CLAIM_LIMIT: Final = 100
+
+NOT_DELIVERED: Final = "not delivered in time"
+NO_ANSWER: Final = "no answer"
+CANCELLED: Final = "cancelled"
+AGENT_REMOVED: Final = "agent removed"
+
+#: What an agent's result codes make of a command; 2 is "in progress". A code that nobody knows is no success.
+_SUCCESS: Final = 0
+_IN_PROGRESS: Final = 2
+
+
+def normalized(command: Command, now: float) -> Command:
+    """As it is stored: agents are known by their lower-case id, and time begins when the store takes it."""
+    target = command.target
+    if target.type == "agent" and not target.id.islower():
+        target = Target("agent", target.id.lower())
+    return evolve(command, target=target, created_at=command.created_at or now)
+
+
+def is_ours(command: Command) -> bool:
+    """Commands for servers are another program's: they are neither stored nor offered."""
+    return command.target.type != "server"
+
+
+def expand(parent: Command, members: Iterable[str], now: float) -> tuple[Command, list[Command]]:
+    """A group's command as its parent, which counts as sent, and one child for each member. Children have ids that a
+    second expansion would make again."""
+    children = [
+        evolve(
+            parent,
+            document_id=f"{parent.document_id}_{agent_id}",
+            target=Target("agent", agent_id),
+            status="pending",
+            result=None,
+            sent_at=None,
+        )
+        for agent_id in members
+    ]
+    return evolve(parent, status="sent", sent_at=now), children
+
+
+def failed(command: Command, reason: str) -> Command:
+    return evolve(command, status="failed", result=CommandResult(message=reason))
+
+
+def is_overdue(command: Command, now: float) -> bool:
+    """Whether its time is over: as pending since it was made, as sent since then. A group's command waits for no answer
+    of its own."""
+    if command.status == "pending":
+        return now > command.created_at + command.timeout
+    if command.status == "sent" and command.target.type == "agent" and command.sent_at is not None:
+        return now > command.sent_at + command.timeout
+    return False
+
+
+def overdue_reason(command: Command) -> str:
+    return NOT_DELIVERED if command.status == "pending" else NO_ANSWER
+
+
+def new_groups(command: Command) -> Sequence[str] | None:
+    """What a delivered ``set-group`` makes the agent's groups; None when it is something else or makes no sense."""
+    if command.action.name != "set-group" or command.action.args is None:
+        return None
+    groups = command.action.args.get("groups")
+    if isinstance(groups, str):
+        return (groups,)
+    if isinstance(groups, list | tuple) and all(isinstance(group, str) for group in groups):
+        return tuple(groups)
+    return None
+
+
+def not_yours(document_id: str) -> ItemResult:
+    return ItemResult(400, f"[{document_id}]: no command of this id was sent to this agent", Outcome.REFUSED)
+
+
+def apply_report(
+    command: Command | None, offered: bool, report: CommandReport, now: float
+) -> tuple[ItemResult, Command | None]:
+    """An agent's word on ``command``. Returns the result and the command as it is afterwards, None when nothing
+    changes.
+
+    ``offered``: it was written to the agent at least once. An agent may report before its delivery is confirmed, or
+    after a delivery that looked broken from here: it has the command, so that counts as sent.
+    """
+    yours = command is not None and command.target.type == "agent" and command.target.id == report.agent_id.lower()
+    if command is None or not yours or not (offered or command.sent_at is not None):
+        return not_yours(report.document_id), None
+    code = report.result.code
+    reported = command.result is not None and command.result.code is not None
+    if code is None or code == _IN_PROGRESS:
+        if command.status == "success" or (command.status == "failed" and reported):
+            return ItemResult(200, "noop"), None  # overtaken by its own end
+        status = "sent"
+    else:
+        status = "success" if code == _SUCCESS else "failed"
+    after = evolve(
+        command,
+        status=status,  # type: ignore[arg-type]  # one of CommandStatus by construction
+        result=report.result,
+        sent_at=command.sent_at if command.sent_at is not None else now,
+    )
+    if after == command:
+        return ItemResult(200, "noop"), None
+    return ItemResult(200, "updated"), after

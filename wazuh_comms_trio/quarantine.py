@@ -1,0 +1,202 @@
+"""The quarantine: what can never be taken goes here with its bytes and the reason, so that its agent can go on.
+
+Durable when ``add`` returns, and bounded: an entry that finds no room is ``StorageFull``, a passing failure for its
+agent. The operator's tool lists, shows, drops and replays entries, from its own process. One store for every backend;
+``quarantine_store.py`` is it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from hashlib import sha256
+from typing import BinaryIO, Final, Literal, Protocol
+
+import trio
+from attrs import evolve, field, frozen
+
+from wazuh_comms_trio.backends.faults import Faults
+from wazuh_comms_trio.errors import StorageFull
+
+#: One agent may fill this share of the quarantine.
+AGENT_SHARE: Final = 10
+
+#: What an entry costs beside its bytes: its row, indexes, an agent's id.
+OVERHEAD_BYTES: Final = 512
+
+PAYLOAD_CHUNK: Final = 1024 * 1024
+
+Kind = Literal["stateful", "stateless"]
+
+
+@frozen
+class Rejected:
+    """What couldn't be taken. ``metadata``: the body's metadata line, empty for stateless, where it is in the payload.
+    ``payload``: stateful: header line, ``\\n``, data line, as they came; stateless: the whole body."""
+
+    agent_id: str
+    kind: Kind
+    reason: str
+    metadata: bytes = field(repr=False)
+    payload: bytes = field(repr=False)
+
+
+@frozen
+class Entry:
+    """One kept entry, without its bytes. ``size``: what it counts against the limits; ``payload_bytes``: of the payload
+    alone;
+    ``count``: how often it came; ``replayed_at``: when its replay was last tried without success, ``replay_error``
+    why."""
+
+    id: int
+    agent_id: str
+    kind: Kind
+    reason: str
+    size: int
+    payload_bytes: int
+    first_at: float
+    last_at: float
+    count: int = 1
+    replayed_at: float | None = None
+    replay_error: str | None = None
+
+
+@frozen
+class Usage:
+    entries: int
+    bytes: int
+    max_bytes: int
+
+
+class Quarantine(Protocol):
+    async def add(self, entries: Sequence[Rejected]) -> None:
+        """Durable on return, all of them or none. An equal entry of the same agent (kind, metadata, payload) is kept
+        once and counted. Raises ``StorageFull`` when its own or the agent's share is full, ``BackendUnavailable``."""
+        ...
+
+    async def add_file(self, rejected: Rejected, file: BinaryIO, size: int) -> None:
+        """As ``add`` for a payload of ``size`` bytes that is read from the beginning of ``file``; ``rejected.payload``
+        is ignored. The file stays the caller's to close."""
+        ...
+
+    async def list(self, *, agent_id: str | None = None, after: int = 0, limit: int = 1000) -> Sequence[Entry]:
+        """By id, which is the order they came; those with an id greater than ``after``."""
+        ...
+
+    async def get(self, entry_id: int) -> tuple[Entry, Rejected] | None:
+        """With all bytes, in memory."""
+        ...
+
+    def payload(self, entry_id: int) -> AsyncIterator[bytes]:
+        """The payload in pieces of at most 1 MiB; nothing for an entry that is gone."""
+        ...
+
+    async def drop(self, entry_ids: Collection[int]) -> int:
+        """How many were there. What was replayed with success is dropped as well."""
+        ...
+
+    async def note_replay(self, entry_id: int, error: str) -> None:
+        """A replay without success: the entry stays and remembers why."""
+        ...
+
+    async def usage(self) -> Usage: ...
+
+
+def digest(kind: Kind, metadata: bytes, payload: Iterator[bytes] | bytes) -> bytes:
+    """What equal entries have in common."""
+    hasher = sha256(b"%s\0%d\0" % (kind.encode(), len(metadata)))
+    hasher.update(metadata)
+    for piece in (payload,) if isinstance(payload, bytes) else payload:
+        hasher.update(piece)
+    return hasher.digest()
+
+
+def size_of(rejected: Rejected, payload_bytes: int) -> int:
+    return payload_bytes + len(rejected.metadata) + len(rejected.reason.encode()) + OVERHEAD_BYTES
+
+
+class MemoryQuarantine:
+    """``Quarantine`` in a dictionary, ``stored``; the fake for tests."""
+
+    def __init__(self, *, max_bytes: int = 1024**3, wall_clock: Callable[[], float] = time.time) -> None:
+        self.stored: dict[int, tuple[Entry, Rejected]] = {}
+        self.faults = Faults()
+        self._max_bytes = max_bytes
+        self._now = wall_clock
+        self._last_id = 0
+
+    @property
+    def rejected(self) -> Sequence[Rejected]:
+        """What is in it, in order."""
+        return [rejected for _, rejected in self.stored.values()]
+
+    async def add(self, entries: Sequence[Rejected]) -> None:
+        await self.faults.strike("add")
+        before = dict(self.stored)
+        try:
+            for rejected in entries:
+                self._add(rejected)
+        except StorageFull:
+            self.stored = before
+            raise
+
+    def _add(self, rejected: Rejected) -> None:
+        now = self._now()
+        own = [item for item in self.stored.values() if item[0].agent_id == rejected.agent_id]
+        mark = digest(rejected.kind, rejected.metadata, rejected.payload)
+        for entry, kept in own:
+            if digest(kept.kind, kept.metadata, kept.payload) == mark:
+                self.stored[entry.id] = evolve(entry, count=entry.count + 1, last_at=now), kept
+                return
+        size = size_of(rejected, len(rejected.payload))
+        total = sum(entry.size for entry, _ in self.stored.values())
+        own_total = sum(entry.size for entry, _ in own)
+        if total + size > self._max_bytes or own_total + size > self._max_bytes // AGENT_SHARE:
+            raise StorageFull("The quarantine is full")
+        self._last_id += 1
+        entry = Entry(
+            id=self._last_id,
+            agent_id=rejected.agent_id,
+            kind=rejected.kind,
+            reason=rejected.reason,
+            size=size,
+            payload_bytes=len(rejected.payload),
+            first_at=now,
+            last_at=now,
+        )
+        self.stored[entry.id] = entry, rejected
+
+    async def add_file(self, rejected: Rejected, file: BinaryIO, size: int) -> None:
+        file.seek(0)
+        await self.add([evolve(rejected, payload=file.read(size))])
+
+    async def list(self, *, agent_id: str | None = None, after: int = 0, limit: int = 1000) -> Sequence[Entry]:
+        await self.faults.strike("list")
+        found = (entry for entry, _ in self.stored.values() if agent_id in (None, entry.agent_id) and entry.id > after)
+        return sorted(found, key=lambda entry: entry.id)[:limit]
+
+    async def get(self, entry_id: int) -> tuple[Entry, Rejected] | None:
+        await self.faults.strike("get")
+        return self.stored.get(entry_id)
+
+    async def payload(self, entry_id: int) -> AsyncIterator[bytes]:
+        found = self.stored.get(entry_id)
+        payload = b"" if found is None else found[1].payload
+        for start in range(0, len(payload), PAYLOAD_CHUNK):
+            await trio.lowlevel.checkpoint()
+            yield payload[start : start + PAYLOAD_CHUNK]
+
+    async def drop(self, entry_ids: Collection[int]) -> int:
+        await self.faults.strike("drop")
+        return sum(self.stored.pop(entry_id, None) is not None for entry_id in entry_ids)
+
+    async def note_replay(self, entry_id: int, error: str) -> None:
+        await self.faults.strike("note_replay")
+        if entry_id in self.stored:
+            entry, rejected = self.stored[entry_id]
+            self.stored[entry_id] = evolve(entry, replayed_at=self._now(), replay_error=error), rejected
+
+    async def usage(self) -> Usage:
+        await self.faults.strike("usage")
+        entries = [entry for entry, _ in self.stored.values()]
+        return Usage(len(entries), sum(entry.size for entry in entries), self._max_bytes)
