@@ -18,8 +18,8 @@ _METADATA_KEY: Final = "wazuh_comms_trio.key"
 @frozen
 class Key:
     """``help`` is the sentence of docs/configuration.md. ``minimum`` and ``maximum`` are included, ``above`` is not.
-    ``secret`` values are never shown. ``scalar_or_list``: one value is taken for a list of one, ``first_of_list``: a list
-    of one for its value. ``check`` looks at the structured value and returns what is accepted instead, or None."""
+    ``secret`` values are never shown. ``scalar_or_list``: one value is taken for a list of one, ``first_of_list``: a
+    list of one for its value. ``check`` looks at the structured value and returns what is accepted instead, or None."""
 
     help: str
     unit: str = ""
@@ -40,7 +40,7 @@ class Key:
         )
 
     def range_text(self) -> str:
-        """``from 0 to 65535``, ``of at least 1``, ``greater than 0``; the outer limits, which nobody needs, go unnamed."""
+        """``from 0 to 65535``, ``of at least 1``, ``greater than 0``; the outer limits go unnamed."""
         maximum = None if self.maximum in (LONGEST, LARGEST) else self.maximum
         if self.minimum is not None and maximum is not None:
             return f" from {self.minimum:g} to {maximum:g}"

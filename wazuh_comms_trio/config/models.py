@@ -300,15 +300,15 @@ class IndexerNames:
     agents: str | None = field(
         default=None,
         metadata=about(
-            "The agents' index. By default `wazuh-agents` where it exists, else `.agents` where that does, else the "
-            "former."
+            "The agents' index. By default `wazuh-agents` where it exists, else `.agents` where that does, else "
+            "the former."
         ),
     )
     commands: str | None = field(
         default=None,
         metadata=about(
-            "The commands' index. By default `wazuh-commands` where it exists, else `.commands` where that does, else the "
-            "former."
+            "The commands' index. By default `wazuh-commands` where it exists, else `.commands` where that does, else "
+            "the former."
         ),
     )
 

@@ -1,0 +1,158 @@
+"""Keys and certificates that a configuration names: do they exist, fit each other, and last?"""
+
+from __future__ import annotations
+
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from wazuh_comms_trio.config.models import Config, Ssl
+from wazuh_comms_trio.config.reader import Reader
+from wazuh_comms_trio.config.tls import server_context
+
+#: A certificate is warned about from this time before its end.
+EXPIRES_SOON: Final = timedelta(days=30)
+_SMALLEST_RSA: Final = 2048
+_LARGEST_FILE: Final = 1 << 20
+_API: Final = "communications_api"
+_KEY: Final = f"{_API}.ssl.key"
+_CERT: Final = f"{_API}.ssl.cert"
+_CA: Final = f"{_API}.ssl.ca"
+_TOKEN_KEY: Final = f"{_API}.token.private_key"
+
+
+class FileProblem(Exception):
+    """A file can't be used; the text is a sentence that follows its path."""
+
+
+def check_files(reader: Reader, config: Config, *, now: datetime | None = None) -> None:
+    """Notes what is wrong with the files of ``communications_api.ssl`` and ``.token``. ``now`` is for tests."""
+    ssl = config.communications_api.ssl
+    key = _key(reader, ssl.key, ssl.keyfile_password, _KEY)
+    chain = _certificates(reader, ssl.cert, _CERT)
+    if chain:
+        _expiry(reader, chain[0], now or datetime.now(UTC))
+    if ssl.use_ca and ssl.ca is not None:
+        _certificates(reader, ssl.ca, _CA)
+    if key and chain and _public(key) != _public(chain[0]):
+        reader.problem_at(_KEY, f'"{ssl.key}" is not accepted: it isn\'t the key of the certificate {ssl.cert}')
+    elif key and chain and reader.sound(f"{_API}.ssl"):
+        _context(reader, ssl)
+    _token_key(reader, config, key)
+
+
+def _token_key(reader: Reader, config: Config, tls_key: PrivateKeyTypes | None) -> None:
+    ssl, path = config.communications_api.ssl, config.communications_api.token.private_key
+    if path is None:
+        if tls_key and (sentence := unfit_for_tokens(tls_key)):
+            text = f"\"{ssl.key}\" can't sign agents' tokens: {sentence}; name such a key in token.private_key"
+            reader.problem_at(_KEY, text)
+        return
+    key = _key(reader, path, ssl.keyfile_password, _TOKEN_KEY)
+    if key and (sentence := unfit_for_tokens(key)):
+        reader.problem_at(_TOKEN_KEY, f'"{path}" is not accepted: {sentence}')
+
+
+def unfit_for_tokens(key: PrivateKeyTypes) -> str | None:
+    """A sentence, or None for a key that can sign tokens."""
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        if isinstance(key.curve, ec.SECP256R1):
+            return None
+        found = f"an EC key on {key.curve.name}"
+    elif isinstance(key, rsa.RSAPrivateKey):
+        if key.key_size >= _SMALLEST_RSA:
+            return None
+        found = f"an RSA key of {key.key_size} bits"
+    else:
+        found = f"a key of type {type(key).__name__.strip('_').removesuffix('PrivateKey')}"
+    return f"it is {found}, and tokens are signed with EC P-256 (ES256) or RSA of at least {_SMALLEST_RSA} bits (RS256)"
+
+
+def read_private_key(path: Path, password: str | None) -> PrivateKeyTypes:
+    """Raises ``FileProblem``."""
+    data = _read(path)
+    try:
+        return load_pem_private_key(data, None)
+    except TypeError:  # it is encrypted
+        if not password:
+            raise FileProblem("is encrypted, and ssl.keyfile_password isn't set") from None
+    except Exception:
+        raise FileProblem("isn't a private key in PEM") from None
+    try:
+        return load_pem_private_key(data, password.encode())
+    except Exception:
+        raise FileProblem("can't be decrypted with ssl.keyfile_password") from None
+
+
+def read_certificates(path: Path) -> list[x509.Certificate]:
+    """At least one. Raises ``FileProblem``."""
+    try:
+        return x509.load_pem_x509_certificates(_read(path))
+    except ValueError:
+        raise FileProblem("has no certificate in PEM") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            with path.open("rb") as file:
+                return file.read(_LARGEST_FILE)
+    except OSError as error:
+        raise FileProblem(f"can't be read: {error.strerror}") from None
+    raise FileProblem("isn't a file")
+
+
+def _key(reader: Reader, file: Path, password: str | None, path: str) -> PrivateKeyTypes | None:
+    if not reader.sound(path):
+        return None
+    try:
+        key = read_private_key(file, password)
+    except FileProblem as problem:
+        reader.problem_at(path, f'"{file}" {problem}')
+        return None
+    if file.stat().st_mode & stat.S_IROTH:
+        reader.warning_at(path, f'"{file}" can be read by everybody on this machine; `chmod o-rwx` ends that')
+    return key
+
+
+def _certificates(reader: Reader, file: Path, path: str) -> list[x509.Certificate]:
+    if not reader.sound(path):
+        return []
+    try:
+        return read_certificates(file)
+    except FileProblem as problem:
+        reader.problem_at(path, f'"{file}" {problem}')
+        return []
+
+
+def _expiry(reader: Reader, certificate: x509.Certificate, now: datetime) -> None:
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now >= end:
+        text = f"the certificate expired on {end:%Y-%m-%d %H:%M} UTC; agents that verify it will not connect"
+    elif now >= end - EXPIRES_SOON:
+        days = (end - now).days
+        text = f"the certificate expires on {end:%Y-%m-%d %H:%M} UTC, in {days} day{'' if days == 1 else 's'}"
+    elif now < start:
+        text = f"the certificate isn't valid before {start:%Y-%m-%d %H:%M} UTC"
+    else:
+        return
+    reader.warning_at(_CERT, text)
+
+
+def _context(reader: Reader, ssl: Ssl) -> None:
+    """What only OpenSSL can tell: a key too small for its security level, a curve that it doesn't take ..."""
+    try:
+        server_context(ssl)
+    except OSError as error:
+        words = str(error.args[-1] if error.args else error)
+        reader.problem_at(_CERT, f'"{ssl.cert}" with its key is not taken by OpenSSL: {words}')
+
+
+def _public(holder: PrivateKeyTypes | x509.Certificate) -> bytes:
+    return holder.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

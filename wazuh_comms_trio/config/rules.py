@@ -1,0 +1,95 @@
+"""What keys of a file mean to each other, beyond one value at a time. No I/O: files are ``config.check``'s."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Mapping
+from typing import Final
+
+from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.config.models import Ssl as SslSettings
+from wazuh_comms_trio.config.reader import Reader
+from wazuh_comms_trio.config.tls import LEGACY_VERSIONS, allows_tls13, bare_context
+
+#: Backends that can't be chosen yet, with the sentence that says so.
+UNAVAILABLE_BACKENDS: Final[Mapping[str, str]] = {
+    "wazuh": "the indexer and the engine aren't supported by this version yet; write `backend: embedded`",
+}
+
+_API: Final = "communications_api"
+_WILDCARDS: Final = {"0.0.0.0", "::"}
+
+
+def apply_rules(reader: Reader, config: Config) -> None:
+    """Notes problems and warnings of combinations whose parts are sound."""
+    _backend(reader, config)
+    _ports(reader, config)
+    _enrollment(reader, config)
+    _sizes(reader, config)
+    _tls(reader, config.communications_api.ssl)
+
+
+def _backend(reader: Reader, config: Config) -> None:
+    path, backend = f"{_API}.backend", config.communications_api.backend
+    if reader.sound(path) and (sentence := UNAVAILABLE_BACKENDS.get(backend)):
+        default = "" if reader.is_set(path) else " (the default)"
+        reader.problem_at(path, f'"{backend}"{default} is not accepted: {sentence}')
+
+
+def _ports(reader: Reader, config: Config) -> None:
+    api, enrollment = config.communications_api, config.communications_api.enrollment
+    if enrollment is None or enrollment.port != api.port or enrollment.port == 0:
+        return
+    clash = set(api.host) & set(enrollment.host) or _WILDCARDS & {*api.host, *enrollment.host}
+    if clash and reader.sound(f"{_API}.port", f"{_API}.host", f"{_API}.enrollment"):
+        text = f"{enrollment.port} is not accepted; accepted is another port than {_API}.port's"
+        reader.problem_at(f"{_API}.enrollment.port", text)
+
+
+def _enrollment(reader: Reader, config: Config) -> None:
+    path, enrollment = f"{_API}.enrollment", config.communications_api.enrollment
+    if enrollment is not None and not enrollment.users and reader.sound(path):
+        text = "nobody may enrol agents; `wazuh-comms enrollment passwd USER` makes an entry"
+        reader.warning_at(f"{path}.users", text)
+
+
+def _sizes(reader: Reader, config: Config) -> None:
+    path, events = f"{_API}.embedded.events", config.communications_api.embedded.events
+    if events.max_file_bytes > events.max_bytes and reader.sound(path):
+        text = f"{events.max_file_bytes} is not accepted; accepted is at most max_bytes, {events.max_bytes}"
+        reader.problem_at(f"{path}.max_file_bytes", text)
+
+
+def _tls(reader: Reader, settings: SslSettings) -> None:
+    path = f"{_API}.ssl"
+    if settings.use_ca and settings.ca is None and reader.sound(f"{path}.ca", f"{path}.use_ca"):
+        reader.problem_at(f"{path}.ca", "is missing: a path, and `use_ca: true` needs it")
+    if settings.ssl_protocol in LEGACY_VERSIONS:
+        text = f"{settings.ssl_protocol} is broken; it is allowed with `@SECLEVEL=0`, which the client needs too"
+        reader.warning_at(f"{path}.ssl_protocol", text)
+    if settings.ssl_ciphers is not None and reader.sound(f"{path}.ssl_ciphers"):
+        _ciphers(reader, settings, settings.ssl_ciphers)
+
+
+def _ciphers(reader: Reader, settings: SslSettings, ciphers: str) -> None:
+    path = f"{_API}.ssl.ssl_ciphers"
+    suites = [name for name in re.split(r"[:, ]+", ciphers) if name.lstrip("!+-").upper().startswith("TLS_")]
+    if suites:
+        text = "suites of TLS 1.3 can't be chosen; accepted is an OpenSSL cipher list for TLS 1.2 and below"
+        reader.problem_at(path, f'"{", ".join(suites)}" is not accepted: {text}')
+        return
+    if not reader.sound(f"{_API}.ssl.ssl_protocol"):
+        return
+    try:
+        bare_context(settings)
+    except (ssl.SSLError, ValueError):
+        reader.problem_at(
+            path, f'"{ciphers}" is not accepted; accepted is an OpenSSL cipher list, and this selects none'
+        )
+        return
+    if settings.ssl_protocol == "TLSv1.3":
+        reader.warning_at(path, "has no effect: only TLS 1.3 is allowed, and its suites can't be chosen")
+    elif allows_tls13(settings):
+        text = "says nothing about TLS 1.3, which stays allowed; `ssl_protocol: TLSv1.2` would end that"
+        reader.warning_at(path, text)

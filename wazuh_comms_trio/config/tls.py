@@ -1,0 +1,56 @@
+"""``communications_api.ssl`` -> the server's ``ssl.SSLContext``."""
+
+from __future__ import annotations
+
+import ssl
+import warnings
+from typing import Final
+
+from wazuh_comms_trio.config.models import Ssl
+
+#: Versions that OpenSSL allows only at security level 0.
+LEGACY_VERSIONS: Final = frozenset({"TLSv1", "TLSv1.1"})
+_VERSIONS: Final = {
+    "TLSv1": ssl.TLSVersion.TLSv1,
+    "TLSv1.1": ssl.TLSVersion.TLSv1_1,
+    "TLSv1.2": ssl.TLSVersion.TLSv1_2,
+    "TLSv1.3": ssl.TLSVersion.TLSv1_3,
+}
+
+
+def allows_tls13(settings: Ssl) -> bool:
+    return settings.ssl_protocol in ("auto", "TLS", "TLSv1.3")
+
+
+def cipher_list(settings: Ssl) -> str | None:
+    """What goes to ``set_ciphers``; None: OpenSSL's own choice stays."""
+    if settings.ssl_protocol not in LEGACY_VERSIONS:
+        return settings.ssl_ciphers
+    ciphers = settings.ssl_ciphers or "DEFAULT"
+    return ciphers if "@SECLEVEL" in ciphers.upper() else f"{ciphers}:@SECLEVEL=0"
+
+
+def bare_context(settings: Ssl) -> ssl.SSLContext:
+    """Versions and ciphers, without certificates. Raises ``ssl.SSLError`` when no cipher fits."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with warnings.catch_warnings():  # the two oldest versions are deprecated, which the operator was told
+        warnings.simplefilter("ignore", DeprecationWarning)
+        if version := _VERSIONS.get(settings.ssl_protocol):
+            context.minimum_version = context.maximum_version = version
+        else:
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ciphers := cipher_list(settings):
+        context.set_ciphers(ciphers)
+    return context
+
+
+def server_context(settings: Ssl) -> ssl.SSLContext:
+    """Complete, as the listeners use it. Reads the files; raises ``OSError`` (``ssl.SSLError`` is one) with OpenSSL's
+    words: ``config.check`` has better ones, and comes first."""
+    context = bare_context(settings)
+    # A function, since OpenSSL would otherwise ask for the password of an encrypted key on the terminal.
+    context.load_cert_chain(settings.cert, settings.key, password=lambda: settings.keyfile_password or "")
+    if settings.use_ca and settings.ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cafile=settings.ca)
+    return context
