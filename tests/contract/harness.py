@@ -1,0 +1,89 @@
+"""What the contract suite is run against: one harness for each implementation of the backends.
+
+To add an implementation, write an async context manager that takes a fresh folder and yields a ``Harness``, and enter
+it in
+``HARNESSES``. A suite asks only for what every implementation must do; what a harness can't do (``outage``, ``second``)
+is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from attrs import define, field
+
+from wazuh_comms_trio.backends.base import Agent, Backends
+from wazuh_comms_trio.backends.memory import memory_backends
+from wazuh_comms_trio.errors import BackendUnavailable
+
+A1 = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
+A2 = "0194857f-39b5-7bfb-a7bc-c5c6835f03d2"
+A3 = "0194857f-39b5-7bfb-a7bc-c5c6835f03d3"
+INDEX = "wazuh-states-fim"
+
+
+class Clock:
+    """A wall clock that stands still until it is told to go on. Epoch seconds."""
+
+    def __init__(self, now: float = 1_750_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@define
+class Harness:
+    """One open implementation.
+
+    ``settle`` returns when what was promised "soon" (the last log-in) is there. ``outage`` makes the backends
+    unavailable while it is entered. ``second`` opens the same state once more, as another process would.
+    """
+
+    name: str
+    backends: Backends
+    clock: Clock
+    settle: Callable[[], Any] = trio.lowlevel.checkpoint
+    outage: Callable[[], AbstractAsyncContextManager[None]] | None = None
+    second: Callable[[], AbstractAsyncContextManager[Backends]] | None = None
+    agents_made: int = field(default=0, init=False)
+
+    async def enrol(self, agent_id: str, **more: Any) -> Agent:
+        """A new agent with a key hash of its own."""
+        self.agents_made += 1
+        agent = Agent(id=agent_id, name=f"agent-{agent_id[-1]}", key_hash=f"hash-{self.agents_made}", **more)
+        await self.backends.agents.add(agent)
+        return agent
+
+
+@asynccontextmanager
+async def open_memory(folder: Path) -> AsyncIterator[Harness]:
+    clock = Clock()
+    backends = memory_backends(wall_clock=clock)
+
+    @asynccontextmanager
+    async def outage() -> AsyncIterator[None]:
+        stores = (backends.agents, backends.events, backends.commands, backends.engine)
+        for store in stores:
+            store.faults.error = BackendUnavailable()
+        yield
+        for store in stores:
+            store.faults.error = None
+
+    yield Harness("memory", backends, clock, outage=outage)
+
+
+#: name -> (opener, marks of its tests)
+HARNESSES: dict[
+    str, tuple[Callable[[Path], AbstractAsyncContextManager[Harness]], tuple[pytest.MarkDecorator, ...]]
+] = {
+    "memory": (open_memory, ()),
+}

@@ -1,0 +1,180 @@
+"""The contract of ``AgentRegistry``."""
+
+import pytest
+
+from wazuh_comms_trio.backends.base import Action, Agent, Backends, Command, Target
+from wazuh_comms_trio.errors import AgentExists, BackendUnavailable
+
+from .harness import A1, A2, A3, Clock, Harness
+
+
+async def test_an_agent_comes_back_as_it_was_added(backends: Backends) -> None:
+    agent = Agent(
+        id=A1,
+        name='böse "quotes" \\',
+        key_hash="c2FsdA==",
+        type="Endpoint",
+        version="6.0.0",
+        groups=("default", "web"),
+        host={"hostname": "h1", "ip": ["10.0.0.5"], "os": {"name": "Ubuntu", "version": "24.04"}},
+    )
+    await backends.agents.add(agent)
+    assert await backends.agents.get(A1) == agent
+    assert await backends.agents.lookup(A1) == agent
+    assert list(await backends.agents.list()) == [agent]
+
+
+async def test_nobody_is_there_at_first(backends: Backends) -> None:
+    assert await backends.agents.get(A1) is None
+    assert await backends.agents.lookup(A1) is None
+    assert list(await backends.agents.list()) == []
+    assert not await backends.agents.remove(A1)
+    assert not await backends.agents.rekey(A1, "x")
+    assert not await backends.agents.set_groups(A1, ["g"])
+    assert list(await backends.agents.revoked({A1: "0" * 16})) == [A1]
+    await backends.agents.record_login(A1, 1.0)
+
+
+async def test_an_id_is_enrolled_once(harness: Harness, backends: Backends) -> None:
+    first = await harness.enrol(A1)
+    with pytest.raises(AgentExists):
+        await harness.enrol(A1)
+    assert await backends.agents.get(A1) == first
+
+
+async def test_ids_are_compared_in_lower_case(harness: Harness, backends: Backends) -> None:
+    await harness.enrol(A1.upper())
+    agent = await backends.agents.get(A1)
+    assert agent is not None
+    assert agent.id == A1
+    assert await backends.agents.lookup(A1.upper()) == agent
+    with pytest.raises(AgentExists):
+        await harness.enrol(A1)
+
+
+async def test_removal_shows_at_once(harness: Harness, backends: Backends) -> None:
+    first = await harness.enrol(A1)
+    second = await harness.enrol(A2)
+    assert await backends.agents.lookup(A1) == first
+    assert await backends.agents.remove(A1)
+    assert await backends.agents.lookup(A1) is None
+    assert await backends.agents.get(A1) is None
+    assert await backends.agents.lookup(A2) == second
+    assert not await backends.agents.remove(A1)
+
+
+async def test_rekeying_shows_at_once(harness: Harness, backends: Backends) -> None:
+    before = await harness.enrol(A1)
+    assert await backends.agents.lookup(A1) == before
+    assert await backends.agents.rekey(A1, "another")
+    after = await backends.agents.lookup(A1)
+    assert after is not None
+    assert after.key_hash == "another"
+    assert after.fingerprint != before.fingerprint
+
+
+async def test_an_agent_enrolled_anew_is_another(harness: Harness, backends: Backends) -> None:
+    before = await harness.enrol(A1)
+    assert await backends.agents.lookup(A1) == before
+    await backends.agents.remove(A1)
+    after = await harness.enrol(A1)
+    assert await backends.agents.lookup(A1) == after
+    assert list(await backends.agents.revoked({A1: before.fingerprint})) == [A1]
+    assert list(await backends.agents.revoked({A1: after.fingerprint})) == []
+
+
+async def test_revoked_names_the_removed_and_the_rekeyed(harness: Harness, backends: Backends) -> None:
+    agents = {agent.id: agent.fingerprint for agent in [await harness.enrol(A1), await harness.enrol(A2)]}
+    agents[A3] = "0" * 16
+    assert list(await backends.agents.revoked({})) == []
+    assert set(await backends.agents.revoked(agents)) == {A3}
+    await backends.agents.rekey(A1, "another")
+    await backends.agents.remove(A2)
+    assert set(await backends.agents.revoked(agents)) == {A1, A2, A3}
+
+
+async def test_a_log_in_is_recorded_and_revokes_nothing(harness: Harness, backends: Backends) -> None:
+    agent = await harness.enrol(A1)
+    assert agent.status == "disconnected"
+    await backends.agents.record_login(A1, 1_750_000_001.5)
+    await harness.settle()
+    stored = await backends.agents.get(A1)
+    assert stored is not None
+    assert stored.last_login == 1_750_000_001.5
+    assert stored.status == "active"
+    assert list(await backends.agents.revoked({A1: agent.fingerprint})) == []
+
+
+async def test_groups_and_members(harness: Harness, backends: Backends) -> None:
+    await harness.enrol(A1, groups=("default", "web"))
+    await harness.enrol(A2, groups=("default",))
+    await harness.enrol(A3)
+    assert set(await backends.agents.members("default")) == {A1, A2}
+    assert set(await backends.agents.members("web")) == {A1}
+    assert set(await backends.agents.members("all")) == {A1, A2, A3}
+    assert list(await backends.agents.members("we")) == []
+    assert await backends.agents.set_groups(A1, ["db"])
+    assert list(await backends.agents.members("web")) == []
+    agent = await backends.agents.lookup(A1)
+    assert agent is not None
+    assert agent.groups == ("db",)
+
+
+async def test_removing_an_agent_ends_its_pending_commands(harness: Harness, backends: Backends) -> None:
+    await harness.enrol(A1)
+    await harness.enrol(A2)
+    mine, other, sent = (
+        Command(document_id, Target("agent", agent_id), Action("restart"))
+        for document_id, agent_id in (("c1", A1), ("c2", A2), ("c3", A1))
+    )
+    await backends.commands.add([sent])
+    await backends.commands.claim([A1])
+    await backends.commands.mark_sent(["c3"])
+    await backends.commands.add([mine, other])
+    await backends.agents.remove(A1)
+    ended = await backends.commands.get("c1")
+    assert ended is not None
+    assert ended.status == "failed"
+    assert ended.result is not None
+    assert ended.result.message == "agent removed"
+    for document_id, status in (("c2", "pending"), ("c3", "sent")):
+        command = await backends.commands.get(document_id)
+        assert command is not None
+        assert command.status == status
+
+
+async def test_another_process_is_noticed_at_once(harness: Harness, backends: Backends) -> None:
+    if harness.second is None:
+        pytest.skip("one process only")
+    first = await harness.enrol(A1)
+    second = await harness.enrol(A2)
+    assert await backends.agents.lookup(A1) == first
+    assert await backends.agents.lookup(A2) == second
+    async with harness.second() as others:
+        await others.agents.remove(A1)
+        assert await backends.agents.lookup(A1) is None
+        await others.agents.rekey(A2, "another")
+        agent = await backends.agents.lookup(A2)
+        assert agent is not None
+        assert agent.key_hash == "another"
+        assert set(await backends.agents.revoked({A1: first.fingerprint, A2: second.fingerprint})) == {A1, A2}
+        await others.agents.set_groups(A2, ["g"])
+        agent = await backends.agents.lookup(A2)
+        assert agent is not None
+        assert agent.groups == ("g",)
+        await others.agents.add(first)
+        assert await backends.agents.lookup(A1) == first
+
+
+async def test_an_outage_is_a_passing_failure(harness: Harness, backends: Backends, clock: Clock) -> None:
+    if harness.outage is None:
+        pytest.skip("no outages to be had")
+    await harness.enrol(A1)
+    async with harness.outage():
+        with pytest.raises(BackendUnavailable):
+            await backends.agents.get(A1)
+        with pytest.raises(BackendUnavailable):
+            await harness.enrol(A2)
+        await backends.agents.record_login(A1, clock())
+    assert await backends.agents.get(A1) is not None
+    await harness.enrol(A2)
