@@ -314,14 +314,55 @@ class IndexerNames:
 
 
 @frozen
+class IndexerClient:
+    connect_timeout: float = field(default=5.0, metadata=seconds("For a connection, its TLS handshake included."))
+    write_timeout: float = field(default=30.0, metadata=seconds("How long a node may not read."))
+    read_timeout: float = field(default=60.0, metadata=seconds("For a whole answer."))
+    keepalive_timeout: float = field(default=30.0, metadata=seconds("How long an unused connection is kept."))
+    max_connections: int = field(default=16, metadata=about("Connections, to all nodes together.", minimum=4))
+    gzip_bytes: int = field(
+        default=262_144, metadata=size("Request bodies from this size on are compressed. 0: none.", minimum=0)
+    )
+    bulk_bytes: int = field(
+        default=10_485_760,
+        metadata=size("The largest bulk call; more is split. A node's own limits, once met, count too."),
+    )
+
+
+@frozen
+class IndexerCommands:
+    interval: float = field(default=1.0, metadata=seconds("How often pending commands are looked for, when busy."))
+    idle_interval: float = field(default=5.0, metadata=seconds("How often at least, when nothing comes."))
+    lease: float = field(
+        default=15.0, metadata=seconds("After which another node takes over the commands that a dead one had claimed.")
+    )
+
+
+@frozen
 class Indexer:
     hosts: tuple[IndexerHost, ...] = field(
         default=(IndexerHost("127.0.0.1"),), metadata=about("The indexer's nodes.", non_empty=True)
     )
     username: str | None = field(default=None, metadata=about("Basic authentication."))
     password: str | None = field(default=None, repr=False, metadata=about("Its password.", secret=True))
+    password_file: Path | None = field(
+        default=None,
+        metadata=about(
+            "A file with the password, instead of `password`; relative to `$CREDENTIALS_DIRECTORY` where systemd set "
+            "that. Without either, the systemd credential `indexer.password` is taken, if there is one."
+        ),
+    )
     ssl: IndexerSsl = field(default=IndexerSsl(), metadata=about("TLS towards the indexer."))
     names: IndexerNames = field(default=IndexerNames(), metadata=about("Names of indices."))
+    client: IndexerClient = field(default=IndexerClient(), metadata=about("Limits of the connections to it."))
+    commands: IndexerCommands = field(default=IndexerCommands(), metadata=about("How commands are found."))
+    disconnected_after: float = field(
+        default=1200.0,
+        metadata=seconds(
+            "An agent that hasn't been seen for so long becomes `disconnected`. Below the 900 s of a token's life, "
+            "nodes can't tell an agent that is on another node from one that is away."
+        ),
+    )
 
 
 @frozen

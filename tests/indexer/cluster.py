@@ -1,0 +1,158 @@
+"""Real OpenSearch nodes for the tests: child processes on free ports, started and stopped from synchronous code."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+CACHE = Path(__file__).parents[2] / ".cache" / "opensearch"
+START_LIMIT = 120.0  # seconds; a loaded machine of two cores starts three nodes in about 20
+_PORT_LINE = re.compile(r"AbstractHttpServerTransport\] publish_address \{[^}]*:(\d+)\}")
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def free_http_ports(count: int) -> list[int]:
+    """Of the range that the runner allows."""
+    found: list[int] = []
+    for port in range(9201, 9300):
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError("no free port between 9201 and 9299")
+
+
+@contextmanager
+def start_lock() -> Iterator[None]:
+    """One cluster at a time chooses its ports: two that look at once find the same ones."""
+    with open(Path(tempfile.gettempdir()) / "wazuh-comms-tests-opensearch.lock", "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class Node:
+    """One node, with its folders; it can be killed and started again on the same data and port."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, str], *, heap: str = "256m", name: str = "tests") -> None:
+        self.folder = folder
+        self.heap = heap
+        self.name = name
+        self.port = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        conf = folder / "conf"
+        conf.mkdir(parents=True)
+        lines = [f"{key}: {value}\n" for key, value in settings.items()]
+        (conf / "opensearch.yml").write_text("".join(lines))
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    def begin(self, port: int) -> None:
+        """Starts the process, to listen on ``port``."""
+        self.port = port
+        if not (CACHE / "lib").is_dir():
+            raise RuntimeError("no OpenSearch in .cache/opensearch: run tests/indexer/setup")
+        archive = CACHE / "classes.jsa"
+        java = os.path.join(os.environ["JAVA_HOME"], "bin", "java") if "JAVA_HOME" in os.environ else "java"
+        command = [java, f"-Xms{self.heap}", f"-Xmx{self.heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        command += ["-XX:-UsePerfData", "-Xshare:auto", "-Xlog:cds=off", "-Xlog:cds+dynamic=off"]
+        command += [f"-Djava.io.tmpdir={self.folder}"]
+        command += [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []
+        command += ["-cp", f"{CACHE}/lib/*", "org.codelibs.opensearch.runner.OpenSearchRunner"]
+        command += ["-basePath", str(self.folder / "base"), "-confPath", str(self.folder / "conf"), "-numOfNode", "1"]
+        command += ["-baseHttpPort", str(port - 1), "-clusterName", self.name]
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def restart(self) -> None:
+        """After ``kill`` or ``stop``: on the same port, with the same data."""
+        self.begin(self.port)
+        self.wait_listening()
+
+    def wait_listening(self) -> None:
+        port = self._wait_port()
+        if port != self.port:
+            raise RuntimeError(f"OpenSearch listens on {port}, not on {self.port}")
+
+    def _wait_port(self) -> int:
+        assert self.process is not None
+        limit = time.monotonic() + START_LIMIT
+        while time.monotonic() < limit:
+            if match := _PORT_LINE.search(self.log.read_text(errors="replace")):
+                return int(match[1])
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        self.kill()
+        raise RuntimeError(f"OpenSearch did not start:\n{self.log.read_text(errors='replace')[-4000:]}")
+
+    def kill(self) -> None:
+        """As ``kill -9``."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+
+
+@contextmanager
+def nodes(count: int, settings: Mapping[str, str] | None = None, *, heap: str = "256m") -> Iterator[Sequence[Node]]:
+    """A cluster of ``count`` nodes (one: no discovery), one JVM each, gone with its data at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="wazuh-comms-opensearch-"))
+    common = {"network.host": "127.0.0.1", "action.destructive_requires_name": "false"} | dict(settings or {})
+    ports = [free_port() for _ in range(count)]
+    members: list[Node] = []
+    for number, port in enumerate(ports):
+        own = {"discovery.type": "single-node"}
+        if count > 1:
+            peers = ", ".join(f'"127.0.0.1:{peer}"' for peer in ports)
+            own = {"discovery.seed_hosts": f"[{peers}]", "cluster.initial_cluster_manager_nodes": f"[{peers}]"}
+        own["transport.port"] = str(port)
+        members.append(Node(folder / f"node-{number}", common | own, heap=heap, name=folder.name))
+    try:
+        with start_lock():
+            for node, port in zip(members, free_http_ports(count), strict=True):
+                node.begin(port)
+            for node in members:
+                node.wait_listening()
+        yield members
+    finally:
+        for node in members:
+            node.kill()
+        shutil.rmtree(folder, ignore_errors=True)

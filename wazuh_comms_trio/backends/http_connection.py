@@ -1,0 +1,280 @@
+"""One HTTP/1.1 connection as a client, on any trio stream: the indexer's and the engine's clients are built on it.
+
+A connection carries one request at a time. What goes wrong comes out as ``HttpFailure``, which says how far the
+request had come: that is what decides whether it may be sent again.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+from collections.abc import AsyncIterable, Mapping, Sequence
+from typing import Any, Final
+
+import h11
+import trio
+from attrs import frozen
+
+#: How much is handed to the transport at once: each piece has the write limit for itself, so that a slow link isn't
+#: taken for a dead one.
+_PIECE_BYTES: Final = 256 * 1024
+_RECEIVE_BYTES: Final = 64 * 1024
+#: Bodies up to this size go out together with the head.
+_TOGETHER_BYTES: Final = 64 * 1024
+#: How long the answer may take of a peer that stopped reading our request: it was sent before, or never.
+_LAST_WORDS_TIMEOUT: Final = 1.0
+
+
+@frozen
+class HttpReply:
+    """A whole answer. Header names are in lower case; of equal ones the last counts."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class HttpFailure(Exception):
+    """An exchange that came to nothing. ``timed_out``: nothing was heard within the limit. ``sent``: the peer may have
+    seen some of the request. ``heard``: it had begun to answer."""
+
+    def __init__(self, text: str, *, sent: bool, heard: bool = False, timed_out: bool = False) -> None:
+        super().__init__(text)
+        self.sent = sent
+        self.heard = heard
+        self.timed_out = timed_out
+
+
+class HttpConnection:
+    """``host`` is the Host header; ``write_timeout`` in seconds is for each piece of a request, ``read_timeout`` for
+    the whole answer, from the end of the request. Not safe for two tasks at once."""
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        *,
+        host: str,
+        write_timeout: float = math.inf,
+        read_timeout: float = math.inf,
+        largest_reply: int = 256 * 1024 * 1024,
+    ) -> None:
+        self.idle_since = trio.current_time()
+        self.used = 0
+        self._stream = stream
+        self._host = host
+        self._write_timeout = write_timeout
+        self._read_timeout = read_timeout
+        self._largest_reply = largest_reply
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=64 * 1024)
+        self._heard = False
+        self._cut_off = False  # a request that didn't go out whole
+
+    def __repr__(self) -> str:
+        return f"<HttpConnection to {self._host}: {self._http.our_state}, {self._http.their_state}>"
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may be sent: the last exchange is complete and nobody wants to close."""
+        return not self._cut_off and self._http.our_state is h11.IDLE and self._http.their_state is h11.IDLE
+
+    def looks_closed(self) -> bool:
+        """Whether the peer has closed, or said something unasked, while nothing was going on. Never blocks."""
+        sock = _socket_of(self._stream)
+        if sock is None:
+            return False
+        if sock.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    async def aclose(self) -> None:
+        """Abruptly: nobody waits for a peer's farewell. Safe to call twice, and within a cancelled scope."""
+        await trio.aclose_forcefully(self._stream)
+
+    # --- a request with its body at hand ---
+
+    async def exchange(
+        self, method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes | None = None
+    ) -> HttpReply:
+        """Sends one request and reads the whole answer. Raises ``HttpFailure``; when cancelled, the connection
+        is unusable."""
+        framing = [] if body is None else [("Content-Length", str(len(body)))]
+        parts = [self._begin(method, target, [*headers, *framing])]
+        if body:
+            parts += self._encode(h11.Data(data=body))
+        parts += self._encode(h11.EndOfMessage())
+        deadline = _LAST_WORDS_TIMEOUT
+        unsent: HttpFailure | None = None
+        try:
+            await self._send(parts)
+            deadline = self._read_timeout
+        except HttpFailure as failure:
+            self._cut_off = True
+            unsent = failure
+        with trio.move_on_after(deadline):
+            try:
+                return await self._read_reply()
+            except HttpFailure as failure:
+                raise (unsent or failure) from failure.__cause__
+        raise unsent or self._no_answer()
+
+    # --- a request whose body comes piece by piece ---
+
+    async def exchange_stream(
+        self,
+        method: str,
+        target: str,
+        headers: Sequence[tuple[str, str]],
+        body: AsyncIterable[bytes],
+        *,
+        length: int | None,
+    ) -> HttpReply:
+        """As ``exchange``, with at most one piece of ``body`` in memory. What ``body`` raises goes through. A peer that
+        answers or closes before the end is heard: then what is left of ``body`` isn't asked for (it is never cancelled
+        while it is being waited for, so its owner may read on), and the connection isn't reusable."""
+        framing = ("Transfer-Encoding", "chunked") if length is None else ("Content-Length", str(length))
+        head = self._begin(method, target, [*headers, framing])
+        replies: list[HttpReply] = []
+        failures: list[HttpFailure] = []
+        raised: list[Exception] = []
+        reading = trio.CancelScope()
+        sending = trio.CancelScope()  # around what goes to the peer, never around what comes from ``body``
+
+        async def read() -> None:
+            try:
+                with reading:
+                    replies.append(await self._read_reply())
+            except HttpFailure as failure:
+                failures.append(failure)
+            sending.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            try:
+                await self._send_pieces(head, body, sending)
+                reading.deadline = trio.current_time() + self._read_timeout
+            except HttpFailure as failure:
+                self._cut_off = True
+                failures.append(failure)
+                reading.deadline = trio.current_time() + _LAST_WORDS_TIMEOUT
+            except Exception as exc:
+                raised.append(exc)
+                reading.cancel()
+        if raised:
+            raise raised[0]
+        if replies:
+            return replies[0]
+        if failures:
+            raise failures[0]
+        raise self._no_answer()
+
+    async def _send_pieces(self, head: bytes, body: AsyncIterable[bytes], sending: trio.CancelScope) -> None:
+        """Returns early when ``sending`` is cancelled."""
+        parts = [head]  # goes out with the first piece
+        async for piece in body:
+            if sending.cancel_called:
+                return
+            if piece:
+                parts += self._encode(h11.Data(data=piece))
+                with sending:
+                    await self._send(parts)
+                parts = []
+        if not sending.cancel_called:
+            parts += self._encode(h11.EndOfMessage())
+            with sending:
+                await self._send(parts)
+
+    # --- the wire ---
+
+    def _begin(self, method: str, target: str, headers: Sequence[tuple[str, str]]) -> bytes:
+        """The head's bytes."""
+        if not self.reusable:
+            raise RuntimeError(f"{self!r} cannot take another request")
+        self.used += 1
+        self._heard = False
+        request = h11.Request(method=method, target=target, headers=[("Host", self._host), *headers])
+        return self._http.send(request) or b""
+
+    def _encode(self, event: h11.Data | h11.EndOfMessage) -> list[Any]:
+        try:
+            return self._http.send_with_data_passthrough(event) or []
+        except h11.LocalProtocolError as exc:
+            raise HttpFailure(f"the body's length isn't what was announced: {exc}", sent=True) from exc
+
+    async def _send(self, parts: Sequence[Any]) -> None:
+        """Small parts together, large ones in pieces and without a copy."""
+        together = bytearray()
+        for part in parts:
+            if len(together) + len(part) <= _TOGETHER_BYTES:
+                together += part
+                continue
+            if together:
+                await self._send_piece(together)
+                together = bytearray()
+            view = memoryview(part)
+            for start in range(0, len(view), _PIECE_BYTES):
+                await self._send_piece(view[start : start + _PIECE_BYTES])
+        if together:
+            await self._send_piece(together)
+
+    async def _send_piece(self, piece: bytearray | memoryview) -> None:
+        try:
+            with trio.fail_after(self._write_timeout):
+                await self._stream.send_all(piece)
+        except trio.TooSlowError as exc:
+            raise HttpFailure("the peer doesn't read the request", sent=True, timed_out=True) from exc
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise HttpFailure(f"the connection broke while sending: {_cause(exc)}", sent=True) from exc
+
+    async def _read_reply(self) -> HttpReply:
+        """Without a time limit of its own."""
+        status = 0
+        headers: dict[str, str] = {}
+        body = bytearray()
+        while True:
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError as exc:
+                raise HttpFailure(f"not an HTTP answer: {exc}", sent=True, heard=self._heard) from exc
+            if event is h11.NEED_DATA:
+                self._http.receive_data(bytes(await self._receive()))
+            elif isinstance(event, h11.Response):
+                status = event.status_code
+                headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
+            elif isinstance(event, h11.Data):
+                body += event.data
+                if len(body) > self._largest_reply:
+                    raise HttpFailure("the answer is too large", sent=True, heard=True)
+            elif isinstance(event, h11.EndOfMessage):
+                break
+            elif isinstance(event, h11.ConnectionClosed):
+                raise HttpFailure("the connection was closed without an answer", sent=True, heard=self._heard)
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+            self._http.start_next_cycle()
+        self.idle_since = trio.current_time()
+        return HttpReply(status, headers, bytes(body))
+
+    async def _receive(self) -> bytes | bytearray:
+        try:
+            data = await self._stream.receive_some(_RECEIVE_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            text = f"the connection broke before the answer was complete: {_cause(exc)}"
+            raise HttpFailure(text, sent=True, heard=self._heard) from exc
+        self._heard = self._heard or bool(data)
+        return data
+
+    def _no_answer(self) -> HttpFailure:
+        what = "the answer did not end" if self._heard else "there was no answer"
+        return HttpFailure(f"{what} within {self._read_timeout:g} s", sent=True, heard=self._heard, timed_out=True)
+
+
+def _cause(exc: BaseException) -> str:
+    return str(exc.__cause__ or exc) or type(exc).__name__
+
+
+def _socket_of(stream: trio.abc.Stream) -> trio.socket.SocketType | None:
+    """The socket below, if there is one: in-memory streams have none."""
+    while isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    return stream.socket if isinstance(stream, trio.SocketStream) else None
