@@ -1,27 +1,236 @@
-"""Stub."""
+"""Tokens: JWTs that only this service's keys sign, and that say who an agent is for 15 minutes. No store, no clock.
+
+The keys are loaded once. What a token says is checked strictly and in one order: form, algorithm, signature, claims; a
+token can't choose the algorithm, each key has its own.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
+import json
+import re
 from collections.abc import Iterable
+from typing import Any, Final
 
-from attrs import frozen
+import jwt
+import msgspec
+from attrs import field, frozen
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+from jwt.algorithms import Algorithm, ECAlgorithm, RSAAlgorithm
+
+from wazuh_comms_trio.errors import TokenExpired, TokenInvalid
+
+__all__ = [
+    "AUDIENCE",
+    "IAT_LEEWAY",
+    "ISSUER",
+    "LIFETIME",
+    "UUID",
+    "Claims",
+    "TokenKeyError",
+    "TokenKeys",
+    "check_times",
+    "read_token",
+]
+
+ISSUER: Final = "wazuh"
+AUDIENCE: Final = "Wazuh Communications API"
+#: Seconds that a token lives: ``exp - iat``.
+LIFETIME: Final = 900
+#: Seconds by which the clock of another node that signed a token may be ahead of ours.
+IAT_LEEWAY: Final = 30
+
+#: A uuid in its canonical form, any version; upper case is read as lower case.
+UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+_LONGEST: Final = 8192  # bytes; a token has some 500
+_LEAST_RSA_BITS: Final = 2048
+_COMPACT: Final = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
+
+_PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+_PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 class TokenKeyError(ValueError):
-    """The key file can't sign tokens; the text is a sentence for the operator."""
+    """The key can't sign tokens; the text is a sentence for the operator."""
+
+
+class _Head(msgspec.Struct, gc=False):
+    alg: str
+    kid: str | None = None
+    crit: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    b64: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class Claims(msgspec.Struct, gc=False, frozen=True):
+    """What an agent's token says. ``fingerprint`` is of the agent's record when the token was made: a rekeyed agent, or
+    one that was removed and enrolled anew, has another. Tokens that others sign with the same key may lack it."""
+
+    iss: str
+    aud: str
+    iat: int
+    exp: int
+    uuid: str
+    fingerprint: str | None = None
+
+
+_decode_head: Final = msgspec.json.Decoder(_Head).decode
+_decode_claims: Final = msgspec.json.Decoder(Claims).decode
+
+
+def _base64url(text: bytes) -> bytes:
+    return base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+
+
+def _thumbprint(algorithm: Algorithm, key: _PublicKey) -> str:
+    """RFC 7638: the same for one key on every node."""
+    members = {name: value for name, value in algorithm.to_jwk(key, as_dict=True).items() if name != "key_ops"}
+    text = json.dumps(members, sort_keys=True, separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(hashlib.sha256(text).digest()).rstrip(b"=").decode()
+
+
+@frozen
+class _Verifier:
+    """One public key, its algorithm and its id."""
+
+    key: Any = field(repr=False)
+    algorithm: Algorithm = field(repr=False)
+    name: str
+    kid: str
+
+    @classmethod
+    def of(cls, key: object) -> _Verifier:
+        """Raises ``TokenKeyError`` for a key that tokens can't be signed with."""
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            if not isinstance(key.curve, ec.SECP256R1):
+                raise TokenKeyError(
+                    f"Tokens can't be signed with an EC key on the curve {key.curve.name}: use EC P-256 (prime256v1) "
+                    "or RSA."
+                )
+            algorithm: Algorithm = ECAlgorithm(ECAlgorithm.SHA256)
+            return cls(key, algorithm, "ES256", _thumbprint(algorithm, key))
+        if isinstance(key, rsa.RSAPublicKey):
+            if key.key_size < _LEAST_RSA_BITS:
+                raise TokenKeyError(
+                    f"Tokens can't be signed with an RSA key of {key.key_size} bits: use one of {_LEAST_RSA_BITS} bits "
+                    "or more, or EC P-256."
+                )
+            algorithm = RSAAlgorithm(RSAAlgorithm.SHA256)
+            return cls(key, algorithm, "RS256", _thumbprint(algorithm, key))
+        kind = type(key).__name__.strip("_").removesuffix("PublicKey")
+        raise TokenKeyError(f"Tokens can't be signed with a key of the kind {kind}: use EC P-256 or RSA.")
 
 
 @frozen
 class TokenKeys:
-    """The key that signs, and the public keys that verify (its own, and those of keys before it, during a reload)."""
+    """The key that signs, and the public keys that verify: its own, and those of keys before it during a reload."""
+
+    _private: Any = field(repr=False)
+    _verifiers: tuple[_Verifier, ...]
 
     @classmethod
     def from_pem(cls, pem: bytes, password: str | None = None, *, earlier: Iterable[bytes] = ()) -> TokenKeys:
-        """``pem``: a private key, EC P-256 (ES256) or RSA (RS256); ``earlier``: public keys in PEM whose tokens stay good until
-        they expire. Raises ``TokenKeyError``."""
-        raise NotImplementedError
+        """``pem``: a private key, EC P-256 (ES256) or RSA (RS256); ``earlier``: public keys in PEM whose tokens stay
+        good until they expire. Raises ``TokenKeyError``."""
+        try:
+            private = load_pem_private_key(pem, None if password is None else password.encode())
+        except TypeError:
+            needs = "encrypted and needs its password" if password is None else "not encrypted, but a password is given"
+            raise TokenKeyError(f"The private key for tokens is {needs}.") from None
+        except (ValueError, UnsupportedAlgorithm) as exc:
+            raise TokenKeyError(f"The private key for tokens can't be read: {exc}") from None
+        own = _Verifier.of(private.public_key())
+        others = []
+        for other in earlier:
+            try:
+                others.append(_Verifier.of(load_pem_public_key(other)))
+            except (ValueError, UnsupportedAlgorithm) as exc:
+                raise TokenKeyError(f"An earlier public key for tokens can't be used: {exc}") from None
+        return cls(private, (own, *(verifier for verifier in others if verifier.kid != own.kid)))
 
     @property
     def public_pem(self) -> bytes:
         """The signing key's public half, as the next process takes it in ``earlier``."""
-        raise NotImplementedError
+        key: _PublicKey = self._verifiers[0].key
+        return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    @property
+    def kid(self) -> str:
+        """The signing key's id: nodes with another one don't take our tokens."""
+        return self._verifiers[0].kid
+
+    @property
+    def algorithm(self) -> str:
+        """``ES256`` or ``RS256``."""
+        return self._verifiers[0].name
+
+    def sign(self, claims: dict[str, Any]) -> str:
+        return jwt.encode(claims, self._private, algorithm=self.algorithm, headers={"kid": self.kid})
+
+    def mint(self, uuid: str, fingerprint: str, now: float) -> str:
+        """An agent's token."""
+        iat = int(now)
+        return self.sign(
+            {
+                "iss": ISSUER,
+                "aud": AUDIENCE,
+                "iat": iat,
+                "exp": iat + LIFETIME,
+                "uuid": uuid,
+                "fingerprint": fingerprint,
+            }
+        )
+
+    def open(self, token: bytes) -> bytes:
+        """The payload of a token that one of the keys signed, with that key's algorithm. Raises ``TokenInvalid``."""
+        match = _COMPACT.fullmatch(token) if len(token) <= _LONGEST else None
+        if match is None:
+            raise TokenInvalid
+        try:
+            head = _decode_head(_base64url(match[1]))
+            payload = _base64url(match[2])
+            signature = _base64url(match[3])
+        except (msgspec.MsgspecError, binascii.Error, UnicodeDecodeError, RecursionError):
+            raise TokenInvalid from None
+        if head.crit is not msgspec.UNSET or head.b64 is not msgspec.UNSET:
+            raise TokenInvalid
+        named = [verifier for verifier in self._verifiers if verifier.kid == head.kid]
+        signed = token[: match.end(2)]
+        for verifier in named or self._verifiers:
+            if verifier.name == head.alg and verifier.algorithm.verify(signed, verifier.key, signature):
+                return payload
+        raise TokenInvalid
+
+
+def read_token(keys: TokenKeys, token: bytes) -> Claims:
+    """What a token of ours says, whatever the time is. The uuid is in lower case. Raises ``TokenInvalid``."""
+    payload = keys.open(token)
+    try:
+        payload.decode()
+        claims = _decode_claims(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise TokenInvalid from None
+    if claims.iss != ISSUER or claims.aud != AUDIENCE or claims.exp - claims.iat != LIFETIME:
+        raise TokenInvalid
+    if UUID.fullmatch(claims.uuid) is None:
+        raise TokenInvalid
+    uuid = claims.uuid.lower()
+    return claims if uuid == claims.uuid else msgspec.structs.replace(claims, uuid=uuid)
+
+
+def check_times(claims: Claims, now: float) -> None:
+    """``now`` in epoch seconds. No leeway for the end; some for the beginning, whose clock may be another node's.
+    Raises ``TokenExpired``, ``TokenInvalid``."""
+    if now >= claims.exp:
+        raise TokenExpired
+    if claims.iat > now + IAT_LEEWAY:
+        raise TokenInvalid

@@ -1,0 +1,142 @@
+"""A packet on its way: one request's events, what became of each, and the reply made of it. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum, auto
+
+import msgspec
+import trio
+
+from wazuh_comms_trio.backends.base import CommandReport, DocumentOperation, ItemResult, Outcome
+from wazuh_comms_trio.errors import CommsError
+from wazuh_comms_trio.quarantine import Rejected
+from wazuh_comms_trio.services.packet import Event, PacketReader, Unusable
+
+__all__ = ["EventResult", "Packet", "Part", "State", "encode_results"]
+
+
+class EventResult(msgspec.Struct, gc=False):
+    """One event's result, as the agent gets it."""
+
+    index: str | None
+    id: str | None
+    result: str
+    status: int
+
+
+def encode_results(results: Sequence[EventResult]) -> bytes:
+    """As JSON, without the brackets around them: pieces of a big reply are joined by commas."""
+    return msgspec.json.encode(results)[1:-1]
+
+
+class Part:
+    """Some events of one packet that are applied together: the whole of a small one, a piece of a big one.
+
+    ``results`` stand in the events' positions; None: not known yet.
+    """
+
+    def __init__(self, reader: PacketReader, events: list[Event]) -> None:
+        self.reader = reader
+        self.events = events
+        self.results: list[ItemResult | None] = [None] * len(events)
+        self.writes: list[int] = []
+        self.reports: list[int] = []
+        self.unusable: list[int] = []
+        for position, event in enumerate(events):
+            kind = type(event.action)
+            if kind is DocumentOperation:
+                self.writes.append(position)
+            elif kind is CommandReport:
+                self.reports.append(position)
+            else:
+                self.unusable.append(position)
+                assert isinstance(event.action, Unusable)
+                self.results[position] = ItemResult(400, event.action.reason, Outcome.REFUSED)
+
+    @property
+    def complete(self) -> bool:
+        return not self.writes and not self.reports
+
+    def operations(self) -> list[DocumentOperation]:
+        """Of the writes without a result."""
+        return [self.events[position].action for position in self.writes]  # type: ignore[misc]  # sorted by kind above
+
+    def command_reports(self) -> list[CommandReport]:
+        """Those without a result."""
+        return [self.events[position].action for position in self.reports]  # type: ignore[misc]  # as above
+
+    def settle_writes(self, results: Sequence[ItemResult]) -> bool:
+        """The results of ``operations()``, by position. Those that failed for a passing reason stay; are there none?"""
+        self.writes = self._settle(self.writes, results)
+        return not self.writes
+
+    def settle_reports(self, results: Sequence[ItemResult]) -> bool:
+        """As ``settle_writes``, for ``command_reports()``."""
+        self.reports = self._settle(self.reports, results)
+        return not self.reports
+
+    def _settle(self, positions: list[int], results: Sequence[ItemResult]) -> list[int]:
+        again = []
+        for position, result in zip(positions, results, strict=True):
+            if result.outcome is Outcome.PASSING:
+                again.append(position)
+            else:
+                self.results[position] = result
+        return again
+
+    def begin_again(self) -> None:
+        """Forget the results of writes: an earlier packet of the same agent has to be applied once more, before."""
+        self.writes = [
+            position for position, event in enumerate(self.events) if type(event.action) is DocumentOperation
+        ]
+        for position in self.writes:
+            self.results[position] = None
+
+    def rejected(self) -> list[Rejected]:
+        """What goes to the quarantine: what couldn't be taken, and what the stores refused for good."""
+        reader = self.reader
+        return [
+            Rejected(reader.agent_id, "stateful", result.result, reader.metadata.line, reader.bytes_of(event))
+            for event, result in zip(self.events, self.results, strict=True)
+            if result is not None and result.outcome is Outcome.REFUSED
+        ]
+
+    def reply(self) -> bytes:
+        """The results as JSON without brackets around them; all must be known."""
+        return encode_results(
+            [
+                EventResult(event.index, event.id, result.result, result.status)
+                for event, result in zip(self.events, self.results, strict=True)
+                if result is not None
+            ]
+        )
+
+
+class State(Enum):
+    WAITING = auto()  # for its place in a batch, or for its turn
+    IN_FLIGHT = auto()  # it belongs to a batch that is being applied, or is being applied alone
+    SETTLED = auto()
+
+
+class Packet:
+    """One request's events between ``submit`` and the batcher.
+
+    ``part`` is None for a big packet: it isn't read before its turn, and is applied by its own request. ``deadline``:
+    when its request is answered at the latest, on trio's clock. ``abandoned``: nobody waits for it any more.
+    """
+
+    def __init__(self, agent_id: str, part: Part | None, size: int, deadline: float) -> None:
+        self.agent_id = agent_id
+        self.part = part
+        self.size = size
+        self.deadline = deadline
+        self.state = State.WAITING
+        self.abandoned = False
+        self.failure: CommsError | None = None
+        self.news = trio.Event()  # settled; for a big packet: its turn has come
+
+    def settle(self, failure: CommsError | None = None) -> None:
+        self.state = State.SETTLED
+        self.failure = failure
+        self.news.set()
