@@ -1,0 +1,1 @@
+"""The HTTP edge: connections, limits, routes, and the one table that turns errors into replies."""

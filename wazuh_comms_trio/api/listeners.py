@@ -1,0 +1,100 @@
+"""The accept loops, and their end: first no more connections, then no more requests."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_TCP,
+    SO_KEEPALIVE,
+    SOL_SOCKET,
+    TCP_KEEPCNT,
+    TCP_KEEPIDLE,
+    TCP_KEEPINTVL,
+    TCP_USER_TIMEOUT,
+)
+from typing import Any, Final
+
+import trio
+
+from wazuh_comms_trio.api.connection import Edge, serve_connection
+
+__all__ = ["serve_listeners"]
+
+logger = logging.getLogger(__name__)
+
+#: ``accept`` has no room: it would fail again at once, so it has to wait for connections to end.
+NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+NO_ROOM_WAIT: Final = 0.1
+#: How often that is worth a line in the log.
+NO_ROOM_LOG_INTERVAL: Final = 60.0
+#: At stop: for handshakes and heads that are on their way.
+STOP_PATIENCE: Final = 0.5
+
+#: A parked poll is silent for minutes. A peer that went to sleep without a word is noticed after 60 s of silence and,
+#: at the latest, 40 s of unanswered probes; one that has been sent something, 40 s after that.
+KEEPALIVE_IDLE_S: Final = 60
+KEEPALIVE_INTERVAL_S: Final = 10
+KEEPALIVE_PROBES: Final = 4
+USER_TIMEOUT_MS: Final = 40_000
+
+
+async def serve_listeners(
+    edge: Edge,
+    listeners: Sequence[trio.abc.Listener[Any]],
+    *,
+    stop: trio.Event,
+    grace: float,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serves until ``stop`` is set; then closes the listeners, gives requests in flight ``grace`` seconds, cancels
+    the rest, and returns. Cancelled: the listeners are left to the caller, connections are closed.
+    """
+    async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as accepting:
+            for listener in listeners:
+                set_keepalive(listener)
+                accepting.start_soon(accept_connections, listener, edge, connections)
+            task_status.started()
+            await stop.wait()
+            accepting.cancel_scope.cancel()
+        edge.lose_patience(STOP_PATIENCE)
+        connections.cancel_scope.deadline = trio.current_time() + grace
+        for listener in listeners:
+            await listener.aclose()
+
+
+async def accept_connections(listener: trio.abc.Listener[Any], edge: Edge, nursery: trio.Nursery) -> None:
+    """Ends when the listener is closed."""
+    logged = -NO_ROOM_LOG_INTERVAL
+    while True:
+        try:
+            stream = await listener.accept()
+        except (trio.ClosedResourceError, trio.EndOfChannel):
+            return
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            if trio.current_time() - logged >= NO_ROOM_LOG_INTERVAL:
+                logged = trio.current_time()
+                logger.warning("connections have to wait: %s", error.strerror)
+            await trio.sleep(NO_ROOM_WAIT)
+        else:
+            nursery.start_soon(serve_connection, stream, edge)
+
+
+def set_keepalive(listener: trio.abc.Listener[Any]) -> None:
+    """Accepted sockets inherit these from the listening one, which saves five system calls a connection."""
+    sock = getattr(listener, "socket", None)
+    if sock is None or sock.family not in (AF_INET, AF_INET6):
+        return
+    with suppress(OSError):
+        sock.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
+        sock.setsockopt(IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+        sock.setsockopt(IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+        sock.setsockopt(IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES)
+        sock.setsockopt(IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
