@@ -1,7 +1,6 @@
 """Logs: one line a record, with its context, and no secret in it.
 
-The context (request id, agent, worker) lives in context variables: whoever handles a request enters ``log_context``
-once, and every line that any code below writes carries it. ``set_up_logs`` is called once per process. Levels and
+The context (request id, agent, worker) lives in the variables of ``wazuh_comms_trio.context``. ``set_up_logs`` is called once per process. Levels and
 formats are the configuration's; the lines go to stderr, where systemd's journal picks them up, with their priorities
 when it is the journal that listens.
 """
@@ -27,12 +26,13 @@ _QUIET: Final = ("hypercorn", "quart", "trio", "httpcore", "httpx", "asyncio", "
 
 # --- what never gets into a log
 
+_NAMES: Final = "(?:key|key_hash|password|passwd|secret|token|keyfile_password|private_key|authorization)"
 _SECRETS: Final = re.compile(
-    r"""
-      (?P<jwt>\beyJ[\w-]{4,}\.[\w-]+(?:\.[\w-]*)?)                               # a token, wherever it stands
-    | (?P<auth>(?i:\b(?:bearer|basic)\s+))[\w+/=.~-]{4,}                         # an Authorization header
-    | (?P<name>(?i:["']?\b(?:key|password|passwd|secret|token|keyfile_password|key_hash)["']?\s*[:=]\s*))
-      (?P<value>"[^"]*"|'[^']*'|[^\s,;}&"']+)                                    # name=value, "name": "value"
+    rf"""
+      \beyJ[\w-]{{4,}}\.[\w-]+(?:\.[\w-]*)?                                    # a token, wherever it stands
+    | (?P<scheme>(?i:\bbearer\s+|authorization\W{{1,4}}basic\s+))[\w+/=.~-]{{4,}}   # an Authorization header
+    | (?P<name>(?i:(?P<quote>\\*["']){_NAMES}(?P=quote)\s*[:=]\s*|\b{_NAMES}=))  # "name": "value", name=value
+      (?:\\+(?P<inner>["']).*?(?P=inner)|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s,;&}})"']+)
     """,
     re.VERBOSE,
 )
@@ -47,7 +47,7 @@ def mask(text: str) -> str:
 
 
 def _masked(match: re.Match[str]) -> str:
-    return (match["auth"] or match["name"] or "") + MASK
+    return (match["scheme"] or match["name"] or "") + MASK
 
 
 _CONTROL: Final = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)]} | {

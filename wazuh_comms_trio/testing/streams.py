@@ -15,6 +15,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
+from operator import index
 
 import trio
 from trio.abc import HalfCloseableStream, Listener
@@ -151,14 +152,15 @@ class MemoryStream(HalfCloseableStream):
 
     async def send_eof(self) -> None:
         await trio.lowlevel.checkpoint()
-        if self._closed:
-            raise trio.ClosedResourceError("this stream was closed")
-        if not self._outgoing.reset:
-            self._outgoing.ended = True
-            self._outgoing.changed.unpark_all()
+        with self._alone_sending():
+            if self._closed:
+                raise trio.ClosedResourceError("this stream was closed")
+            if not self._outgoing.reset:
+                self._outgoing.ended = True
+                self._outgoing.changed.unpark_all()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        limit = RECEIVE_BYTES if max_bytes is None else max_bytes
+        limit = RECEIVE_BYTES if max_bytes is None else index(max_bytes)
         if limit < 1:
             raise ValueError("max_bytes must be >= 1")
         await trio.lowlevel.checkpoint()
