@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum, auto
 
 import msgspec
 import trio
 
 from wazuh_comms_trio.backends.base import CommandReport, DocumentOperation, ItemResult, Outcome
-from wazuh_comms_trio.errors import CommsError
+from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.quarantine import Rejected
 from wazuh_comms_trio.services.packet import Event, PacketReader, Unusable
 
-__all__ = ["EventResult", "Packet", "Part", "State", "encode_results"]
+__all__ = ["EventResult", "Packet", "Part", "encode_results"]
 
 
 class EventResult(msgspec.Struct, gc=False):
@@ -113,17 +112,12 @@ class Part:
         )
 
 
-class State(Enum):
-    WAITING = auto()  # for its place in a batch, or for its turn
-    IN_FLIGHT = auto()  # it belongs to a batch that is being applied, or is being applied alone
-    SETTLED = auto()
-
-
 class Packet:
     """One request's events between ``submit`` and the batcher.
 
-    ``part`` is None for a big packet: it isn't read before its turn, and is applied by its own request. ``deadline``:
-    when its request is answered at the latest, on trio's clock. ``abandoned``: nobody waits for it any more.
+    ``part`` is None for a packet that its own request applies when its turn has come. ``deadline``: when its request is
+    answered at the latest, on trio's clock. ``abandoned``: nobody waits for it any more. ``busy``: a piece of it is
+    in flight. ``news``: settled, or its turn has come.
     """
 
     def __init__(self, agent_id: str, part: Part | None, size: int, deadline: float) -> None:
@@ -131,12 +125,13 @@ class Packet:
         self.part = part
         self.size = size
         self.deadline = deadline
-        self.state = State.WAITING
+        self.settled = False
         self.abandoned = False
-        self.failure: CommsError | None = None
-        self.news = trio.Event()  # settled; for a big packet: its turn has come
+        self.failure: BackendUnavailable | None = None
+        self.busy = False
+        self.news = trio.Event()
 
-    def settle(self, failure: CommsError | None = None) -> None:
-        self.state = State.SETTLED
+    def settle(self, failure: BackendUnavailable | None = None) -> None:
+        self.settled = True
         self.failure = failure
         self.news.set()
