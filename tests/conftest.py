@@ -1,0 +1,107 @@
+"""Fixtures for every test: no unexpected ERROR in the log, certificates, a configuration, and the same examples every
+time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trustme
+from hypothesis import HealthCheck, settings
+
+from wazuh_comms_trio.config.models import CommunicationsApi, Config, Embedded, Files, Logging, Ssl
+
+# The same examples in every run: a failure is the change's, not the day's. `--hypothesis-profile=explore` looks
+# further.
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("explore", deadline=None, max_examples=5000, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("repeatable")
+
+
+class _ErrorCollector(logging.Handler):
+    """Keeps what is logged at ERROR and above."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+        self.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+@pytest.fixture(autouse=True)
+def unexpected_errors(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """An ERROR in the log fails the test, unless it is marked ``expects_errors``. The lines so far are the fixture's
+    value."""
+    collector = _ErrorCollector()
+    logging.getLogger().addHandler(collector)
+    try:
+        yield collector.lines
+    finally:
+        logging.getLogger().removeHandler(collector)
+    if collector.lines and request.node.get_closest_marker("expects_errors") is None:
+        pytest.fail("unexpected errors in the log:\n" + "\n".join(collector.lines), pytrace=False)
+
+
+@attrs.frozen
+class Certificates:
+    """PEM files. The server's has SANs localhost, 127.0.0.1 and ::1, and an EC P-256 key; ``other_ca`` signed none of
+    these."""
+
+    ca: Path
+    cert: Path
+    key: Path
+    client_cert: Path
+    client_key: Path
+    other_ca: Path
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Made once a run."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority, other = trustme.CA(), trustme.CA()
+    server = authority.issue_cert("localhost", "127.0.0.1", "::1")
+    client = authority.issue_cert("agent.example")
+    made = Certificates(
+        *(folder / f"{name}.pem" for name in ("ca", "cert", "key", "client_cert", "client_key", "other_ca"))
+    )
+    authority.cert_pem.write_to_path(made.ca)
+    other.cert_pem.write_to_path(made.other_ca)
+    for leaf, cert, key in ((server, made.cert, made.key), (client, made.client_cert, made.client_key)):
+        key.touch(mode=0o600)
+        leaf.private_key_pem.write_to_path(key)
+        for position, pem in enumerate(leaf.cert_chain_pems):
+            pem.write_to_path(cert, append=position > 0)
+    return made
+
+
+@pytest.fixture
+def make_config(certificates: Certificates, tmp_path: Path) -> Callable[..., Config]:
+    """``make_config(timeouts=Timeouts(commands=1))``: embedded, on a free port, with all state in the test's own
+    folder."""
+
+    def make(**changes: Any) -> Config:
+        groups = tmp_path / "groups"
+        groups.mkdir(exist_ok=True)
+        api = CommunicationsApi(
+            Ssl(certificates.key, certificates.cert),
+            host=("127.0.0.1",),
+            port=0,
+            workers=1,
+            logging=Logging("debug"),
+            backend="embedded",
+            embedded=Embedded(tmp_path / "state"),
+            files=Files(groups),
+            command_socket=tmp_path / "comms.sock",
+        )
+        return Config(attrs.evolve(api, **changes))
+
+    return make
