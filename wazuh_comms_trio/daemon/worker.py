@@ -1,0 +1,146 @@
+"""One worker: the tree of tasks that serves agents, as a function of what it is given.
+
+Its order is the shutdown. Services live in the outer block, connections in the inner one: when the inner block is left,
+the accept loops have ended and requests have finished, so the batcher can write what it holds and end; then backends
+(the caller's, further out) close.
+
+It knows no socket, no store, no signal and no clock but trio's: with in-memory listeners, memory backends and an inline
+``run_blocking`` the same tree runs under the mock clock.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Sequence
+from functools import partial
+from random import Random
+from typing import Any, Final, cast
+
+import trio
+from attrs import field, frozen
+
+from wazuh_comms_trio.api.app import create_app
+from wazuh_comms_trio.api.command_server import create_command_app
+from wazuh_comms_trio.api.connection import Application, Edge
+from wazuh_comms_trio.api.enrollment import create_enrollment_app
+from wazuh_comms_trio.api.listeners import serve_listeners
+from wazuh_comms_trio.api.problems import describe_management
+from wazuh_comms_trio.backends.base import Backends
+from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.quarantine import Quarantine
+from wazuh_comms_trio.services import Services, build_services
+from wazuh_comms_trio.services.seams import RunBlocking, WallClock
+from wazuh_comms_trio.services.tokens import TokenKeys
+
+__all__ = ["Listeners", "Stop", "Worker", "run_worker"]
+
+logger = logging.getLogger(__name__)
+
+#: What the batcher may take, after the last request, to settle what it holds. Its requests are gone by then: what it
+#: still has are packets whose senders left, and bulk calls in flight, which have time limits of their own.
+DRAIN_TIMEOUT: Final = 5.0
+#: The same for somebody who has asked twice.
+HURRIED_DRAIN_TIMEOUT: Final = 0.5
+
+Listener = trio.abc.Listener[Any]
+
+
+@frozen
+class Listeners:
+    """Where requests come from, each a ``trio.abc.Listener`` of streams with a ``.socket``. The worker closes them."""
+
+    api: Sequence[Listener]
+    command: Sequence[Listener] = ()
+    enrollment: Sequence[Listener] = ()
+
+
+class Stop:
+    """How a worker is told to end: ``request`` for the orderly procedure, ``hurry`` when patience is over."""
+
+    def __init__(self) -> None:
+        self.requested = trio.Event()
+        self.hurried = trio.Event()
+
+    def request(self) -> None:
+        self.requested.set()
+
+    def hurry(self) -> None:
+        """Requests in flight are given up; what is already in the batcher still gets half a second."""
+        self.requested.set()
+        self.hurried.set()
+
+
+@frozen
+class Worker:
+    """A running worker, for those who look at it."""
+
+    services: Services
+    edges: Sequence[Edge] = field(factory=tuple)
+
+
+async def run_worker(
+    config: Config,
+    *,
+    listeners: Listeners,
+    backends: Backends,
+    quarantine: Quarantine,
+    wall_clock: WallClock,
+    rng: Random,
+    run_blocking: RunBlocking,
+    keys: TokenKeys,
+    ssl_context: ssl.SSLContext,
+    stop: Stop,
+    task_status: trio.TaskStatus[Worker] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serves until ``stop``, then ends in order: no new connections, parked polls answered (408), requests in flight
+    finished within ``shutdown.grace``, the batcher drained. Started once every listener accepts.
+
+    A failure of a service (a bug) comes out as it is and ends everything. Cancelled: everything ends at once; what
+    wasn't answered may or may not have been applied.
+    """
+    settings = config.communications_api
+    services = build_services(
+        config, backends, quarantine, wall_clock=wall_clock, rng=rng, run_blocking=run_blocking, keys=keys
+    )
+    # Quart's types for a scope are narrower than ASGI's.
+    edges = [(Edge(cast(Application, create_app(services, settings)), settings.limits, ssl_context), listeners.api)]
+    if listeners.command:
+        edges.append((Edge(create_command_app(services.commands, settings.limits), settings.limits), listeners.command))
+    if listeners.enrollment and services.enrollment is not None:
+        enrollment_app = create_enrollment_app(services.enrollment, settings.limits)
+        enrollment_edge = Edge(enrollment_app, settings.limits, ssl_context, describe=describe_management)
+        edges.append((enrollment_edge, listeners.enrollment))
+
+    async with trio.open_nursery() as watching:
+        async with trio.open_nursery() as running:
+            await running.start(services.stateful.run_batcher)
+            await running.start(services.commands.run)
+            try:
+                async with trio.open_nursery() as serving:
+                    watching.start_soon(_watch, stop, services, serving.cancel_scope, running.cancel_scope)
+                    grace = settings.shutdown.grace
+                    for edge, sources in edges:
+                        await serving.start(partial(serve_listeners, edge, sources, stop=stop.requested, grace=grace))
+                    task_status.started(Worker(services, [edge for edge, _ in edges]))
+            finally:
+                for _, sources in edges:
+                    for listener in sources:
+                        await trio.aclose_forcefully(listener)
+            services.stateful.close()
+            _limit(running.cancel_scope, DRAIN_TIMEOUT)
+        if running.cancel_scope.cancelled_caught:
+            logger.warning("stopped before everything was settled; what agents were not told they will send again")
+        watching.cancel_scope.cancel()
+
+
+async def _watch(stop: Stop, services: Services, serving: trio.CancelScope, running: trio.CancelScope) -> None:
+    await stop.requested.wait()
+    services.commands.close()
+    await stop.hurried.wait()
+    serving.cancel()
+    _limit(running, HURRIED_DRAIN_TIMEOUT)
+
+
+def _limit(scope: trio.CancelScope, seconds: float) -> None:
+    scope.deadline = min(scope.deadline, trio.current_time() + seconds)
