@@ -4,7 +4,7 @@ time."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +105,19 @@ def make_config(certificates: Certificates, tmp_path: Path) -> Callable[..., Con
         return Config(attrs.evolve(api, **changes))
 
     return make
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "a test that needs a real component (marker `indexer`) fails where it would be skipped"
+    parser.addoption("--require-components", action="store_true", help=text)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and item.config.getoption("--require-components") and item.get_closest_marker("indexer"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and every component must be there: {report.longrepr}"
+    return report

@@ -1,0 +1,52 @@
+# Sourced by scripts/run and scripts/test: a virtual environment in the checkout, as the lock files say. Shell: POSIX.
+
+fail() {
+    echo "$0: $*" >&2
+    exit 1
+}
+
+find_python() { # prints the first Python that is new enough
+    for name in python3.11 python3.12 python3.13 python3; do
+        if command -v "$name" > /dev/null \
+            && "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
+            echo "$name"
+            return
+        fi
+    done
+    fail "no Python 3.11 or newer found; on Debian and Ubuntu: apt install python3 python3-venv"
+}
+
+set_up() { # <lock file>: installs it and this checkout into .venv, unless that was done before
+    lock=$1
+    mkdir -p .cache
+    if command -v flock > /dev/null; then # two at a time would tread on each other
+        exec 9> .cache/setup.lock
+        flock 9
+    fi
+    want=$(cat "$lock" pyproject.toml | cksum)
+    stamp=.venv/.installed-$lock
+    if [ -x .venv/bin/python ] && ! .venv/bin/python -c '' 2> /dev/null; then
+        echo "The virtual environment's Python is gone; making it anew" >&2
+        rm -rf .venv
+    fi
+    if [ "$(cat "$stamp" 2> /dev/null)" != "$want" ]; then
+        python=$(find_python)
+        if [ ! -x .venv/bin/pip ]; then
+            echo "Making a virtual environment in .venv ($python)" >&2
+            rm -rf .venv
+            "$python" -m venv .venv > .cache/venv.log 2>&1 || {
+                cat .cache/venv.log >&2
+                rm -rf .venv
+                fail "$python can't make a virtual environment; on Debian and Ubuntu: apt install python3-venv"
+            }
+        fi
+        echo "Installing what $lock lists" >&2
+        # Without dependency resolution: the list is complete, and every file of it has its hash.
+        .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r "$lock" \
+            || fail "the packages could not be installed (see above); the next run tries again"
+        .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . \
+            || fail "this checkout could not be installed into .venv (see above)"
+        echo "$want" > "$stamp"
+    fi
+    [ ! -e .cache/setup.lock ] || exec 9>&-
+}
