@@ -1,8 +1,8 @@
 """Logs: one line a record, with its context, and no secret in it.
 
-The context (request id, agent, worker) lives in the variables of ``wazuh_comms_trio.context``. ``set_up_logs`` is called once per process. Levels and
-formats are the configuration's; the lines go to stderr, where systemd's journal picks them up, with their priorities
-when it is the journal that listens.
+The context (request id, agent, worker) lives in the variables of ``wazuh_comms_trio.context``. ``set_up_logs`` is
+called once per process. Levels and formats are the configuration's; the lines go to stderr, where systemd's journal
+picks them up, with their priorities when it is the journal that listens.
 """
 
 from __future__ import annotations
