@@ -8,7 +8,8 @@ is skipped.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from attrs import define, field
 
 from wazuh_comms_trio.backends.base import Agent, Backends
 from wazuh_comms_trio.backends.memory import memory_backends
+from wazuh_comms_trio.backends.sqlite import SqliteStores, open_sqlite
 from wazuh_comms_trio.errors import BackendUnavailable
 
 A1 = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
@@ -38,6 +40,18 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
+
+
+async def until_it_works(attempt: Callable[[], Awaitable[object]], *, within: float = 10) -> None:
+    """Tries until the store has noticed that it is well again."""
+    with trio.fail_after(within):
+        while True:
+            try:
+                await attempt()
+            except BackendUnavailable:
+                await trio.sleep(0.01)
+            else:
+                return
 
 
 @define
@@ -81,9 +95,45 @@ async def open_memory(folder: Path) -> AsyncIterator[Harness]:
     yield Harness("memory", backends, clock, outage=outage)
 
 
+@asynccontextmanager
+async def open_embedded(folder: Path) -> AsyncIterator[Harness]:
+    clock = Clock()
+    memory = memory_backends(wall_clock=clock)
+
+    @asynccontextmanager
+    async def stores() -> AsyncIterator[tuple[Backends, SqliteStores]]:
+        async with open_sqlite(folder / "state", wall_clock=clock) as sqlite:
+            yield Backends(sqlite.agents, sqlite.events, sqlite.commands, memory.engine, memory.files), sqlite
+
+    @asynccontextmanager
+    async def second() -> AsyncIterator[Backends]:
+        async with stores() as (backends, _):
+            yield backends
+
+    async with stores() as (backends, sqlite):
+        database = sqlite.database
+
+        async def settle() -> None:
+            await database.write(lambda connection: None)
+
+        @asynccontextmanager
+        async def outage() -> AsyncIterator[None]:
+            """The file is taken away and comes back."""
+            away = folder / "away"
+            os.rename(database.path, away)
+            with pytest.raises(BackendUnavailable):
+                await settle()
+            yield
+            os.rename(away, database.path)
+            await until_it_works(settle)
+
+        yield Harness("embedded", backends, clock, settle=settle, outage=outage, second=second)
+
+
 #: name -> (opener, marks of its tests)
 HARNESSES: dict[
     str, tuple[Callable[[Path], AbstractAsyncContextManager[Harness]], tuple[pytest.MarkDecorator, ...]]
 ] = {
     "memory": (open_memory, ()),
+    "embedded": (open_embedded, (pytest.mark.real_clock,)),
 }

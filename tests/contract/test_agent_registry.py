@@ -166,6 +166,7 @@ async def test_another_process_is_noticed_at_once(harness: Harness, backends: Ba
         assert await backends.agents.lookup(A1) == first
 
 
+@pytest.mark.expects_errors
 async def test_an_outage_is_a_passing_failure(harness: Harness, backends: Backends, clock: Clock) -> None:
     if harness.outage is None:
         pytest.skip("no outages to be had")

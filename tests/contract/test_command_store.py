@@ -119,7 +119,7 @@ async def test_a_delivered_command_is_sent(backends: Backends, clock: Clock) -> 
     await backends.commands.mark_sent(["c1"])
     assert await get(backends, "c1") == sent
     await backends.commands.release(["c1"])
-    assert await backends.commands.claim([A1]) == []
+    assert not await backends.commands.claim([A1])
     assert await get(backends, "c1") == sent
 
 
@@ -214,7 +214,7 @@ async def test_commands_for_servers_are_left_alone(backends: Backends) -> None:
     theirs = Command("s", Target("server", "s1"), Action("restart"))
     (returned,) = await backends.commands.add([theirs])
     assert (returned.document_id, returned.target) == ("s", theirs.target)
-    assert await backends.commands.claim(["s1"]) == []
+    assert not await backends.commands.claim(["s1"])
 
 
 async def test_an_agent_reports(backends: Backends, clock: Clock) -> None:
@@ -274,7 +274,7 @@ async def test_a_report_may_come_before_the_delivery_is_confirmed(backends: Back
     await backends.commands.release(["c2"])
     for document_id in ("c1", "c2"):
         assert (await get(backends, document_id)).status == "success"
-    assert await backends.commands.claim([A1]) == []
+    assert not await backends.commands.claim([A1])
 
 
 async def test_a_report_counts_after_a_delivery_that_looked_broken(backends: Backends) -> None:
@@ -284,7 +284,7 @@ async def test_a_report_counts_after_a_delivery_that_looked_broken(backends: Bac
     (result,) = await backends.commands.report([CommandReport(A1, "c1", CommandResult(0))])
     assert result.status == 200
     assert (await get(backends, "c1")).status == "success"
-    assert await backends.commands.claim([A1]) == []
+    assert not await backends.commands.claim([A1])
 
 
 async def test_pending_ends_with_its_timeout(backends: Backends, clock: Clock) -> None:
@@ -348,7 +348,7 @@ async def test_cancel(backends: Backends) -> None:
     assert sent is not None
     assert sent.status == "sent"
     assert await backends.commands.cancel("unknown") is None
-    assert await backends.commands.claim([A1]) == []
+    assert not await backends.commands.claim([A1])
 
 
 async def test_what_is_being_handed_over_is_not_cancelled(backends: Backends) -> None:
@@ -409,12 +409,13 @@ async def test_the_claims_of_one_who_went_are_taken_over(harness: Harness, backe
     async with harness.second() as others:
         await others.commands.add([command("c1")])
         assert ids(await others.commands.claim([A1])) == ["c1"]
-        assert await backends.commands.claim([A1]) == []
+        assert not await backends.commands.claim([A1])
     await backends.commands.expire()
     assert set(await news(backends)) == {A1}
     assert ids(await backends.commands.claim([A1])) == ["c1"]
 
 
+@pytest.mark.expects_errors
 async def test_an_outage_is_a_passing_failure(harness: Harness, backends: Backends) -> None:
     if harness.outage is None:
         pytest.skip("no outages to be had")

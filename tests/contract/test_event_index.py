@@ -165,6 +165,7 @@ async def test_a_large_batch(backends: Backends) -> None:
     assert {r.status for r in await backends.events.bulk([op("delete", str(n)) for n in range(5000)])} == {200}
 
 
+@pytest.mark.expects_errors
 async def test_an_outage_is_a_passing_failure(harness: Harness, backends: Backends) -> None:
     if harness.outage is None:
         pytest.skip("no outages to be had")

@@ -1,0 +1,42 @@
+"""Small things about folders and files that hold state."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def make_folder(path: Path, mode: int = 0o700) -> None:
+    """``path``, and its missing parents, which others may look into; those that exist are left as they are."""
+    if path.is_dir():
+        return
+    make_folder(path.parent, 0o755)
+    try:
+        path.mkdir(mode=mode)
+    except FileExistsError:
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        adopt(descriptor, path.parent)
+    finally:
+        os.close(descriptor)
+    sync_folder(path.parent)
+
+
+def adopt(descriptor: int, folder: Path) -> None:
+    """Gives a file that root made to who owns its folder: the operator's tool, run with sudo, must not leave files that
+    the daemon can't open."""
+    if os.geteuid() != 0:
+        return
+    owner = os.stat(folder)
+    if owner.st_uid != 0:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

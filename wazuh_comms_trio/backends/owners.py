@@ -1,0 +1,60 @@
+"""Who of the processes on one state folder is alive.
+
+Each holds a lock on a file of its own; the kernel lets go of it however the process ends. No clock is asked.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+from wazuh_comms_trio.backends.folders import adopt, make_folder
+
+
+@frozen
+class Owner:
+    """``token`` names this holder; it is new each time."""
+
+    token: str
+    folder: Path
+
+    def others_gone(self, token: str) -> bool:
+        """Whether the holder of ``token`` is no more; then its file is removed."""
+        if token == self.token:
+            return False
+        path = self.folder / token
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        else:
+            path.unlink(missing_ok=True)
+            return True
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def hold_owner(folder: Path) -> Iterator[Owner]:
+    """One who is alive while this is entered; ``folder`` is made if it isn't there."""
+    make_folder(folder)
+    token = f"{os.getpid()}-{secrets.token_hex(8)}"
+    path = folder / token
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        adopt(descriptor, folder)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield Owner(token, folder)
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)

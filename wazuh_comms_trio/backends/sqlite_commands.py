@@ -1,0 +1,342 @@
+"""The embedded command store.
+
+A claim is a row's ``owner``; an owner that is gone loses its claims when anybody looks (``owners.py``). Commands become
+news under a number that only grows, so a process sees every one however it was busy meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final
+
+import apsw
+import trio
+from attrs import evolve
+
+from wazuh_comms_trio.backends import command_rules as rules
+from wazuh_comms_trio.backends.base import (
+    Action,
+    Command,
+    CommandReport,
+    CommandResult,
+    CommandStatus,
+    ItemResult,
+    Target,
+)
+from wazuh_comms_trio.backends.owners import Owner
+from wazuh_comms_trio.backends.sqlite_agents import members, set_groups
+from wazuh_comms_trio.backends.sqlite_connection import Database
+from wazuh_comms_trio.errors import BackendUnavailable
+
+#: Seconds between looks for what other processes did; a look costs microseconds.
+POLL_INTERVAL: Final = 0.25
+
+_COLUMNS: Final = "id, target_type, target_id, status, created_at, sent_at, timeout, body, result"
+_FREE: Final = "status = 'pending' AND owner IS NULL"
+
+
+class SqliteCommands:
+    """``CommandStore``."""
+
+    keeps_posted = True
+
+    def __init__(self, database: Database, owner: Owner, wall_clock: Callable[[], float]) -> None:
+        self._database = database
+        self._owner = owner
+        self._now = wall_clock
+        self._seen = -1  # the news up to here were handed out
+        self._data_version: object = None
+        self._own_news = trio.Event()
+
+    # --- posting -------------------------------------------------------------------------------------------------
+
+    async def add(self, commands: Sequence[Command]) -> Sequence[Command]:
+        now = self._now()
+
+        def insert(connection: apsw.Connection) -> list[Command]:
+            return [_insert(connection, rules.normalized(command, now), now) for command in commands]
+
+        stored = await self._database.write(insert)
+        self._own_news.set()
+        return stored
+
+    async def cancel(self, document_id: str) -> Command | None:
+        result = _encode_result(CommandResult(message=rules.CANCELLED))
+
+        def update(connection: apsw.Connection) -> Command | None:
+            self._take_over(connection)
+            connection.execute(
+                f"UPDATE commands SET status = 'failed', result = ? WHERE id = ? AND {_FREE}",
+                (result, document_id),
+            )
+            return _select(connection, document_id)
+
+        return await self._database.write(update)
+
+    # --- offering ------------------------------------------------------------------------------------------------
+
+    async def wait_news(self) -> Collection[str]:
+        while True:
+            own_news = self._own_news
+            if own_news.is_set():
+                own_news = self._own_news = trio.Event()
+            try:
+                agents = await self._look_for_news()
+            except BackendUnavailable:
+                agents = ()  # the store is away; what it has is news when it is back
+            if agents:
+                return agents
+            with trio.move_on_after(POLL_INTERVAL):
+                await own_news.wait()
+
+    async def _look_for_news(self) -> Collection[str]:
+        version = await self._database.read_now(
+            lambda connection: (connection, connection.execute("PRAGMA data_version").get), lambda _: None
+        )
+        if version is not None and version == self._data_version:
+            return ()
+        seen, now = self._seen, self._now()
+
+        def select(connection: apsw.Connection) -> tuple[int, list[str]]:
+            last = connection.execute("SELECT value FROM counters WHERE name = 'news'").get
+            assert isinstance(last, int)
+            if last == seen:
+                return last, []
+            query = f"SELECT DISTINCT target_id FROM commands WHERE news > ? AND {_FREE} AND created_at + timeout >= ?"
+            return last, [row[0] for row in connection.execute(query, (seen, now))]
+
+        last, agents = await self._database.read(select)
+        # No checkpoint from here: who is cancelled has taken nothing.
+        self._seen = last
+        self._data_version = version
+        return agents
+
+    async def claim(self, agent_ids: Collection[str]) -> Sequence[Command]:
+        wanted = sorted({agent_id.lower() for agent_id in agent_ids})
+        now = self._now()
+
+        def is_there(connection: apsw.Connection) -> bool:
+            query = f"SELECT 1 FROM commands WHERE target_id = ? AND {_FREE} LIMIT 1"
+            return any(connection.execute(query, (agent_id,)).get is not None for agent_id in wanted)
+
+        # Most polls find nothing, and a look costs no transaction.
+        look = self._database.read_now if len(wanted) <= 16 else self._database.read
+        if not await look(is_there):
+            return ()
+
+        def take(connection: apsw.Connection) -> list[Command]:
+            query = (
+                "UPDATE commands SET owner = ?, offered = 1 WHERE no IN (SELECT no FROM commands WHERE target_id = ?"
+                f" AND {_FREE} AND created_at + timeout >= ? ORDER BY created_at, no LIMIT ?) RETURNING no, {_COLUMNS}"
+            )
+            rows: list[Any] = []
+            for agent_id in wanted:
+                rows += connection.execute(query, (self._owner.token, agent_id, now, rules.CLAIM_LIMIT))
+            rows.sort(key=lambda row: (row[5], row[0]))
+            return [_command(row[1:]) for row in rows]
+
+        # After a power cut a claim is worth nothing: its owner is gone too.
+        return await self._database.write(take, durable=False)
+
+    async def mark_sent(self, document_ids: Collection[str]) -> None:
+        now = self._now()
+
+        def update(connection: apsw.Connection) -> None:
+            for document_id in document_ids:
+                command = _select(connection, document_id)
+                if command is not None and command.status == "pending":
+                    connection.execute(
+                        "UPDATE commands SET status = 'sent', sent_at = ?, owner = NULL WHERE id = ?",
+                        (now, document_id),
+                    )
+                    _apply_groups(connection, command)
+                else:
+                    connection.execute("UPDATE commands SET owner = NULL WHERE id = ?", (document_id,))
+
+        if document_ids:
+            await self._database.write(update)
+
+    async def release(self, document_ids: Collection[str]) -> None:
+        if not document_ids:
+            return
+
+        def update(connection: apsw.Connection) -> None:
+            query = "UPDATE commands SET owner = NULL, news = ? WHERE id = ? AND owner = ?"
+            number = _next_news(connection)
+            connection.executemany(query, [(number, i, self._owner.token) for i in document_ids])
+
+        await self._database.write(update, durable=False)
+        self._own_news.set()
+
+    def _take_over(self, connection: apsw.Connection) -> None:
+        """Frees what was claimed by those who are gone."""
+        owners = [row[0] for row in connection.execute("SELECT DISTINCT owner FROM commands WHERE owner IS NOT NULL")]
+        gone = [owner for owner in owners if self._owner.others_gone(owner)]
+        if gone:
+            number = _next_news(connection)
+            query = "UPDATE commands SET owner = NULL, news = ? WHERE owner = ?"
+            connection.executemany(query, [(number, owner) for owner in gone])
+
+    # --- ending --------------------------------------------------------------------------------------------------
+
+    async def report(self, reports: Sequence[CommandReport]) -> Sequence[ItemResult]:
+        now = self._now()
+
+        def apply(connection: apsw.Connection) -> list[ItemResult]:
+            return [_report(connection, report, now) for report in reports]
+
+        return await self._database.write(apply) if reports else ()
+
+    async def expire(self) -> None:
+        now = self._now()
+
+        def is_due(connection: apsw.Connection) -> bool:
+            owned = "SELECT DISTINCT owner FROM commands WHERE owner IS NOT NULL"
+            if any(row[0] != self._owner.token for row in connection.execute(owned)):
+                return True
+            overdue = f"SELECT 1 FROM commands WHERE {_OVERDUE} LIMIT 1"
+            return connection.execute(overdue, {"now": now}).get is not None
+
+        def update(connection: apsw.Connection) -> None:
+            self._take_over(connection)
+            for status, reason in (("pending", rules.NOT_DELIVERED), ("sent", rules.NO_ANSWER)):
+                connection.execute(
+                    f"UPDATE commands SET status = 'failed', result = :result WHERE status = :status AND {_OVERDUE}",
+                    {"now": now, "status": status, "result": _encode_result(CommandResult(message=reason))},
+                )
+
+        if await self._database.read(is_due):
+            await self._database.write(update)
+            self._own_news.set()
+
+    # --- looking -------------------------------------------------------------------------------------------------
+
+    async def get(self, document_id: str) -> Command | None:
+        return await self._database.read(lambda connection: _select(connection, document_id))
+
+    async def list(
+        self, *, status: CommandStatus | None = None, agent_id: str | None = None, limit: int = 1000
+    ) -> Sequence[Command]:
+        conditions, values = ["1"], list[Any]()
+        if status is not None:
+            conditions.append("status = ?")
+            values.append(status)
+        if agent_id is not None:
+            conditions.append("target_type = 'agent' AND target_id = ?")
+            values.append(agent_id.lower())
+        query = (
+            f"SELECT {_COLUMNS} FROM commands WHERE {' AND '.join(conditions)}"
+            " ORDER BY created_at DESC, no DESC LIMIT ?"
+        )
+
+        def select(connection: apsw.Connection) -> list[Command]:
+            return [_command(row) for row in connection.execute(query, (*values, limit))]
+
+        return await self._database.read(select)
+
+
+#: As ``command_rules.is_overdue``, of those that nobody has claimed.
+_OVERDUE: Final = (
+    "owner IS NULL AND (status = 'pending' AND :now > created_at + timeout"
+    " OR status = 'sent' AND target_type = 'agent' AND :now > sent_at + timeout)"
+)
+
+
+def _next_news(connection: apsw.Connection) -> int:
+    value = connection.execute("UPDATE counters SET value = value + 1 WHERE name = 'news' RETURNING value").get
+    assert isinstance(value, int)
+    return value
+
+
+def _insert(connection: apsw.Connection, command: Command, now: float) -> Command:
+    if not rules.is_ours(command):
+        return command
+    present = _select(connection, command.document_id)
+    if present is not None:
+        return present
+    if command.target.type == "group" and command.status == "pending":
+        command, children = rules.expand(command, members(connection, command.target.id), now)
+        for child in children:
+            _insert(connection, child, now)
+    news = _next_news(connection) if command.status == "pending" else 0
+    connection.execute(
+        f"INSERT INTO commands ({_COLUMNS}, news) VALUES (?,?,?,?,?,?,?,?,?,?)",
+        (
+            command.document_id,
+            command.target.type,
+            command.target.id,
+            command.status,
+            command.created_at,
+            command.sent_at,
+            command.timeout,
+            _encode_body(command),
+            None if command.result is None else _encode_result(command.result),
+            news,
+        ),
+    )
+    return command
+
+
+def _report(connection: apsw.Connection, report: CommandReport, now: float) -> ItemResult:
+    command = _select(connection, report.document_id)
+    offered = connection.execute("SELECT offered FROM commands WHERE id = ?", (report.document_id,)).get == 1
+    result, after = rules.apply_report(command, offered, report, now)
+    if after is not None and after.result is not None:
+        connection.execute(
+            "UPDATE commands SET status = ?, sent_at = ?, result = ? WHERE id = ?",
+            (after.status, after.sent_at, _encode_result(after.result), report.document_id),
+        )
+        if command is not None and command.status == "pending":
+            _apply_groups(connection, after)
+    return result
+
+
+def _apply_groups(connection: apsw.Connection, command: Command) -> None:
+    groups = rules.new_groups(command)
+    if groups is not None:
+        set_groups(connection, command.target.id, groups)
+
+
+def _select(connection: apsw.Connection, document_id: str) -> Command | None:
+    query = f"SELECT {_COLUMNS} FROM commands WHERE id = ?"
+    row = connection.execute(query, (document_id,)).fetchone()
+    return None if row is None else _command(row)
+
+
+def _encode_body(command: Command) -> str:
+    action = command.action
+    body = {
+        "name": action.name,
+        "version": action.version,
+        "args": action.args,
+        "request_id": command.request_id,
+        "order_id": command.order_id,
+        "source": command.source,
+        "user": command.user,
+    }
+    return json.dumps({name: value for name, value in body.items() if value is not None}, separators=(",", ":"))
+
+
+def _encode_result(result: CommandResult) -> str:
+    body = {"code": result.code, "message": result.message, "data": result.data}
+    return json.dumps({name: value for name, value in body.items() if value is not None}, separators=(",", ":"))
+
+
+def _command(row: Any) -> Command:
+    document_id, target_type, target_id, status, created_at, sent_at, timeout, body_text, result_text = row
+    body = json.loads(body_text)
+    command = Command(
+        document_id=document_id,
+        target=Target(target_type, target_id),
+        action=Action(body["name"], body.get("version"), body.get("args")),
+        timeout=timeout,
+        request_id=body.get("request_id"),
+        order_id=body.get("order_id"),
+        source=body.get("source"),
+        user=body.get("user"),
+        status=status,
+        created_at=created_at,
+        sent_at=sent_at,
+    )
+    return command if result_text is None else evolve(command, result=CommandResult(**json.loads(result_text)))

@@ -1,0 +1,469 @@
+"""One SQLite file, shared by all tasks of this process and with other processes.
+
+Three connections. The *writer* belongs to one task, which groups transactions (APSW's async connections isolate nothing
+between tasks: a rollback of one would take back what another was told is done). The *reader* runs what may take long.
+The *glance* runs on the event loop, for single rows by key: microseconds, where a thread costs a hundred.
+
+Faults: what SQLite can't do becomes ``BackendUnavailable`` for the callers and one line in the log. A file that was
+damaged, replaced or taken away isn't written to any more (no promise would hold); its connections are closed, and
+opened again when it is well. A file that is gone isn't made anew while we run: every agent would be told that it
+doesn't exist.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import stat
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+import apsw
+import apsw.aio
+import outcome
+import trio
+
+from wazuh_comms_trio.backends.episodes import Episodes
+from wazuh_comms_trio.backends.folders import adopt, sync_folder
+from wazuh_comms_trio.backends.group_commit import GroupCommit, Job
+from wazuh_comms_trio.backends.sqlite_faults import FileGone, StateUnusable, fault_of, told
+from wazuh_comms_trio.backends.sqlite_schema import Schema, migrate
+from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: A unit of work: called in a storage thread inside a transaction; it may be called a second time after a rollback, so
+#: it changes nothing but the database.
+Work = Callable[[apsw.Connection], T]
+
+#: Seconds that a write waits for another process to let go of the file; the operator's tool needs milliseconds.
+BUSY_TIMEOUT: Final = 5.0
+#: ... and while it was seen locked already.
+BUSY_TIMEOUT_AGAIN: Final = 0.5
+
+#: Seconds between looks at a file that can't be used.
+RETRY_INTERVAL: Final = 0.25
+
+#: After damage a file up to this size is checked through before it is trusted again.
+CHECKED_BYTES: Final = 1024 * 1024 * 1024
+
+_MAGIC: Final = b"SQLite format 3\0"
+_FULL_SYNC: Final = 2
+_NO_SYNC_IN_WAL: Final = 1  # NORMAL: consistent after any crash, durable with the next full commit
+
+
+Identity = tuple[int, int]  # device and inode
+
+
+class _Write:
+    """What the writer does for one caller. ``durable``: it waits for an fsync."""
+
+    __slots__ = ("durable", "work")
+
+    def __init__(self, work: Work[Any], durable: bool) -> None:
+        self.work = work
+        self.durable = durable
+
+
+class Database:
+    """Use ``open_database``. ``name`` is what the log calls it."""
+
+    def __init__(self, path: Path, schema: Schema) -> None:
+        self.path = path
+        self.episodes = Episodes(logger, path.name)
+        self._schema = schema
+        self._commits: GroupCommit[_Write] = GroupCommit(self._commit, name=path.name)
+        self._writer: apsw.AsyncConnection | None = None
+        self._reader: apsw.AsyncConnection | None = None
+        self._glance: apsw.Connection | None = None
+        self._broken = trio.Event()
+        self._damaged = False
+        # of the files that are open: what is seen of them from outside
+        self._file: Identity | None = None
+        self._beside: dict[str, Identity] = {}
+        self._file_bytes = 0
+        self._sync_mode = _FULL_SYNC
+        self._failed_look: object = None
+
+    # --- for the stores ------------------------------------------------------------------------------------------
+
+    async def write(self, work: Work[T], *, weight: int = 0, durable: bool = True) -> T:
+        """Runs ``work`` in a transaction, together with others' but not mixed with them: what it raises undoes only
+        its own part, and goes through. Durable on return. Raises ``BackendUnavailable`` when nothing was written.
+
+        ``durable=False`` spares the fsync: the write survives this process, not a power cut.
+        """
+        return cast(T, await self._commits.submit(_Write(work, durable), weight=weight))
+
+    def write_soon(self, work: Work[object]) -> trio.Event | None:
+        """As ``write`` with ``durable=False``, without waiting. The event comes when it is over, None at once; nobody
+        is told how it ended, but the log of a fault."""
+        try:
+            return self._commits.submit_soon(_Write(work, False)).done
+        except (trio.WouldBlock, BackendUnavailable) as exc:
+            logger.debug("%s: a lesser write was left out: %r", self.path.name, exc)
+            return None
+
+    async def read(self, work: Work[T]) -> T:
+        """Runs ``work`` on the reader's thread; each statement sees what was committed before it."""
+        reader = self._reader
+        if reader is None or self._broken.is_set():
+            raise BackendUnavailable
+        try:
+            return cast(T, await _in_thread(reader, work))
+        except Exception as exc:
+            raise self._translated(exc) from exc
+
+    async def read_now(self, work: Work[T], otherwise: Work[T] | None = None) -> T:
+        """As ``read`` for what needs microseconds: on this thread if that can be without waiting, else on the reader's
+        (``otherwise``, when ``work`` touches what belongs to this thread)."""
+        glance = self._glance
+        if glance is None or self._broken.is_set():
+            raise BackendUnavailable
+        try:
+            return work(glance)
+        except apsw.BusyError:
+            return await self.read(otherwise or work)
+        except Exception as exc:
+            raise self._translated(exc) from exc
+
+    @property
+    def commits(self) -> tuple[int, int]:
+        """How many writes there were, and in how many transactions."""
+        return self._commits.jobs_done, self._commits.groups_done
+
+    # --- opening and closing -------------------------------------------------------------------------------------
+
+    async def connect(self, *, create: bool) -> None:
+        """Opens the file. Raises SQLite's errors, ``FileGone``, ``StateUnusable``; nothing stays open then."""
+        flags = apsw.SQLITE_OPEN_READWRITE
+        if create:
+            self._create_file()
+        self._check_before_opening(create)
+        try:
+            self._writer = await self._open_connection("writes", flags)
+            await _in_thread(self._writer, self._prepare_writer)
+            self._reader = await self._open_connection("reads", flags)
+            await _in_thread(self._reader, _prepare_reader)
+            glance = apsw.Connection(str(self.path), flags)
+            glance.set_busy_timeout(0)
+            _prepare_reader(glance)
+            self._glance = glance
+        except BaseException:
+            await self.disconnect()
+            raise
+
+    def _create_file(self) -> None:
+        """With the right mode and owner before SQLite opens it; the files beside it then get the same."""
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            return
+        try:
+            adopt(descriptor, self.path.parent)
+        finally:
+            os.close(descriptor)
+        sync_folder(self.path.parent)
+
+    def _check_before_opening(self, create: bool) -> None:
+        """An empty file would be taken for a new database, and the log beside it deleted."""
+        try:
+            size = os.stat(self.path).st_size
+        except FileNotFoundError:
+            raise FileGone("the database file is gone") from None
+        if size == 0 and (not create or _size_of(f"{self.path}-wal") > 0):
+            raise FileGone("the database file is empty")
+
+    async def _open_connection(self, what: str, flags: int) -> apsw.AsyncConnection:
+        controller = partial(apsw.aio.Trio, thread_name=f"{self.path.stem}-{what}")
+        token = apsw.async_controller.set(cast(Any, controller))  # the stub misses that it is a factory
+        try:
+            return await apsw.Connection.as_async(str(self.path), flags)
+        finally:
+            apsw.async_controller.reset(token)
+
+    def _prepare_writer(self, connection: apsw.Connection) -> None:
+        connection.set_busy_timeout(int(BUSY_TIMEOUT * 1000))
+        _prepare(connection)
+        mode = connection.execute("PRAGMA journal_mode = WAL").get
+        if mode != "wal":
+            raise StateUnusable(f"{self.path}: SQLite can't use a write-ahead log here (a network file system?)")
+        connection.execute(f"PRAGMA synchronous = {_FULL_SYNC}")
+        self._sync_mode = _FULL_SYNC
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        if migrate(connection, self._schema):
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").get  # noqa: B018  # runs it
+        if self._damaged and _size_of(self.path) <= CHECKED_BYTES:
+            verdict = connection.execute("PRAGMA quick_check(1)").get
+            if verdict != "ok":
+                raise apsw.CorruptError(str(verdict))
+        self._remember_files()
+        self._check_files(connection)
+        # A write, for the sake of knowing that one is possible.
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE compatibility SET usable_since = usable_since")
+        connection.execute("COMMIT")
+
+    def _remember_files(self) -> None:
+        self._file = _identity(self.path)
+        self._file_bytes = _size_of(self.path)
+        self._beside = {suffix: _identity(f"{self.path}{suffix}") for suffix in ("-wal", "-shm")}
+
+    async def disconnect(self) -> None:
+        """Closes what is open. A damaged file gets nothing written to it: its log stays beside it."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * BUSY_TIMEOUT):
+            glance, self._glance = self._glance, None
+            if glance is not None:
+                self._leave_log(glance)
+                glance.close(force=True)
+            reader, self._reader = self._reader, None
+            writer, self._writer = self._writer, None
+            for connection in (reader, writer):
+                if connection is not None:
+                    await _in_thread(connection, self._leave_log)
+                    await connection.aclose(force=True)
+
+    def _leave_log(self, connection: apsw.Connection) -> None:
+        if self._damaged:
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+    def close(self) -> None:
+        self._commits.close()
+
+    # --- the writer's task ---------------------------------------------------------------------------------------
+
+    async def run_writer(self) -> None:
+        """Until ``close``, then what waits is still written."""
+        apsw.aio.deadline.set(math.inf)
+        await self._commits.run()
+
+    async def _commit(self, jobs: Sequence[Job[_Write]]) -> None:
+        writer = self._writer
+        if writer is None or self._broken.is_set():
+            _fail(jobs, BackendUnavailable())
+            return
+        try:
+            await _in_thread(writer, self._transact, jobs)
+        except Exception as exc:
+            error = self._translated(exc)
+            if isinstance(error, StorageFull) and len(jobs) > 1:
+                # One that is too large for what is left must not keep out those that aren't.
+                for job in jobs:
+                    await self._commit([job])
+                return
+            _fail(jobs, error)
+        else:
+            self.episodes.works()
+
+    def _transact(self, connection: apsw.Connection, jobs: Sequence[Job[_Write]]) -> None:
+        """In the writer's thread. Sets outcomes; what it raises is the whole group's."""
+        self._check_files(connection)
+        sync_mode = _FULL_SYNC if any(job.work.durable for job in jobs) else _NO_SYNC_IN_WAL
+        if sync_mode != self._sync_mode:
+            connection.execute(f"PRAGMA synchronous = {sync_mode}")
+            self._sync_mode = sync_mode
+        if self.episodes.kind is not None:
+            connection.set_busy_timeout(int(BUSY_TIMEOUT_AGAIN * 1000))
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for job in jobs:
+                self._apply(connection, job, alone=len(jobs) == 1)
+            if connection.in_transaction:
+                connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        finally:
+            if self.episodes.kind is not None:
+                connection.set_busy_timeout(int(BUSY_TIMEOUT * 1000))
+        self._check_files(connection)
+
+    def _apply(self, connection: apsw.Connection, job: Job[_Write], *, alone: bool) -> None:
+        if not alone:
+            connection.execute("SAVEPOINT job")
+        try:
+            job.outcome = outcome.Value(job.work.work(connection))
+        except Exception as exc:
+            if fault_of(exc) is not None or not connection.in_transaction:
+                raise
+            job.outcome = outcome.Error(exc)
+            connection.execute("ROLLBACK" if alone else "ROLLBACK TO job")
+        if not alone:
+            connection.execute("RELEASE job")
+
+    def _check_files(self, connection: apsw.Connection) -> None:
+        """Whether what is open is what others find under its name, and still looks like a database. A few microseconds;
+        without it, writes into a file that was removed would be acknowledged and lost."""
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            raise FileGone("the database file is gone") from None
+        if (found.st_dev, found.st_ino) != self._file:
+            raise FileGone("the database file was replaced")
+        if found.st_size < self._file_bytes:
+            raise FileGone("the database file was cut short")
+        self._file_bytes = found.st_size
+        try:
+            if _identity(f"{self.path}-wal") != self._beside["-wal"]:
+                raise FileGone("the database's log file was replaced")
+        except FileNotFoundError:
+            raise FileGone("the database's log file is gone") from None
+        _, head = connection.read("main", 0, 0, len(_MAGIC))
+        if head != _MAGIC:
+            raise FileGone("the database file was overwritten")
+
+    # --- faults --------------------------------------------------------------------------------------------------
+
+    def _translated(self, exc: Exception) -> Exception:
+        """``exc`` as the caller is to see it; the log is told, and the connections are given up if they are of no
+        use."""
+        if isinstance(exc, apsw.ConnectionClosedError):
+            return BackendUnavailable()  # closed under our hands, by who also told the log
+        fault = fault_of(exc)
+        if fault is None:
+            return exc
+        self.episodes.fault(fault.kind, fault.advice, level=fault.level)
+        logger.debug("%s: %r", self.path, exc)
+        if fault.reopen:
+            self._damaged = self._damaged or fault.damaged
+            self._broken.set()
+        return told(fault)
+
+    async def run_recovery(self) -> None:
+        """Opens the file again after a fault, when it can be. Never ends."""
+        while True:
+            await self._broken.wait()
+            self._failed_look = None
+            await self.disconnect()
+            while not await self._reopen():  # noqa: ASYNC110  # files announce nothing
+                await trio.sleep(RETRY_INTERVAL)
+            self._broken = trio.Event()
+            self._damaged = False
+            self.episodes.works()
+
+    def _set_log_aside(self) -> None:
+        """When another file was put in the place of ours, the log beside it is still the old one's: applied to the new
+        file it would ruin it. Only what is known to be the old one's is moved, since another process may have gone
+        ahead."""
+        if self._file is None or _identity(self.path) == self._file:
+            return
+        for suffix, identity in self._beside.items():
+            beside = Path(f"{self.path}{suffix}")
+            if beside.exists() and _identity(beside) == identity:
+                beside.rename(f"{beside}.replaced")
+
+    async def _reopen(self) -> bool:
+        look = _look_at(self.path)
+        if self._damaged and look == self._failed_look:
+            return False  # nobody has touched it since
+        try:
+            self._set_log_aside()
+            with trio.CancelScope(shield=True):  # bounded by the busy timeout; a thread must not be left behind
+                await self.connect(create=False)
+        except Exception as exc:
+            self._failed_look = _look_at(self.path)
+            fault = fault_of(exc)
+            if fault is not None:
+                self.episodes.fault(fault.kind, fault.advice, level=fault.level)
+                self._damaged = self._damaged or fault.damaged
+            elif isinstance(exc, StateUnusable):
+                self.episodes.fault("another database stands in its place", str(exc))
+            elif not isinstance(exc, OSError):
+                raise
+            return False
+        return True
+
+
+def _identity(path: Path | str) -> Identity:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def _size_of(path: Path | str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _look_at(path: Path) -> object:
+    """What tells whether somebody has put the file right."""
+    try:
+        found = os.stat(path)
+    except OSError as exc:
+        return exc.errno
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, stat.S_IMODE(found.st_mode)
+
+
+def _fail(jobs: Sequence[Job[_Write]], error: Exception) -> None:
+    for job in jobs:
+        job.outcome = outcome.Error(error)
+
+
+def _prepare(connection: apsw.Connection) -> None:
+    connection.execute("PRAGMA mmap_size = 0")  # a file cut short by others must be an error, not a SIGBUS
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+    connection.execute("PRAGMA cache_size = -16000")
+
+
+def _prepare_reader(connection: apsw.Connection) -> None:
+    if not connection.is_async:
+        connection.execute("PRAGMA cache_size = -4000")
+    else:
+        connection.set_busy_timeout(int(BUSY_TIMEOUT * 1000))
+    _prepare(connection)
+    connection.execute("PRAGMA query_only = ON")
+    connection.execute("SELECT count(*) FROM sqlite_schema").get  # noqa: B018  # opens the log
+
+
+async def _in_thread(connection: apsw.AsyncConnection, function: Callable[..., T], *args: object) -> T:
+    """``function(connection, *args)`` in the connection's thread, which sees it as an ordinary one."""
+    token = apsw.aio.deadline.set(math.inf)  # deadlines are trio's to enforce
+    try:
+        call = connection.async_run(function, cast(apsw.Connection, connection), *args)
+        return cast(T, await call)
+    finally:
+        apsw.aio.deadline.reset(token)
+
+
+@asynccontextmanager
+async def open_database(path: Path, schema: Schema) -> AsyncIterator[Database]:
+    """The file, made if it isn't there. Raises ``StateUnusable`` when it can't be opened. On leaving, what was
+    accepted is written."""
+    database = Database(path, schema)
+    try:
+        await database.connect(create=True)
+    except StateUnusable:
+        raise
+    except Exception as exc:
+        fault = fault_of(exc)
+        if fault is None and not isinstance(exc, OSError):
+            raise
+        reason = str(exc) if fault is None else f"{fault.kind} ({exc})"
+        raise StateUnusable(f"{path}: {reason}") from exc
+    failure: Exception | None = None
+    try:
+        async with trio.open_nursery() as recovery:
+            recovery.start_soon(database.run_recovery)
+            async with trio.open_nursery() as writer:
+                writer.start_soon(database.run_writer)
+                try:
+                    yield database
+                except Exception as exc:  # these nurseries would wrap it into a group
+                    failure = exc
+                finally:
+                    database.close()
+            recovery.cancel_scope.cancel()
+    finally:
+        await database.disconnect()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,78 @@
+"""What SQLite's errors mean here: whose fault, what the caller is told, what the log says. Pure."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import apsw
+from attrs import frozen
+
+from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
+
+
+class StateUnusable(BackendUnavailable):
+    """The state on disk can't be opened as it is; the text says why and what to do. Raised when opening, never to an
+    agent."""
+
+
+class FileGone(Exception):
+    """The database's file is not the one that was opened, or was damaged from outside. The text says how."""
+
+
+@frozen
+class Fault:
+    """``reopen``: the connections are of no use any more. ``damaged``: don't write back what they hold."""
+
+    kind: str
+    advice: str
+    error: type[BackendUnavailable] = BackendUnavailable
+    reopen: bool = False
+    damaged: bool = False
+    level: int = logging.ERROR
+
+
+_REFUSED: Final = "requests that need it get 503 until"
+
+_LOCKED: Final = Fault("locked by another program", f"{_REFUSED} it lets go", level=logging.WARNING)
+_FULL: Final = Fault("the disk is full", f"{_REFUSED} there is room", error=StorageFull)
+_DAMAGED: Final = Fault("the database is damaged", f"{_REFUSED} it is restored", reopen=True, damaged=True)
+_READ_ONLY: Final = Fault("the database can't be written to", f"{_REFUSED} its permissions allow it", reopen=True)
+_IO: Final = Fault("the disk reports errors", f"{_REFUSED} it can be read and written", reopen=True)
+_CANT_OPEN: Final = Fault("the database can't be opened", f"{_REFUSED} it can", reopen=True)
+_MEMORY: Final = Fault("out of memory", f"{_REFUSED} there is some")
+_STOPPED: Final = Fault("interrupted", f"{_REFUSED} the next try", level=logging.DEBUG)
+
+_FAULTS: Final[tuple[tuple[type[Exception], Fault], ...]] = (
+    (apsw.BusyError, _LOCKED),
+    (apsw.LockedError, _LOCKED),
+    (apsw.ProtocolError, _LOCKED),
+    (apsw.FullError, _FULL),
+    (apsw.CorruptError, _DAMAGED),
+    (apsw.NotADBError, _DAMAGED),
+    (apsw.FormatError, _DAMAGED),
+    (apsw.SQLError, _DAMAGED),  # our own tables are not there: another file stands in its place
+    (apsw.SchemaChangeError, _DAMAGED),
+    (apsw.ReadOnlyError, _READ_ONLY),
+    (apsw.PermissionsError, _READ_ONLY),
+    (apsw.IOError, _IO),
+    (apsw.CantOpenError, _CANT_OPEN),
+    (apsw.NoMemError, _MEMORY),
+    (MemoryError, _MEMORY),
+    (apsw.InterruptError, _STOPPED),
+)
+
+
+def fault_of(exc: BaseException) -> Fault | None:
+    """The fault of the store behind ``exc``; None when it is the caller's own error."""
+    if isinstance(exc, FileGone):
+        return Fault(str(exc), f"{_REFUSED} it is back", reopen=True, damaged=True)
+    for kind, fault in _FAULTS:
+        if isinstance(exc, kind):
+            return fault
+    return None
+
+
+def told(fault: Fault) -> BackendUnavailable:
+    """What the caller gets: no paths, no details."""
+    return fault.error()
