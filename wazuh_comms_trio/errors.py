@@ -1,7 +1,8 @@
 """Every error this project raises: Wazuh's numbered exceptions, and the families on them.
 
-Standard library only, so that the synchronous transport stays light. Numbers, texts and classes of the transport's errors are facts
-from the framework that programs already rely on; those of the REST API (27xx, 28xx) are what agents already get.
+Standard library only, so that the synchronous transport stays light. Numbers, texts and classes of the transport's
+errors are facts from the framework that programs already rely on; those of the REST API (27xx, 28xx) are what agents
+already get.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ TEXTS: Final[Mapping[int, str | tuple[str, str]]] = {
 class WazuhException(Exception):
     """An error with Wazuh's number.
 
-    ``code`` is the number, ``message`` the text, ``remediation`` what to do about it (or None). A plain string as ``extra_message`` is
-    appended to the number's text (``<text>: <extra>``); a mapping fills the text's placeholders. With ``cmd_error=True`` (an error that
-    a daemon answered) ``extra_message`` *is* the message.
+    ``code`` is the number, ``message`` the text, ``remediation`` what to do about it (or None). A plain string as
+    ``extra_message`` is appended to the number's text (``<text>: <extra>``); a mapping fills the text's placeholders.
+    With ``cmd_error=True`` (an error that a daemon answered) ``extra_message`` *is* the message.
     """
 
     def __init__(
@@ -99,14 +100,18 @@ class WazuhInternalError(WazuhException):
     """Something that this program relies on does not work."""
 
 
-# --- the transport's errors ----------------------------------------------------------------------------------------------------
+# --- the transport's errors
+# ----------------------------------------------------------------------------------------------------
 #
-# Where programs written against the framework and those written against the published description expect different classes, what is
-# raised is a subclass of both. What needs trio (errors that are trio's Closed or Broken too) is in transport/errors.py.
+# Where programs written against the framework and those written against the published description expect different
+# classes, what is raised is a subclass of both. What needs trio (errors that are trio's Closed or Broken too) is in
+# transport/errors.py.
 
 
 class FrameError(WazuhError):
-    """1014: what the peer sent is no sequence of frames. The place where the next one begins is lost, so is the connection."""
+    """1014: what the peer sent is no sequence of frames. The place where the next one begins is lost, so is the
+    connection.
+    """
 
 
 class TruncatedFrame(FrameError):
@@ -157,10 +162,11 @@ class EventTooLarge(WazuhInternalError, WazuhError):
     """1012: an event above what analysisd reads. Refused, since analysisd would silently cut it."""
 
 
-# --- the REST API's errors -----------------------------------------------------------------------------------------------------
+# --- the REST API's errors
+# -----------------------------------------------------------------------------------------------------
 #
-# Raised by services and backends, turned into replies in one place: api/problems.py. ``code`` is Wazuh's number where there is one,
-# else the HTTP status; ``message`` is what the agent is told.
+# Raised by services and backends, turned into replies in one place: api/problems.py. ``code`` is Wazuh's number where
+# there is one, else the HTTP status; ``message`` is what the agent is told.
 
 
 class CommsError(WazuhError):
@@ -171,7 +177,9 @@ class CommsError(WazuhError):
 
     def __init__(self, message: str | None = None, *, code: int | None = None) -> None:
         number = self.default_code if code is None else code
-        super().__init__(number, message or self.default_message or None, cmd_error=bool(message or self.default_message))
+        super().__init__(
+            number, message or self.default_message or None, cmd_error=bool(message or self.default_message)
+        )
 
 
 class MalformedRequest(CommsError):
@@ -260,7 +268,9 @@ class AgentExists(CommsError):
 
 
 class BackendUnavailable(CommsError):
-    """503: what stands behind the daemon cannot take the request now; the same request may succeed later. Nothing was promised."""
+    """503: what stands behind the daemon cannot take the request now; the same request may succeed later. Nothing was
+    promised.
+    """
 
     default_code = 503
     default_message = "The service is temporarily unavailable"

@@ -3,8 +3,8 @@
     (msg_to_agent) [] <3 flags> <agent id or (null)> <message>
 
 remoted drops or misreads a malformed datagram without a word, so all the checking is done here; every refusal is a
-:class:`WazuhInternalError` 1012 that says why. Flag 1 is ``A`` for all agents; flag 2 is ``!`` for what is no active response and
-``R`` for the event's agent; flag 3 is ``S`` for the one agent named; ``N`` stands for "not".
+:class:`WazuhInternalError` 1012 that says why. Flag 1 is ``A`` for all agents; flag 2 is ``!`` for what is no active
+response and ``R`` for the event's agent; flag 3 is ``S`` for the one agent named; ``N`` stands for "not".
 """
 
 from __future__ import annotations
@@ -112,18 +112,17 @@ def encode_datagram(text: str, limit: int = MAX_COMMAND_BYTES) -> bytes:
 def encode_agent_command(msg: str = "", agent_id: str | None = "", msg_type: str | None = "") -> AgentCommand:
     """The datagram for ``WazuhQueue.send_msg_to_agent``. No ``agent_id`` means all agents.
 
-    With the type ``ar-message`` any one-line message is taken, and one to agent ``000``, the server itself, is written bare, as execd
-    reads it. Without a type only restarts, ``syscheck restart`` and ``force_reconnect`` are. 1012 for everything else.
+    With the type ``ar-message`` any one-line message is taken, and one to agent ``000``, the server itself, is
+    written bare, as execd reads it. Without a type only restarts, ``syscheck restart`` and ``force_reconnect`` are.
+    1012 for everything else.
     """
     check_message(msg)
     if msg_type not in (None, "", AR_TYPE):
         raise WazuhInternalError(1012, f"unknown type of message: {msg_type!r:.60}")
     one = agent_id is not None and agent_id != ""
     target = check_agent_id(agent_id) if one else ALL_AGENTS
-    if msg in _NOT_ACTIVE_RESPONSE:
-        flags = "N!S" if one else "A!N"
-    else:
-        flags = "NNS" if one else "ANN"
+    to_one, to_all = ("N!S", "A!N") if msg in _NOT_ACTIVE_RESPONSE else ("NNS", "ANN")
+    flags = to_one if one else to_all
     if msg_type == AR_TYPE:
         if target == SERVER_ID:
             return AgentCommand(encode_datagram(msg, MAX_EXECQ_BYTES), "Command sent.")

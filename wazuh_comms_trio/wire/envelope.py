@@ -1,4 +1,6 @@
-"""Messages as JSON: the version 1 envelope that programs send, and the daemons' ``{"error", "message", "data"}`` answers."""
+"""Messages as JSON: the version 1 envelope that programs send, and the daemons' ``{"error", "message", "data"}``
+answers.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +33,14 @@ def encode_json(message: Any) -> bytes:
         return json.dumps(message, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as exc:
         raise WazuhInternalError(1012, f"the message can't be written as JSON: {exc}") from exc
+
+
+def encode_text(text: str) -> bytes:
+    """``text`` in UTF-8. 1012 for what UTF-8 can't say (lone surrogates)."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as exc:
+        raise WazuhInternalError(1012, f"the message can't be written in UTF-8: {exc}") from exc
 
 
 def strip_nul(payload: bytes) -> bytes:

@@ -1,7 +1,8 @@
 """Events for analysisd: ``<queue char>:<location>:<message>``, one per datagram.
 
-In the location ``:`` is written ``|:`` and ``|`` is written ``||``; the message isn't escaped. analysisd silently cuts what is longer than
-65535 bytes and fails on less than 4, so both are refused here, as is a header that would be read differently from what it says.
+In the location ``:`` is written ``|:`` and ``|`` is written ``||``; the message isn't escaped. analysisd silently
+cuts what is longer than 65535 bytes and fails on less than 4, so both are refused here, as is a header that would be
+read differently from what it says.
 """
 
 from __future__ import annotations
@@ -58,14 +59,14 @@ def create_event_header(queue: str, location: str) -> str:
 
 
 def check_event_header(msg_header: object) -> str:
-    """A header that is ready: a known queue char, a location without bare ``:`` or ``|``, and nothing after the last ``:``."""
+    """A header that is ready: a known queue char, a location without bare ``:`` or ``|``, and nothing after the last
+    ``:``.
+    """
     if not isinstance(msg_header, str):
         raise WazuhInternalError(1012, f"an event's header is text, not {type(msg_header).__name__}")
     queue, location = msg_header[:1], msg_header[2:-1]
     if msg_header[1:2] != ":" or msg_header[-1:] != ":" or not location:
-        raise WazuhInternalError(
-            1012, f"{msg_header!r:.60} is no event header: it has the form '<queue char>:<location>:'"
-        )
+        raise WazuhInternalError(1012, f"{msg_header!r:.60} is no event header: '<queue char>:<location>:'")
     if queue not in QUEUES:
         raise WazuhInternalError(1012, f"{queue!r} is no queue of analysisd: {' '.join(QUEUES)}")
     if found := _ENDS_LINE.search(location):

@@ -1,8 +1,8 @@
 """Frames on a stream: a little-endian ``uint32`` length, then that many bytes of payload.
 
-Pure code. :func:`encode_frame` writes one frame, :class:`FrameDecoder` takes bytes however they were cut and hands out payloads. The
-daemons read at most 65536 bytes of payload and treat more, or a length of 0, badly, so neither is ever written. They may *answer* with
-more than they read.
+Pure code. :func:`encode_frame` writes one frame, :class:`FrameDecoder` takes bytes however they were cut and hands
+out payloads. The daemons read at most 65536 bytes of payload and treat more, or a length of 0, badly, so neither is
+ever written. They may *answer* with more than they read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ MAX_RECEIVE_BYTES: Final[int] = 64 * 1024 * 1024
 HEADER_FORMAT: Final[str] = "<I"
 HEADER: Final[Struct] = Struct(HEADER_FORMAT)
 
-# Shorter chunks than this are merged, so that a peer that sends byte by byte costs its bytes and not an object for each of them.
+# Shorter chunks than this are merged, so that a peer that sends byte by byte costs its bytes and not an object for
+# each of them.
 _SMALL: Final = 2048
 
 
@@ -45,7 +46,9 @@ def header_struct(header_format: str, header_size: int | None = None) -> Struct:
 
 
 def check_payload(payload: bytes, limit: int = MAX_SEND_BYTES) -> None:
-    """Refuse what must not be sent: 1105 for what isn't ``bytes``, 1014 for an empty payload, 1012 above ``limit`` bytes."""
+    """Refuse what must not be sent: 1105 for what isn't ``bytes``, 1014 for an empty payload, 1012 above ``limit``
+    bytes.
+    """
     if not isinstance(payload, bytes):
         raise WazuhException(1105)
     if not payload:
@@ -55,7 +58,9 @@ def check_payload(payload: bytes, limit: int = MAX_SEND_BYTES) -> None:
 
 
 def encode_frame(payload: bytes, header_format: str = HEADER_FORMAT, limit: int = MAX_SEND_BYTES) -> bytes:
-    """One frame: header and payload. Errors as in :func:`check_payload`; 1012 too for a length that doesn't fit the header."""
+    """One frame: header and payload. Errors as in :func:`check_payload`; 1012 too for a length that doesn't fit the
+    header.
+    """
     check_payload(payload, limit)
     if header_format == HEADER_FORMAT:
         return HEADER.pack(len(payload)) + payload
@@ -65,12 +70,20 @@ def encode_frame(payload: bytes, header_format: str = HEADER_FORMAT, limit: int 
         raise PayloadTooLarge(1012, f"{len(payload)} bytes, more than a header {header_format!r} can tell") from None
 
 
+def encode_payload(payload: bytes, header_format: str | None = HEADER_FORMAT, limit: int = MAX_SEND_BYTES) -> bytes:
+    """As :func:`encode_frame`, or with ``header_format`` None the payload itself, with no header and no upper limit."""
+    if header_format is None:
+        check_payload(payload, len(payload) if isinstance(payload, bytes) else 0)
+        return payload
+    return encode_frame(payload, header_format, limit)
+
+
 class FrameDecoder:
     """Takes bytes in any cut, gives payloads in order.
 
-    :meth:`feed` it what came, ``b""`` for the end of the stream, and ask :meth:`next_frame` until it returns None. Memory grows with
-    the bytes that were fed, never with a length that was only announced. After an error the place of the next frame is unknown: every
-    later call raises the same error.
+    :meth:`feed` it what came, ``b""`` for the end of the stream, and ask :meth:`next_frame` until it returns None.
+    Memory grows with the bytes that were fed, never with a length that was only announced. After an error the place
+    of the next frame is unknown: every later call raises the same error.
     """
 
     __slots__ = ("_chunks", "_failure", "_first", "_start", "at_eof", "buffered", "limit")
@@ -123,7 +136,8 @@ class FrameDecoder:
             self._fail(*self._failure)
         start = header.size
         if self.buffered < start:
-            return self._need_more(start)
+            self._need_more(start)
+            return None
         while len(self._first) - self._start < start:
             self._merge()
         (size,) = header.unpack_from(self._first, self._start)
@@ -131,11 +145,14 @@ class FrameDecoder:
             self._refuse(size)
         end = start + size
         if self.buffered < end:
-            return self._need_more(end)
+            self._need_more(end)
+            return None
         return self._take(start, end)
 
     def missing(self, header: Struct = HEADER) -> int:
-        """How many bytes the frame that has begun still lacks, as far as its header tells; 0 when unknown. A hint for reading."""
+        """How many bytes the frame that has begun still lacks, as far as its header tells; 0 when unknown. A hint for
+        reading.
+        """
         if self.buffered < header.size or len(self._first) - self._start < header.size:
             return 0
         (size,) = header.unpack_from(self._first, self._start)

@@ -1,7 +1,7 @@
 """wazuh-db's answers: ``ok``, ``ok <payload>``, ``err <text>``, ``due <json>``, or a JSON object.
 
-``due`` means one of two things, and only the query tells which. *Paging*: one frame per query, and the caller asks again with the last
-id until ``ok``. *Row streaming*: many ``due`` frames follow one query, then ``ok``.
+``due`` means one of two things, and only the query tells which. *Paging*: one frame per query, and the caller asks
+again with the last id until ``ok``. *Row streaming*: many ``due`` frames follow one query, then ``ok``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ JSON: Final[str] = "json"
 
 
 class WdbReply(NamedTuple):
-    """One answer frame. ``status`` is ``ok``, ``due``, ``err`` or ``json``; ``text`` is what stands behind it, as it came."""
+    """One answer frame. ``status`` is ``ok``, ``due``, ``err`` or ``json``; ``text`` is what stands behind it, as it
+    came.
+    """
 
     status: str
     text: str
@@ -45,10 +47,11 @@ class WdbReply(NamedTuple):
         return self
 
     def data(self) -> Any:
-        """The payload: decoded JSON, or the text when it is none; for a JSON object its ``data``. None for a bare ``ok``.
+        """The payload: decoded JSON, or the text when it is none; for a JSON object its ``data``. None for a bare
+        ``ok``.
 
-        Raises for ``err`` as :meth:`checked`, a JSON object's error under its own number, :class:`AnswerCut` for what was cut at
-        65536 bytes.
+        Raises for ``err`` as :meth:`checked`, a JSON object's error under its own number, :class:`AnswerCut` for what
+        was cut at 65536 bytes.
         """
         self.checked()
         text = self.text.strip()
@@ -65,7 +68,9 @@ class WdbReply(NamedTuple):
         return reply_data(value) if self.status == JSON else value
 
     def rows(self) -> list[dict[str, Any]]:
-        """The payload as rows. NULL columns are absent from a row. Errors as :meth:`data`, 1014 when it is something else."""
+        """The payload as rows. NULL columns are absent from a row. Errors as :meth:`data`, 1014 when it is something
+        else.
+        """
         value = self.data()
         if value is None:
             return []
@@ -78,7 +83,8 @@ class WdbReply(NamedTuple):
 def parse_reply(payload: bytes) -> WdbReply:
     """One frame as an answer. :class:`AnswerInvalid` for what wazuh-db never says, or what isn't UTF-8.
 
-    A frame cut inside a character keeps its readable part: it says that it may be cut, and :meth:`WdbReply.data` raises for it.
+    A frame cut inside a character keeps its readable part: it says that it may be cut, and :meth:`WdbReply.data`
+    raises for it.
     """
     maybe_cut = len(payload) == CUT_BYTES
     try:

@@ -1,0 +1,164 @@
+"""The daemons that can be talked to: where each lives, how its frames look, whether a connection may be used again.
+
+``daemons`` has the framework's shape; :class:`Daemon` says more. Paths are relative to a home folder. Releases differ
+in where some sockets are, so a daemon may have two places: the first is the published one, the second is tried when
+nothing is at the first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypedDict, TypeVar
+
+from ..errors import WazuhInternalError
+from ..wire.framing import HEADER_FORMAT, header_struct
+
+T = TypeVar("T")
+
+HOME: Final[str] = "/var/ossec"
+
+
+class DaemonEntry(TypedDict):
+    """A daemon in the framework's shape. ``size`` is the header's, in bytes."""
+
+    protocol: str
+    path: str
+    header_format: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """One daemon. ``paths`` are relative to the home folder (or absolute), tried in order.
+
+    ``reusable``: a connection takes many requests, which may be pipelined in order (wazuh-db). Otherwise the daemon
+    answers one request and closes.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    reusable: bool = False
+    kind: Literal["stream", "datagram"] = "stream"
+    header_format: str = HEADER_FORMAT
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.paths or type(self.paths) is not tuple:
+            raise ValueError("a daemon needs a name and a tuple of at least one path")
+        if self.kind not in ("stream", "datagram"):
+            raise ValueError(f"a daemon's kind is 'stream' or 'datagram', not {self.kind!r}")
+        header_struct(self.header_format)
+
+    @property
+    def header_size(self) -> int:
+        """The header's length in bytes."""
+        return header_struct(self.header_format).size
+
+    def places(self, home: str | os.PathLike[str] = HOME) -> tuple[str, ...]:
+        """Every path that it may be at."""
+        return tuple(os.path.join(os.fspath(home), path) for path in self.paths)
+
+    def entry(self, home: str | os.PathLike[str] = HOME) -> DaemonEntry:
+        """In the framework's shape."""
+        protocol = "TCP" if self.kind == "stream" else "UDP"
+        return {
+            "protocol": protocol,
+            "path": self.places(home)[0],
+            "header_format": self.header_format,
+            "size": self.header_size,
+        }
+
+
+#: Datagram sockets under the home folder: commands to agents (remoted), to this host (execd), events (analysisd).
+AR_QUEUE: Final[str] = "queue/alerts/ar"
+EXECQ_QUEUE: Final[str] = "queue/alerts/execq"
+ANALYSISD_QUEUE: Final[str] = "queue/sockets/queue"
+
+_registered: dict[str, Daemon] = {}
+
+#: name -> where and how, under the default home. Kept up to date by :func:`register_daemon`; an entry that a program
+#: changes or adds here is honoured by everything that takes a daemon's name.
+daemons: dict[str, DaemonEntry] = {}
+
+
+def register_daemon(daemon: Daemon) -> Daemon:
+    """Make ``daemon`` known under its name, in place of one with the same name. Returns it."""
+    _registered[daemon.name] = daemon
+    daemons[daemon.name] = daemon.entry()
+    return daemon
+
+
+for _daemon in (
+    Daemon("authd", ("queue/sockets/auth",)),
+    Daemon("task-manager", ("queue/sockets/task", "queue/tasks/task")),
+    Daemon("wazuh-db", ("queue/sockets/wdb", "queue/db/wdb"), reusable=True),
+    Daemon("remoted", ("queue/sockets/remote",)),
+    Daemon("analysis", ("queue/sockets/analysis",)),
+    Daemon("com", ("queue/sockets/com",)),
+):
+    register_daemon(_daemon)
+del _daemon
+
+
+def get_daemon(name: str | Daemon) -> Daemon:
+    """The daemon of that name. ``WazuhInternalError`` 1013 when there is none."""
+    if isinstance(name, Daemon):
+        return name
+    daemon = _registered.get(name)
+    entry = daemons.get(name)
+    if entry is not None and (daemon is None or entry != daemon.entry()):
+        # Changed in the mapping itself, as programs written against the framework do.
+        reusable = daemon is not None and daemon.reusable
+        return Daemon(name, (entry["path"],), reusable, header_format=entry["header_format"])
+    if daemon is None:
+        raise WazuhInternalError(1013, f"no daemon is called {name!r}; known are {', '.join(sorted(daemons))}")
+    return daemon
+
+
+def daemons_under(home: str | os.PathLike[str]) -> Mapping[str, DaemonEntry]:
+    """All registered daemons in the framework's shape, with their paths under another home folder."""
+    return {name: get_daemon(name).entry(home) for name in daemons}
+
+
+def daemon_at(path: str | os.PathLike[str]) -> str | None:
+    """The name of the daemon whose socket's path ends like this one, None when there is none."""
+    found = _match(os.fspath(path))
+    return found[0].name if found else None
+
+
+def other_places(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """For a path that ends like one of a daemon's: the paths under the same home where it may be instead."""
+    found = _match(os.fspath(path))
+    if not found:
+        return ()
+    daemon, home, matched = found
+    return tuple(os.path.join(home, other) for other in daemon.paths if other != matched)
+
+
+def _match(path: Any) -> tuple[Daemon, str, str] | None:
+    if not isinstance(path, str):
+        return None
+    for daemon in _registered.values():
+        for place in daemon.paths:
+            if path == place or path.endswith("/" + place):
+                return daemon, path[: -len(place)], place
+    return None
+
+
+def connect_to_either(path: str, connect: Callable[[str], T]) -> T:
+    """``connect(path)``; when no daemon is at this path, the places where other releases have it are tried."""
+    try:
+        return connect(path)
+    except WazuhInternalError as exc:
+        missing = isinstance(exc.__cause__, FileNotFoundError)
+        if not missing and exc.code != 1121:
+            raise
+        for place in other_places(path):
+            if os.path.exists(place):
+                try:
+                    return connect(place)
+                except WazuhInternalError:
+                    if missing:
+                        raise
+        raise

@@ -1,0 +1,141 @@
+"""The framework's one-call functions: one request to a registered daemon over a connection of its own.
+
+Imports trio only where it runs, so that ``wazuh_sendsync`` can be awaited under asyncio too.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from threading import Lock
+from typing import Any
+
+from ..errors import SendSyncError, WazuhException
+from ..wire.envelope import decode_text
+from ..wire.wdb import parse_reply
+from .conversation import Conversation, SchemaSource
+from .registry import HOME, Daemon, get_daemon
+from .sync_socket import WazuhSocket
+
+
+async def wazuh_sendasync(
+    daemon_name: str, message: Any = None, *, home: str | os.PathLike[str] = HOME, schema: SchemaSource | None = None
+) -> Any:
+    """Send one request to a registered daemon; returns the ``data`` of its answer. Needs trio.
+
+    ``message`` is anything that JSON can say, validated as in ``WazuhAsyncSocketJSON.request``; text is sent as it is.
+    wazuh-db may answer text with its ``ok``, whose payload is then returned. Errors: the sockets' own, the daemon's own
+    number, and 1014 (a ``WazuhInternalError`` and a ``WazuhError``) for anything else. Cancelled: the connection is
+    closed.
+    """
+    from .errors import require_trio
+
+    require_trio("wazuh_sendasync")
+    from .async_socket import WazuhAsyncSocket
+
+    try:
+        daemon = _known(daemon_name)
+        conversation = Conversation(_content(message), daemon=daemon.name, schema=schema, text_as_is=True)
+        async with WazuhAsyncSocket() as sock:
+            await sock.connect(daemon.places(home)[0])
+            answer = await sock.request_raw(conversation.payload, daemon.header_format)
+        if isinstance(message, str) and not answer.startswith(b"{"):
+            return parse_reply(answer).data()
+        return conversation.result(answer)
+    except WazuhException:
+        raise
+    except Exception as exc:
+        raise SendSyncError(1014, f"{type(exc).__name__}: {exc}") from exc
+
+
+async def wazuh_sendsync(
+    daemon_name: str | None = None,
+    message: Any = None,
+    *,
+    home: str | os.PathLike[str] = HOME,
+    timeout: float | None = None,  # noqa: ASYNC109 -- it limits the blocking socket, in the thread
+) -> str:
+    """Send one request to a registered daemon over the plain socket, in a thread; returns the answer as text.
+
+    ``message`` is text (or bytes) that is sent as it is, or anything that JSON can say; a message that carries
+    ``version`` is validated first. Works under trio and asyncio. The answer loses one trailing NUL. Errors: the
+    sockets' own; anything else is 1014, a ``WazuhInternalError`` and a ``WazuhError``. Cancelled: the connection is
+    closed, and the thread ends by itself.
+    """
+    try:
+        exchange = _Exchange(
+            _known(daemon_name).places(home)[0], Conversation(_content(message), text_as_is=True).payload, timeout
+        )
+        return await _in_thread(exchange.run, exchange.abort)
+    except WazuhException:
+        raise
+    except Exception as exc:
+        raise SendSyncError(1014, f"{type(exc).__name__}: {exc}") from exc
+
+
+class _Exchange:
+    """One request and its answer, in a thread; another thread may abort it."""
+
+    def __init__(self, path: str, payload: bytes, timeout: float | None) -> None:
+        self.path = path
+        self.payload = payload
+        self.timeout = timeout
+        self._lock = Lock()
+        self._sock: WazuhSocket | None = None
+        self._aborted = False
+
+    def run(self) -> str:
+        with WazuhSocket(self.path, timeout=self.timeout) as sock:
+            with self._lock:
+                self._sock = sock
+                if self._aborted:
+                    return ""
+            try:
+                sock.send(self.payload)
+                return decode_text(sock.receive())
+            finally:
+                with self._lock:
+                    self._sock = None
+
+    def abort(self) -> None:
+        """Wake the thread, which closes its socket then."""
+        with self._lock:
+            self._aborted = True
+            if self._sock is not None:
+                with suppress(OSError):  # the peer may be quicker
+                    self._sock.s.shutdown(socket.SHUT_RDWR)
+
+
+async def _in_thread(run: Callable[[], str], abort: Callable[[], None]) -> str:
+    """``run()`` in a thread, under trio or asyncio; cancelled, ``abort()`` is called and the thread left behind."""
+    trio = sys.modules.get("trio")
+    waiting: Awaitable[str]
+    if trio is not None and trio.lowlevel.in_trio_task():
+        waiting = trio.to_thread.run_sync(run, abandon_on_cancel=True)
+    else:
+        import asyncio
+
+        waiting = asyncio.to_thread(run)
+    finished = False
+    try:
+        answer = await waiting
+        finished = True
+        return answer
+    finally:
+        if not finished:
+            abort()
+
+
+def _known(name: str | None) -> Daemon:
+    if name is None:
+        raise TypeError("a daemon's name is needed")
+    return get_daemon(name)
+
+
+def _content(message: Any) -> Any:
+    if message is None:
+        raise TypeError("a message is needed")
+    return message

@@ -1,0 +1,311 @@
+"""Bytes out and in for the trio classes, over a Unix socket of our own or over any trio stream.
+
+All kinds have the same methods and one promise: after a send that was cancelled or failed, ``torn`` tells whether any
+byte of it may have gone out. The socket of our own is driven without a layer in between, which is where the speed
+comes from: a request costs one ``send``, one wait and one ``recv``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+import trio
+
+from ..errors import BacklogFull
+from .errors import TransportBroken, TransportClosed
+from .paths import STREAM_REFUSAL, PeerCredentials, check_path, peer_credentials
+from .registry import connect_to_either
+from .translate import connect_error, reason_of
+
+READ_BYTES: Final[int] = 65536
+LONG_READ_BYTES: Final[int] = 262144
+
+# A full queue of connections is waited for this long altogether: 1, 2, 4 ... 64, 64 ... ms.
+_CONNECT_PATIENCE: Final = 1.0
+_CONNECT_STEPS: Final = (0.001, 0.064)
+
+
+class ByteIO(Protocol):
+    """What the trio classes need of a connection. One sender beside one receiver, which their users see to."""
+
+    #: A send was cancelled or failed after its first byte may have gone out.
+    torn: bool
+
+    def send_nowait(self, data: bytes) -> int:
+        """Send what goes out at once; returns how many bytes that was, 0 for a stream that can only wait."""
+        ...
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        """What is there already, ``b""`` at the end of the stream; None when nothing is, or this stream can't tell."""
+        ...
+
+    async def send_rest(self, data: bytes, sent: int) -> None:
+        """Send what is left after the first ``sent`` bytes. Sets ``torn`` when it is cancelled or fails half-way."""
+        ...
+
+    async def send_all(self, data: bytes) -> None:
+        """Send all of it. A checkpoint. Cancelled before anything went out nothing happened, else ``torn`` is set."""
+        ...
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """At least one byte, ``b""`` at the end of the stream. A checkpoint. Cancelled: nothing was taken."""
+        ...
+
+    def peer_ended(self) -> bool:
+        """Whether the peer has ended the connection, as far as can be seen without reading."""
+        ...
+
+    def peer_credentials(self) -> PeerCredentials:
+        """Who is at the other end. ``OSError`` for what isn't a Unix socket."""
+        ...
+
+    async def abort(self) -> None:
+        """End it at once, whatever is under way. Never waits, is never cancelled."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close in an orderly way. A checkpoint. Closed even if cancelled."""
+        ...
+
+
+def connect_nowait(path: str, require_owner: int | str | None = None) -> socket.socket:
+    """A connected non-blocking socket. :class:`BacklogFull` when there is no room; a Unix socket never has to wait."""
+    return connect_to_either(path, lambda place: _connect_nowait(place, require_owner))
+
+
+def _connect_nowait(path: str, require_owner: int | str | None) -> socket.socket:
+    place = check_path(path, STREAM_REFUSAL, require_owner)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.connect(place)
+    except OSError as exc:
+        sock.close()
+        raise connect_error(exc, place) from exc
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def connect_unix(path: str, require_owner: int | str | None = None) -> SocketIO:
+    """Connect to a Unix stream socket. A checkpoint; cancelled, nothing is left open.
+
+    A full queue of connections is tried again with growing pauses, for about a second: then :class:`BacklogFull`.
+    """
+    await trio.lowlevel.checkpoint()
+    pause, longest = _CONNECT_STEPS
+    give_up = trio.current_time() + _CONNECT_PATIENCE
+    while True:
+        try:
+            return SocketIO(connect_nowait(path, require_owner))
+        except BacklogFull:
+            if trio.current_time() + pause > give_up:
+                raise
+        await trio.sleep(pause)
+        pause = min(2 * pause, longest)
+
+
+class SocketIO:
+    """A connected stream socket of the standard library. It belongs to this object."""
+
+    __slots__ = ("sock", "torn")
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock: Any = sock
+        self.torn = False
+
+    def _send(self, data: bytes | memoryview) -> int:
+        sent: int = self.sock.send(data)
+        return sent
+
+    def _recv(self, max_bytes: int) -> bytes:
+        data: bytes = self.sock.recv(max_bytes)
+        return data
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        try:
+            return self._send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise self._translate(exc, "sending") from exc
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        try:
+            return self._recv(max_bytes)
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            raise self._translate(exc, "receiving") from exc
+
+    async def send_all(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        sent = self.send_nowait(data)
+        if sent == len(data):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            await self.send_rest(data, sent)
+
+    async def send_rest(self, data: bytes, sent: int) -> None:
+        self.torn = sent > 0
+        with memoryview(data) as view:
+            while sent < len(data):
+                await self._wait(trio.lowlevel.wait_writable)
+                try:
+                    sent += self.send_nowait(view[sent:])
+                except TransportBroken as exc:
+                    exc.bytes_sent = sent
+                    raise
+                self.torn = sent > 0
+        self.torn = False
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        # Waiting first is the checkpoint. Data is seldom there already, and when it is, this costs no more than trying
+        # first and yielding afterwards.
+        while True:
+            await self._wait(trio.lowlevel.wait_readable)
+            data = self.receive_nowait(max_bytes)
+            if data is not None:
+                return data
+
+    async def _wait(self, wait: Callable[[Any], Awaitable[None]]) -> None:
+        try:
+            await wait(self.sock)
+        except trio.ClosedResourceError:
+            raise TransportClosed(1014, "this socket was closed by another task") from None
+        except OSError as exc:
+            raise self._translate(exc, "waiting") from exc
+
+    def _translate(self, exc: OSError, doing: str) -> TransportClosed | TransportBroken:
+        kind = TransportClosed if self.sock.fileno() == -1 else TransportBroken
+        return kind(1014, f"{doing}: {reason_of(exc)}")
+
+    def peer_ended(self) -> bool:
+        return _hung_up(self.sock.fileno())
+
+    def peer_credentials(self) -> PeerCredentials:
+        return peer_credentials(self.sock)
+
+    async def abort(self) -> None:
+        if self.sock.fileno() != -1:
+            trio.lowlevel.notify_closing(self.sock)
+            self.sock.close()
+
+    async def aclose(self) -> None:
+        await self.abort()
+        await trio.lowlevel.checkpoint()
+
+
+class SocketStreamIO(SocketIO):
+    """A ``trio.SocketStream``, TCP or Unix, driven as a socket of our own. It belongs to this object.
+
+    trio's socket has no calls that don't wait, so these go to the descriptor, which is non-blocking.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.sock = stream.socket
+        self.torn = False
+
+    def _send(self, data: bytes | memoryview) -> int:
+        return os.write(self.sock.fileno(), data)
+
+    def _recv(self, max_bytes: int) -> bytes:
+        return os.read(self.sock.fileno(), max_bytes)
+
+    def peer_credentials(self) -> PeerCredentials:
+        if self.sock.family != socket.AF_UNIX:
+            raise OSError(errno.ENOTSUP, "only a Unix socket knows its peer's credentials")
+        return peer_credentials(self.sock)
+
+    async def abort(self) -> None:
+        self.sock.close()
+
+
+class StreamIO:
+    """Any other :class:`trio.abc.Stream`: TLS, in memory. It belongs to this object.
+
+    Such a stream doesn't tell how much of a cancelled send went out, so one that had begun counts as half-way.
+    """
+
+    __slots__ = ("_socket", "stream", "torn")
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.torn = False
+        self._socket = _socket_of(stream)
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        return 0
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        return None
+
+    async def send_all(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self.send_rest(data, 0)
+
+    async def send_rest(self, data: bytes, sent: int) -> None:
+        self.torn = True
+        try:
+            await self.stream.send_all(data)
+        except trio.ClosedResourceError as exc:
+            raise TransportClosed(1014, f"sending: {exc or 'the stream is closed'}") from exc
+        except trio.BrokenResourceError as exc:
+            raise TransportBroken(1014, f"sending: {exc.__cause__ or exc or 'the peer is gone'}") from exc
+        self.torn = False
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        try:
+            return bytes(await self.stream.receive_some(max_bytes))
+        except trio.ClosedResourceError as exc:
+            raise TransportClosed(1014, f"receiving: {exc or 'the stream is closed'}") from exc
+        except trio.BrokenResourceError as exc:
+            raise TransportBroken(1014, f"receiving: {exc.__cause__ or exc or 'the peer is gone'}") from exc
+
+    def peer_ended(self) -> bool:
+        return self._socket is not None and _hung_up(self._socket.fileno())
+
+    def peer_credentials(self) -> PeerCredentials:
+        raise OSError(errno.ENOTSUP, "only a Unix socket knows its peer's credentials")
+
+    async def abort(self) -> None:
+        # Cancelled from the beginning: trio's streams then close without waiting for the peer. The shield keeps the
+        # caller's own cancellation out, which is often why we are here.
+        with trio.CancelScope(shield=True) as scope:
+            scope.cancel()
+            with suppress(Exception):
+                await self.stream.aclose()
+
+    async def aclose(self) -> None:
+        with suppress(trio.BrokenResourceError):  # the peer left first; closed all the same
+            await self.stream.aclose()
+
+
+def over_stream(stream: trio.abc.Stream) -> ByteIO:
+    """The fitting kind for ``stream``, which from now on belongs to it."""
+    return SocketStreamIO(stream) if isinstance(stream, trio.SocketStream) else StreamIO(stream)
+
+
+def _socket_of(stream: object) -> trio.socket.SocketType | None:
+    """The socket at the bottom of a stack of streams, such as TLS over TCP."""
+    while stream is not None and not isinstance(stream, trio.SocketStream):
+        stream = getattr(stream, "transport_stream", None)
+    return stream.socket if stream is not None else None
+
+
+def _hung_up(fileno: int) -> bool:
+    """Whether the peer has closed or shut down its side, even if unread bytes are still there."""
+    if fileno == -1:
+        return True
+    poll = select.poll()
+    poll.register(fileno, select.POLLRDHUP)
+    return bool(poll.poll(0))
