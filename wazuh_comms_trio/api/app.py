@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Any, Final
 
 import msgspec
@@ -65,7 +66,7 @@ class CommsApp(QuartTrio):
         self.budget = BodyBudget(max(BUDGET_BYTES, BUDGET_LARGEST * config.limits.body_bytes))
         self.routes = Routes(
             {
-                f"{PREFIX}/": {"GET": self._through_quart, "HEAD": self._through_quart},
+                f"{PREFIX}/": {"GET": self.alive, "HEAD": self.alive},
                 f"{PREFIX}/authentication": {"POST": self._through_quart_anonymous},
                 f"{PREFIX}/commands": {"GET": self.commands},
                 f"{PREFIX}/events/stateless": {"POST": self.stateless},
@@ -86,6 +87,10 @@ class CommsApp(QuartTrio):
             await super().__call__(scope, receive, send)
 
     # --- plain ASGI
+
+    async def alive(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await skip_body(receive)
+        await send_empty(send, 200)
 
     async def commands(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller = await self._identify(scope)
@@ -150,20 +155,19 @@ class CommsApp(QuartTrio):
                     (b"content-length", str(file.size).encode("ascii")),
                 ]
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
-                if scope["method"] != "HEAD":
+                left = file.size if scope["method"] != "HEAD" else 0
+                if left:
                     async for chunk in file.chunks():
-                        limit.deadline = float("inf")  # sending has limits of its own
-                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                        left -= len(chunk)
+                        limit.deadline = inf  # sending has limits of its own
+                        await send({"type": "http.response.body", "body": chunk, "more_body": left > 0})
                         limit.deadline = trio.current_time() + self.timeouts.files
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                else:
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
         if limit.cancelled_caught:
             raise TimeLimitExceeded
 
     # --- towards Quart
-
-    async def _through_quart(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await skip_body(receive)
-        await super().__call__(scope, once(b""), send)  # type: ignore[arg-type]
 
     async def _through_quart_anonymous(self, scope: Scope, receive: Receive, send: Send) -> None:
         limit = min(CREDENTIALS_BYTES, self.limits.body_bytes)
@@ -178,7 +182,7 @@ class CommsApp(QuartTrio):
     async def _in_time(self, seconds: float, scope: Scope, body: bytes | bytearray, send: Send) -> None:
         scope["state"]["deadline"] = deadline = trio.current_time() + seconds
         with trio.CancelScope(deadline=deadline) as limit:
-            await super().__call__(scope, once(bytes(body)), send)  # type: ignore[arg-type]
+            await super().__call__(scope, once(bytes(body)), in_one_piece(send))  # type: ignore[arg-type]
         if limit.cancelled_caught:
             raise TimeLimitExceeded
 
@@ -193,10 +197,6 @@ class CommsApp(QuartTrio):
 
 def add_views(app: CommsApp) -> None:
     """The ordinary Quart views, and how their errors are answered."""
-
-    @app.route(f"{PREFIX}/", methods=["GET"], provide_automatic_options=False)
-    async def root() -> Response:
-        return Response(b"", 200)
 
     @app.route(f"{PREFIX}/authentication", methods=["POST"], provide_automatic_options=False)
     async def authentication() -> Response:
@@ -233,6 +233,21 @@ def once(body: bytes) -> Callable[[], Awaitable[Message]]:
         return messages.pop()
 
     return receive
+
+
+def in_one_piece(send: Send) -> Send:
+    """A ``send`` for Quart, which says in three messages what fits into one segment. Its replies here are small."""
+    parts: list[bytes] = []
+
+    async def collect(message: Message) -> None:
+        if message["type"] != "http.response.body":
+            await send(message)
+            return
+        parts.append(message["body"])
+        if not message["more_body"]:
+            await send({"type": "http.response.body", "body": b"".join(parts), "more_body": False})
+
+    return collect
 
 
 async def cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:

@@ -20,9 +20,11 @@ from typing import Any, Final
 import trio
 from attrs import define, field
 
-from wazuh_comms_trio.api.delivery import EXTENSION, unacknowledged_bytes
+from wazuh_comms_trio.api.delivery import EXTENSION, is_reset, unacknowledged_bytes, unread_bytes
+from wazuh_comms_trio.api.framing import BodyDecoder
 from wazuh_comms_trio.api.http11 import Http11, Message, Scope, hypercorn_config
-from wazuh_comms_trio.api.problems import Problem, describe, is_known
+from wazuh_comms_trio.api.problems import Problem, ServerError, describe, is_known
+from wazuh_comms_trio.api.tls_stream import TlsStream
 from wazuh_comms_trio.config.models import Limits
 from wazuh_comms_trio.context import REQUEST
 from wazuh_comms_trio.errors import CommsError, TimeLimitExceeded
@@ -34,7 +36,8 @@ logger = logging.getLogger(__name__)
 RECEIVE_BYTES: Final = 65536
 #: What one ``limits.send_timeout`` is given for.
 SEND_BYTES: Final = 65536
-#: How long a connection that was refused may still send before it is closed, if it isn't a body that is on its way.
+#: How long a refused peer may be silent before it is closed, and how long it may take in all when no body is on its
+#: way.
 LINGER_TIMEOUT: Final = 2.0
 #: What a peer may send after its request before it counts as gone.
 EXCESS_LIMIT: Final = 65536
@@ -84,7 +87,9 @@ class Edge:
 
 
 async def serve_connection(stream: trio.abc.Stream, edge: Edge) -> None:
-    """From TLS handshake to close; the stream is closed in any case. Raises nothing but ``Cancelled``."""
+    """From TLS handshake to close; the stream is closed in any case. Raises nothing but ``Cancelled``: what goes wrong
+    here is one connection's, and in the log.
+    """
     connection = Connection(stream, edge)
     try:
         await connection.run()
@@ -92,6 +97,13 @@ async def serve_connection(stream: trio.abc.Stream, edge: Edge) -> None:
         logger.debug("%s left: %s", connection.peer, error.__cause__ or error)
     except Exception:
         logger.exception("a connection failed")
+    except BaseExceptionGroup as group:
+        # A handler was cancelled, and its cleanup failed. The cancellation goes on.
+        cancelled, others = group.split(trio.Cancelled)
+        if cancelled is None or not isinstance(others, ExceptionGroup):
+            raise
+        logger.error("a cancelled request failed", exc_info=others)  # noqa: TRY400
+        raise cancelled from None
     finally:
         await trio.aclose_forcefully(stream)
 
@@ -99,7 +111,19 @@ async def serve_connection(stream: trio.abc.Stream, edge: Edge) -> None:
 class Connection:
     """``receive`` and ``send`` are the application's; ``confirmed`` is the delivery extension."""
 
-    __slots__ = ("_ended", "_first", "_gone", "_waited", "edge", "http", "sock", "stream", "transport")
+    __slots__ = (
+        "_ended",
+        "_first",
+        "_gone",
+        "_replied",
+        "_waited",
+        "edge",
+        "http",
+        "sock",
+        "stream",
+        "tls",
+        "transport",
+    )
 
     http: Http11
 
@@ -107,10 +131,12 @@ class Connection:
         self.edge = edge
         self.transport = stream
         self.stream = stream
+        self.tls: TlsStream | None = None
         self.sock: Any = stream.socket  # type: ignore[attr-defined]  # sockets and their stand-ins alike
         self._first: bytes | bytearray = b""
         self._ended = False  # the application was given the end of the body
-        self._gone = False
+        self._gone = False  # nothing can be sent any more, or nothing more may be
+        self._replied = False  # some of the reply is on its way
         self._waited = 0.0  # seconds spent waiting for the body
 
     @property
@@ -163,18 +189,17 @@ class Connection:
     # --- the request
 
     async def _shake_hands(self, context: ssl.SSLContext) -> bool:
-        tls = trio.SSLStream(self.transport, context, server_side=True, https_compatible=True)
+        tls = TlsStream(self.transport, context)
         try:
             await tls.do_handshake()
         except (trio.BrokenResourceError, OSError) as error:
             logger.debug("no TLS handshake with %s: %s", self.peer, error.__cause__ or error)
             return False
         if self.sock.family in (AF_INET, AF_INET6):
-            # The agent's Nagle holds its request back until its last flight is acknowledged, and our session tickets,
-            # which would carry that, are held back by SSLStream: 40 ms. Asking for the acknowledgement before the
-            # handshake doesn't last.
+            # The agent's Nagle holds its request back until its last flight is acknowledged, and nothing of ours
+            # carries that: 40 ms, without this. Asking before the handshake doesn't last.
             self.sock.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
-        self.stream = tls
+        self.stream = self.tls = tls
         return True
 
     async def _read_head(self) -> bool:
@@ -195,22 +220,22 @@ class Connection:
         try:
             await self.edge.app(http.asgi_scope, self.receive, self.send)
         except Exception as error:
-            if self._gone:
+            if is_leaving(error):
                 logger.debug("%s left before its reply", self.peer)
                 return None
-            if not is_known(error):
+            if not is_known(error):  # also when the peer has left: nobody else would tell
                 logger.exception("%s %s failed", http.asgi_scope["method"], http.asgi_scope["path"])
-            if http.started:
-                self._gone = True  # a reply that breaks off must look like one
-                return None
-            return error if isinstance(error, CommsError) else CommsError()
-        if not http.finished:
-            if not self._gone:
-                logger.error("%s %s was not answered", http.asgi_scope["method"], http.asgi_scope["path"])
-            if not http.started:
-                return CommsError()
+            return self._break_off(error if isinstance(error, CommsError) else ServerError())
+        if http.finished or self._gone:
+            return None
+        logger.error("%s %s was not answered", http.asgi_scope["method"], http.asgi_scope["path"])
+        return self._break_off(ServerError())
+
+    def _break_off(self, error: CommsError) -> CommsError | None:
+        """The reply becomes a refusal, as long as nothing of it was sent; after that it has to look broken off."""
+        if self._replied:
             self._gone = True
-        return None
+        return None if self._gone else error
 
     async def receive(self) -> Message:
         """ASGI's: the body, then the peer's leaving. Raises ``BodyTooLarge``, ``MalformedRequest`` (chunks),
@@ -237,8 +262,7 @@ class Connection:
             self.http.wants_100 = False
             await self._send_all(b"HTTP/1.1 100 Continue\r\n\r\n")
         while True:
-            size = body.received if body.declared is None else body.declared
-            left = limits.body_timeout + size / limits.body_rate - self._waited
+            left = limits.body_timeout + body_size(body) / limits.body_rate - self._waited
             began = trio.current_time()
             with trio.move_on_after(max(0.0, min(left, limits.stall_timeout))) as scope:
                 data = await self.stream.receive_some(RECEIVE_BYTES)
@@ -266,41 +290,63 @@ class Connection:
         """
         http = self.http
         await http.write(message)
-        if message["type"] == "http.response.body" and http.outgoing:
+        if message["type"] == "http.response.body":
             data = http.outgoing[0] if len(http.outgoing) == 1 else b"".join(http.outgoing)
             http.outgoing.clear()
-            await self._send_all(data)
+            self._replied = True
+            await self._send_all(data, last=http.finished)
 
-    async def _send_all(self, data: bytes) -> None:
+    async def _send_all(self, data: bytes, *, last: bool = False) -> None:
+        """Raises ``PeerGone``."""
         if self._gone:
             raise PeerGone
         with memoryview(data) as view:
-            for start in range(0, len(view), SEND_BYTES):
-                with trio.move_on_after(self.edge.limits.send_timeout) as scope:
-                    try:
-                        await self.stream.send_all(view[start : start + SEND_BYTES])
-                    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                        self._gone = True
-                        raise PeerGone from error
-                if scope.cancelled_caught:
-                    self._gone = True
-                    raise PeerGone("it doesn't read")
+            start = 0
+            while len(view) - start > SEND_BYTES:
+                await self._send_piece(self.stream.send_all, view[start : start + SEND_BYTES])
+                start += SEND_BYTES
+            send = self.tls.send_last if last and self.tls is not None else self.stream.send_all
+            await self._send_piece(send, view[start:])
+
+    async def _send_piece(self, send: Callable[[memoryview], Awaitable[None]], piece: memoryview) -> None:
+        with trio.move_on_after(self.edge.limits.send_timeout) as scope:
+            try:
+                await send(piece)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self._gone = True
+                raise PeerGone from error
+        if scope.cancelled_caught:
+            self._gone = True
+            raise PeerGone("it doesn't read")
 
     async def confirmed(self) -> bool:
         """See ``Delivery``."""
-        if self._gone:
+        if self._gone or not self.http.finished:
             return False
         wait = DELIVERY_FIRST_WAIT
+        ended = False
         with trio.move_on_after(self.edge.limits.send_timeout):
-            while unacknowledged_bytes(self.sock):
-                with trio.move_on_after(wait):
-                    try:
-                        if not await self.stream.receive_some(RECEIVE_BYTES):
-                            return True
-                    except (trio.BrokenResourceError, trio.ClosedResourceError):
-                        self._gone = True
-                        return not unacknowledged_bytes(self.sock)
+            while not self._gone:
+                unacknowledged = unacknowledged_bytes(self.sock)
+                if unacknowledged == 0 or (ended and unacknowledged is None):
+                    return True
+                if ended:
+                    # It closed its side, maybe without having seen the reply: then a reset is on its way.
+                    self._gone = is_reset(self.sock)
+                    await trio.sleep(wait)
+                else:
+                    with trio.move_on_after(wait):
+                        ended = await self._has_ended()
                 wait = min(2 * wait, DELIVERY_LAST_WAIT)
+            return unacknowledged_bytes(self.sock) == 0
+        self._gone = True
+        return False
+
+    async def _has_ended(self) -> bool:
+        """Waits for the peer's end: True in order, False by a reset."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while await self.stream.receive_some(RECEIVE_BYTES):
+                pass  # nothing that it sends now is of interest
             return True
         self._gone = True
         return False
@@ -312,7 +358,7 @@ class Connection:
             method, path = scope["method"], scope["path"]
         logger.debug("%s %s %s: %d %s", self.peer, method, path, problem.status, problem.summary)
         with suppress(PeerGone):
-            await self._send_all(encode_problem(problem, with_body=method != "HEAD"))
+            await self._send_all(encode_problem(problem, with_body=method != "HEAD"), last=True)
 
     # --- the end
 
@@ -321,33 +367,43 @@ class Connection:
         So what is still on its way is read and dropped first, within limits.
         """
         limits = self.edge.limits
-        body = getattr(self.http, "body", None)
-        if body is not None and body.complete and not body.excess:
+        body: BodyDecoder | None = getattr(self.http, "body", None)
+        if body is not None and body.complete and not body.excess and not unread_bytes(self.sock):
             return
         if body is None or body.complete or self.http.wants_100:
-            seconds = most = LINGER_TIMEOUT
-            spare = EXCESS_LIMIT
+            seconds, spare = LINGER_TIMEOUT, EXCESS_LIMIT
         else:
-            size = body.received if body.declared is None else body.declared
-            seconds, most = limits.body_timeout + size / limits.body_rate - self._waited, limits.stall_timeout
-            spare = limits.body_bytes
+            seconds, spare = limits.body_timeout + body_size(body) / limits.body_rate - self._waited, limits.body_bytes
         with trio.CancelScope(deadline=self.edge.allowance(seconds)) as scope:
             self.edge.expendable.add(scope)
             try:
                 await self._half_close()
                 while spare > 0:
-                    with trio.move_on_after(most):
-                        if not (data := await self.stream.receive_some(RECEIVE_BYTES)):
-                            return
-                        spare -= len(data)
-                        continue
-                    return
+                    data: bytes | bytearray = b""
+                    with trio.move_on_after(LINGER_TIMEOUT):
+                        data = await self.transport.receive_some(RECEIVE_BYTES)  # encrypted or not
+                    if not data:
+                        break
+                    spare -= len(data)
             finally:
                 self.edge.expendable.discard(scope)
 
     async def _half_close(self) -> None:
+        """A peer that reads to the end shall not have to wait for it."""
         if isinstance(self.transport, trio.abc.HalfCloseableStream):
             await self.transport.send_eof()
+
+
+def body_size(body: BodyDecoder) -> int:
+    """What its time is counted from: the declared size, or what has arrived."""
+    return body.received if body.declared is None else body.declared
+
+
+def is_leaving(error: BaseException) -> bool:
+    """Is it only that the peer is gone? (A nursery of the application's may have wrapped it up.)"""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_leaving, error.exceptions))
+    return isinstance(error, PeerGone)
 
 
 def encode_problem(problem: Problem, *, with_body: bool = True) -> bytes:

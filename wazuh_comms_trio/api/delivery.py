@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import struct
 from fcntl import ioctl
-from termios import TIOCOUTQ
+from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_INFO
+from termios import FIONREAD, TIOCOUTQ
 from typing import Any, Final, Protocol
 
-__all__ = ["EXTENSION", "Delivery", "unacknowledged_bytes"]
+__all__ = ["EXTENSION", "Delivery", "is_reset", "unacknowledged_bytes", "unread_bytes"]
 
 #: The ASGI extension's name in ``scope["extensions"]``.
 EXTENSION: Final = "wazuh_comms.delivery"
+#: The first byte of TCP_INFO when there is no connection any more.
+TCP_CLOSE: Final = 7
 
 
 class Delivery(Protocol):
@@ -24,11 +27,31 @@ class Delivery(Protocol):
         ...
 
 
-def unacknowledged_bytes(sock: Any) -> int:
+def unacknowledged_bytes(sock: Any) -> int | None:
     """Bytes sent that the peer's side hasn't acknowledged: ``SIOCOUTQ`` of a TCP socket, or what a stand-in says of
-    itself. A Unix socket's are those that the peer hasn't read.
+    itself; None when it can't say. They stay counted after a reset.
     """
     if (told := getattr(sock, "unacknowledged_bytes", None)) is not None:
         return int(told())
-    (unacknowledged,) = struct.unpack("i", ioctl(sock.fileno(), TIOCOUTQ, b"\0\0\0\0"))
-    return int(unacknowledged)
+    return _ask(sock, TIOCOUTQ)
+
+
+def unread_bytes(sock: Any) -> int:
+    """Bytes that have arrived and weren't read: closing the socket now would be a reset. 0 for a stand-in."""
+    return _ask(sock, FIONREAD) or 0
+
+
+def is_reset(sock: Any) -> bool:
+    """Is a TCP connection gone, whatever its reads say? (After an end in order they go on saying "end".) False for a
+    stand-in.
+    """
+    if sock.fileno() < 0 or sock.family not in (AF_INET, AF_INET6):
+        return False
+    return int(sock.getsockopt(IPPROTO_TCP, TCP_INFO, 1)[0]) == TCP_CLOSE
+
+
+def _ask(sock: Any, question: int) -> int | None:
+    if (descriptor := sock.fileno()) < 0:
+        return None
+    (answer,) = struct.unpack("i", ioctl(descriptor, question, b"\0\0\0\0"))
+    return int(answer)
