@@ -9,17 +9,33 @@ from attrs import frozen
 from wazuh_comms_trio.backends.base import Backends
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.quarantine import Quarantine
-from wazuh_comms_trio.services.authentication import Authenticator
-from wazuh_comms_trio.services.commands import CommandDispatcher
+from wazuh_comms_trio.services.authentication import Authenticator, Caller
+from wazuh_comms_trio.services.commands import CommandDispatcher, Offer
 from wazuh_comms_trio.services.enrollment import EnrollmentService
 from wazuh_comms_trio.services.files import FileService
 from wazuh_comms_trio.services.seams import RunBlocking, WallClock
 from wazuh_comms_trio.services.stateful import StatefulEvents
 from wazuh_comms_trio.services.stateless import StatelessEvents
-from wazuh_comms_trio.services.tokens import TokenKeys
+from wazuh_comms_trio.services.tokens import TokenKeyError, TokenKeys
 from wazuh_comms_trio.services.vulnerability import ScanService
 
-__all__ = ["Services", "build_services"]
+__all__ = [
+    "Authenticator",
+    "Caller",
+    "CommandDispatcher",
+    "EnrollmentService",
+    "FileService",
+    "Offer",
+    "RunBlocking",
+    "ScanService",
+    "Services",
+    "StatefulEvents",
+    "StatelessEvents",
+    "TokenKeyError",
+    "TokenKeys",
+    "WallClock",
+    "build_services",
+]
 
 
 @frozen
@@ -46,4 +62,30 @@ def build_services(
     keys: TokenKeys,
 ) -> Services:
     """Nothing runs yet: the caller runs ``stateful.run_batcher`` and ``commands.run`` in its services' nursery."""
-    raise NotImplementedError
+    api = config.communications_api
+    enrollment = None
+    if api.enrollment is not None:
+        enrollment = EnrollmentService(
+            backends.agents, keys, api.enrollment.users, wall_clock=wall_clock, run_blocking=run_blocking
+        )
+    return Services(
+        authentication=Authenticator(backends.agents, keys, wall_clock=wall_clock, run_blocking=run_blocking),
+        stateful=StatefulEvents(backends, quarantine, events=api.events, batcher=api.batcher, rng=rng),
+        stateless=StatelessEvents(
+            backends.engine,
+            quarantine,
+            settings=api.events,
+            run_blocking=run_blocking,
+            spool_folder=api.quarantine.path or api.embedded.path,
+        ),
+        commands=CommandDispatcher(
+            backends.commands,
+            backends.agents,
+            poll_timeout=api.timeouts.commands,
+            wall_clock=wall_clock,
+            rng=rng,
+        ),
+        files=FileService(backends.files, api.files.scope),
+        scans=ScanService(backends.engine),
+        enrollment=enrollment,
+    )

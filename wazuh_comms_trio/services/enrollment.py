@@ -1,17 +1,140 @@
-"""Stub."""
+"""Enrolment: an operator's user name and password are exchanged for a session, and in a session agents are added."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from wazuh_comms_trio.backends.base import Agent, AgentRegistry
+from wazuh_comms_trio.errors import AgentExists, CommsError, MalformedRequest, TokenInvalid
+from wazuh_comms_trio.services.keys import KEY_LENGTH, hash_key
+from wazuh_comms_trio.services.proven import ProvenSecrets
+from wazuh_comms_trio.services.seams import RunBlocking, WallClock
+from wazuh_comms_trio.services.slowdown import Slowdown
+from wazuh_comms_trio.services.strict_json import decode_body
+from wazuh_comms_trio.services.tokens import ISSUER, UUID, TokenKeys
+
+__all__ = ["EnrollmentService", "Unauthorized"]
+
+#: Seconds that a session lives: it is for one enrolment.
+SESSION: Final = 300
+NAME_LIMIT: Final = 128
+
+#: Not the agents' audience: a session is no token of theirs, nor the other way round.
+_AUDIENCE: Final = "Wazuh Communications API enrollment"
+_KEY: Final = re.compile(rf"[A-Za-z0-9]{{{KEY_LENGTH}}}")
+_LONGEST_PASSWORD: Final = 1024
+# An unknown user takes as long as a wrong password.
+_NOBODY: Final = "A" * 64
+
+
+class Unauthorized(CommsError):
+    """401 of the enrolment listener."""
+
+    default_code = 401
+    default_message = "Invalid credentials"
+
+
+class _Session(msgspec.Struct):
+    iss: str
+    aud: str
+    exp: int
+    sub: str
+
+
+class _Request(msgspec.Struct):
+    id: str
+    name: str
+    key: str
+    type: str | None = None
+    version: str | None = None
+    host: dict[str, Any] | None = None
+
+
+_decode_session: Final = msgspec.json.Decoder(_Session).decode
+_decoder: Final = msgspec.json.Decoder(_Request)
 
 
 class EnrollmentService:
-    async def log_in(self, user: str, password: str, *, peer: str | None = None) -> str:
-        """A short-lived session token. Wrong passwords are slowed down, per user and peer. Raises ``CommsError`` with code 401."""
-        raise NotImplementedError
+    """``users``: name -> password hash. Sessions are signed and kept nowhere: any process with the same key knows
+    them."""
 
-    async def enrol(self, token: str, body: bytes) -> Mapping[str, Any]:
-        """The ``data`` of the 201. Raises ``CommsError`` with code 401 (token), ``AgentExists`` (409), ``MalformedRequest``,
+    def __init__(
+        self,
+        agents: AgentRegistry,
+        keys: TokenKeys,
+        users: Mapping[str, str],
+        *,
+        wall_clock: WallClock,
+        run_blocking: RunBlocking,
+    ) -> None:
+        self._agents = agents
+        self._keys = keys
+        self._users = users
+        self._wall_clock = wall_clock
+        self._run_blocking = run_blocking
+        self._secrets = ProvenSecrets(run_blocking, at_once=1)
+        self._hashing = trio.Semaphore(1)
+        self._slowdown = Slowdown()
+
+    async def log_in(self, user: str, password: str, *, peer: str | None = None) -> str:
+        """A session token. Wrong passwords are slowed down, for each user and ``peer`` (an address) apart. Raises
+        ``Unauthorized``; ``TooManyAttempts`` when too many attempts of the same wait already."""
+        stored = self._users.get(user)
+        sound = len(password) <= _LONGEST_PASSWORD
+        # A password that was right lately needs no patience: a fleet that enrols behind one address is no attack.
+        if stored is None or not sound or not self._secrets.are_proven(user, stored, password):
+            async with self._slowdown.attempt((user[:NAME_LIMIT], peer)) as attempt:
+                owner, secret = (user if stored is not None else "", password if sound else "")
+                right = await self._secrets.matches(owner, stored or _NOBODY, secret)
+                if stored is None or not sound or not right:
+                    attempt.failed()
+                    raise Unauthorized
+        now = int(self._wall_clock())
+        return self._keys.sign({"iss": ISSUER, "aud": _AUDIENCE, "iat": now, "exp": now + SESSION, "sub": user})
+
+    def _check_session(self, token: str) -> None:
+        try:
+            session = _decode_session(self._keys.open(token.encode()))
+        except (TokenInvalid, msgspec.MsgspecError, ValueError, RecursionError):
+            raise Unauthorized("Invalid token") from None
+        if session.iss != ISSUER or session.aud != _AUDIENCE or session.sub not in self._users:
+            raise Unauthorized("Invalid token")
+        if self._wall_clock() >= session.exp:
+            raise Unauthorized("The token has expired")
+
+    async def enrol(self, token: str, body: bytes | bytearray) -> Mapping[str, Any]:
+        """Adds an agent; the ``data`` of the 201. Raises ``Unauthorized``, ``AgentExists`` (409), ``MalformedRequest``,
         ``BackendUnavailable``."""
-        raise NotImplementedError
+        self._check_session(token)
+        request = decode_body(body, _decoder)
+        _check(request)
+        agent_id = request.id.lower()
+        if await self._agents.get(agent_id) is not None:
+            raise AgentExists
+        async with self._hashing:
+            key_hash = await self._run_blocking(hash_key, request.key)
+        await self._agents.add(
+            Agent(
+                id=agent_id,
+                name=request.name,
+                key_hash=key_hash,
+                type=request.type,
+                version=request.version,
+                host=request.host or {},
+            )
+        )
+        return {"id": agent_id, "name": request.name, "type": request.type, "version": request.version, "groups": []}
+
+
+def _check(request: _Request) -> None:
+    if UUID.fullmatch(request.id) is None:
+        raise MalformedRequest("id: Expected a uuid in its canonical form")
+    if not request.name.strip() or len(request.name) > NAME_LIMIT or not request.name.isprintable():
+        raise MalformedRequest(f"name: Expected 1 to {NAME_LIMIT} printable characters")
+    if _KEY.fullmatch(request.key) is None:
+        raise MalformedRequest(f"key: Expected {KEY_LENGTH} letters and digits")

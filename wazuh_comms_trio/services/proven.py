@@ -39,7 +39,7 @@ class _Turn:
 
 
 class ProvenSecrets:
-    """``matches`` is the only question."""
+    """Secrets that are checked, and those that have been."""
 
     def __init__(self, run_blocking: RunBlocking, *, at_once: int | None = None) -> None:
         self._run_blocking = run_blocking
@@ -62,6 +62,10 @@ class ProvenSecrets:
         if proof is None or proof.until <= trio.current_time():
             return False
         return hmac.compare_digest(proof.mark, mark)
+
+    def are_proven(self, owner: str, stored: str, secret: str) -> bool:
+        """Whether ``matches`` said so within the hour; at once."""
+        return self._is_known(owner, self._mark(owner, stored, secret))
 
     async def matches(self, owner: str, stored: str, secret: str) -> bool:
         """Whether ``secret`` is what ``stored`` was made of. Changing ``stored`` makes the proof worthless."""

@@ -1,0 +1,38 @@
+"""A request's JSON body as a typed value; what is wrong with it as a sentence for the client."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, TypeVar
+
+import msgspec
+
+from wazuh_comms_trio.errors import MalformedRequest
+
+__all__ = ["decode_body"]
+
+T = TypeVar("T")
+
+#: ``Expected `str`, got `int` - at `$.packages[0].size` ``: where it is, without the root's sign.
+_PLACE: Final = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`")
+
+
+def decode_body(body: bytes | bytearray, decoder: msgspec.json.Decoder[T]) -> T:
+    """Raises ``MalformedRequest``, with the place of the first error and what was expected there."""
+    try:
+        if not body.isascii():
+            body.decode()  # the decoder doesn't look at the encoding of what it skips
+        return decoder.decode(body)
+    except RecursionError:
+        raise MalformedRequest("The request body is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise MalformedRequest("The request body is not UTF-8") from None
+    except msgspec.ValidationError as exc:
+        text = str(exc)
+        place = _PLACE.search(text)
+        if place is None:
+            raise MalformedRequest(text) from None
+        where = place[1] or "the request body"
+        raise MalformedRequest(f"{where}: {_PLACE.sub('', text)}") from None
+    except msgspec.MsgspecError as exc:
+        raise MalformedRequest(f"The request body is not JSON: {exc}") from None
