@@ -52,7 +52,7 @@ def register_schemas(daemon: str, source: Mapping[str, Any] | StrPath) -> None:
     """
     commands = _load(source).get("commands")
     if not isinstance(commands, Mapping):
-        raise ValueError(f"schemas for {daemon}: 'commands' is missing")  # noqa: TRY004 -- a mapping of the wrong form
+        raise ValueError(f"schemas for {daemon}: 'commands' is missing")  # noqa: TRY004 -- a wrong value inside
     for command, sides in commands.items():
         _check_sides(sides, f"schemas for {daemon}, command {command}")
         for schema in sides.values():
@@ -174,7 +174,7 @@ def _check_sides(sides: Any, what: str) -> None:
         raise ValueError(f"{what}: it must have 'request', 'reply' or both, and nothing else")
     for side, schema in sides.items():
         if not isinstance(schema, Mapping | bool):
-            raise ValueError(f"{what}, {side}: a JSON Schema is an object, not {type(schema).__name__}")
+            raise ValueError(f"{what}, {side}: a JSON Schema is an object, not {type(schema).__name__}")  # noqa: TRY004 -- a wrong value inside
 
 
 def _validate(

@@ -1,0 +1,370 @@
+"""Connections to one daemon for many tasks: ``open_pool``.
+
+    async with open_pool("wazuh-db") as pool:
+        answer = await pool.request("global get-agent-info 1")
+
+Who gets which connection is decided synchronously (``_Idle`` and the semaphore), then acted upon. A request has its
+connection to itself: an idle one where the daemon allows it (wazuh-db), the one used last, otherwise a new one. Tasks
+are served in the order in which they came.
+
+What holds under cancellation: while waiting for a connection nothing happened; afterwards the request's connection is
+given up, since its late answer must not reach the next one. Leaving the block closes every connection, also those in
+use, whose tasks then get ``trio.ClosedResourceError``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeAlias, TypeVar, overload
+
+import trio
+from attrs import frozen
+
+from ..errors import BacklogFull, WazuhInternalError
+from ..wire.envelope import decode_text
+from ..wire.framing import MAX_RECEIVE_BYTES, check_payload
+from .async_protocol import ConnectionState, WazuhAsyncProtocol
+from .conversation import Conversation
+from .errors import TransportBroken, TransportClosed, require_trio
+from .registry import HOME, Daemon, get_daemon
+from .translate import connect_error
+
+T = TypeVar("T")
+
+#: Makes a connection to the daemon, in place of its Unix socket: what a test's fake has as ``connect``.
+Connect: TypeAlias = Callable[[], Awaitable[trio.abc.Stream]]
+
+#: wazuh-db has 8 worker threads: more connections wait there, not here.
+DEFAULT_SIZE: Final = 8
+
+# A full backlog is asked again after 1, 2, 4 ... 128, 128 ... ms.
+_FIRST_PAUSE: Final = 0.001
+_LONGEST_PAUSE: Final = 0.128
+
+
+@frozen(kw_only=True)
+class PoolStatistics:
+    """A snapshot. The first four are the present, the others count from the beginning.
+
+    ``requests`` were sent or tried; ``connects`` are connections made; ``retries`` requests repeated on a fresh
+    connection; ``expired`` connections closed because they were idle too long; ``given_up`` those closed for a
+    cancelled, failed or unfinished request; ``backlog_waits`` pauses because the daemon's backlog was full.
+    """
+
+    size: int
+    idle: int
+    in_use: int
+    tasks_waiting: int
+    requests: int
+    connects: int
+    retries: int
+    expired: int
+    given_up: int
+    backlog_waits: int
+
+
+@frozen
+class _Idle:
+    connection: WazuhAsyncProtocol
+    since: float
+
+
+class Pool:
+    """Made by ``open_pool``; may be used by any number of tasks."""
+
+    def __init__(
+        self,
+        daemon: Daemon,
+        home: str | os.PathLike[str],
+        *,
+        size: int,
+        idle_timeout: float,
+        connect_timeout: float,
+        max_receive_bytes: int,
+        require_owner: int | str | None,
+        connect: Connect | None,
+    ) -> None:
+        self.daemon = daemon
+        self.size = size
+        self._places = daemon.places(home)
+        self._idle_timeout = idle_timeout
+        self._connect_timeout = connect_timeout
+        self._max_receive_bytes = max_receive_bytes
+        self._require_owner = require_owner
+        self._connect_stream = connect
+        self._turns = trio.Semaphore(size)
+        self._idle: deque[_Idle] = deque()  # the one used last at the right end
+        self._in_use: set[WazuhAsyncProtocol] = set()
+        self._idle_came = trio.Event()
+        self._closed = False
+        self._requests = self._connects = self._retries = self._expired = self._given_up = self._backlog_waits = 0
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self._idle)} idle, {len(self._in_use)} in use, of {self.size}"
+        return f"<Pool {self.daemon.name}: {state}>"
+
+    def statistics(self) -> PoolStatistics:
+        """A snapshot."""
+        return PoolStatistics(
+            size=self.size,
+            idle=len(self._idle),
+            in_use=len(self._in_use),
+            tasks_waiting=self._turns.statistics().tasks_waiting,
+            requests=self._requests,
+            connects=self._connects,
+            retries=self._retries,
+            expired=self._expired,
+            given_up=self._given_up,
+            backlog_waits=self._backlog_waits,
+        )
+
+    @overload
+    async def request(self, message: bytes) -> bytes: ...
+
+    @overload
+    async def request(self, message: str) -> str: ...
+
+    @overload
+    async def request(self, message: Mapping[str, Any], *, type: type[T], schema: Any = None) -> T: ...
+
+    @overload
+    async def request(self, message: Mapping[str, Any], *, type: None = None, schema: Any = None) -> Any: ...
+
+    async def request(self, message: Any, *, type: Any = None, schema: Any = None) -> Any:
+        """Send one request, return its answer. A checkpoint.
+
+        ``bytes`` are answered with bytes, as they came; text with text, without a trailing NUL; a mapping is sent as
+        JSON and answered with the answer's ``data``, decoded into ``type`` when given, both validated as in
+        ``WazuhAsyncSocketJSON.request``.
+
+        Repeated once, on a fresh connection, only where nothing of it had gone out. Errors: as ``WazuhAsyncSocket``'s;
+        ``BacklogFull`` (1013) when the daemon's backlog stayed full for ``connect_timeout``.
+        """
+        if isinstance(message, bytes):
+            _refuse_options(type, schema)
+            return await self._exchange_one(message)
+        if isinstance(message, str):
+            _refuse_options(type, schema)
+            return decode_text(await self._exchange_one(message.encode()))
+        conversation = Conversation(message, daemon=self.daemon.name, schema=schema)
+        return conversation.result(await self._exchange_one(conversation.payload), type)
+
+    @asynccontextmanager
+    async def lease(self, *, reuse: bool = True, fresh: bool = False) -> AsyncIterator[WazuhAsyncProtocol]:
+        """A connection for the length of the block, to ask several things in order. Waits for its turn as a request
+        does.
+
+        It is kept for others afterwards if nothing is under way on it, unless ``reuse`` is false; ``fresh`` asks for a
+        new one. With a daemon that answers one request and closes it serves one request.
+        """
+        await self._turns.acquire()
+        try:
+            connection = None if fresh else self._take_idle()
+            if connection is None:
+                connection = await self._connect()
+            self._in_use.add(connection)
+            clean = False
+            try:
+                yield connection
+                clean = True
+            finally:
+                await self._give_back(connection, reuse and clean)
+        finally:
+            self._turns.release()
+
+    # --- one request --------------------------------------------------------------------------------------------------
+
+    async def _exchange_one(self, payload: bytes) -> bytes:
+        check_payload(payload)  # before a connection is made for it
+        self._requests += 1
+        try:
+            self._turns.acquire_nowait()
+        except trio.WouldBlock:
+            await self._turns.acquire()
+        try:
+            connection = self._take_idle()
+            try:
+                return await self._ask(connection or await self._connect(), payload)
+            except TransportBroken as error:
+                if error.bytes_sent or self._closed:
+                    raise
+            self._retries += 1
+            return await self._ask(await self._connect(), payload)
+        finally:
+            self._turns.release()
+
+    async def _ask(self, connection: WazuhAsyncProtocol, payload: bytes) -> bytes:
+        self._in_use.add(connection)
+        clean = False
+        try:
+            answer = await connection.request(payload)
+            clean = True
+            return answer
+        finally:
+            await self._give_back(connection, clean)
+
+    # --- deciding, synchronously --------------------------------------------------------------------------------------
+
+    def _take_idle(self) -> WazuhAsyncProtocol | None:
+        """The connection used last, which the daemon's caches and the peer's patience know best."""
+        self._require_open()
+        return self._idle.pop().connection if self._idle else None
+
+    def _may_keep(self, connection: WazuhAsyncProtocol) -> bool:
+        return self.daemon.reusable and not self._closed and connection.state is ConnectionState.READY
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise TransportClosed(1014, "this pool is closed")
+
+    # --- acting -------------------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> WazuhAsyncProtocol:
+        """A new connection. Cancelled, nothing stays open."""
+        await self._drop_one_too_many()
+        give_up = trio.current_time() + self._connect_timeout
+        pause = _FIRST_PAUSE
+        while True:
+            self._require_open()
+            try:
+                connection = await self._connect_once()
+            except BacklogFull:
+                if trio.current_time() + pause > give_up:
+                    raise
+            else:
+                self._connects += 1
+                return connection
+            self._backlog_waits += 1
+            await trio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _connect_once(self) -> WazuhAsyncProtocol:
+        if self._connect_stream is not None:
+            try:
+                stream = await self._connect_stream()
+            except OSError as error:
+                raise connect_error(error, self.daemon.name) from error
+            return self._protocol(stream)
+        first: WazuhInternalError | None = None
+        for place in self._places:
+            connection = self._protocol(None)
+            try:
+                await connection.connect(place)
+                return connection
+            except WazuhInternalError as error:
+                if error.code != 1121 and not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+                first = first or error
+        assert first is not None  # a daemon has a place
+        raise first
+
+    def _protocol(self, stream: trio.abc.Stream | None) -> WazuhAsyncProtocol:
+        return WazuhAsyncProtocol(
+            stream,
+            max_receive_bytes=self._max_receive_bytes,
+            header_format=self.daemon.header_format,
+            require_owner=self._require_owner,
+        )
+
+    async def _give_back(self, connection: WazuhAsyncProtocol, clean: bool) -> None:
+        """Keep it, or close it without waiting. Not cancelled."""
+        self._in_use.discard(connection)
+        if clean and self._may_keep(connection):
+            self._idle.append(_Idle(connection, trio.current_time()))
+            self._idle_came.set()
+            return
+        self._given_up += not clean
+        await _close_now(connection)
+
+    async def _drop_one_too_many(self) -> None:
+        """After a failed idle connection others may be left: no more than ``size`` are ever open."""
+        while self._idle and len(self._idle) + len(self._in_use) >= self.size:
+            await _close_now(self._idle.popleft().connection)
+
+    async def _expire(self) -> None:
+        """Close what was idle for too long, while the pool is open."""
+        while True:
+            self._idle_came = trio.Event()
+            while self._idle:
+                oldest = self._idle[0]
+                if trio.current_time() < (deadline := oldest.since + self._idle_timeout):
+                    await trio.sleep_until(deadline)
+                    continue
+                self._idle.popleft()
+                self._expired += 1
+                await _close_now(oldest.connection)
+            await self._idle_came.wait()
+
+    async def _close(self) -> None:
+        self._closed = True
+        for connection in [*(idle.connection for idle in self._idle), *self._in_use]:
+            await _close_now(connection)
+        self._idle.clear()
+
+
+async def _close_now(connection: WazuhAsyncProtocol) -> None:
+    """Close without waiting for anything, cancelled or not; what led here isn't replaced by a Cancelled."""
+    with trio.CancelScope(shield=True) as scope:
+        scope.cancel()
+        await connection.aclose()
+
+
+def _refuse_options(type: Any, schema: Any) -> None:
+    if type is not None or schema is not None:
+        raise TypeError("'type' and 'schema' are for messages given as mappings, which are sent as JSON")
+
+
+@asynccontextmanager
+async def open_pool(
+    daemon: str | Daemon,
+    *,
+    home: str | os.PathLike[str] = HOME,
+    size: int = DEFAULT_SIZE,
+    idle_timeout: float = 30.0,
+    connect_timeout: float = 5.0,
+    max_receive_bytes: int = MAX_RECEIVE_BYTES,
+    require_owner: int | str | None = None,
+    connect: Connect | None = None,
+) -> AsyncIterator[Pool]:
+    """A pool of connections to a registered daemon (or to a ``Daemon``) for the length of the block. Connects when
+    asked to, not before.
+
+    ``home`` is the Wazuh folder that the daemon's path is under. At most ``size`` connections are open; a task that
+    finds none waits, first come first served. A connection idle for ``idle_timeout`` seconds (on trio's clock) is
+    closed. While the daemon's backlog is full, connecting is tried again with growing pauses for ``connect_timeout``
+    seconds. ``max_receive_bytes`` limits one answer's payload; ``require_owner`` as in ``WazuhAsyncSocket``;
+    ``connect`` returns a stream to talk over instead of the daemon's socket.
+
+    A daemon that answers one request and then closes gets a fresh connection for each request.
+    """
+    require_trio("open_pool")
+    if size < 1:
+        raise ValueError(f"a pool needs room for at least one connection, not {size}")
+    if idle_timeout < 0 or connect_timeout < 0:
+        raise ValueError("a time-out can't be negative")
+    pool = Pool(
+        get_daemon(daemon),
+        home,
+        size=size,
+        idle_timeout=idle_timeout,
+        connect_timeout=connect_timeout,
+        max_receive_bytes=max_receive_bytes,
+        require_owner=require_owner,
+        connect=connect,
+    )
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pool._expire)
+        try:
+            yield pool
+        except Exception as error:
+            # Raised below, outside of the nursery, which would wrap the caller's error into a group.
+            failure = error
+        finally:
+            await pool._close()
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
