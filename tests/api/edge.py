@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -143,7 +143,7 @@ class FakeFile:
     def size(self) -> int:
         return len(self.content)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         step = max(1, -(-len(self.content) // self.pieces))
         for start in range(0, len(self.content), step):
             await trio.lowlevel.checkpoint()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from math import inf
 from typing import Any, Final
 
@@ -28,11 +29,12 @@ from wazuh_comms_trio.api.replies import send_empty, send_reply
 from wazuh_comms_trio.api.requests import decode_credentials, file_name
 from wazuh_comms_trio.api.routing import Routes
 from wazuh_comms_trio.config.models import CommunicationsApi
-from wazuh_comms_trio.errors import TimeLimitExceeded
+from wazuh_comms_trio.errors import BackendUnavailable, TimeLimitExceeded
 from wazuh_comms_trio.services import Services
 from wazuh_comms_trio.services.authentication import Caller
 from wazuh_comms_trio.services.command_json import encode_commands
 from wazuh_comms_trio.services.commands import Offer
+from wazuh_comms_trio.services.seams import give_up_at
 
 __all__ = ["CommsApp", "create_app"]
 
@@ -157,11 +159,12 @@ class CommsApp(QuartTrio):
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
                 left = file.size if scope["method"] != "HEAD" else 0
                 if left:
-                    async for chunk in file.chunks():
-                        left -= len(chunk)
-                        limit.deadline = inf  # sending has limits of its own
-                        await send({"type": "http.response.body", "body": chunk, "more_body": left > 0})
-                        limit.deadline = trio.current_time() + self.timeouts.files
+                    async with aclosing(file.chunks()) as chunks:
+                        async for chunk in chunks:
+                            left -= len(chunk)
+                            limit.deadline = inf  # sending has limits of its own
+                            await send({"type": "http.response.body", "body": chunk, "more_body": left > 0})
+                            limit.deadline = trio.current_time() + self.timeouts.files
                 else:
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
         if limit.cancelled_caught:
@@ -201,7 +204,12 @@ def add_views(app: CommsApp) -> None:
     @app.route(f"{PREFIX}/authentication", methods=["POST"], provide_automatic_options=False)
     async def authentication() -> Response:
         uuid, key = decode_credentials(await request.body)
-        token = await app.services.authentication.authenticate(uuid, key)
+        deadline = give_up_at(request.scope["state"]["deadline"], trio.current_time())
+        token = None
+        with trio.CancelScope(deadline=deadline):
+            token = await app.services.authentication.authenticate(uuid, key)
+        if token is None:  # the registry is what is slow
+            raise BackendUnavailable
         return Response(msgspec.json.encode({"token": token}), 200, content_type="application/json")
 
     @app.route(f"{PREFIX}/vulnerability/scan", methods=["POST"], provide_automatic_options=False)

@@ -2,7 +2,8 @@
 
 Every implementation passes the same contract suite (tests/contract/). Rules that hold for all of them:
 
-* ``BackendUnavailable`` (and its subclasses) means a *passing* failure: nothing was promised, the same call may succeed later.
+* ``BackendUnavailable`` (and its subclasses) means a *passing* failure: nothing was promised, the same call may succeed
+  later.
 * A call that is cancelled may have happened all the same. Marks, claims and writes are therefore idempotent.
 * A write that returned is durable: it survives ``kill -9`` and, for embedded stores, a power cut (fsync).
 * Times are epoch seconds (float, UTC) from the injected wall clock.
@@ -10,7 +11,7 @@ Every implementation passes the same contract suite (tests/contract/). Rules tha
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from hashlib import sha256
@@ -18,7 +19,7 @@ from typing import Any, Literal, Protocol
 
 from attrs import field, frozen
 
-# --- agents --------------------------------------------------------------------------------------------------------------------
+# --- agents -----------------------------------------------------------------------------------------------------------
 
 
 @frozen
@@ -37,7 +38,9 @@ class Agent:
 
     @property
     def fingerprint(self) -> str:
-        """Of the stored key hash: changes whenever the agent is rekeyed or enrolled anew (the salt is random). 16 hex digits."""
+        """Of the stored key hash: changes whenever the agent is rekeyed or enrolled anew (the salt is random). 16 hex
+        digits.
+        """
         return sha256(self.key_hash.encode()).hexdigest()[:16]
 
 
@@ -49,13 +52,16 @@ class AgentRegistry(Protocol):
         ...
 
     async def lookup(self, agent_id: str) -> Agent | None:
-        """For every request of an agent: as ``get``, but may come from a cache that notices removal and rekeying in time (embedded:
-        at once, also when another process did it; ``backend: wazuh``: within ``token.revocation``). Cheap; mostly doesn't block."""
+        """For every request of an agent: as ``get``, but may come from a cache that notices removal and rekeying in
+        time (embedded: at once, also when another process did it; ``backend: wazuh``: within ``token.revocation``).
+        Cheap; mostly doesn't block.
+        """
         ...
 
     async def revoked(self, agents: Mapping[str, str]) -> Collection[str]:
-        """Of these (id -> fingerprint when their token was checked), the ids that are gone or have another key now. For parked
-        polls: called about once a second with all of them, so cheap when nothing changed."""
+        """Of these (id -> fingerprint when their token was checked), the ids that are gone or have another key now. For
+        parked polls: called about once a second with all of them, so cheap when nothing changed.
+        """
         ...
 
     async def add(self, agent: Agent) -> None:
@@ -73,8 +79,9 @@ class AgentRegistry(Protocol):
     async def set_groups(self, agent_id: str, groups: Sequence[str]) -> bool: ...
 
     async def record_login(self, agent_id: str, when: float) -> None:
-        """Sets ``last_login`` and status ``active``. Needn't be durable when it returns; a failure is logged, not raised: it must
-        not fail the log-in."""
+        """Sets ``last_login`` and status ``active``. Needn't be durable when it returns; a failure is logged, not
+        raised: it must not fail the log-in.
+        """
         ...
 
     async def list(self) -> Sequence[Agent]: ...
@@ -84,13 +91,15 @@ class AgentRegistry(Protocol):
         ...
 
 
-# --- events --------------------------------------------------------------------------------------------------------------------
+# --- events -----------------------------------------------------------------------------------------------------------
 
 
 @frozen
 class DocumentOperation:
-    """One write to the state index. ``body`` is one JSON object as UTF-8 bytes, already complete (agent metadata merged in): the
-    document for ``create``, the partial document for ``update`` (objects merge deeply, other values replace), None for ``delete``."""
+    """One write to the state index. ``body`` is one JSON object as UTF-8 bytes, already complete (agent metadata merged
+    in): the document for ``create``, the partial document for ``update`` (objects merge deeply, other values replace),
+    None for ``delete``.
+    """
 
     action: Literal["create", "update", "delete"]
     index: str
@@ -106,7 +115,9 @@ class Outcome(StrEnum):
 
 @frozen
 class ItemResult:
-    """The outcome of one operation. ``result``: ``created``, ``updated``, ``deleted``, ``noop``, ``not_found``, or the error's reason."""
+    """The outcome of one operation. ``result``: ``created``, ``updated``, ``deleted``, ``noop``, ``not_found``, or the
+    error's reason.
+    """
 
     status: int
     result: str
@@ -117,15 +128,16 @@ class EventIndex(Protocol):
     """Where stateful events go."""
 
     async def bulk(self, operations: Sequence[DocumentOperation]) -> Sequence[ItemResult]:
-        """Applies the operations in order; the results stand in the same positions. A ``create`` of an existing id is 409, unless the
-        content is equal: then 200 ``noop``. An ``update`` of a missing one is 404 (its reason as text), a ``delete`` 404 ``not_found``.
-        Raises ``BackendUnavailable`` when nothing can be said of the whole."""
+        """Applies the operations in order; the results stand in the same positions. A ``create`` of an existing id is
+        409, unless the content is equal: then 200 ``noop``. An ``update`` of a missing one is 404 (its reason as text),
+        a ``delete`` 404 ``not_found``. Raises ``BackendUnavailable`` when nothing can be said of the whole.
+        """
         ...
 
     async def get(self, index: str, document_id: str) -> bytes | None: ...
 
 
-# --- commands ------------------------------------------------------------------------------------------------------------------
+# --- commands ---------------------------------------------------------------------------------------------------------
 
 CommandStatus = Literal["pending", "sent", "success", "failed"]
 
@@ -182,12 +194,15 @@ class CommandReport:
 class CommandStore(Protocol):
     """Commands and who has them now. A *claim* is this node's exclusive right to offer a command."""
 
-    #: True when commands posted to the local command server are this store's to keep (embedded); False when they stay the poster's.
+    #: True when commands posted to the local command server are this store's to keep (embedded); False when they stay
+    #: the poster's.
     keeps_posted: bool
 
     async def add(self, commands: Sequence[Command]) -> Sequence[Command]:
-        """Stores them (idempotent by ``document_id``: what is there stays) and returns them as stored, in order. A group's command is
-        expanded: one child per member (``<parent>_<uuid>``, same order and request id), the parent marked ``sent``."""
+        """Stores them (idempotent by ``document_id``: what is there stays) and returns them as stored, in order. A
+        group's command is expanded: one child per member (``<parent>_<uuid>``, same order and request id), the parent
+        marked ``sent``.
+        """
         ...
 
     async def wait_news(self) -> Collection[str]:
@@ -195,7 +210,9 @@ class CommandStore(Protocol):
         ...
 
     async def claim(self, agent_ids: Collection[str]) -> Sequence[Command]:
-        """Claims what is pending for these agents, oldest first, at most 100 an agent. No claim is given twice until released."""
+        """Claims what is pending for these agents, oldest first, at most 100 an agent. No claim is given twice until
+        released.
+        """
         ...
 
     async def mark_sent(self, document_ids: Collection[str]) -> None:
@@ -207,13 +224,15 @@ class CommandStore(Protocol):
         ...
 
     async def report(self, reports: Sequence[CommandReport]) -> Sequence[ItemResult]:
-        """Results by position. ``refused`` (status 400) unless the command was sent to that very agent. Code 0 makes it ``success``,
-        2 leaves it ``sent``, 1, 3 and 4 make it ``failed``. Repeating an equal report is a success."""
+        """Results by position. ``refused`` (status 400) unless the command was sent to that very agent. Code 0 makes it
+        ``success``, 2 leaves it ``sent``, 1, 3 and 4 make it ``failed``. Repeating an equal report is a success.
+        """
         ...
 
     async def expire(self) -> None:
-        """Pending past its timeout: ``failed`` with a reason. Sent and not answered within it: ``failed``, ``no answer``. A late
-        report still counts."""
+        """Pending past its timeout: ``failed`` with a reason. Sent and not answered within it: ``failed``, ``no
+        answer``. A late report still counts.
+        """
         ...
 
     async def get(self, document_id: str) -> Command | None: ...
@@ -229,7 +248,7 @@ class CommandStore(Protocol):
         ...
 
 
-# --- the engine ----------------------------------------------------------------------------------------------------------------
+# --- the engine -------------------------------------------------------------------------------------------------------
 
 
 @frozen
@@ -243,35 +262,41 @@ class Engine(Protocol):
     """Where stateless events and scans go."""
 
     async def send_events(self, body: AsyncIterable[bytes], *, agent_id: str, length: int | None) -> None:
-        """Streams one request's body, unchanged; returns when the engine has taken all of it. What ``body`` raises goes through.
-        Raises ``EngineRefused`` (never: quarantine it), ``EngineTimeout``, ``EngineSocketError``, ``EngineRequestError``,
-        ``StorageFull``, ``BackendUnavailable``."""
+        """Streams one request's body, unchanged; returns when the engine has taken all of it. What ``body`` raises goes
+        through. Raises ``EngineRefused`` (never: quarantine it), ``EngineTimeout``, ``EngineSocketError``,
+        ``EngineRequestError``, ``StorageFull``, ``BackendUnavailable``.
+        """
         ...
 
     async def scan(self, request: bytes) -> EngineReply:
-        """One vulnerability scan request (JSON). The engine's status and body, whatever they are; raises as above for no answer."""
+        """One vulnerability scan request (JSON). The engine's status and body, whatever they are; raises as above for
+        no answer.
+        """
         ...
 
 
-# --- files ---------------------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------------------------
 
 
 class StoredFile(Protocol):
-    """One file, open for reading; ``size`` in bytes holds for what ``chunks`` yields."""
+    """One file, open for reading; ``size`` in bytes holds for what ``chunks`` yields. Who stops early closes the
+    generator.
+    """
 
     size: int
 
-    def chunks(self) -> AsyncIterator[bytes]: ...
+    def chunks(self) -> AsyncGenerator[bytes, None]: ...
 
 
 class FileStore(Protocol):
     def open_file(self, name: str) -> AbstractAsyncContextManager[StoredFile]:
-        """Raises ``FileNameHasFolders``, ``FileIsFolder`` or ``FileMissing`` on entering (a link that leads out of the folder, a name
-        too long, and what isn't a regular file are missing)."""
+        """Raises ``FileNameHasFolders``, ``FileIsFolder`` or ``FileMissing`` on entering (a link that leads out of the
+        folder, a name too long, and what isn't a regular file are missing).
+        """
         ...
 
 
-# --- all of them ---------------------------------------------------------------------------------------------------------------
+# --- all of them ------------------------------------------------------------------------------------------------------
 
 
 @frozen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
@@ -67,7 +67,7 @@ class MemoryFile:
         self.size = len(content)
         self._content = content
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         for start in range(0, self.size, _FILE_CHUNK):
             await trio.lowlevel.checkpoint()
             yield self._content[start : start + _FILE_CHUNK]

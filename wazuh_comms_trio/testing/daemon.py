@@ -6,7 +6,7 @@ trio's.
         await agent.authenticate()
         reply = await agent.post_stateless([stateless_event("logcollector", "file", {"event": {"original": "hello"}})])
         assert reply.status == 204
-        assert len(daemon.backends.engine.taken) == 1
+        assert len(daemon.backends.engine.bodies) == 1
 
 Under trio's mock clock the wall clock goes with it, so that tokens expire in milliseconds. With other backends, or
 listeners on real sockets, it serves on the real clock just as well.
@@ -34,6 +34,7 @@ from wazuh_comms_trio.services.keys import hash_key
 from wazuh_comms_trio.services.tokens import TokenKeys
 from wazuh_comms_trio.testing.agent import AgentClient, enroll
 from wazuh_comms_trio.testing.agent_http import Reply, exchange, request_head
+from wazuh_comms_trio.testing.agent_tls import agent_tls, open_tls
 from wazuh_comms_trio.testing.certificates import throwaway_certificate
 from wazuh_comms_trio.testing.streams import MemoryListener
 
@@ -92,6 +93,12 @@ class Daemon(Generic[B]):
         name = f"agent-{uuid[:8]}"
         await self.backends.agents.add(Agent(uuid, name, _hash(key), groups=tuple(groups)))
         return self.client(uuid, key, name=name, groups=groups, **options)
+
+    async def connect(self) -> trio.SSLStream[trio.abc.Stream]:
+        """A new connection to the agents' port, shaken hands, for those who write their requests themselves.
+        ``transport_stream`` is the ``MemoryStream`` under it.
+        """
+        return await open_tls(self.listener.connect, agent_tls(), host="localhost")
 
     async def post_commands(self, commands: Sequence[Mapping[str, Any]]) -> Reply:
         """Posts to the local command server."""
