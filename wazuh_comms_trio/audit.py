@@ -1,0 +1,83 @@
+"""The audit log: what was changed, when, and by whom. JSON lines, appended with one write and synced; keys never get
+here."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from time import time
+from typing import Any, Final
+
+from attrs import frozen
+
+_FILE: Final = "audit.log"
+
+
+@frozen
+class User:
+    """Who did it: ``name`` as far as it is known; ``uid`` of the process, and with sudo the name and uid of who
+    called it."""
+
+    uid: int
+    name: str | None = None
+    sudo_user: str | None = None
+    sudo_uid: int | None = None
+
+    def as_data(self) -> dict[str, Any]:
+        data = {"user": self.sudo_user or self.name, "uid": self.uid, "sudo_uid": self.sudo_uid}
+        return {name: value for name, value in data.items() if value is not None}
+
+
+def current_user() -> User:
+    """Of this process. ``SUDO_USER`` counts only for root: anybody else could have set it."""
+    uid = os.getuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = None
+    if uid != 0:
+        return User(uid, name)
+    sudo_uid = os.environ.get("SUDO_UID", "")
+    return User(uid, name, os.environ.get("SUDO_USER") or None, int(sudo_uid) if sudo_uid.isdecimal() else None)
+
+
+@frozen
+class AuditLog:
+    """One state folder's. Several processes may append at once: each entry is one write."""
+
+    path: Path
+    wall_clock: Callable[[], float] = time
+
+    def append(self, user: User, action: str, target: str, **details: object) -> None:
+        """Durable on return. ``action``: ``agents add``; ``target``: a uuid, a command's id ... Raises ``OSError``."""
+        moment = (
+            datetime.fromtimestamp(self.wall_clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        )
+        entry: Mapping[str, object] = {"time": moment, **user.as_data(), "action": action, "object": target, **details}
+        line = json.dumps(entry).encode() + b"\n"
+        descriptor = self._open()
+        try:
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":  # an entry that a full disk cut off
+                line = b"\n" + line
+            written = os.write(descriptor, line)
+            while written < len(line):  # a disk that filled up in the middle says so with the next write
+                written += os.write(descriptor, line[written:])
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def check(self) -> None:
+        """Raises ``OSError`` when nothing could be appended, before anything is changed that should have an entry."""
+        os.close(self._open())
+
+    def _open(self) -> int:
+        return os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+
+
+def audit_log(state_folder: Path) -> AuditLog:
+    return AuditLog(state_folder / _FILE)

@@ -1,0 +1,63 @@
+"""``wazuh-comms-apid``: the daemon, in the foreground, with its log on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wazuh_comms_trio.cli.program import CONFIG_HELP, Failure, Parser, config_path, run_program
+
+if TYPE_CHECKING:
+    from wazuh_comms_trio.config.problems import Problem
+
+_NAME = "wazuh-comms-apid"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program. Returns its exit status; 78 for a configuration that can't be used."""
+    parser = Parser(
+        prog=_NAME, description="The agents' API of a Wazuh server, in the foreground; its log is on stderr."
+    )
+    parser.add_argument("--config", metavar="FILE", help=CONFIG_HELP)
+    parser.add_argument(
+        "--check", action="store_true", help="only check the configuration, keys and certificates included"
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    parsed = parser.parse_args(arguments)
+    return run_program(_NAME, lambda: _run(parsed.config, check=parsed.check, version=parsed.version))
+
+
+def _run(config: str | None, *, check: bool, version: bool) -> int:
+    if version:
+        from wazuh_comms_trio.cli.version import version_line
+
+        print(version_line(_NAME))
+        return 0
+    try:
+        from wazuh_comms_trio.config.load import load_config
+        from wazuh_comms_trio.config.problems import ConfigError
+    except ImportError as error:
+        raise Failure(f"{error}; the daemon needs more packages: pip install 'wazuh-comms-trio[daemon]'") from error
+    try:
+        loaded = load_config(config_path(config))
+    except ConfigError as error:
+        _print_warnings(error.warnings, error.file)
+        raise
+    if check:
+        _print_warnings(loaded.warnings, loaded.file)
+        print(f"{loaded.file} can be used")
+        return 0
+    from wazuh_comms_trio.daemon.server import run_daemon
+
+    return run_daemon(loaded.config, warnings=[warning.render(loaded.file) for warning in loaded.warnings])
+
+
+def _print_warnings(warnings: Iterable[Problem], file: Path) -> None:
+    for warning in warnings:
+        print(f"{_NAME}: warning: {warning.render(file)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""What the operator's tool prints: tables and sentences for people, or one JSON document."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from wazuh_comms_trio.cli.program import printable
+
+
+class Output:
+    """``as_json``: one JSON document, and nothing else, on stdout."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def document(self, document: Any, text: str) -> None:
+        """The result: the document, or the text (which may have several lines)."""
+        if self.as_json:
+            print(json.dumps(document, indent=2 if sys.stdout.isatty() else None))
+        elif text:
+            print("\n".join(printable(line) for line in text.split("\n")))
+
+    def line(self, document: Any) -> None:
+        """One of many: one JSON document a line, whatever the form."""
+        print(json.dumps(document, ensure_ascii=self.as_json, separators=(",", ":")), flush=True)
+
+    def note(self, text: str) -> None:
+        """For the person at the terminal only."""
+        if not self.as_json:
+            print(printable(text), file=sys.stderr)
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns of equal width, the last one open."""
+    cells = [heads, *([printable("-" if cell in (None, "") else str(cell)) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    )
+
+
+def pairs(values: Mapping[str, object]) -> str:
+    """``name   value``, one a line; what is None is left out."""
+    shown = {name: value for name, value in values.items() if value is not None}
+    width = max(map(len, shown), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown.items())
+
+
+def timestamp(when: float | None) -> str | None:
+    """Epoch seconds -> ``2025-03-11T19:12:36Z``."""
+    if when is None:
+        return None
+    return datetime.fromtimestamp(when, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

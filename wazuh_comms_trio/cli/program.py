@@ -1,0 +1,112 @@
+"""What every program of ours does alike: exit statuses, errors as sentences on stderr, never a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Final, NoReturn
+
+EXIT_FAILED: Final = 1
+EXIT_MISUSE: Final = 2
+EXIT_BAD_CONFIGURATION: Final = 78
+EXIT_INTERRUPTED: Final = 130
+EXIT_BROKEN_PIPE: Final = 141
+
+#: Set to anything, an error that nobody foresaw is shown with its traceback.
+TRACEBACK_VARIABLE: Final = "WAZUH_COMMS_TRACEBACK"
+
+CONFIG_VARIABLE: Final = "WAZUH_COMMS_CONFIG"
+DEFAULT_CONFIG: Final = "/etc/wazuh-server/wazuh-server.yml"
+CONFIG_HELP: Final = f"the configuration (default: ${CONFIG_VARIABLE}, else {DEFAULT_CONFIG})"
+
+
+class Failure(Exception):
+    """The program ends here: ``str()`` is the sentence for stderr (none: what was said is enough), ``status`` the
+    exit's."""
+
+    def __init__(self, text: str = "", status: int = EXIT_FAILED) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, whose options can't be shortened: a later option must not change what an earlier script meant."""
+
+    def __init__(self, *args: object, **options: object) -> None:
+        options.setdefault("allow_abbrev", False)
+        super().__init__(*args, **options)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_MISUSE, f"{self.prog}: {printable(message)}\n")
+
+
+def config_path(given: str | None) -> str:
+    return given or os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG
+
+
+def printable(text: str) -> str:
+    """Without what a terminal would obey: names and events come from agents."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def run_program(name: str, main: Callable[[], int]) -> int:
+    """Calls ``main`` and returns the exit status, whatever it raises."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has left. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        return _report(name, error)
+    return status
+
+
+def _report(name: str, error: Exception) -> int:
+    """A line a reason. What has a name of its own needs no more than its sentence."""
+    status = EXIT_FAILED
+    for reason in _leaves(error):
+        if isinstance(reason, KeyboardInterrupt):
+            return EXIT_INTERRUPTED
+        text = _sentence(reason)
+        if isinstance(reason, Failure):
+            status = reason.status
+        elif type(reason).__name__ == "ConfigError":  # by name: not everybody imports the configuration
+            status = EXIT_BAD_CONFIGURATION
+        if text:
+            print("\n".join(f"{name}: {printable(line)}" for line in text.splitlines()), file=sys.stderr)
+    if os.environ.get(TRACEBACK_VARIABLE):
+        import traceback
+
+        traceback.print_exception(error)
+    return status
+
+
+def _sentence(reason: BaseException) -> str:
+    if isinstance(reason, Failure) or type(reason).__name__ == "ConfigError":
+        return str(reason)
+    if isinstance(reason, OSError):
+        what = f"{reason.filename}: " if reason.filename is not None else ""
+        return f"{what}{reason.strerror or reason}"
+    if hasattr(reason, "message") and hasattr(reason, "code"):  # one of errors.py
+        return str(reason.message) or f"error {reason.code}"
+    if type(reason).__name__ == "StartError":
+        return str(reason)
+    return f"unexpected error: {reason!r} (with {TRACEBACK_VARIABLE}=1 it is shown in full)"
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
