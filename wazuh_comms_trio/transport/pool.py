@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias, TypeVar, overload
 
 import trio
@@ -27,12 +27,15 @@ from ..errors import BacklogFull, WazuhInternalError
 from ..wire.envelope import decode_text
 from ..wire.framing import MAX_RECEIVE_BYTES, check_payload
 from .async_protocol import ConnectionState, WazuhAsyncProtocol
+from .async_socket import WazuhAsyncSocket
 from .conversation import Conversation
 from .errors import TransportBroken, TransportClosed, require_trio
 from .registry import HOME, Daemon, get_daemon
 from .translate import connect_error
+from .wazuh_db_paging import Due, due_meaning
 
 T = TypeVar("T")
+C = TypeVar("C", WazuhAsyncProtocol, WazuhAsyncSocket)
 
 #: Makes a connection to the daemon, in place of its Unix socket: what a test's fake has as ``connect``.
 Connect: TypeAlias = Callable[[], Awaitable[trio.abc.Stream]]
@@ -86,6 +89,7 @@ class Pool:
         max_receive_bytes: int,
         require_owner: int | str | None,
         connect: Connect | None,
+        nursery: trio.Nursery,
     ) -> None:
         self.daemon = daemon
         self.size = size
@@ -95,9 +99,11 @@ class Pool:
         self._max_receive_bytes = max_receive_bytes
         self._require_owner = require_owner
         self._connect_stream = connect
+        self._nursery = nursery
+        self._token = trio.lowlevel.current_trio_token()
         self._turns = trio.Semaphore(size)
         self._idle: deque[_Idle] = deque()  # the one used last at the right end
-        self._in_use: set[WazuhAsyncProtocol] = set()
+        self._in_use: set[WazuhAsyncProtocol | WazuhAsyncSocket] = set()
         self._idle_came = trio.Event()
         self._closed = False
         self._requests = self._connects = self._retries = self._expired = self._given_up = self._backlog_waits = 0
@@ -163,6 +169,9 @@ class Pool:
         await self._turns.acquire()
         try:
             connection = None if fresh else self._take_idle()
+            while connection is not None and connection.is_connection_lost():
+                await _close_now(connection)
+                connection = self._take_idle()
             if connection is None:
                 connection = await self._connect()
             self._in_use.add(connection)
@@ -201,7 +210,7 @@ class Pool:
         clean = False
         try:
             answer = await connection.request(payload)
-            clean = True
+            clean = _is_whole(payload, answer)
             return answer
         finally:
             await self._give_back(connection, clean)
@@ -223,14 +232,17 @@ class Pool:
     # --- acting -------------------------------------------------------------------------------------------------------
 
     async def _connect(self) -> WazuhAsyncProtocol:
-        """A new connection. Cancelled, nothing stays open."""
+        return await self._connect_by(self._new_protocol)
+
+    async def _connect_by(self, new: Callable[[trio.abc.Stream | None], C]) -> C:
+        """A new connection, not yet counted as in use. Cancelled, nothing stays open."""
         await self._drop_one_too_many()
         give_up = trio.current_time() + self._connect_timeout
         pause = _FIRST_PAUSE
         while True:
             self._require_open()
             try:
-                connection = await self._connect_once()
+                connection = await self._connect_once(new)
             except BacklogFull:
                 if trio.current_time() + pause > give_up:
                     raise
@@ -241,33 +253,70 @@ class Pool:
             await trio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _connect_once(self) -> WazuhAsyncProtocol:
+    async def _connect_once(self, new: Callable[[trio.abc.Stream | None], C]) -> C:
         if self._connect_stream is not None:
             try:
                 stream = await self._connect_stream()
             except OSError as error:
                 raise connect_error(error, self.daemon.name) from error
-            return self._protocol(stream)
+            return new(stream)
         first: WazuhInternalError | None = None
         for place in self._places:
-            connection = self._protocol(None)
+            connection = new(None)
             try:
                 await connection.connect(place)
-                return connection
             except WazuhInternalError as error:
                 if error.code != 1121 and not isinstance(error.__cause__, FileNotFoundError):
                     raise
                 first = first or error
+            else:
+                return connection
         assert first is not None  # a daemon has a place
         raise first
 
-    def _protocol(self, stream: trio.abc.Stream | None) -> WazuhAsyncProtocol:
+    def _new_protocol(self, stream: trio.abc.Stream | None) -> WazuhAsyncProtocol:
         return WazuhAsyncProtocol(
             stream,
             max_receive_bytes=self._max_receive_bytes,
             header_format=self.daemon.header_format,
             require_owner=self._require_owner,
         )
+
+    def _new_socket(self, stream: trio.abc.Stream | None) -> WazuhAsyncSocket:
+        if stream is not None:
+            return WazuhAsyncSocket.from_stream(stream, max_receive_bytes=self._max_receive_bytes)
+        return WazuhAsyncSocket(max_receive_bytes=self._max_receive_bytes, require_owner=self._require_owner)
+
+    # --- a connection that won't be used again: one task's own, with nothing shared on it ---
+
+    async def _open_own(self) -> WazuhAsyncSocket:
+        """A fresh connection in this task's turn, to be given to ``_close_own`` or ``_abandon_own``."""
+        await self._turns.acquire()
+        try:
+            connection = await self._connect_by(self._new_socket)
+        except BaseException:
+            self._turns.release()
+            raise
+        self._in_use.add(connection)
+        return connection
+
+    async def _close_own(self, connection: WazuhAsyncSocket) -> None:
+        """Not cancelled. Doing it again does nothing."""
+        if connection in self._in_use:
+            self._in_use.discard(connection)
+            self._turns.release()
+        await _close_now(connection)
+
+    def _abandon_own(self, connection: WazuhAsyncSocket) -> None:
+        """The same from where nothing can be awaited, which may be another thread. Once the loop has ended, nothing is
+        left to do."""
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._start_closing, connection)
+
+    def _start_closing(self, connection: WazuhAsyncSocket) -> None:
+        if not self._closed:
+            self._given_up += 1
+            self._nursery.start_soon(self._close_own, connection)
 
     async def _give_back(self, connection: WazuhAsyncProtocol, clean: bool) -> None:
         """Keep it, or close it without waiting. Not cancelled."""
@@ -305,11 +354,17 @@ class Pool:
         self._idle.clear()
 
 
-async def _close_now(connection: WazuhAsyncProtocol) -> None:
+async def _close_now(connection: trio.abc.AsyncResource) -> None:
     """Close without waiting for anything, cancelled or not; what led here isn't replaced by a Cancelled."""
     with trio.CancelScope(shield=True) as scope:
         scope.cancel()
         await connection.aclose()
+
+
+def _is_whole(payload: bytes, answer: bytes) -> bool:
+    """Whether nothing more will come: wazuh-db streams rows after some queries, which must not become others'
+    answers."""
+    return not answer.startswith(b"due") or due_meaning(payload.decode(errors="replace")) is Due.PAGES
 
 
 def _refuse_options(type: Any, schema: Any) -> None:
@@ -345,18 +400,19 @@ async def open_pool(
         raise ValueError(f"a pool needs room for at least one connection, not {size}")
     if idle_timeout < 0 or connect_timeout < 0:
         raise ValueError("a time-out can't be negative")
-    pool = Pool(
-        get_daemon(daemon),
-        home,
-        size=size,
-        idle_timeout=idle_timeout,
-        connect_timeout=connect_timeout,
-        max_receive_bytes=max_receive_bytes,
-        require_owner=require_owner,
-        connect=connect,
-    )
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
+        pool = Pool(
+            get_daemon(daemon),
+            home,
+            size=size,
+            idle_timeout=idle_timeout,
+            connect_timeout=connect_timeout,
+            max_receive_bytes=max_receive_bytes,
+            require_owner=require_owner,
+            connect=connect,
+            nursery=nursery,
+        )
         nursery.start_soon(pool._expire)
         try:
             yield pool
