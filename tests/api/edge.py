@@ -28,7 +28,7 @@ CALLER = Caller(agent=AGENT, expires=1e12)
 TOKEN = b"good"
 LIMITS = Limits()
 TIMEOUTS = Timeouts()
-AUTHORIZED = (b"authorization", b"Bearer " + TOKEN)
+AUTHORIZED = b"Authorization: Bearer " + TOKEN
 
 
 class FakeAuthenticator:
@@ -216,6 +216,7 @@ class Server:
     edge: Edge
     listener: MemoryListener
     stop: trio.Event
+    stopped: trio.Event
     fakes: Fakes
 
     async def connect(self) -> trio.abc.HalfCloseableStream:
@@ -246,14 +247,15 @@ async def serving(
     fakes = fakes or Fakes()
     edge = Edge(app or app_of(fakes, limits, timeouts), limits, ssl_context, **edge_arguments)
     listener = MemoryListener(buffer_bytes=buffer_bytes)
-    stop = trio.Event()
+    stop, stopped = trio.Event(), trio.Event()
     async with trio.open_nursery() as nursery:
 
         async def serve(task_status: trio.TaskStatus[None]) -> None:
             await serve_listeners(edge, [listener], stop=stop, grace=grace, task_status=task_status)
+            stopped.set()
 
         await nursery.start(serve)
-        yield Server(edge, listener, stop, fakes)
+        yield Server(edge, listener, stop, stopped, fakes)
         nursery.cancel_scope.cancel()
 
 

@@ -24,6 +24,7 @@ from wazuh_comms_trio.api.connection import Receive, Send
 from wazuh_comms_trio.api.delivery import EXTENSION
 from wazuh_comms_trio.api.guard import identify
 from wazuh_comms_trio.api.http11 import Message, Scope
+from wazuh_comms_trio.api.patience import backend_in_time
 from wazuh_comms_trio.api.problems import Problem, describe, is_known
 from wazuh_comms_trio.api.replies import send_empty, send_reply
 from wazuh_comms_trio.api.requests import decode_credentials, file_name
@@ -150,7 +151,8 @@ class CommsApp(QuartTrio):
         caller = await self._identify(scope)
         await skip_body(receive)
         name = file_name(scope["query_string"])
-        with trio.CancelScope(deadline=trio.current_time() + self.timeouts.files) as limit:
+        now = trio.current_time()
+        with trio.CancelScope(deadline=give_up_at(now + self.timeouts.files, now)) as limit:
             async with self.services.files.open_file(caller, name) as file:
                 headers = [
                     (b"content-type", b"application/octet-stream"),
@@ -168,7 +170,7 @@ class CommsApp(QuartTrio):
                 else:
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
         if limit.cancelled_caught:
-            raise TimeLimitExceeded
+            raise BackendUnavailable  # a folder that hangs; after the reply's head it breaks the reply off
 
     # --- towards Quart
 
@@ -204,12 +206,8 @@ def add_views(app: CommsApp) -> None:
     @app.route(f"{PREFIX}/authentication", methods=["POST"], provide_automatic_options=False)
     async def authentication() -> Response:
         uuid, key = decode_credentials(await request.body)
-        deadline = give_up_at(request.scope["state"]["deadline"], trio.current_time())
-        token = None
-        with trio.CancelScope(deadline=deadline):
-            token = await app.services.authentication.authenticate(uuid, key)
-        if token is None:  # the registry is what is slow
-            raise BackendUnavailable
+        call = app.services.authentication.authenticate(uuid, key)
+        token = await backend_in_time(call, deadline=request.scope["state"]["deadline"])
         return Response(msgspec.json.encode({"token": token}), 200, content_type="application/json")
 
     @app.route(f"{PREFIX}/vulnerability/scan", methods=["POST"], provide_automatic_options=False)

@@ -30,7 +30,7 @@ def create_command_app(
 
     async def post(scope: Scope, receive: Receive, send: Send) -> None:
         async with collect_body(receive, limit=limits.body_bytes, budget=budget, patience=limits.body_timeout) as body:
-            commands = decode_commands(bytes(body))
+            commands = decode_commands(body)
         await send_reply(send, 200, encode_commands(await dispatcher.post(commands)))
 
     routes = Routes({"/api/v1/commands": {"POST": post}})

@@ -373,7 +373,8 @@ class Connection:
         if body is None or body.complete or self.http.wants_100:
             seconds, spare = LINGER_TIMEOUT, EXCESS_LIMIT
         else:
-            seconds, spare = limits.body_timeout + body_size(body) / limits.body_rate - self._waited, limits.body_bytes
+            spare = limits.body_bytes
+            seconds = limits.body_timeout + min(body_size(body), spare) / limits.body_rate - self._waited
         with trio.CancelScope(deadline=self.edge.allowance(seconds)) as scope:
             self.edge.expendable.add(scope)
             try:

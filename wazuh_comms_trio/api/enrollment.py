@@ -26,8 +26,8 @@ T = TypeVar("T")
 #: An agent's description is below 10 kB.
 BODY_BYTES: Final = 1024 * 1024
 BUDGET_BYTES: Final = 64 * 1024 * 1024
-#: Slowing down wrong passwords is part of it.
-TIME_LIMIT: Final = 20.0
+#: Slowing down wrong passwords is part of it: at most four tries behind each other, with 8 s before each.
+TIME_LIMIT: Final = 45.0
 
 
 def create_enrollment_app(
@@ -37,9 +37,9 @@ def create_enrollment_app(
     budget = BodyBudget(BUDGET_BYTES)
     body_limit = min(BODY_BYTES, limits.body_bytes)
 
-    async def body_of(receive: Receive) -> bytes:
+    async def body_of(receive: Receive) -> bytes | bytearray:
         async with collect_body(receive, limit=body_limit, budget=budget, patience=limits.body_timeout) as body:
-            return bytes(body)
+            return body
 
     async def authenticate(scope: Scope, receive: Receive, send: Send) -> None:
         await body_of(receive)

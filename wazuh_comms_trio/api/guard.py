@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import trio
 
 from wazuh_comms_trio.api.http11 import Scope
+from wazuh_comms_trio.api.patience import backend_in_time
 from wazuh_comms_trio.context import AGENT
-from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.services.authentication import Authenticator, Caller
 
 __all__ = ["authorization", "bearer_token", "identify"]
@@ -30,11 +30,10 @@ def bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
 
 
 async def identify(scope: Scope, authenticator: Authenticator, *, time_limit: float) -> Caller:
-    """Raises ``TokenInvalid``, ``TokenExpired``, ``BackendUnavailable`` (a registry that takes longer than
-    ``time_limit`` seconds, too).
+    """Raises ``TokenInvalid``, ``TokenExpired``, ``BackendUnavailable`` (a registry that takes nearly ``time_limit``
+    seconds, too).
     """
-    with trio.move_on_after(time_limit):
-        caller = await authenticator.verify(bearer_token(scope["headers"]))
-        AGENT.set(caller.agent.id)
-        return caller
-    raise BackendUnavailable
+    call = authenticator.verify(bearer_token(scope["headers"]))
+    caller = await backend_in_time(call, deadline=trio.current_time() + time_limit)
+    AGENT.set(caller.agent.id)
+    return caller

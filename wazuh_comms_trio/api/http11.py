@@ -112,6 +112,10 @@ class Http11(H11Protocol):
         self.wants_100 = connection.they_are_waiting_for_100_continue
         await self._open_stream(request)
         self.body = body_decoder(request, self.body_limit)
+        if self.body.declared is not None and self.body.declared > self.body_limit:
+            raise BodyTooLarge
+        if self.first_body and self.body is NO_BODY:
+            self.body = LengthBody(0)  # one that counts what comes too much
         return True
 
     async def _open_stream(self, request: h11.Request) -> None:
@@ -179,12 +183,11 @@ def check_head(request: h11.Request) -> None:
 
 
 def body_decoder(request: h11.Request, limit: int) -> BodyDecoder:
-    """Raises ``BodyTooLarge`` for a declared length above ``limit``."""
+    """``limit`` is for chunks; a declared length is the caller's to check."""
     for name, value in request.headers:
         if name == b"transfer-encoding":
             return ChunkedBody(limit)
         if name == b"content-length":
-            if (length := int(value)) > limit:
-                raise BodyTooLarge
+            length = int(value)
             return LengthBody(length) if length else NO_BODY
     return NO_BODY

@@ -22,6 +22,8 @@ __all__ = [
     "describe_management",
 ]
 
+_STATUSES: Final = frozenset(int(status) for status in HTTPStatus)
+
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
@@ -104,10 +106,8 @@ def status_of(error: CommsError) -> int | None:
     for family in type(error).__mro__:
         if (status := STATUS.get(family)) is not None:
             return status
-    # Services may raise a bare CommsError whose code is the HTTP status itself (log-in at enrolment: 401).
-    if type(error) is CommsError and error.code in HTTPStatus._value2member_map_ and 400 <= error.code < 500:
-        return error.code
-    return None
+    # A family of a service's own (enrolment's 401 and 429) says it by its code.
+    return error.code if 400 <= error.code < 500 and error.code in _STATUSES else None
 
 
 def extra_headers(error: CommsError) -> Headers:

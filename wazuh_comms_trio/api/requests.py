@@ -10,6 +10,7 @@ import msgspec
 
 from wazuh_comms_trio.api.guard import authorization
 from wazuh_comms_trio.errors import MalformedRequest
+from wazuh_comms_trio.services.strict_json import decode_body
 
 __all__ = ["basic_credentials", "decode_credentials", "file_name"]
 
@@ -22,15 +23,11 @@ class Credentials(msgspec.Struct):
 _credentials = msgspec.json.Decoder(Credentials)
 
 
-def decode_credentials(body: bytes) -> tuple[str, str]:
+def decode_credentials(body: bytes | bytearray) -> tuple[str, str]:
     """``{"uuid","key"}``; other fields are ignored."""
-    try:
-        body.decode()  # msgspec doesn't look into strings that it skips
-        credentials = _credentials.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedRequest from error
+    credentials = decode_body(body, _credentials)
     if "\0" in credentials.uuid or "\0" in credentials.key:
-        raise MalformedRequest
+        raise MalformedRequest("The request body has a NUL in it")
     return credentials.uuid, credentials.key
 
 
