@@ -31,6 +31,7 @@ from wazuh_comms_trio.config.models import CommunicationsApi, Config, Ssl
 from wazuh_comms_trio.daemon.worker import Listeners, Stop, Worker, run_worker
 from wazuh_comms_trio.quarantine import MemoryQuarantine, Quarantine
 from wazuh_comms_trio.services.keys import hash_key
+from wazuh_comms_trio.services.seams import RunBlocking
 from wazuh_comms_trio.services.tokens import TokenKeys
 from wazuh_comms_trio.testing.agent import AgentClient, enroll
 from wazuh_comms_trio.testing.agent_http import Reply, exchange, request_head
@@ -129,6 +130,7 @@ async def open_daemon(
     *,
     backends: Any = None,
     quarantine: Quarantine | None = None,
+    run_blocking: RunBlocking = run_inline,
     seed: int = 0,
 ) -> AsyncIterator[Daemon[Any]]:
     """Serves while the block runs, then stops in order; the block's failure, or its cancellation, cancels it.
@@ -157,7 +159,7 @@ async def open_daemon(
                 quarantine=quarantine,
                 wall_clock=clock,
                 rng=Random(seed),
-                run_blocking=run_inline,
+                run_blocking=run_blocking,
                 keys=keys,
                 ssl_context=server_context(settings.ssl),
                 stop=stop,
