@@ -11,7 +11,6 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -23,8 +22,14 @@ from .paths import STREAM_REFUSAL, PeerCredentials, check_path, peer_credentials
 from .registry import connect_to_either
 from .translate import connect_error, reason_of
 
+#: One read takes what has come, up to this, and up to the other when a long frame is known to follow. Both stay below the
+#: size from which on the C library maps memory anew for each.
 READ_BYTES: Final[int] = 65536
-LONG_READ_BYTES: Final[int] = 262144
+LONG_READ_BYTES: Final[int] = 122880
+
+# After a read that was filled to the brim, so many more are tried without waiting first. Then other tasks get a turn:
+# after a megabyte or two.
+_EAGER_READS: Final = 16
 
 # A full queue of connections is waited for this long altogether: 1, 2, 4 ... 64, 64 ... ms.
 _CONNECT_PATIENCE: Final = 1.0
@@ -114,12 +119,13 @@ async def connect_unix(path: str, require_owner: int | str | None = None) -> Soc
 class SocketIO:
     """A connected stream socket of the standard library. It belongs to this object."""
 
-    __slots__ = ("sock", "torn")
+    __slots__ = ("_eager", "sock", "torn")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.sock: Any = sock
         self.torn = False
+        self._eager = 0
 
     def _send(self, data: bytes | memoryview) -> int:
         sent: int = self.sock.send(data)
@@ -157,7 +163,10 @@ class SocketIO:
         self.torn = sent > 0
         with memoryview(data) as view:
             while sent < len(data):
-                await self._wait(trio.lowlevel.wait_writable)
+                try:
+                    await trio.lowlevel.wait_writable(self.sock)
+                except (trio.ClosedResourceError, OSError) as exc:
+                    raise self._not_waited(exc) from None
                 try:
                     sent += self.send_nowait(view[sent:])
                 except TransportBroken as exc:
@@ -168,20 +177,28 @@ class SocketIO:
 
     async def receive_some(self, max_bytes: int) -> bytes:
         # Waiting first is the checkpoint. Data is seldom there already, and when it is, this costs no more than trying
-        # first and yielding afterwards.
-        while True:
-            await self._wait(trio.lowlevel.wait_readable)
-            data = self.receive_nowait(max_bytes)
+        # first and yielding afterwards. Except after a read that was filled to the brim: more is likely to follow.
+        if self._eager:
+            self._eager -= 1
+            await trio.lowlevel.checkpoint_if_cancelled()
+            data = self.receive_nowait(LONG_READ_BYTES)
             if data is not None:
                 return data
+        while True:
+            try:
+                await trio.lowlevel.wait_readable(self.sock)
+            except (trio.ClosedResourceError, OSError) as exc:
+                raise self._not_waited(exc) from None
+            data = self.receive_nowait(max_bytes)
+            if data is not None:
+                if len(data) == max_bytes:
+                    self._eager = _EAGER_READS
+                return data
 
-    async def _wait(self, wait: Callable[[Any], Awaitable[None]]) -> None:
-        try:
-            await wait(self.sock)
-        except trio.ClosedResourceError:
-            raise TransportClosed(1014, "this socket was closed by another task") from None
-        except OSError as exc:
-            raise self._translate(exc, "waiting") from exc
+    def _not_waited(self, exc: Exception) -> TransportClosed | TransportBroken:
+        if isinstance(exc, OSError):
+            return self._translate(exc, "waiting")
+        return TransportClosed(1014, "this socket was closed by another task")
 
     def _translate(self, exc: OSError, doing: str) -> TransportClosed | TransportBroken:
         kind = TransportClosed if self.sock.fileno() == -1 else TransportBroken
@@ -214,6 +231,7 @@ class SocketStreamIO(SocketIO):
     def __init__(self, stream: trio.SocketStream) -> None:
         self.sock = stream.socket
         self.torn = False
+        self._eager = 0
 
     def _send(self, data: bytes | memoryview) -> int:
         return os.write(self.sock.fileno(), data)

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 # One read takes what has come, up to this. More when a long frame is known to follow: what a Unix socket buffers.
 _READ_BYTES: Final = 65536
-_LONG_READ_BYTES: Final = 262144
+_LONG_READ_BYTES: Final = 122880
 
 
 class WazuhSocket:

@@ -45,7 +45,6 @@ _RESTART_TAIL: Final = " - null (from_the_server) (no_rule_id)"
 
 _FLAGS: Final = re.compile(r"[AN][!RN][SN]\Z")
 _AGENT_ID: Final = re.compile(r"[0-9]{3,}\Z")
-_ENDS_TEXT: Final = re.compile(r"[\0\r\n]")
 
 
 class AgentCommand(NamedTuple):
@@ -70,12 +69,11 @@ def check_message(msg: object) -> str:
     """A command's text: not empty, one line, no NUL (where the reader stops)."""
     if not isinstance(msg, str):
         raise WazuhInternalError(1012, f"a message is text, not {type(msg).__name__}")
-    if not msg.strip():
+    if "\0" in msg or "\n" in msg or "\r" in msg:
+        where = min(msg.index(char) for char in "\0\n\r" if char in msg)
+        raise WazuhInternalError(1012, f"the message has {msg[where]!r} at {where}; it must be one line without NULs")
+    if not msg or msg.isspace():
         raise WazuhInternalError(1012, "the message is empty")
-    if found := _ENDS_TEXT.search(msg):
-        raise WazuhInternalError(
-            1012, f"the message has {found.group()!r} at {found.start()}; it must be one line without NULs"
-        )
     return msg
 
 
@@ -94,8 +92,11 @@ def create_wazuh_queue_socket_msg(flag: str, str_agent_id: str, msg: str, is_res
         raise WazuhInternalError(1012, f"the flags {flag} are for one agent, so its id is needed")
     else:
         check_agent_id(str_agent_id)
-    check_message(msg)
-    return f"(msg_to_agent) [] {flag} {str_agent_id} {msg}{_RESTART_TAIL if is_restart else ''}"
+    return _datagram_text(flag, str_agent_id, check_message(msg), is_restart)
+
+
+def _datagram_text(flag: str, agent_id: str, msg: str, is_restart: bool = False) -> str:
+    return f"(msg_to_agent) [] {flag} {agent_id} {msg}{_RESTART_TAIL if is_restart else ''}"
 
 
 def encode_datagram(text: str, limit: int = MAX_COMMAND_BYTES) -> bytes:
@@ -126,12 +127,13 @@ def encode_agent_command(msg: str = "", agent_id: str | None = "", msg_type: str
     if msg_type == AR_TYPE:
         if target == SERVER_ID:
             return AgentCommand(encode_datagram(msg, MAX_EXECQ_BYTES), "Command sent.")
-        return AgentCommand(encode_datagram(create_wazuh_queue_socket_msg(flags, target, msg)), "Command sent.")
-    if msg in _NOT_ACTIVE_RESPONSE:
-        confirmations = _NOT_ACTIVE_RESPONSE[msg]
-    elif msg in _RESTARTS:
+        return AgentCommand(encode_datagram(_datagram_text(flags, target, msg)), "Command sent.")
+    is_restart = msg in _RESTARTS
+    if is_restart:
         confirmations = ("Restarting agent", "Restarting all agents")
+    elif msg in _NOT_ACTIVE_RESPONSE:
+        confirmations = _NOT_ACTIVE_RESPONSE[msg]
     else:
         raise WazuhInternalError(1012, f"unknown command {msg!r:.60}; an active response needs the type {AR_TYPE!r}")
-    text = create_wazuh_queue_socket_msg(flags, target, msg, is_restart=msg in _RESTARTS)
+    text = _datagram_text(flags, target, msg, is_restart)
     return AgentCommand(encode_datagram(text), confirmations[0 if one else 1])
