@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from wazuh_comms_trio.testing.agent_http import Reply as Reply
     from wazuh_comms_trio.testing.agent_http import ReplyDecoder as ReplyDecoder
     from wazuh_comms_trio.testing.agent_http import ReplyRefused as ReplyRefused
+    from wazuh_comms_trio.testing.agent_http import exchange as exchange
+    from wazuh_comms_trio.testing.agent_http import request_head as request_head
     from wazuh_comms_trio.testing.agent_program import AgentExits as AgentExits
     from wazuh_comms_trio.testing.agent_program import AgentProgram as AgentProgram
     from wazuh_comms_trio.testing.agent_program import AgentSettings as AgentSettings
@@ -114,11 +116,13 @@ _HOME = {
     "connect_tcp": "agent_tls",
     "daemon_config": "daemon",
     "enroll": "agent",
+    "exchange": "agent_http",
     "memory_connection": "streams",
     "metadata_line": "agent",
     "open_daemon": "daemon",
     "open_fake_daemon": "daemons_server",
     "open_fake_queue": "daemons_queues",
+    "request_head": "agent_http",
     "run_inline": "daemon",
     "stateful_event": "agent",
     "stateless_event": "agent",
@@ -170,11 +174,13 @@ __all__ = [
     "connect_tcp",
     "daemon_config",
     "enroll",
+    "exchange",
     "memory_connection",
     "metadata_line",
     "open_daemon",
     "open_fake_daemon",
     "open_fake_queue",
+    "request_head",
     "run_inline",
     "stateful_event",
     "stateless_event",
