@@ -59,7 +59,8 @@ class Harness:
     """One open implementation.
 
     ``settle`` returns when what was promised "soon" (the last log-in) is there. ``outage`` makes the backends
-    unavailable while it is entered. ``second`` opens the same state once more, as another process would.
+    unavailable while it is entered. ``second`` opens the same state once more, as another process would. ``notice``:
+    after how many seconds at most what another process did to an agent is seen here.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Harness:
     settle: Callable[[], Any] = trio.lowlevel.checkpoint
     outage: Callable[[], AbstractAsyncContextManager[None]] | None = None
     second: Callable[[], AbstractAsyncContextManager[Backends]] | None = None
+    notice: float = 0.0
     agents_made: int = field(default=0, init=False)
 
     async def enrol(self, agent_id: str, **more: Any) -> Agent:
@@ -76,6 +78,15 @@ class Harness:
         agent = Agent(id=agent_id, name=f"agent-{agent_id[-1]}", key_hash=f"hash-{self.agents_made}", **more)
         await self.backends.agents.add(agent)
         return agent
+
+    async def noticed(self, check: Callable[[], Awaitable[bool]]) -> bool:
+        """Whether ``check`` holds within ``notice`` seconds, and a second for a slow machine."""
+        deadline = trio.current_time() + (self.notice and self.notice + 1)
+        while not await check():
+            if trio.current_time() >= deadline:
+                return False
+            await trio.sleep(0.02)
+        return True
 
 
 @asynccontextmanager
@@ -130,10 +141,18 @@ async def open_embedded(folder: Path) -> AsyncIterator[Harness]:
         yield Harness("embedded", backends, clock, settle=settle, outage=outage, second=second)
 
 
+def open_opensearch(folder: Path) -> AbstractAsyncContextManager[Harness]:
+    """A real one, started by the first test that needs it."""
+    from tests.indexer.harness import open_real
+
+    return open_real(folder)
+
+
 #: name -> (opener, marks of its tests)
 HARNESSES: dict[
     str, tuple[Callable[[Path], AbstractAsyncContextManager[Harness]], tuple[pytest.MarkDecorator, ...]]
 ] = {
     "memory": (open_memory, ()),
     "embedded": (open_embedded, (pytest.mark.real_clock,)),
+    "opensearch": (open_opensearch, (pytest.mark.indexer, pytest.mark.real_clock)),
 }

@@ -143,27 +143,38 @@ async def test_removing_an_agent_ends_its_pending_commands(harness: Harness, bac
         assert command.status == status
 
 
-async def test_another_process_is_noticed_at_once(harness: Harness, backends: Backends) -> None:
+async def test_another_process_is_noticed(harness: Harness, backends: Backends) -> None:
     if harness.second is None:
         pytest.skip("one process only")
     first = await harness.enrol(A1)
     second = await harness.enrol(A2)
     assert await backends.agents.lookup(A1) == first
     assert await backends.agents.lookup(A2) == second
+
+    async def is_gone() -> bool:
+        return await backends.agents.lookup(A1) is None
+
+    async def is_rekeyed() -> bool:
+        agent = await backends.agents.lookup(A2)
+        return agent is not None and agent.key_hash == "another"
+
+    async def is_moved() -> bool:
+        agent = await backends.agents.lookup(A2)
+        return agent is not None and agent.groups == ("g",)
+
+    async def is_back() -> bool:
+        return await backends.agents.lookup(A1) == first
+
     async with harness.second() as others:
         await others.agents.remove(A1)
-        assert await backends.agents.lookup(A1) is None
+        assert await harness.noticed(is_gone)
         await others.agents.rekey(A2, "another")
-        agent = await backends.agents.lookup(A2)
-        assert agent is not None
-        assert agent.key_hash == "another"
+        assert await harness.noticed(is_rekeyed)
         assert set(await backends.agents.revoked({A1: first.fingerprint, A2: second.fingerprint})) == {A1, A2}
         await others.agents.set_groups(A2, ["g"])
-        agent = await backends.agents.lookup(A2)
-        assert agent is not None
-        assert agent.groups == ("g",)
+        assert await harness.noticed(is_moved)
         await others.agents.add(first)
-        assert await backends.agents.lookup(A1) == first
+        assert await harness.noticed(is_back)
 
 
 @pytest.mark.expects_errors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import fcntl
 import os
 import re
@@ -12,11 +14,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 CACHE = Path(__file__).parents[2] / ".cache" / "opensearch"
 START_LIMIT = 120.0  # seconds; a loaded machine of two cores starts three nodes in about 20
+_PR_SET_PDEATHSIG = 1
 _PORT_LINE = re.compile(r"AbstractHttpServerTransport\] publish_address \{[^}]*:(\d+)\}")
 
 
@@ -48,6 +52,12 @@ def start_lock() -> Iterator[None]:
     with open(Path(tempfile.gettempdir()) / "wazuh-comms-tests-opensearch.lock", "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _end_with_parent() -> None:
+    """In the child: it dies with the test run, however that ends."""
+    os.setsid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Node:
@@ -84,7 +94,7 @@ class Node:
         command += ["-baseHttpPort", str(port - 1), "-clusterName", self.name]
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_end_with_parent
             )
 
     def restart(self) -> None:
@@ -156,3 +166,11 @@ def nodes(count: int, settings: Mapping[str, str] | None = None, *, heap: str = 
         for node in members:
             node.kill()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@cache
+def shared_node() -> Node:
+    """The one node of this test run for all tests that don't break it. Gone at exit."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(nodes(1))[0]

@@ -63,7 +63,7 @@ class HttpConnection:
         self._stream = stream
         self._host = host
         self._write_timeout = write_timeout
-        self._read_timeout = read_timeout
+        self.read_timeout = read_timeout
         self._largest_reply = largest_reply
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=64 * 1024)
         self._heard = False
@@ -92,6 +92,12 @@ class HttpConnection:
         """Abruptly: nobody waits for a peer's farewell. Safe to call twice, and within a cancelled scope."""
         await trio.aclose_forcefully(self._stream)
 
+    def close_nowait(self) -> None:
+        """As ``aclose``, where waiting isn't possible: the peer sees the end, whatever the protocol above would say."""
+        sock = _socket_of(self._stream)
+        if sock is not None:
+            sock.close()
+
     # --- a request with its body at hand ---
 
     async def exchange(
@@ -108,7 +114,7 @@ class HttpConnection:
         unsent: HttpFailure | None = None
         try:
             await self._send(parts)
-            deadline = self._read_timeout
+            deadline = self.read_timeout
         except HttpFailure as failure:
             self._cut_off = True
             unsent = failure
@@ -153,7 +159,7 @@ class HttpConnection:
             nursery.start_soon(read)
             try:
                 await self._send_pieces(head, body, sending)
-                reading.deadline = trio.current_time() + self._read_timeout
+                reading.deadline = trio.current_time() + self.read_timeout
             except HttpFailure as failure:
                 self._cut_off = True
                 failures.append(failure)
@@ -266,7 +272,7 @@ class HttpConnection:
 
     def _no_answer(self) -> HttpFailure:
         what = "the answer did not end" if self._heard else "there was no answer"
-        return HttpFailure(f"{what} within {self._read_timeout:g} s", sent=True, heard=self._heard, timed_out=True)
+        return HttpFailure(f"{what} within {self.read_timeout:g} s", sent=True, heard=self._heard, timed_out=True)
 
 
 def _cause(exc: BaseException) -> str:

@@ -1,0 +1,187 @@
+"""The bulk API as pure functions: what is sent, what an answer means for each item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final, Literal
+
+import msgspec
+from attrs import frozen
+
+from wazuh_comms_trio.backends.base import ItemResult, Outcome
+from wazuh_comms_trio.backends.http_connection import HttpReply
+from wazuh_comms_trio.backends.opensearch_client import ErrorDetail, IndexerUnavailable, decode
+
+#: The longest document id that the indexer takes, in UTF-8. One longer sinks the whole call.
+LONGEST_ID: Final = 512
+#: How often the indexer itself tries an update again that another writer overtook.
+_RETRIES_ON_CONFLICT: Final = 3
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class BulkItem(msgspec.Struct):
+    """One item's answer."""
+
+    status: int
+    result: str = ""
+    error: ErrorDetail | None = None
+    seq_no: int = msgspec.field(name="_seq_no", default=-1)
+    primary_term: int = msgspec.field(name="_primary_term", default=-1)
+
+
+class _Item(msgspec.Struct):
+    create: BulkItem | None = None
+    index: BulkItem | None = None
+    update: BulkItem | None = None
+    delete: BulkItem | None = None
+
+
+class _BulkReply(msgspec.Struct):
+    items: list[_Item] = []
+
+
+_ANSWER: Final = "items.*.status,items.*.result,items.*.error.type,items.*.error.reason"
+#: What is asked for: every item has a ``status``, so that none vanishes and positions hold.
+FILTER: Final[Mapping[str, str]] = {"filter_path": _ANSWER}
+#: The same with what the next conditional write needs.
+FILTER_VERSIONS: Final[Mapping[str, str]] = {"filter_path": f"{_ANSWER},items.*._seq_no,items.*._primary_term"}
+
+
+def read_items(reply: HttpReply, count: int) -> list[BulkItem]:
+    """The answers by position. Raises ``IndexerUnavailable`` for an answer that is no success, or has another number of
+    items: of a call cut short by one line the indexer drops the last item and says nothing."""
+    answer = decode(reply, _BulkReply)
+    items = [item.create or item.update or item.delete or item.index for item in answer.items]
+    whole = [item for item in items if item is not None]
+    if len(whole) != count:
+        raise IndexerUnavailable(f"a bulk call of {count} items got {len(whole)} answers", reply=reply, sent=True)
+    return whole
+
+
+# --- what is sent ---
+
+
+def create_line(index: str, document_id: str) -> bytes:
+    return b'{"create":{"_index":%b,"_id":%b}}\n' % (_encode(index), _encode(document_id))
+
+
+def update_line(index: str, document_id: str) -> bytes:
+    return b'{"update":{"_index":%b,"_id":%b,"retry_on_conflict":%d}}\n' % (
+        _encode(index),
+        _encode(document_id),
+        _RETRIES_ON_CONFLICT,
+    )
+
+
+def update_if_line(index: str, document_id: str, seq_no: int, primary_term: int) -> bytes:
+    """An update that happens only to this very version of the document."""
+    return b'{"update":{"_index":%b,"_id":%b,"if_seq_no":%d,"if_primary_term":%d}}\n' % (
+        _encode(index),
+        _encode(document_id),
+        seq_no,
+        primary_term,
+    )
+
+
+def delete_line(index: str, document_id: str) -> bytes:
+    return b'{"delete":{"_index":%b,"_id":%b}}\n' % (_encode(index), _encode(document_id))
+
+
+def partial(document: Any) -> bytes:
+    """The source line of an update."""
+    return b'{"doc":%b}\n' % _encode(document)
+
+
+# --- what an answer means ---
+
+#: 400s that are no fault of the document: they end when somebody puts the indexer in order.
+_PASSING_TYPES: Final = frozenset({"index_closed_exception", "cluster_block_exception", "validation_exception"})
+_PASSING_REASONS: Final = ("no write index is defined for alias", "pipeline with id")
+
+Verdict = Literal["done", "refused", "passing", "exists"]
+
+
+def judge(item: BulkItem) -> Verdict:
+    """``exists``: a create of what is there, which its content decides about."""
+    status = item.status
+    if item.error is None:
+        return "done" if status < 300 or (status == 404 and item.result == "not_found") else "passing"
+    kind, reason = item.error.type, item.error.reason or ""
+    if status == 409:
+        already = kind == "version_conflict_engine_exception" and "document already exists" in reason
+        return "exists" if already else "passing"
+    if status == 404:
+        return "done" if kind == "document_missing_exception" else "passing"
+    if status == 400:
+        return "passing" if is_passing_400(item.error) else "refused"
+    return "refused" if status == 413 else "passing"
+
+
+def is_passing_400(error: ErrorDetail) -> bool:
+    return error.type in _PASSING_TYPES or (error.reason or "").startswith(_PASSING_REASONS)
+
+
+_OUTCOMES: Final = {
+    "done": Outcome.DONE,
+    "refused": Outcome.REFUSED,
+    "passing": Outcome.PASSING,
+    "exists": Outcome.DONE,
+}
+
+
+def to_result(item: BulkItem) -> ItemResult:
+    text = item.result if item.error is None else (item.error.reason or item.error.type)
+    return ItemResult(item.status, text, _OUTCOMES[judge(item)])
+
+
+def is_bad_request(reply: HttpReply, error: ErrorDetail) -> bool:
+    """Whether a whole call was refused for something that is in it (nothing of it was written): one item that the
+    indexer can't even read sinks all. A 400 that isn't OpenSearch's own, a proxy's for instance, says nothing of the
+    items."""
+    return reply.status == 400 and bool(error.type) and not is_passing_400(error)
+
+
+# --- how much goes together ---
+
+
+@frozen
+class Part:
+    """A run of items, ``start`` to ``stop``, and its size on the wire."""
+
+    start: int
+    stop: int
+    size: int
+
+
+def split(sizes: Sequence[int], boundaries: Sequence[int], limit: int) -> list[Part]:
+    """Runs of items of at most ``limit`` bytes, in order, cut at ``boundaries`` only (the positions at which packets
+    begin), but for a packet that alone exceeds it, which is cut between its items. An item that alone exceeds it stands
+    alone."""
+    parts: list[Part] = []
+    begin = size = 0
+    edges = sorted({0, *(edge for edge in boundaries if 0 < edge < len(sizes)), len(sizes)})
+    for first, last in pairwise(edges):
+        packet = sum(sizes[first:last])
+        if size and size + packet > limit:
+            parts.append(Part(begin, first, size))
+            begin, size = first, 0
+        if packet <= limit:
+            size += packet
+            continue
+        for position in range(first, last):
+            if size and size + sizes[position] > limit:
+                parts.append(Part(begin, position, size))
+                begin, size = position, 0
+            size += sizes[position]
+    if size or begin < len(sizes):
+        parts.append(Part(begin, len(sizes), size))
+    return parts
+
+
+def middle(part: Part, boundaries: Sequence[int]) -> int:
+    """Where a part of several items is halved: at the packet's edge nearest to its middle, else in its middle."""
+    centre = (part.start + part.stop) // 2
+    edges = [edge for edge in boundaries if part.start < edge < part.stop]
+    return min(edges, key=lambda edge: abs(edge - centre), default=centre)

@@ -1,0 +1,163 @@
+"""Finding pending commands: one query per node and interval, however many agents wait."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, Final
+
+import trio
+
+from wazuh_comms_trio.backends.opensearch_command_documents import PENDING, Document, id_query
+from wazuh_comms_trio.backends.opensearch_command_index import CommandIndex, Refused
+from wazuh_comms_trio.backends.opensearch_pending import Pending
+from wazuh_comms_trio.backends.opensearch_queries import Query, every, exactly
+from wazuh_comms_trio.config.models import IndexerCommands
+from wazuh_comms_trio.errors import BackendUnavailable
+
+logger = logging.getLogger(__name__)
+
+_PAGE: Final = 1000
+#: An agent counts as one of ours for so many seconds after it asked: longer than any poll.
+_INTEREST: Final = 900.0
+#: Two spellings each, twice in the query; index.max_terms_count is 65536.
+_MOST_INTERESTING: Final = 30_000
+#: How the interval grows from round to round without news.
+_SLOWER: Final = 1.25
+#: When a page was full there is more.
+_SOON: Final = 0.1
+#: Groups' commands expanded in one round.
+_EXPANDED_AT_ONCE: Final = 10
+
+
+class Discovery:
+    """``expand`` makes groups' commands those of their members; ``upkeep`` is done once a round."""
+
+    def __init__(
+        self,
+        index: CommandIndex,
+        pending: Pending,
+        settings: IndexerCommands,
+        *,
+        expand: Callable[[Sequence[Document]], Awaitable[Any]],
+        upkeep: Callable[[], Awaitable[None]],
+        rng: random.Random,
+    ) -> None:
+        self._index = index
+        self._pending = pending
+        self._fastest = settings.interval
+        self._slowest = max(settings.interval, settings.idle_interval)
+        self._expand = expand
+        self._upkeep = upkeep
+        self._rng = rng
+        self._interested: dict[str, float] = {}
+        self._narrow = False
+        self._news: set[str] = set()
+        self._arrived = trio.Event()
+        self._wake = trio.Event()
+        self._running = False
+        self._failed = False
+
+    # --- for the store ---
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Once; later calls do nothing."""
+        if not self._running:
+            self._running = True
+            nursery.start_soon(self._run)
+
+    async def wait(self) -> Collection[str]:
+        """Agents with something new. A wait that is cancelled loses nothing."""
+        while not self._news:
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        news, self._news = self._news, set()
+        return news
+
+    def tell(self) -> None:
+        """Passes on what is free and hasn't been told of."""
+        news = self._pending.news(trio.current_time())
+        if news:
+            self._news |= news
+            self._arrived.set()
+
+    def look(self) -> None:
+        """Something was written here: tell of it at once."""
+        self.tell()
+
+    def note_interest(self, agent_ids: Collection[str]) -> None:
+        now = trio.current_time()
+        for agent_id in agent_ids:
+            self._interested.pop(agent_id, None)
+            self._interested[agent_id] = now
+
+    # --- the rounds ---
+
+    async def _run(self) -> None:
+        interval = self._fastest
+        while True:
+            try:
+                busy, full = await self._round()
+                if self._failed:
+                    self._failed = False
+                    logger.info("commands are found again")
+            except BackendUnavailable as exc:
+                busy = full = False
+                if not self._failed:
+                    self._failed = True
+                    logger.warning("commands can't be found: %s", exc)
+            interval = self._fastest if busy else min(self._slowest, interval * _SLOWER)
+            # The same interval on several nodes would have them all claim at the same moment.
+            await trio.sleep((_SOON if full else interval) * self._rng.uniform(0.9, 1.1))
+
+    async def _round(self) -> tuple[bool, bool]:
+        """Whether there was something new, and whether there is more than was seen."""
+        await self._upkeep()
+        began = trio.current_time()
+        narrow = self._narrow
+        found, total = await self._index.search(self._query(narrow), order="asc", size=_PAGE, count=True)
+        now = trio.current_time()
+        for document in found:
+            self._pending.put(document, now)
+        complete = total <= len(found)
+        if complete and not narrow:
+            self._pending.keep_only({document.id for document in found}, began)
+        self._narrow = not complete or (narrow and total > _PAGE // 2)
+        groups = self._pending.groups(now)[:_EXPANDED_AT_ONCE]
+        if groups:
+            await self._expand_groups(groups)
+        before = len(self._news)
+        self.tell()
+        busy = bool(groups) or len(self._news) > before
+        return busy, busy and not complete
+
+    async def _expand_groups(self, groups: Sequence[Document]) -> None:
+        ids = {document.id for document in groups}
+        self._pending.busy |= ids
+        try:
+            await self._expand(groups)
+        except Refused as exc:
+            logger.warning("a group's command can't be expanded: the index refuses its children: %s", exc)
+        finally:
+            self._pending.busy -= ids
+
+    def _query(self, narrow: bool) -> Query:
+        """All that is pending; where that is too much, what concerns the agents that ask here."""
+        if not narrow:
+            return PENDING
+        self._forget()
+        for_groups = exactly("command.target.type", ["group", "GROUP", "Group"])
+        if not self._interested:
+            return every(PENDING, for_groups)
+        ours = id_query("command.target.id", *self._interested)
+        return every(PENDING, {"bool": {"should": [for_groups, ours], "minimum_should_match": 1}})
+
+    def _forget(self) -> None:
+        oldest = trio.current_time() - _INTEREST
+        while self._interested:
+            first = next(iter(self._interested))
+            if self._interested[first] >= oldest and len(self._interested) <= _MOST_INTERESTING:
+                break
+            del self._interested[first]

@@ -1,0 +1,246 @@
+"""The state index in the indexer: ``EventIndex`` through ``_bulk``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+import trio
+from attrs import define
+
+from wazuh_comms_trio.backends.base import DocumentOperation, ItemResult, Outcome
+from wazuh_comms_trio.backends.documents import NotADocument, equal_json, read_object, refused
+from wazuh_comms_trio.backends.opensearch_bulk import (
+    FILTER,
+    LONGEST_ID,
+    BulkItem,
+    Part,
+    create_line,
+    delete_line,
+    is_bad_request,
+    judge,
+    middle,
+    read_items,
+    split,
+    to_result,
+    update_line,
+)
+from wazuh_comms_trio.backends.opensearch_client import (
+    NDJSON,
+    IndexerUnavailable,
+    OpenSearchClient,
+    decode,
+    describe,
+    error_of,
+    path,
+)
+from wazuh_comms_trio.errors import BackendUnavailable
+
+logger = logging.getLogger(__name__)
+
+#: How long the indexer itself waits for a shard that is moving, before it says so item by item.
+_SHARD_WAIT: Final = "10s"
+#: Below this a call isn't made smaller because the indexer has no room for it: the next one has to wait.
+_SMALLEST_LIMIT: Final = 64 * 1024
+#: Seconds after which a limit that was met is tried again at twice its size.
+_FORGIVE_AFTER: Final = 60.0
+#: Documents compared in one call.
+_COMPARED_AT_ONCE: Final = 100
+
+
+class _Source(msgspec.Struct):
+    index: str = msgspec.field(name="_index", default="")
+    id: str = msgspec.field(name="_id", default="")
+    found: bool = False
+    source: msgspec.Raw = msgspec.field(name="_source", default=msgspec.Raw(b""))
+    error: Any = None
+
+
+class _Sources(msgspec.Struct):
+    docs: list[_Source]
+
+
+def encode(operation: DocumentOperation) -> bytes | ItemResult:
+    """Its lines of a bulk body, the document's bytes as they are; a result instead for what would sink a whole call, or
+    would be read differently than it was meant."""
+    if len(operation.document_id.encode()) > LONGEST_ID:
+        return refused(f"the document id is longer than {LONGEST_ID} bytes")
+    if operation.action == "delete":
+        return delete_line(operation.index, operation.document_id)
+    body = operation.body if operation.body is not None else b""
+    try:
+        read_object(body)
+    except NotADocument as exc:
+        return refused(str(exc))
+    if b"\n" in body or b"\r" in body:  # between its values, since it is valid JSON
+        body = msgspec.json.format(body, indent=-1)
+    if operation.action == "create":
+        return b"%b%b\n" % (create_line(operation.index, operation.document_id), body)
+    return b'%b{"doc":%b}\n' % (update_line(operation.index, operation.document_id), body)
+
+
+@define
+class _Batch:
+    """One call of ``bulk`` under way: results by position, None where there is none yet."""
+
+    operations: Sequence[DocumentOperation]
+    lines: list[bytes]
+    positions: list[int]
+    boundaries: list[int]
+    results: list[ItemResult | None]
+    conflicts: list[int]
+
+    def settle(self, start: int, items: Sequence[BulkItem]) -> None:
+        for offset, item in enumerate(items):
+            position = self.positions[start + offset]
+            self.results[position] = to_result(item)
+            if judge(item) == "exists":
+                self.conflicts.append(position)
+
+
+class OpenSearchEvents:
+    """``largest``: bytes of one call; what the indexer itself turns out to take at most counts too."""
+
+    def __init__(self, client: OpenSearchClient, *, largest: int) -> None:
+        self._client = client
+        self._largest = largest
+        self._limit = largest
+        self._limited_at = 0.0
+
+    async def bulk(
+        self, operations: Sequence[DocumentOperation], boundaries: Sequence[int] = ()
+    ) -> Sequence[ItemResult]:
+        """``boundaries``: the positions at which packets begin; too large a call is cut there if it can be. Cancelled:
+        may have been applied, wholly or in part."""
+        batch = _prepare(operations, boundaries)
+        if batch.lines:
+            await self._send_all(batch)
+            if batch.conflicts:
+                await self._compare(batch)
+        return [result if result is not None else _NOT_TRIED for result in batch.results]
+
+    async def _send_all(self, batch: _Batch) -> None:
+        """In order; after a part that came to nothing no later one is sent, or one agent's events would overtake each
+        other."""
+        parts = split([len(line) for line in batch.lines], batch.boundaries, self._current_limit())
+        parts.reverse()
+        while parts:
+            part = parts.pop()
+            try:
+                parts.extend(reversed(await self._send(batch, part)))
+            except BackendUnavailable as exc:
+                if not part.start:
+                    raise
+                logger.warning("indexer: a bulk call stopped in the middle: %s", exc)
+                return
+
+    async def _send(self, batch: _Batch, part: Part) -> list[Part]:
+        """One call. Returns the parts to send instead, when it was too much or something in it can't be read."""
+        body = b"".join(batch.lines[part.start : part.stop])
+        query = {**FILTER, "timeout": _SHARD_WAIT}
+        reply = await self._client.request("POST", "/_bulk", body, query=query, content_type=NDJSON, repeatable=False)
+        if reply.status == 200:
+            batch.settle(part.start, read_items(reply, part.stop - part.start))
+            return []
+        error = error_of(reply)
+        alone = part.stop - part.start == 1
+        if is_bad_request(reply, error) or (reply.status == 413 and alone):
+            if not alone:
+                return _halves(batch, part)
+            reason = error.reason or "the document is too large"
+            batch.results[batch.positions[part.start]] = ItemResult(400, reason, Outcome.REFUSED)
+            return []
+        if reply.status in (413, 429) and not alone and part.size > _SMALLEST_LIMIT:
+            self._lower_limit(part.size)
+            return _halves(batch, part)
+        raise IndexerUnavailable(describe(reply), reply=reply)
+
+    def _current_limit(self) -> int:
+        now = trio.current_time()
+        if self._limit < self._largest and now - self._limited_at > _FORGIVE_AFTER:
+            self._limit = min(self._largest, 2 * self._limit)
+            self._limited_at = now
+        return self._limit
+
+    def _lower_limit(self, refused_size: int) -> None:
+        self._limit = max(_SMALLEST_LIMIT, min(self._limit, refused_size // 2))
+        self._limited_at = trio.current_time()
+        logger.info("indexer: too large a bulk call at %d bytes; the next ones are smaller", refused_size)
+
+    # --- creates that met a document ---
+
+    async def _compare(self, batch: _Batch) -> None:
+        """A create of what is there with equal content did what it should: it was this agent's earlier try, perhaps, or
+        the indexer's own. One whose document has gone since is to be tried again."""
+        for start in range(0, len(batch.conflicts), _COMPARED_AT_ONCE):
+            positions = batch.conflicts[start : start + _COMPARED_AT_ONCE]
+            try:
+                stored = await self._read([batch.operations[position] for position in positions])
+            except BackendUnavailable as exc:
+                logger.warning("indexer: documents that exist could not be compared: %s", exc)
+                for position in batch.conflicts[start:]:
+                    batch.results[position] = _NOT_TRIED
+                return
+            for position, present in zip(positions, stored, strict=True):
+                operation = batch.operations[position]
+                if present is None and not _deleted_later(batch, position):
+                    batch.results[position] = _NOT_TRIED
+                elif present is not None and equal_json(present, operation.body or b""):
+                    batch.results[position] = _SAME
+
+    async def _read(self, operations: Sequence[DocumentOperation]) -> Sequence[bytes | None]:
+        wanted = [{"_index": operation.index, "_id": operation.document_id} for operation in operations]
+        query = {"filter_path": "docs._index,docs._id,docs.found,docs._source,docs.error.type"}
+        found = await self._client.json("POST", "/_mget", {"docs": wanted}, query=query, type=_Sources)
+        if len(found.docs) != len(wanted) or any(document.error for document in found.docs):
+            raise IndexerUnavailable("not all documents could be read")
+        return [bytes(document.source) if document.found else None for document in found.docs]
+
+    async def get(self, index: str, document_id: str) -> bytes | None:
+        reply = await self._client.request(
+            "GET", path(index, "_doc", document_id), query={"filter_path": "found,_source"}
+        )
+        if reply.status == 404 and error_of(reply).type in ("", "index_not_found_exception"):
+            return None
+        document: _Source = decode(reply, _Source)
+        return bytes(document.source) if document.found else None
+
+
+_FOUND: Final = {"filter_path": "found,_source"}
+_NOT_TRIED: Final = ItemResult(503, "not now", Outcome.PASSING)
+_SAME: Final = ItemResult(200, "noop")
+
+
+def _prepare(operations: Sequence[DocumentOperation], boundaries: Sequence[int]) -> _Batch:
+    """What can't be sent has its result already, and the boundaries of the rest are moved."""
+    batch = _Batch(operations, [], [], [], [None] * len(operations), [])
+    edges = set(boundaries)
+    for position, operation in enumerate(operations):
+        if position in edges:
+            batch.boundaries.append(len(batch.lines))
+        encoded = encode(operation)
+        if isinstance(encoded, ItemResult):
+            batch.results[position] = encoded
+        else:
+            batch.lines.append(encoded)
+            batch.positions.append(position)
+    return batch
+
+
+def _halves(batch: _Batch, part: Part) -> list[Part]:
+    cut = middle(part, batch.boundaries)
+    return [
+        Part(start, stop, sum(map(len, batch.lines[start:stop])))
+        for start, stop in ((part.start, cut), (cut, part.stop))
+    ]
+
+
+def _deleted_later(batch: _Batch, position: int) -> bool:
+    """Whether a later operation of the same call is why the document isn't there."""
+    operation = batch.operations[position]
+    return any(
+        later.action == "delete" and later.document_id == operation.document_id and later.index == operation.index
+        for later in batch.operations[position + 1 :]
+    )

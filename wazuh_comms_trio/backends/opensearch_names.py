@@ -1,0 +1,67 @@
+"""Which indices hold agents and commands: what is configured, else what exists, else what is made then."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import trio
+
+from wazuh_comms_trio.backends.indexer_templates import create_index, index_exists
+from wazuh_comms_trio.backends.opensearch_client import IndexerUnavailable, OpenSearchClient
+from wazuh_comms_trio.config.models import IndexerNames
+
+logger = logging.getLogger(__name__)
+
+#: In the order they are looked for; the first is what is made.
+CANDIDATES: Final[Mapping[Literal["agents", "commands"], tuple[str, ...]]] = {
+    "agents": ("wazuh-agents", ".agents"),
+    "commands": ("wazuh-commands", ".commands"),
+}
+
+
+async def find_name(
+    client: OpenSearchClient, kind: Literal["agents", "commands"], configured: str | None
+) -> str | None:
+    """The index of this kind that is to be used and exists, or None. Raises ``BackendUnavailable``."""
+    for name in (configured,) if configured else CANDIDATES[kind]:
+        if await index_exists(client, name):
+            return name
+    return None
+
+
+class IndexName:
+    """One of the two, found on first use and then kept: an index that vanishes later isn't made anew. An empty registry
+    would tell every agent that it doesn't exist."""
+
+    def __init__(self, client: OpenSearchClient, kind: Literal["agents", "commands"], settings: IndexerNames) -> None:
+        self._client = client
+        self._kind: Literal["agents", "commands"] = kind
+        self._configured = settings.agents if kind == "agents" else settings.commands
+        self._found: str | None = None
+        self._lock = trio.Lock()
+
+    async def get(self) -> str:
+        """Raises ``BackendUnavailable``."""
+        if self._found is None:
+            async with self._lock:
+                if self._found is None:
+                    self._found = await self._find()
+        return self._found
+
+    async def existing(self) -> str:
+        """As ``get``, but looks again whether it is there: an update of a document would make a missing index anew.
+        Raises ``BackendUnavailable`` when it isn't."""
+        name = await self.get()
+        if not await index_exists(self._client, name):
+            raise IndexerUnavailable(f"the index {name} has vanished")
+        return name
+
+    async def _find(self) -> str:
+        name = await find_name(self._client, self._kind, self._configured)
+        if name is None:
+            name = self._configured or CANDIDATES[self._kind][0]
+            if await create_index(self._client, name, self._kind):
+                logger.info("indexer: made the index %s", name)
+        return name

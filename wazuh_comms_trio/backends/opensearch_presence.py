@@ -1,0 +1,81 @@
+"""Agents that nobody has seen for a while become ``disconnected``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from typing import Final
+
+import trio
+
+from wazuh_comms_trio.backends.opensearch_bulk import FILTER, partial, read_items, update_if_line
+from wazuh_comms_trio.backends.opensearch_client import NDJSON, OpenSearchClient
+from wazuh_comms_trio.backends.opensearch_names import IndexName
+from wazuh_comms_trio.backends.opensearch_queries import by_time, every, exactly, to_moment, to_text
+from wazuh_comms_trio.backends.opensearch_search import search
+from wazuh_comms_trio.errors import BackendUnavailable
+
+logger = logging.getLogger(__name__)
+
+_PAGE: Final = 500
+#: How often is looked: a share of the time that an agent has, in bounds.
+_SHARE: Final = 0.1
+_SHORTEST: Final = 1.0
+_LONGEST: Final = 60.0
+
+
+class Presence:
+    """``seen_since``: the agents that were here since a moment on trio's clock; they stay ``active`` although their
+    last log-in is long ago. ``after`` in seconds."""
+
+    def __init__(
+        self,
+        client: OpenSearchClient,
+        index: IndexName,
+        *,
+        after: float,
+        wall_clock: Callable[[], float],
+        seen_since: Callable[[float], Collection[str]],
+    ) -> None:
+        self._client = client
+        self._index = index
+        self._after = after
+        self._now = wall_clock
+        self._seen_since = seen_since
+
+    async def run(self) -> None:
+        """Until cancelled. Several nodes that do the same don't disturb each other."""
+        while True:
+            await trio.sleep(min(_LONGEST, max(_SHORTEST, self._after * _SHARE)))
+            try:
+                await self.sweep()
+            except BackendUnavailable as exc:
+                logger.debug("agents that are away are found later: %s", exc)
+
+    async def sweep(self) -> int:
+        """Returns how many are away now. Raises ``BackendUnavailable``."""
+        index = await self._index.get()
+        oldest = self._now() - self._after
+        here = set(self._seen_since(trio.current_time() - self._after))
+        query = every(exactly("agent.status", ["active"]), {"range": {"agent.last_login": {"lt": to_text(oldest)}}})
+        hits = await search(
+            self._client,
+            index,
+            query,
+            sort=[by_time("agent.last_login", "asc")],
+            size=_PAGE,
+            fields=["agent.last_login"],
+        )
+        lines = []
+        for hit in hits.hits:
+            login = to_moment((hit.source or {}).get("agent", {}).get("last_login"))
+            if hit.id.lower() not in here and login is not None and login < oldest:
+                lines += [
+                    update_if_line(index, hit.id, hit.seq_no, hit.primary_term),
+                    partial({"agent": {"status": "disconnected"}}),
+                ]
+        if not lines:
+            return 0
+        reply = await self._client.request("POST", "/_bulk", b"".join(lines), query=FILTER, content_type=NDJSON)
+        # A 409 is an agent that has just come back, or another node that was faster.
+        return sum(item.error is None for item in read_items(reply, len(lines) // 2))
