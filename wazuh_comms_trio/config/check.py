@@ -54,7 +54,7 @@ def _token_key(reader: Reader, config: Config, tls_key: PrivateKeyTypes | None) 
             text = f"\"{ssl.key}\" can't sign agents' tokens: {sentence}; name such a key in token.private_key"
             reader.problem_at(_KEY, text)
         return
-    key = _key(reader, path, ssl.keyfile_password, _TOKEN_KEY)
+    key = _key(reader, path, None, _TOKEN_KEY)
     if key and (sentence := unfit_for_tokens(key)):
         reader.problem_at(_TOKEN_KEY, f'"{path}" is not accepted: {sentence}')
 
@@ -81,7 +81,7 @@ def read_private_key(path: Path, password: str | None) -> PrivateKeyTypes:
         return load_pem_private_key(data, None)
     except TypeError:  # it is encrypted
         if not password:
-            raise FileProblem("is encrypted, and ssl.keyfile_password isn't set") from None
+            raise FileProblem("is encrypted; only ssl.key may be, with ssl.keyfile_password") from None
     except Exception:
         raise FileProblem("isn't a private key in PEM") from None
     try:

@@ -64,9 +64,10 @@ class Reader:
         self.warnings.append(self._here(text, *steps))
 
     def sound(self, *places: str) -> bool:
-        """Whether nothing was wrong at these dotted paths, so that a rule may look at their values."""
+        """Whether nothing was wrong at these dotted paths, above or below them, so that a rule may look at the
+        values."""
         bad = {problem.path for problem in self.problems}
-        return not any(place == path or place.startswith((path + ".", path + "[")) for place in places for path in bad)
+        return not any(_is_within(place, path) or _is_within(path, place) for place in places for path in bad)
 
     def problem_at(self, path: str, text: str) -> None:
         """Notes one at a dotted path from the top."""
@@ -247,6 +248,10 @@ class Reader:
         if len(value) > 1:
             self.warning(f"has {len(value)} values; the first is used")
         return value[0]
+
+
+def _is_within(path: str, other: str) -> bool:
+    return path == other or path.startswith((other + ".", other + "["))
 
 
 def _origin(kind: Any) -> Any:

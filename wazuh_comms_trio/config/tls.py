@@ -46,8 +46,14 @@ def bare_context(settings: Ssl) -> ssl.SSLContext:
 
 def server_context(settings: Ssl) -> ssl.SSLContext:
     """Complete, as the listeners use it. Reads the files; raises ``OSError`` (``ssl.SSLError`` is one) with OpenSSL's
-    words: ``config.check`` has better ones, and comes first."""
+    words: ``config.check`` has better ones, and comes first.
+
+    No ALPN: HTTP/1.1 is all there is. No session tickets and no session cache: agents never resume, and a ticket costs
+    more than it gives. No renegotiation in TLS 1.2.
+    """
     context = bare_context(settings)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.num_tickets = 0
     # A function, since OpenSSL would otherwise ask for the password of an encrypted key on the terminal.
     context.load_cert_chain(settings.cert, settings.key, password=lambda: settings.keyfile_password or "")
     if settings.use_ca and settings.ca is not None:
