@@ -88,14 +88,18 @@ COMMAND = Command(document_id="c1", target=Target("agent", AGENT.id), action=Act
 class FakeOffer:
     commands: Sequence[Command] = (COMMAND,)
     fate: list[str] = field(factory=list)
+    settled: trio.Event = field(factory=trio.Event)
 
     async def confirm(self) -> None:
-        await trio.lowlevel.checkpoint()
-        self.fate.append("confirmed")
+        await self._settle("confirmed")
 
     async def release(self) -> None:
+        await self._settle("released")
+
+    async def _settle(self, verdict: str) -> None:
         await trio.lowlevel.checkpoint()
-        self.fate.append("released")
+        self.fate.append(verdict)
+        self.settled.set()
 
 
 @define

@@ -24,7 +24,7 @@ from wazuh_comms_trio.api.delivery import EXTENSION, is_reset, unacknowledged_by
 from wazuh_comms_trio.api.framing import BodyDecoder
 from wazuh_comms_trio.api.http11 import Http11, Message, Scope, hypercorn_config
 from wazuh_comms_trio.api.problems import Problem, ServerError, describe, is_known
-from wazuh_comms_trio.api.tls_stream import TlsStream
+from wazuh_comms_trio.api.tls_stream import HandshakeRefused, TlsStream
 from wazuh_comms_trio.config.models import Limits
 from wazuh_comms_trio.context import REQUEST
 from wazuh_comms_trio.errors import CommsError, TimeLimitExceeded
@@ -194,6 +194,8 @@ class Connection:
             await tls.do_handshake()
         except (trio.BrokenResourceError, OSError) as error:
             logger.debug("no TLS handshake with %s: %s", self.peer, error.__cause__ or error)
+            if isinstance(error, HandshakeRefused):
+                await self._linger(LINGER_TIMEOUT, EXCESS_LIMIT)
             return False
         if self.sock.family in (AF_INET, AF_INET6):
             # The agent's Nagle holds its request back until its last flight is acknowledged, and nothing of ours
@@ -375,6 +377,10 @@ class Connection:
         else:
             spare = limits.body_bytes
             seconds = limits.body_timeout + min(body_size(body), spare) / limits.body_rate - self._waited
+        await self._linger(seconds, spare)
+
+    async def _linger(self, seconds: float, spare: int) -> None:
+        """Reads and drops at most ``spare`` bytes, encrypted or not, until the peer is silent or gone."""
         with trio.CancelScope(deadline=self.edge.allowance(seconds)) as scope:
             self.edge.expendable.add(scope)
             try:
@@ -382,7 +388,7 @@ class Connection:
                 while spare > 0:
                     data: bytes | bytearray = b""
                     with trio.move_on_after(LINGER_TIMEOUT):
-                        data = await self.transport.receive_some(RECEIVE_BYTES)  # encrypted or not
+                        data = await self.transport.receive_some(RECEIVE_BYTES)
                     if not data:
                         break
                     spare -= len(data)

@@ -43,6 +43,9 @@ def server_context(settings: Ssl) -> ssl.SSLContext:
     if ciphers:
         context.set_ciphers(ciphers)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    # Agents end without a close_notify. Bodies are framed, so nothing is cut off unnoticed, and who only closed one
+    # direction can still be answered.
+    context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
     context.num_tickets = 0
     # An encrypted key without its password must not make OpenSSL ask for it on the terminal.
     password = settings.keyfile_password or ""

@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-__all__ = ["TlsStream"]
+__all__ = ["HandshakeRefused", "TlsStream"]
 
 RECEIVE_BYTES: Final = 65536
 #: Failures that the client is told of by an alert: it speaks TLS, but not as it is asked to here. Anything else is
@@ -35,6 +35,10 @@ TOLD: Final = frozenset(
 )
 
 
+class HandshakeRefused(trio.BrokenResourceError):
+    """The client was sent an alert, which it can read unless the connection is reset."""
+
+
 class TlsStream(trio.abc.Stream):
     """One task at a time. ``receive_some`` takes an end without close_notify for an end: agents send none.
 
@@ -51,7 +55,7 @@ class TlsStream(trio.abc.Stream):
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
     async def do_handshake(self) -> None:
-        """Raises ``BrokenResourceError``."""
+        """Raises ``HandshakeRefused`` when the client was told why, else ``BrokenResourceError``."""
         while True:
             try:
                 self._object.do_handshake()
@@ -59,10 +63,10 @@ class TlsStream(trio.abc.Stream):
                 await self._flush()
                 await self._fetch()
             except (ssl.SSLError, ssl.CertificateError) as error:
-                if getattr(error, "reason", None) in TOLD:
-                    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                        await self._flush()
-                raise trio.BrokenResourceError from error
+                if getattr(error, "reason", None) not in TOLD:
+                    raise trio.BrokenResourceError from error
+                await self._flush()
+                raise HandshakeRefused from error
             else:
                 await self._flush()
                 return

@@ -38,6 +38,7 @@ class _Direction:
         self.limit = limit
         self.delivered = bytearray()
         self.held = bytearray()  # sent, not acknowledged: the network doesn't deliver
+        self.lost = 0  # bytes that will never be acknowledged; a kernel counts them on after a reset
         self.holding = False
         self.ended = False  # the writer said EOF (it is delivered behind the bytes)
         self.reset = False  # the connection is gone: reads and writes fail
@@ -59,6 +60,7 @@ class _Direction:
 
     def break_off(self) -> None:
         """A reset: what wasn't acknowledged is gone; what was delivered can still be read, then reading fails."""
+        self.lost += len(self.held)
         self.held.clear()
         self.reset = True
         self.changed.unpark_all()
@@ -123,7 +125,7 @@ class MemoryStream(HalfCloseableStream):
     @property
     def unacknowledged_bytes(self) -> int:
         """Sent by this end and not yet acknowledged by the other's side."""
-        return len(self._outgoing.held)
+        return len(self._outgoing.held) + self._outgoing.lost
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()

@@ -1,0 +1,101 @@
+"""The one table: every family of errors has its status, and nothing that isn't meant for clients gets out."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from wazuh_comms_trio import errors
+from wazuh_comms_trio.api import problems
+from wazuh_comms_trio.api.problems import MethodNotAllowed, Problem, describe, describe_management, is_known
+from wazuh_comms_trio.errors import CommsError
+from wazuh_comms_trio.services.enrollment import Unauthorized
+from wazuh_comms_trio.services.slowdown import TooManyAttempts
+
+EXPECTED = {
+    errors.MalformedRequest: (400, 400),
+    errors.MalformedBody: (400, 2709),
+    errors.ClientDisconnected: (400, 2708),
+    errors.BodyTooLarge: (413, 413),
+    errors.TimeLimitExceeded: (408, 408),
+    errors.InvalidKey: (401, 401),
+    errors.AgentUnknown: (403, 403),
+    errors.TokenInvalid: (403, 2706),
+    errors.TokenExpired: (403, 2707),
+    errors.FileIsFolder: (400, 2704),
+    errors.FileNameHasFolders: (400, 2705),
+    errors.FileMissing: (404, 404),
+    errors.AgentExists: (409, 409),
+    errors.BackendUnavailable: (503, 503),
+    errors.StorageFull: (503, 503),
+    errors.EngineRefused: (400, 2710),
+    errors.EngineTimeout: (503, 2800),
+    errors.EngineSchemeError: (503, 2801),
+    errors.EngineSocketError: (503, 2802),
+    errors.EngineRequestError: (503, 2803),
+    problems.RouteUnknown: (404, 404),
+    problems.HeadTooLarge: (431, 431),
+    problems.ServerError: (500, 500),
+    Unauthorized: (401, 401),
+    TooManyAttempts: (429, 429),
+}
+
+
+def families(root: type[CommsError] = CommsError) -> set[type[CommsError]]:
+    return {root}.union(*(families(child) for child in root.__subclasses__()))
+
+
+def test_every_family_is_in_the_table() -> None:
+    ours = {family for family in families() if family.__module__.startswith("wazuh_comms_trio.")}
+    assert ours - {CommsError, MethodNotAllowed} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("family", EXPECTED, ids=lambda family: family.__name__)
+def test_status_and_code(family: type[CommsError]) -> None:
+    problem = describe(family())
+    assert is_known(family())
+    document = json.loads(problem.body)
+    assert (problem.status, document["code"]) == EXPECTED[family]
+    assert document["message"]
+    assert set(document) == {"message", "code"}
+
+
+def test_the_texts_that_are_part_of_the_contract() -> None:
+    assert message(describe(errors.InvalidKey())) == "Invalid key"
+    assert message(describe(errors.AgentUnknown())) == "Agent does not exist"
+    assert message(describe(errors.FileMissing())) == "File does not exist"
+    assert message(describe(errors.TimeLimitExceeded())) == "Request exceeded the processing time limit"
+
+
+def message(problem: Problem) -> str:
+    text: str = json.loads(problem.body)["message"]
+    return text
+
+
+@pytest.mark.parametrize("error", [ValueError("path /etc/secret"), CommsError("path /etc/secret"), KeyError(1)])
+def test_what_isnt_in_the_table_says_nothing(error: Exception) -> None:
+    problem = describe(error)
+    assert not is_known(error)
+    assert problem.status == 500
+    assert json.loads(problem.body) == {"message": "Internal server error", "code": 500}
+
+
+def test_405_names_the_methods() -> None:
+    problem = describe(MethodNotAllowed(["GET", "HEAD"]))
+    assert problem.status == 405
+    assert (b"allow", b"GET, HEAD") in problem.all_headers
+
+
+def test_the_management_apis_shape() -> None:
+    problem = describe_management(errors.AgentExists())
+    assert problem.status == 409
+    assert json.loads(problem.body) == {"title": "Conflict", "detail": "Agent already exists", "error": 409}
+    problem = describe_management(Unauthorized())
+    assert (b"www-authenticate", b'Basic realm="wazuh"') in problem.all_headers
+    assert describe_management(OSError("/etc")).status == 500
+
+
+def test_messages_stay_json() -> None:
+    problem = describe(errors.MalformedBody('a "quoted"\nline \x00 \u2028 é'))
+    assert message(problem) == 'a "quoted"\nline \x00 \u2028 é'
