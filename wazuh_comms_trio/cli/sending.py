@@ -16,7 +16,7 @@ import trio
 from wazuh_comms_trio.audit import current_user
 from wazuh_comms_trio.backends.base import Action, Backends, Command, Target
 from wazuh_comms_trio.cli.commands import command_document, command_text, outcome_text
-from wazuh_comms_trio.cli.program import EXIT_FAILED, Failure
+from wazuh_comms_trio.cli.program import EXIT_FAILED, Failure, printable
 from wazuh_comms_trio.cli.stores import Stores, open_stores
 from wazuh_comms_trio.errors import BackendUnavailable
 
@@ -125,9 +125,8 @@ class _Progress:
 
     def show(self, text: str) -> None:
         if self._terminal:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{printable(text)}", end="", file=sys.stderr, flush=True)
+            self._shown = text
         elif (state := text.rpartition(",")[0] or text) != self._shown:
-            print(state, file=sys.stderr, flush=True)
+            print(printable(state), file=sys.stderr, flush=True)
             self._shown = state
-            return
-        self._shown = text

@@ -51,8 +51,7 @@ def read_config(arguments: Namespace) -> Config:
 async def open_stores(arguments: Namespace) -> AsyncIterator[Stores]:
     """Opens what the configuration says. Run as root, it acts as the state folder's owner meanwhile, so that no file is
     left that the daemon can't open. Raises ``ConfigError``, ``BackendUnavailable``, ``OSError``."""
-    from wazuh_comms_trio.backends.factory import open_backends
-    from wazuh_comms_trio.quarantine_store import open_quarantine
+    from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
 
     config = read_config(arguments)
     user = current_user()
