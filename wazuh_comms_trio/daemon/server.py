@@ -19,7 +19,7 @@ import trio
 from attrs import frozen
 
 from wazuh_comms_trio.api.tls import server_context
-from wazuh_comms_trio.backends.factory import open_backends
+from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
 from wazuh_comms_trio.config.models import CommunicationsApi, Config
 from wazuh_comms_trio.daemon.logs import set_up_logs
 from wazuh_comms_trio.daemon.sockets import (
@@ -31,7 +31,6 @@ from wazuh_comms_trio.daemon.sockets import (
 )
 from wazuh_comms_trio.daemon.worker import Listeners, Stop, run_worker
 from wazuh_comms_trio.errors import WazuhException
-from wazuh_comms_trio.quarantine_store import open_quarantine
 from wazuh_comms_trio.services.seams import RunBlocking
 from wazuh_comms_trio.services.tokens import TokenKeyError, TokenKeys
 
