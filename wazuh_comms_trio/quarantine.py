@@ -8,7 +8,7 @@ agent. The operator's tool lists, shows, drops and replays entries, from its own
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from hashlib import sha256
 from typing import BinaryIO, Final, Literal, Protocol
 
@@ -102,11 +102,11 @@ class Quarantine(Protocol):
     async def usage(self) -> Usage: ...
 
 
-def digest(kind: Kind, metadata: bytes, payload: Iterator[bytes] | bytes) -> bytes:
-    """What equal entries have in common."""
-    hasher = sha256(b"%s\0%d\0" % (kind.encode(), len(metadata)))
-    hasher.update(metadata)
-    for piece in (payload,) if isinstance(payload, bytes) else payload:
+def digest(rejected: Rejected, pieces: Iterable[bytes]) -> bytes:
+    """What equal entries have in common: kind, metadata, and the payload, given in ``pieces``."""
+    hasher = sha256(b"%s\0%d\0" % (rejected.kind.encode(), len(rejected.metadata)))
+    hasher.update(rejected.metadata)
+    for piece in pieces:
         hasher.update(piece)
     return hasher.digest()
 
@@ -143,9 +143,9 @@ class MemoryQuarantine:
     def _add(self, rejected: Rejected) -> None:
         now = self._now()
         own = [item for item in self.stored.values() if item[0].agent_id == rejected.agent_id]
-        mark = digest(rejected.kind, rejected.metadata, rejected.payload)
+        mark = digest(rejected, [rejected.payload])
         for entry, kept in own:
-            if digest(kept.kind, kept.metadata, kept.payload) == mark:
+            if digest(kept, [kept.payload]) == mark:
                 self.stored[entry.id] = evolve(entry, count=entry.count + 1, last_at=now), kept
                 return
         size = size_of(rejected, len(rejected.payload))

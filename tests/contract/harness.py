@@ -19,8 +19,11 @@ import trio
 from attrs import define, field
 
 from wazuh_comms_trio.backends.base import Agent, Backends
+from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backends.memory import memory_backends
-from wazuh_comms_trio.backends.sqlite import SqliteStores, open_sqlite
+from wazuh_comms_trio.backends.ndjson_segments import segment_files
+from wazuh_comms_trio.backends.records import records
+from wazuh_comms_trio.config.models import CommunicationsApi, Config, Embedded, Files, Ssl
 from wazuh_comms_trio.errors import BackendUnavailable
 
 A1 = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
@@ -69,6 +72,8 @@ class Harness:
     settle: Callable[[], Any] = trio.lowlevel.checkpoint
     outage: Callable[[], AbstractAsyncContextManager[None]] | None = None
     second: Callable[[], AbstractAsyncContextManager[Backends]] | None = None
+    put_file: Callable[[str, bytes | None], None] | None = None
+    taken: Callable[[], list[tuple[str, bytes]]] | None = None
     notice: float = 0.0
     agents_made: int = field(default=0, init=False)
 
@@ -103,42 +108,85 @@ async def open_memory(folder: Path) -> AsyncIterator[Harness]:
         for store in stores:
             store.faults.error = None
 
-    yield Harness("memory", backends, clock, outage=outage)
+    def put_file(name: str, content: bytes | None) -> None:
+        backends.files.contents[name] = content
+
+    yield Harness(
+        "memory",
+        backends,
+        clock,
+        outage=outage,
+        put_file=put_file,
+        taken=lambda: [(taken.agent_id, taken.body) for taken in backends.engine.bodies],
+    )
+
+
+def embedded_config(folder: Path) -> Config:
+    """State under ``folder/state``, files under ``folder/files``. Certificates aren't looked at here."""
+    return Config(
+        CommunicationsApi(
+            ssl=Ssl(key=folder / "key.pem", cert=folder / "cert.pem"),
+            backend="embedded",
+            embedded=Embedded(path=folder / "state"),
+            files=Files(path=folder / "files"),
+        )
+    )
 
 
 @asynccontextmanager
 async def open_embedded(folder: Path) -> AsyncIterator[Harness]:
     clock = Clock()
-    memory = memory_backends(wall_clock=clock)
+    config = embedded_config(folder)
+    (folder / "files").mkdir()
+    state = folder / "state"
 
-    @asynccontextmanager
-    async def stores() -> AsyncIterator[tuple[Backends, SqliteStores]]:
-        async with open_sqlite(folder / "state", wall_clock=clock) as sqlite:
-            yield Backends(sqlite.agents, sqlite.events, sqlite.commands, memory.engine, memory.files), sqlite
-
-    @asynccontextmanager
-    async def second() -> AsyncIterator[Backends]:
-        async with stores() as (backends, _):
-            yield backends
-
-    async with stores() as (backends, sqlite):
-        database = sqlite.database
+    async with open_backends(config, wall_clock=clock) as backends:
 
         async def settle() -> None:
-            await database.write(lambda connection: None)
+            await backends.commands.mark_sent(["nothing"])  # writes are done in the order they come
 
         @asynccontextmanager
         async def outage() -> AsyncIterator[None]:
-            """The file is taken away and comes back."""
-            away = folder / "away"
-            os.rename(database.path, away)
+            """The files are taken away and come back."""
+            for name in ("state.db", "events"):
+                os.rename(state / name, state / f"{name}.away")
+            (state / "events").touch()
             with pytest.raises(BackendUnavailable):
                 await settle()
             yield
-            os.rename(away, database.path)
+            (state / "events").unlink()
+            for name in ("state.db", "events"):
+                os.rename(state / f"{name}.away", state / name)
             await until_it_works(settle)
 
-        yield Harness("embedded", backends, clock, settle=settle, outage=outage, second=second)
+        def put_file(name: str, content: bytes | None) -> None:
+            path = folder / "files" / name
+            if content is None:
+                path.mkdir()
+            else:
+                path.write_bytes(content)
+
+        yield Harness(
+            "embedded",
+            backends,
+            clock,
+            settle=settle,
+            outage=outage,
+            second=lambda: open_backends(config, wall_clock=clock),
+            put_file=put_file,
+            taken=lambda: stored_bodies(state),
+        )
+
+
+def stored_bodies(state: Path) -> list[tuple[str, bytes]]:
+    """Agent and body of each record in the embedded engine's folder."""
+    found = []
+    for segment in segment_files(state / "events"):
+        with segment.path.open("rb") as file:
+            for record in records(file, segment.size):
+                file.seek(record.body_start)
+                found.append((record.agent_id, file.read(record.body_bytes)))
+    return found
 
 
 def open_opensearch(folder: Path) -> AbstractAsyncContextManager[Harness]:

@@ -1,4 +1,4 @@
-"""Bodies of stateless events: one JSON value a line. Pure."""
+"""Bodies of stateless events: one JSON value a line, in UTF-8. Pure."""
 
 from __future__ import annotations
 
@@ -9,40 +9,30 @@ from typing import Any, Final
 import msgspec
 
 _check_json: Final = msgspec.json.Decoder(msgspec.Raw).decode
-
-
-def lines_of(body: bytes | bytearray | memoryview) -> Iterator[bytes]:
-    """The lines of ``body`` without their ends (``\\n`` or ``\\r\\n``); the last one needn't have one."""
-    whole = bytes(body)
-    start = 0
-    while start < len(whole):
-        end = whole.find(b"\n", start)
-        end = len(whole) if end < 0 else end
-        yield whole[start:end].removesuffix(b"\r")
-        start = end + 1
+_BLANK: Final = b" \t\r"
 
 
 def _refuse_constant(text: str) -> Any:
     raise ValueError(f"{text} is not JSON")
 
 
-def line_fault(line: bytes) -> str | None:
-    """Why this line isn't JSON in UTF-8, None when it is or is blank."""
+def line_fault(line: bytes | bytearray) -> str | None:
+    """Why this line (without its ``\\n``) isn't JSON in UTF-8; None when it is, or is blank."""
+    if not line:
+        return None
     try:
-        line.decode()
+        line.decode()  # msgspec checks the grammar of what it keeps raw, not its encoding
         _check_json(line)
     except UnicodeDecodeError as exc:
         return f"invalid UTF-8 at byte {exc.start + 1}"
     except RecursionError:
         return "nested too deeply"
     except msgspec.DecodeError as exc:
-        if not line.strip(b" \t\r"):
-            return None
-        return _second_opinion(line, exc)
+        return None if not line.strip(_BLANK) else _second_opinion(line, exc)
     return None
 
 
-def _second_opinion(line: bytes, first: msgspec.DecodeError) -> str | None:
+def _second_opinion(line: bytes | bytearray, first: msgspec.DecodeError) -> str | None:
     """msgspec refuses escaped lone surrogates, which the grammar allows and file names on Windows contain."""
     if b"\\u" not in line:
         return str(first)
@@ -55,10 +45,58 @@ def _second_opinion(line: bytes, first: msgspec.DecodeError) -> str | None:
     return None
 
 
-def find_bad_line(body: bytes | bytearray | memoryview) -> str | None:
-    """The first line that the engine can never take, as ``line 3: <reason>``; None when all can be taken."""
-    for number, line in enumerate(lines_of(body), 1):
-        fault = line_fault(line)
-        if fault is not None:
-            return f"line {number}: {fault}"
-    return None
+class LineChecker:
+    """Finds the first line that isn't JSON in a body that comes in pieces, cut anywhere. Holds one line at most."""
+
+    def __init__(self) -> None:
+        self.fault: str | None = None
+        self._held = bytearray()
+        self._number = 0
+
+    def feed(self, piece: bytes) -> None:
+        """After a fault nothing is looked at any more."""
+        if self.fault is not None:
+            return
+        end = piece.rfind(b"\n")
+        if end < 0:
+            self._held += piece
+            return
+        lines = piece[:end].split(b"\n")
+        if self._held:
+            lines[0] = bytes(self._held) + lines[0]
+            self._held.clear()
+        self._held += piece[end + 1 :]
+        for line in lines:
+            self._check(line)
+
+    def _check(self, line: bytes | bytearray) -> None:
+        self._number += 1
+        if self.fault is None:
+            fault = line_fault(line)
+            if fault is not None:
+                self.fault = f"line {self._number}: {fault}"
+
+    def finish(self) -> str | None:
+        """The body is at its end, with or without a last newline. The fault as ``line 3: <reason>``, None when there is
+        none."""
+        if self._held:
+            self._check(self._held)
+            self._held.clear()
+        return self.fault
+
+
+def find_bad_line(body: bytes) -> str | None:
+    """As ``LineChecker`` of a whole body."""
+    checker = LineChecker()
+    checker.feed(body)
+    return checker.finish()
+
+
+def lines_of(body: bytes) -> Iterator[bytes]:
+    """The lines of ``body`` without their ends; the last one needn't have one."""
+    start = 0
+    while start < len(body):
+        end = body.find(b"\n", start)
+        end = len(body) if end < 0 else end
+        yield body[start:end].removesuffix(b"\r")
+        start = end + 1

@@ -34,5 +34,8 @@ async def open_sqlite(folder: Path, *, wall_clock: Callable[[], float] = time.ti
     with hold_owner(folder / "owners") as owner:
         async with open_database(folder / "state.db", STATE) as database:
             yield SqliteStores(
-                SqliteAgents(database), SqliteEvents(database), SqliteCommands(database, owner, wall_clock), database
+                SqliteAgents(database),
+                SqliteEvents(database, wall_clock),
+                SqliteCommands(database, owner, wall_clock),
+                database,
             )

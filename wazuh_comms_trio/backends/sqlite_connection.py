@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 import apsw
 import apsw.aio
@@ -116,9 +116,9 @@ class Database:
         if reader is None or self._broken.is_set():
             raise BackendUnavailable
         try:
-            return cast(T, await _in_thread(reader, work))
+            return await _in_thread(reader, work)
         except Exception as exc:
-            raise self._translated(exc) from exc
+            self._raise_translated(exc)
 
     async def read_now(self, work: Work[T], otherwise: Work[T] | None = None) -> T:
         """As ``read`` for what needs microseconds: on this thread if that can be without waiting, else on the reader's
@@ -131,7 +131,7 @@ class Database:
         except apsw.BusyError:
             return await self.read(otherwise or work)
         except Exception as exc:
-            raise self._translated(exc) from exc
+            self._raise_translated(exc)
 
     @property
     def commits(self) -> tuple[int, int]:
@@ -268,7 +268,7 @@ class Database:
         if sync_mode != self._sync_mode:
             connection.execute(f"PRAGMA synchronous = {sync_mode}")
             self._sync_mode = sync_mode
-        if self.episodes.kind is not None:
+        if self.episodes.failing:
             connection.set_busy_timeout(int(BUSY_TIMEOUT_AGAIN * 1000))
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -281,7 +281,7 @@ class Database:
                 connection.execute("ROLLBACK")
             raise
         finally:
-            if self.episodes.kind is not None:
+            if self.episodes.failing:
                 connection.set_busy_timeout(int(BUSY_TIMEOUT * 1000))
         self._check_files(connection)
 
@@ -320,6 +320,12 @@ class Database:
             raise FileGone("the database file was overwritten")
 
     # --- faults --------------------------------------------------------------------------------------------------
+
+    def _raise_translated(self, exc: Exception) -> NoReturn:
+        error = self._translated(exc)
+        if error is exc:
+            raise exc
+        raise error from exc
 
     def _translated(self, exc: Exception) -> Exception:
         """``exc`` as the caller is to see it; the log is told, and the connections are given up if they are of no

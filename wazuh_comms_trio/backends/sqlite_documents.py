@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import apsw
@@ -21,12 +21,14 @@ _SELECT: Final = "SELECT id, version, body FROM documents WHERE index_no = ?"
 
 @frozen
 class StoredDocument:
-    """One document of the index, for the operator's eyes; ``no`` grows with each new document."""
+    """One document of the index, for the operator's eyes; ``no`` is a higher one after each change. ``changed_at`` in
+    epoch seconds."""
 
     no: int
     index: str
     document_id: str
     version: int
+    changed_at: float
     body: bytes
 
 
@@ -34,16 +36,20 @@ class SqliteEvents:
     """``EventIndex``: what a batch does is worked out by ``documents.plan`` from what is stored, inside the write's own
     transaction."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, wall_clock: Callable[[], float]) -> None:
         self._database = database
+        self._now = wall_clock
 
     async def bulk(self, operations: Sequence[DocumentOperation]) -> Sequence[ItemResult]:
         if not operations:
             return ()
         weight = sum(len(operation.body or b"") + _ROW_BYTES for operation in operations)
-        return await self._database.write(lambda connection: self._apply(connection, operations), weight=weight)
+        now = self._now()
+        return await self._database.write(lambda connection: self._apply(connection, operations, now), weight=weight)
 
-    def _apply(self, connection: apsw.Connection, operations: Sequence[DocumentOperation]) -> list[ItemResult]:
+    def _apply(
+        self, connection: apsw.Connection, operations: Sequence[DocumentOperation], now: float
+    ) -> list[ItemResult]:
         results, changes = plan(operations, self._present(connection, operations))
         upserts = []
         deletes = []
@@ -52,11 +58,10 @@ class SqliteEvents:
             if document is None:
                 deletes.append((number, document_id))
             else:
-                upserts.append((number, document_id, document.version, document.body))
+                upserts.append((number, document_id, document.version, now, document.body))
         if upserts:
             connection.executemany(
-                "INSERT INTO documents (index_no, id, version, body) VALUES (?,?,?,?)"
-                " ON CONFLICT DO UPDATE SET version = excluded.version, body = excluded.body",
+                "INSERT OR REPLACE INTO documents (index_no, id, version, changed_at, body) VALUES (?,?,?,?,?)",
                 upserts,
             )
         if deletes:
@@ -104,11 +109,10 @@ class SqliteEvents:
         return await self._database.read(select)
 
 
-def stored_documents(connection: apsw.Connection, after: int = 0) -> Iterator[StoredDocument]:
-    """The documents whose number is greater than ``after``, in that order."""
+def stored_documents(connection: apsw.Connection, after: int = 0, limit: int = 1000) -> list[StoredDocument]:
+    """The first ``limit`` documents whose number is greater than ``after``, in that order."""
     query = (
-        "SELECT documents.no, indices.name, id, version, body FROM documents JOIN indices ON indices.no = index_no"
-        " WHERE documents.no > ? ORDER BY documents.no"
+        "SELECT documents.no, indices.name, id, version, changed_at, body FROM documents"
+        " JOIN indices ON indices.no = index_no WHERE documents.no > ? ORDER BY documents.no LIMIT ?"
     )
-    for no, index, document_id, version, body in connection.execute(query, (after,)):
-        yield StoredDocument(no, index, document_id, version, body)
+    return [StoredDocument(*row) for row in connection.execute(query, (after, limit))]

@@ -34,11 +34,12 @@ CREATE TRIGGER agent_changed AFTER UPDATE OF id, name, key_hash, type, version, 
 END;
 
 CREATE TABLE indices (no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE documents (
-    no INTEGER PRIMARY KEY,            -- a table by rowid with an index beside it: bodies are long, ids are random
+CREATE TABLE documents (               -- by rowid with an index beside it: bodies are long, ids are random
+    no INTEGER PRIMARY KEY AUTOINCREMENT,  -- a new one with every change: who follows them asks for higher ones
     index_no INTEGER NOT NULL REFERENCES indices,
     id TEXT NOT NULL,
     version INTEGER NOT NULL,
+    changed_at REAL NOT NULL,
     body BLOB NOT NULL,                -- as the agent wrote it
     UNIQUE (index_no, id)
 );

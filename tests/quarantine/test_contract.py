@@ -1,0 +1,158 @@
+"""The contract of ``Quarantine``: in memory and on disk."""
+
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.contract.harness import A1, A2, Clock
+from wazuh_comms_trio.errors import StorageFull
+from wazuh_comms_trio.quarantine import OVERHEAD_BYTES, MemoryQuarantine, Quarantine, Rejected
+from wazuh_comms_trio.quarantine_store import open_quarantine_store
+
+MAX_BYTES = 100_000_000
+CLOCK = Clock()
+
+
+@pytest.fixture(params=["memory", pytest.param("stored", marks=pytest.mark.real_clock)])
+async def quarantine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Quarantine]:
+    CLOCK.now = 1000.0
+    if request.param == "memory":
+        yield MemoryQuarantine(max_bytes=MAX_BYTES, wall_clock=CLOCK)
+        return
+    async with open_quarantine_store(tmp_path / "quarantine", max_bytes=MAX_BYTES, wall_clock=CLOCK) as opened:
+        yield opened
+
+
+def rejected(payload: bytes = b'{"id":1}\nnonsense', *, agent_id: str = A1, reason: str = "bad JSON") -> Rejected:
+    return Rejected(agent_id, "stateful", reason, b'{"agent":{"id":"x"}}', payload)
+
+
+async def test_an_entry_comes_back_with_its_bytes(quarantine: Quarantine) -> None:
+    stateless = Rejected(A2, "stateless", "line 1: truncated", b"", b"\x00\xff{")
+    await quarantine.add([rejected(), stateless])
+    first, second = await quarantine.list()
+    assert (first.agent_id, first.kind, first.reason, first.count) == (A1, "stateful", "bad JSON", 1)
+    assert first.first_at == first.last_at == 1000.0
+    assert await quarantine.get(first.id) == (first, rejected())
+    assert await quarantine.get(second.id) == (second, stateless)
+    assert b"".join([piece async for piece in quarantine.payload(second.id)]) == stateless.payload
+    usage = await quarantine.usage()
+    assert (usage.entries, usage.bytes, usage.max_bytes) == (2, first.size + second.size, MAX_BYTES)
+
+
+async def test_it_is_empty_at_first(quarantine: Quarantine) -> None:
+    await quarantine.add([])
+    assert list(await quarantine.list()) == []
+    assert await quarantine.get(1) is None
+    assert [piece async for piece in quarantine.payload(1)] == []
+    assert await quarantine.drop([1]) == 0
+    await quarantine.note_replay(1, "why")
+    assert (await quarantine.usage()).entries == 0
+
+
+async def test_equal_entries_of_an_agent_are_kept_once(quarantine: Quarantine) -> None:
+    await quarantine.add([rejected(), rejected()])
+    CLOCK.advance(5)
+    await quarantine.add([rejected(reason="another reason, same bytes"), rejected(agent_id=A2), rejected(b"other")])
+    first, second, third = await quarantine.list()
+    assert (first.count, first.first_at, first.last_at) == (3, 1000.0, 1005.0)
+    assert (second.agent_id, second.count) == (A2, 1)
+    assert (await quarantine.usage()).bytes == first.size + second.size + third.size
+
+
+@pytest.mark.parametrize("size", [0, 256 * 1024, 256 * 1024 + 1, 3 * 1024 * 1024 + 7])
+async def test_large_payloads(quarantine: Quarantine, size: int) -> None:
+    payload = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    for _ in range(2):
+        await quarantine.add([rejected(b"small"), rejected(payload)])
+    await quarantine.add_file(rejected(b""), io.BytesIO(payload), len(payload))
+    entries = await quarantine.list()
+    assert [(entry.payload_bytes, entry.count) for entry in entries] == [(5, 2), (size, 3)]
+    found = await quarantine.get(entries[1].id)
+    assert found is not None
+    assert found[1].payload == payload
+    pieces = [piece async for piece in quarantine.payload(entries[1].id)]
+    assert b"".join(pieces) == payload
+    assert all(len(piece) <= 1024 * 1024 for piece in pieces)
+    assert await quarantine.drop([entry.id for entry in entries]) == 2
+    assert (await quarantine.usage()).bytes == 0
+    assert await quarantine.get(entries[1].id) is None
+
+
+async def test_a_file_is_read_from_its_beginning(quarantine: Quarantine) -> None:
+    file = io.BytesIO(b"0123456789")
+    file.seek(5)
+    await quarantine.add_file(rejected(b""), file, 8)
+    (entry,) = await quarantine.list()
+    assert [piece async for piece in quarantine.payload(entry.id)] == [b"01234567"]
+    assert not file.closed
+
+
+async def test_one_agent_fills_a_tenth(quarantine: Quarantine) -> None:
+    share = MAX_BYTES // 10
+    metadata_and_reason = len(rejected().metadata) + len(rejected().reason)
+    largest = share - OVERHEAD_BYTES - metadata_and_reason
+    with pytest.raises(StorageFull):
+        await quarantine.add([rejected(b"x" * (largest + 1))])
+    await quarantine.add([rejected(b"x" * largest)])
+    with pytest.raises(StorageFull):
+        await quarantine.add([rejected(b"")])
+    await quarantine.add([rejected(b"x" * largest)])  # known: needs no room
+    await quarantine.add([rejected(b"", agent_id=A2)])
+    (first, _) = await quarantine.list()
+    await quarantine.drop([first.id])
+    await quarantine.add([rejected(b"")])
+
+
+async def test_all_of_a_call_or_none(quarantine: Quarantine) -> None:
+    with pytest.raises(StorageFull):
+        await quarantine.add([rejected(b"fits"), rejected(b"x" * (MAX_BYTES // 10)), rejected(b"fits too")])
+    assert list(await quarantine.list()) == []
+    assert (await quarantine.usage()).bytes == 0
+
+
+async def test_the_whole_has_a_limit(quarantine: Quarantine) -> None:
+    payload = b"x" * (MAX_BYTES // 10 - 1000)
+    for number in range(10):
+        await quarantine.add([rejected(payload, agent_id=f"agent-{number}")])
+    with pytest.raises(StorageFull):
+        await quarantine.add([rejected(b"x" * 10_000, agent_id="agent-10")])
+
+
+async def test_list_by_agent_and_page(quarantine: Quarantine) -> None:
+    await quarantine.add([rejected(b"%d" % n, agent_id=A1 if n % 2 else A2) for n in range(6)])
+    entries = await quarantine.list()
+    assert [entry.id for entry in entries] == sorted(entry.id for entry in entries)
+    assert [entry.id for entry in await quarantine.list(agent_id=A1)] == [entry.id for entry in entries[1::2]]
+    assert [entry.id for entry in await quarantine.list(limit=2)] == [entry.id for entry in entries[:2]]
+    assert [entry.id for entry in await quarantine.list(after=entries[3].id)] == [entry.id for entry in entries[4:]]
+
+
+async def test_ids_are_not_used_again(quarantine: Quarantine) -> None:
+    await quarantine.add([rejected(b"1")])
+    (first,) = await quarantine.list()
+    await quarantine.drop([first.id])
+    await quarantine.add([rejected(b"2")])
+    (second,) = await quarantine.list()
+    assert second.id > first.id
+
+
+async def test_a_failed_replay_is_noted(quarantine: Quarantine) -> None:
+    await quarantine.add([rejected()])
+    (entry,) = await quarantine.list()
+    CLOCK.advance(7)
+    await quarantine.note_replay(entry.id, "still bad")
+    (entry,) = await quarantine.list()
+    assert (entry.replayed_at, entry.replay_error) == (1007.0, "still bad")
+
+
+async def test_many_at_once(quarantine: Quarantine) -> None:
+    async with trio.open_nursery() as nursery:
+        for number in range(60):
+            nursery.start_soon(quarantine.add, [rejected(b"%d" % (number % 20))])
+    entries = await quarantine.list()
+    assert len(entries) == 20
+    assert {entry.count for entry in entries} == {3}

@@ -1,0 +1,185 @@
+"""The embedded engine: events are kept in rotated NDJSON files.
+
+What comes at the same time shares one write and one fsync. A body is stored whole or not at all for every reader,
+however the process ends. Scans have nobody to answer them: 200 and nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+import outcome
+import trio
+
+from wazuh_comms_trio.backends.base import EngineReply
+from wazuh_comms_trio.backends.episodes import Episodes
+from wazuh_comms_trio.backends.folders import make_folder
+from wazuh_comms_trio.backends.group_commit import GroupCommit, Job
+from wazuh_comms_trio.backends.lines import find_bad_line
+from wazuh_comms_trio.backends.ndjson_segments import Appended, QuotaReached, Segments, is_full
+from wazuh_comms_trio.backends.ndjson_spool import MEMORY_BYTES, LargeBody, remove_stale
+from wazuh_comms_trio.config.models import EmbeddedEvents
+from wazuh_comms_trio.errors import BackendUnavailable, EngineRefused, StorageFull
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Large bodies that are checked and synced at a time: each has the disk and, between reads, a processor to itself.
+_LARGE_AT_ONCE: Final = 2
+
+Part = Appended | LargeBody
+
+
+class NdjsonEngine:
+    """``Engine``. Use ``open_engine``."""
+
+    def __init__(self, folder: Path, settings: EmbeddedEvents, *, wall_clock: Callable[[], float]) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._now = wall_clock
+        self.episodes = Episodes(logger, "events")
+        self._segments = Segments(folder, settings, wall_clock=wall_clock, logger=logger)
+        self._commits: GroupCommit[Part] = GroupCommit(self._commit, name="events")
+        self._large = trio.CapacityLimiter(_LARGE_AT_ONCE)
+
+    async def send_events(self, body: AsyncIterable[bytes], *, agent_id: str, length: int | None) -> None:
+        if length is not None and length > MEMORY_BYTES:
+            await self._check_room(length)
+        held: list[bytes] = []
+        held_bytes = 0
+        large: LargeBody | None = None
+        try:
+            async for chunk in body:
+                held.append(chunk)
+                held_bytes += len(chunk)
+                if held_bytes > MEMORY_BYTES:
+                    if large is None:
+                        large = await self._blocking(LargeBody, self._folder, agent_id)
+                    await self._blocking(large.write, held)
+                    await self._check_room(large.size)
+                    held, held_bytes = [], 0
+            if large is None:
+                whole = b"".join(held)
+                if whole:
+                    await self._commits.submit(Appended(agent_id, whole), weight=len(whole))
+            else:
+                await self._blocking(large.write, held)
+                await self._blocking(large.finish, self._now(), limiter=self._large)
+                # Until this is settled its descriptor is in use elsewhere. One turn of the disk, as the calls above.
+                with trio.CancelScope(shield=True):
+                    await self._commits.submit(large)
+        finally:
+            if large is not None:
+                large.close()
+
+    async def scan(self, request: bytes) -> EngineReply:
+        return EngineReply(200, b"")
+
+    @property
+    def commits(self) -> tuple[int, int]:
+        """How many bodies there were, and in how many groups they were synced."""
+        return self._commits.jobs_done, self._commits.groups_done
+
+    def close(self) -> None:
+        self._commits.close()
+
+    async def run(self) -> None:
+        """Until ``close``, then what waits is still written."""
+        try:
+            await self._commits.run()
+        finally:
+            self._segments.rotate()
+
+    async def _check_room(self, length: int) -> None:
+        """Before (and while) a large body comes: there is no use in reading what can't be kept."""
+        if length > self._settings.max_bytes:
+            raise EngineRefused(f"larger than all events may be together ({self._settings.max_bytes} bytes)")
+        await self._blocking(self._segments.check_room, length)
+
+    async def _blocking(
+        self, function: Callable[..., T], *args: object, limiter: trio.CapacityLimiter | None = None
+    ) -> T:
+        try:
+            return await trio.to_thread.run_sync(partial(function, *args), limiter=limiter)
+        except (OSError, QuotaReached) as exc:
+            raise self._translated(exc) from exc
+
+    async def _commit(self, jobs: Sequence[Job[Part]]) -> None:
+        try:
+            await trio.to_thread.run_sync(self._store, jobs)
+        except (OSError, QuotaReached) as exc:
+            rest = [job for job in jobs if job.outcome is None]
+            error = self._translated(exc)
+            if isinstance(error, StorageFull) and len(rest) > 1:
+                # One that is too large for what is left must not keep out those that aren't.
+                for job in rest:
+                    await self._commit([job])
+                return
+            for job in rest:
+                job.outcome = outcome.Error(error)
+        else:
+            self.episodes.works()
+
+    def _store(self, jobs: Sequence[Job[Part]]) -> None:
+        """In a thread. Sets the outcome of each job that is settled; what it raises is the others'."""
+        small: list[Job[Part]] = []
+        bodies: list[Appended] = []
+        for job in jobs:
+            if isinstance(job.work, LargeBody):
+                self._segments.publish(job.work.file, job.work.size)
+                job.outcome = outcome.Value(None)
+                continue
+            fault = find_bad_line(job.work.body)
+            if fault is not None:
+                job.outcome = outcome.Error(EngineRefused(fault))
+            else:
+                small.append(job)
+                bodies.append(job.work)
+        while bodies:
+            count = self._segments.append(bodies)
+            for job in small[:count]:
+                job.outcome = outcome.Value(None)
+            del small[:count], bodies[:count]
+
+    def _translated(self, exc: OSError | QuotaReached) -> BackendUnavailable:
+        """What the caller is told; the log is, once."""
+        if isinstance(exc, QuotaReached):
+            limit = self._settings.max_bytes
+            self.episodes.fault(
+                "the quota is reached", f"events get 503 until some of the {limit} bytes in {self._folder} are removed"
+            )
+            return StorageFull()
+        if is_full(exc):
+            self.episodes.fault("the disk is full", "events get 503 until there is room")
+            return StorageFull()
+        self.episodes.fault(f"can't write to {self._folder}", f"events get 503 until that works ({exc.strerror})")
+        return BackendUnavailable()
+
+
+@asynccontextmanager
+async def open_engine(
+    folder: Path, settings: EmbeddedEvents, *, wall_clock: Callable[[], float] = time.time
+) -> AsyncIterator[NdjsonEngine]:
+    """The engine on ``folder``, which is made if it isn't there. Raises ``OSError``. What was accepted is written
+    before this ends."""
+    make_folder(folder)
+    remove_stale(folder)
+    engine = NdjsonEngine(folder, settings, wall_clock=wall_clock)
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(engine.run)
+        try:
+            yield engine
+        except Exception as exc:  # the nursery would wrap it into a group
+            failure = exc
+        finally:
+            engine.close()
+    if failure is not None:
+        raise failure
