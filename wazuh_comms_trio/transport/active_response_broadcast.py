@@ -15,8 +15,8 @@ from .errors import QueueBroken, QueueClosed
 
 ALL: Final = "all"
 
-# Datagrams between two checkpoints: about 0.1 ms of sending, so that other tasks run meanwhile.
-_BURST: Final = 32
+# Datagrams between two checkpoints: about 0.3 ms of sending, so that other tasks run meanwhile.
+_BURST: Final = 64
 
 
 @frozen
@@ -62,9 +62,14 @@ async def broadcast(
     reason = "the queue stayed full until the deadline"
     try:
         with trio.move_on_after(float("inf") if send_timeout is None else send_timeout):
+            await trio.lowlevel.checkpoint()
             for datagram in datagrams:
-                await queue._send(datagram)
+                # Straight to the socket while there is room; who finds others waiting stands in line behind them.
+                if queue._line.locked() or not queue._send_nowait(datagram):
+                    await queue._send(datagram)
                 sent += 1
+                if not sent % _BURST:
+                    await trio.lowlevel.checkpoint()
     except (QueueBroken, QueueClosed) as error:
         reason = error.message
     targets = [ALL] if agent_ids is None else agent_ids
