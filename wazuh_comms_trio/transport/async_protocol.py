@@ -36,7 +36,7 @@ from ..wire.framing import (
 )
 from .errors import TransportBroken, TransportClosed, TransportPeerClosed, as_broken, require_trio
 from .paths import PeerCredentials
-from .pipeline import Pipeline, Slot
+from .pipeline import Pipeline, PredicateFailed, Slot
 from .stream_io import LONG_READ_BYTES, READ_BYTES, ByteIO, connect_unix, over_stream
 from .translate import stream_error
 
@@ -319,15 +319,17 @@ class WazuhAsyncProtocol(trio.abc.AsyncResource):
 
     async def _check_silence(self, io: ByteIO) -> None:
         """With no request under way nothing may have come: it would be taken for the next one's answer."""
-        data = io.receive_nowait(READ_BYTES) if not self._decoder.at_eof else b""
-        if data is not None:
-            self._decoder.feed(data)
-        if self._decoder.buffered:
-            await self._finish(TransportBroken(1014, "the peer sent something that nobody had asked for"))
-        elif self._decoder.at_eof:
-            await self._finish(TransportPeerClosed(1014, "the peer closed the connection"))
-        if self._end is not None:
-            raise self._ended()
+        try:
+            data = io.receive_nowait(READ_BYTES) if not self._decoder.at_eof else b""
+            if data is not None:
+                self._decoder.feed(data)
+            if self._decoder.buffered:
+                raise TransportBroken(1014, "the peer sent something that nobody had asked for")
+            if self._decoder.at_eof:
+                raise TransportPeerClosed(1014, "the peer closed the connection")
+        except (TransportBroken, TransportClosed) as exc:
+            await self._finish(exc)
+            raise self._ended() from exc.__cause__
 
     async def _only_reply(self, slot: Slot) -> bytes:
         try:
@@ -344,6 +346,8 @@ class WazuhAsyncProtocol(trio.abc.AsyncResource):
     async def _next_reply(self, slot: Slot) -> bytes:
         if not slot.replies:
             await self._read_until_reply(slot)
+            if slot.failure is not None:
+                raise slot.failure
             if not slot.replies:
                 raise self._ended(slot.sent)
         return slot.replies.popleft()
@@ -373,6 +377,8 @@ class WazuhAsyncProtocol(trio.abc.AsyncResource):
             self._pipeline.take(self._decoder, self._header, _wake)
         except (FrameError, PeerClosed) as exc:
             await self._finish(as_broken(exc))
+        except PredicateFailed:
+            await self._finish(TransportClosed(1014, "closed, since a program couldn't tell which answer is the last"))
 
     def _pass_reading_on(self) -> None:
         if not self._reading and self._pipeline.slots:

@@ -14,10 +14,14 @@ from typing import Any
 from ..wire.framing import FrameDecoder
 
 
+class PredicateFailed(Exception):
+    """The caller's ``is_last`` raised; its slot has the error. Where the next answer belongs is unknown."""
+
+
 class Slot:
     """One request that was sent, and its answers as they come."""
 
-    __slots__ = ("abandoned", "complete", "is_last", "owner", "replies", "sent", "sleeper")
+    __slots__ = ("abandoned", "complete", "failure", "is_last", "owner", "replies", "sent", "sleeper")
 
     def __init__(self, is_last: Callable[[bytes], bool] | None = None, owner: Any = None) -> None:
         #: tells the last answer of several; None when there is exactly one
@@ -25,6 +29,8 @@ class Slot:
         #: the task that takes the answers of an exchange
         self.owner = owner
         self.replies: deque[bytes] = deque()
+        #: what ``is_last`` raised
+        self.failure: Exception | None = None
         #: bytes of the request that went out
         self.sent = 0
         self.complete = False
@@ -55,7 +61,7 @@ class Pipeline:
     def take(self, decoder: FrameDecoder, header: Struct, wake: Callable[[Slot], None]) -> None:
         """Hand out every whole frame, and ``wake`` each slot that got one.
 
-        Frames that nobody asked for are left in the decoder. Raises what the decoder raises.
+        Frames that nobody asked for are left in the decoder. Raises what the decoder raises, and :class:`PredicateFailed`.
         """
         while self.slots:
             frame = decoder.next_frame(header)
@@ -68,6 +74,11 @@ class Pipeline:
             else:
                 slot.replies.append(frame)
                 wake(slot)
-            if slot.is_last is None or slot.is_last(frame):
+            try:
+                last = slot.is_last is None or slot.is_last(frame)
+            except Exception as exc:
+                slot.failure = exc
+                raise PredicateFailed from exc
+            if last:
                 slot.complete = True
                 self.slots.popleft()
