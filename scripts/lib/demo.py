@@ -1,0 +1,213 @@
+"""The daemon for trying out: certificates, a configuration, a demo agent, and what to do next. Started by
+scripts/run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import secrets
+import socket
+import sys
+import tempfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import trio
+from attrs import asdict, frozen
+from demo_certificates import make_certificates
+from demo_hints import hints
+
+from wazuh_comms_trio.backends.base import Agent
+from wazuh_comms_trio.backends.factory import open_backends
+from wazuh_comms_trio.cli.agents import new_uuid
+from wazuh_comms_trio.cli.program import Failure, Parser, run_program
+from wazuh_comms_trio.config.load import LoadedConfig, load_config
+from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.daemon.server import Ready, run_daemon
+from wazuh_comms_trio.services.keys import hash_key, hash_password, new_key
+
+ROOT = Path(__file__).resolve().parents[2]
+LONGEST_SOCKET_PATH = 107
+
+CONFIGURATION = """\
+# Made by scripts/run, and kept from then on: change it and start again. All keys: docs/configuration.md
+communications_api:
+  host: {hosts}
+  port: {port}  # scripts/run --port
+  workers: 1
+  logging:
+    level: info
+  ssl:
+    key: certs/server-key.pem
+    cert: certs/server.pem
+  backend: embedded
+  embedded:
+    path: state
+  files:
+    path: groups
+  command_socket: {command_socket}
+  enrollment:
+    host: {hosts}
+    port: {enrollment_port}  # scripts/run --enrollment-port
+    users:
+      {user}: {password_hash}
+"""
+
+
+@frozen
+class Demo:
+    """What is made once and kept in demo.json: the agent that is enrolled, and the user who may enrol others."""
+
+    uuid: str
+    name: str
+    key: str
+    user: str
+    password: str
+
+
+def main() -> int:
+    parser = Parser(prog="scripts/run", description="Starts the daemon for trying out. Ctrl-C ends it.")
+    parser.add_argument("--port", metavar="N", type=port, help="of the agents' API (default: 27000)")
+    parser.add_argument("--enrollment-port", metavar="N", type=port, help="where agents join (default: 55000)")
+    parser.add_argument("--state", metavar="DIR", type=Path, default=ROOT / "var", help="default: %(default)s")
+    arguments = parser.parse_args()
+    return run_program("scripts/run", lambda: run(arguments))
+
+
+def port(word: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", word) or not 0 < int(word) < 65536:
+        raise argparse.ArgumentTypeError(f"{word!r} isn't a port")
+    return int(word)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    folder: Path = arguments.state.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    make_certificates(folder / "certs")
+    demo = read_or_make_demo(folder / "demo.json")
+    file = folder / "wazuh-server.yml"
+    ports = {"--port": arguments.port, "--enrollment-port": arguments.enrollment_port}
+    write_configuration(file, demo, ports)
+    make_groups(folder / "groups")
+    loaded = load_config(file)
+    check_ports(loaded.config)
+    trio.run(enrol, loaded.config, demo)
+    return serve(loaded, demo, folder)
+
+
+def serve(loaded: LoadedConfig, demo: Demo, folder: Path) -> int:
+    def ready(addresses: Ready) -> None:
+        enrollment = addresses.enrollment[0][1] if addresses.enrollment else None
+        print(hints(ROOT, folder, asdict(demo), addresses.api[0][1], enrollment), flush=True)
+
+    warnings = [warning.render(loaded.file) for warning in loaded.warnings]
+    return run_daemon(loaded.config, warnings=warnings, ready=ready)
+
+
+def read_or_make_demo(file: Path) -> Demo:
+    try:
+        return Demo(**json.loads(file.read_text()))
+    except FileNotFoundError:
+        pass
+    except (TypeError, ValueError):
+        raise Failure(f"{file} isn't what was written there; remove it, and another demo agent is made") from None
+    demo = Demo(new_uuid(), "demo-agent", new_key(), "demo", secrets.token_urlsafe(12))
+    write_private(file, json.dumps(asdict(demo), indent=2) + "\n")
+    return demo
+
+
+def write_private(file: Path, text: str) -> None:
+    """Mode 0600 from the first byte, and never half of it."""
+    beside = file.with_name(file.name + ".new")
+    beside.unlink(missing_ok=True)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as opened:
+        opened.write(text)
+    beside.replace(file)
+
+
+def write_configuration(file: Path, demo: Demo, ports: Mapping[str, int | None]) -> None:
+    """Makes it where it is missing. Where it is there only the ports that were asked for are changed."""
+    if not file.exists():
+        text = CONFIGURATION.format(
+            hosts=json.dumps(["0.0.0.0", "::"] if has_ipv6() else ["0.0.0.0"]),
+            port=ports["--port"] or 27000,
+            enrollment_port=ports["--enrollment-port"] or 55000,
+            command_socket=json.dumps(str(command_socket(file.parent))),
+            user=demo.user,
+            password_hash=hash_password(demo.password),
+        )
+        write_private(file, text)
+        return
+    text = file.read_text()
+    for option, number in ports.items():
+        if number is not None:
+            pattern = rf"^(\s+port: )\d+(\s+# scripts/run {option})$"
+            changed, count = re.subn(pattern, rf"\g<1>{number}\g<2>", text, flags=re.MULTILINE)
+            if count != 1:
+                raise Failure(f"{file} was changed so that {option} can't be set there; set the port in the file")
+            text = changed
+    if text != file.read_text():
+        write_private(file, text)
+
+
+def has_ipv6() -> bool:
+    if not socket.has_ipv6:
+        return False
+    try:
+        with socket.socket(socket.AF_INET6) as tried:
+            tried.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def command_socket(folder: Path) -> Path:
+    """In the folder, unless that makes a path too long for a socket."""
+    path = folder / "comms-api.sock"
+    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+        return path
+    return Path(tempfile.gettempdir()) / f"wazuh-comms-{os.getuid()}-{zlib.crc32(os.fsencode(folder)):08x}.sock"
+
+
+def make_groups(folder: Path) -> None:
+    if not folder.exists():
+        folder.mkdir()
+        (folder / "default.conf").write_text(
+            "# What agents of no group get: GET /api/v1/files?file_name=default.conf\n"
+        )
+
+
+def check_ports(config: Config) -> None:
+    """A sentence that helps, before anything is started. The daemon has the last word."""
+    api = config.communications_api
+    wanted = [("--port", host, api.port) for host in api.host]
+    if api.enrollment is not None:
+        wanted += [("--enrollment-port", host, api.enrollment.port) for host in api.enrollment.host]
+    for option, host, number in wanted:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                tried.bind((host, number))
+                tried.listen(1)
+            except OSError as error:
+                raise Failure(
+                    f"port {number} can't be used ({error.strerror}); choose another: scripts/run {option} N"
+                ) from None
+
+
+async def enrol(config: Config, demo: Demo) -> None:
+    """The demo agent, unless it is there."""
+    async with open_backends(config) as backends:
+        if await backends.agents.get(demo.uuid) is None:
+            await backends.agents.add(Agent(demo.uuid, demo.name, hash_key(demo.key)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
