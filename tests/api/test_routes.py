@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 
-from tests.api.edge import FakeOffer, Fakes, problem, serving
+from tests.api.edge import (
+    AUTHORIZED,
+    FakeFile,
+    FakeFiles,
+    FakeOffer,
+    Fakes,
+    problem,
+    read_reply,
+    read_to_end,
+    request_bytes,
+    serving,
+)
+from wazuh_comms_trio.backends.base import EngineReply
 
 STATEFUL = "/api/v1/events/stateful"
 STATELESS = "/api/v1/events/stateless"
@@ -69,3 +83,195 @@ async def test_poll_ends_with_408(autojump_clock: trio.testing.MockClock) -> Non
         reply = await server.request("GET", "/api/v1/commands")
         assert problem(reply) == (408, 408)
         assert trio.current_time() - began == pytest.approx(300)
+
+
+# --- what isn't there
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/api",
+        "/api/v1",
+        "/api/v1/nothing",
+        "/api/v1/commands/",
+        "/api/v1/authentication/",
+        "/api/v1/events",
+        "/api/v1/events/stateful/",
+        "//api/v1/",
+        "/api/v1//commands",
+        "/api/v1/../v1/commands",
+        "/api/v1/./commands",
+        "/API/v1/commands",
+        "/api/v1/commands%2F",
+        "/api/v1/commands%00",
+        "/api/v1/commands;x",
+        "/api/v2/commands",
+        "/static/x",
+        "*",
+        "https://localhost",
+        "https://localhost/nothing",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_unknown_routes_are_404_and_never_a_redirect(path: str, method: str) -> None:
+    async with serving() as server:
+        assert problem(await server.request(method, path)) == (404, 404)
+        assert server.fakes.commands.parked == 0
+
+
+ALLOWED = {
+    "/api/v1/": {"GET", "HEAD"},
+    "/api/v1/authentication": {"POST"},
+    "/api/v1/commands": {"GET"},
+    STATEFUL: {"POST"},
+    STATELESS: {"POST"},
+    "/api/v1/files": {"GET", "HEAD"},
+    "/api/v1/vulnerability/scan": {"POST"},
+}
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW", "get"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [(m, p) for p, allowed in ALLOWED.items() for m in METHODS if m not in allowed]
+)
+async def test_wrong_methods_are_405_with_the_right_ones(method: str, path: str) -> None:
+    async with serving() as server:
+        reply = await server.request(method, path)
+        assert reply.status == 405
+        assert set((reply.header("allow") or "").split(", ")) == ALLOWED[path]
+        if method != "HEAD":
+            assert problem(reply) == (405, 405)
+        else:
+            assert reply.body == b""
+
+
+async def test_head() -> None:
+    async with serving() as server:
+        reply = await server.request("HEAD", "/api/v1/")
+        assert (reply.status, reply.body) == (200, b"")
+        reply = await server.request("HEAD", "/api/v1/files?file_name=default.conf")
+        assert (reply.status, reply.header("content-length"), reply.body) == (200, "8", b"")
+        reply = await server.request("HEAD", "/api/v1/files?file_name=nothing")
+        assert (reply.status, reply.body) == (404, b"")
+
+
+# --- who may
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        (m, p)
+        for p, allowed in ALLOWED.items()
+        for m in sorted(allowed - {"HEAD"})
+        if p not in ("/api/v1/", "/api/v1/authentication")
+    ],
+)
+@pytest.mark.parametrize("token", [None, b"bad"])
+async def test_no_good_token_is_403(method: str, path: str, token: bytes | None) -> None:
+    async with serving() as server:
+        body = b"x" if method == "POST" else None
+        assert problem(await server.request(method, path, body, token=token)) == (403, 2706)
+    fakes = server.fakes
+    assert [fakes.stateful.bodies, fakes.stateless.bodies, fakes.scans.bodies, fakes.commands.cancelled] == [
+        [],
+        [],
+        [],
+        0,
+    ]
+
+
+# --- bodies
+
+
+BAD_CREDENTIALS = [b"", b"[]", b'{"uuid":1,"key":"k"}', b'{"uuid":"u"}', b"\xff", b'{"uuid":"\\u0000","key":"k"}']
+
+
+@pytest.mark.parametrize("body", [*BAD_CREDENTIALS, b"[" * 10_000])
+async def test_malformed_credentials_are_400(body: bytes) -> None:
+    async with serving() as server:
+        assert problem(await server.request("POST", "/api/v1/authentication", body, token=None)) == (400, 400)
+
+
+async def test_credentials_in_chunks_and_without_content_type() -> None:
+    async with serving() as server:
+        head = b"POST /api/v1/authentication HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        reply = await server.ask(head + b'e\r\n{"uuid":"u","k\r\ne\r\ney":"right"}  \r\n0\r\n\r\n')
+        assert reply.json() == {"token": "token-of-u"}
+
+
+async def test_credentials_that_are_too_large_are_413() -> None:
+    async with serving() as server:
+        body = b'{"uuid":"u","key":"right"}' + b" " * 1_100_000
+        assert problem(await server.request("POST", "/api/v1/authentication", body, token=None)) == (413, 413)
+
+
+async def test_stateless_in_chunks_has_no_length() -> None:
+    async with serving() as server:
+        head = b"POST /api/v1/events/stateless HTTP/1.1\r\nHost: x\r\n" + AUTHORIZED
+        reply = await server.ask(head + b"\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
+        assert reply.status == 204
+    assert server.fakes.stateless.bodies == [b"onetwo"]
+    assert server.fakes.stateless.lengths == [None]
+
+
+@pytest.mark.parametrize("path", [STATEFUL, STATELESS, "/api/v1/vulnerability/scan", "/api/v1/authentication"])
+async def test_a_body_that_breaks_off_is_2708(path: str) -> None:
+    async with serving() as server:
+        stream = await server.connect()
+        await stream.send_all(request_bytes("POST", path, b"hello")[:-1])
+        await stream.send_eof()
+        assert problem(await read_reply(stream)) == (400, 2708)
+
+
+@pytest.mark.parametrize("query", ["", "?", "?name=x", "?file_name=a&file_name=b"])
+async def test_files_without_a_name_are_400(query: str) -> None:
+    async with serving() as server:
+        assert problem(await server.request("GET", f"/api/v1/files{query}")) == (400, 400)
+
+
+async def test_files_are_streamed_exactly() -> None:
+    fakes = Fakes()
+    fakes.files.files |= {b"empty": b"", b"large": b"x" * 300_000}
+    async with serving(fakes, buffer_bytes=1000) as server:
+        for name, size in (("empty", 0), ("large", 300_000)):
+            reply = await server.request("GET", f"/api/v1/files?file_name={name}")
+            assert (reply.status, len(reply.body)) == (200, size)
+            assert reply.header("content-length") == str(size)
+            assert reply.header("content-type") == "application/octet-stream"
+
+
+@pytest.mark.expects_errors
+async def test_a_file_that_breaks_off_looks_like_it(unexpected_errors: list[str]) -> None:
+    class Short(FakeFile):
+        @property
+        def size(self) -> int:
+            return len(self.content) + 1
+
+    class Files(FakeFiles):
+        @asynccontextmanager
+        async def open_file(self, caller: object, raw_name: bytes) -> AsyncIterator[FakeFile]:
+            yield Short(b"content")
+
+    fakes = Fakes(files=Files())
+    async with serving(fakes) as server:
+        stream = await server.connect()
+        await stream.send_all(request_bytes("GET", "/api/v1/files?file_name=x"))
+        data = await read_to_end(stream)
+        assert data.endswith(b"content")
+        assert b"content-length: 8" in data
+        assert b"Internal" not in data
+    assert len(unexpected_errors) == 1
+
+
+async def test_the_engines_answer_to_a_scan_goes_through() -> None:
+    fakes = Fakes()
+    fakes.scans.reply = EngineReply(422, b"<no>", "text/html")
+    async with serving(fakes) as server:
+        reply = await server.request("POST", "/api/v1/vulnerability/scan", b"{}")
+        assert (reply.status, reply.body, reply.header("content-type")) == (422, b"<no>", "text/html")
+        fakes.scans.reply = EngineReply(200, b"")
+        reply = await server.request("POST", "/api/v1/vulnerability/scan", b"{}")
+        assert (reply.status, reply.body, reply.header("content-length")) == (200, b"", "0")
