@@ -45,6 +45,26 @@ class HttpFailure(Exception):
         self.timed_out = timed_out
 
 
+class _Sending:
+    """Ends the sending of a body: what goes to the peer is cancelled, what comes from the body's owner never is."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._scope: trio.CancelScope | None = None
+
+    def scope(self) -> trio.CancelScope:
+        """For one piece."""
+        self._scope = trio.CancelScope()
+        if self.stopped:
+            self._scope.cancel()
+        return self._scope
+
+    def stop(self) -> None:
+        self.stopped = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+
 class HttpConnection:
     """``host`` is the Host header; ``write_timeout`` in seconds is for each piece of a request, ``read_timeout`` for
     the whole answer, from the end of the request. Not safe for two tasks at once."""
@@ -121,8 +141,10 @@ class HttpConnection:
         with trio.move_on_after(deadline):
             try:
                 return await self._read_reply()
-            except HttpFailure as failure:
-                raise (unsent or failure) from failure.__cause__
+            except HttpFailure:
+                if unsent is not None:
+                    raise unsent from unsent.__cause__
+                raise
         raise unsent or self._no_answer()
 
     # --- a request whose body comes piece by piece ---
@@ -145,7 +167,7 @@ class HttpConnection:
         failures: list[HttpFailure] = []
         raised: list[Exception] = []
         reading = trio.CancelScope()
-        sending = trio.CancelScope()  # around what goes to the peer, never around what comes from ``body``
+        sending = _Sending()
 
         async def read() -> None:
             try:
@@ -153,7 +175,7 @@ class HttpConnection:
                     replies.append(await self._read_reply())
             except HttpFailure as failure:
                 failures.append(failure)
-            sending.cancel()
+            sending.stop()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)
@@ -175,20 +197,20 @@ class HttpConnection:
             raise failures[0]
         raise self._no_answer()
 
-    async def _send_pieces(self, head: bytes, body: AsyncIterable[bytes], sending: trio.CancelScope) -> None:
-        """Returns early when ``sending`` is cancelled."""
+    async def _send_pieces(self, head: bytes, body: AsyncIterable[bytes], sending: _Sending) -> None:
+        """Returns early when ``sending`` is stopped."""
         parts = [head]  # goes out with the first piece
         async for piece in body:
-            if sending.cancel_called:
+            if sending.stopped:
                 return
             if piece:
                 parts += self._encode(h11.Data(data=piece))
-                with sending:
+                with sending.scope():
                     await self._send(parts)
                 parts = []
-        if not sending.cancel_called:
+        if not sending.stopped:
             parts += self._encode(h11.EndOfMessage())
-            with sending:
+            with sending.scope():
                 await self._send(parts)
 
     # --- the wire ---
@@ -242,9 +264,12 @@ class HttpConnection:
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as exc:
-                raise HttpFailure(f"not an HTTP answer: {exc}", sent=True, heard=self._heard) from exc
+                raise HttpFailure(f"the answer isn't sound HTTP: {exc}", sent=True, heard=self._heard) from exc
             if event is h11.NEED_DATA:
-                self._http.receive_data(bytes(await self._receive()))
+                data = bytes(await self._receive())
+                if not data and not self._heard:
+                    raise HttpFailure("the connection was closed without an answer", sent=True)
+                self._http.receive_data(data)
             elif isinstance(event, h11.Response):
                 status = event.status_code
                 headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
