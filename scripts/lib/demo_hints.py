@@ -40,8 +40,8 @@ def hints(root: Path, folder: Path, demo: Mapping[str, str], port: int, enrollme
         compact({"package": {"name": "zlib1g", "version": "1:1.3"}}),
     )
     json_body = "-H 'Content-Type: application/json'"
-    token = """sed 's/.*"token": *"\\([^"]*\\)".*/\\1/'"""
-    authenticate = f"TOKEN=$({curl} {json_body} -d {quote(credentials)} {url}/authentication | {token})"
+    only_value = """sed 's/.*"token": *"\\([^"]*\\)".*/\\1/'"""
+    authenticate = f"TOKEN=$({curl} {json_body} -d {quote(credentials)} {url}/authentication | {only_value})"
     post = f"{curl} {bearer} {json_body} --data-binary @-"
     steps = [
         ("Authenticate as the demo agent", f'{authenticate}; echo "$TOKEN"'),
