@@ -239,6 +239,7 @@ class WazuhAsyncProtocol(trio.abc.AsyncResource):
         the block before that is ``trio.BusyResourceError``. Left before the last answer came, the connection is closed.
         """
         frame = encode_frame(payload, self._header_format, self.max_send_bytes)
+        self._be("client")
         slot = Slot(is_last, trio.lowlevel.current_task())
         await self._take_turn()
         holding = True
@@ -466,6 +467,7 @@ class WazuhAsyncProtocol(trio.abc.AsyncResource):
 
     def _be(self, role: Literal["client", "server"]) -> None:
         if self._role is None:
+            require_trio(type(self).__name__)
             self._role = role
         elif self._role != role:
             raise WazuhInternalError(1014, f"this connection is a {self._role}'s, it can't be used as {role}")
