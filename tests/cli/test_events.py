@@ -1,0 +1,139 @@
+"""``wazuh-comms events`` and ``wazuh-comms quarantine``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import trio
+
+from tests.cli.conftest import Tool
+from wazuh_comms_trio.backends.base import DocumentOperation
+from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
+from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.quarantine import Rejected
+
+AGENT = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
+METADATA = b'{"agent":{"id":"%s","name":"one","groups":[]}}' % AGENT.encode()
+STATELESS = METADATA + b'\n{"module":"logcollector","collector":"file"}\n{"event":{"original":"hello \\u001b[31m"}}\n'
+
+
+async def pieces(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+def fill(config: Config) -> None:
+    async def run() -> None:
+        async with open_backends(config) as backends:
+            await backends.engine.send_events(pieces(STATELESS), agent_id=AGENT, length=len(STATELESS))
+            operation = DocumentOperation("create", "wazuh-states-fim", f"{AGENT}_f1", b'{"file":{"path":"/a"}}')
+            await backends.events.bulk([operation])
+
+    trio.run(run)
+
+
+def put_aside(config: Config, *entries: Rejected) -> None:
+    async def run() -> None:
+        async with open_quarantine(config) as quarantine:
+            await quarantine.add(entries)
+
+    trio.run(run)
+
+
+def stateful(header: str, data: str, agent: str = AGENT) -> Rejected:
+    return Rejected(agent, "stateful", "unknown operation", METADATA, f"{header}\n{data}".encode())
+
+
+GOOD = stateful('{"id":"f2","module":"fim","operation":"create"}', '{"file":{"path":"/b"}}')
+BAD = stateful('{"id":"f3","module":"fim","operation":"explode"}', '{"file":{}}')
+
+
+def test_tail_of_nothing(tool: Tool) -> None:
+    printed = tool("events", "tail")
+    assert (printed.status, printed.out, printed.err) == (0, "", "")
+
+
+def test_tail_prints_one_document_a_line(tool: Tool, config: Config) -> None:
+    fill(config)
+    events = [json.loads(line) for line in tool("events", "tail", "--json").lines]
+    assert [event["kind"] for event in events] == ["stateless", "stateful"]
+    assert events[0]["agent_id"] == AGENT
+    assert events[0]["data"] == {"event": {"original": "hello \x1b[31m"}}
+    assert (events[1]["index"], events[1]["document_id"]) == ("wazuh-states-fim", f"{AGENT}_f1")
+    assert events[1]["data"] == {"file": {"path": "/a"}}
+
+
+def test_tail_for_people(tool: Tool, config: Config) -> None:
+    fill(config)
+    first, second = tool("events", "tail").lines
+    assert f"  stateless  logcollector/file  {AGENT}  " in first
+    assert "\x1b" not in first
+    assert "  stateful  wazuh-states-fim  " in second
+    assert second.endswith('{"file":{"path":"/a"}}')
+
+
+def test_quarantine_list_and_show(tool: Tool, config: Config) -> None:
+    empty = tool("quarantine", "list")
+    assert (empty.status, empty.out) == (0, "")
+    assert empty.err.startswith("0 entries, 0 of ")
+    put_aside(config, GOOD, BAD, BAD)
+    first, second = tool("quarantine", "list", "--json").document
+    assert (first["kind"], first["agent_id"], first["reason"]) == ("stateful", AGENT, "unknown operation")
+    assert (first["count"], second["count"]) == (1, 2)
+    assert tool("quarantine", "list", "--agent", AGENT.replace("1", "2"), "--json").document == []
+    assert tool("quarantine", "list").lines[0].split()[:2] == ["ID", "LAST"]
+    shown = tool("quarantine", "show", str(second["id"]), "--json").document
+    assert shown["payload"] == BAD.payload.decode()
+    assert shown["metadata"] == METADATA.decode()
+    assert '"operation":"explode"' in tool("quarantine", "show", str(second["id"])).out
+    assert tool("quarantine", "show", str(second["id"]), "--raw").out == BAD.payload.decode()
+    missing = tool("quarantine", "show", "99")
+    assert (missing.status, missing.err) == (1, "wazuh-comms: there is no entry 99 in the quarantine\n")
+
+
+def test_quarantine_drop(tool: Tool, config: Config, audit: Callable[[], list[dict[str, Any]]]) -> None:
+    put_aside(config, GOOD, BAD)
+    first, second = (str(entry["id"]) for entry in tool("quarantine", "list", "--json").document)
+    for words in ((), (first, "--all"), ("x",), ("--all", "--agent", AGENT)):
+        assert tool("quarantine", "drop", *words).status == 2
+    partly = tool("quarantine", "drop", first, "99")
+    assert (partly.status, partly.err) == (1, "wazuh-comms: not in the quarantine: 99; nothing was done\n")
+    assert tool("quarantine", "drop", first, "--json").document == {"dropped": 1}
+    assert tool("quarantine", "drop", "--all").out == "dropped 1 entry\n"
+    assert tool("quarantine", "list", "--json").document == []
+    assert [(entry["action"], entry["object"]) for entry in audit()] == [
+        ("quarantine drop", first),
+        ("quarantine drop", second),
+    ]
+
+
+def test_replay_takes_what_can_be_taken(tool: Tool, config: Config, audit: Callable[[], list[dict[str, Any]]]) -> None:
+    put_aside(config, GOOD, BAD, Rejected(AGENT, "stateless", "refused", b"", STATELESS))
+    replayed = tool("quarantine", "replay", "--all", "--json")
+    assert replayed.status == 1
+    good, bad, stateless = replayed.document
+    assert good["error"] is None
+    assert [(result["status"], result["result"]) for result in good["results"]] == [(201, "created")]
+    assert "explode" in bad["error"] or "operation" in bad["error"]
+    assert stateless == {"id": stateless["id"], "error": None, "results": []}
+    (left,) = tool("quarantine", "list", "--json").document
+    assert (left["id"], left["replay_error"], left["count"]) == (bad["id"], bad["error"], 1)
+    events = [json.loads(line) for line in tool("events", "tail", "--json").lines]
+    assert sorted(event["kind"] for event in events) == ["stateful", "stateless"]
+    (entry,) = audit()
+    assert (entry["action"], entry["object"]) == ("quarantine replay", f"{good['id']},{stateless['id']}")
+
+
+def test_replay_of_an_event_that_exists_with_other_content(tool: Tool, config: Config) -> None:
+    other = stateful('{"id":"f2","module":"fim","operation":"create"}', '{"file":{"path":"/other"}}')
+    put_aside(config, GOOD, other)
+    assert tool("quarantine", "replay", "--agent", AGENT).status == 0
+    text = tool("quarantine", "list", "--json").document
+    assert text == []  # a conflict is an ordinary result
+
+
+def test_replay_of_nothing(tool: Tool) -> None:
+    nothing = tool("quarantine", "replay", "--all")
+    assert (nothing.status, nothing.out) == (0, "")
+    assert "nothing to replay" in nothing.err
