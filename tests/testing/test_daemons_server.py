@@ -15,6 +15,7 @@ from wazuh_comms_trio.testing import (
     CONDUCTS,
     HEALTHY,
     Act,
+    Answer,
     AuthdModel,
     Conduct,
     Frames,
@@ -165,7 +166,7 @@ async def test_cut_frame_with_the_next_one_inside(home: Path | None) -> None:
 
 
 async def test_raw_frames_and_large_answers(home: Path | None) -> None:
-    answers = [Raw(b"\xff\xff\xff\xff"), Frames(["due 1", "ok"]), b"x" * 152_000]
+    answers: list[Answer] = [Raw(b"\xff\xff\xff\xff"), Frames(["due 1", "ok"]), b"x" * 152_000]
     async with (
         open_fake_daemon("task-manager", answers, home=home, conduct=Conduct()) as daemon,
         await daemon.connect() as stream,

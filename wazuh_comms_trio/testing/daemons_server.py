@@ -354,6 +354,7 @@ async def open_fake_daemon(
     elif home is not None:
         places: Sequence[str] = STREAM_PATHS.get(name, (f"queue/sockets/{name}",))
         daemon.path = Path(home) / places[-1 if other_release else 0]
+    failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         daemon._nursery = nursery
         try:
@@ -365,6 +366,9 @@ async def open_fake_daemon(
                 listener.listen(oddities.backlog)
                 nursery.start_soon(daemon._accept_sockets, listener)
             yield daemon
+        except Exception as error:
+            # Raised below, outside of the nursery, which would wrap the test's failure into a group.
+            failure = error
         finally:
             nursery.cancel_scope.cancel()
             daemon._nursery = None
@@ -374,3 +378,5 @@ async def open_fake_daemon(
                 await _close_now(stream)
             if daemon.path is not None:
                 daemon.path.unlink(missing_ok=True)
+    if failure is not None:
+        raise failure

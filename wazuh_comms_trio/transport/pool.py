@@ -24,7 +24,7 @@ import trio
 from attrs import frozen
 
 from ..errors import BacklogFull, WazuhInternalError
-from ..wire.envelope import decode_text
+from ..wire.envelope import decode_text, encode_text
 from ..wire.framing import MAX_RECEIVE_BYTES, check_payload
 from .async_protocol import ConnectionState, WazuhAsyncProtocol
 from .async_socket import WazuhAsyncSocket
@@ -154,7 +154,7 @@ class Pool:
             return await self._exchange_one(message)
         if isinstance(message, str):
             _refuse_options(type, schema)
-            return decode_text(await self._exchange_one(message.encode()))
+            return decode_text(await self._exchange_one(encode_text(message)))
         conversation = Conversation(message, daemon=self.daemon.name, schema=schema)
         return conversation.result(await self._exchange_one(conversation.payload), type)
 
@@ -186,7 +186,8 @@ class Pool:
 
     # --- one request --------------------------------------------------------------------------------------------------
 
-    async def _exchange_one(self, payload: bytes) -> bytes:
+    async def _exchange_one(self, payload: bytes, *, paged: bool = False) -> bytes:
+        """``paged``: an answer that is ``due`` is a page, whatever the query looks like."""
         check_payload(payload)  # before a connection is made for it
         self._requests += 1
         try:
@@ -196,21 +197,21 @@ class Pool:
         try:
             connection = self._take_idle()
             try:
-                return await self._ask(connection or await self._connect(), payload)
+                return await self._ask(connection or await self._connect(), payload, paged)
             except TransportBroken as error:
                 if error.bytes_sent or self._closed:
                     raise
             self._retries += 1
-            return await self._ask(await self._connect(), payload)
+            return await self._ask(await self._connect(), payload, paged)
         finally:
             self._turns.release()
 
-    async def _ask(self, connection: WazuhAsyncProtocol, payload: bytes) -> bytes:
+    async def _ask(self, connection: WazuhAsyncProtocol, payload: bytes, paged: bool) -> bytes:
         self._in_use.add(connection)
         clean = False
         try:
             answer = await connection.request(payload)
-            clean = _is_whole(payload, answer)
+            clean = paged or _is_whole(payload, answer)
             return answer
         finally:
             await self._give_back(connection, clean)
@@ -400,10 +401,11 @@ async def open_pool(
         raise ValueError(f"a pool needs room for at least one connection, not {size}")
     if idle_timeout < 0 or connect_timeout < 0:
         raise ValueError("a time-out can't be negative")
+    known = get_daemon(daemon)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         pool = Pool(
-            get_daemon(daemon),
+            known,
             home,
             size=size,
             idle_timeout=idle_timeout,

@@ -18,12 +18,13 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Final, Self, TypeAlias, TypeVar, overload
 
 import trio
 
 from ..errors import AnswerInvalid, WazuhInternalError
-from ..wire.framing import MAX_RECEIVE_BYTES
+from ..wire.envelope import encode_text
+from ..wire.framing import MAX_RECEIVE_BYTES, check_payload
 from ..wire.wdb import DUE, WdbReply, parse_reply
 from .async_protocol import WazuhAsyncProtocol
 from .async_socket import WazuhAsyncSocket
@@ -34,7 +35,10 @@ from .wazuh_db_paging import PLACEHOLDER, Due, due_meaning, first_page, items_of
 
 T = TypeVar("T")
 
-DAEMON = "wazuh-db"
+#: A query's text, and whether a ``due`` answer to it is a page -> its first answer.
+Ask: TypeAlias = Callable[[str, bool], Awaitable[WdbReply]]
+
+DAEMON: Final = "wazuh-db"
 
 
 class WazuhDB:
@@ -75,8 +79,8 @@ class WazuhDB:
             data = await _collect(self._ask, text)
         return data if type is None else decode_as(data, type)
 
-    async def _ask(self, text: str) -> WdbReply:
-        return _single(parse_reply(await self.pool.request(text.encode())), text)
+    async def _ask(self, text: str, paged: bool) -> WdbReply:
+        return _single(parse_reply(await self.pool._exchange_one(text.encode(), paged=paged)), text, paged)
 
     def pages(self, query: str, *, last_id: Callable[[Any], int | str] = last_id_of) -> PageStream:
         """Iterate over an answer that comes in pages: the query is asked again with the last id until ``ok``.
@@ -129,11 +133,11 @@ class WazuhDBSession:
         data = await _collect(self._ask, text)
         return data if type is None else decode_as(data, type)
 
-    async def _ask(self, text: str) -> WdbReply:
+    async def _ask(self, text: str, paged: bool) -> WdbReply:
         reply = parse_reply(await self._connection.request(text.encode()))
-        if reply.status == DUE and due_meaning(text) is not Due.PAGES:
+        if reply.status == DUE and not paged:
             await self._connection.aclose()  # rows are being streamed: they must not become the next query's answer
-        return _single(reply, text)
+        return _single(reply, text, paged)
 
 
 class PageStream:
@@ -143,9 +147,9 @@ class PageStream:
     Cancelled, the same page is asked for again by the next iteration.
     """
 
-    def __init__(
-        self, ask: Callable[[str], Awaitable[WdbReply]], query: str, last_id: Callable[[Any], int | str] = last_id_of
-    ) -> None:
+    def __init__(self, ask: Ask, query: str, last_id: Callable[[Any], int | str] = last_id_of) -> None:
+        if due_meaning(query) is not Due.PAGES:
+            raise WazuhInternalError(1012, f"no place for the last id in {query!r:.60}: write {PLACEHOLDER} there")
         self._ask = ask
         self._query = query
         self._last_id = last_id
@@ -159,7 +163,7 @@ class PageStream:
         if self._next is None:
             await trio.lowlevel.checkpoint()
             raise StopAsyncIteration
-        reply = await self._ask(self._next)
+        reply = await self._ask(self._next, True)
         page = reply.data()
         following = next_page(self._query, self._last_id(page)) if reply.status == DUE else None
         if following == self._next:
@@ -237,12 +241,13 @@ def check_query(query: object) -> str:
         raise WazuhInternalError(1012, "the query is empty")
     if "\0" in query:
         raise WazuhInternalError(1012, f"the query has a NUL at {query.index(chr(0))}, where its reader stops")
+    check_payload(encode_text(query))
     return query
 
 
-def _single(reply: WdbReply, text: str) -> WdbReply:
+def _single(reply: WdbReply, text: str, paged: bool) -> WdbReply:
     """The answer, unless it is the first of streamed rows."""
-    if reply.status == DUE and due_meaning(text) is not Due.PAGES:
+    if reply.status == DUE and not paged:
         raise AnswerInvalid(
             1014,
             f"the answer to {text!r:.60} is due, more follows: use rows(), or pages() with {PLACEHOLDER} in the query",
@@ -250,10 +255,10 @@ def _single(reply: WdbReply, text: str) -> WdbReply:
     return reply
 
 
-async def _collect(ask: Callable[[str], Awaitable[WdbReply]], text: str) -> Any:
+async def _collect(ask: Ask, text: str) -> Any:
     """A query's data; where it has pages, the items of all of them."""
     if due_meaning(text) is not Due.PAGES:
-        return (await ask(text)).data()
+        return (await ask(text, False)).data()
     pages = [page async for page in PageStream(ask, text)]
     return pages[0] if len(pages) == 1 else [item for page in pages for item in items_of(page)]
 
