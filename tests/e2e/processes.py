@@ -9,18 +9,24 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import trio
 import yaml
 from attrs import field, frozen
 
+from wazuh_comms_trio.backends.base import Agent
+from wazuh_comms_trio.backends.factory import open_backends
+from wazuh_comms_trio.config.load import load_config
+from wazuh_comms_trio.services.keys import hash_key
 from wazuh_comms_trio.testing import AgentClient, Connect, connect_tcp
 
 #: The programs as they are installed, beside the interpreter that runs the tests.
 PROGRAMS = Path(sys.executable).parent
+KEY = "k" * 32
 START_LIMIT = 30.0
 STOP_LIMIT = 20.0
 
@@ -64,6 +70,7 @@ class Running:
     log: list[str]
     port: int
     enrollment_port: int | None
+    idle_sockets: int
     changed: list[trio.Event] = field(factory=lambda: [trio.Event()])
 
     @property
@@ -74,8 +81,22 @@ class Running:
         return AgentClient(self.connect, uuid=uuid, key=key, **options)
 
     async def add_agent(self, name: str = "a", *more: str, **options: Any) -> AgentClient:
+        """By the operator's tool."""
         agent = await tool(self.files, "agents", "add", name, *more)
         return self.client(agent["uuid"], agent["key"], **options)
+
+    async def add_agents(self, count: int, **options: Any) -> list[AgentClient]:
+        """Straight into the registry, beside the daemon: a tool's start for each would take a second."""
+        agents = [Agent(str(uuid4()), f"a{number}", hash_key(KEY)) for number in range(count)]
+        async with open_backends(load_config(self.files.config).config) as backends:
+            for agent in agents:
+                await backends.agents.add(agent)
+        return [self.client(agent.id, KEY, **options) for agent in agents]
+
+    async def connections(self, count: int) -> None:
+        """Returns once the daemon has so many. Nothing tells from outside, so it is looked at."""
+        while count_sockets(self.process.pid) - self.idle_sockets != count:  # noqa: ASYNC110
+            await trio.sleep(0.01)
 
     async def wait_for_line(self, pattern: str) -> str:
         while True:
@@ -83,6 +104,15 @@ class Running:
                 if re.search(pattern, line):
                     return line
             await self.changed[0].wait()
+
+
+def count_sockets(pid: int) -> int:
+    """How many sockets a process has open."""
+    links = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            links.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return sum(link.startswith("socket:") for link in links)
 
 
 async def tool(files: Files, *arguments: str) -> Any:
@@ -130,8 +160,8 @@ async def start_daemon(
             with trio.move_on_after(START_LIMIT):
                 await ready.wait()
             assert "are served" in served, "it didn't start:\n" + "\n".join(log)
-            running = Running(files, process, log, served["are served"], served.get("can join"), changed)
-            yield running
+            idle = count_sockets(process.pid)
+            yield Running(files, process, log, served["are served"], served.get("can join"), idle, changed)
             if process.returncode is None:
                 process.send_signal(signal.SIGTERM)
                 with trio.fail_after(STOP_LIMIT):

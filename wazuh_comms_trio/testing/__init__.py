@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from wazuh_comms_trio.testing.agent import stateful_event as stateful_event
     from wazuh_comms_trio.testing.agent import stateless_event as stateless_event
     from wazuh_comms_trio.testing.agent import token_expiry as token_expiry
+    from wazuh_comms_trio.testing.agent_connection import Connect as Connect
+    from wazuh_comms_trio.testing.agent_connection import Verification as Verification
+    from wazuh_comms_trio.testing.agent_connection import agent_tls as agent_tls
+    from wazuh_comms_trio.testing.agent_connection import connect_tcp as connect_tcp
+    from wazuh_comms_trio.testing.agent_connection import open_tls as open_tls
     from wazuh_comms_trio.testing.agent_http import ExchangeFailed as ExchangeFailed
     from wazuh_comms_trio.testing.agent_http import Reply as Reply
     from wazuh_comms_trio.testing.agent_http import ReplyDecoder as ReplyDecoder
@@ -25,10 +30,6 @@ if TYPE_CHECKING:
     from wazuh_comms_trio.testing.agent_program import AgentSettings as AgentSettings
     from wazuh_comms_trio.testing.agent_program import Exchange as Exchange
     from wazuh_comms_trio.testing.agent_program import Outbox as Outbox
-    from wazuh_comms_trio.testing.agent_tls import Connect as Connect
-    from wazuh_comms_trio.testing.agent_tls import Verification as Verification
-    from wazuh_comms_trio.testing.agent_tls import agent_tls as agent_tls
-    from wazuh_comms_trio.testing.agent_tls import connect_tcp as connect_tcp
     from wazuh_comms_trio.testing.certificates import Certificate as Certificate
     from wazuh_comms_trio.testing.certificates import throwaway_certificate as throwaway_certificate
     from wazuh_comms_trio.testing.daemon import Daemon as Daemon
@@ -87,7 +88,7 @@ _HOME = {
     "Certificate": "certificates",
     "ComponentModel": "daemons_models",
     "Conduct": "daemons_conduct",
-    "Connect": "agent_tls",
+    "Connect": "agent_connection",
     "Daemon": "daemon",
     "EventMessage": "daemons_queues",
     "Exchange": "agent_program",
@@ -109,11 +110,11 @@ _HOME = {
     "ReplyRefused": "agent_http",
     "ScriptExhausted": "daemons_server",
     "TaskManagerModel": "daemons_models",
-    "Verification": "agent_tls",
+    "Verification": "agent_connection",
     "WazuhDBModel": "daemons_wdb",
-    "agent_tls": "agent_tls",
+    "agent_tls": "agent_connection",
     "command_report": "agent",
-    "connect_tcp": "agent_tls",
+    "connect_tcp": "agent_connection",
     "daemon_config": "daemon",
     "enroll": "agent",
     "exchange": "agent_http",
@@ -122,6 +123,7 @@ _HOME = {
     "open_daemon": "daemon",
     "open_fake_daemon": "daemons_server",
     "open_fake_queue": "daemons_queues",
+    "open_tls": "agent_connection",
     "request_head": "agent_http",
     "run_inline": "daemon",
     "stateful_event": "agent",
@@ -180,6 +182,7 @@ __all__ = [
     "open_daemon",
     "open_fake_daemon",
     "open_fake_queue",
+    "open_tls",
     "request_head",
     "run_inline",
     "stateful_event",

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from wazuh_comms_trio.testing.agent_connection import Connect, Verification, agent_tls, close_as_agent, open_tls
 from wazuh_comms_trio.testing.agent_http import Reply, exchange, in_chunks, request_head
-from wazuh_comms_trio.testing.agent_tls import Connect, Verification, agent_tls, close_as_agent, open_tls
 
 __all__ = ["AgentClient", "enroll", "metadata_line", "stateful_event", "stateless_event", "token_expiry"]
 

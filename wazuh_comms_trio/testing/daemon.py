@@ -34,8 +34,8 @@ from wazuh_comms_trio.services.keys import hash_key
 from wazuh_comms_trio.services.seams import RunBlocking
 from wazuh_comms_trio.services.tokens import TokenKeys
 from wazuh_comms_trio.testing.agent import AgentClient, enroll
+from wazuh_comms_trio.testing.agent_connection import agent_tls, open_tls
 from wazuh_comms_trio.testing.agent_http import Reply, exchange, request_head
-from wazuh_comms_trio.testing.agent_tls import agent_tls, open_tls
 from wazuh_comms_trio.testing.certificates import throwaway_certificate
 from wazuh_comms_trio.testing.streams import MemoryListener
 
