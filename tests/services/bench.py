@@ -70,7 +70,7 @@ def body(*events: bytes, agent_id: str = A1) -> bytes:
     return metadata(agent_id) + b"".join(events)
 
 
-def results(reply: bytes) -> list[tuple[str, int]]:
+def results(reply: bytes) -> list[tuple[str | None, int]]:
     """id and status of each."""
     return [(item["id"], item["status"]) for item in json.loads(reply)["results"]]
 
@@ -117,9 +117,9 @@ class Dispatch:
         offer = await self.service.poll(caller(agent_id, expires=expires), deadline=trio.current_time() + limit)
         if offer is None:
             return None
-        await offer.confirm()
         ids = [item.document_id for item in offer.commands]
         self.received.setdefault(agent_id, []).extend(ids)
+        await offer.confirm()
         return ids
 
 

@@ -440,8 +440,11 @@ class TestPassingFailures:
             events = stateful.backends.events
             complete = events.bulk
 
-            async def cut(operations: Sequence[DocumentOperation]) -> Sequence[ItemResult]:
+            async def cut(
+                operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()
+            ) -> Sequence[ItemResult]:
                 events.bulk = complete  # type: ignore[method-assign]
+                assert list(boundaries) == [0]
                 return (await complete(operations))[:-1]
 
             events.bulk = cut  # type: ignore[method-assign]

@@ -13,6 +13,7 @@ from wazuh_comms_trio.services.authentication import Authenticator, Caller
 from wazuh_comms_trio.services.commands import CommandDispatcher, Offer
 from wazuh_comms_trio.services.enrollment import EnrollmentService
 from wazuh_comms_trio.services.files import FileService
+from wazuh_comms_trio.services.peers import ALONE, Peers
 from wazuh_comms_trio.services.seams import RunBlocking, WallClock
 from wazuh_comms_trio.services.stateful import StatefulEvents
 from wazuh_comms_trio.services.stateless import StatelessEvents
@@ -26,6 +27,7 @@ __all__ = [
     "EnrollmentService",
     "FileService",
     "Offer",
+    "Peers",
     "RunBlocking",
     "ScanService",
     "Services",
@@ -60,6 +62,7 @@ def build_services(
     rng: Random,
     run_blocking: RunBlocking,
     keys: TokenKeys,
+    peers: Peers = ALONE,
 ) -> Services:
     """Nothing runs yet: the caller runs ``stateful.run_batcher`` and ``commands.run`` in its services' nursery."""
     api = config.communications_api
@@ -84,6 +87,7 @@ def build_services(
             poll_timeout=api.timeouts.commands,
             wall_clock=wall_clock,
             rng=rng,
+            peers=peers,
         ),
         files=FileService(backends.files, api.files.scope),
         scans=ScanService(backends.engine),

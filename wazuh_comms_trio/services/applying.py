@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import accumulate
 from random import Random
 from typing import Final
 
 import trio
 
-from wazuh_comms_trio.backends.base import CommandStore, EventIndex
+from wazuh_comms_trio.backends.base import CommandStore, DocumentOperation, EventIndex
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
 from wazuh_comms_trio.services.packets import Packet
 from wazuh_comms_trio.services.seams import OutageLog
@@ -105,7 +106,8 @@ class Applier:
         parts = [packet.part for packet in packets if packet.part is not None]
         operations = [operation for part in parts for operation in part.operations()]
         if operations:
-            results = await self._events.bulk(operations)
+            starts = list(accumulate((len(part.writes) for part in parts[:-1]), initial=0))
+            results = await self._events.bulk(operations, boundaries=starts)
             if len(results) != len(operations):
                 raise BackendUnavailable("The index answered incompletely")
             start = 0

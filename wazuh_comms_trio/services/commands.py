@@ -8,7 +8,7 @@ agent is made one offer at a time: until it is decided whether that arrived, not
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from random import Random
 from typing import Final
 
@@ -20,6 +20,7 @@ from wazuh_comms_trio.errors import BackendUnavailable, TokenInvalid
 from wazuh_comms_trio.services.authentication import Caller
 from wazuh_comms_trio.services.offers import Offer, Settler, Verdict
 from wazuh_comms_trio.services.parking import Parking, Waiter
+from wazuh_comms_trio.services.peers import ALONE, Peers
 from wazuh_comms_trio.services.posted import Delivered, Post, Posted
 from wazuh_comms_trio.services.seams import OutageLog, WallClock
 
@@ -44,13 +45,21 @@ _PAUSE: Final = 1.0
 
 class CommandDispatcher:
     def __init__(
-        self, store: CommandStore, agents: AgentRegistry, *, poll_timeout: float, wall_clock: WallClock, rng: Random
+        self,
+        store: CommandStore,
+        agents: AgentRegistry,
+        *,
+        poll_timeout: float,
+        wall_clock: WallClock,
+        rng: Random,
+        peers: Peers = ALONE,
     ) -> None:
         self._store = store
         self._agents = agents
         self._poll_timeout = poll_timeout
         self._wall_clock = wall_clock
         self._rng = rng
+        self._peers = peers
         self._parking = Parking()
         self._settler = Settler(store, rng, self._suspect)
         #: Agents with an offer that isn't decided.
@@ -116,6 +125,7 @@ class CommandDispatcher:
             known = {command.document_id: command for command in (await self._store.add(kept) if kept else ())}
         if scope.cancelled_caught:
             raise BackendUnavailable
+        self._peers.news({command.target.id for command in known.values() if command.target.type == "agent"})
         waiting = [command for command in ours.values() if self._is_open(known.get(command.document_id, command))]
         await self._wait_for_deliveries(waiting, limit)
         return [answer for command in ours.values() if (answer := self._answer(command, known)) is not None]
@@ -141,6 +151,8 @@ class CommandDispatcher:
         in_memory = [] if self._store.keeps_posted else commands
         for command in in_memory:
             self._posted.hold(command)
+        if in_memory:
+            self._peers.hold(list(in_memory), max(0.0, limit - trio.current_time()))
         self._posts.add(post)
         self._suspect({command.target.id for command in in_memory})
         try:
@@ -150,6 +162,30 @@ class CommandDispatcher:
             self._posts.discard(post)
             for command in in_memory:
                 self._posted.withdraw(command)
+            if in_memory:
+                self._peers.withdraw(list(in_memory))
+
+    # --- what other workers say ---
+
+    def suspect(self, agent_ids: Collection[str]) -> None:
+        """Another worker has news for these."""
+        self._suspect(agent_ids)
+
+    def note_delivered(self, document_ids: Mapping[str, float]) -> None:
+        """Another worker has delivered these, id -> timeout: posts that wait for them may be answered."""
+        for document_id, timeout in document_ids.items():
+            self._delivered.note_id(document_id, timeout)
+        self._complete_posts(document_ids)
+
+    def hold(self, commands: Sequence[Command]) -> None:
+        """Another worker was posted these, and no store keeps them. Until ``withdraw``."""
+        for command in commands:
+            self._posted.hold(command)
+        self._suspect({command.target.id for command in commands})
+
+    def withdraw(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            self._posted.withdraw(command)
 
     # --- offers ---
 
@@ -175,18 +211,23 @@ class CommandDispatcher:
             await self._look_wake.wait()
             self._look_wake = trio.Event()
             while agent_ids := self._take_suspects():
+                posted = self._posted.free(agent_ids)
+                acquired = set(await self._peers.acquire(posted)) if posted else set[str]()
                 try:
                     claimed = await self._store.claim(agent_ids)
                 except Exception as exc:
                     _complain(outage, exc)
+                    claimed = None
+                self._hand_out(agent_ids, claimed or (), acquired)
+                if claimed is None:
                     self._suspect(agent_ids)
                     await trio.sleep(_PAUSE)
                 else:
                     outage.worked()
-                    self._hand_out(agent_ids, claimed)
 
-    def _hand_out(self, agent_ids: Collection[str], claimed: Sequence[Command]) -> None:
-        """Offers for those agents that still have a poll; what nobody can take goes back."""
+    def _hand_out(self, agent_ids: Collection[str], claimed: Sequence[Command], acquired: set[str]) -> None:
+        """Offers for those agents that still have a poll; what nobody can take goes back. ``acquired``: the posted
+        commands that are this worker's to offer."""
         by_agent: dict[str, list[Command]] = {}
         again = []
         for command in claimed:
@@ -205,7 +246,9 @@ class CommandDispatcher:
                 if stored:
                     self._settler.owe("released", [command.document_id for command in stored], (agent_id,))
                 continue
-            commands = stored + self._posted.offer(agent_id, _OFFER - len(stored))
+            posted = self._posted.offer(agent_id, _OFFER - len(stored), acquired)
+            acquired.difference_update(command.document_id for command in posted)
+            commands = stored + posted
             if commands:
                 self._offered.add(agent_id)
                 ids = frozenset(command.document_id for command in stored)
@@ -214,6 +257,8 @@ class CommandDispatcher:
                     return self._settle(offer, verdict, ids)
 
                 self._parking.answer(waiter, Offer(commands, settle))
+        if acquired:
+            self._peers.returned(self._posted.commands(acquired))
 
     def _settle(self, offer: Offer, verdict: Verdict, stored: frozenset[str]) -> trio.Event:
         """An offer is decided. ``stored``: those of its commands that were claimed from the store."""
@@ -222,17 +267,24 @@ class CommandDispatcher:
             for command in offer.commands:
                 self._delivered.note(command)
             self._posted.delivered(in_memory)
-            for post in self._posts:
-                post.missing.difference_update(command.document_id for command in offer.commands)
-                if not post.missing:
-                    post.complete.set()
+            self._complete_posts([command.document_id for command in offer.commands])
+            self._peers.delivered(offer.commands)
         else:
             self._posted.returned(in_memory)
+            if in_memory:
+                self._peers.returned(in_memory)
         agent_id = offer.commands[0].target.id
         self._offered.discard(agent_id)
         self._suspect((agent_id,))  # and again when the store has taken back what was released
         self._decided.set()
         return self._settler.owe(verdict, stored, (agent_id,))
+
+    def _complete_posts(self, document_ids: Iterable[str]) -> None:
+        delivered = set(document_ids)
+        for post in self._posts:
+            post.missing -= delivered
+            if not post.missing:
+                post.complete.set()
 
     # --- what runs ---
 
@@ -275,10 +327,10 @@ class CommandDispatcher:
 
     async def _revoke(self) -> None:
         fingerprints = self._parking.fingerprints()
+        doubtful = set(self._parking.mixed)
         if fingerprints:
-            for agent_id in await self._agents.revoked(fingerprints):
-                self._parking.revoke(agent_id, None)
-        for agent_id in self._parking.mixed:
+            doubtful.update(await self._agents.revoked(fingerprints))
+        for agent_id in doubtful:
             agent = await self._agents.lookup(agent_id)
             self._parking.revoke(agent_id, None if agent is None else agent.fingerprint)
 

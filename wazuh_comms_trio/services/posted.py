@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 import trio
@@ -33,9 +33,12 @@ class Delivered:
         return until is not None and until > trio.current_time()
 
     def note(self, command: Command) -> None:
-        until = trio.current_time() + max(0.0, command.timeout)
-        self._until[command.document_id] = until
-        heapq.heappush(self._order, (until, command.document_id))
+        self.note_id(command.document_id, command.timeout)
+
+    def note_id(self, document_id: str, timeout: float) -> None:
+        until = trio.current_time() + max(0.0, timeout)
+        self._until[document_id] = until
+        heapq.heappush(self._order, (until, document_id))
         self.forget()
 
     def forget(self) -> None:
@@ -85,9 +88,29 @@ class Posted:
             held.posts -= 1
             self._drop_unwanted(held)
 
-    def offer(self, agent_id: str, at_most: int) -> list[Command]:
-        """What can be offered to the agent now."""
-        free = [held for held in self._held.get(agent_id, {}).values() if not held.offered][: max(0, at_most)]
+    def free(self, agent_ids: Iterable[str]) -> list[str]:
+        """Ids of what could be offered to these agents, if this worker may."""
+        return [
+            document_id
+            for agent_id in agent_ids
+            for document_id, held in self._held.get(agent_id, {}).items()
+            if not held.offered
+        ]
+
+    def commands(self, document_ids: Collection[str]) -> list[Command]:
+        """Those of them that are held."""
+        return [
+            held.command
+            for of_agent in self._held.values()
+            for document_id, held in of_agent.items()
+            if document_id in document_ids
+        ]
+
+    def offer(self, agent_id: str, at_most: int, allowed: Collection[str]) -> list[Command]:
+        """What can be offered to the agent now, of the ids in ``allowed``."""
+        of_agent = self._held.get(agent_id, {})
+        free = [held for document_id, held in of_agent.items() if not held.offered and document_id in allowed]
+        free = free[: max(0, at_most)]
         for held in free:
             held.offered = True
         return [held.command for held in free]
