@@ -85,6 +85,7 @@ class Segments:
         self._logger = logger
         self._descriptor: int | None = None
         self._path = folder
+        self._made = 0
         self._size = 0
         self._total = 0
         self._total_at = -_SIZES_VALID
@@ -179,7 +180,9 @@ class Segments:
             return False
 
     def _new_path(self) -> Path:
-        return self.folder / f"{int(self._now() * 1000):014d}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
+        self._made += 1
+        name = f"{int(self._now() * 1000):014d}-{os.getpid()}-{self._made:06d}-{secrets.token_hex(4)}{SUFFIX}"
+        return self.folder / name
 
     def rotate(self) -> None:
         """The present segment gets nothing more."""

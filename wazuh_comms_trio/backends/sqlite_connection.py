@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import stat
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -28,10 +26,10 @@ import outcome
 import trio
 
 from wazuh_comms_trio.backends.episodes import Episodes
-from wazuh_comms_trio.backends.folders import adopt, sync_folder
 from wazuh_comms_trio.backends.group_commit import GroupCommit, Job
-from wazuh_comms_trio.backends.sqlite_faults import FileGone, StateUnusable, fault_of, told
+from wazuh_comms_trio.backends.sqlite_faults import StateUnusable, fault_of, told
 from wazuh_comms_trio.backends.sqlite_schema import Schema, migrate
+from wazuh_comms_trio.backends.sqlite_watch import FileWatch
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
 
 logger = logging.getLogger(__name__)
@@ -53,12 +51,11 @@ RETRY_INTERVAL: Final = 0.25
 #: After damage a file up to this size is checked through before it is trusted again.
 CHECKED_BYTES: Final = 1024 * 1024 * 1024
 
-_MAGIC: Final = b"SQLite format 3\0"
+#: Pages in the log that make it worth writing back: 16 MB, in which most index pages have changed more than once.
+CHECKPOINT_PAGES: Final = 4000
+
 _FULL_SYNC: Final = 2
 _NO_SYNC_IN_WAL: Final = 1  # NORMAL: consistent after any crash, durable with the next full commit
-
-
-Identity = tuple[int, int]  # device and inode
 
 
 class _Write:
@@ -84,10 +81,7 @@ class Database:
         self._glance: apsw.Connection | None = None
         self._broken = trio.Event()
         self._damaged = False
-        # of the files that are open: what is seen of them from outside
-        self._file: Identity | None = None
-        self._beside: dict[str, Identity] = {}
-        self._file_bytes = 0
+        self._watch = FileWatch(path)
         self._sync_mode = _FULL_SYNC
         self._failed_look: object = None
 
@@ -144,8 +138,8 @@ class Database:
         """Opens the file. Raises SQLite's errors, ``FileGone``, ``StateUnusable``; nothing stays open then."""
         flags = apsw.SQLITE_OPEN_READWRITE
         if create:
-            self._create_file()
-        self._check_before_opening(create)
+            self._watch.create()
+        self._watch.check_before_opening(is_new=create)
         try:
             self._writer = await self._open_connection("writes", flags)
             await _in_thread(self._writer, self._prepare_writer)
@@ -158,27 +152,6 @@ class Database:
         except BaseException:
             await self.disconnect()
             raise
-
-    def _create_file(self) -> None:
-        """With the right mode and owner before SQLite opens it; the files beside it then get the same."""
-        try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            return
-        try:
-            adopt(descriptor, self.path.parent)
-        finally:
-            os.close(descriptor)
-        sync_folder(self.path.parent)
-
-    def _check_before_opening(self, create: bool) -> None:
-        """An empty file would be taken for a new database, and the log beside it deleted."""
-        try:
-            size = os.stat(self.path).st_size
-        except FileNotFoundError:
-            raise FileGone("the database file is gone") from None
-        if size == 0 and (not create or _size_of(f"{self.path}-wal") > 0):
-            raise FileGone("the database file is empty")
 
     async def _open_connection(self, what: str, flags: int) -> apsw.AsyncConnection:
         controller = partial(apsw.aio.Trio, thread_name=f"{self.path.stem}-{what}")
@@ -197,23 +170,19 @@ class Database:
         connection.execute(f"PRAGMA synchronous = {_FULL_SYNC}")
         self._sync_mode = _FULL_SYNC
         connection.execute("PRAGMA journal_size_limit = 67108864")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         if migrate(connection, self._schema):
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").get  # noqa: B018  # runs it
-        if self._damaged and _size_of(self.path) <= CHECKED_BYTES:
+        if self._damaged and self._watch.size <= CHECKED_BYTES:
             verdict = connection.execute("PRAGMA quick_check(1)").get
             if verdict != "ok":
                 raise apsw.CorruptError(str(verdict))
-        self._remember_files()
-        self._check_files(connection)
+        self._watch.remember(connection)
+        self._watch.check(connection)
         # A write, for the sake of knowing that one is possible.
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("UPDATE compatibility SET usable_since = usable_since")
         connection.execute("COMMIT")
-
-    def _remember_files(self) -> None:
-        self._file = _identity(self.path)
-        self._file_bytes = _size_of(self.path)
-        self._beside = {suffix: _identity(f"{self.path}{suffix}") for suffix in ("-wal", "-shm")}
 
     async def disconnect(self) -> None:
         """Closes what is open. A damaged file gets nothing written to it: its log stays beside it."""
@@ -263,7 +232,7 @@ class Database:
 
     def _transact(self, connection: apsw.Connection, jobs: Sequence[Job[_Write]]) -> None:
         """In the writer's thread. Sets outcomes; what it raises is the whole group's."""
-        self._check_files(connection)
+        self._watch.check(connection)
         sync_mode = _FULL_SYNC if any(job.work.durable for job in jobs) else _NO_SYNC_IN_WAL
         if sync_mode != self._sync_mode:
             connection.execute(f"PRAGMA synchronous = {sync_mode}")
@@ -283,7 +252,7 @@ class Database:
         finally:
             if self.episodes.failing:
                 connection.set_busy_timeout(int(BUSY_TIMEOUT * 1000))
-        self._check_files(connection)
+        self._watch.check(connection)
 
     def _apply(self, connection: apsw.Connection, job: Job[_Write], *, alone: bool) -> None:
         if not alone:
@@ -297,27 +266,6 @@ class Database:
             connection.execute("ROLLBACK" if alone else "ROLLBACK TO job")
         if not alone:
             connection.execute("RELEASE job")
-
-    def _check_files(self, connection: apsw.Connection) -> None:
-        """Whether what is open is what others find under its name, and still looks like a database. A few microseconds;
-        without it, writes into a file that was removed would be acknowledged and lost."""
-        try:
-            found = os.stat(self.path)
-        except FileNotFoundError:
-            raise FileGone("the database file is gone") from None
-        if (found.st_dev, found.st_ino) != self._file:
-            raise FileGone("the database file was replaced")
-        if found.st_size < self._file_bytes:
-            raise FileGone("the database file was cut short")
-        self._file_bytes = found.st_size
-        try:
-            if _identity(f"{self.path}-wal") != self._beside["-wal"]:
-                raise FileGone("the database's log file was replaced")
-        except FileNotFoundError:
-            raise FileGone("the database's log file is gone") from None
-        _, head = connection.read("main", 0, 0, len(_MAGIC))
-        if head != _MAGIC:
-            raise FileGone("the database file was overwritten")
 
     # --- faults --------------------------------------------------------------------------------------------------
 
@@ -354,27 +302,16 @@ class Database:
             self._damaged = False
             self.episodes.works()
 
-    def _set_log_aside(self) -> None:
-        """When another file was put in the place of ours, the log beside it is still the old one's: applied to the new
-        file it would ruin it. Only what is known to be the old one's is moved, since another process may have gone
-        ahead."""
-        if self._file is None or _identity(self.path) == self._file:
-            return
-        for suffix, identity in self._beside.items():
-            beside = Path(f"{self.path}{suffix}")
-            if beside.exists() and _identity(beside) == identity:
-                beside.rename(f"{beside}.replaced")
-
     async def _reopen(self) -> bool:
-        look = _look_at(self.path)
+        look = self._watch.look()
         if self._damaged and look == self._failed_look:
             return False  # nobody has touched it since
         try:
-            self._set_log_aside()
+            self._watch.set_log_aside()
             with trio.CancelScope(shield=True):  # bounded by the busy timeout; a thread must not be left behind
                 await self.connect(create=False)
         except Exception as exc:
-            self._failed_look = _look_at(self.path)
+            self._failed_look = self._watch.look()
             fault = fault_of(exc)
             if fault is not None:
                 self.episodes.fault(fault.kind, fault.advice, level=fault.level)
@@ -385,27 +322,6 @@ class Database:
                 raise
             return False
         return True
-
-
-def _identity(path: Path | str) -> Identity:
-    found = os.stat(path)
-    return found.st_dev, found.st_ino
-
-
-def _size_of(path: Path | str) -> int:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _look_at(path: Path) -> object:
-    """What tells whether somebody has put the file right."""
-    try:
-        found = os.stat(path)
-    except OSError as exc:
-        return exc.errno
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, stat.S_IMODE(found.st_mode)
 
 
 def _fail(jobs: Sequence[Job[_Write]], error: Exception) -> None:

@@ -9,7 +9,7 @@ import apsw
 from attrs import frozen
 
 from wazuh_comms_trio.backends.base import DocumentOperation, ItemResult
-from wazuh_comms_trio.backends.documents import Document, Key, keys_of, plan
+from wazuh_comms_trio.backends.documents import CREATED, Document, Key, NotADocument, check_object, keys_of, plan
 from wazuh_comms_trio.backends.sqlite_connection import Database
 
 #: What a row costs beside its body, for the weight of a group.
@@ -17,6 +17,9 @@ _ROW_BYTES: Final = 200
 
 
 _SELECT: Final = "SELECT id, version, body FROM documents WHERE index_no = ?"
+
+
+_INTO_DOCUMENTS: Final = "INTO documents (no, index_no, id, version, changed_at, body) VALUES (?,?,?,?,?,?)"
 
 
 @frozen
@@ -40,7 +43,9 @@ class SqliteEvents:
         self._database = database
         self._now = wall_clock
 
-    async def bulk(self, operations: Sequence[DocumentOperation]) -> Sequence[ItemResult]:
+    async def bulk(
+        self, operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()
+    ) -> Sequence[ItemResult]:
         if not operations:
             return ()
         weight = sum(len(operation.body or b"") + _ROW_BYTES for operation in operations)
@@ -50,23 +55,60 @@ class SqliteEvents:
     def _apply(
         self, connection: apsw.Connection, operations: Sequence[DocumentOperation], now: float
     ) -> list[ItemResult]:
+        if all(operation.action == "create" for operation in operations):
+            results = self._create(connection, operations, now)
+            if results is not None:
+                return results
         results, changes = plan(operations, self._present(connection, operations))
         upserts = []
         deletes = []
-        for (index, document_id), document in changes.items():
-            number = self._number(connection, index)
+        last = _last_number(connection)
+        for number, ((index, document_id), document) in enumerate(changes.items(), last + 1):
+            index_no = self._index_number(connection, index)
             if document is None:
-                deletes.append((number, document_id))
+                deletes.append((index_no, document_id))
             else:
-                upserts.append((number, document_id, document.version, now, document.body))
+                upserts.append((number, index_no, document_id, document.version, now, document.body))
         if upserts:
-            connection.executemany(
-                "INSERT OR REPLACE INTO documents (index_no, id, version, changed_at, body) VALUES (?,?,?,?,?)",
-                upserts,
-            )
+            connection.executemany(f"INSERT OR REPLACE {_INTO_DOCUMENTS}", upserts)
+            _set_last_number(connection, last + len(changes))
         if deletes:
             connection.executemany("DELETE FROM documents WHERE index_no = ? AND id = ?", deletes)
         return results
+
+    def _create(
+        self, connection: apsw.Connection, operations: Sequence[DocumentOperation], now: float
+    ) -> list[ItemResult] | None:
+        """What agents send most: creates of what isn't there. Written without looking first; None, and nothing is
+        written, when it turns out that looking is needed."""
+        number = _last_number(connection)
+        index_numbers: dict[str, int] = {}
+        rows = []
+        for operation in operations:
+            try:
+                check_object(operation.body or b"")
+            except NotADocument:
+                return None
+            index_no = index_numbers.get(operation.index)
+            if index_no is None:
+                index_no = index_numbers[operation.index] = self._index_number(connection, operation.index)
+            number += 1
+            rows.append((number, index_no, operation.document_id, 1, now, operation.body))
+        insert = f"INSERT {_INTO_DOCUMENTS} ON CONFLICT DO NOTHING"
+        connection.execute("SAVEPOINT creates")
+        before = connection.total_changes()
+        # A batch that comes a second time shows it in its first row.
+        connection.execute(insert, rows[0])
+        if connection.total_changes() > before:
+            connection.executemany(insert, rows[1:])
+        complete = connection.total_changes() - before == len(rows)
+        if not complete:
+            connection.execute("ROLLBACK TO creates")
+        connection.execute("RELEASE creates")
+        if not complete:
+            return None
+        _set_last_number(connection, number)
+        return [CREATED] * len(rows)
 
     def _present(self, connection: apsw.Connection, operations: Sequence[DocumentOperation]) -> dict[Key, Document]:
         """Those of the documents named that exist."""
@@ -90,7 +132,7 @@ class SqliteEvents:
                     found[(index, document_id)] = Document(body, version)
         return found
 
-    def _number(self, connection: apsw.Connection, index: str) -> int:
+    def _index_number(self, connection: apsw.Connection, index: str) -> int:
         """An index's number. Asked for within each transaction: one that was rolled back leaves nothing remembered."""
         query = "SELECT no FROM indices WHERE name = ?"
         number = connection.execute(query, (index,)).get
@@ -107,6 +149,16 @@ class SqliteEvents:
             return body if isinstance(body, bytes) else None
 
         return await self._database.read(select)
+
+
+def _last_number(connection: apsw.Connection) -> int:
+    value = connection.execute("SELECT value FROM counters WHERE name = 'documents'").get
+    assert isinstance(value, int)
+    return value
+
+
+def _set_last_number(connection: apsw.Connection, number: int) -> None:
+    connection.execute("UPDATE counters SET value = ? WHERE name = 'documents'", (number,))
 
 
 def stored_documents(connection: apsw.Connection, after: int = 0, limit: int = 1000) -> list[StoredDocument]:

@@ -17,7 +17,12 @@ class StateUnusable(BackendUnavailable):
 
 
 class FileGone(Exception):
-    """The database's file is not the one that was opened, or was damaged from outside. The text says how."""
+    """The database's file is not the one that was opened, or was damaged from outside. The text says how. Not
+    ``damaged``: what the open connections hold can and should still be written back."""
+
+    def __init__(self, text: str, *, damaged: bool = True) -> None:
+        super().__init__(text)
+        self.damaged = damaged
 
 
 @frozen
@@ -66,7 +71,7 @@ _FAULTS: Final[tuple[tuple[type[Exception], Fault], ...]] = (
 def fault_of(exc: BaseException) -> Fault | None:
     """The fault of the store behind ``exc``; None when it is the caller's own error."""
     if isinstance(exc, FileGone):
-        return Fault(str(exc), f"{_REFUSED} it is back", reopen=True, damaged=True)
+        return Fault(str(exc), f"{_REFUSED} it is back", reopen=True, damaged=exc.damaged)
     for kind, fault in _FAULTS:
         if isinstance(exc, kind):
             return fault

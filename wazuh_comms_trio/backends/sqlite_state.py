@@ -1,7 +1,8 @@
 """The schema of ``state.db``: registry, state index and commands.
 
 ``counters`` is how processes tell each other of changes: ``agents`` grows with every removal, new key or change of an
-agent that a cache must notice; ``news`` with every command that becomes free to be offered.
+agent that a cache must notice; ``news`` with every command that becomes free to be offered; ``documents`` is the
+highest number that a document ever had.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from wazuh_comms_trio.backends.sqlite_schema import Migration, Schema
 
 _VERSION_1: Final = """
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO counters VALUES ('agents', 1), ('news', 0);
+INSERT INTO counters VALUES ('agents', 1), ('news', 0), ('documents', 0);
 
 CREATE TABLE agents (
     no INTEGER PRIMARY KEY,
@@ -35,7 +36,7 @@ END;
 
 CREATE TABLE indices (no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE documents (               -- by rowid with an index beside it: bodies are long, ids are random
-    no INTEGER PRIMARY KEY AUTOINCREMENT,  -- a new one with every change: who follows them asks for higher ones
+    no INTEGER PRIMARY KEY,            -- a higher one with every change: who follows them asks for those above
     index_no INTEGER NOT NULL REFERENCES indices,
     id TEXT NOT NULL,
     version INTEGER NOT NULL,
