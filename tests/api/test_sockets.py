@@ -20,7 +20,7 @@ from tests.api.edge import Fakes, app_of, problem, read_reply, request_bytes
 from tests.conftest import Certificates
 from wazuh_comms_trio.api.command_server import create_command_app
 from wazuh_comms_trio.api.connection import Edge
-from wazuh_comms_trio.api.listeners import NO_ROOM_WAIT, accept_connections, serve_listeners, set_keepalive
+from wazuh_comms_trio.api.listeners import NO_ROOM_WAIT, accept_connections, prepare_socket, serve_listeners
 from wazuh_comms_trio.api.tls import server_context
 from wazuh_comms_trio.config.models import Limits, Ssl
 from wazuh_comms_trio.testing.agent_http import ReplyDecoder
@@ -128,7 +128,7 @@ async def test_a_pipelined_request_doesnt_cost_the_first_its_reply(certificates:
 async def test_accepted_sockets_have_keepalive() -> None:
     """A laptop that went to sleep is noticed: both when it is silent and when it was sent something."""
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    set_keepalive(listener)
+    prepare_socket(listener)
     client = await trio.open_tcp_stream(*listener.socket.getsockname())
     server = await listener.accept()
     assert server.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1

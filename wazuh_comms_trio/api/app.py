@@ -20,8 +20,8 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from wazuh_comms_trio.api.bodies import BodyBudget, BodyChunks, collect_body, content_length, skip_body
-from wazuh_comms_trio.api.connection import Receive, Send
 from wazuh_comms_trio.api.delivery import EXTENSION
+from wazuh_comms_trio.api.edge import Receive, Send
 from wazuh_comms_trio.api.guard import identify
 from wazuh_comms_trio.api.http11 import Message, Scope
 from wazuh_comms_trio.api.patience import backend_in_time

@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from wazuh_comms_trio.api.connection import Receive
+from wazuh_comms_trio.api.edge import Receive
 from wazuh_comms_trio.api.http11 import Scope
 from wazuh_comms_trio.errors import BackendUnavailable, BodyTooLarge, ClientDisconnected
 

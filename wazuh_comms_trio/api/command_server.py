@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from wazuh_comms_trio.api.bodies import BodyBudget, collect_body
-from wazuh_comms_trio.api.connection import Receive, Send
+from wazuh_comms_trio.api.edge import Receive, Send
 from wazuh_comms_trio.api.http11 import Scope
 from wazuh_comms_trio.api.replies import send_reply
 from wazuh_comms_trio.api.routing import Routes

@@ -9,7 +9,7 @@ import msgspec
 import trio
 
 from wazuh_comms_trio.api.bodies import BodyBudget, collect_body
-from wazuh_comms_trio.api.connection import Receive, Send
+from wazuh_comms_trio.api.edge import Receive, Send
 from wazuh_comms_trio.api.guard import authorization
 from wazuh_comms_trio.api.http11 import Scope
 from wazuh_comms_trio.api.replies import send_reply

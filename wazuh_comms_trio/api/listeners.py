@@ -15,13 +15,16 @@ from socket import (
     TCP_KEEPCNT,
     TCP_KEEPIDLE,
     TCP_KEEPINTVL,
+    TCP_NODELAY,
     TCP_USER_TIMEOUT,
 )
 from typing import Any, Final
 
 import trio
 
-from wazuh_comms_trio.api.connection import Edge, serve_connection
+from wazuh_comms_trio.api.connection import serve_connection
+from wazuh_comms_trio.api.edge import Edge
+from wazuh_comms_trio.api.sockets import SocketListener
 
 __all__ = ["serve_listeners"]
 
@@ -54,18 +57,26 @@ async def serve_listeners(
     """Serves until ``stop`` is set; then closes the listeners, gives requests in flight ``grace`` seconds, cancels
     the rest, and returns. Cancelled: the listeners are left to the caller, connections are closed.
     """
-    async with trio.open_nursery() as connections:
-        async with trio.open_nursery() as accepting:
-            for listener in listeners:
-                set_keepalive(listener)
-                accepting.start_soon(accept_connections, listener, edge, connections)
-            task_status.started()
-            await stop.wait()
-            accepting.cancel_scope.cancel()
-        edge.lose_patience(STOP_PATIENCE)
-        connections.cancel_scope.deadline = trio.current_time() + grace
-        for listener in listeners:
-            await listener.aclose()
+    own = [
+        SocketListener(listener) if isinstance(listener, trio.SocketListener) else listener for listener in listeners
+    ]
+    try:
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                for listener in own:
+                    prepare_socket(listener)
+                    accepting.start_soon(accept_connections, listener, edge, connections)
+                task_status.started()
+                await stop.wait()
+                accepting.cancel_scope.cancel()
+            edge.lose_patience(STOP_PATIENCE)
+            connections.cancel_scope.deadline = trio.current_time() + grace
+            for listener in own:
+                await listener.aclose()
+    finally:
+        for listener in own:
+            if isinstance(listener, SocketListener):
+                listener.close()
 
 
 async def accept_connections(listener: trio.abc.Listener[Any], edge: Edge, nursery: trio.Nursery) -> None:
@@ -87,12 +98,13 @@ async def accept_connections(listener: trio.abc.Listener[Any], edge: Edge, nurse
             nursery.start_soon(serve_connection, stream, edge)
 
 
-def set_keepalive(listener: trio.abc.Listener[Any]) -> None:
-    """Accepted sockets inherit these from the listening one, which saves five system calls a connection."""
+def prepare_socket(listener: trio.abc.Listener[Any]) -> None:
+    """Accepted sockets inherit these from the listening one, which saves six system calls a connection."""
     sock = getattr(listener, "socket", None)
     if sock is None or sock.family not in (AF_INET, AF_INET6):
         return
     with suppress(OSError):
+        sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         sock.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
         sock.setsockopt(IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
         sock.setsockopt(IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)

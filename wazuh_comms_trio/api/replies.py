@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wazuh_comms_trio.api.connection import Send
+from wazuh_comms_trio.api.edge import Send
 
 __all__ = ["send_empty", "send_reply"]
 

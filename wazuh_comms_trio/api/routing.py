@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NoReturn
 
-from wazuh_comms_trio.api.connection import Receive, Send
+from wazuh_comms_trio.api.edge import Receive, Send
 from wazuh_comms_trio.api.http11 import Scope
 from wazuh_comms_trio.api.problems import MethodNotAllowed, RouteUnknown
 

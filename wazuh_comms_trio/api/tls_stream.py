@@ -56,6 +56,7 @@ class TlsStream(trio.abc.Stream):
 
     async def do_handshake(self) -> None:
         """Raises ``HandshakeRefused`` when the client was told why, else ``BrokenResourceError``."""
+        await self._fetch()  # the client begins
         while True:
             try:
                 self._object.do_handshake()
