@@ -13,7 +13,7 @@ from contextlib import suppress
 from threading import Lock
 from typing import Any
 
-from ..errors import SendSyncError, WazuhException
+from ..errors import SendSyncError, WazuhException, WazuhInternalError
 from ..wire.envelope import decode_text
 from ..wire.wdb import parse_reply
 from .conversation import Conversation, SchemaSource
@@ -130,9 +130,10 @@ async def _in_thread(run: Callable[[], str], abort: Callable[[], None]) -> str:
 
 
 def _known(name: str | None) -> Daemon:
-    if name is None:
-        raise TypeError("a daemon's name is needed")
-    return get_daemon(name)
+    try:
+        return get_daemon(name or "")
+    except WazuhInternalError as exc:
+        raise LookupError(f"no daemon is called {name!r}") from exc
 
 
 def _content(message: Any) -> Any:

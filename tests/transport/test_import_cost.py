@@ -1,0 +1,51 @@
+"""What importing the blocking classes brings with it, and costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from statistics import median
+
+import pytest
+
+HEAVY = {"trio", "attr", "attrs", "cattrs", "msgspec", "quart", "fastjsonschema", "asyncio", "hypercorn", "sniffio"}
+
+
+def modules_after(program: str) -> set[str]:
+    text = f"{program}\nimport sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", text], check=True, capture_output=True, text=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import wazuh_comms_trio.transport.sync_socket",
+        "from wazuh_comms_trio.transport import WazuhSocket, WazuhSocketJSON, daemons, wazuh_sendsync",
+        "from wazuh_comms_trio import WazuhQueue, WazuhAnalysisdQueue, WazuhError, create_wazuh_socket_message",
+        "import wazuh_comms_trio.transport, wazuh_comms_trio.wire.wdb, wazuh_comms_trio.wire.event",
+        "import wazuh_comms_trio; dir(wazuh_comms_trio)",
+    ],
+)
+def test_what_the_blocking_classes_bring(program: str) -> None:
+    assert not modules_after(program) & HEAVY
+
+
+def test_the_trio_classes_bring_neither_the_daemon_nor_what_is_used_later() -> None:
+    brought = modules_after("import wazuh_comms_trio.transport.async_socket, wazuh_comms_trio.transport.async_protocol")
+    assert "trio" in brought
+    assert not brought & {"quart", "hypercorn", "msgspec", "cattrs", "fastjsonschema", "asyncio"}
+
+
+@pytest.mark.real_clock
+def test_what_it_costs() -> None:
+    def seconds(program: str) -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", program], check=True)
+        return time.perf_counter() - began
+
+    programs = ("pass", "import wazuh_comms_trio.transport.sync_socket")
+    rounds = [[seconds(program) for program in programs] for _ in range(9)]
+    bare, with_import = (median(column) for column in zip(*rounds, strict=True))
+    assert with_import - bare < 0.040
