@@ -31,12 +31,13 @@ from wazuh_comms_trio.services.keys import hash_key, hash_password, new_key
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_SOCKET_PATH = 107
+DEFAULT_PORTS = {"--port": 27000, "--enrollment-port": 55000}
 
 CONFIGURATION = """\
 # Made by scripts/run, and kept from then on: change it and start again. All keys: docs/configuration.md
 communications_api:
   host: {hosts}
-  port: {port}  # scripts/run --port
+  port: {port}  # set by scripts/run --port
   workers: 1
   logging:
     level: info
@@ -51,7 +52,7 @@ communications_api:
   command_socket: {command_socket}
   enrollment:
     host: {hosts}
-    port: {enrollment_port}  # scripts/run --enrollment-port
+    port: {enrollment_port}  # set by scripts/run --enrollment-port
     users:
       {user}: {password_hash}
 """
@@ -130,12 +131,12 @@ def write_private(file: Path, text: str) -> None:
 
 
 def write_configuration(file: Path, demo: Demo, ports: Mapping[str, int | None]) -> None:
-    """Makes it where it is missing. Where it is there only the ports that were asked for are changed."""
+    """Makes it where it is missing. Where it is there only its ports are set, in the lines that say so."""
     if not file.exists():
         text = CONFIGURATION.format(
             hosts=json.dumps(["0.0.0.0", "::"] if has_ipv6() else ["0.0.0.0"]),
-            port=ports["--port"] or 27000,
-            enrollment_port=ports["--enrollment-port"] or 55000,
+            port=ports["--port"] or DEFAULT_PORTS["--port"],
+            enrollment_port=ports["--enrollment-port"] or DEFAULT_PORTS["--enrollment-port"],
             command_socket=json.dumps(str(command_socket(file.parent))),
             user=demo.user,
             password_hash=hash_password(demo.password),
@@ -144,12 +145,10 @@ def write_configuration(file: Path, demo: Demo, ports: Mapping[str, int | None])
         return
     text = file.read_text()
     for option, number in ports.items():
-        if number is not None:
-            pattern = rf"^(\s+port: )\d+(\s+# scripts/run {option})$"
-            changed, count = re.subn(pattern, rf"\g<1>{number}\g<2>", text, flags=re.MULTILINE)
-            if count != 1:
-                raise Failure(f"{file} was changed so that {option} can't be set there; set the port in the file")
-            text = changed
+        pattern = rf"^(\s+port: )\d+(\s+# set by scripts/run {option})$"
+        text, count = re.subn(pattern, rf"\g<1>{number or DEFAULT_PORTS[option]}\g<2>", text, flags=re.MULTILINE)
+        if count != 1 and number is not None:
+            raise Failure(f"{file} was changed so that {option} can't be set there; set the port in the file")
     if text != file.read_text():
         write_private(file, text)
 
