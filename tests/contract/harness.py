@@ -189,8 +189,8 @@ def stored_bodies(state: Path) -> list[tuple[str, bytes]]:
     return found
 
 
-def open_opensearch(folder: Path) -> AbstractAsyncContextManager[Harness]:
-    """A real one, started by the first test that needs it."""
+def open_wazuh(folder: Path) -> AbstractAsyncContextManager[Harness]:
+    """On a real OpenSearch, started by the first test that needs it."""
     from tests.indexer.harness import open_real
 
     return open_real(folder)
@@ -202,5 +202,5 @@ HARNESSES: dict[
 ] = {
     "memory": (open_memory, ()),
     "embedded": (open_embedded, (pytest.mark.real_clock,)),
-    "opensearch": (open_opensearch, (pytest.mark.indexer, pytest.mark.real_clock)),
+    "wazuh": (open_wazuh, (pytest.mark.indexer, pytest.mark.real_clock)),
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,6 +17,7 @@ class FakeEngine:
     """``status``, ``body``: what it answers. ``stall``: seconds before it does. ``answer_after``: answers once it has
     so many bytes of the body, and reads no more until ``finished``. ``close_after``: closes then instead.
     ``read_pause``: seconds before each read. ``close_idle``: closes after each answer without having said so.
+    ``judge``: a reason to refuse a body, or None; what it refuses isn't among ``requests``.
     ``requests``: target, headers and body of each whole one; of a body only ``drop_above`` bytes are kept."""
 
     path: Path
@@ -26,6 +28,7 @@ class FakeEngine:
     close_after: int | None = None
     read_pause: float = 0.0
     close_idle: bool = False
+    judge: Callable[[bytes], str | None] = lambda body: None
     drop_above: int = 10_000_000
     connections: int = 0
     received: int = 0
@@ -73,19 +76,24 @@ class FakeEngine:
                     return False
             elif isinstance(event, h11.EndOfMessage):
                 assert request is not None
-                self.requests.append((request.target, dict(request.headers), bytes(body)))
+                reason = self.judge(bytes(body))
+                if reason is None and self.status < 300:
+                    self.requests.append((request.target, dict(request.headers), bytes(body)))
                 await trio.sleep(self.stall)
-                await self._answer(stream, connection)
+                await self._answer(stream, connection, reason)
                 return True
             else:
                 return False
 
-    async def _answer(self, stream: trio.SocketStream, connection: h11.Connection) -> None:
-        headers = [] if self.status == 204 else [("Content-Length", str(len(self.body)))]
-        if self.body:
+    async def _answer(self, stream: trio.SocketStream, connection: h11.Connection, reason: str | None = None) -> None:
+        status, body = self.status, self.body
+        if reason is not None:
+            status, body = 400, json.dumps({"error": [reason], "code": 400}).encode()
+        headers = [] if status == 204 else [("Content-Length", str(len(body)))]
+        if body:
             headers.append(("Content-Type", "application/json"))
-        data = connection.send(h11.Response(status_code=self.status, headers=headers)) or b""
-        data += connection.send(h11.Data(data=self.body)) or b""
+        data = connection.send(h11.Response(status_code=status, headers=headers)) or b""
+        data += connection.send(h11.Data(data=body)) or b""
         data += connection.send(h11.EndOfMessage()) or b""
         await stream.send_all(data)
 

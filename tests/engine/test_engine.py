@@ -282,7 +282,9 @@ async def test_scans(tmp_path: Path) -> None:
             fake.status, fake.body = 422, b""
             reply = await engine.scan(b"{}")
             assert (reply.status, reply.body) == (422, b"")
-        assert [target for target, _, _ in fake.requests] == [b"/vulnerability/scan"] * 2
+        assert [(target, body) for target, _, body in fake.requests] == [
+            (b"/vulnerability/scan", b'{"type":"packagelist"}')
+        ]
 
 
 def test_addresses() -> None:

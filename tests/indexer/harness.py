@@ -1,21 +1,24 @@
-"""The contract suite's harness for a real OpenSearch."""
+"""The contract suite's harness for `backend: wazuh`: a real OpenSearch, and an engine of the tests."""
 
 from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.contract.harness import Clock, Harness, until_it_works
+from tests.engine.fake import fake_engine
 from tests.indexer.cluster import shared_node
 from tests.indexer.proxy import proxy
-from wazuh_comms_trio.backends.base import Backends
-from wazuh_comms_trio.backends.memory_engine import MemoryEngine, MemoryFiles
+from wazuh_comms_trio.backends.base import Backends, Engine, FileStore
+from wazuh_comms_trio.backends.engine import UnixEngine
+from wazuh_comms_trio.backends.files import FolderFiles
+from wazuh_comms_trio.backends.lines import find_bad_line
 from wazuh_comms_trio.backends.opensearch import OpenSearchStores, open_opensearch
-from wazuh_comms_trio.config.models import Indexer, IndexerCommands, IndexerHost
+from wazuh_comms_trio.config.models import EngineClient, Indexer, IndexerCommands, IndexerHost
 
 #: Documents of the contract suite have values of every kind in the same field: kept, not indexed.
 UNINDEXED = {
@@ -45,8 +48,20 @@ def wipe(port: int) -> None:
     call(port, "DELETE", "/_index_template/*")
 
 
-def as_backends(stores: OpenSearchStores) -> Backends:
-    return Backends(stores.agents, stores.events, stores.commands, MemoryEngine(), MemoryFiles({}))
+class NotedEngine(UnixEngine):
+    """Knows whose bodies were taken, in the order they were."""
+
+    def __init__(self, settings: EngineClient) -> None:
+        super().__init__(settings)
+        self.senders: list[str] = []
+
+    async def send_events(self, body: AsyncIterable[bytes], *, agent_id: str, length: int | None) -> None:
+        await super().send_events(body, agent_id=agent_id, length=length)
+        self.senders.append(agent_id)
+
+
+def as_backends(stores: OpenSearchStores, engine: Engine, files: FileStore) -> Backends:
+    return Backends(stores.agents, stores.events, stores.commands, engine, files)
 
 
 def settings(port: int, **more: Any) -> Indexer:
@@ -56,31 +71,48 @@ def settings(port: int, **more: Any) -> Indexer:
 
 @asynccontextmanager
 async def open_real(folder: Path) -> AsyncIterator[Harness]:
+    """An indexer that is shared, and wiped; an engine of its own."""
     node = shared_node().port
     wipe(node)
     call(node, "PUT", "/_index_template/contract", UNINDEXED)
     clock = Clock()
-    async with proxy(node) as between:
+    names = folder / "files"
+    names.mkdir()
+    async with proxy(node) as between, fake_engine(folder, judge=find_bad_line) as fake:
+        engine = NotedEngine(EngineClient(fake.path, retries=0))
 
         @asynccontextmanager
         async def second() -> AsyncIterator[Backends]:
             async with open_opensearch(settings(node), wall_clock=clock, revocation=0.3) as stores:
-                yield as_backends(stores)
+                yield as_backends(stores, engine, FolderFiles(names))
 
         @asynccontextmanager
         async def outage() -> AsyncIterator[None]:
             between.switch("refuse")
+            fake.status = 503
             yield
             between.switch("pass")
+            fake.status = 204
             await until_it_works(lambda: stores.client.json("GET", "/"))
+
+        def put_file(name: str, content: bytes | None) -> None:
+            if content is None:
+                (names / name).mkdir()
+            else:
+                (names / name).write_bytes(content)
 
         async with open_opensearch(settings(between.port), wall_clock=clock, revocation=0.3) as stores:
             yield Harness(
-                "opensearch",
-                as_backends(stores),
+                "wazuh",
+                as_backends(stores, engine, FolderFiles(names)),
                 clock,
                 settle=stores.agents.flush_logins,
                 outage=outage,
                 second=second,
+                put_file=put_file,
+                taken=lambda: [
+                    (sender, body) for sender, (_, _, body) in zip(engine.senders, fake.requests, strict=True)
+                ],
                 notice=0.3,
             )
+            await engine.aclose()

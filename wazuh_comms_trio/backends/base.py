@@ -127,10 +127,13 @@ class ItemResult:
 class EventIndex(Protocol):
     """Where stateful events go."""
 
-    async def bulk(self, operations: Sequence[DocumentOperation]) -> Sequence[ItemResult]:
+    async def bulk(
+        self, operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()
+    ) -> Sequence[ItemResult]:
         """Applies the operations in order; the results stand in the same positions. A ``create`` of an existing id is
         409, unless the content is equal: then 200 ``noop``. An ``update`` of a missing one is 404 (its reason as text),
-        a ``delete`` 404 ``not_found``. Raises ``BackendUnavailable`` when nothing can be said of the whole.
+        a ``delete`` 404 ``not_found``. ``boundaries``: the positions at which packets begin; where calls are limited in
+        size, they are cut there. Raises ``BackendUnavailable`` when nothing can be said of the whole.
         """
         ...
 

@@ -27,7 +27,34 @@ async def open_backends(config: Config, *, wall_clock: Callable[[], float] = tim
         async with open_embedded(config, wall_clock=wall_clock) as backends:
             yield backends
         return
-    raise StateUnusable("communications_api.backend: 'wazuh' isn't available in this version; use 'embedded'")
+    async with open_wazuh(config, wall_clock=wall_clock) as backends:
+        yield backends
+
+
+@asynccontextmanager
+async def open_wazuh(config: Config, *, wall_clock: Callable[[], float] = time.time) -> AsyncIterator[Backends]:
+    """The indexer and the engine; they needn't be there yet. Raises ``StateUnusable`` for certificates or secrets that
+    can't be used."""
+    # A worker imports what it uses.
+    from wazuh_comms_trio.backends.engine import open_engine_client
+    from wazuh_comms_trio.backends.opensearch import open_opensearch
+    from wazuh_comms_trio.backends.opensearch_access import AccessError
+
+    api = config.communications_api
+    try:
+        async with (
+            open_opensearch(config.indexer, revocation=api.token.revocation, wall_clock=wall_clock) as stores,
+            open_engine_client(config.engine.client) as engine,
+        ):
+            yield Backends(
+                agents=stores.agents,
+                events=stores.events,
+                commands=stores.commands,
+                engine=engine,
+                files=FolderFiles(api.files.path),
+            )
+    except AccessError as exc:
+        raise StateUnusable(f"indexer: {exc}") from exc
 
 
 @asynccontextmanager

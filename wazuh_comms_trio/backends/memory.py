@@ -123,7 +123,9 @@ class MemoryEvents:
         self.judge: Callable[[DocumentOperation], ItemResult | None] = lambda operation: None
         self.batches: list[int] = []
 
-    async def bulk(self, operations: Sequence[DocumentOperation]) -> Sequence[ItemResult]:
+    async def bulk(
+        self, operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()
+    ) -> Sequence[ItemResult]:
         await self.faults.strike("bulk")
         self.batches.append(len(operations))
         verdicts = [self.judge(operation) for operation in operations]

@@ -70,7 +70,7 @@ async def open_opensearch(
         )
         nursery.start_soon(agents.run)
         nursery.start_soon(presence.run)
-        events = OpenSearchEvents(client, largest=settings.client.bulk_bytes)
+        events = OpenSearchEvents(client, nursery, largest=settings.client.bulk_bytes)
         try:
             yield OpenSearchStores(agents, events, commands, client)
         finally:

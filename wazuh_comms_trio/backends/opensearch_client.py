@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import logging
 import random
@@ -129,7 +130,8 @@ def make_connector(settings: Indexer) -> Connect:
 class OpenSearchClient:
     """Use as an async context manager; leaving it closes the connections. ``connect`` and ``rng`` are seams for tests.
 
-    At most ``settings.client.max_connections`` requests at a time, more wait in order."""
+    Of ``settings.client.max_connections`` a half is for bulk calls of events, which find their places themselves
+    (``bulk_places``), so that what hangs there holds up nothing else; more requests than places wait in order."""
 
     def __init__(self, settings: Indexer, *, connect: Connect | None = None, rng: random.Random | None = None) -> None:
         self.hosts = Hosts([(host.host, host.port) for host in settings.hosts], rng or random.Random())
@@ -139,7 +141,9 @@ class OpenSearchClient:
         self._account: Account = read_account(settings)
         self._account_works = True
         self._idle: dict[Host, list[HttpConnection]] = {host: [] for host in self.hosts.all}
-        self._places = trio.Semaphore(self._limits.max_connections)
+        half = self._limits.max_connections // 2
+        self.bulk_places = trio.Semaphore(half)
+        self._places = trio.Semaphore(self._limits.max_connections - half)
         self._busy = 0
 
     async def __aenter__(self) -> OpenSearchClient:
@@ -167,9 +171,11 @@ class OpenSearchClient:
         query: Mapping[str, str] | None = None,
         content_type: str = JSON,
         repeatable: bool = True,
+        has_place: bool = False,
     ) -> HttpReply:
         """The answer, whatever its status. ``repeatable``: may be sent to another node when one fails after it may have
-        seen it. Raises ``IndexerUnavailable`` when no node answers. Cancelled: may have been applied."""
+        seen it. ``has_place``: the caller holds one of ``bulk_places``. Raises ``IndexerUnavailable`` when no node
+        answers. Cancelled: may have been applied."""
         if query:
             target = f"{target}?{urlencode(query)}"
         headers = [_ACCEPT]
@@ -178,10 +184,10 @@ class OpenSearchClient:
             if 0 < self._limits.gzip_bytes <= len(body):
                 body = await _compress(body)
                 headers.append(("Content-Encoding", "gzip"))
-        async with self._places:
+        call = _Call(method, target, headers, body, repeatable, self._limits.read_timeout)
+        async with contextlib.nullcontext() if has_place else self._places:
             self._busy += 1
             try:
-                call = _Call(method, target, headers, body, repeatable, self._limits.read_timeout)
                 return await self._on_some_host(call)
             finally:
                 self._busy -= 1

@@ -27,6 +27,7 @@ from wazuh_comms_trio.backends.opensearch_bulk import (
     to_result,
     update_line,
 )
+from wazuh_comms_trio.backends.opensearch_calls import Call, Calls
 from wazuh_comms_trio.backends.opensearch_client import (
     NDJSON,
     IndexerUnavailable,
@@ -99,34 +100,44 @@ class _Batch:
             if judge(item) == "exists":
                 self.conflicts.append(position)
 
+    def all_results(self) -> Sequence[ItemResult]:
+        return [result if result is not None else _NOT_TRIED for result in self.results]
+
 
 class OpenSearchEvents:
-    """``largest``: bytes of one call; what the indexer itself turns out to take at most counts too."""
+    """``largest``: bytes of one call; what the indexer itself turns out to take at most counts too. Calls live in
+    ``nursery``."""
 
-    def __init__(self, client: OpenSearchClient, *, largest: int) -> None:
+    def __init__(self, client: OpenSearchClient, nursery: trio.Nursery, *, largest: int) -> None:
         self._client = client
+        self._calls = Calls(nursery, client.bulk_places, strays=client.bulk_places.value)
         self._largest = largest
         self._limit = largest
         self._limited_at = 0.0
 
     async def bulk(
-        self, operations: Sequence[DocumentOperation], boundaries: Sequence[int] = ()
+        self, operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()
     ) -> Sequence[ItemResult]:
-        """``boundaries``: the positions at which packets begin; too large a call is cut there if it can be. Cancelled:
-        may have been applied, wholly or in part."""
+        """Cancelled: what is under way goes on, and a later call that touches the same documents waits for it."""
         batch = _prepare(operations, boundaries)
-        if batch.lines:
-            await self._send_all(batch)
-            if batch.conflicts:
-                await self._compare(batch)
-        return [result if result is not None else _NOT_TRIED for result in batch.results]
+        if not batch.lines:
+            await trio.lowlevel.checkpoint()
+            return batch.all_results()
 
-    async def _send_all(self, batch: _Batch) -> None:
+        async def apply(call: Call[Sequence[ItemResult]]) -> Sequence[ItemResult]:
+            await self._send_all(batch, call)
+            if batch.conflicts and not call.stray:
+                await self._compare(batch)
+            return batch.all_results()
+
+        return await self._calls.run(operations, apply)
+
+    async def _send_all(self, batch: _Batch, call: Call[Sequence[ItemResult]]) -> None:
         """In order; after a part that came to nothing no later one is sent, or one agent's events would overtake each
         other."""
         parts = split([len(line) for line in batch.lines], batch.boundaries, self._current_limit())
         parts.reverse()
-        while parts:
+        while parts and not call.stray:
             part = parts.pop()
             try:
                 parts.extend(reversed(await self._send(batch, part)))
@@ -140,7 +151,9 @@ class OpenSearchEvents:
         """One call. Returns the parts to send instead, when it was too much or something in it can't be read."""
         body = b"".join(batch.lines[part.start : part.stop])
         query = {**FILTER, "timeout": _SHARD_WAIT}
-        reply = await self._client.request("POST", "/_bulk", body, query=query, content_type=NDJSON, repeatable=False)
+        reply = await self._client.request(
+            "POST", "/_bulk", body, query=query, content_type=NDJSON, repeatable=False, has_place=True
+        )
         if reply.status == 200:
             batch.settle(part.start, read_items(reply, part.stop - part.start))
             return []

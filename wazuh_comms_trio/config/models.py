@@ -319,7 +319,9 @@ class IndexerClient:
     write_timeout: float = field(default=30.0, metadata=seconds("How long a node may not read."))
     read_timeout: float = field(default=60.0, metadata=seconds("For a whole answer."))
     keepalive_timeout: float = field(default=30.0, metadata=seconds("How long an unused connection is kept."))
-    max_connections: int = field(default=16, metadata=about("Connections, to all nodes together.", minimum=4))
+    max_connections: int = field(
+        default=24, metadata=about("Requests at a time, to all nodes together; half of them bulk calls.", minimum=4)
+    )
     gzip_bytes: int = field(
         default=262_144, metadata=size("Request bodies from this size on are compressed. 0: none.", minimum=0)
     )

@@ -13,9 +13,7 @@ from wazuh_comms_trio.config.reader import Reader
 from wazuh_comms_trio.config.tls import LEGACY_VERSIONS, allows_tls13, bare_context
 
 #: Backends that can't be chosen yet, with the sentence that says so.
-UNAVAILABLE_BACKENDS: Final[Mapping[str, str]] = {
-    "wazuh": "the indexer and the engine aren't supported by this version yet; write `backend: embedded`",
-}
+UNAVAILABLE_BACKENDS: Final[Mapping[str, str]] = {}
 
 _API: Final = "communications_api"
 _WILDCARDS: Final = {"0.0.0.0", "::"}
