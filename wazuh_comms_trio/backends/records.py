@@ -123,3 +123,11 @@ def records(file: BinaryIO, size: int, offset: int = 0) -> Iterator[Record]:
         if whole:
             yield Record(agent_id, received, start, length, end)
         offset = end
+
+
+def whole_end(file: BinaryIO, size: int) -> int:
+    """Where the last whole record ends."""
+    end = 0
+    for record in records(file, size):
+        end = record.end
+    return end

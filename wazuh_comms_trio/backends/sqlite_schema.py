@@ -46,11 +46,11 @@ def migrate(connection: apsw.Connection, schema: Schema) -> bool:
 
     Raises ``StateUnusable`` for another program's file or one of a version that is too new, and SQLite's errors.
     """
-    if _is_usable(connection, schema):
+    if check_usable(connection, schema):
         return False
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not _is_usable(connection, schema):  # another process may have been faster
+        if not check_usable(connection, schema):  # another process may have been faster
             _apply(connection, schema, _number(connection, "PRAGMA user_version"))
         connection.execute("COMMIT")
     except BaseException:
@@ -66,8 +66,9 @@ def _number(connection: apsw.Connection, query: str) -> int:
     return value
 
 
-def _is_usable(connection: apsw.Connection, schema: Schema) -> bool:
-    """Whether nothing has to be done. Raises ``StateUnusable`` when nothing can be done."""
+def check_usable(connection: apsw.Connection, schema: Schema) -> bool:
+    """Whether the file can be used as it is (False: it has to be migrated first). Raises ``StateUnusable`` when it
+    can't be used at all: another program's, or too new."""
     application = _number(connection, "PRAGMA application_id")
     version = _number(connection, "PRAGMA user_version")
     tables = _number(connection, "SELECT count(*) FROM sqlite_schema")
