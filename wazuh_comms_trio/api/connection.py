@@ -40,6 +40,7 @@ async def serve_connection(stream: trio.abc.Stream, edge: Edge) -> None:
     here is one connection's, and in the log.
     """
     connection = Connection(stream, edge)
+    edge.connections += 1
     try:
         await connection.run()
     except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
@@ -54,6 +55,7 @@ async def serve_connection(stream: trio.abc.Stream, edge: Edge) -> None:
         logger.error("a cancelled request failed", exc_info=others)  # noqa: TRY400
         raise cancelled from None
     finally:
+        edge.connections -= 1
         await trio.aclose_forcefully(stream)
 
 

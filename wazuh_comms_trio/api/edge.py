@@ -33,6 +33,8 @@ class Edge:
     expendable: set[trio.CancelScope] = field(init=False, factory=set)
     #: On trio's clock: when these have to be over. Set at stop.
     patience_ends: float = field(init=False, default=inf)
+    #: How many there are now.
+    connections: int = field(init=False, default=0)
     hypercorn: Any = field(init=False)
 
     def __attrs_post_init__(self) -> None:

@@ -14,6 +14,7 @@ import logging
 import ssl
 from collections.abc import Sequence
 from functools import partial
+from math import inf
 from random import Random
 from typing import Any, Final, cast
 
@@ -30,6 +31,7 @@ from wazuh_comms_trio.backends.base import Backends
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.quarantine import Quarantine
 from wazuh_comms_trio.services import Services, build_services
+from wazuh_comms_trio.services.peers import ALONE, Peers
 from wazuh_comms_trio.services.seams import RunBlocking, WallClock
 from wazuh_comms_trio.services.tokens import TokenKeys
 
@@ -61,9 +63,13 @@ class Stop:
     def __init__(self) -> None:
         self.requested = trio.Event()
         self.hurried = trio.Event()
+        #: Seconds over which parked polls are answered.
+        self.spread = 0.0
 
-    def request(self) -> None:
-        self.requested.set()
+    def request(self, *, spread: float = 0.0) -> None:
+        if not self.requested.is_set():
+            self.spread = spread
+            self.requested.set()
 
     def hurry(self) -> None:
         """Requests in flight are given up; what is already in the batcher still gets half a second."""
@@ -91,6 +97,7 @@ async def run_worker(
     keys: TokenKeys,
     ssl_context: ssl.SSLContext,
     stop: Stop,
+    peers: Peers = ALONE,
     task_status: trio.TaskStatus[Worker] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves until ``stop``, then ends in order: no new connections, parked polls answered (408), requests in flight
@@ -101,7 +108,7 @@ async def run_worker(
     """
     settings = config.communications_api
     services = build_services(
-        config, backends, quarantine, wall_clock=wall_clock, rng=rng, run_blocking=run_blocking, keys=keys
+        config, backends, quarantine, wall_clock=wall_clock, rng=rng, run_blocking=run_blocking, keys=keys, peers=peers
     )
     # Quart's types for a scope are narrower than ASGI's.
     edges = [(Edge(cast(Application, create_app(services, settings)), settings.limits, ssl_context), listeners.api)]
@@ -118,10 +125,10 @@ async def run_worker(
             await running.start(services.commands.run)
             try:
                 async with trio.open_nursery() as serving:
-                    watching.start_soon(_watch, stop, services, serving.cancel_scope, running.cancel_scope)
                     grace = settings.shutdown.grace
+                    watching.start_soon(_watch, stop, grace, services, serving.cancel_scope, running.cancel_scope)
                     for edge, sources in edges:
-                        await serving.start(partial(serve_listeners, edge, sources, stop=stop.requested, grace=grace))
+                        await serving.start(partial(serve_listeners, edge, sources, stop=stop.requested, grace=inf))
                     task_status.started(Worker(services, [edge for edge, _ in edges]))
             finally:
                 for _, sources in edges:
@@ -134,11 +141,16 @@ async def run_worker(
         watching.cancel_scope.cancel()
 
 
-async def _watch(stop: Stop, services: Services, serving: trio.CancelScope, running: trio.CancelScope) -> None:
+async def _watch(
+    stop: Stop, grace: float, services: Services, serving: trio.CancelScope, running: trio.CancelScope
+) -> None:
     await stop.requested.wait()
-    services.commands.close()
-    await stop.hurried.wait()
+    with trio.move_on_after(grace + stop.spread):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(services.commands.close_over, stop.spread)
+            await stop.hurried.wait()
     serving.cancel()
+    await stop.hurried.wait()
     _limit(running, HURRIED_DRAIN_TIMEOUT)
 
 

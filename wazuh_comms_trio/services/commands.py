@@ -36,6 +36,8 @@ EXPIRY_INTERVAL: Final = 1.0
 
 #: A poll's limit is varied by this share, so that a fleet that parked at once doesn't come back at once.
 _SPREAD: Final = 0.1
+#: Seconds between two handfuls of polls that are answered when the worker stops.
+_SPREAD_STEP: Final = 0.02
 #: Agents that one look asks for, and commands that one offer holds.
 _LOOK: Final = 500
 _OFFER: Final = 100
@@ -175,7 +177,12 @@ class CommandDispatcher:
         """Another worker has delivered these, id -> timeout: posts that wait for them may be answered."""
         for document_id, timeout in document_ids.items():
             self._delivered.note_id(document_id, timeout)
+        self._posted.delivered(self._posted.commands(document_ids))
         self._complete_posts(document_ids)
+
+    def reconsider(self, document_ids: Collection[str]) -> None:
+        """Another worker had the right to offer these, and has it no more."""
+        self._suspect({command.target.id for command in self._posted.commands(document_ids)})
 
     def hold(self, commands: Sequence[Command]) -> None:
         """Another worker was posted these, and no store keeps them. Until ``withdraw``."""
@@ -337,6 +344,16 @@ class CommandDispatcher:
     def close(self) -> None:
         """Answers every parked poll with None; later polls get None at once."""
         self._closing.set()
+        self._parking.answer_all()
+
+    async def close_over(self, seconds: float) -> None:
+        """As ``close``, but parked polls are answered one after the other, evenly over so many seconds: a fleet that is
+        sent away comes back."""
+        self._closing.set()
+        end = trio.current_time() + seconds
+        while (left := end - trio.current_time()) > _SPREAD_STEP and self.parked:
+            self._parking.answer_some(max(1, round(self.parked * _SPREAD_STEP / left)))
+            await trio.sleep(_SPREAD_STEP)
         self._parking.answer_all()
 
 

@@ -6,6 +6,7 @@ What one waiting poll costs here: a waiter, its event and its places in the dict
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import islice
 
 import trio
 
@@ -70,6 +71,11 @@ class Parking:
         self.leave(waiter)
         waiter.offer = offer
         waiter.news.set()
+
+    def answer_some(self, number: int) -> None:
+        """Of so many, those that parked first: nothing will come."""
+        for of_agent in list(islice(self._waiters.values(), number)):
+            self.answer(of_agent[0], None)
 
     def answer_all(self) -> None:
         """Nothing will come."""

@@ -1,0 +1,101 @@
+"""The link between the supervisor and a worker: JSON messages in frames, over one stream, both ways.
+
+A message is one JSON object with ``type``. Sending never blocks: what is sent waits in a queue and leaves in order, as
+many messages in one write as wait. What the queue can hold: ``ROOM`` messages, of some hundred bytes as a rule; a peer
+that lets so many wait has hung, and the link is given up.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from typing import Any, Final
+
+import trio
+
+from wazuh_comms_trio.errors import WazuhException
+from wazuh_comms_trio.wire.framing import FrameDecoder, encode_frame
+
+__all__ = ["Link", "LinkBroken", "Message"]
+
+Message = dict[str, Any]
+
+#: A post to the command server goes through a link whole.
+LIMIT: Final = 256 * 1024 * 1024
+ROOM: Final = 10_000
+RECEIVE_BYTES: Final = 65536
+
+
+class LinkBroken(Exception):
+    """The other side is gone, has hung, or doesn't speak our language."""
+
+
+class Link:
+    """``run`` sends; one task may ``receive``. Closing it ends both."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._frames = FrameDecoder(LIMIT)
+        self._queue: deque[bytes] = deque()
+        self._wake = trio.Event()
+        self._broken = False
+
+    @property
+    def waiting(self) -> int:
+        """Messages that haven't left yet."""
+        return len(self._queue)
+
+    def send_nowait(self, type: str, **fields: Any) -> None:
+        """Queues one message. To a link that is broken: nothing happens, ``receive`` tells."""
+        if self._broken:
+            return
+        if len(self._queue) >= ROOM:
+            self._broken = True
+        self._queue.append(encode_frame(json.dumps({"type": type, **fields}).encode(), limit=LIMIT))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Sends what is queued, until cancelled or the link is broken (``LinkBroken`` comes out of ``receive``)."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                if self._broken:
+                    return
+                data = b"".join(self._queue)
+                self._queue.clear()
+                await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
+            self._broken = True
+
+    async def flush(self, timeout: float = math.inf) -> None:
+        """Sends what is queued, without ``run``: for a last word."""
+        data = b"".join(self._queue)
+        self._queue.clear()
+        with trio.move_on_after(timeout):
+            try:
+                await self._stream.send_all(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._broken = True
+
+    async def receive(self) -> Message:
+        """Raises ``LinkBroken`` at the end. Cancelled: what came is kept."""
+        while True:
+            try:
+                frame = self._frames.next_frame()
+                if frame is not None:
+                    message = json.loads(frame)
+                    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+                        raise LinkBroken("not a message")
+                    return message
+                self._frames.feed(bytes(await self._stream.receive_some(RECEIVE_BYTES)))
+            except (WazuhException, ValueError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self._broken = True
+                raise LinkBroken(str(error)) from None
+
+    async def aclose(self) -> None:
+        self._broken = True
+        await trio.aclose_forcefully(self._stream)
