@@ -44,7 +44,9 @@ set_up() { # <lock file>: installs it and this checkout into .venv, unless that 
         # Without dependency resolution: the list is complete, and every file of it has its hash.
         .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r "$lock" \
             || fail "the packages could not be installed (see above); the next run tries again"
-        .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . \
+        # As a path, which type checkers understand and which is quicker to start than an import hook.
+        .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+            --config-settings editable_mode=compat --editable . \
             || fail "this checkout could not be installed into .venv (see above)"
         echo "$want" > "$stamp"
     fi
