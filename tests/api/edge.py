@@ -195,7 +195,7 @@ class Fakes:
     scans: FakeScans = field(factory=FakeScans)
 
     def services(self) -> Services:
-        return cast(Any, Services)(
+        services: Services = cast(Any, Services)(
             authentication=self.authentication,
             stateful=self.stateful,
             stateless=self.stateless,
@@ -203,6 +203,7 @@ class Fakes:
             files=self.files,
             scans=self.scans,
         )
+        return services
 
 
 # --- serving ----------------------------------------------------------------------------------------------------------

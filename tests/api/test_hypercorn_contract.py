@@ -102,11 +102,10 @@ async def test_a_reply_goes_out_framed_and_closes() -> None:
     await http.feed(REQUEST)
     headers = [(b"content-length", b"2")]
     await http.write({"type": "http.response.start", "status": 200, "headers": headers})
-    assert http.started
-    assert not http.finished
+    assert (http.started, http.finished) == (True, False)
     await http.write({"type": "http.response.body", "body": b"h", "more_body": True})
     await http.write({"type": "http.response.body", "body": b"i"})
-    assert http.finished
+    assert (http.started, http.finished) == (True, True)
     head, _, body = b"".join(http.outgoing).partition(b"\r\n\r\n")
     first, *lines = head.split(b"\r\n")
     assert first.startswith(b"HTTP/1.1 200 ")

@@ -128,17 +128,18 @@ class Peer:
 
     async def linger(self, spare: int) -> None:
         """Closes our direction, then reads and drops at most ``spare`` bytes, encrypted or not, until the peer is
-        silent or gone. Raises ``BrokenResourceError``, ``ClosedResourceError``.
+        silent or gone.
 
         Closing with input unread is a reset, and a reset takes the reply away from a peer that hasn't read it yet:
         agents write all of their request before they read.
         """
-        if isinstance(self.transport, trio.abc.HalfCloseableStream):
-            await self.transport.send_eof()  # who reads to the end shall not have to wait for it
-        while spare > 0:
-            data: bytes | bytearray = b""
-            with trio.move_on_after(LINGER_TIMEOUT):
-                data = await self.transport.receive_some(RECEIVE_BYTES)
-            if not data:
-                return
-            spare -= len(data)
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            if isinstance(self.transport, trio.abc.HalfCloseableStream):
+                await self.transport.send_eof()  # who reads to the end shall not have to wait for it
+            while spare > 0:
+                data: bytes | bytearray = b""
+                with trio.move_on_after(LINGER_TIMEOUT):
+                    data = await self.transport.receive_some(RECEIVE_BYTES)
+                if not data:
+                    return
+                spare -= len(data)

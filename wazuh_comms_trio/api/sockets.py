@@ -1,8 +1,7 @@
 """Accepted sockets with as few turns of the event loop as there are waits.
 
 trio's own ``SocketStream`` takes a turn on every call, whether or not there is something to wait for, and is built for
-several tasks at once. An agent's request is a whole connection, of some eight calls, so that this alone was a tenth of
-what a request cost.
+several tasks at once. An agent's request is a whole connection, of some eight calls: about 40 µs of what it costs.
 """
 
 from __future__ import annotations
