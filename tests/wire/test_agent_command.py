@@ -153,7 +153,7 @@ def test_what_goes_out_is_read_as_it_was_meant(msg: str, agent_id: str, msg_type
     try:
         datagram = encode_agent_command(msg, agent_id, msg_type).datagram
     except WazuhInternalError as exc:
-        assert exc.code == 1012
+        assert exc.code == 1012  # noqa: PT017 -- either outcome is right
         return
     if agent_id == "000":
         assert datagram == msg.encode()

@@ -115,7 +115,7 @@ def test_version_is_seen() -> None:
 def test_errors_survive_pickling() -> None:
     error = WazuhInternalError(1013, "gone")
     error.__cause__ = OSError("x")
-    copy = pickle.loads(pickle.dumps(error))
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 -- our own bytes
     assert type(copy) is WazuhInternalError
     assert (str(copy), copy.args, copy.remediation) == (str(error), error.args, error.remediation)
 

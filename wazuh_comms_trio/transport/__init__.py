@@ -51,12 +51,7 @@ if TYPE_CHECKING:
         WazuhAsyncAnalysisdQueue,
         WazuhAsyncQueue,
     )
-    from wazuh_comms_trio.transport.async_protocol import (
-        ConnectionState,
-        Exchange,
-        ProtocolStatistics,
-        WazuhAsyncProtocol,
-    )
+    from wazuh_comms_trio.transport.async_protocol import WazuhAsyncProtocol
     from wazuh_comms_trio.transport.async_socket import (
         WazuhAsyncSocket,
         WazuhAsyncSocketJSON,
@@ -99,6 +94,8 @@ if TYPE_CHECKING:
         PoolStatistics,
         open_pool,
     )
+    from wazuh_comms_trio.transport.protocol_client import Exchange
+    from wazuh_comms_trio.transport.protocol_connection import ConnectionState, ProtocolStatistics
     from wazuh_comms_trio.transport.registry import (
         ANALYSISD_QUEUE,
         AR_QUEUE,
@@ -166,14 +163,14 @@ _HOMES = {
     "BaseQueue": "transport.datagram",
     "BroadcastReport": "transport.active_response_broadcast",
     "Connect": "transport.pool",
-    "ConnectionState": "transport.async_protocol",
+    "ConnectionState": "transport.protocol_connection",
     "Daemon": "transport.registry",
     "DaemonEntry": "transport.registry",
     "EXECQ_QUEUE": "transport.registry",
     "EmptyFrame": "errors",
     "EnrolledAgent": "transport.authd",
     "EventTooLarge": "errors",
-    "Exchange": "transport.async_protocol",
+    "Exchange": "transport.protocol_client",
     "ForceInsertion": "transport.authd",
     "FrameError": "errors",
     "FrameTooLarge": "errors",
@@ -187,7 +184,7 @@ _HOMES = {
     "PeerCredentials": "transport.paths",
     "Pool": "transport.pool",
     "PoolStatistics": "transport.pool",
-    "ProtocolStatistics": "transport.async_protocol",
+    "ProtocolStatistics": "transport.protocol_connection",
     "QueueBroken": "transport.errors",
     "QueueClosed": "transport.errors",
     "QueueTimeout": "errors",

@@ -39,16 +39,17 @@ class Conversation:
         self.command: Any = None
         if isinstance(msg, Mapping):
             self.command = msg.get("command", msg.get("function"))
-        self.versioned = carries_version(msg)
-        self.checked = schema is not None or daemon is not None or self.versioned
+        self.versioned: bool = carries_version(msg)
+        self.checked: bool = schema is not None or daemon is not None or self.versioned
         if self.checked:
             from .schema import validate_request
 
             validate_request(daemon, msg, schema=schema)
-        if text_as_is and isinstance(msg, str):
-            self.payload = encode_text(msg)
+        self.payload: bytes
+        if text_as_is and isinstance(msg, bytes):
+            self.payload = msg
         else:
-            self.payload = msg if text_as_is and isinstance(msg, bytes) else encode_json(msg)
+            self.payload = encode_text(msg) if text_as_is and isinstance(msg, str) else encode_json(msg)
 
     def result(self, payload: bytes, type: Any = None) -> Any:
         """The answer's ``data``, decoded into ``type`` when given.

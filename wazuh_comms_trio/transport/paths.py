@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from collections.abc import Callable
 from struct import Struct
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from ..errors import WazuhInternalError
+
+T = TypeVar("T")
 
 #: The longest path in bytes that fits ``sun_path`` with its NUL.
 MAX_PATH_BYTES: Final[int] = 107
@@ -105,3 +108,23 @@ class SupportsOptions(Protocol):
 def peer_credentials(sock: SupportsOptions) -> PeerCredentials:
     """``SO_PEERCRED`` of a connected Unix stream socket. ``OSError`` when the socket is closed or of another kind."""
     return PeerCredentials(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+
+
+def connect_to_either(path: str, connect: Callable[[str], T]) -> T:
+    """``connect(path)``; when no daemon is at this path, the places where other releases have it are tried."""
+    try:
+        return connect(path)
+    except WazuhInternalError as exc:
+        missing = isinstance(exc.__cause__, FileNotFoundError)
+        if not missing and exc.code != 1121:
+            raise
+        from .registry import other_places
+
+        for place in other_places(path):
+            if os.path.exists(place):
+                try:
+                    return connect(place)
+                except WazuhInternalError:
+                    if missing:
+                        raise
+        raise

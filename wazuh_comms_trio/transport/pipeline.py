@@ -25,16 +25,16 @@ class Slot:
 
     def __init__(self, is_last: Callable[[bytes], bool] | None = None, owner: Any = None) -> None:
         #: tells the last answer of several; None when there is exactly one
-        self.is_last = is_last
+        self.is_last: Callable[[bytes], bool] | None = is_last
         #: the task that takes the answers of an exchange
-        self.owner = owner
+        self.owner: Any = owner
         self.replies: deque[bytes] = deque()
         #: what ``is_last`` raised
         self.failure: Exception | None = None
         #: bytes of the request that went out
-        self.sent = 0
-        self.complete = False
-        self.abandoned = False
+        self.sent: int = 0
+        self.complete: bool = False
+        self.abandoned: bool = False
         #: the task that waits for an answer while another one reads
         self.sleeper: Any = None
 
@@ -44,8 +44,8 @@ class Pipeline:
 
     def __init__(self) -> None:
         self.slots: deque[Slot] = deque()
-        self.received = 0
-        self.dropped = 0
+        self.received: int = 0
+        self.dropped: int = 0
 
     def reader(self) -> Slot | None:
         """Whose turn it is to read: the oldest request that is still waited for."""

@@ -8,14 +8,12 @@ nothing is at the first.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypedDict, TypeVar
+from typing import Any, Final, Literal, TypedDict
 
 from ..errors import WazuhInternalError
 from ..wire.framing import HEADER_FORMAT, header_struct
-
-T = TypeVar("T")
 
 HOME: Final[str] = "/var/ossec"
 
@@ -144,21 +142,3 @@ def _match(path: Any) -> tuple[Daemon, str, str] | None:
             if path == place or path.endswith("/" + place):
                 return daemon, path[: -len(place)], place
     return None
-
-
-def connect_to_either(path: str, connect: Callable[[str], T]) -> T:
-    """``connect(path)``; when no daemon is at this path, the places where other releases have it are tried."""
-    try:
-        return connect(path)
-    except WazuhInternalError as exc:
-        missing = isinstance(exc.__cause__, FileNotFoundError)
-        if not missing and exc.code != 1121:
-            raise
-        for place in other_places(path):
-            if os.path.exists(place):
-                try:
-                    return connect(place)
-                except WazuhInternalError:
-                    if missing:
-                        raise
-        raise

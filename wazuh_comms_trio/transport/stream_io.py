@@ -18,12 +18,11 @@ import trio
 
 from ..errors import BacklogFull
 from .errors import TransportBroken, TransportClosed
-from .paths import STREAM_REFUSAL, PeerCredentials, check_path, peer_credentials
-from .registry import connect_to_either
+from .paths import STREAM_REFUSAL, PeerCredentials, check_path, connect_to_either, peer_credentials
 from .translate import connect_error, reason_of
 
-#: One read takes what has come, up to this, and up to the other when a long frame is known to follow. Both stay below the
-#: size from which on the C library maps memory anew for each.
+#: One read takes what has come, up to this, and up to the other when a long frame is known to follow. Both stay below
+#: the size from which on the C library maps memory anew for each.
 READ_BYTES: Final[int] = 65536
 LONG_READ_BYTES: Final[int] = 122880
 
@@ -119,13 +118,14 @@ async def connect_unix(path: str, require_owner: int | str | None = None) -> Soc
 class SocketIO:
     """A connected stream socket of the standard library. It belongs to this object."""
 
-    __slots__ = ("_eager", "sock", "torn")
-
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
+        self._begin(sock)
+
+    def _begin(self, sock: Any) -> None:
         self.sock: Any = sock
-        self.torn = False
-        self._eager = 0
+        self.torn: bool = False
+        self._eager: int = 0  # how many reads may be tried without waiting first
 
     def _send(self, data: bytes | memoryview) -> int:
         sent: int = self.sock.send(data)
@@ -226,12 +226,8 @@ class SocketStreamIO(SocketIO):
     trio's socket has no calls that don't wait, so these go to the descriptor, which is non-blocking.
     """
 
-    __slots__ = ()
-
     def __init__(self, stream: trio.SocketStream) -> None:
-        self.sock = stream.socket
-        self.torn = False
-        self._eager = 0
+        self._begin(stream.socket)
 
     def _send(self, data: bytes | memoryview) -> int:
         return os.write(self.sock.fileno(), data)
@@ -254,12 +250,10 @@ class StreamIO:
     Such a stream doesn't tell how much of a cancelled send went out, so one that had begun counts as half-way.
     """
 
-    __slots__ = ("_socket", "stream", "torn")
-
     def __init__(self, stream: trio.abc.Stream) -> None:
-        self.stream = stream
-        self.torn = False
-        self._socket = _socket_of(stream)
+        self.stream: trio.abc.Stream = stream
+        self.torn: bool = False
+        self._socket: trio.socket.SocketType | None = _socket_of(stream)
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         return 0

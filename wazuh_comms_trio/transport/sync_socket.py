@@ -16,8 +16,7 @@ from ..errors import SocketTimeout
 from ..wire.envelope import decode_json, encode_json, reply_data
 from ..wire.framing import HEADER, HEADER_FORMAT, MAX_RECEIVE_BYTES, FrameDecoder, encode_payload, header_struct
 from .conversation import Conversation, SchemaSource
-from .paths import STREAM_REFUSAL, PeerCredentials, check_path, peer_credentials
-from .registry import connect_to_either
+from .paths import STREAM_REFUSAL, PeerCredentials, check_path, connect_to_either, peer_credentials
 from .translate import connect_error, stream_error, timed_out
 
 T = TypeVar("T")

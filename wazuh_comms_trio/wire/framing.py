@@ -89,14 +89,14 @@ class FrameDecoder:
     __slots__ = ("_chunks", "_failure", "_first", "_start", "at_eof", "buffered", "limit")
 
     def __init__(self, limit: int = MAX_RECEIVE_BYTES) -> None:
-        self.limit = limit
+        self.limit: int = limit
         #: bytes that were fed and not yet handed out
-        self.buffered = 0
+        self.buffered: int = 0
         #: the end of the stream was fed
-        self.at_eof = False
+        self.at_eof: bool = False
         # All of them together are the unread bytes, beginning at _start of the first.
         self._first: bytes | bytearray = b""
-        self._start = 0
+        self._start: int = 0
         self._chunks: deque[bytes | bytearray] = deque()
         self._failure: tuple[type[WazuhError], str] | None = None
 
