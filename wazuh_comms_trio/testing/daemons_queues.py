@@ -137,7 +137,7 @@ class FakeQueue:
     """
 
     def __init__(self, name: QueueName) -> None:
-        self.name = name
+        self.name: QueueName = name
         self.path: Path | None = None
         self.datagrams: list[bytes] = []
         self.messages: list[Message] = []

@@ -65,15 +65,15 @@ class FakeDaemon:
     """
 
     def __init__(self, name: str, answer: AnswerCallback | AnswerScript, conduct: Conduct, oddities: Oddities) -> None:
-        self.name = name
-        self.conduct = conduct
-        self.oddities = oddities
+        self.name: str = name
+        self.conduct: Conduct = conduct
+        self.oddities: Oddities = oddities
         self.path: Path | None = None
         self.requests: list[bytes] = []
-        self.answers = 0
-        self.connections = 0
-        self.lost_threads = 0
-        self.crashed = False
+        self.answers: int = 0
+        self.connections: int = 0
+        self.lost_threads: int = 0
+        self.crashed: bool = False
         self._answer = _as_callback(answer)
         self._threads = trio.Semaphore(conduct.threads)
         self._streams: set[trio.abc.Stream] = set()
