@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from wazuh_comms_trio.backends.base import CommandStore, DocumentOperation, EventIndex
+from wazuh_comms_trio.backends.base import CommandStore, EventIndex
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
 from wazuh_comms_trio.services.packets import Packet
 from wazuh_comms_trio.services.seams import OutageLog
