@@ -46,6 +46,7 @@ def wipe(port: int) -> None:
     """Everything that tests made."""
     call(port, "DELETE", "/*,.*?expand_wildcards=all")
     call(port, "DELETE", "/_index_template/*")
+    call(port, "DELETE", "/_template/*")
 
 
 class NotedEngine(UnixEngine):

@@ -97,6 +97,8 @@ def _sentence(reason: BaseException) -> str:
     if isinstance(reason, OSError):
         what = f"{reason.filename}: " if reason.filename is not None else ""
         return f"{what}{reason.strerror or reason}"
+    if hasattr(reason, "detail"):  # the indexer's client: what it saw is for the operator, `message` for agents
+        return str(reason.detail)
     if hasattr(reason, "message") and hasattr(reason, "code"):  # one of errors.py
         return str(reason.message) or f"error {reason.code}"
     if type(reason).__name__ == "StartError":

@@ -23,6 +23,7 @@ _MODULES: Final = {
     "restore": "archive",
     "enrollment": "enrollment",
     "config": "config",
+    "indexer": "indexer_command",
     "daemon": "daemon",
 }
 

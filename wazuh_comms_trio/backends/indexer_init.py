@@ -1,0 +1,87 @@
+"""What an indexer needs before agents come: templates and indices, made where they are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, Final, Literal
+
+import msgspec
+from attrs import frozen
+
+from wazuh_comms_trio.backends.indexer_templates import STATE_INDICES, create_index, index_exists, templates
+from wazuh_comms_trio.backends.opensearch_client import IndexerUnavailable, OpenSearchClient, decode, path
+from wazuh_comms_trio.backends.opensearch_names import CANDIDATES, find_name
+from wazuh_comms_trio.config.models import IndexerNames
+
+_KINDS: Final[tuple[Literal["agents", "commands"], ...]] = ("agents", "commands")
+
+
+@frozen
+class Step:
+    """What was looked for. ``made``: it was missing; else ``found`` says what was there."""
+
+    what: Literal["template", "index"]
+    name: str
+    made: bool
+    found: str = ""
+
+
+async def init_indexer(client: OpenSearchClient, settings: IndexerNames) -> list[Step]:
+    """Changes nothing that exists, and may be repeated, by several at once too. Raises ``BackendUnavailable``."""
+    names = {
+        kind: await find_name(client, kind, getattr(settings, kind)) or getattr(settings, kind) or CANDIDATES[kind][0]
+        for kind in _KINDS
+    }
+    steps = [await _make_template(client, *each) for each in templates(names["agents"], names["commands"]).items()]
+    for kind in _KINDS:
+        steps.append(await _make_index(client, names[kind], kind))
+    for name in STATE_INDICES:
+        steps.append(await _make_index(client, name, "states"))
+    return steps
+
+
+async def _make_index(client: OpenSearchClient, name: str, kind: Literal["agents", "commands", "states"]) -> Step:
+    if await index_exists(client, name):
+        return Step("index", name, False, name)
+    return Step("index", name, await create_index(client, name, kind), name)
+
+
+async def _make_template(client: OpenSearchClient, name: str, body: Mapping[str, Any]) -> Step:
+    """Templates of others that are for the same names stay the only ones."""
+    sample = str(body["index_patterns"][0]).replace("*", "fim")
+    present = name if await _exists(client, name) else await matching_template(client, sample)
+    if present is not None:
+        return Step("template", name, False, present)
+    encoded = msgspec.json.encode(body)
+    reply = await client.request("PUT", path("_index_template", name), encoded, query={"create": "true"})
+    if reply.status == 400 and await _exists(client, name):  # another was faster
+        return Step("template", name, False, name)
+    decode(reply)
+    return Step("template", name, True)
+
+
+async def matching_template(client: OpenSearchClient, index: str) -> str | None:
+    """The name of a template, composable or legacy, for an index of this name. Raises ``BackendUnavailable``."""
+    composable = await client.json("GET", "/_index_template")
+    for template in composable.get("index_templates", ()):
+        if _matches(index, template.get("index_template", {}).get("index_patterns", ())):
+            return str(template["name"])
+    legacy = await client.json("GET", "/_template")
+    for name, template in legacy.items():
+        if _matches(index, template.get("index_patterns", ())):
+            return str(name)
+    return None
+
+
+def _matches(index: str, patterns: Iterable[str] | str) -> bool:
+    """A pattern for everything is somebody's default, and says nothing of this index."""
+    listed = [patterns] if isinstance(patterns, str) else patterns
+    return any(fnmatchcase(index, pattern) for pattern in listed if pattern.strip("*."))
+
+
+async def _exists(client: OpenSearchClient, name: str) -> bool:
+    reply = await client.request("HEAD", path("_index_template", name))
+    if reply.status not in (200, 404):
+        raise IndexerUnavailable(f"the indexer answered {reply.status} to a look at the template {name}", reply=reply)
+    return reply.status == 200
