@@ -32,7 +32,7 @@ _SECRETS: Final = re.compile(
       \beyJ[\w-]{{4,}}\.[\w-]+(?:\.[\w-]*)?                                    # a token, wherever it stands
     | (?P<scheme>(?i:\bbearer\s+|authorization\W{{1,4}}basic\s+))[\w+/=.~-]{{4,}}   # an Authorization header
     | (?P<name>(?i:(?P<quote>\\*["']){_NAMES}(?P=quote)\s*[:=]\s*|\b{_NAMES}=))  # "name": "value", name=value
-      (?:\\+(?P<inner>["']).*?(?P=inner)|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s,;&}})"']+)
+      (?:\\+(?P<inner>["']).*?(?P=inner)|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|[^\s,;&}})"']+)
     """,
     re.VERBOSE,
 )
