@@ -24,9 +24,10 @@ def allows_tls13(settings: Ssl) -> bool:
 
 def cipher_list(settings: Ssl) -> str | None:
     """What goes to ``set_ciphers``; None: OpenSSL's own choice stays."""
+    ciphers = (settings.ssl_ciphers or "").strip()
     if settings.ssl_protocol not in LEGACY_VERSIONS:
-        return settings.ssl_ciphers
-    ciphers = settings.ssl_ciphers or "DEFAULT"
+        return ciphers or None
+    ciphers = ciphers or "DEFAULT"
     return ciphers if "@SECLEVEL" in ciphers.upper() else f"{ciphers}:@SECLEVEL=0"
 
 
@@ -36,7 +37,8 @@ def bare_context(settings: Ssl) -> ssl.SSLContext:
     with warnings.catch_warnings():  # the two oldest versions are deprecated, which the operator was told
         warnings.simplefilter("ignore", DeprecationWarning)
         if version := _VERSIONS.get(settings.ssl_protocol):
-            context.minimum_version = context.maximum_version = version
+            context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+            context.maximum_version = context.minimum_version = version
         else:
             context.minimum_version = ssl.TLSVersion.TLSv1_2
     if ciphers := cipher_list(settings):
@@ -45,18 +47,23 @@ def bare_context(settings: Ssl) -> ssl.SSLContext:
 
 
 def server_context(settings: Ssl) -> ssl.SSLContext:
-    """Complete, as the listeners use it. Reads the files; raises ``OSError`` (``ssl.SSLError`` is one) with OpenSSL's
-    words: ``config.check`` has better ones, and comes first.
+    """Complete, as the listeners use it. Blocks: reads the files. Raises ``OSError`` (``ssl.SSLError`` is one) and
+    ``ValueError`` for what OpenSSL doesn't take; ``config.check`` has better words, and comes first.
 
     No ALPN: HTTP/1.1 is all there is. No session tickets and no session cache: agents never resume, and a ticket costs
     more than it gives. No renegotiation in TLS 1.2.
     """
     context = bare_context(settings)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    # Agents end without a close_notify. Bodies are framed, so nothing is cut off unnoticed, and who only closed one
+    # direction can still be answered.
+    context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
     context.num_tickets = 0
     # A function, since OpenSSL would otherwise ask for the password of an encrypted key on the terminal.
     context.load_cert_chain(settings.cert, settings.key, password=lambda: settings.keyfile_password or "")
-    if settings.use_ca and settings.ca is not None:
+    if settings.use_ca:
+        if settings.ca is None:
+            raise ValueError("ssl.use_ca needs ssl.ca")
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cafile=settings.ca)
     return context
