@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -264,6 +265,19 @@ async def serving(
         nursery.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def serving_tcp(
+    fakes: Fakes, *, limits: Limits = LIMITS, ssl_context: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[str, int]]:
+    """The same on a TCP port of its own: its address."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    edge = Edge(app_of(fakes, limits), limits, ssl_context)
+    async with listener, trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_listeners, edge, [listener], stop=trio.Event(), grace=1))
+        yield listener.socket.getsockname()
+        nursery.cancel_scope.cancel()
+
+
 def request_bytes(
     method: str,
     path: str,
@@ -305,3 +319,10 @@ def problem(reply: Reply) -> tuple[int, int]:
     assert isinstance(document["message"], str)
     assert document["message"]
     return reply.status, document["code"]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Waits for the kernel, which wakes nobody up for these."""
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.001)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from socket import IPPROTO_TCP, SO_LINGER, SO_RCVBUF, SOL_SOCKET, TCP_INFO
 from struct import pack
 
@@ -12,10 +11,20 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.api.edge import COMMAND, FakeOffer, Fakes, Server, app_of, problem, read_reply, request_bytes, serving
+from tests.api.edge import (
+    COMMAND,
+    FakeOffer,
+    Fakes,
+    Server,
+    problem,
+    read_reply,
+    request_bytes,
+    serving,
+    serving_tcp,
+    until,
+)
 from wazuh_comms_trio.api.connection import Connection, Edge
 from wazuh_comms_trio.api.delivery import is_reset, unacknowledged_bytes, unread_bytes
-from wazuh_comms_trio.api.listeners import serve_listeners
 from wazuh_comms_trio.backends.base import Action, Command, Target
 from wazuh_comms_trio.config.models import Limits
 from wazuh_comms_trio.errors import TokenInvalid
@@ -165,13 +174,6 @@ async def pair() -> AsyncIterator[tuple[trio.SocketStream, trio.SocketStream]]:
         yield client, server
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Waits for the kernel, which wakes nobody up for these."""
-    with trio.fail_after(10):
-        while not condition():  # noqa: ASYNC110
-            await trio.sleep(0.001)
-
-
 @pytest.mark.real_clock
 async def test_the_kernel_counts_what_is_unacknowledged(pair: tuple[trio.SocketStream, trio.SocketStream]) -> None:
     client, server = pair
@@ -206,20 +208,15 @@ def test_stand_ins_answer_for_themselves() -> None:
 
 
 @asynccontextmanager
-async def real_poll(fakes: Fakes, limits: Limits) -> AsyncIterator[tuple[Edge, trio.SocketStream]]:
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    edge = Edge(app_of(fakes, limits), limits)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(partial(serve_listeners, edge, listeners, stop=trio.Event(), grace=1))
+async def real_poll(fakes: Fakes, limits: Limits) -> AsyncIterator[trio.SocketStream]:
+    """Over a connection whose client's buffer is small."""
+    async with serving_tcp(fakes, limits=limits) as address:
         sock = trio.socket.socket()
         sock.setsockopt(SOL_SOCKET, SO_RCVBUF, 4096)
-        await sock.connect(listeners[0].socket.getsockname())
+        await sock.connect(address)
         async with trio.SocketStream(sock) as stream:
             await stream.send_all(POLL)
-            yield edge, stream
-        nursery.cancel_scope.cancel()
-    for listener in listeners:
-        await listener.aclose()
+            yield stream
 
 
 @pytest.mark.real_clock
@@ -230,7 +227,7 @@ async def test_over_tcp(ending: str) -> None:
     offer = FakeOffer(commands=[COMMAND, large])
     fakes = Fakes()
     fakes.commands.offers.append(offer)
-    async with real_poll(fakes, Limits(send_timeout=0.5)) as (_, stream):
+    async with real_poll(fakes, Limits(send_timeout=0.5)) as stream:
         if ending == "reads and shuts down":
             await read_reply_of_any_size(stream)
             stream.socket.shutdown(2)

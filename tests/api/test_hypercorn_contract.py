@@ -19,7 +19,7 @@ from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.trio.worker_context import WorkerContext
 
 import wazuh_comms_trio
-from wazuh_comms_trio.api.http11 import Http11, hypercorn_config
+from wazuh_comms_trio.api.http11 import Http11, hypercorn_config, reply_head
 
 REQUEST = b"POST /a%20b?c=%64 HTTP/1.1\r\nHost: x\r\nX-Y: z\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -108,11 +108,43 @@ async def test_a_reply_goes_out_framed_and_closes() -> None:
     assert (http.started, http.finished) == (True, True)
     head, _, body = b"".join(http.outgoing).partition(b"\r\n\r\n")
     first, *lines = head.split(b"\r\n")
-    assert first.startswith(b"HTTP/1.1 200 ")
+    assert first == b"HTTP/1.1 200 OK"
     assert body == b"hi"
     names = {name.lower(): value for name, _, value in (line.partition(b": ") for line in lines)}
     assert names.pop(b"date").endswith(b"GMT")
     assert names == {b"content-length": b"2", b"connection": b"close"}
+
+
+@pytest.mark.parametrize("parts", [[b"hi!"], [b"h"], [b"h", b"i", b"!"], []])
+async def test_a_reply_that_isnt_as_long_as_it_says(parts: list[bytes]) -> None:
+    http = Http11(hypercorn_config(1000), 1000, secure=True, client=None, server=None)
+    await http.feed(REQUEST)
+    await http.write({"type": "http.response.start", "status": 200, "headers": [(b"Content-Length", b"2")]})
+
+    async def write_all() -> None:
+        for part in parts:
+            await http.write({"type": "http.response.body", "body": part, "more_body": True})
+        await http.write({"type": "http.response.body", "body": b""})
+
+    with pytest.raises(ValueError, match="too"):
+        await write_all()
+    assert not http.finished
+
+
+@pytest.mark.parametrize("value", [b"a\r\nx: y", b"a\nx: y", b"a\rb", b"\0"])
+def test_no_header_makes_another(value: bytes) -> None:
+    with pytest.raises(ValueError, match="control character"):
+        reply_head(200, [(b"x", value)], hypercorn_config(1000))
+
+
+@pytest.mark.parametrize(("method", "status"), [(b"HEAD", 200), (b"GET", 204), (b"GET", 304)])
+async def test_replies_without_a_body(method: bytes, status: int) -> None:
+    http = Http11(hypercorn_config(1000), 1000, secure=True, client=None, server=None)
+    await http.feed(REQUEST.replace(b"POST", method))
+    await http.write({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"2")]})
+    await http.write({"type": "http.response.body", "body": b"hi"})
+    assert http.finished
+    assert b"".join(http.outgoing).endswith(b"\r\n\r\n")
 
 
 async def test_an_unknown_length_is_chunked_or_closed() -> None:

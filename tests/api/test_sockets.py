@@ -6,8 +6,8 @@ import errno
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.api.edge import Fakes, app_of, problem, read_reply, request_bytes
+from tests.api.edge import Fakes, app_of, problem, read_reply, request_bytes, serving_tcp
 from tests.conftest import Certificates
 from wazuh_comms_trio.api.command_server import create_command_app
 from wazuh_comms_trio.api.connection import Edge
@@ -29,18 +29,8 @@ from wazuh_comms_trio.testing.streams import MemoryListener
 LIMITS = Limits()
 
 
-@asynccontextmanager
-async def served(fakes: Fakes, certificates: Certificates | None = None) -> AsyncIterator[int]:
-    """The edge on a port of its own."""
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    context = server_context(Ssl(certificates.key, certificates.cert)) if certificates else None
-    async with trio.open_nursery() as nursery:
-        edge = Edge(app_of(fakes), LIMITS, context)
-        await nursery.start(partial(serve_listeners, edge, listeners, stop=trio.Event(), grace=1))
-        yield listeners[0].socket.getsockname()[1]
-        nursery.cancel_scope.cancel()
-    for listener in listeners:
-        await listener.aclose()
+def tls(certificates: Certificates) -> ssl.SSLContext:
+    return server_context(Ssl(certificates.key, certificates.cert))
 
 
 class Agent:
@@ -57,12 +47,12 @@ class Agent:
         decoder = ReplyDecoder()
         with (
             socket.create_connection(("127.0.0.1", self.port), timeout=30) as raw,
-            self.context.wrap_socket(raw) as tls,
+            self.context.wrap_socket(raw) as stream,
         ):
-            tls.sendall(request)
+            stream.sendall(request)
             data = b""
             while decoder.reply is None:
-                data += (piece := tls.recv(65536))
+                data += (piece := stream.recv(65536))
                 decoder.feed(piece)
             with suppress(OSError):
                 raw.shutdown(socket.SHUT_RDWR)
@@ -85,7 +75,7 @@ async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
 @pytest.mark.real_clock
 async def test_nagle_and_delayed_acknowledgement_dont_wait_for_each_other(certificates: Certificates) -> None:
     """Without the cure each of these takes 40 ms and more, on however fast a machine."""
-    async with served(Fakes(), certificates) as port:
+    async with serving_tcp(Fakes(), ssl_context=tls(certificates)) as (_, port):
         request = request_bytes("POST", "/api/v1/events/stateful", b"x" * 100)
         assert await in_thread(Agent(port).fastest, request, 20) < 0.030
 
@@ -97,7 +87,7 @@ async def test_a_refusal_reaches_an_agent_that_writes_first(certificates: Certif
     body = b"x" * (30_000_000 if status != 413 else LIMITS.body_bytes + 1)
     path = {404: "/api/v1/nothing", 405: "/api/v1/commands"}.get(status, "/api/v1/events/stateful")
     request = request_bytes("POST", path, body, token=b"bad" if status == 403 else b"good")
-    async with served(Fakes(), certificates) as port:
+    async with serving_tcp(Fakes(), ssl_context=tls(certificates)) as (_, port):
         for _ in range(3 if status != 413 else 1):
             data = await in_thread(Agent(port).exchange, request)
             assert data.startswith(b"HTTP/1.1 %d " % status)
@@ -106,7 +96,7 @@ async def test_a_refusal_reaches_an_agent_that_writes_first(certificates: Certif
 @pytest.mark.real_clock
 async def test_many_at_once(certificates: Certificates) -> None:
     fakes = Fakes()
-    async with served(fakes, certificates) as port, trio.open_nursery() as nursery:
+    async with serving_tcp(fakes, ssl_context=tls(certificates)) as (_, port), trio.open_nursery() as nursery:
         agent = Agent(port)
         for number in range(40):
             request = request_bytes("POST", "/api/v1/events/stateful", b"%d" % number)
@@ -116,7 +106,7 @@ async def test_many_at_once(certificates: Certificates) -> None:
 
 @pytest.mark.real_clock
 async def test_a_pipelined_request_doesnt_cost_the_first_its_reply(certificates: Certificates) -> None:
-    async with served(Fakes()) as port:
+    async with serving_tcp(Fakes()) as (_, port):
         stream = await trio.open_tcp_stream("127.0.0.1", port)
         await stream.send_all(request_bytes("POST", "/api/v1/events/stateful", b"first"))
         await stream.send_all(request_bytes("POST", "/api/v1/events/stateful", b"second" * 1000))

@@ -6,6 +6,7 @@ import logging
 import ssl
 import warnings
 from pathlib import Path
+from socket import SHUT_RDWR
 
 import attrs
 import pytest
@@ -19,11 +20,13 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.api.edge import Server, read_reply, read_to_end, request_bytes, serving
+from tests.api.edge import Fakes, Server, read_reply, read_to_end, request_bytes, serving, serving_tcp, until
 from tests.conftest import Certificates
 from wazuh_comms_trio.api.tls import server_context
+from wazuh_comms_trio.api.tls_stream import TlsStream
 from wazuh_comms_trio.config.models import Ssl, SslProtocol
 from wazuh_comms_trio.testing.agent_http import Reply
+from wazuh_comms_trio.testing.streams import memory_connection
 
 
 @pytest.fixture
@@ -190,6 +193,43 @@ async def test_bodies_through_tls(ssl_settings: Ssl, certificates: Certificates)
             assert reply.status == status
         assert reply.body == body
     assert server.fakes.stateful.bodies == [body]
+
+
+async def test_ends_in_both_directions(ssl_settings: Ssl, certificates: Certificates) -> None:
+    """Our end doesn't stop us from seeing the peer's, with a close_notify and without one."""
+    for politely in (True, False):
+        client_end, server_end = memory_connection()
+        server = TlsStream(server_end, server_context(ssl_settings))
+        client = trio.SSLStream(client_end, client_context(certificates), server_hostname="localhost")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.do_handshake)
+            nursery.start_soon(client.do_handshake)
+        await server.send_last(b"bye")
+        assert await client.receive_some() == b"bye"
+        assert await client.receive_some() == b""
+        if politely:
+            await client.aclose()
+        else:
+            await client_end.send_eof()
+        assert await server.receive_some() == b""
+        assert await server.receive_some() == b""
+
+
+async def test_a_parked_poll_over_tcp_ends_with_its_agent(ssl_settings: Ssl, certificates: Certificates) -> None:
+    fakes = Fakes()
+    async with serving_tcp(fakes, ssl_context=server_context(ssl_settings)) as address:
+        for politely in (True, False):
+            tcp = await trio.open_tcp_stream(*address)
+            stream = trio.SSLStream(tcp, client_context(certificates), server_hostname="localhost")
+            await stream.send_all(request_bytes("GET", "/api/v1/commands"))
+            await until(lambda: fakes.commands.parked == 1)
+            if politely:
+                await stream.aclose()
+            else:
+                tcp.socket.shutdown(SHUT_RDWR)
+                await tcp.aclose()
+            await until(lambda: fakes.commands.parked == 0)
+    assert fakes.commands.cancelled == 2
 
 
 @pytest.mark.parametrize(

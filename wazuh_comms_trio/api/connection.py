@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from http import HTTPStatus
 from itertools import count
 from typing import Final
 
@@ -18,7 +17,7 @@ import trio
 from wazuh_comms_trio.api.delivery import EXTENSION
 from wazuh_comms_trio.api.edge import Application, Edge, Receive, Send
 from wazuh_comms_trio.api.framing import BodyDecoder
-from wazuh_comms_trio.api.http11 import Http11, Message
+from wazuh_comms_trio.api.http11 import Config, Http11, Message, reply_head
 from wazuh_comms_trio.api.peer import LINGER_TIMEOUT, RECEIVE_BYTES, Peer, PeerGone
 from wazuh_comms_trio.api.problems import Problem, ServerError, is_known
 from wazuh_comms_trio.api.tls_stream import HandshakeRefused
@@ -229,7 +228,7 @@ class Connection:
             method, path = scope["method"], scope["path"]
         logger.debug("%s %s %s: %d %s", self.peer, method, path, problem.status, problem.summary)
         with suppress(PeerGone):
-            await self.peer.send(encode_problem(problem, with_body=method != "HEAD"), last=True)
+            await self.peer.send(encode_problem(problem, self.edge.hypercorn, with_body=method != "HEAD"), last=True)
 
     async def _finish(self) -> None:
         """Makes sure that closing doesn't take the reply away again."""
@@ -262,8 +261,5 @@ def is_leaving(error: BaseException) -> bool:
     return isinstance(error, PeerGone)
 
 
-def encode_problem(problem: Problem, *, with_body: bool = True) -> bytes:
-    lines = [f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}".encode("ascii")]
-    lines += [name + b": " + value for name, value in problem.all_headers]
-    lines += [b"connection: close", b"", problem.body if with_body else b""]
-    return b"\r\n".join(lines)
+def encode_problem(problem: Problem, config: Config, *, with_body: bool = True) -> bytes:
+    return reply_head(problem.status, problem.all_headers, config) + (problem.body if with_body else b"")

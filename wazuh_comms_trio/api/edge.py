@@ -5,12 +5,11 @@ from __future__ import annotations
 import ssl
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import Any
 
 import trio
 from attrs import define, field
 
-from wazuh_comms_trio.api.http11 import Message, Scope, hypercorn_config
+from wazuh_comms_trio.api.http11 import Config, Message, Scope, hypercorn_config
 from wazuh_comms_trio.api.problems import Problem, describe
 from wazuh_comms_trio.config.models import Limits
 
@@ -35,7 +34,7 @@ class Edge:
     patience_ends: float = field(init=False, default=inf)
     #: How many there are now.
     connections: int = field(init=False, default=0)
-    hypercorn: Any = field(init=False)
+    hypercorn: Config = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.hypercorn = hypercorn_config(self.limits.head_bytes)

@@ -8,27 +8,32 @@ them, and tests/api/test_hypercorn_contract.py fails when an upgrade changes wha
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from http import HTTPStatus
 from typing import Any, Final, cast
 
 import h11
 from hypercorn.config import Config
 from hypercorn.events import Event, RawData
-from hypercorn.protocol.events import Request
+from hypercorn.protocol.events import Body, Request, Response, StreamClosed
+from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup
+from hypercorn.utils import suppress_body
 
 from wazuh_comms_trio.api.framing import NO_BODY, BodyDecoder, ChunkedBody, LengthBody
 from wazuh_comms_trio.api.problems import HeadTooLarge
 from wazuh_comms_trio.errors import BodyTooLarge, MalformedRequest
 
-__all__ = ["Http11", "Scope", "hypercorn_config"]
+__all__ = ["Config", "Http11", "Message", "Scope", "hypercorn_config", "reply_head"]
 
+Headers = Iterable[tuple[bytes, bytes]]
 Scope = dict[str, Any]
 Message = dict[str, Any]
 
+REASONS: Final = {int(status): status.phrase for status in HTTPStatus}
 _CONTEXT: Final = WorkerContext(None)
 
 
@@ -80,6 +85,7 @@ class Http11(H11Protocol):
         self.head_size = 0
         self.first_body: bytes = b""
         self.wants_100 = False
+        self._left: int | None = None  # of the reply's body, where its length is known
         self.started = False  # a reply has begun
         self.finished = False  # ... and ended
 
@@ -161,12 +167,51 @@ class Http11(H11Protocol):
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.finished = True
 
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Hypercorn's stream says what goes out. A reply of a known length is written here, in a quarter of the time
+        that h11 takes; its length is checked all the same. Any other is h11's, in chunks.
+        """
+        if isinstance(event, Response):
+            self._left = self._length_of(event)
+            if self._left is not None:
+                self.outgoing.append(reply_head(event.status_code, event.headers, self.config))
+                return
+        elif self._left is not None:
+            if isinstance(event, Body):
+                self._left -= len(event.data)
+                if self._left >= 0:
+                    self.outgoing.append(event.data)
+                    return
+            if self._left and not isinstance(event, StreamClosed):
+                what = "long" if self._left < 0 else "short"
+                raise ValueError(f"the reply's body is {abs(self._left)} bytes too {what}")
+            return
+        await super().stream_send(event)
+
+    def _length_of(self, reply: Response) -> int | None:
+        """Of the bytes that follow the head; None when it isn't known."""
+        if suppress_body(self.asgi_scope["method"], reply.status_code):
+            return 0
+        return next((int(value) for name, value in reply.headers if name.lower() == b"content-length"), None)
+
     async def _keep(self, event: Event) -> None:
         if isinstance(event, RawData) and event.data:
             self.outgoing.append(event.data)
 
     async def _maybe_recycle(self) -> None:
         """After a reply: no second request, and the connection closes itself."""
+
+
+def reply_head(status: int, headers: Headers, config: Config) -> bytes:
+    """Every reply ends its connection. Raises ``ValueError`` for what would be two headers, or none."""
+    lines = [f"HTTP/1.1 {status} {REASONS.get(status, '')}".encode("ascii")]
+    lines += [name + b": " + value for name, value in headers if name.lower() != b"connection"]
+    lines += [name + b": " + value for name, value in config.response_headers("h11")]
+    lines += [b"connection: close", b"", b""]
+    head = b"\r\n".join(lines)
+    if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1 or b"\0" in head:
+        raise ValueError("a header's value has a control character in it")
+    return head
 
 
 async def _drop(message: object) -> None:

@@ -80,7 +80,7 @@ class TlsStream(trio.abc.Stream):
             except ssl.SSLWantReadError:
                 await self._flush()  # an answer to the peer's key update
                 await self._fetch()
-            except ssl.SSLEOFError:
+            except (ssl.SSLEOFError, ssl.SSLZeroReturnError):  # the latter when we have sent our end, too
                 return b""
             except (ssl.SSLError, ssl.CertificateError) as error:
                 raise trio.BrokenResourceError from error
