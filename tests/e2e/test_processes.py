@@ -9,7 +9,7 @@ import socket
 import sqlite3
 import stat
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,56 @@ async def test_kill_9_straight_after_the_answers_loses_nothing(daemon_files: Fil
         reply = await agent.post_stateful([event(0)])
         assert reply.json()["results"][0]["status"] == 200
     assert await stored(daemon_files) == (sorted(stateless), sorted(acknowledged))
+
+
+async def test_kill_9_straight_after_the_answer_leaves_what_was_refused_in_the_quarantine(daemon_files: Files) -> None:
+    async with start_daemon(daemon_files) as daemon:
+        agent = await logged_in(daemon)
+        reply = await agent.post_stateful([b'{"id":"x","module":"mystery","operation":"create"}\n{"a":1}\n'])
+        assert [result["status"] for result in reply.json()["results"]] == [400]
+        daemon.process.kill()
+        await daemon.process.wait()
+    assert find(await tool(daemon_files, "quarantine", "list"), "agent_id") == [agent.uuid]
+
+
+async def test_a_command_is_not_lost_when_the_daemon_is_killed_while_handing_it_over(daemon_files: Files) -> None:
+    """It comes again with the same id where the mark wasn't stored, and not at all where it was."""
+    async with start_daemon(daemon_files) as daemon:
+        agent = await logged_in(daemon)
+        async with trio.open_nursery() as nursery:
+            replies: list[Reply] = []
+
+            async def poll() -> None:
+                replies.append(await agent.poll())
+                daemon.process.kill()
+
+            await daemon.connections(0)
+            nursery.start_soon(poll)
+            await daemon.connections(1)
+            command = {
+                "document_id": "c1",
+                "target": {"type": "agent", "id": agent.uuid},
+                "action": {"name": "restart"},
+            }
+            with suppress(ExchangeFailed):
+                await post_commands(daemon_files, [command])
+        await daemon.process.wait()
+    assert find(replies[0].json(), "document_id") == ["c1"]
+    async with start_daemon(daemon_files) as daemon:
+        agent = daemon.client(agent.uuid, agent.key)
+        assert (await agent.authenticate()).status == 200
+        (status,) = find(await tool(daemon_files, "commands", "show", "c1"), "status")
+        if status == "pending":
+            assert find((await agent.poll()).json(), "document_id") == ["c1"]
+        assert (await agent.report("c1", 0)).json()["results"][0]["status"] == 200
+        assert find(await tool(daemon_files, "commands", "show", "c1"), "status") == ["success"]
+
+
+async def post_commands(files: Files, commands: list[dict[str, Any]]) -> Reply:
+    body = json.dumps({"commands": commands}).encode()
+    head = request_head("POST", "/api/v1/commands", [("Host", "h"), ("Content-Length", str(len(body)))])
+    async with await trio.open_unix_socket(str(files.socket)) as stream:
+        return await exchange(stream, head, (body,))
 
 
 # --- the end
