@@ -91,8 +91,8 @@ def _body_is_whole(file: BinaryIO, length: int, checksum: int) -> bool:
     return actual == checksum
 
 
-def _ends_in_newline(file: BinaryIO, end: int) -> bool:
-    file.seek(end - 1)
+def _newline_at(file: BinaryIO, offset: int) -> bool:
+    file.seek(offset)
     return file.read(1) == b"\n"
 
 
@@ -116,10 +116,10 @@ def records(file: BinaryIO, size: int, offset: int = 0) -> Iterator[Record]:
         if end > size:
             return
         whole = _body_is_whole(file, length, checksum)
-        if length == 0 or not _ends_in_newline(file, end):
-            end += 1
-        if end > size:
-            return
+        if not _newline_at(file, end - 1):
+            if end == size:
+                return
+            end += _newline_at(file, end)  # a body's last newline may be what is damaged
         if whole:
             yield Record(agent_id, received, start, length, end)
         offset = end

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
@@ -138,7 +138,9 @@ class EventTail:
             connection.close()
 
 
-async def tail_events(folder: Path, *, follow: bool = False, interval: float = INTERVAL) -> AsyncIterator[TailedEvent]:
+async def tail_events(
+    folder: Path, *, follow: bool = False, interval: float = INTERVAL
+) -> AsyncGenerator[TailedEvent, None]:
     """What is there, in the order of time; with ``follow`` then what comes, until it is cancelled. ``folder``:
     ``embedded.path``. Raises as ``EventTail.poll``."""
     tail = EventTail.of(folder)

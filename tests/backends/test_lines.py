@@ -1,0 +1,54 @@
+"""Lines of JSON, cut anywhere."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wazuh_comms_trio.backends.lines import LineChecker, find_bad_line, line_fault, lines_of
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(values, st.booleans())
+def test_json_is_taken(value: object, ascii_only: bool) -> None:
+    text = json.dumps(value, ensure_ascii=ascii_only)
+    assert line_fault(text.encode("utf-8", "surrogatepass" if ascii_only else "replace")) is None
+
+
+@given(st.lists(st.sampled_from([b"{}", b"", b"1e999", b"{", b"\xff", b'"\\ud800"', b"[1]\r", b"\r", b" "])), st.data())
+def test_cuts_change_nothing(lines: list[bytes], data: st.DataObject) -> None:
+    body = b"\n".join(lines)
+    whole = find_bad_line(body)
+    checker = LineChecker()
+    rest = body
+    while rest:
+        size = data.draw(st.integers(1, len(rest)))
+        checker.feed(rest[:size])
+        rest = rest[size:]
+    assert checker.finish() == whole
+    bad = [number for number, line in enumerate(lines, 1) if line in (b"{", b"\xff")]
+    assert (whole is None) == (not bad)
+    if bad:
+        assert whole is not None
+        assert whole.startswith(f"line {bad[0]}: ")
+
+
+@given(st.lists(st.binary(max_size=5).map(lambda line: line.replace(b"\n", b"").replace(b"\r", b"")), max_size=5))
+def test_lines_of_a_body(lines: list[bytes]) -> None:
+    for end in (b"\n", b"\r\n"):
+        assert list(lines_of(b"".join(line + end for line in lines))) == lines
+    if lines and lines[-1]:
+        assert list(lines_of(b"\n".join(lines))) == lines
+
+
+def test_reasons_say_where() -> None:
+    assert line_fault(b'{"a":"\xff"}') == "invalid UTF-8 at byte 7"
+    assert line_fault(b"[" * 100_000) == "nested too deeply"
+    assert line_fault(b'{"\\ud800":' + b"[" * 100_000) == "nested too deeply"
+    assert line_fault(b'{"\\ud800":NaN}') is not None
+    assert line_fault(b'{"\\ud800":' + b"9" * 5000 + b"}") is None
