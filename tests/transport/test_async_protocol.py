@@ -290,6 +290,45 @@ async def test_closing_wakes_everybody(server: Listening) -> None:
             await protocol.request(b"x")
 
 
+async def test_what_may_have_gone_out_is_told() -> None:
+    """A stream that doesn't count: what it failed to send must not be sent a second time."""
+    async with stream_pair("tls") as (left, right):
+        client = WazuhAsyncProtocol(left)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(WazuhAsyncProtocol(right).serve, echo)
+            assert await client.request(b"x") == b"re:x"
+            nursery.cancel_scope.cancel()
+        await trio.aclose_forcefully(right)
+        with pytest.raises(TransportBroken) as caught:
+            await client.request(b"y")
+        assert caught.value.bytes_sent == 0  # its end was seen before
+    left, right = trio.testing.lockstep_stream_pair()
+    client = WazuhAsyncProtocol(Unhelpful(left))
+    await right.aclose()
+    with pytest.raises(TransportBroken) as caught:
+        await client.request(b"y")
+    assert caught.value.bytes_sent == 5
+
+
+class Unhelpful(trio.abc.Stream):
+    """A stream of a program's own, around another one."""
+
+    def __init__(self, inner: trio.abc.Stream) -> None:
+        self.inner = inner
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self.inner.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
 # --- several answers to one request ---
 
 

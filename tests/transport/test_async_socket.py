@@ -28,10 +28,11 @@ from wazuh_comms_trio.errors import (
     WazuhException,
     WazuhInternalError,
 )
+from wazuh_comms_trio.transport.async_protocol import WazuhAsyncProtocol
 from wazuh_comms_trio.transport.async_socket import WazuhAsyncSocket, WazuhAsyncSocketJSON
 from wazuh_comms_trio.transport.errors import TransportBroken, TransportClosed, TransportPeerClosed, TrioOnly
 
-from .peers import Listening, frame, listening, receive_exactly, receive_frame, stream_frame
+from .peers import Listening, descriptors, frame, listening, receive_exactly, receive_frame, stream_frame
 
 
 async def connected(server: Listening, **options: Any) -> WazuhAsyncSocket:
@@ -315,6 +316,39 @@ async def test_a_full_backlog_is_waited_for(home: Path, autojump_clock: trio.tes
 
                 nursery.start_soon(make_room)
                 await (await connected(server)).aclose()
+
+
+async def test_how_long_a_full_backlog_is_waited_for(home: Path, autojump_clock: trio.testing.MockClock) -> None:
+    with listening(home / "s", backlog=0) as server:
+        async with await connected(server), WazuhAsyncSocket() as sock:
+            for patience in (0, 0.5, 3):
+                began = trio.current_time()
+                with pytest.raises(BacklogFull):
+                    await sock.connect(server.path, patience=patience)
+                assert patience * 0.8 <= trio.current_time() - began <= patience
+
+
+async def test_closing_while_another_task_connects(home: Path, autojump_clock: trio.testing.MockClock) -> None:
+    with listening(home / "s", backlog=0) as server:
+        for sock in (WazuhAsyncSocket(), WazuhAsyncProtocol()):
+            first = await connected(server)
+            before = descriptors()
+
+            async def connect(sock: WazuhAsyncSocket | WazuhAsyncProtocol = sock) -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await sock.connect(server.path)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(connect)
+                await trio.testing.wait_all_tasks_blocked()
+                with pytest.raises(trio.BusyResourceError):
+                    await sock.connect(server.path)
+                await sock.aclose()
+                server.accept().close()
+            assert sock.is_connection_lost()
+            assert descriptors() == before
+            server.accept().close()
+            await first.aclose()
 
 
 # --- over streams ---

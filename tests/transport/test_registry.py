@@ -171,6 +171,14 @@ async def test_sendasync_takes_wazuh_dbs_text(home: Path) -> None:
         await wazuh_sendasync("remoted", {"command": "x"}, home=home)
 
 
+async def test_what_would_crash_a_daemon_is_refused_as_text_too(home: Path) -> None:
+    text = '{"function":"add","arguments":{"name":5}}'
+    for send in (wazuh_sendasync, wazuh_sendsync):
+        for message in (text, json.loads(text)):
+            with pytest.raises(WazuhInternalError, match=r"Error 1012 .*schema"):
+                await send("authd", message, home=home)
+
+
 @pytest.mark.usefixtures("own_registry")
 async def test_sendasync_with_another_header(home: Path) -> None:
     register_daemon(Daemon("mine", ("mine",), header_format=">H"))
@@ -234,6 +242,24 @@ def test_sendsync(home: Path, run: Runner) -> None:
     with answering(home / "queue/sockets/remote", b'{"error":9}') as seen:
         assert run(daemon_name="remoted", message={"command": "x"}, home=home) == '{"error":9}'
     assert json.loads(seen[0]) == {"command": "x"}
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_sendsync_with_another_header(home: Path, run: Runner) -> None:
+    register_daemon(Daemon("mine", ("mine",), header_format=">H"))
+    with listening(home / "mine") as server:
+        thread = threading.Thread(target=lambda: server.accept().sendall(b"\0\x02ok"))
+        thread.start()
+        assert run("mine", "x", home=home) == "ok"
+        thread.join()
+
+
+def test_sendsync_validates_what_carries_a_version(home: Path, run: Runner) -> None:
+    with pytest.raises(WazuhInternalError, match=r"Error 1012 .*schema"):
+        run("remoted", {"version": "x"}, home=home)
+    message = {"version": 1, "origin": {"module": "m"}, "command": "c", "parameters": {}}
+    with answering(home / "queue/sockets/com", b"[]"), pytest.raises(AnswerInvalid, match="Error 1014"):
+        run("com", message, home=home)
 
 
 def test_errors_of_sendsync(home: Path, run: Runner) -> None:

@@ -20,9 +20,9 @@ from ..errors import FrameError, PeerClosed, WazuhInternalError
 from ..wire.envelope import decode_json, encode_json, reply_data
 from ..wire.framing import HEADER, HEADER_FORMAT, MAX_RECEIVE_BYTES, FrameDecoder, encode_payload, header_struct
 from .conversation import Conversation, SchemaSource
-from .errors import TransportClosed, as_broken, require_trio
+from .errors import TransportClosed, TransportError, as_broken, require_trio
 from .paths import PeerCredentials
-from .stream_io import LONG_READ_BYTES, READ_BYTES, ByteIO, connect_unix, over_stream
+from .stream_io import CONNECT_PATIENCE, LONG_READ_BYTES, READ_BYTES, ByteIO, connect_unix, over_stream
 from .translate import stream_error
 
 T = TypeVar("T")
@@ -79,11 +79,11 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
         state = self._without if self._io is None else "connected"
         return f"<{type(self).__name__} {self.path or ''}: {state}>"
 
-    async def connect(self, path: str) -> None:
+    async def connect(self, path: str, *, patience: float = CONNECT_PATIENCE) -> None:
         """Connect to a daemon's Unix socket. A checkpoint.
 
-        Waits about a second for room in the daemon's queue of new connections, then :class:`BacklogFull` (1013). A
-        connection that was lost is closed first; connecting twice otherwise is 1013.
+        Waits ``patience`` seconds for room in the daemon's queue of new connections, then :class:`BacklogFull` (1013).
+        A connection that was lost is closed first; connecting twice otherwise is 1013.
         """
         require_trio(type(self).__name__)
         if self._connecting:
@@ -94,9 +94,13 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
             await self._give_up("closed, since its connection was lost")
         self._connecting = True
         try:
-            self._io = await connect_unix(path, self.require_owner)
+            io = await connect_unix(path, self.require_owner, patience)
         finally:
-            self._connecting = False
+            connecting, self._connecting = self._connecting, False
+        if not connecting:
+            await io.abort()
+            raise TransportClosed(1014, "this socket was closed by another task")
+        self._io = io
         self.path = path
         self._decoder = FrameDecoder(self.max_receive_bytes)
 
@@ -164,11 +168,13 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
         """
         require_trio(type(self).__name__)
         io, self._io = self._io, None
-        if io is None:
+        if io is not None or self._connecting:
+            self._without = "closed"
+        self._connecting = False
+        if io is not None:
+            await io.aclose()
+        else:
             await trio.lowlevel.checkpoint()
-            return
-        self._without = "closed"
-        await io.aclose()
 
     async def close(self) -> None:
         """The same as :meth:`aclose`."""
@@ -187,6 +193,8 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
         self._sending = True
         try:
             await io.send_all(frame)
+        except TransportError:
+            raise
         except BaseException:
             if io.torn and io is self._io:
                 await self._give_up("closed, since a message went out only in part")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -34,22 +35,28 @@ class Conversation:
             from .registry import daemon_at
 
             daemon = daemon_at(path)
-        self.daemon = daemon
-        self.schema = schema
-        self.command: Any = None
-        if isinstance(msg, Mapping):
-            self.command = msg.get("command", msg.get("function"))
+        self.daemon: str | None = daemon
+        self.schema: SchemaSource | None = schema
+        self.payload: bytes
+        if text_as_is and isinstance(msg, str | bytes):
+            self.payload = encode_text(msg) if isinstance(msg, str) else msg
+            msg = _looked_into(msg)
+        else:
+            self.payload = encode_json(msg)
+        self.command: Any = msg.get("command", msg.get("function")) if isinstance(msg, Mapping) else None
         self.versioned: bool = carries_version(msg)
         self.checked: bool = schema is not None or daemon is not None or self.versioned
         if self.checked:
             from .schema import validate_request
 
             validate_request(daemon, msg, schema=schema)
-        self.payload: bytes
-        if text_as_is and isinstance(msg, bytes):
-            self.payload = msg
-        else:
-            self.payload = encode_text(msg) if text_as_is and isinstance(msg, str) else encode_json(msg)
+
+    def check(self, reply: Any) -> None:
+        """Validate the whole answer, ``error`` included. :class:`AnswerInvalid` (1014) when it doesn't fit."""
+        if self.checked:
+            from .schema import validate_reply
+
+            validate_reply(self.daemon, self.command, reply, schema=self.schema, versioned=self.versioned)
 
     def result(self, payload: bytes, type: Any = None) -> Any:
         """The answer's ``data``, decoded into ``type`` when given.
@@ -57,12 +64,17 @@ class Conversation:
         Raises the daemon's own error, and :class:`AnswerInvalid` (1014) for an answer of another form.
         """
         reply = decode_json(payload)
-        if self.checked:
-            from .schema import validate_reply
-
-            validate_reply(self.daemon, self.command, reply, schema=self.schema, versioned=self.versioned)
+        self.check(reply)
         data = reply_data(reply)
         return data if type is None else decode_as(data, type)
+
+
+def _looked_into(text: str | bytes) -> Any:
+    """What a text that is sent as it is says, so that it can be validated all the same; the text when it isn't JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def decode_as(data: Any, type: Any) -> Any:

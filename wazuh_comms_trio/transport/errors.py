@@ -17,7 +17,7 @@ from ..errors import EmptyFrame, FrameTooLarge, PeerClosed, TruncatedFrame, Wazu
 class TransportError(WazuhError):
     """1014: there is no connection any more."""
 
-    #: How much of the message at hand went out before. With 0 it may be repeated on another connection.
+    #: How much of the message at hand may have gone out before. With 0 it may be repeated on another connection.
     bytes_sent: int = 0
 
 

@@ -61,7 +61,8 @@ class Pipeline:
     def take(self, decoder: FrameDecoder, header: Struct, wake: Callable[[Slot], None]) -> None:
         """Hand out every whole frame, and ``wake`` each slot that got one.
 
-        Frames that nobody asked for are left in the decoder. Raises what the decoder raises, and :class:`PredicateFailed`.
+        Frames that nobody asked for are left in the decoder. Raises what the decoder raises, and
+        :class:`PredicateFailed`.
         """
         while self.slots:
             frame = decoder.next_frame(header)

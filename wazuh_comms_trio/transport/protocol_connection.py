@@ -13,7 +13,7 @@ from ..wire.framing import HEADER_FORMAT, MAX_RECEIVE_BYTES, MAX_SEND_BYTES, Fra
 from .errors import TransportBroken, TransportClosed, require_trio
 from .paths import PeerCredentials
 from .pipeline import Pipeline, Slot
-from .stream_io import ByteIO, connect_unix, over_stream
+from .stream_io import CONNECT_PATIENCE, ByteIO, connect_unix, over_stream
 from .translate import stream_error
 
 
@@ -88,7 +88,7 @@ class ProtocolConnection(trio.abc.AsyncResource):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path or ''}: {self.state.value}>"
 
-    async def connect(self, path: str) -> None:
+    async def connect(self, path: str, *, patience: float = CONNECT_PATIENCE) -> None:
         """Connect to a daemon's Unix socket, once. Errors and waiting as in ``WazuhAsyncSocket.connect``."""
         require_trio(type(self).__name__)
         if self._connecting:
@@ -99,9 +99,13 @@ class ProtocolConnection(trio.abc.AsyncResource):
             raise WazuhInternalError(1013, f"connected already, to {self.path or 'a stream'}")
         self._connecting = True
         try:
-            self._io = await connect_unix(path, self.require_owner)
+            io = await connect_unix(path, self.require_owner, patience)
         finally:
             self._connecting = False
+        if self.state is not ConnectionState.CONNECTING:  # closed by another task meanwhile
+            await io.abort()
+            raise self._ended()
+        self._io = io
         self.path = path
 
     @property

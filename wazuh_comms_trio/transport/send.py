@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Any
 
 from ..errors import SendSyncError, WazuhException, WazuhInternalError
-from ..wire.envelope import decode_text
+from ..wire.envelope import decode_json, decode_text
 from ..wire.wdb import parse_reply
 from .conversation import Conversation, SchemaSource
 from .registry import HOME, Daemon, get_daemon
@@ -60,16 +60,19 @@ async def wazuh_sendsync(
 ) -> str:
     """Send one request to a registered daemon over the plain socket, in a thread; returns the answer as text.
 
-    ``message`` is text (or bytes) that is sent as it is, or anything that JSON can say; a message that carries
-    ``version`` is validated first. Works under trio and asyncio. The answer loses one trailing NUL. Errors: the
-    sockets' own; anything else is 1014, a ``WazuhInternalError`` and a ``WazuhError``. Cancelled: the connection is
-    closed, and the thread ends by itself.
+    ``message`` is text (or bytes) that is sent as it is, or anything that JSON can say; it is validated as in
+    ``WazuhSocketJSON.request``, its answer only when it carries ``version``. Works under trio and asyncio. The answer
+    loses one trailing NUL. Errors: the sockets' own; anything else is 1014, a ``WazuhInternalError`` and a
+    ``WazuhError``. Cancelled: the connection is closed, and the thread ends by itself.
     """
     try:
-        exchange = _Exchange(
-            _known(daemon_name).places(home)[0], Conversation(_content(message), text_as_is=True).payload, timeout
-        )
-        return await _in_thread(exchange.run, exchange.abort)
+        daemon = _known(daemon_name)
+        conversation = Conversation(_content(message), daemon=daemon.name, text_as_is=True)
+        exchange = _Exchange(daemon, daemon.places(home)[0], conversation.payload, timeout)
+        answer = await _in_thread(exchange.run, exchange.abort)
+        if conversation.versioned:
+            conversation.check(decode_json(answer))
+        return decode_text(answer)
     except WazuhException:
         raise
     except Exception as exc:
@@ -79,7 +82,8 @@ async def wazuh_sendsync(
 class _Exchange:
     """One request and its answer, in a thread; another thread may abort it."""
 
-    def __init__(self, path: str, payload: bytes, timeout: float | None) -> None:
+    def __init__(self, daemon: Daemon, path: str, payload: bytes, timeout: float | None) -> None:
+        self.daemon = daemon
         self.path = path
         self.payload = payload
         self.timeout = timeout
@@ -87,15 +91,15 @@ class _Exchange:
         self._sock: WazuhSocket | None = None
         self._aborted = False
 
-    def run(self) -> str:
+    def run(self) -> bytes:
         with WazuhSocket(self.path, timeout=self.timeout) as sock:
             with self._lock:
                 self._sock = sock
                 if self._aborted:
-                    return ""
+                    return b""
             try:
-                sock.send(self.payload)
-                return decode_text(sock.receive())
+                sock.send(self.payload, self.daemon.header_format)
+                return sock.receive(self.daemon.header_format, self.daemon.header_size)
             finally:
                 with self._lock:
                     self._sock = None
@@ -109,10 +113,10 @@ class _Exchange:
                     self._sock.s.shutdown(socket.SHUT_RDWR)
 
 
-async def _in_thread(run: Callable[[], str], abort: Callable[[], None]) -> str:
+async def _in_thread(run: Callable[[], bytes], abort: Callable[[], None]) -> bytes:
     """``run()`` in a thread, under trio or asyncio; cancelled, ``abort()`` is called and the thread left behind."""
     trio = sys.modules.get("trio")
-    waiting: Awaitable[str]
+    waiting: Awaitable[bytes]
     if trio is not None and trio.lowlevel.in_trio_task():
         waiting = trio.to_thread.run_sync(run, abandon_on_cancel=True)
     else:

@@ -11,6 +11,7 @@ import errno
 import os
 import select
 import socket
+import sys
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -30,8 +31,9 @@ LONG_READ_BYTES: Final[int] = 122880
 # after a megabyte or two.
 _EAGER_READS: Final = 16
 
-# A full queue of connections is waited for this long altogether: 1, 2, 4 ... 64, 64 ... ms.
-_CONNECT_PATIENCE: Final = 1.0
+#: For so many seconds a full queue of connections is waited for, unless told otherwise.
+CONNECT_PATIENCE: Final[float] = 1.0
+# The pauses meanwhile: 1, 2, 4 ... 64, 64 ... ms.
 _CONNECT_STEPS: Final = (0.001, 0.064)
 
 
@@ -97,14 +99,17 @@ def _connect_nowait(path: str, require_owner: int | str | None) -> socket.socket
     return sock
 
 
-async def connect_unix(path: str, require_owner: int | str | None = None) -> SocketIO:
+async def connect_unix(
+    path: str, require_owner: int | str | None = None, patience: float = CONNECT_PATIENCE
+) -> SocketIO:
     """Connect to a Unix stream socket. A checkpoint; cancelled, nothing is left open.
 
-    A full queue of connections is tried again with growing pauses, for about a second: then :class:`BacklogFull`.
+    A full queue of connections is tried again with growing pauses, for ``patience`` seconds: then
+    :class:`BacklogFull`.
     """
     await trio.lowlevel.checkpoint()
     pause, longest = _CONNECT_STEPS
-    give_up = trio.current_time() + _CONNECT_PATIENCE
+    give_up = trio.current_time() + patience
     while True:
         try:
             return SocketIO(connect_nowait(path, require_owner))
@@ -259,7 +264,7 @@ class StreamIO:
         return 0
 
     def receive_nowait(self, max_bytes: int) -> bytes | None:
-        return None
+        return b"" if self.peer_ended() else None
 
     async def send_all(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -269,10 +274,16 @@ class StreamIO:
         self.torn = True
         try:
             await self.stream.send_all(data)
+        except trio.BusyResourceError:
+            self.torn = False
+            raise
         except trio.ClosedResourceError as exc:
             raise TransportClosed(1014, f"sending: {exc or 'the stream is closed'}") from exc
         except trio.BrokenResourceError as exc:
-            raise TransportBroken(1014, f"sending: {exc.__cause__ or exc or 'the peer is gone'}") from exc
+            broken = TransportBroken(1014, f"sending: {exc.__cause__ or exc or 'the peer is gone'}")
+            if not _in_memory(self.stream):
+                broken.bytes_sent = len(data)  # perhaps: it must not be sent a second time
+            raise broken from exc
         self.torn = False
 
     async def receive_some(self, max_bytes: int) -> bytes:
@@ -312,6 +323,13 @@ def _socket_of(stream: object) -> trio.socket.SocketType | None:
     while stream is not None and not isinstance(stream, trio.SocketStream):
         stream = getattr(stream, "transport_stream", None)
     return stream.socket if stream is not None else None
+
+
+def _in_memory(stream: object) -> bool:
+    """Whether this is one of trio's streams for tests, which take a message whole or not at all."""
+    testing = sys.modules.get("trio.testing")
+    sender = stream.send_stream if isinstance(stream, trio.StapledStream) else stream
+    return testing is not None and isinstance(sender, testing.MemorySendStream)
 
 
 def _hung_up(fileno: int) -> bool:

@@ -99,11 +99,11 @@ class WazuhSocket:
                 self._allow_until(deadline)
                 sent += self.s.send(memoryview(frame)[sent:])
         except OSError as exc:
-            if sent:
-                # The daemon would take the next message for the missing part of this one.
-                self.s.close()
             raise stream_error(exc, f"sending to {self.path}") from exc
         finally:
+            if 0 < sent < len(frame):
+                # The daemon would take the next message for the missing part of this one.
+                self.s.close()
             self._restore_timeout()
         return sent
 
