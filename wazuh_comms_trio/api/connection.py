@@ -239,8 +239,9 @@ class Connection:
         if body is None or body.complete or self.http.wants_100:
             seconds, spare = LINGER_TIMEOUT, EXCESS_LIMIT
         else:
-            spare = limits.body_bytes
-            seconds = limits.body_timeout + min(body_size(body), spare) / limits.body_rate - self._body_waited
+            size = min(body_size(body), limits.body_bytes)
+            seconds = limits.body_timeout + size / limits.body_rate - self._body_waited
+            spare = 2 * limits.body_bytes  # an agent's largest batch is a little more than its limit, and encrypted
         with trio.CancelScope(deadline=self.edge.allowance(seconds)) as scope:
             self.edge.expendable.add(scope)
             try:

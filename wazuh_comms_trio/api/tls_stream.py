@@ -76,7 +76,9 @@ class TlsStream(trio.abc.Stream):
         limit = RECEIVE_BYTES if max_bytes is None else max_bytes
         while True:
             try:
-                return self._object.read(limit)
+                data = self._object.read(limit)
+                # OpenSSL gives one record at a time, 16 KiB; each trip through the layers above costs as much as four.
+                return self._read_more(data, limit) if data and self._incoming.pending else data
             except ssl.SSLWantReadError:
                 await self._flush()  # an answer to the peer's key update
                 await self._fetch()
@@ -84,6 +86,15 @@ class TlsStream(trio.abc.Stream):
                 return b""
             except (ssl.SSLError, ssl.CertificateError) as error:
                 raise trio.BrokenResourceError from error
+
+    def _read_more(self, data: bytes, limit: int) -> bytes:
+        pieces = [data]
+        limit -= len(data)
+        with suppress(ssl.SSLError):  # nothing more for now; or a failure, which the next call meets again
+            while limit > 0 and (piece := self._object.read(limit)):
+                pieces.append(piece)
+                limit -= len(piece)
+        return b"".join(pieces)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if data:
