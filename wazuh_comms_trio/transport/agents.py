@@ -31,7 +31,7 @@ async def agent_ids(db: WazuhDB, *, status: ConnectionStatus | None = None, grou
     with both.
 
     Ids are as written everywhere else, with at least three digits; the server itself (``000``) is among them where
-    wazuh-db lists it.
+    wazuh-db lists it. Errors as ``WazuhDB.pages``. Cancelled: the connection is given up.
     """
     found: set[int] | None = None
     queries = []
@@ -46,7 +46,8 @@ async def agent_ids(db: WazuhDB, *, status: ConnectionStatus | None = None, grou
 
 
 async def agent_info(db: WazuhDB, agent_id: str) -> dict[str, Any] | None:
-    """What wazuh-db has stored about an agent, None when there is no such agent. Columns that are NULL are absent."""
+    """What wazuh-db has stored about an agent, None when there is no such agent. Columns that are NULL are absent.
+    Errors as ``WazuhDB.query``. Cancelled: the connection is given up."""
     rows = await db.query(f"global get-agent-info {_id_number(agent_id)}")
     if not rows:
         return None

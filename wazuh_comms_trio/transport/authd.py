@@ -72,6 +72,8 @@ async def add_agent(
 
     authd's own errors come with its number: ``WazuhException`` 9008 ``Duplicate name`` and its kin.
     ``WazuhInternalError`` 1012 for an argument of a wrong type or form, before anything is sent.
+
+    Cancelled: the connection is given up; the agent may have been added all the same.
     """
     arguments: dict[str, Any] = {"name": _text("name", name), "ip": _text("ip", ip)}
     if isinstance(groups, str):
@@ -88,14 +90,14 @@ async def add_agent(
 
 
 async def remove_agent(authd: Pool, agent_id: str, *, purge: bool = False) -> str:
-    """Remove an agent; returns authd's confirmation. ``purge`` also forgets its key entry for good. Errors as
-    ``add_agent``."""
+    """Remove an agent; returns authd's confirmation. ``purge`` also forgets its key entry for good. Errors and
+    cancellation as ``add_agent``."""
     arguments = {"id": check_agent_id(agent_id), "purge": _flag("purge", purge)}
     return str(await authd.request({"function": "remove", "arguments": arguments}))
 
 
 async def get_agent(authd: Pool, agent_id: str) -> EnrolledAgent:
-    """An enrolled agent with its key. Errors as ``add_agent``."""
+    """An enrolled agent with its key. Errors as ``add_agent``. Cancelled: the connection is given up."""
     arguments = {"id": check_agent_id(agent_id)}
     return await authd.request({"function": "get", "arguments": arguments}, type=EnrolledAgent)
 

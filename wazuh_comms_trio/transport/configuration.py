@@ -18,13 +18,15 @@ async def agent_configuration(remoted: Pool, agent_id: str, component: str, sect
     agent through remoted.
 
     ``NoSuchAgent`` when remoted doesn't know it, ``WazuhError`` 1014 with the agent's text when it has no such section.
+    Cancelled: the connection is given up.
     """
     return await ask_agent(remoted, agent_id, component, "getconfig", section)
 
 
 async def daemon_configuration(pool: Pool, section: str) -> Any:
     """One section of a daemon's own active configuration, over a pool of its request socket (``analysis``, ``com``,
-    ``remoted``, ``wazuh-db``)."""
+    ``remoted``, ``wazuh-db``). Errors as
+    ``Pool.request``. Cancelled: the connection is given up."""
     check_word(section)
     if pool.daemon.name in _TEXT_ONLY:
         return parse_reply(await pool.request(f"getconfig {section}".encode())).data()

@@ -147,7 +147,8 @@ class Pool:
         ``WazuhAsyncSocketJSON.request``.
 
         Repeated once, on a fresh connection, only where nothing of it had gone out. Errors: as ``WazuhAsyncSocket``'s;
-        ``BacklogFull`` (1013) when the daemon's backlog stayed full for ``connect_timeout``.
+        ``BacklogFull`` (1013) when the daemon's backlog stayed full for ``connect_timeout``. Cancelled while waiting,
+        nothing has happened; afterwards the connection is given up.
         """
         if isinstance(message, bytes):
             _refuse_options(type, schema)
@@ -265,7 +266,7 @@ class Pool:
         for place in self._places:
             connection = new(None)
             try:
-                await connection.connect(place)
+                await connection.connect(place, patience=0)  # waiting for room is up to the caller
             except WazuhInternalError as error:
                 if error.code != 1121 and not isinstance(error.__cause__, FileNotFoundError):
                     raise

@@ -47,8 +47,10 @@ class MessageInvalid(WazuhInternalError):
 def register_schemas(daemon: str, source: Mapping[str, Any] | StrPath) -> None:
     """Check this daemon's messages and answers by the schemas in ``source``, a mapping or a JSON file's path.
 
-    They replace the schemas of the same commands. ``ValueError`` for what isn't in the form above or no JSON Schema,
-    ``OSError`` for a file that can't be read; nothing is registered then.
+    The form is ``{"commands": {COMMAND: {"request": SCHEMA, "reply": SCHEMA}}}``; either of the two may be missing, and
+    the command ``*`` stands for those without schemas of their own. They replace the schemas of the same commands.
+    ``ValueError`` for another form and for what is no JSON Schema, ``OSError`` for a file that can't be read; nothing
+    is registered then.
     """
     commands = _load(source).get("commands")
     if not isinstance(commands, Mapping):

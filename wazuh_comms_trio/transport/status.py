@@ -49,24 +49,27 @@ class AgentStatus:
 
 
 async def agent_status(remoted: Pool, agent_id: str) -> AgentStatus:
-    """The state of an agent's connection, asked of the agent itself. ``NoSuchAgent`` when remoted doesn't know it."""
+    """The state of an agent's connection, asked of the agent itself. ``NoSuchAgent`` when remoted doesn't know it.
+    Errors and cancellation as ``ask_agent``."""
     status: AgentStatus = decode_as(await agent_state(remoted, agent_id, "agent"), AgentStatus)
     return status
 
 
 async def agent_state(remoted: Pool, agent_id: str, component: str = "agent") -> Any:
-    """The state of one component of an agent (``agent``, ``logcollector``), as it tells it."""
+    """The state of one component of an agent (``agent``, ``logcollector``), as it tells it. Errors and
+    cancellation as ``ask_agent``."""
     return await ask_agent(remoted, agent_id, component, "getstate")
 
 
 async def daemon_stats(pool: Pool) -> Any:
-    """A daemon's own counters."""
+    """A daemon's own counters. Errors as ``Pool.request``. Cancelled: the connection is given up."""
     return await pool.request(create_wazuh_socket_message(dict(ORIGIN), "getstats", {}))
 
 
 async def agents_stats(pool: Pool, agent_ids: Iterable[str] | Literal["all"] = "all") -> list[dict[str, Any]]:
     """A daemon's counters for each agent: rows with ``id`` (a number) and ``metrics``. Those of all agents come in
-    pages."""
+    pages. Errors as
+    ``Pool.request``. Cancelled: the connection is given up."""
     if agent_ids != "all":
         numbers = [int(check_agent_id(agent_id)) for agent_id in agent_ids]
         return _rows(await _page_of_stats(pool, {"agents": numbers}))
@@ -101,7 +104,7 @@ async def ask_agent(remoted: Pool, agent_id: str, component: str, command: str, 
     data.
 
     ``WazuhError`` 1014 with the agent's text for ``err``, an agent's own error under its number, ``NoSuchAgent``; 1012
-    for words that would be read as something else.
+    for words that would be read as something else. Cancelled: the connection is given up.
     """
     if check_agent_id(agent_id) == SERVER_ID:
         raise WazuhInternalError(1012, "agent 000 is the server itself: ask its daemons")

@@ -68,7 +68,8 @@ class WazuhDB:
         ``list[Agent]``.
 
         ``WazuhError`` 1014 with the daemon's text for ``err``, 1012 for a query above 65536 bytes, ``AnswerCut`` and
-        ``AnswerInvalid`` (1014) for what can't be understood, and the connection's errors.
+        ``AnswerInvalid`` (1014) for what can't be understood, and the connection's errors. Cancelled: the connection is
+        given up; the query may have been carried out all the same.
         """
         if isinstance(query, Mapping):
             return await self.pool.request(query, type=type)
