@@ -10,7 +10,7 @@ import msgspec
 from wazuh_comms_trio.services.json_form import NotAnObject, object_form
 from wazuh_comms_trio.services.metadata import has_duplicate_keys
 
-__all__ = ["COMMANDS_INDEX", "Header", "Unsound", "index_of", "read_header"]
+__all__ = ["COMMANDS_INDEX", "Header", "Unsound", "index_of", "read_header", "read_plain_header"]
 
 COMMANDS_INDEX: Final = ".commands"
 
@@ -24,6 +24,12 @@ _INVENTORY: Final = {
     collector: f"wazuh-states-inventory-{collector}"
     for collector in ("hardware", "hotfixes", "packages", "networks", "system", "ports", "processes")
 }
+
+_PLAIN: Final = {module: index for module, index in _INDICES.items() if module != "command"}
+_PLAIN_MARKS: Final = len('{"id":"","module":"","operation":""}')
+_COLLECTOR_MARKS: Final = len('{"id":"","module":"","collector":"","operation":""}')
+#: With any agent's uuid before it, far from the longest document id.
+_SHORT: Final = 64
 
 #: What the fast decoder refuses is read slowly up to this length (some 60 ms); anything longer is no header line.
 SLOW_LIMIT: Final = 65536
@@ -46,7 +52,9 @@ class Unsound(Header, gc=False):
     reason: str = ""
 
 
-_decode: Final[Callable[[bytes], Header]] = msgspec.json.Decoder(Header).decode
+_DUPLICATE: Final = "A key stands twice in the header line"
+
+_decode: Final[Callable[[bytes | bytearray], Header]] = msgspec.json.Decoder(Header).decode
 _decode_str: Final[Callable[[bytes], str | None]] = msgspec.json.Decoder(str | None).decode
 
 
@@ -56,6 +64,29 @@ def index_of(header: Header) -> str | None:
         collector = header.collector if header.collector is not None else header.type
         return None if collector is None else _INVENTORY.get(collector)
     return None if header.module is None else _INDICES.get(header.module)
+
+
+def read_plain_header(line: bytes | bytearray) -> tuple[str, str, str] | None:
+    """Index, id and operation of a create or update as real agents write its header: nothing but these fields, no
+    blanks, no escapes, a short id. None for anything else, sound or not: that is ``read_header``'s."""
+    try:
+        header = _decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    operation, module, event_id, collector = header.operation, header.module, header.id, header.collector
+    if (operation != "create" and operation != "update") or module is None or not event_id or len(event_id) > _SHORT:
+        return None
+    if collector is None:
+        index = _PLAIN.get(module)
+        marks = _PLAIN_MARKS
+    else:
+        index = _INVENTORY.get(collector) if module == "inventory" else None
+        marks = _COLLECTOR_MARKS + len(collector)
+    # As long as the fields alone: then there is nothing else in the line, nothing twice, and nothing escaped. A NUL
+    # can't come but escaped.
+    if index is None or len(line) != marks + len(operation) + len(module) + len(event_id):
+        return None
+    return index, event_id, operation
 
 
 def read_header(line: bytes) -> Header | None:
@@ -71,11 +102,10 @@ def read_header(line: bytes) -> Header | None:
     if line.count(b'"') == marks and b"\\" not in line and header.module and header.operation and header.id:
         return header
     try:
-        if not has_duplicate_keys(line):
-            return header
+        duplicate = has_duplicate_keys(line)
     except (ValueError, RecursionError):
-        pass
-    return _read_slowly(line)
+        return _read_slowly(line)
+    return Unsound(**msgspec.structs.asdict(header), reason=_DUPLICATE) if duplicate else header
 
 
 def _read_slowly(line: bytes) -> Header | None:
@@ -85,7 +115,7 @@ def _read_slowly(line: bytes) -> Header | None:
         form = object_form(line)
     except NotAnObject:
         return None
-    header = Unsound(reason="A key stands twice in the header line" if form.duplicate else "")
+    header = Unsound(reason=_DUPLICATE if form.duplicate else "")
     for member in form.members:
         if member.key not in Header.__struct_fields__:
             continue

@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 import msgspec
-from attrs import define, field, frozen
+from attrs import frozen
 
 __all__ = ["Form", "Member", "NotAnObject", "object_form"]
 
@@ -47,105 +47,78 @@ class Form:
     duplicate: bool
 
 
-@define
-class _Open:
-    """A container whose end hasn't come. ``keys`` is None for an array."""
-
-    keys: set[str] | None
-    wants: str = "first"  # "first" (member or end), "member", "colon", "value", "comma" (or end)
-    key: str = ""
-    key_start: int = 0
-    value_start: int = 0
+# What may come next: the first member or element of a container (or its end), a key, a colon, a value, a comma (or the
+# container's end).
+_FIRST, _KEY, _COLON, _VALUE, _COMMA = range(5)
 
 
-@define
-class _Reader:
-    stack: list[_Open] = field(factory=list)
-    members: list[Member] = field(factory=list)
-    duplicate: bool = False
-
-    def key(self, token: bytes, start: int) -> None:
-        top = self.stack[-1]
-        assert top.keys is not None
-        try:
-            top.key = msgspec.json.decode(token, type=str)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise NotAnObject("a key isn't sound text") from None
-        self.duplicate = self.duplicate or top.key in top.keys
-        top.keys.add(top.key)
-        top.key_start = start
-        top.wants = "colon"
-
-    def value_begins(self, start: int) -> None:
-        top = self.stack[-1]
-        if top.wants not in ("value", "first") or (top.keys is not None and top.wants == "first"):
-            raise NotAnObject("a value out of place")
-        top.value_start = start
-
-    def value_ended(self, end: int) -> None:
-        top = self.stack[-1]
-        top.wants = "comma"
-        if len(self.stack) == 1:
-            self.members.append(Member(top.key, top.key_start, top.value_start, end))
-
-    def mark(self, mark: bytes, start: int, end: int) -> None:
-        """One of ``{ } [ ] , :``."""
-        if mark in b"{[":
-            if self.stack:
-                self.value_begins(start)
-            self.stack.append(_Open(set() if mark == b"{" else None))
-            return
-        top = self.stack[-1]
-        is_object = top.keys is not None
-        if mark in b"}]":
-            if top.wants not in ("first", "comma") or is_object != (mark == b"}"):
-                raise NotAnObject("an end out of place")
-            self.stack.pop()
-            if self.stack:
-                self.value_ended(end)
-        elif mark == b":" and top.wants == "colon":
-            top.wants = "value"
-        elif mark == b"," and top.wants == "comma":
-            top.wants = "member" if is_object else "value"
-        else:
-            raise NotAnObject("a separator out of place")
+def _text(token: bytes) -> str:
+    """A string token's value. Raises ``NotAnObject`` for lone surrogates."""
+    try:
+        return msgspec.json.decode(token, type=str)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise NotAnObject("a string isn't sound text") from None
 
 
 def object_form(text: bytes | bytearray) -> Form:
     """The outermost object's members, in order, duplicates too. Raises ``NotAnObject`` for anything else than one JSON
-    object in UTF-8 with blanks around. Takes ~1 µs a token: for short or rare texts."""
+    object in UTF-8 with blanks around. Takes ~0.5 µs a token: for short or rare texts."""
     try:
         if not text.isascii():
             text.decode()
     except UnicodeDecodeError:
         raise NotAnObject("not UTF-8") from None
-    reader = _Reader()
+    members: list[Member] = []
+    duplicate = False
+    open_keys: list[set[str] | None] = []  # of the containers around, outermost first; None for an array
+    wants = _VALUE
+    key, key_start, value_start = "", 0, 0  # of the outermost object's member
     position = 0
-    while True:
+    while open_keys or wants == _VALUE:
         match = _TOKEN.match(text, position)
         if match is None:
             raise NotAnObject("not JSON")
         mark, string, _ = match.groups()
-        position = match.end()
-        if mark is not None:
-            if not reader.stack and mark != b"{":
-                raise NotAnObject("not an object")
-            reader.mark(bytes(mark), match.start(1), position)
-        elif not reader.stack:
-            raise NotAnObject("not an object")
-        elif string is not None and reader.stack[-1].keys is not None and reader.stack[-1].wants in ("first", "member"):
-            reader.key(bytes(string), match.start(2))
-        else:
-            start = match.start(2) if string is not None else match.start(3)
-            if string is not None and b"\\u" in string:
-                try:  # lone surrogates
-                    msgspec.json.decode(bytes(string), type=str)
-                except msgspec.MsgspecError:
-                    raise NotAnObject("a string isn't sound text") from None
-            reader.value_begins(start)
-            reader.value_ended(position)
-        if not reader.stack:
+        start, position = match.end() - len(match[match.lastindex or 0]), match.end()
+        keys = open_keys[-1] if open_keys else None
+        is_value = wants == _VALUE or (wants == _FIRST and keys is None)
+        if mark is None and not open_keys:
             break
-    if _END.match(text, position) is None:
-        raise NotAnObject("something follows the object")
-    return Form(tuple(reader.members), reader.duplicate)
+        if string is not None and keys is not None and wants in (_FIRST, _KEY):
+            name = _text(bytes(string))
+            duplicate = duplicate or name in keys
+            keys.add(name)
+            if len(open_keys) == 1:
+                key, key_start = name, start
+            wants = _COLON
+        elif mark == b"}" or mark == b"]":
+            if wants not in (_FIRST, _COMMA) or (keys is None) != (mark == b"]") or not open_keys:
+                break
+            open_keys.pop()
+            wants = _COMMA
+            if len(open_keys) == 1:
+                members.append(Member(key, key_start, value_start, position))
+        elif mark == b":" and wants == _COLON:
+            wants = _VALUE
+        elif mark == b"," and wants == _COMMA:
+            wants = _VALUE if keys is None else _KEY
+        elif mark == b"{" or (mark == b"[" and open_keys):
+            if not is_value:
+                break
+            if len(open_keys) == 1:
+                value_start = start
+            open_keys.append(set() if mark == b"{" else None)
+            wants = _FIRST
+        elif mark is None and is_value:
+            if string is not None and b"\\u" in string:
+                _text(bytes(string))
+            if len(open_keys) == 1:
+                members.append(Member(key, key_start, start, position))
+            wants = _COMMA
+        else:
+            break
+    else:
+        if _END.match(text, position) is None:
+            raise NotAnObject("something follows the object")
+        return Form(tuple(members), duplicate)
+    raise NotAnObject("a token out of place")
