@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.api.edge import (
     AUTHORIZED,
@@ -22,6 +24,7 @@ from tests.api.edge import (
     serving,
 )
 from wazuh_comms_trio.backends.base import EngineReply
+from wazuh_comms_trio.testing.agent_http import Reply
 
 STATEFUL = "/api/v1/events/stateful"
 STATELESS = "/api/v1/events/stateless"
@@ -275,3 +278,31 @@ async def test_the_engines_answer_to_a_scan_goes_through() -> None:
         fakes.scans.reply = EngineReply(200, b"")
         reply = await server.request("POST", "/api/v1/vulnerability/scan", b"{}")
         assert (reply.status, reply.body, reply.header("content-length")) == (200, b"", "0")
+
+
+async def test_a_large_scan() -> None:
+    """Quart has limits of its own, which aren't ours."""
+    async with serving() as server:
+        body = b" " * 20_000_000
+        assert (await server.request("POST", "/api/v1/vulnerability/scan", body)).status == 200
+    assert server.fakes.scans.bodies == [body]
+
+
+@given(
+    st.sampled_from(
+        ["Host", "Cookie", "Content-Type", "Accept", "Range", "X-Forwarded-For", "Date", "Origin", "Expect", "Upgrade"]
+    ),
+    st.binary(max_size=60).map(lambda value: bytes(byte for byte in value if byte not in b"\r\n\0")),
+)
+def test_headers_have_no_say_in_an_authentication(name: str, value: bytes) -> None:
+    async def main() -> Reply:
+        async with serving() as server:
+            body = b'{"uuid":"u","key":"right"}'
+            host = b"" if name == "Host" else b"Host: x\r\n"
+            head = b"POST /api/v1/authentication HTTP/1.1\r\n%b%b: %b\r\nContent-Length: %d\r\n\r\n"
+            return await server.ask(head % (host, name.encode(), value, len(body)) + body)
+
+    reply = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    if reply.status != 200:
+        assert problem(reply) == (400, 400)  # not a header at all
+        assert not value.isascii() or not value.decode().isprintable()

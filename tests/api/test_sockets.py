@@ -141,7 +141,7 @@ async def test_the_command_server_on_a_unix_socket(tmp_path: Path) -> None:
     await sock.bind(str(path))
     sock.listen()
     fakes = Fakes()
-    edge = Edge(create_command_app(fakes.commands, LIMITS), LIMITS)  # type: ignore[arg-type]
+    edge = Edge(create_command_app(fakes.commands, LIMITS), LIMITS)
     body = b'{"commands":[{"document_id":"c1","target":{"type":"agent","id":"a"},"action":{"name":"restart"}}]}'
     async with trio.open_nursery() as nursery:
         listener = trio.SocketListener(sock)

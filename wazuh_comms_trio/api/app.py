@@ -18,6 +18,7 @@ import msgspec
 import trio
 from quart import Response, request
 from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
 
 from wazuh_comms_trio.api.bodies import BodyBudget, BodyChunks, collect_body, content_length, skip_body
 from wazuh_comms_trio.api.delivery import EXTENSION
@@ -30,7 +31,7 @@ from wazuh_comms_trio.api.replies import send_empty, send_reply
 from wazuh_comms_trio.api.requests import decode_credentials, file_name
 from wazuh_comms_trio.api.routing import Routes
 from wazuh_comms_trio.config.models import CommunicationsApi
-from wazuh_comms_trio.errors import BackendUnavailable, TimeLimitExceeded
+from wazuh_comms_trio.errors import BackendUnavailable, CommsError, TimeLimitExceeded
 from wazuh_comms_trio.services import Services
 from wazuh_comms_trio.services.authentication import Caller
 from wazuh_comms_trio.services.command_json import encode_commands
@@ -78,6 +79,8 @@ class CommsApp(QuartTrio):
                 f"{PREFIX}/vulnerability/scan": {"POST": self._through_quart_guarded},
             }
         )
+        # The limits are the edge's, and were kept before Quart sees anything.
+        self.config["MAX_CONTENT_LENGTH"] = self.config["BODY_TIMEOUT"] = self.config["RESPONSE_TIMEOUT"] = None
         add_views(self)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -220,6 +223,8 @@ def add_views(app: CommsApp) -> None:
     @app.errorhandler(Exception)
     async def refuse(error: Exception) -> Response:
         # Here, inside the request: quart-trio drops what is raised while a client leaves.
+        if isinstance(error, HTTPException):  # Quart's own
+            error = CommsError(error.name, code=error.code or 400)
         if not is_known(error):
             logger.error("%s %s failed", request.method, request.path, exc_info=error)
         problem = describe(error)

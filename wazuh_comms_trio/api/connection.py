@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from itertools import count
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -72,6 +72,11 @@ class Connection:
         self._ended = False  # the application was given the end of the body
         self._replied = False  # some of the reply is on its way
         self._body_waited = 0.0  # seconds
+
+    @property
+    def sock(self) -> Any:
+        """The connection's socket, for who has to ask the kernel about the peer (``SO_PEERCRED``)."""
+        return self.peer.sock
 
     async def run(self) -> None:
         edge = self.edge
