@@ -196,11 +196,19 @@ def open_wazuh(folder: Path) -> AbstractAsyncContextManager[Harness]:
     return open_real(folder)
 
 
+def open_fake_wazuh(folder: Path) -> AbstractAsyncContextManager[Harness]:
+    """On the fake OpenSearch that tests on the mock clock use."""
+    from tests.indexer.harness import open_fake
+
+    return open_fake(folder)
+
+
 #: name -> (opener, marks of its tests)
 HARNESSES: dict[
     str, tuple[Callable[[Path], AbstractAsyncContextManager[Harness]], tuple[pytest.MarkDecorator, ...]]
 ] = {
     "memory": (open_memory, ()),
     "embedded": (open_embedded, (pytest.mark.real_clock,)),
+    "fake-wazuh": (open_fake_wazuh, (pytest.mark.real_clock,)),
     "wazuh": (open_wazuh, (pytest.mark.indexer, pytest.mark.real_clock)),
 }

@@ -9,16 +9,21 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from tests.contract.harness import Clock, Harness, until_it_works
 from tests.engine.fake import fake_engine
 from tests.indexer.cluster import shared_node
+from tests.indexer.fake import FakeOpenSearch
 from tests.indexer.proxy import proxy
 from wazuh_comms_trio.backends.base import Backends, Engine, FileStore
 from wazuh_comms_trio.backends.engine import UnixEngine
 from wazuh_comms_trio.backends.files import FolderFiles
 from wazuh_comms_trio.backends.lines import find_bad_line
+from wazuh_comms_trio.backends.memory import memory_backends
 from wazuh_comms_trio.backends.opensearch import OpenSearchStores, open_opensearch
 from wazuh_comms_trio.config.models import EngineClient, Indexer, IndexerCommands, IndexerHost
+from wazuh_comms_trio.errors import BackendUnavailable
 
 #: Documents of the contract suite have values of every kind in the same field: kept, not indexed.
 UNINDEXED = {
@@ -117,3 +122,45 @@ async def open_real(folder: Path) -> AsyncIterator[Harness]:
                 notice=0.3,
             )
             await engine.aclose()
+
+
+@asynccontextmanager
+async def open_fake(folder: Path) -> AsyncIterator[Harness]:
+    """The fake OpenSearch in the real one's place, in memory."""
+    clock = Clock()
+    async with trio.open_nursery() as nursery:
+        fake = FakeOpenSearch(nursery)
+
+        @asynccontextmanager
+        async def stores() -> AsyncIterator[OpenSearchStores]:
+            async with open_opensearch(
+                settings(9200), wall_clock=clock, revocation=0.3, connect=fake.connect
+            ) as opened:
+                yield opened
+
+        @asynccontextmanager
+        async def second() -> AsyncIterator[Backends]:
+            async with stores() as others:
+                yield as_backends(others, memory.engine, memory.files)
+
+        @asynccontextmanager
+        async def outage() -> AsyncIterator[None]:
+            fake.go_down()
+            memory.engine.faults.error = BackendUnavailable()
+            yield
+            memory.engine.faults.error = None
+            fake.up = True
+            await until_it_works(lambda: opened.client.json("GET", "/"))
+
+        memory = memory_backends()
+        async with stores() as opened:
+            yield Harness(
+                "fake-wazuh",
+                as_backends(opened, memory.engine, memory.files),
+                clock,
+                settle=opened.agents.flush_logins,
+                outage=outage,
+                second=second,
+                notice=0.3,
+            )
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,59 @@
+"""What tests on the fake OpenSearch and the mock clock start from."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from tests.indexer.fake import FakeOpenSearch
+from wazuh_comms_trio.backends.opensearch import OpenSearchStores, open_opensearch
+from wazuh_comms_trio.backends.opensearch_client import OpenSearchClient
+from wazuh_comms_trio.config.models import Indexer, IndexerHost
+
+A1 = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
+A2 = "0194857f-39b5-7bfb-a7bc-c5c6835f03d2"
+EPOCH = 1_750_000_000.0
+
+
+def wall_clock() -> float:
+    """Goes with the mock clock."""
+    return EPOCH + trio.current_time()
+
+
+@asynccontextmanager
+async def fakes(*names: str) -> AsyncIterator[dict[str, FakeOpenSearch]]:
+    """Several nodes, each of its own: for what the client does, not for what a cluster does."""
+    async with trio.open_nursery() as nursery:
+        yield {name: FakeOpenSearch(nursery) for name in names}
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def client_of(nodes: dict[str, FakeOpenSearch], **settings: Any) -> AsyncIterator[OpenSearchClient]:
+    async def connect(host: str, port: int) -> trio.abc.Stream:
+        return await nodes[host].connect(host, port)
+
+    indexer = Indexer(hosts=tuple(map(IndexerHost, nodes)), **settings)
+    async with OpenSearchClient(indexer, connect=connect, rng=random.Random(1)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def fake() -> AsyncIterator[FakeOpenSearch]:
+    async with fakes("node") as nodes:
+        yield nodes["node"]
+
+
+@asynccontextmanager
+async def stores_of(
+    node: FakeOpenSearch, *, revocation: float = 10.0, **settings: Any
+) -> AsyncIterator[OpenSearchStores]:
+    indexer = Indexer(hosts=(IndexerHost("node"),), **settings)
+    async with open_opensearch(
+        indexer, revocation=revocation, wall_clock=wall_clock, rng=random.Random(1), connect=node.connect
+    ) as stores:
+        yield stores

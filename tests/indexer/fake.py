@@ -1,0 +1,347 @@
+"""A fake OpenSearch, in memory, for the mock clock and for faults on demand. It passes the same contract suite as the
+real one; where it answers, it answers as the real one does."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import h11
+import trio
+import trio.testing
+from attrs import define
+
+from tests.indexer.fake_index import Conflict, Index, Malformed, Missing, Stored, flatten, parse, to_milliseconds
+
+Answer = tuple[int, Any]
+
+
+@define
+class Faults:
+    """``before``: awaited with each request before it is looked at. ``whole``: an answer instead of doing what is
+    asked, or None. ``false_conflicts``: how many conditional writes and creates yet are done and reported as 409, as
+    the real one does when a node goes. ``busy_items``: how many items yet are refused with 429. ``largest``: bytes of
+    a body; above it 413. ``most``: bytes above which a bulk call gets 429. ``cut``: so many bytes of each answer, then the end.
+    ``lost``: how many answers yet are done and never sent."""
+
+    before: Callable[[str, str], Awaitable[None]] | None = None
+    whole: Callable[[str, str], Answer | None] = lambda method, path: None
+    false_conflicts: int = 0
+    busy_items: int = 0
+    largest: int = 100 * 1024 * 1024
+    most: int = 100 * 1024 * 1024
+    cut: int | None = None
+    lost: int = 0
+
+
+def error(status: int, kind: str, reason: str) -> Answer:
+    return status, {"error": {"type": kind, "reason": reason}, "status": status}
+
+
+class FakeOpenSearch:
+    """``requests``: method and path of each. ``bulks``: for each bulk call the items' ids. ``headers`` of the last."""
+
+    def __init__(self, nursery: trio.Nursery, now: Callable[[], float] = trio.current_time) -> None:
+        self.indices: dict[str, Index] = {}
+        self.default_mappings: Mapping[str, Any] = {}
+        self.refresh_interval = 1.0
+        self.faults = Faults()
+        self.requests: list[tuple[str, str]] = []
+        self.bulks: list[list[str]] = []
+        self.headers: dict[str, str] = {}
+        self.bodies: list[int] = []
+        self.accepted = 0
+        self.up = True
+        self._nursery = nursery
+        self._now = now
+        self._scopes: set[trio.CancelScope] = set()
+        self._scrolls: dict[str, list[Any]] = {}
+
+    # --- connections ---
+
+    async def connect(self, host: str, port: int) -> trio.abc.Stream:
+        """The client's seam."""
+        await trio.lowlevel.checkpoint()
+        if not self.up:
+            raise OSError(111, "Connection refused")
+        self.accepted += 1
+        ours, theirs = trio.testing.memory_stream_pair()
+        self._nursery.start_soon(self._serve, ours)
+        return theirs
+
+    def go_down(self) -> None:
+        """As a process that was killed."""
+        self.up = False
+        for scope in self._scopes:
+            scope.cancel()
+
+    async def _serve(self, stream: trio.StapledStream[Any, Any]) -> None:
+        connection = h11.Connection(h11.SERVER)
+        with trio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                while await self._exchange(stream, connection):
+                    connection.start_next_cycle()
+            except (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError):
+                pass
+        self._scopes.discard(scope)
+        await trio.aclose_forcefully(stream)
+
+    async def _exchange(self, stream: trio.StapledStream[Any, Any], connection: h11.Connection) -> bool:
+        request: h11.Request | None = None
+        body = bytearray()
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA:
+                connection.receive_data(bytes(await stream.receive_some(65536)))
+            elif isinstance(event, h11.Request):
+                request = event
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                break
+            else:
+                return False
+        assert request is not None
+        self.headers = {name.decode(): value.decode() for name, value in request.headers}
+        self.bodies.append(len(body))
+        content = gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else bytes(body)
+        method, target = request.method.decode(), request.target.decode()
+        status, answer = await self._answer(method, target, content)
+        if self.faults.lost:
+            self.faults.lost -= 1
+            return False
+        encoded = b"" if answer is None or method == "HEAD" else json.dumps(answer).encode()
+        if isinstance(answer, str) and method != "HEAD":
+            encoded = answer.encode()
+        head = h11.Response(status_code=status, headers=[("Content-Length", str(len(encoded)))])
+        data = (connection.send(head) or b"") + (connection.send(h11.Data(data=encoded)) or b"")
+        data += connection.send(h11.EndOfMessage()) or b""
+        if self.faults.cut is not None:
+            await stream.send_all(data[: self.faults.cut])
+            return False
+        await stream.send_all(data)
+        return True
+
+    async def _answer(self, method: str, target: str, body: bytes) -> Answer:
+        url = urlsplit(target)
+        parts = [unquote(part) for part in url.path.split("/")[1:]]
+        self.requests.append((method, url.path))
+        if self.faults.before is not None:
+            await self.faults.before(method, url.path)
+        if (whole := self.faults.whole(method, url.path)) is not None:
+            return whole
+        if len(body) > self.faults.largest:
+            return 413, None
+        return self._do(method, parts, dict(parse_qsl(url.query)), body)
+
+    # --- what is asked ---
+
+    def index(self, name: str) -> Index:
+        """Made where it is missing, as the first document does."""
+        if name not in self.indices:
+            made = Index(name, self._now, self.default_mappings, self.refresh_interval)
+            self.indices[name] = made
+        return self.indices[name]
+
+    def _do(self, method: str, parts: list[str], query: Mapping[str, str], body: bytes) -> Answer:
+        match method, parts:
+            case "GET", [""]:
+                return 200, {"version": {"distribution": "opensearch", "number": "2.18.0"}}
+            case "POST", ["_bulk"]:
+                return self._bulk(body)
+            case "POST", ["_mget"]:
+                wanted = [(each["_index"], each["_id"]) for each in json.loads(body)["docs"]]
+                return 200, {"docs": [self._found(*each) for each in wanted]}
+            case "POST", ["_search", "scroll"]:
+                return self._page(json.loads(body)["scroll_id"])
+            case "DELETE", ["_search", "scroll"]:
+                for scroll_id in json.loads(body)["scroll_id"]:
+                    self._scrolls.pop(scroll_id, None)
+                return 200, {}
+            case "PUT", [name]:
+                if name in self.indices:
+                    return error(400, "resource_already_exists_exception", f"index [{name}] already exists")
+                self.indices[name] = Index(name, self._now, json.loads(body).get("mappings", {}), self.refresh_interval)
+                return 200, {"acknowledged": True}
+            case "HEAD", [name]:
+                return (200 if name in self.indices else 404), None
+        return self._do_in(self.indices.get(parts[0]), method, parts, query, body)
+
+    def _do_in(
+        self, index: Index | None, method: str, parts: list[str], query: Mapping[str, str], body: bytes
+    ) -> Answer:
+        if index is None:
+            return error(404, "index_not_found_exception", f"no such index [{parts[0]}]")
+        match method, parts[1:]:
+            case "POST", ["_mget"]:
+                return 200, {"docs": [self._found(index.name, each) for each in json.loads(body)["ids"]]}
+            case "POST", ["_refresh"]:
+                index.refresh()
+                return 200, {}
+            case "POST", ["_search"]:
+                return self._search(index, json.loads(body), "scroll" in query)
+            case "GET", ["_doc", document_id]:
+                found = self._found(index.name, document_id)
+                return (200 if found["found"] else 404), found
+        action = {"_create": "create", "_update": "update", "_doc": "delete"}[parts[1]]
+        source = body if action == "create" else None
+        partial = json.loads(body)["doc"] if action == "update" else None
+        item = self._item(action, {"_index": index.name, "_id": parts[2]}, source, partial)
+        if "error" in item:
+            return item["status"], {"error": item["error"], "status": item["status"]}
+        return item["status"], item
+
+    def _found(self, name: str, document_id: str) -> dict[str, Any]:
+        index = self.indices.get(name)
+        about: dict[str, Any] = {"_index": name, "_id": document_id}
+        if index is None:
+            return {**about, "error": {"type": "index_not_found_exception", "reason": f"no such index [{name}]"}}
+        stored = index.documents.get(document_id)
+        if stored is None:
+            return {**about, "found": False}
+        return {**about, "found": True, **_body(stored)}
+
+    # --- searches ---
+
+    def _search(self, index: Index, body: Mapping[str, Any], scroll: bool) -> Answer:
+        found = index.search(body["query"])
+        for key in reversed(body.get("sort", [])):
+            if key != "_doc":
+                ((name, options),) = key.items()
+                found.sort(key=_sort_key(name), reverse=options["order"] == "desc")
+        hits = [{"_index": index.name, "_id": i, **_body(stored)} for i, stored in found]
+        size = body.get("size", 10)
+        if scroll:
+            scroll_id = f"scroll-{len(self.requests)}"
+            self._scrolls[scroll_id] = [hits[start : start + size] for start in range(0, len(hits), size)]
+            return self._page(scroll_id)
+        return 200, {
+            "_shards": {"total": 1, "successful": 1},
+            "hits": {"total": {"value": len(hits)}, "hits": hits[:size]},
+        }
+
+    def _page(self, scroll_id: str) -> Answer:
+        pages = self._scrolls[scroll_id]
+        hits = pages.pop(0) if pages else []
+        return 200, {"_scroll_id": scroll_id, "_shards": {"total": 1, "successful": 1}, "hits": {"hits": hits}}
+
+    # --- bulk ---
+
+    def _bulk(self, body: bytes) -> Answer:
+        if not body.endswith(b"\n"):
+            return error(400, "illegal_argument_exception", "The bulk request must be terminated by a newline [\\n]")
+        if len(body) > self.faults.most:
+            return error(429, "circuit_breaking_exception", "[parent] Data too large")
+        try:
+            calls = list(_read_bulk(body))
+        except (ValueError, Malformed, Missing) as exc:
+            return error(400, "illegal_argument_exception", str(exc))
+        self.bulks.append([about["_id"] for _, about, _, _ in calls])
+        items = [{action: self._item(action, about, source, doc)} for action, about, source, doc in calls]
+        return 200, {"errors": any("error" in each for item in items for each in item.values()), "items": items}
+
+    def _item(
+        self, action: str, about: Mapping[str, Any], source: bytes | None, partial: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        name, document_id = about["_index"], about["_id"]
+        refused = self._refuse(name, action)
+        if refused is not None:
+            return refused
+        index = self.index(name)
+        try:
+            done = self._write(index, action, document_id, source, partial, about.get("if_seq_no"))
+        except Conflict as exc:
+            return _failed(409, "version_conflict_engine_exception", str(exc))
+        except Missing as exc:
+            return _failed(404, "document_missing_exception", str(exc))
+        except Malformed as exc:
+            return _failed(400, "mapper_parsing_exception", str(exc))
+        conditional = action == "create" or about.get("if_seq_no") is not None
+        if self.faults.false_conflicts and conditional and done["result"] != "noop":
+            self.faults.false_conflicts -= 1
+            already = f"[{document_id}]: version conflict, document already exists (current version [1])"
+            return _failed(
+                409, "version_conflict_engine_exception", already if action == "create" else "required seqNo"
+            )
+        return done
+
+    def _refuse(self, name: str, action: str) -> dict[str, Any] | None:
+        index = self.indices.get(name)
+        if self.faults.busy_items:
+            self.faults.busy_items -= 1
+            return _failed(429, "rejected_execution_exception", "rejected execution")
+        if index is None:
+            return None
+        if index.closed:
+            return _failed(400, "index_closed_exception", "closed")
+        if index.block == "write":
+            return _failed(
+                403, "cluster_block_exception", f"index [{name}] blocked by: [FORBIDDEN/8/index write (api)];"
+            )
+        if index.block == "read_only_allow_delete":
+            return _failed(
+                429, "cluster_block_exception", f"index [{name}] blocked by: [TOO_MANY_REQUESTS/12/disk usage];"
+            )
+        return None
+
+    def _write(
+        self,
+        index: Index,
+        action: str,
+        document_id: str,
+        source: bytes | None,
+        partial: dict[str, Any] | None,
+        if_seq_no: int | None,
+    ) -> dict[str, Any]:
+        if action == "delete":
+            there = index.delete(document_id)
+            return {"status": 200 if there else 404, "result": "deleted" if there else "not_found"}
+        if action == "update":
+            assert partial is not None
+            result, stored = index.update(document_id, partial, if_seq_no)
+        else:
+            assert source is not None
+            result, stored = "created", index.create(document_id, source)
+        status = 201 if result == "created" else 200
+        return {"status": status, "result": result, "_seq_no": stored.seq_no, "_primary_term": 1}
+
+
+def _read_bulk(body: bytes) -> Any:
+    """Each call; one that can't be read sinks all."""
+    lines = body.removesuffix(b"\n").split(b"\n")
+    position = 0
+    while position < len(lines):
+        ((action, about),) = json.loads(lines[position]).items()
+        position += 1
+        if len(about["_id"].encode()) > 512:
+            raise Malformed("id is too long, must be no longer than 512 bytes")
+        if action == "delete":
+            yield action, about, None, None
+            continue
+        if position == len(lines):
+            return  # the last one has no source: dropped, as the real one does
+        line = lines[position]
+        position += 1
+        yield action, about, line, (parse(line)["doc"] if action == "update" else None)
+
+
+def _failed(status: int, kind: str, reason: str) -> dict[str, Any]:
+    return {"status": status, "error": {"type": kind, "reason": reason}}
+
+
+def _body(stored: Stored) -> dict[str, Any]:
+    return {"_source": stored.source, "_seq_no": stored.seq_no, "_primary_term": 1}
+
+
+def _sort_key(name: str) -> Callable[[tuple[str, Stored]], Any]:
+    def key(found: tuple[str, Stored]) -> Any:
+        if name == "_seq_no":
+            return found[1].seq_no
+        values = [to_milliseconds(value) for value in flatten(found[1].source, name)]
+        return values[0] if values and values[0] is not None else float("inf")
+
+    return key
