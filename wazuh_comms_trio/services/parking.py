@@ -1,6 +1,6 @@
 """Parked polls: who waits, and which of an agent's polls is answered. Synchronous.
 
-What one waiting poll costs here: a waiter, its event and its places in the dictionaries, less than 2 kB.
+What one waiting poll costs here: a waiter, its event and its places in the dictionaries and scopes, some 2 kB.
 """
 
 from __future__ import annotations
