@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
 from wazuh_comms_trio.api.bodies import BodyBudget, collect_body, skip_body
+from wazuh_comms_trio.api.delivery import EXTENSION
 from wazuh_comms_trio.api.edge import Receive, Send
 from wazuh_comms_trio.api.http11 import Scope
-from wazuh_comms_trio.api.delivery import EXTENSION
 from wazuh_comms_trio.api.replies import send_reply
 from wazuh_comms_trio.api.routing import Routes
 from wazuh_comms_trio.backends.base import Command
@@ -90,7 +90,7 @@ def create_command_app(
 
 def peer_uid(scope: Scope) -> int | None:
     """The user at the other end of the Unix socket (``SO_PEERCRED``); None where there is none to be told."""
-    sock = getattr(scope["extensions"].get(EXTENSION), "sock", None)
+    sock = getattr(getattr(scope["extensions"].get(EXTENSION), "peer", None), "sock", None)
     if not isinstance(sock, socket.socket) or sock.family != socket.AF_UNIX:
         return None
     _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))

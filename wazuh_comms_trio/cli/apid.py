@@ -51,7 +51,8 @@ def _run(config: str | None, *, check: bool, version: bool) -> int:
         return 0
     from wazuh_comms_trio.daemon.server import run_daemon
 
-    return run_daemon(loaded.config, warnings=[warning.render(loaded.file) for warning in loaded.warnings])
+    warnings = [warning.render(loaded.file) for warning in loaded.warnings]
+    return run_daemon(loaded.config, warnings=warnings, loaded=loaded)
 
 
 def _print_warnings(warnings: Iterable[Problem], file: Path) -> None:

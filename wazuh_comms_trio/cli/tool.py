@@ -24,6 +24,8 @@ _MODULES: Final = {
     "enrollment": "enrollment",
     "config": "config",
     "indexer": "indexer_command",
+    "status": "service",
+    "reload": "service",
     "daemon": "daemon",
 }
 

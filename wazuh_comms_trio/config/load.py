@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import attrs
-from attrs import frozen
+from attrs import field, frozen
 
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.config.problems import ConfigError, Problem, near
@@ -24,19 +24,21 @@ _SECTIONS: Final = tuple(field.name for field in attrs.fields(Config))
 
 @frozen
 class LoadedConfig:
-    """``warnings`` are for the log; each knows its place, and ``warning.render(file)`` makes a line of it."""
+    """``warnings`` are for the log; each knows its place, and ``warning.render(file)`` makes a line of it. ``text`` is
+    what the file said, secrets included: another process can read the same from it."""
 
     config: Config
     warnings: tuple[Problem, ...]
     file: Path
+    text: str = field(default="", repr=False)
 
 
-def load_config(path: Path | str, *, check_files: bool = True) -> LoadedConfig:
+def load_config(path: Path | str, *, check_files: bool = True, text: str | None = None) -> LoadedConfig:
     """Reads the YAML file. Relative paths in it start at the file's folder. With ``check_files=False`` keys and
-    certificates aren't looked at, for programs that don't need them. Raises ``ConfigError`` with every problem, and
-    nothing else."""
+    certificates aren't looked at, for programs that don't need them. ``text`` stands in for what the file says. Raises
+    ``ConfigError`` with every problem, and nothing else."""
     file = Path(path)
-    text = _read(file)
+    text = _read(file) if text is None else text
     source = parse(text, _SECTIONS)
     if not source.data and source.problems:
         raise ConfigError(file, source.problems)
@@ -50,7 +52,7 @@ def load_config(path: Path | str, *, check_files: bool = True) -> LoadedConfig:
         check.check_files(reader, config)
     if reader.problems:
         raise ConfigError(file, _in_order(reader.problems), _in_order(reader.warnings))
-    return LoadedConfig(config, tuple(_in_order(reader.warnings)), file)
+    return LoadedConfig(config, tuple(_in_order(reader.warnings)), file, text)
 
 
 def _read(file: Path) -> str:
@@ -87,14 +89,14 @@ def _note_misspelt_section(reader: Reader, source: Source) -> None:
 def _absolute(model: T, folder: Path) -> T:
     """The model with its relative paths joined to the folder."""
     changes: dict[str, Any] = {}
-    for field in attrs.fields(type(cast(Any, model))):
-        value = getattr(model, field.name)
+    for each in attrs.fields(type(cast(Any, model))):
+        value = getattr(model, each.name)
         if isinstance(value, Path):
-            changes[field.name] = folder / value
+            changes[each.name] = folder / value
         elif isinstance(value, tuple):
-            changes[field.name] = tuple(folder / item if isinstance(item, Path) else item for item in value)
+            changes[each.name] = tuple(folder / item if isinstance(item, Path) else item for item in value)
         elif attrs.has(type(value)):
-            changes[field.name] = _absolute(value, folder)
+            changes[each.name] = _absolute(value, folder)
     return cast(T, attrs.evolve(cast(Any, model), **changes))
 
 

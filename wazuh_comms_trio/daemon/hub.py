@@ -1,10 +1,10 @@
 """The hub: where the workers of one node meet. It knows messages and links, no process, no socket and no store.
 
-    a post       -> one worker, which stores it or holds it; its answer comes back the same way
-    news         -> every other worker: these agents may have commands
-    delivered    -> every other worker, and remembered here until the command's timeout
-    hold         -> every other worker: commands that were posted and that no store keeps
-    acquire      -> answered: a held command is one worker's to offer, until it says ``returned`` or dies
+a post       -> one worker, which stores it or holds it; its answer comes back the same way
+news         -> every other worker: these agents may have commands
+delivered    -> every other worker, and remembered here until the command's timeout
+hold         -> every other worker: commands that were posted and that no store keeps
+acquire      -> answered: a held command is one worker's to offer, until it says ``returned`` or dies
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ class Member:
     link: Link
     generation: int = 0
     ready: trio.Event = field(factory=trio.Event)
+    #: Its link has ended.
+    left: trio.Event = field(factory=trio.Event)
+    #: Why it couldn't start, in its own words.
+    failure: str | None = None
     #: It takes posts: it is ready, and hasn't been told to stop.
     in_service: bool = False
     beat: dict[str, Any] = field(factory=dict)
@@ -83,6 +87,7 @@ class Hub:
             yield
         finally:
             member.in_service = False
+            member.left.set()
             self.members.remove(member)
             freed = [document_id for document_id, owner in self._granted.items() if owner is member]
             for document_id in freed:
@@ -105,6 +110,8 @@ class Hub:
                 if on_ready is not None:
                     on_ready(message)
                 self._change()
+            case {"type": "failed", "reason": str(reason)}:
+                member.failure = reason
             case {"type": "news", "agents": list(agents)}:
                 self._tell_others(member, "news", agents=agents)
             case {"type": "delivered", "ids": dict(ids)}:

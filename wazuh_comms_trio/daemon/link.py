@@ -8,7 +8,6 @@ that lets so many wait has hung, and the link is given up.
 from __future__ import annotations
 
 import json
-import math
 from collections import deque
 from typing import Any, Final
 
@@ -71,15 +70,14 @@ class Link:
         finally:
             self._broken = True
 
-    async def flush(self, timeout: float = math.inf) -> None:
+    async def flush(self) -> None:
         """Sends what is queued, without ``run``: for a last word."""
         data = b"".join(self._queue)
         self._queue.clear()
-        with trio.move_on_after(timeout):
-            try:
-                await self._stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self._broken = True
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._broken = True
 
     async def receive(self) -> Message:
         """Raises ``LinkBroken`` at the end. Cancelled: what came is kept."""

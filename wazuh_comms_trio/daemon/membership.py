@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Final
 
@@ -78,19 +79,20 @@ class _Acquisition:
         self.decided = trio.Event()
 
 
-async def run_membership(link: Link, peers: HubPeers, dispatcher: CommandDispatcher, vitals: Vitals, stop: Stop) -> None:
+async def run_membership(
+    link: Link, peers: HubPeers, dispatcher: CommandDispatcher, vitals: Vitals, stop: Stop
+) -> None:
     """Follows the link until it ends: then the supervisor is gone, and so must its worker be. The link's ``run`` is the
     caller's. Cancelled: at once."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_beat, link, vitals)
         holds: dict[str, Command] = {}
-        try:
+        with suppress(LinkBroken):
             while True:
                 _obey(await link.receive(), link, peers, dispatcher, stop, holds, nursery)
-        except LinkBroken:
-            if not stop.requested.is_set():
-                logger.error("the supervisor is gone; stopping")
-            stop.request()
+        if not stop.requested.is_set():
+            logger.error("the supervisor is gone; stopping")
+        stop.request()
         nursery.cancel_scope.cancel()
 
 

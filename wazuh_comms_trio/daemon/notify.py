@@ -8,13 +8,17 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
-__all__ = ["Notifier", "passed_descriptors", "watchdog_interval"]
+import trio
+
+__all__ = ["Notifier", "keep_notified", "passed_descriptors", "watchdog_interval"]
 
 FIRST_DESCRIPTOR: Final = 3
+#: Seconds between two status lines.
+STATUS_INTERVAL: Final = 5.0
 
 
 class Notifier:
@@ -79,3 +83,15 @@ def passed_descriptors(environment: Mapping[str, str] = os.environ) -> list[tupl
     names = environment.get("LISTEN_FDNAMES", "").split(":")
     names += ["unknown"] * (count - len(names))
     return [(names[number] or "unknown", FIRST_DESCRIPTOR + number) for number in range(count)]
+
+
+async def keep_notified(notifier: Notifier, status_line: Callable[[], str]) -> None:
+    """Feeds the watchdog and keeps the status line current, until cancelled. It runs on this process's event loop: one
+    that hangs is the service manager's to deal with."""
+    watchdog = watchdog_interval()
+    interval = STATUS_INTERVAL if watchdog is None else min(STATUS_INTERVAL, watchdog / 3)
+    while notifier:
+        if watchdog is not None:
+            notifier.alive()
+        notifier.status(status_line())
+        await trio.sleep(interval)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import trio
@@ -32,6 +33,16 @@ class LastError(logging.Handler):
         self._mask = mask
         self.text: str | None = None
         self.when: float | None = None
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """To everything that this process logs."""
+        root = logging.getLogger()
+        root.addHandler(self)
+        try:
+            yield
+        finally:
+            root.removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         self.text, self.when = self._mask(record.getMessage()), record.created

@@ -16,19 +16,20 @@ from collections.abc import Sequence
 from functools import partial
 from math import inf
 from random import Random
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import trio
 from attrs import field, frozen
 
 from wazuh_comms_trio.api.app import create_app
-from wazuh_comms_trio.api.command_server import create_command_app
+from wazuh_comms_trio.api.command_server import Control, create_command_app
 from wazuh_comms_trio.api.connection import Application, Edge
 from wazuh_comms_trio.api.enrollment import create_enrollment_app
 from wazuh_comms_trio.api.listeners import serve_listeners
 from wazuh_comms_trio.api.problems import describe_management
 from wazuh_comms_trio.backends.base import Backends
 from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.daemon.listening import Listeners
 from wazuh_comms_trio.quarantine import Quarantine
 from wazuh_comms_trio.services import Services, build_services
 from wazuh_comms_trio.services.peers import ALONE, Peers
@@ -44,17 +45,6 @@ logger = logging.getLogger(__name__)
 DRAIN_TIMEOUT: Final = 5.0
 #: The same for somebody who has asked twice.
 HURRIED_DRAIN_TIMEOUT: Final = 0.5
-
-Listener = trio.abc.Listener[Any]
-
-
-@frozen
-class Listeners:
-    """Where requests come from, each a ``trio.abc.Listener`` of streams with a ``.socket``. The worker closes them."""
-
-    api: Sequence[Listener]
-    command: Sequence[Listener] = ()
-    enrollment: Sequence[Listener] = ()
 
 
 class Stop:
@@ -98,6 +88,7 @@ async def run_worker(
     ssl_context: ssl.SSLContext,
     stop: Stop,
     peers: Peers = ALONE,
+    control: Control | None = None,
     task_status: trio.TaskStatus[Worker] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves until ``stop``, then ends in order: no new connections, parked polls answered (408), requests in flight
@@ -113,7 +104,9 @@ async def run_worker(
     # Quart's types for a scope are narrower than ASGI's.
     edges = [(Edge(cast(Application, create_app(services, settings)), settings.limits, ssl_context), listeners.api)]
     if listeners.command:
-        edges.append((Edge(create_command_app(services.commands, settings.limits), settings.limits), listeners.command))
+        edges.append(
+            (Edge(create_command_app(services.commands, settings.limits, control), settings.limits), listeners.command)
+        )
     if listeners.enrollment and services.enrollment is not None:
         enrollment_app = create_enrollment_app(services.enrollment, settings.limits)
         enrollment_edge = Edge(enrollment_app, settings.limits, ssl_context, describe=describe_management)

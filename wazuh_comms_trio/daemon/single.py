@@ -1,0 +1,138 @@
+"""One worker in this process: real sockets, stores, clocks, threads and signals around its tree."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import ssl
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
+from random import Random
+from typing import TypeVar
+
+import trio
+
+from wazuh_comms_trio.api.tls import server_context
+from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
+from wazuh_comms_trio.config.models import CommunicationsApi, Config
+from wazuh_comms_trio.daemon.control import SingleControl
+from wazuh_comms_trio.daemon.exits import BadConfiguration
+from wazuh_comms_trio.daemon.listening import Ready, announce, check_file_limit, open_listeners
+from wazuh_comms_trio.daemon.logs import mask
+from wazuh_comms_trio.daemon.notify import Notifier, keep_notified
+from wazuh_comms_trio.daemon.vitals import LastError, Vitals
+from wazuh_comms_trio.daemon.worker import Stop, run_worker
+from wazuh_comms_trio.services.seams import RunBlocking
+from wazuh_comms_trio.services.tokens import TokenKeyError, TokenKeys
+
+__all__ = ["load_keys", "serve", "thread_runner"]
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+async def serve(config: Config, *, ready: Callable[[Ready], None] | None = None, stop: Stop | None = None) -> None:
+    """Serves until ``stop`` or a signal. Raises ``StartError``, or a backend's error, when it can't start."""
+    settings = config.communications_api
+    stop = Stop() if stop is None else stop
+    notifier = Notifier()
+    control = SingleControl(settings)
+    last_error = LastError(mask)
+    with (
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
+        last_error.attached(),
+    ):
+        check_file_limit()
+        if settings.workers > 1:
+            logger.info("one worker runs (workers is %d)", settings.workers)
+        keys, context = load_keys(settings)
+        async with (
+            open_listeners(settings) as (listeners, addresses),
+            open_backends(config) as backends,
+            open_quarantine(config) as quarantine,
+            trio.open_nursery() as beside,
+        ):
+            beside.start_soon(obey_signals, signals, stop, settings.shutdown.spread)
+            beside.start_soon(_tell_stopping, notifier, stop)
+            async with trio.open_nursery() as nursery:
+                worker = await nursery.start(
+                    partial(
+                        run_worker,
+                        config,
+                        listeners=listeners,
+                        backends=backends,
+                        quarantine=quarantine,
+                        wall_clock=time.time,
+                        rng=Random(),
+                        run_blocking=thread_runner(),
+                        keys=keys,
+                        ssl_context=context,
+                        stop=stop,
+                        control=control,
+                    )
+                )
+                control.vitals = vitals = Vitals(worker, last_error, wall_clock=time.time)
+                beside.start_soon(vitals.run)
+                announce(addresses)
+                notifier.ready(_status_line(vitals))
+                beside.start_soon(keep_notified, notifier, partial(_status_line, vitals))
+                if ready is not None:
+                    ready(addresses)
+            beside.cancel_scope.cancel()
+    logger.info("stopped")
+
+
+def _status_line(vitals: Vitals) -> str:
+    return f"one worker serves; {vitals.report()['parked']} agents parked"
+
+
+async def _tell_stopping(notifier: Notifier, stop: Stop) -> None:
+    await stop.requested.wait()
+    notifier.stopping()
+
+
+async def obey_signals(signals: AsyncIterator[int], stop: Stop, spread: float) -> None:
+    """The first SIGTERM or SIGINT stops, a second one hurries. SIGHUP stops when it means that the terminal is gone."""
+    async for number in signals:
+        name = signal.Signals(number).name
+        if number == signal.SIGHUP and not sys.stdin.isatty():
+            logger.warning("%s: the configuration can't be read again while the daemon runs; restart it", name)
+        elif stop.requested.is_set():
+            logger.warning("%s again: requests in flight are given up", name)
+            stop.hurry()
+        else:
+            logger.info("%s: stopping", name)
+            stop.request(spread=spread)
+
+
+def thread_runner() -> RunBlocking:
+    """Runs blocking work in threads, as many at once as there are cores: it is hashing, which releases the GIL and uses
+    a core each.
+    """
+    limiter = trio.CapacityLimiter(max(1, len(os.sched_getaffinity(0))))
+
+    async def run(fn: Callable[..., T], *args: object) -> T:
+        return await trio.to_thread.run_sync(fn, *args, limiter=limiter)
+
+    return run
+
+
+def load_keys(settings: CommunicationsApi, *, earlier: Iterable[bytes] = ()) -> tuple[TokenKeys, ssl.SSLContext]:
+    """The key that signs tokens, and TLS; ``earlier``: public keys that signed them before. Blocks, before anything
+    runs. Raises ``BadConfiguration``."""
+    key_file, password = settings.token.private_key, None
+    if key_file is None:
+        key_file, password = settings.ssl.key, settings.ssl.keyfile_password
+    try:
+        keys = TokenKeys.from_pem(key_file.read_bytes(), password, earlier=earlier)
+    except OSError as error:
+        raise BadConfiguration(f"{key_file} can't be read: {error.strerror}") from error
+    except TokenKeyError as error:
+        raise BadConfiguration(f"{key_file}: {error}") from error
+    try:
+        return keys, server_context(settings.ssl)
+    except (OSError, ValueError) as error:
+        raise BadConfiguration(f"communications_api.ssl can't be used: {error}") from error

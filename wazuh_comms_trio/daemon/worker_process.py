@@ -1,0 +1,129 @@
+"""A worker of several, as a process of its own: started by the supervisor with a link and listening descriptors.
+
+    python -m wazuh_comms_trio.daemon.worker_process LINK_DESCRIPTOR
+
+The first message on the link says everything else. Everything is read anew here: code, keys and certificates.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import trio
+
+from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
+from wazuh_comms_trio.config.load import load_config
+from wazuh_comms_trio.context import WORKER
+from wazuh_comms_trio.daemon.exits import EXIT_OK, leaves, report_failure
+from wazuh_comms_trio.daemon.link import Link, LinkBroken, Message
+from wazuh_comms_trio.daemon.listening import Listeners
+from wazuh_comms_trio.daemon.logs import mask, set_up_logs
+from wazuh_comms_trio.daemon.membership import HubPeers, run_membership
+from wazuh_comms_trio.daemon.single import load_keys, thread_runner
+from wazuh_comms_trio.daemon.vitals import LastError, Vitals
+from wazuh_comms_trio.daemon.worker import Stop, run_worker
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> int:
+    # Ctrl-C in a terminal reaches the whole group; what is to be done about it is the supervisor's to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    descriptor = int(sys.argv[1])
+    try:
+        trio.run(_run, descriptor)
+    except Exception as error:
+        return report_failure(error)
+    return EXIT_OK
+
+
+async def _run(descriptor: int) -> None:
+    sock = socket.socket(fileno=descriptor)
+    sock.set_inheritable(False)
+    link = Link(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
+    try:
+        first = await link.receive()
+    except LinkBroken:
+        return  # the supervisor has changed its mind
+    WORKER.set(first["name"])
+    try:
+        await _serve(link, first)
+    except Exception as error:
+        reasons = "; ".join(str(getattr(leaf, "message", leaf)) for leaf in leaves(error))
+        link.send_nowait("failed", reason=reasons)
+        with trio.move_on_after(1):
+            await link.flush()
+        raise
+
+
+async def _serve(link: Link, first: Message) -> None:
+    # The supervisor has checked the files.
+    config = load_config(Path(first["file"]), text=first["text"], check_files=False).config
+    set_up_logs(config.communications_api.logging)
+    last_error = LastError(mask)
+    keys, context = load_keys(config.communications_api, earlier=[pem.encode() for pem in first["earlier_keys"]])
+    listeners = Listeners(_adopt(first["listeners"]["api"]), (), _adopt(first["listeners"]["enrollment"]))
+    stop = Stop()
+    peers = HubPeers(link)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals, last_error.attached():
+        async with (
+            open_backends(config) as backends,
+            open_quarantine(config) as quarantine,
+            trio.open_nursery() as linked,
+        ):
+            linked.start_soon(link.run)
+            linked.start_soon(_obey_signals, signals, stop)
+            async with trio.open_nursery() as nursery:
+                worker = await nursery.start(
+                    partial(
+                        run_worker,
+                        config,
+                        listeners=listeners,
+                        backends=backends,
+                        quarantine=quarantine,
+                        wall_clock=time.time,
+                        rng=Random(),
+                        run_blocking=thread_runner(),
+                        keys=keys,
+                        ssl_context=context,
+                        stop=stop,
+                        peers=peers,
+                    )
+                )
+                vitals = Vitals(worker, last_error, wall_clock=time.time)
+                linked.start_soon(vitals.run)
+                linked.start_soon(run_membership, link, peers, worker.services.commands, vitals, stop)
+                link.send_nowait("ready", public_key=keys.public_pem.decode(), pid=os.getpid())
+            linked.cancel_scope.cancel()
+
+
+def _adopt(descriptors: list[Any]) -> list[trio.SocketListener]:
+    """Listeners on inherited descriptors, which the workers share."""
+    listeners = []
+    for descriptor in descriptors:
+        sock = socket.socket(fileno=int(descriptor))
+        sock.set_inheritable(False)
+        sock.setblocking(False)
+        listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(sock)))
+    return listeners
+
+
+async def _obey_signals(signals: AsyncIterator[int], stop: Stop) -> None:
+    """A service manager may signal every process. SIGHUP is the supervisor's."""
+    async for number in signals:
+        if number == signal.SIGTERM:
+            stop.request()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
