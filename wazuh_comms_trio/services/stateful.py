@@ -23,7 +23,7 @@ from wazuh_comms_trio.services.authentication import Caller
 from wazuh_comms_trio.services.batching import Batch, Queue
 from wazuh_comms_trio.services.packet import Event, PacketReader, open_packet
 from wazuh_comms_trio.services.packets import Packet, Part
-from wazuh_comms_trio.services.seams import give_up_at
+from wazuh_comms_trio.services.seams import OutageLog, give_up_at
 
 __all__ = ["StatefulEvents", "StatefulStatistics"]
 
@@ -64,6 +64,7 @@ class StatefulEvents:
         self._limits = batcher
         self._rng = rng
         self._applier = Applier(backends.events, backends.commands, rng)
+        self._outage = OutageLog(_log, "events can't be put in quarantine")
         self._queue = Queue()
         self._room = trio.Semaphore(_ROOM)
         self._pieces = trio.Semaphore(_PIECES_AT_ONCE)
@@ -214,11 +215,14 @@ class StatefulEvents:
         backoff = Backoff(self._rng)
         while True:
             try:
-                return await self._quarantine.add(rejected)
+                await self._quarantine.add(rejected)
             except StorageFull:
                 raise
             except BackendUnavailable as exc:
-                _log.warning("the quarantine can't take %d events: %s", len(rejected), exc)
+                self._outage.failed(exc)
+            else:
+                self._outage.worked()
+                return
             await trio.sleep(backoff.pause())
 
     # --- the batcher's side ---
