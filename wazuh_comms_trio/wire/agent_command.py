@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ..errors import WazuhInternalError
@@ -44,7 +45,6 @@ _RESTARTS: Final = (RESTART_AGENTS, RESTART_WAZUH, RESTART_AGENTS_JSON)
 _RESTART_TAIL: Final = " - null (from_the_server) (no_rule_id)"
 
 _FLAGS: Final = re.compile(r"[AN][!RN][SN]\Z")
-_AGENT_ID: Final = re.compile(r"[0-9]{3,}\Z")
 
 
 class AgentCommand(NamedTuple):
@@ -58,7 +58,7 @@ def check_agent_id(agent_id: object) -> str:
     """An agent's id as the server stores it: ASCII digits, at least three. Nothing is padded: ``1`` is nobody."""
     if not isinstance(agent_id, str):
         raise WazuhInternalError(1012, f"an agent's id is text, not {type(agent_id).__name__}")
-    if not _AGENT_ID.match(agent_id):
+    if not (len(agent_id) >= 3 and agent_id.isdigit() and agent_id.isascii()):
         raise WazuhInternalError(
             1012, f"{agent_id!r:.60} is no agent's id: it needs at least three digits, and only digits"
         )
@@ -92,14 +92,11 @@ def create_wazuh_queue_socket_msg(flag: str, str_agent_id: str, msg: str, is_res
         raise WazuhInternalError(1012, f"the flags {flag} are for one agent, so its id is needed")
     else:
         check_agent_id(str_agent_id)
-    return _datagram_text(flag, str_agent_id, check_message(msg), is_restart)
+    check_message(msg)
+    return f"(msg_to_agent) [] {flag} {str_agent_id} {msg}{_RESTART_TAIL if is_restart else ''}"
 
 
-def _datagram_text(flag: str, agent_id: str, msg: str, is_restart: bool = False) -> str:
-    return f"(msg_to_agent) [] {flag} {agent_id} {msg}{_RESTART_TAIL if is_restart else ''}"
-
-
-def encode_datagram(text: str, limit: int = MAX_COMMAND_BYTES) -> bytes:
+def encode_datagram(text: str, limit: int) -> bytes:
     """``text`` in UTF-8, 1012 when it is longer than ``limit`` bytes."""
     try:
         datagram = text.encode()
@@ -110,6 +107,37 @@ def encode_datagram(text: str, limit: int = MAX_COMMAND_BYTES) -> bytes:
     return datagram
 
 
+class _Prepared(NamedTuple):
+    """What is the same for every agent that a command goes to. ``bare`` is the form for the server itself, if any."""
+
+    before_id: bytes
+    after_id: bytes
+    to_all: bytes
+    bare: bytes | None
+    confirmation_one: str
+    confirmation_all: str
+
+
+# Mostly the same message goes to many agents. A message has at most 64 kB, so this holds a few MB at most.
+@lru_cache(maxsize=16)
+def _prepare(msg: str, msg_type: str) -> _Prepared:
+    check_message(msg)
+    bare = None
+    if msg_type == AR_TYPE:
+        confirmations, tail = ("Command sent.", "Command sent."), ""
+        bare = encode_datagram(msg, MAX_EXECQ_BYTES)
+    elif msg in _RESTARTS:
+        confirmations, tail = ("Restarting agent", "Restarting all agents"), _RESTART_TAIL
+    elif msg in _NOT_ACTIVE_RESPONSE:
+        confirmations, tail = _NOT_ACTIVE_RESPONSE[msg], ""
+    else:
+        raise WazuhInternalError(1012, f"unknown command {msg!r:.60}; an active response needs the type {AR_TYPE!r}")
+    to_one, to_all = ("N!S", "A!N") if msg in _NOT_ACTIVE_RESPONSE else ("NNS", "ANN")
+    after_id = encode_datagram(f" {msg}{tail}", MAX_EXECQ_BYTES + 1)
+    whole = b"(msg_to_agent) [] %b %b%b" % (to_all.encode(), ALL_AGENTS.encode(), after_id)
+    return _Prepared(f"(msg_to_agent) [] {to_one} ".encode(), after_id, whole, bare, *confirmations)
+
+
 def encode_agent_command(msg: str = "", agent_id: str | None = "", msg_type: str | None = "") -> AgentCommand:
     """The datagram for ``WazuhQueue.send_msg_to_agent``. No ``agent_id`` means all agents.
 
@@ -117,23 +145,16 @@ def encode_agent_command(msg: str = "", agent_id: str | None = "", msg_type: str
     written bare, as execd reads it. Without a type only restarts, ``syscheck restart`` and ``force_reconnect`` are.
     1012 for everything else.
     """
-    check_message(msg)
     if msg_type not in (None, "", AR_TYPE):
         raise WazuhInternalError(1012, f"unknown type of message: {msg_type!r:.60}")
-    one = agent_id is not None and agent_id != ""
-    target = check_agent_id(agent_id) if one else ALL_AGENTS
-    to_one, to_all = ("N!S", "A!N") if msg in _NOT_ACTIVE_RESPONSE else ("NNS", "ANN")
-    flags = to_one if one else to_all
-    if msg_type == AR_TYPE:
-        if target == SERVER_ID:
-            return AgentCommand(encode_datagram(msg, MAX_EXECQ_BYTES), "Command sent.")
-        return AgentCommand(encode_datagram(_datagram_text(flags, target, msg)), "Command sent.")
-    is_restart = msg in _RESTARTS
-    if is_restart:
-        confirmations = ("Restarting agent", "Restarting all agents")
-    elif msg in _NOT_ACTIVE_RESPONSE:
-        confirmations = _NOT_ACTIVE_RESPONSE[msg]
+    command = _prepare(msg if type(msg) is str else check_message(msg), msg_type or "")
+    if agent_id is None or agent_id == "":
+        datagram, confirmation = command.to_all, command.confirmation_all
     else:
-        raise WazuhInternalError(1012, f"unknown command {msg!r:.60}; an active response needs the type {AR_TYPE!r}")
-    text = _datagram_text(flags, target, msg, is_restart)
-    return AgentCommand(encode_datagram(text), confirmations[0 if one else 1])
+        target, confirmation = check_agent_id(agent_id), command.confirmation_one
+        if target == SERVER_ID and command.bare is not None:
+            return AgentCommand(command.bare, confirmation)
+        datagram = command.before_id + target.encode() + command.after_id
+    if len(datagram) > MAX_COMMAND_BYTES:
+        raise WazuhInternalError(1012, f"{len(datagram)} bytes, at most {MAX_COMMAND_BYTES} are read")
+    return AgentCommand(datagram, confirmation)

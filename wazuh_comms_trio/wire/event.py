@@ -8,6 +8,7 @@ read differently from what it says.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from ..errors import EventTooLarge, WazuhInternalError
@@ -64,6 +65,11 @@ def check_event_header(msg_header: object) -> str:
     """
     if not isinstance(msg_header, str):
         raise WazuhInternalError(1012, f"an event's header is text, not {type(msg_header).__name__}")
+    return _checked_header(msg_header)
+
+
+@lru_cache(maxsize=256)  # a program's events come from a few places
+def _checked_header(msg_header: str) -> str:
     queue, location = msg_header[:1], msg_header[2:-1]
     if msg_header[1:2] != ":" or msg_header[-1:] != ":" or not location:
         raise WazuhInternalError(1012, f"{msg_header!r:.60} is no event header: '<queue char>:<location>:'")
