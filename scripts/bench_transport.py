@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -46,6 +46,8 @@ QUERY_TIME = 40e-6
 STREAM = b"agent 001 package get"
 STREAM_BYTES = 10_000_000
 TASKS = 16
+#: A broadcast and a 10 MB answer take milliseconds: their median of so many is one round's.
+REPEATS = 5
 AGENTS = [f"{number:03}" for number in range(1, 2001)]
 COMMAND = "syscheck restart"
 
@@ -127,10 +129,8 @@ def serve_queue(path: str) -> None:
     reader.bind(path)
     reader.setblocking(False)
     while True:
-        try:
+        with suppress(BlockingIOError):
             reader.recv(65536)
-        except BlockingIOError:
-            pass
 
 
 # --- the plain programs -----------------------------------------------------------------------------------------------
@@ -315,20 +315,20 @@ def requests_round(figures: Figures, home: str, seconds: float) -> None:
     figures.add("trio, 16 tasks on a pool", trio.run(trio_pool, home, seconds))
 
 
-def frames_round(figures: Figures, home: str, repeats: int) -> None:
+def frames_round(figures: Figures, home: str) -> None:
     path = f"{home}/queue/db/wdb"
     for label, size in (("64 kB", 65536), ("4 kB", 4096)):
-        figures.plain(f"plain read loop, frames of {label}", median(plain_frames(path, size) for _ in range(repeats)))
-        value = median(trio.run(trio_frames, path, size) for _ in range(repeats))
+        figures.plain(f"plain read loop, frames of {label}", median(plain_frames(path, size) for _ in range(REPEATS)))
+        value = median(trio.run(trio_frames, path, size) for _ in range(REPEATS))
         figures.add(f"10 MB in frames of {label}", value)
 
 
-def datagrams_round(figures: Figures, home: str, repeats: int) -> None:
+def datagrams_round(figures: Figures, home: str) -> None:
     path = f"{home}/queue/alerts/ar"
-    figures.plain("raw send", median(plain_datagrams(path) for _ in range(repeats)))
-    figures.add("datagrams: sync class", median(sync_datagrams(path) for _ in range(repeats)))
-    figures.add("datagrams: broadcast", median(trio.run(trio_broadcast, path) for _ in range(repeats)))
-    figures.add("datagrams: single awaited sends", median(trio.run(trio_datagrams, path) for _ in range(repeats)))
+    figures.plain("raw send", median(plain_datagrams(path) for _ in range(REPEATS)))
+    figures.add("datagrams: sync class", median(sync_datagrams(path) for _ in range(REPEATS)))
+    figures.add("datagrams: broadcast", median(trio.run(trio_broadcast, path) for _ in range(REPEATS)))
+    figures.add("datagrams: single awaited sends", median(trio.run(trio_datagrams, path) for _ in range(REPEATS)))
 
 
 def import_times(rounds: int) -> dict[str, Any]:
@@ -374,20 +374,21 @@ def pinned_server(function: Callable[[str], None], path: str, cores: list[int]) 
 def measure(rounds: int, seconds: float, only: set[str]) -> tuple[Figures, dict[str, Any] | None]:
     figures = Figures()
     cores = sorted(os.sched_getaffinity(0))
-    repeats = 5
-    with (
-        tempfile.TemporaryDirectory() as home,
-        pinned_server(serve_daemon, f"{home}/queue/db/wdb", cores),
-        pinned_server(serve_queue, f"{home}/queue/alerts/ar", cores),
-    ):
-        for number in range(rounds):
-            print(f"round {number + 1} of {rounds}", file=sys.stderr)
-            if "requests" in only:
-                requests_round(figures, home, seconds)
-            if "frames" in only:
-                frames_round(figures, home, repeats)
-            if "datagrams" in only:
-                datagrams_round(figures, home, repeats)
+    with tempfile.TemporaryDirectory() as home:
+        if only & {"requests", "frames"}:
+            with pinned_server(serve_daemon, f"{home}/queue/db/wdb", cores):
+                for number in range(rounds):
+                    print(f"streams, round {number + 1} of {rounds}", file=sys.stderr)
+                    if "requests" in only:
+                        requests_round(figures, home, seconds)
+                    if "frames" in only:
+                        frames_round(figures, home)
+        if "datagrams" in only:
+            with pinned_server(serve_queue, f"{home}/queue/alerts/ar", cores):
+                for number in range(rounds):
+                    print(f"datagrams, round {number + 1} of {rounds}", file=sys.stderr)
+                    datagrams_round(figures, home)
+    os.sched_setaffinity(0, cores)
     return figures, import_times(rounds) if "import" in only else None
 
 
