@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -19,7 +19,6 @@ import trio
 from attrs import evolve, frozen
 
 from wazuh_comms_trio.backends.episodes import Episodes
-from wazuh_comms_trio.backends.folders import make_folder
 from wazuh_comms_trio.backends.ndjson_segments import is_full
 from wazuh_comms_trio.backends.sqlite_connection import Database, open_database
 from wazuh_comms_trio.backends.sqlite_schema import Migration, Schema
@@ -300,12 +299,13 @@ def _chunks(file: BinaryIO, size: int) -> Iterator[bytes]:
 
 @asynccontextmanager
 async def open_quarantine_store(
-    folder: Path, *, max_bytes: int, wall_clock: Callable[[], float] = time.time
+    folder: Path, *, max_bytes: int, wall_clock: Callable[[], float] = time.time, tolerant: bool = False
 ) -> AsyncIterator[StoredQuarantine]:
-    """The quarantine in ``folder``, which is made if it isn't there. Raises ``StateUnusable``."""
-    make_folder(folder)
+    """The quarantine in ``folder``, which is made if it isn't there. Raises ``StateUnusable``, ``tolerant`` as
+    ``open_database``."""
     with hold_state(folder):
-        async with open_database(folder / "quarantine.db", QUARANTINE) as database:
+        async with open_database(folder / "quarantine.db", QUARANTINE, tolerant=tolerant) as database:
             quarantine = StoredQuarantine(folder, database, max_bytes, wall_clock)
-            await quarantine.remove_orphans()
+            with suppress(BackendUnavailable):  # there is a next time
+                await quarantine.remove_orphans()
             yield quarantine

@@ -20,11 +20,17 @@ __all__ = ["StateUnusable", "open_backends", "open_embedded", "open_quarantine",
 
 
 @asynccontextmanager
-async def open_backends(config: Config, *, wall_clock: Callable[[], float] = time.time) -> AsyncIterator[Backends]:
+async def open_backends(
+    config: Config, *, wall_clock: Callable[[], float] = time.time, tolerant: bool = False
+) -> AsyncIterator[Backends]:
     """What ``communications_api.backend`` names. Raises ``StateUnusable`` when it can't be opened as it is. On leaving,
-    what was accepted is written."""
+    what was accepted is written.
+
+    ``tolerant``, for a daemon: where the disk is full, or a database locked or damaged, that is no reason not to start;
+    what needs it is ``BackendUnavailable`` until the cause is gone, and the log says so.
+    """
     if config.communications_api.backend == "embedded":
-        async with open_embedded(config, wall_clock=wall_clock) as backends:
+        async with open_embedded(config, wall_clock=wall_clock, tolerant=tolerant) as backends:
             yield backends
         return
     async with open_wazuh(config, wall_clock=wall_clock) as backends:
@@ -58,13 +64,15 @@ async def open_wazuh(config: Config, *, wall_clock: Callable[[], float] = time.t
 
 
 @asynccontextmanager
-async def open_embedded(config: Config, *, wall_clock: Callable[[], float] = time.time) -> AsyncIterator[Backends]:
+async def open_embedded(
+    config: Config, *, wall_clock: Callable[[], float] = time.time, tolerant: bool = False
+) -> AsyncIterator[Backends]:
     """Everything in ``embedded.path``, but the folder of files."""
     api = config.communications_api
     folder = api.embedded.path
     with hold_state(folder):
         async with (
-            open_sqlite(folder, wall_clock=wall_clock) as sqlite,
+            open_sqlite(folder, wall_clock=wall_clock, tolerant=tolerant) as sqlite,
             open_engine(folder / "events", api.embedded.events, wall_clock=wall_clock) as engine,
         ):
             yield Backends(
@@ -83,9 +91,13 @@ def quarantine_folder(config: Config) -> Path:
 
 @asynccontextmanager
 async def open_quarantine(
-    config: Config, *, wall_clock: Callable[[], float] = time.time
+    config: Config, *, wall_clock: Callable[[], float] = time.time, tolerant: bool = False
 ) -> AsyncIterator[StoredQuarantine]:
-    """The quarantine, whatever the backend. Raises ``StateUnusable``."""
-    limit = config.communications_api.quarantine.max_bytes
-    async with open_quarantine_store(quarantine_folder(config), max_bytes=limit, wall_clock=wall_clock) as quarantine:
+    """The quarantine, whatever the backend. Raises ``StateUnusable``; ``tolerant`` as ``open_backends``."""
+    async with open_quarantine_store(
+        quarantine_folder(config),
+        max_bytes=config.communications_api.quarantine.max_bytes,
+        wall_clock=wall_clock,
+        tolerant=tolerant,
+    ) as quarantine:
         yield quarantine

@@ -23,12 +23,16 @@ logger = logging.getLogger(__name__)
 READ_AHEAD: Final = 256 * 1024
 CHUNK: Final = 256 * 1024
 
+#: Threads that read files: a file system that hangs takes these and no others.
+_READING_AT_ONCE: Final = 16
+
 
 class FolderFile:
     """``StoredFile``: an open descriptor, and what was read ahead."""
 
-    def __init__(self, descriptor: int, size: int, ahead: bytes) -> None:
+    def __init__(self, descriptor: int, size: int, ahead: bytes, threads: trio.CapacityLimiter) -> None:
         self.size = size
+        self._threads = threads
         self._descriptor = descriptor
         self._ahead = ahead
 
@@ -41,7 +45,7 @@ class FolderFile:
         while done < self.size:
             try:
                 length = min(CHUNK, self.size - done)
-                data = await trio.to_thread.run_sync(os.pread, self._descriptor, length, done)
+                data = await trio.to_thread.run_sync(os.pread, self._descriptor, length, done, limiter=self._threads)
             except OSError as exc:
                 raise BackendUnavailable from exc
             if not data:
@@ -56,6 +60,7 @@ class FolderFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._threads = trio.CapacityLimiter(_READING_AT_ONCE)
         self._episodes = Episodes(logger, "files")
 
     def open_file(self, name: str) -> AbstractAsyncContextManager[StoredFile]:
@@ -65,7 +70,7 @@ class FolderFiles:
     async def _open(self, name: str) -> AsyncIterator[StoredFile]:
         check_name(name)
         try:
-            file, descriptor = await trio.to_thread.run_sync(self._open_now, name)
+            file, descriptor = await trio.to_thread.run_sync(self._open_now, name, limiter=self._threads)
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise FileMissing from exc
         except OSError as exc:
@@ -99,10 +104,22 @@ class FolderFiles:
         finally:
             os.close(folder)
         try:
-            return _read_ahead(descriptor), descriptor
+            return self._read_ahead(descriptor), descriptor
         except BaseException:
             os.close(descriptor)
             raise
+
+    def _read_ahead(self, descriptor: int) -> FolderFile:
+        size = os.fstat(descriptor).st_size
+        if size > READ_AHEAD:
+            return FolderFile(descriptor, size, b"", self._threads)
+        data = b""
+        while len(data) < size:
+            piece = os.pread(descriptor, size - len(data), len(data))
+            if not piece:
+                break
+            data += piece
+        return FolderFile(descriptor, len(data), data, self._threads)
 
 
 def _open_handle(name: str, folder: int) -> int:
@@ -119,16 +136,3 @@ def _is_inside(handle: int, folder: int) -> bool:
     root = os.readlink(f"/proc/self/fd/{folder}")
     path = os.readlink(f"/proc/self/fd/{handle}")
     return path == root or path.startswith(root.rstrip("/") + "/")
-
-
-def _read_ahead(descriptor: int) -> FolderFile:
-    size = os.fstat(descriptor).st_size
-    if size > READ_AHEAD:
-        return FolderFile(descriptor, size, b"")
-    data = b""
-    while len(data) < size:
-        piece = os.pread(descriptor, size - len(data), len(data))
-        if not piece:
-            break
-        data += piece
-    return FolderFile(descriptor, len(data), data)

@@ -14,7 +14,9 @@ def make_folder(path: Path, mode: int = 0o700) -> None:
     try:
         path.mkdir(mode=mode)
     except FileExistsError:
-        return
+        if path.is_dir():  # another process was faster
+            return
+        raise
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         adopt(descriptor, path.parent)

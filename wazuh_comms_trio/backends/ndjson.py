@@ -24,12 +24,17 @@ from wazuh_comms_trio.backends.group_commit import GroupCommit, Job
 from wazuh_comms_trio.backends.lines import find_bad_line
 from wazuh_comms_trio.backends.ndjson_segments import Appended, QuotaReached, Segments, is_full
 from wazuh_comms_trio.backends.ndjson_spool import MEMORY_BYTES, LargeBody, remove_stale
+from wazuh_comms_trio.backends.sqlite_faults import StateUnusable
 from wazuh_comms_trio.config.models import EmbeddedEvents
 from wazuh_comms_trio.errors import BackendUnavailable, EngineRefused, StorageFull
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: Threads that take large bodies from memory to the disk. One's own, so that nobody else's slow work holds them up; the
+#: small ones have a thread to themselves.
+_SPOOLING_AT_ONCE: Final = 8
 
 #: Large bodies that are checked and synced at a time: each has the disk and, between reads, a processor to itself.
 _LARGE_AT_ONCE: Final = 2
@@ -47,6 +52,8 @@ class NdjsonEngine:
         self.episodes = Episodes(logger, "events")
         self._segments = Segments(folder, settings, wall_clock=wall_clock, logger=logger)
         self._commits: GroupCommit[Part] = GroupCommit(self._commit, name="events")
+        self._one = trio.CapacityLimiter(1)
+        self._spooling = trio.CapacityLimiter(_SPOOLING_AT_ONCE)
         self._large = trio.CapacityLimiter(_LARGE_AT_ONCE)
 
     async def send_events(self, body: AsyncIterable[bytes], *, agent_id: str, length: int | None) -> None:
@@ -107,13 +114,13 @@ class NdjsonEngine:
         self, function: Callable[..., T], *args: object, limiter: trio.CapacityLimiter | None = None
     ) -> T:
         try:
-            return await trio.to_thread.run_sync(partial(function, *args), limiter=limiter)
+            return await trio.to_thread.run_sync(partial(function, *args), limiter=limiter or self._spooling)
         except (OSError, QuotaReached) as exc:
             raise self._translated(exc) from exc
 
     async def _commit(self, jobs: Sequence[Job[Part]]) -> None:
         try:
-            await trio.to_thread.run_sync(self._store, jobs)
+            await trio.to_thread.run_sync(self._store, jobs, limiter=self._one)
         except (OSError, QuotaReached) as exc:
             rest = [job for job in jobs if job.outcome is None]
             error = self._translated(exc)
@@ -167,10 +174,13 @@ class NdjsonEngine:
 async def open_engine(
     folder: Path, settings: EmbeddedEvents, *, wall_clock: Callable[[], float] = time.time
 ) -> AsyncIterator[NdjsonEngine]:
-    """The engine on ``folder``, which is made if it isn't there. Raises ``OSError``. What was accepted is written
+    """The engine on ``folder``, which is made if it isn't there. Raises ``StateUnusable``. What was accepted is written
     before this ends."""
-    make_folder(folder)
-    remove_stale(folder)
+    try:
+        make_folder(folder)
+        remove_stale(folder)
+    except OSError as exc:
+        raise StateUnusable(f"{folder}: events can't be kept here: {exc.strerror}") from exc
     engine = NdjsonEngine(folder, settings, wall_clock=wall_clock)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:

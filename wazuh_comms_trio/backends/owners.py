@@ -35,26 +35,45 @@ class Owner:
             return True
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
         except BlockingIOError:
             return False
-        else:
-            path.unlink(missing_ok=True)
-            return True
         finally:
             os.close(descriptor)
+        return True
 
 
 @contextmanager
 def hold_owner(folder: Path) -> Iterator[Owner]:
-    """One who is alive while this is entered; ``folder`` is made if it isn't there."""
+    """One who is alive while this is entered; ``folder`` is made if it isn't there. Raises ``OSError``."""
     make_folder(folder)
-    token = f"{os.getpid()}-{secrets.token_hex(8)}"
-    path = folder / token
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    _remove_dead(folder)
+    owner, descriptor = _become_owner(folder)
     try:
-        adopt(descriptor, folder)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield Owner(token, folder)
+        yield owner
     finally:
-        path.unlink(missing_ok=True)
+        (folder / owner.token).unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _become_owner(folder: Path) -> tuple[Owner, int]:
+    while True:
+        token = f"{os.getpid()}-{secrets.token_hex(8)}"
+        path = folder / token
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            adopt(descriptor, folder)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:
+                return Owner(token, folder), descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # taken for dead by one who tidied up, between its making and its lock
+
+
+def _remove_dead(folder: Path) -> None:
+    """Tidies up after those who were killed: their claims are free with or without their files."""
+    nobody = Owner("", folder)
+    for token in os.listdir(folder):
+        nobody.others_gone(token)

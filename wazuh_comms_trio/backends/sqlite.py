@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 from attrs import frozen
@@ -15,6 +15,7 @@ from wazuh_comms_trio.backends.sqlite_agents import SqliteAgents
 from wazuh_comms_trio.backends.sqlite_commands import SqliteCommands
 from wazuh_comms_trio.backends.sqlite_connection import Database, open_database
 from wazuh_comms_trio.backends.sqlite_documents import SqliteEvents
+from wazuh_comms_trio.backends.sqlite_faults import StateUnusable
 from wazuh_comms_trio.backends.sqlite_state import STATE
 
 
@@ -27,12 +28,18 @@ class SqliteStores:
 
 
 @asynccontextmanager
-async def open_sqlite(folder: Path, *, wall_clock: Callable[[], float] = time.time) -> AsyncIterator[SqliteStores]:
-    """The stores in ``folder``, which is made if it isn't there. Raises ``StateUnusable``. What was accepted is written
-    before this ends."""
-    make_folder(folder)
-    with hold_owner(folder / "owners") as owner:
-        async with open_database(folder / "state.db", STATE) as database:
+async def open_sqlite(
+    folder: Path, *, wall_clock: Callable[[], float] = time.time, tolerant: bool = False
+) -> AsyncIterator[SqliteStores]:
+    """The stores in ``folder``, which is made if it isn't there. Raises ``StateUnusable``, ``tolerant`` as
+    ``open_database``. What was accepted is written before this ends."""
+    with ExitStack() as stack:
+        try:
+            make_folder(folder)
+            owner = stack.enter_context(hold_owner(folder / "owners"))
+        except OSError as exc:
+            raise StateUnusable(f"{folder}: the state can't be opened: {exc.strerror}") from exc
+        async with open_database(folder / "state.db", STATE, tolerant=tolerant) as database:
             yield SqliteStores(
                 SqliteAgents(database),
                 SqliteEvents(database, wall_clock),

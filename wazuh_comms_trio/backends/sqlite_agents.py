@@ -13,7 +13,8 @@ import trio
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.base import Agent
 from wazuh_comms_trio.backends.sqlite_connection import Database
-from wazuh_comms_trio.errors import AgentExists
+from wazuh_comms_trio.backends.sqlite_text import storable
+from wazuh_comms_trio.errors import AgentExists, MalformedRequest
 
 #: Agents kept in memory: about 1.5 kB each, so 30 MB at most.
 CACHE_SIZE: Final = 20_000
@@ -88,6 +89,8 @@ class SqliteAgents:
         return await self._database.read_now(compare, compare_anew) if agents else ()
 
     async def add(self, agent: Agent) -> None:
+        if not storable(agent.id, agent.name, agent.key_hash, agent.type or "", agent.version or ""):
+            raise MalformedRequest("An agent's id, name, type and version must be valid Unicode")
         row = (
             agent.id.lower(),
             agent.name,
@@ -109,6 +112,8 @@ class SqliteAgents:
 
     async def remove(self, agent_id: str) -> bool:
         agent_id = agent_id.lower()
+        if not storable(agent_id):
+            return False
         result = _json({"message": rules.AGENT_REMOVED})
 
         def delete(connection: apsw.Connection) -> bool:
@@ -130,6 +135,8 @@ class SqliteAgents:
         return await self._update("groups", _json(list(groups)), agent_id)
 
     async def _update(self, column: str, value: str, agent_id: str) -> bool:
+        if not storable(agent_id):
+            return False
         query = f"UPDATE agents SET {column} = ? WHERE id = ? RETURNING id"
 
         def update(connection: apsw.Connection) -> bool:
@@ -139,6 +146,8 @@ class SqliteAgents:
 
     async def record_login(self, agent_id: str, when: float) -> None:
         """Returns at once; log-ins that come while the file is busy are written together."""
+        if not storable(agent_id):
+            return
         self._log_ins[agent_id.lower()] = when
         if self._log_ins_written is None or self._log_ins_written.is_set():
             self._log_ins_written = self._database.write_soon(self._write_log_ins)
@@ -158,6 +167,8 @@ class SqliteAgents:
         return await self._database.read(select)
 
     async def members(self, group: str) -> Sequence[str]:
+        if not storable(group):
+            return ()
         return await self._database.read(lambda connection: members(connection, group))
 
 
@@ -175,6 +186,8 @@ def set_groups(connection: apsw.Connection, agent_id: str, groups: Sequence[str]
 
 
 def _select(connection: apsw.Connection, agent_id: str) -> Agent | None:
+    if not storable(agent_id):
+        return None
     row = connection.execute(f"SELECT {_COLUMNS} FROM agents WHERE id = ?", (agent_id,)).fetchone()
     return None if row is None else _agent(row)
 

@@ -27,7 +27,8 @@ from wazuh_comms_trio.backends.base import (
 from wazuh_comms_trio.backends.owners import Owner
 from wazuh_comms_trio.backends.sqlite_agents import members, set_groups
 from wazuh_comms_trio.backends.sqlite_connection import Database
-from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.backends.sqlite_text import storable
+from wazuh_comms_trio.errors import BackendUnavailable, MalformedRequest
 
 #: Seconds between looks for what other processes did; a look costs microseconds.
 POLL_INTERVAL: Final = 0.25
@@ -53,6 +54,8 @@ class SqliteCommands:
 
     async def add(self, commands: Sequence[Command]) -> Sequence[Command]:
         now = self._now()
+        if not all(storable(command.document_id, command.target.id) for command in commands):
+            raise MalformedRequest("A command's ids must be valid Unicode")
 
         def insert(connection: apsw.Connection) -> list[Command]:
             return [_insert(connection, rules.normalized(command, now), now) for command in commands]
@@ -62,6 +65,8 @@ class SqliteCommands:
         return stored
 
     async def cancel(self, document_id: str) -> Command | None:
+        if not storable(document_id):
+            return None
         result = _encode_result(CommandResult(message=rules.CANCELLED))
 
         def update(connection: apsw.Connection) -> Command | None:
@@ -103,7 +108,7 @@ class SqliteCommands:
             assert isinstance(last, int)
             if last == seen:
                 return last, []
-            query = f"SELECT DISTINCT target_id FROM commands WHERE news > ? AND {_FREE} AND created_at + timeout >= ?"
+            query = f"SELECT DISTINCT target_id FROM commands WHERE news > ? AND {_FREE} AND due_at >= ?"
             return last, [row[0] for row in connection.execute(query, (seen, now))]
 
         last, agents = await self._database.read(select)
@@ -113,7 +118,7 @@ class SqliteCommands:
         return agents
 
     async def claim(self, agent_ids: Collection[str]) -> Sequence[Command]:
-        wanted = sorted({agent_id.lower() for agent_id in agent_ids})
+        wanted = sorted({agent_id.lower() for agent_id in agent_ids if storable(agent_id)})
         now = self._now()
 
         def is_there(connection: apsw.Connection) -> bool:
@@ -128,7 +133,7 @@ class SqliteCommands:
         def take(connection: apsw.Connection) -> list[Command]:
             query = (
                 "UPDATE commands SET owner = ?, offered = 1 WHERE no IN (SELECT no FROM commands WHERE target_id = ?"
-                f" AND {_FREE} AND created_at + timeout >= ? ORDER BY created_at, no LIMIT ?) RETURNING no, {_COLUMNS}"
+                f" AND {_FREE} AND due_at >= ? ORDER BY created_at, no LIMIT ?) RETURNING no, {_COLUMNS}"
             )
             rows: list[Any] = []
             for agent_id in wanted:
@@ -184,7 +189,12 @@ class SqliteCommands:
         now = self._now()
 
         def apply(connection: apsw.Connection) -> list[ItemResult]:
-            return [_report(connection, report, now) for report in reports]
+            return [
+                _report(connection, report, now)
+                if storable(report.document_id)
+                else rules.not_yours(report.document_id)
+                for report in reports
+            ]
 
         return await self._database.write(apply) if reports else ()
 
@@ -213,6 +223,8 @@ class SqliteCommands:
     # --- looking -------------------------------------------------------------------------------------------------
 
     async def get(self, document_id: str) -> Command | None:
+        if not storable(document_id):
+            return None
         return await self._database.read(lambda connection: _select(connection, document_id))
 
     async def list(
@@ -223,6 +235,8 @@ class SqliteCommands:
             conditions.append("status = ?")
             values.append(status)
         if agent_id is not None:
+            if not storable(agent_id):
+                return ()
             conditions.append("target_type = 'agent' AND target_id = ?")
             values.append(agent_id.lower())
         query = (
@@ -236,11 +250,8 @@ class SqliteCommands:
         return await self._database.read(select)
 
 
-#: As ``command_rules.is_overdue``, of those that nobody has claimed.
-_OVERDUE: Final = (
-    "owner IS NULL AND (status = 'pending' AND :now > created_at + timeout"
-    " OR status = 'sent' AND target_type = 'agent' AND :now > sent_at + timeout)"
-)
+#: Of those that nobody has claimed.
+_OVERDUE: Final = "due_at IS NOT NULL AND owner IS NULL AND due_at < :now"
 
 
 def _next_news(connection: apsw.Connection) -> int:

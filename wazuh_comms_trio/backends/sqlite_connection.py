@@ -27,7 +27,7 @@ import trio
 
 from wazuh_comms_trio.backends.episodes import Episodes
 from wazuh_comms_trio.backends.group_commit import GroupCommit, Job
-from wazuh_comms_trio.backends.sqlite_faults import StateUnusable, fault_of, told
+from wazuh_comms_trio.backends.sqlite_faults import Fault, FileGone, StateUnusable, fault_of, told
 from wazuh_comms_trio.backends.sqlite_schema import Schema, migrate
 from wazuh_comms_trio.backends.sqlite_watch import FileWatch
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
@@ -84,6 +84,7 @@ class Database:
         self._watch = FileWatch(path)
         self._sync_mode = _FULL_SYNC
         self._failed_look: object = None
+        self._is_new = True  # to us: it wasn't open yet
 
     # --- for the stores ------------------------------------------------------------------------------------------
 
@@ -134,12 +135,13 @@ class Database:
 
     # --- opening and closing -------------------------------------------------------------------------------------
 
-    async def connect(self, *, create: bool) -> None:
-        """Opens the file. Raises SQLite's errors, ``FileGone``, ``StateUnusable``; nothing stays open then."""
+    async def connect(self) -> None:
+        """Opens the file; the first time it is made if it isn't there. Raises SQLite's errors, ``FileGone``,
+        ``StateUnusable``, ``OSError``; nothing stays open then."""
         flags = apsw.SQLITE_OPEN_READWRITE
-        if create:
+        if self._is_new:
             self._watch.create()
-        self._watch.check_before_opening(is_new=create)
+        self._watch.check_before_opening(is_new=self._is_new)
         try:
             self._writer = await self._open_connection("writes", flags)
             await _in_thread(self._writer, self._prepare_writer)
@@ -149,6 +151,7 @@ class Database:
             glance.set_busy_timeout(0)
             _prepare_reader(glance)
             self._glance = glance
+            self._is_new = False
         except BaseException:
             await self.disconnect()
             raise
@@ -179,10 +182,13 @@ class Database:
                 raise apsw.CorruptError(str(verdict))
         self._watch.remember(connection)
         self._watch.check(connection)
-        # A write, for the sake of knowing that one is possible.
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("UPDATE compatibility SET usable_since = usable_since")
-        connection.execute("COMMIT")
+        if self._broken.is_set():
+            # A write, for the sake of knowing that one is possible.
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("UPDATE compatibility SET usable_since = usable_since")
+            connection.execute("COMMIT")
+            # After a failed fsync nobody knows what of the log is on the disk: what follows begins a new one.
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").get  # noqa: B018  # runs it
 
     async def disconnect(self) -> None:
         """Closes what is open. A damaged file gets nothing written to it: its log stays beside it."""
@@ -283,12 +289,27 @@ class Database:
         fault = fault_of(exc)
         if fault is None:
             return exc
-        self.episodes.fault(fault.kind, fault.advice, level=fault.level)
         logger.debug("%s: %r", self.path, exc)
         if fault.reopen:
-            self._damaged = self._damaged or fault.damaged
-            self._broken.set()
+            self._give_up(fault)
+        else:
+            self.episodes.fault(fault.kind, fault.advice, level=fault.level)
         return told(fault)
+
+    def _give_up(self, fault: Fault) -> None:
+        """The connections are of no use any more: nobody gets to them, and the recovery closes them."""
+        self.episodes.fault(fault.kind, fault.advice, level=fault.level)
+        self._damaged = self._damaged or fault.damaged
+        self._broken.set()
+
+    def give_up_for_now(self, exc: Exception) -> bool:
+        """After a ``connect`` that failed: whether ``run_recovery`` may succeed later, and then everything waits for
+        it."""
+        fault = fault_of(exc)
+        if fault is None:
+            return False
+        self._give_up(fault)
+        return True
 
     async def run_recovery(self) -> None:
         """Opens the file again after a fault, when it can be. Never ends."""
@@ -309,7 +330,7 @@ class Database:
         try:
             self._watch.set_log_aside()
             with trio.CancelScope(shield=True):  # bounded by the busy timeout; a thread must not be left behind
-                await self.connect(create=False)
+                await self.connect()
         except Exception as exc:
             self._failed_look = self._watch.look()
             fault = fault_of(exc)
@@ -358,20 +379,20 @@ async def _in_thread(connection: apsw.AsyncConnection, function: Callable[..., T
 
 
 @asynccontextmanager
-async def open_database(path: Path, schema: Schema) -> AsyncIterator[Database]:
-    """The file, made if it isn't there. Raises ``StateUnusable`` when it can't be opened. On leaving, what was
-    accepted is written."""
+async def open_database(path: Path, schema: Schema, *, tolerant: bool = False) -> AsyncIterator[Database]:
+    """The file, made if it isn't there. Raises ``StateUnusable`` when it can't be opened; ``tolerant``: only for what
+    nobody but the operator can change, and after other faults everything is ``BackendUnavailable`` until they are over.
+    On leaving, what was accepted is written."""
     database = Database(path, schema)
     try:
-        await database.connect(create=True)
+        await database.connect()
     except StateUnusable:
         raise
-    except Exception as exc:
-        fault = fault_of(exc)
-        if fault is None and not isinstance(exc, OSError):
-            raise
-        reason = str(exc) if fault is None else f"{fault.kind} ({exc})"
-        raise StateUnusable(f"{path}: {reason}") from exc
+    except (apsw.Error, FileGone, OSError) as exc:
+        if not (tolerant and database.give_up_for_now(exc)):
+            fault = fault_of(exc)
+            reason = str(exc) if fault is None else f"{fault.kind} ({exc})"
+            raise StateUnusable(f"{path}: {reason}") from exc
     failure: Exception | None = None
     try:
         async with trio.open_nursery() as recovery:

@@ -9,8 +9,18 @@ import apsw
 from attrs import frozen
 
 from wazuh_comms_trio.backends.base import DocumentOperation, ItemResult
-from wazuh_comms_trio.backends.documents import CREATED, Document, Key, NotADocument, check_object, keys_of, plan
+from wazuh_comms_trio.backends.documents import (
+    CREATED,
+    Document,
+    Key,
+    NotADocument,
+    check_object,
+    keys_of,
+    plan,
+    refused,
+)
 from wazuh_comms_trio.backends.sqlite_connection import Database
+from wazuh_comms_trio.backends.sqlite_text import storable
 
 #: What a row costs beside its body, for the weight of a group.
 _ROW_BYTES: Final = 200
@@ -48,9 +58,17 @@ class SqliteEvents:
     ) -> Sequence[ItemResult]:
         if not operations:
             return ()
+        if not all(storable(operation.document_id, operation.index) for operation in operations):
+            return await self._without_unstorable(operations)
         weight = sum(len(operation.body or b"") + _ROW_BYTES for operation in operations)
         now = self._now()
         return await self._database.write(lambda connection: self._apply(connection, operations, now), weight=weight)
+
+    async def _without_unstorable(self, operations: Sequence[DocumentOperation]) -> Sequence[ItemResult]:
+        good = [operation for operation in operations if storable(operation.document_id, operation.index)]
+        results = iter(await self.bulk(good))
+        bad = refused("failed to parse: the id is not valid Unicode")
+        return [next(results) if storable(operation.document_id, operation.index) else bad for operation in operations]
 
     def _apply(
         self, connection: apsw.Connection, operations: Sequence[DocumentOperation], now: float
@@ -143,6 +161,9 @@ class SqliteEvents:
 
     async def get(self, index: str, document_id: str) -> bytes | None:
         query = "SELECT body FROM documents WHERE id = ? AND index_no = (SELECT no FROM indices WHERE name = ?)"
+
+        if not storable(index, document_id):
+            return None
 
         def select(connection: apsw.Connection) -> bytes | None:
             body = connection.execute(query, (document_id, index)).get

@@ -58,12 +58,16 @@ CREATE TABLE commands (
     result TEXT,                       -- a JSON object
     owner TEXT,                        -- who offers it now
     offered INTEGER NOT NULL DEFAULT 0,
-    news INTEGER NOT NULL DEFAULT 0    -- the counter's value when it became free
+    news INTEGER NOT NULL DEFAULT 0,   -- the counter's value when it became free
+    due_at REAL AS (CASE               -- as command_rules.is_overdue
+        WHEN status = 'pending' THEN created_at + timeout
+        WHEN status = 'sent' AND target_type = 'agent' THEN sent_at + timeout
+    END) VIRTUAL
 );
 CREATE INDEX commands_pending ON commands (target_id, created_at, no) WHERE status = 'pending';
 CREATE INDEX commands_news ON commands (news) WHERE status = 'pending' AND owner IS NULL;
 CREATE INDEX commands_owned ON commands (owner) WHERE owner IS NOT NULL;
-CREATE INDEX commands_open ON commands (status) WHERE status IN ('pending', 'sent');
+CREATE INDEX commands_due ON commands (due_at) WHERE due_at IS NOT NULL AND owner IS NULL;
 CREATE INDEX commands_by_age ON commands (created_at, no);
 CREATE INDEX commands_by_target ON commands (target_id, created_at, no);
 """

@@ -51,8 +51,8 @@ async def serve(config: Config, *, ready: Callable[[Ready], None] | None = None,
         keys, context = load_keys(settings)
         async with (
             open_listeners(settings) as (listeners, addresses),
-            open_backends(config) as backends,
-            open_quarantine(config) as quarantine,
+            open_backends(config, tolerant=True) as backends,
+            open_quarantine(config, tolerant=True) as quarantine,
             trio.open_nursery() as beside,
         ):
             beside.start_soon(obey_signals, signals, stop, settings.shutdown.spread)

@@ -77,8 +77,8 @@ async def _serve(link: Link, first: Message) -> None:
     peers = HubPeers(link)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals, last_error.attached():
         async with (
-            open_backends(config) as backends,
-            open_quarantine(config) as quarantine,
+            open_backends(config, tolerant=True) as backends,
+            open_quarantine(config, tolerant=True) as quarantine,
             trio.open_nursery() as linked,
         ):
             linked.start_soon(link.run)
