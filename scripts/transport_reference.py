@@ -58,6 +58,7 @@ SECTIONS: Final[dict[str, list[str]]] = {
         "BroadcastReport",
         "NotReached",
     ],
+    "Events": ["send_event"],
     "Agents": [
         "agent_ids",
         "agent_info",

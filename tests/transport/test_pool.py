@@ -499,6 +499,9 @@ async def test_misuse() -> None:
     with pytest.raises(ValueError, match="negative"):
         async with open_pool("wazuh-db", idle_timeout=-1):
             pass
+    with pytest.raises(ValueError, match="never answers"):
+        async with open_pool(Daemon("ar", ("queue/alerts/ar",), kind="datagram")):
+            pass
     with pytest.raises(WazuhInternalError, match="no daemon is called"):
         async with open_pool("nobody"):
             pass

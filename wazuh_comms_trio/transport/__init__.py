@@ -84,6 +84,9 @@ if TYPE_CHECKING:
         TransportTruncatedFrame,
         TrioOnly,
     )
+    from wazuh_comms_trio.transport.events import (
+        send_event,
+    )
     from wazuh_comms_trio.transport.paths import (
         PeerCredentials,
         check_path,
@@ -248,6 +251,7 @@ _HOMES = {
     "restart_syscheck": "transport.active_response",
     "send_active_response": "transport.active_response",
     "send_command": "transport.active_response",
+    "send_event": "transport.events",
     "unregister_schemas": "transport.schema",
     "validate_reply": "transport.schema",
     "validate_request": "transport.schema",
@@ -351,6 +355,7 @@ __all__ = [
     "restart_syscheck",
     "send_active_response",
     "send_command",
+    "send_event",
     "unregister_schemas",
     "validate_reply",
     "validate_request",

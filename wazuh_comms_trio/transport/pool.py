@@ -403,6 +403,8 @@ async def open_pool(
     if idle_timeout < 0 or connect_timeout < 0:
         raise ValueError("a time-out can't be negative")
     known = get_daemon(daemon)
+    if known.kind != "stream":
+        raise ValueError(f"{known.name} reads datagrams and never answers: there is nothing to pool")
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         pool = Pool(
@@ -426,4 +428,7 @@ async def open_pool(
             await pool._close()
             nursery.cancel_scope.cancel()
     if failure is not None:
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # its traceback leads here: no cycle
