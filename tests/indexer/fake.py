@@ -24,8 +24,8 @@ class Faults:
     """``before``: awaited with each request before it is looked at. ``whole``: an answer instead of doing what is
     asked, or None. ``false_conflicts``: how many conditional writes and creates yet are done and reported as 409, as
     the real one does when a node goes. ``busy_items``: how many items yet are refused with 429. ``largest``: bytes of
-    a body; above it 413. ``most``: bytes above which a bulk call gets 429. ``cut``: so many bytes of each answer, then the end.
-    ``lost``: how many answers yet are done and never sent."""
+    a body; above it 413. ``most``: bytes above which a bulk call gets 429. ``cut``: so many bytes of each answer, then
+    the end. ``lost``: how many answers yet are done and never sent."""
 
     before: Callable[[str, str], Awaitable[None]] | None = None
     whole: Callable[[str, str], Answer | None] = lambda method, path: None

@@ -22,6 +22,8 @@ _PAGE: Final = 500
 _SHARE: Final = 0.1
 _SHORTEST: Final = 1.0
 _LONGEST: Final = 60.0
+#: How long, in multiples of that time, another node is believed that an agent is there.
+_TRUST: Final = 5.0
 
 
 class Presence:
@@ -42,6 +44,8 @@ class Presence:
         self._after = after
         self._now = wall_clock
         self._seen_since = seen_since
+        #: Agent -> the log-in by which it was found to be away here, and until when that isn't repeated.
+        self._found: dict[str, tuple[float, float]] = {}
 
     async def run(self) -> None:
         """Until cancelled. Several nodes that do the same don't disturb each other."""
@@ -55,7 +59,9 @@ class Presence:
     async def sweep(self) -> int:
         """Returns how many are away now. Raises ``BackendUnavailable``."""
         index = await self._index.get()
-        oldest = self._now() - self._after
+        now = self._now()
+        oldest = now - self._after
+        self._found = {agent_id: each for agent_id, each in self._found.items() if each[1] > now}
         here = set(self._seen_since(trio.current_time() - self._after))
         query = every(exactly("agent.status", ["active"]), {"range": {"agent.last_login": {"lt": to_text(oldest)}}})
         hits = await search(
@@ -66,16 +72,24 @@ class Presence:
             size=_PAGE,
             fields=["agent.last_login"],
         )
+        away: dict[str, float] = {}
         lines = []
         for hit in hits.hits:
             login = to_moment((hit.source or {}).get("agent", {}).get("last_login"))
-            if hit.id.lower() not in here and login is not None and login < oldest:
-                lines += [
-                    update_if_line(index, hit.id, hit.seq_no, hit.primary_term),
-                    partial({"agent": {"status": "disconnected"}}),
-                ]
+            if login is None or login >= oldest or hit.id.lower() in here:
+                continue
+            if hit.id in self._found and self._found[hit.id][0] == login:
+                continue  # active again without a log-in: it is with another node, which knows better
+            away[hit.id] = login
+            lines += [
+                update_if_line(index, hit.id, hit.seq_no, hit.primary_term),
+                partial({"agent": {"status": "disconnected"}}),
+            ]
         if not lines:
             return 0
         reply = await self._client.request("POST", "/_bulk", b"".join(lines), query=FILTER, content_type=NDJSON)
+        items = read_items(reply, len(away))
         # A 409 is an agent that has just come back, or another node that was faster.
-        return sum(item.error is None for item in read_items(reply, len(lines) // 2))
+        done = [each for each, item in zip(away.items(), items, strict=True) if item.error is None]
+        self._found |= {agent_id: (login, now + _TRUST * self._after) for agent_id, login in done}
+        return len(done)

@@ -136,7 +136,7 @@ class OpenSearchAgents:
             for agent_id in wanted:
                 agent = found.get(agent_id)
                 self._cache.put(agent_id, agent, began)
-                if agent is not None and agent.status == "disconnected":
+                if agent is not None and agent.status == "disconnected" and agent.last_login is not None:
                     self._logins.record(agent_id, None)  # another node didn't know that it is here
 
     async def flush_logins(self) -> None:
