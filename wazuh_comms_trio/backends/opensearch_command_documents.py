@@ -81,7 +81,8 @@ class Document:
         timeout = _number(fields.get("timeout"), _DEFAULT_TIMEOUT)
         created_at = self._created_at(timeout)
         result = _result(_part(fields, "result"), delivery.get("data"))
-        sent_at = to_moment(delivery.get("sent_at"))
+        sent_at = _number(delivery.get("sent_at"), None)
+        sent_at = None if sent_at is None else sent_at / 1000
         if sent_at is None and (self.status == "sent" or (result is not None and result.code is not None)):
             sent_at = created_at
         args = action.get("args")
