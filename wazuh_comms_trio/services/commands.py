@@ -127,7 +127,9 @@ class CommandDispatcher:
             known = {command.document_id: command for command in (await self._store.add(kept) if kept else ())}
         if scope.cancelled_caught:
             raise BackendUnavailable
-        self._peers.news({command.target.id for command in known.values() if command.target.type == "agent"})
+        stored_for = {command.target.id for command in known.values() if command.target.type == "agent"}
+        self._suspect(stored_for)
+        self._peers.news(stored_for)
         waiting = [command for command in ours.values() if self._is_open(known.get(command.document_id, command))]
         await self._wait_for_deliveries(waiting, limit)
         return [answer for command in ours.values() if (answer := self._answer(command, known)) is not None]
@@ -352,8 +354,9 @@ class CommandDispatcher:
         self._closing.set()
         end = trio.current_time() + seconds
         while (left := end - trio.current_time()) > _SPREAD_STEP and self.parked:
-            self._parking.answer_some(max(1, round(self.parked * _SPREAD_STEP / left)))
-            await trio.sleep(_SPREAD_STEP)
+            pause = max(_SPREAD_STEP, left / self.parked)
+            self._parking.answer_some(round(self.parked * pause / left))
+            await trio.sleep(min(pause, left))
         self._parking.answer_all()
 
 

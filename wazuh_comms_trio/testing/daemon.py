@@ -31,6 +31,7 @@ from wazuh_comms_trio.config.models import CommunicationsApi, Config, Ssl
 from wazuh_comms_trio.daemon.worker import Listeners, Stop, Worker, run_worker
 from wazuh_comms_trio.quarantine import MemoryQuarantine, Quarantine
 from wazuh_comms_trio.services.keys import hash_key
+from wazuh_comms_trio.services.peers import ALONE, Peers
 from wazuh_comms_trio.services.seams import RunBlocking
 from wazuh_comms_trio.services.tokens import TokenKeys
 from wazuh_comms_trio.testing.agent import AgentClient, enroll
@@ -132,9 +133,10 @@ async def open_daemon(
     quarantine: Quarantine | None = None,
     run_blocking: RunBlocking = run_inline,
     seed: int = 0,
+    peers: Peers = ALONE,
 ) -> AsyncIterator[Daemon[Any]]:
     """Serves while the block runs, then stops in order; the block's failure, or its cancellation, cancels it.
-    ``backends``: memory backends by default, ``daemon.backends`` in any case.
+    ``backends``: memory backends by default, ``daemon.backends`` in any case. ``peers``: see ``open_node``.
     """
     config = daemon_config() if config is None else config
     settings = config.communications_api
@@ -163,6 +165,7 @@ async def open_daemon(
                 keys=keys,
                 ssl_context=server_context(settings.ssl),
                 stop=stop,
+                peers=peers,
                 task_status=task_status,
             )
             ended.set()
