@@ -38,7 +38,7 @@ async def polled(agent: AgentClient) -> list[str]:
 
 
 async def parked(node: Node, number: int) -> None:
-    while sum(daemon.worker.services.commands.parked for daemon in node.workers) < number:
+    while sum(daemon.worker.services.commands.parked for daemon in node.workers) < number:  # noqa: ASYNC110  # mock clock
         await trio.sleep(0.01)
 
 
