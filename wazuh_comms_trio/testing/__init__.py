@@ -63,9 +63,9 @@ if TYPE_CHECKING:
     )
     from wazuh_comms_trio.testing.daemons_server import (
         FakeDaemon,
-        ScriptExhausted,
         open_fake_daemon,
     )
+    from wazuh_comms_trio.testing.daemons_sockets import ScriptExhausted
     from wazuh_comms_trio.testing.daemons_wdb import WazuhDBModel
     from wazuh_comms_trio.testing.streams import MemoryListener as MemoryListener
     from wazuh_comms_trio.testing.streams import MemorySocket as MemorySocket
@@ -108,7 +108,7 @@ _HOME = {
     "Reply": "agent_http",
     "ReplyDecoder": "agent_http",
     "ReplyRefused": "agent_http",
-    "ScriptExhausted": "daemons_server",
+    "ScriptExhausted": "daemons_sockets",
     "TaskManagerModel": "daemons_models",
     "Verification": "agent_connection",
     "WazuhDBModel": "daemons_wdb",

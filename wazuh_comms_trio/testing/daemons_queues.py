@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, TypeAlias
 import trio
 from attrs import field, frozen
 
-from wazuh_comms_trio.testing.daemons_server import StrPath, bind_socket
+from wazuh_comms_trio.testing.daemons_sockets import StrPath, bind_socket
 
 QUEUE_PATHS: Final[Mapping[str, str]] = {
     "ar": "queue/alerts/ar",

@@ -16,7 +16,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import trio
 import trio.testing
@@ -37,22 +37,14 @@ from wazuh_comms_trio.testing.daemons_conduct import (
     answer_payloads,
     encode_answer,
 )
-
-#: Where a 4.x server has the sockets, under its home folder; the second path is the other release's.
-STREAM_PATHS: dict[str, tuple[str, ...]] = {
-    "wazuh-db": ("queue/db/wdb", "queue/sockets/wdb"),
-    "authd": ("queue/sockets/auth",),
-    "remoted": ("queue/sockets/remote",),
-    "task-manager": ("queue/tasks/task", "queue/sockets/task"),
-    "analysis": ("queue/sockets/analysis",),
-    "com": ("queue/sockets/com",),
-}
-
-StrPath: TypeAlias = "str | os.PathLike[str]"
-
-
-class ScriptExhausted(Exception):
-    """The program under test asked once more than the script has answers."""
+from wazuh_comms_trio.testing.daemons_sockets import (
+    STREAM_PATHS,
+    StrPath,
+    as_callback,
+    bind_socket,
+    close_now,
+    receive_exactly,
+)
 
 
 class FakeDaemon:
@@ -74,7 +66,7 @@ class FakeDaemon:
         self.connections: int = 0
         self.lost_threads: int = 0
         self.crashed: bool = False
-        self._answer = _as_callback(answer)
+        self._answer = as_callback(answer)
         self._threads = trio.Semaphore(conduct.threads)
         self._streams: set[trio.abc.Stream] = set()
         self._backlog: list[trio.abc.Stream] = []
@@ -94,7 +86,7 @@ class FakeDaemon:
 
     def set_answer(self, answer: AnswerCallback | AnswerScript) -> None:
         """Answer the next requests by another script or callback."""
-        self._answer = _as_callback(answer)
+        self._answer = as_callback(answer)
 
     def set_oddities(self, **switches: Any) -> None:
         """Change some of the oddities, by the names of ``Oddities``; the next answer, or accept, heeds them."""
@@ -137,7 +129,7 @@ class FakeDaemon:
     async def close_connections(self) -> None:
         """Close every open connection, as a daemon that restarts does; new ones are accepted."""
         for stream in list(self._streams):
-            await _close_now(stream)
+            await close_now(stream)
 
     async def crash(self) -> None:
         """Close everything and refuse new connections. The socket file stays, as a killed daemon leaves it."""
@@ -164,7 +156,7 @@ class FakeDaemon:
             else:
                 await self._changed.wait()
         for stream in self._backlog:
-            await _close_now(stream)
+            await close_now(stream)
 
     async def _accept_sockets(self, listener: trio.socket.SocketType) -> None:
         while True:
@@ -196,7 +188,7 @@ class FakeDaemon:
                     await self._converse(stream)
         finally:
             self._streams.discard(stream)
-            await _close_now(stream)
+            await close_now(stream)
             self._wake()
 
     async def _converse(self, stream: trio.abc.Stream) -> None:
@@ -224,14 +216,14 @@ class FakeDaemon:
     async def _receive(self, stream: trio.abc.Stream) -> bytes | None:
         """One request's payload, or None where the daemon closes."""
         with trio.move_on_after(self.conduct.receive_timeout or float("inf")):
-            if len(header := await _receive_exactly(stream, HEADER.size)) < HEADER.size:
+            if len(header := await receive_exactly(stream, HEADER.size)) < HEADER.size:
                 return None
             (length,) = HEADER.unpack(header)
             if length > self.conduct.request_limit:
                 if self.conduct.oversized_wedges:
                     await self._wedge()
                 return None
-            payload = await _receive_exactly(stream, length)
+            payload = await receive_exactly(stream, length)
             # A length of 0 is taken for a disconnect.
             return payload if length and len(payload) == length else None
         return None
@@ -282,54 +274,6 @@ class FakeDaemon:
             await stream.send_all(frame[start : start + size])
 
 
-async def _close_now(stream: trio.abc.Stream) -> None:
-    """Close without waiting for anything, cancelled or not: a Cancelled from here would replace the error that led
-    here."""
-    with trio.CancelScope(shield=True) as scope:
-        scope.cancel()
-        await stream.aclose()
-
-
-async def _receive_exactly(stream: trio.abc.Stream, count: int) -> bytes:
-    """``count`` bytes, or fewer where the peer ended."""
-    data = bytearray()
-    while len(data) < count:
-        if not (more := await stream.receive_some(count - len(data))):
-            break
-        data += more
-    return bytes(data)
-
-
-def _as_callback(answer: AnswerCallback | AnswerScript) -> AnswerCallback:
-    if callable(answer):
-        return answer
-    if isinstance(answer, str | bytes):
-        raise TypeError("a script is a sequence of answers, not one answer")
-    rest = list(reversed(answer))
-
-    def play(request: bytes) -> Answer:
-        if not rest:
-            raise ScriptExhausted(f"no answer left for {request[:100]!r}")
-        return rest.pop()
-
-    return play
-
-
-def bind_socket(path: Path, kind: socket.SocketKind) -> socket.socket:
-    """A bound Unix socket of the mode the daemons' have (0660), its folder made where missing; a left-over file is
-    replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    bound = socket.socket(socket.AF_UNIX, kind)
-    try:
-        bound.bind(os.fspath(path))
-        path.chmod(0o660)
-    except BaseException:
-        bound.close()
-        raise
-    return bound
-
-
 @asynccontextmanager
 async def open_fake_daemon(
     name: str,
@@ -375,7 +319,7 @@ async def open_fake_daemon(
             if daemon._listener is not None:
                 daemon._listener.close()
             for stream in daemon._backlog:
-                await _close_now(stream)
+                await close_now(stream)
             if daemon.path is not None:
                 daemon.path.unlink(missing_ok=True)
     if failure is not None:

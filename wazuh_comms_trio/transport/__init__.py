@@ -92,11 +92,11 @@ if TYPE_CHECKING:
         check_path,
     )
     from wazuh_comms_trio.transport.pool import (
-        Connect,
         Pool,
         PoolStatistics,
         open_pool,
     )
+    from wazuh_comms_trio.transport.pool_connector import Connect
     from wazuh_comms_trio.transport.protocol_client import Exchange
     from wazuh_comms_trio.transport.protocol_connection import ConnectionState, ProtocolStatistics
     from wazuh_comms_trio.transport.registry import (
@@ -165,7 +165,7 @@ _HOMES = {
     "BaseAsyncQueue": "transport.async_datagram",
     "BaseQueue": "transport.datagram",
     "BroadcastReport": "transport.active_response_broadcast",
-    "Connect": "transport.pool",
+    "Connect": "transport.pool_connector",
     "ConnectionState": "transport.protocol_connection",
     "Daemon": "transport.registry",
     "DaemonEntry": "transport.registry",

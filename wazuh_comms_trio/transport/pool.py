@@ -16,36 +16,27 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, TypeAlias, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 import trio
 from attrs import frozen
 
-from ..errors import BacklogFull, WazuhInternalError
 from ..wire.envelope import decode_text, encode_text
 from ..wire.framing import MAX_RECEIVE_BYTES, check_payload
 from .async_protocol import ConnectionState, WazuhAsyncProtocol
 from .async_socket import WazuhAsyncSocket
 from .conversation import Conversation
 from .errors import TransportBroken, TransportClosed, require_trio
+from .pool_connector import Connect, Connector
 from .registry import HOME, Daemon, get_daemon
-from .translate import connect_error
 from .wazuh_db_paging import Due, due_meaning
 
 T = TypeVar("T")
-C = TypeVar("C", WazuhAsyncProtocol, WazuhAsyncSocket)
-
-#: Makes a connection to the daemon, in place of its Unix socket: what a test's fake has as ``connect``.
-Connect: TypeAlias = Callable[[], Awaitable[trio.abc.Stream]]
 
 #: wazuh-db has 8 worker threads: more connections wait there, not here.
 DEFAULT_SIZE: Final = 8
-
-# A full backlog is asked again after 1, 2, 4 ... 128, 128 ... ms.
-_FIRST_PAUSE: Final = 0.001
-_LONGEST_PAUSE: Final = 0.128
 
 
 @frozen(kw_only=True)
@@ -81,24 +72,16 @@ class Pool:
     def __init__(
         self,
         daemon: Daemon,
-        home: str | os.PathLike[str],
+        connector: Connector,
         *,
         size: int,
         idle_timeout: float,
-        connect_timeout: float,
-        max_receive_bytes: int,
-        require_owner: int | str | None,
-        connect: Connect | None,
         nursery: trio.Nursery,
     ) -> None:
         self.daemon = daemon
         self.size = size
-        self._places = daemon.places(home)
+        self._connector = connector
         self._idle_timeout = idle_timeout
-        self._connect_timeout = connect_timeout
-        self._max_receive_bytes = max_receive_bytes
-        self._require_owner = require_owner
-        self._connect_stream = connect
         self._nursery = nursery
         self._token = trio.lowlevel.current_trio_token()
         self._turns = trio.Semaphore(size)
@@ -106,7 +89,7 @@ class Pool:
         self._in_use: set[WazuhAsyncProtocol | WazuhAsyncSocket] = set()
         self._idle_came = trio.Event()
         self._closed = False
-        self._requests = self._connects = self._retries = self._expired = self._given_up = self._backlog_waits = 0
+        self._requests = self._retries = self._expired = self._given_up = 0
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._idle)} idle, {len(self._in_use)} in use, of {self.size}"
@@ -120,11 +103,11 @@ class Pool:
             in_use=len(self._in_use),
             tasks_waiting=self._turns.statistics().tasks_waiting,
             requests=self._requests,
-            connects=self._connects,
+            connects=self._connector.connects,
             retries=self._retries,
             expired=self._expired,
             given_up=self._given_up,
-            backlog_waits=self._backlog_waits,
+            backlog_waits=self._connector.backlog_waits,
         )
 
     @overload
@@ -234,60 +217,17 @@ class Pool:
     # --- acting -------------------------------------------------------------------------------------------------------
 
     async def _connect(self) -> WazuhAsyncProtocol:
-        return await self._connect_by(self._new_protocol)
-
-    async def _connect_by(self, new: Callable[[trio.abc.Stream | None], C]) -> C:
-        """A new connection, not yet counted as in use. Cancelled, nothing stays open."""
+        """A new connection. Cancelled, nothing stays open."""
         await self._drop_one_too_many()
-        give_up = trio.current_time() + self._connect_timeout
-        pause = _FIRST_PAUSE
-        while True:
+        connection = await self._connector.protocol()
+        await self._refuse_if_closed(connection)
+        return connection
+
+    async def _refuse_if_closed(self, connection: trio.abc.AsyncResource) -> None:
+        """The pool may have been closed while this was being connected."""
+        if self._closed:
+            await _close_now(connection)
             self._require_open()
-            try:
-                connection = await self._connect_once(new)
-            except BacklogFull:
-                if trio.current_time() + pause > give_up:
-                    raise
-            else:
-                self._connects += 1
-                return connection
-            self._backlog_waits += 1
-            await trio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-
-    async def _connect_once(self, new: Callable[[trio.abc.Stream | None], C]) -> C:
-        if self._connect_stream is not None:
-            try:
-                stream = await self._connect_stream()
-            except OSError as error:
-                raise connect_error(error, self.daemon.name) from error
-            return new(stream)
-        first: WazuhInternalError | None = None
-        for place in self._places:
-            connection = new(None)
-            try:
-                await connection.connect(place, patience=0)  # waiting for room is up to the caller
-            except WazuhInternalError as error:
-                if error.code != 1121 and not isinstance(error.__cause__, FileNotFoundError):
-                    raise
-                first = first or error
-            else:
-                return connection
-        assert first is not None  # a daemon has a place
-        raise first
-
-    def _new_protocol(self, stream: trio.abc.Stream | None) -> WazuhAsyncProtocol:
-        return WazuhAsyncProtocol(
-            stream,
-            max_receive_bytes=self._max_receive_bytes,
-            header_format=self.daemon.header_format,
-            require_owner=self._require_owner,
-        )
-
-    def _new_socket(self, stream: trio.abc.Stream | None) -> WazuhAsyncSocket:
-        if stream is not None:
-            return WazuhAsyncSocket.from_stream(stream, max_receive_bytes=self._max_receive_bytes)
-        return WazuhAsyncSocket(max_receive_bytes=self._max_receive_bytes, require_owner=self._require_owner)
 
     # --- a connection that won't be used again: one task's own, with nothing shared on it ---
 
@@ -295,7 +235,9 @@ class Pool:
         """A fresh connection in this task's turn, to be given to ``_close_own`` or ``_abandon_own``."""
         await self._turns.acquire()
         try:
-            connection = await self._connect_by(self._new_socket)
+            await self._drop_one_too_many()
+            connection = await self._connector.socket()
+            await self._refuse_if_closed(connection)
         except BaseException:
             self._turns.release()
             raise
@@ -405,19 +347,17 @@ async def open_pool(
     known = get_daemon(daemon)
     if known.kind != "stream":
         raise ValueError(f"{known.name} reads datagrams and never answers: there is nothing to pool")
+    connector = Connector(
+        known,
+        home,
+        connect_timeout=connect_timeout,
+        max_receive_bytes=max_receive_bytes,
+        require_owner=require_owner,
+        connect=connect,
+    )
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
-        pool = Pool(
-            known,
-            home,
-            size=size,
-            idle_timeout=idle_timeout,
-            connect_timeout=connect_timeout,
-            max_receive_bytes=max_receive_bytes,
-            require_owner=require_owner,
-            connect=connect,
-            nursery=nursery,
-        )
+        pool = Pool(known, connector, size=size, idle_timeout=idle_timeout, nursery=nursery)
         nursery.start_soon(pool._expire)
         try:
             yield pool

@@ -29,7 +29,8 @@ from ..wire.wdb import DUE, WdbReply, parse_reply
 from .async_protocol import WazuhAsyncProtocol
 from .async_socket import WazuhAsyncSocket
 from .conversation import Conversation, decode_as
-from .pool import DEFAULT_SIZE, Connect, Pool, PoolStatistics, open_pool
+from .pool import DEFAULT_SIZE, Pool, PoolStatistics, open_pool
+from .pool_connector import Connect
 from .registry import HOME
 from .wazuh_db_paging import PLACEHOLDER, Due, due_meaning, first_page, items_of, last_id_of, next_page
 
