@@ -457,10 +457,10 @@ class TestBigPackets:
 
     async def test_in_pieces_and_in_order(self, autojump_clock: MockClock) -> None:
         async with open_stateful() as stateful:
-            reply = await stateful.submit(self.big(count=10_000) + event("bad", "upsert"))
-            assert results(reply) == [*((f"e{number}", 201) for number in range(10_000)), ("bad", 400)]
+            reply = await stateful.submit(self.big(count=50_000) + event("bad", "upsert"))
+            assert results(reply) == [*((f"e{number}", 201) for number in range(50_000)), ("bad", 400)]
             assert len(stateful.backends.events.batches) > 2
-            assert sum(stateful.backends.events.batches) == 10_000
+            assert sum(stateful.backends.events.batches) == 50_000
             assert len(stateful.quarantine.rejected) == 1
 
     async def test_small_ones_dont_wait_for_it(self, autojump_clock: MockClock) -> None:
