@@ -233,6 +233,27 @@ async def test_dead_idle_connections_do_not_exceed_the_size(where: dict[str, Any
         assert await pool.request("x") == "ok x"
 
 
+async def test_fresh_leases_do_not_exceed_the_size() -> None:
+    async with (
+        open_fake_daemon("wazuh-db", echo) as daemon,
+        open_pool("wazuh-db", size=3, connect=daemon.connect) as pool,
+    ):
+
+        async def ask(number: int) -> None:
+            async with pool.lease(fresh=bool(number % 2)) as connection:
+                statistics = pool.statistics()
+                assert statistics.idle + statistics.in_use <= 3
+                await connection.request(b"x")
+
+        for _ in range(10):
+            async with trio.open_nursery() as nursery:
+                for number in range(6):
+                    nursery.start_soon(ask, number)
+        await daemon.wait_connections(pool.statistics().connects)
+        await trio.testing.wait_all_tasks_blocked()
+        assert daemon.open_connections <= 3
+
+
 async def test_full_backlog_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
     oddities = Oddities(accepting=False, backlog=0)
     async with open_fake_daemon("authd", echo, oddities=oddities) as daemon, trio.open_nursery() as nursery:

@@ -218,7 +218,7 @@ class Pool:
 
     async def _connect(self) -> WazuhAsyncProtocol:
         """A new connection. Cancelled, nothing stays open."""
-        await self._drop_one_too_many()
+        await self._make_room()
         connection = await self._connector.protocol()
         await self._refuse_if_closed(connection)
         return connection
@@ -235,7 +235,7 @@ class Pool:
         """A fresh connection in this task's turn, to be given to ``_close_own`` or ``_abandon_own``."""
         await self._turns.acquire()
         try:
-            await self._drop_one_too_many()
+            await self._make_room()
             connection = await self._connector.socket()
             await self._refuse_if_closed(connection)
         except BaseException:
@@ -272,9 +272,9 @@ class Pool:
         self._given_up += not clean
         await _close_now(connection)
 
-    async def _drop_one_too_many(self) -> None:
-        """After a failed idle connection others may be left: no more than ``size`` are ever open."""
-        while self._idle and len(self._idle) + len(self._in_use) >= self.size:
+    async def _make_room(self) -> None:
+        """Close idle connections in favour of a fresh one: no more than ``size`` are ever open."""
+        while len(self._idle) > self._turns.value:  # every turn that is taken has a connection, or will
             await _close_now(self._idle.popleft().connection)
 
     async def _expire(self) -> None:
