@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from argparse import ArgumentTypeError
@@ -15,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cli.conftest import LEAST, Tool
+from tests.cli.test_events import fill
 from wazuh_comms_trio.audit import AuditLog, User
 from wazuh_comms_trio.cli import apid
 from wazuh_comms_trio.cli.arguments import json_or_text, named_value, seconds
 from wazuh_comms_trio.cli.program import Failure, run_program
 from wazuh_comms_trio.cli.stores import acting_as_owner
+from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.services.keys import key_matches
 
 
@@ -250,6 +253,36 @@ def test_reader_that_leaves_early(config_file: Path, tool: Tool) -> None:
     with os.fdopen(write, "w") as pipe:
         done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.processes
+def test_output_that_cannot_be_written(config_file: Path, tool: Tool) -> None:
+    for number in range(3):
+        tool("agents", "add", f"agent {number}")
+    command = [sys.executable, "-m", "wazuh_comms_trio.cli.tool", "agents", "list"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, "wazuh-comms: No space left on device\n")
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("words", [("events", "tail", "--follow"), ("commands", "send", "--all", "restart", "--wait")])
+def test_ctrl_c(config: Config, tool: Tool, words: tuple[str, ...]) -> None:
+    tool("agents", "add", "one")
+    fill(config)
+    command = [sys.executable, "-u", "-m", "wazuh_comms_trio.cli.tool", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            first = process.stderr if words[0] == "commands" else process.stdout
+            assert first is not None
+            assert first.readline() != ""  # it is at work
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, err) == (130, "")
 
 
 @pytest.mark.processes

@@ -45,11 +45,17 @@ def _passwd(arguments: Namespace) -> int:
 
 
 def _password() -> str:
+    if sys.stdin is None:
+        raise Failure("no password was given")
     if sys.stdin.isatty():
         import getpass
 
-        password = getpass.getpass("Password: ")
-        if password and getpass.getpass("Again: ") != password:
+        try:
+            password = getpass.getpass("Password: ")
+            again = getpass.getpass("Again: ") if password else ""
+        except EOFError:
+            raise Failure("no password was given") from None
+        if again != password:
             raise Failure("the two passwords differ")
     else:
         try:

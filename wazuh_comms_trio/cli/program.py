@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
+from io import TextIOWrapper
 from typing import Final, NoReturn
 
 EXIT_FAILED: Final = 1
@@ -53,42 +54,53 @@ def printable(text: str) -> str:
 
 
 def run_program(name: str, main: Callable[[], int]) -> int:
-    """Calls ``main`` and returns the exit status, whatever it raises."""
+    """Calls ``main`` and returns the exit status, whatever it raises (``SystemExit`` goes through: argparse's)."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         status = main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output has left. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except Exception as error:
+        if sys.stdout is not None:  # closed by who called us
+            sys.stdout.flush()
+    except SystemExit:
+        raise
+    except BaseException as error:
         return _report(name, error)
     return status
 
 
-def _report(name: str, error: Exception) -> int:
+def _report(name: str, error: BaseException) -> int:
     """A line a reason. What has a name of its own needs no more than its sentence."""
+    reasons = list(_leaves(error))
+    _give_up_output()
+    if any(isinstance(reason, KeyboardInterrupt) for reason in reasons):
+        return EXIT_INTERRUPTED
+    if any(isinstance(reason, BrokenPipeError) for reason in reasons):
+        return EXIT_BROKEN_PIPE  # whoever read our output has left
     status = EXIT_FAILED
-    for reason in _leaves(error):
-        if isinstance(reason, KeyboardInterrupt):
-            return EXIT_INTERRUPTED
-        text = _sentence(reason)
+    for reason in reasons:
         if isinstance(reason, Failure):
             status = reason.status
         elif type(reason).__name__ == "ConfigError":  # by name: not everybody imports the configuration
             status = EXIT_BAD_CONFIGURATION
-        if text:
-            print("\n".join(f"{name}: {printable(line)}" for line in text.splitlines()), file=sys.stderr)
+        for line in _sentence(reason).splitlines():
+            print(f"{name}: {printable(line)}", file=sys.stderr)
     if os.environ.get(TRACEBACK_VARIABLE):
         import traceback
 
         traceback.print_exception(error)
     return status
+
+
+def _give_up_output() -> None:
+    """What can't be written now can't be at the exit either, where Python would complain of it once more."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (OSError, ValueError, AttributeError):
+            return  # there is none
 
 
 def _sentence(reason: BaseException) -> str:

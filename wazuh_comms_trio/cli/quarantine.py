@@ -13,7 +13,7 @@ from wazuh_comms_trio.cli.tree import Group
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.cli.replay import Replayed
-    from wazuh_comms_trio.cli.stores import Stores
+    from wazuh_comms_trio.cli.stores import Kept
     from wazuh_comms_trio.quarantine import Entry
 
 
@@ -52,9 +52,9 @@ def entry_document(entry: Entry) -> dict[str, Any]:
     }
 
 
-async def _entries(stores: Stores, agent_id: str | None) -> AsyncIterator[Entry]:
+async def _entries(kept: Kept, agent_id: str | None) -> AsyncIterator[Entry]:
     after = 0
-    while page := await stores.quarantine.list(agent_id=agent_id, after=after):
+    while page := await kept.quarantine.list(agent_id=agent_id, after=after):
         for entry in page:
             yield entry
         after = page[-1].id
@@ -62,10 +62,10 @@ async def _entries(stores: Stores, agent_id: str | None) -> AsyncIterator[Entry]
 
 async def _list(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.output import table, timestamp
-    from wazuh_comms_trio.cli.stores import open_stores
+    from wazuh_comms_trio.cli.stores import open_kept
 
-    async with open_stores(arguments) as stores:
-        entries = [entry async for entry in _entries(stores, arguments.agent)]
+    async with open_kept(arguments) as kept:
+        entries = [entry async for entry in _entries(kept, arguments.agent)]
         rows = [
             (
                 entry.id,
@@ -79,18 +79,18 @@ async def _list(arguments: Namespace) -> int:
             for entry in entries
         ]
         text = table(("ID", "LAST", "AGENT", "KIND", "BYTES", "COUNT", "REASON"), rows) if rows else ""
-        stores.output.document([entry_document(entry) for entry in entries], text)
-        usage = await stores.quarantine.usage()
-        stores.output.note(f"{usage.entries} entries, {usage.bytes} of {usage.max_bytes} bytes")
+        kept.output.document([entry_document(entry) for entry in entries], text)
+        usage = await kept.quarantine.usage()
+        kept.output.note(f"{usage.entries} entries, {usage.bytes} of {usage.max_bytes} bytes")
     return 0
 
 
 async def _show(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.output import pairs
-    from wazuh_comms_trio.cli.stores import open_stores
+    from wazuh_comms_trio.cli.stores import open_kept
 
-    async with open_stores(arguments) as stores:
-        found = await stores.quarantine.get(arguments.id)
+    async with open_kept(arguments) as kept:
+        found = await kept.quarantine.get(arguments.id)
         if found is None:
             raise Failure(f"there is no entry {arguments.id} in the quarantine")
         entry, rejected = found
@@ -101,18 +101,18 @@ async def _show(arguments: Namespace) -> int:
         document = entry_document(entry)
         metadata, payload = (part.decode("utf-8", "backslashreplace") for part in (rejected.metadata, rejected.payload))
         text = f"{pairs(document)}\n\n{metadata}\n{payload}".rstrip("\n")
-        stores.output.document({**document, "metadata": metadata, "payload": payload}, text)
+        kept.output.document({**document, "metadata": metadata, "payload": payload}, text)
     return 0
 
 
-async def _chosen(arguments: Namespace, stores: Stores) -> list[Entry]:
+async def _chosen(arguments: Namespace, kept: Kept) -> list[Entry]:
     """The entries named. Raises ``Failure`` when one isn't there, or none was named."""
     if sum((bool(arguments.ids), arguments.agent is not None, arguments.all)) != 1:
         raise Failure("name entries by their ids, by --agent, or with --all", EXIT_MISUSE)
     if not arguments.ids:
-        return [entry async for entry in _entries(stores, arguments.agent)]
+        return [entry async for entry in _entries(kept, arguments.agent)]
     wanted = set(arguments.ids)
-    found = [entry async for entry in _entries(stores, None) if entry.id in wanted]
+    found = [entry async for entry in _entries(kept, None) if entry.id in wanted]
     missing = wanted - {entry.id for entry in found}
     if missing:
         raise Failure(f"not in the quarantine: {', '.join(map(str, sorted(missing)))}; nothing was done")
@@ -120,42 +120,40 @@ async def _chosen(arguments: Namespace, stores: Stores) -> list[Entry]:
 
 
 async def _drop(arguments: Namespace) -> int:
-    from wazuh_comms_trio.cli.stores import open_stores
+    from wazuh_comms_trio.cli.stores import open_kept
 
-    async with open_stores(arguments) as stores:
-        entries = await _chosen(arguments, stores)
-        stores.prepare_change()
-        dropped = await stores.quarantine.drop([entry.id for entry in entries])
+    async with open_kept(arguments) as kept:
+        entries = await _chosen(arguments, kept)
+        kept.prepare_change()
+        dropped = await kept.quarantine.drop([entry.id for entry in entries])
         if entries:
-            stores.changed("quarantine drop", _ids(entries), agents=sorted({entry.agent_id for entry in entries}))
-        stores.output.document(
-            {"dropped": dropped}, f"dropped {dropped} entries" if dropped != 1 else "dropped 1 entry"
-        )
+            kept.changed("quarantine drop", _ids(entries), agents=sorted({entry.agent_id for entry in entries}))
+        kept.output.document({"dropped": dropped}, f"dropped {dropped} entries" if dropped != 1 else "dropped 1 entry")
     return 0
 
 
 async def _replay(arguments: Namespace) -> int:
     """Exit status 1 when some entry still can't be taken."""
     from wazuh_comms_trio.cli.replay import open_replay
-    from wazuh_comms_trio.cli.stores import open_stores
+    from wazuh_comms_trio.cli.stores import open_kept, open_stores
 
-    async with open_stores(arguments) as stores:
-        entries = await _chosen(arguments, stores)
-        stores.prepare_change()
+    async with open_kept(arguments) as kept, open_stores(arguments) as stores:
+        entries = await _chosen(arguments, kept)
+        kept.prepare_change()
         replayed: list[Replayed] = []
-        async with open_replay(stores) as replay:
+        async with open_replay(stores.backends, kept.quarantine, kept.config) as replay:
             try:
                 for entry in entries:
                     replayed.append(await replay.replay(entry))
             finally:
                 taken = [one.entry for one in replayed if one.error is None]
                 if taken:
-                    stores.changed("quarantine replay", _ids(taken), agents=sorted({one.agent_id for one in taken}))
+                    kept.changed("quarantine replay", _ids(taken), agents=sorted({one.agent_id for one in taken}))
         lines = [f"{one.entry.id}  {_outcome(one)}" for one in replayed]
         documents = [{"id": one.entry.id, "error": one.error, "results": one.results} for one in replayed]
-        stores.output.document(documents, "\n".join(lines))
+        kept.output.document(documents, "\n".join(lines))
         if not entries:
-            stores.output.note("nothing to replay")
+            kept.output.note("nothing to replay")
     return EXIT_FAILED if any(one.error is not None for one in replayed) else 0
 
 

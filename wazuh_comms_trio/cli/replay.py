@@ -13,10 +13,10 @@ import attrs
 import trio
 from attrs import frozen
 
-from wazuh_comms_trio.backends.base import Agent
-from wazuh_comms_trio.cli.stores import Stores
+from wazuh_comms_trio.backends.base import Agent, Backends
+from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.errors import BackendUnavailable, EngineRefused, MalformedBody
-from wazuh_comms_trio.quarantine import Entry
+from wazuh_comms_trio.quarantine import Entry, Quarantine
 from wazuh_comms_trio.services.authentication import Caller
 from wazuh_comms_trio.services.stateful import StatefulEvents
 
@@ -37,28 +37,28 @@ class Replayed:
 class Replay:
     """Use ``open_replay``."""
 
-    def __init__(self, stores: Stores, stateful: StatefulEvents) -> None:
-        self._stores = stores
+    def __init__(self, backends: Backends, quarantine: Quarantine, stateful: StatefulEvents) -> None:
+        self._backends = backends
+        self._quarantine = quarantine
         self._stateful = stateful
 
     async def replay(self, entry: Entry) -> Replayed:
         """Drops the entry when it was taken. Raises ``BackendUnavailable`` when that can't be told now: the entry
         stays."""
-        quarantine = self._stores.quarantine
         try:
             results = await (self._stateless(entry) if entry.kind == "stateless" else self._as_packet(entry))
         except (MalformedBody, EngineRefused) as error:
-            await quarantine.note_replay(entry.id, error.message)
+            await self._quarantine.note_replay(entry.id, error.message)
             return Replayed(entry, error.message)
-        await quarantine.drop([entry.id])
+        await self._quarantine.drop([entry.id])
         return Replayed(entry, None, results)
 
     async def _as_packet(self, entry: Entry) -> list[Any]:
-        found = await self._stores.quarantine.get(entry.id)
+        found = await self._quarantine.get(entry.id)
         if found is None:
             raise MalformedBody("the entry is gone")
         rejected = found[1]
-        agent = await self._stores.backends.agents.get(entry.agent_id)
+        agent = await self._backends.agents.get(entry.agent_id)
         # Its agent may have been removed since; its documents are still its own.
         caller = Caller(agent or Agent(entry.agent_id, "", ""), expires=float("inf"))
         body = rejected.metadata + b"\n" + rejected.payload + b"\n"
@@ -67,20 +67,20 @@ class Replay:
         return results
 
     async def _stateless(self, entry: Entry) -> list[Any]:
-        payload = self._stores.quarantine.payload(entry.id)
+        payload = self._quarantine.payload(entry.id)
         with trio.move_on_after(_LIMIT):
-            await self._stores.backends.engine.send_events(payload, agent_id=entry.agent_id, length=entry.payload_bytes)
+            await self._backends.engine.send_events(payload, agent_id=entry.agent_id, length=entry.payload_bytes)
             return []
         raise BackendUnavailable
 
 
 @asynccontextmanager
-async def open_replay(stores: Stores) -> AsyncIterator[Replay]:
+async def open_replay(backends: Backends, quarantine: Quarantine, config: Config) -> AsyncIterator[Replay]:
     """With a batcher of its own. What is invalid is refused, not put aside again."""
-    api = stores.config.communications_api
+    api = config.communications_api
     stateful = StatefulEvents(
-        stores.backends,
-        stores.quarantine,
+        backends,
+        quarantine,
         events=attrs.evolve(api.events, invalid="refuse"),
         batcher=api.batcher,
         rng=Random(),
@@ -88,6 +88,6 @@ async def open_replay(stores: Stores) -> AsyncIterator[Replay]:
     async with trio.open_nursery() as nursery:
         await nursery.start(stateful.run_batcher)
         try:
-            yield Replay(stores, stateful)
+            yield Replay(backends, quarantine, stateful)
         finally:
             stateful.close()

@@ -7,39 +7,48 @@ from argparse import Namespace
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from wazuh_comms_trio.audit import AuditLog, User, audit_log, current_user
 from wazuh_comms_trio.backends.base import Backends
+from wazuh_comms_trio.backends.folders import make_folder
 from wazuh_comms_trio.cli.output import Output
 from wazuh_comms_trio.cli.program import Failure, config_path
 from wazuh_comms_trio.config.load import load_config
 from wazuh_comms_trio.config.models import Config
-
-if TYPE_CHECKING:
-    from wazuh_comms_trio.quarantine import Quarantine
+from wazuh_comms_trio.quarantine import Quarantine
 
 
 @frozen
-class Stores:
-    """What a command works on; made by ``open_stores``."""
+class Session:
+    """What every command that touches stores has; made by ``open_stores`` and ``open_kept``."""
 
     config: Config
-    backends: Backends
-    quarantine: Quarantine
     output: Output
-    _audit: AuditLog
-    _user: User
+    audit: AuditLog
+    user: User
 
     def prepare_change(self) -> None:
         """To be called before the first change: one that can't be written down isn't made. Raises ``OSError``."""
-        self._audit.check()
+        make_folder(self.audit.path.parent)
+        self.audit.check()
 
     def changed(self, action: str, target: str, **details: object) -> None:
         """Writes one change down. ``details`` hold no keys and no bodies."""
-        self._audit.append(self._user, action, target, **details)
+        self.audit.append(self.user, action, target, **details)
+
+
+@frozen
+class Stores(Session):
+    backends: Backends
+
+
+@frozen
+class Kept(Session):
+    """The quarantine alone: it is on this machine, whatever the backends."""
+
+    quarantine: Quarantine
 
 
 def read_config(arguments: Namespace) -> Config:
@@ -49,16 +58,31 @@ def read_config(arguments: Namespace) -> Config:
 
 @asynccontextmanager
 async def open_stores(arguments: Namespace) -> AsyncIterator[Stores]:
-    """Opens what the configuration says. Run as root, it acts as the state folder's owner meanwhile, so that no file is
-    left that the daemon can't open. Raises ``ConfigError``, ``BackendUnavailable``, ``OSError``."""
-    from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
+    """Opens the backends that the configuration names. Run as root, it acts as the state folder's owner meanwhile, so
+    that no file is left that the daemon can't open. Raises ``ConfigError``, ``BackendUnavailable``, ``OSError``."""
+    from wazuh_comms_trio.backends.factory import open_backends
 
+    session = _session(arguments)
+    with acting_as_owner(session.audit.path.parent):
+        async with open_backends(session.config) as backends:
+            yield Stores(session.config, session.output, session.audit, session.user, backends)
+
+
+@asynccontextmanager
+async def open_kept(arguments: Namespace) -> AsyncIterator[Kept]:
+    """As ``open_stores``, the quarantine."""
+    from wazuh_comms_trio.backends.factory import open_quarantine, quarantine_folder
+
+    session = _session(arguments)
+    with acting_as_owner(quarantine_folder(session.config)):
+        async with open_quarantine(session.config) as quarantine:
+            yield Kept(session.config, session.output, session.audit, session.user, quarantine)
+
+
+def _session(arguments: Namespace) -> Session:
     config = read_config(arguments)
-    user = current_user()
-    folder = config.communications_api.embedded.path
-    with acting_as_owner(folder):
-        async with open_backends(config) as backends, open_quarantine(config) as quarantine:
-            yield Stores(config, backends, quarantine, Output(as_json=arguments.json), audit_log(folder), user)
+    log = audit_log(config.communications_api.embedded.path)
+    return Session(config, Output(as_json=arguments.json), log, current_user())
 
 
 @contextmanager
