@@ -61,7 +61,18 @@ def test_misuse(tool: Tool, words: tuple[str, ...]) -> None:
 def test_help_names_every_command(tool: Tool) -> None:
     shown = tool("--help")
     assert shown.status == 0
-    for name in ("agents", "commands", "events", "quarantine", "backup", "restore", "enrollment", "config", "daemon"):
+    for name in (
+        "agents",
+        "commands",
+        "events",
+        "quarantine",
+        "backup",
+        "restore",
+        "enrollment",
+        "config",
+        "indexer",
+        "daemon",
+    ):
         assert f"\n    {name} " in shown.out
     assert tool("--version").out.startswith("wazuh-comms 0.")
 

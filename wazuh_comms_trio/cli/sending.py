@@ -22,6 +22,8 @@ from wazuh_comms_trio.errors import BackendUnavailable
 
 #: Seconds between two looks at the commands that are waited for.
 _LOOK_INTERVAL: Final = 0.2
+#: Seconds that the store may be unavailable meanwhile.
+_PATIENCE: Final = 30.0
 _ENDED: Final = frozenset({"success", "failed"})
 
 
@@ -86,7 +88,7 @@ async def _wait(stores: Stores, command: Command, children: Sequence[str]) -> in
 async def _ended(stores: Stores, ids: Sequence[str], progress: _Progress) -> Sequence[Command]:
     commands = stores.backends.commands
     found: dict[str, Command] = {}
-    started = trio.current_time()
+    started = answered = trio.current_time()
     while True:
         looked = trio.current_time()
         try:
@@ -99,8 +101,11 @@ async def _ended(stores: Stores, ids: Sequence[str], progress: _Progress) -> Seq
             # Without a daemon nobody else would end them.
             await commands.expire()
         except BackendUnavailable as error:
+            if looked - answered > _PATIENCE:
+                raise
             progress.show(f"waiting: {error.message}")
         else:
+            answered = looked
             counts = Counter[str](command.status for command in found.values())
             if sum(counts[status] for status in _ENDED) == len(ids):
                 return [found[one] for one in ids]
