@@ -74,7 +74,7 @@ class Proxy:
 
     async def _forward(self, client: trio.abc.Stream, node: trio.abc.Stream, scope: trio.CancelScope) -> None:
         try:
-            async for data in _read(client):
+            while data := await _read(client):
                 self.received += len(data)
                 self.on_request(data)
                 await self._flowing()
@@ -83,13 +83,13 @@ class Proxy:
             scope.cancel()
 
     async def _return(self, node: trio.abc.Stream, client: trio.abc.Stream) -> None:
-        async for data in _read(node):
+        while data := await _read(node):
             await self._flowing()
             if self.delay:
                 await trio.sleep(self.delay)
             if self.cut_after is not None:
-                data, self.cut_after = data[: self.cut_after], None
-                await client.send_all(data)
+                kept, self.cut_after = data[: self.cut_after], None
+                await client.send_all(kept)
                 return
             await client.send_all(data)
 
@@ -98,12 +98,12 @@ class Proxy:
             await self._changed.wait()
 
 
-async def _read(stream: trio.abc.Stream) -> AsyncIterator[bytes]:
+async def _read(stream: trio.abc.Stream) -> bytes:
+    """The next piece; empty at the end, however that came."""
     try:
-        while data := await stream.receive_some(65536):
-            yield bytes(data)
+        return bytes(await stream.receive_some(65536))
     except (trio.BrokenResourceError, trio.ClosedResourceError):
-        return
+        return b""
 
 
 @asynccontextmanager
