@@ -17,6 +17,7 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Literal, Protocol
 
+import msgspec
 from attrs import field, frozen
 
 # --- agents -----------------------------------------------------------------------------------------------------------
@@ -94,8 +95,7 @@ class AgentRegistry(Protocol):
 # --- events -----------------------------------------------------------------------------------------------------------
 
 
-@frozen
-class DocumentOperation:
+class DocumentOperation(msgspec.Struct, frozen=True, gc=False):
     """One write to the state index. ``body`` is one JSON object as UTF-8 bytes, already complete (agent metadata merged
     in): the document for ``create``, the partial document for ``update`` (objects merge deeply, other values replace),
     None for ``delete``.

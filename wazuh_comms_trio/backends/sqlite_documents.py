@@ -13,8 +13,7 @@ from wazuh_comms_trio.backends.documents import (
     CREATED,
     Document,
     Key,
-    NotADocument,
-    check_object,
+    are_objects,
     keys_of,
     plan,
     refused,
@@ -58,9 +57,9 @@ class SqliteEvents:
     ) -> Sequence[ItemResult]:
         if not operations:
             return ()
-        if not all(storable(operation.document_id, operation.index) for operation in operations):
+        if not storable("\n".join([f"{operation.index}{operation.document_id}" for operation in operations])):
             return await self._without_unstorable(operations)
-        weight = sum(len(operation.body or b"") + _ROW_BYTES for operation in operations)
+        weight = sum([len(operation.body or b"") for operation in operations]) + len(operations) * _ROW_BYTES
         now = self._now()
         return await self._database.write(lambda connection: self._apply(connection, operations, now), weight=weight)
 
@@ -73,7 +72,7 @@ class SqliteEvents:
     def _apply(
         self, connection: apsw.Connection, operations: Sequence[DocumentOperation], now: float
     ) -> list[ItemResult]:
-        if all(operation.action == "create" for operation in operations):
+        if {operation.action for operation in operations} == {"create"}:
             results = self._create(connection, operations, now)
             if results is not None:
                 return results
@@ -99,19 +98,15 @@ class SqliteEvents:
     ) -> list[ItemResult] | None:
         """What agents send most: creates of what isn't there. Written without looking first; None, and nothing is
         written, when it turns out that looking is needed."""
-        number = _last_number(connection)
-        index_numbers: dict[str, int] = {}
-        rows = []
-        for operation in operations:
-            try:
-                check_object(operation.body or b"")
-            except NotADocument:
-                return None
-            index_no = index_numbers.get(operation.index)
-            if index_no is None:
-                index_no = index_numbers[operation.index] = self._index_number(connection, operation.index)
-            number += 1
-            rows.append((number, index_no, operation.document_id, 1, now, operation.body))
+        if not are_objects([operation.body for operation in operations]):
+            return None
+        indices = {operation.index for operation in operations}
+        index_numbers = {index: self._index_number(connection, index) for index in indices}
+        first = _last_number(connection) + 1
+        rows = [
+            (number, index_numbers[operation.index], operation.document_id, 1, now, operation.body)
+            for number, operation in enumerate(operations, first)
+        ]
         insert = f"INSERT {_INTO_DOCUMENTS} ON CONFLICT DO NOTHING"
         connection.execute("SAVEPOINT creates")
         before = connection.total_changes()
@@ -125,7 +120,7 @@ class SqliteEvents:
         connection.execute("RELEASE creates")
         if not complete:
             return None
-        _set_last_number(connection, number)
+        _set_last_number(connection, first + len(rows) - 1)
         return [CREATED] * len(rows)
 
     def _present(self, connection: apsw.Connection, operations: Sequence[DocumentOperation]) -> dict[Key, Document]:
