@@ -90,7 +90,8 @@ async def log_in(port: int, agents: list[Agent]) -> list[Agent]:
     logged_in = []
     for agent in agents:
         client = AgentClient(connect_tcp("127.0.0.1", port), uuid=agent.uuid, key=agent.key)
-        assert (await client.authenticate()).status == 200
+        if (reply := await client.authenticate()).status != 200:
+            raise SystemExit(f"no log-in: {reply}")
         logged_in.append(replace(agent, token=client.token or ""))
     return logged_in
 

@@ -29,6 +29,8 @@ PROGRAMS = Path(sys.executable).parent
 KEY = "k" * 32
 START_LIMIT = 30.0
 STOP_LIMIT = 20.0
+#: Of everything that is done with one daemon.
+WHOLE_LIMIT = 120.0
 
 
 @frozen
@@ -137,6 +139,7 @@ async def start_daemon(
     failure: Exception | None = None
 
     async with trio.open_nursery() as nursery:
+        nursery.cancel_scope.deadline = trio.current_time() + WHOLE_LIMIT
         process: trio.Process = await nursery.start(_run, command_line(files), environment)
 
         async def read_log() -> None:
@@ -174,6 +177,7 @@ async def start_daemon(
             nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
+    assert not nursery.cancel_scope.cancelled_caught, "it took too long:\n" + "\n".join(log[-50:])
 
 
 def command_line(files: Files) -> Sequence[str]:
