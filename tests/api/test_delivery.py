@@ -16,6 +16,7 @@ from tests.api.edge import (
     FakeOffer,
     Fakes,
     Server,
+    app_of,
     problem,
     read_reply,
     request_bytes,
@@ -23,7 +24,7 @@ from tests.api.edge import (
     serving_tcp,
     until,
 )
-from wazuh_comms_trio.api.connection import Connection, Edge
+from wazuh_comms_trio.api.connection import Connection, Edge, serve_connection
 from wazuh_comms_trio.api.delivery import is_reset, unacknowledged_bytes, unread_bytes
 from wazuh_comms_trio.backends.base import Action, Command, Target
 from wazuh_comms_trio.config.models import Limits
@@ -158,6 +159,20 @@ async def test_a_poll_whose_agent_is_removed_is_403(autojump_clock: MockClock) -
     fakes.commands.error = TokenInvalid()
     async with serving(fakes) as server:
         assert problem(await server.request("GET", "/api/v1/commands")) == (403, 2706)
+
+
+async def test_a_stream_that_cant_count_is_confirmed_by_its_end(autojump_clock: MockClock) -> None:
+    for ends in (True, False):
+        fakes = Fakes()
+        fakes.commands.offers.append(offer := FakeOffer())
+        client, server = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_connection, server, Edge(app_of(fakes), Limits(send_timeout=5)))
+            await client.send_all(POLL)
+            assert (await read_reply(client)).status == 200
+            if ends:
+                await client.aclose()
+            assert await settled(offer) == ["confirmed" if ends else "released"]
 
 
 # --- real sockets: what the kernel says

@@ -29,6 +29,18 @@ class PeerGone(trio.BrokenResourceError):
     """The peer closed, reset, or didn't read for ``limits.send_timeout``. Of no interest to anybody."""
 
 
+class _NoSocket:
+    """Of a stream that knows nothing of where it leads: deliveries are confirmed by its end alone."""
+
+    family = None
+
+    def fileno(self) -> int:
+        return -1
+
+
+_NO_SOCKET: Final = _NoSocket()
+
+
 class Peer:
     """``stream`` is what to read from: plain, or through TLS. ``gone``: nothing can be sent any more, or nothing more
     may be. One task at a time.
@@ -39,7 +51,7 @@ class Peer:
     def __init__(self, transport: trio.abc.Stream, *, send_timeout: float) -> None:
         self.transport = transport
         self.stream = transport
-        self.sock: Any = transport.socket  # type: ignore[attr-defined]  # sockets and their stand-ins alike
+        self.sock: Any = getattr(transport, "socket", _NO_SOCKET)  # sockets and their stand-ins alike
         self.gone = False
         self._tls: TlsStream | None = None
         self._send_timeout = send_timeout
