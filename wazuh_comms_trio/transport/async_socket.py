@@ -18,11 +18,19 @@ import trio
 
 from ..errors import FrameError, PeerClosed, WazuhInternalError
 from ..wire.envelope import decode_json, encode_json, reply_data
-from ..wire.framing import HEADER, HEADER_FORMAT, MAX_RECEIVE_BYTES, FrameDecoder, encode_payload, header_struct
+from ..wire.framing import (
+    HEADER,
+    HEADER_FORMAT,
+    MAX_RECEIVE_BYTES,
+    READ_BYTES,
+    FrameDecoder,
+    encode_payload,
+    header_struct,
+)
 from .conversation import Conversation, SchemaSource
 from .errors import TransportClosed, TransportError, as_broken, require_trio
 from .paths import PeerCredentials
-from .stream_io import CONNECT_PATIENCE, LONG_READ_BYTES, READ_BYTES, ByteIO, connect_unix, over_stream
+from .stream_io import CONNECT_PATIENCE, ByteIO, connect_unix, over_stream
 from .translate import stream_error
 
 T = TypeVar("T")
@@ -218,9 +226,13 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
                 if not decoder.buffered:
                     decoder.next_frame()  # raises for the end of the stream
                 return decoder.take_raw()
+            if decoder.after_long and io.eager > 0:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                frame = io.long_frame_nowait(decoder, header)
+                if frame is not None:
+                    return frame
             while (frame := decoder.next_frame(header)) is None:
-                wanted = LONG_READ_BYTES if decoder.missing(header) > READ_BYTES else READ_BYTES
-                decoder.feed(await io.receive_some(wanted))
+                await io.read_into(decoder, header)
             return frame
         except (FrameError, PeerClosed) as exc:
             raise as_broken(exc) from None

@@ -9,11 +9,11 @@ from typing import Self
 import trio
 
 from ..errors import FrameError, PeerClosed
-from ..wire.framing import encode_frame
+from ..wire.framing import READ_BYTES, encode_frame
 from .errors import TransportBroken, TransportClosed, TransportPeerClosed, as_broken
 from .pipeline import PredicateFailed, Slot
 from .protocol_connection import ProtocolConnection, sleep, wake
-from .stream_io import LONG_READ_BYTES, READ_BYTES, ByteIO
+from .stream_io import ByteIO
 
 
 class ProtocolClient(ProtocolConnection):
@@ -171,15 +171,12 @@ class ProtocolClient(ProtocolConnection):
         io = self._connection()
         self._reading = True
         try:
-            long = self._decoder.missing(self._header) > READ_BYTES
-            data = await io.receive_some(LONG_READ_BYTES if long else READ_BYTES)
+            self._bytes_received += await io.read_into(self._decoder, self._header)
         except (TransportBroken, TransportClosed) as exc:
             await self._finish(exc)
             return
         finally:
             self._reading = False
-        self._bytes_received += len(data)
-        self._decoder.feed(data)
         try:
             self._pipeline.take(self._decoder, self._header, wake)
         except (FrameError, PeerClosed) as exc:

@@ -8,10 +8,9 @@ from typing import Self
 import trio
 
 from ..errors import FrameError, PeerClosed, WazuhInternalError
-from ..wire.framing import encode_frame
+from ..wire.framing import READ_BYTES, encode_frame
 from .errors import TransportBroken, TransportClosed, as_broken
 from .protocol_connection import ProtocolConnection
-from .stream_io import READ_BYTES
 
 
 class ProtocolServer(ProtocolConnection):

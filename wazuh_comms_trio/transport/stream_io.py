@@ -13,23 +13,20 @@ import select
 import socket
 import sys
 from contextlib import suppress
+from struct import Struct
 from typing import Any, Final, Protocol
 
 import trio
 
 from ..errors import BacklogFull
+from ..wire.framing import LONG_READ_BYTES, READ_BYTES, FrameDecoder
 from .errors import TransportBroken, TransportClosed
 from .paths import STREAM_REFUSAL, PeerCredentials, check_path, connect_to_either, peer_credentials
 from .translate import connect_error, reason_of
 
-#: One read takes what has come, up to this, and up to the other when a long frame is known to follow. Both stay below
-#: the size from which on the C library maps memory anew for each.
-READ_BYTES: Final[int] = 65536
-LONG_READ_BYTES: Final[int] = 122880
-
-# After a read that was filled to the brim, so many more are tried without waiting first. Then other tasks get a turn:
-# after a megabyte or two.
-_EAGER_READS: Final = 16
+# After a read that was filled to the brim, so many more bytes are read without waiting first, as far as they are there.
+# Then other tasks get a turn: after a millisecond or two.
+_EAGER_BYTES: Final = 8 * 1024 * 1024
 
 #: For so many seconds a full queue of connections is waited for, unless told otherwise.
 CONNECT_PATIENCE: Final[float] = 1.0
@@ -42,6 +39,8 @@ class ByteIO(Protocol):
 
     #: A send was cancelled or failed after its first byte may have gone out.
     torn: bool
+    #: How many bytes may be read without waiting first; 0 or less: none.
+    eager: int
 
     def send_nowait(self, data: bytes) -> int:
         """Send what goes out at once; returns how many bytes that was, 0 for a stream that can only wait."""
@@ -61,6 +60,18 @@ class ByteIO(Protocol):
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """At least one byte, ``b""`` at the end of the stream. A checkpoint. Cancelled: nothing was taken."""
+        ...
+
+    async def read_into(self, decoder: FrameDecoder, header: Struct) -> int:
+        """Feed the decoder what comes next, in portions that suit; returns how many bytes. A checkpoint. Cancelled:
+        nothing was taken.
+        """
+        ...
+
+    def long_frame_nowait(self, decoder: FrameDecoder, header: Struct) -> bytes | None:
+        """The next frame's payload, where it follows a long one, is long itself and is there: past the decoder, so that
+        nothing is copied. None otherwise, and what was read was fed.
+        """
         ...
 
     def peer_ended(self) -> bool:
@@ -130,7 +141,7 @@ class SocketIO:
     def _begin(self, sock: Any) -> None:
         self.sock: Any = sock
         self.torn: bool = False
-        self._eager: int = 0  # how many reads may be tried without waiting first
+        self.eager: int = 0
 
     def _send(self, data: bytes | memoryview) -> int:
         sent: int = self.sock.send(data)
@@ -183,12 +194,13 @@ class SocketIO:
     async def receive_some(self, max_bytes: int) -> bytes:
         # Waiting first is the checkpoint. Data is seldom there already, and when it is, this costs no more than trying
         # first and yielding afterwards. Except after a read that was filled to the brim: more is likely to follow.
-        if self._eager:
-            self._eager -= 1
+        if self.eager > 0:
             await trio.lowlevel.checkpoint_if_cancelled()
-            data = self.receive_nowait(LONG_READ_BYTES)
+            data = self.receive_nowait(LONG_READ_BYTES if max_bytes == READ_BYTES else max_bytes)
             if data is not None:
+                self.eager -= len(data)
                 return data
+            self.eager = 0
         while True:
             try:
                 await trio.lowlevel.wait_readable(self.sock)
@@ -197,8 +209,32 @@ class SocketIO:
             data = self.receive_nowait(max_bytes)
             if data is not None:
                 if len(data) == max_bytes:
-                    self._eager = _EAGER_READS
+                    self.eager = _EAGER_BYTES
                 return data
+
+    async def read_into(self, decoder: FrameDecoder, header: Struct) -> int:
+        data = await self.receive_some(decoder.read_size(header))
+        decoder.feed(data)
+        return len(data)
+
+    def long_frame_nowait(self, decoder: FrameDecoder, header: Struct) -> bytes | None:
+        head = payload = None
+        size = 0
+        try:
+            head = self._recv(header.size)
+            if size := decoder.long_size(header, head):
+                payload = self._recv(size)
+        except BlockingIOError:
+            self.eager = 0
+        except OSError as exc:
+            raise self._translate(exc, "receiving") from exc
+        if payload is not None and len(payload) == size:
+            self.eager -= size
+            return payload
+        for data in (head, payload):
+            if data is not None:
+                decoder.feed(data)
+        return None
 
     def _not_waited(self, exc: Exception) -> TransportClosed | TransportBroken:
         if isinstance(exc, OSError):
@@ -258,6 +294,7 @@ class StreamIO:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream: trio.abc.Stream = stream
         self.torn: bool = False
+        self.eager: int = 0
         self._socket: trio.socket.SocketType | None = _socket_of(stream)
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -293,6 +330,16 @@ class StreamIO:
             raise TransportClosed(1014, f"receiving: {exc or 'the stream is closed'}") from exc
         except trio.BrokenResourceError as exc:
             raise TransportBroken(1014, f"receiving: {exc.__cause__ or exc or 'the peer is gone'}") from exc
+
+    async def read_into(self, decoder: FrameDecoder, header: Struct) -> int:
+        # Every read is a wait here: as few as can be.
+        long = decoder.missing(header) > READ_BYTES
+        data = await self.receive_some(LONG_READ_BYTES if long else READ_BYTES)
+        decoder.feed(data)
+        return len(data)
+
+    def long_frame_nowait(self, decoder: FrameDecoder, header: Struct) -> bytes | None:
+        return None
 
     def peer_ended(self) -> bool:
         return self._socket is not None and _hung_up(self._socket.fileno())

@@ -10,20 +10,24 @@ import socket
 from struct import Struct, pack
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 from ..errors import SocketTimeout
 from ..wire.envelope import decode_json, encode_json, reply_data
-from ..wire.framing import HEADER, HEADER_FORMAT, MAX_RECEIVE_BYTES, FrameDecoder, encode_payload, header_struct
+from ..wire.framing import (
+    HEADER,
+    HEADER_FORMAT,
+    MAX_RECEIVE_BYTES,
+    READ_BYTES,
+    FrameDecoder,
+    encode_payload,
+    header_struct,
+)
 from .conversation import Conversation, SchemaSource
 from .paths import STREAM_REFUSAL, PeerCredentials, check_path, connect_to_either, peer_credentials
 from .translate import connect_error, stream_error, timed_out
 
 T = TypeVar("T")
-
-# One read takes what has come, up to this. More when a long frame is known to follow: what a Unix socket buffers.
-_READ_BYTES: Final = 65536
-_LONG_READ_BYTES: Final = 122880
 
 
 class WazuhSocket:
@@ -141,12 +145,12 @@ class WazuhSocket:
         if frame is not None:
             return frame
         deadline = None if self._timeout is None else monotonic() + self._timeout
-        self._read(None)
+        self._read(None, decoder.read_size(header))
         while (frame := decoder.next_frame(header)) is None:
-            self._read(deadline, _LONG_READ_BYTES if decoder.missing(header) > _READ_BYTES else _READ_BYTES)
+            self._read(deadline, decoder.read_size(header))
         return frame
 
-    def _read(self, deadline: float | None, size: int = _READ_BYTES) -> None:
+    def _read(self, deadline: float | None, size: int = READ_BYTES) -> None:
         try:
             if deadline is None:
                 data = self.s.recv(size)

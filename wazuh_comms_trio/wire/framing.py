@@ -25,6 +25,13 @@ HEADER: Final[Struct] = Struct(HEADER_FORMAT)
 # each of them.
 _SMALL: Final = 2048
 
+#: What is asked for in one read, as a rule and while a long frame is under way: more would be allocated by mapping
+#: fresh pages each time.
+READ_BYTES: Final[int] = 65536
+LONG_READ_BYTES: Final[int] = 122880
+# From here on copying a payload costs more than a second read.
+_LONG: Final = 24576
+
 
 @lru_cache(maxsize=32)
 def header_struct(header_format: str, header_size: int | None = None) -> Struct:
@@ -86,7 +93,7 @@ class FrameDecoder:
     of the next frame is unknown: every later call raises the same error.
     """
 
-    __slots__ = ("_chunks", "_failure", "_first", "_start", "at_eof", "buffered", "limit")
+    __slots__ = ("_after_long", "_chunks", "_failure", "_first", "_start", "at_eof", "buffered", "limit")
 
     def __init__(self, limit: int = MAX_RECEIVE_BYTES) -> None:
         self.limit: int = limit
@@ -98,6 +105,7 @@ class FrameDecoder:
         self._first: bytes | bytearray = b""
         self._start: int = 0
         self._chunks: deque[bytes | bytearray] = deque()
+        self._after_long = False
         self._failure: tuple[type[WazuhError], str] | None = None
 
     def __repr__(self) -> str:
@@ -149,6 +157,29 @@ class FrameDecoder:
             return None
         return self._take(start, end)
 
+    def read_size(self, header: Struct = HEADER) -> int:
+        """How many bytes to ask the stream for. A hint: any other cut gives the same frames.
+
+        A long frame is read in two, its header and then exactly its payload: what was read is then what is handed out,
+        and nothing is copied. Short ones are read many at a time.
+        """
+        if not self.buffered:
+            return header.size if self.after_long else READ_BYTES
+        missing = self.missing(header)
+        return min(missing, LONG_READ_BYTES) if missing >= _LONG else READ_BYTES
+
+    @property
+    def after_long(self) -> bool:
+        """The frame before was a long one and nothing of the next is buffered."""
+        return self._after_long and not self.buffered
+
+    def long_size(self, header: Struct, head: bytes) -> int:
+        """The payload's size in bytes that ``head`` announces, if it is one to read by itself; else 0."""
+        if len(head) < header.size:
+            return 0
+        (size,) = header.unpack(head)
+        return size if _LONG <= size <= min(self.limit, LONG_READ_BYTES) else 0
+
     def missing(self, header: Struct = HEADER) -> int:
         """How many bytes the frame that has begun still lacks, as far as its header tells; 0 when unknown. A hint for
         reading.
@@ -171,6 +202,7 @@ class FrameDecoder:
 
     def _take(self, start: int, end: int) -> bytes:
         """Cut ``[start:end]`` of the unread bytes out and drop what is before it."""
+        self._after_long = end >= _LONG
         first, offset = self._first, self._start
         self.buffered -= end
         if len(first) - offset >= end:
@@ -180,6 +212,11 @@ class FrameDecoder:
                 self._first = b""
                 self._start = 0
             return bytes(data)  # no copy when it is bytes already
+        if len(first) - offset == start and len(self._chunks[0]) == end - start:
+            # The header and the payload came in reads of their own: nothing to join.
+            payload = self._chunks.popleft()
+            self._first, self._start = (self._chunks.popleft() if self._chunks else b""), 0
+            return bytes(payload)
         parts: list[bytes | bytearray | memoryview] = [memoryview(first)[offset + start :]]
         end -= len(first) - offset
         while True:
@@ -211,4 +248,5 @@ class FrameDecoder:
 
     def _fail(self, kind: type[WazuhError], reason: str) -> NoReturn:
         self._failure = kind, reason
+        self._after_long = False
         raise kind(1014, reason)
