@@ -127,6 +127,14 @@ async def test_an_answer_after_20_seconds_is_an_answer(autojump_clock: MockClock
         assert await ask(client) == 1
 
 
+def test_a_failure_can_be_raised_once_more() -> None:
+    """One failure is many requests': each raises one of its own, made of its message and code."""
+    first = IndexerUnavailable("node: no connection")
+    again = type(first)(first.message, code=first.code)
+    assert (again.code, again.message) == (503, "The service is temporarily unavailable")
+    assert "node" not in again.message
+
+
 async def test_none_within_the_limit_is_none(autojump_clock: MockClock) -> None:
     async with fakes("a") as nodes, client_of(nodes, client=IndexerClient(read_timeout=3)) as client:
 

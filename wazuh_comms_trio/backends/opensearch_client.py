@@ -41,8 +41,10 @@ class IndexerUnavailable(BackendUnavailable):
     """The indexer can't do it now. ``detail`` says what was seen, for the log and the operator; agents aren't told.
     ``reply`` is the answer, if there was one; ``sent`` whether the request may have been applied."""
 
-    def __init__(self, detail: str, *, reply: HttpReply | None = None, sent: bool = False) -> None:
-        super().__init__()
+    def __init__(
+        self, detail: str, *, code: int | None = None, reply: HttpReply | None = None, sent: bool = False
+    ) -> None:
+        super().__init__(code=code)
         self.detail = detail
         self.reply = reply
         self.sent = sent
