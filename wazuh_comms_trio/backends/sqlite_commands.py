@@ -6,35 +6,28 @@ news under a number that only grows, so a process sees every one however it was 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 import apsw
 import trio
-from attrs import evolve
 
 from wazuh_comms_trio.backends import command_rules as rules
+from wazuh_comms_trio.backends import sqlite_command_rows as rows
 from wazuh_comms_trio.backends.base import (
-    Action,
     Command,
     CommandReport,
     CommandResult,
     CommandStatus,
     ItemResult,
-    Target,
 )
 from wazuh_comms_trio.backends.owners import Owner
-from wazuh_comms_trio.backends.sqlite_agents import members, set_groups
 from wazuh_comms_trio.backends.sqlite_connection import Database
 from wazuh_comms_trio.backends.sqlite_text import storable
 from wazuh_comms_trio.errors import BackendUnavailable, MalformedRequest
 
 #: Seconds between looks for what other processes did; a look costs microseconds.
 POLL_INTERVAL: Final = 0.25
-
-_COLUMNS: Final = "id, target_type, target_id, status, created_at, sent_at, timeout, body, result"
-_FREE: Final = "status = 'pending' AND owner IS NULL"
 
 
 class SqliteCommands:
@@ -58,7 +51,7 @@ class SqliteCommands:
             raise MalformedRequest("A command's ids must be valid Unicode")
 
         def insert(connection: apsw.Connection) -> list[Command]:
-            return [_insert(connection, rules.normalized(command, now), now) for command in commands]
+            return [rows.insert(connection, rules.normalized(command, now), now) for command in commands]
 
         stored = await self._database.write(insert)
         self._own_news.set()
@@ -67,15 +60,15 @@ class SqliteCommands:
     async def cancel(self, document_id: str) -> Command | None:
         if not storable(document_id):
             return None
-        result = _encode_result(CommandResult(message=rules.CANCELLED))
+        result = rows.encode_result(CommandResult(message=rules.CANCELLED))
 
         def update(connection: apsw.Connection) -> Command | None:
             self._take_over(connection)
             connection.execute(
-                f"UPDATE commands SET status = 'failed', result = ? WHERE id = ? AND {_FREE}",
+                f"UPDATE commands SET status = 'failed', result = ? WHERE id = ? AND {rows.FREE}",
                 (result, document_id),
             )
-            return _select(connection, document_id)
+            return rows.select(connection, document_id)
 
         return await self._database.write(update)
 
@@ -108,7 +101,7 @@ class SqliteCommands:
             assert isinstance(last, int)
             if last == seen:
                 return last, []
-            query = f"SELECT DISTINCT target_id FROM commands WHERE news > ? AND {_FREE} AND due_at >= ?"
+            query = f"SELECT DISTINCT target_id FROM commands WHERE news > ? AND {rows.FREE} AND due_at >= ?"
             return last, [row[0] for row in connection.execute(query, (seen, now))]
 
         last, agents = await self._database.read(select)
@@ -122,7 +115,7 @@ class SqliteCommands:
         now = self._now()
 
         def is_there(connection: apsw.Connection) -> bool:
-            query = f"SELECT 1 FROM commands WHERE target_id = ? AND {_FREE} LIMIT 1"
+            query = f"SELECT 1 FROM commands WHERE target_id = ? AND {rows.FREE} LIMIT 1"
             return any(connection.execute(query, (agent_id,)).get is not None for agent_id in wanted)
 
         # Most polls find nothing, and a look costs no transaction.
@@ -133,13 +126,13 @@ class SqliteCommands:
         def take(connection: apsw.Connection) -> list[Command]:
             query = (
                 "UPDATE commands SET owner = ?, offered = 1 WHERE no IN (SELECT no FROM commands WHERE target_id = ?"
-                f" AND {_FREE} AND due_at >= ? ORDER BY created_at, no LIMIT ?) RETURNING no, {_COLUMNS}"
+                f" AND {rows.FREE} AND due_at >= ? ORDER BY created_at, no LIMIT ?) RETURNING no, {rows.COLUMNS}"
             )
-            rows: list[Any] = []
+            taken: list[Any] = []
             for agent_id in wanted:
-                rows += connection.execute(query, (self._owner.token, agent_id, now, rules.CLAIM_LIMIT))
-            rows.sort(key=lambda row: (row[5], row[0]))
-            return [_command(row[1:]) for row in rows]
+                taken += connection.execute(query, (self._owner.token, agent_id, now, rules.CLAIM_LIMIT))
+            taken.sort(key=lambda row: (row[5], row[0]))
+            return [rows.decode(row[1:]) for row in taken]
 
         # After a power cut a claim is worth nothing: its owner is gone too.
         return await self._database.write(take, durable=False)
@@ -149,13 +142,13 @@ class SqliteCommands:
 
         def update(connection: apsw.Connection) -> None:
             for document_id in document_ids:
-                command = _select(connection, document_id)
+                command = rows.select(connection, document_id)
                 if command is not None and command.status == "pending":
                     connection.execute(
                         "UPDATE commands SET status = 'sent', sent_at = ?, owner = NULL WHERE id = ?",
                         (now, document_id),
                     )
-                    _apply_groups(connection, command)
+                    rows.apply_groups(connection, command)
                 else:
                     connection.execute("UPDATE commands SET owner = NULL WHERE id = ?", (document_id,))
 
@@ -168,7 +161,7 @@ class SqliteCommands:
 
         def update(connection: apsw.Connection) -> None:
             query = "UPDATE commands SET owner = NULL, news = ? WHERE id = ? AND owner = ?"
-            number = _next_news(connection)
+            number = rows.next_news(connection)
             connection.executemany(query, [(number, i, self._owner.token) for i in document_ids])
 
         await self._database.write(update, durable=False)
@@ -179,7 +172,7 @@ class SqliteCommands:
         owners = [row[0] for row in connection.execute("SELECT DISTINCT owner FROM commands WHERE owner IS NOT NULL")]
         gone = [owner for owner in owners if self._owner.others_gone(owner)]
         if gone:
-            number = _next_news(connection)
+            number = rows.next_news(connection)
             query = "UPDATE commands SET owner = NULL, news = ? WHERE owner = ?"
             connection.executemany(query, [(number, owner) for owner in gone])
 
@@ -190,7 +183,7 @@ class SqliteCommands:
 
         def apply(connection: apsw.Connection) -> list[ItemResult]:
             return [
-                _report(connection, report, now)
+                rows.apply_report(connection, report, now)
                 if storable(report.document_id)
                 else rules.not_yours(report.document_id)
                 for report in reports
@@ -205,15 +198,16 @@ class SqliteCommands:
             owned = "SELECT DISTINCT owner FROM commands WHERE owner IS NOT NULL"
             if any(row[0] != self._owner.token for row in connection.execute(owned)):
                 return True
-            overdue = f"SELECT 1 FROM commands WHERE {_OVERDUE} LIMIT 1"
+            overdue = f"SELECT 1 FROM commands WHERE {rows.OVERDUE} LIMIT 1"
             return connection.execute(overdue, {"now": now}).get is not None
 
         def update(connection: apsw.Connection) -> None:
             self._take_over(connection)
+            query = f"UPDATE commands SET status = 'failed', result = :result WHERE status = :status AND {rows.OVERDUE}"
             for status, reason in (("pending", rules.NOT_DELIVERED), ("sent", rules.NO_ANSWER)):
                 connection.execute(
-                    f"UPDATE commands SET status = 'failed', result = :result WHERE status = :status AND {_OVERDUE}",
-                    {"now": now, "status": status, "result": _encode_result(CommandResult(message=reason))},
+                    query,
+                    {"now": now, "status": status, "result": rows.encode_result(CommandResult(message=reason))},
                 )
 
         if await self._database.read(is_due):
@@ -225,7 +219,7 @@ class SqliteCommands:
     async def get(self, document_id: str) -> Command | None:
         if not storable(document_id):
             return None
-        return await self._database.read(lambda connection: _select(connection, document_id))
+        return await self._database.read(lambda connection: rows.select(connection, document_id))
 
     async def list(
         self, *, status: CommandStatus | None = None, agent_id: str | None = None, limit: int = 1000
@@ -240,114 +234,11 @@ class SqliteCommands:
             conditions.append("target_type = 'agent' AND target_id = ?")
             values.append(agent_id.lower())
         query = (
-            f"SELECT {_COLUMNS} FROM commands WHERE {' AND '.join(conditions)}"
+            f"SELECT {rows.COLUMNS} FROM commands WHERE {' AND '.join(conditions)}"
             " ORDER BY created_at DESC, no DESC LIMIT ?"
         )
 
         def select(connection: apsw.Connection) -> list[Command]:
-            return [_command(row) for row in connection.execute(query, (*values, limit))]
+            return [rows.decode(row) for row in connection.execute(query, (*values, limit))]
 
         return await self._database.read(select)
-
-
-#: Of those that nobody has claimed.
-_OVERDUE: Final = "due_at IS NOT NULL AND owner IS NULL AND due_at < :now"
-
-
-def _next_news(connection: apsw.Connection) -> int:
-    value = connection.execute("UPDATE counters SET value = value + 1 WHERE name = 'news' RETURNING value").get
-    assert isinstance(value, int)
-    return value
-
-
-def _insert(connection: apsw.Connection, command: Command, now: float) -> Command:
-    if not rules.is_ours(command):
-        return command
-    present = _select(connection, command.document_id)
-    if present is not None:
-        return present
-    if command.target.type == "group" and command.status == "pending":
-        command, children = rules.expand(command, members(connection, command.target.id), now)
-        for child in children:
-            _insert(connection, child, now)
-    news = _next_news(connection) if command.status == "pending" else 0
-    connection.execute(
-        f"INSERT INTO commands ({_COLUMNS}, news) VALUES (?,?,?,?,?,?,?,?,?,?)",
-        (
-            command.document_id,
-            command.target.type,
-            command.target.id,
-            command.status,
-            command.created_at,
-            command.sent_at,
-            command.timeout,
-            _encode_body(command),
-            None if command.result is None else _encode_result(command.result),
-            news,
-        ),
-    )
-    return command
-
-
-def _report(connection: apsw.Connection, report: CommandReport, now: float) -> ItemResult:
-    command = _select(connection, report.document_id)
-    offered = connection.execute("SELECT offered FROM commands WHERE id = ?", (report.document_id,)).get == 1
-    result, after = rules.apply_report(command, offered, report, now)
-    if after is not None and after.result is not None:
-        connection.execute(
-            "UPDATE commands SET status = ?, sent_at = ?, result = ? WHERE id = ?",
-            (after.status, after.sent_at, _encode_result(after.result), report.document_id),
-        )
-        if command is not None and command.status == "pending":
-            _apply_groups(connection, after)
-    return result
-
-
-def _apply_groups(connection: apsw.Connection, command: Command) -> None:
-    groups = rules.new_groups(command)
-    if groups is not None:
-        set_groups(connection, command.target.id, groups)
-
-
-def _select(connection: apsw.Connection, document_id: str) -> Command | None:
-    query = f"SELECT {_COLUMNS} FROM commands WHERE id = ?"
-    row = connection.execute(query, (document_id,)).fetchone()
-    return None if row is None else _command(row)
-
-
-def _encode_body(command: Command) -> str:
-    action = command.action
-    body = {
-        "name": action.name,
-        "version": action.version,
-        "args": action.args,
-        "request_id": command.request_id,
-        "order_id": command.order_id,
-        "source": command.source,
-        "user": command.user,
-    }
-    return json.dumps({name: value for name, value in body.items() if value is not None}, separators=(",", ":"))
-
-
-def _encode_result(result: CommandResult) -> str:
-    body = {"code": result.code, "message": result.message, "data": result.data}
-    return json.dumps({name: value for name, value in body.items() if value is not None}, separators=(",", ":"))
-
-
-def _command(row: Any) -> Command:
-    document_id, target_type, target_id, status, created_at, sent_at, timeout, body_text, result_text = row
-    body = json.loads(body_text)
-    command = Command(
-        document_id=document_id,
-        target=Target(target_type, target_id),
-        action=Action(body["name"], body.get("version"), body.get("args")),
-        timeout=timeout,
-        request_id=body.get("request_id"),
-        order_id=body.get("order_id"),
-        source=body.get("source"),
-        user=body.get("user"),
-        status=status,
-        created_at=created_at,
-        sent_at=sent_at,
-    )
-    return command if result_text is None else evolve(command, result=CommandResult(**json.loads(result_text)))

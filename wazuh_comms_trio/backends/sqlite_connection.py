@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar, cast
+from typing import Final, NoReturn, TypeVar, cast
 
 import apsw
 import apsw.aio
@@ -28,17 +27,26 @@ import trio
 from wazuh_comms_trio.backends.episodes import Episodes
 from wazuh_comms_trio.backends.group_commit import GroupCommit, Job
 from wazuh_comms_trio.backends.sqlite_faults import Fault, FileGone, StateUnusable, fault_of, told
+from wazuh_comms_trio.backends.sqlite_open import (
+    FULL_SYNC,
+    LAZY_SYNC,
+    Patience,
+    in_thread,
+    open_connection,
+    open_glance,
+    prepare_reader,
+    prepare_writer,
+    set_sync,
+    write_log_back,
+)
 from wazuh_comms_trio.backends.sqlite_schema import Schema, migrate
+from wazuh_comms_trio.backends.sqlite_transaction import Work, Write, transact
 from wazuh_comms_trio.backends.sqlite_watch import FileWatch
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-#: A unit of work: called in a storage thread inside a transaction; it may be called a second time after a rollback, so
-#: it changes nothing but the database.
-Work = Callable[[apsw.Connection], T]
 
 #: Seconds that a write waits for another process to let go of the file; the operator's tool needs milliseconds.
 BUSY_TIMEOUT: Final = 5.0
@@ -51,24 +59,6 @@ RETRY_INTERVAL: Final = 0.25
 #: After damage a file up to this size is checked through before it is trusted again.
 CHECKED_BYTES: Final = 1024 * 1024 * 1024
 
-#: Half as many writes to the log as with SQLite's own 4096 when much is stored at once, hardly more for a single event.
-PAGE_BYTES: Final = 8192
-#: Pages in the log that make it worth writing back: 16 MB, in which most index pages have changed more than once.
-CHECKPOINT_PAGES: Final = 2000
-
-_FULL_SYNC: Final = 2
-_NO_SYNC_IN_WAL: Final = 1  # NORMAL: consistent after any crash, durable with the next full commit
-
-
-class _Write:
-    """What the writer does for one caller. ``durable``: it waits for an fsync."""
-
-    __slots__ = ("durable", "work")
-
-    def __init__(self, work: Work[Any], durable: bool) -> None:
-        self.work = work
-        self.durable = durable
-
 
 class Database:
     """Use ``open_database``. ``name`` is what the log calls it."""
@@ -77,14 +67,14 @@ class Database:
         self.path = path
         self.episodes = Episodes(logger, path.name)
         self._schema = schema
-        self._commits: GroupCommit[_Write] = GroupCommit(self._commit, name=path.name)
+        self._commits: GroupCommit[Write] = GroupCommit(self._commit, name=path.name)
         self._writer: apsw.AsyncConnection | None = None
         self._reader: apsw.AsyncConnection | None = None
         self._glance: apsw.Connection | None = None
         self._broken = trio.Event()
         self._damaged = False
         self._watch = FileWatch(path)
-        self._sync_mode = _FULL_SYNC
+        self._sync_mode = FULL_SYNC
         self._failed_look: object = None
         self._is_new = True  # to us: it wasn't open yet
 
@@ -96,13 +86,13 @@ class Database:
 
         ``durable=False`` spares the fsync: the write survives this process, not a power cut.
         """
-        return cast(T, await self._commits.submit(_Write(work, durable), weight=weight))
+        return cast(T, await self._commits.submit(Write(work, durable), weight=weight))
 
     def write_soon(self, work: Work[object]) -> trio.Event | None:
         """As ``write`` with ``durable=False``, without waiting. The event comes when it is over, None at once; nobody
         is told how it ended, but the log of a fault."""
         try:
-            return self._commits.submit_soon(_Write(work, False)).done
+            return self._commits.submit_soon(Write(work, False)).done
         except (trio.WouldBlock, BackendUnavailable) as exc:
             logger.debug("%s: a lesser write was left out: %r", self.path.name, exc)
             return None
@@ -113,7 +103,7 @@ class Database:
         if reader is None or self._broken.is_set():
             raise BackendUnavailable
         try:
-            return await _in_thread(reader, work)
+            return await in_thread(reader, work)
         except Exception as exc:
             self._raise_translated(exc)
 
@@ -140,45 +130,27 @@ class Database:
     async def connect(self) -> None:
         """Opens the file; the first time it is made if it isn't there. Raises SQLite's errors, ``FileGone``,
         ``StateUnusable``, ``OSError``; nothing stays open then."""
-        flags = apsw.SQLITE_OPEN_READWRITE
         if self._is_new:
             self._watch.create()
         self._watch.check_before_opening(is_new=self._is_new)
         try:
-            self._writer = await self._open_connection("writes", flags)
-            await _in_thread(self._writer, self._prepare_writer)
-            self._reader = await self._open_connection("reads", flags)
-            await _in_thread(self._reader, _prepare_reader)
-            glance = apsw.Connection(str(self.path), flags)
-            glance.set_busy_timeout(0)
-            _prepare_reader(glance)
-            self._glance = glance
+            self._writer = await open_connection(self.path, "writes")
+            await in_thread(self._writer, self._prepare_writer)
+            self._reader = await open_connection(self.path, "reads")
+            await in_thread(self._reader, prepare_reader, Patience(lambda: BUSY_TIMEOUT))
+            self._glance = open_glance(self.path)
             self._is_new = False
         except BaseException:
             await self.disconnect()
             raise
 
-    async def _open_connection(self, what: str, flags: int) -> apsw.AsyncConnection:
-        controller = partial(apsw.aio.Trio, thread_name=f"{self.path.stem}-{what}")
-        token = apsw.async_controller.set(cast(Any, controller))  # the stub misses that it is a factory
-        try:
-            return await apsw.Connection.as_async(str(self.path), flags)
-        finally:
-            apsw.async_controller.reset(token)
-
     def _prepare_writer(self, connection: apsw.Connection) -> None:
-        connection.set_busy_timeout(int(BUSY_TIMEOUT * 1000))
-        _prepare(connection)
-        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new file
-        mode = connection.execute("PRAGMA journal_mode = WAL").get
-        if mode != "wal":
+        patience = Patience(lambda: BUSY_TIMEOUT_AGAIN if self.episodes.failing else BUSY_TIMEOUT)
+        if not prepare_writer(connection, patience):
             raise StateUnusable(f"{self.path}: SQLite can't use a write-ahead log here (a network file system?)")
-        connection.execute(f"PRAGMA synchronous = {_FULL_SYNC}")
-        self._sync_mode = _FULL_SYNC
-        connection.execute("PRAGMA journal_size_limit = 67108864")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        self._sync_mode = FULL_SYNC
         if migrate(connection, self._schema):
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").get  # noqa: B018  # runs it
+            write_log_back(connection, "PASSIVE")
         if self._damaged and self._watch.size <= CHECKED_BYTES:
             verdict = connection.execute("PRAGMA quick_check(1)").get
             if verdict != "ok":
@@ -191,7 +163,7 @@ class Database:
             connection.execute("UPDATE compatibility SET usable_since = usable_since")
             connection.execute("COMMIT")
             # After a failed fsync nobody knows what of the log is on the disk: what follows begins a new one.
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").get  # noqa: B018  # runs it
+            write_log_back(connection, "TRUNCATE")
 
     async def disconnect(self) -> None:
         """Closes what is open. A damaged file gets nothing written to it: its log stays beside it."""
@@ -204,7 +176,7 @@ class Database:
             writer, self._writer = self._writer, None
             for connection in (reader, writer):
                 if connection is not None:
-                    await _in_thread(connection, self._leave_log)
+                    await in_thread(connection, self._leave_log)
                     await connection.aclose(force=True)
 
     def _leave_log(self, connection: apsw.Connection) -> None:
@@ -221,13 +193,13 @@ class Database:
         apsw.aio.deadline.set(math.inf)
         await self._commits.run()
 
-    async def _commit(self, jobs: Sequence[Job[_Write]]) -> None:
+    async def _commit(self, jobs: Sequence[Job[Write]]) -> None:
         writer = self._writer
         if writer is None or self._broken.is_set():
             _fail(jobs, BackendUnavailable())
             return
         try:
-            await _in_thread(writer, self._transact, jobs)
+            await in_thread(writer, self._transact, jobs)
         except Exception as exc:
             error = self._translated(exc)
             if isinstance(error, StorageFull) and len(jobs) > 1:
@@ -239,42 +211,15 @@ class Database:
         else:
             self.episodes.works()
 
-    def _transact(self, connection: apsw.Connection, jobs: Sequence[Job[_Write]]) -> None:
+    def _transact(self, connection: apsw.Connection, jobs: Sequence[Job[Write]]) -> None:
         """In the writer's thread. Sets outcomes; what it raises is the whole group's."""
         self._watch.check(connection)
-        sync_mode = _FULL_SYNC if any(job.work.durable for job in jobs) else _NO_SYNC_IN_WAL
+        sync_mode = FULL_SYNC if any(job.work.durable for job in jobs) else LAZY_SYNC
         if sync_mode != self._sync_mode:
-            connection.execute(f"PRAGMA synchronous = {sync_mode}")
+            set_sync(connection, sync_mode)
             self._sync_mode = sync_mode
-        if self.episodes.failing:
-            connection.set_busy_timeout(int(BUSY_TIMEOUT_AGAIN * 1000))
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            for job in jobs:
-                self._apply(connection, job, alone=len(jobs) == 1)
-            if connection.in_transaction:
-                connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        finally:
-            if self.episodes.failing:
-                connection.set_busy_timeout(int(BUSY_TIMEOUT * 1000))
+        transact(connection, jobs)
         self._watch.check(connection)
-
-    def _apply(self, connection: apsw.Connection, job: Job[_Write], *, alone: bool) -> None:
-        if not alone:
-            connection.execute("SAVEPOINT job")
-        try:
-            job.outcome = outcome.Value(job.work.work(connection))
-        except Exception as exc:
-            if fault_of(exc) is not None or not connection.in_transaction:
-                raise
-            job.outcome = outcome.Error(exc)
-            connection.execute("ROLLBACK" if alone else "ROLLBACK TO job")
-        if not alone:
-            connection.execute("RELEASE job")
 
     # --- faults --------------------------------------------------------------------------------------------------
 
@@ -348,37 +293,9 @@ class Database:
         return True
 
 
-def _fail(jobs: Sequence[Job[_Write]], error: Exception) -> None:
+def _fail(jobs: Sequence[Job[Write]], error: Exception) -> None:
     for job in jobs:
         job.outcome = outcome.Error(error)
-
-
-def _prepare(connection: apsw.Connection) -> None:
-    connection.execute("PRAGMA mmap_size = 0")  # a file cut short by others must be an error, not a SIGBUS
-    connection.execute("PRAGMA temp_store = MEMORY")
-    connection.execute("PRAGMA trusted_schema = OFF")
-    connection.execute("PRAGMA cell_size_check = ON")
-    connection.execute("PRAGMA cache_size = -16000")
-
-
-def _prepare_reader(connection: apsw.Connection) -> None:
-    if not connection.is_async:
-        connection.execute("PRAGMA cache_size = -4000")
-    else:
-        connection.set_busy_timeout(int(BUSY_TIMEOUT * 1000))
-    _prepare(connection)
-    connection.execute("PRAGMA query_only = ON")
-    connection.execute("SELECT count(*) FROM sqlite_schema").get  # noqa: B018  # opens the log
-
-
-async def _in_thread(connection: apsw.AsyncConnection, function: Callable[..., T], *args: object) -> T:
-    """``function(connection, *args)`` in the connection's thread, which sees it as an ordinary one."""
-    token = apsw.aio.deadline.set(math.inf)  # deadlines are trio's to enforce
-    try:
-        call = connection.async_run(function, cast(apsw.Connection, connection), *args)
-        return cast(T, await call)
-    finally:
-        apsw.aio.deadline.reset(token)
 
 
 @asynccontextmanager

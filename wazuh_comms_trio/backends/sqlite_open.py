@@ -1,0 +1,115 @@
+"""How connections to a SQLite file are opened and set."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+import apsw
+import apsw.aio
+
+T = TypeVar("T")
+
+FULL_SYNC: Final = 2
+#: NORMAL: consistent after any crash, durable with the next full commit.
+LAZY_SYNC: Final = 1
+
+#: Half as many writes to the log as with SQLite's own 4096 when much is stored at once, hardly more for a single event.
+_PAGE_BYTES: Final = 8192
+#: Pages in the log that make it worth writing back: 16 MB, in which most index pages have changed more than once.
+_CHECKPOINT_PAGES: Final = 2000
+#: What the log's file may keep after that.
+_LOG_BYTES: Final = 64 * 1024 * 1024
+
+
+class Patience:
+    """How long a locked file is waited for, in seconds: SQLite's busy handler. SQLite's own sleeps up to 100 ms at a
+    time, which several workers on one file would feel in every hundredth request."""
+
+    def __init__(self, limit: Callable[[], float]) -> None:
+        self._limit = limit
+        self._deadline = 0.0
+
+    def __call__(self, tries: int) -> bool:
+        """In the connection's thread, with the number of tries so far; whether there is to be another."""
+        now = time.monotonic()
+        if tries == 0:
+            self._deadline = now + self._limit()
+        if now >= self._deadline:
+            return False
+        time.sleep(min(0.0005 * (tries + 1), 0.005))
+        return True
+
+
+async def open_connection(path: Path, what: str) -> apsw.AsyncConnection:
+    """One with a thread of its own. Raises SQLite's errors."""
+    controller = partial(apsw.aio.Trio, thread_name=f"{path.stem}-{what}")
+    token = apsw.async_controller.set(cast(Any, controller))  # the stub misses that it is a factory
+    try:
+        return await apsw.Connection.as_async(str(path), apsw.SQLITE_OPEN_READWRITE)
+    finally:
+        apsw.async_controller.reset(token)
+
+
+async def in_thread(connection: apsw.AsyncConnection, function: Callable[..., T], *args: object) -> T:
+    """``function(connection, *args)`` in the connection's thread, which sees it as an ordinary one."""
+    token = apsw.aio.deadline.set(math.inf)  # deadlines are trio's to enforce
+    try:
+        return cast(T, await connection.async_run(function, cast(apsw.Connection, connection), *args))
+    finally:
+        apsw.aio.deadline.reset(token)
+
+
+def open_glance(path: Path) -> apsw.Connection:
+    """One for this thread, which waits for nobody."""
+    connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)
+    connection.set_busy_timeout(0)
+    _prepare(connection, cache_kib=4000)
+    _look_only(connection)
+    return connection
+
+
+def prepare_reader(connection: apsw.Connection, patience: Patience) -> None:
+    connection.set_busy_handler(patience)
+    _prepare(connection)
+    _look_only(connection)
+
+
+def prepare_writer(connection: apsw.Connection, patience: Patience) -> bool:
+    """False where SQLite can't use a write-ahead log."""
+    connection.set_busy_handler(patience)
+    _prepare(connection)
+    connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # of a new file
+    if connection.execute("PRAGMA journal_mode = WAL").get != "wal":
+        return False
+    set_sync(connection, FULL_SYNC)
+    connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    return True
+
+
+def set_sync(connection: apsw.Connection, mode: int) -> None:
+    """Outside of a transaction."""
+    connection.execute(f"PRAGMA synchronous = {mode}")
+
+
+def write_log_back(connection: apsw.Connection, how: str) -> None:
+    """A checkpoint: ``PASSIVE`` as far as nobody is in the way, ``TRUNCATE`` wholly, so that a new log begins."""
+    connection.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
+
+
+def _prepare(connection: apsw.Connection, *, cache_kib: int = 16000) -> None:
+    connection.execute("PRAGMA mmap_size = 0")  # a file cut short by others must be an error, not a SIGBUS
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+    connection.execute(f"PRAGMA cache_size = -{cache_kib}")
+
+
+def _look_only(connection: apsw.Connection) -> None:
+    connection.execute("PRAGMA query_only = ON")
+    connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # opens the log
