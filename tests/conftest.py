@@ -3,7 +3,10 @@ time."""
 
 from __future__ import annotations
 
+import faulthandler
 import logging
+import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +51,28 @@ def unexpected_errors(request: pytest.FixtureRequest) -> Iterator[list[str]]:
         logging.getLogger().removeHandler(collector)
     if collector.lines and request.node.get_closest_marker("expects_errors") is None:
         pytest.fail("unexpected errors in the log:\n" + "\n".join(collector.lines), pytrace=False)
+
+
+#: Seconds after which a test hangs, and nothing else: the slowest, on a busy machine, take a tenth of it.
+PATIENCE = 300
+
+
+@pytest.fixture(autouse=True)
+def hanging_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Is interrupted as by Ctrl-C, so that what it started is cleaned up, and the run ends."""
+
+    def interrupt(*_: object) -> None:
+        os.write(2, f"\n{request.node.nodeid}: hangs\n".encode())
+        faulthandler.dump_traceback(all_threads=True)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.alarm(PATIENCE)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @attrs.frozen
