@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.conftest import Certificates
-from tests.e2e.processes import start_daemon, tool
+from tests.e2e.processes import Running, start_daemon, tool
 from tests.engine.fake import fake_engine
 from tests.indexer.cluster import shared_node
 from tests.indexer.daemons import wazuh_files
@@ -71,3 +71,36 @@ async def test_an_agents_whole_day(tmp_path: Path, certificates: Certificates, p
         with trio.fail_after(12):
             while (await agent.get_file("default.conf")).status != 403:  # noqa: ASYNC110  # nothing tells
                 await trio.sleep(0.2)
+
+
+async def test_a_large_body_costs_no_memory(tmp_path: Path, certificates: Certificates, port: int) -> None:
+    """100 MiB of stateless events, in flight: less than 8 MiB more than without."""
+    peak = 0
+    async with (
+        fake_engine(tmp_path, drop_above=0) as engine,
+        start_daemon(wazuh_files(tmp_path, certificates, [port], timeouts={"stateless": 60})) as daemon,
+    ):
+        agent = await daemon.add_agent("a1")
+        assert (await agent.authenticate()).status == 200
+        line = b'{"module":"m","collector":"c"}\n{"message":"' + b"x" * 4000 + b'"}\n'
+        assert (await agent.post_stateless([line] * 300)).status == 204
+        before = resident_bytes(daemon)
+
+        async def watch() -> None:
+            nonlocal peak
+            while True:
+                peak = max(peak, resident_bytes(daemon))
+                await trio.sleep(0.01)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            engine.received = 0
+            body = line * (100 * 1024 * 1024 // len(line))
+            assert (await agent.post_stateless([body])).status == 204
+            nursery.cancel_scope.cancel()
+        assert engine.received == len(agent.metadata) + len(body)
+    assert peak - before < 8 * 1024 * 1024
+
+
+def resident_bytes(daemon: Running) -> int:
+    return int(Path(f"/proc/{daemon.process.pid}/statm").read_text().split()[1]) * 4096

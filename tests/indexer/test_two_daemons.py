@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 import trio
+import trustme
 from attrs import define, field
 
 from tests.conftest import Certificates
@@ -167,3 +168,27 @@ async def test_one_daemon_is_killed_in_the_middle(tmp_path: Path, certificates: 
         assert twice <= by_the_dead - marked
         assert max(agents.counts().values()) <= 2
         print(f"{len(by_the_dead)} by the one that was killed, {len(twice)} of them twice")
+
+
+async def test_differing_token_keys_are_warned_about(tmp_path: Path, certificates: Certificates, port: int) -> None:
+    own_key = tmp_path / "token.pem"
+    trustme.CA().issue_cert("x").private_key_pem.write_to_path(own_key)
+    own_key.chmod(0o600)
+    async with (
+        start_daemon(wazuh_files(tmp_path / "one", certificates, [port])) as one,
+        start_daemon(wazuh_files(tmp_path / "two", certificates, [port], token={"private_key": str(own_key)})) as two,
+        start_daemon(wazuh_files(tmp_path / "three", certificates, [port])) as three,
+    ):
+        with trio.fail_after(20):
+            line = await two.wait_for_line("signs tokens with another key")
+            await three.wait_for_line("signs tokens with another key")
+        assert "WARNING" in line
+        assert "token.private_key" in line
+        agent = await one.add_agent("a")
+        assert (await agent.authenticate()).status == 200
+        here = three.client(agent.uuid, agent.key)
+        there = two.client(agent.uuid, agent.key)
+        here.token = there.token = agent.token
+        assert (await here.get_file("default.conf")).status == 404
+        assert (await there.get_file("default.conf")).status == 403
+    assert not [line for line in one.log if "another key" in line]

@@ -11,8 +11,8 @@ from wazuh_comms_trio.backends.base import Backends
 from wazuh_comms_trio.backends.files import FolderFiles
 from wazuh_comms_trio.backends.ndjson import open_engine
 from wazuh_comms_trio.backends.sqlite import open_sqlite
-from wazuh_comms_trio.backends.sqlite_faults import StateUnusable
 from wazuh_comms_trio.backends.state_lock import hold_state
+from wazuh_comms_trio.backends.unavailable import StateUnusable
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.quarantine_store import StoredQuarantine, open_quarantine_store
 
@@ -21,35 +21,46 @@ __all__ = ["StateUnusable", "open_backends", "open_embedded", "open_quarantine",
 
 @asynccontextmanager
 async def open_backends(
-    config: Config, *, wall_clock: Callable[[], float] = time.time, tolerant: bool = False
+    config: Config,
+    *,
+    wall_clock: Callable[[], float] = time.time,
+    tolerant: bool = False,
+    token_key: str | None = None,
 ) -> AsyncIterator[Backends]:
     """What ``communications_api.backend`` names. Raises ``StateUnusable`` when it can't be opened as it is. On leaving,
     what was accepted is written.
 
     ``tolerant``, for a daemon: where the disk is full, or a database locked or damaged, that is no reason not to start;
-    what needs it is ``BackendUnavailable`` until the cause is gone, and the log says so.
+    what needs it is ``BackendUnavailable`` until the cause is gone, and the log says so. ``token_key``: the id of a
+    daemon's signing key, which daemons that share their backends must have in common; others are warned about.
     """
     if config.communications_api.backend == "embedded":
         async with open_embedded(config, wall_clock=wall_clock, tolerant=tolerant) as backends:
             yield backends
         return
-    async with open_wazuh(config, wall_clock=wall_clock) as backends:
+    async with open_wazuh(config, wall_clock=wall_clock, token_key=token_key) as backends:
         yield backends
 
 
 @asynccontextmanager
-async def open_wazuh(config: Config, *, wall_clock: Callable[[], float] = time.time) -> AsyncIterator[Backends]:
+async def open_wazuh(
+    config: Config, *, wall_clock: Callable[[], float] = time.time, token_key: str | None = None
+) -> AsyncIterator[Backends]:
     """The indexer and the engine; they needn't be there yet. Raises ``StateUnusable`` for certificates or secrets that
     can't be used."""
     # A worker imports what it uses.
     from wazuh_comms_trio.backends.engine import open_engine_client
     from wazuh_comms_trio.backends.opensearch import open_opensearch
     from wazuh_comms_trio.backends.opensearch_access import AccessError
+    from wazuh_comms_trio.backends.opensearch_nodes import this_node
 
     api = config.communications_api
+    node = None if token_key is None else this_node(api.port, str(api.command_socket), token_key)
     try:
         async with (
-            open_opensearch(config.indexer, revocation=api.token.revocation, wall_clock=wall_clock) as stores,
+            open_opensearch(
+                config.indexer, revocation=api.token.revocation, wall_clock=wall_clock, node=node
+            ) as stores,
             open_engine_client(config.engine.client) as engine,
         ):
             yield Backends(

@@ -16,6 +16,7 @@ from wazuh_comms_trio.backends.opensearch_client import Connect, OpenSearchClien
 from wazuh_comms_trio.backends.opensearch_commands import OpenSearchCommands
 from wazuh_comms_trio.backends.opensearch_events import OpenSearchEvents
 from wazuh_comms_trio.backends.opensearch_names import IndexName
+from wazuh_comms_trio.backends.opensearch_nodes import NodeWatch, ThisNode
 from wazuh_comms_trio.backends.opensearch_presence import Presence
 from wazuh_comms_trio.backends.opensearch_registry import OpenSearchAgents
 from wazuh_comms_trio.config.models import Indexer
@@ -43,10 +44,12 @@ async def open_opensearch(
     wall_clock: Callable[[], float] = time.time,
     rng: random.Random | None = None,
     connect: Connect | None = None,
+    node: ThisNode | None = None,
 ) -> AsyncIterator[OpenSearchStores]:
     """The stores of one cluster. It needn't be there yet: calls are ``BackendUnavailable`` until it is. ``revocation``,
-    in seconds, is how old what is known of an agent may be. Raises ``AccessError`` for certificates or secrets that
-    can't be used. Claims are given back, and log-ins written, before this ends."""
+    in seconds, is how old what is known of an agent may be. ``node``: for a daemon, whose token key is compared with
+    other nodes'. Raises ``AccessError`` for certificates or secrets that can't be used. Claims are given back, and
+    log-ins written, before this ends."""
     rng = rng or random.Random()
     async with OpenSearchClient(settings, connect=connect, rng=rng) as client, _background() as nursery:
         agents_name = IndexName(client, "agents", settings.names)
@@ -70,6 +73,8 @@ async def open_opensearch(
         )
         nursery.start_soon(agents.run)
         nursery.start_soon(presence.run)
+        if node is not None:
+            nursery.start_soon(NodeWatch(client, node, wall_clock).run)
         events = OpenSearchEvents(client, nursery, largest=settings.client.bulk_bytes)
         try:
             yield OpenSearchStores(agents, events, commands, client)

@@ -51,7 +51,7 @@ async def serve(config: Config, *, ready: Callable[[Ready], None] | None = None,
         keys, context = load_keys(settings)
         async with (
             open_listeners(settings) as (listeners, addresses),
-            open_backends(config, tolerant=True) as backends,
+            open_backends(config, tolerant=True, token_key=keys.kid) as backends,
             open_quarantine(config, tolerant=True) as quarantine,
             trio.open_nursery() as beside,
         ):
