@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wazuh_comms_trio.cli.program import CONFIG_HELP, Failure, Parser, config_path, run_program
+from wazuh_comms_trio.cli.program import CONFIG_HELP, Parser, config_path, run_program
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.config.problems import Problem
@@ -35,11 +35,9 @@ def _run(config: str | None, *, check: bool, version: bool) -> int:
 
         print(version_line(_NAME))
         return 0
-    try:
-        from wazuh_comms_trio.config.load import load_config
-        from wazuh_comms_trio.config.problems import ConfigError
-    except ImportError as error:
-        raise Failure(f"{error}; the daemon needs more packages: pip install 'wazuh-comms-trio[daemon]'") from error
+    from wazuh_comms_trio.config.load import load_config
+    from wazuh_comms_trio.config.problems import ConfigError
+
     try:
         loaded = load_config(config_path(config))
     except ConfigError as error:

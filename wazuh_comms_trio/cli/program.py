@@ -113,6 +113,8 @@ def _sentence(reason: BaseException) -> str:
         return str(reason.detail)
     if hasattr(reason, "message") and hasattr(reason, "code"):  # one of errors.py
         return str(reason.message) or f"error {reason.code}"
+    if isinstance(reason, ModuleNotFoundError) and reason.name and not reason.name.startswith("wazuh_comms_trio"):
+        return f"{reason}; this needs the daemon's packages: pip install 'wazuh-comms-trio[daemon]'"
     if type(reason).__name__ == "StartError":
         return str(reason)
     return f"unexpected error: {reason!r} (with {TRACEBACK_VARIABLE}=1 it is shown in full)"
