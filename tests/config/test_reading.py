@@ -434,3 +434,9 @@ def test_any_data_gives_a_configuration_or_problems(data: dict[str, Any]) -> Non
 def test_any_text_is_read_without_an_exception(text: str) -> None:
     source = parse(text, ("a", "b"))
     assert isinstance(source.data, dict)
+
+
+def test_the_example_is_sound() -> None:
+    loaded = load_config(Path(__file__).parents[2] / "conf" / "wazuh-server.yml", check_files=False)
+    assert loaded.warnings == ()
+    assert loaded.config.communications_api.backend == "wazuh"
