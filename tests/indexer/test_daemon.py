@@ -104,3 +104,47 @@ async def test_a_large_body_costs_no_memory(tmp_path: Path, certificates: Certif
 
 def resident_bytes(daemon: Running) -> int:
     return int(Path(f"/proc/{daemon.process.pid}/statm").read_text().split()[1]) * 4096
+
+
+async def test_an_engine_that_fails(tmp_path: Path, certificates: Certificates, port: int) -> None:
+    """Stopped, slow, answering 4xx and 5xx, closing in the middle of a body: what the agent is told, and what becomes
+    of its events."""
+    event = stateless_event("m", "c", {"n": 1})
+    files = wazuh_files(
+        tmp_path, certificates, [port], timeouts={"stateless": 3}, quarantine={"path": str(tmp_path / "q")}
+    )
+    async with start_daemon(files) as daemon:
+        agent = await daemon.add_agent("a1")
+        assert (await agent.authenticate()).status == 200
+
+        async def answer(*events: bytes) -> tuple[int, int | None]:
+            reply = await agent.post_stateless(events or [event])
+            return reply.status, reply.json()["code"] if reply.body else None
+
+        assert await answer() == (503, 2802)
+        async with fake_engine(tmp_path) as engine:
+            assert await answer() == (204, None)
+            engine.stall = 100
+            assert await answer() == (503, 2800)
+            engine.stall = 0
+            for status in (408, 429, 500, 503):
+                engine.status = status
+                assert await answer() == (503, 2803)
+            engine.status = 204
+            engine.close_after = 1
+            assert await answer() == (503, 2803)
+            assert await answer(event * 20_000) == (503, 2803)
+            engine.close_after = None
+            assert await tool(files, "quarantine", "list") == []
+            engine.status, engine.body = 400, b'{"error":["no such module"],"code":4}'
+            assert await answer() == (204, None)
+            assert await answer(event * 40_000) == (204, None)  # more than 1 MiB
+            kept = await tool(files, "quarantine", "list")
+            assert [entry["reason"] for entry in kept] == ["no such module"] * 2
+            engine.status, engine.body = 204, b""
+            assert await answer() == (204, None)
+        scan = {"type": "packagelist", "packages": []}
+        assert (await agent.scan(scan)).status == 503
+        async with fake_engine(tmp_path, status=422, body=b'{"error":"what?"}'):
+            reply = await agent.scan(scan)
+            assert (reply.status, reply.body) == (422, b'{"error":"what?"}')
