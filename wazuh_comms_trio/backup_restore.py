@@ -16,10 +16,10 @@ from attrs import frozen
 
 from wazuh_comms_trio.backends.factory import quarantine_folder
 from wazuh_comms_trio.backends.folders import adopt, make_folder, sync_folder
-from wazuh_comms_trio.backends.sqlite_faults import StateUnusable
 from wazuh_comms_trio.backends.sqlite_schema import Schema, check_usable
 from wazuh_comms_trio.backends.sqlite_state import STATE
 from wazuh_comms_trio.backends.state_lock import RESTORING, hold_state
+from wazuh_comms_trio.backends.unavailable import StateUnusable
 from wazuh_comms_trio.backup_format import (
     AUDIT_LOG,
     MANIFEST,

@@ -170,7 +170,8 @@ class EventTooLarge(WazuhInternalError, WazuhError):
 
 
 class CommsError(WazuhError):
-    """The base of what a request to the daemon can end with. ``message`` is sent to the client: no secrets, no paths."""
+    """The base of what a request to the daemon can end with. ``message`` is sent to the client: no secrets, no
+    paths."""
 
     default_code: int = 500
     default_message: str = ""
@@ -274,6 +275,9 @@ class BackendUnavailable(CommsError):
 
     default_code = 503
     default_message = "The service is temporarily unavailable"
+
+    #: Its cause is in the log already: who passes it on needn't write another line.
+    reported: bool = False
 
 
 class StorageFull(BackendUnavailable):

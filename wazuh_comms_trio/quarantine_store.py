@@ -23,6 +23,7 @@ from wazuh_comms_trio.backends.ndjson_segments import is_full
 from wazuh_comms_trio.backends.sqlite_connection import Database, open_database
 from wazuh_comms_trio.backends.sqlite_schema import Migration, Schema
 from wazuh_comms_trio.backends.state_lock import hold_state
+from wazuh_comms_trio.backends.unavailable import reported
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
 from wazuh_comms_trio.quarantine import (
     AGENT_SHARE,
@@ -134,9 +135,9 @@ class StoredQuarantine:
     def _translated(self, exc: OSError) -> BackendUnavailable:
         if is_full(exc):
             self._episodes.fault("the disk is full", "what can't be taken gets 503 until there is room")
-            return StorageFull()
+            return reported(StorageFull)
         self._episodes.fault(f"can't use {self._files}", f"what can't be taken gets 503 ({exc.strerror})")
-        return BackendUnavailable()
+        return reported()
 
     async def _with_file(self, row: _Row, files: PayloadFiles, pieces: Iterable[bytes]) -> _Row:
         """The row with its payload written, unless an equal entry is there or there is no room."""

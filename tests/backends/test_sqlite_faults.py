@@ -9,8 +9,8 @@ import trio
 
 from tests.contract.harness import until_it_works
 from wazuh_comms_trio.backends.sqlite_connection import Database, open_database
-from wazuh_comms_trio.backends.sqlite_faults import StateUnusable
 from wazuh_comms_trio.backends.sqlite_schema import Migration, Schema
+from wazuh_comms_trio.backends.unavailable import StateUnusable
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
 
 from .conftest import NOTES

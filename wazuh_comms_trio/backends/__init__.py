@@ -1,1 +1,2 @@
-"""What stands behind the daemon: Protocols (``base``), their implementations, and ``factory``, which opens one set of them."""
+"""What stands behind the daemon: Protocols (``base``), their implementations, and ``factory``, which opens one set of
+them."""

@@ -15,6 +15,7 @@ import trio
 from wazuh_comms_trio.backends.base import StoredFile
 from wazuh_comms_trio.backends.episodes import Episodes
 from wazuh_comms_trio.backends.file_names import check_name
+from wazuh_comms_trio.backends.unavailable import reported
 from wazuh_comms_trio.errors import BackendUnavailable, FileIsFolder, FileMissing
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class FolderFiles:
             raise FileMissing from exc
         except OSError as exc:
             self._episodes.fault(f"can't be read in {self._folder}", f"{exc.strerror}; agents get 503")
-            raise BackendUnavailable from exc
+            raise reported() from exc
         except ValueError as exc:  # a name that no file can have: lone surrogates
             raise FileMissing from exc
         self._episodes.works()

@@ -24,7 +24,7 @@ from wazuh_comms_trio.backends.group_commit import GroupCommit, Job
 from wazuh_comms_trio.backends.lines import find_bad_line
 from wazuh_comms_trio.backends.ndjson_segments import Appended, QuotaReached, Segments, is_full
 from wazuh_comms_trio.backends.ndjson_spool import MEMORY_BYTES, LargeBody, remove_stale
-from wazuh_comms_trio.backends.sqlite_faults import StateUnusable
+from wazuh_comms_trio.backends.unavailable import StateUnusable, reported
 from wazuh_comms_trio.config.models import EmbeddedEvents
 from wazuh_comms_trio.errors import BackendUnavailable, EngineRefused, StorageFull
 
@@ -130,7 +130,7 @@ class NdjsonEngine:
                     await self._commit([job])
                 return
             for job in rest:
-                job.outcome = outcome.Error(error)
+                job.outcome = outcome.Error(self._translated(exc))
         else:
             self.episodes.works()
 
@@ -162,12 +162,12 @@ class NdjsonEngine:
             self.episodes.fault(
                 "the quota is reached", f"events get 503 until some of the {limit} bytes in {self._folder} are removed"
             )
-            return StorageFull()
+            return reported(StorageFull)
         if is_full(exc):
             self.episodes.fault("the disk is full", "events get 503 until there is room")
-            return StorageFull()
+            return reported(StorageFull)
         self.episodes.fault(f"can't write to {self._folder}", f"events get 503 until that works ({exc.strerror})")
-        return BackendUnavailable()
+        return reported()
 
 
 @asynccontextmanager

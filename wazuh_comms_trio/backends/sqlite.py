@@ -15,8 +15,8 @@ from wazuh_comms_trio.backends.sqlite_agents import SqliteAgents
 from wazuh_comms_trio.backends.sqlite_commands import SqliteCommands
 from wazuh_comms_trio.backends.sqlite_connection import Database, open_database
 from wazuh_comms_trio.backends.sqlite_documents import SqliteEvents
-from wazuh_comms_trio.backends.sqlite_faults import StateUnusable
 from wazuh_comms_trio.backends.sqlite_state import STATE
+from wazuh_comms_trio.backends.unavailable import StateUnusable
 
 
 @frozen

@@ -26,7 +26,7 @@ import trio
 
 from wazuh_comms_trio.backends.episodes import Episodes
 from wazuh_comms_trio.backends.group_commit import GroupCommit, Job
-from wazuh_comms_trio.backends.sqlite_faults import Fault, FileGone, StateUnusable, fault_of, told
+from wazuh_comms_trio.backends.sqlite_faults import Fault, FileGone, fault_of, told
 from wazuh_comms_trio.backends.sqlite_open import (
     FULL_SYNC,
     LAZY_SYNC,
@@ -42,6 +42,7 @@ from wazuh_comms_trio.backends.sqlite_open import (
 from wazuh_comms_trio.backends.sqlite_schema import Schema, migrate
 from wazuh_comms_trio.backends.sqlite_transaction import Work, Write, transact
 from wazuh_comms_trio.backends.sqlite_watch import FileWatch
+from wazuh_comms_trio.backends.unavailable import StateUnusable, reported
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ class Database:
         """Runs ``work`` on the reader's thread; each statement sees what was committed before it."""
         reader = self._reader
         if reader is None or self._broken.is_set():
-            raise BackendUnavailable
+            raise reported()
         try:
             return await in_thread(reader, work)
         except Exception as exc:
@@ -112,7 +113,7 @@ class Database:
         (``otherwise``, when ``work`` touches what belongs to this thread)."""
         glance = self._glance
         if glance is None or self._broken.is_set():
-            raise BackendUnavailable
+            raise reported()
         try:
             return work(glance)
         except apsw.BusyError:
@@ -196,7 +197,8 @@ class Database:
     async def _commit(self, jobs: Sequence[Job[Write]]) -> None:
         writer = self._writer
         if writer is None or self._broken.is_set():
-            _fail(jobs, BackendUnavailable())
+            for job in jobs:
+                job.outcome = outcome.Error(reported())
             return
         try:
             await in_thread(writer, self._transact, jobs)
@@ -207,7 +209,8 @@ class Database:
                 for job in jobs:
                     await self._commit([job])
                 return
-            _fail(jobs, error)
+            for job in jobs:  # each gets one of its own: raised in several tasks it would gather their tracebacks
+                job.outcome = outcome.Error(self._translated(exc))
         else:
             self.episodes.works()
 
@@ -233,7 +236,7 @@ class Database:
         """``exc`` as the caller is to see it; the log is told, and the connections are given up if they are of no
         use."""
         if isinstance(exc, apsw.ConnectionClosedError):
-            return BackendUnavailable()  # closed under our hands, by who also told the log
+            return reported()  # closed under our hands, by who also told the log
         fault = fault_of(exc)
         if fault is None:
             return exc
@@ -293,9 +296,16 @@ class Database:
         return True
 
 
-def _fail(jobs: Sequence[Job[Write]], error: Exception) -> None:
-    for job in jobs:
-        job.outcome = outcome.Error(error)
+async def _connect(database: Database) -> None:
+    """Several processes may open a new file at once: where waiting could be a deadlock SQLite gives up at once."""
+    deadline = trio.current_time() + BUSY_TIMEOUT
+    while True:
+        try:
+            return await database.connect()
+        except apsw.BusyError:
+            if trio.current_time() >= deadline:
+                raise
+        await trio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -305,7 +315,7 @@ async def open_database(path: Path, schema: Schema, *, tolerant: bool = False) -
     On leaving, what was accepted is written."""
     database = Database(path, schema)
     try:
-        await database.connect()
+        await _connect(database)
     except StateUnusable:
         raise
     except (apsw.Error, FileGone, OSError) as exc:

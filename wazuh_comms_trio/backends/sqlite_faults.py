@@ -8,12 +8,9 @@ from typing import Final
 import apsw
 from attrs import frozen
 
+from wazuh_comms_trio.backends.unavailable import StateUnusable as StateUnusable
+from wazuh_comms_trio.backends.unavailable import reported
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
-
-
-class StateUnusable(BackendUnavailable):
-    """The state on disk can't be opened as it is; the text says why and what to do. Raised when opening, never to an
-    agent."""
 
 
 class FileGone(Exception):
@@ -79,5 +76,5 @@ def fault_of(exc: BaseException) -> Fault | None:
 
 
 def told(fault: Fault) -> BackendUnavailable:
-    """What the caller gets: no paths, no details."""
-    return fault.error()
+    """What the caller gets: no paths, no details; the log has them."""
+    return reported(fault.error)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import apsw
 from attrs import frozen
 
-from wazuh_comms_trio.backends.sqlite_faults import StateUnusable
+from wazuh_comms_trio.backends.unavailable import StateUnusable
 
 
 @frozen

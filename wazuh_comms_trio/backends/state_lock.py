@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from wazuh_comms_trio.backends.folders import adopt, make_folder
-from wazuh_comms_trio.backends.sqlite_faults import StateUnusable
+from wazuh_comms_trio.backends.unavailable import StateUnusable
 
 LOCK: Final = "state.lock"
 

@@ -36,15 +36,18 @@ class OutageLog:
         self._logger = logger
         self._what = what
         self._failures = 0
+        self._level = logging.WARNING
 
     def failed(self, error: BaseException) -> None:
-        """``what`` doesn't work; says so the first time."""
+        """``what`` doesn't work; says so the first time, aloud unless the store behind it has said why."""
         self._failures += 1
         if self._failures == 1:
-            self._logger.warning("%s: %s", self._what, error)
+            self._level = logging.DEBUG if getattr(error, "reported", False) else logging.WARNING
+            self._logger.log(self._level, "%s: %s", self._what, error)
 
     def worked(self) -> None:
         """``what`` works; says so when it hadn't."""
         if self._failures:
-            self._logger.info("%s: works again after %d failures", self._what, self._failures)
+            level = min(self._level, logging.INFO)
+            self._logger.log(level, "%s: works again after %d failures", self._what, self._failures)
             self._failures = 0
