@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from socket import (
     AF_INET,
@@ -26,7 +26,7 @@ from wazuh_comms_trio.api.connection import serve_connection
 from wazuh_comms_trio.api.edge import Edge
 from wazuh_comms_trio.api.sockets import SocketListener
 
-__all__ = ["serve_listeners"]
+__all__ = ["STOP_PATIENCE", "serve_listeners"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,10 +52,12 @@ async def serve_listeners(
     *,
     stop: trio.Event,
     grace: float,
+    patience: Callable[[], float] = lambda: STOP_PATIENCE,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves until ``stop`` is set; then closes the listeners, gives requests in flight ``grace`` seconds, cancels
-    the rest, and returns. Cancelled: the listeners are left to the caller, connections are closed.
+    the rest, and returns. ``patience()`` is asked then for the seconds that connections without a complete request get.
+    Cancelled: the listeners are left to the caller, connections are closed.
     """
     own = [
         SocketListener(listener) if isinstance(listener, trio.SocketListener) else listener for listener in listeners
@@ -69,7 +71,7 @@ async def serve_listeners(
                 task_status.started()
                 await stop.wait()
                 accepting.cancel_scope.cancel()
-            edge.lose_patience(STOP_PATIENCE)
+            edge.lose_patience(patience())
             connections.cancel_scope.deadline = trio.current_time() + grace
             for listener in own:
                 await listener.aclose()

@@ -10,8 +10,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
+
 from wazuh_comms_trio.cli.output import Output, pairs, table
-from wazuh_comms_trio.cli.program import Failure
+from wazuh_comms_trio.cli.program import Failure, config_path
 from wazuh_comms_trio.cli.tree import Group
 
 EXIT_WELL: Final = 0
@@ -116,10 +118,31 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def _ask(arguments: Namespace, method: str, path: str, seconds: float) -> dict[str, Any]:
-    from wazuh_comms_trio.cli.stores import read_config
+def find_command_socket(file: Path) -> Path:
+    """As the file names it, also when the rest of it can't be used: the running daemon was started with a better one,
+    and what is wrong with the new one is its word to say. Raises ``ConfigError`` when there is no reading it at all."""
+    from wazuh_comms_trio.config.load import load_config
+    from wazuh_comms_trio.config.models import CommunicationsApi
+    from wazuh_comms_trio.config.problems import ConfigError
+    from wazuh_comms_trio.config.source import parse
 
-    command_socket = read_config(arguments).communications_api.command_socket
+    try:
+        return load_config(file, check_files=False).config.communications_api.command_socket
+    except ConfigError:
+        try:
+            section = parse(file.read_text(), ("communications_api",)).data.get("communications_api")
+        except (OSError, ValueError):
+            section = None
+        if not isinstance(section, dict):
+            raise
+        named = section.get("command_socket", attrs.fields(CommunicationsApi).command_socket.default)
+        if not isinstance(named, str | Path):
+            raise
+        return file.absolute().parent / named
+
+
+def _ask(arguments: Namespace, method: str, path: str, seconds: float) -> dict[str, Any]:
+    command_socket = find_command_socket(Path(config_path(arguments.config)))
     connection = _Connection(command_socket, seconds)
     try:
         connection.request(method, path)

@@ -7,9 +7,8 @@ import logging
 import os
 import pwd
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from math import inf
 from typing import Any, Final
 
 import trio
@@ -35,8 +34,8 @@ NO_RELOAD: Final = "One worker runs without a supervisor, which a reload needs: 
 class Auditor:
     """Writes down what was changed through the command socket."""
 
-    def __init__(self, settings: CommunicationsApi) -> None:
-        self._folder = settings.embedded.path
+    def __init__(self, settings: Callable[[], CommunicationsApi]) -> None:
+        self._settings = settings
         self._complained = False
 
     async def note(self, uid: int | None, action: str, target: str, **details: object) -> None:
@@ -51,8 +50,9 @@ class Auditor:
             self._complained = False
 
     def _append(self, user: User, action: str, target: str, details: dict[str, object]) -> None:
-        make_folder(self._folder)
-        audit_log(self._folder).append(user, action, target, **details)
+        folder = self._settings().embedded.path
+        make_folder(folder)
+        audit_log(folder).append(user, action, target, **details)
 
 
 def _user(uid: int | None) -> User:
@@ -68,15 +68,17 @@ class SupervisorControl:
     """``Control`` of a supervisor."""
 
     def __init__(
-        self, status: Callable[[], dict[str, Any]], reload: Callable[[], Any], settings: CommunicationsApi
+        self,
+        status: Callable[[], dict[str, Any]],
+        reload: Callable[[], Awaitable[dict[str, Any]]],
+        settings: Callable[[], CommunicationsApi],
     ) -> None:
         self.status = status
         self._reload = reload
         self.note = Auditor(settings).note
 
     async def reload(self) -> dict[str, Any]:
-        outcome: dict[str, Any] = await self._reload()
-        return outcome
+        return await self._reload()
 
 
 class SingleControl:
@@ -84,7 +86,7 @@ class SingleControl:
 
     def __init__(self, settings: CommunicationsApi) -> None:
         self._started = time.time()
-        self.note = Auditor(settings).note
+        self.note = Auditor(lambda: settings).note
         #: Once the worker runs.
         self.vitals: Vitals | None = None
 
@@ -103,7 +105,9 @@ class SingleControl:
         return {"reloaded": False, "problems": [NO_RELOAD], "warnings": [], "needs_restart": []}
 
 
-async def serve_control(control: Control, poster: Poster, listeners: Listeners, settings: CommunicationsApi) -> None:
-    """Serves the command socket until cancelled."""
+async def serve_control(
+    control: Control, poster: Poster, listeners: Listeners, settings: CommunicationsApi, *, stop: trio.Event
+) -> None:
+    """Serves the command socket until ``stop``; then its requests have some seconds to end."""
     edge = Edge(create_command_app(poster, settings.limits, control), settings.limits)
-    await serve_listeners(edge, listeners.command, stop=trio.Event(), grace=inf)
+    await serve_listeners(edge, listeners.command, stop=stop, grace=GRACE)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Any, Final
@@ -18,7 +19,7 @@ from attrs import define, field
 from wazuh_comms_trio.config.load import LoadedConfig
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.context import REQUEST
-from wazuh_comms_trio.daemon.exits import EXIT_BAD_CONFIGURATION, BadConfiguration
+from wazuh_comms_trio.daemon.exits import EXIT_BAD_CONFIGURATION, EXIT_FAILED, BadConfiguration
 from wazuh_comms_trio.daemon.hub import Hub, Member
 from wazuh_comms_trio.daemon.link import Link
 from wazuh_comms_trio.daemon.sockets import StartError
@@ -32,8 +33,9 @@ HUNG_AFTER: Final = 5.0
 WATCH_INTERVAL: Final = 0.5
 #: From spawning to serving; a damaged disk may make opening the state slow.
 START_TIMEOUT: Final = 60.0
-#: In a row, before giving up.
+#: In a row, before giving up; and in a reload, where somebody waits for the answer and the old workers go on.
 FAILED_STARTS: Final = 5
+FAILED_STARTS_IN_RELOAD: Final = 2
 BACKOFF_FIRST: Final = 0.1
 BACKOFF_LAST: Final = 5.0
 #: A worker that lived for so long was all right; seconds.
@@ -54,28 +56,49 @@ class WorkerMisconfigured(WorkerFailed, BadConfiguration):
 
 @define(eq=False)
 class Generation:
-    """``api`` and ``enrollment`` are listening descriptors, ``earlier_keys`` public keys (PEM) whose tokens are good.
-    ``public_key``: of the key that signs its tokens, once a worker has said it."""
+    """``api`` and ``enrollment`` are listening descriptors; ``materials`` is what its keys' and certificates' files
+    held when it began, so that a worker that is replaced has what the others have. ``earlier_keys``: public keys (PEM)
+    whose tokens are good until a moment on trio's clock. ``public_key``: of the key that signs its tokens, once a
+    worker has said it."""
 
     number: int
     loaded: LoadedConfig = field(repr=False)
     api: Sequence[int]
     enrollment: Sequence[int]
-    earlier_keys: list[str] = field(repr=False)
-    hurry: trio.Event = field(repr=False)
+    materials: Mapping[str, str] = field(repr=False, factory=dict)
+    earlier_keys: Sequence[tuple[str, float]] = field(repr=False, factory=list)
     public_key: str | None = field(init=False, default=None, repr=False)
     stopping: trio.Event = field(init=False, factory=trio.Event, repr=False)
+    shortened: trio.Event = field(init=False, factory=trio.Event, repr=False)
+    hurried: trio.Event = field(init=False, factory=trio.Event, repr=False)
     spread: float = field(init=False, default=0.0)
+    grace: float | None = field(init=False, default=None)
 
     @property
     def settings(self) -> CommunicationsApi:
         return self.loaded.config.communications_api
 
-    def stop(self, *, spread: float) -> None:
-        """Its workers stop accepting, answer parked polls over ``spread`` seconds, finish and leave."""
+    def stop(self, *, spread: float, grace: float | None = None) -> None:
+        """Its workers stop accepting, answer parked polls over ``spread`` seconds, finish within ``grace`` more
+        (``shutdown.grace`` by default) and leave."""
         if not self.stopping.is_set():
-            self.spread = spread
+            self.spread, self.grace = spread, grace
             self.stopping.set()
+
+    def shorten(self) -> None:
+        """There is only ``shutdown.grace`` left for what is still going on."""
+        self.stop(spread=0)
+        self.shortened.set()
+
+    def hurry(self) -> None:
+        self.shorten()
+        self.hurried.set()
+
+    def tokens_of_earlier_keys(self) -> dict[str, Any]:
+        """What a worker that starts now is told of them."""
+        now = trio.current_time()
+        left = [(pem, until - now) for pem, until in self.earlier_keys if until > now]
+        return {"public_keys": [pem for pem, _ in left], "seconds": max((seconds for _, seconds in left), default=0.0)}
 
 
 async def run_generation(
@@ -86,7 +109,7 @@ async def run_generation(
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Until it was stopped and its workers have ended. Started when the first worker serves, or all (``whole``). Raises
-    ``WorkerFailed`` when one can't start ``FAILED_STARTS`` times in a row; the others are stopped then."""
+    ``WorkerFailed`` when one can't start so many times in a row; the others are stopped then."""
     REQUEST.set(None)  # whoever asked for it, what happens here is nobody's request
     workers = generation.settings.workers
     waiting = workers if whole else 1
@@ -99,14 +122,17 @@ async def run_generation(
         if waiting == 0:
             task_status.started()
 
-    failures: list[WorkerFailed] = []
+    failures: list[WorkerFailed] = []  # raised below: a nursery would wrap them up
+
+    def patience() -> int:
+        return FAILED_STARTS_IN_RELOAD if whole and waiting > 0 else FAILED_STARTS
 
     async def keep(slot: int) -> None:
         # Two at first: they have the cores to themselves until one of them serves.
         if slot > 2:
             await first.wait()
         try:
-            await keep_worker(generation, slot, hub, note_ready)
+            await keep_worker(generation, slot, hub, note_ready, patience)
         except WorkerFailed as error:
             failures.append(error)
             generation.stop(spread=0)
@@ -124,8 +150,11 @@ async def run_generation(
 _spawned = count(1)
 
 
-async def keep_worker(generation: Generation, slot: int, hub: Hub, note_ready: Callable[[], None]) -> None:
-    """One worker after another, until the generation is stopped. ``note_ready`` is called when the first one serves."""
+async def keep_worker(
+    generation: Generation, slot: int, hub: Hub, note_ready: Callable[[], None], patience: Callable[[], int]
+) -> None:
+    """One worker after another, until the generation is stopped. ``note_ready`` is called when the first one serves,
+    ``patience`` when one couldn't start. Raises ``WorkerFailed`` after that many."""
     failed_starts = 0
     pause = BACKOFF_FIRST
     was_ready = False
@@ -139,21 +168,27 @@ async def keep_worker(generation: Generation, slot: int, hub: Hub, note_ready: C
                 was_ready = True
                 note_ready()
 
-        status = await worker.run(on_ready)
+        member: Member | None = None
+        try:
+            status = await worker.run(on_ready)
+            ended, member = f"ended with {describe_status(status)}", worker.member
+        except OSError as error:  # no process, no descriptor
+            status, ended = EXIT_FAILED, f"can't be started: {error.strerror or error}"
+        was_serving = member is not None and member.ready.is_set()
         if generation.stopping.is_set():
-            if status != 0:
-                logger.warning("worker %s ended with %s", worker.name, describe_status(status))
+            if status != 0 and was_serving:
+                logger.warning("worker %s %s", worker.name, ended)
             return
-        logger.error("worker %s ended with %s", worker.name, describe_status(status))
-        if worker.member.ready.is_set():
+        logger.error("worker %s %s", worker.name, ended)
+        if was_serving:
             failed_starts = 0
             if trio.current_time() - began >= LONG_LIFE:
                 pause = BACKOFF_FIRST
         else:
             failed_starts += 1
-            if failed_starts >= FAILED_STARTS or status == EXIT_BAD_CONFIGURATION:
+            if failed_starts >= patience() or status == EXIT_BAD_CONFIGURATION:
                 kind = WorkerMisconfigured if status == EXIT_BAD_CONFIGURATION else WorkerFailed
-                reason = worker.member.failure or f"it ended with {describe_status(status)}"
+                reason = (member and member.failure) or f"it {ended}"
                 times = "" if failed_starts == 1 else f" ({failed_starts} times)"
                 raise kind(f"a worker can't start{times}: {reason}")
         with trio.move_on_after(pause):
@@ -188,18 +223,23 @@ class Spawned:
         link = Link(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
         self.member = Member(self.name, link, generation.number)
         with theirs:
-            process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "wazuh_comms_trio.daemon.worker_process", str(theirs.fileno())],
-                pass_fds=[theirs.fileno(), *generation.api, *generation.enrollment],
-                stdin=subprocess.DEVNULL,
-            )
+            try:
+                process = await trio.lowlevel.open_process(
+                    [sys.executable, "-m", "wazuh_comms_trio.daemon.worker_process", self.name, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno(), *generation.api, *generation.enrollment],
+                    stdin=subprocess.DEVNULL,
+                    env=worker_environment(os.environ),
+                )
+            except BaseException:
+                await link.aclose()
+                raise
         link.send_nowait(
             "config",
-            name=self.name,
             file=str(generation.loaded.file),
             text=generation.loaded.text,
             listeners={"api": list(generation.api), "enrollment": list(generation.enrollment)},
-            earlier_keys=generation.earlier_keys,
+            materials=dict(generation.materials),
+            earlier=generation.tokens_of_earlier_keys(),
         )
 
         def ready(message: dict[str, Any]) -> None:
@@ -246,15 +286,30 @@ class Spawned:
         generation = self._generation
         await generation.stopping.wait()
         self.member.in_service = False
-        link.send_nowait("stop", spread=generation.spread)
         if not self.member.ready.is_set():
-            _kill(process)  # it has nothing yet that could be lost
-        with trio.move_on_after(generation.settings.shutdown.grace + generation.spread + STOP_MARGIN):
-            await generation.hurry.wait()
+            return _kill(process)  # it has nothing yet that could be lost
+        shutdown = generation.settings.shutdown
+        grace = shutdown.grace if generation.grace is None else generation.grace
+        link.send_nowait("stop", spread=generation.spread, grace=generation.grace)
+        with trio.move_on_after(generation.spread + grace + STOP_MARGIN) as limit:
+            await generation.shortened.wait()
+            link.send_nowait("shorten")
+            limit.deadline = min(limit.deadline, trio.current_time() + shutdown.grace + STOP_MARGIN)
+            await generation.hurried.wait()
             link.send_nowait("hurry")
             await trio.sleep(HURRIED_MARGIN)
         logger.error("worker %s doesn't end; it is killed", self.name)
-        _kill(process)
+        return _kill(process)
+
+
+#: What the service manager says to this process, and to no worker of it.
+_MANAGERS: Final = frozenset(
+    ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
+)
+
+
+def worker_environment(own: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in own.items() if name not in _MANAGERS}
 
 
 def _kill(process: trio.Process) -> None:

@@ -92,7 +92,7 @@ async def run_membership(
                 _obey(await link.receive(), link, peers, dispatcher, stop, holds, nursery)
         if not stop.requested.is_set():
             logger.error("the supervisor is gone; stopping")
-        stop.request()
+        stop.shorten()
         nursery.cancel_scope.cancel()
 
 
@@ -129,8 +129,10 @@ def _obey(
             dispatcher.reconsider(ids)
         case {"type": "granted", "number": int(number), "ids": list(ids)}:
             peers.take_grant(number, ids)
-        case {"type": "stop", "spread": spread}:
-            stop.request(spread=float(spread))
+        case {"type": "stop", "spread": spread, **rest}:
+            stop.request(spread=float(spread), grace=rest.get("grace"))
+        case {"type": "shorten"}:
+            stop.shorten()
         case {"type": "hurry"}:
             stop.hurry()
         case _:

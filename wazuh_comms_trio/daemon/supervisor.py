@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -25,11 +25,13 @@ from wazuh_comms_trio.config.load import LoadedConfig, load_config
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.config.problems import ConfigError
 from wazuh_comms_trio.daemon.exits import report_failure
-from wazuh_comms_trio.daemon.generation import Generation, WorkerFailed, run_generation
+from wazuh_comms_trio.daemon.generation import STOP_MARGIN, Generation, WorkerFailed, run_generation
 from wazuh_comms_trio.daemon.hub import Hub
 from wazuh_comms_trio.daemon.listening import Listeners, Ready, announce, check_file_limit, open_listeners
 from wazuh_comms_trio.daemon.logs import set_up_logs
+from wazuh_comms_trio.daemon.materials import read_materials
 from wazuh_comms_trio.daemon.notify import Notifier, keep_notified
+from wazuh_comms_trio.daemon.sockets import StartError
 
 __all__ = ["Supervisor", "supervise"]
 
@@ -46,7 +48,8 @@ async def supervise(loaded: LoadedConfig, *, ready: Callable[[Ready], None] | No
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         check_file_limit()
         async with open_listeners(loaded.config.communications_api) as (listeners, addresses):
-            supervisor = Supervisor(loaded, listeners, addresses)
+            materials = await trio.to_thread.run_sync(read_materials, loaded.config.communications_api)
+            supervisor = Supervisor(loaded, materials, listeners, addresses)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(obey_signals, signals, supervisor)
                 await supervisor.run(ready)
@@ -55,20 +58,24 @@ async def supervise(loaded: LoadedConfig, *, ready: Callable[[Ready], None] | No
 
 
 class Supervisor:
-    def __init__(self, loaded: LoadedConfig, listeners: Listeners, addresses: Ready) -> None:
+    """``stop``, ``reload`` and ``status`` are what it can be told and asked; ``run`` is its life."""
+
+    def __init__(
+        self, loaded: LoadedConfig, materials: Mapping[str, str], listeners: Listeners, addresses: Ready
+    ) -> None:
         self._listeners = listeners
         self._addresses = addresses
         self._notifier = Notifier()
         self._started = time.time()
         self._stop = trio.Event()
-        self._hurry = trio.Event()
+        self._generations: list[Generation] = []
         self._reloading = trio.Lock()
         self._earlier_keys: list[tuple[str, float]] = []
         self._nursery: trio.Nursery | None = None
         self.hub = Hub()
-        self.current = self._generation(1, loaded)
+        self.current = self._generation(1, loaded, materials)
 
-    def _generation(self, number: int, loaded: LoadedConfig) -> Generation:
+    def _generation(self, number: int, loaded: LoadedConfig, materials: Mapping[str, str]) -> Generation:
         now = trio.current_time()
         self._earlier_keys = [(pem, until) for pem, until in self._earlier_keys if until > now]
         return Generation(
@@ -76,8 +83,8 @@ class Supervisor:
             loaded,
             api=[listener.socket.fileno() for listener in self._listeners.api],  # type: ignore[attr-defined]
             enrollment=[listener.socket.fileno() for listener in self._listeners.enrollment],  # type: ignore[attr-defined]
-            earlier_keys=[pem for pem, _ in self._earlier_keys],
-            hurry=self._hurry,
+            materials=materials,
+            earlier_keys=list(self._earlier_keys),
         )
 
     # --- what it is told
@@ -85,8 +92,15 @@ class Supervisor:
     def stop(self) -> None:
         """The orderly procedure; a second call hurries."""
         if self._stop.is_set():
-            self._hurry.set()
+            for generation in self._generations:
+                generation.hurry()
+            return
         self._stop.set()
+        for generation in self._generations:
+            if generation.stopping.is_set():
+                generation.shorten()  # it was leaving at its leisure, after a reload
+            else:
+                generation.stop(spread=generation.settings.shutdown.spread)
 
     @property
     def stopping(self) -> bool:
@@ -102,36 +116,38 @@ class Supervisor:
             try:
                 return await self._reload()
             finally:
-                self._notifier.ready(self._status_line())
+                if not self.stopping:
+                    self._notifier.ready(self._status_line())
 
     async def _reload(self) -> dict[str, Any]:
         old = self.current
         try:
             loaded = await trio.to_thread.run_sync(load_config, old.loaded.file)
+            materials = await trio.to_thread.run_sync(read_materials, loaded.config.communications_api)
         except ConfigError as error:
-            problems = [problem.render(error.file) for problem in error.problems]
-            for problem in problems:
-                logger.error("not reloaded: %s", problem)  # noqa: TRY400  # a sentence says it all
-            return _refusal(*problems)
+            return _refusal(*(problem.render(error.file) for problem in error.problems))
+        except StartError as error:
+            return _refusal(str(error))
         warnings = [warning.render(loaded.file) for warning in loaded.warnings]
         for warning in warnings:
             logger.warning("%s", warning)
         fixed = what_stays(old.settings, loaded.config.communications_api)
         for name in fixed:
             logger.warning("%s has changed; that needs a restart, and stays as it was until then", name)
-        new = self._generation(old.number + 1, loaded)
         if old.public_key is not None:
             self._earlier_keys.append((old.public_key, trio.current_time() + EARLIER_KEYS_LIFETIME))
-            new.earlier_keys.append(old.public_key)
+        new = self._generation(old.number + 1, loaded, materials)
         assert self._nursery is not None
         try:
             await self._nursery.start(partial(self._run_generation, new, whole=True))
         except WorkerFailed as error:
-            logger.error("not reloaded: %s", error)  # noqa: TRY400  # a sentence says it all
             return _refusal(str(error))
+        if self.stopping:
+            return _refusal("The daemon is stopping")
         set_up_logs(loaded.config.communications_api.logging)
         self.current = new
-        old.stop(spread=max(RELOAD_SPREAD, new.settings.shutdown.spread))
+        # As long as any of its requests may take: none fails because of a reload.
+        old.stop(spread=max(RELOAD_SPREAD, new.settings.shutdown.spread), grace=longest_request(old.settings))
         logger.info("reloaded: %d workers serve with the configuration as it is now", new.settings.workers)
         return {"reloaded": True, "problems": [], "warnings": warnings, "needs_restart": fixed}
 
@@ -159,50 +175,49 @@ class Supervisor:
     # --- what runs
 
     async def run(self, ready: Callable[[Ready], None] | None = None) -> None:
-        """Until ``stop``; then every generation has ended."""
-        async with trio.open_nursery() as outer:
-            self._nursery = outer
-            try:
-                await outer.start(partial(self._run_generation, self.current, whole=False))
-            except WorkerFailed:
+        """Until ``stop``; then every generation has ended. Raises ``WorkerFailed``."""
+        async with trio.open_nursery() as beside:
+            beside.start_soon(keep_notified, self._notifier, self._status_line)
+            async with trio.open_nursery() as generations:
+                self._nursery = generations
+                await generations.start(partial(self._run_generation, self.current, whole=False))
                 if not self.stopping:
-                    raise
-            if self.stopping:
-                return
-            announce(self._addresses)
-            self._notifier.ready(self._status_line())
-            if ready is not None:
-                ready(self._addresses)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(keep_notified, self._notifier, self._status_line)
-                nursery.start_soon(self._serve_commands)
+                    announce(self._addresses)
+                    self._notifier.ready(self._status_line())
+                    if ready is not None:
+                        ready(self._addresses)
+                generations.start_soon(self._serve_commands)
                 await self._stop.wait()
-                logger.info("stopping")
-                self._notifier.stopping()
-                spread = self.current.settings.shutdown.spread
-                self.current.stop(spread=spread)
-                nursery.cancel_scope.cancel()
+                await self._begin_to_stop()
+            beside.cancel_scope.cancel()
+
+    async def _begin_to_stop(self) -> None:
+        shutdown = self.current.settings.shutdown
+        self._notifier.stopping()
+        self._notifier.extend_timeout(shutdown.grace + shutdown.spread + STOP_MARGIN)
+        # Whoever connects from now on is to look elsewhere. (What the service manager holds stays open.)
+        for listener in (*self._listeners.api, *self._listeners.enrollment):
+            await listener.aclose()
 
     async def _run_generation(
         self, generation: Generation, *, whole: bool, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Started when the first of its workers serves, or all (``whole``)."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._stop_with_the_rest, generation, nursery.cancel_scope)
+        self._generations.append(generation)
+        if self.stopping:
+            generation.stop(spread=0)
+        try:
             await run_generation(generation, self.hub, whole=whole, task_status=task_status)
-            nursery.cancel_scope.cancel()
-
-    async def _stop_with_the_rest(self, generation: Generation, scope: trio.CancelScope) -> None:
-        await self._stop.wait()
-        generation.stop(spread=generation.settings.shutdown.spread)
+        finally:
+            self._generations.remove(generation)
 
     async def _serve_commands(self) -> None:
         # Imported now, when the workers are up: they are what is waited for at start-up.
         from wazuh_comms_trio.daemon.control import SupervisorControl, serve_control
 
         settings = self.current.settings
-        control = SupervisorControl(self.status, self.reload, settings)
-        await serve_control(control, self.hub, self._listeners, settings)
+        control = SupervisorControl(self.status, self.reload, lambda: self.current.settings)
+        await serve_control(control, self.hub, self._listeners, settings, stop=self._stop)
 
     def _status_line(self) -> str:
         serving = [member for member in self.hub.members if member.in_service]
@@ -222,7 +237,17 @@ def what_stays(old: CommunicationsApi, new: CommunicationsApi) -> list[str]:
     return [f"communications_api.{name}" for name, before, after in fixed if before != after]
 
 
+def longest_request(settings: CommunicationsApi) -> float:
+    """Seconds that one request may take at most, polls apart."""
+    limits, timeouts = settings.limits, settings.timeouts
+    body = limits.body_timeout + limits.body_bytes / limits.body_rate
+    work = max(timeouts.authentication, timeouts.stateless, timeouts.stateful, timeouts.files, timeouts.scan)
+    return limits.handshake_timeout + limits.head_timeout + body + work + limits.send_timeout
+
+
 def _refusal(*problems: str) -> dict[str, Any]:
+    for problem in problems:
+        logger.error("not reloaded: %s", problem)
     return {"reloaded": False, "problems": list(problems), "warnings": [], "needs_restart": []}
 
 

@@ -25,7 +25,7 @@ from wazuh_comms_trio.api.app import create_app
 from wazuh_comms_trio.api.command_server import Control, create_command_app
 from wazuh_comms_trio.api.connection import Application, Edge
 from wazuh_comms_trio.api.enrollment import create_enrollment_app
-from wazuh_comms_trio.api.listeners import serve_listeners
+from wazuh_comms_trio.api.listeners import STOP_PATIENCE, serve_listeners
 from wazuh_comms_trio.api.problems import describe_management
 from wazuh_comms_trio.backends.base import Backends
 from wazuh_comms_trio.config.models import Config
@@ -48,22 +48,32 @@ HURRIED_DRAIN_TIMEOUT: Final = 0.5
 
 
 class Stop:
-    """How a worker is told to end: ``request`` for the orderly procedure, ``hurry`` when patience is over."""
+    """How a worker is told to end: ``request`` for the orderly procedure, ``shorten`` when it turns out that there is
+    less time, ``hurry`` when patience is over."""
 
     def __init__(self) -> None:
         self.requested = trio.Event()
+        self.shortened = trio.Event()
         self.hurried = trio.Event()
         #: Seconds over which parked polls are answered.
         self.spread = 0.0
+        #: Seconds that requests in flight get besides; None: ``shutdown.grace``.
+        self.grace: float | None = None
 
-    def request(self, *, spread: float = 0.0) -> None:
+    def request(self, *, spread: float = 0.0, grace: float | None = None) -> None:
         if not self.requested.is_set():
-            self.spread = spread
+            self.spread, self.grace = spread, grace
             self.requested.set()
+
+    def shorten(self) -> None:
+        """Parked polls are answered now, requests in flight get ``shutdown.grace`` from now on."""
+        self.requested.set()
+        self.shortened.set()
 
     def hurry(self) -> None:
         """Requests in flight are given up; what is already in the batcher still gets half a second."""
         self.requested.set()
+        self.shortened.set()
         self.hurried.set()
 
 
@@ -112,6 +122,11 @@ async def run_worker(
         enrollment_edge = Edge(enrollment_app, settings.limits, ssl_context, describe=describe_management)
         edges.append((enrollment_edge, listeners.enrollment))
 
+    def patience() -> float:
+        # In a reload there is time for handshakes, too: no connection is lost.
+        limits = settings.limits
+        return STOP_PATIENCE if stop.grace is None else limits.handshake_timeout + limits.head_timeout
+
     async with trio.open_nursery() as watching:
         async with trio.open_nursery() as running:
             await running.start(services.stateful.run_batcher)
@@ -121,7 +136,9 @@ async def run_worker(
                     grace = settings.shutdown.grace
                     watching.start_soon(_watch, stop, grace, services, serving.cancel_scope, running.cancel_scope)
                     for edge, sources in edges:
-                        await serving.start(partial(serve_listeners, edge, sources, stop=stop.requested, grace=inf))
+                        await serving.start(
+                            partial(serve_listeners, edge, sources, stop=stop.requested, grace=inf, patience=patience)
+                        )
                     task_status.started(Worker(services, [edge for edge, _ in edges]))
             finally:
                 for _, sources in edges:
@@ -138,9 +155,12 @@ async def _watch(
     stop: Stop, grace: float, services: Services, serving: trio.CancelScope, running: trio.CancelScope
 ) -> None:
     await stop.requested.wait()
-    with trio.move_on_after(grace + stop.spread):
+    with trio.move_on_after((grace if stop.grace is None else stop.grace) + stop.spread) as limit:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(services.commands.close_over, stop.spread)
+            await stop.shortened.wait()
+            services.commands.close()
+            _limit(limit, grace)
             await stop.hurried.wait()
     serving.cancel()
     await stop.hurried.wait()

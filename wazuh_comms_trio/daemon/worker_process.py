@@ -1,6 +1,6 @@
 """A worker of several, as a process of its own: started by the supervisor with a link and listening descriptors.
 
-    python -m wazuh_comms_trio.daemon.worker_process LINK_DESCRIPTOR
+    python -m wazuh_comms_trio.daemon.worker_process NAME LINK_DESCRIPTOR
 
 The first message on the link says everything else. Everything is read anew here: code, keys and certificates.
 """
@@ -14,10 +14,11 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -28,23 +29,39 @@ from wazuh_comms_trio.daemon.exits import EXIT_OK, leaves, report_failure
 from wazuh_comms_trio.daemon.link import Link, LinkBroken, Message
 from wazuh_comms_trio.daemon.listening import Listeners
 from wazuh_comms_trio.daemon.logs import mask, set_up_logs
+from wazuh_comms_trio.daemon.materials import placed
 from wazuh_comms_trio.daemon.membership import HubPeers, run_membership
 from wazuh_comms_trio.daemon.single import load_keys, thread_runner
 from wazuh_comms_trio.daemon.vitals import LastError, Vitals
 from wazuh_comms_trio.daemon.worker import Stop, run_worker
+from wazuh_comms_trio.services.tokens import TokenKeys
 
 logger = logging.getLogger(__name__)
+
+#: prctl(2)
+PR_SET_PDEATHSIG: Final = 1
 
 
 def main() -> int:
     # Ctrl-C in a terminal reaches the whole group; what is to be done about it is the supervisor's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    descriptor = int(sys.argv[1])
+    name, descriptor = sys.argv[1], int(sys.argv[2])
+    WORKER.set(name)
+    outlive_nobody()
     try:
         trio.run(_run, descriptor)
     except Exception as error:
         return report_failure(error)
     return EXIT_OK
+
+
+def outlive_nobody() -> None:
+    """The end of the link tells a worker that its supervisor is gone. One that is stopped (SIGSTOP) can't hear that:
+    the kernel wakes it then."""
+    with suppress(OSError, AttributeError, ImportError, MemoryError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGCONT), 0, 0, 0)
 
 
 async def _run(descriptor: int) -> None:
@@ -55,7 +72,6 @@ async def _run(descriptor: int) -> None:
         first = await link.receive()
     except LinkBroken:
         return  # the supervisor has changed its mind
-    WORKER.set(first["name"])
     try:
         await _serve(link, first)
     except Exception as error:
@@ -71,18 +87,21 @@ async def _serve(link: Link, first: Message) -> None:
     config = load_config(Path(first["file"]), text=first["text"], check_files=False).config
     set_up_logs(config.communications_api.logging)
     last_error = LastError(mask)
-    keys, context = load_keys(config.communications_api, earlier=[pem.encode() for pem in first["earlier_keys"]])
+    earlier = first["earlier"]
+    with placed(config.communications_api, first["materials"]) as settings:
+        keys, context = load_keys(settings, earlier=[pem.encode() for pem in earlier["public_keys"]])
     listeners = Listeners(_adopt(first["listeners"]["api"]), (), _adopt(first["listeners"]["enrollment"]))
     stop = Stop()
     peers = HubPeers(link)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals, last_error.attached():
         async with (
-            open_backends(config, tolerant=True) as backends,
+            open_backends(config, tolerant=True, token_key=keys.kid) as backends,
             open_quarantine(config, tolerant=True) as quarantine,
             trio.open_nursery() as linked,
         ):
             linked.start_soon(link.run)
             linked.start_soon(_obey_signals, signals, stop)
+            linked.start_soon(_forget_earlier_keys, keys, float(earlier["seconds"]))
             async with trio.open_nursery() as nursery:
                 worker = await nursery.start(
                     partial(
@@ -116,6 +135,12 @@ def _adopt(descriptors: list[Any]) -> list[trio.SocketListener]:
         sock.setblocking(False)
         listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(sock)))
     return listeners
+
+
+async def _forget_earlier_keys(keys: TokenKeys, seconds: float) -> None:
+    """Whoever has stolen an earlier key isn't to have the use of it for ever."""
+    await trio.sleep(seconds)
+    keys.forget_earlier()
 
 
 async def _obey_signals(signals: AsyncIterator[int], stop: Stop) -> None:

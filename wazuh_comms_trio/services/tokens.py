@@ -135,7 +135,7 @@ class TokenKeys:
     """The key that signs, and the public keys that verify: its own, and those of keys before it during a reload."""
 
     _private: Any = field(repr=False)
-    _verifiers: tuple[_Verifier, ...]
+    _verifiers: list[_Verifier]
 
     @classmethod
     def from_pem(cls, pem: bytes, password: str | None = None, *, earlier: Iterable[bytes] = ()) -> TokenKeys:
@@ -155,7 +155,11 @@ class TokenKeys:
                 others.append(_Verifier.of(load_pem_public_key(other)))
             except (ValueError, UnsupportedAlgorithm) as exc:
                 raise TokenKeyError(f"An earlier public key for tokens can't be used: {exc}") from None
-        return cls(private, (own, *(verifier for verifier in others if verifier.kid != own.kid)))
+        return cls(private, [own, *(verifier for verifier in others if verifier.kid != own.kid)])
+
+    def forget_earlier(self) -> None:
+        """Only what our own key signed is good from now on: earlier keys' last tokens have expired."""
+        del self._verifiers[1:]
 
     @property
     def public_pem(self) -> bytes:

@@ -1,0 +1,134 @@
+"""A daemon of several workers, looked at from outside: its status, its processes, and agents at work."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import trio
+import yaml
+from attrs import define, field
+
+from tests.e2e.processes import Files, Running
+from wazuh_comms_trio.testing import AgentClient, Reply, exchange, request_head, stateful_event, stateless_event
+
+POLL_INTERVAL = 0.02
+
+
+async def ask(files: Files, method: str, path: str, body: bytes = b"") -> Reply:
+    """One request on the command socket."""
+    head = request_head(method, path, [("Host", "h"), ("Content-Length", str(len(body)))])
+    async with await trio.open_unix_socket(str(files.socket)) as stream:
+        return await exchange(stream, head, (body,) if body else ())
+
+
+async def status(files: Files) -> dict[str, Any]:
+    reply = await ask(files, "GET", "/api/v1/status")
+    assert reply.status == 200
+    found: dict[str, Any] = reply.json()
+    return found
+
+
+async def serving(files: Files, count: int, *, generation: int | None = None, but: int | None = None) -> list[int]:
+    """The process ids of the workers, once so many serve (of that generation; without the process ``but``), and no
+    others are there."""
+    while True:
+        found = await status(files)
+        workers = [w for w in found["workers"] if generation in (None, w["generation"]) and w.get("pid") != but]
+        pids = [w["pid"] for w in workers if w["state"] == "serving" and "pid" in w]
+        if len(pids) == count == len(found["workers"]):
+            return pids
+        await trio.sleep(POLL_INTERVAL)
+
+
+async def parked(files: Files, count: int) -> None:
+    """Returns once so many polls wait, on all workers together. (They say so once a second.)"""
+    while sum(worker.get("parked", 0) for worker in (await status(files))["workers"]) != count:  # noqa: ASYNC110
+        await trio.sleep(POLL_INTERVAL)
+
+
+async def ended(pid: int) -> None:
+    """Returns once the process is no more, or only waits to be reaped by whoever adopted it."""
+    while is_alive(pid):  # noqa: ASYNC110
+        await trio.sleep(POLL_INTERVAL)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return text.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def change(files: Files, **changes: Any) -> None:
+    """Other keys of ``communications_api`` in the file."""
+    document = yaml.safe_load(files.config.read_text())
+    document["communications_api"].update(changes)
+    files.config.write_text(yaml.safe_dump(document))
+
+
+@define
+class Load:
+    """Agents that send one event after the other. ``acknowledged``: what they were told is stored; ``failed``: requests
+    without a good answer."""
+
+    acknowledged: set[str] = field(factory=set)
+    stateless: set[int] = field(factory=set)
+    failed: list[str] = field(factory=list)
+    requests: int = 0
+
+    async def more(self, count: int) -> None:
+        """Returns after so many more requests."""
+        wanted = self.requests + count
+        while self.requests < wanted:  # noqa: ASYNC110
+            await trio.sleep(POLL_INTERVAL)
+
+
+@asynccontextmanager
+async def under_load(daemon: Running, agents: int = 4) -> AsyncIterator[Load]:
+    """Agents work while the block runs, and finish what they are at."""
+    load = Load()
+    clients = await daemon.add_agents(agents)
+    for client in clients:
+        assert (await client.authenticate()).status == 200
+    done = trio.Event()
+
+    async def work(number: int, client: AgentClient) -> None:
+        turn = 0
+        while not done.is_set():
+            turn += 1
+            n = number * 1_000_000 + turn
+            try:
+                if turn % 2:
+                    reply = await client.post_stateful([stateful_event(f"id{n}", "fim", "create", {"n": n})])
+                else:
+                    reply = await client.post_stateless([stateless_event("m", "c", {"n": n})])
+            except Exception as error:
+                load.failed.append(repr(error))
+                continue
+            finally:
+                load.requests += 1
+            if reply.status == 200 and reply.json()["results"][0]["status"] in (200, 201):
+                load.acknowledged.add(f"{client.uuid}_id{n}")
+            elif reply.status == 204:
+                load.stateless.add(n)
+            else:
+                load.failed.append(f"{reply.status} {reply.body!r}")
+
+    async with trio.open_nursery() as nursery:
+        for number, client in enumerate(clients):
+            nursery.start_soon(work, number, client)
+        try:
+            yield load
+        finally:
+            done.set()
