@@ -78,6 +78,12 @@ class Peer:
             self.sock.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
         self.stream = self._tls = tls
 
+    def let_go(self) -> None:
+        """Drops what is OpenSSL's: nothing more is read or sent."""
+        self.stream = self.transport
+        self._tls = None
+        self.gone = True
+
     async def send(self, data: bytes, *, last: bool = False) -> None:
         """``send_timeout`` is given for every 64 KiB. Raises ``PeerGone``."""
         if self.gone:
