@@ -297,6 +297,10 @@ def test_time_may_be_changed(server: Listening) -> None:
         sock.timeout = 0.01
         with pytest.raises(SocketTimeout):
             sock.receive()
+    with WazuhSocket(server.path, timeout=0.01) as sock:
+        sock.timeout = None
+        # What limited the connect must not limit a send that now may take as long as it takes.
+        assert sock.s.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16) == bytes(16)
     with pytest.raises(ValueError, match=r"negative"):
         WazuhSocket(server.path, timeout=-1)
 
@@ -386,3 +390,11 @@ def test_a_request_out_of_time_gives_the_connection_up(server: Listening) -> Non
             sock.request({"command": "x"})
         with pytest.raises(WazuhError, match=r"closed"):
             sock.receive()
+
+
+def test_a_request_that_fails_otherwise_does_so_too(server: Listening) -> None:
+    with WazuhSocketJSON(server.path) as sock:
+        server.accept().sendall(bytes(4))
+        with pytest.raises(EmptyFrame):
+            sock.request({"command": "x"})
+        assert sock.s.fileno() == -1

@@ -214,13 +214,14 @@ class WazuhSocketJSON(WazuhSocket):
         or its daemon's messages have a known form, or by ``schema`` when given: see :mod:`.schema`. ``daemon`` is the
         registry's name; it is found by the path when not given.
 
-        When the time runs out before the answer came the socket is closed, so that the late answer reaches nobody.
+        When the time runs out, or anything else ends the wait for the answer, the socket is closed: the late answer
+        reaches nobody.
         """
         conversation = Conversation(msg, daemon=daemon, path=self.path, schema=schema)
         WazuhSocket.send(self, conversation.payload)
         try:
             payload = WazuhSocket.receive(self)
-        except SocketTimeout:
+        except BaseException:  # KeyboardInterrupt, too
             self.close()
             raise
         return conversation.result(payload, type)
@@ -237,9 +238,10 @@ def connect_stream(
     try:
         if timeout is not None:
             # A non-blocking connect would fail at once; this way the kernel waits for room, as long as it is told to.
-            _limit_connect(sock, timeout)
+            _limit_connect(sock, max(timeout, 1e-6))
         sock.connect(place)
         if timeout is not None:
+            _limit_connect(sock, 0)  # else a later ``timeout = None`` would leave sends limited
             sock.settimeout(timeout)
     except OSError as exc:
         sock.close()
@@ -253,5 +255,6 @@ def connect_stream(
 
 
 def _limit_connect(sock: socket.socket, timeout: float) -> None:
-    microseconds = max(1, round(timeout * 1e6))
+    """For so many seconds; 0 stands for no limit."""
+    microseconds = round(timeout * 1e6)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, pack("@ll", *divmod(microseconds, 1_000_000)))
