@@ -25,13 +25,16 @@ set_up() { # <lock file>: installs it and this checkout into .venv, unless that 
     fi
     want=$(cat "$lock" pyproject.toml | cksum)
     stamp=.venv/.installed-$lock
-    if [ -x .venv/bin/python ] && ! .venv/bin/python -c '' 2> /dev/null; then
+    if [ -e .venv ] && ! .venv/bin/python -c '' 2> /dev/null; then
         echo "The virtual environment's Python is gone; making it anew" >&2
+        rm -rf .venv
+    elif [ "$(cat .venv/.made-in 2> /dev/null || pwd)" != "$(pwd)" ]; then # its programs begin with their place
+        echo "The checkout was moved; making its virtual environment anew" >&2
         rm -rf .venv
     fi
     if [ "$(cat "$stamp" 2> /dev/null)" != "$want" ]; then
         python=$(find_python)
-        if [ ! -x .venv/bin/pip ]; then
+        if ! .venv/bin/python -m pip --version > /dev/null 2>&1; then
             echo "Making a virtual environment in .venv ($python)" >&2
             rm -rf .venv
             "$python" -m venv .venv > .cache/venv.log 2>&1 || {
@@ -39,13 +42,14 @@ set_up() { # <lock file>: installs it and this checkout into .venv, unless that 
                 rm -rf .venv
                 fail "$python can't make a virtual environment; on Debian and Ubuntu: apt install python3-venv"
             }
+            pwd > .venv/.made-in
         fi
         echo "Installing what $lock lists" >&2
         # Without dependency resolution: the list is complete, and every file of it has its hash.
-        .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r "$lock" \
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r "$lock" \
             || fail "the packages could not be installed (see above); the next run tries again"
         # As a path, which type checkers understand and which is quicker to start than an import hook.
-        .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
             --config-settings editable_mode=compat --editable . \
             || fail "this checkout could not be installed into .venv (see above)"
         echo "$want" > "$stamp"
