@@ -18,6 +18,7 @@ import trio
 from wazuh_comms_trio.api.tls import server_context
 from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
 from wazuh_comms_trio.config.models import CommunicationsApi, Config
+from wazuh_comms_trio.daemon.collector import calm_collector
 from wazuh_comms_trio.daemon.control import SingleControl
 from wazuh_comms_trio.daemon.exits import BadConfiguration
 from wazuh_comms_trio.daemon.listening import Ready, announce, check_file_limit, open_listeners
@@ -81,6 +82,7 @@ async def serve(config: Config, *, ready: Callable[[Ready], None] | None = None,
                 beside.start_soon(keep_notified, notifier, partial(_status_line, vitals))
                 if ready is not None:
                     ready(addresses)
+                calm_collector()
             beside.cancel_scope.cancel()
     logger.info("stopped")
 

@@ -25,6 +25,7 @@ import trio
 from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
 from wazuh_comms_trio.config.load import load_config
 from wazuh_comms_trio.context import WORKER
+from wazuh_comms_trio.daemon.collector import calm_collector
 from wazuh_comms_trio.daemon.exits import EXIT_OK, leaves, report_failure
 from wazuh_comms_trio.daemon.link import Link, LinkBroken, Message
 from wazuh_comms_trio.daemon.listening import Listeners
@@ -123,6 +124,7 @@ async def _serve(link: Link, first: Message) -> None:
                 linked.start_soon(vitals.run)
                 linked.start_soon(run_membership, link, peers, worker.services.commands, vitals, stop)
                 link.send_nowait("ready", public_key=keys.public_pem.decode(), pid=os.getpid())
+                calm_collector()
             linked.cancel_scope.cancel()
 
 
