@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import trio
 import yaml
 from attrs import define, field
 
-from tests.e2e.processes import Files, Running
+from tests.e2e.processes import KEY, Files, Running
+from wazuh_comms_trio.backends.base import Agent
+from wazuh_comms_trio.backends.factory import open_backends
+from wazuh_comms_trio.config.load import load_config
+from wazuh_comms_trio.services.keys import hash_key
+from wazuh_comms_trio.services.tokens import TokenKeys
 from wazuh_comms_trio.testing import AgentClient, Reply, exchange, request_head, stateful_event, stateless_event
 
 POLL_INTERVAL = 0.02
@@ -132,3 +140,32 @@ async def under_load(daemon: Running, agents: int = 4) -> AsyncIterator[Load]:
             yield load
         finally:
             done.set()
+
+
+async def add_logged_in(daemon: Running, count: int) -> list[AgentClient]:
+    """Enrolled, with tokens as the daemon would sign them: hundreds of log-ins would take seconds of hashing."""
+    settings = load_config(daemon.files.config).config.communications_api
+    keys = TokenKeys.from_pem(settings.ssl.key.read_bytes())
+    hashed = hash_key(KEY)
+    agents = [Agent(str(uuid4()), f"a{number}", hashed) for number in range(count)]
+    async with open_backends(load_config(daemon.files.config).config) as backends:
+        for agent in agents:
+            await backends.agents.add(agent)
+    clients = []
+    for agent in agents:
+        client = daemon.client(agent.id, KEY)
+        client.token = keys.mint(agent.id, agent.fingerprint, time.time())
+        clients.append(client)
+    return clients
+
+
+async def post(files: Files, commands: Sequence[tuple[str, str]]) -> set[str]:
+    """Posts ``(document id, agent)``; the ids that the poster is told were taken. Raises ``AssertionError`` on a
+    refusal."""
+    document = [
+        {"document_id": name, "target": {"type": "agent", "id": agent}, "action": {"name": "x"}}
+        for name, agent in commands
+    ]
+    reply = await ask(files, "POST", "/api/v1/commands", json.dumps({"commands": document}).encode())
+    assert reply.status == 200, reply
+    return {command["document_id"] for command in reply.json()["commands"]}

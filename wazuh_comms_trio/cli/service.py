@@ -10,8 +10,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
-
 from wazuh_comms_trio.cli.output import Output, pairs, table
 from wazuh_comms_trio.cli.program import Failure, config_path
 from wazuh_comms_trio.cli.tree import Group
@@ -121,6 +119,8 @@ class _Connection(http.client.HTTPConnection):
 def find_command_socket(file: Path) -> Path:
     """As the file names it, also when the rest of it can't be used: the running daemon was started with a better one,
     and what is wrong with the new one is its word to say. Raises ``ConfigError`` when there is no reading it at all."""
+    import attrs
+
     from wazuh_comms_trio.config.load import load_config
     from wazuh_comms_trio.config.models import CommunicationsApi
     from wazuh_comms_trio.config.problems import ConfigError
