@@ -86,7 +86,7 @@ async def open_command_listener(path: Path) -> AsyncIterator[trio.SocketListener
                 os.unlink(path)
 
 
-def _make_socket(path: Path) -> tuple[socket.socket, tuple[int, int]]:
+def _make_socket(path: Path) -> tuple[socket.socket, tuple[int, int, int]]:
     """Listening, and what its file is known by. Blocks, before anything runs."""
     _check_free(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -108,9 +108,10 @@ def _make_socket(path: Path) -> tuple[socket.socket, tuple[int, int]]:
         raise
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _identity(path: Path) -> tuple[int, int, int]:
+    """Inode numbers are used again at once, so that the time is part of it."""
     status = os.lstat(path)
-    return status.st_dev, status.st_ino
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def _check_free(path: Path) -> None:
