@@ -29,7 +29,7 @@ from wazuh_comms_trio.backends.opensearch_client import OpenSearchClient, error_
 from wazuh_comms_trio.backends.opensearch_queries import exactly
 from wazuh_comms_trio.backends.opensearch_search import search
 from wazuh_comms_trio.config.models import IndexerClient, IndexerNames
-from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.errors import BackendUnavailable, MalformedRequest
 
 pytestmark = [pytest.mark.indexer, pytest.mark.real_clock]
 
@@ -433,3 +433,50 @@ async def test_a_real_conflict_is_worded_as_we_know_it(port: int) -> None:
         reply = await client.request("PUT", path("i", "_create", "1"), b'{"a":1}')
         assert reply.status == 409
         assert "document already exists" in (error_of(reply).reason or "")
+
+
+STRANGE_IDS = ["", "x" * 513, "\ud800", "a\0b", "a/b", " ", "ü" * 256, "ü" * 257]
+
+
+async def test_ids_that_nobody_can_have(stores: OpenSearchStores) -> None:
+    """They come from agents; one must not spoil what is read or written with it for others."""
+    await stores.agents.add(Agent(A1, "a", "hash"))
+    found: dict[str, Agent | None] = {}
+
+    async def look(agent_id: str) -> None:
+        found[agent_id] = await stores.agents.get(agent_id)
+
+    async with trio.open_nursery() as nursery:
+        for agent_id in [*STRANGE_IDS, A1]:
+            nursery.start_soon(look, agent_id)
+    assert [agent_id for agent_id, agent in found.items() if agent is not None] == [A1]
+    await stores.commands.add([Command("c1", Target("agent", A1), Action("restart"))])
+    await stores.commands.claim([A1])
+    reports = [CommandReport(A1, i, CommandResult(0, "m\ud800", {"d": "\ud800"})) for i in [*STRANGE_IDS, "c1"]]
+    results = await stores.commands.report(reports)
+    assert [result.status for result in results] == [400] * len(STRANGE_IDS) + [200]
+    written = await stores.events.bulk([create(i, n=1) for i in [*STRANGE_IDS, "good"]])
+    assert [result.status for result in written] == [400, 400, 400, 201, 201, 201, 201, 400, 201]
+    for document_id in STRANGE_IDS:
+        assert await stores.commands.get(document_id) is None
+        assert await stores.commands.cancel(document_id) is None
+        assert not await stores.agents.remove(document_id)
+        assert not await stores.agents.rekey(document_id, "x")
+        await stores.agents.record_login(document_id, 1.0)
+        assert (await stores.events.get(INDEX, document_id) is not None) == (document_id in STRANGE_IDS[3:7])
+    await stores.agents.flush_logins()
+    for document_id in STRANGE_IDS[:3]:
+        with pytest.raises(MalformedRequest):
+            await stores.commands.add([Command(document_id, Target("agent", A1), Action("x"))])
+        with pytest.raises(MalformedRequest):
+            await stores.agents.add(Agent(document_id, "a", "hash"))
+
+
+@pytest.mark.parametrize("seconds", [-5, 0, 0.5, 1e15, 32_768])
+async def test_timeouts_beyond_the_calendar(stores: OpenSearchStores, seconds: float) -> None:
+    (stored,) = await stores.commands.add([Command("c", Target("agent", A1), Action("x"), timeout=seconds)])
+    assert stored.timeout == seconds
+    await stores.commands.expire()
+    again = await stores.commands.get("c")
+    assert again is not None
+    assert again.status == ("failed" if seconds <= 0 else "pending")

@@ -103,8 +103,16 @@ async def test_revocation_zero_reads_each_time(autojump_clock: MockClock) -> Non
     async with fake() as node, stores_of(node, revocation=0) as stores:
         await stores.agents.add(AGENT)
         assert await stores.agents.lookup(A1) == AGENT
+        fingerprints = {A1: AGENT.fingerprint}
+        assert await stores.agents.revoked(fingerprints) == []
         node.indices[INDEX].delete(A1)
         assert await stores.agents.lookup(A1) is None
+        node.index(INDEX).write(A2, b'{"agent":{"key":"k"}}')
+        fingerprints = {A2: evolve(AGENT, key_hash="k").fingerprint}
+        assert await stores.agents.revoked(fingerprints) == []
+        node.index(INDEX).delete(A2)
+        await trio.sleep(1.5)
+        assert await stores.agents.revoked(fingerprints) == [A2]  # a parked poll
 
 
 async def test_one_who_was_unknown_is_found_soon(autojump_clock: MockClock) -> None:

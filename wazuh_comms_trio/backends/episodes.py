@@ -22,6 +22,7 @@ class Episodes:
         self._kind: str | None = None
         self._since = 0.0
         self._last = 0.0
+        self._back = 0.0
         self.failing = False
 
     @property
@@ -42,7 +43,9 @@ class Episodes:
 
     def works(self) -> None:
         """It did what it was asked for."""
+        if self.failing:
+            self._back = self._clock()
         self.failing = False
         if self._kind is not None and self._clock() - self._last >= QUIET:
-            self._logger.info("%s: works again after %.1f s (%s)", self._name, self._last - self._since, self._kind)
+            self._logger.info("%s: works again after %.1f s (%s)", self._name, self._back - self._since, self._kind)
             self._kind = None

@@ -12,9 +12,8 @@ from attrs import frozen
 from wazuh_comms_trio.backends.base import ItemResult, Outcome
 from wazuh_comms_trio.backends.http_connection import HttpReply
 from wazuh_comms_trio.backends.opensearch_client import ErrorDetail, IndexerUnavailable, decode
+from wazuh_comms_trio.backends.opensearch_queries import encode_json
 
-#: The longest document id that the indexer takes, in UTF-8. One longer sinks the whole call.
-LONGEST_ID: Final = 512
 #: How often the indexer itself tries an update again that another writer overtook.
 _RETRIES_ON_CONFLICT: Final = 3
 
@@ -91,7 +90,7 @@ def delete_line(index: str, document_id: str) -> bytes:
 
 def partial(document: Any) -> bytes:
     """The source line of an update."""
-    return b'{"doc":%b}\n' % _encode(document)
+    return b'{"doc":%b}\n' % encode_json(document)
 
 
 # --- what an answer means ---

@@ -59,8 +59,8 @@ class AgentCache:
         return now - entry.read_at < limit
 
     def due(self, now: float) -> list[str]:
-        """Those in use that have to be read again, the oldest first."""
-        renew = now - self.window * _RENEW_SHARE
+        """Those in use that have to be read again, the oldest first; with a window of 0 once a second, for polls."""
+        renew = now - max(self.window, 1.0) * _RENEW_SHARE
         in_use = now - 2 * max(self.window, 10.0)
         old = [
             (entry.read_at, agent_id)

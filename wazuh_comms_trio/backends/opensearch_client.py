@@ -18,6 +18,7 @@ from attrs import evolve, frozen
 from wazuh_comms_trio.backends.http_connection import HttpConnection, HttpFailure, HttpReply
 from wazuh_comms_trio.backends.opensearch_access import AccessError, Account, make_ssl_context, read_account
 from wazuh_comms_trio.backends.opensearch_hosts import Host, Hosts
+from wazuh_comms_trio.backends.opensearch_queries import encode_json
 from wazuh_comms_trio.config.models import Indexer
 from wazuh_comms_trio.errors import BackendUnavailable
 
@@ -198,7 +199,7 @@ class OpenSearchClient:
         self, method: str, target: str, body: Any = None, *, query: Mapping[str, str] | None = None, type: Any = Any
     ) -> Any:
         """As ``request`` with JSON both ways; an answer that is no success is ``IndexerUnavailable`` with the reply."""
-        encoded = None if body is None else msgspec.json.encode(body)
+        encoded = None if body is None else encode_json(body)
         reply = await self.request(method, target, encoded, query=query)
         return decode(reply, type)
 

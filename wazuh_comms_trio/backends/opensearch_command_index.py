@@ -7,7 +7,6 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
 import trio
 
 from wazuh_comms_trio.backends.opensearch_bulk import (
@@ -22,7 +21,7 @@ from wazuh_comms_trio.backends.opensearch_bulk import (
 from wazuh_comms_trio.backends.opensearch_client import NDJSON, IndexerUnavailable, OpenSearchClient
 from wazuh_comms_trio.backends.opensearch_command_documents import Document, read
 from wazuh_comms_trio.backends.opensearch_names import IndexName
-from wazuh_comms_trio.backends.opensearch_queries import Query, by_time
+from wazuh_comms_trio.backends.opensearch_queries import LONGEST_ID, Query, by_time, encode_json, is_possible_id
 from wazuh_comms_trio.backends.opensearch_reads import get_many
 from wazuh_comms_trio.backends.opensearch_search import Hits, Refresher, search
 
@@ -85,12 +84,14 @@ class CommandIndex:
     async def create(self, sources: Mapping[str, Mapping[str, Any]]) -> dict[str, Document]:
         """Those that weren't there before; what is there stays as it is and is missing in the answer. Raises
         ``BackendUnavailable``, ``Refused``."""
+        if not all(map(is_possible_id, sources)):
+            raise Refused(f"an id is empty, longer than {LONGEST_ID} bytes, or no text")
         name = await self._name.get()
         made: dict[str, Document] = {}
         for batch in _batches(sources.items()):
             lines = []
             for document_id, source in batch:
-                lines += [create_line(name, document_id), b"%b\n" % msgspec.json.encode(source)]
+                lines += [create_line(name, document_id), b"%b\n" % encode_json(source)]
             for (document_id, source), item in zip(batch, await self._bulk(lines, len(batch)), strict=True):
                 verdict = judge(item)
                 if verdict == "refused":

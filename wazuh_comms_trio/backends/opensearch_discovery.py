@@ -108,6 +108,9 @@ class Discovery:
                 if not self._failed:
                     self._failed = True
                     logger.warning("commands can't be found: %s", exc)
+            except Exception:
+                busy = full = False
+                logger.exception("commands can't be found: an error of ours")
             interval = self._fastest if busy else min(self._slowest, interval * _SLOWER)
             # The same interval on several nodes would have them all claim at the same moment.
             await trio.sleep((_SOON if full else interval) * self._rng.uniform(0.9, 1.1))

@@ -14,7 +14,6 @@ from wazuh_comms_trio.backends.base import DocumentOperation, ItemResult, Outcom
 from wazuh_comms_trio.backends.documents import NotADocument, equal_json, read_object, refused
 from wazuh_comms_trio.backends.opensearch_bulk import (
     FILTER,
-    LONGEST_ID,
     BulkItem,
     Part,
     create_line,
@@ -37,6 +36,7 @@ from wazuh_comms_trio.backends.opensearch_client import (
     error_of,
     path,
 )
+from wazuh_comms_trio.backends.opensearch_queries import LONGEST_ID, is_possible_id
 from wazuh_comms_trio.errors import BackendUnavailable
 
 logger = logging.getLogger(__name__)
@@ -66,8 +66,8 @@ class _Sources(msgspec.Struct):
 def encode(operation: DocumentOperation) -> bytes | ItemResult:
     """Its lines of a bulk body, the document's bytes as they are; a result instead for what would sink a whole call, or
     would be read differently than it was meant."""
-    if len(operation.document_id.encode()) > LONGEST_ID:
-        return refused(f"the document id is longer than {LONGEST_ID} bytes")
+    if not is_possible_id(operation.document_id):
+        return refused(f"the document id is empty, longer than {LONGEST_ID} bytes, or no text")
     if operation.action == "delete":
         return delete_line(operation.index, operation.document_id)
     body = operation.body if operation.body is not None else b""
@@ -212,6 +212,8 @@ class OpenSearchEvents:
         return [bytes(document.source) if document.found else None for document in found.docs]
 
     async def get(self, index: str, document_id: str) -> bytes | None:
+        if not is_possible_id(document_id):
+            return None
         reply = await self._client.request(
             "GET", path(index, "_doc", document_id), query={"filter_path": "found,_source"}
         )

@@ -53,8 +53,11 @@ class LoginRecorder:
             try:
                 await self.flush()
                 pause = _FIRST_PAUSE
-            except BackendUnavailable as exc:
-                logger.info("log-ins of %d agents are recorded later: %s", len(self._waiting), exc)
+            except Exception as exc:
+                if isinstance(exc, BackendUnavailable):
+                    logger.info("log-ins of %d agents are recorded later: %s", len(self._waiting), exc)
+                else:
+                    logger.exception("log-ins can't be recorded: an error of ours")
                 await trio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 

@@ -68,6 +68,9 @@ class NodeWatch:
                 pause = _RETRY
             except BackendUnavailable:
                 pause = _RETRY
+            except Exception:
+                logger.exception("token keys of other nodes can't be compared: an error of ours")
+                pause = _INTERVAL
             await trio.sleep(pause)
 
     async def look(self) -> None:

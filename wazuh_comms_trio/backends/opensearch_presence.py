@@ -55,6 +55,8 @@ class Presence:
                 await self.sweep()
             except BackendUnavailable as exc:
                 logger.debug("agents that are away are found later: %s", exc)
+            except Exception:
+                logger.exception("agents that are away can't be found: an error of ours")
 
     async def sweep(self) -> int:
         """Returns how many are away now. Raises ``BackendUnavailable``."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import calendar
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
+
+import msgspec
 
 Query = Mapping[str, Any]
 
@@ -41,11 +44,35 @@ def by_time(field: str, order: str) -> Mapping[str, Any]:
     return {field: {"order": order, "unmapped_type": "date", "missing": "_last"}}
 
 
+#: The longest document id that the indexer takes, in UTF-8. One longer, or an empty one, sinks a whole call.
+LONGEST_ID: Final = 512
+#: The years 1 to 9999, in epoch milliseconds, as dates of four digits.
+_EARLIEST: Final = -62_135_596_800_000
+_LATEST: Final = 253_402_300_799_999
+
+
+def encode_json(value: Any) -> bytes:
+    """As UTF-8; half a surrogate pair, which JSON can carry and UTF-8 can't, becomes a question mark."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def is_possible_id(document_id: str) -> bool:
+    """Whether a document can have this id; what can't have been stored needn't be looked for. Ids come from agents."""
+    try:
+        return 0 < len(document_id.encode()) <= LONGEST_ID
+    except UnicodeEncodeError:  # half of a pair
+        return False
+
+
 def to_text(moment: float) -> str:
-    """Epoch seconds as the indexer's dates are written: ISO 8601, UTC, milliseconds."""
-    milliseconds = round(moment * 1000)
+    """Epoch seconds as the indexer's dates are written: ISO 8601, UTC, milliseconds. What lies beyond the calendar is
+    its end."""
+    milliseconds = round(min(max(moment * 1000, _EARLIEST), _LATEST))
     whole = datetime.fromtimestamp(milliseconds // 1000, UTC)
-    return f"{whole:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+    return f"{whole.year:04d}-{whole:%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
 
 
 def to_moment(value: object) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
@@ -9,8 +10,10 @@ import msgspec
 import trio
 
 from wazuh_comms_trio.backends.opensearch_client import ErrorDetail, IndexerUnavailable, OpenSearchClient, path
+from wazuh_comms_trio.backends.opensearch_queries import is_possible_id
 from wazuh_comms_trio.errors import BackendUnavailable
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: Ids in one call.
@@ -43,8 +46,9 @@ async def get_many(
     query = {"filter_path": "docs._id,docs.found,docs._source,docs._seq_no,docs._primary_term,docs.error"}
     if fields:
         query["_source_includes"] = ",".join(fields)
+    ids = [document_id for document_id in ids if is_possible_id(document_id)]  # another would spoil the call for all
     for start in range(0, len(ids), LARGEST_BATCH):
-        wanted = list(ids[start : start + LARGEST_BATCH])
+        wanted = ids[start : start + LARGEST_BATCH]
         reply = await client.json("POST", path(index, "_mget"), {"ids": wanted}, query=query, type=_Documents)
         if len(reply.docs) != len(wanted):
             raise IndexerUnavailable(f"{index}: {len(wanted)} documents were asked for, {len(reply.docs)} answered")
@@ -107,6 +111,8 @@ class SharedReads(Generic[T]):
                 except BackendUnavailable as exc:
                     for pending in batch.values():
                         pending.error = exc
+                except Exception:
+                    logger.exception("documents can't be read: an error of ours")
                 else:
                     for document_id, pending in batch.items():
                         pending.value, pending.error = found.get(document_id), None

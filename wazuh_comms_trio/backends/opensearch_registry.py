@@ -6,7 +6,6 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
 import trio
 from attrs import evolve
 
@@ -16,7 +15,7 @@ from wazuh_comms_trio.backends.opensearch_cache import AgentCache
 from wazuh_comms_trio.backends.opensearch_client import OpenSearchClient, decode, error_of, path
 from wazuh_comms_trio.backends.opensearch_logins import LoginRecorder
 from wazuh_comms_trio.backends.opensearch_names import IndexName
-from wazuh_comms_trio.backends.opensearch_queries import Query, exactly
+from wazuh_comms_trio.backends.opensearch_queries import Query, encode_json, exactly, is_possible_id
 from wazuh_comms_trio.backends.opensearch_reads import Found, SharedReads, get_many
 from wazuh_comms_trio.backends.opensearch_search import Refresher, scroll
 from wazuh_comms_trio.errors import AgentExists, BackendUnavailable, MalformedRequest
@@ -114,13 +113,15 @@ class OpenSearchAgents:
             nursery.start_soon(self._keep_fresh)
 
     async def _keep_fresh(self) -> None:
-        interval = min(1.0, max(0.05, self._cache.window / 10))
+        interval = min(1.0, max(0.1, self._cache.window / 10))
         while True:
             await trio.sleep(interval)
             now = trio.current_time()
-            self._cache.forget_old(now)
-            if self._cache.window > 0:
+            try:
+                self._cache.forget_old(now)
                 await self._renew(self._cache.due(now))
+            except Exception:
+                logger.exception("agents can't be read again: an error of ours")
 
     async def _renew(self, ids: Sequence[str]) -> None:
         """Reads them again; while that fails, what is known holds."""
@@ -151,8 +152,10 @@ class OpenSearchAgents:
 
     async def add(self, agent: Agent) -> None:
         agent = evolve(agent, id=agent.id.lower(), groups=tuple(agent.groups))
+        if not is_possible_id(agent.id):
+            raise MalformedRequest("the agent's id can't be stored")
         index = await self._index.get()
-        body = msgspec.json.encode(to_document(agent))
+        body = encode_json(to_document(agent))
         reply = await self._client.request("PUT", path(index, "_create", agent.id), body)
         if reply.status == 409:
             # The indexer repeats writes on its own when a node goes: this may be our own first one.
@@ -168,6 +171,8 @@ class OpenSearchAgents:
     async def remove(self, agent_id: str) -> bool:
         agent_id = agent_id.lower()
         index = await self._index.get()
+        if not is_possible_id(agent_id):
+            return False
         reply = await self._client.request("DELETE", path(index, "_doc", agent_id))
         if reply.status != 404 or error_of(reply).type:
             decode(reply)
@@ -184,7 +189,9 @@ class OpenSearchAgents:
     async def _update(self, agent_id: str, fields: Mapping[str, Any]) -> bool:
         agent_id = agent_id.lower()
         index = await self._index.existing()
-        body = msgspec.json.encode({"doc": {"agent": fields}})
+        if not is_possible_id(agent_id):
+            return False
+        body = encode_json({"doc": {"agent": fields}})
         reply = await self._client.request("POST", path(index, "_update", agent_id), body, query=_UPDATE)
         if reply.status == 404 and error_of(reply).type == "document_missing_exception":
             return False
@@ -194,7 +201,8 @@ class OpenSearchAgents:
 
     async def record_login(self, agent_id: str, when: float) -> None:
         self._cache.use(agent_id.lower(), trio.current_time())
-        self._logins.record(agent_id.lower(), when)
+        if is_possible_id(agent_id):
+            self._logins.record(agent_id.lower(), when)
 
     # --- searches ---
 

@@ -196,7 +196,7 @@ class SqliteCommands:
 
         def is_due(connection: apsw.Connection) -> bool:
             owned = "SELECT DISTINCT owner FROM commands WHERE owner IS NOT NULL"
-            if any(row[0] != self._owner.token for row in connection.execute(owned)):
+            if any(self._owner.others_gone(str(owner)) for (owner,) in connection.execute(owned).fetchall()):
                 return True
             overdue = f"SELECT 1 FROM commands WHERE {rows.OVERDUE} LIMIT 1"
             return connection.execute(overdue, {"now": now}).get is not None

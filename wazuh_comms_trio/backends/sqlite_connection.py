@@ -259,6 +259,8 @@ class Database:
         fault = fault_of(exc)
         if fault is None:
             return False
+        if self._watch.size > 0:
+            self._is_new = False  # somebody's state stood here: if it is taken away, it isn't made anew
         self._give_up(fault)
         return True
 

@@ -16,6 +16,8 @@ from wazuh_comms_trio.backends.lines import lines_of
 from wazuh_comms_trio.backends.ndjson_segments import segment_files
 from wazuh_comms_trio.backends.records import Record, records, timestamp
 from wazuh_comms_trio.backends.sqlite_documents import stored_documents
+from wazuh_comms_trio.backends.sqlite_faults import fault_of
+from wazuh_comms_trio.backends.unavailable import StateUnusable
 
 #: Seconds between looks when following.
 INTERVAL: Final = 0.25
@@ -91,7 +93,7 @@ class EventTail:
         return cls(folder, {})
 
     def poll(self) -> Iterator[TailedEvent]:
-        """In the order of time. Raises ``OSError`` and SQLite's errors."""
+        """In the order of time. Raises ``OSError``, and ``StateUnusable`` for a database that can't be read."""
         yield from heapq.merge(self._stateless(), self._stateful(), key=lambda event: event.received)
 
     def _stateless(self) -> Iterator[TailedEvent]:
@@ -116,6 +118,13 @@ class EventTail:
         path = self.folder / "state.db"
         if not path.exists():
             return
+        try:
+            yield from self._documents(path)
+        except apsw.Error as exc:
+            fault = fault_of(exc)
+            raise StateUnusable(f"{path}: {exc if fault is None else f'{fault.kind} ({exc})'}") from exc
+
+    def _documents(self, path: Path) -> Iterator[TailedEvent]:
         connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)
         try:
             connection.set_busy_timeout(5000)
