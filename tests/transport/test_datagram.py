@@ -305,3 +305,5 @@ async def test_no_descriptor_leaks(reader: socket.socket, path: str) -> None:
 def test_under_asyncio_it_says_so(path: str) -> None:
     with pytest.raises(TrioOnly, match=r"^WazuhAsyncQueue needs trio, and this is asyncio"):
         asyncio.run(WazuhAsyncQueue().connect(path))
+    with pytest.raises(TrioOnly, match=r"^WazuhAsyncQueue needs trio, and this is asyncio"):
+        asyncio.run(WazuhAsyncQueue().send_msg_to_agent("force_reconnect"))

@@ -226,11 +226,18 @@ def test_a_folder_that_others_may_write(use: Use, code: int, place: Path) -> Non
     assert f"lies in {folder.parent}, which is" in refusal(use, code, str(place), require_owner=me)
     folder.parent.chmod(0o1777)
     use(str(place), require_owner=me)
-    # The folder that counts is where the socket really lies.
+    # The folder counts where the socket really lies, and that of a link to it.
     link = folder / "link"
     folder.chmod(0o777)
     link.symlink_to(place)
     assert "writable by others" in refusal(use, code, str(link), require_owner=me)
+    folder.chmod(0o700)
+    use(str(link), require_owner=me)
+    open_folder = folder / "open"
+    open_folder.mkdir()
+    open_folder.chmod(0o777)
+    (open_folder / "link").symlink_to(place)
+    assert f"lies in {open_folder}," in refusal(use, code, str(open_folder / "link"), require_owner=me)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="SO_PEERCRED")

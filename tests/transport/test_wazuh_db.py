@@ -170,7 +170,7 @@ async def test_rows_left_early_in_a_with_block(db: WazuhDB) -> None:
         async for row in rows:
             assert row["size"] == 0
             break
-    assert db.statistics().in_use == 0
+    assert (db.statistics().in_use, db.statistics().requests, db.statistics().given_up) == (0, 1, 1)
     assert [row async for row in rows] == []
 
 
@@ -199,7 +199,7 @@ async def test_rows_cancelled(db: WazuhDB, daemon: FakeDaemon, autojump_clock: t
         async for row in db.rows("agent 001 package get"):
             got.append(row)
     assert got == [{"id": 1}, {"id": 2}]
-    assert db.statistics().in_use == 0
+    assert (db.statistics().in_use, db.statistics().given_up) == (0, 1)
 
 
 async def collect(rows: AsyncIterator[Any], into: list[Any]) -> None:
@@ -215,7 +215,7 @@ async def test_rows_that_end_in_an_error(db: WazuhDB, daemon: FakeDaemon) -> Non
     assert got == [{"id": 1}]
     with pytest.raises(WazuhError, match="no such agent"):
         await db.query("agent 009 package get")
-    assert db.statistics().in_use == 0
+    assert (db.statistics().in_use, db.statistics().requests, db.statistics().given_up) == (0, 2, 0)
 
 
 async def test_rows_cut_off(db: WazuhDB, daemon: FakeDaemon) -> None:

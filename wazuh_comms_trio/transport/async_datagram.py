@@ -87,6 +87,8 @@ class BaseAsyncQueue(trio.abc.AsyncResource):
         """
         if not isinstance(msg, bytes):
             raise WazuhException(1105)
+        if self.socket is None:
+            require_trio(type(self).__name__)
         await trio.lowlevel.checkpoint_if_cancelled()
         # Who finds others waiting stands in line behind them.
         if not self._line.locked() and self._send_nowait(msg):

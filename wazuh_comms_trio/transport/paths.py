@@ -74,9 +74,15 @@ def _check_owner(path: str, uid: int, require_owner: int | str, code: int) -> No
     wanted = require_owner if isinstance(require_owner, int) else _uid_of(require_owner, code)
     if uid not in (0, wanted):
         raise WazuhInternalError(code, f"{path} belongs to user {uid}, neither to {require_owner} nor to root")
-    # The folder itself, and those above it: who may write there may exchange what is below. In a sticky folder above
-    # (/tmp) only owners may.
-    folder = os.path.dirname(os.path.realpath(path))
+    # Where it really is, and where a link to it is: whoever may write there may exchange it.
+    for place in dict.fromkeys((os.path.realpath(path), os.path.abspath(path))):
+        _check_folders(path, os.path.dirname(place), code)
+
+
+def _check_folders(path: str, folder: str, code: int) -> None:
+    """The folder itself, and those above it: who may write there may exchange what is below. In a sticky folder above
+    (/tmp) only owners may.
+    """
     allowed = 0
     while True:
         mode = os.stat(folder).st_mode

@@ -233,6 +233,7 @@ class Pool:
 
     async def _open_own(self) -> WazuhAsyncSocket:
         """A fresh connection in this task's turn, to be given to ``_close_own`` or ``_abandon_own``."""
+        self._requests += 1
         await self._turns.acquire()
         try:
             await self._make_room()
@@ -244,9 +245,10 @@ class Pool:
         self._in_use.add(connection)
         return connection
 
-    async def _close_own(self, connection: WazuhAsyncSocket) -> None:
+    async def _close_own(self, connection: WazuhAsyncSocket, clean: bool = False) -> None:
         """Not cancelled. Doing it again does nothing."""
         if connection in self._in_use:
+            self._given_up += not clean
             self._in_use.discard(connection)
             self._turns.release()
         await _close_now(connection)
@@ -259,7 +261,6 @@ class Pool:
 
     def _start_closing(self, connection: WazuhAsyncSocket) -> None:
         if not self._closed:
-            self._given_up += 1
             self._nursery.start_soon(self._close_own, connection)
 
     async def _give_back(self, connection: WazuhAsyncProtocol, clean: bool) -> None:

@@ -219,11 +219,12 @@ class RowStream:
 
     async def aclose(self) -> None:
         """Close the connection, unless that was done. Doing it again does nothing. Not cancelled."""
+        clean = self._done and not self._rows  # its last frame came
         self._done = True
         self._rows.clear()
         connection, self._connection = self._connection, None
         if connection is not None:
-            await self._pool._close_own(connection)
+            await self._pool._close_own(connection, clean)
 
     async def _next_frame(self) -> bytes:
         # After a streamed answer wazuh-db has little patience with a slow reader on that connection, for ever: so this
