@@ -181,6 +181,27 @@ async def test_a_damaged_file_is_not_opened(tmp_path: Path, content: bytes) -> N
     assert path.read_bytes() == content
 
 
+async def test_a_damaged_file_that_is_taken_away_is_not_made_anew(
+    tmp_path: Path, short_waits: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Agents would be told that they don't exist, and end themselves."""
+    path = tmp_path / "notes.db"
+    async with open_database(path, NOTES) as database:
+        await write(database, "before")
+    whole = path.read_bytes()
+    path.write_bytes(b"nonsense" * 1000)
+    async with open_database(path, NOTES, tolerant=True) as database:
+        path.unlink()
+        with trio.fail_after(5):
+            while not any("gone" in line for line in complaints(caplog)):  # noqa: ASYNC110  # a log has no event
+                await trio.sleep(0.01)
+        await refused(database)
+        assert not path.exists()
+        path.write_bytes(whole)
+        await until_it_works(lambda: read(database))
+        assert await read(database) == {"before"}
+
+
 async def test_another_programs_file_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     other = apsw.Connection(str(path))

@@ -65,7 +65,9 @@ def test_send_to_an_agent(tool: Tool, config: Config, audit: Audit) -> None:
 @pytest.mark.usefixtures("agents")
 def test_send_prints_the_id(tool: Tool) -> None:
     sent = tool("commands", "send", "--agent", ONE, "restart")
-    assert tool("commands", "show", sent.out.strip(), "--json").document["document_id"] == sent.out.strip()
+    shown = tool("commands", "show", sent.out.strip(), "--json").document
+    assert shown["document_id"] == sent.out.strip()
+    assert type(shown["timeout"]) is int  # as it was sent, whatever the store made of it
 
 
 @pytest.mark.usefixtures("agents")

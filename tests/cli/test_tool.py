@@ -98,10 +98,11 @@ def test_state_that_cannot_be_opened(tool: Tool, state: Path) -> None:
 def test_damaged_state(tool: Tool, state: Path) -> None:
     state.mkdir()
     (state / "state.db").write_bytes(b"nonsense" * 1000)
-    refused = tool("agents", "list")
-    assert (refused.status, refused.out) == (1, "")
-    assert str(state) in refused.err
-    assert len(refused.err.splitlines()) == 1
+    for words in (("agents", "list"), ("events", "tail")):
+        refused = tool(*words)
+        assert (refused.status, refused.out) == (1, "")
+        assert f"{state / 'state.db'}: the database is damaged" in refused.err
+        assert len(refused.err.splitlines()) == 1
 
 
 # --- config ----------------------------------------------------------------------------------------------------------

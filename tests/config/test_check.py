@@ -181,13 +181,16 @@ def test_key_that_others_can_read(load_ssl: Load, pair: Pair, mode: int, warns: 
     assert [path for path, _ in found] == (["ssl.key"] if warns else [])
 
 
+ENCRYPTED = "is encrypted: that is taken of ssl.key alone, and needs ssl.keyfile_password"
+
+
 def test_encrypted_key(load_ssl: Load, tmp_path: Path, ec_key: PrivateKeyTypes) -> None:
     pair = write_pair(tmp_path, ec_key, password=PASSWORD)
     loaded = load_ssl(pair, f", keyfile_password: {PASSWORD}")
     assert server_context(loaded.config.communications_api.ssl).get_ca_certs() == []
     with pytest.raises(ConfigError) as caught:
         load_ssl(pair)
-    assert said(caught) == [("ssl.key", f'"{pair.key}" is encrypted; only ssl.key may be, with ssl.keyfile_password')]
+    assert said(caught) == [("ssl.key", f'"{pair.key}" {ENCRYPTED}')]
     with pytest.raises(ConfigError) as caught:
         load_ssl(pair, ", keyfile_password: hunter2")
     assert said(caught) == [("ssl.key", f'"{pair.key}" can\'t be decrypted with ssl.keyfile_password')]

@@ -214,3 +214,13 @@ class TestTimes:
         claims = read_token(KEYS, sign({**CLAIMS, "iat": 10**400, "exp": 10**400 + 900}))
         with pytest.raises(TokenInvalid):
             check_times(claims, EPOCH)
+
+
+def test_another_spelling_of_the_same_bytes_is_refused() -> None:
+    """The last character of a signature has bits to spare; whoever changes a token changes something that counts."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    token = KEYS.mint(A1, "0123456789abcdef", EPOCH)
+    for other in alphabet.replace(token[-1], ""):
+        with pytest.raises(TokenInvalid):
+            read_token(KEYS, (token[:-1] + other).encode())
+    assert read_token(KEYS, token.encode()).uuid == A1

@@ -75,7 +75,7 @@ def command_document(command: Command) -> dict[str, Any]:
             "version": command.action.version,
             "args": None if command.action.args is None else dict(command.action.args),
         },
-        "timeout": command.timeout,
+        "timeout": int(command.timeout),
         "result": None if result is None else {"code": result.code, "message": result.message, "data": result.data},
         "request_id": command.request_id,
         "order_id": command.order_id,

@@ -81,7 +81,7 @@ def read_private_key(path: Path, password: str | None) -> PrivateKeyTypes:
         return load_pem_private_key(data, None)
     except TypeError:  # it is encrypted
         if not password:
-            raise FileProblem("is encrypted; only ssl.key may be, with ssl.keyfile_password") from None
+            raise FileProblem("is encrypted: that is taken of ssl.key alone, and needs ssl.keyfile_password") from None
     except Exception:
         raise FileProblem("isn't a private key in PEM") from None
     try:

@@ -88,7 +88,12 @@ _decode_claims: Final = msgspec.json.Decoder(Claims).decode
 
 
 def _base64url(text: bytes) -> bytes:
-    return base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+    """Raises ``binascii.Error``. Only the one spelling of ``raw`` is taken: the last character has bits to spare, and a
+    token in which they differ isn't the one that was signed."""
+    raw = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+    if base64.urlsafe_b64encode(raw).rstrip(b"=") != text:
+        raise binascii.Error("the last character has bits that mean nothing")
+    return raw
 
 
 def _thumbprint(algorithm: Algorithm, key: _PublicKey) -> str:
