@@ -38,8 +38,8 @@ class Connector:
         require_owner: int | str | None,
         connect: Connect | None,
     ) -> None:
-        self.connects = 0
-        self.backlog_waits = 0
+        self.connects: int = 0
+        self.backlog_waits: int = 0
         self._daemon = daemon
         self._places = daemon.places(home)
         self._connect_timeout = connect_timeout

@@ -315,9 +315,9 @@ class StreamIO:
             self.torn = False
             raise
         except trio.ClosedResourceError as exc:
-            raise TransportClosed(1014, f"sending: {exc or 'the stream is closed'}") from exc
+            raise TransportClosed(1014, f"sending: {str(exc) or 'the stream is closed'}") from exc
         except trio.BrokenResourceError as exc:
-            broken = TransportBroken(1014, f"sending: {exc.__cause__ or exc or 'the peer is gone'}")
+            broken = TransportBroken(1014, f"sending: {str(exc.__cause__ or exc) or 'the peer is gone'}")
             if not _in_memory(self.stream):
                 broken.bytes_sent = len(data)  # perhaps: it must not be sent a second time
             raise broken from exc
@@ -327,9 +327,9 @@ class StreamIO:
         try:
             return bytes(await self.stream.receive_some(max_bytes))
         except trio.ClosedResourceError as exc:
-            raise TransportClosed(1014, f"receiving: {exc or 'the stream is closed'}") from exc
+            raise TransportClosed(1014, f"receiving: {str(exc) or 'the stream is closed'}") from exc
         except trio.BrokenResourceError as exc:
-            raise TransportBroken(1014, f"receiving: {exc.__cause__ or exc or 'the peer is gone'}") from exc
+            raise TransportBroken(1014, f"receiving: {str(exc.__cause__ or exc) or 'the peer is gone'}") from exc
 
     async def read_into(self, decoder: FrameDecoder, header: Struct) -> int:
         # Every read is a wait here: as few as can be.
