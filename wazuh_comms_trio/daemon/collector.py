@@ -16,6 +16,8 @@ THRESHOLDS: Final = (20_000, 20, 100)
 
 def calm_collector() -> None:
     """To be called once everything is imported and set up: that stays, and needn't be looked through again."""
-    gc.collect()
+    if gc.isenabled():
+        gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
+    gc.enable()

@@ -225,7 +225,7 @@ class Spawned:
         with theirs:
             try:
                 process = await trio.lowlevel.open_process(
-                    [sys.executable, "-m", "wazuh_comms_trio.daemon.worker_process", self.name, str(theirs.fileno())],
+                    [sys.executable, "-m", "wazuh_comms_trio.daemon.worker_start", self.name, str(theirs.fileno())],
                     pass_fds=[theirs.fileno(), *generation.api, *generation.enrollment],
                     stdin=subprocess.DEVNULL,
                     env=worker_environment(os.environ),

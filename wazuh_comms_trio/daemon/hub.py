@@ -13,17 +13,21 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import count
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from attrs import define, field
 
-from wazuh_comms_trio.backends.base import Command
 from wazuh_comms_trio.daemon.link import Link, LinkBroken, Message
 from wazuh_comms_trio.errors import BackendUnavailable
-from wazuh_comms_trio.services.command_json import decode_commands, encode_commands
-from wazuh_comms_trio.services.posted import Delivered
+
+# What services bring with them is imported when it is used, by then the workers are up: they are what is waited for at
+# start-up.
+if TYPE_CHECKING:
+    from wazuh_comms_trio.backends.base import Command
+    from wazuh_comms_trio.services.posted import Delivered
 
 __all__ = ["Hub", "Member"]
 
@@ -63,11 +67,16 @@ class _Question:
 class Hub:
     def __init__(self) -> None:
         self.members: list[Member] = []
-        self._delivered = Delivered()
         self._granted: dict[str, Member] = {}
         self._questions: dict[int, _Question] = {}
         self._numbers = count(1)
         self._changed = trio.Event()
+
+    @cached_property
+    def _delivered(self) -> Delivered:
+        from wazuh_comms_trio.services.posted import Delivered
+
+        return Delivered()
 
     # --- members
 
@@ -160,6 +169,8 @@ class Hub:
     async def post(self, commands: Sequence[Command]) -> Sequence[Command]:
         """As ``CommandDispatcher.post``, by whichever worker takes it; when one dies over it, by another. Raises
         ``BackendUnavailable``."""
+        from wazuh_comms_trio.services.command_json import decode_commands, encode_commands
+
         request = json.loads(encode_commands(commands))["commands"]
         delivered = {c.document_id: c.timeout for c in commands if c.document_id in self._delivered}
         with trio.move_on_after(POST_LIMIT):

@@ -1,6 +1,6 @@
 """A worker of several, as a process of its own: started by the supervisor with a link and listening descriptors.
 
-    python -m wazuh_comms_trio.daemon.worker_process NAME LINK_DESCRIPTOR
+    python -m wazuh_comms_trio.daemon.worker_start NAME LINK_DESCRIPTOR
 
 The first message on the link says everything else. Everything is read anew here: code, keys and certificates.
 """
@@ -150,7 +150,3 @@ async def _obey_signals(signals: AsyncIterator[int], stop: Stop) -> None:
     async for number in signals:
         if number == signal.SIGTERM:
             stop.request()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
