@@ -52,11 +52,11 @@ class Stop:
     less time, ``hurry`` when patience is over."""
 
     def __init__(self) -> None:
-        self.requested = trio.Event()
-        self.shortened = trio.Event()
-        self.hurried = trio.Event()
+        self.requested: trio.Event = trio.Event()
+        self.shortened: trio.Event = trio.Event()
+        self.hurried: trio.Event = trio.Event()
         #: Seconds over which parked polls are answered.
-        self.spread = 0.0
+        self.spread: float = 0.0
         #: Seconds that requests in flight get besides; None: ``shutdown.grace``.
         self.grace: float | None = None
 

@@ -98,7 +98,7 @@ class AgentClient:
         self.chunked = chunked
         self.wall_clock = wall_clock
         self.token: str | None = None
-        self.metadata = metadata_line(uuid, name=name, groups=groups)
+        self.metadata: bytes = metadata_line(uuid, name=name, groups=groups)
         self._connect = connect
         self._verification: Verification = verification
         self._tls: ssl.SSLContext = agent_tls(verification=verification, ca=ca, certificate=certificate)

@@ -111,10 +111,10 @@ class AgentProgram:
         self, client: AgentClient, settings: AgentSettings | None = None, *, execute: Execute = succeed
     ) -> None:
         self.client = client
-        self.settings = settings or AgentSettings()
+        self.settings: AgentSettings = settings or AgentSettings()
         self.execute = execute
-        self.stateless = Outbox()
-        self.stateful = Outbox()
+        self.stateless: Outbox = Outbox()
+        self.stateful: Outbox = Outbox()
         self.commands: list[Command] = []  # as received, in order
         self.exchanges: deque[Exchange] = deque(maxlen=KEPT_EXCHANGES)
         self.polling_died: str | None = None  # why, once a reply has ended the polling for good

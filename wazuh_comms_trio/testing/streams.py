@@ -36,13 +36,13 @@ class _Direction:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.delivered = bytearray()
-        self.held = bytearray()  # sent, not acknowledged: the network doesn't deliver
-        self.lost = 0  # bytes that will never be acknowledged; a kernel counts them on after a reset
-        self.holding = False
-        self.ended = False  # the writer said EOF (it is delivered behind the bytes)
-        self.reset = False  # the connection is gone: reads and writes fail
-        self.changed = trio.lowlevel.ParkingLot()
+        self.delivered: bytearray = bytearray()
+        self.held: bytearray = bytearray()  # sent, not acknowledged: the network doesn't deliver
+        self.lost: int = 0  # bytes that will never be acknowledged; a kernel counts them on after a reset
+        self.holding: bool = False
+        self.ended: bool = False  # the writer said EOF (it is delivered behind the bytes)
+        self.reset: bool = False  # the connection is gone: reads and writes fail
+        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
 
     @property
     def room(self) -> int:
@@ -116,7 +116,7 @@ class MemoryStream(HalfCloseableStream):
         self._closed = False
         self._sending = False
         self._receiving = False
-        self.socket = MemorySocket(self, local, remote)
+        self.socket: MemorySocket = MemorySocket(self, local, remote)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "reset" if self._incoming.reset else "open"
