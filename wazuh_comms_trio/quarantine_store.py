@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -80,6 +80,18 @@ QUARANTINE: Final = Schema("quarantine.db", 0x575A4351, [Migration(_VERSION_1, u
 _ENTRY: Final = "id, agent_id, kind, reason, size, payload_bytes, first_at, last_at, count, replayed_at, replay_error"
 
 
+#: Seconds until the log is told again of an agent, or of all, for whom there is no room.
+_TOLD_AGAIN: Final = 3600.0
+
+
+class _NoRoom(StorageFull):
+    """``agent_id``: whose share is full; None: all of it."""
+
+    def __init__(self, agent_id: str | None) -> None:
+        super().__init__("The quarantine is full")
+        self.agent_id = agent_id
+
+
 @frozen
 class _Row:
     """One entry on its way into the table; ``file``: the name of its payload's file, if it has one."""
@@ -99,6 +111,7 @@ class StoredQuarantine:
         self._max_bytes = max_bytes
         self._now = wall_clock
         self._episodes = Episodes(logger, "quarantine")
+        self._told: dict[str | None, float] = {}  # at most the agents' number
 
     # --- for the services ----------------------------------------------------------------------------------------
 
@@ -151,16 +164,36 @@ class StoredQuarantine:
             _check_limits(connection, row.rejected.agent_id, size, self._max_bytes)
             return False
 
-        if await self._database.read(is_known):
+        with self._full_is_told():
+            known = await self._database.read(is_known)
+        if known:
             return row
         return evolve(row, file=await files.write(pieces))
 
     async def _insert(self, rows: Sequence[_Row]) -> None:
         now = self._now()
         weight = sum(row.payload_bytes for row in rows if row.file is None)
-        await self._database.write(
-            lambda connection: _insert_rows(connection, rows, now, self._max_bytes), weight=weight
-        )
+        with self._full_is_told():
+            await self._database.write(
+                lambda connection: _insert_rows(connection, rows, now, self._max_bytes), weight=weight
+            )
+
+    @contextmanager
+    def _full_is_told(self) -> Iterator[None]:
+        """A quota that is reached is the operator's to know: an agent stands still until entries are dropped."""
+        try:
+            yield
+        except _NoRoom as exc:
+            now = trio.current_time()
+            if now - self._told.get(exc.agent_id, -_TOLD_AGAIN) >= _TOLD_AGAIN:
+                self._told[exc.agent_id] = now
+                if exc.agent_id is None:
+                    whose = f"its {self._max_bytes} bytes are full: what can't be taken gets 503"
+                else:
+                    share = self._max_bytes // AGENT_SHARE
+                    whose = f"agent {exc.agent_id} has filled its share of {share} bytes: what can't be taken gets 503"
+                logger.warning("quarantine: %s until entries are dropped or replayed", whose)
+            raise
 
     async def _named(self, names: Collection[str]) -> Collection[str]:
         """Those of these files that a row names."""
@@ -284,8 +317,10 @@ def _check_limits(connection: apsw.Connection, agent_id: str, size: int, max_byt
     total, own = (connection.execute(query, (who,)).get or 0 for who in ("", agent_id))
     assert isinstance(total, int)
     assert isinstance(own, int)
-    if total + size > max_bytes or own + size > max_bytes // AGENT_SHARE:
-        raise StorageFull("The quarantine is full")
+    if total + size > max_bytes:
+        raise _NoRoom(None)
+    if own + size > max_bytes // AGENT_SHARE:
+        raise _NoRoom(agent_id)
 
 
 def _chunks(file: BinaryIO, size: int) -> Iterator[bytes]:

@@ -166,6 +166,20 @@ async def test_the_oldest_are_deleted_when_that_is_configured(tmp_path: Path) ->
     assert len(kept) >= 4
 
 
+@pytest.mark.expects_errors
+async def test_nothing_is_deleted_for_what_can_never_fit(tmp_path: Path) -> None:
+    async with engine_in(tmp_path, max_file_bytes=10_000, max_bytes=30_000, delete=True) as engine:
+        for _ in range(5):
+            await send(engine, body_of(4000))
+        before = names(tmp_path)
+        with pytest.raises(EngineRefused, match="larger than all events may be together"):
+            await send(engine, body_of(30_001))
+        with pytest.raises(StorageFull):  # with its envelope it is too large
+            await send(engine, body_of(30_000))
+    assert names(tmp_path) == before
+    assert len(stored_bodies(tmp_path)) == 5
+
+
 async def test_what_another_process_writes_to_is_not_deleted(tmp_path: Path) -> None:
     async with engine_in(tmp_path) as other:
         await send(other, body_of(20_000), A2)

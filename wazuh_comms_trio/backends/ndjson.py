@@ -75,6 +75,7 @@ class NdjsonEngine:
             if large is None:
                 whole = b"".join(held)
                 if whole:
+                    self._check_size(len(whole))
                     await self._commits.submit(Appended(agent_id, whole), weight=len(whole))
             else:
                 await self._blocking(large.write, held)
@@ -106,9 +107,12 @@ class NdjsonEngine:
 
     async def _check_room(self, length: int) -> None:
         """Before (and while) a large body comes: there is no use in reading what can't be kept."""
+        self._check_size(length)
+        await self._blocking(self._segments.check_room, length)
+
+    def _check_size(self, length: int) -> None:
         if length > self._settings.max_bytes:
             raise EngineRefused(f"larger than all events may be together ({self._settings.max_bytes} bytes)")
-        await self._blocking(self._segments.check_room, length)
 
     async def _blocking(
         self, function: Callable[..., T], *args: object, limiter: trio.CapacityLimiter | None = None

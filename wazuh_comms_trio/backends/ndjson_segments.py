@@ -203,7 +203,7 @@ class Segments:
             self._add_up()
         if self._total + length <= limit:
             return
-        if self._settings.on_full == "delete_oldest":
+        if self._settings.on_full == "delete_oldest" and length <= limit:  # else nothing that is deleted would help
             self._delete_oldest(self._total + length - limit)
         if self._total + length > limit:
             raise QuotaReached

@@ -1,0 +1,177 @@
+"""The quarantine on disk: other processes, what kills leave, full disks."""
+
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, suppress
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.backends.notes import complaints
+from tests.backends.small_disk import fill, small_disk
+from tests.contract.harness import A1, A2, until_it_works
+from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
+from wazuh_comms_trio.quarantine import Rejected
+from wazuh_comms_trio.quarantine_store import StoredQuarantine, open_quarantine_store
+
+pytestmark = pytest.mark.real_clock
+
+MIB = 1024 * 1024
+LARGE = b"x" * MIB
+
+
+def store_in(folder: Path, *, max_bytes: int = 100 * MIB) -> AbstractAsyncContextManager[StoredQuarantine]:
+    return open_quarantine_store(folder, max_bytes=max_bytes)
+
+
+@pytest.fixture
+async def quarantine(tmp_path: Path) -> AsyncIterator[StoredQuarantine]:
+    async with store_in(tmp_path) as opened:
+        yield opened
+
+
+def rejected(payload: bytes = b"small", agent_id: str = A1) -> Rejected:
+    return Rejected(agent_id, "stateless", "why", b"", payload)
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder / "payloads")) if (folder / "payloads").exists() else []
+
+
+async def test_it_survives_closing(tmp_path: Path) -> None:
+    async with store_in(tmp_path) as quarantine:
+        await quarantine.add([rejected(), rejected(LARGE)])
+    async with store_in(tmp_path) as quarantine:
+        found = [await quarantine.get(entry.id) for entry in await quarantine.list()]
+    assert [item[1] for item in found if item is not None] == [rejected(), rejected(LARGE)]
+
+
+async def test_two_processes_share_one(quarantine: StoredQuarantine, tmp_path: Path) -> None:
+    async with store_in(tmp_path) as other:
+        await quarantine.add([rejected(b"1")])
+        await other.add([rejected(b"2"), rejected(LARGE)])
+        await other.add([rejected(b"1")])
+        assert [entry.count for entry in await quarantine.list()] == [2, 1, 1]
+        entries = await quarantine.list()
+        assert await other.drop([entries[2].id]) == 1
+        assert await quarantine.get(entries[2].id) is None
+        assert [piece async for piece in quarantine.payload(entries[2].id)] == []
+        assert (await quarantine.usage()).entries == 2
+    assert files_in(tmp_path) == []
+
+
+async def test_equal_large_ones_at_once_leave_one_file(quarantine: StoredQuarantine, tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(quarantine.add, [rejected(LARGE)])
+    (entry,) = await quarantine.list()
+    assert entry.count == 5
+    assert len(files_in(tmp_path)) == 1
+
+
+async def test_what_is_refused_leaves_no_file(tmp_path: Path) -> None:
+    async with store_in(tmp_path, max_bytes=30 * MIB) as quarantine:
+        with pytest.raises(StorageFull):
+            await quarantine.add([rejected(LARGE), rejected(LARGE + b"1"), rejected(LARGE * 2)])
+        assert files_in(tmp_path) == []
+        assert (await quarantine.usage()).entries == 0
+
+
+async def test_files_without_an_entry_are_removed_when_it_is_opened(tmp_path: Path) -> None:
+    async with store_in(tmp_path) as quarantine:
+        await quarantine.add([rejected(LARGE)])
+    kept = files_in(tmp_path)
+    (tmp_path / "payloads" / ("0" * 32)).write_bytes(b"a killed process left this")
+    with (tmp_path / "payloads" / ("1" * 32)).open("wb") as being_written:
+        fcntl.flock(being_written, fcntl.LOCK_EX)
+        async with store_in(tmp_path) as quarantine:
+            assert files_in(tmp_path) == sorted([*kept, "1" * 32])
+            (entry,) = await quarantine.list()
+            assert await quarantine.get(entry.id) is not None
+
+
+async def test_a_full_share_and_a_full_quarantine_are_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    agents = [f"agent {number}" for number in range(12)]
+    async with store_in(tmp_path, max_bytes=10 * MIB) as quarantine:
+        for payload in (LARGE[:900_000], LARGE[:-100]):  # the second finds the share full
+            for _ in range(2):
+                for agent in agents[:2]:
+                    with suppress(StorageFull):
+                        await quarantine.add([rejected(payload, agent)])
+        assert [agent in line for agent, line in zip(agents, complaints(caplog), strict=False)] == [True, True]
+        assert f"share of {MIB} bytes" in complaints(caplog)[0]
+        caplog.clear()
+        for agent in agents[2:]:
+            for _ in range(2):
+                with suppress(StorageFull):
+                    await quarantine.add([rejected(LARGE[:1_000_000], agent)])
+        with pytest.raises(StorageFull):
+            await quarantine.add([rejected(LARGE[:900_001], agents[-1])])
+        (line,) = complaints(caplog)
+        assert f"its {10 * MIB} bytes are full" in line
+
+
+@pytest.mark.expects_errors
+async def test_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with small_disk(tmp_path / "disk", "8m") as disk:
+        async with store_in(disk) as quarantine:
+            await quarantine.add([rejected(b"before"), rejected(LARGE)])
+            ballast = fill(disk)
+            for payload in (LARGE + b"1", LARGE + b"2"):
+                with pytest.raises(StorageFull):
+                    await quarantine.add([rejected(payload)])
+            assert len(files_in(disk)) == 1
+            assert len(complaints(caplog)) == 1
+            ballast.unlink()
+            await until_it_works(lambda: quarantine.add([rejected(LARGE + b"1"), rejected(b"after")]))
+            assert (await quarantine.usage()).entries == 4
+
+
+@pytest.mark.expects_errors
+async def test_a_missing_payload_is_an_error_of_its_own(quarantine: StoredQuarantine, tmp_path: Path) -> None:
+    await quarantine.add([rejected(b"small", A2), rejected(LARGE)])
+    (name,) = files_in(tmp_path)
+    (tmp_path / "payloads" / name).unlink()
+    small, large = await quarantine.list()
+    assert await quarantine.get(small.id) is not None
+    with pytest.raises(BackendUnavailable):
+        await quarantine.get(large.id)
+    assert await quarantine.drop([large.id]) == 1
+
+
+async def test_a_cancelled_add_is_whole_or_not_there(quarantine: StoredQuarantine, tmp_path: Path) -> None:
+    """Cancelled at every turn; what is there can be read."""
+    for turns in range(40):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(quarantine.add, [rejected(b"%d" % turns * 100_000)])
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+    await quarantine.add([rejected(LARGE)])
+    entries = await quarantine.list()
+    for entry in entries:
+        found = await quarantine.get(entry.id)
+        assert found is not None
+        assert len(found[1].payload) == entry.payload_bytes
+    await quarantine.remove_orphans()
+    assert len(files_in(tmp_path)) == sum(entry.payload_bytes > 256 * 1024 for entry in entries)
+
+
+async def test_memory_stays_small_with_a_large_file(quarantine: StoredQuarantine, tmp_path: Path) -> None:
+    """A hundred MiB pass through in pieces."""
+    size = 9 * MIB
+    path = tmp_path / "spool"
+    path.write_bytes(os.urandom(size))
+    with path.open("rb") as file:
+        await quarantine.add_file(rejected(b""), file, size)
+    (entry,) = await quarantine.list()
+    assert entry.payload_bytes == size
+    with path.open("rb") as file:
+        async for piece in quarantine.payload(entry.id):
+            assert len(piece) <= MIB
+            assert piece == file.read(len(piece))
+        assert file.read() == b""
