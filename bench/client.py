@@ -3,9 +3,9 @@
     client.py < job.json > result.json
 
 A new TLS connection for every request, Nagle's algorithm on, head and body in writes of their own, the end without
-close_notify. The job: ``{"port", "requests": [[head, body], ...] (base64), "concurrency", "hold": false}``; the result:
-``{"seconds", "latencies": [...], "statuses": {"200": n}, "bytes": reply's size}``. With ``hold`` every connection is
-kept open after its request, a line ``parked`` is printed, and all end when stdin does.
+close_notify. The job: ``{"port", "requests": [[head, body], ...] (base64), "concurrency", "pause_ms": 0, "hold":
+false}``; the result: ``{"seconds", "latencies": [...], "statuses": {"200": n}, "bytes": reply's size}``. With ``hold``
+every connection is kept open after its request, a line ``parked`` is printed, and all end when stdin does.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     waiting = deque((base64.b64decode(head), base64.b64decode(body)) for head, body in job["requests"])
     epoll = select.epoll()
+    pause = job.get("pause_ms", 0) / 1000
     running: dict[int, tuple[Request, Steps, int]] = {}
     done: list[Request] = []
     failures: Counter[str] = Counter()
@@ -147,6 +148,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     while waiting or running:
         while waiting and len(running) < job["concurrency"]:
+            if pause:
+                time.sleep(pause)
             head, body = waiting.popleft()
             request = Request(job["port"], context, head, body, hold=bool(job.get("hold")))
             step(request, request.run(), 0)

@@ -120,6 +120,7 @@ def measure(workload: Workload, daemon: Server, agents: list[Agent], fresh: list
     ours: list[Round] = []
     floors: list[Round] = []
     hashes: list[float] = []
+    concurrency = 1 if workload.pbkdf2 else CONCURRENCY
     with start_floor(
         certificate.cert, certificate.key, status=workload.status, body_bytes=reply_bytes, log=log
     ) as floor:
@@ -127,11 +128,13 @@ def measure(workload: Workload, daemon: Server, agents: list[Agent], fresh: list
         for _ in range(rounds):
             payloads = workload.make(source, n)
             again = -(-FLOOR_REQUESTS // n)  # CPU is counted in 10 ms: the cheap one needs more of them
-            floors.append(run_round(floor, list(payloads) * again, CONCURRENCY, workload.status))
-            ours.append(run_round(daemon, payloads, CONCURRENCY, workload.status))
-            hashes.append(pbkdf2_ms())
+            hashes.append(pbkdf2_ms() if workload.pbkdf2 else 0.0)
+            # What comes once in 12 ms finds cold caches, and costs any server twice as much. So there the floor gets
+            # the pauses that hashing makes.
+            floors.append(run_round(floor, list(payloads) * again, concurrency, workload.status, pause_ms=hashes[-1]))
+            ours.append(run_round(daemon, payloads, concurrency, workload.status))
     floor_ms, our_ms = middle(floors, lambda each: each.cpu_ms), middle(ours, lambda each: each.cpu_ms)
-    extra = median(hashes) if workload.pbkdf2 else 0.0
+    extra = median(hashes)
     ratio = (our_ms - extra) / floor_ms
     spread = max(max(each.cpu_ms for each in some) / min(each.cpu_ms for each in some) - 1 for some in (ours, floors))
     return {

@@ -138,9 +138,12 @@ def is_listening(port: int) -> bool:
 # --- load
 
 
-def job(port: int, payloads: Sequence[Payload], concurrency: int, *, hold: bool = False) -> bytes:
+def job(
+    port: int, payloads: Sequence[Payload], concurrency: int, *, hold: bool = False, pause_ms: float = 0.0
+) -> bytes:
     requests = [[base64.b64encode(part).decode() for part in payload] for payload in payloads]
-    return json.dumps({"port": port, "requests": requests, "concurrency": concurrency, "hold": hold}).encode() + b"\n"
+    made = {"port": port, "requests": requests, "concurrency": concurrency, "hold": hold, "pause_ms": pause_ms}
+    return json.dumps(made).encode() + b"\n"
 
 
 def open_client() -> subprocess.Popen[bytes]:
@@ -164,12 +167,16 @@ class Round:
         return self.latencies_ms[min(len(self.latencies_ms) - 1, int(share * len(self.latencies_ms)))]
 
 
-def run_round(server: Server, payloads: Sequence[Payload], concurrency: int, status: int) -> Round:
-    """One round. Anything but ``status`` ends the bench: a fast error is no result."""
+def run_round(
+    server: Server, payloads: Sequence[Payload], concurrency: int, status: int, *, pause_ms: float = 0.0
+) -> Round:
+    """One round, with a pause before each request. Anything but ``status`` ends the bench: a fast error is no
+    result.
+    """
     gc.collect()
     before = server.cpu
     with open_client() as client:
-        output, _ = client.communicate(job(server.port, payloads, concurrency))
+        output, _ = client.communicate(job(server.port, payloads, concurrency, pause_ms=pause_ms))
     cpu = server.cpu - before
     result: dict[str, Any] = json.loads(output)
     if result["failures"] or set(result["statuses"]) != {str(status)}:
