@@ -19,8 +19,8 @@ _FILE: Final = "audit.log"
 
 @frozen
 class User:
-    """Who did it: ``name`` as far as it is known; ``uid`` of the process, and with sudo the name and uid of who
-    called it."""
+    """Who did it: ``name`` and ``uid`` of the process, and with sudo the name and uid of who called it; only root's
+    are to be believed, anybody else could have set them."""
 
     uid: int
     name: str | None = None
@@ -28,19 +28,18 @@ class User:
     sudo_uid: int | None = None
 
     def as_data(self) -> dict[str, Any]:
-        data = {"user": self.sudo_user or self.name, "uid": self.uid, "sudo_uid": self.sudo_uid}
+        user = self.sudo_user if self.uid == 0 and self.sudo_user else self.name
+        data = {"user": user, "uid": self.uid, "sudo_user": self.sudo_user, "sudo_uid": self.sudo_uid}
         return {name: value for name, value in data.items() if value is not None}
 
 
 def current_user() -> User:
-    """Of this process. ``SUDO_USER`` counts only for root: anybody else could have set it."""
+    """Of this process."""
     uid = os.getuid()
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
         name = None
-    if uid != 0:
-        return User(uid, name)
     sudo_uid = os.environ.get("SUDO_UID", "")
     return User(uid, name, os.environ.get("SUDO_USER") or None, int(sudo_uid) if sudo_uid.isdecimal() else None)
 

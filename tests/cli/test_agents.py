@@ -178,6 +178,7 @@ def test_audit_log_has_who_what_and_no_key(
     assert first == {
         "user": "alice",
         "uid": 0,
+        "sudo_user": "alice",
         "sudo_uid": 1234,
         "action": "agents add",
         "object": UUID,
@@ -193,8 +194,9 @@ def test_nobody_but_root_can_claim_to_be_another(tool: Tool, audit: Audit, monke
     monkeypatch.setenv("SUDO_USER", "alice")
     monkeypatch.setattr("os.getuid", lambda: 1)
     tool("agents", "add", "b")
-    assert audit()[0]["user"] != "alice"
-    assert audit()[0]["uid"] == 1
+    (entry,) = audit()
+    assert entry["user"] != "alice"
+    assert (entry["uid"], entry["sudo_user"]) == (1, "alice")
 
 
 def test_a_change_that_cannot_be_written_down_is_not_made(tool: Tool, config: Config, state: Path) -> None:

@@ -194,6 +194,8 @@ def test_wrong_post_is_reported_under_its_own_name(load_text: Load) -> None:
         ("events: {document_id: globl}", "events.document_id", 'did you mean "global"?'),
         ("files: {path: 5}", "files.path", "5 is not accepted; accepted is a path"),
         ('files: {path: "a\\0b"}', "files.path", "a path"),
+        ('files: {path: "a\\ud800b"}', "files.path", '"a\\ud800b" is not accepted; accepted is a path'),
+        ('host: "a\\ud800b"', "host[0]", "is not accepted"),
         ("command_socket: /" + "s" * 107, "command_socket", "a path of at most 107 bytes"),
         ("hots: 1", "hots", 'unknown key; did you mean "host"?'),
         ("xyzzy: 1", "xyzzy", "unknown key; known here: ssl, host, port"),

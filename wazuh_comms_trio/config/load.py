@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar, cast
 import attrs
 from attrs import field, frozen
 
+from wazuh_comms_trio.config.credentials import with_credentials
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.config.problems import ConfigError, Problem, near
 from wazuh_comms_trio.config.reader import Reader
@@ -44,7 +45,7 @@ def load_config(path: Path | str, *, check_files: bool = True, text: str | None 
         raise ConfigError(file, source.problems)
     reader = Reader(source)
     _note_misspelt_section(reader, source)
-    config = _absolute(reader.config(), file.absolute().parent)
+    config = with_credentials(_absolute(reader.config(), file.absolute().parent))
     apply_rules(reader, config)
     if check_files:
         from wazuh_comms_trio.config import check  # cryptography: not for those who don't need it

@@ -204,10 +204,12 @@ class Reader:
         if not isinstance(value, str):
             quotes = "" if isinstance(value, (list, dict)) else " (put it in quotes)"
             raise _Unaccepted(accepted(kind, self._key) + quotes)
+        if not _is_text(value):
+            raise _Unaccepted(accepted(kind, self._key))
         return value
 
     def _path(self, value: Any, kind: type) -> Path:
-        if not isinstance(value, str) or "\0" in value:
+        if not isinstance(value, str) or not _is_text(value):
             raise _Unaccepted(accepted(kind, self._key))
         return Path(value)
 
@@ -238,7 +240,7 @@ class Reader:
         return tuple(items)
 
     def _mapping(self, value: Any, kind: Any) -> dict[str, str]:
-        if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        if not isinstance(value, dict) or not all(isinstance(item, str) and _is_text(item) for item in value.values()):
             raise _Unaccepted((self._key.check and self._key.check({"": ""})) or accepted(kind, self._key))
         return dict(value)
 
@@ -252,6 +254,11 @@ class Reader:
 
 def _is_within(path: str, other: str) -> bool:
     return path == other or path.startswith((other + ".", other + "["))
+
+
+def _is_text(value: str) -> bool:
+    """YAML can spell NULs and halves of surrogate pairs, which nothing that we call takes."""
+    return "\0" not in value and not any(0xD800 <= ord(char) <= 0xDFFF for char in value)
 
 
 def _origin(kind: Any) -> Any:
