@@ -21,7 +21,7 @@ from typing import Any
 
 import trio
 
-from wazuh_comms_trio.transport import WazuhAsyncProtocol, create_wazuh_socket_message
+from wazuh_comms_trio.transport import WazuhAsyncProtocol, WazuhException, create_wazuh_socket_message
 
 #: Between nodes frames may be larger than the daemons' 65536 bytes; both sides must agree.
 FRAME_BYTES = 1024 * 1024
@@ -45,20 +45,22 @@ class Node:
                     else:
                         answer = self.answer(message)
                     await client.send_reply(json.dumps(answer).encode())
-            except (trio.BrokenResourceError, ValueError, KeyError, TypeError) as error:
+            except (WazuhException, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
                 print(f"{self.name}: a connection ended: {error!r}")
 
     def answer(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """What a message that is no file is answered with."""
         if message["command"] == "hello":
             return {"error": 0, "message": "ok", "data": {"node": self.name, "to": message["origin"]["name"]}}
-        return {"error": 1, "message": f"unknown command {message['command']}"}
+        return {"error": 1, "message": f"unknown command {message['command']:.60}"}
 
     async def take_file(self, client: WazuhAsyncProtocol, about: Mapping[str, Any]) -> dict[str, Any]:
         """Frame after frame, each answered, into a new file that takes its name only when its SHA-256 is right."""
         name, missing = about["name"], about["bytes"]
         if Path(name).name != name or name in ("", ".", ".."):
-            return {"error": 2, "message": f"{name!r} is no file's name"}
+            return {"error": 2, "message": f"{name!r:.60} is no file's name"}
+        if not isinstance(missing, int) or missing < 1:
+            return {"error": 2, "message": "a file has at least one byte"}
         await client.send_reply(b'{"error": 0, "message": "go on"}')
         digest = sha256()
         with NamedTemporaryFile(dir=self.folder, prefix=".incoming-") as file:

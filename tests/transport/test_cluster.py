@@ -6,8 +6,9 @@ import importlib.util
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -159,6 +160,45 @@ async def test_what_is_no_frame_ends_that_connection_only(tmp_path: Path, capsys
             await stream.send_all(garbage)
             assert await stream.receive_some() == b""
     assert capsys.readouterr().out.count("a connection ended") == 4
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"name": "folder", "bytes": 1, "sha256": sha256(b"x").hexdigest()},
+        {"name": "n" * 300, "bytes": 1, "sha256": sha256(b"x").hexdigest()},
+        {"name": "x\0", "bytes": 1, "sha256": sha256(b"x").hexdigest()},
+        {"name": "x", "bytes": 0, "sha256": sha256(b"").hexdigest()},
+        {"name": "x", "bytes": -1, "sha256": ""},
+        {"name": "x", "bytes": "1", "sha256": ""},
+        {"name": 5, "bytes": 1, "sha256": ""},
+        {},
+    ],
+)
+async def test_a_file_that_cannot_be_kept_harms_nobody_else(tmp_path: Path, parameters: dict[str, Any]) -> None:
+    (tmp_path / "folder").mkdir()
+    node = cluster.Node("node-b", tmp_path)
+    async with over_tcp(node) as stream, over_tcp(node) as other:
+        async with cluster.connect_protocol(stream) as connection:
+            peer = cluster.Peer("a", connection)
+
+            async def send_it() -> None:
+                await peer.ask("file", parameters)
+                peer._data(await connection.request(b"x"))
+
+            with pytest.raises((RuntimeError, trio.BrokenResourceError)):
+                await send_it()
+        async with cluster.connect_protocol(other) as connection:
+            assert await cluster.Peer("b", connection).ask("hello") == {"node": "node-b", "to": "b"}
+    assert names_in(tmp_path) == ["folder"]
+
+
+async def test_messages_that_go_too_far_harm_nobody_else(tmp_path: Path) -> None:
+    node = cluster.Node("node-b", tmp_path)
+    for message in (b"[" * 100_000, b'{"command": "%b"}' % (b"x" * 1_000_000), b'{"command": "hello", "origin": []}'):
+        async with over_tcp(node) as stream, cluster.connect_protocol(stream) as connection:
+            with suppress(trio.BrokenResourceError):
+                assert b"unknown command" in await connection.request(message)
 
 
 async def test_other_programs_may_speak_to_a_node(tmp_path: Path) -> None:
