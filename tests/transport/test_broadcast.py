@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -168,6 +169,15 @@ async def test_queue_closed_by_us_is_reported(queue: WazuhAsyncQueue) -> None:
     report = await send_command(queue, "all", "!x")
     assert report.sent == 0
     assert report.not_reached[0].agent_id == "all"
+
+
+async def test_what_the_system_refuses_is_reported(queue: WazuhAsyncQueue, ar: FakeQueue) -> None:
+    assert queue.socket is not None
+    queue.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # as a system may have limited it
+    report = await send_command(queue, ["001", "002"], "!script " + "x" * 30_000)
+    assert report.sent == 0
+    assert [one.agent_id for one in report.not_reached] == ["001", "002"]
+    assert "longer than the send buffer holds" in report.not_reached[0].reason
 
 
 async def test_cancelled_from_outside(queue: WazuhAsyncQueue, ar: FakeQueue) -> None:

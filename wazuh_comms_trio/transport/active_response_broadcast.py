@@ -9,9 +9,9 @@ from typing import Final
 import trio
 from attrs import frozen
 
+from ..errors import WazuhInternalError
 from ..wire.agent_command import encode_agent_command
 from .async_datagram import WazuhAsyncQueue
-from .errors import QueueBroken, QueueClosed
 
 ALL: Final = "all"
 
@@ -70,7 +70,7 @@ async def broadcast(
                 sent += 1
                 if not sent % _BURST:
                     await trio.lowlevel.checkpoint()
-    except (QueueBroken, QueueClosed) as error:
+    except WazuhInternalError as error:  # 1011: the reader or the queue is gone, the send buffer too small, ...
         reason = error.message
     targets = [ALL] if agent_ids is None else agent_ids
     return BroadcastReport(sent, tuple(NotReached(target, reason) for target in targets[sent:]))
