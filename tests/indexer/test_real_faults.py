@@ -125,6 +125,7 @@ async def test_mapping_conflicts(stores: OpenSearchStores) -> None:
         b'{"a..b":1}',
         b'{".":1}',
         b'{"_id":"x"}',
+        b'{"a":\r 1}',
     ],
 )
 @pytest.mark.parametrize("action", ["create", "update"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final, Literal
 
@@ -15,7 +16,7 @@ from wazuh_comms_trio.backends.opensearch_client import ErrorDetail, IndexerUnav
 from wazuh_comms_trio.backends.opensearch_queries import encode_json
 
 #: How often the indexer itself tries an update again that another writer overtook.
-_RETRIES_ON_CONFLICT: Final = 3
+_RETRIES: Final = b',"retry_on_conflict":3}}\n'
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -62,16 +63,18 @@ def read_items(reply: HttpReply, count: int) -> list[BulkItem]:
 # --- what is sent ---
 
 
+@lru_cache(maxsize=1000)
+def _opening(action: str, index: str) -> bytes:
+    """What the lines of one action on one index begin with: there are few of those, and many lines."""
+    return b'{"%b":{"_index":%b,"_id":' % (action.encode(), _encode(index))
+
+
 def create_line(index: str, document_id: str) -> bytes:
-    return b'{"create":{"_index":%b,"_id":%b}}\n' % (_encode(index), _encode(document_id))
+    return _opening("create", index) + _encode(document_id) + b"}}\n"
 
 
 def update_line(index: str, document_id: str) -> bytes:
-    return b'{"update":{"_index":%b,"_id":%b,"retry_on_conflict":%d}}\n' % (
-        _encode(index),
-        _encode(document_id),
-        _RETRIES_ON_CONFLICT,
-    )
+    return _opening("update", index) + _encode(document_id) + _RETRIES
 
 
 def update_if_line(index: str, document_id: str, seq_no: int, primary_term: int) -> bytes:
@@ -85,7 +88,7 @@ def update_if_line(index: str, document_id: str, seq_no: int, primary_term: int)
 
 
 def delete_line(index: str, document_id: str) -> bytes:
-    return b'{"delete":{"_index":%b,"_id":%b}}\n' % (_encode(index), _encode(document_id))
+    return _opening("delete", index) + _encode(document_id) + b"}}\n"
 
 
 def partial(document: Any) -> bytes:
@@ -130,9 +133,16 @@ _OUTCOMES: Final = {
 }
 
 
+@lru_cache(maxsize=100)
+def _plain(status: int, result: str) -> ItemResult:
+    """Of an item without an error: few different ones, one object each."""
+    return ItemResult(status, result, _OUTCOMES[judge(BulkItem(status, result))])
+
+
 def to_result(item: BulkItem) -> ItemResult:
-    text = item.result if item.error is None else (item.error.reason or item.error.type)
-    return ItemResult(item.status, text, _OUTCOMES[judge(item)])
+    if item.error is None:
+        return _plain(item.status, item.result)
+    return ItemResult(item.status, item.error.reason or item.error.type, _OUTCOMES[judge(item)])
 
 
 def is_bad_request(reply: HttpReply, error: ErrorDetail) -> bool:

