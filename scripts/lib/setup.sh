@@ -50,8 +50,10 @@ set_up() { # <lock file>: installs it and this checkout into .venv, unless that 
             || fail "the packages could not be installed (see above); the next run tries again"
         # As a path, which type checkers understand and which is quicker to start than an import hook.
         .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
-            --config-settings editable_mode=compat --editable . \
-            || fail "this checkout could not be installed into .venv (see above)"
+            --config-settings editable_mode=compat --editable . > .cache/install.log 2>&1 || {
+            cat .cache/install.log >&2
+            fail "this checkout could not be installed into .venv (see above)"
+        }
         echo "$want" > "$stamp"
     fi
     [ ! -e .cache/setup.lock ] || exec 9>&-
