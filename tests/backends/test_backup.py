@@ -197,7 +197,7 @@ def test_nothing_to_back_up(tmp_path: Path) -> None:
 
 
 async def test_a_place_that_cannot_be_written(config: Config, tmp_path: Path) -> None:
-    with pytest.raises(BackupError):
+    with pytest.raises(BackupError, match="missing: there is no such folder"):
         backup(config, tmp_path / "missing" / "backup.tar")
     with pytest.raises(BackupError, match="is a folder"):
         backup(config, tmp_path)

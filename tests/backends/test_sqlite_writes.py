@@ -1,5 +1,6 @@
 """Group commit: many callers share one, and none undoes another's."""
 
+import threading
 from pathlib import Path
 
 import apsw
@@ -117,3 +118,21 @@ async def test_lesser_writes_are_not_waited_for(notes: Database) -> None:
     assert done is not None
     await done.wait()
     assert await read(notes) == {"soon"}
+
+
+async def test_a_cancelled_opening_leaves_no_thread(tmp_path: Path) -> None:
+    for turns in range(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_for_ever, tmp_path / "notes.db")
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+    for thread in threading.enumerate():
+        if thread.name.startswith("notes-"):  # it was told to end, and takes its time
+            await trio.to_thread.run_sync(thread.join, 5)
+            assert not thread.is_alive()
+
+
+async def open_for_ever(path: Path) -> None:
+    async with open_database(path, NOTES):
+        await trio.sleep_forever()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -17,12 +20,28 @@ def make_folder(path: Path, mode: int = 0o700) -> None:
         if path.is_dir():  # another process was faster
             return
         raise
+    with open_folder(path) as descriptor:
+        adopt(descriptor, path.parent)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def open_folder(path: Path) -> Iterator[int]:
+    """Its descriptor; with it a lock on it ends."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        adopt(descriptor, path.parent)
+        yield descriptor
     finally:
         os.close(descriptor)
-    sync_folder(path.parent)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Locks what is open, for this descriptor alone; False when another has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def adopt(descriptor: int, folder: Path) -> None:
@@ -37,8 +56,5 @@ def adopt(descriptor: int, folder: Path) -> None:
 
 def sync_folder(path: Path) -> None:
     """Makes the names in a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with open_folder(path) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

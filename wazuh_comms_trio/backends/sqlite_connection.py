@@ -25,6 +25,7 @@ import outcome
 import trio
 
 from wazuh_comms_trio.backends.episodes import Episodes
+from wazuh_comms_trio.backends.folders import open_folder, try_lock
 from wazuh_comms_trio.backends.group_commit import GroupCommit, Job
 from wazuh_comms_trio.backends.sqlite_faults import Fault, FileGone, fault_of, told
 from wazuh_comms_trio.backends.sqlite_open import (
@@ -282,7 +283,7 @@ class Database:
             return False  # nobody has touched it since
         try:
             self._watch.set_log_aside()
-            with trio.CancelScope(shield=True):  # bounded by the busy timeout; a thread must not be left behind
+            with trio.CancelScope(shield=True):  # as in _connect
                 await self.connect()
         except Exception as exc:
             self._failed_look = self._watch.look()
@@ -299,15 +300,15 @@ class Database:
 
 
 async def _connect(database: Database) -> None:
-    """Several processes may open a new file at once: where waiting could be a deadlock SQLite gives up at once."""
+    """One after the other, in all processes: who makes a new file needs it for itself, and where SQLite's own waiting
+    could be a deadlock it gives up at once."""
     deadline = trio.current_time() + BUSY_TIMEOUT
-    while True:
-        try:
-            return await database.connect()
-        except apsw.BusyError:
-            if trio.current_time() >= deadline:
-                raise
-        await trio.sleep(0.01)
+    with open_folder(database.path.parent) as folder:
+        while not try_lock(folder) and trio.current_time() < deadline:  # noqa: ASYNC110  # locks announce nothing
+            await trio.sleep(0.005)
+        # Bounded by the busy timeouts. A cancelled opening would leave a thread behind, for ever.
+        with trio.CancelScope(shield=True):
+            await database.connect()
 
 
 @asynccontextmanager
