@@ -54,6 +54,8 @@ def backup(config: Config, file: Path, *, wall_clock: Callable[[], float] = time
         raise BackupError(f"{folder} holds no state to back up")
     if file.is_dir():
         raise BackupError(f"{file} is a folder; name the file to write")
+    if not file.parent.is_dir():
+        raise BackupError(f"{file.parent}: there is no such folder")
     members: list[Member] = []
     try:
         with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import stat
 from collections.abc import Callable
@@ -142,6 +143,18 @@ def test_show(tool: Tool) -> None:
     unknown = tool("agents", "show", new_uuid())
     assert unknown.status == 1
     assert "there is no agent" in unknown.err
+
+
+def test_show_what_an_agent_said_of_its_host(tool: Tool, config: Config) -> None:
+    host = {"hostname": "hôte", "ip": ["10.0.0.5"]}
+
+    async def enrol() -> None:
+        async with open_backends(config) as backends:
+            await backends.agents.add(Agent(id=UUID, name="b", key_hash="", host=host))
+
+    trio.run(enrol)
+    shown = dict(line.split(None, 1) for line in tool("agents", "show", UUID).lines)
+    assert json.loads(shown["host"]) == host
 
 
 def test_remove(tool: Tool, config: Config, audit: Audit) -> None:

@@ -54,6 +54,14 @@ def setting() -> Setting:
 
 
 class TestEnrol:
+    async def test_the_log_says_who_let_whom_in(
+        self, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        await setting().enrol()
+        assert caplog.messages == [f"agent {A1} (a1) was enrolled by wazuh"]
+        assert KEY not in caplog.text
+
     async def test_an_agent_can_log_in_afterwards(self, autojump_clock: MockClock) -> None:
         made = setting()
         data = await made.enrol()

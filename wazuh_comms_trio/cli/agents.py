@@ -95,6 +95,8 @@ async def _list(arguments: Namespace) -> int:
 
 
 async def _show(arguments: Namespace) -> int:
+    import json
+
     from wazuh_comms_trio.cli.output import pairs
     from wazuh_comms_trio.cli.stores import open_stores
 
@@ -103,7 +105,8 @@ async def _show(arguments: Namespace) -> int:
         if agent is None:
             raise _unknown(arguments.uuid)
         document = agent_document(agent)
-        shown = {**document, "groups": ", ".join(agent.groups) or None, "host": dict(agent.host) or None}
+        host = json.dumps(document["host"], ensure_ascii=False) if agent.host else None
+        shown = {**document, "groups": ", ".join(agent.groups) or None, "host": host}
         stores.output.document(document, pairs(shown))
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -19,6 +20,8 @@ from wazuh_comms_trio.services.strict_json import decode_body
 from wazuh_comms_trio.services.tokens import ISSUER, UUID, TokenKeys
 
 __all__ = ["EnrollmentService", "Unauthorized"]
+
+logger = logging.getLogger(__name__)
 
 #: Seconds that a session lives: it is for one enrolment.
 SESSION: Final = 300
@@ -97,7 +100,8 @@ class EnrollmentService:
         now = int(self._wall_clock())
         return self._keys.sign({"iss": ISSUER, "aud": _AUDIENCE, "iat": now, "exp": now + SESSION, "sub": user})
 
-    def _check_session(self, token: str) -> None:
+    def _check_session(self, token: str) -> str:
+        """Whose session it is."""
         try:
             session = _decode_session(self._keys.open(token.encode()))
         except (TokenInvalid, msgspec.MsgspecError, ValueError, RecursionError):
@@ -106,11 +110,12 @@ class EnrollmentService:
             raise Unauthorized("Invalid token")
         if self._wall_clock() >= session.exp:
             raise Unauthorized("The token has expired")
+        return session.sub
 
     async def enrol(self, token: str, body: bytes | bytearray) -> Mapping[str, Any]:
         """Adds an agent; the ``data`` of the 201. Raises ``Unauthorized``, ``AgentExists`` (409), ``MalformedRequest``,
         ``BackendUnavailable``."""
-        self._check_session(token)
+        user = self._check_session(token)
         request = decode_body(body, _decoder)
         _check(request)
         agent_id = request.id.lower()
@@ -128,6 +133,7 @@ class EnrollmentService:
                 host=request.host or {},
             )
         )
+        logger.info("agent %s (%s) was enrolled by %s", agent_id, request.name, user)
         return {"id": agent_id, "name": request.name, "type": request.type, "version": request.version, "groups": []}
 
 
