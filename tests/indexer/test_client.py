@@ -280,9 +280,10 @@ def test_where_secrets_come_from(tmp_path: Path) -> None:
     assert account(systemd, username="u", password_file=Path("mine")) == "u: of-the-file "
     (tmp_path / "indexer.password").write_text("credential")
     assert account(systemd, username="u") == "u:credential"
-    assert account(systemd, username="u", password="p") == "u:p"  # noqa: S106
+    assert account(systemd, username="u", password="p") == "u:credential"  # noqa: S106  # it stands in for it
     (tmp_path / "indexer.username").write_text("name\n")
     assert account(systemd) == "name:credential"
+    assert account(systemd, username="u", password_file=Path("mine")) == "name: of-the-file "
     with pytest.raises(AccessError, match="No such file"):
         account(username="u", password_file=tmp_path / "missing")
 

@@ -18,6 +18,10 @@ _USERNAME_CREDENTIAL: Final = "indexer.username"
 _PASSWORD_CREDENTIAL: Final = "indexer.password"  # noqa: S105  # a file's name
 
 
+_KEY_CREDENTIAL: Final = "indexer.ssl.key"
+_CERTIFICATE_CREDENTIAL: Final = "indexer.ssl.certificate"
+
+
 class AccessError(Exception):
     """A file that the configuration names can't be used. The text names the file and the reason."""
 
@@ -38,27 +42,31 @@ def _read(path: Path, what: str) -> str:
     return text.rstrip("\r\n")
 
 
+def _credential(name: str, environment: Mapping[str, str]) -> Path | None:
+    """systemd's file of this name, if there is one: it stands in for what the configuration says."""
+    folder = environment.get("CREDENTIALS_DIRECTORY")
+    path = Path(folder, name) if folder else None
+    return path if path is not None and path.is_file() else None
+
+
 def read_account(settings: Indexer, environment: Mapping[str, str] = os.environ) -> Account:
     """Reads the files, if there are any. Raises ``AccessError``."""
-    folder = environment.get("CREDENTIALS_DIRECTORY")
-    credentials = Path(folder) if folder else None
     username, password = settings.username, settings.password
     if settings.password_file is not None:
-        path = settings.password_file
-        if credentials is not None and not path.is_absolute():
-            path = credentials / path
+        # An absolute path stays what it is.
+        path = Path(environment.get("CREDENTIALS_DIRECTORY", ""), settings.password_file)
         password = _read(path, "the indexer's password file")
-    elif password is None and credentials is not None and (credentials / _PASSWORD_CREDENTIAL).exists():
-        password = _read(credentials / _PASSWORD_CREDENTIAL, "the credential")
-    if username is None and credentials is not None and (credentials / _USERNAME_CREDENTIAL).exists():
-        username = _read(credentials / _USERNAME_CREDENTIAL, "the credential")
+    elif credential := _credential(_PASSWORD_CREDENTIAL, environment):
+        password = _read(credential, "the credential")
+    if credential := _credential(_USERNAME_CREDENTIAL, environment):
+        username = _read(credential, "the credential")
     if username is None:
         return Account()
     pair = f"{username}:{password or ''}".encode()
     return Account(f"Basic {base64.b64encode(pair).decode()}")
 
 
-def make_ssl_context(settings: IndexerSsl) -> ssl.SSLContext | None:
+def make_ssl_context(settings: IndexerSsl, environment: Mapping[str, str] = os.environ) -> ssl.SSLContext | None:
     """None without TLS. Raises ``AccessError``. Costs milliseconds and megabytes: made once."""
     if not settings.use_ssl:
         return None
@@ -77,12 +85,14 @@ def make_ssl_context(settings: IndexerSsl) -> ssl.SSLContext | None:
     if not settings.verify_certificates:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if settings.certificate is not None:
+    certificate = _credential(_CERTIFICATE_CREDENTIAL, environment) or settings.certificate
+    key = _credential(_KEY_CREDENTIAL, environment) or settings.key
+    if certificate is not None:
         try:
             # With no passphrase given, OpenSSL would ask on the terminal.
-            context.load_cert_chain(settings.certificate, settings.key, password=lambda: "")
+            context.load_cert_chain(certificate, key, password=lambda: "")
         except (OSError, ssl.SSLError) as exc:
-            files = f"{settings.certificate} with the key {settings.key or settings.certificate}"
+            files = f"{certificate} with the key {key or certificate}"
             raise AccessError(f"the client certificate {files} cannot be used: {_reason(exc)}") from exc
     return context
 

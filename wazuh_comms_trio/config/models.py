@@ -351,7 +351,7 @@ class Indexer:
         default=None,
         metadata=about(
             "A file with the password, instead of `password`; relative to `$CREDENTIALS_DIRECTORY` where systemd set "
-            "that. Without either, the systemd credential `indexer.password` is taken, if there is one."
+            "that. Without it, the systemd credential `indexer.password` stands in for `password`, if there is one."
         ),
     )
     ssl: IndexerSsl = field(default=IndexerSsl(), metadata=about("TLS towards the indexer."))
