@@ -64,10 +64,12 @@ async def test_a_large_body(harness: Harness, backends: Backends, size: int, las
 
 
 async def test_many_at_once_are_all_kept(harness: Harness, backends: Backends) -> None:
+    async def send(body: bytes) -> None:
+        await backends.engine.send_events(pieces(body), agent_id=A1, length=None)
+
     async with trio.open_nursery() as nursery:
         for number in range(100):
-            body = b'{"agent":{}}\n{"n":%d}\n' % number
-            nursery.start_soon(lambda body=body: backends.engine.send_events(pieces(body), agent_id=A1, length=None))
+            nursery.start_soon(send, b'{"agent":{}}\n{"n":%d}\n' % number)
     assert sorted(body for _, body in taken(harness)) == sorted(b'{"agent":{}}\n{"n":%d}\n' % n for n in range(100))
 
 
