@@ -84,7 +84,7 @@ async def test_init_leaves_what_others_made(port: int) -> None:
     assert steps["wazuh-comms-agents"] == (False, "index-template-agent")
     assert steps["wazuh-comms-states"] == (False, "old-states")
     assert steps[".agents"] == (False, ".agents")
-    assert steps["wazuh-commands"] == (True, "wazuh-commands")
+    assert steps[".commands"] == (True, ".commands")  # of the same generation
     assert call(port, "GET", "/.agents") == before
     assert "wazuh-agents" not in steps
 

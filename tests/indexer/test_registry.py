@@ -209,7 +209,8 @@ async def test_which_index(autojump_clock: MockClock) -> None:
             agent = await stores.agents.get(A1)
             assert agent is not None
             assert agent.name == "there"
-            assert INDEX not in node.indices
+            assert await stores.commands.list() == []
+            assert set(node.indices) == {".agents", ".commands"}  # of the same generation
         node.index(INDEX)
         async with stores_of(node) as stores:
             assert await stores.agents.get(A1) is None

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import msgspec
 from attrs import frozen
 
 from wazuh_comms_trio.backends.indexer_templates import STATE_INDICES, create_index, index_exists, templates
 from wazuh_comms_trio.backends.opensearch_client import IndexerUnavailable, OpenSearchClient, decode, path
-from wazuh_comms_trio.backends.opensearch_names import CANDIDATES, find_name
+from wazuh_comms_trio.backends.opensearch_names import Kind, find_name, name_to_make
 from wazuh_comms_trio.config.models import IndexerNames
-
-_KINDS: Final[tuple[Literal["agents", "commands"], ...]] = ("agents", "commands")
 
 
 @frozen
@@ -29,16 +27,18 @@ class Step:
 
 async def init_indexer(client: OpenSearchClient, settings: IndexerNames) -> list[Step]:
     """Changes nothing that exists, and may be repeated, by several at once too. Raises ``BackendUnavailable``."""
-    names = {
-        kind: await find_name(client, kind, getattr(settings, kind)) or getattr(settings, kind) or CANDIDATES[kind][0]
-        for kind in _KINDS
-    }
-    steps = [await _make_template(client, *each) for each in templates(names["agents"], names["commands"]).items()]
-    for kind in _KINDS:
-        steps.append(await _make_index(client, names[kind], kind))
+    agents = await _choose(client, "agents", settings.agents)
+    commands = await _choose(client, "commands", settings.commands)
+    steps = [await _make_template(client, *each) for each in templates(agents, commands).items()]
+    steps.append(await _make_index(client, agents, "agents"))
+    steps.append(await _make_index(client, commands, "commands"))
     for name in STATE_INDICES:
         steps.append(await _make_index(client, name, "states"))
     return steps
+
+
+async def _choose(client: OpenSearchClient, kind: Kind, configured: str | None) -> str:
+    return await find_name(client, kind, configured) or await name_to_make(client, kind, configured)
 
 
 async def _make_index(client: OpenSearchClient, name: str, kind: Literal["agents", "commands", "states"]) -> Step:

@@ -15,15 +15,14 @@ from wazuh_comms_trio.config.models import IndexerNames
 logger = logging.getLogger(__name__)
 
 #: In the order they are looked for; the first is what is made.
-CANDIDATES: Final[Mapping[Literal["agents", "commands"], tuple[str, ...]]] = {
+Kind = Literal["agents", "commands"]
+CANDIDATES: Final[Mapping[Kind, tuple[str, ...]]] = {
     "agents": ("wazuh-agents", ".agents"),
     "commands": ("wazuh-commands", ".commands"),
 }
 
 
-async def find_name(
-    client: OpenSearchClient, kind: Literal["agents", "commands"], configured: str | None
-) -> str | None:
+async def find_name(client: OpenSearchClient, kind: Kind, configured: str | None) -> str | None:
     """The index of this kind that is to be used and exists, or None. Raises ``BackendUnavailable``."""
     for name in (configured,) if configured else CANDIDATES[kind]:
         if await index_exists(client, name):
@@ -31,13 +30,23 @@ async def find_name(
     return None
 
 
+async def name_to_make(client: OpenSearchClient, kind: Kind, configured: str | None) -> str:
+    """For one that doesn't exist: of the same generation of names as the other kind's, if that is there. Raises
+    ``BackendUnavailable``."""
+    if configured:
+        return configured
+    other: Kind = "commands" if kind == "agents" else "agents"
+    present = await find_name(client, other, None)
+    return CANDIDATES[kind][CANDIDATES[other].index(present) if present else 0]
+
+
 class IndexName:
     """One of the two, found on first use and then kept: an index that vanishes later isn't made anew. An empty registry
     would tell every agent that it doesn't exist."""
 
-    def __init__(self, client: OpenSearchClient, kind: Literal["agents", "commands"], settings: IndexerNames) -> None:
+    def __init__(self, client: OpenSearchClient, kind: Kind, settings: IndexerNames) -> None:
         self._client = client
-        self._kind: Literal["agents", "commands"] = kind
+        self._kind: Kind = kind
         self._configured = settings.agents if kind == "agents" else settings.commands
         self._found: str | None = None
         self._lock = trio.Lock()
@@ -61,7 +70,7 @@ class IndexName:
     async def _find(self) -> str:
         name = await find_name(self._client, self._kind, self._configured)
         if name is None:
-            name = self._configured or CANDIDATES[self._kind][0]
+            name = await name_to_make(self._client, self._kind, self._configured)
             if await create_index(self._client, name, self._kind):
                 logger.info("indexer: made the index %s", name)
         return name
