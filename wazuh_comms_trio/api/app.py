@@ -71,6 +71,7 @@ class CommsApp(QuartTrio):
         self.routes = Routes(
             {
                 f"{PREFIX}/": {"GET": self.alive, "HEAD": self.alive},
+                f"{PREFIX}/ready": {"GET": self.ready, "HEAD": self.ready},
                 f"{PREFIX}/authentication": {"POST": self._through_quart_anonymous},
                 f"{PREFIX}/commands": {"GET": self.commands},
                 f"{PREFIX}/events/stateless": {"POST": self.stateless},
@@ -96,6 +97,11 @@ class CommsApp(QuartTrio):
 
     async def alive(self, scope: Scope, receive: Receive, send: Send) -> None:
         await skip_body(receive)
+        await send_empty(send, 200)
+
+    async def ready(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await skip_body(receive)
+        await self.services.readiness.check()
         await send_empty(send, 200)
 
     async def commands(self, scope: Scope, receive: Receive, send: Send) -> None:

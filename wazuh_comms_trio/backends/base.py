@@ -124,6 +124,15 @@ class ItemResult:
     outcome: Outcome = Outcome.DONE
 
 
+class Probed(Protocol):
+    """A store that can be asked how it is. ``EventIndex`` and ``Engine`` may be such."""
+
+    async def probe(self) -> None:
+        """Raises ``BackendUnavailable``, with a sentence, when it could take nothing now. Cheap, and leaves nothing
+        behind; called about once a second."""
+        ...
+
+
 class EventIndex(Protocol):
     """Where stateful events go."""
 

@@ -105,6 +105,14 @@ class UnixEngine:
                 reply = await connection.exchange_stream("POST", _EVENTS, headers, body, length=length)
         check(reply)
 
+    async def probe(self) -> None:
+        """Is anybody there? It isn't asked anything."""
+        try:
+            stream = await _open(socket_path(self._settings.api_socket_path))
+        except OSError as exc:
+            raise EngineSocketError from exc
+        await trio.aclose_forcefully(stream)
+
     async def scan(self, request: bytes) -> EngineReply:
         reply = await self._send_whole("POST", _SCAN, [("Content-Type", "application/json")], request)
         return EngineReply(reply.status, reply.body, reply.headers.get("content-type", "application/json"))

@@ -13,11 +13,13 @@ class Faults:
     ``error``: raised by every call while set. ``next_errors``: raised by the next calls, one each (None lets one
     through). ``delay``: seconds, on trio's clock, that every call takes. ``hanging``: calls don't return until
     ``release`` or their cancellation.
+    ``probe_error``: raised by ``probe`` alone, which ``next_errors``, ``delay`` and ``hanging`` don't apply to.
     ``calls``: how often each method was called. ``only``: the methods that the faults apply to; None is all.
     """
 
     def __init__(self) -> None:
         self.error: Exception | None = None
+        self.probe_error: Exception | None = None
         self.next_errors: deque[Exception | None] = deque()
         self.delay = 0.0
         self.only: frozenset[str] | None = None
@@ -33,6 +35,14 @@ class Faults:
         if self._hang is not None:
             self._hang.set()
             self._hang = None
+
+    async def probe(self) -> None:
+        """How the store is, to who asks."""
+        await trio.lowlevel.checkpoint()
+        if self.probe_error is not None:
+            raise self.probe_error
+        if self.error is not None and self.only is None:
+            raise self.error
 
     async def strike(self, method: str) -> None:
         """At the beginning of every call of the store; a checkpoint in any case."""

@@ -123,6 +123,9 @@ class MemoryEvents:
         self.judge: Callable[[DocumentOperation], ItemResult | None] = lambda operation: None
         self.batches: list[int] = []
 
+    async def probe(self) -> None:
+        await self.faults.probe()
+
     async def bulk(
         self, operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()
     ) -> Sequence[ItemResult]:

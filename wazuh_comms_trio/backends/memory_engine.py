@@ -41,6 +41,9 @@ class MemoryEngine:
         self.answer: Callable[[bytes], EngineReply] = lambda request: EngineReply(200, b"")
         self.faults = Faults()
 
+    async def probe(self) -> None:
+        await self.faults.probe()
+
     async def send_events(self, body: AsyncIterable[bytes], *, agent_id: str, length: int | None) -> None:
         collected = bytearray()
         async for chunk in body:

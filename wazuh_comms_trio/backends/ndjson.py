@@ -7,11 +7,13 @@ however the process ends. Scans have nobody to answer them: 200 and nothing.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final, TypeVar
 
 import outcome
@@ -38,6 +40,9 @@ _SPOOLING_AT_ONCE: Final = 8
 
 #: Large bodies that are checked and synced at a time: each has the disk and, between reads, a processor to itself.
 _LARGE_AT_ONCE: Final = 2
+
+#: What a probe writes, after a fault, into a file without a name.
+_PROBE_BYTES: Final = 65536
 
 Part = Appended | LargeBody
 
@@ -86,6 +91,26 @@ class NdjsonEngine:
         finally:
             if large is not None:
                 large.close()
+
+    async def probe(self) -> None:
+        """The quota, and where something was wrong whether the folder can be written to again."""
+        try:
+            await self._blocking(self._try)
+        except BackendUnavailable as exc:
+            kind = self.episodes.kind or exc.message
+            raise BackendUnavailable(kind.replace(str(self._folder), "its folder")) from exc
+
+    def _try(self) -> None:
+        try:
+            self._segments.check_room(1)
+            if self.episodes.failing:
+                with TemporaryFile(dir=self._folder) as file:
+                    file.write(bytes(_PROBE_BYTES))
+                    file.flush()
+                    os.fsync(file.fileno())
+                self.episodes.works()
+        except (OSError, QuotaReached) as exc:
+            raise self._translated(exc) from exc
 
     async def scan(self, request: bytes) -> EngineReply:
         return EngineReply(200, b"")

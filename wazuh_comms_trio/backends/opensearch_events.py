@@ -131,6 +131,12 @@ class OpenSearchEvents:
         self._limit = largest
         self._limited_at = 0.0
 
+    async def probe(self) -> None:
+        """Any answer but an error of its own will do: who may write documents may not be allowed to ask for more."""
+        reply = await self._client.request("GET", "/")
+        if reply.status >= 500:
+            raise BackendUnavailable(describe(reply))
+
     async def bulk(
         self, operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()
     ) -> Sequence[ItemResult]:

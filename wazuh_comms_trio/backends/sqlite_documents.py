@@ -20,6 +20,7 @@ from wazuh_comms_trio.backends.documents import (
 )
 from wazuh_comms_trio.backends.sqlite_connection import Database
 from wazuh_comms_trio.backends.sqlite_text import storable
+from wazuh_comms_trio.errors import BackendUnavailable
 
 #: What a row costs beside its body, for the weight of a group.
 _ROW_BYTES: Final = 200
@@ -51,6 +52,15 @@ class SqliteEvents:
     def __init__(self, database: Database, wall_clock: Callable[[], float]) -> None:
         self._database = database
         self._now = wall_clock
+
+    async def probe(self) -> None:
+        """Asks for the right to write, as every write does; where something was wrong, writes, too."""
+        database = self._database
+        suspected = database.episodes.kind is not None
+        try:
+            await database.write(_touch if suspected else _do_nothing, durable=suspected)
+        except BackendUnavailable as exc:
+            raise BackendUnavailable(database.episodes.kind or exc.message) from exc
 
     async def bulk(
         self, operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()
@@ -165,6 +175,14 @@ class SqliteEvents:
             return body if isinstance(body, bytes) else None
 
         return await self._database.read(select)
+
+
+def _do_nothing(connection: apsw.Connection) -> None:
+    """The transaction around it is all there is to see."""
+
+
+def _touch(connection: apsw.Connection) -> None:
+    connection.execute("INSERT INTO counters VALUES ('probes', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1")
 
 
 def _last_number(connection: apsw.Connection) -> int:

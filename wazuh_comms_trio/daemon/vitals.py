@@ -87,6 +87,7 @@ class Vitals:
             "lag": round(self.lag, 4),
             "connections": sum(edge.connections for edge in self._worker.edges),
             "parked": services.commands.parked,
+            "backend": services.readiness.state,
             "batcher": {
                 "waiting": stateful.waiting,
                 "room": stateful.room,

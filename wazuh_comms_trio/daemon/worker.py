@@ -134,6 +134,7 @@ async def run_worker(
             try:
                 async with trio.open_nursery() as serving:
                     grace = settings.shutdown.grace
+                    watching.start_soon(services.readiness.run)
                     watching.start_soon(_watch, stop, grace, services, serving.cancel_scope, running.cancel_scope)
                     for edge, sources in edges:
                         await serving.start(
@@ -155,6 +156,7 @@ async def _watch(
     stop: Stop, grace: float, services: Services, serving: trio.CancelScope, running: trio.CancelScope
 ) -> None:
     await stop.requested.wait()
+    services.readiness.stop()
     with trio.move_on_after((grace if stop.grace is None else stop.grace) + stop.spread) as limit:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(services.commands.close_over, stop.spread)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from attrs import frozen
+from attrs import field, frozen
 
 from wazuh_comms_trio.backends.base import Backends
 from wazuh_comms_trio.config.models import Config
@@ -14,6 +14,7 @@ from wazuh_comms_trio.services.commands import CommandDispatcher, Offer
 from wazuh_comms_trio.services.enrollment import EnrollmentService
 from wazuh_comms_trio.services.files import FileService
 from wazuh_comms_trio.services.peers import ALONE, Peers
+from wazuh_comms_trio.services.readiness import Readiness, probes_of
 from wazuh_comms_trio.services.seams import RunBlocking, WallClock
 from wazuh_comms_trio.services.stateful import StatefulEvents
 from wazuh_comms_trio.services.stateless import StatelessEvents
@@ -28,6 +29,7 @@ __all__ = [
     "FileService",
     "Offer",
     "Peers",
+    "Readiness",
     "RunBlocking",
     "ScanService",
     "Services",
@@ -51,6 +53,7 @@ class Services:
     files: FileService
     scans: ScanService
     enrollment: EnrollmentService | None = None
+    readiness: Readiness = field(factory=Readiness)
 
 
 def build_services(
@@ -92,4 +95,5 @@ def build_services(
         files=FileService(backends.files, api.files.scope),
         scans=ScanService(backends.engine),
         enrollment=enrollment,
+        readiness=Readiness(probes_of(backends)),
     )

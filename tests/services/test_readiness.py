@@ -1,0 +1,89 @@
+"""Can this node take events now?"""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
+from wazuh_comms_trio.services.readiness import Readiness
+
+
+class Store:
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.seconds = 0.0
+        self.calls = 0
+
+    async def probe(self) -> None:
+        self.calls += 1
+        await trio.sleep(self.seconds)
+        if self.error is not None:
+            raise self.error
+
+
+async def reason(readiness: Readiness) -> str:
+    with pytest.raises(BackendUnavailable) as caught:
+        await readiness.check()
+    assert caught.value.message is not None
+    return caught.value.message
+
+
+async def test_it_names_what_is_wrong_and_notices_when_it_is_over(autojump_clock: MockClock) -> None:
+    index, engine = Store(), Store()
+    readiness = Readiness({"index": index.probe, "engine": engine.probe})
+    await readiness.check()
+    assert readiness.state == "ready"
+    engine.error = StorageFull()
+    await readiness.check()  # what was found a moment ago
+    await trio.sleep(1)
+    assert await reason(readiness) == "engine: The storage is full"
+    assert readiness.state == "engine: The storage is full"
+    engine.error = None
+    await trio.sleep(1)
+    await readiness.check()
+
+
+async def test_many_ask_and_a_store_is_probed_once(autojump_clock: MockClock) -> None:
+    index = Store()
+    index.seconds = 0.5
+    readiness = Readiness({"index": index.probe})
+    async with trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(readiness.check)
+    assert index.calls == 1
+
+
+async def test_no_answer_is_a_reason(autojump_clock: MockClock) -> None:
+    index = Store()
+    index.seconds = 60
+    readiness = Readiness({"index": index.probe})
+    began = trio.current_time()
+    assert await reason(readiness) == "index: no answer within 2 s"
+    assert trio.current_time() - began == 2
+
+
+@pytest.mark.expects_errors
+async def test_an_error_of_ours_isnt_the_stores(autojump_clock: MockClock) -> None:
+    index = Store()
+    index.error = ZeroDivisionError()
+    readiness = Readiness({"index": index.probe})
+    await readiness.check()
+
+
+async def test_it_is_kept_current_without_anybody_asking(autojump_clock: MockClock) -> None:
+    index = Store()
+    readiness = Readiness({"index": index.probe})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(readiness.run)
+        index.error = BackendUnavailable("the disk is full")
+        await trio.sleep(4)
+        assert readiness.state == "index: the disk is full"
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_that_stops_is_not_to_be_sent_anything(autojump_clock: MockClock) -> None:
+    readiness = Readiness()
+    readiness.stop()
+    assert await reason(readiness) == "stopping"

@@ -1,0 +1,90 @@
+"""Can this node take events now? For load balancers and operators: stores are probed, cheaply and seldom."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from math import inf
+from typing import Final
+
+import trio
+
+from wazuh_comms_trio.backends.base import Backends
+from wazuh_comms_trio.errors import BackendUnavailable
+
+__all__ = ["READY", "Readiness", "probes_of"]
+
+logger = logging.getLogger(__name__)
+
+#: What ``state`` says when all is well.
+READY: Final = "ready"
+#: An answer may be that old; the stores are looked at as often at most. Seconds.
+FRESH: Final = 1.0
+#: How often they are looked at when nobody asks.
+INTERVAL: Final = 3.0
+#: A store that takes longer to answer a probe isn't well.
+PROBE_LIMIT: Final = 2.0
+
+Probe = Callable[[], Awaitable[None]]
+
+
+def probes_of(backends: Backends) -> dict[str, Probe]:
+    """Where events go, by what the log calls it; stores that can't be probed count as well."""
+    stores = {"index": backends.events, "engine": backends.engine}
+    probes = {name: getattr(store, "probe", None) for name, store in stores.items()}
+    return {name: probe for name, probe in probes.items() if probe is not None}
+
+
+class Readiness:
+    """``run`` keeps ``state`` current; ``check`` is for who has to know now."""
+
+    def __init__(self, probes: Mapping[str, Probe] | None = None) -> None:
+        self._probes = dict(probes or {})
+        self._found = READY
+        self._at = -inf
+        self._stopping = False
+        self._lock = trio.Lock()
+
+    @property
+    def state(self) -> str:
+        """``READY``, or what is wrong, as it was last found."""
+        return "stopping" if self._stopping else self._found
+
+    def stop(self) -> None:
+        """From now on this node isn't to be sent anything."""
+        self._stopping = True
+
+    async def check(self) -> None:
+        """Raises ``BackendUnavailable`` with the reason's name."""
+        await self._look()
+        if self.state != READY:
+            raise BackendUnavailable(self.state)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._look()
+            await trio.sleep(INTERVAL)
+
+    async def _look(self) -> None:
+        async with self._lock:
+            if trio.current_time() - self._at < FRESH:
+                return
+            found = READY
+            for name, probe in self._probes.items():
+                if (reason := await _reason(probe)) is not None:
+                    found = f"{name}: {reason}"
+                    break
+            self._found, self._at = found, trio.current_time()
+
+
+async def _reason(probe: Probe) -> str | None:
+    with trio.move_on_after(PROBE_LIMIT):
+        try:
+            await probe()
+        except BackendUnavailable as error:
+            return error.message
+        except Exception:
+            logger.exception("a store can't be probed: an error of ours")
+        return None
+    return f"no answer within {PROBE_LIMIT:.0f} s"
