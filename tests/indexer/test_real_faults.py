@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.contract.harness import until_it_works
 from tests.indexer.cluster import shared_node
 from tests.indexer.harness import call, settings, wipe
 from tests.indexer.proxy import proxy
@@ -221,7 +222,7 @@ async def test_an_answer_that_is_cut_off(port: int) -> None:
         between.cut_after = 300
         with pytest.raises(BackendUnavailable):
             await stores.events.bulk(operations)
-        await trio.sleep(0.6)  # the only node rests a little
+        await until_it_works(lambda: stores.client.json("GET", "/"))  # the only node rests a little
         assert {(r.status, r.result) for r in await stores.events.bulk(operations)} == {(200, "noop")}
 
 
