@@ -9,7 +9,7 @@ import pytest
 from wazuh_comms_trio import errors
 from wazuh_comms_trio.api import problems
 from wazuh_comms_trio.api.problems import MethodNotAllowed, Problem, describe, describe_management, is_known
-from wazuh_comms_trio.errors import CommsError
+from wazuh_comms_trio.errors import BackendUnavailable, CommsError
 from wazuh_comms_trio.services.enrollment import Unauthorized
 from wazuh_comms_trio.services.slowdown import TooManyAttempts
 
@@ -47,8 +47,14 @@ def families(root: type[CommsError] = CommsError) -> set[type[CommsError]]:
 
 
 def test_every_family_is_in_the_table() -> None:
+    """A backend's own kinds of "not now" are told as such; every other family has its line."""
     ours = {family for family in families() if family.__module__.startswith("wazuh_comms_trio.")}
-    assert ours - {CommsError, MethodNotAllowed} == set(EXPECTED)
+    backends = {
+        family for family in ours if issubclass(family, BackendUnavailable) and ".backends." in family.__module__
+    }
+    backends |= {family for family in ours if "quarantine" in family.__module__}
+    assert ours - backends - {CommsError, MethodNotAllowed} == set(EXPECTED)
+    assert {describe(family()).status for family in backends} <= {503}
 
 
 @pytest.mark.parametrize("family", EXPECTED, ids=lambda family: family.__name__)
