@@ -13,6 +13,7 @@ import trio
 from tests.cli.conftest import Outcome, Tool
 from wazuh_comms_trio.backends.base import Backends, Command, CommandReport, CommandResult
 from wazuh_comms_trio.backends.factory import open_backends
+from wazuh_comms_trio.cli import sending
 from wazuh_comms_trio.cli.tool import main
 from wazuh_comms_trio.config.models import Config
 
@@ -225,6 +226,19 @@ def test_wait_ends_without_a_daemon(tool: Tool) -> None:
     assert done.status == 1
     assert done.document["status"] == "failed"
     assert done.document["result"]["message"]
+
+
+@pytest.mark.usefixtures("agents")
+def test_ctrl_c_names_the_command_that_goes_on(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sending, "_ended", interrupted)
+    left = tool("commands", "send", "--agent", ONE, "restart", "--wait")
+    (command,) = tool("commands", "list", "--json").document
+    assert (left.status, left.out) == (130, "")
+    assert left.err == f"the command {command['document_id']} goes on\n"
+    assert command["status"] == "pending"
 
 
 @pytest.mark.real_clock

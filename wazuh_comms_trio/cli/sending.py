@@ -73,8 +73,14 @@ def _document(command: Command, children: Sequence[str]) -> dict[str, Any]:
 
 async def _wait(stores: Stores, command: Command, children: Sequence[str]) -> int:
     """Until each has ended, which every command does: by its result, or by its timeout."""
-    with _Progress() as progress:
-        ended = await _ended(stores, children or [command.document_id], progress)
+    try:
+        with _Progress() as progress:
+            ended = await _ended(stores, children or [command.document_id], progress)
+    except Exception:
+        raise
+    except BaseException:  # Ctrl-C ends the waiting, not the command
+        print(f"the command {command.document_id} goes on", file=sys.stderr)
+        raise
     failed = [one for one in ended if one.status != "success"]
     if children:
         text = "\n".join(f"{one.target.id}  {outcome_text(one)}" for one in ended)
