@@ -36,8 +36,8 @@ _SMALL: Final = 65536  # bytes; read without a pause, in less than a millisecond
 _BATCHES_AT_ONCE: Final = 8
 _PIECES_AT_ONCE: Final = 4
 
-_PIECE_BYTES: Final = 5 * 1024 * 1024
-_PIECE_EVENTS: Final = 20_000
+_PIECE_BYTES: Final = 2 * 1024 * 1024
+_PIECE_EVENTS: Final = 10_000
 # Read between two checkpoints.
 _STEP_BYTES: Final = 65536
 _STEP_EVENTS: Final = 256
