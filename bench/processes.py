@@ -146,8 +146,9 @@ def job(
     return json.dumps(made).encode() + b"\n"
 
 
-def open_client() -> subprocess.Popen[bytes]:
-    _, client_core = cores()
+def open_client(core: int | None = None) -> subprocess.Popen[bytes]:
+    """On ``core``; by default the client's."""
+    client_core = cores()[1] if core is None else core
     return subprocess.Popen(
         [sys.executable, str(HERE / "client.py")],
         stdin=subprocess.PIPE,
@@ -168,14 +169,20 @@ class Round:
 
 
 def run_round(
-    server: Server, payloads: Sequence[Payload], concurrency: int, status: int, *, pause_ms: float = 0.0
+    server: Server,
+    payloads: Sequence[Payload],
+    concurrency: int,
+    status: int,
+    *,
+    pause_ms: float = 0.0,
+    core: int | None = None,
 ) -> Round:
-    """One round, with a pause before each request. Anything but ``status`` ends the bench: a fast error is no
-    result.
+    """One round, with a pause before each request, the client on ``core``. Anything but ``status`` ends the bench: a
+    fast error is no result.
     """
     gc.collect()
     before = server.cpu
-    with open_client() as client:
+    with open_client(core) as client:
         output, _ = client.communicate(job(server.port, payloads, concurrency, pause_ms=pause_ms))
     cpu = server.cpu - before
     result: dict[str, Any] = json.loads(output)
