@@ -17,7 +17,7 @@ from tests.indexer.fake import FakeOpenSearch
 from wazuh_comms_trio.backends.base import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.backends.opensearch_bulk import BulkItem, Part, judge, middle, split, to_result
 from wazuh_comms_trio.backends.opensearch_client import ErrorDetail, IndexerUnavailable
-from wazuh_comms_trio.backends.opensearch_events import OpenSearchEvents
+from wazuh_comms_trio.backends.opensearch_events import OpenSearchEvents, encode, encode_plain
 from wazuh_comms_trio.config.models import IndexerClient
 from wazuh_comms_trio.errors import BackendUnavailable
 
@@ -75,6 +75,52 @@ def test_items(status: int, kind: str | None, reason: str, verdict: str) -> None
     assert judge(item) == verdict
     expected = {"done": Outcome.DONE, "exists": Outcome.DONE, "refused": Outcome.REFUSED, "passing": Outcome.PASSING}
     assert to_result(item) == ItemResult(status, reason, expected[verdict])
+
+
+# --- what is sent ---
+
+PLAIN = [create("1", a=1), update("a_2", b={"c": [1, "{"]}), create("3")]
+
+
+def test_all_at_once_is_what_each_would_be() -> None:
+    assert encode_plain(PLAIN) == [encode(operation) for operation in PLAIN]
+
+
+@pytest.mark.parametrize(
+    "bodies",
+    [
+        [b"[]"],
+        [b"1"],
+        [b""],
+        [b"{}{}"],
+        [b"{} "],
+        [b'{"a":', b'{"b":1}}'],
+        [b'{"a":', b'{"b":1}}', b"{}{}"],  # as many values as bodies
+        [b'{"a":\n1}'],
+        ['{"a":"ä"}'.encode()],
+        [b'{"a":"\xff"}'],
+        [b'{"a":1'],
+    ],
+)
+def test_what_is_not_plain_is_looked_at_one_by_one(bodies: Sequence[bytes]) -> None:
+    odd = [DocumentOperation("create", INDEX, f"x{number}", body) for number, body in enumerate(bodies)]
+    assert encode_plain([*PLAIN, *odd, *PLAIN]) is None
+
+
+@pytest.mark.parametrize("document_id", ["", 'a"', "a\\", "a\n", "ä", "\ud800", "x" * 513])
+def test_ids_that_are_not_plain(document_id: str) -> None:
+    assert encode_plain([*PLAIN, create(document_id)]) is None
+
+
+def test_a_delete_is_not_plain() -> None:
+    assert encode_plain([*PLAIN, delete("1")]) is None
+
+
+@given(st.lists(st.tuples(st.text(), st.binary() | st.just(b"{}") | st.just(b'{"a":1}')), max_size=5))
+def test_plain_lines_are_the_same_lines(parts: list[tuple[str, bytes]]) -> None:
+    operations = [DocumentOperation("create", INDEX, document_id, body) for document_id, body in parts]
+    lines = encode_plain(operations)
+    assert lines is None or lines == [encode(operation) for operation in operations]
 
 
 # --- how much goes together ---

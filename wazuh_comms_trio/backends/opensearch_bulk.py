@@ -21,7 +21,7 @@ _RETRIES: Final = b',"retry_on_conflict":3}}\n'
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class BulkItem(msgspec.Struct):
+class BulkItem(msgspec.Struct, gc=False):
     """One item's answer."""
 
     status: int
@@ -31,7 +31,7 @@ class BulkItem(msgspec.Struct):
     primary_term: int = msgspec.field(name="_primary_term", default=-1)
 
 
-class _Item(msgspec.Struct):
+class _Item(msgspec.Struct, gc=False):
     create: BulkItem | None = None
     index: BulkItem | None = None
     update: BulkItem | None = None
@@ -71,6 +71,13 @@ def _opening(action: str, index: str) -> bytes:
 
 def create_line(index: str, document_id: str) -> bytes:
     return _opening("create", index) + _encode(document_id) + b"}}\n"
+
+
+def plain_lines(action: str, index: str, document_id: str, body: bytes) -> bytes:
+    """Both lines of a create or an update whose id has nothing to escape and whose body is one line."""
+    if action == "create":
+        return b'%b"%b"}}\n%b\n' % (_opening(action, index), document_id.encode(), body)
+    return b'%b"%b"%b{"doc":%b}\n' % (_opening(action, index), document_id.encode(), _RETRIES, body)
 
 
 def update_line(index: str, document_id: str) -> bytes:

@@ -21,6 +21,7 @@ from wazuh_comms_trio.backends.opensearch_bulk import (
     is_bad_request,
     judge,
     middle,
+    plain_lines,
     read_items,
     split,
     to_result,
@@ -53,8 +54,11 @@ _COMPARED_AT_ONCE: Final = 100
 
 #: As a number it is found five times faster than as bytes.
 _NEWLINE: Final = 10
+_BRACE: Final = ord("{")
 #: Checks the grammar and decodes nothing.
 _check_json: Final = msgspec.json.Decoder(msgspec.Raw).decode
+_check_lines: Final = msgspec.json.Decoder(msgspec.Raw).decode_lines
+_encode_id: Final = msgspec.json.Encoder().encode
 
 
 class _Source(msgspec.Struct):
@@ -98,6 +102,34 @@ def encode(operation: DocumentOperation) -> bytes | ItemResult:
     return b"".join((update_line(operation.index, operation.document_id), b'{"doc":', body, b"}\n"))
 
 
+def encode_plain(operations: Sequence[DocumentOperation]) -> list[bytes] | None:
+    """As ``encode`` for each, in a third of the time: what is checked is checked for all at once. None when one of them
+    isn't what real agents write (ASCII on one line), or is a delete, or isn't sound: then each is looked at."""
+    ids = "".join([operation.document_id for operation in operations])
+    # Encoded, an id without anything to escape is only two quotes longer.
+    if not ids.isascii() or len(_encode_id(ids)) != len(ids) + 2:
+        return None
+    lines = []
+    bodies = []
+    for operation in operations:
+        body = operation.body
+        if not 0 < len(operation.document_id) <= LONGEST_ID or not body or operation.action == "delete":
+            return None
+        bodies.append(body)
+        lines.append(plain_lines(operation.action, operation.index, operation.document_id, body))
+    together = b"\n".join(bodies)
+    if not together.isascii():
+        return None
+    if together.count(b"\n") != len(bodies) - 1 or {body[0] for body in bodies} != {_BRACE}:
+        return None
+    try:
+        values = _check_lines(together)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    # Values as long as the bodies, one for each, are the bodies: none has two, and none goes over two.
+    return lines if list(map(len, values)) == list(map(len, bodies)) else None
+
+
 @define
 class _Batch:
     """One call of ``bulk`` under way: results by position, None where there is none yet."""
@@ -110,11 +142,11 @@ class _Batch:
     conflicts: list[int]
 
     def settle(self, start: int, items: Sequence[BulkItem]) -> None:
-        for offset, item in enumerate(items):
-            position = self.positions[start + offset]
-            self.results[position] = to_result(item)
+        results, positions = self.results, self.positions
+        for offset, item in enumerate(items, start):
+            results[positions[offset]] = to_result(item)
             if item.error is not None and judge(item) == "exists":
-                self.conflicts.append(position)
+                self.conflicts.append(positions[offset])
 
     def all_results(self) -> Sequence[ItemResult]:
         return [result if result is not None else _NOT_TRIED for result in self.results]
@@ -252,7 +284,11 @@ _SAME: Final = ItemResult(200, "noop")
 
 def _prepare(operations: Sequence[DocumentOperation], boundaries: Sequence[int]) -> _Batch:
     """What can't be sent has its result already, and the boundaries of the rest are moved."""
-    batch = _Batch(operations, [], [], [], [None] * len(operations), [])
+    results: list[ItemResult | None] = [None] * len(operations)
+    lines = encode_plain(operations) if operations else None
+    if lines is not None:
+        return _Batch(operations, lines, list(range(len(lines))), list(boundaries), results, [])
+    batch = _Batch(operations, [], [], [], results, [])
     edges = set(boundaries)
     for position, operation in enumerate(operations):
         if position in edges:
