@@ -8,7 +8,8 @@ stream. A deadline set by the caller stays ``trio.TooSlowError``, two tasks in o
 
 from __future__ import annotations
 
-import sniffio
+import sys
+
 import trio
 
 from ..errors import EmptyFrame, FrameTooLarge, PeerClosed, TruncatedFrame, WazuhError, WazuhInternalError
@@ -76,12 +77,18 @@ def require_trio(name: str) -> None:
     """Raise :class:`TrioOnly` with one sentence when ``name`` is used outside trio."""
     if trio.lowlevel.in_trio_task():
         return
-    try:
-        library = sniffio.current_async_library()
-    except sniffio.AsyncLibraryNotFoundError:
-        where = "no event loop runs here"
-    else:
-        where = f"this is {library}"
+    where = "this is asyncio" if _in_asyncio() else "no event loop runs here"
     raise TrioOnly(
         f"{name} needs trio, and {where}: run it with trio.run, or use WazuhSocket in a thread or await wazuh_sendsync"
     )
+
+
+def _in_asyncio() -> bool:
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return False
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
