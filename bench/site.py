@@ -91,7 +91,8 @@ def open_site(folder: Path) -> Iterator[Site]:
     everywhere = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {cores()[1]})  # the node's too, which counts its cores when it starts
     try:
-        with nodes(1, heap="512m") as (node,), open_engine(folder) as engine:
+        # With less, its breaker refuses calls for garbage that isn't collected yet.
+        with nodes(1, heap="2g") as (node,), open_engine(folder) as engine:
             os.sched_setaffinity(0, everywhere)
             trio.run(prepare, node.port)
             assert node.process is not None
