@@ -144,7 +144,10 @@ class Supervisor:
             return _refusal(str(error))
         if self.stopping:
             return _refusal("The daemon is stopping")
-        set_up_logs(loaded.config.communications_api.logging)
+        try:
+            set_up_logs(loaded.config.communications_api.logging)
+        except OSError as error:  # which the workers, a moment ago, could
+            logger.error("logging.file can't be written: %s: %s", error.filename, error.strerror)  # noqa: TRY400
         self.current = new
         # As long as any of its requests may take: none fails because of a reload.
         old.stop(spread=max(RELOAD_SPREAD, new.settings.shutdown.spread), grace=longest_request(old.settings))
