@@ -19,7 +19,8 @@ from trio.testing import MockClock
 from wazuh_comms_trio.config.models import Logging
 from wazuh_comms_trio.context import AGENT, REQUEST, log_context
 from wazuh_comms_trio.daemon.logs import is_journal, make_formatter, mask, one_line, set_up_logs
-from wazuh_comms_trio.testing import open_daemon, stateful_event, stateless_event
+from wazuh_comms_trio.daemon.server import run_daemon
+from wazuh_comms_trio.testing import daemon_config, open_daemon, stateful_event, stateless_event
 
 SECRETS = ("hunter2hunter2", "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJ3YXp1aCJ9.c2lnbmF0dXJl")
 
@@ -171,3 +172,37 @@ async def test_nothing_secret_is_logged_at_any_level(
     logged = stream.getvalue()
     for secret in ("SECRETKEY", token[-20:], "EVENTBODY", token.split(".")[1]):
         assert secret not in logged
+
+
+def test_to_a_file_that_may_be_moved_away(root_logger: logging.Logger, tmp_path: Path) -> None:
+    file, moved = tmp_path / "comms.log", tmp_path / "comms.log.1"
+    set_up_logs(Logging(level="info", file=file))
+    logging.getLogger("wazuh").info("first")
+    file.rename(moved)
+    logging.getLogger("wazuh").info("second")
+    set_up_logs(Logging(level="info", format="json", file=file))
+    logging.getLogger("wazuh").info("third")
+    set_up_logs(Logging(level="info"), stream=io.StringIO())
+    assert moved.read_text().endswith("INFO wazuh: first\n")
+    second, third = file.read_text().splitlines()
+    assert second.endswith("INFO wazuh: second")
+    assert json.loads(third)["message"] == "third"
+    assert moved.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_file_that_cannot_be_written_replaces_nothing(root_logger: logging.Logger, tmp_path: Path) -> None:
+    stream = io.StringIO()
+    set_up_logs(Logging(level="info"), stream=stream)
+    with pytest.raises(FileNotFoundError):
+        set_up_logs(Logging(level="info", file=tmp_path / "nowhere" / "comms.log"))
+    logging.getLogger("wazuh").info("still here")
+    assert stream.getvalue().endswith("INFO wazuh: still here\n")
+
+
+@pytest.mark.expects_errors
+def test_a_daemon_whose_log_cannot_be_written_says_so(
+    root_logger: logging.Logger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = daemon_config(logging=Logging(file=tmp_path / "nowhere" / "comms.log"))
+    assert run_daemon(config) == 1
+    assert capsys.readouterr().err.count("logging.file can't be written") == 1

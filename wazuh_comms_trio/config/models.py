@@ -50,6 +50,12 @@ class Logging:
             "`json`: one JSON object a line. May be written as a list of one, `[plain]`.", first_of_list=True
         ),
     )
+    file: Path | None = field(
+        default=None,
+        metadata=about(
+            "The log goes there instead of to stderr. May be moved away while the daemon runs: a new one is made."
+        ),
+    )
 
 
 @frozen

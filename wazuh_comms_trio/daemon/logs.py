@@ -13,7 +13,9 @@ import os
 import re
 import sys
 from datetime import UTC, datetime
-from typing import Final, Literal, TextIO
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
+from typing import Any, Final, Literal, TextIO
 
 from wazuh_comms_trio.config.models import Logging
 from wazuh_comms_trio.context import AGENT, REQUEST, WORKER
@@ -143,14 +145,28 @@ def make_formatter(format: Literal["plain", "json"], *, journal: bool = False) -
     return JournalFormatter(formatter) if journal else formatter
 
 
+def _file_handler(path: Path) -> WatchedFileHandler:
+    """Appends, each line with one write, so that several workers may share the file. Looks at every line whether it was
+    moved away (logrotate), and then makes a new one. Mode 0640."""
+    os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640))
+    return WatchedFileHandler(path, encoding="utf-8", errors="backslashreplace")
+
+
 def set_up_logs(settings: Logging, *, stream: TextIO | None = None) -> None:
-    """All of this process's logs go to ``stream`` (stderr). May be called again: it replaces what it set up before."""
-    target = sys.stderr if stream is None else stream
-    handler = logging.StreamHandler(target)
-    handler.setFormatter(make_formatter(settings.format, journal=is_journal(target)))
+    """All of this process's logs go to ``settings.file``, else to ``stream`` (stderr). May be called again: it replaces
+    what it set up before. Raises ``OSError`` for a file that can't be written, with nothing replaced."""
+    handler: logging.StreamHandler[Any] | None = _file_handler(settings.file) if settings.file is not None else None
+    if handler is None:
+        target = sys.stderr if stream is None else stream
+        handler = logging.StreamHandler(target)
+        handler.setFormatter(make_formatter(settings.format, journal=is_journal(target)))
+    else:
+        handler.setFormatter(make_formatter(settings.format))
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, logging.StreamHandler)]:
         root.removeHandler(old)
+        if isinstance(old, logging.FileHandler):
+            old.close()
     root.addHandler(handler)
     root.setLevel(settings.level.upper())
     for name in _QUIET:

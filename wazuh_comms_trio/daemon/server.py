@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import trio
+from attrs import evolve
 
 from wazuh_comms_trio.config.load import LoadedConfig
 from wazuh_comms_trio.config.models import Config
-from wazuh_comms_trio.daemon.exits import EXIT_OK, report_failure
+from wazuh_comms_trio.daemon.exits import EXIT_FAILED, EXIT_OK, report_failure
 from wazuh_comms_trio.daemon.listening import Ready
 from wazuh_comms_trio.daemon.logs import set_up_logs
 
@@ -31,7 +32,12 @@ def run_daemon(
     the log; ``ready`` is called once it serves. Several workers need ``loaded``, what ``config`` was read from: each
     reads the same text.
     """
-    set_up_logs(config.communications_api.logging)
+    try:
+        set_up_logs(config.communications_api.logging)
+    except OSError as error:
+        set_up_logs(evolve(config.communications_api.logging, file=None))
+        logger.critical("logging.file can't be written: %s: %s", error.filename, error.strerror)
+        return EXIT_FAILED
     for warning in warnings:
         logger.warning("%s", warning)
     try:
