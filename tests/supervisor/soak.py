@@ -1,0 +1,159 @@
+"""What ``scripts/soak`` runs: the tests' situations, many times."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import trio
+
+from tests.e2e.processes import START_LIMIT, Files, start_daemon, write_files
+from tests.supervisor.nodes import add_logged_in, ask, ended, kill, parked, post, serving, under_load
+from wazuh_comms_trio.testing import AgentClient, ExchangeFailed, throwaway_certificate
+
+STOP_LIMIT = 30.0
+POST_SIZE = 200
+
+
+def files_in(folder: Path, workers: int) -> Files:
+    certificate = throwaway_certificate()
+    return write_files(folder, certificate.cert, certificate.key, workers=workers, logging={"level": "info"})
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+# --- starts
+
+
+async def starts(files: Files, count: int) -> None:
+    """Stops come at any moment, one in five hurries, one in five is a kill -9. No process may be left."""
+    rng = random.Random(1)
+    for number in range(1, count + 1):
+        whole = rng.random() < 0.5
+        async with start_daemon(files, expect_errors=True) as daemon:
+            with trio.fail_after(START_LIMIT):
+                pids = await serving(files, 2) if whole else []
+            how = rng.random()
+            if how < 0.2:
+                daemon.process.kill()
+            else:
+                daemon.process.send_signal(signal.SIGTERM)
+                if how < 0.4:
+                    daemon.process.send_signal(signal.SIGINT)
+            with trio.fail_after(STOP_LIMIT):
+                status = await daemon.process.wait()
+                for pid in pids:
+                    await ended(pid)
+            assert status == (-signal.SIGKILL if how < 0.2 else 0), f"status {status}:\n" + "\n".join(daemon.log)
+        if number % 50 == 0 or number == count:
+            say(f"{number} starts and stops")
+
+
+# --- delivery
+
+
+async def delivery(files: Files, workers: int, agents_count: int, commands_count: int, *, killing: bool) -> None:
+    async with start_daemon(files, expect_errors=killing) as daemon:
+        pids = await serving(files, workers)
+        agents = await add_logged_in(daemon, agents_count)
+        say(f"{agents_count} agents are enrolled")
+        wanted: dict[str, set[str]] = {agent.uuid: set() for agent in agents}
+        commands = [(f"{number}", agents[number % agents_count].uuid) for number in range(commands_count)]
+        for name, uuid in commands:
+            wanted[uuid].add(name)
+        got: Counter[str] = Counter()
+        connecting = trio.CapacityLimiter(100)  # as many handshakes at a time
+
+        async def work(agent: AgentClient) -> None:
+            mine: set[str] = set()
+            while mine != wanted[agent.uuid]:
+                try:
+                    async with connecting:
+                        await trio.lowlevel.checkpoint()
+                    reply = await agent.poll()
+                except ExchangeFailed:
+                    await trio.sleep(0.1)
+                    continue
+                for command in reply.json().get("commands", []):
+                    mine.add(command["document_id"])
+                    got[command["document_id"]] += 1
+
+        async with trio.open_nursery() as nursery:
+            for agent in agents:
+                nursery.start_soon(work, agent)
+            await parked(files, agents_count)
+            say("all are parked")
+            began = trio.current_time()
+            async with trio.open_nursery() as posting:
+                for begin in range(0, commands_count, POST_SIZE):
+                    posting.start_soon(post, files, commands[begin : begin + POST_SIZE])
+                if killing:
+                    while sum(got.values()) < commands_count / 4:  # noqa: ASYNC110
+                        await trio.sleep(0.01)
+                    kill(pids[0])
+        twice = sum(count - 1 for count in got.values())
+        say(f"{len(got)} commands in {trio.current_time() - began:.1f} s, {twice} of them twice")
+        assert len(got) == commands_count
+        assert killing or twice == 0
+
+
+# --- reload
+
+
+async def reload(files: Files, minutes: float) -> None:
+    async with start_daemon(files) as daemon:
+        await serving(files, 2)
+        until = trio.current_time() + 60 * minutes
+        turns = 0
+        async with under_load(daemon) as load:
+            while trio.current_time() < until:
+                reply = (await ask(files, "POST", "/api/v1/reload")).json()
+                assert reply["reloaded"], reply
+                turns += 1
+                await serving(files, 2, generation=turns + 1)
+                assert load.failed == [], load.failed
+        say(f"{turns} reloads, {load.requests} requests")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/soak")
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    kinds.add_parser("starts").add_argument("count", type=int, nargs="?", default=1000)
+    kinds.add_parser("reload").add_argument("minutes", type=float, nargs="?", default=10)
+    of_delivery = kinds.add_parser("delivery")
+    of_delivery.add_argument("--workers", type=int, default=4)
+    of_delivery.add_argument("--agents", type=int, default=5000)
+    of_delivery.add_argument("--commands", type=int, default=10_000)
+    of_delivery.add_argument("--kill", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="wazuh-comms-soak-") as name:
+        folder = Path(name)
+        if options.kind == "starts":
+            trio.run(starts, files_in(folder, 2), options.count)
+        elif options.kind == "reload":
+            trio.run(reload, files_in(folder, 2), options.minutes)
+        else:
+
+            async def run() -> None:
+                await delivery(
+                    files_in(folder, options.workers),
+                    options.workers,
+                    options.agents,
+                    options.commands,
+                    killing=options.kill,
+                )
+
+            trio.run(run)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
