@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -92,9 +93,18 @@ async def delivery(files: Files, workers: int, agents_count: int, commands_count
             await parked(files, agents_count)
             say("all are parked")
             began = trio.current_time()
+
+            async def post_some(some: list[tuple[str, str]]) -> None:
+                """As a poster: a 503 says that nothing is certain, so the same again; ids keep it from being twice."""
+                while True:
+                    with suppress(AssertionError):
+                        await post(files, some)
+                        return
+                    await trio.sleep(0.5)
+
             async with trio.open_nursery() as posting:
                 for begin in range(0, commands_count, POST_SIZE):
-                    posting.start_soon(post, files, commands[begin : begin + POST_SIZE])
+                    posting.start_soon(post_some, commands[begin : begin + POST_SIZE])
                 if killing:
                     while sum(got.values()) < commands_count / 4:  # noqa: ASYNC110
                         await trio.sleep(0.01)
