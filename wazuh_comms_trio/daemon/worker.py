@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 DRAIN_TIMEOUT: Final = 5.0
 #: The same for somebody who has asked twice.
 HURRIED_DRAIN_TIMEOUT: Final = 0.5
+HURRIED_ANSWER_TIMEOUT: Final = 0.5
 
 
 class Stop:
@@ -164,8 +165,11 @@ async def _watch(
             services.commands.close()
             _limit(limit, grace)
             await stop.hurried.wait()
-    serving.cancel()
+            nursery.cancel_scope.cancel()
+    # Who was hurried still sends the answers that are there: parked polls' were made just now.
+    _limit(serving, HURRIED_ANSWER_TIMEOUT if stop.hurried.is_set() else 0)
     await stop.hurried.wait()
+    _limit(serving, HURRIED_ANSWER_TIMEOUT)
     _limit(running, HURRIED_DRAIN_TIMEOUT)
 
 
