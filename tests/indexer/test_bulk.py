@@ -238,7 +238,7 @@ async def test_a_limit_that_nothing_passes_is_an_outage(autojump_clock: MockCloc
         node.faults.most = 10
         with pytest.raises(BackendUnavailable):
             await stores.events.bulk([create(str(n), text="x" * 1000) for n in range(1000)])
-        assert len(node.requests) < 20
+        assert 0 < sum("_bulk" in path for _, path in node.requests) < 20  # whatever upkeep asked meanwhile
 
 
 async def test_a_document_that_is_too_large_is_refused_alone(autojump_clock: MockClock) -> None:
