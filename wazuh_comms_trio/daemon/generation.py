@@ -6,10 +6,8 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from itertools import count
 from typing import Any, Final
 
@@ -19,6 +17,7 @@ from attrs import define, field
 from wazuh_comms_trio.config.load import LoadedConfig
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.context import REQUEST
+from wazuh_comms_trio.daemon.child import Child
 from wazuh_comms_trio.daemon.exits import EXIT_BAD_CONFIGURATION, EXIT_FAILED, BadConfiguration
 from wazuh_comms_trio.daemon.hub import Hub, Member
 from wazuh_comms_trio.daemon.link import Link
@@ -224,10 +223,9 @@ class Spawned:
         self.member = Member(self.name, link, generation.number)
         with theirs:
             try:
-                process = await trio.lowlevel.open_process(
+                process = Child(
                     [sys.executable, "-m", "wazuh_comms_trio.daemon.worker_start", self.name, str(theirs.fileno())],
                     pass_fds=[theirs.fileno(), *generation.api, *generation.enrollment],
-                    stdin=subprocess.DEVNULL,
                     env=worker_environment(os.environ),
                 )
             except BaseException:
@@ -258,21 +256,21 @@ class Spawned:
                     await self.member.left.wait()
                 nursery.cancel_scope.cancel()
         finally:
-            _kill(process)
+            process.kill()
             with trio.move_on_after(5, shield=True):  # reaping what was killed
                 await process.wait()
             await link.aclose()
         assert process.returncode is not None
         return process.returncode
 
-    async def _watch(self, process: trio.Process) -> None:
+    async def _watch(self, process: Child) -> None:
         """Kills a worker that doesn't get ready, or hangs."""
         member = self.member
         with trio.move_on_after(START_TIMEOUT):
             await member.ready.wait()
         if not member.ready.is_set():
             logger.error("worker %s didn't get ready within %.0f s; it is killed", self.name, START_TIMEOUT)
-            return _kill(process)
+            return process.kill()
         while True:
             due = trio.current_time() + WATCH_INTERVAL
             await trio.sleep_until(due)
@@ -280,14 +278,14 @@ class Spawned:
                 member.heard = trio.current_time()  # it was this process that stood still
             elif trio.current_time() - member.heard > HUNG_AFTER:
                 logger.error("worker %s hangs: nothing was heard of it for %.0f s; it is killed", self.name, HUNG_AFTER)
-                return _kill(process)
+                return process.kill()
 
-    async def _stop_when_told(self, process: trio.Process, link: Link) -> None:
+    async def _stop_when_told(self, process: Child, link: Link) -> None:
         generation = self._generation
         await generation.stopping.wait()
-        self.member.in_service = False
+        self._hub.dismiss(self.member)
         if not self.member.ready.is_set():
-            return _kill(process)  # it has nothing yet that could be lost
+            return process.kill()  # it has nothing yet that could be lost
         shutdown = generation.settings.shutdown
         grace = shutdown.grace if generation.grace is None else generation.grace
         link.send_nowait("stop", spread=generation.spread, grace=generation.grace)
@@ -299,7 +297,7 @@ class Spawned:
             link.send_nowait("hurry")
             await trio.sleep(HURRIED_MARGIN)
         logger.error("worker %s doesn't end; it is killed", self.name)
-        return _kill(process)
+        return process.kill()
 
 
 #: What the service manager says to this process, and to no worker of it.
@@ -310,9 +308,3 @@ _MANAGERS: Final = frozenset(
 
 def worker_environment(own: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in own.items() if name not in _MANAGERS}
-
-
-def _kill(process: trio.Process) -> None:
-    with suppress(ProcessLookupError):
-        if process.returncode is None:
-            process.kill()

@@ -14,11 +14,10 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any
 
 import trio
 
@@ -31,7 +30,8 @@ from wazuh_comms_trio.daemon.link import Link, LinkBroken, Message
 from wazuh_comms_trio.daemon.listening import Listeners
 from wazuh_comms_trio.daemon.logs import mask, set_up_logs
 from wazuh_comms_trio.daemon.materials import placed
-from wazuh_comms_trio.daemon.membership import HubPeers, run_membership
+from wazuh_comms_trio.daemon.membership import HubLookout, HubPeers, run_membership
+from wazuh_comms_trio.daemon.orphan import OrphanWatch, wake_when_orphaned
 from wazuh_comms_trio.daemon.single import load_keys, thread_runner
 from wazuh_comms_trio.daemon.vitals import LastError, Vitals
 from wazuh_comms_trio.daemon.worker import Stop, run_worker
@@ -39,16 +39,13 @@ from wazuh_comms_trio.services.tokens import TokenKeys
 
 logger = logging.getLogger(__name__)
 
-#: prctl(2)
-PR_SET_PDEATHSIG: Final = 1
-
 
 def main() -> int:
     # Ctrl-C in a terminal reaches the whole group; what is to be done about it is the supervisor's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     name, descriptor = sys.argv[1], int(sys.argv[2])
     WORKER.set(name)
-    outlive_nobody()
+    wake_when_orphaned()
     try:
         trio.run(_run, descriptor)
     except Exception as error:
@@ -56,25 +53,18 @@ def main() -> int:
     return EXIT_OK
 
 
-def outlive_nobody() -> None:
-    """The end of the link tells a worker that its supervisor is gone. One that is stopped (SIGSTOP) can't hear that:
-    the kernel wakes it then."""
-    with suppress(OSError, AttributeError, ImportError, MemoryError):
-        import ctypes
-
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGCONT), 0, 0, 0)
-
-
 async def _run(descriptor: int) -> None:
     sock = socket.socket(fileno=descriptor)
     sock.set_inheritable(False)
     link = Link(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
+    watch = OrphanWatch()
+    watch.watch(descriptor)
     try:
         first = await link.receive()
     except LinkBroken:
         return  # the supervisor has changed its mind
     try:
-        await _serve(link, first)
+        await _serve(link, first, watch)
     except Exception as error:
         reasons = "; ".join(str(getattr(leaf, "message", leaf)) for leaf in leaves(error))
         link.send_nowait("failed", reason=reasons)
@@ -83,20 +73,21 @@ async def _run(descriptor: int) -> None:
         raise
 
 
-async def _serve(link: Link, first: Message) -> None:
+async def _serve(link: Link, first: Message, watch: OrphanWatch) -> None:
     # The supervisor has checked the files.
     config = load_config(Path(first["file"]), text=first["text"], check_files=False).config
     set_up_logs(config.communications_api.logging)
+    watch.grace = config.communications_api.shutdown.grace
     last_error = LastError(mask)
     earlier = first["earlier"]
     with placed(config.communications_api, first["materials"]) as settings:
         keys, context = load_keys(settings, earlier=[pem.encode() for pem in earlier["public_keys"]])
     listeners = Listeners(_adopt(first["listeners"]["api"]), (), _adopt(first["listeners"]["enrollment"]))
     stop = Stop()
-    peers = HubPeers(link)
+    peers, lookout = HubPeers(link), HubLookout(link)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals, last_error.attached():
         async with (
-            open_backends(config, tolerant=True, token_key=keys.kid) as backends,
+            open_backends(config, tolerant=True, token_key=keys.kid, lookout=lookout) as backends,
             open_quarantine(config, tolerant=True) as quarantine,
             trio.open_nursery() as linked,
         ):
@@ -122,7 +113,7 @@ async def _serve(link: Link, first: Message) -> None:
                 )
                 vitals = Vitals(worker, last_error, wall_clock=time.time)
                 linked.start_soon(vitals.run)
-                linked.start_soon(run_membership, link, peers, worker.services.commands, vitals, stop)
+                linked.start_soon(run_membership, link, peers, lookout, worker.services.commands, vitals, stop)
                 link.send_nowait("ready", public_key=keys.public_pem.decode(), pid=os.getpid())
                 calm_collector()
             linked.cancel_scope.cancel()

@@ -1,0 +1,59 @@
+"""A worker's process, as the supervisor holds it: started from the main thread, waited for without a thread.
+
+``trio.lowlevel.open_process`` starts processes from a thread, which ends some seconds later. To the kernel that thread
+is the parent, and its end a parent's: a worker that asked to be woken by its parent's death (``PR_SET_PDEATHSIG``)
+would be woken then, also one that somebody has stopped and that is to be found out as hanging.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+
+import trio
+
+__all__ = ["Child"]
+
+
+class Child:
+    """``kill`` and ``wait`` for it; ``returncode`` is negative when a signal ended it, None before the end is known.
+    It has to be waited for once."""
+
+    def __init__(self, command: Sequence[str], *, pass_fds: Sequence[int], env: Mapping[str, str]) -> None:
+        """Starts it; blocks for the few milliseconds until the program has begun. Raises ``OSError``."""
+        self._popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=pass_fds, env=dict(env))
+        self._descriptor: int | None = None
+        with suppress(OSError, AttributeError):  # an old kernel, or no descriptor is left
+            self._descriptor = os.pidfd_open(self.pid)
+        self._waiting = trio.Lock()
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._popen.poll()
+
+    async def wait(self) -> int:
+        """Its exit status. Cancelled: it goes on."""
+        async with self._waiting:
+            if self._descriptor is not None:
+                if self.returncode is None:
+                    await trio.lowlevel.wait_readable(self._descriptor)
+                os.close(self._descriptor)
+                self._descriptor = None
+            elif self.returncode is None:
+                # Only looks: whoever was cancelled leaves its thread behind, and the status for the next one.
+                look = partial(os.waitid, os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+                with suppress(ChildProcessError):
+                    await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+            return self._popen.wait()
+
+    def kill(self) -> None:
+        """SIGKILL, if it is still there."""
+        self._popen.send_signal(signal.SIGKILL)  # looks first, so that no other process of the number is hit
