@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wazuh_comms_trio.backends.base import Backends
 from wazuh_comms_trio.backends.files import FolderFiles
+from wazuh_comms_trio.backends.lookout import Lookout
 from wazuh_comms_trio.backends.ndjson import open_engine
 from wazuh_comms_trio.backends.sqlite import open_sqlite
 from wazuh_comms_trio.backends.state_lock import hold_state
@@ -26,6 +27,7 @@ async def open_backends(
     wall_clock: Callable[[], float] = time.time,
     tolerant: bool = False,
     token_key: str | None = None,
+    lookout: Lookout | None = None,
 ) -> AsyncIterator[Backends]:
     """What ``communications_api.backend`` names. Raises ``StateUnusable`` when it can't be opened as it is. On leaving,
     what was accepted is written.
@@ -33,18 +35,23 @@ async def open_backends(
     ``tolerant``, for a daemon: where the disk is full, or a database locked or damaged, that is no reason not to start;
     what needs it is ``BackendUnavailable`` until the cause is gone, and the log says so. ``token_key``: the id of a
     daemon's signing key, which daemons that share their backends must have in common; others are warned about.
+    ``lookout``: which of several processes of this node looks for what is new; None: this one alone.
     """
     if config.communications_api.backend == "embedded":
-        async with open_embedded(config, wall_clock=wall_clock, tolerant=tolerant) as backends:
+        async with open_embedded(config, wall_clock=wall_clock, tolerant=tolerant, lookout=lookout) as backends:
             yield backends
         return
-    async with open_wazuh(config, wall_clock=wall_clock, token_key=token_key) as backends:
+    async with open_wazuh(config, wall_clock=wall_clock, token_key=token_key, lookout=lookout) as backends:
         yield backends
 
 
 @asynccontextmanager
 async def open_wazuh(
-    config: Config, *, wall_clock: Callable[[], float] = time.time, token_key: str | None = None
+    config: Config,
+    *,
+    wall_clock: Callable[[], float] = time.time,
+    token_key: str | None = None,
+    lookout: Lookout | None = None,
 ) -> AsyncIterator[Backends]:
     """The indexer and the engine; they needn't be there yet. Raises ``StateUnusable`` for certificates or secrets that
     can't be used."""
@@ -59,7 +66,7 @@ async def open_wazuh(
     try:
         async with (
             open_opensearch(
-                config.indexer, revocation=api.token.revocation, wall_clock=wall_clock, node=node
+                config.indexer, revocation=api.token.revocation, wall_clock=wall_clock, node=node, lookout=lookout
             ) as stores,
             open_engine_client(config.engine.client) as engine,
         ):
@@ -76,14 +83,18 @@ async def open_wazuh(
 
 @asynccontextmanager
 async def open_embedded(
-    config: Config, *, wall_clock: Callable[[], float] = time.time, tolerant: bool = False
+    config: Config,
+    *,
+    wall_clock: Callable[[], float] = time.time,
+    tolerant: bool = False,
+    lookout: Lookout | None = None,
 ) -> AsyncIterator[Backends]:
     """Everything in ``embedded.path``, but the folder of files."""
     api = config.communications_api
     folder = api.embedded.path
     with hold_state(folder):
         async with (
-            open_sqlite(folder, wall_clock=wall_clock, tolerant=tolerant) as sqlite,
+            open_sqlite(folder, wall_clock=wall_clock, tolerant=tolerant, lookout=lookout) as sqlite,
             open_engine(folder / "events", api.embedded.events, wall_clock=wall_clock) as engine,
         ):
             yield Backends(

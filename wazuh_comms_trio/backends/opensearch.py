@@ -12,6 +12,7 @@ from typing import Final
 import trio
 from attrs import frozen
 
+from wazuh_comms_trio.backends.lookout import Lookout
 from wazuh_comms_trio.backends.opensearch_client import Connect, OpenSearchClient
 from wazuh_comms_trio.backends.opensearch_commands import OpenSearchCommands
 from wazuh_comms_trio.backends.opensearch_events import OpenSearchEvents
@@ -45,11 +46,12 @@ async def open_opensearch(
     rng: random.Random | None = None,
     connect: Connect | None = None,
     node: ThisNode | None = None,
+    lookout: Lookout | None = None,
 ) -> AsyncIterator[OpenSearchStores]:
     """The stores of one cluster. It needn't be there yet: calls are ``BackendUnavailable`` until it is. ``revocation``,
     in seconds, is how old what is known of an agent may be. ``node``: for a daemon, whose token key is compared with
     other nodes'. Raises ``AccessError`` for certificates or secrets that can't be used. Claims are given back, and
-    log-ins written, before this ends."""
+    log-ins written, before this ends. ``lookout``: who of this node's processes looks for commands."""
     rng = rng or random.Random()
     async with OpenSearchClient(settings, connect=connect, rng=rng) as client, _background() as nursery:
         agents_name = IndexName(client, "agents", settings.names)
@@ -59,7 +61,14 @@ async def open_opensearch(
             return await agents.members(group)
 
         commands = OpenSearchCommands(
-            client, commands_name, nursery, settings.commands, members=members, wall_clock=wall_clock, rng=rng
+            client,
+            commands_name,
+            nursery,
+            settings.commands,
+            members=members,
+            wall_clock=wall_clock,
+            rng=rng,
+            lookout=lookout,
         )
         agents = OpenSearchAgents(
             client, agents_name, nursery, revocation=revocation, agent_removed=commands.agent_removed

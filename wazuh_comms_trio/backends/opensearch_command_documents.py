@@ -121,6 +121,21 @@ def read(found: Found, seen_at: float) -> Document:
     return Document(found.id, source, found.seq_no, found.primary_term, seen_at)
 
 
+def document_to(document: Document) -> dict[str, Any]:
+    """For another worker, as JSON has it."""
+    return {
+        "id": document.id,
+        "source": document.source,
+        "seq_no": document.seq_no,
+        "primary_term": document.primary_term,
+        "seen_at": document.seen_at,
+    }
+
+
+def document_from(data: Mapping[str, Any]) -> Document:
+    return Document(data["id"], data["source"], data["seq_no"], data["primary_term"], data["seen_at"])
+
+
 def to_document(command: Command, token: str | None = None) -> dict[str, Any]:
     """A new document; fields without a value are left out. ``token``: claimed from the start."""
     action = {"name": command.action.name, "version": command.action.version, "args": command.action.args}

@@ -13,6 +13,7 @@ from attrs import evolve
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends import opensearch_command_documents as documents
 from wazuh_comms_trio.backends.base import Command, CommandReport, CommandStatus, ItemResult
+from wazuh_comms_trio.backends.lookout import Lookout
 from wazuh_comms_trio.backends.opensearch_client import OpenSearchClient
 from wazuh_comms_trio.backends.opensearch_command_documents import Document
 from wazuh_comms_trio.backends.opensearch_command_index import CommandIndex, Refused
@@ -47,8 +48,10 @@ class OpenSearchCommands:
         members: Callable[[str], Any],
         wall_clock: Callable[[], float],
         rng: random.Random,
+        lookout: Lookout | None = None,
     ) -> None:
         self._now = wall_clock
+        self._lookout = lookout = lookout or Lookout()
         self._nursery = nursery
         self._members = members
         self._index = CommandIndex(client, name, wall_clock=wall_clock, rng=rng)
@@ -56,7 +59,13 @@ class OpenSearchCommands:
         self._unmarked: dict[str, float] = {}
         self._expired_at = -_EXPIRE_INTERVAL
         self._discovery = Discovery(
-            self._index, self._pending, settings, expand=self._expand, upkeep=self._upkeep, rng=rng
+            self._index,
+            self._pending,
+            settings,
+            expand=self._expand,
+            upkeep=self._upkeep,
+            rng=rng,
+            lookout=lookout,
         )
 
     # --- new commands ---
@@ -93,6 +102,7 @@ class OpenSearchCommands:
             _, children = rules.expand(command, await self._members(command.target.id), self._now())
             made = await self._index.create({c.document_id: _child(parent, c) for c in children})
             self._pending.note_written(made.values(), trio.current_time())
+            self._discovery.tell_others(list(made.values()))
         return await self._change({document.id: mine.get(document.id) for document in groups}, self._marked(mine))
 
     def _marked(self, mine: Mapping[str, Document]) -> Callable[[Document], Mapping[str, Any] | None]:
@@ -245,6 +255,9 @@ class OpenSearchCommands:
         return results
 
     async def expire(self) -> None:
+        if not self._lookout.on_duty:
+            await trio.lowlevel.checkpoint()
+            return
         wall_now = self._now()
         overdue: dict[str, Document | None] = {
             document.id: document for document in self._pending.overdue(trio.current_time(), wall_now)

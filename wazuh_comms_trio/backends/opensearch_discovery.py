@@ -1,17 +1,28 @@
-"""Finding pending commands: one query per node and interval, however many agents wait."""
+"""Finding pending commands: one query per node and interval, however many agents and workers wait.
+
+The worker on duty searches and tells the others what has changed since it told them last. What the others want found,
+where there is too much to find it all, and that they know nothing yet, they tell it.
+"""
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import trio
 
-from wazuh_comms_trio.backends.opensearch_command_documents import PENDING, Document, id_query
+from wazuh_comms_trio.backends.lookout import Finding, Lookout
+from wazuh_comms_trio.backends.opensearch_command_documents import (
+    PENDING,
+    Document,
+    document_from,
+    document_to,
+    id_query,
+)
 from wazuh_comms_trio.backends.opensearch_command_index import CommandIndex, Refused
-from wazuh_comms_trio.backends.opensearch_pending import Pending
+from wazuh_comms_trio.backends.opensearch_pending import LARGEST, Pending
 from wazuh_comms_trio.backends.opensearch_queries import Query, every, exactly
 from wazuh_comms_trio.config.models import IndexerCommands
 from wazuh_comms_trio.errors import BackendUnavailable
@@ -29,6 +40,8 @@ _SLOWER: Final = 1.25
 _SOON: Final = 0.1
 #: Groups' commands expanded in one round.
 _EXPANDED_AT_ONCE: Final = 10
+#: Documents in one message to the other workers.
+_TOLD_AT_ONCE: Final = 100
 
 
 class Discovery:
@@ -43,8 +56,11 @@ class Discovery:
         expand: Callable[[Sequence[Document]], Awaitable[Any]],
         upkeep: Callable[[], Awaitable[None]],
         rng: random.Random,
+        lookout: Lookout,
     ) -> None:
         self._index = index
+        self._lookout = lookout
+        lookout.attend(found=self._take, asked=self._note_wish, changed=self._change_duty)
         self._pending = pending
         self._fastest = settings.interval
         self._slowest = max(settings.interval, settings.idle_interval)
@@ -52,10 +68,14 @@ class Discovery:
         self._upkeep = upkeep
         self._rng = rng
         self._interested: dict[str, float] = {}
+        #: What the one on duty hasn't been told of that yet.
+        self._unsaid: dict[str, None] = {}
+        #: The versions that the others were told of.
+        self._told: dict[str, int] = {}
         self._narrow = False
         self._news: set[str] = set()
         self._arrived = trio.Event()
-        self._wake = trio.Event()
+        self._duty_changed = trio.Event()
         self._running = False
         self._failed = False
 
@@ -87,19 +107,53 @@ class Discovery:
         """Something was written here: tell of it at once."""
         self.tell()
 
+    def tell_others(self, documents: Sequence[Document], gone: Mapping[str, int] | None = None) -> None:
+        """Of documents that were found or written here, and of versions that are gone."""
+        for start in range(0, len(documents), _TOLD_AT_ONCE):
+            self._lookout.tell({"documents": list(map(document_to, documents[start : start + _TOLD_AT_ONCE]))})
+        if gone:
+            self._lookout.tell({"gone": gone})
+
     def note_interest(self, agent_ids: Collection[str]) -> None:
         now = trio.current_time()
         for agent_id in agent_ids:
             self._interested.pop(agent_id, None)
             self._interested[agent_id] = now
+        if not self._lookout.on_duty:
+            self._unsaid.update(dict.fromkeys(agent_ids))
+
+    # --- what other workers say ---
+
+    def _take(self, finding: Finding) -> None:
+        """Another one has found these, and what it had found is gone (id -> version)."""
+        now = trio.current_time()
+        for data in finding.get("documents", ()):
+            self._pending.put(document_from(data), now)
+        for document_id, seq_no in finding.get("gone", {}).items():
+            self._pending.drop_version(document_id, seq_no)
+        self.tell()
+
+    def _note_wish(self, wish: Finding) -> None:
+        self.note_interest(wish.get("agents", ()))
+        if wish.get("all"):
+            self._told.clear()
+
+    def _change_duty(self) -> None:
+        self._duty_changed.set()
+        self._told.clear()
+        self._unsaid.clear()
+        if not self._lookout.on_duty:
+            self._forget()
+            self._lookout.ask({"agents": list(self._interested), "all": True})
 
     # --- the rounds ---
 
     async def _run(self) -> None:
         interval = self._fastest
         while True:
+            self._duty_changed = trio.Event()
             try:
-                busy, full = await self._round()
+                busy, full = await (self._round() if self._lookout.on_duty else self._follow())
                 if self._failed:
                     self._failed = False
                     logger.info("commands are found again")
@@ -113,7 +167,19 @@ class Discovery:
                 logger.exception("commands can't be found: an error of ours")
             interval = self._fastest if busy else min(self._slowest, interval * _SLOWER)
             # The same interval on several nodes would have them all claim at the same moment.
-            await trio.sleep((_SOON if full else interval) * self._rng.uniform(0.9, 1.1))
+            pause = (_SOON if full else interval) * self._rng.uniform(0.9, 1.1)
+            with trio.move_on_after(pause):
+                await self._duty_changed.wait()
+
+    async def _follow(self) -> tuple[bool, bool]:
+        """What is left to do where another worker is on duty: what was claimed here, and claims whose time is over."""
+        if self._unsaid:
+            self._lookout.ask({"agents": list(self._unsaid)})
+            self._unsaid.clear()
+        await self._upkeep()
+        before = len(self._news)
+        self.tell()
+        return len(self._news) > before, False
 
     async def _round(self) -> tuple[bool, bool]:
         """Whether there was something new, and whether there is more than was seen."""
@@ -128,6 +194,7 @@ class Discovery:
         if complete and not narrow:
             self._pending.keep_only({document.id for document in found}, began)
         self._narrow = not complete or (narrow and total > _PAGE // 2)
+        self._tell_changes(found, whole=complete and not narrow)
         groups = self._pending.groups(now)[:_EXPANDED_AT_ONCE]
         if groups:
             await self._expand_groups(groups)
@@ -135,6 +202,13 @@ class Discovery:
         self.tell()
         busy = bool(groups) or len(self._news) > before
         return busy, busy and not complete
+
+    def _tell_changes(self, found: Sequence[Document], *, whole: bool) -> None:
+        """What the others don't know yet. ``whole``: what isn't there is gone."""
+        versions = {document.id: document.seq_no for document in found}
+        gone = {i: seq_no for i, seq_no in self._told.items() if i not in versions} if whole else None
+        self.tell_others([each for each in found if self._told.get(each.id) != each.seq_no], gone)
+        self._told = versions if whole or len(self._told) > LARGEST else self._told | versions
 
     async def _expand_groups(self, groups: Sequence[Document]) -> None:
         ids = {document.id for document in groups}

@@ -108,6 +108,12 @@ class Pending:
         for document_id in gone:
             self.drop(document_id)
 
+    def drop_version(self, document_id: str, seq_no: int) -> None:
+        """Another worker doesn't find it any more, who knew it in this version. What is newer here stays."""
+        known = self._known.get(document_id)
+        if known is not None and known.document.seq_no == seq_no and document_id not in self.held:
+            self.drop(document_id)
+
     # --- what may be taken ---
 
     def is_takeable(self, document: Document, now: float) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from attrs import frozen
 
 from wazuh_comms_trio.backends.folders import make_folder
+from wazuh_comms_trio.backends.lookout import Lookout
 from wazuh_comms_trio.backends.owners import hold_owner
 from wazuh_comms_trio.backends.sqlite_agents import SqliteAgents
 from wazuh_comms_trio.backends.sqlite_commands import SqliteCommands
@@ -29,7 +30,11 @@ class SqliteStores:
 
 @asynccontextmanager
 async def open_sqlite(
-    folder: Path, *, wall_clock: Callable[[], float] = time.time, tolerant: bool = False
+    folder: Path,
+    *,
+    wall_clock: Callable[[], float] = time.time,
+    tolerant: bool = False,
+    lookout: Lookout | None = None,
 ) -> AsyncIterator[SqliteStores]:
     """The stores in ``folder``, which is made if it isn't there. Raises ``StateUnusable``, ``tolerant`` as
     ``open_database``. What was accepted is written before this ends."""
@@ -43,6 +48,6 @@ async def open_sqlite(
             yield SqliteStores(
                 SqliteAgents(database),
                 SqliteEvents(database, wall_clock),
-                SqliteCommands(database, owner, wall_clock),
+                SqliteCommands(database, owner, wall_clock, lookout),
                 database,
             )

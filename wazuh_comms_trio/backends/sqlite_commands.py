@@ -7,6 +7,7 @@ news under a number that only grows, so a process sees every one however it was 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from math import inf
 from typing import Any, Final
 
 import apsw
@@ -21,12 +22,13 @@ from wazuh_comms_trio.backends.base import (
     CommandStatus,
     ItemResult,
 )
+from wazuh_comms_trio.backends.lookout import Finding, Lookout
 from wazuh_comms_trio.backends.owners import Owner
 from wazuh_comms_trio.backends.sqlite_connection import Database
 from wazuh_comms_trio.backends.sqlite_text import storable
 from wazuh_comms_trio.errors import BackendUnavailable, MalformedRequest
 
-#: Seconds between looks for what other processes did; a look costs microseconds.
+#: Seconds between looks, by one process of the daemon, for what other processes did; a look costs microseconds.
 POLL_INTERVAL: Final = 0.25
 
 
@@ -35,13 +37,18 @@ class SqliteCommands:
 
     keeps_posted = True
 
-    def __init__(self, database: Database, owner: Owner, wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self, database: Database, owner: Owner, wall_clock: Callable[[], float], lookout: Lookout | None = None
+    ) -> None:
+        self._lookout = lookout = lookout or Lookout()
+        lookout.attend(found=self._take_news, changed=self._wake)
         self._database = database
         self._owner = owner
         self._now = wall_clock
         self._seen = -1  # the news up to here were handed out
         self._data_version: object = None
         self._own_news = trio.Event()
+        self._told: set[str] = set()  # agents that another worker found news for
 
     # --- posting -------------------------------------------------------------------------------------------------
 
@@ -83,10 +90,20 @@ class SqliteCommands:
                 agents = await self._look_for_news()
             except BackendUnavailable:
                 agents = ()  # the store is away; what it has is news when it is back
-            if agents:
-                return agents
-            with trio.move_on_after(POLL_INTERVAL):
+            if self._lookout.on_duty and agents:
+                self._lookout.tell({"agents": list(agents)})
+            if agents or self._told:
+                told, self._told = self._told, set()
+                return told.union(agents)
+            with trio.move_on_after(POLL_INTERVAL if self._lookout.on_duty else inf):
                 await own_news.wait()
+
+    def _wake(self) -> None:
+        self._own_news.set()
+
+    def _take_news(self, finding: Finding) -> None:
+        self._told.update(finding.get("agents", ()))
+        self._wake()
 
     async def _look_for_news(self) -> Collection[str]:
         version = await self._database.read_now(
@@ -192,6 +209,9 @@ class SqliteCommands:
         return await self._database.write(apply) if reports else ()
 
     async def expire(self) -> None:
+        if not self._lookout.on_duty:
+            await trio.lowlevel.checkpoint()
+            return
         now = self._now()
 
         def is_due(connection: apsw.Connection) -> bool:

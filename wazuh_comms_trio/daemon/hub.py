@@ -5,6 +5,8 @@ news         -> every other worker: these agents may have commands
 delivered    -> every other worker, and remembered here until the command's timeout
 hold         -> every other worker: commands that were posted and that no store keeps
 acquire      -> answered: a held command is one worker's to offer, until it says ``returned`` or dies
+finding      -> every other worker: what the one on duty saw in the store that all share
+wish         -> the one on duty: what another one wants found
 """
 
 from __future__ import annotations
@@ -35,6 +37,12 @@ logger = logging.getLogger(__name__)
 
 #: Seconds from a post to its answer, at most; the worker that has it answers earlier.
 POST_LIMIT: Final = 1.95
+#: What of that is the way of the answer.
+POST_MARGIN: Final = 0.15
+#: A worker that hasn't taken a post after so many seconds is busy or hangs: another one is asked.
+TAKEN_LIMIT: Final = 0.4
+#: A worker that wasn't heard of for so many seconds, beats being one second apart, isn't relied upon.
+QUIET: Final = 2.5
 
 
 @define(eq=False)
@@ -54,6 +62,10 @@ class Member:
     beat: dict[str, Any] = field(factory=dict)
     heard: float = field(factory=trio.current_time)
 
+    @property
+    def awake(self) -> bool:
+        return trio.current_time() - self.heard < QUIET
+
 
 @define(eq=False)
 class _Question:
@@ -61,6 +73,7 @@ class _Question:
 
     member: Member
     answer: Message | None = None
+    taken: trio.Event = field(factory=trio.Event)
     decided: trio.Event = field(factory=trio.Event)
 
 
@@ -71,6 +84,8 @@ class Hub:
         self._questions: dict[int, _Question] = {}
         self._numbers = count(1)
         self._changed = trio.Event()
+        #: Who looks into the shared store for all.
+        self._on_duty: Member | None = None
 
     @cached_property
     def _delivered(self) -> Delivered:
@@ -95,9 +110,9 @@ class Hub:
         try:
             yield
         finally:
-            member.in_service = False
-            member.left.set()
             self.members.remove(member)
+            self.dismiss(member)
+            member.left.set()
             freed = [document_id for document_id, owner in self._granted.items() if owner is member]
             for document_id in freed:
                 del self._granted[document_id]
@@ -105,20 +120,37 @@ class Hub:
                 self._tell_others(member, "free", ids=freed)
             for question in list(self._questions.values()):
                 if question.member is member:
+                    question.taken.set()
                     question.decided.set()
             self._change()
 
+    def dismiss(self, member: Member) -> None:
+        """It gets no posts and no duty any more."""
+        member.in_service = False
+        self.review()
+
+    def review(self) -> None:
+        """Sees to it that somebody who is awake is on duty. Called when members come and go, and now and then."""
+        awake = [each for each in self.members if each.in_service and each.awake]
+        if self._on_duty in awake or not (awake or self._on_duty not in self.members):
+            return  # while nobody is awake, it stays who it was
+        # The newest: it will stay longest.
+        self._on_duty = max(awake, key=lambda each: each.generation, default=None)
+        for member in self.members:
+            if member.ready.is_set():
+                member.link.send_nowait("duty", on=member is self._on_duty)
+
     def _take(self, member: Member, message: Message, on_ready: Callable[[Message], None] | None) -> None:
+        member.heard = trio.current_time()
         match message:
             case {"type": "beat", "report": dict(report)}:
-                member.beat, member.heard = report, trio.current_time()
+                member.beat = report
             case {"type": "ready"}:
-                member.heard = trio.current_time()
                 member.in_service = True
                 member.ready.set()
                 if on_ready is not None:
                     on_ready(message)
-                self._change()
+                self._welcome(member)
             case {"type": "failed", "reason": str(reason)}:
                 member.failure = reason
             case {"type": "news", "agents": list(agents)}:
@@ -139,14 +171,30 @@ class Hub:
                 for document_id in freed:
                     del self._granted[document_id]
                 self._tell_others(member, "free", ids=freed)
+            case {"type": "finding", "finding": dict(finding)}:
+                self._tell_others(member, "finding", finding=finding)
+            case {"type": "wish", "wish": dict(wish)}:
+                if self._on_duty is not None and self._on_duty is not member:
+                    self._on_duty.link.send_nowait("wish", wish=wish)
+            case {"type": "taken", "number": int(number)}:
+                if number in self._questions:
+                    self._questions[number].taken.set()
             case {"type": "posted", "number": int(number)} if number in self._questions:
                 question = self._questions[number]
                 question.answer = message
+                question.taken.set()
                 question.decided.set()
             case {"type": "posted"}:
                 pass  # too late
             case _:
                 logger.error("worker %s sent a message that isn't known: %s", member.name, message.get("type"))
+
+    def _welcome(self, member: Member) -> None:
+        before = self._on_duty
+        self.review()
+        if self._on_duty is before:
+            member.link.send_nowait("duty", on=False)
+        self._change()
 
     def _tell_others(self, member: Member, type: str, **fields: Any) -> None:
         for other in self.members:
@@ -167,18 +215,19 @@ class Hub:
     # --- posts
 
     async def post(self, commands: Sequence[Command]) -> Sequence[Command]:
-        """As ``CommandDispatcher.post``, by whichever worker takes it; when one dies over it, by another. Raises
-        ``BackendUnavailable``."""
+        """As ``CommandDispatcher.post``, by whichever worker takes it; when one dies or sleeps over it, by another.
+        Raises ``BackendUnavailable``."""
         from wazuh_comms_trio.services.command_json import decode_commands, encode_commands
 
         request = json.loads(encode_commands(commands))["commands"]
         delivered = {c.document_id: c.timeout for c in commands if c.document_id in self._delivered}
-        with trio.move_on_after(POST_LIMIT):
+        limit = trio.current_time() + POST_LIMIT
+        with trio.move_on_at(limit):
             while True:
                 member = await self._next_in_service()
-                answer = await self._ask(member, request, delivered)
+                answer = await self._ask(member, request, delivered, limit - POST_MARGIN)
                 if answer is None:
-                    continue  # it died: the next one is asked, and what it had stored is known there
+                    continue  # the next one is asked, and what the last one had stored is known there
                 if "error" in answer:
                     raise BackendUnavailable(answer["error"])
                 return decode_commands(json.dumps({"commands": answer["commands"]}).encode())
@@ -186,20 +235,31 @@ class Hub:
 
     async def _next_in_service(self) -> Member:
         while True:
-            for member in self.members:
-                if member.in_service:
-                    # The first goes to the end: posts are spread over the workers.
-                    self.members.remove(member)
-                    self.members.append(member)
-                    return member
+            serving = [member for member in self.members if member.in_service]
+            # Those that are awake first; but whoever has just begun to hang can't be told from them.
+            for member in sorted(serving, key=lambda each: not each.awake)[:1]:
+                # It goes to the end: posts are spread over the workers.
+                self.members.remove(member)
+                self.members.append(member)
+                return member
             await self._changed.wait()
 
-    async def _ask(self, member: Member, commands: list[Any], delivered: dict[str, float]) -> Message | None:
+    async def _ask(
+        self, member: Member, commands: list[Any], delivered: dict[str, float], limit: float
+    ) -> Message | None:
+        """None when nothing is to be expected of it."""
         number = next(self._numbers)
         question = self._questions[number] = _Question(member)
         try:
-            member.link.send_nowait("post", number=number, commands=commands, delivered=delivered)
-            await question.decided.wait()
+            seconds = limit - trio.current_time()
+            member.link.send_nowait("post", number=number, commands=commands, delivered=delivered, seconds=seconds)
+            with trio.move_on_after(TAKEN_LIMIT):
+                await question.taken.wait()
+            if question.taken.is_set():
+                await question.decided.wait()
             return question.answer
         finally:
             del self._questions[number]
+            if question.answer is None:
+                # Should it wake up: the poster won't hear of it any more.
+                member.link.send_nowait("unpost", number=number)

@@ -10,8 +10,10 @@ from itertools import count
 from typing import Final
 
 import trio
+from attrs import define, field
 
 from wazuh_comms_trio.backends.base import Command
+from wazuh_comms_trio.backends.lookout import Finding, Lookout
 from wazuh_comms_trio.daemon.link import Link, LinkBroken, Message
 from wazuh_comms_trio.daemon.vitals import Vitals
 from wazuh_comms_trio.daemon.worker import Stop
@@ -19,7 +21,7 @@ from wazuh_comms_trio.errors import CommsError
 from wazuh_comms_trio.services.command_json import decode_commands, encode_commands
 from wazuh_comms_trio.services.commands import CommandDispatcher
 
-__all__ = ["BEAT_INTERVAL", "HubPeers", "run_membership"]
+__all__ = ["BEAT_INTERVAL", "HubLookout", "HubPeers", "run_membership"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +75,20 @@ class HubPeers:
             question.decided.set()
 
 
+class HubLookout(Lookout):
+    """``Lookout`` of a worker's stores, over its link. On duty when the hub says so."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(on_duty=False)
+        self._link = link
+
+    def tell(self, finding: Finding) -> None:
+        self._link.send_nowait("finding", finding=finding)
+
+    def ask(self, wish: Finding) -> None:
+        self._link.send_nowait("wish", wish=wish)
+
+
 class _Acquisition:
     def __init__(self) -> None:
         self.granted: Collection[str] = ()
@@ -80,16 +96,16 @@ class _Acquisition:
 
 
 async def run_membership(
-    link: Link, peers: HubPeers, dispatcher: CommandDispatcher, vitals: Vitals, stop: Stop
+    link: Link, peers: HubPeers, lookout: HubLookout, dispatcher: CommandDispatcher, vitals: Vitals, stop: Stop
 ) -> None:
     """Follows the link until it ends: then the supervisor is gone, and so must its worker be. The link's ``run`` is the
     caller's. Cancelled: at once."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_beat, link, vitals)
-        holds: dict[str, Command] = {}
+        membership = _Membership(link, peers, lookout, dispatcher, stop, nursery)
         with suppress(LinkBroken):
             while True:
-                _obey(await link.receive(), link, peers, dispatcher, stop, holds, nursery)
+                membership.obey(await link.receive())
         if not stop.requested.is_set():
             logger.error("the supervisor is gone; stopping")
         stop.shorten()
@@ -102,62 +118,83 @@ async def _beat(link: Link, vitals: Vitals) -> None:
         await trio.sleep(BEAT_INTERVAL)
 
 
-def _obey(
-    message: Message,
-    link: Link,
-    peers: HubPeers,
-    dispatcher: CommandDispatcher,
-    stop: Stop,
-    holds: dict[str, Command],
-    nursery: trio.Nursery,
-) -> None:
-    match message:
-        case {"type": "post"}:
-            nursery.start_soon(_answer_post, link, message, dispatcher)
-        case {"type": "news", "agents": list(agents)}:
-            dispatcher.suspect(agents)
-        case {"type": "delivered", "ids": dict(ids)}:
-            dispatcher.note_delivered(ids)
-        case {"type": "hold", "commands": list(commands), "seconds": seconds}:
-            new = [command for command in _from_data(commands) if command.document_id not in holds]
-            holds.update((command.document_id, command) for command in new)
-            dispatcher.hold(new)
-            nursery.start_soon(_drop_later, dispatcher, holds, new, float(seconds) + HOLD_MARGIN)
-        case {"type": "withdraw", "ids": list(ids)}:
-            _drop(dispatcher, holds, ids)
-        case {"type": "free", "ids": list(ids)}:
-            dispatcher.reconsider(ids)
-        case {"type": "granted", "number": int(number), "ids": list(ids)}:
-            peers.take_grant(number, ids)
-        case {"type": "stop", "spread": spread, **rest}:
-            stop.request(spread=float(spread), grace=rest.get("grace"))
-        case {"type": "shorten"}:
-            stop.shorten()
-        case {"type": "hurry"}:
-            stop.hurry()
-        case _:
-            logger.error("the supervisor sent a message that isn't known: %s", message.get("type"))
+@define(eq=False)
+class _Membership:
+    """``obey`` does what one message says; what takes time runs in ``nursery``."""
 
+    link: Link
+    peers: HubPeers
+    lookout: HubLookout
+    dispatcher: CommandDispatcher
+    stop: Stop
+    nursery: trio.Nursery
+    #: What other workers were posted, and no store keeps.
+    holds: dict[str, Command] = field(factory=dict)
+    #: The posts that are under way here, by number.
+    posts: dict[int, trio.CancelScope] = field(factory=dict)
 
-async def _answer_post(link: Link, message: Message, dispatcher: CommandDispatcher) -> None:
-    dispatcher.note_delivered(message["delivered"])
-    try:
-        commands = await dispatcher.post(_from_data(message["commands"]))
-    except CommsError as error:
-        link.send_nowait("posted", number=message["number"], error=error.message)
-    else:
-        link.send_nowait("posted", number=message["number"], commands=_as_data(commands))
+    def obey(self, message: Message) -> None:
+        match message:
+            case {"type": "post", "number": int(number)}:
+                self.link.send_nowait("taken", number=number)
+                self.posts[number] = scope = trio.CancelScope()
+                self.nursery.start_soon(self._answer_post, message, scope)
+            case {"type": "unpost", "number": int(number)}:
+                if (under_way := self.posts.get(number)) is not None:
+                    under_way.cancel()
+            case {"type": "news", "agents": list(agents)}:
+                self.dispatcher.suspect(agents)
+            case {"type": "delivered", "ids": dict(ids)}:
+                self.dispatcher.note_delivered(ids)
+            case {"type": "hold", "commands": list(commands), "seconds": seconds}:
+                new = [command for command in _from_data(commands) if command.document_id not in self.holds]
+                self.holds.update((command.document_id, command) for command in new)
+                self.dispatcher.hold(new)
+                self.nursery.start_soon(self._drop_later, new, float(seconds) + HOLD_MARGIN)
+            case {"type": "withdraw", "ids": list(ids)}:
+                self._drop(ids)
+            case {"type": "free", "ids": list(ids)}:
+                self.dispatcher.reconsider(ids)
+            case {"type": "granted", "number": int(number), "ids": list(ids)}:
+                self.peers.take_grant(number, ids)
+            case {"type": "duty", "on": bool(on)}:
+                self.lookout.set_duty(on)
+            case {"type": "finding", "finding": dict(finding)}:
+                self.lookout.take_finding(finding)
+            case {"type": "wish", "wish": dict(wish)}:
+                self.lookout.take_wish(wish)
+            case {"type": "stop", "spread": spread, **rest}:
+                self.stop.request(spread=float(spread), grace=rest.get("grace"))
+            case {"type": "shorten"}:
+                self.stop.shorten()
+            case {"type": "hurry"}:
+                self.stop.hurry()
+            case _:
+                logger.error("the supervisor sent a message that isn't known: %s", message.get("type"))
 
+    async def _answer_post(self, message: Message, scope: trio.CancelScope) -> None:
+        number = message["number"]
+        try:
+            with scope:
+                self.dispatcher.note_delivered(message["delivered"])
+                try:
+                    commands = await self.dispatcher.post(
+                        _from_data(message["commands"]), within=float(message["seconds"])
+                    )
+                except CommsError as error:
+                    self.link.send_nowait("posted", number=number, error=error.message)
+                else:
+                    self.link.send_nowait("posted", number=number, commands=_as_data(commands))
+        finally:
+            del self.posts[number]
 
-async def _drop_later(
-    dispatcher: CommandDispatcher, holds: dict[str, Command], commands: Sequence[Command], seconds: float
-) -> None:
-    await trio.sleep(seconds)
-    _drop(dispatcher, holds, [command.document_id for command in commands])
+    async def _drop_later(self, commands: Sequence[Command], seconds: float) -> None:
+        await trio.sleep(seconds)
+        self._drop([command.document_id for command in commands])
 
-
-def _drop(dispatcher: CommandDispatcher, holds: dict[str, Command], document_ids: Collection[str]) -> None:
-    dispatcher.withdraw([command for i in document_ids if (command := holds.pop(i, None)) is not None])
+    def _drop(self, document_ids: Collection[str]) -> None:
+        gone = [command for i in document_ids if (command := self.holds.pop(i, None)) is not None]
+        self.dispatcher.withdraw(gone)
 
 
 def _as_data(commands: Sequence[Command]) -> list[object]:

@@ -111,17 +111,17 @@ class CommandDispatcher:
 
     # --- posts ---
 
-    async def post(self, commands: Sequence[Command]) -> Sequence[Command]:
+    async def post(self, commands: Sequence[Command], *, within: float = POST_LIMIT) -> Sequence[Command]:
         """Those of ``commands`` whose delivery was confirmed before the answer, in order, and groups once their
         children are stored; commands for servers and those that aren't pending are left alone. Where the store
-        doesn't keep posted commands, the rest is forgotten, but for what is being delivered just now. Raises
-        ``BackendUnavailable``."""
+        doesn't keep posted commands, the rest is forgotten, but for what is being delivered just now. ``within``:
+        seconds until the answer. Raises ``BackendUnavailable``."""
         ours = {
             command.document_id: command
             for command in map(_with_plain_id, commands)
             if command.target.type != "server" and command.status == "pending"
         }
-        limit = trio.current_time() + POST_LIMIT
+        limit = trio.current_time() + min(within, POST_LIMIT)
         kept = [command for command in ours.values() if self._store.keeps_posted or command.target.type == "group"]
         with trio.CancelScope(deadline=limit) as scope:
             known = {command.document_id: command for command in (await self._store.add(kept) if kept else ())}

@@ -23,7 +23,7 @@ from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.hub import Hub, Member
 from wazuh_comms_trio.daemon.link import Link
 from wazuh_comms_trio.daemon.logs import mask
-from wazuh_comms_trio.daemon.membership import HubPeers, run_membership
+from wazuh_comms_trio.daemon.membership import HubLookout, HubPeers, run_membership
 from wazuh_comms_trio.daemon.vitals import LastError, Vitals
 from wazuh_comms_trio.testing.daemon import EPOCH, Daemon, daemon_config, open_daemon
 
@@ -67,7 +67,8 @@ async def open_node(
                 nursery.start_soon(link.run)
             nursery.start_soon(hub.serve, member)
             dispatcher = daemon.worker.services.commands
-            nursery.start_soon(run_membership, theirs, peers, dispatcher, vitals, daemon.stop)
+            lookout = HubLookout(theirs)
+            nursery.start_soon(run_membership, theirs, peers, lookout, dispatcher, vitals, daemon.stop)
             theirs.send_nowait("ready", public_key="")
             await member.ready.wait()
             daemons.append(daemon)

@@ -1,0 +1,69 @@
+"""Who of a node's processes looks into a store that they all share, and how the others learn what was found.
+
+A look costs the same however many processes wait for its outcome. So one of them is on duty: it looks, and tells the
+others. What is told is between one process's store and its twin in another: JSON objects, whose meaning is the store's.
+Messages may be lost with the process that sent them, and a store must be right all the same, only later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ["Finding", "Lookout"]
+
+Finding = Mapping[str, Any]
+
+
+class Lookout:
+    """Alone, and so on duty, unless somebody says otherwise. A store calls ``attend`` once, and then looks while it is
+    ``on_duty``."""
+
+    def __init__(self, *, on_duty: bool = True) -> None:
+        self._on_duty = on_duty
+        self._found: Callable[[Finding], None] = _ignore
+        self._asked: Callable[[Finding], None] = _ignore
+        self._changed: Callable[[], None] = _do_nothing
+
+    # --- for the store
+
+    def attend(
+        self,
+        *,
+        found: Callable[[Finding], None],
+        changed: Callable[[], None],
+        asked: Callable[[Finding], None] | None = None,
+    ) -> None:
+        """``found`` is called with what another process found; ``asked``, on duty, with what another one wants found;
+        ``changed`` when ``on_duty`` has changed, or another one took over who knows nothing of what is wanted here."""
+        self._found, self._changed, self._asked = found, changed, asked or _ignore
+
+    @property
+    def on_duty(self) -> bool:
+        return self._on_duty
+
+    def tell(self, finding: Finding) -> None:
+        """To every other process. Doesn't block."""
+
+    def ask(self, wish: Finding) -> None:
+        """To the one on duty. Doesn't block."""
+
+    # --- for who connects the processes
+
+    def set_duty(self, on_duty: bool) -> None:
+        """This process is on duty now, or another one is; said again when yet another one takes over."""
+        self._on_duty = on_duty
+        self._changed()
+
+    def take_finding(self, finding: Finding) -> None:
+        self._found(finding)
+
+    def take_wish(self, wish: Finding) -> None:
+        if self._on_duty:
+            self._asked(wish)
+
+
+def _ignore(_: Finding) -> None: ...
+
+
+def _do_nothing() -> None: ...
