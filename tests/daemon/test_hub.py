@@ -185,6 +185,49 @@ async def test_a_worker_that_dies_with_the_right_to_offer(autojump_clock: MockCl
         assert [each.document_id for each in answers] == ["c1"]
 
 
+@pytest.mark.parametrize("keeps_posted", [True, False], ids=["embedded", "posted only"])
+@pytest.mark.parametrize("slept", [0.0, 3.0], ids=["just now", "for some seconds"])
+async def test_a_worker_that_hangs_is_passed_over(autojump_clock: MockClock, keeps_posted: bool, slept: float) -> None:
+    """The other one delivers, within the poster's two seconds; and when the first wakes up, nothing comes twice."""
+    async with open_node(2) as node:
+        node.backends.commands.keeps_posted = keeps_posted
+        agent = await enrolled(node, 1)
+        again = node.workers[0].client(agent.uuid)
+        await again.authenticate()
+        got: list[str] = []
+
+        async def poll() -> None:
+            got.extend(await polled(agent))
+
+        node.hang(0)
+        await trio.sleep(slept)
+        for round_ in range(2):  # whichever worker's turn it is
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(poll)
+                await parked(node, 1)
+                began = trio.current_time()
+                answered = await node.hub.post([command(f"c{round_}", agent.uuid, timeout=300)])
+                assert [each.document_id for each in answered] == [f"c{round_}"]
+                assert trio.current_time() - began < 2
+        node.wake(0)
+        await trio.sleep(5)
+        assert await polled(again) == []
+        assert got == ["c0", "c1"]
+
+
+async def test_what_a_hanging_worker_was_posted_is_not_delivered_behind_the_posters_back(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_node(2) as node:
+        node.backends.commands.keeps_posted = False
+        agent = await enrolled(node, 0)
+        node.hang(0)
+        assert await node.hub.post([command("c1", agent.uuid)]) == []  # the agent isn't anywhere
+        node.wake(0)
+        with trio.move_on_after(1.5):
+            assert await polled(agent) == []
+
+
 @pytest.mark.expects_errors
 async def test_without_workers_a_post_is_refused_in_time(autojump_clock: MockClock) -> None:
     async with open_node(1) as node:

@@ -10,6 +10,7 @@ from typing import Any
 import trio
 
 from tests.indexer.fake import FakeOpenSearch
+from wazuh_comms_trio.backends.lookout import Lookout
 from wazuh_comms_trio.backends.opensearch import OpenSearchStores, open_opensearch
 from wazuh_comms_trio.backends.opensearch_client import OpenSearchClient
 from wazuh_comms_trio.config.models import Indexer, IndexerHost
@@ -50,10 +51,15 @@ async def fake() -> AsyncIterator[FakeOpenSearch]:
 
 @asynccontextmanager
 async def stores_of(
-    node: FakeOpenSearch, *, revocation: float = 10.0, **settings: Any
+    node: FakeOpenSearch, *, revocation: float = 10.0, lookout: Lookout | None = None, **settings: Any
 ) -> AsyncIterator[OpenSearchStores]:
     indexer = Indexer(hosts=(IndexerHost("node"),), **settings)
     async with open_opensearch(
-        indexer, revocation=revocation, wall_clock=wall_clock, rng=random.Random(1), connect=node.connect
+        indexer,
+        revocation=revocation,
+        wall_clock=wall_clock,
+        rng=random.Random(1),
+        connect=node.connect,
+        lookout=lookout,
     ) as stores:
         yield stores
