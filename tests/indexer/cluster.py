@@ -13,15 +13,45 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
-CACHE = Path(__file__).parents[2] / ".cache" / "opensearch"
+from attrs import evolve, frozen
+
+CACHES = Path(__file__).parents[2] / ".cache"
 START_LIMIT = 120.0  # seconds; a loaded machine of two cores starts three nodes in about 20
 _PR_SET_PDEATHSIG = 1
 _PORT_LINE = re.compile(r"AbstractHttpServerTransport\] publish_address \{[^}]*:(\d+)\}")
+
+
+@frozen
+class Build:
+    """An OpenSearch that ``setup`` fetched. ``options``: the runner's, beside those of every node."""
+
+    folder: Path
+    options: Sequence[str] = ()
+
+    def java(self) -> str | None:
+        """The program; None: ``setup`` found none that is new enough. Raises ``RuntimeError`` before ``setup`` ran."""
+        named = self.folder / "java"
+        if not named.exists() and not (self.folder / "lib").is_dir():
+            raise RuntimeError(f"no OpenSearch in {self.folder}: run tests/indexer/setup")
+        if named.exists():
+            return named.read_text().strip() or None
+        return os.path.join(os.environ["JAVA_HOME"], "bin", "java") if "JAVA_HOME" in os.environ else "java"
+
+    def archive(self) -> list[str]:
+        """Java's option for the archive of classes, if there is one."""
+        kinds = {"classes.aot": "-XX:AOTCache", "classes.jsa": "-XX:SharedArchiveFile"}
+        return [f"{option}={self.folder / name}" for name, option in kinds.items() if (self.folder / name).exists()]
+
+
+PLAIN = Build(CACHES / "opensearch")
+#: A newer one, as it is without its plugin, and with it.
+NEWER = Build(CACHES / "opensearch-security")
+SECURED = evolve(NEWER, options=("-pluginTypes", "org.opensearch.security.OpenSearchSecurityPlugin"))
 
 
 def free_port() -> int:
@@ -63,16 +93,29 @@ def _end_with_parent() -> None:
 class Node:
     """One node, with its folders; it can be killed and started again on the same data and port."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str], *, heap: str = "256m", name: str = "tests") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, str],
+        *,
+        heap: str = "256m",
+        name: str = "tests",
+        build: Build = PLAIN,
+    ) -> None:
         self.folder = folder
+        self.build = build
         self.heap = heap
         self.name = name
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
-        conf = folder / "conf"
-        conf.mkdir(parents=True)
+        self.conf = folder / "conf"
+        self.conf.mkdir(parents=True)
+        self.configure(settings)
+
+    def configure(self, settings: Mapping[str, str]) -> None:
+        """For its next start."""
         lines = [f"{key}: {value}\n" for key, value in settings.items()]
-        (conf / "opensearch.yml").write_text("".join(lines))
+        (self.conf / "opensearch.yml").write_text("".join(lines))
 
     @property
     def log(self) -> Path:
@@ -81,17 +124,15 @@ class Node:
     def begin(self, port: int) -> None:
         """Starts the process, to listen on ``port``."""
         self.port = port
-        if not (CACHE / "lib").is_dir():
-            raise RuntimeError("no OpenSearch in .cache/opensearch: run tests/indexer/setup")
-        archive = CACHE / "classes.jsa"
-        java = os.path.join(os.environ["JAVA_HOME"], "bin", "java") if "JAVA_HOME" in os.environ else "java"
+        java = self.build.java()
+        if java is None:
+            raise RuntimeError("no Java is new enough for this OpenSearch")
         command = [java, f"-Xms{self.heap}", f"-Xmx{self.heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-        command += ["-XX:-UsePerfData", "-Xshare:auto", "-Xlog:cds=off", "-Xlog:cds+dynamic=off"]
-        command += [f"-Djava.io.tmpdir={self.folder}"]
-        command += [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []
-        command += ["-cp", f"{CACHE}/lib/*", "org.codelibs.opensearch.runner.OpenSearchRunner"]
-        command += ["-basePath", str(self.folder / "base"), "-confPath", str(self.folder / "conf"), "-numOfNode", "1"]
-        command += ["-baseHttpPort", str(port - 1), "-clusterName", self.name]
+        command += ["-XX:-UsePerfData", "-Xlog:disable", "-Xlog:all=error:stderr"]
+        command += [f"-Djava.io.tmpdir={self.folder}", *self.build.archive()]
+        command += ["-cp", f"{self.build.folder}/lib/*", "org.codelibs.opensearch.runner.OpenSearchRunner"]
+        command += ["-basePath", str(self.folder / "base"), "-confPath", str(self.conf), "-numOfNode", "1"]
+        command += ["-baseHttpPort", str(port - 1), "-clusterName", self.name, *self.build.options]
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_end_with_parent
@@ -142,8 +183,16 @@ class Node:
 
 
 @contextmanager
-def nodes(count: int, settings: Mapping[str, str] | None = None, *, heap: str = "256m") -> Iterator[Sequence[Node]]:
-    """A cluster of ``count`` nodes (one: no discovery), one JVM each, gone with its data at the end."""
+def nodes(
+    count: int,
+    settings: Mapping[str, str] | None = None,
+    *,
+    heap: str = "256m",
+    build: Build = PLAIN,
+    prepare: Callable[[Node], None] = lambda node: None,
+) -> Iterator[Sequence[Node]]:
+    """A cluster of ``count`` nodes (one: no discovery), one JVM each, gone with its data at the end. ``prepare``: puts
+    more into a node's ``conf`` before its first start."""
     folder = Path(tempfile.mkdtemp(prefix="wazuh-comms-opensearch-"))
     common = {"network.host": "127.0.0.1", "action.destructive_requires_name": "false"} | dict(settings or {})
     ports = [free_port() for _ in range(count)]
@@ -154,7 +203,9 @@ def nodes(count: int, settings: Mapping[str, str] | None = None, *, heap: str = 
             peers = ", ".join(f'"127.0.0.1:{peer}"' for peer in ports)
             own = {"discovery.seed_hosts": f"[{peers}]", "cluster.initial_cluster_manager_nodes": f"[{peers}]"}
         own["transport.port"] = str(port)
-        members.append(Node(folder / f"node-{number}", common | own, heap=heap, name=folder.name))
+        member = Node(folder / f"node-{number}", common | own, heap=heap, name=folder.name, build=build)
+        prepare(member)
+        members.append(member)
     try:
         with start_lock():
             for node, port in zip(members, free_http_ports(count), strict=True):
@@ -170,7 +221,9 @@ def nodes(count: int, settings: Mapping[str, str] | None = None, *, heap: str = 
 
 @cache
 def shared_node() -> Node:
-    """The one node of this test run for all tests that don't break it. Gone at exit."""
+    """The one node of this test run for all tests that don't break it. Gone at exit. It is the newer OpenSearch where
+    ``TEST_OPENSEARCH=newer`` says so."""
     stack = ExitStack()
     atexit.register(stack.close)
-    return stack.enter_context(nodes(1))[0]
+    build = NEWER if os.environ.get("TEST_OPENSEARCH") == "newer" else PLAIN
+    return stack.enter_context(nodes(1, build=build))[0]

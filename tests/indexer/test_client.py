@@ -266,6 +266,26 @@ async def test_a_password_file_that_changes(
         assert "secret" not in repr(client._account)
 
 
+async def test_an_account_that_is_refused_is_not_hammered_with(autojump_clock: MockClock) -> None:
+    """Each check of a password is dear to the indexer, and wrong ones may lock the account."""
+    async with fakes("a") as nodes, client_of(nodes, username="u", password="p") as client:  # noqa: S106
+        node = nodes["a"]
+        node.faults.whole = lambda method, path: (401, "Unauthorized")
+        for _ in range(100):
+            with pytest.raises(IndexerUnavailable, match=r"401|refuses our account") as caught:
+                await client.json("GET", "/")
+            assert caught.value.reply is not None
+            assert caught.value.reply.status == 401
+            await trio.sleep(0.1)
+        assert len(node.requests) <= 11
+        node.faults.whole = lambda method, path: None
+        began = trio.current_time()
+        while not await ask(client):  # noqa: ASYNC110  # nothing tells
+            await trio.sleep(0.1)
+        assert trio.current_time() - began < 1.2
+        assert await ask(client, 10) == 10
+
+
 def test_where_secrets_come_from(tmp_path: Path) -> None:
     def account(environment: dict[str, str] | None = None, **more: Any) -> str | None:
         header = read_account(Indexer(**more), environment or {}).authorization

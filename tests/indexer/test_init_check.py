@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +173,14 @@ async def test_the_program(tmp_path: Path, certificates: Certificates, port: int
     assert (status, output.count("made")) == (0, 15)
     status, output = await run("init")
     assert (status, output.count("exists")) == (0, 15)
+    audit = [json.loads(line) for line in (files.state / "audit.log").read_text().splitlines()]
+    assert len(audit) == 15  # what was made, and nothing for the second time
+    assert {(entry["action"], entry["what"]) for entry in audit} == {
+        ("indexer init", "template"),
+        ("indexer init", "index"),
+    }
+    assert {entry["uid"] for entry in audit} == {os.getuid()}
+    assert "wazuh-agents" in {entry["object"] for entry in audit}
     status, output = await run("check")
     assert status == 0
     assert output.count("\n") >= 6

@@ -16,7 +16,7 @@ import trustme
 from attrs import frozen
 
 from tests.indexer.cluster import shared_node
-from tests.indexer.harness import settings
+from tests.indexer.harness import call, settings
 from tests.indexer.proxy import proxy
 from wazuh_comms_trio.backends.indexer_check import check_indexer
 from wazuh_comms_trio.backends.opensearch_client import IndexerUnavailable, OpenSearchClient
@@ -71,6 +71,10 @@ async def version(indexer: Indexer) -> str:
     return str(answer["version"]["number"])
 
 
+def expected_version() -> str:
+    return str(call(shared_node().port, "GET", "/")["version"]["number"])
+
+
 async def failure(indexer: Indexer) -> str:
     """What the client says, and what the operator's tool does; they agree."""
     with pytest.raises(IndexerUnavailable) as caught:
@@ -83,7 +87,7 @@ async def failure(indexer: Indexer) -> str:
 async def test_a_ca_file_or_a_bundle(pki: Pki) -> None:
     for tls in ({"certificate_authorities": (pki.ca,)}, {"certificate_authorities_bundle": pki.ca}):
         async with reach(pki.server("localhost"), **tls) as indexer:
-            assert await version(indexer) == "2.18.0"
+            assert await version(indexer) == expected_version()
 
 
 async def test_a_large_exchange(pki: Pki) -> None:
@@ -103,7 +107,7 @@ async def test_an_address_in_place_of_a_name(pki: Pki, known: bool) -> None:
     names = ("localhost", "127.0.0.1") if known else ("localhost",)
     async with reach(pki.server(*names), "127.0.0.1", certificate_authorities=(pki.ca,)) as indexer:
         if known:
-            assert await version(indexer) == "2.18.0"
+            assert await version(indexer) == expected_version()
         else:
             assert "certificate is not accepted: IP address mismatch" in await failure(indexer)
 
@@ -125,7 +129,7 @@ async def test_an_expired_certificate(pki: Pki) -> None:
 async def test_unverified(pki: Pki) -> None:
     context = pki.server("elsewhere", expired=True)
     async with reach(context, "127.0.0.1", verify_certificates=False) as indexer:
-        assert await version(indexer) == "2.18.0"
+        assert await version(indexer) == expected_version()
         found = [each async for each in check_indexer(indexer)]
         assert "are not verified" in [each.text for each in found if each.level == "warning"]
 
@@ -135,7 +139,7 @@ async def test_a_client_certificate(pki: Pki, caplog: pytest.LogCaptureFixture) 
     trusted: dict[str, Any] = {"certificate_authorities": (pki.ca,)}
     context = pki.server("localhost", wants_client=True)
     async with reach(context, **trusted, certificate=pki.client, key=pki.client_key) as indexer:
-        assert await version(indexer) == "2.18.0"
+        assert await version(indexer) == expected_version()
     async with reach(context, **trusted) as indexer:
         assert "indexer.ssl" in await failure(indexer)
     assert "PRIVATE KEY" not in caplog.text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import select
+import ssl
 from collections.abc import AsyncIterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -301,7 +302,10 @@ class HttpConnection:
 
 
 def _cause(exc: BaseException) -> str:
-    return str(exc.__cause__ or exc) or type(exc).__name__
+    cause = exc.__cause__ or exc
+    if isinstance(cause, ssl.SSLError) and cause.reason:
+        return f"TLS: {cause.reason.replace('_', ' ').lower()}"
+    return str(cause) or type(cause).__name__
 
 
 def _socket_of(stream: trio.abc.Stream) -> trio.socket.SocketType | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import attrs
@@ -59,13 +59,12 @@ async def check_indexer(
     if not reachable:
         return
     async with OpenSearchClient(attrs.evolve(settings, hosts=tuple(reachable)), connect=connect) as client:
-        for check in (_health, _clocks, _agents, _commands, _states):
+        for what, check in _CHECKS.items():
             try:
                 async for finding in check(client, settings, wall_clock):
                     yield finding
             except BackendUnavailable as exc:
-                reply = exc.reply if isinstance(exc, IndexerUnavailable) else None
-                yield Finding("problem", check.__name__.removeprefix("_"), str(exc), _remedy(reply))
+                yield Finding("problem", what, str(exc), _remedy(_reply_of(exc)))
 
 
 async def _check_host(settings: Indexer, connect: Connect | None) -> Finding:
@@ -92,6 +91,8 @@ async def _check_host(settings: Indexer, connect: Connect | None) -> Finding:
 def _connection_remedy(text: str) -> str:
     if "certificate is not accepted" in text:
         return "indexer.ssl.certificate_authorities must name the CA that signed it, and the host its name in it"
+    if "certificate required" in text:
+        return "it asks for a client certificate: set indexer.ssl.certificate and indexer.ssl.key"
     if "TLS" in text:
         return "check indexer.ssl: use_ssl, certificate and key"
     if "closed without an answer" in text or "isn't sound HTTP" in text:
@@ -99,11 +100,25 @@ def _connection_remedy(text: str) -> str:
     return "is the indexer running there? Check indexer.hosts"
 
 
+def _reply_of(exc: BackendUnavailable) -> HttpReply | None:
+    return exc.reply if isinstance(exc, IndexerUnavailable) else None
+
+
+def _is_forbidden(exc: BackendUnavailable) -> bool:
+    reply = _reply_of(exc)
+    return reply is not None and reply.status == 403
+
+
+_GIVE_RIGHT: Final = "give the account the right to do this"
+
+
 def _remedy(reply: HttpReply | None) -> str:
     if reply is not None and reply.status == 401:
-        return "check indexer.username and indexer.password (or password_file)"
+        return "check indexer.username and indexer.password (or password_file), or the certificate of indexer.ssl"
     if reply is not None and reply.status == 403:
-        return "give the account the right to do this"
+        return _GIVE_RIGHT
+    if reply is not None and reply.status == 503 and b"not initialized" in reply.body:
+        return "it has just started: wait; if it stays so, its security index has yet to be made"
     return "see the indexer's log"
 
 
@@ -153,21 +168,29 @@ async def _index(
         yield Finding("problem", what, f"{missing}: missing", _INIT)
         return
     if configured is None:
-        others = [other for other in CANDIDATES[kind] if other != name and await index_exists(client, other)]
+        others = [other for other in CANDIDATES[kind] if other != name and await _is_there(client, other)]
         for other in others:
             text = f"{name} is used, and {other} exists too"
             yield Finding("warning", what, text, f"set indexer.names.{kind} to the right one")
-    settings = await client.json("GET", path(name, "_settings"), query={"flat_settings": "true"})
-    mappings = await client.json("GET", path(name, "_mapping"))
-    problems = [text for each in settings.values() for text in settings_problems(each.get("settings", {}))]
-    for text in problems:
-        yield Finding("problem", what, f"{name}: {text}", "remove the block, once there is room on the disk")
-    wrong = [text for each in mappings.values() for text in find_problems(each.get("mappings", {}))]
-    for text in wrong:
-        yield Finding("problem", what, f"{name}: {text}", "index it anew with the mapping of the template")
-    async for finding in _permissions(client, what, name):
+    problems = []
+    try:
+        blocks = await client.json("GET", path(name, "_settings"), query={"flat_settings": "true"})
+        mappings = await client.json("GET", path(name, "_mapping"))
+    except BackendUnavailable as exc:
+        if not _is_forbidden(exc):
+            raise
+        yield Finding("warning", what, f"{name}: settings and mapping can't be looked at: {exc}", _GIVE_RIGHT)
+    else:
+        remedy = "remove the block, once there is room on the disk"
+        for text in (text for each in blocks.values() for text in settings_problems(each.get("settings", {}))):
+            problems.append(Finding("problem", what, f"{name}: {text}", remedy))
+        remedy = "index it anew with the mapping of the template"
+        for text in (text for each in mappings.values() for text in find_problems(each.get("mappings", {}))):
+            problems.append(Finding("problem", what, f"{name}: {text}", remedy))
+    problems += [finding async for finding in _permissions(client, what, name)]
+    for finding in problems:
         yield finding
-    if not problems and not wrong:
+    if all(finding.level != "problem" for finding in problems):
         yield Finding("ok", what, name)
 
 
@@ -185,24 +208,72 @@ async def _permissions(client: OpenSearchClient, what: str, name: str) -> AsyncI
     if reply.status != 200:
         text = f"{name}: no refresh: commands are found later, by the index's own interval"
         yield Finding("warning", what, text, _remedy(reply))
-    lines = update_line(name, "wazuh-comms-check") + partial({})
+    async for finding in _writes(client, what, [name]):
+        yield finding
+
+
+async def _writes(client: OpenSearchClient, what: str, names: Sequence[str]) -> AsyncIterator[Finding]:
+    """One call for all, which have to exist: one that doesn't would be made."""
+    lines = b"".join(update_line(name, "wazuh-comms-check") + partial({}) for name in names)
     reply = await client.request("POST", "/_bulk", lines, content_type=NDJSON)
     if reply.status != 200:
-        yield Finding("problem", what, f"{name}: no write: {describe(reply)}", _remedy(reply))
+        yield Finding("problem", what, f"no write: {describe(reply)}", _remedy(reply))
         return
-    (item,) = read_items(reply, 1)
-    if item.error is not None and item.error.type != "document_missing_exception":
-        remedy = "give the account the right to do this" if item.status in (401, 403) else "see the indexer's log"
-        yield Finding("problem", what, f"{name}: no write: {item.error.type}: {item.error.reason}", remedy)
+    for name, item in zip(names, read_items(reply, len(names)), strict=True):
+        if item.error is not None and item.error.type != "document_missing_exception":
+            denied = item.error.type == "security_exception"
+            text = f"{name}: no write: {item.error.type}: {item.error.reason}"
+            yield Finding("problem", what, text, _GIVE_RIGHT if denied else "see the indexer's log")
+
+
+async def _is_there(client: OpenSearchClient, name: str) -> bool | None:
+    """None: we aren't allowed to know."""
+    try:
+        return await index_exists(client, name)
+    except BackendUnavailable as exc:
+        if not _is_forbidden(exc):
+            raise
+        return None
 
 
 async def _states(client: OpenSearchClient, settings: Indexer, now: Callable[[], float]) -> AsyncIterator[Finding]:
-    missing = [name for name in STATE_INDICES if not await index_exists(client, name)]
+    what = "state indices"
+    there = {name: await _is_there(client, name) for name in STATE_INDICES}
+    problems = [
+        Finding("problem", what, f"{name}: no right to see it", _GIVE_RIGHT)
+        for name, present in there.items()
+        if present is None
+    ]
+    present = [name for name, is_present in there.items() if is_present]
+    if present:
+        problems += [finding async for finding in _writes(client, what, present)]
+    for finding in problems:
+        yield finding
+    missing = [name for name, is_present in there.items() if is_present is False]
     if not missing:
-        yield Finding("ok", "state indices", f"all {len(STATE_INDICES)}")
-    elif template := await matching_template(client, missing[0]):
-        text = f"{len(missing)} of {len(STATE_INDICES)} are made with their first event ({template})"
-        yield Finding("ok", "state indices", text)
+        if not problems:
+            yield Finding("ok", what, f"all {len(STATE_INDICES)}")
+        return
+    several = f"{len(missing)} of {len(STATE_INDICES)} are"
+    try:
+        template = await matching_template(client, missing[0])
+    except BackendUnavailable as exc:
+        if not _is_forbidden(exc):
+            raise
+        text = f"{several} missing, and whether there is a template for them we aren't allowed to know"
+        yield Finding("warning", what, text, _INIT)
+        return
+    if template is not None:
+        yield Finding("ok", what, f"{several} made with their first event ({template})")
     else:
-        text = f"{len(missing)} of {len(STATE_INDICES)} are missing, and there is no template for them"
-        yield Finding("warning", "state indices", text, _INIT)
+        yield Finding("warning", what, f"{several} missing, and there is no template for them", _INIT)
+
+
+#: Each with what a line that says why it failed begins with.
+_CHECKS: Final = {
+    "cluster": _health,
+    "clocks": _clocks,
+    "agents index": _agents,
+    "commands index": _commands,
+    "state indices": _states,
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -25,15 +25,22 @@ class Step:
     found: str = ""
 
 
-async def init_indexer(client: OpenSearchClient, settings: IndexerNames) -> list[Step]:
-    """Changes nothing that exists, and may be repeated, by several at once too. Raises ``BackendUnavailable``."""
+async def init_indexer(
+    client: OpenSearchClient, settings: IndexerNames, *, note: Callable[[Step], None] = lambda step: None
+) -> list[Step]:
+    """Changes nothing that exists, and may be repeated, by several at once too. ``note`` is told of each step when it
+    is done, also when a later one fails. Raises ``BackendUnavailable``."""
     agents = await _choose(client, "agents", settings.agents)
     commands = await _choose(client, "commands", settings.commands)
-    steps = [await _make_template(client, *each) for each in templates(agents, commands).items()]
-    steps.append(await _make_index(client, agents, "agents"))
-    steps.append(await _make_index(client, commands, "commands"))
-    for name in STATE_INDICES:
-        steps.append(await _make_index(client, name, "states"))
+    indices: list[tuple[str, Kind | Literal["states"]]] = [(agents, "agents"), (commands, "commands")]
+    indices += [(name, "states") for name in STATE_INDICES]
+    steps = []
+    for name, body in templates(agents, commands).items():
+        steps.append(await _make_template(client, name, body))
+        note(steps[-1])
+    for name, kind in indices:
+        steps.append(await _make_index(client, name, kind))
+        note(steps[-1])
     return steps
 
 

@@ -34,6 +34,9 @@ NDJSON: Final = "application/x-ndjson"
 _GZIP_IN_THREAD: Final = 512 * 1024
 _GZIP_LEVEL: Final = 1
 _PROBE_TIMEOUT: Final = 2.0
+#: Seconds for which an account that was refused isn't tried again: a check of a password costs the indexer a quarter of
+#: one, and after some that are wrong it may lock the account.
+_REFUSAL_REST: Final = 1.0
 #: Answers of a node that can't do anything now; another one perhaps can.
 _UNREADY: Final = frozenset({502, 503, 504})
 
@@ -143,6 +146,9 @@ class OpenSearchClient:
         self._connect = make_connector(settings) if connect is None else connect
         self._account: Account = read_account(settings)
         self._account_works = True
+        self._refusal: HttpReply | None = None
+        self._refused_until = 0.0
+        self._unreadable = ""
         self._idle: dict[Host, list[HttpConnection]] = {host: [] for host in self.hosts.all}
         half = self._limits.max_connections // 2
         self.bulk_places = trio.Semaphore(half)
@@ -204,6 +210,8 @@ class OpenSearchClient:
         return decode(reply, type)
 
     async def _on_some_host(self, call: _Call) -> HttpReply:
+        if trio.current_time() < self._refused_until and not self._reload_account(self._account):
+            raise IndexerUnavailable("the indexer refuses our account", reply=self._refusal)
         tried: list[Host] = []
         unready: HttpReply | None = None
         last: HttpFailure | None = None
@@ -257,9 +265,12 @@ class OpenSearchClient:
         reply = await self._exchange_anew(host, _with(account, call))
         if reply.status == 401 and self._reload_account(account):
             reply = await self._exchange_anew(host, _with(self._account, call))
-        if self._account_works != (reply.status != 401):
-            self._account_works = not self._account_works
-            if self._account_works:
+        works = reply.status != 401
+        self._refusal = None if works else reply
+        self._refused_until = 0.0 if works else trio.current_time() + _REFUSAL_REST
+        if self._account_works != works:
+            self._account_works = works
+            if works:
                 logger.info("indexer %s: takes our account again", host)
             else:
                 logger.warning("indexer %s: refuses our account: %s", host, describe(reply))
@@ -270,8 +281,15 @@ class OpenSearchClient:
         try:
             self._account = read_account(self._settings)
         except AccessError as exc:
-            logger.warning("%s", exc)
-        return self._account != used
+            if str(exc) != self._unreadable:
+                logger.warning("%s", exc)
+            self._unreadable = str(exc)
+        else:
+            self._unreadable = ""
+        changed = self._account != used
+        if changed:
+            self._refused_until = 0.0
+        return changed
 
     async def _exchange_anew(self, host: Host, call: _Call) -> HttpReply:
         """Over a kept connection if there is one. One that the node closed just as we began is no failure of the node:

@@ -23,10 +23,19 @@ CANDIDATES: Final[Mapping[Kind, tuple[str, ...]]] = {
 
 
 async def find_name(client: OpenSearchClient, kind: Kind, configured: str | None) -> str | None:
-    """The index of this kind that is to be used and exists, or None. Raises ``BackendUnavailable``."""
+    """The index of this kind that is to be used and exists, or None. One that our account may not look at is none of
+    ours, if another one is. Raises ``BackendUnavailable``."""
+    forbidden: IndexerUnavailable | None = None
     for name in (configured,) if configured else CANDIDATES[kind]:
-        if await index_exists(client, name):
-            return name
+        try:
+            if await index_exists(client, name):
+                return name
+        except IndexerUnavailable as exc:
+            if exc.reply is None or exc.reply.status != 403:
+                raise
+            forbidden = forbidden or exc
+    if forbidden is not None:  # it may be there
+        raise forbidden
     return None
 
 

@@ -32,15 +32,26 @@ def _settings(arguments: Namespace) -> Indexer:
 
 
 async def _init(arguments: Namespace) -> int:
-    from wazuh_comms_trio.backends.indexer_init import init_indexer
+    from wazuh_comms_trio.backends.indexer_init import Step, init_indexer
     from wazuh_comms_trio.backends.opensearch_access import AccessError
     from wazuh_comms_trio.backends.opensearch_client import IndexerUnavailable, OpenSearchClient
-    from wazuh_comms_trio.cli.output import Output
+    from wazuh_comms_trio.cli.stores import acting_as_owner, open_session
 
-    settings = _settings(arguments)
+    session = open_session(arguments)
+    settings = session.config.indexer
+
+    folder = session.audit.path.parent
+
+    def note(step: Step) -> None:
+        if step.made:
+            with acting_as_owner(folder):
+                session.changed("indexer init", step.name, what=step.what)
+
+    with acting_as_owner(folder):
+        session.prepare_change()
     try:
         async with OpenSearchClient(settings) as client:
-            steps = await init_indexer(client, settings.names)
+            steps = await init_indexer(client, settings.names, note=note)
     except AccessError as exc:
         raise Failure(str(exc), EXIT_BAD_CONFIGURATION) from exc
     except IndexerUnavailable as exc:
@@ -51,7 +62,7 @@ async def _init(arguments: Namespace) -> int:
         for step in steps
     ]
     document = [{"what": step.what, "name": step.name, "made": step.made, "found": step.found} for step in steps]
-    Output(as_json=arguments.json).document(document, "\n".join(lines))
+    session.output.document(document, "\n".join(lines))
     return 0
 
 

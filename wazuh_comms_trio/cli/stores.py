@@ -22,7 +22,7 @@ from wazuh_comms_trio.quarantine import Quarantine
 
 @frozen
 class Session:
-    """What every command that touches stores has; made by ``open_stores`` and ``open_kept``."""
+    """What every command that touches stores has; made by ``open_session``."""
 
     config: Config
     output: Output
@@ -62,7 +62,7 @@ async def open_stores(arguments: Namespace) -> AsyncIterator[Stores]:
     that no file is left that the daemon can't open. Raises ``ConfigError``, ``BackendUnavailable``, ``OSError``."""
     from wazuh_comms_trio.backends.factory import open_backends
 
-    session = _session(arguments)
+    session = open_session(arguments)
     with acting_as_owner(session.audit.path.parent):
         async with open_backends(session.config) as backends:
             yield Stores(session.config, session.output, session.audit, session.user, backends)
@@ -73,13 +73,14 @@ async def open_kept(arguments: Namespace) -> AsyncIterator[Kept]:
     """As ``open_stores``, the quarantine."""
     from wazuh_comms_trio.backends.factory import open_quarantine, quarantine_folder
 
-    session = _session(arguments)
+    session = open_session(arguments)
     with acting_as_owner(quarantine_folder(session.config)):
         async with open_quarantine(session.config) as quarantine:
             yield Kept(session.config, session.output, session.audit, session.user, quarantine)
 
 
-def _session(arguments: Namespace) -> Session:
+def open_session(arguments: Namespace) -> Session:
+    """Nothing is opened yet. Raises ``ConfigError``."""
     config = read_config(arguments)
     log = audit_log(config.communications_api.embedded.path)
     return Session(config, Output(as_json=arguments.json), log, current_user())
