@@ -135,7 +135,8 @@ async def run_generation(
         except WorkerFailed as error:
             failures.append(error)
             generation.stop(spread=0)
-            first.set()
+        finally:
+            first.set()  # also when it was stopped before any served: the others are to see that
 
     async with trio.open_nursery() as nursery:
         for slot in range(1, workers + 1):
