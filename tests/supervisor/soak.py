@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import signal
 import sys
 import tempfile
 import time
@@ -14,11 +13,11 @@ from pathlib import Path
 
 import trio
 
-from tests.e2e.processes import START_LIMIT, Files, start_daemon, write_files
-from tests.supervisor.nodes import add_logged_in, ask, ended, kill, parked, post, serving, under_load
+from tests.e2e.processes import Files, start_daemon, write_files
+from tests.supervisor.nodes import add_logged_in, ask, kill, parked, post, serving, under_load
+from tests.supervisor.starts import KINDS, prepare
 from wazuh_comms_trio.testing import AgentClient, ExchangeFailed, throwaway_certificate
 
-STOP_LIMIT = 30.0
 POST_SIZE = 200
 
 
@@ -33,29 +32,23 @@ def say(text: str) -> None:
 
 # --- starts
 
+#: Most nodes have two or more; each costs half a second of a core.
+WORKERS = (1, 1, 2, 2, 2, 4)
+
 
 async def starts(files: Files, count: int) -> None:
-    """Stops come at any moment, one in five hurries, one in five is a kill -9. No process may be left."""
+    """Of every kind, in a random order that is the same each time."""
+    place = await prepare(files)
     rng = random.Random(1)
+    done: Counter[str] = Counter()
+    began = time.monotonic()
     for number in range(1, count + 1):
-        whole = rng.random() < 0.5
-        async with start_daemon(files, expect_errors=True) as daemon:
-            with trio.fail_after(START_LIMIT):
-                pids = await serving(files, 2) if whole else []
-            how = rng.random()
-            if how < 0.2:
-                daemon.process.kill()
-            else:
-                daemon.process.send_signal(signal.SIGTERM)
-                if how < 0.4:
-                    daemon.process.send_signal(signal.SIGINT)
-            with trio.fail_after(STOP_LIMIT):
-                status = await daemon.process.wait()
-                for pid in pids:
-                    await ended(pid)
-            assert status == (-signal.SIGKILL if how < 0.2 else 0), f"status {status}:\n" + "\n".join(daemon.log)
+        name, workers = rng.choice(list(KINDS)), rng.choice(WORKERS)
+        await place.start_and_stop(name, workers, rng)
+        done[name] += 1
         if number % 50 == 0 or number == count:
-            say(f"{number} starts and stops")
+            say(f"{number} starts and stops, {(time.monotonic() - began) / number:.2f} s each")
+    say(", ".join(f"{name} {times}" for name, times in sorted(done.items())))
 
 
 # --- delivery

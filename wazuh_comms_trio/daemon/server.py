@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -30,8 +32,26 @@ def run_daemon(
     """Runs the daemon in the foreground until SIGTERM or Ctrl-C. Returns its exit status: 0; 1 when it couldn't start
     or failed, and the log says why; 78 when the configuration can't be used. ``warnings`` are the configuration's, for
     the log; ``ready`` is called once it serves. Several workers need ``loaded``, what ``config`` was read from: each
-    reads the same text.
+    reads the same text. The process is to end with it: from then on it takes no more signals.
     """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    try:
+        return _run(config, warnings, ready, loaded)
+    finally:
+        # A second one may come while the interpreter ends; the exit status is to say how the daemon did.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _leave(*_: object) -> None:
+    """A signal before the daemon obeys them, or when it has ended: there is nothing that could be lost."""
+    os._exit(EXIT_OK)
+
+
+def _run(
+    config: Config, warnings: Sequence[str], ready: Callable[[Ready], None] | None, loaded: LoadedConfig | None
+) -> int:
     try:
         set_up_logs(config.communications_api.logging)
     except OSError as error:
@@ -50,8 +70,6 @@ def run_daemon(
             from wazuh_comms_trio.daemon.single import serve
 
             trio.run(partial(serve, config, ready=ready))
-    except KeyboardInterrupt:
-        pass  # before or after the signals were ours: nothing is served then
     except Exception as error:
         return report_failure(error)
     return EXIT_OK
