@@ -42,6 +42,10 @@ _LARGEST_REPLY: Final = 64 * 1024 * 1024
 _LONGEST_REASON: Final = 500
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 
+#: Seconds of a probe's request, and those after which a request that was given up says something of the engine.
+_PROBE: Final = 1.5
+_LONG: Final = 2.0
+
 #: Refusals that may end: the others of the 4xx are for good.
 _PASSING: Final = frozenset({408, 429})
 
@@ -88,6 +92,7 @@ class UnixEngine:
         self._idle: list[HttpConnection] = []
         self._places = trio.Semaphore(_AT_ONCE)
         self._down = False
+        self._silent = False  # it let a request go unanswered, and has answered none since
 
     async def aclose(self) -> None:
         while self._idle:
@@ -106,12 +111,22 @@ class UnixEngine:
         check(reply)
 
     async def probe(self) -> None:
-        """Is anybody there? It isn't asked anything."""
+        """Is anybody there? It is asked something only after it left a request unanswered: any answer will do."""
         try:
             stream = await _open(socket_path(self._settings.api_socket_path))
         except OSError as exc:
             raise EngineSocketError from exc
-        await trio.aclose_forcefully(stream)
+        connection = HttpConnection(stream, host="localhost", write_timeout=_PROBE, read_timeout=_PROBE)
+        try:
+            if self._silent:
+                await connection.exchange("GET", "/", [])
+                self._silent = False
+        except HttpFailure as failure:
+            if failure.timed_out:
+                raise EngineTimeout from failure
+            self._silent = False
+        finally:
+            await connection.aclose()
 
     async def scan(self, request: bytes) -> EngineReply:
         reply = await self._send_whole("POST", _SCAN, [("Content-Type", "application/json")], request)
@@ -123,7 +138,12 @@ class UnixEngine:
                 connection = await self._connect()
                 try:
                     async with self._using(connection):
-                        return await connection.exchange(method, target, headers, body)
+                        began = trio.current_time()
+                        try:
+                            return await connection.exchange(method, target, headers, body)
+                        except trio.Cancelled:
+                            self._silent = self._silent or trio.current_time() - began > _LONG
+                            raise
                 except EngineRequestError as exc:
                     if not (connection.used > 1 and _was_unread(exc.__cause__)):
                         raise
@@ -136,8 +156,11 @@ class UnixEngine:
         except HttpFailure as failure:
             logger.info("the engine's connection failed: %s", failure)
             if failure.timed_out:
+                self._silent = True
                 raise EngineTimeout from failure
             raise EngineRequestError from failure
+        else:
+            self._silent = False
         finally:
             if connection.reusable and len(self._idle) < _KEPT:
                 self._idle.append(connection)

@@ -37,6 +37,7 @@ from wazuh_comms_trio.backends.opensearch_client import (
     error_of,
     path,
 )
+from wazuh_comms_trio.backends.opensearch_probe import probe_index
 from wazuh_comms_trio.backends.opensearch_queries import LONGEST_ID, is_possible_id
 from wazuh_comms_trio.errors import BackendUnavailable
 
@@ -164,10 +165,7 @@ class OpenSearchEvents:
         self._limited_at = 0.0
 
     async def probe(self) -> None:
-        """Any answer but an error of its own will do: who may write documents may not be allowed to ask for more."""
-        reply = await self._client.request("GET", "/")
-        if reply.status >= 500:
-            raise BackendUnavailable(describe(reply))
+        await probe_index(self._client)
 
     async def bulk(
         self, operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()
