@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import apsw
 from attrs import frozen
 
-from wazuh_comms_trio.backends.unavailable import StateUnusable
+from wazuh_comms_trio.backends.unavailable import StateForeign
 
 
 @frozen
@@ -44,7 +44,7 @@ _COMPATIBILITY = "CREATE TABLE IF NOT EXISTS compatibility (usable_since INTEGER
 def migrate(connection: apsw.Connection, schema: Schema) -> bool:
     """Bring the file to this program's version, in one transaction; True when that changed it.
 
-    Raises ``StateUnusable`` for another program's file or one of a version that is too new, and SQLite's errors.
+    Raises ``StateForeign`` for another program's file or one of a version that is too new, and SQLite's errors.
     """
     if check_usable(connection, schema):
         return False
@@ -67,17 +67,17 @@ def _number(connection: apsw.Connection, query: str) -> int:
 
 
 def check_usable(connection: apsw.Connection, schema: Schema) -> bool:
-    """Whether the file can be used as it is (False: it has to be migrated first). Raises ``StateUnusable`` when it
+    """Whether the file can be used as it is (False: it has to be migrated first). Raises ``StateForeign`` when it
     can't be used at all: another program's, or too new."""
     application = _number(connection, "PRAGMA application_id")
     version = _number(connection, "PRAGMA user_version")
     tables = _number(connection, "SELECT count(*) FROM sqlite_schema")
     if application != schema.application_id and (application or version or tables):
-        raise StateUnusable(f"{schema.name}: this SQLite file belongs to another program")
+        raise StateForeign(f"{schema.name}: this SQLite file belongs to another program")
     if version > schema.version:
         usable_since = _number(connection, "SELECT usable_since FROM compatibility")
         if usable_since > schema.version:
-            raise StateUnusable(
+            raise StateForeign(
                 f"{schema.name}: written by a newer version of this program (schema {version}, this one knows "
                 f"{schema.version} and the file needs {usable_since} or newer); install that version again, or restore"
                 " a backup made with this one"

@@ -10,6 +10,10 @@ class StateUnusable(BackendUnavailable):
     agent."""
 
 
+class StateForeign(StateUnusable):
+    """... and that is for good: it is another program's, or a newer version's that this one doesn't understand."""
+
+
 def reported(kind: type[BackendUnavailable] = BackendUnavailable) -> BackendUnavailable:
     """A new error whose cause is in the log."""
     error = kind()

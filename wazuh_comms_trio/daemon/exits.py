@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from typing import Final
 
+from wazuh_comms_trio.backends.unavailable import StateForeign
 from wazuh_comms_trio.daemon.sockets import StartError
 from wazuh_comms_trio.errors import WazuhException
 
@@ -23,7 +24,8 @@ class BadConfiguration(StartError):
 
 
 def report_failure(error: Exception) -> int:
-    """Logs why the daemon ends, a line a reason, and returns the exit status. What has a name needs no traceback."""
+    """Logs why the daemon ends, a line a reason, and returns the exit status: 78 for what trying again can't change.
+    What has a name needs no traceback."""
     reasons = list(leaves(error))
     for reason in reasons:
         if isinstance(reason, StartError):
@@ -32,7 +34,7 @@ def report_failure(error: Exception) -> int:
             logger.critical("%s", reason.message)
         else:
             logger.critical("the daemon failed: %r", reason, exc_info=reason)
-    if any(isinstance(reason, BadConfiguration) for reason in reasons):
+    if any(isinstance(reason, (BadConfiguration, StateForeign)) for reason in reasons):
         return EXIT_BAD_CONFIGURATION
     return EXIT_FAILED
 
