@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from hypothesis import given
@@ -15,9 +16,11 @@ from trio.testing import MockClock
 from tests.indexer.bench import fake, stores_of
 from tests.indexer.fake import FakeOpenSearch
 from wazuh_comms_trio.backends.base import DocumentOperation, ItemResult, Outcome
-from wazuh_comms_trio.backends.opensearch_bulk import BulkItem, Part, judge, middle, split, to_result
+from wazuh_comms_trio.backends.http_connection import HttpReply
+from wazuh_comms_trio.backends.opensearch_bulk import BulkItem, Part, judge, middle, read_items, split, to_result
 from wazuh_comms_trio.backends.opensearch_client import ErrorDetail, IndexerUnavailable
-from wazuh_comms_trio.backends.opensearch_events import OpenSearchEvents, encode, encode_plain
+from wazuh_comms_trio.backends.opensearch_encoding import encode_all
+from wazuh_comms_trio.backends.opensearch_events import OpenSearchEvents
 from wazuh_comms_trio.config.models import IndexerClient
 from wazuh_comms_trio.errors import BackendUnavailable
 
@@ -79,48 +82,102 @@ def test_items(status: int, kind: str | None, reason: str, verdict: str) -> None
 
 # --- what is sent ---
 
-PLAIN = [create("1", a=1), update("a_2", b={"c": [1, "{"]}), create("3")]
+
+def lines_of(*operations: DocumentOperation) -> bytes:
+    encoded = encode_all(operations)
+    return encoded.wire(0, len(encoded))
 
 
-def test_all_at_once_is_what_each_would_be() -> None:
-    assert encode_plain(PLAIN) == [encode(operation) for operation in PLAIN]
+def test_lines() -> None:
+    assert lines_of(create("1", a=1), update("2", b=1), delete("3")) == (
+        b'{"create":{"_index":"wazuh-states-fim","_id":"1"}}\n{"a": 1}\n'
+        b'{"update":{"_index":"wazuh-states-fim","_id":"2","retry_on_conflict":3}}\n{"doc":{"b": 1}}\n'
+        b'{"delete":{"_index":"wazuh-states-fim","_id":"3"}}\n'
+    )
 
 
-@pytest.mark.parametrize(
-    "bodies",
-    [
-        [b"[]"],
-        [b"1"],
-        [b""],
-        [b"{}{}"],
-        [b"{} "],
-        [b'{"a":', b'{"b":1}}'],
-        [b'{"a":', b'{"b":1}}', b"{}{}"],  # as many values as bodies
-        [b'{"a":\n1}'],
-        ['{"a":"ä"}'.encode()],
-        [b'{"a":"\xff"}'],
-        [b'{"a":1'],
-    ],
-)
-def test_what_is_not_plain_is_looked_at_one_by_one(bodies: Sequence[bytes]) -> None:
-    odd = [DocumentOperation("create", INDEX, f"x{number}", body) for number, body in enumerate(bodies)]
-    assert encode_plain([*PLAIN, *odd, *PLAIN]) is None
+def test_what_is_plain_makes_the_same_lines() -> None:
+    other = DocumentOperation("create", "wazuh-states-sca", "4", b"{}")
+    operations = [create("1", a=1), update("a_2", b=1), delete("3"), other, delete("a"), create("5", a=2)]
+    plain = [msgspec.structs.replace(operation, plain=True) for operation in operations]
+    assert lines_of(*plain) == lines_of(*operations)
+    assert encode_all(plain).sizes() == [len(lines_of(operation)) for operation in operations]
 
 
-@pytest.mark.parametrize("document_id", ["", 'a"', "a\\", "a\n", "ä", "\ud800", "x" * 513])
-def test_ids_that_are_not_plain(document_id: str) -> None:
-    assert encode_plain([*PLAIN, create(document_id)]) is None
+def test_a_part_of_the_lines() -> None:
+    operations = [create("1", a=1), delete("2"), update("3", a=1), create("4", a=1)]
+    encoded = encode_all(operations)
+    for start in range(4):
+        for stop in range(start + 1, 5):
+            assert encoded.wire(start, stop) == b"".join(map(lines_of, operations[start:stop]))
+            assert sum(encoded.sizes()[start:stop]) == len(encoded.wire(start, stop))
 
 
-def test_a_delete_is_not_plain() -> None:
-    assert encode_plain([*PLAIN, delete("1")]) is None
+@pytest.mark.parametrize("document_id", ["", "\ud800", "x" * 513, "é" * 257])
+def test_ids_that_cannot_be_sent(document_id: str) -> None:
+    encoded = encode_all([create("1"), create(document_id), create("3"), create("4")])
+    assert encoded.positions == [0, 2, 3]
+    assert {position: result.outcome for position, result in encoded.refused.items()} == {1: Outcome.REFUSED}
+    assert encoded.edges([0, 1, 2, 3]) == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("body", [b"[]", b"1", b"", b"{}{}", b'{"a":', b'{"a":"\xff"}', b'{"a":01}'])
+def test_bodies_that_cannot_be_sent(body: bytes) -> None:
+    encoded = encode_all([DocumentOperation("create", INDEX, "1", body)])
+    assert not encoded
+    assert encoded.refused[0].outcome is Outcome.REFUSED
 
 
 @given(st.lists(st.tuples(st.text(), st.binary() | st.just(b"{}") | st.just(b'{"a":1}')), max_size=5))
-def test_plain_lines_are_the_same_lines(parts: list[tuple[str, bytes]]) -> None:
-    operations = [DocumentOperation("create", INDEX, document_id, body) for document_id, body in parts]
-    lines = encode_plain(operations)
-    assert lines is None or lines == [encode(operation) for operation in operations]
+def test_whatever_is_sent_has_two_lines_each(parts: list[tuple[str, bytes]]) -> None:
+    encoded = encode_all([DocumentOperation("create", INDEX, document_id, body) for document_id, body in parts])
+    assert sorted([*encoded.positions, *encoded.refused]) == list(range(len(parts)))
+    lines = encoded.wire(0, len(encoded)).split(b"\n")
+    assert len(lines) == 2 * len(encoded) + 1
+    actions = [json.loads(line)["create"]["_id"] for line in lines[0:-1:2]]
+    assert actions == [parts[position][0] for position in encoded.positions]
+
+
+# --- what is answered ---
+
+CREATED = {"create": {"result": "created", "status": 201}}
+
+
+def answer(*items: Any, status: int = 200) -> HttpReply:
+    return HttpReply(status, {}, json.dumps({"items": items}, separators=(",", ":")).encode())
+
+
+@pytest.mark.parametrize("count", [1, 2, 1000])
+def test_an_answer_that_says_the_same_of_each(count: int) -> None:
+    assert read_items(answer(*[CREATED] * count), count) == [BulkItem(201, "created")] * count
+
+
+def test_an_answer_of_which_one_item_differs() -> None:
+    error = {"type": "mapper_parsing_exception", "reason": "}}"}
+    items = read_items(answer(CREATED, {"update": {"status": 400, "error": error}}, CREATED), 3)
+    assert [item.status for item in items] == [201, 400, 201]
+    assert items[1].error == ErrorDetail("mapper_parsing_exception", "}}")
+    same = read_items(answer(*[{"update": {"status": 400, "error": error}}] * 3), 3)
+    assert [item.error for item in same] == [ErrorDetail("mapper_parsing_exception", "}}")] * 3
+
+
+@pytest.mark.parametrize(
+    ("reply", "count"),
+    [
+        (answer(CREATED), 2),
+        (answer(CREATED, CREATED), 1),
+        (answer(), 1),
+        (answer({"create": {"result": "created"}}), 1),
+        (answer({"other": {"status": 200}}), 1),
+        (answer(CREATED, status=500), 1),
+        (HttpReply(200, {}, b'{"items":[{"a":{}},{"a":{}}'), 2),
+        (HttpReply(200, {}, b'{"items":[}},}}]}'), 2),
+        (HttpReply(200, {}, b""), 1),
+    ],
+)
+def test_answers_of_no_use(reply: HttpReply, count: int) -> None:
+    with pytest.raises(IndexerUnavailable):
+        read_items(reply, count)
 
 
 # --- how much goes together ---

@@ -99,12 +99,16 @@ class DocumentOperation(msgspec.Struct, frozen=True, gc=False):
     """One write to the state index. ``body`` is one JSON object as UTF-8 bytes, already complete (agent metadata merged
     in): the document for ``create``, the partial document for ``update`` (objects merge deeply, other values replace),
     None for ``delete``.
+
+    ``plain``: its maker has checked that the body is such an object, on one line, and that the id is short ASCII that
+    stands in JSON as it is. No store has to look again.
     """
 
     action: Literal["create", "update", "delete"]
     index: str
     document_id: str
     body: bytes | None = None
+    plain: bool = False
 
 
 class Outcome(StrEnum):

@@ -42,6 +42,9 @@ class _BulkReply(msgspec.Struct):
     items: list[_Item] = []
 
 
+_ITEMS: Final = b'{"items":['
+_decode_item: Final = msgspec.json.Decoder(_Item).decode
+
 _ANSWER: Final = "items.*.status,items.*.result,items.*.error.type,items.*.error.reason"
 #: What is asked for: every item has a ``status``, so that none vanishes and positions hold.
 FILTER: Final[Mapping[str, str]] = {"filter_path": _ANSWER}
@@ -52,12 +55,31 @@ FILTER_VERSIONS: Final[Mapping[str, str]] = {"filter_path": f"{_ANSWER},items.*.
 def read_items(reply: HttpReply, count: int) -> list[BulkItem]:
     """The answers by position. Raises ``IndexerUnavailable`` for an answer that is no success, or has another number of
     items: of a call cut short by one line the indexer drops the last item and says nothing."""
-    answer = decode(reply, _BulkReply)
+    if (uniform := _uniform_item(reply, count)) is not None:
+        return [uniform] * count
+    answer: _BulkReply = decode(reply, _BulkReply)
     items = [item.create or item.update or item.delete or item.index for item in answer.items]
     whole = [item for item in items if item is not None]
     if len(whole) != count:
         raise IndexerUnavailable(f"a bulk call of {count} items got {len(whole)} answers", reply=reply, sent=True)
     return whole
+
+
+def _uniform_item(reply: HttpReply, count: int) -> BulkItem | None:
+    """The item of a success that says the same of each; None where it must be read as a whole. Most are such: a
+    thousand documents were created."""
+    body = reply.body
+    end = body.find(b"}}")
+    if reply.status != 200 or not body.startswith(_ITEMS) or end < 0:
+        return None
+    item = body[len(_ITEMS) : end + 2]
+    if len(body) != len(_ITEMS) + count * (len(item) + 1) + 1 or body != _ITEMS + b",".join([item] * count) + b"]}":
+        return None
+    try:
+        read = _decode_item(item)
+    except msgspec.DecodeError:
+        return None
+    return read.create or read.update or read.delete or read.index
 
 
 # --- what is sent ---
@@ -73,11 +95,11 @@ def create_line(index: str, document_id: str) -> bytes:
     return _opening("create", index) + _encode(document_id) + b"}}\n"
 
 
-def plain_lines(action: str, index: str, document_id: str, body: bytes) -> bytes:
-    """Both lines of a create or an update whose id has nothing to escape and whose body is one line."""
-    if action == "create":
-        return b'%b"%b"}}\n%b\n' % (_opening(action, index), document_id.encode(), body)
-    return b'%b"%b"%b{"doc":%b}\n' % (_opening(action, index), document_id.encode(), _RETRIES, body)
+@lru_cache(maxsize=1000)
+def around_id(action: str, index: str) -> tuple[str, str]:
+    """The text before and after an id that stands in an action line as it is, the line's end left out."""
+    after = _RETRIES.decode().rstrip() if action == "update" else "}}"
+    return f'{_opening(action, index).decode()}"', f'"{after}'
 
 
 def update_line(index: str, document_id: str) -> bytes:

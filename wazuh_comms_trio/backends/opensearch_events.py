@@ -11,21 +11,17 @@ import trio
 from attrs import define
 
 from wazuh_comms_trio.backends.base import DocumentOperation, ItemResult, Outcome
-from wazuh_comms_trio.backends.documents import NotADocument, equal_json, read_object, refused
+from wazuh_comms_trio.backends.documents import equal_json
 from wazuh_comms_trio.backends.opensearch_bulk import (
     FILTER,
     BulkItem,
     Part,
-    create_line,
-    delete_line,
     is_bad_request,
     judge,
     middle,
-    plain_lines,
     read_items,
     split,
     to_result,
-    update_line,
 )
 from wazuh_comms_trio.backends.opensearch_calls import Call, Calls
 from wazuh_comms_trio.backends.opensearch_client import (
@@ -37,8 +33,9 @@ from wazuh_comms_trio.backends.opensearch_client import (
     error_of,
     path,
 )
+from wazuh_comms_trio.backends.opensearch_encoding import Encoded, encode_all
 from wazuh_comms_trio.backends.opensearch_probe import probe_index
-from wazuh_comms_trio.backends.opensearch_queries import LONGEST_ID, is_possible_id
+from wazuh_comms_trio.backends.opensearch_queries import is_possible_id
 from wazuh_comms_trio.errors import BackendUnavailable
 
 logger = logging.getLogger(__name__)
@@ -53,15 +50,6 @@ _FORGIVE_AFTER: Final = 60.0
 _COMPARED_AT_ONCE: Final = 100
 
 
-#: As a number it is found five times faster than as bytes.
-_NEWLINE: Final = 10
-_BRACE: Final = ord("{")
-#: Checks the grammar and decodes nothing.
-_check_json: Final = msgspec.json.Decoder(msgspec.Raw).decode
-_check_lines: Final = msgspec.json.Decoder(msgspec.Raw).decode_lines
-_encode_id: Final = msgspec.json.Encoder().encode
-
-
 class _Source(msgspec.Struct):
     index: str = msgspec.field(name="_index", default="")
     id: str = msgspec.field(name="_id", default="")
@@ -74,80 +62,29 @@ class _Sources(msgspec.Struct):
     docs: list[_Source]
 
 
-def _is_object(body: bytes) -> bool:
-    """Quickly; what it doubts is looked at more closely."""
-    try:
-        _check_json(body)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return body.startswith(b"{") and body.isascii()
-
-
-def encode(operation: DocumentOperation) -> bytes | ItemResult:
-    """Its lines of a bulk body, the document's bytes as they are; a result instead for what would sink a whole call, or
-    would be read differently than it was meant."""
-    if not is_possible_id(operation.document_id):
-        return refused(f"the document id is empty, longer than {LONGEST_ID} bytes, or no text")
-    if operation.action == "delete":
-        return delete_line(operation.index, operation.document_id)
-    body = operation.body if operation.body is not None else b""
-    if not _is_object(body):
-        try:
-            read_object(body)
-        except NotADocument as exc:
-            return refused(str(exc))
-    if _NEWLINE in body:  # between its values, since it is valid JSON
-        body = msgspec.json.format(body, indent=-1)
-    if operation.action == "create":
-        return create_line(operation.index, operation.document_id) + body + b"\n"
-    return b"".join((update_line(operation.index, operation.document_id), b'{"doc":', body, b"}\n"))
-
-
-def encode_plain(operations: Sequence[DocumentOperation]) -> list[bytes] | None:
-    """As ``encode`` for each, in a third of the time: what is checked is checked for all at once. None when one of them
-    isn't what real agents write (ASCII on one line), or is a delete, or isn't sound: then each is looked at."""
-    ids = "".join([operation.document_id for operation in operations])
-    # Encoded, an id without anything to escape is only two quotes longer.
-    if not ids.isascii() or len(_encode_id(ids)) != len(ids) + 2:
-        return None
-    lines = []
-    bodies = []
-    for operation in operations:
-        body = operation.body
-        if not 0 < len(operation.document_id) <= LONGEST_ID or not body or operation.action == "delete":
-            return None
-        bodies.append(body)
-        lines.append(plain_lines(operation.action, operation.index, operation.document_id, body))
-    together = b"\n".join(bodies)
-    if not together.isascii():
-        return None
-    if together.count(b"\n") != len(bodies) - 1 or {body[0] for body in bodies} != {_BRACE}:
-        return None
-    try:
-        values = _check_lines(together)
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    # Values as long as the bodies, one for each, are the bodies: none has two, and none goes over two.
-    return lines if list(map(len, values)) == list(map(len, bodies)) else None
-
-
 @define
 class _Batch:
     """One call of ``bulk`` under way: results by position, None where there is none yet."""
 
     operations: Sequence[DocumentOperation]
-    lines: list[bytes]
-    positions: list[int]
-    boundaries: list[int]
+    encoded: Encoded
+    sizes: Sequence[int]
+    boundaries: Sequence[int]
     results: list[ItemResult | None]
     conflicts: list[int]
 
     def settle(self, start: int, items: Sequence[BulkItem]) -> None:
-        results, positions = self.results, self.positions
-        for offset, item in enumerate(items, start):
-            results[positions[offset]] = to_result(item)
+        results, positions = self.results, self.encoded.positions[start : start + len(items)]
+        first = items[0]
+        if first.error is None and items.count(first) == len(items):
+            same = to_result(first)
+            for position in positions:
+                results[position] = same
+            return
+        for position, item in zip(positions, items, strict=True):
+            results[position] = to_result(item)
             if item.error is not None and judge(item) == "exists":
-                self.conflicts.append(positions[offset])
+                self.conflicts.append(position)
 
     def all_results(self) -> Sequence[ItemResult]:
         return [result if result is not None else _NOT_TRIED for result in self.results]
@@ -172,7 +109,7 @@ class OpenSearchEvents:
     ) -> Sequence[ItemResult]:
         """Cancelled: what is under way goes on, and a later call that touches the same documents waits for it."""
         batch = _prepare(operations, boundaries)
-        if not batch.lines:
+        if not batch.encoded:
             await trio.lowlevel.checkpoint()
             return batch.all_results()
 
@@ -187,7 +124,7 @@ class OpenSearchEvents:
     async def _send_all(self, batch: _Batch, call: Call[Sequence[ItemResult]]) -> None:
         """In order; after a part that came to nothing no later one is sent, or one agent's events would overtake each
         other."""
-        parts = split([len(line) for line in batch.lines], batch.boundaries, self._current_limit())
+        parts = split(batch.sizes, batch.boundaries, self._current_limit())
         parts.reverse()
         while parts and not call.stray:
             part = parts.pop()
@@ -201,7 +138,7 @@ class OpenSearchEvents:
 
     async def _send(self, batch: _Batch, part: Part) -> list[Part]:
         """One call. Returns the parts to send instead, when it was too much or something in it can't be read."""
-        body = b"".join(batch.lines[part.start : part.stop])
+        body = batch.encoded.wire(part.start, part.stop)
         query = {**FILTER, "timeout": _SHARD_WAIT}
         reply = await self._client.request(
             "POST", "/_bulk", body, query=query, content_type=NDJSON, repeatable=False, has_place=True
@@ -215,7 +152,7 @@ class OpenSearchEvents:
             if not alone:
                 return _halves(batch, part)
             reason = error.reason or "the document is too large"
-            batch.results[batch.positions[part.start]] = ItemResult(400, reason, Outcome.REFUSED)
+            batch.results[batch.encoded.positions[part.start]] = ItemResult(400, reason, Outcome.REFUSED)
             return []
         if reply.status in (413, 429) and not alone and part.size > _SMALLEST_LIMIT:
             self._lower_limit(part.size)
@@ -282,30 +219,16 @@ _SAME: Final = ItemResult(200, "noop")
 
 def _prepare(operations: Sequence[DocumentOperation], boundaries: Sequence[int]) -> _Batch:
     """What can't be sent has its result already, and the boundaries of the rest are moved."""
+    encoded = encode_all(operations)
     results: list[ItemResult | None] = [None] * len(operations)
-    lines = encode_plain(operations) if operations else None
-    if lines is not None:
-        return _Batch(operations, lines, list(range(len(lines))), list(boundaries), results, [])
-    batch = _Batch(operations, [], [], [], results, [])
-    edges = set(boundaries)
-    for position, operation in enumerate(operations):
-        if position in edges:
-            batch.boundaries.append(len(batch.lines))
-        encoded = encode(operation)
-        if isinstance(encoded, ItemResult):
-            batch.results[position] = encoded
-        else:
-            batch.lines.append(encoded)
-            batch.positions.append(position)
-    return batch
+    for position, result in encoded.refused.items():
+        results[position] = result
+    return _Batch(operations, encoded, encoded.sizes(), encoded.edges(boundaries), results, [])
 
 
 def _halves(batch: _Batch, part: Part) -> list[Part]:
     cut = middle(part, batch.boundaries)
-    return [
-        Part(start, stop, sum(map(len, batch.lines[start:stop])))
-        for start, stop in ((part.start, cut), (cut, part.stop))
-    ]
+    return [Part(start, stop, sum(batch.sizes[start:stop])) for start, stop in ((part.start, cut), (cut, part.stop))]
 
 
 def _deleted_later(batch: _Batch, position: int) -> bool:

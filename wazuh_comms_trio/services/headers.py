@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 from wazuh_comms_trio.services.json_form import NotAnObject, object_form
 from wazuh_comms_trio.services.metadata import has_duplicate_keys
 
-__all__ = ["COMMANDS_INDEX", "Header", "Unsound", "index_of", "read_header", "read_plain_header"]
+__all__ = ["COMMANDS_INDEX", "PLAIN_FORMS", "SHORT_ID", "Header", "Unsound", "index_of", "read_header"]
 
 COMMANDS_INDEX: Final = ".commands"
 
@@ -25,11 +25,27 @@ _INVENTORY: Final = {
     for collector in ("hardware", "hotfixes", "packages", "networks", "system", "ports", "processes")
 }
 
-_PLAIN: Final = {module: index for module, index in _INDICES.items() if module != "command"}
-_PLAIN_MARKS: Final = len('{"id":"","module":"","operation":""}')
-_COLLECTOR_MARKS: Final = len('{"id":"","module":"","collector":"","operation":""}')
+_Action: TypeAlias = Literal["create", "update", "delete"]
+_ACTIONS: Final[tuple[_Action, ...]] = ("create", "update", "delete")
+
+
+def _plain_forms() -> Iterator[tuple[tuple[str | None, str | None, str | None, bool], tuple[str, _Action, int]]]:
+    for action in _ACTIONS:
+        without_data = action == "delete"
+        for module, index in _INDICES.items():
+            if index != COMMANDS_INDEX:
+                length = len(f'{{"id":"","module":"{module}","operation":"{action}"}}')
+                yield (module, None, action, without_data), (index, action, length)
+        for collector, index in _INVENTORY.items():
+            length = len(f'{{"id":"","module":"inventory","collector":"{collector}","operation":"{action}"}}')
+            yield ("inventory", collector, action, without_data), (index, action, length)
+
+
+#: Headers as real agents write them, nothing but these fields, no blanks, no escapes: by module, collector, operation
+#: and whether they stand without a data line, their index, the operation, and their length without the id.
+PLAIN_FORMS: Final = dict(_plain_forms())
 #: With any agent's uuid before it, far from the longest document id.
-_SHORT: Final = 64
+SHORT_ID: Final = 64
 
 #: What the fast decoder refuses is read slowly up to this length (some 60 ms); anything longer is no header line.
 SLOW_LIMIT: Final = 65536
@@ -64,29 +80,6 @@ def index_of(header: Header) -> str | None:
         collector = header.collector if header.collector is not None else header.type
         return None if collector is None else _INVENTORY.get(collector)
     return None if header.module is None else _INDICES.get(header.module)
-
-
-def read_plain_header(line: bytes | bytearray) -> tuple[str, str, str] | None:
-    """Index, id and operation of a create or update as real agents write its header: nothing but these fields, no
-    blanks, no escapes, a short id. None for anything else, sound or not: that is ``read_header``'s."""
-    try:
-        header = _decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    operation, module, event_id, collector = header.operation, header.module, header.id, header.collector
-    if (operation != "create" and operation != "update") or module is None or not event_id or len(event_id) > _SHORT:
-        return None
-    if collector is None:
-        index = _PLAIN.get(module)
-        marks = _PLAIN_MARKS
-    else:
-        index = _INVENTORY.get(collector) if module == "inventory" else None
-        marks = _COLLECTOR_MARKS + len(collector)
-    # As long as the fields alone: then there is nothing else in the line, nothing twice, and nothing escaped. A NUL
-    # can't come but escaped.
-    if index is None or len(line) != marks + len(operation) + len(module) + len(event_id):
-        return None
-    return index, event_id, operation
 
 
 def read_header(line: bytes) -> Header | None:

@@ -21,8 +21,10 @@ import msgspec
 from wazuh_comms_trio.backends.base import CommandReport, CommandResult, DocumentOperation
 from wazuh_comms_trio.config.models import Events
 from wazuh_comms_trio.errors import MalformedBody
-from wazuh_comms_trio.services.headers import COMMANDS_INDEX, Header, Unsound, index_of, read_header, read_plain_header
+from wazuh_comms_trio.services.event import Event, Unusable
+from wazuh_comms_trio.services.headers import COMMANDS_INDEX, Header, Unsound, index_of, read_header
 from wazuh_comms_trio.services.metadata import METADATA_LIMIT, Metadata, check_agent, read_metadata
+from wazuh_comms_trio.services.plain_events import is_plain_text, read_plain_events
 
 __all__ = ["DOCUMENT_ID_LIMIT", "Event", "PacketReader", "Unusable", "open_packet"]
 
@@ -31,28 +33,12 @@ DOCUMENT_ID_LIMIT: Final = 512
 #: How many plain bytes could be read in the time that one byte of an unusable line may take.
 _UNUSABLE_WEIGHT: Final = 64
 
-#: A data line longer than this is merged with care for memory.
-_PLAIN_LIMIT: Final = 65536
+#: Bytes of plain events that are read together, and how few when some of them turn out not to be plain.
+_PLAIN_STEP: Final = 65536
+_SMALL_STEP: Final = 4096
 
 _BLANKS: Final = b" \t\r\n"
 _TAIL: Final = 65536
-
-
-class Unusable(msgspec.Struct, gc=False, frozen=True):
-    """Why an event can never be taken."""
-
-    reason: str
-
-
-class Event(msgspec.Struct, gc=False):
-    """One event. ``index`` and ``id`` are for its result (the agent's own id), None where they can't be told; its bytes
-    are ``body[start:end]``."""
-
-    index: str | None
-    id: str | None
-    start: int
-    end: int
-    action: DocumentOperation | CommandReport | Unusable
 
 
 class _Data(msgspec.Struct, gc=False):
@@ -130,6 +116,10 @@ class PacketReader:
         self._end = end
         self._id_prefix = f"{agent_id}_" if own_ids else ""
         self._only_agent = metadata.keys == {"agent"}
+        self._plain_prefix = metadata.prefix + b","
+        self._step = _PLAIN_STEP
+        self._one_by_one = not (self._only_agent and is_plain_text(self._id_prefix))
+        self._careful = end if self._one_by_one else position  # up to here, at least
 
     @property
     def exhausted(self) -> bool:
@@ -138,6 +128,7 @@ class PacketReader:
     def rewind(self) -> None:
         """Back to the first event."""
         self._position = self._first
+        self._careful = self._end if self._one_by_one else self._first
 
     def bytes_of(self, event: Event) -> bytes:
         return bytes(self.body[event.start : event.end])
@@ -147,55 +138,39 @@ class PacketReader:
         ``exhausted``). Where lines are unusable and cost more to read, fewer."""
         events: list[Event] = []
         stop = min(self._end, self._position + max_bytes)
-        while self._position < self._end and len(events) < max_events:
-            if self._only_agent:
-                self._read_plain(events, stop, max_events)
+        while self._position < stop and len(events) < max_events:
+            if self._position >= self._careful:
+                events += self._read_plain(stop, max_events - len(events))
+                continue
             event = self._next()
             if event is None:
                 break
             events.append(event)
             if type(event.action) is Unusable:
                 stop -= (event.end - event.start) * _UNUSABLE_WEIGHT
-            if self._position >= stop:
-                break
         return events
 
-    def _read_plain(self, events: list[Event], stop: int, max_events: int) -> None:
-        """Reads creates and updates of the form that real agents write, up to the first event that is anything else:
-        that is ``_next``'s, which does the same for every form, and takes twice as long."""
-        body, end, position = self.body, self._end, self._position
-        find = body.find
-        id_prefix, prefix = self._id_prefix, self.metadata.prefix + b","
-        for _ in range(max_events - len(events)):
-            if position >= stop:
-                break
-            header_end = find(b"\n", position, end)
-            if header_end < 0:
-                break
-            header = read_plain_header(body[position:header_end])
-            if header is None:
-                break
-            index, event_id, operation = header
-            data_start = header_end + 1
-            data_end = find(b"\n", data_start, end)
-            if data_end < 0:
-                data_end = end
-            if data_end - data_start > _PLAIN_LIMIT:
-                break
-            data = body[data_start:data_end]
-            # An object that begins with a member: the metadata's and a comma can go before it.
-            if data[:2] != b'{"' or not data.isascii():
-                break
-            try:
-                if _decode_data(data).agent is not msgspec.UNSET:
-                    break
-            except (msgspec.MsgspecError, RecursionError):
-                break
-            merged = prefix + data[1:]
-            write = DocumentOperation(operation, index, id_prefix + event_id, merged)  # type: ignore[arg-type]  # str
-            events.append(Event(index, event_id, position, data_end, write))
-            position = data_end + 1
-        self._position = position
+    def _read_plain(self, stop: int, max_events: int) -> list[Event]:
+        """Some of the next events. None at all where they have to be read one by one, up to ``_careful``."""
+        edge = min(stop, self._position + self._step)
+        events = read_plain_events(
+            self.body,
+            self._position,
+            edge,
+            self._end,
+            prefix=self._plain_prefix,
+            id_prefix=self._id_prefix,
+            max_events=max_events,
+        )
+        if events:
+            self._position = events[-1].end + 1
+            self._step = min(4 * self._step, _PLAIN_STEP)
+            return events
+        if self._step > _SMALL_STEP:
+            self._step //= 4
+        else:
+            self._careful = edge
+        return []
 
     def _next(self) -> Event | None:
         if self._position >= self._end:

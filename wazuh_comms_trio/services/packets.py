@@ -76,6 +76,11 @@ class Part:
         return not self.reports
 
     def _settle(self, positions: list[int], results: Sequence[ItemResult]) -> list[int]:
+        if len(positions) != len(results):
+            raise ValueError("not as many results as operations")
+        if len(results) == len(self.results) and Outcome.PASSING not in _outcomes(results):
+            self.results = list(results)
+            return []
         again = []
         for position, result in zip(positions, results, strict=True):
             if result.outcome is Outcome.PASSING:
@@ -95,6 +100,8 @@ class Part:
     def rejected(self) -> list[Rejected]:
         """What goes to the quarantine: what couldn't be taken, and what the stores refused for good."""
         reader = self.reader
+        if Outcome.REFUSED not in _outcomes(self.results):
+            return []
         return [
             Rejected(reader.agent_id, "stateful", result.result, reader.metadata.line, reader.bytes_of(event))
             for event, result in zip(self.events, self.results, strict=True)
@@ -110,6 +117,15 @@ class Part:
                 if result is not None
             ]
         )
+
+
+def _outcomes(results: Sequence[ItemResult | None]) -> set[Outcome]:
+    """Which there are. Mostly the results are one and the same object, which is quick to be sure of."""
+    first = results[0] if results else None
+    if first is not None and results.count(first) == len(results):
+        return {first.outcome}
+    different = dict(zip(map(id, results), results, strict=True))
+    return {result.outcome for result in different.values() if result is not None}
 
 
 class Packet:
