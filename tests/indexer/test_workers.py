@@ -175,14 +175,7 @@ async def test_another_worker_looks_when_the_one_on_duty_dies(autojump_clock: Mo
 
 
 async def test_another_worker_looks_when_the_one_on_duty_hangs(autojump_clock: MockClock) -> None:
-    async with fake() as server, node_of(server, 2) as node, trio.open_nursery() as nursery:
-
-        async def review() -> None:  # as the supervisor does that watches its workers
-            while True:
-                await trio.sleep(1)
-                node.hub.review()
-
-        nursery.start_soon(review)
+    async with fake() as server, node_of(server, 2) as node:
         first = next(n for n, daemon in enumerate(node.workers) if daemon.backends.commands._lookout.on_duty)
         other = 1 - first
         node.hang(first)
@@ -199,7 +192,6 @@ async def test_another_worker_looks_when_the_one_on_duty_hangs(autojump_clock: M
         with trio.fail_after(10):
             await deliver(agent, got, 2)
         assert got == Counter(["c1", "c2"])
-        nursery.cancel_scope.cancel()
 
 
 async def test_one_that_is_gone_is_forgotten_everywhere(autojump_clock: MockClock) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import trio
+
 __all__ = ["Finding", "Lookout"]
 
 Finding = Mapping[str, Any]
@@ -21,6 +23,9 @@ class Lookout:
 
     def __init__(self, *, on_duty: bool = True) -> None:
         self._on_duty = on_duty
+        self._duty = trio.Event()
+        if on_duty:
+            self._duty.set()
         self._found: Callable[[Finding], None] = _ignore
         self._asked: Callable[[Finding], None] = _ignore
         self._changed: Callable[[], None] = _do_nothing
@@ -42,6 +47,10 @@ class Lookout:
     def on_duty(self) -> bool:
         return self._on_duty
 
+    async def wait_duty(self) -> None:
+        """Returns when this process is on duty."""
+        await self._duty.wait()
+
     def tell(self, finding: Finding) -> None:
         """To every other process. Doesn't block."""
 
@@ -53,6 +62,10 @@ class Lookout:
     def set_duty(self, on_duty: bool) -> None:
         """This process is on duty now, or another one is; said again when yet another one takes over."""
         self._on_duty = on_duty
+        if on_duty:
+            self._duty.set()
+        elif self._duty.is_set():
+            self._duty = trio.Event()
         self._changed()
 
     def take_finding(self, finding: Finding) -> None:

@@ -255,9 +255,7 @@ class OpenSearchCommands:
         return results
 
     async def expire(self) -> None:
-        if not self._lookout.on_duty:
-            await trio.lowlevel.checkpoint()
-            return
+        await self._lookout.wait_duty()
         wall_now = self._now()
         overdue: dict[str, Document | None] = {
             document.id: document for document in self._pending.overdue(trio.current_time(), wall_now)

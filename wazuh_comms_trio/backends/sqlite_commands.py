@@ -27,9 +27,10 @@ from wazuh_comms_trio.backends.owners import Owner
 from wazuh_comms_trio.backends.sqlite_connection import Database
 from wazuh_comms_trio.backends.sqlite_text import storable
 from wazuh_comms_trio.errors import BackendUnavailable, MalformedRequest
+from wazuh_comms_trio.pace import beat_after
 
 #: Seconds between looks, by one process of the daemon, for what other processes did; a look costs microseconds.
-POLL_INTERVAL: Final = 0.25
+POLL_INTERVAL: Final = 0.5
 
 
 class SqliteCommands:
@@ -95,7 +96,7 @@ class SqliteCommands:
             if agents or self._told:
                 told, self._told = self._told, set()
                 return told.union(agents)
-            with trio.move_on_after(POLL_INTERVAL if self._lookout.on_duty else inf):
+            with trio.move_on_at(beat_after(POLL_INTERVAL) if self._lookout.on_duty else inf):
                 await own_news.wait()
 
     def _wake(self) -> None:
@@ -209,9 +210,7 @@ class SqliteCommands:
         return await self._database.write(apply) if reports else ()
 
     async def expire(self) -> None:
-        if not self._lookout.on_duty:
-            await trio.lowlevel.checkpoint()
-            return
+        await self._lookout.wait_duty()
         now = self._now()
 
         def is_due(connection: apsw.Connection) -> bool:
@@ -230,7 +229,7 @@ class SqliteCommands:
                     {"now": now, "status": status, "result": rows.encode_result(CommandResult(message=reason))},
                 )
 
-        if await self._database.read(is_due):
+        if await self._database.read_now(is_due):
             await self._database.write(update)
             self._own_news.set()
 

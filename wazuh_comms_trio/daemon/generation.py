@@ -22,6 +22,7 @@ from wazuh_comms_trio.daemon.exits import EXIT_BAD_CONFIGURATION, EXIT_FAILED, B
 from wazuh_comms_trio.daemon.hub import Hub, Member
 from wazuh_comms_trio.daemon.link import Link
 from wazuh_comms_trio.daemon.sockets import StartError
+from wazuh_comms_trio.pace import next_beat
 
 __all__ = ["Generation", "WorkerFailed", "run_generation"]
 
@@ -234,6 +235,7 @@ class Spawned:
                 raise
         link.send_nowait(
             "config",
+            duty=True,  # the hub gives it to one of them
             file=str(generation.loaded.file),
             text=generation.loaded.text,
             listeners={"api": list(generation.api), "enrollment": list(generation.enrollment)},
@@ -273,8 +275,7 @@ class Spawned:
             logger.error("worker %s didn't get ready within %.0f s; it is killed", self.name, START_TIMEOUT)
             return process.kill()
         while True:
-            due = trio.current_time() + WATCH_INTERVAL
-            await trio.sleep_until(due)
+            due = await next_beat(WATCH_INTERVAL)
             if trio.current_time() - due > HUNG_AFTER / 5:
                 member.heard = trio.current_time()  # it was this process that stood still
             elif trio.current_time() - member.heard > HUNG_AFTER:

@@ -24,6 +24,7 @@ from attrs import define, field
 
 from wazuh_comms_trio.daemon.link import Link, LinkBroken, Message
 from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.pace import next_beat
 
 # What services bring with them is imported when it is used, by then the workers are up: they are what is waited for at
 # start-up.
@@ -41,7 +42,9 @@ POST_LIMIT: Final = 1.95
 POST_MARGIN: Final = 0.15
 #: A worker that hasn't taken a post after so many seconds is busy or hangs: another one is asked.
 TAKEN_LIMIT: Final = 0.4
-#: A worker that wasn't heard of for so many seconds, beats being one second apart, isn't relied upon.
+#: Seconds between two questions after the members' health.
+ASK_INTERVAL: Final = 1.0
+#: A worker that wasn't heard of for so many seconds isn't relied upon.
 QUIET: Final = 2.5
 
 
@@ -94,6 +97,14 @@ class Hub:
         return Delivered()
 
     # --- members
+
+    async def run(self) -> None:
+        """Asks the members how they are, until cancelled."""
+        while True:
+            await next_beat(ASK_INTERVAL)
+            for member in self.members:
+                member.link.send_nowait("ask")
+            self.review()
 
     async def serve(self, member: Member, on_ready: Callable[[Message], None] | None = None) -> None:
         """Carries one member's messages until its link ends. The link's ``run`` is the caller's."""
@@ -187,7 +198,8 @@ class Hub:
             case {"type": "posted"}:
                 pass  # too late
             case _:
-                logger.error("worker %s sent a message that isn't known: %s", member.name, message.get("type"))
+                # Its code may be newer than ours.
+                logger.debug("worker %s sent a message that isn't known: %s", member.name, message.get("type"))
 
     def _welcome(self, member: Member) -> None:
         before = self._on_duty

@@ -19,14 +19,15 @@ from wazuh_comms_trio.daemon.vitals import Vitals
 from wazuh_comms_trio.daemon.worker import Stop
 from wazuh_comms_trio.errors import CommsError
 from wazuh_comms_trio.services.command_json import decode_commands, encode_commands
-from wazuh_comms_trio.services.commands import CommandDispatcher
+from wazuh_comms_trio.services.commands import POST_LIMIT, CommandDispatcher
 
 __all__ = ["BEAT_INTERVAL", "HubLookout", "HubPeers", "run_membership"]
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two beats.
-BEAT_INTERVAL: Final = 1.0
+#: A beat is sent when the hub asks for one, which it does of all at the same moment, and after so many seconds at the
+#: latest.
+BEAT_INTERVAL: Final = 1.5
 #: A hold lives on for this long after its time, in case its ``withdraw`` is on its way.
 HOLD_MARGIN: Final = 1.0
 
@@ -76,10 +77,11 @@ class HubPeers:
 
 
 class HubLookout(Lookout):
-    """``Lookout`` of a worker's stores, over its link. On duty when the hub says so."""
+    """``Lookout`` of a worker's stores, over its link. On duty when the hub says so; where the hub, of an older
+    version, knows nothing of duties (``hub_knows``), always."""
 
-    def __init__(self, link: Link) -> None:
-        super().__init__(on_duty=False)
+    def __init__(self, link: Link, *, hub_knows: bool = True) -> None:
+        super().__init__(on_duty=not hub_knows)
         self._link = link
 
     def tell(self, finding: Finding) -> None:
@@ -101,8 +103,8 @@ async def run_membership(
     """Follows the link until it ends: then the supervisor is gone, and so must its worker be. The link's ``run`` is the
     caller's. Cancelled: at once."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_beat, link, vitals)
         membership = _Membership(link, peers, lookout, dispatcher, stop, nursery)
+        nursery.start_soon(membership.beat, vitals)
         with suppress(LinkBroken):
             while True:
                 membership.obey(await link.receive())
@@ -110,12 +112,6 @@ async def run_membership(
             logger.error("the supervisor is gone; stopping")
         stop.shorten()
         nursery.cancel_scope.cancel()
-
-
-async def _beat(link: Link, vitals: Vitals) -> None:
-    while True:
-        link.send_nowait("beat", report=vitals.report())
-        await trio.sleep(BEAT_INTERVAL)
 
 
 @define(eq=False)
@@ -133,8 +129,19 @@ class _Membership:
     #: The posts that are under way here, by number.
     posts: dict[int, trio.CancelScope] = field(factory=dict)
 
+    asked: trio.Event = field(factory=trio.Event)
+
+    async def beat(self, vitals: Vitals) -> None:
+        while True:
+            self.asked = trio.Event()
+            self.link.send_nowait("beat", report=vitals.report())
+            with trio.move_on_after(BEAT_INTERVAL):
+                await self.asked.wait()
+
     def obey(self, message: Message) -> None:
         match message:
+            case {"type": "ask"}:
+                self.asked.set()
             case {"type": "post", "number": int(number)}:
                 self.link.send_nowait("taken", number=number)
                 self.posts[number] = scope = trio.CancelScope()
@@ -170,7 +177,8 @@ class _Membership:
             case {"type": "hurry"}:
                 self.stop.hurry()
             case _:
-                logger.error("the supervisor sent a message that isn't known: %s", message.get("type"))
+                # The supervisor's code may be newer, or older, than ours: what matters is in both.
+                logger.debug("the supervisor sent a message that isn't known: %s", message.get("type"))
 
     async def _answer_post(self, message: Message, scope: trio.CancelScope) -> None:
         number = message["number"]
@@ -179,7 +187,7 @@ class _Membership:
                 self.dispatcher.note_delivered(message["delivered"])
                 try:
                     commands = await self.dispatcher.post(
-                        _from_data(message["commands"]), within=float(message["seconds"])
+                        _from_data(message["commands"]), within=float(message.get("seconds", POST_LIMIT))
                     )
                 except CommsError as error:
                     self.link.send_nowait("posted", number=number, error=error.message)

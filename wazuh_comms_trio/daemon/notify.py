@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
-import trio
+from wazuh_comms_trio.pace import next_beat
 
 __all__ = ["Notifier", "keep_notified", "passed_descriptors", "watchdog_interval"]
 
@@ -94,4 +94,4 @@ async def keep_notified(notifier: Notifier, status_line: Callable[[], str]) -> N
         if watchdog is not None:
             notifier.alive()
         notifier.status(status_line())
-        await trio.sleep(interval)
+        await next_beat(interval)

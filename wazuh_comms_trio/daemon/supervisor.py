@@ -180,6 +180,7 @@ class Supervisor:
     async def run(self, ready: Callable[[Ready], None] | None = None) -> None:
         """Until ``stop``; then every generation has ended. Raises ``WorkerFailed``."""
         async with trio.open_nursery() as beside:
+            beside.start_soon(self.hub.run)
             beside.start_soon(keep_notified, self._notifier, self._status_line)
             async with trio.open_nursery() as generations:
                 self._nursery = generations

@@ -84,7 +84,7 @@ async def _serve(link: Link, first: Message, watch: OrphanWatch) -> None:
         keys, context = load_keys(settings, earlier=[pem.encode() for pem in earlier["public_keys"]])
     listeners = Listeners(_adopt(first["listeners"]["api"]), (), _adopt(first["listeners"]["enrollment"]))
     stop = Stop()
-    peers, lookout = HubPeers(link), HubLookout(link)
+    peers, lookout = HubPeers(link), HubLookout(link, hub_knows="duty" in first)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals, last_error.attached():
         async with (
             open_backends(config, tolerant=True, token_key=keys.kid, lookout=lookout) as backends,

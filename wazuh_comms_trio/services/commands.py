@@ -17,6 +17,7 @@ from attrs import evolve
 
 from wazuh_comms_trio.backends.base import AgentRegistry, Command, CommandStore
 from wazuh_comms_trio.errors import BackendUnavailable, TokenInvalid
+from wazuh_comms_trio.pace import next_beat
 from wazuh_comms_trio.services.authentication import Caller
 from wazuh_comms_trio.services.offers import Offer, Settler, Verdict
 from wazuh_comms_trio.services.parking import Parking, Waiter
@@ -331,10 +332,10 @@ class CommandDispatcher:
                 self._suspect(news)
 
     async def _expire(self) -> None:
-        self._delivered.forget()
         await self._store.expire()
 
     async def _revoke(self) -> None:
+        await self._parking.occupied()
         fingerprints = self._parking.fingerprints()
         doubtful = set(self._parking.mixed)
         if fingerprints:
@@ -379,7 +380,7 @@ async def _every(interval: float, action: Callable[[], Awaitable[None]], trouble
     """``action`` again and again, whatever becomes of it."""
     outage = OutageLog(_log, trouble)
     while True:
-        await trio.sleep(interval)
+        await next_beat(interval)
         try:
             await action()
         except Exception as exc:

@@ -37,6 +37,7 @@ class Parking:
         self._fingerprints: dict[str, str] = {}
         self._mixed: set[str] = set()
         self._count = 0
+        self._occupied = trio.Event()
 
     def __len__(self) -> int:
         return self._count
@@ -48,6 +49,7 @@ class Parking:
         of_agent = self._waiters.setdefault(waiter.agent_id, [])
         of_agent.append(waiter)
         self._count += 1
+        self._occupied.set()
         if self._fingerprints.setdefault(waiter.agent_id, waiter.fingerprint) != waiter.fingerprint:
             self._mixed.add(waiter.agent_id)
 
@@ -58,10 +60,16 @@ class Parking:
             return
         of_agent.remove(waiter)
         self._count -= 1
+        if not self._count:
+            self._occupied = trio.Event()
         if not of_agent:
             del self._waiters[waiter.agent_id]
             del self._fingerprints[waiter.agent_id]
             self._mixed.discard(waiter.agent_id)
+
+    async def occupied(self) -> None:
+        """Returns when somebody waits."""
+        await self._occupied.wait()
 
     def newest(self, agent_id: str) -> Waiter | None:
         of_agent = self._waiters.get(agent_id)

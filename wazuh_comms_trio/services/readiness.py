@@ -11,6 +11,7 @@ import trio
 
 from wazuh_comms_trio.backends.base import Backends
 from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.pace import next_beat
 
 __all__ = ["READY", "Readiness", "probes_of"]
 
@@ -21,7 +22,7 @@ READY: Final = "ready"
 #: An answer may be that old; the stores are looked at as often at most. Seconds.
 FRESH: Final = 1.0
 #: How often they are looked at when nobody asks.
-INTERVAL: Final = 3.0
+INTERVAL: Final = 10.0
 #: A store that takes longer to answer a probe isn't well.
 PROBE_LIMIT: Final = 2.0
 
@@ -64,7 +65,7 @@ class Readiness:
         """Until cancelled."""
         while True:
             await self._look()
-            await trio.sleep(INTERVAL)
+            await next_beat(INTERVAL)
 
     async def _look(self) -> None:
         async with self._lock:

@@ -111,6 +111,7 @@ async def open_node(
     daemons: list[Daemon[Any]] = []
     valves: list[_Valve] = []
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        nursery.start_soon(hub.run)
         for number in range(1, workers + 1):
             ours_stream, theirs_stream = memory_stream_pair()
             valve = _Valve(theirs_stream)

@@ -1,0 +1,23 @@
+"""One beat for everything that is done again and again."""
+
+from __future__ import annotations
+
+from math import floor
+
+import trio
+
+__all__ = ["beat_after", "next_beat"]
+
+
+def beat_after(interval: float) -> float:
+    """The next multiple of ``interval`` seconds on trio's clock: see ``next_beat``."""
+    return (floor(trio.current_time() / interval) + 1) * interval
+
+
+async def next_beat(interval: float) -> float:
+    """Sleeps until trio's clock has the next multiple of ``interval`` seconds, and returns that. Whatever a process
+    does every second it does at the same moment, for which it wakes up once: what an idle process costs is mostly its
+    waking."""
+    due = beat_after(interval)
+    await trio.sleep_until(due)
+    return due
