@@ -294,3 +294,43 @@ def test_addresses() -> None:
     with pytest.raises(EngineSchemeError) as caught:
         socket_path(Path("http://127.0.0.1:9000"))
     assert caught.value.code == 2801
+
+
+async def test_a_probe_asks_nothing_of_an_engine_that_answers(tmp_path: Path) -> None:
+    async with open_engine_client(settings(tmp_path)) as engine:
+        with pytest.raises(EngineSocketError):  # there is no socket
+            await engine.probe()
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(tmp_path / "engine.socket"))
+        with pytest.raises(EngineSocketError):  # nobody listens on it
+            await engine.probe()
+        async with fake_engine(tmp_path) as fake:
+            for _ in range(3):
+                await engine.probe()
+            assert not fake.requests
+            fake.status = 500
+            with pytest.raises(EngineRequestError):
+                await send(engine, b"x")
+            await engine.probe()
+            assert not fake.received - 1
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+async def test_a_probe_wants_an_answer_of_one_that_fell_silent(tmp_path: Path, given_up: bool) -> None:
+    """The engine's queue takes connections for a process that hangs, too."""
+    limits = settings(tmp_path, timeout=30.0 if given_up else 0.3)
+    async with fake_engine(tmp_path, stall=1000) as fake, open_engine_client(limits) as engine:
+        await engine.probe()
+        if given_up:  # by an agent's request, whose limit is shorter than ours
+            with trio.move_on_after(2.2):
+                await send(engine, b"x")
+        else:
+            with pytest.raises(EngineTimeout):
+                await send(engine, b"x")
+        with trio.fail_after(2), pytest.raises(EngineTimeout):  # within what a probe may take
+            await engine.probe()
+        fake.stall = 0
+        fake.status = 404  # any answer is a sign of life
+        await engine.probe()
+        fake.status, fake.stall = 204, 1000
+        await engine.probe()  # it isn't asked any more

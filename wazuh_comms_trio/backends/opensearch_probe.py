@@ -1,9 +1,9 @@
-"""Could the indexer take events now? Two questions that a node answers from its memory, without writing anything."""
+"""Could the indexer take events now? A question that each of its nodes answers from memory; nothing is written."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import trio
@@ -14,37 +14,24 @@ from wazuh_comms_trio.errors import BackendUnavailable
 
 #: Where events go.
 _INDICES: Final = "wazuh-states-*"
-_HEALTH: Final = f"/_cluster/health/{_INDICES}"
-_HEALTH_QUERY: Final = {
+_TARGET: Final = f"/_cluster/state/blocks,routing_table/{_INDICES}"
+_SHARDS: Final = "routing_table.indices.*.shards.*"
+_QUERY: Final = {
     "local": "true",  # no cluster manager is needed, nor waited for
-    "level": "indices",
     "expand_wildcards": "all",
-    "filter_path": "discovered_cluster_manager,indices.*.status",
+    "filter_path": f"blocks.global,blocks.indices.{_INDICES},{_SHARDS}.state,{_SHARDS}.primary",
 }
-_BLOCKS: Final = f"/_cluster/state/blocks/{_INDICES}"
-_BLOCKS_QUERY: Final = {"local": "true", "expand_wildcards": "all", "filter_path": "blocks"}
+#: Of the cluster, by its id: it stops writes only where that is configured, but then none comes to an end.
+_NO_MANAGER: Final = "2"
 
 #: Seconds for one node's answer: after that another one is asked, within the time that a probe may take.
 _TRY: Final = 0.9
 _TRIES: Final = 2
 
 
-class _IndexHealth(msgspec.Struct):
-    status: str = ""
-
-
-class Health(msgspec.Struct):
-    discovered_cluster_manager: bool = True
-    indices: dict[str, _IndexHealth] = {}
-
-
 class Block(msgspec.Struct):
     description: str = ""
     levels: list[str] = []
-
-    @property
-    def stops_writes(self) -> bool:
-        return "write" in self.levels
 
 
 class _Blocks(msgspec.Struct):
@@ -52,25 +39,37 @@ class _Blocks(msgspec.Struct):
     indices: dict[str, dict[str, Block]] = {}
 
 
+class _Shard(msgspec.Struct):
+    state: str = ""
+    primary: bool = False
+
+
+class _IndexRouting(msgspec.Struct):
+    shards: dict[str, list[_Shard]] = {}
+
+
+class _Routing(msgspec.Struct):
+    indices: dict[str, _IndexRouting] = {}
+
+
 class ClusterState(msgspec.Struct):
     blocks: _Blocks = msgspec.field(default_factory=_Blocks)
+    routing_table: _Routing = msgspec.field(default_factory=_Routing)
 
 
-def find_reasons(health: Health | None, state: ClusterState | None) -> Iterator[str]:
-    """Why events would be turned down, the most telling first. Pure; None: we may not ask."""
-    if state is not None:
-        yield from (block.description for block in state.blocks.all.values() if block.stops_writes)
-    if health is not None and not health.discovered_cluster_manager:
-        yield "it has no cluster manager"
-    if state is not None:
-        for name, blocks in sorted(state.blocks.indices.items()):
-            yield from (f"{name}: {block.description}" for block in blocks.values() if block.stops_writes)
-    if health is not None:
-        yield from (
-            f"{name}: its primary shard is on no node"
-            for name, index in sorted(health.indices.items())
-            if index.status == "red"
-        )
+def find_reasons(state: ClusterState) -> Iterator[str]:
+    """Why events would be turned down, the most telling first. Pure."""
+    for number, block in state.blocks.all.items():
+        if number == _NO_MANAGER:
+            yield "it has no cluster manager"
+        elif "write" in block.levels:
+            yield block.description
+    for name, blocks in sorted(state.blocks.indices.items()):
+        yield from (f"{name}: {block.description}" for block in blocks.values() if "write" in block.levels)
+    for name, index in sorted(state.routing_table.indices.items()):
+        copies = (copy for shard in index.shards.values() for copy in shard)
+        if any(copy.primary and copy.state == "UNASSIGNED" for copy in copies):
+            yield f"{name}: a primary shard is on no node"
 
 
 async def probe_index(client: OpenSearchClient) -> None:
@@ -84,25 +83,25 @@ async def probe_index(client: OpenSearchClient) -> None:
 
 async def _probe(client: OpenSearchClient) -> None:
     try:
-        health = _read(await client.request("GET", _HEALTH, query=_HEALTH_QUERY), Health)
-        state = _read(await client.request("GET", _BLOCKS, query=_BLOCKS_QUERY), ClusterState)
+        state = read_state(await client.request("GET", _TARGET, query=_QUERY))
     except IndexerUnavailable as exc:
-        if exc.reply is not None:
-            _read(exc.reply, Health)
+        if exc.reply is not None:  # an answer that is remembered
+            read_state(exc.reply)
         raise BackendUnavailable("it cannot be reached") from exc
-    for reason in find_reasons(health, state):
+    for reason in find_reasons(state):
         raise BackendUnavailable(reason)
 
 
-def _read(reply: HttpReply, kind: type[Any]) -> Any:
-    """None where our account may not ask: it may write all the same."""
+def read_state(reply: HttpReply) -> ClusterState:
+    """One without anything in it where our account may not ask (it may write all the same), or the question isn't
+    known. Raises ``BackendUnavailable``."""
     if reply.status == 401:
         raise BackendUnavailable("it refuses our account")
-    if reply.status == 403:
-        return None
-    if reply.status != 200:
+    if reply.status == 429 or reply.status >= 500:
         raise BackendUnavailable(f"it answers {reply.status}")
+    if reply.status != 200:
+        return ClusterState()
     try:
-        return msgspec.json.decode(reply.body, type=kind)
+        return msgspec.json.decode(reply.body, type=ClusterState)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise BackendUnavailable("what answers is no OpenSearch") from exc
