@@ -10,13 +10,21 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
 import trio
 
-__all__ = ["Child"]
+__all__ = ["Child", "module_command"]
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """Runs a module with this interpreter. Its modules come from the folder that happens to be the current one only if
+    this process's do, too: ``python -m`` alone would look there first."""
+    here = sys.path[:1] in ([""], [os.getcwd()])
+    return [sys.executable, *([] if here else ["-P"]), "-m", module, *arguments]
 
 
 class Child:

@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, Final
@@ -17,7 +16,7 @@ from attrs import define, field
 from wazuh_comms_trio.config.load import LoadedConfig
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.context import REQUEST
-from wazuh_comms_trio.daemon.child import Child
+from wazuh_comms_trio.daemon.child import Child, module_command
 from wazuh_comms_trio.daemon.exits import EXIT_BAD_CONFIGURATION, EXIT_FAILED, BadConfiguration
 from wazuh_comms_trio.daemon.hub import Hub, Member
 from wazuh_comms_trio.daemon.link import Link
@@ -226,7 +225,7 @@ class Spawned:
         with theirs:
             try:
                 process = Child(
-                    [sys.executable, "-m", "wazuh_comms_trio.daemon.worker_start", self.name, str(theirs.fileno())],
+                    module_command("wazuh_comms_trio.daemon.worker_start", self.name, str(theirs.fileno())),
                     pass_fds=[theirs.fileno(), *generation.api, *generation.enrollment],
                     env=worker_environment(os.environ),
                 )
