@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,7 +200,18 @@ def test_a_file_that_cannot_be_written_replaces_nothing(root_logger: logging.Log
     assert stream.getvalue().endswith("INFO wazuh: still here\n")
 
 
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """A daemon leaves them as a process needs them that ends."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
 @pytest.mark.expects_errors
+@pytest.mark.usefixtures("signals")
 def test_a_daemon_whose_log_cannot_be_written_says_so(
     root_logger: logging.Logger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
