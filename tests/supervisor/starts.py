@@ -23,7 +23,7 @@ from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.config.load import load_config
 from wazuh_comms_trio.services.keys import hash_key
 from wazuh_comms_trio.services.tokens import TokenKeys
-from wazuh_comms_trio.testing import AgentClient, Reply, connect_tcp
+from wazuh_comms_trio.testing import AgentClient, ExchangeFailed, Reply, connect_tcp
 
 #: Hurried or not; the grace period is 10 s, and nothing here needs it.
 STOP_LIMIT: Final = 15.0
@@ -51,7 +51,7 @@ class Started:
                 assert self.process.returncode is None, f"it ended with status {self.process.returncode}"
                 try:
                     workers = (await status(self.files))["workers"]
-                except OSError:  # it doesn't listen yet
+                except (OSError, ExchangeFailed):  # it doesn't listen yet
                     workers = []
                 pids = [worker["pid"] for worker in workers if worker["state"] == "serving" and "pid" in worker]
                 if len(pids) == self.workers:
