@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
-from random import Random
-from typing import TypeVar
 
 import trio
 
-from wazuh_comms_trio.api.tls import server_context
 from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
-from wazuh_comms_trio.config.models import CommunicationsApi, Config
+from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.collector import calm_collector
 from wazuh_comms_trio.daemon.control import SingleControl
-from wazuh_comms_trio.daemon.exits import BadConfiguration
 from wazuh_comms_trio.daemon.listening import Ready, announce, check_file_limit, open_listeners
 from wazuh_comms_trio.daemon.logs import mask
 from wazuh_comms_trio.daemon.notify import Notifier, keep_notified
+from wazuh_comms_trio.daemon.surroundings import load_keys, start_worker
 from wazuh_comms_trio.daemon.vitals import LastError, Vitals
-from wazuh_comms_trio.daemon.worker import Stop, run_worker
-from wazuh_comms_trio.services.seams import RunBlocking
-from wazuh_comms_trio.services.tokens import TokenKeyError, TokenKeys
+from wazuh_comms_trio.daemon.worker import Stop
 
-__all__ = ["load_keys", "serve", "thread_runner"]
+__all__ = ["serve"]
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 async def serve(config: Config, *, ready: Callable[[Ready], None] | None = None, stop: Stop | None = None) -> None:
@@ -59,21 +51,8 @@ async def serve(config: Config, *, ready: Callable[[Ready], None] | None = None,
             beside.start_soon(obey_signals, signals, stop, settings.shutdown.spread)
             beside.start_soon(_tell_stopping, notifier, stop)
             async with trio.open_nursery() as nursery:
-                worker = await nursery.start(
-                    partial(
-                        run_worker,
-                        config,
-                        listeners=listeners,
-                        backends=backends,
-                        quarantine=quarantine,
-                        wall_clock=time.time,
-                        rng=Random(),
-                        run_blocking=thread_runner(),
-                        keys=keys,
-                        ssl_context=context,
-                        stop=stop,
-                        control=control,
-                    )
+                worker = await start_worker(
+                    nursery, config, listeners, backends, quarantine, keys, context, stop, control=control
                 )
                 control.vitals = vitals = Vitals(worker, last_error, wall_clock=time.time)
                 beside.start_soon(vitals.run)
@@ -108,33 +87,3 @@ async def obey_signals(signals: AsyncIterator[int], stop: Stop, spread: float) -
         else:
             logger.info("%s: stopping", name)
             stop.request(spread=spread)
-
-
-def thread_runner() -> RunBlocking:
-    """Runs blocking work in threads, as many at once as there are cores: it is hashing, which releases the GIL and uses
-    a core each.
-    """
-    limiter = trio.CapacityLimiter(max(1, len(os.sched_getaffinity(0))))
-
-    async def run(fn: Callable[..., T], *args: object) -> T:
-        return await trio.to_thread.run_sync(fn, *args, limiter=limiter)
-
-    return run
-
-
-def load_keys(settings: CommunicationsApi, *, earlier: Iterable[bytes] = ()) -> tuple[TokenKeys, ssl.SSLContext]:
-    """The key that signs tokens, and TLS; ``earlier``: public keys that signed them before. Blocks, before anything
-    runs. Raises ``BadConfiguration``."""
-    key_file, password = settings.token.private_key, None
-    if key_file is None:
-        key_file, password = settings.ssl.key, settings.ssl.keyfile_password
-    try:
-        keys = TokenKeys.from_pem(key_file.read_bytes(), password, earlier=earlier)
-    except OSError as error:
-        raise BadConfiguration(f"{key_file} can't be read: {error.strerror}") from error
-    except TokenKeyError as error:
-        raise BadConfiguration(f"{key_file}: {error}") from error
-    try:
-        return keys, server_context(settings.ssl)
-    except (OSError, ValueError) as error:
-        raise BadConfiguration(f"communications_api.ssl can't be used: {error}") from error

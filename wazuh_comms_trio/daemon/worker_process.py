@@ -14,9 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import trio
@@ -32,9 +30,9 @@ from wazuh_comms_trio.daemon.logs import mask, set_up_logs
 from wazuh_comms_trio.daemon.materials import placed
 from wazuh_comms_trio.daemon.membership import HubLookout, HubPeers, run_membership
 from wazuh_comms_trio.daemon.orphan import OrphanWatch, wake_when_orphaned
-from wazuh_comms_trio.daemon.single import load_keys, thread_runner
+from wazuh_comms_trio.daemon.surroundings import load_keys, start_worker
 from wazuh_comms_trio.daemon.vitals import LastError, Vitals
-from wazuh_comms_trio.daemon.worker import Stop, run_worker
+from wazuh_comms_trio.daemon.worker import Stop
 from wazuh_comms_trio.services.tokens import TokenKeys
 
 logger = logging.getLogger(__name__)
@@ -95,21 +93,8 @@ async def _serve(link: Link, first: Message, watch: OrphanWatch) -> None:
             linked.start_soon(_obey_signals, signals, stop)
             linked.start_soon(_forget_earlier_keys, keys, float(earlier["seconds"]))
             async with trio.open_nursery() as nursery:
-                worker = await nursery.start(
-                    partial(
-                        run_worker,
-                        config,
-                        listeners=listeners,
-                        backends=backends,
-                        quarantine=quarantine,
-                        wall_clock=time.time,
-                        rng=Random(),
-                        run_blocking=thread_runner(),
-                        keys=keys,
-                        ssl_context=context,
-                        stop=stop,
-                        peers=peers,
-                    )
+                worker = await start_worker(
+                    nursery, config, listeners, backends, quarantine, keys, context, stop, peers=peers
                 )
                 vitals = Vitals(worker, last_error, wall_clock=time.time)
                 linked.start_soon(vitals.run)
