@@ -127,6 +127,16 @@ async def test_a_hung_index_holds_up_every_request_no_longer_than_its_own_limit(
             nursery.start_soon(post, agent)
 
 
+async def test_a_slow_registry_and_a_hung_index_share_the_limit(autojump_clock: MockClock) -> None:
+    async with open_daemon() as daemon:
+        agent = await logged_in(daemon)
+        daemon.backends.agents.faults.delay = 2
+        daemon.backends.events.faults.hang()
+        reply, took = await timed(lambda: agent.post_stateful([EVENT]))
+        assert reply.status == 503
+        assert 29 <= took < 30
+
+
 async def test_a_hung_engine_is_a_503_just_before_the_limit(autojump_clock: MockClock) -> None:
     async with open_daemon() as daemon:
         agent = await logged_in(daemon)

@@ -330,7 +330,7 @@ async def test_a_start_and_a_certificate_that_is_required(node: SecuredNode, cap
     nobody in without a certificate then."""
     caplog.set_level(logging.INFO)
     indexer = reach(node, CERTIFIED, ssl=with_certificate(node.pki.client))
-    seen = []
+    seen: list[str] = []
     async with open_opensearch(indexer) as stores:
         assert (await one(stores, create("before"))).status == 201
         with restarted(node, "REQUIRE"):

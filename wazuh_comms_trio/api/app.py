@@ -133,9 +133,12 @@ class CommsApp(QuartTrio):
                     await (offer.confirm() if delivered else offer.release())
 
     async def stateful(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = trio.current_time()
         caller = await self._identify(scope)
+        # In an outage the one is waited for as the other is: together they have one limit.
+        seconds = max(0.0, self.timeouts.stateful - (trio.current_time() - began))
         async with self._collect(receive, self.limits.body_bytes) as body:
-            deadline = trio.current_time() + self.timeouts.stateful
+            deadline = trio.current_time() + seconds
             with trio.CancelScope(deadline=deadline) as limit:
                 reply = await self.services.stateful.submit(caller, body, deadline=deadline)
             if limit.cancelled_caught:
