@@ -12,8 +12,8 @@ import wazuh_comms_trio
 PACKAGE: Final = Path(wazuh_comms_trio.__file__).parent
 
 #: What a later version of the same major may have: a word more in every message of a link, messages that the other
-#: side doesn't know, something new in the status, and another version of each database, with a column more in every
-#: table. A file, what stands there once, and what stands there instead.
+#: side doesn't know, something new in the status, another version of each database, with a column more in every table,
+#: and something new in documents. A file, what stands there once, and what stands there instead.
 LATER: Final = (
     (
         "daemon/link.py",
@@ -36,6 +36,16 @@ LATER: Final = (
         "quarantine_store.py",
         "[Migration(_VERSION_1, usable_since=1)]",
         "[Migration(_VERSION_1, usable_since=1), Migration('ALTER TABLE entries ADD later TEXT', usable_since=1)]",
+    ),
+    (
+        "backends/opensearch_command_documents.py",
+        "    if token is not None:\n        document[",
+        "    document['later'] = {'n': 1}\n    if token is not None:\n        document[",
+    ),
+    (
+        "backends/opensearch_registry.py",
+        "encode_json(to_document(agent))",
+        "encode_json({**to_document(agent), 'later': {'n': 1}})",
     ),
 )
 
