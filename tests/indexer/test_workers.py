@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -27,20 +28,20 @@ CONFIG = daemon_config(timeouts=Timeouts(commands=60))
 
 
 @asynccontextmanager
-async def node_of(server: FakeOpenSearch, workers: int) -> AsyncIterator[Node]:
+async def node_of(server: FakeOpenSearch, workers: int, **settings: Any) -> AsyncIterator[Node]:
     """One node; each of its workers has a client and stores of its own, as processes have."""
 
     def stores(lookout: Lookout) -> AbstractAsyncContextManager[Backends]:
-        return backends_of(server, lookout)
+        return backends_of(server, lookout, **settings)
 
     async with open_node(workers, CONFIG, open_stores=stores, clock=wall_clock) as node:
         yield node
 
 
 @asynccontextmanager
-async def backends_of(server: FakeOpenSearch, lookout: Lookout) -> AsyncIterator[Backends]:
+async def backends_of(server: FakeOpenSearch, lookout: Lookout, **settings: Any) -> AsyncIterator[Backends]:
     others = memory_backends(wall_clock=wall_clock)
-    async with stores_of(server, lookout=lookout) as stores:
+    async with stores_of(server, lookout=lookout, **settings) as stores:
         yield as_backends(stores, others.engine, others.files)
 
 
@@ -209,3 +210,24 @@ async def test_one_that_is_gone_is_forgotten_everywhere(autojump_clock: MockCloc
         assert [len(daemon.backends.commands._pending._known) for daemon in node.workers] == [0, 0]
         for agent in agents:
             assert (await agent.poll()).status == 408
+
+
+async def test_an_agent_that_one_worker_sees_is_there_for_all(autojump_clock: MockClock) -> None:
+    """Its log-in is long ago, and the worker that looks who is away has never heard of it."""
+    async with fake() as server, node_of(server, 3, disconnected_after=20.0) as node:
+        agents = [await enrolled(node, number) for number in range(3)]
+        gone = await enrolled(node, 4)
+        seen: list[set[str]] = []
+
+        def states() -> set[str]:
+            return {source(server, agent.uuid, "wazuh-agents")["agent"]["status"] for agent in agents}
+
+        async with trio.open_nursery() as nursery:
+            for agent in agents:
+                nursery.start_soon(deliver, agent, Counter[str](), 1)
+            for _ in range(100):
+                await trio.sleep(1)
+                seen.append(states())
+            assert all(state == {"active"} for state in seen)
+            assert source(server, gone.uuid, "wazuh-agents")["agent"]["status"] == "disconnected"
+            nursery.cancel_scope.cancel()

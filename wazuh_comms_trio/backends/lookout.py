@@ -11,37 +11,44 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import trio
+from attrs import frozen
 
 __all__ = ["Finding", "Lookout"]
 
 Finding = Mapping[str, Any]
 
 
+@frozen
+class _Store:
+    found: Callable[[Finding], None]
+    asked: Callable[[Finding], None]
+    changed: Callable[[], None]
+
+
 class Lookout:
-    """Alone, and so on duty, unless somebody says otherwise. A store calls ``attend`` once, and then looks while it is
-    ``on_duty``."""
+    """Alone, and so on duty, unless somebody says otherwise. A store calls ``attend`` once, for each kind of thing that
+    it looks for (``topic``), and then looks while it is ``on_duty``."""
 
     def __init__(self, *, on_duty: bool = True) -> None:
         self._on_duty = on_duty
         self._duty = trio.Event()
         if on_duty:
             self._duty.set()
-        self._found: Callable[[Finding], None] = _ignore
-        self._asked: Callable[[Finding], None] = _ignore
-        self._changed: Callable[[], None] = _do_nothing
+        self._stores: dict[str, _Store] = {}
 
-    # --- for the store
+    # --- for the stores
 
     def attend(
         self,
+        topic: str,
         *,
-        found: Callable[[Finding], None],
-        changed: Callable[[], None],
+        found: Callable[[Finding], None] | None = None,
         asked: Callable[[Finding], None] | None = None,
+        changed: Callable[[], None] | None = None,
     ) -> None:
         """``found`` is called with what another process found; ``asked``, on duty, with what another one wants found;
         ``changed`` when ``on_duty`` has changed, or another one took over who knows nothing of what is wanted here."""
-        self._found, self._changed, self._asked = found, changed, asked or _ignore
+        self._stores[topic] = _Store(found or _ignore, asked or _ignore, changed or _do_nothing)
 
     @property
     def on_duty(self) -> bool:
@@ -51,10 +58,10 @@ class Lookout:
         """Returns when this process is on duty."""
         await self._duty.wait()
 
-    def tell(self, finding: Finding) -> None:
+    def tell(self, topic: str, finding: Finding) -> None:
         """To every other process. Doesn't block."""
 
-    def ask(self, wish: Finding) -> None:
+    def ask(self, topic: str, wish: Finding) -> None:
         """To the one on duty. Doesn't block."""
 
     # --- for who connects the processes
@@ -66,14 +73,16 @@ class Lookout:
             self._duty.set()
         elif self._duty.is_set():
             self._duty = trio.Event()
-        self._changed()
+        for store in self._stores.values():
+            store.changed()
 
-    def take_finding(self, finding: Finding) -> None:
-        self._found(finding)
+    def take_finding(self, topic: str, finding: Finding) -> None:
+        if (store := self._stores.get(topic)) is not None:
+            store.found(finding)
 
-    def take_wish(self, wish: Finding) -> None:
-        if self._on_duty:
-            self._asked(wish)
+    def take_wish(self, topic: str, wish: Finding) -> None:
+        if self._on_duty and (store := self._stores.get(topic)) is not None:
+            store.asked(wish)
 
 
 def _ignore(_: Finding) -> None: ...

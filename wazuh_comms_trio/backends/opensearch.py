@@ -51,7 +51,8 @@ async def open_opensearch(
     """The stores of one cluster. It needn't be there yet: calls are ``BackendUnavailable`` until it is. ``revocation``,
     in seconds, is how old what is known of an agent may be. ``node``: for a daemon, whose token key is compared with
     other nodes'. Raises ``AccessError`` for certificates or secrets that can't be used. Claims are given back, and
-    log-ins written, before this ends. ``lookout``: who of this node's processes looks for commands."""
+    log-ins written, before this ends. ``lookout``: who of this node's processes looks for commands
+    and for agents that are away."""
     rng = rng or random.Random()
     async with OpenSearchClient(settings, connect=connect, rng=rng) as client, _background() as nursery:
         agents_name = IndexName(client, "agents", settings.names)
@@ -79,6 +80,7 @@ async def open_opensearch(
             after=settings.disconnected_after,
             wall_clock=wall_clock,
             seen_since=agents.seen_since,
+            lookout=lookout,
         )
         nursery.start_soon(agents.run)
         nursery.start_soon(presence.run)

@@ -42,6 +42,7 @@ _SOON: Final = 0.1
 _EXPANDED_AT_ONCE: Final = 10
 #: Documents in one message to the other workers.
 _TOLD_AT_ONCE: Final = 100
+_TOPIC: Final = "commands"
 
 
 class Discovery:
@@ -60,7 +61,7 @@ class Discovery:
     ) -> None:
         self._index = index
         self._lookout = lookout
-        lookout.attend(found=self._take, asked=self._note_wish, changed=self._change_duty)
+        lookout.attend(_TOPIC, found=self._take, asked=self._note_wish, changed=self._change_duty)
         self._pending = pending
         self._fastest = settings.interval
         self._slowest = max(settings.interval, settings.idle_interval)
@@ -110,9 +111,9 @@ class Discovery:
     def tell_others(self, documents: Sequence[Document], gone: Mapping[str, int] | None = None) -> None:
         """Of documents that were found or written here, and of versions that are gone."""
         for start in range(0, len(documents), _TOLD_AT_ONCE):
-            self._lookout.tell({"documents": list(map(document_to, documents[start : start + _TOLD_AT_ONCE]))})
+            self._lookout.tell(_TOPIC, {"documents": list(map(document_to, documents[start : start + _TOLD_AT_ONCE]))})
         if gone:
-            self._lookout.tell({"gone": gone})
+            self._lookout.tell(_TOPIC, {"gone": gone})
 
     def note_interest(self, agent_ids: Collection[str]) -> None:
         now = trio.current_time()
@@ -144,7 +145,7 @@ class Discovery:
         self._unsaid.clear()
         if not self._lookout.on_duty:
             self._forget()
-            self._lookout.ask({"agents": list(self._interested), "all": True})
+            self._lookout.ask(_TOPIC, {"agents": list(self._interested), "all": True})
 
     # --- the rounds ---
 
@@ -174,7 +175,7 @@ class Discovery:
     async def _follow(self) -> tuple[bool, bool]:
         """What is left to do where another worker is on duty: what was claimed here, and claims whose time is over."""
         if self._unsaid:
-            self._lookout.ask({"agents": list(self._unsaid)})
+            self._lookout.ask(_TOPIC, {"agents": list(self._unsaid)})
             self._unsaid.clear()
         await self._upkeep()
         before = len(self._news)

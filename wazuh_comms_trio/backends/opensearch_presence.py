@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from math import inf
 from typing import Final
 
 import trio
 
+from wazuh_comms_trio.backends.lookout import Finding, Lookout
 from wazuh_comms_trio.backends.opensearch_bulk import FILTER, partial, read_items, update_if_line
 from wazuh_comms_trio.backends.opensearch_client import NDJSON, OpenSearchClient
 from wazuh_comms_trio.backends.opensearch_names import IndexName
@@ -24,6 +26,7 @@ _SHORTEST: Final = 1.0
 _LONGEST: Final = 60.0
 #: How long, in multiples of that time, another node is believed that an agent is there.
 _TRUST: Final = 5.0
+_TOPIC: Final = "presence"
 
 
 class Presence:
@@ -38,7 +41,10 @@ class Presence:
         after: float,
         wall_clock: Callable[[], float],
         seen_since: Callable[[float], Collection[str]],
+        lookout: Lookout | None = None,
     ) -> None:
+        self._lookout = lookout = lookout or Lookout()
+        lookout.attend(_TOPIC, asked=self._note_seen, changed=self._change_duty)
         self._client = client
         self._index = index
         self._after = after
@@ -46,11 +52,20 @@ class Presence:
         self._seen_since = seen_since
         #: Agent -> the log-in by which it was found to be away here, and until when that isn't repeated.
         self._found: dict[str, tuple[float, float]] = {}
+        #: Agents that were seen by other workers of this node, and when we heard of it.
+        self._elsewhere: dict[str, float] = {}
+        self._said_at = -inf
+        self._duty_changed_at = -inf
 
     async def run(self) -> None:
-        """Until cancelled. Several nodes that do the same don't disturb each other."""
+        """Until cancelled. Several nodes that do the same don't disturb each other; of a node's workers one does."""
         while True:
             await trio.sleep(min(_LONGEST, max(_SHORTEST, self._after * _SHARE)))
+            if not self._lookout.on_duty:
+                self._say_seen()
+                continue
+            if trio.current_time() - self._duty_changed_at < _SHORTEST:
+                continue  # the others have yet to say whom they saw
             try:
                 await self.sweep()
             except BackendUnavailable as exc:
@@ -58,13 +73,34 @@ class Presence:
             except Exception:
                 logger.exception("agents that are away can't be found: an error of ours")
 
+    def _say_seen(self) -> None:
+        now = trio.current_time()
+        seen = list(self._seen_since(max(self._said_at, now - self._after)))
+        self._said_at = now
+        if seen:
+            self._lookout.ask(_TOPIC, {"agents": seen})
+
+    def _change_duty(self) -> None:
+        self._duty_changed_at, self._said_at = trio.current_time(), -inf
+        if not self._lookout.on_duty:
+            self._say_seen()
+
+    def _note_seen(self, wish: Finding) -> None:
+        self._elsewhere |= dict.fromkeys(wish.get("agents", ()), trio.current_time())
+
+    def _here(self) -> set[str]:
+        """Who was seen on this node lately."""
+        oldest = trio.current_time() - self._after
+        self._elsewhere = {agent_id: moment for agent_id, moment in self._elsewhere.items() if moment >= oldest}
+        return self._elsewhere.keys() | set(self._seen_since(oldest))
+
     async def sweep(self) -> int:
         """Returns how many are away now. Raises ``BackendUnavailable``."""
         index = await self._index.get()
         now = self._now()
         oldest = now - self._after
         self._found = {agent_id: each for agent_id, each in self._found.items() if each[1] > now}
-        here = set(self._seen_since(trio.current_time() - self._after))
+        here = self._here()
         query = every(exactly("agent.status", ["active"]), {"range": {"agent.last_login": {"lt": to_text(oldest)}}})
         hits = await search(
             self._client,

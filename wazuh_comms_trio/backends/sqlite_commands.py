@@ -31,6 +31,7 @@ from wazuh_comms_trio.pace import beat_after
 
 #: Seconds between looks, by one process of the daemon, for what other processes did; a look costs microseconds.
 POLL_INTERVAL: Final = 0.5
+_TOPIC: Final = "commands"
 
 
 class SqliteCommands:
@@ -42,7 +43,7 @@ class SqliteCommands:
         self, database: Database, owner: Owner, wall_clock: Callable[[], float], lookout: Lookout | None = None
     ) -> None:
         self._lookout = lookout = lookout or Lookout()
-        lookout.attend(found=self._take_news, changed=self._wake)
+        lookout.attend(_TOPIC, found=self._take_news, changed=self._wake)
         self._database = database
         self._owner = owner
         self._now = wall_clock
@@ -92,7 +93,7 @@ class SqliteCommands:
             except BackendUnavailable:
                 agents = ()  # the store is away; what it has is news when it is back
             if self._lookout.on_duty and agents:
-                self._lookout.tell({"agents": list(agents)})
+                self._lookout.tell(_TOPIC, {"agents": list(agents)})
             if agents or self._told:
                 told, self._told = self._told, set()
                 return told.union(agents)

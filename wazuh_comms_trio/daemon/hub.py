@@ -182,11 +182,11 @@ class Hub:
                 for document_id in freed:
                     del self._granted[document_id]
                 self._tell_others(member, "free", ids=freed)
-            case {"type": "finding", "finding": dict(finding)}:
-                self._tell_others(member, "finding", finding=finding)
-            case {"type": "wish", "wish": dict(wish)}:
+            case {"type": "finding", "topic": str(topic), "finding": dict(finding)}:
+                self._tell_others(member, "finding", topic=topic, finding=finding)
+            case {"type": "wish", "topic": str(topic), "wish": dict(wish)}:
                 if self._on_duty is not None and self._on_duty is not member:
-                    self._on_duty.link.send_nowait("wish", wish=wish)
+                    self._on_duty.link.send_nowait("wish", topic=topic, wish=wish)
             case {"type": "taken", "number": int(number)}:
                 if number in self._questions:
                     self._questions[number].taken.set()

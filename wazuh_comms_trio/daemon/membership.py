@@ -84,11 +84,11 @@ class HubLookout(Lookout):
         super().__init__(on_duty=not hub_knows)
         self._link = link
 
-    def tell(self, finding: Finding) -> None:
-        self._link.send_nowait("finding", finding=finding)
+    def tell(self, topic: str, finding: Finding) -> None:
+        self._link.send_nowait("finding", topic=topic, finding=finding)
 
-    def ask(self, wish: Finding) -> None:
-        self._link.send_nowait("wish", wish=wish)
+    def ask(self, topic: str, wish: Finding) -> None:
+        self._link.send_nowait("wish", topic=topic, wish=wish)
 
 
 class _Acquisition:
@@ -166,10 +166,10 @@ class _Membership:
                 self.peers.take_grant(number, ids)
             case {"type": "duty", "on": bool(on)}:
                 self.lookout.set_duty(on)
-            case {"type": "finding", "finding": dict(finding)}:
-                self.lookout.take_finding(finding)
-            case {"type": "wish", "wish": dict(wish)}:
-                self.lookout.take_wish(wish)
+            case {"type": "finding", "topic": str(topic), "finding": dict(finding)}:
+                self.lookout.take_finding(topic, finding)
+            case {"type": "wish", "topic": str(topic), "wish": dict(wish)}:
+                self.lookout.take_wish(topic, wish)
             case {"type": "stop", "spread": spread, **rest}:
                 self.stop.request(spread=float(spread), grace=rest.get("grace"))
             case {"type": "shorten"}:
