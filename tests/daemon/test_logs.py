@@ -19,7 +19,7 @@ from trio.testing import MockClock
 
 from wazuh_comms_trio.config.models import Logging
 from wazuh_comms_trio.context import AGENT, REQUEST, log_context
-from wazuh_comms_trio.daemon.logs import is_journal, make_formatter, mask, one_line, set_up_logs
+from wazuh_comms_trio.daemon.logs import LogFileUnusable, is_journal, make_formatter, mask, one_line, set_up_logs
 from wazuh_comms_trio.daemon.server import run_daemon
 from wazuh_comms_trio.testing import daemon_config, open_daemon, stateful_event, stateless_event
 
@@ -194,7 +194,7 @@ def test_to_a_file_that_may_be_moved_away(root_logger: logging.Logger, tmp_path:
 def test_a_file_that_cannot_be_written_replaces_nothing(root_logger: logging.Logger, tmp_path: Path) -> None:
     stream = io.StringIO()
     set_up_logs(Logging(level="info"), stream=stream)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(LogFileUnusable, match=r"logging\.file can't be written: .*nowhere.*: No such file"):
         set_up_logs(Logging(level="info", file=tmp_path / "nowhere" / "comms.log"))
     logging.getLogger("wazuh").info("still here")
     assert stream.getvalue().endswith("INFO wazuh: still here\n")

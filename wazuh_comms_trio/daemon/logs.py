@@ -13,14 +13,13 @@ import os
 import re
 import sys
 from datetime import UTC, datetime
-from logging.handlers import WatchedFileHandler
-from pathlib import Path
-from typing import Any, Final, Literal, TextIO
+from typing import Final, Literal, TextIO
 
 from wazuh_comms_trio.config.models import Logging
 from wazuh_comms_trio.context import AGENT, REQUEST, WORKER
+from wazuh_comms_trio.daemon.log_output import DescriptorHandler, LogFileHandler, LogFileUnusable
 
-__all__ = ["make_formatter", "mask", "one_line", "set_up_logs"]
+__all__ = ["LogFileUnusable", "make_formatter", "mask", "one_line", "set_up_logs"]
 
 #: Loggers of libraries that say, at their lower levels, what no operator asked for (bodies and headers among it).
 _QUIET: Final = ("hypercorn", "quart", "trio", "httpcore", "httpx", "asyncio", "charset_normalizer")
@@ -135,7 +134,7 @@ def is_journal(stream: TextIO) -> bool:
     """Does systemd's journal read this stream? (``JOURNAL_STREAM`` names its device and inode.)"""
     try:
         status = os.fstat(stream.fileno())
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return False
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
@@ -145,27 +144,28 @@ def make_formatter(format: Literal["plain", "json"], *, journal: bool = False) -
     return JournalFormatter(formatter) if journal else formatter
 
 
-def _file_handler(path: Path) -> WatchedFileHandler:
-    """Appends, each line with one write, so that several workers may share the file. Looks at every line whether it was
-    moved away (logrotate), and then makes a new one. Mode 0640."""
-    os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640))
-    return WatchedFileHandler(path, encoding="utf-8", errors="backslashreplace")
+def _make_handler(settings: Logging, stream: TextIO | None) -> logging.Handler:
+    if settings.file is not None:
+        handler: logging.Handler = LogFileHandler(settings.file)
+        handler.setFormatter(make_formatter(settings.format))
+        return handler
+    target = sys.stderr if stream is None else stream
+    try:
+        handler = DescriptorHandler(target.fileno())
+    except (OSError, ValueError, AttributeError):  # a stream that is only Python's
+        handler = logging.StreamHandler(target)
+    handler.setFormatter(make_formatter(settings.format, journal=is_journal(target)))
+    return handler
 
 
 def set_up_logs(settings: Logging, *, stream: TextIO | None = None) -> None:
     """All of this process's logs go to ``settings.file``, else to ``stream`` (stderr). May be called again: it replaces
-    what it set up before. Raises ``OSError`` for a file that can't be written, with nothing replaced."""
-    handler: logging.StreamHandler[Any] | None = _file_handler(settings.file) if settings.file is not None else None
-    if handler is None:
-        target = sys.stderr if stream is None else stream
-        handler = logging.StreamHandler(target)
-        handler.setFormatter(make_formatter(settings.format, journal=is_journal(target)))
-    else:
-        handler.setFormatter(make_formatter(settings.format))
+    what it set up before. Raises ``LogFileUnusable`` for a file that can't be written, with nothing replaced."""
+    handler = _make_handler(settings, stream)
     root = logging.getLogger()
-    for old in [old for old in root.handlers if isinstance(old, logging.StreamHandler)]:
+    for old in [old for old in root.handlers if isinstance(old, (logging.StreamHandler, DescriptorHandler))]:
         root.removeHandler(old)
-        if isinstance(old, logging.FileHandler):
+        if isinstance(old, LogFileHandler):
             old.close()
     root.addHandler(handler)
     root.setLevel(settings.level.upper())

@@ -15,7 +15,7 @@ from wazuh_comms_trio.config.load import LoadedConfig
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.exits import EXIT_FAILED, EXIT_OK, report_failure
 from wazuh_comms_trio.daemon.listening import Ready
-from wazuh_comms_trio.daemon.logs import set_up_logs
+from wazuh_comms_trio.daemon.logs import LogFileUnusable, set_up_logs
 
 __all__ = ["Ready", "run_daemon"]
 
@@ -54,9 +54,9 @@ def _run(
 ) -> int:
     try:
         set_up_logs(config.communications_api.logging)
-    except OSError as error:
+    except LogFileUnusable as error:
         set_up_logs(evolve(config.communications_api.logging, file=None))
-        logger.critical("logging.file can't be written: %s: %s", error.filename, error.strerror)
+        logger.critical("%s", error)
         return EXIT_FAILED
     for warning in warnings:
         logger.warning("%s", warning)

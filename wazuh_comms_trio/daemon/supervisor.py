@@ -28,6 +28,7 @@ from wazuh_comms_trio.daemon.exits import report_failure
 from wazuh_comms_trio.daemon.generation import STOP_MARGIN, Generation, WorkerFailed, run_generation
 from wazuh_comms_trio.daemon.hub import Hub
 from wazuh_comms_trio.daemon.listening import Listeners, Ready, announce, check_file_limit, open_listeners
+from wazuh_comms_trio.daemon.log_output import LogFileUnusable, check_log_file
 from wazuh_comms_trio.daemon.logs import set_up_logs
 from wazuh_comms_trio.daemon.materials import read_materials
 from wazuh_comms_trio.daemon.notify import Notifier, keep_notified
@@ -124,9 +125,10 @@ class Supervisor:
         try:
             loaded = await trio.to_thread.run_sync(load_config, old.loaded.file)
             materials = await trio.to_thread.run_sync(read_materials, loaded.config.communications_api)
+            await trio.to_thread.run_sync(check_log_file, loaded.config.communications_api.logging.file)
         except ConfigError as error:
             return _refusal(*(problem.render(error.file) for problem in error.problems))
-        except StartError as error:
+        except (StartError, LogFileUnusable) as error:
             return _refusal(str(error))
         warnings = [warning.render(loaded.file) for warning in loaded.warnings]
         for warning in warnings:
@@ -147,7 +149,7 @@ class Supervisor:
         try:
             set_up_logs(loaded.config.communications_api.logging)
         except OSError as error:  # which the workers, a moment ago, could
-            logger.error("logging.file can't be written: %s: %s", error.filename, error.strerror)  # noqa: TRY400
+            logger.error("%s", error)  # noqa: TRY400
         self.current = new
         # As long as any of its requests may take: none fails because of a reload.
         old.stop(spread=max(RELOAD_SPREAD, new.settings.shutdown.spread), grace=longest_request(old.settings))
