@@ -4,8 +4,8 @@
 
 A new TLS connection for every request, Nagle's algorithm on, head and body in writes of their own, the end without
 close_notify. The job: ``{"port", "requests": [[head, body], ...] (base64), "concurrency", "pause_ms": 0, "hold":
-false}``; the result: ``{"seconds", "latencies": [...], "statuses": {"200": n}, "bytes": reply's size}``. With ``hold``
-every connection is kept open after its request, a line ``parked`` is printed, and all end when stdin does.
+false}``; the result: ``{"seconds", "cpu", "latencies": [...], "statuses": {"200": n}, "bytes": reply's size}``. With
+``hold`` every connection is kept open after its request, a line ``parked`` is printed, and all end when stdin does.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
                 epoll.modify(fd, wanted)
             running[fd] = (request, steps, wanted)
 
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     while waiting or running:
         while waiting and len(running) < job["concurrency"]:
             if pause:
@@ -155,12 +155,13 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             step(request, request.run(), 0)
         for fd, _ in epoll.poll(10 if running else 0):
             step(*running[fd])
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     if job.get("hold"):
         print("parked", flush=True)
         sys.stdin.read()
     return {
         "seconds": seconds,
+        "cpu": cpu,
         "latencies": [request.latency for request in done],
         "statuses": dict(Counter(str(request.status) for request in done)),
         "bytes": max((request.size for request in done), default=0),

@@ -160,6 +160,7 @@ def open_client(core: int | None = None) -> subprocess.Popen[bytes]:
 @dataclass(frozen=True)
 class Round:
     cpu_ms: float  # a request
+    client_cpu_ms: float
     rate: float
     latencies_ms: Sequence[float]  # sorted
     reply_bytes: int
@@ -189,7 +190,10 @@ def run_round(
     if result["failures"] or set(result["statuses"]) != {str(status)}:
         raise SystemExit(f"expected {status} only: {result['statuses']} {result['failures']}")
     latencies = sorted(1000 * latency for latency in result["latencies"])
-    return Round(1000 * cpu / len(payloads), len(payloads) / result["seconds"], latencies, result["bytes"])
+    count = len(payloads)
+    return Round(
+        1000 * cpu / count, 1000 * result["cpu"] / count, count / result["seconds"], latencies, result["bytes"]
+    )
 
 
 def middle(rounds: Sequence[Round], value: Callable[[Round], float]) -> float:

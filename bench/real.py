@@ -7,8 +7,9 @@ other core than the servers: only our own processes' CPU counts. Another daemon'
 first; each round repeats just these, over one of our HTTP connections, and that is the bare client's cost: the ratio is
 ours to the floor and that together. It is done with the batcher's defaults, and for stateful events with large batches.
 
-`indexer` is how busy the indexer's core is in a round. How much of the rate of plain bulk calls the daemon reaches is
-measured with the client on the servers' core, so that the indexer has the other for itself in both cases.
+`indexer` is how busy the indexer's core is in a round. How much of the rate of plain bulk calls the daemon reaches
+where the indexer is the limit is measured apart, with more agents (`--only share`; bench/share.py). It takes a quiet
+machine: what else runs takes from the indexer's core when we are on the other one.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from typing import Any
 import trio
 
 from bench.daemon import BUSY_AGENTS, CONCURRENCY, FLOOR_REQUESTS, ROUNDS_DIFFER, log_in, pbkdf2_ms
-from bench.processes import Payload, cores, middle, run_round, start_floor
+from bench.processes import Payload, middle, run_round, start_floor
 from bench.relay import Call, is_compressed
+from bench.share import LOADS, SECONDS, Bench, Share
 from bench.site import Daemons, Site, large_body_growth, make_calls, open_site
 from bench.workloads import WORKLOADS, Agent, Workload
 from wazuh_comms_trio.testing import throwaway_certificate
@@ -40,8 +42,6 @@ BATCHERS: Mapping[str, Mapping[str, int]] = {
 }
 BARE_CALLS = 400
 LARGE_CALL = 50_000
-BUSY = 0.9  # of a core: then the indexer is the limit
-SHARE_GOAL = 0.9
 LARGE_LIMIT_MIB = 8.0
 ENGINE_TARGETS = {"stateless": "/events/stateless", "vulnerability scan": "/vulnerability/scan"}
 
@@ -138,38 +138,6 @@ def recorded_count(n: int) -> int:
     return max(10, n // 3)
 
 
-def measure_share(site: Site, daemons: Daemons, workload: Workload, agents: list[Agent], rounds: int,
-                  share: float) -> dict[str, Any]:  # fmt: skip
-    """Documents a second through the daemon, and of as large plain bulk calls, as many at a time."""
-    n = max(10, int(workload.requests * share))
-    recorded = Recorded(site, daemons, workload, agents, recorded_count(n))
-    bulk = [call for call in recorded.indexer if call.target.startswith("/_bulk")]
-    events = workload.make(agents, 1)[0][1].count(b'"operation"')
-    ours, plain, busy, plain_busy = [], [], [], []
-    for number in range(rounds + 1):  # the first is to warm up
-        payloads = workload.make(agents, n)
-        began, cpu = time.perf_counter(), site.indexer_cpu()
-        done = run_round(daemons.direct, payloads, CONCURRENCY, workload.status, core=cores()[0])
-        ours_busy = (site.indexer_cpu() - cpu) / (time.perf_counter() - began)
-        cpu = site.indexer_cpu()
-        result = make_calls(site.indexer_port, bulk, repeat=max(1, n // recorded.requests), connections=CONCURRENCY)
-        if number:
-            ours.append(done.rate * events)
-            busy.append(ours_busy)
-            plain.append(result.documents / result.seconds)
-            plain_busy.append((site.indexer_cpu() - cpu) / result.seconds)
-    return {
-        "workload": workload.name,
-        "documents_per_second": median(ours),
-        "documents_per_call": recorded.requests * events / len(bulk),
-        "plain_documents_per_second": median(plain),
-        "share": median(one / other for one, other in zip(ours, plain, strict=True)),
-        "indexer_busy": median(busy),
-        "indexer_busy_plain": median(plain_busy),
-        "goal": SHARE_GOAL,
-    }
-
-
 def table(results: dict[str, Any]) -> str:
     heads = (("floor ms", 9), ("bare ms", 9), ("calls", 7), ("ours ms", 9), ("ratio", 7), ("floors", 8), ("first", 7),
              ("goal", 6), ("indexer", 9), ("req/s", 8), ("p99 ms", 8))  # fmt: skip
@@ -189,14 +157,7 @@ def table(results: dict[str, Any]) -> str:
                 f"{row['requests_per_second']:>8.0f}{row['p99_ms']:>8.1f}  {verdict}{note}{noise}".rstrip()
             )
         lines.append("")
-        for row in some["shares"]:
-            limit = row["indexer_busy"] >= BUSY
-            verdict = ("goal met" if row["share"] >= row["goal"] else "below the goal") if limit else "not its limit"
-            lines.append(
-                f"{row['workload']:<24}{row['documents_per_second']:>7.0f} documents/s, plain bulk calls of "
-                f"{row['documents_per_call']:.0f} reach {row['plain_documents_per_second']:.0f}: {row['share']:.0%} "
-                f"(goal {row['goal']:.0%}; the indexer is {row['indexer_busy']:.0%} busy: {verdict})"
-            )
+        lines += map(str, some["shares"])
         lines.append("")
     lines.append(
         "ratio: ours to floor + bare client; floors: ours without the bare client, in floors, as first and goal are."
@@ -233,26 +194,30 @@ def main() -> int:
         progress("starting an indexer")
         site = stack.enter_context(open_site(Path(name)))
         counts = [max(10, int(each.requests * amount)) for each in WORKLOADS if each.pbkdf2 and is_wanted(each.name)]
-        enrolled = site.enrol(BUSY_AGENTS + sum(n * rounds + recorded_count(n) + 20 for n in counts))
-        busy, fresh = enrolled[:BUSY_AGENTS], enrolled[BUSY_AGENTS:]
+        pushing = max(load.agents for loads in LOADS.values() for load in loads) if is_wanted("share") else 0
+        count = max(BUSY_AGENTS, pushing)
+        enrolled = site.enrol(count + sum(n * rounds + recorded_count(n) + 20 for n in counts))
+        busy, fresh = enrolled[:count], enrolled[count:]
         for batcher, settings in BATCHERS.items():
             with site.daemons(batcher.replace(" ", "-"), settings) as daemons:
                 agents = trio.run(log_in, daemons.direct.port, busy)
                 trio.run(log_in, daemons.recorded.port, busy[:1])
                 workloads: list[dict[str, Any]] = []
-                shares: list[dict[str, Any]] = []
+                shares: list[Share] = []
                 results["batchers"][batcher] = {"settings": settings, "workloads": workloads, "shares": shares}
                 for workload in WORKLOADS:
                     stateful = workload.name.startswith("stateful")
                     if is_wanted(workload.name) and (stateful or not settings):
                         progress(f"{batcher}: {workload.name}")
-                        workloads.append(measure(site, daemons, workload, agents, fresh, rounds, amount))
-                    if stateful and is_wanted("share"):
-                        progress(f"{batcher}: {workload.name}, share of the indexer's rate")
-                        shares.append(measure_share(site, daemons, workload, agents, rounds, amount))
+                        some = agents[:BUSY_AGENTS]
+                        workloads.append(measure(site, daemons, workload, some, fresh, rounds, amount))
+                for load in LOADS[batcher] if is_wanted("share") else ():
+                    workload = next(each for each in WORKLOADS if each.name == f"stateful {load.events} events")
+                    progress(f"{batcher}: {workload.name}, share of the indexer's rate")
+                    shares.append(Bench(site, daemons, load, workload, agents).measure(rounds, SECONDS * amount))
         if is_wanted("memory"):
             results["large_body"] = {"growth_mib": large_body_growth(site, agents[0]), "limit_mib": LARGE_LIMIT_MIB}
-    print(json.dumps(results, indent=2) if options.json else table(results))
+    print(json.dumps(results, indent=2, default=Share.as_dict) if options.json else table(results))
     return 0
 
 
