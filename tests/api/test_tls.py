@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import ssl
 import warnings
+from contextlib import closing
+from http.client import HTTPSConnection
 from pathlib import Path
 from socket import SHUT_RDWR
 
@@ -20,7 +22,18 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.api.edge import Fakes, Server, read_reply, read_to_end, request_bytes, serving, serving_tcp, until
+from tests.api.edge import (
+    TOKEN,
+    FakeOffer,
+    Fakes,
+    Server,
+    read_reply,
+    read_to_end,
+    request_bytes,
+    serving,
+    serving_tcp,
+    until,
+)
 from tests.conftest import Certificates
 from wazuh_comms_trio.api.tls import server_context
 from wazuh_comms_trio.api.tls_stream import TlsStream
@@ -293,3 +306,27 @@ async def test_a_connection_reset_in_the_handshake(ssl_settings: Ssl) -> None:
         stream.reset()
         await trio.testing.wait_all_tasks_blocked()
         assert not server.edge.expendable
+
+
+@pytest.mark.real_clock
+async def test_a_command_is_delivered_to_who_reads_the_reply_and_just_closes(
+    ssl_settings: Ssl, certificates: Certificates
+) -> None:
+    """As plain HTTP clients do: with our end unread that would be a reset, before anything was acknowledged."""
+    fakes = Fakes()
+    fakes.commands.offers.append(offer := FakeOffer())
+    async with serving_tcp(fakes, ssl_context=server_context(ssl_settings)) as address:
+
+        def poll() -> int:
+            connection = HTTPSConnection(address[0], address[1], timeout=10, context=context)
+            connection.request("GET", "/api/v1/commands", headers={"Authorization": f"Bearer {TOKEN.decode()}"})
+            with closing(connection):
+                reply = connection.getresponse()
+                reply.read()
+                return reply.status
+
+        context = client_context(certificates)
+        context.check_hostname = False
+        assert await trio.to_thread.run_sync(poll) == 200
+        await until(lambda: offer.fate)
+    assert offer.fate == ["confirmed"]

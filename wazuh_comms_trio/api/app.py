@@ -124,8 +124,10 @@ class CommsApp(QuartTrio):
             if offer is None:
                 await send_problem(send, _NOTHING)  # to a peer that left, too: sending says so
             else:
-                await send_reply(send, 200, encode_commands(offer.commands))
                 delivery = scope["extensions"].get(EXTENSION)
+                if delivery is not None:
+                    delivery.expect()
+                await send_reply(send, 200, encode_commands(offer.commands))
                 delivered = delivery is None or await delivery.confirmed()
         finally:
             if offer is not None:

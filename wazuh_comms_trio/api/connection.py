@@ -60,9 +60,9 @@ async def serve_connection(stream: trio.abc.Stream, edge: Edge) -> None:
 
 
 class Connection:
-    """``receive`` and ``send`` are the application's; ``confirmed`` is the delivery extension."""
+    """``receive`` and ``send`` are the application's; ``expect`` and ``confirmed`` are the delivery extension."""
 
-    __slots__ = ("_body_waited", "_ended", "_first", "_replied", "edge", "http", "peer")
+    __slots__ = ("_body_waited", "_ended", "_expected", "_first", "_replied", "edge", "http", "peer")
 
     http: Http11
 
@@ -71,6 +71,7 @@ class Connection:
         self.peer = Peer(stream, send_timeout=edge.limits.send_timeout)
         self._first: bytes | bytearray = b""  # of the body
         self._ended = False  # the application was given the end of the body
+        self._expected = False  # the application waits for the delivery of its reply
         self._replied = False  # some of the reply is on its way
         self._body_waited = 0.0  # seconds
 
@@ -230,11 +231,20 @@ class Connection:
             data = http.outgoing[0] if len(http.outgoing) == 1 else b"".join(http.outgoing)
             http.outgoing.clear()
             self._replied = True
-            await self.peer.send(data, last=http.finished)
+            await self.peer.send(data, last=http.finished and not self._expected)
+
+    def expect(self) -> None:
+        """See ``Delivery``."""
+        self._expected = True
 
     async def confirmed(self) -> bool:
         """See ``Delivery``."""
-        return self.http.finished and await self.peer.confirmed()
+        if not self.http.finished or not await self.peer.confirmed():
+            return False
+        if self._expected:
+            with suppress(PeerGone):
+                await self.peer.send(b"", last=True)
+        return True
 
     async def _refuse(self, error: CommsError) -> None:
         problem = self.edge.describe(error)

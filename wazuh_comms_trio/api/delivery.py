@@ -19,6 +19,12 @@ TCP_CLOSE: Final = 7
 class Delivery(Protocol):
     """The ASGI extension."""
 
+    def expect(self) -> None:
+        """To be called before the reply: its TLS end is held back until delivery is confirmed. A peer that has read
+        the reply and closes with that end unread resets the connection, and then nobody knows what it had read.
+        """
+        ...
+
     async def confirmed(self) -> bool:
         """To be called after the last body event. True when the peer's side has acknowledged every byte or closed in
         order; false when it reset the connection, or nothing was heard of it within ``limits.send_timeout``.
