@@ -8,6 +8,7 @@ agent. The operator's tool lists, shows, drops and replays entries, from its own
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from hashlib import sha256
 from typing import BinaryIO, Final, Literal, Protocol
@@ -124,6 +125,9 @@ class MemoryQuarantine:
         self._max_bytes = max_bytes
         self._now = wall_clock
         self._last_id = 0
+        self._ids: dict[tuple[str, bytes], int] = {}  # by agent and digest
+        self._used: Counter[str] = Counter()  # bytes, by agent
+        self._total = 0
 
     @property
     def rejected(self) -> Sequence[Rejected]:
@@ -132,26 +136,29 @@ class MemoryQuarantine:
 
     async def add(self, entries: Sequence[Rejected]) -> None:
         await self.faults.strike("add")
-        before = dict(self.stored)
+        added: list[tuple[int, Entry | None]] = []
         try:
             for rejected in entries:
-                self._add(rejected)
+                added.append(self._add(rejected))
         except StorageFull:
-            self.stored = before
+            for entry_id, before in reversed(added):
+                if before is None:
+                    self._drop(entry_id)
+                else:
+                    self.stored[entry_id] = before, self.stored[entry_id][1]
             raise
 
-    def _add(self, rejected: Rejected) -> None:
+    def _add(self, rejected: Rejected) -> tuple[int, Entry | None]:
+        """Its number, and what was there before."""
         now = self._now()
-        own = [item for item in self.stored.values() if item[0].agent_id == rejected.agent_id]
-        mark = digest(rejected, [rejected.payload])
-        for entry, kept in own:
-            if digest(kept, [kept.payload]) == mark:
-                self.stored[entry.id] = evolve(entry, count=entry.count + 1, last_at=now), kept
-                return
+        key = rejected.agent_id, digest(rejected, [rejected.payload])
+        if (known := self._ids.get(key)) is not None:
+            entry, kept = self.stored[known]
+            self.stored[known] = evolve(entry, count=entry.count + 1, last_at=now), kept
+            return known, entry
         size = size_of(rejected, len(rejected.payload))
-        total = sum(entry.size for entry, _ in self.stored.values())
-        own_total = sum(entry.size for entry, _ in own)
-        if total + size > self._max_bytes or own_total + size > self._max_bytes // AGENT_SHARE:
+        own = self._used[rejected.agent_id] + size
+        if self._total + size > self._max_bytes or own > self._max_bytes // AGENT_SHARE:
             raise StorageFull("The quarantine is full")
         self._last_id += 1
         entry = Entry(
@@ -165,6 +172,10 @@ class MemoryQuarantine:
             last_at=now,
         )
         self.stored[entry.id] = entry, rejected
+        self._ids[key] = entry.id
+        self._used[rejected.agent_id] = own
+        self._total += size
+        return entry.id, None
 
     async def add_file(self, rejected: Rejected, file: BinaryIO, size: int) -> None:
         file.seek(0)
@@ -188,7 +199,17 @@ class MemoryQuarantine:
 
     async def drop(self, entry_ids: Collection[int]) -> int:
         await self.faults.strike("drop")
-        return sum(self.stored.pop(entry_id, None) is not None for entry_id in entry_ids)
+        return sum(map(self._drop, entry_ids))
+
+    def _drop(self, entry_id: int) -> bool:
+        found = self.stored.pop(entry_id, None)
+        if found is None:
+            return False
+        entry, rejected = found
+        del self._ids[entry.agent_id, digest(rejected, [rejected.payload])]
+        self._used[entry.agent_id] -= entry.size
+        self._total -= entry.size
+        return True
 
     async def note_replay(self, entry_id: int, error: str) -> None:
         await self.faults.strike("note_replay")
@@ -198,5 +219,4 @@ class MemoryQuarantine:
 
     async def usage(self) -> Usage:
         await self.faults.strike("usage")
-        entries = [entry for entry, _ in self.stored.values()]
-        return Usage(len(entries), sum(entry.size for entry in entries), self._max_bytes)
+        return Usage(len(self.stored), self._total, self._max_bytes)

@@ -114,6 +114,19 @@ async def test_all_of_a_call_or_none(quarantine: Quarantine) -> None:
     assert (await quarantine.usage()).bytes == 0
 
 
+async def test_a_call_that_came_to_nothing_counted_nothing(quarantine: Quarantine) -> None:
+    await quarantine.add([rejected(b"known"), rejected(b"known")])
+    before = list(await quarantine.list()), await quarantine.usage()
+    CLOCK.now += 1
+    with pytest.raises(StorageFull):
+        await quarantine.add(
+            [rejected(b"known"), rejected(b"new"), rejected(b"new"), rejected(b"x" * (MAX_BYTES // 10))]
+        )
+    assert (list(await quarantine.list()), await quarantine.usage()) == before
+    await quarantine.add([rejected(b"new"), rejected(b"known")])
+    assert [entry.count for entry in await quarantine.list()] == [3, 1]
+
+
 async def test_the_whole_has_a_limit(quarantine: Quarantine) -> None:
     payload = b"x" * (MAX_BYTES // 10 - 1000)
     for number in range(10):

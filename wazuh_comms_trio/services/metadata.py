@@ -67,6 +67,8 @@ def _read(line: bytes) -> Metadata:
         line.decode()  # the decoder doesn't look at the encoding of what it skips
         value = _decode(line)
         duplicate = _has_duplicates(line, value)
+    except msgspec.ValidationError:  # it is JSON: nothing else is asked of it here than to fit in
+        raise MalformedBody("A number in the metadata line is out of range") from None
     except (msgspec.MsgspecError, ValueError, RecursionError):
         raise MalformedBody("The metadata line is not a JSON object") from None
     if not isinstance(value, dict):
