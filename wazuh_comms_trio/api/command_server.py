@@ -10,6 +10,9 @@ import struct
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
+import trio
+from attrs import frozen
+
 from wazuh_comms_trio.api.bodies import BodyBudget, collect_body, skip_body
 from wazuh_comms_trio.api.delivery import EXTENSION
 from wazuh_comms_trio.api.edge import Receive, Send
@@ -20,18 +23,28 @@ from wazuh_comms_trio.backends.base import Command
 from wazuh_comms_trio.config.models import Limits
 from wazuh_comms_trio.services.command_json import decode_commands, encode_commands
 
-__all__ = ["Control", "Poster", "create_command_app"]
+__all__ = ["Caller", "Control", "Poster", "create_command_app"]
 
 #: One of the largest posts, and then some: its users are local programs that post one after the other.
 BUDGET_BYTES: Final = 256 * 1024 * 1024
 #: Of one post, in the audit log.
 NOTED_IDS: Final = 100
+#: For the audit log's disk.
+NOTE_LIMIT: Final = 10.0
 
 
 class Poster(Protocol):
     """A dispatcher, or the hub in front of several."""
 
     async def post(self, commands: Sequence[Command]) -> Sequence[Command]: ...
+
+
+@frozen
+class Caller:
+    """Who called, as the kernel says it; None where it doesn't."""
+
+    uid: int | None = None
+    pid: int | None = None
 
 
 class Control(Protocol):
@@ -43,8 +56,8 @@ class Control(Protocol):
         """``reloaded``, ``problems``, ``warnings``, ``needs_restart``."""
         ...
 
-    async def note(self, uid: int | None, action: str, target: str, **details: object) -> None:
-        """For the audit log: what the user ``uid`` changed."""
+    async def note(self, caller: Caller, action: str, target: str, **details: object) -> None:
+        """For the audit log: what ``caller`` changed."""
         ...
 
 
@@ -57,12 +70,18 @@ def create_command_app(
     async def post(scope: Scope, receive: Receive, send: Send) -> None:
         async with collect_body(receive, limit=limits.body_bytes, budget=budget, patience=limits.body_timeout) as body:
             commands = decode_commands(body)
-        delivered = await poster.post(commands)
-        await send_reply(send, 200, encode_commands(delivered))
-        if control is not None and commands:
-            ids = [command.document_id for command in commands]
-            target = ids[0] if len(ids) == 1 else f"{len(ids)} commands"
-            await control.note(peer_uid(scope), "commands post", target, document_ids=ids[:NOTED_IDS])
+        caller = peer_credentials(scope)
+        try:
+            delivered = await poster.post(commands)
+            await send_reply(send, 200, encode_commands(delivered))
+        finally:
+            # After the reply, which is waited for; but also when it is not: a post that fails may have been stored, and
+            # its sender may have left.
+            if control is not None and commands:
+                ids = [command.document_id for command in commands]
+                target = ids[0] if len(ids) == 1 else f"{len(ids)} commands"
+                with trio.move_on_after(NOTE_LIMIT, shield=True):
+                    await control.note(caller, "commands post", target, document_ids=ids[:NOTED_IDS])
 
     table = {"/api/v1/commands": {"POST": post}}
 
@@ -74,9 +93,11 @@ def create_command_app(
 
         async def reload(scope: Scope, receive: Receive, send: Send) -> None:
             await skip_body(receive)
+            caller = peer_credentials(scope)
             outcome = await control.reload()
             if outcome["reloaded"]:
-                await control.note(peer_uid(scope), "reload", "configuration")
+                with trio.move_on_after(NOTE_LIMIT, shield=True):
+                    await control.note(caller, "reload", "configuration")
             await send_reply(send, 200, json.dumps(outcome).encode())
 
         table |= {"/api/v1/status": {"GET": status}, "/api/v1/reload": {"POST": reload}}
@@ -88,10 +109,10 @@ def create_command_app(
     return application
 
 
-def peer_uid(scope: Scope) -> int | None:
-    """The user at the other end of the Unix socket (``SO_PEERCRED``); None where there is none to be told."""
+def peer_credentials(scope: Scope) -> Caller:
+    """Who is at the other end of the Unix socket (``SO_PEERCRED``)."""
     sock = getattr(getattr(scope["extensions"].get(EXTENSION), "peer", None), "sock", None)
     if not isinstance(sock, socket.socket) or sock.family != socket.AF_UNIX:
-        return None
-    _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(uid)
+        return Caller()
+    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return Caller(uid % 2**32, pid or None)  # 0: in another namespace

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import trio
 
-from wazuh_comms_trio.api.command_server import Control, Poster, create_command_app
+from wazuh_comms_trio.api.command_server import Caller, Control, Poster, create_command_app
 from wazuh_comms_trio.api.edge import Edge
 from wazuh_comms_trio.api.listeners import serve_listeners
 from wazuh_comms_trio.audit import User, audit_log
@@ -38,10 +38,11 @@ class Auditor:
         self._settings = settings
         self._complained = False
 
-    async def note(self, uid: int | None, action: str, target: str, **details: object) -> None:
-        """Durable on return. An audit log that can't be written keeps nobody from working: that is logged, once."""
+    async def note(self, caller: Caller, action: str, target: str, **details: object) -> None:
+        """Durable on return, and once it has begun also when cancelled. An audit log that can't be written keeps nobody
+        from working: that is logged, once."""
         try:
-            await trio.to_thread.run_sync(partial(self._append, _user(uid), action, target, details))
+            await trio.to_thread.run_sync(partial(self._append, caller, action, target, details))
         except OSError as error:
             if not self._complained:
                 logger.error("the audit log can't be written: %s", error)  # noqa: TRY400  # a sentence says it all
@@ -49,10 +50,11 @@ class Auditor:
         else:
             self._complained = False
 
-    def _append(self, user: User, action: str, target: str, details: dict[str, object]) -> None:
+    def _append(self, caller: Caller, action: str, target: str, details: dict[str, object]) -> None:
         folder = self._settings().embedded.path
         make_folder(folder)
-        audit_log(folder).append(user, action, target, **details)
+        pid = {} if caller.pid is None else {"pid": caller.pid}
+        audit_log(folder).append(_user(caller.uid), action, target, **pid, **details)
 
 
 def _user(uid: int | None) -> User:
