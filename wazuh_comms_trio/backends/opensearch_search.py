@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 _PAGE: Final = 1000
 _SCROLL: Final = "1m"
 _CLEANUP_TIMEOUT: Final = 2.0
+#: The indexer itself waits a minute for a shard that is on no node.
+_REFRESH_TIMEOUT: Final = 10.0
 
 
 class _Total(msgspec.Struct):
@@ -127,7 +129,13 @@ class Refresher:
         """Raises ``BackendUnavailable``."""
         if not self._allowed:
             return
-        reply = await self._client.request("POST", path(index, "_refresh"), query={"filter_path": "_shards.failed"})
+        try:
+            with trio.fail_after(_REFRESH_TIMEOUT):
+                reply = await self._client.request(
+                    "POST", path(index, "_refresh"), query={"filter_path": "_shards.failed"}
+                )
+        except trio.TooSlowError as exc:
+            raise IndexerUnavailable(f"{index} can't be refreshed within {_REFRESH_TIMEOUT:g} s") from exc
         if reply.status == 403:
             self._allowed = False
             logger.info("indexer: no right to refresh %s; searches see what is older than its refresh interval", index)
