@@ -18,7 +18,7 @@ from tests.indexer.daemons import wazuh_files
 from tests.indexer.harness import call, settings, wipe
 from wazuh_comms_trio.backends.indexer_check import Finding, check_indexer
 from wazuh_comms_trio.backends.indexer_init import init_indexer
-from wazuh_comms_trio.backends.opensearch_client import OpenSearchClient
+from wazuh_comms_trio.backends.opensearch_client import IndexerUnavailable, OpenSearchClient
 from wazuh_comms_trio.config.models import Indexer, IndexerHost, IndexerNames
 
 pytestmark = [pytest.mark.indexer, pytest.mark.real_clock]
@@ -89,6 +89,21 @@ async def test_init_leaves_what_others_made(port: int) -> None:
     assert steps[".commands"] == (True, ".commands")  # of the same generation
     assert call(port, "GET", "/.agents") == before
     assert "wazuh-agents" not in steps
+
+
+async def test_who_is_no_opensearch_is_not_prepared() -> None:
+    """Although it says 200 to everything, also to whether an index is there."""
+
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello")
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, answer, [listener])
+        with pytest.raises(IndexerUnavailable, match="this is no OpenSearch"):
+            await init(settings(listener.socket.getsockname()[1]))
+        nursery.cancel_scope.cancel()
 
 
 async def test_check_on_an_empty_indexer(port: int) -> None:

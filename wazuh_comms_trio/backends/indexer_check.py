@@ -10,7 +10,7 @@ import attrs
 from attrs import frozen
 
 from wazuh_comms_trio.backends.http_connection import HttpReply
-from wazuh_comms_trio.backends.indexer_init import matching_template
+from wazuh_comms_trio.backends.indexer_init import matching_template, server_of
 from wazuh_comms_trio.backends.indexer_mappings import agents_problems, commands_problems, settings_problems
 from wazuh_comms_trio.backends.indexer_templates import STATE_INDICES, index_exists
 from wazuh_comms_trio.backends.opensearch_bulk import partial, read_items, update_line
@@ -19,7 +19,6 @@ from wazuh_comms_trio.backends.opensearch_client import (
     Connect,
     IndexerUnavailable,
     OpenSearchClient,
-    decode,
     describe,
     path,
 )
@@ -77,15 +76,8 @@ async def _check_host(settings: Indexer, connect: Connect | None) -> Finding:
             return Finding("problem", what, str(exc), _connection_remedy(str(exc)))
     if reply.status != 200:
         return Finding("problem", what, describe(reply), _remedy(reply))
-    try:
-        version: Mapping[str, Any] = decode(reply)["version"]
-        number, distribution = str(version["number"]), version.get("distribution")
-    except (BackendUnavailable, KeyError, TypeError):
-        return Finding("problem", what, "this is no OpenSearch", "correct indexer.hosts")
-    text = f"{distribution or 'unknown distribution'} {number}"
-    if distribution != "opensearch" or not number.startswith(("2.", "3.")):
-        return Finding("problem", what, f"{text} is not supported", "use OpenSearch 2.x or 3.x")
-    return Finding("ok", what, text)
+    text, remedy = server_of(reply)
+    return Finding("problem" if remedy else "ok", what, text, remedy)
 
 
 def _connection_remedy(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 from attrs import frozen
 
+from wazuh_comms_trio.backends.http_connection import HttpReply
 from wazuh_comms_trio.backends.indexer_templates import STATE_INDICES, create_index, index_exists, templates
 from wazuh_comms_trio.backends.opensearch_client import IndexerUnavailable, OpenSearchClient, decode, path
 from wazuh_comms_trio.backends.opensearch_names import Kind, find_name, name_to_make
@@ -29,7 +30,10 @@ async def init_indexer(
     client: OpenSearchClient, settings: IndexerNames, *, note: Callable[[Step], None] = lambda step: None
 ) -> list[Step]:
     """Changes nothing that exists, and may be repeated, by several at once too. ``note`` is told of each step when it
-    is done, also when a later one fails. Raises ``BackendUnavailable``."""
+    is done, also when a later one fails. Raises ``BackendUnavailable``, also where it is no OpenSearch that answers."""
+    reply = await client.request("GET", "/")
+    if reply.status == 200 and (found := server_of(reply))[1]:
+        raise IndexerUnavailable(found[0], reply=reply)
     agents = await _choose(client, "agents", settings.agents)
     commands = await _choose(client, "commands", settings.commands)
     indices: list[tuple[str, Kind | Literal["states"]]] = [(agents, "agents"), (commands, "commands")]
@@ -42,6 +46,19 @@ async def init_indexer(
         steps.append(await _make_index(client, name, kind))
         note(steps[-1])
     return steps
+
+
+def server_of(reply: HttpReply) -> tuple[str, str]:
+    """Who answered ``GET /`` so, and what is to be done if it can't be used: empty for an OpenSearch that we know."""
+    try:
+        version: Mapping[str, Any] = decode(reply)["version"]
+        number, distribution = str(version["number"]), version.get("distribution")
+    except (IndexerUnavailable, KeyError, TypeError, AttributeError):
+        return "this is no OpenSearch", "correct indexer.hosts"
+    text = f"{distribution or 'unknown distribution'} {number}"
+    if distribution != "opensearch" or not number.startswith(("2.", "3.")):
+        return f"{text} is not supported", "use OpenSearch 2.x or 3.x"
+    return text, ""
 
 
 async def _choose(client: OpenSearchClient, kind: Kind, configured: str | None) -> str:
