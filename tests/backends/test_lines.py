@@ -38,6 +38,21 @@ def test_cuts_change_nothing(lines: list[bytes], data: st.DataObject) -> None:
         assert whole.startswith(f"line {bad[0]}: ")
 
 
+sound = st.sampled_from([b"{}", b'{"a":[1,"\xc3\xa9"]}', b"1", b'"x"', b"[]"])
+odd = st.sampled_from(
+    [b"", b" {}", b"{}{}", b'{"a":', b"1}", b"[", b"]", b'"\xc3', b'\xa9"', b'"\\ud800"', b"{}\r", b"1 2"]
+)
+
+
+@given(st.lists(sound | odd, max_size=6))
+def test_all_lines_at_once_are_each_line(lines: list[bytes]) -> None:
+    """Values over two lines, two on one, halves of a character: as if each line stood alone."""
+    faults = [(number, fault) for number, line in enumerate(lines, 1) if (fault := line_fault(line)) is not None]
+    expected = f"line {faults[0][0]}: {faults[0][1]}" if faults else None
+    assert find_bad_line(b"\n".join(lines)) == expected
+    assert find_bad_line(b"\n".join(lines) + b"\n") == expected
+
+
 @given(st.lists(st.binary(max_size=5).map(lambda line: line.replace(b"\n", b"").replace(b"\r", b"")), max_size=5))
 def test_lines_of_a_body(lines: list[bytes]) -> None:
     for end in (b"\n", b"\r\n"):

@@ -20,6 +20,7 @@ from wazuh_comms_trio.api.framing import BodyDecoder
 from wazuh_comms_trio.api.http11 import Config, Http11, Message, reply_head
 from wazuh_comms_trio.api.peer import LINGER_TIMEOUT, RECEIVE_BYTES, Peer, PeerGone
 from wazuh_comms_trio.api.problems import Problem, ServerError, is_known
+from wazuh_comms_trio.api.sockets import SocketStream
 from wazuh_comms_trio.api.tls_stream import HandshakeRefused
 from wazuh_comms_trio.context import REQUEST
 from wazuh_comms_trio.errors import CommsError, TimeLimitExceeded
@@ -56,7 +57,10 @@ async def serve_connection(stream: trio.abc.Stream, edge: Edge) -> None:
     finally:
         edge.connections -= 1
         connection.let_go()
-        await trio.aclose_forcefully(stream)
+        if isinstance(stream, SocketStream):
+            stream.close()  # what closing forcefully comes to, which takes 25 µs more
+        else:
+            await trio.aclose_forcefully(stream)
 
 
 class Connection:
