@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: Seconds that a write waits for another process to let go of the file; the operator's tool needs milliseconds.
-BUSY_TIMEOUT: Final = 5.0
+BUSY_TIMEOUT: Final[float] = 5.0
 #: ... and while it was seen locked already.
 BUSY_TIMEOUT_AGAIN: Final = 0.5
 
@@ -78,6 +78,7 @@ class Database:
         self._watch = FileWatch(path)
         self._sync_mode = FULL_SYNC
         self._failed_look: object = None
+        self._busy_timeout = BUSY_TIMEOUT
         self._is_new = True  # to us: it wasn't open yet
 
     # --- for the stores ------------------------------------------------------------------------------------------
@@ -139,7 +140,7 @@ class Database:
             self._writer = await open_connection(self.path, "writes")
             await in_thread(self._writer, self._prepare_writer)
             self._reader = await open_connection(self.path, "reads")
-            await in_thread(self._reader, prepare_reader, Patience(lambda: BUSY_TIMEOUT))
+            await in_thread(self._reader, prepare_reader, Patience(lambda: self._busy_timeout))
             self._glance = open_glance(self.path)
             self._is_new = False
         except BaseException:
@@ -147,7 +148,7 @@ class Database:
             raise
 
     def _prepare_writer(self, connection: apsw.Connection) -> None:
-        patience = Patience(lambda: BUSY_TIMEOUT_AGAIN if self.episodes.failing else BUSY_TIMEOUT)
+        patience = Patience(lambda: BUSY_TIMEOUT_AGAIN if self.episodes.failing else self._busy_timeout)
         if not prepare_writer(connection, patience):
             raise StateUnusable(f"{self.path}: SQLite can't use a write-ahead log here (a network file system?)")
         self._sync_mode = FULL_SYNC
@@ -186,6 +187,8 @@ class Database:
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
     def close(self) -> None:
+        """What waits is still written. A locked file isn't waited for any longer: nobody is told any more."""
+        self._busy_timeout = BUSY_TIMEOUT_AGAIN
         self._commits.close()
 
     # --- the writer's task ---------------------------------------------------------------------------------------

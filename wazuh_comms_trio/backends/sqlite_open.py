@@ -27,19 +27,19 @@ _LOG_BYTES: Final = 64 * 1024 * 1024
 
 
 class Patience:
-    """How long a locked file is waited for, in seconds: SQLite's busy handler. SQLite's own sleeps up to 100 ms at a
-    time, which several workers on one file would feel in every hundredth request."""
+    """How long a locked file is waited for, in seconds, which may change meanwhile: SQLite's busy handler. SQLite's
+    own sleeps up to 100 ms at a time, which several workers on one file would feel in every hundredth request."""
 
     def __init__(self, limit: Callable[[], float]) -> None:
         self._limit = limit
-        self._deadline = 0.0
+        self._began = 0.0
 
     def __call__(self, tries: int) -> bool:
         """In the connection's thread, with the number of tries so far; whether there is to be another."""
         now = time.monotonic()
         if tries == 0:
-            self._deadline = now + self._limit()
-        if now >= self._deadline:
+            self._began = now
+        if now >= self._began + self._limit():
             return False
         time.sleep(min(0.0005 * (tries + 1), 0.005))
         return True
