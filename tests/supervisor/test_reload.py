@@ -8,6 +8,7 @@ import signal
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import trio
@@ -15,9 +16,9 @@ import trustme
 
 from tests.conftest import Certificates
 from tests.e2e.processes import PROGRAMS, Files, Running, start_daemon, tool
-from tests.e2e.test_processes import stored
+from tests.e2e.test_processes import WRONG, stored
 from tests.supervisor.nodes import ask, change, ended, kill, parked, serving, status, under_load
-from wazuh_comms_trio.testing import AgentClient, Reply, agent_tls, open_tls, stateful_event
+from wazuh_comms_trio.testing import AgentClient, Reply, agent_tls, connect_tcp, enroll, open_tls, stateful_event
 
 pytestmark = [pytest.mark.processes, pytest.mark.real_clock]
 
@@ -203,6 +204,35 @@ async def test_new_workers_that_cant_start_change_nothing(make_files: MakeFiles)
         assert str(blocked) in outcome["problems"][0]
         assert sorted(await serving(files, 2, generation=1)) == sorted(pids)
         assert (await status(files))["generation"] == 1
+
+
+async def test_what_needs_a_restart_is_measured_by_what_is_listened_on(make_files: MakeFiles) -> None:
+    enrollment = {"host": "127.0.0.1", "port": 0}
+    files = make_files(enrollment=enrollment)
+    async with start_daemon(files) as daemon:
+        assert daemon.enrollment_port is not None
+        connect = connect_tcp("127.0.0.1", daemon.enrollment_port)
+
+        async def join() -> int:
+            return (await enroll(connect, user="a", password=WRONG, uuid=str(uuid4()), key="k" * 32)).status
+
+        await serving(files, 2)
+        # The section goes, its listener stays: nobody waits there without an answer.
+        change(files, enrollment=None, port=1)
+        outcome = (await ask(files, "POST", "/api/v1/reload")).json()
+        named = [f"communications_api.{key}" for key in ("port", "enrollment.host", "enrollment.port")]
+        assert (outcome["reloaded"], outcome["needs_restart"]) == (True, named)
+        await serving(files, 2, generation=2)
+        with trio.fail_after(5):
+            assert await join() == 401
+        # Still not in force, and then as it was.
+        outcome = (await ask(files, "POST", "/api/v1/reload")).json()
+        assert outcome["needs_restart"] == named
+        change(files, enrollment=enrollment, port=0)
+        outcome = (await ask(files, "POST", "/api/v1/reload")).json()
+        assert (outcome["reloaded"], outcome["needs_restart"]) == (True, [])
+        with trio.fail_after(5):
+            assert await join() == 401
 
 
 async def test_one_worker_says_that_it_cant_reload(make_files: MakeFiles) -> None:

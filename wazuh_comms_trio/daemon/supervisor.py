@@ -68,6 +68,8 @@ class Supervisor:
         self._addresses = addresses
         self._notifier = Notifier()
         self._started = time.time()
+        #: What the supervisor's listeners are from.
+        self._opened_with = loaded.config.communications_api
         self._stop = trio.Event()
         self._generations: list[Generation] = []
         self._reloading = trio.Lock()
@@ -133,7 +135,7 @@ class Supervisor:
         warnings = [warning.render(loaded.file) for warning in loaded.warnings]
         for warning in warnings:
             logger.warning("%s", warning)
-        fixed = what_stays(old.settings, loaded.config.communications_api)
+        fixed = what_stays(self._opened_with, loaded.config.communications_api)
         for name in fixed:
             logger.warning("%s has changed; that needs a restart, and stays as it was until then", name)
         if old.public_key is not None:

@@ -17,10 +17,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import trio
 
 from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
 from wazuh_comms_trio.config.load import load_config
+from wazuh_comms_trio.config.models import Enrollment
 from wazuh_comms_trio.context import WORKER
 from wazuh_comms_trio.daemon.collector import calm_collector
 from wazuh_comms_trio.daemon.exits import EXIT_OK, leaves, report_failure
@@ -74,6 +76,11 @@ async def _run(descriptor: int) -> None:
 async def _serve(link: Link, first: Message, watch: OrphanWatch) -> None:
     # The supervisor has checked the files.
     config = load_config(Path(first["file"]), text=first["text"], check_files=False).config
+    if first["listeners"]["enrollment"] and config.communications_api.enrollment is None:
+        # The section went with a reload, but the supervisor listens until it is restarted. Nobody may join any more,
+        # and is told so.
+        nobody = attrs.evolve(config.communications_api, enrollment=Enrollment())
+        config = attrs.evolve(config, communications_api=nobody)
     set_up_logs(config.communications_api.logging)
     watch.grace = config.communications_api.shutdown.grace
     last_error = LastError(mask)
