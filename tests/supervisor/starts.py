@@ -6,6 +6,7 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -86,13 +87,23 @@ def session(leader: int) -> list[int]:
     return found
 
 
+#: Takes rights away, and becomes the program.
+LIMITED = """
+import os, resource, sys
+limit = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
 @asynccontextmanager
-async def started(files: Files, workers: int) -> AsyncIterator[Started]:
-    """Whatever is left at the end of the block is killed."""
+async def started(files: Files, workers: int, *, open_files: int | None = None) -> AsyncIterator[Started]:
+    """Whatever is left at the end of the block is killed. ``open_files``: no process of it may have more."""
+    limited = [] if open_files is None else [sys.executable, "-c", LIMITED, str(open_files)]
     log = files.folder / "start.log"
     with log.open("wb") as stderr:
         process = await trio.lowlevel.open_process(
-            command_line(files), stdin=subprocess.DEVNULL, stderr=stderr, start_new_session=True
+            [*limited, *command_line(files)], stdin=subprocess.DEVNULL, stderr=stderr, start_new_session=True
         )
     try:
         yield Started(files, process, workers, log)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import resource
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from socket import (
     AF_INET,
     AF_INET6,
@@ -33,6 +36,9 @@ logger = logging.getLogger(__name__)
 #: ``accept`` has no room: it would fail again at once, so it has to wait for connections to end.
 NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 NO_ROOM_WAIT: Final = 0.1
+#: Descriptors that are left to stores, logs and the command socket: agents have to wait before. Of a low limit a part.
+SPARE_FILES: Final = 64
+SPARE_SHARE: Final = 4
 #: How often that is worth a line in the log.
 NO_ROOM_LOG_INTERVAL: Final = 60.0
 #: At stop: for handshakes and heads that are on their way.
@@ -84,6 +90,14 @@ async def serve_listeners(
 async def accept_connections(listener: trio.abc.Listener[Any], edge: Edge, nursery: trio.Nursery) -> None:
     """Ends when the listener is closed."""
     logged = -NO_ROOM_LOG_INTERVAL
+    ceiling = ceiling_of(listener)
+
+    def complain(reason: str | None) -> None:
+        nonlocal logged
+        if trio.current_time() - logged >= NO_ROOM_LOG_INTERVAL:
+            logged = trio.current_time()
+            logger.warning("connections have to wait: %s", reason)
+
     while True:
         try:
             stream = await listener.accept()
@@ -92,12 +106,34 @@ async def accept_connections(listener: trio.abc.Listener[Any], edge: Edge, nurse
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
-            if trio.current_time() - logged >= NO_ROOM_LOG_INTERVAL:
-                logged = trio.current_time()
-                logger.warning("connections have to wait: %s", error.strerror)
+            complain(error.strerror)
             await trio.sleep(NO_ROOM_WAIT)
         else:
             nursery.start_soon(serve_connection, stream, edge)
+            # The lowest free number is what a descriptor gets: so this one's says how many are taken.
+            if stream.socket.fileno() >= ceiling:
+                complain(os.strerror(errno.EMFILE))
+                while lowest_free(listener) >= ceiling:  # noqa: ASYNC110  # nothing tells
+                    await trio.sleep(NO_ROOM_WAIT)
+
+
+def ceiling_of(listener: trio.abc.Listener[Any]) -> float:
+    """The descriptor from which on an agent is one too many. Local programs, on the command socket, may take all."""
+    sock = getattr(listener, "socket", None)
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if sock is None or sock.family not in (AF_INET, AF_INET6) or limit == resource.RLIM_INFINITY:
+        return inf
+    return limit - min(SPARE_FILES, limit // SPARE_SHARE)
+
+
+def lowest_free(listener: trio.abc.Listener[Any]) -> float:
+    """What the next descriptor will be."""
+    try:
+        descriptor = os.dup(listener.socket.fileno())  # type: ignore[attr-defined]
+    except OSError:
+        return inf
+    os.close(descriptor)
+    return descriptor
 
 
 def prepare_socket(listener: trio.abc.Listener[Any]) -> None:

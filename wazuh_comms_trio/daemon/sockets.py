@@ -23,8 +23,6 @@ SOCKET_MODE: Final = 0o660
 FOLDER_MODE: Final = 0o770
 #: ``sun_path`` holds this many bytes and a NUL.
 LONGEST_PATH: Final = 107
-#: A descriptor an agent, and some for everything else.
-SPARE_FILES: Final = 64
 
 
 class StartError(Exception):

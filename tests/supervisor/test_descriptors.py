@@ -1,0 +1,77 @@
+"""More connections than files may be open: they wait, nothing spins, and whoever is served is served."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.e2e.processes import Files
+from tests.supervisor.nodes import status
+from tests.supervisor.starts import prepare, session, started
+from wazuh_comms_trio.config.load import load_config
+from wazuh_comms_trio.testing import agent_tls, connect_tcp, open_tls, stateful_event
+
+pytestmark = [pytest.mark.processes, pytest.mark.real_clock]
+
+LIMIT = 100
+#: Of a core, while accepting is paused: ten looks a second, and a beat.
+MOST_CPU = 0.1
+LOOK = 2.0
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def open_files(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_connections_wait_and_nothing_spins(workers: int, make_files: Callable[..., Files]) -> None:
+    place = await prepare(make_files(workers=workers))
+    port = load_config(place.files.config).config.communications_api.port
+    agent = place.agent
+    agent.token = place.mint()
+    async with started(place.files, workers, open_files=LIMIT) as daemon:
+        pids = await daemon.up()
+        assert "room for about 0 agents at once" in daemon.log.read_text()
+        early = await open_tls(connect_tcp("127.0.0.1", port), agent_tls(), host="localhost")
+        flood = [socket.create_connection(("127.0.0.1", port)) for _ in range(workers * LIMIT)]
+        with trio.fail_after(20):
+            while daemon.log.read_text().count("connections have to wait: Too many open files") < workers:  # noqa: ASYNC110
+                await trio.sleep(0.02)
+        everybody = session(daemon.process.pid)
+        before = cpu_seconds(everybody)
+        await trio.sleep(LOOK)
+        assert cpu_seconds(everybody) - before < MOST_CPU * LOOK * workers
+        assert max(map(open_files, pids)) < LIMIT
+        # There is room for local programs, and for the stores of who is connected.
+        with trio.fail_after(10):
+            assert len((await status(place.files))["workers"]) == workers
+            event = stateful_event("a", "fim", "create", {"n": 1})
+            body = agent.metadata + b"\n" + event
+            head = (
+                f"POST /api/v1/events/stateful HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {agent.token}\r\n"
+                f"Content-Type: application/x-ndjson\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
+            await early.send_all(head.encode() + body)
+            assert (await early.receive_some(1000)).startswith(b"HTTP/1.1 200")
+        await trio.aclose_forcefully(early)
+        for sock in flood:
+            sock.close()
+        with trio.fail_after(10):
+            assert (await agent.post_stateful([event])).status == 200
+        assert daemon.log.read_text().count("connections have to wait") == workers  # once a minute
+        daemon.term()
+        assert await daemon.ended() == 0
+        assert "ERROR" not in daemon.log.read_text()
