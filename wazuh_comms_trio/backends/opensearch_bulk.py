@@ -181,6 +181,11 @@ def is_bad_request(reply: HttpReply, error: ErrorDetail) -> bool:
     return reply.status == 400 and bool(error.type) and not is_passing_400(error)
 
 
+def is_queue_full(error: ErrorDetail) -> bool:
+    """Whether a 429 is about how many calls there are, and not about their size: smaller ones would be more."""
+    return error.type == "rejected_execution_exception" and "queue capacity" in (error.reason or "")
+
+
 # --- how much goes together ---
 
 

@@ -17,6 +17,7 @@ from wazuh_comms_trio.backends.opensearch_bulk import (
     BulkItem,
     Part,
     is_bad_request,
+    is_queue_full,
     judge,
     middle,
     read_items,
@@ -154,7 +155,8 @@ class OpenSearchEvents:
             reason = error.reason or "the document is too large"
             batch.results[batch.encoded.positions[part.start]] = ItemResult(400, reason, Outcome.REFUSED)
             return []
-        if reply.status in (413, 429) and not alone and part.size > _SMALLEST_LIMIT:
+        is_too_much = reply.status == 413 or (reply.status == 429 and not is_queue_full(error))
+        if is_too_much and not alone and part.size > _SMALLEST_LIMIT:
             self._lower_limit(part.size)
             return _halves(batch, part)
         raise IndexerUnavailable(describe(reply), reply=reply)
