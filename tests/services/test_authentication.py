@@ -14,7 +14,8 @@ from trio.testing import MockClock
 
 from tests.services.bench import A1, A2, EPOCH, KEY, KEY_HASH, agent, gather, inline, trio_wall_clock
 from tests.services.test_tokens import pem, sign
-from wazuh_comms_trio.backends.memory import MemoryBackends, memory_backends
+from wazuh_comms_trio.backends.base import Agent
+from wazuh_comms_trio.backends.memory import MemoryAgents, MemoryBackends, memory_backends
 from wazuh_comms_trio.errors import AgentUnknown, BackendUnavailable, InvalidKey, TokenExpired, TokenInvalid
 from wazuh_comms_trio.services.authentication import Authenticator
 from wazuh_comms_trio.services.keys import hash_key, hash_password, key_matches, new_key
@@ -229,6 +230,27 @@ class TestVerify:
         with pytest.raises(TokenInvalid) as caught:
             await made.service.verify(token)
         assert caught.value.code == 2706
+
+    async def test_rekeyed_and_logged_in_elsewhere(self, autojump_clock: MockClock) -> None:
+        """A token of another node, for a key that isn't known here yet, is good at once; the old one then isn't."""
+        made = await setting()
+        old = (await made.service.authenticate(A1, KEY)).encode()
+
+        class Remembering(MemoryAgents):
+            async def lookup(self, agent_id: str) -> Agent | None:
+                return remembered[agent_id]
+
+            async def get(self, agent_id: str) -> Agent | None:
+                remembered[agent_id] = found = await made.backends.agents.get(agent_id)
+                return found
+
+        remembered: dict[str, Agent | None] = {A1: await made.backends.agents.get(A1)}
+        there = Authenticator(Remembering(), KEYS, wall_clock=trio_wall_clock, run_blocking=made.blocking)
+        await made.backends.agents.rekey(A1, hash_key("another"))
+        await there.verify(old)
+        await there.verify((await made.service.authenticate(A1, "another")).encode())
+        with pytest.raises(TokenInvalid):
+            await there.verify(old)
 
     async def test_anothers_token_without_a_fingerprint(self, autojump_clock: MockClock) -> None:
         made = await setting()

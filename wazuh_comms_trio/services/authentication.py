@@ -74,6 +74,8 @@ class Authenticator:
                 self._read.drop(token)
                 raise
         agent = await self._agents.lookup(claims.uuid)
+        if agent is not None and claims.fingerprint not in (None, agent.fingerprint):
+            agent = await self._agents.get(claims.uuid)  # the token may be newer than what is remembered of its agent
         if agent is None or claims.fingerprint not in (None, agent.fingerprint):
             raise TokenInvalid
         return Caller(agent, float(claims.exp))
