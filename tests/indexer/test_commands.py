@@ -457,3 +457,16 @@ def test_a_command_there_and_back(whole: Command) -> None:
     assert document.command == whole
     done = attrs.evolve(whole, status="success", result=CommandResult(0, "m", [1]), sent_at=7.25)
     assert document.after(ended(done), 2, 1).command == done
+
+
+async def test_a_refresh_that_failed_is_no_look(autojump_clock: MockClock) -> None:
+    """A search after it would show too little, and what isn't found is taken to be over."""
+    async with fake() as node, stores_of(node) as stores:
+        await stores.commands.add([Command("c", Target("agent", A1), Action("restart"))])
+        refreshed = {"_shards": {"total": 2, "successful": 1, "failed": 1}}
+        node.faults.whole = lambda method, path: (200, refreshed) if path.endswith("/_refresh") else None
+        assert await stores.commands.wait_news() == {A1}
+        await trio.sleep(10)
+        with pytest.raises(BackendUnavailable, match="can't be refreshed"):
+            await stores.commands.list()
+        assert [command.document_id for command in await stores.commands.claim([A1])] == ["c"]

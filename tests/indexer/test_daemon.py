@@ -121,11 +121,22 @@ async def test_an_engine_that_fails(tmp_path: Path, certificates: Certificates, 
             reply = await agent.post_stateless(events or [event])
             return reply.status, reply.json()["code"] if reply.body else None
 
+        async def ready() -> str:
+            reply = await agent.request("GET", "/api/v1/ready", authorised=False)
+            return str(reply.json()["message"]) if reply.body else "ready"
+
         assert await answer() == (503, 2802)
+        assert await ready() == "engine: The engine's socket cannot be reached"
         async with fake_engine(tmp_path) as engine:
+            with trio.fail_after(5):
+                while await ready() != "ready":  # noqa: ASYNC110  # nothing tells
+                    await trio.sleep(0.1)
             assert await answer() == (204, None)
             engine.stall = 100
             assert await answer() == (503, 2800)
+            with trio.fail_after(5):
+                while await ready() != "engine: The engine did not answer in time":  # noqa: ASYNC110  # as above
+                    await trio.sleep(0.1)
             engine.stall = 0
             for status in (408, 429, 500, 503):
                 engine.status = status

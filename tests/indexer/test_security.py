@@ -22,7 +22,7 @@ from tests.indexer.cluster import SECURED
 from tests.indexer.daemons import wazuh_files
 from tests.indexer.harness import settings
 from tests.indexer.secured import CERTIFIED, USERS, Leaf, SecuredNode, node_settings, secured_node
-from wazuh_comms_trio.backends.base import DocumentOperation, ItemResult, Outcome
+from wazuh_comms_trio.backends.base import Action, Command, DocumentOperation, ItemResult, Outcome, Target
 from wazuh_comms_trio.backends.indexer_check import Finding, check_indexer
 from wazuh_comms_trio.backends.indexer_init import init_indexer
 from wazuh_comms_trio.backends.opensearch import OpenSearchStores, open_opensearch
@@ -228,6 +228,22 @@ async def test_a_right_that_is_missing(node: SecuredNode, caplog: pytest.LogCapt
     assert "warning agents index: wazuh-agents: settings and mapping can't be looked at" in found
     assert "problem agents index" not in found
     assert "problem commands index" not in found
+
+
+async def test_commands_without_the_right_to_refresh(node: SecuredNode) -> None:
+    """What was written here is known here, although no search shows it yet."""
+    agent_id = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
+    node.call("PUT", "/wazuh-commands", {"settings": {"index": {"refresh_interval": "600s"}}}, below=300)
+    async with open_opensearch(reach(node, "limited")) as stores:
+        await stores.commands.add([Command("c", Target("agent", agent_id), Action("restart"))])
+        with trio.fail_after(10):
+            assert agent_id in await stores.commands.wait_news()
+        await trio.sleep(1)  # several looks, and none shows it
+        (claimed,) = await stores.commands.claim([agent_id])
+        await stores.commands.mark_sent([claimed.document_id])
+        stored = await stores.commands.get("c")
+        assert stored is not None
+        assert stored.status == "sent"
 
 
 async def test_names_that_are_not_ours_to_look_at(node: SecuredNode) -> None:

@@ -122,7 +122,7 @@ def manager_node(cluster: Sequence[Node]) -> Node:
 def node_id(cluster: Sequence[Node], node: Node) -> str:
     """By which the cluster knows it."""
     http = call(cluster[0].port, "GET", "/_nodes/http")["nodes"]
-    return next(each for each, it in http.items() if it["http"]["publish_address"].endswith(f":{node.port}"))
+    return next(str(each) for each, it in http.items() if it["http"]["publish_address"].endswith(f":{node.port}"))
 
 
 async def stored(port: int) -> dict[str, Any]:

@@ -54,6 +54,11 @@ class CommandIndex:
         self._refresher = Refresher(client)
         self._sortable = True
 
+    @property
+    def staleness(self) -> float:
+        """Seconds for which ``search`` may not yet show what was written."""
+        return self._refresher.staleness
+
     async def read(self, ids: Sequence[str]) -> dict[str, Document]:
         """Those that exist, as they are at this moment. Raises ``BackendUnavailable``."""
         found = await get_many(self._client, await self._name.get(), ids)

@@ -193,7 +193,7 @@ class Discovery:
             self._pending.put(document, now)
         complete = total <= len(found)
         if complete and not narrow:
-            self._pending.keep_only({document.id for document in found}, began)
+            self._pending.keep_only({document.id for document in found}, began - self._index.staleness)
         self._narrow = not complete or (narrow and total > _PAGE // 2)
         self._tell_changes(found, whole=complete and not narrow)
         groups = self._pending.groups(now)[:_EXPANDED_AT_ONCE]

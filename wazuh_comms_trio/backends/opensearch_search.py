@@ -22,6 +22,8 @@ _SCROLL: Final = "1m"
 _CLEANUP_TIMEOUT: Final = 2.0
 #: The indexer itself waits a minute for a shard that is on no node.
 _REFRESH_TIMEOUT: Final = 10.0
+#: More than the refresh interval of any index that is searched here: those of a Wazuh indexer have 5 s.
+_UNREFRESHED: Final = 30.0
 
 
 class _Total(msgspec.Struct):
@@ -36,6 +38,7 @@ class Hits(msgspec.Struct):
 class _Shards(msgspec.Struct):
     total: int = 0
     successful: int = 0
+    failed: int = 0
 
 
 class _SearchReply(msgspec.Struct):
@@ -43,6 +46,10 @@ class _SearchReply(msgspec.Struct):
     timed_out: bool = False
     shards: _Shards | None = msgspec.field(name="_shards", default=None)
     scroll_id: str | None = msgspec.field(name="_scroll_id", default=None)
+
+
+class _RefreshReply(msgspec.Struct):
+    shards: _Shards = msgspec.field(name="_shards", default_factory=_Shards)
 
 
 def _complete(reply: _SearchReply) -> _SearchReply:
@@ -125,6 +132,11 @@ class Refresher:
         self._client = client
         self._allowed = True
 
+    @property
+    def staleness(self) -> float:
+        """Seconds for which a search, after ``refresh``, may not yet show what was written before."""
+        return 0.0 if self._allowed else _UNREFRESHED
+
     async def refresh(self, index: str) -> None:
         """Raises ``BackendUnavailable``."""
         if not self._allowed:
@@ -140,4 +152,5 @@ class Refresher:
             self._allowed = False
             logger.info("indexer: no right to refresh %s; searches see what is older than its refresh interval", index)
             return
-        decode(reply)
+        if (refreshed := decode(reply, _RefreshReply).shards).failed:
+            raise IndexerUnavailable(f"{index}: {refreshed.failed} shards can't be refreshed")
