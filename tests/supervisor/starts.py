@@ -199,9 +199,12 @@ async def reloading(daemon: Started, rng: random.Random, agent: AgentClient) -> 
 
 @kind
 async def killed(daemon: Started, rng: random.Random, agent: AgentClient) -> set[int]:
-    """At any moment, also while it starts."""
-    if rng.random() < 0.5:
+    """At any moment, also while it starts or reloads."""
+    if rng.random() < 0.6:
         await daemon.up()
+        if rng.random() < 0.5:
+            daemon.process.send_signal(signal.SIGHUP)
+            await trio.sleep(rng.random())
     else:
         await trio.sleep(rng.random() * EARLY)
     daemon.process.kill()

@@ -60,6 +60,8 @@ async def test_what_it_says(workers: int, make_files: MakeFiles) -> None:
                 await manager.told("READY", "1", since=since)
             service.process.send_signal(signal.SIGTERM)
             await manager.told("STOPPING", "1")
+            # What shutdown.grace needs, whatever TimeoutStopSec= says.
+            assert int((await manager.told("EXTEND_TIMEOUT_USEC"))["EXTEND_TIMEOUT_USEC"]) == 18_000_000
             assert await service.process.wait() == 0
 
 
@@ -149,8 +151,8 @@ async def test_every_kind_of_socket_can_be_passed(workers: int, make_files: Make
                 assert (await ask(files, "GET", "/api/v1/status")).status == 200
                 agent = client(port)
                 connect = connect_tcp("127.0.0.1", enrollment_port)
-                options = {"user": "admin", "password": "secret", "uuid": agent.uuid, "key": agent.key}
-                assert (await enroll(connect, **options)).status == 201
+                joined = await enroll(connect, user="admin", password="secret", uuid=agent.uuid, key=agent.key)
+                assert joined.status == 201
                 assert (await agent.authenticate()).status == 200
                 service.process.send_signal(signal.SIGTERM)
                 assert await service.process.wait() == 0

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -25,6 +26,9 @@ from wazuh_comms_trio.daemon.worker import Stop
 __all__ = ["serve"]
 
 logger = logging.getLogger(__name__)
+
+#: After the grace period: draining, closing stores, and leaving; for the service manager. Seconds.
+STOP_MARGIN: Final = 8.0
 
 
 async def serve(config: Config, *, ready: Callable[[Ready], None] | None = None, stop: Stop | None = None) -> None:
@@ -49,7 +53,7 @@ async def serve(config: Config, *, ready: Callable[[Ready], None] | None = None,
             trio.open_nursery() as beside,
         ):
             beside.start_soon(obey_signals, signals, stop, settings.shutdown.spread)
-            beside.start_soon(_tell_stopping, notifier, stop)
+            beside.start_soon(_tell_stopping, notifier, stop, settings.shutdown.grace)
             async with trio.open_nursery() as nursery:
                 worker = await start_worker(
                     nursery, config, listeners, backends, quarantine, keys, context, stop, control=control
@@ -70,9 +74,10 @@ def _status_line(vitals: Vitals) -> str:
     return f"one worker serves; {vitals.report()['parked']} agents parked"
 
 
-async def _tell_stopping(notifier: Notifier, stop: Stop) -> None:
+async def _tell_stopping(notifier: Notifier, stop: Stop, grace: float) -> None:
     await stop.requested.wait()
     notifier.stopping()
+    notifier.extend_timeout(grace + stop.spread + STOP_MARGIN)
 
 
 async def obey_signals(signals: AsyncIterator[int], stop: Stop, spread: float) -> None:
