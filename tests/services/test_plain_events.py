@@ -33,7 +33,13 @@ PLAIN = header() + DATA
 
 
 def plain(lines: bytes, max_events: int = 100) -> list[Event] | None:
-    return read_plain_events(lines, 0, len(lines), len(lines), prefix=PREFIX, id_prefix="p_", max_events=max_events)
+    end = len(lines)
+    found = read_plain_events(lines, 0, end, end, prefix=PREFIX, id_prefix="p_", max_events=max_events)
+    if found is None:
+        return None
+    events, operations = found
+    assert operations == [event.action for event in events]
+    return events
 
 
 def shown(events: list[Event]) -> list[tuple[object, ...]]:
@@ -88,8 +94,9 @@ class TestPlain:
     def test_those_that_begin_before_the_edge_are_whole(self) -> None:
         lines = PLAIN * 3
         for stop in range(1, len(lines) + 1):
-            events = read_plain_events(lines, 0, stop, len(lines), prefix=b"", id_prefix="", max_events=9)
-            assert events is not None
+            found = read_plain_events(lines, 0, stop, len(lines), prefix=b"", id_prefix="", max_events=9)
+            assert found is not None
+            events = found[0]
             assert [event.start for event in events] == list(range(0, stop, len(PLAIN)))
             assert [event.end for event in events] == [event.start + len(PLAIN) - 1 for event in events]
 

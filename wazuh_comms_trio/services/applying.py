@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from random import Random
 from typing import Final
 
@@ -104,7 +104,7 @@ class Applier:
     async def _store(self, packets: Sequence[Packet]) -> None:
         """One bulk call, one call for command reports. Raises ``BackendUnavailable``."""
         parts = [packet.part for packet in packets if packet.part is not None]
-        operations = [operation for part in parts for operation in part.operations()]
+        operations = list(chain.from_iterable([part.operations() for part in parts]))
         if operations:
             starts = list(accumulate((len(part.writes) for part in parts[:-1]), initial=0))
             results = await self._events.bulk(operations, boundaries=starts)

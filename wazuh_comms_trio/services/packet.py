@@ -133,14 +133,19 @@ class PacketReader:
     def bytes_of(self, event: Event) -> bytes:
         return bytes(self.body[event.start : event.end])
 
-    def read(self, max_events: int, max_bytes: int) -> list[Event]:
+    def read(self, max_events: int, max_bytes: int, operations: list[DocumentOperation] | None = None) -> list[Event]:
         """The next events: as many as ``max_events``, and about ``max_bytes`` of body (one event at least, unless
-        ``exhausted``). Where lines are unusable and cost more to read, fewer."""
+        ``exhausted``). Where lines are unusable and cost more to read, fewer. ``operations`` gets those of the plain
+        ones."""
         events: list[Event] = []
         stop = min(self._end, self._position + max_bytes)
         while self._position < stop and len(events) < max_events:
             if self._position >= self._careful:
-                events += self._read_plain(stop, max_events - len(events))
+                plain = self._read_plain(stop, max_events - len(events))
+                if plain is not None:
+                    events += plain[0]
+                    if operations is not None:
+                        operations += plain[1]
                 continue
             event = self._next()
             if event is None:
@@ -150,10 +155,10 @@ class PacketReader:
                 stop -= (event.end - event.start) * _UNUSABLE_WEIGHT
         return events
 
-    def _read_plain(self, stop: int, max_events: int) -> list[Event]:
-        """Some of the next events. None at all where they have to be read one by one, up to ``_careful``."""
+    def _read_plain(self, stop: int, max_events: int) -> tuple[list[Event], list[DocumentOperation]] | None:
+        """Some of the next events, and their operations. None where they have to be read one by one."""
         edge = min(stop, self._position + self._step)
-        events = read_plain_events(
+        found = read_plain_events(
             self.body,
             self._position,
             edge,
@@ -162,15 +167,14 @@ class PacketReader:
             id_prefix=self._id_prefix,
             max_events=max_events,
         )
-        if events:
-            self._position = events[-1].end + 1
+        if found is not None:
+            self._position = found[0][-1].end + 1
             self._step = min(4 * self._step, _PLAIN_STEP)
-            return events
-        if self._step > _SMALL_STEP:
+        elif self._step > _SMALL_STEP:
             self._step //= 4
         else:
             self._careful = edge
-        return []
+        return found
 
     def _next(self) -> Event | None:
         if self._position >= self._end:

@@ -32,16 +32,25 @@ def encode_results(results: Sequence[EventResult]) -> bytes:
 class Part:
     """Some events of one packet that are applied together: the whole of a small one, a piece of a big one.
 
-    ``results`` stand in the events' positions; None: not known yet.
+    ``results`` stand in the events' positions; None: not known yet. ``operations``: of all the events, if all are
+    plain; what is less is of no use.
     """
 
-    def __init__(self, reader: PacketReader, events: list[Event]) -> None:
+    def __init__(
+        self, reader: PacketReader, events: list[Event], operations: list[DocumentOperation] | None = None
+    ) -> None:
         self.reader = reader
         self.events = events
         self.results: list[ItemResult | None] = [None] * len(events)
         self.writes: list[int] = []
         self.reports: list[int] = []
         self.unusable: list[int] = []
+        self._operations: list[DocumentOperation] | None = None
+        if operations is not None and len(operations) == len(events):
+            # A pass over a thousand events costs more than its steps: most of them are no longer in the cache.
+            self._operations = operations
+            self.writes = list(range(len(events)))
+            return
         for position, event in enumerate(events):
             kind = type(event.action)
             if kind is DocumentOperation:
@@ -59,6 +68,8 @@ class Part:
 
     def operations(self) -> list[DocumentOperation]:
         """Of the writes without a result."""
+        if self._operations is not None and len(self.writes) == len(self._operations):
+            return self._operations
         return [self.events[position].action for position in self.writes]  # type: ignore[misc]  # sorted by kind above
 
     def command_reports(self) -> list[CommandReport]:

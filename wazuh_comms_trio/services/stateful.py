@@ -14,7 +14,7 @@ from typing import Final
 import trio
 from attrs import frozen
 
-from wazuh_comms_trio.backends.base import Backends
+from wazuh_comms_trio.backends.base import Backends, DocumentOperation
 from wazuh_comms_trio.config.models import Batcher, Events
 from wazuh_comms_trio.errors import BackendUnavailable, MalformedBody, StorageFull
 from wazuh_comms_trio.quarantine import Quarantine, Rejected
@@ -100,7 +100,8 @@ class StatefulEvents:
         raise _again(packet.failure) if packet.failure is not None else BackendUnavailable()
 
     async def _submit_small(self, reader: PacketReader, packet: Packet) -> bytes:
-        part = Part(reader, reader.read(_SMALL, _SMALL))
+        operations: list[DocumentOperation] = []
+        part = Part(reader, reader.read(_SMALL, _SMALL, operations), operations)
         while not reader.exhausted:  # it was cut short where lines are unusable
             await trio.lowlevel.checkpoint()
             part = Part(reader, part.events + reader.read(_SMALL, _SMALL))
@@ -314,10 +315,11 @@ def _again(failure: BackendUnavailable) -> BackendUnavailable:
 async def _read_piece(reader: PacketReader) -> Part:
     """The next events of a big packet, read with pauses."""
     events: list[Event] = []
+    operations: list[DocumentOperation] = []
     size = 0
     while not reader.exhausted and size < _PIECE_BYTES and len(events) < _PIECE_EVENTS:
-        read = reader.read(_STEP_EVENTS, _STEP_BYTES)
+        read = reader.read(_STEP_EVENTS, _STEP_BYTES, operations)
         size += read[-1].end - read[0].start
         events += read
         await trio.lowlevel.checkpoint()
-    return Part(reader, events)
+    return Part(reader, events, operations)
