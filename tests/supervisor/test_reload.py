@@ -181,6 +181,23 @@ async def test_parked_polls_are_answered_and_slow_requests_finish(make_files: Ma
         assert entry["uid"] == os.getuid()
 
 
+async def test_signals_during_a_reload_are_one_more(make_files: MakeFiles) -> None:
+    """What was changed since the files were read counts as well."""
+    files = make_files()
+    async with start_daemon(files, expect_errors=True) as daemon:
+        await serving(files, 2)
+        daemon.process.send_signal(signal.SIGHUP)
+        await daemon.wait_for_line("SIGHUP: reloading")
+        assert (await ask(files, "POST", "/api/v1/reload")).json()["problems"] == ["A reload is under way"]
+        change(files, workers=3)
+        for _ in range(3):
+            daemon.process.send_signal(signal.SIGHUP)
+        with trio.fail_after(20):
+            await serving(files, 3, generation=3)
+        assert (await status(files))["generation"] == 3
+        assert sum(": reloaded: " in line for line in daemon.log) == 2
+
+
 async def test_a_stop_during_a_reload(make_files: MakeFiles) -> None:
     files = make_files()
     async with start_daemon(files, expect_errors=True) as daemon:

@@ -151,7 +151,8 @@ async def test_every_kind_of_socket_can_be_passed(workers: int, make_files: Make
                 assert (await ask(files, "GET", "/api/v1/status")).status == 200
                 agent = client(port)
                 connect = connect_tcp("127.0.0.1", enrollment_port)
-                joined = await enroll(connect, user="admin", password="secret", uuid=agent.uuid, key=agent.key)
+                password = "secret"  # noqa: S105
+                joined = await enroll(connect, user="admin", password=password, uuid=agent.uuid, key=agent.key)
                 assert joined.status == 201
                 assert (await agent.authenticate()).status == 200
                 service.process.send_signal(signal.SIGTERM)

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, Final
 
 import trio
+from attrs import define, field
 
 from wazuh_comms_trio.config.load import LoadedConfig, load_config
 from wazuh_comms_trio.config.models import CommunicationsApi
@@ -109,12 +110,15 @@ class Supervisor:
     def stopping(self) -> bool:
         return self._stop.is_set()
 
-    async def reload(self) -> dict[str, Any]:
+    async def reload(self, *, patient: bool = False) -> dict[str, Any]:
         """Reads the configuration again. ``reloaded`` says whether it is in force; if not, nothing has changed, and
-        ``problems`` say why. ``needs_restart`` names what stays as it was."""
-        if self._reloading.locked():
+        ``problems`` say why. ``needs_restart`` names what stays as it was. ``patient``: after the one under way, if
+        there is one; else that is refused."""
+        if self._reloading.locked() and not patient:
             return _refusal("A reload is under way")
         async with self._reloading:
+            if self.stopping:
+                return _refusal("The daemon is stopping")
             self._notifier.reloading()
             try:
                 return await self._reload()
@@ -260,12 +264,14 @@ def _refusal(*problems: str) -> dict[str, Any]:
 
 
 async def obey_signals(signals: AsyncIterator[int], supervisor: Supervisor) -> None:
+    wanted = _Wish()
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(_reload_when_wanted, supervisor, wanted)
         async for number in signals:
             name = signal.Signals(number).name
             if number == signal.SIGHUP:
                 logger.info("%s: reloading", name)
-                nursery.start_soon(_reload, supervisor)
+                wanted.made.set()
             else:
                 if supervisor.stopping:
                     logger.warning("%s again: requests in flight are given up", name)
@@ -274,8 +280,18 @@ async def obey_signals(signals: AsyncIterator[int], supervisor: Supervisor) -> N
                 supervisor.stop()
 
 
-async def _reload(supervisor: Supervisor) -> None:
-    try:
-        await supervisor.reload()
-    except Exception as error:
-        report_failure(error)
+@define
+class _Wish:
+    made: trio.Event = field(factory=trio.Event)
+
+
+async def _reload_when_wanted(supervisor: Supervisor, wanted: _Wish) -> None:
+    """Once more for a signal that comes during a reload: the files may have changed since they were read. One is enough
+    for however many."""
+    while True:
+        await wanted.made.wait()
+        wanted.made = trio.Event()
+        try:
+            await supervisor.reload(patient=True)
+        except Exception as error:
+            report_failure(error)
