@@ -215,13 +215,20 @@ class FakeOpenSearch:
                 found.sort(key=_sort_key(name), reverse=options["order"] == "desc")
         hits = [{"_index": index.name, "_id": i, **_body(stored)} for i, stored in found]
         size = body.get("size", 10)
+        total = len(hits)
+        if "sort" in body and not scroll:
+            names = [name for key in body["sort"] for name in key]
+            for hit, one in zip(hits, found, strict=True):
+                hit["sort"] = [_sort_key(name)(one) for name in names]
+            if "search_after" in body:
+                hits = [hit for hit in hits if hit["sort"] > body["search_after"]]  # only what is sorted upwards
         if scroll:
             scroll_id = f"scroll-{len(self.requests)}"
             self._scrolls[scroll_id] = [hits[start : start + size] for start in range(0, len(hits), size)]
             return self._page(scroll_id)
         return 200, {
             "_shards": {"total": 1, "successful": 1},
-            "hits": {"total": {"value": len(hits)}, "hits": hits[:size]},
+            "hits": {"total": {"value": total}, "hits": hits[:size]},
         }
 
     def _page(self, scroll_id: str) -> Answer:
@@ -342,6 +349,6 @@ def _sort_key(name: str) -> Callable[[tuple[str, Stored]], Any]:
         if name == "_seq_no":
             return found[1].seq_no
         values = [to_milliseconds(value) for value in flatten(found[1].source, name)]
-        return values[0] if values and values[0] is not None else float("inf")
+        return values[0] if values and values[0] is not None else 2**63 - 1
 
     return key

@@ -119,6 +119,23 @@ async def test_more_than_a_page_of_others_does_not_hide_ours(autojump_clock: Moc
         assert ids(await node.commands.claim([A1])) == ["ours"]
 
 
+async def test_more_than_a_page_for_one_who_went_does_not_hide_ours(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server) as (node,):
+        assert await node.commands.claim([A2]) == []
+        for number in range(3000):
+            put(server, f"old-{number}", A2)
+        await trio.sleep(10)
+        put(server, "ours", A1)
+        assert await node.commands.claim([A1]) == []
+        with trio.fail_after(30):
+            while A1 not in await node.commands.wait_news():
+                pass
+        assert ids(await node.commands.claim([A1])) == ["ours"]
+        server.requests.clear()
+        await trio.sleep(60)
+        assert sum(path.endswith("_search") for _, path in server.requests) <= 60 / 0.9 + 1  # and one query an interval
+
+
 async def test_thousands_for_one_agent_come_in_order(autojump_clock: MockClock) -> None:
     async with fake() as server, nodes(server) as (node,):
         for number in range(2500):

@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 Decide = Callable[[Document], Mapping[str, Any] | None]
 """From a document as it is to what has to be merged in, or None to leave it. Called again when others were faster."""
 
+Place = Sequence[Any]
+"""What a document is sorted by."""
+
 #: Documents in one call.
 _BATCH: Final = 500
 #: How often a change that others overtook is tried, and the longest pause between, in seconds.
@@ -65,20 +68,31 @@ class CommandIndex:
         now = self._now()
         return {document_id: read(document, now) for document_id, document in found.items()}
 
-    async def search(self, query: Query, *, order: str, size: int, count: bool = False) -> tuple[list[Document], int]:
-        """What matches now, by its time, and how many match in all if ``count``. Raises ``BackendUnavailable``."""
+    async def search(self, query: Query, *, order: str, size: int) -> list[Document]:
+        """What matches now, by its time. Raises ``BackendUnavailable``."""
+        return (await self._search(query, order, size))[0]
+
+    async def page(self, query: Query, size: int, after: Place | None) -> tuple[list[Document], int, Place | None]:
+        """What matches now, the oldest first, how many match in all, and after which place there may be more (None:
+        there isn't, or the index can't be sorted). Raises ``BackendUnavailable``."""
+        found, hits = await self._search(query, "asc", size, True, after)
+        total = hits.total.value if hits.total is not None else len(found)
+        return found, total, hits.hits[-1].sort if hits.hits and len(found) >= size else None
+
+    async def _search(
+        self, query: Query, order: str, size: int, count: bool = False, after: Place | None = None
+    ) -> tuple[list[Document], Hits]:
         name = await self._name.get()
         await self._refresher.refresh(name)
-        hits = await self._sorted(name, query, order, size, count)
+        hits = await self._sorted(name, query, order, size, count, after)
         now = self._now()
-        total = hits.total.value if hits.total is not None else len(hits.hits)
-        return [read(hit, now) for hit in hits.hits], total
+        return [read(hit, now) for hit in hits.hits], hits
 
-    async def _sorted(self, name: str, query: Query, order: str, size: int, count: bool) -> Hits:
+    async def _sorted(self, name: str, query: Query, order: str, size: int, count: bool, after: Place | None) -> Hits:
         if self._sortable:
             sort = [by_time("@timestamp", order), {"_seq_no": {"order": order}}]
             try:
-                return await search(self._client, name, query, sort=sort, size=size, count=count)
+                return await search(self._client, name, query, sort=sort, size=size, count=count, after=after)
             except IndexerUnavailable as exc:
                 if exc.reply is None or exc.reply.status != 400:
                     raise

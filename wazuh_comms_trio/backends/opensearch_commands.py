@@ -261,7 +261,7 @@ class OpenSearchCommands:
             document.id: document for document in self._pending.overdue(trio.current_time(), wall_now)
         }
         if wall_now - self._expired_at >= _EXPIRE_INTERVAL:
-            found, _ = await self._index.search(_unanswered(wall_now), order="asc", size=_EXPIRED_AT_ONCE)
+            found = await self._index.search(_unanswered(wall_now), order="asc", size=_EXPIRED_AT_ONCE)
             overdue |= {d.id: d for d in found if rules.is_overdue(d.command, wall_now)}
             self._expired_at = wall_now
         moment = trio.current_time()
@@ -289,7 +289,7 @@ class OpenSearchCommands:
     async def agent_removed(self, agent_id: str) -> None:
         """Its pending commands end. Raises ``BackendUnavailable``."""
         query = every(documents.PENDING, documents.id_query("command.target.id", agent_id))
-        found, _ = await self._index.search(query, order="asc", size=_LARGEST_LIST)
+        found = await self._index.search(query, order="asc", size=_LARGEST_LIST)
 
         def decide(document: Document) -> Mapping[str, Any] | None:
             command = document.command
@@ -316,7 +316,7 @@ class OpenSearchCommands:
             filters.append(exactly("command.target.type", ["agent", "AGENT", "Agent"]))
             filters.append(documents.id_query("command.target.id", agent_id.lower()))
         query: Query = every(*filters) if filters else {"match_all": {}}
-        found, _ = await self._index.search(query, order="desc", size=min(limit, _LARGEST_LIST))
+        found = await self._index.search(query, order="desc", size=min(limit, _LARGEST_LIST))
         return sorted((document.command for document in found), key=lambda command: -command.created_at)
 
 

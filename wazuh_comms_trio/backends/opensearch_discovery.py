@@ -21,7 +21,7 @@ from wazuh_comms_trio.backends.opensearch_command_documents import (
     document_to,
     id_query,
 )
-from wazuh_comms_trio.backends.opensearch_command_index import CommandIndex, Refused
+from wazuh_comms_trio.backends.opensearch_command_index import CommandIndex, Place, Refused
 from wazuh_comms_trio.backends.opensearch_pending import LARGEST, Pending
 from wazuh_comms_trio.backends.opensearch_queries import Query, every, exactly
 from wazuh_comms_trio.config.models import IndexerCommands
@@ -74,6 +74,8 @@ class Discovery:
         #: The versions that the others were told of.
         self._told: dict[str, int] = {}
         self._narrow = False
+        #: Where to look on, where there is more than a page for those who ask.
+        self._after: Place | None = None
         self._news: set[str] = set()
         self._arrived = trio.Event()
         self._duty_changed = trio.Event()
@@ -187,13 +189,17 @@ class Discovery:
         await self._upkeep()
         began = trio.current_time()
         narrow = self._narrow
-        found, total = await self._index.search(self._query(narrow), order="asc", size=_PAGE, count=True)
+        after, self._after = self._after if narrow else None, None
+        found, total, place = await self._index.page(self._query(narrow), _PAGE, after)
         now = trio.current_time()
         for document in found:
             self._pending.put(document, now)
         complete = total <= len(found)
         if complete and not narrow:
             self._pending.keep_only({document.id for document in found}, began - self._index.staleness)
+        if narrow:
+            # The oldest may stay for long, of an agent that went for instance: what is behind them has its turn.
+            self._after = place
         self._narrow = not complete or (narrow and total > _PAGE // 2)
         self._tell_changes(found, whole=complete and not narrow)
         groups = self._pending.groups(now)[:_EXPANDED_AT_ONCE]
@@ -202,7 +208,7 @@ class Discovery:
         before = len(self._news)
         self.tell()
         busy = bool(groups) or len(self._news) > before
-        return busy, busy and not complete
+        return busy or self._after is not None, busy and not complete
 
     def _tell_changes(self, found: Sequence[Document], *, whole: bool) -> None:
         """What the others don't know yet. ``whole``: what isn't there is gone."""

@@ -68,12 +68,15 @@ async def search(
     size: int = _PAGE,
     fields: Sequence[str] | None = None,
     count: bool = False,
+    after: Sequence[Any] | None = None,
 ) -> Hits:
     """What matched at the last refresh. ``fields`` of the source, None is all, an empty one none; ``count`` makes
-    ``total`` exact. Raises ``BackendUnavailable``."""
+    ``total`` exact; ``after``: what a hit was sorted by, those behind it. Raises ``BackendUnavailable``."""
     body: dict[str, Any] = {"query": query, "size": size, "seq_no_primary_term": True, "track_total_hits": count}
     if sort:
         body["sort"] = list(sort)
+        if after is not None:
+            body["search_after"] = list(after)
     if fields is not None:
         body["_source"] = list(fields) or False
     found = await client.json(
