@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,24 @@ async def test_what_isnt_a_listening_stream_socket_is_78(make_files: MakeFiles) 
         async with open_manager(files.folder) as manager, start_service(files, manager, [("agents", sock)]) as service:
             with trio.fail_after(10):
                 assert await service.process.wait() == 78
+
+
+@pytest.fixture
+def no_socket() -> Iterator[Any]:
+    """Something with a descriptor."""
+    with open(os.devnull) as file:
+        yield file
+
+
+async def test_what_is_no_socket_at_all_is_78(make_files: MakeFiles, no_socket: Any) -> None:
+    files = make_files()
+    passed = [("agents", no_socket)]
+    async with open_manager(files.folder) as manager, start_service(files, manager, passed) as service:
+        with trio.fail_after(10):
+            assert await service.process.wait() == 78
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert any("CRITICAL" in line and "'agents' can't be used" in line for line in service.log)
+        assert not any("Traceback" in line for line in service.log)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

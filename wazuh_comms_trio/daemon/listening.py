@@ -79,10 +79,13 @@ def take_passed(settings: CommunicationsApi, descriptors: Sequence[tuple[str, in
     passed = _Passed()
     enrollment = settings.enrollment
     for name, descriptor in descriptors:
-        sock = socket.socket(fileno=descriptor)
+        where = f"the passed socket {name!r}"
+        try:
+            sock = socket.socket(fileno=descriptor)
+        except OSError as error:
+            raise BadConfiguration(f"{where} can't be used: descriptor {descriptor}: {error.strerror}") from error
         sock.set_inheritable(False)
         sock.setblocking(False)
-        where = f"the passed socket {name!r}"
         if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             raise BadConfiguration(f"{where} is not a listening stream socket")
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))

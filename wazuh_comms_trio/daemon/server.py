@@ -36,12 +36,15 @@ def run_daemon(
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
+    # A reload that is asked for before the daemon listens to that waits until it does.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         return _run(config, warnings, ready, loaded)
     finally:
         # A second one may come while the interpreter ends; the exit status is to say how the daemon did.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 def _leave(*_: object) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -20,6 +19,7 @@ from wazuh_comms_trio.daemon.listening import Ready, announce, check_file_limit,
 from wazuh_comms_trio.daemon.logs import mask
 from wazuh_comms_trio.daemon.notify import Notifier, keep_notified
 from wazuh_comms_trio.daemon.surroundings import load_keys, start_worker
+from wazuh_comms_trio.daemon.terminal import Terminal
 from wazuh_comms_trio.daemon.vitals import LastError, Vitals
 from wazuh_comms_trio.daemon.worker import Stop
 
@@ -42,6 +42,7 @@ async def serve(config: Config, *, ready: Callable[[Ready], None] | None = None,
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
         last_error.attached(),
     ):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         check_file_limit()
         if settings.workers > 1:
             logger.info("one worker runs (workers is %d)", settings.workers)
@@ -82,9 +83,10 @@ async def _tell_stopping(notifier: Notifier, stop: Stop, grace: float) -> None:
 
 async def obey_signals(signals: AsyncIterator[int], stop: Stop, spread: float) -> None:
     """The first SIGTERM or SIGINT stops, a second one hurries. SIGHUP stops when it means that the terminal is gone."""
+    terminal = Terminal()
     async for number in signals:
         name = signal.Signals(number).name
-        if number == signal.SIGHUP and not sys.stdin.isatty():
+        if number == signal.SIGHUP and not terminal.is_gone():
             logger.warning("%s: the configuration can't be read again while the daemon runs; restart it", name)
         elif stop.requested.is_set():
             logger.warning("%s again: requests in flight are given up", name)

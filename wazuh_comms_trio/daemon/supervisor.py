@@ -34,6 +34,7 @@ from wazuh_comms_trio.daemon.logs import set_up_logs
 from wazuh_comms_trio.daemon.materials import read_materials
 from wazuh_comms_trio.daemon.notify import Notifier, keep_notified
 from wazuh_comms_trio.daemon.sockets import StartError
+from wazuh_comms_trio.daemon.terminal import Terminal
 
 __all__ = ["Supervisor", "supervise"]
 
@@ -48,6 +49,7 @@ EARLIER_KEYS_LIFETIME: Final = 930.0
 async def supervise(loaded: LoadedConfig, *, ready: Callable[[Ready], None] | None = None) -> None:
     """Runs until a signal ends it. ``ready`` is called when the first worker serves. Raises ``StartError``."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         check_file_limit()
         async with open_listeners(loaded.config.communications_api) as (listeners, addresses):
             materials = await trio.to_thread.run_sync(read_materials, loaded.config.communications_api)
@@ -264,12 +266,12 @@ def _refusal(*problems: str) -> dict[str, Any]:
 
 
 async def obey_signals(signals: AsyncIterator[int], supervisor: Supervisor) -> None:
-    wanted = _Wish()
+    wanted, terminal = _Wish(), Terminal()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_reload_when_wanted, supervisor, wanted)
         async for number in signals:
             name = signal.Signals(number).name
-            if number == signal.SIGHUP:
+            if number == signal.SIGHUP and not terminal.is_gone():
                 logger.info("%s: reloading", name)
                 wanted.made.set()
             else:
