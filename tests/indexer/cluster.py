@@ -54,6 +54,11 @@ NEWER = Build(CACHES / "opensearch-security")
 SECURED = evolve(NEWER, options=("-pluginTypes", "org.opensearch.security.OpenSearchSecurityPlugin"))
 
 
+def chosen_build() -> Build:
+    """For single nodes: ``TEST_OPENSEARCH=newer`` has them newer."""
+    return NEWER if os.environ.get("TEST_OPENSEARCH") == "newer" else PLAIN
+
+
 def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -221,9 +226,7 @@ def nodes(
 
 @cache
 def shared_node() -> Node:
-    """The one node of this test run for all tests that don't break it. Gone at exit. It is the newer OpenSearch where
-    ``TEST_OPENSEARCH=newer`` says so."""
+    """The one node of this test run for all tests that don't break it. Gone at exit."""
     stack = ExitStack()
     atexit.register(stack.close)
-    build = NEWER if os.environ.get("TEST_OPENSEARCH") == "newer" else PLAIN
-    return stack.enter_context(nodes(1, build=build))[0]
+    return stack.enter_context(nodes(1, build=chosen_build()))[0]

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.contract.harness import until_it_works
-from tests.indexer.cluster import nodes
+from tests.indexer.cluster import chosen_build, nodes
 from tests.indexer.harness import UNINDEXED, call, settings
 from tests.indexer.proxy import proxy
 from wazuh_comms_trio.backends.base import Action, Agent, Command, DocumentOperation, ItemResult, Outcome, Target
@@ -35,7 +35,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[int]:
-    with nodes(1, SMALL) as (small,):
+    with nodes(1, SMALL, build=chosen_build()) as (small,):
         call(small.port, "PUT", "/_index_template/contract", UNINDEXED)
         yield small.port
 
