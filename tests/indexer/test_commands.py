@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -487,3 +488,22 @@ async def test_a_refresh_that_failed_is_no_look(autojump_clock: MockClock) -> No
         with pytest.raises(BackendUnavailable, match="can't be refreshed"):
             await stores.commands.list()
         assert [command.document_id for command in await stores.commands.claim([A1])] == ["c"]
+
+
+async def test_the_right_to_refresh_is_noticed_when_it_is_given(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with fake() as node, stores_of(node) as stores:
+        await stores.commands.list()
+        denied = {"error": {"type": "security_exception", "reason": "no permissions"}, "status": 403}
+        node.faults.whole = lambda method, path: (403, denied) if path.endswith("/_refresh") else None
+        for _ in range(10):
+            await stores.commands.list()
+        assert caplog.text.count("no right to refresh") == 1
+        node.faults.whole = lambda method, path: None
+        asked = [path for _, path in node.requests].count("/wazuh-commands/_refresh")
+        await trio.sleep(301)
+        await stores.commands.list()
+        await stores.commands.list()
+        assert [path for _, path in node.requests].count("/wazuh-commands/_refresh") == asked + 2

@@ -22,6 +22,8 @@ _SCROLL: Final = "1m"
 _CLEANUP_TIMEOUT: Final = 2.0
 #: The indexer itself waits a minute for a shard that is on no node.
 _REFRESH_TIMEOUT: Final = 10.0
+#: Seconds after which a right that was missing may have been given.
+_ASKED_AGAIN: Final = 300.0
 #: More than the refresh interval of any index that is searched here: those of a Wazuh indexer have 5 s.
 _UNREFRESHED: Final = 30.0
 
@@ -134,6 +136,7 @@ class Refresher:
     def __init__(self, client: OpenSearchClient) -> None:
         self._client = client
         self._allowed = True
+        self._asked_again_at = 0.0
 
     @property
     def staleness(self) -> float:
@@ -142,7 +145,7 @@ class Refresher:
 
     async def refresh(self, index: str) -> None:
         """Raises ``BackendUnavailable``."""
-        if not self._allowed:
+        if not self._allowed and trio.current_time() < self._asked_again_at:
             return
         try:
             with trio.fail_after(_REFRESH_TIMEOUT):
@@ -152,8 +155,12 @@ class Refresher:
         except trio.TooSlowError as exc:
             raise IndexerUnavailable(f"{index} can't be refreshed within {_REFRESH_TIMEOUT:g} s") from exc
         if reply.status == 403:
+            if self._allowed:
+                text = "indexer: no right to refresh %s; searches see what is older than its refresh interval"
+                logger.info(text, index)
             self._allowed = False
-            logger.info("indexer: no right to refresh %s; searches see what is older than its refresh interval", index)
+            self._asked_again_at = trio.current_time() + _ASKED_AGAIN
             return
+        self._allowed = self._allowed or reply.status == 200
         if (refreshed := decode(reply, _RefreshReply).shards).failed:
             raise IndexerUnavailable(f"{index}: {refreshed.failed} shards can't be refreshed")
