@@ -180,12 +180,13 @@ def test_an_agent_whose_id_is_not_plain() -> None:
 
 def test_read_again_from_the_beginning() -> None:
     reader = open_packet(metadata() + b"\n" + PLAIN + header() + b"[]\n" + PLAIN, A1, Events())
-    first = reader.read(9, 9999)
-    while not reader.exhausted:
+    first: list[Event] = []
+    for _ in range(9):
         first += reader.read(9, 9999)
+    assert reader.exhausted
     reader.rewind()
-    again = reader.read(9, 9999)
-    while not reader.exhausted:
+    again: list[Event] = []
+    for _ in range(9):
         again += reader.read(9, 9999)
     assert shown(first) == shown(again)
     assert [type(event.action) for event in first] == [DocumentOperation, Unusable, DocumentOperation]
