@@ -23,6 +23,8 @@ STATUS_TIMEOUT: Final = 5.0
 RELOAD_TIMEOUT: Final = 90.0
 #: A worker whose event loop is that late isn't well; seconds.
 WORST_LAG: Final = 1.0
+#: Workers are asked every second; one that has said nothing for so many seconds hangs, and will soon be replaced.
+WORST_SILENCE: Final = 3.0
 
 
 def add_parser(parent: Group) -> None:
@@ -31,7 +33,7 @@ def add_parser(parent: Group) -> None:
         _status,
         help="how the running daemon and its workers are",
         description=f"How the running daemon is. Exit status: {EXIT_WELL} all is well, {EXIT_DEGRADED} something isn't"
-        f" (fewer workers than configured, an event loop that lags, a backend that is away), {EXIT_NOT_RUNNING} it"
+        f" (fewer workers than configured, an event loop that lags or hangs, a backend that is away), {EXIT_NOT_RUNNING} it"
         " doesn't run.",
     )
     parent.command(
@@ -82,6 +84,8 @@ def find_problems(status: dict[str, Any]) -> list[str]:
     if len(serving) < status["configured_workers"]:
         problems.append(f"{len(serving)} of {status['configured_workers']} workers serve")
     for worker in serving:
+        if worker["heard"] > WORST_SILENCE:
+            problems.append(f"worker {worker['name']} hangs: nothing was heard of it for {worker['heard']:.0f} s")
         if worker.get("lag", 0) > WORST_LAG:
             problems.append(f"worker {worker['name']}: its event loop was {worker['lag']:.1f} s late")
         if worker.get("backend") not in (None, "ready"):
