@@ -127,10 +127,14 @@ async def tool(files: Files, *arguments: str) -> Any:
 
 @asynccontextmanager
 async def start_daemon(
-    files: Files, *, environment: Mapping[str, str] | None = None, expect_errors: bool = False
+    files: Files,
+    *,
+    environment: Mapping[str, str] | None = None,
+    expect_errors: bool = False,
+    limit: float = WHOLE_LIMIT,
 ) -> AsyncIterator[Running]:
     """Runs while the block does, then is stopped by SIGTERM, unless the test has ended it. It must end with status 0,
-    and have logged nothing at ERROR and no traceback (``expect_errors``: it may).
+    and have logged nothing at ERROR and no traceback (``expect_errors``: it may). ``limit``: seconds for all of it.
     """
     log: list[str] = []
     served: dict[str, int] = {}
@@ -139,7 +143,7 @@ async def start_daemon(
     failure: Exception | None = None
 
     async with trio.open_nursery() as nursery:
-        nursery.cancel_scope.deadline = trio.current_time() + WHOLE_LIMIT
+        nursery.cancel_scope.deadline = trio.current_time() + limit
         process: trio.Process = await nursery.start(_run, command_line(files), environment)
 
         async def read_log() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
 import tempfile
@@ -55,7 +56,7 @@ async def starts(files: Files, count: int) -> None:
 
 
 async def delivery(files: Files, workers: int, agents_count: int, commands_count: int, *, killing: bool) -> None:
-    async with start_daemon(files, expect_errors=killing) as daemon:
+    async with start_daemon(files, expect_errors=killing, limit=math.inf) as daemon:
         pids = await serving(files, workers)
         agents = await add_logged_in(daemon, agents_count)
         say(f"{agents_count} agents are enrolled")
@@ -112,7 +113,7 @@ async def delivery(files: Files, workers: int, agents_count: int, commands_count
 
 
 async def reload(files: Files, minutes: float) -> None:
-    async with start_daemon(files) as daemon:
+    async with start_daemon(files, limit=math.inf) as daemon:
         await serving(files, 2)
         until = trio.current_time() + 60 * minutes
         turns = 0
@@ -137,7 +138,7 @@ def main() -> int:
     of_delivery.add_argument("--commands", type=int, default=10_000)
     of_delivery.add_argument("--kill", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="wazuh-comms-soak-") as name:
+    with tempfile.TemporaryDirectory(prefix="wazuh-comms-soak-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         if options.kind == "starts":
             trio.run(starts, files_in(folder, 2), options.count)
