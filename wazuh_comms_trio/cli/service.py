@@ -33,8 +33,8 @@ def add_parser(parent: Group) -> None:
         _status,
         help="how the running daemon and its workers are",
         description=f"How the running daemon is. Exit status: {EXIT_WELL} all is well, {EXIT_DEGRADED} something isn't"
-        f" (fewer workers than configured, an event loop that lags or hangs, a backend that is away), {EXIT_NOT_RUNNING} it"
-        " doesn't run.",
+        " (fewer workers than configured, an event loop that lags or hangs, a backend that is away),"
+        f" {EXIT_NOT_RUNNING} it doesn't run.",
     )
     parent.command(
         "reload",
