@@ -7,6 +7,7 @@ Messages may be lost with the process that sent them, and a store must be right 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ import trio
 from attrs import frozen
 
 __all__ = ["Finding", "Lookout"]
+
+logger = logging.getLogger(__name__)
 
 Finding = Mapping[str, Any]
 
@@ -78,11 +81,19 @@ class Lookout:
 
     def take_finding(self, topic: str, finding: Finding) -> None:
         if (store := self._stores.get(topic)) is not None:
-            store.found(finding)
+            _pass_on(store.found, topic, finding)
 
     def take_wish(self, topic: str, wish: Finding) -> None:
         if self._on_duty and (store := self._stores.get(topic)) is not None:
-            store.asked(wish)
+            _pass_on(store.asked, topic, wish)
+
+
+def _pass_on(take: Callable[[Finding], None], topic: str, finding: Finding) -> None:
+    try:
+        take(finding)
+    except (LookupError, TypeError, ValueError, AttributeError) as exc:
+        # The other process's code may be of another version; what it has found, this one will find itself one day.
+        logger.warning("what another worker says of %s isn't understood: %r", topic, exc)
 
 
 def _ignore(_: Finding) -> None: ...
