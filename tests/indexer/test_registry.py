@@ -99,6 +99,20 @@ async def test_lookups_are_from_memory_and_fresh_enough(autojump_clock: MockCloc
         assert await stores.agents.lookup(A1) is None
 
 
+async def test_who_only_looks_makes_no_registry(autojump_clock: MockClock) -> None:
+    """It may have vanished: those who know it must go on missing it."""
+    async with fake() as node, stores_of(node) as stores:
+        assert await stores.agents.lookup(A1) is None
+        assert await stores.agents.list() == []
+        assert await stores.agents.members("all") == []
+        assert not await stores.agents.remove(A1)
+        assert not await stores.agents.rekey(A1, "k")
+        await trio.sleep(100)  # agents that are away are looked for, too
+        assert INDEX not in node.indices
+        await stores.agents.add(AGENT)
+        assert await stores.agents.list() == [AGENT]
+
+
 async def test_revocation_zero_reads_each_time(autojump_clock: MockClock) -> None:
     async with fake() as node, stores_of(node, revocation=0) as stores:
         await stores.agents.add(AGENT)
@@ -216,6 +230,7 @@ async def test_which_index(autojump_clock: MockClock) -> None:
             assert await stores.agents.get(A1) is None
     async with fake() as node, stores_of(node) as stores:
         assert await stores.agents.get(A1) is None
+        await stores.agents.add(AGENT)
         assert node.indices[INDEX].mappings["properties"]["agent"]["properties"]["id"] == {"type": "keyword"}
 
 

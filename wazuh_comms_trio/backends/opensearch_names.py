@@ -68,6 +68,13 @@ class IndexName:
                     self._found = await self._find()
         return self._found
 
+    async def present(self) -> str | None:
+        """As ``get``, but makes none: who only looks must not make an empty registry of one that vanished, which others
+        that know it would believe. Raises ``BackendUnavailable``."""
+        if self._found is None:
+            self._found = await find_name(self._client, self._kind, self._configured)
+        return self._found
+
     async def existing(self) -> str:
         """As ``get``, but looks again whether it is there: an update of a document would make a missing index anew.
         Raises ``BackendUnavailable`` when it isn't."""

@@ -96,7 +96,9 @@ class Presence:
 
     async def sweep(self) -> int:
         """Returns how many are away now. Raises ``BackendUnavailable``."""
-        index = await self._index.get()
+        index = await self._index.present()
+        if index is None:
+            return 0
         now = self._now()
         oldest = now - self._after
         self._found = {agent_id: each for agent_id, each in self._found.items() if each[1] > now}

@@ -91,7 +91,8 @@ class OpenSearchAgents:
         return entry is not None and entry.fingerprint != fingerprint
 
     async def _fetch(self, ids: Sequence[str]) -> Mapping[str, Agent]:
-        found = await get_many(self._client, await self._index.get(), ids, fields=["agent"])
+        index = await self._index.present()
+        found = {} if index is None else await get_many(self._client, index, ids, fields=["agent"])
         self._set_reachable(True)
         agents = {document_id: to_agent(document_id, document.source) for document_id, document in found.items()}
         return {document_id: agent for document_id, agent in agents.items() if agent is not None}
@@ -170,8 +171,8 @@ class OpenSearchAgents:
 
     async def remove(self, agent_id: str) -> bool:
         agent_id = agent_id.lower()
-        index = await self._index.get()
-        if not is_possible_id(agent_id):
+        index = await self._index.present()
+        if index is None or not is_possible_id(agent_id):
             return False
         reply = await self._client.request("DELETE", path(index, "_doc", agent_id))
         if reply.status != 404 or error_of(reply).type:
@@ -188,9 +189,9 @@ class OpenSearchAgents:
 
     async def _update(self, agent_id: str, fields: Mapping[str, Any]) -> bool:
         agent_id = agent_id.lower()
-        index = await self._index.existing()
-        if not is_possible_id(agent_id):
+        if await self._index.present() is None or not is_possible_id(agent_id):
             return False
+        index = await self._index.existing()
         body = encode_json({"doc": {"agent": fields}})
         reply = await self._client.request("POST", path(index, "_update", agent_id), body, query=_UPDATE)
         if reply.status == 404 and error_of(reply).type == "document_missing_exception":
@@ -215,7 +216,9 @@ class OpenSearchAgents:
         return sorted(found.id.lower() for found in await self._all(query, []))
 
     async def _all(self, query: Query, fields: Sequence[str]) -> Sequence[Found]:
-        index = await self._index.get()
+        index = await self._index.present()
+        if index is None:
+            return []
         await self._refresher.refresh(index)
         async with scroll(self._client, index, query, fields=fields) as found:
             return [document async for document in found]
