@@ -13,6 +13,7 @@ from tests.indexer.fake import FakeOpenSearch
 from wazuh_comms_trio.backends.lookout import Lookout
 from wazuh_comms_trio.backends.opensearch import OpenSearchStores, open_opensearch
 from wazuh_comms_trio.backends.opensearch_client import OpenSearchClient
+from wazuh_comms_trio.backends.opensearch_nodes import ThisNode
 from wazuh_comms_trio.config.models import Indexer, IndexerHost
 
 A1 = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
@@ -51,7 +52,12 @@ async def fake() -> AsyncIterator[FakeOpenSearch]:
 
 @asynccontextmanager
 async def stores_of(
-    node: FakeOpenSearch, *, revocation: float = 10.0, lookout: Lookout | None = None, **settings: Any
+    node: FakeOpenSearch,
+    *,
+    revocation: float = 10.0,
+    lookout: Lookout | None = None,
+    key: str | None = None,
+    **settings: Any,
 ) -> AsyncIterator[OpenSearchStores]:
     indexer = Indexer(hosts=(IndexerHost("node"),), **settings)
     async with open_opensearch(
@@ -61,5 +67,6 @@ async def stores_of(
         rng=random.Random(1),
         connect=node.connect,
         lookout=lookout,
+        node=None if key is None else ThisNode("this", "this", key),
     ) as stores:
         yield stores

@@ -189,10 +189,15 @@ class FakeOpenSearch:
                 return (200 if found["found"] else 404), found
         action = {"_create": "create", "_update": "update", "_doc": "delete"}[parts[1]]
         source = body if action == "create" else None
-        partial = json.loads(body)["doc"] if action == "update" else None
+        asked = json.loads(body) if action == "update" else {}
+        partial = asked.get("doc")
+        if asked.get("doc_as_upsert") and parts[2] not in index.documents:
+            action, source, partial = "create", json.dumps(partial).encode(), None
         item = self._item(action, {"_index": index.name, "_id": parts[2]}, source, partial)
         if "error" in item:
             return item["status"], {"error": item["error"], "status": item["status"]}
+        if query.get("refresh") == "true":
+            index.refresh()
         return item["status"], item
 
     def _found(self, name: str, document_id: str) -> dict[str, Any]:

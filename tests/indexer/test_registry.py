@@ -216,6 +216,35 @@ async def test_a_registry_that_vanished_makes_nobody_unknown(autojump_clock: Moc
         assert await stores.agents.lookup(A1) == AGENT
 
 
+async def test_one_that_vanished_is_missed_by_a_node_that_starts_later(autojump_clock: MockClock) -> None:
+    async with fake() as node:
+        async with stores_of(node, key="k") as stores:  # there is none yet
+            assert await stores.agents.get(A1) is None
+            await stores.agents.add(AGENT)
+            await trio.sleep(70)
+        del node.indices[INDEX]
+        async with stores_of(node, key="k") as stores:
+            for _ in range(3):
+                with pytest.raises(BackendUnavailable):
+                    await stores.agents.get(A1)
+                await trio.sleep(70)
+            assert INDEX not in node.indices
+        async with stores_of(node) as tool:  # the operator's, who knows what to do
+            await tool.agents.add(AGENT)
+        async with stores_of(node, key="k") as stores:
+            assert await stores.agents.get(A1) == AGENT
+            assert await stores.agents.get("another") is None
+
+
+async def test_one_that_vanished_is_not_made_anew_for_a_newcomer(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        await stores.agents.add(AGENT)
+        del node.indices[INDEX]
+        with pytest.raises(BackendUnavailable):
+            await stores.agents.add(evolve(AGENT, id="another"))
+        assert INDEX not in node.indices
+
+
 async def test_which_index(autojump_clock: MockClock) -> None:
     async with fake() as node:
         node.index(".agents").write(A1, b'{"agent":{"key":"k","name":"there"}}')

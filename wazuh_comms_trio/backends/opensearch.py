@@ -71,8 +71,14 @@ async def open_opensearch(
             rng=rng,
             lookout=lookout,
         )
+        watch = None if node is None else NodeWatch(client, node, wall_clock, agents_name)
         agents = OpenSearchAgents(
-            client, agents_name, nursery, revocation=revocation, agent_removed=commands.agent_removed
+            client,
+            agents_name,
+            nursery,
+            revocation=revocation,
+            agent_removed=commands.agent_removed,
+            had_registry=None if watch is None else watch.had_registry,
         )
         presence = Presence(
             client,
@@ -84,8 +90,8 @@ async def open_opensearch(
         )
         nursery.start_soon(agents.run)
         nursery.start_soon(presence.run)
-        if node is not None:
-            nursery.start_soon(NodeWatch(client, node, wall_clock).run)
+        if watch is not None:
+            nursery.start_soon(watch.run)
         events = OpenSearchEvents(client, nursery, largest=settings.client.bulk_bytes)
         try:
             yield OpenSearchStores(agents, events, commands, client)

@@ -60,6 +60,11 @@ class IndexName:
         self._found: str | None = None
         self._lock = trio.Lock()
 
+    @property
+    def is_known(self) -> bool:
+        """It was there once."""
+        return self._found is not None
+
     async def get(self) -> str:
         """Raises ``BackendUnavailable``."""
         if self._found is None:

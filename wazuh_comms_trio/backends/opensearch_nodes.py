@@ -13,6 +13,7 @@ from attrs import frozen
 
 from wazuh_comms_trio.backends.indexer_templates import index_exists
 from wazuh_comms_trio.backends.opensearch_client import IndexerUnavailable, OpenSearchClient, error_of, path
+from wazuh_comms_trio.backends.opensearch_names import IndexName
 from wazuh_comms_trio.backends.opensearch_reads import Found
 from wazuh_comms_trio.backends.opensearch_search import search
 from wazuh_comms_trio.errors import BackendUnavailable
@@ -30,6 +31,7 @@ _INTERVAL: Final = 60.0
 _GONE_AFTER: Final = 300.0
 _RETRY: Final = 10.0
 _MOST: Final = 1000
+_UPDATE: Final = {"refresh": "true", "retry_on_conflict": "5"}
 
 
 @frozen
@@ -47,9 +49,17 @@ def this_node(port: int, command_socket: str, key: str) -> ThisNode:
 
 
 class NodeWatch:
-    """Says who we are, and warns of nodes that sign with another key."""
+    """Says who we are, and warns of nodes that sign with another key. Remembers, for nodes that start later, that there
+    was a ``registry``."""
 
-    def __init__(self, client: OpenSearchClient, node: ThisNode, wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        client: OpenSearchClient,
+        node: ThisNode,
+        wall_clock: Callable[[], float],
+        registry: IndexName | None = None,
+    ) -> None:
+        self._registry = registry
         self._client = client
         self._node = node
         self._now = wall_clock
@@ -77,8 +87,11 @@ class NodeWatch:
         """Raises ``BackendUnavailable``."""
         if not await index_exists(self._client, INDEX):
             await self._make()
-        own = {"name": self._node.name, "key": self._node.key, "seen": round(self._now() * 1000)}
-        await self._client.json("PUT", path(INDEX, "_doc", self._node.id), own, query={"refresh": "true"})
+        own: dict[str, Any] = {"name": self._node.name, "key": self._node.key, "seen": round(self._now() * 1000)}
+        if self._registry is not None and self._registry.is_known:
+            own["registry"] = True  # and it stays, whatever becomes of the registry
+        body = {"doc": own, "doc_as_upsert": True}
+        await self._client.json("POST", path(INDEX, "_update", self._node.id), body, query=_UPDATE)
         hits = await search(self._client, INDEX, {"match_all": {}}, size=_MOST)
         for name, key in self._others(hits.hits):
             if (name, key) not in self._told:
@@ -88,6 +101,18 @@ class NodeWatch:
                     "other way round; set communications_api.token.private_key to the same key on all nodes",
                     name,
                 )
+
+    async def had_registry(self) -> bool:
+        """Whether any node ever saw one. Raises ``BackendUnavailable``."""
+        try:
+            if not await index_exists(self._client, INDEX):
+                return False
+            hits = await search(self._client, INDEX, {"match_all": {}}, size=_MOST)
+        except IndexerUnavailable as exc:
+            if exc.reply is not None and exc.reply.status == 403:
+                return False  # an index that we may not keep says nothing
+            raise
+        return any(isinstance(hit.source, dict) and hit.source.get("registry") is True for hit in hits.hits)
 
     def _others(self, found: list[Found]) -> Iterator[tuple[str, str]]:
         for document in found:

@@ -12,7 +12,7 @@ from attrs import evolve
 from wazuh_comms_trio.backends.base import Agent
 from wazuh_comms_trio.backends.opensearch_agents import to_agent, to_document
 from wazuh_comms_trio.backends.opensearch_cache import AgentCache
-from wazuh_comms_trio.backends.opensearch_client import OpenSearchClient, decode, error_of, path
+from wazuh_comms_trio.backends.opensearch_client import IndexerUnavailable, OpenSearchClient, decode, error_of, path
 from wazuh_comms_trio.backends.opensearch_logins import LoginRecorder
 from wazuh_comms_trio.backends.opensearch_names import IndexName
 from wazuh_comms_trio.backends.opensearch_queries import Query, encode_json, exactly, is_possible_id
@@ -32,7 +32,7 @@ _EVERYONE: Final[Query] = {"match_all": {}}
 
 class OpenSearchAgents:
     """``run`` has to run beside it; ``nursery`` is where shared reads live. ``agent_removed`` ends a removed agent's
-    commands."""
+    commands; ``had_registry`` says whether there was one, where there is none."""
 
     def __init__(
         self,
@@ -42,7 +42,9 @@ class OpenSearchAgents:
         *,
         revocation: float,
         agent_removed: Callable[[str], Awaitable[None]],
+        had_registry: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
+        self._had_registry = had_registry
         self._client = client
         self._index = index
         self._cache = AgentCache(revocation)
@@ -92,6 +94,8 @@ class OpenSearchAgents:
 
     async def _fetch(self, ids: Sequence[str]) -> Mapping[str, Agent]:
         index = await self._index.present()
+        if index is None and self._had_registry is not None and await self._had_registry():
+            raise IndexerUnavailable("the index of agents has vanished")  # which makes nobody unknown
         found = {} if index is None else await get_many(self._client, index, ids, fields=["agent"])
         self._set_reachable(True)
         agents = {document_id: to_agent(document_id, document.source) for document_id, document in found.items()}
@@ -155,7 +159,7 @@ class OpenSearchAgents:
         agent = evolve(agent, id=agent.id.lower(), groups=tuple(agent.groups))
         if not is_possible_id(agent.id):
             raise MalformedRequest("the agent's id can't be stored")
-        index = await self._index.get()
+        index = await self._index.existing()  # one that vanished isn't made anew: all others would be unknown
         body = encode_json(to_document(agent))
         reply = await self._client.request("PUT", path(index, "_create", agent.id), body)
         if reply.status == 409:
