@@ -3,7 +3,8 @@
 The indexer has one core for itself, and its write queue one thread. The agents, the daemon, and in its turn a bare
 client, share the other one. Agents push until the batcher is full, each request over a connection of its own; the bare
 client posts the very bodies that the daemon made of such requests (with other ids, compressed before), over as many
-connections as the daemon has calls in flight. Their rounds alternate.
+connections as the daemon has calls in flight. Their rounds alternate, and each begins with empty indices: which round
+an indexer merges the segments of all before in is chance, and takes a fifth of it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from bench.processes import Payload, Round, cores, run_round
 from bench.relay import Call, is_compressed
 from bench.site import Daemons, Site, make_calls
 from bench.workloads import Agent, Workload
+from tests.indexer.harness import call
 
 GOAL = 0.9
 BUSY = 0.9  # of a core: who is so busy is the limit
@@ -102,7 +104,9 @@ class Bench:
         self._post(bulk, repeat)
         ours, plain = [], []
         for _ in range(rounds):
+            self._empty()
             ours.append(self._push(requests))
+            self._empty()
             plain.append(self._post(bulk, repeat))
         return Share(
             workload=self._workload.name,
@@ -118,6 +122,13 @@ class Bench:
             others_busy=median(each[2] for each in ours),
             bare_busy=median(each[2] for each in plain),
         )
+
+    def _empty(self) -> None:
+        """The indices of states as they are, without their documents."""
+        port = self._site.indexer_port
+        for name, index in call(port, "GET", "/wazuh-states-*").items():
+            call(port, "DELETE", f"/{name}")
+            call(port, "PUT", f"/{name}", {"mappings": index["mappings"]})
 
     def _payloads(self, count: int) -> list[Payload]:
         return self._workload.make(self._agents, count)
