@@ -34,6 +34,8 @@ class Edge:
     patience_ends: float = field(init=False, default=inf)
     #: How many there are now.
     connections: int = field(init=False, default=0)
+    #: Listeners whose connections have to wait, since no descriptor is left for them.
+    crowded: int = field(init=False, default=0)
     hypercorn: Config = field(init=False)
 
     def __attrs_post_init__(self) -> None:

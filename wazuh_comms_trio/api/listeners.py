@@ -6,8 +6,8 @@ import errno
 import logging
 import os
 import resource
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from math import inf
 from socket import (
     AF_INET,
@@ -107,14 +107,25 @@ async def accept_connections(listener: trio.abc.Listener[Any], edge: Edge, nurse
             if error.errno not in NO_ROOM:
                 raise
             complain(error.strerror)
-            await trio.sleep(NO_ROOM_WAIT)
+            with crowded(edge):
+                await trio.sleep(NO_ROOM_WAIT)
         else:
             nursery.start_soon(serve_connection, stream, edge)
             # The lowest free number is what a descriptor gets: so this one's says how many are taken.
             if stream.socket.fileno() >= ceiling:
                 complain(os.strerror(errno.EMFILE))
-                while lowest_free(listener) >= ceiling:  # noqa: ASYNC110  # nothing tells
-                    await trio.sleep(NO_ROOM_WAIT)
+                with crowded(edge):
+                    while lowest_free(listener) >= ceiling:  # noqa: ASYNC110  # nothing tells
+                        await trio.sleep(NO_ROOM_WAIT)
+
+
+@contextmanager
+def crowded(edge: Edge) -> Iterator[None]:
+    edge.crowded += 1
+    try:
+        yield
+    finally:
+        edge.crowded -= 1
 
 
 def ceiling_of(listener: trio.abc.Listener[Any]) -> float:

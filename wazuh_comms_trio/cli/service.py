@@ -88,13 +88,20 @@ def find_problems(status: dict[str, Any]) -> list[str]:
             problems.append(f"worker {worker['name']} hangs: nothing was heard of it for {worker['heard']:.0f} s")
         if worker.get("lag", 0) > WORST_LAG:
             problems.append(f"worker {worker['name']}: its event loop was {worker['lag']:.1f} s late")
+        if worker.get("crowded"):
+            problems.append(f"worker {worker['name']}: connections have to wait, too many files are open")
         if worker.get("backend") not in (None, "ready"):
             problems.append(f"worker {worker['name']}: {worker['backend']}")
     return problems
 
 
 def _reload(arguments: Namespace) -> int:
-    outcome = _ask(arguments, "POST", "/api/v1/reload", RELOAD_TIMEOUT)
+    try:
+        outcome = _ask(arguments, "POST", "/api/v1/reload", RELOAD_TIMEOUT)
+    except Failure as error:
+        if error.status != EXIT_NOT_RUNNING:
+            raise
+        raise Failure(f"{error}; where `command_socket` was changed, that needs a restart", error.status) from error
     output = Output(as_json=arguments.json)
     for warning in outcome["warnings"]:
         output.note(f"warning: {warning}")

@@ -60,8 +60,9 @@ def announce(addresses: Ready) -> None:
 
 def check_file_limit() -> None:
     limit = raise_file_limit()
-    if (agents := max(0, limit - FILES_WITHOUT_AGENTS)) < FEW_AGENTS:
-        logger.warning("at most %d files may be open, room for about %d agents at once", limit, agents)
+    agents = limit - min(FILES_WITHOUT_AGENTS, limit // 2)
+    if agents < FEW_AGENTS:
+        logger.warning("at most %d files may be open, room for about %d agents at once in each worker", limit, agents)
 
 
 @frozen

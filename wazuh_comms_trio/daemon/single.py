@@ -13,6 +13,7 @@ import trio
 
 from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
 from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.context import WORKER
 from wazuh_comms_trio.daemon.collector import calm_collector
 from wazuh_comms_trio.daemon.control import SingleControl
 from wazuh_comms_trio.daemon.listening import Ready, announce, check_file_limit, open_listeners
@@ -33,6 +34,7 @@ STOP_MARGIN: Final = 8.0
 
 async def serve(config: Config, *, ready: Callable[[Ready], None] | None = None, stop: Stop | None = None) -> None:
     """Serves until ``stop`` or a signal. Raises ``StartError``, or a backend's error, when it can't start."""
+    WORKER.set("1")
     settings = config.communications_api
     stop = Stop() if stop is None else stop
     notifier = Notifier()

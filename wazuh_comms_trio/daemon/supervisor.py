@@ -25,6 +25,7 @@ from attrs import define, field
 from wazuh_comms_trio.config.load import LoadedConfig, load_config
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.config.problems import ConfigError
+from wazuh_comms_trio.context import WORKER
 from wazuh_comms_trio.daemon.exits import report_failure
 from wazuh_comms_trio.daemon.generation import STOP_MARGIN, Generation, WorkerFailed, run_generation
 from wazuh_comms_trio.daemon.hub import Hub
@@ -48,6 +49,7 @@ EARLIER_KEYS_LIFETIME: Final = 930.0
 
 async def supervise(loaded: LoadedConfig, *, ready: Callable[[Ready], None] | None = None) -> None:
     """Runs until a signal ends it. ``ready`` is called when the first worker serves. Raises ``StartError``."""
+    WORKER.set("supervisor")
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         check_file_limit()

@@ -121,6 +121,7 @@ class Vitals:
             "age": round(self._wall_clock() - self._started, 1),
             "lag": round(self._lag.worst, 4),
             "connections": sum(edge.connections for edge in self._worker.edges),
+            "crowded": any(edge.crowded for edge in self._worker.edges),
             "parked": services.commands.parked,
             "backend": services.readiness.state,
             "batcher": {
