@@ -317,3 +317,14 @@ def test_ciphers_for_old_versions_only(load_ssl: Load, pair: Pair) -> None:
     assert load_ssl(pair, ciphers + ", ssl_protocol: TLSv1.2").warnings == ()
     ((_, text),) = warned(load_ssl(pair, ciphers + ", ssl_protocol: TLSv1.3"))
     assert "has no effect" in text
+
+
+def test_a_key_for_the_indexer_without_its_certificate_is_warned_about(pair: Pair) -> None:
+    def warnings(indexer: str) -> list[str]:
+        text = f"communications_api: {{ssl: {{key: {pair.key}, cert: {pair.cert}}}}}\nindexer: {{ssl: {{{indexer}}}}}\n"
+        loaded = load_config("wazuh-server.yml", text=text, check_files=False)
+        return [problem.render(loaded.file) for problem in loaded.warnings]
+
+    assert warnings(f"key: {pair.key}, certificate: {pair.cert}") == []
+    (warning,) = warnings(f"key: {pair.key}")
+    assert "indexer.ssl.certificate: is missing: without it `key` is of no use" in warning

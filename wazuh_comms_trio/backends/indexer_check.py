@@ -73,7 +73,8 @@ async def _check_host(settings: Indexer, connect: Connect | None) -> Finding:
         try:
             reply = await client.request("GET", "/")
         except BackendUnavailable as exc:
-            return Finding("problem", what, str(exc), _connection_remedy(str(exc)))
+            text = str(exc).removeprefix(f"{host.host}:{host.port}: ")
+            return Finding("problem", what, text, _connection_remedy(text))
     if reply.status != 200:
         return Finding("problem", what, describe(reply), _remedy(reply))
     text, remedy = server_of(reply)

@@ -26,6 +26,7 @@ def apply_rules(reader: Reader, config: Config) -> None:
     _enrollment(reader, config)
     _sizes(reader, config)
     _tls(reader, config.communications_api.ssl)
+    _indexer(reader, config)
 
 
 def _backend(reader: Reader, config: Config) -> None:
@@ -68,6 +69,12 @@ def _tls(reader: Reader, settings: SslSettings) -> None:
         reader.warning_at(f"{path}.ssl_protocol", text)
     if settings.ssl_ciphers is not None and reader.sound(f"{path}.ssl_ciphers"):
         _ciphers(reader, settings, settings.ssl_ciphers)
+
+
+def _indexer(reader: Reader, config: Config) -> None:
+    path, settings = "indexer.ssl", config.indexer.ssl
+    if settings.key is not None and settings.certificate is None and reader.sound(f"{path}.key", f"{path}.certificate"):
+        reader.warning_at(f"{path}.certificate", "is missing: without it `key` is of no use")
 
 
 def _ciphers(reader: Reader, settings: SslSettings, ciphers: str) -> None:
