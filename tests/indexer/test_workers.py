@@ -16,7 +16,7 @@ from tests.indexer.bench import fake, stores_of, wall_clock
 from tests.indexer.fake import FakeOpenSearch
 from tests.indexer.harness import as_backends
 from tests.indexer.test_commands import put, source
-from wazuh_comms_trio.backends.base import Backends
+from wazuh_comms_trio.backends.base import Action, Backends, Command, Target
 from wazuh_comms_trio.backends.lookout import Lookout
 from wazuh_comms_trio.backends.memory import memory_backends
 from wazuh_comms_trio.config.models import Timeouts
@@ -231,3 +231,63 @@ async def test_an_agent_that_one_worker_sees_is_there_for_all(autojump_clock: Mo
             assert all(state == {"active"} for state in seen)
             assert source(server, gone.uuid, "wazuh-agents")["agent"]["status"] == "disconnected"
             nursery.cancel_scope.cancel()
+
+
+def known(node: Node) -> list[int]:
+    return [len(daemon.backends.commands._pending._known) for daemon in node.workers]
+
+
+async def test_what_is_delivered_before_a_search_shows_it_is_forgotten_everywhere(autojump_clock: MockClock) -> None:
+    """Each worker is told of a group's new children; one delivers them at once, and no search ever finds them."""
+    async with fake() as server, node_of(server, 3) as node:
+        agents = [await enrolled(node, number, groups=("web",)) for number in range(3)]
+        got: Counter[str] = Counter()
+        async with trio.open_nursery() as nursery:
+            for agent in agents:
+                nursery.start_soon(deliver, agent, got, 9)
+            for number in range(3):
+                await trio.sleep(20)
+                for daemon in node.workers:
+                    parent = Command(f"g{number}", Target("group", "web"), Action("restart"), timeout=100_000)
+                    await daemon.worker.services.commands.post([parent], within=0.5)
+            with trio.fail_after(30):
+                while got.total() < 9:  # noqa: ASYNC110  # mock clock
+                    await trio.sleep(0.1)
+            nursery.cancel_scope.cancel()
+        await trio.sleep(120)
+        assert known(node) == [0, 0, 0]
+
+
+@pytest.mark.expects_errors
+async def test_what_ends_while_the_duty_changes_is_forgotten_everywhere(autojump_clock: MockClock) -> None:
+    async with fake() as server, node_of(server, 3) as node:
+        put(server, "c1", "absent", timeout=100_000)
+        await trio.sleep(10)
+        assert known(node) == [1, 1, 1]
+        first = next(n for n, daemon in enumerate(node.workers) if daemon.backends.commands._lookout.on_duty)
+        put(server, "c1", "absent", status="failed")
+        await node.kill(first)
+        await trio.sleep(120)
+        assert [count for number, count in enumerate(known(node)) if number != first] == [0, 0]
+
+
+async def test_followers_forget_what_is_overdue_where_there_is_too_much_to_see(autojump_clock: MockClock) -> None:
+    """Nobody can say what is gone as long as there is more than a page: what nobody may be offered goes by itself."""
+    async with fake() as server, node_of(server, 2) as node:
+        for number in range(3000):
+            put(server, f"old-{number}", f"absent-{number}", timeout=100_000)
+        agents = [await enrolled(node, number) for number in range(2)]
+        got: Counter[str] = Counter()
+        async with trio.open_nursery() as nursery:
+            for agent in agents:
+                nursery.start_soon(deliver, agent, got, 20)
+            await trio.sleep(8)
+            for number in range(20):
+                put(server, f"c{number}", agents[number % 2].uuid, timeout=30)
+                await trio.sleep(2)
+            await trio.sleep(20)
+            nursery.cancel_scope.cancel()
+        assert got.total() == 20
+        await trio.sleep(120)
+        left = [daemon.backends.commands._pending._known.keys() for daemon in node.workers]
+        assert not [name for ids in left for name in ids if name.startswith("c")]

@@ -31,6 +31,8 @@ _EXPIRED_AT_ONCE: Final = 500
 #: At most every so many seconds of wall-clock time is looked for commands that nobody answered.
 _EXPIRE_INTERVAL: Final = 2.0
 _CLOSE_TIMEOUT: Final = 2.0
+#: Seconds between two times that a worker that isn't on duty forgets what is overdue.
+_TIDY_INTERVAL: Final = 60.0
 
 
 class OpenSearchCommands:
@@ -58,6 +60,7 @@ class OpenSearchCommands:
         self._pending = Pending(settings.lease)
         self._unmarked: dict[str, float] = {}
         self._expired_at = -_EXPIRE_INTERVAL
+        self._tidied_at = -_TIDY_INTERVAL
         self._discovery = Discovery(
             self._index,
             self._pending,
@@ -222,6 +225,12 @@ class OpenSearchCommands:
             for document in (await self._change({d.id: d for d in due}, decide)).values():
                 if document.id in self._pending.held:
                     self._pending.hold(document, trio.current_time())
+        now = trio.current_time()
+        if not self._lookout.on_duty and now - self._tidied_at >= _TIDY_INTERVAL:
+            # Who is on duty ends it, and may not be able to say so: it is offered to nobody.
+            self._tidied_at = now
+            for document in self._pending.overdue(now, self._now()):
+                self._pending.drop(document.id)
 
     async def close(self) -> None:
         """Gives back what this node holds, so that others needn't wait for its lease; bounded in time."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from math import inf
 from typing import Any, Final
 
 import trio
@@ -42,6 +43,10 @@ _SOON: Final = 0.1
 _EXPANDED_AT_ONCE: Final = 10
 #: Documents in one message to the other workers.
 _TOLD_AT_ONCE: Final = 100
+#: Seconds between two times that they are told of all that is pending; and what they learned so many seconds before
+#: they hear of it may be newer than that.
+_ALL_INTERVAL: Final = 60.0
+_ON_ITS_WAY: Final = 5.0
 _TOPIC: Final = "commands"
 
 
@@ -73,6 +78,7 @@ class Discovery:
         self._unsaid: dict[str, None] = {}
         #: The versions that the others were told of.
         self._told: dict[str, int] = {}
+        self._told_all_at = -inf
         self._narrow = False
         #: Where to look on, where there is more than a page for those who ask.
         self._after: Place | None = None
@@ -128,26 +134,33 @@ class Discovery:
     # --- what other workers say ---
 
     def _take(self, finding: Finding) -> None:
-        """Another one has found these, and what it had found is gone (id -> version)."""
+        """Another one has found these, and what it had found is gone (id -> version); or all that there was so many
+        seconds ago."""
         now = trio.current_time()
         for data in finding.get("documents", ()):
             self._pending.put(document_from(data), now)
         for document_id, seq_no in finding.get("gone", {}).items():
             self._pending.drop_version(document_id, seq_no)
+        if "all" in finding:
+            self._pending.keep_only(set(finding["all"]), now - float(finding["age"]) - _ON_ITS_WAY)
         self.tell()
 
     def _note_wish(self, wish: Finding) -> None:
         self.note_interest(wish.get("agents", ()))
         if wish.get("all"):
-            self._told.clear()
+            self._forget_told()
 
     def _change_duty(self) -> None:
         self._duty_changed.set()
-        self._told.clear()
+        self._forget_told()
         self._unsaid.clear()
         if not self._lookout.on_duty:
             self._forget()
             self._lookout.ask(_TOPIC, {"agents": list(self._interested), "all": True})
+
+    def _forget_told(self) -> None:
+        self._told.clear()
+        self._told_all_at = -inf
 
     # --- the rounds ---
 
@@ -179,6 +192,7 @@ class Discovery:
         if self._unsaid:
             self._lookout.ask(_TOPIC, {"agents": list(self._unsaid)})
             self._unsaid.clear()
+        self._forget()
         await self._upkeep()
         before = len(self._news)
         self.tell()
@@ -202,6 +216,11 @@ class Discovery:
             self._after = place
         self._narrow = not complete or (narrow and total > _PAGE // 2)
         self._tell_changes(found, whole=complete and not narrow)
+        if complete and not narrow and now - self._told_all_at >= _ALL_INTERVAL:
+            # Also what no search has ever shown, or was told of by who was on duty before, is to be forgotten one day.
+            self._told_all_at = now
+            age = now - began + self._index.staleness
+            self._lookout.tell(_TOPIC, {"all": [document.id for document in found], "age": age})
         groups = self._pending.groups(now)[:_EXPANDED_AT_ONCE]
         if groups:
             await self._expand_groups(groups)
