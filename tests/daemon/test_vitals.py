@@ -7,6 +7,7 @@ import logging
 import pytest
 import trio
 
+from wazuh_comms_trio.context import WORKER
 from wazuh_comms_trio.daemon.vitals import LoopLag
 
 
@@ -64,3 +65,23 @@ async def test_a_task_that_keeps_the_loop_is_noticed() -> None:
         clock.now += 0.05
         await trio.lowlevel.checkpoint()
     assert lag.worst == pytest.approx(0.05)
+
+
+async def test_what_is_said_of_it_carries_the_worker() -> None:
+    """The event loop calls instruments in a context of its own."""
+    carried: list[str | None] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: carried.append(WORKER.get())  # type: ignore[method-assign]
+    clock = Clock()
+    lag = LoopLag(clock)
+    WORKER.set("2.7")
+    logger = logging.getLogger("wazuh_comms_trio.daemon.vitals")
+    logger.addHandler(handler)
+    try:
+        with lag.attached():
+            await trio.lowlevel.checkpoint()
+            clock.now += 0.5
+            await trio.lowlevel.checkpoint()
+    finally:
+        logger.removeHandler(handler)
+    assert carried == ["2.7"]

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any, Final
 
 import trio
@@ -38,10 +39,12 @@ class LoopLag(trio.abc.Instrument):
         self._woke = clock()
         self._turns: deque[tuple[float, float]] = deque()
         self._logged = -LAG_LOG_INTERVAL
+        self._context = copy_context()
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """To the event loop that runs now."""
+        """To the event loop that runs now. It calls us in no task's context, so that what log lines carry is kept."""
+        self._context = copy_context()
         trio.lowlevel.add_instrument(self)
         try:
             yield
@@ -69,7 +72,7 @@ class LoopLag(trio.abc.Instrument):
         self._turns.append((now, lag))
         if lag > LAG_LIMIT and now - self._logged >= LAG_LOG_INTERVAL:
             self._logged = now
-            logger.warning("the event loop was %.0f ms late", lag * 1000)
+            self._context.run(logger.warning, "the event loop was %.0f ms late", lag * 1000)
 
     def _forget(self, now: float) -> None:
         while self._turns and self._turns[0][0] < now - WINDOW:
