@@ -33,7 +33,8 @@ def add_parser(parent: Group) -> None:
         _status,
         help="how the running daemon and its workers are",
         description=f"How the running daemon is. Exit status: {EXIT_WELL} all is well, {EXIT_DEGRADED} something isn't"
-        " (fewer workers than configured, an event loop that lags or hangs, a backend that is away),"
+        " (fewer workers than configured, an event loop that lags or hangs, connections that have to wait for"
+        " descriptors, a backend that is away),"
         f" {EXIT_NOT_RUNNING} it doesn't run.",
     )
     parent.command(
@@ -41,7 +42,7 @@ def add_parser(parent: Group) -> None:
         _reload,
         help="have the running daemon read its configuration again",
         description="Checks the configuration and puts it in force without a failed request. When it can't be, nothing"
-        " changes, the reasons are printed, and the exit status is 1.",
+        " changes, the reasons are printed, and the exit status is 1. Exit status 3: the daemon doesn't run.",
     )
 
 
@@ -55,7 +56,7 @@ def _status(arguments: Namespace) -> int:
         "generation": status["generation"],
         "parked polls": sum(worker.get("parked", 0) for worker in workers),
     }
-    heads = ["WORKER", "PID", "STATE", "AGE", "LAG", "CONNECTIONS", "PARKED", "WAITING", "BACKEND", "LAST ERROR"]
+    heads = ["WORKER", "PID", "STATE", "AGE", "LAG", "CONNS", "PARKED", "WAITING", "BACKEND", "LAST ERROR"]
     rows = [
         [
             worker["name"],

@@ -28,7 +28,10 @@ logger = logging.getLogger(__name__)
 
 #: For requests on the command socket when the supervisor stops.
 GRACE: Final = 3.0
-NO_RELOAD: Final = "One worker runs without a supervisor, which a reload needs: set `workers` to 2 or more, or restart"
+NO_RELOAD: Final = (
+    "one worker runs without a supervisor, which a reload needs: restart the daemon; with `workers` at 2 or more it can"
+    " be reloaded from then on"
+)
 
 
 class Auditor:
