@@ -38,7 +38,7 @@ CONFIGURATION = """\
 communications_api:
   host: {hosts}
   port: {port}  # set by scripts/run --port
-  workers: 1
+  workers: 1  # scripts/run starts one in any case; `wazuh-comms-apid --config FILE` as many as FILE says
   logging:
     level: info
   ssl:

@@ -51,6 +51,7 @@ def hints(root: Path, folder: Path, demo: Mapping[str, str], port: int, enrollme
         ("Park a poll: it waits for a command", f"{curl} {bearer} -w '\\n' {url}/commands"),
         ("Meanwhile, from another terminal, send one", f"{tool} commands send --agent {demo['uuid']} restart"),
         ("What became of it", f"{tool} commands list"),
+        ("How the daemon is", f"{tool} status"),
     ]
     if enrollment_port is not None:
         steps.append(
