@@ -58,7 +58,7 @@ async def test_moved_away_while_workers_write(make_files: MakeFiles) -> None:
     assert len(lines(moved)) >= before
     assert mode(file) == mode(moved) == 0o640
     everything = lines(moved) + lines(file)
-    assert {line.get("worker", "").partition(".")[0] for line in everything} == {"", "1", "2"}
+    assert {line.get("worker", "").partition(".")[0] for line in everything} == {"supervisor", "1", "2"}
 
 
 async def test_a_reload_to_a_file_that_cant_be_written_is_refused(make_files: MakeFiles) -> None:
