@@ -291,3 +291,17 @@ async def test_followers_forget_what_is_overdue_where_there_is_too_much_to_see(a
         await trio.sleep(120)
         left = [daemon.backends.commands._pending._known.keys() for daemon in node.workers]
         assert not [name for ids in left for name in ids if name.startswith("c")]
+
+
+async def test_a_worker_that_knows_nothing_is_told_at_once(autojump_clock: MockClock) -> None:
+    """Also when nothing has happened for long, and the next look is seconds away."""
+    async with fake() as server, node_of(server, 2) as node:
+        put(server, "c1", "absent", timeout=100_000)
+        for _ in range(5):
+            await trio.sleep(20.3)
+            assert known(node) == [1, 1]
+            commands = next(d.backends.commands for d in node.workers if not d.backends.commands._lookout.on_duty)
+            commands._pending.drop("c1")
+            commands._lookout.set_duty(False)  # as a worker hears when it comes
+            await trio.sleep(0.3)
+            assert known(node) == [1, 1]

@@ -149,6 +149,7 @@ class Discovery:
         self.note_interest(wish.get("agents", ()))
         if wish.get("all"):
             self._forget_told()
+            self._duty_changed.set()  # whoever has just come needn't wait for the next round
 
     def _change_duty(self) -> None:
         self._duty_changed.set()
