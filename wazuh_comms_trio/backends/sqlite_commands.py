@@ -121,7 +121,8 @@ class SqliteCommands:
             if last == seen:
                 return last, []
             query = f"SELECT DISTINCT target_id FROM commands WHERE news > ? AND {rows.FREE} AND due_at >= ?"
-            return last, [row[0] for row in connection.execute(query, (seen, now))]
+            since = seen if seen < last else -1  # an older state of the file was put back: all of it is news
+            return last, [row[0] for row in connection.execute(query, (since, now))]
 
         last, agents = await self._database.read(select)
         # No checkpoint from here: who is cancelled has taken nothing.
