@@ -10,9 +10,11 @@ from uuid import UUID
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, memory_stream_pair
 
 from wazuh_comms_trio.backends.base import Action, Command, Target
+from wazuh_comms_trio.daemon.hub import Hub, Member
+from wazuh_comms_trio.daemon.link import Link
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.testing.agent import AgentClient
 from wazuh_comms_trio.testing.node import Node, open_node
@@ -308,3 +310,38 @@ async def test_a_stop_may_answer_polls_over_time(autojump_clock: MockClock) -> N
         assert 8 < ends[-1] - began <= 10.1
         middle = sum(end - began < 5 for end in ends)
         assert 7 <= middle <= 13
+
+
+async def test_a_worker_of_an_older_version_has_no_duty(autojump_clock: MockClock) -> None:
+    """It would look for itself alone, and tell nobody what it finds."""
+    async with trio.open_nursery() as nursery:
+        hub = Hub()
+        duties: dict[str, list[bool]] = {}
+
+        async def listen(name: str, link: Link) -> None:
+            while True:
+                message = await link.receive()
+                if message["type"] == "duty":
+                    duties.setdefault(name, []).append(message["on"])
+
+        async def join(name: str, generation: int, **says: object) -> Member:
+            ours, theirs = map(Link, memory_stream_pair())
+            member = Member(name, ours, generation)
+            for link in (ours, theirs):
+                nursery.start_soon(link.run)
+            nursery.start_soon(hub.serve, member)
+            nursery.start_soon(listen, name, theirs)
+            theirs.send_nowait("ready", public_key="", **says)
+            await member.ready.wait()
+            return member
+
+        await join("older", 3)
+        first = await join("first", 1, duty=True)
+        await join("second", 1, duty=True)
+        await trio.sleep(0.1)
+        assert (duties["first"], duties["second"]) == ([True], [False])
+        hub.dismiss(first)
+        await trio.sleep(0.1)
+        assert duties["second"][-1]
+        assert True not in duties.get("older", [])
+        nursery.cancel_scope.cancel()

@@ -62,6 +62,8 @@ class Member:
     failure: str | None = None
     #: It takes posts: it is ready, and hasn't been told to stop.
     in_service: bool = False
+    #: It knows what duty is; one of an older version doesn't, and looks for itself alone.
+    takes_duty: bool = False
     beat: dict[str, Any] = field(factory=dict)
     heard: float = field(factory=trio.current_time)
 
@@ -142,7 +144,7 @@ class Hub:
 
     def review(self) -> None:
         """Sees to it that somebody who is awake is on duty. Called when members come and go, and now and then."""
-        awake = [each for each in self.members if each.in_service and each.awake]
+        awake = [each for each in self.members if each.in_service and each.awake and each.takes_duty]
         if self._on_duty in awake or not (awake or self._on_duty not in self.members):
             return  # while nobody is awake, it stays who it was
         # The newest: it will stay longest.
@@ -158,6 +160,7 @@ class Hub:
                 member.beat = report
             case {"type": "ready"}:
                 member.in_service = True
+                member.takes_duty = message.get("duty") is True
                 member.ready.set()
                 if on_ready is not None:
                     on_ready(message)

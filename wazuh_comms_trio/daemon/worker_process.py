@@ -106,7 +106,7 @@ async def _serve(link: Link, first: Message, watch: OrphanWatch) -> None:
                 vitals = Vitals(worker, last_error, wall_clock=time.time)
                 linked.start_soon(vitals.run)
                 linked.start_soon(run_membership, link, peers, lookout, worker.services.commands, vitals, stop)
-                link.send_nowait("ready", public_key=keys.public_pem.decode(), pid=os.getpid())
+                link.send_nowait("ready", public_key=keys.public_pem.decode(), pid=os.getpid(), duty=True)
                 calm_collector()
             linked.cancel_scope.cancel()
 

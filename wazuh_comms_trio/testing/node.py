@@ -126,7 +126,7 @@ async def open_node(
             nursery.start_soon(hub.serve, member)
             dispatcher = daemon.worker.services.commands
             nursery.start_soon(run_membership, theirs, peers, lookout, dispatcher, vitals, daemon.stop)
-            theirs.send_nowait("ready", public_key="")
+            theirs.send_nowait("ready", public_key="", duty=True)
             await member.ready.wait()
             daemons.append(daemon)
             links.append(ours)
