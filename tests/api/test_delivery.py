@@ -289,3 +289,21 @@ def has_ended(stream: trio.SocketStream) -> bool:
     """Has the peer's FIN arrived?"""
     close_wait = 8
     return bool(stream.getsockopt(IPPROTO_TCP, TCP_INFO, 1)[0] == close_wait)
+
+
+async def test_what_is_confirmed_stays_so_for_who_is_cancelled(
+    pair: tuple[trio.SocketStream, trio.SocketStream],
+) -> None:
+    """The end of TLS is still to be sent then."""
+
+    async def never_called(scope: object, receive: object, send: object) -> None:
+        raise AssertionError
+
+    connection = Connection(pair[1], Edge(never_called, Limits(send_timeout=5)))
+    connection.http = FinishedReply()  # type: ignore[assignment]
+    connection.expect()
+    confirmed = False
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        confirmed = await connection.confirmed()
+    assert confirmed
