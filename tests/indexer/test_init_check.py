@@ -117,6 +117,14 @@ async def test_check_on_an_empty_indexer(port: int) -> None:
     assert problems(await check(named))[:2] == ["agents index: a-x: missing", "commands index: c-x: missing"]
 
 
+async def test_check_of_a_registry_that_vanished_advises_no_empty_one(port: int) -> None:
+    call(port, "PUT", "/wazuh-comms-nodes/_doc/a?refresh=true", {"name": "a", "registry": True})
+    agents, commands, *_ = [finding for finding in await check(settings(port)) if finding.level == "problem"]
+    assert agents.text == "wazuh-agents and .agents: missing, and there was one"
+    assert agents.remedy.startswith("restore it from a snapshot")
+    assert commands.remedy == "run `wazuh-comms indexer init`"
+
+
 async def test_check_changes_nothing(port: int) -> None:
     await init(settings(port))
     before = everything(port)

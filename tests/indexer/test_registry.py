@@ -216,7 +216,9 @@ async def test_a_registry_that_vanished_makes_nobody_unknown(autojump_clock: Moc
         assert await stores.agents.lookup(A1) == AGENT
 
 
-async def test_one_that_vanished_is_missed_by_a_node_that_starts_later(autojump_clock: MockClock) -> None:
+async def test_one_that_vanished_is_missed_by_a_node_that_starts_later(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     async with fake() as node:
         async with stores_of(node, key="k") as stores:  # there is none yet
             assert await stores.agents.get(A1) is None
@@ -229,6 +231,8 @@ async def test_one_that_vanished_is_missed_by_a_node_that_starts_later(autojump_
                     await stores.agents.get(A1)
                 await trio.sleep(70)
             assert INDEX not in node.indices
+        (line,) = [record.getMessage() for record in caplog.records if "can't be read" in record.getMessage()]
+        assert line.startswith("the registry can't be read (the index of agents has vanished)")
         async with stores_of(node) as tool:  # the operator's, who knows what to do
             await tool.agents.add(AGENT)
         async with stores_of(node, key="k") as stores:

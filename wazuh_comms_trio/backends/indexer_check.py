@@ -23,12 +23,17 @@ from wazuh_comms_trio.backends.opensearch_client import (
     path,
 )
 from wazuh_comms_trio.backends.opensearch_names import CANDIDATES, find_name
+from wazuh_comms_trio.backends.opensearch_nodes import had_registry
 from wazuh_comms_trio.config.models import Indexer
 from wazuh_comms_trio.errors import BackendUnavailable
 
 #: Seconds by which clocks may differ.
 _SKEW: Final = 2.0
 _INIT: Final = "run `wazuh-comms indexer init`"
+_RESTORE: Final = (
+    "restore it from a snapshot, if there is one: `wazuh-comms indexer init` makes an empty registry, in which no agent"
+    " exists, and agents that are told so end"
+)
 
 
 @frozen
@@ -158,7 +163,10 @@ async def _index(
     name = await find_name(client, kind, configured)
     if name is None:
         missing = configured or " and ".join(CANDIDATES[kind])
-        yield Finding("problem", what, f"{missing}: missing", _INIT)
+        if kind == "agents" and await had_registry(client):
+            yield Finding("problem", what, f"{missing}: missing, and there was one", _RESTORE)
+        else:
+            yield Finding("problem", what, f"{missing}: missing", _INIT)
         return
     if configured is None:
         others = [other for other in CANDIDATES[kind] if other != name and await _is_there(client, other)]

@@ -48,6 +48,19 @@ def this_node(port: int, command_socket: str, key: str) -> ThisNode:
     return ThisNode(f"{name}:{port}:{command_socket}"[:500], f"{name}:{port}", key)
 
 
+async def had_registry(client: OpenSearchClient) -> bool:
+    """Whether any node ever saw one. Raises ``BackendUnavailable``."""
+    try:
+        if not await index_exists(client, INDEX):
+            return False
+        hits = await search(client, INDEX, {"match_all": {}}, size=_MOST)
+    except IndexerUnavailable as exc:
+        if exc.reply is not None and exc.reply.status == 403:
+            return False  # an index that we may not keep says nothing
+        raise
+    return any(isinstance(hit.source, dict) and hit.source.get("registry") is True for hit in hits.hits)
+
+
 class NodeWatch:
     """Says who we are, and warns of nodes that sign with another key. Remembers, for nodes that start later, that there
     was a ``registry``."""
@@ -103,16 +116,8 @@ class NodeWatch:
                 )
 
     async def had_registry(self) -> bool:
-        """Whether any node ever saw one. Raises ``BackendUnavailable``."""
-        try:
-            if not await index_exists(self._client, INDEX):
-                return False
-            hits = await search(self._client, INDEX, {"match_all": {}}, size=_MOST)
-        except IndexerUnavailable as exc:
-            if exc.reply is not None and exc.reply.status == 403:
-                return False  # an index that we may not keep says nothing
-            raise
-        return any(isinstance(hit.source, dict) and hit.source.get("registry") is True for hit in hits.hits)
+        """``had_registry`` of our cluster."""
+        return await had_registry(self._client)
 
     def _others(self, found: list[Found]) -> Iterator[tuple[str, str]]:
         for document in found:

@@ -59,7 +59,11 @@ class OpenSearchAgents:
     async def get(self, agent_id: str) -> Agent | None:
         agent_id = agent_id.lower()
         began = trio.current_time()
-        agent = await self._reads.get(agent_id)
+        try:
+            agent = await self._reads.get(agent_id)
+        except BackendUnavailable as exc:
+            self._set_unreachable(exc)
+            raise
         self._cache.put(agent_id, agent, began)
         return agent
 
@@ -77,8 +81,8 @@ class OpenSearchAgents:
         try:
             with trio.fail_after(_PATIENCE):
                 return await self.get(agent_id)
-        except (BackendUnavailable, trio.TooSlowError):
-            self._set_reachable(False)
+        except (BackendUnavailable, trio.TooSlowError) as exc:
+            self._set_unreachable(exc)
             return entry.agent
 
     async def revoked(self, agents: Mapping[str, str]) -> Collection[str]:
@@ -97,17 +101,17 @@ class OpenSearchAgents:
         if index is None and self._had_registry is not None and await self._had_registry():
             raise IndexerUnavailable("the index of agents has vanished")  # which makes nobody unknown
         found = {} if index is None else await get_many(self._client, index, ids, fields=["agent"])
-        self._set_reachable(True)
+        if not self._reachable:
+            self._reachable = True
+            logger.info("the registry can be read again")
         agents = {document_id: to_agent(document_id, document.source) for document_id, document in found.items()}
         return {document_id: agent for document_id, agent in agents.items() if agent is not None}
 
-    def _set_reachable(self, reachable: bool) -> None:
-        if reachable != self._reachable:
-            self._reachable = reachable
-            if reachable:
-                logger.info("the registry can be read again")
-            else:
-                logger.warning("the registry can't be read: agents that are known go on, others wait")
+    def _set_unreachable(self, cause: BackendUnavailable | trio.TooSlowError) -> None:
+        if self._reachable:
+            self._reachable = False
+            why = "it doesn't answer" if isinstance(cause, trio.TooSlowError) else cause
+            logger.warning("the registry can't be read (%s): agents that are known go on, others wait", why)
 
     # --- what runs beside ---
 
@@ -136,8 +140,8 @@ class OpenSearchAgents:
             try:
                 with trio.fail_after(max(_PATIENCE, self._cache.window / 2)):
                     found = await self._fetch(wanted)
-            except (BackendUnavailable, trio.TooSlowError):
-                self._set_reachable(False)
+            except (BackendUnavailable, trio.TooSlowError) as exc:
+                self._set_unreachable(exc)
                 return
             for agent_id in wanted:
                 agent = found.get(agent_id)

@@ -90,7 +90,9 @@ async def _list(arguments: Namespace) -> int:
         text = table(("UUID", "NAME", "STATUS", "GROUPS", "LAST LOGIN"), rows) if rows else ""
         stores.output.document([agent_document(agent) for agent in agents], text)
         if not agents:
-            stores.output.note("no agents; `wazuh-comms agents add NAME` enrols one")
+            is_local = stores.config.communications_api.backend == "embedded"
+            check = "" if is_local else "; where there should be some, see `wazuh-comms indexer check` first"
+            stores.output.note(f"no agents; `wazuh-comms agents add NAME` enrols one{check}")
     return 0
 
 
