@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -14,7 +15,7 @@ from trio.testing import MockClock, memory_stream_pair
 
 from wazuh_comms_trio.backends.base import Action, Command, Target
 from wazuh_comms_trio.daemon.hub import Hub, Member
-from wazuh_comms_trio.daemon.link import Link
+from wazuh_comms_trio.daemon.link import Link, LinkBroken
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.testing.agent import AgentClient
 from wazuh_comms_trio.testing.node import Node, open_node
@@ -344,4 +345,39 @@ async def test_a_worker_of_an_older_version_has_no_duty(autojump_clock: MockCloc
         await trio.sleep(0.1)
         assert duties["second"][-1]
         assert True not in duties.get("older", [])
+        nursery.cancel_scope.cancel()
+
+
+async def test_that_nobody_is_on_duty_is_said_once(autojump_clock: MockClock) -> None:
+    """While all are stopping, and whoever had it has left."""
+    async with trio.open_nursery() as nursery:
+        hub = Hub()
+        nursery.start_soon(hub.run)
+        said: list[bool] = []
+
+        async def listen(link: Link) -> None:
+            with suppress(LinkBroken):
+                while True:
+                    message = await link.receive()
+                    if message["type"] == "duty":
+                        said.append(message["on"])
+
+        members = []
+        for name in ("one", "two"):
+            ours, theirs = map(Link, memory_stream_pair())
+            members.append(Member(name, ours))
+            for link in (ours, theirs):
+                nursery.start_soon(link.run)
+            nursery.start_soon(hub.serve, members[-1])
+            nursery.start_soon(listen, theirs)
+            theirs.send_nowait("ready", public_key="", duty=True)
+            await members[-1].ready.wait()
+        for member in members:
+            hub.dismiss(member)
+        await members[1].link.aclose()
+        await members[1].left.wait()
+        await trio.sleep(0.1)
+        said.clear()
+        await trio.sleep(10)
+        assert said == []
         nursery.cancel_scope.cancel()

@@ -148,7 +148,9 @@ class Hub:
         if self._on_duty in awake or not (awake or self._on_duty not in self.members):
             return  # while nobody is awake, it stays who it was
         # The newest: it will stay longest.
-        self._on_duty = max(awake, key=lambda each: each.generation, default=None)
+        before, self._on_duty = self._on_duty, max(awake, key=lambda each: each.generation, default=None)
+        if self._on_duty is before:
+            return  # nobody, as before
         for member in self.members:
             if member.ready.is_set():
                 member.link.send_nowait("duty", on=member is self._on_duty)
