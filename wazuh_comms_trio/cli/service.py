@@ -67,7 +67,7 @@ def _status(arguments: Namespace) -> int:
             worker.get("connections"),
             worker.get("parked"),
             worker.get("batcher", {}).get("waiting"),
-            worker.get("backend"),
+            (worker.get("backend") or "").partition(":")[0],  # the reason is among the problems
             (worker.get("last_error") or {}).get("text"),
         ]
         for worker in workers
