@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from wazuh_comms_trio.backends import sqlite_commands
 from wazuh_comms_trio.backends.base import Action, Command, Target
 from wazuh_comms_trio.backends.lookout import Finding, Lookout
 from wazuh_comms_trio.backends.sqlite import SqliteStores, open_sqlite
@@ -103,3 +104,10 @@ async def test_what_an_older_state_of_the_file_has_is_news(tmp_path: Path) -> No
             with trio.move_on_after(0.2):
                 await each.commands.wait_news()
         assert await heard(stores, put_back) == [{AGENT}] * 2
+
+
+async def test_one_on_duty_that_sees_nothing_is_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connections are broken, and nobody knows that it is of no use."""
+    monkeypatch.setattr(sqlite_commands, "FOLLOWERS_INTERVAL", 0.2)
+    async with workers(tmp_path, 2) as (stores, _), trio.open_nursery() as nursery:
+        assert await heard(stores[1:], lambda: nursery.start_soon(write, tmp_path, "c1")) == [{AGENT}]

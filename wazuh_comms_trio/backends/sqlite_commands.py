@@ -7,7 +7,6 @@ news under a number that only grows, so a process sees every one however it was 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from math import inf
 from typing import Any, Final
 
 import apsw
@@ -31,6 +30,8 @@ from wazuh_comms_trio.pace import beat_after
 
 #: Seconds between looks, by one process of the daemon, for what other processes did; a look costs microseconds.
 POLL_INTERVAL: Final = 0.5
+#: ... and by the others, in case the one on duty can't see what they can: its connections may be broken, theirs not.
+FOLLOWERS_INTERVAL: Final = 10.0
 _TOPIC: Final = "commands"
 
 
@@ -97,7 +98,8 @@ class SqliteCommands:
             if agents or self._told:
                 told, self._told = self._told, set()
                 return told.union(agents)
-            with trio.move_on_at(beat_after(POLL_INTERVAL) if self._lookout.on_duty else inf):
+            interval = POLL_INTERVAL if self._lookout.on_duty else FOLLOWERS_INTERVAL
+            with trio.move_on_at(beat_after(interval)):
                 await own_news.wait()
 
     def _wake(self) -> None:
