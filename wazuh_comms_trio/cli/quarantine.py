@@ -81,7 +81,8 @@ async def _list(arguments: Namespace) -> int:
         text = table(("ID", "LAST", "AGENT", "KIND", "BYTES", "COUNT", "REASON"), rows) if rows else ""
         kept.output.document([entry_document(entry) for entry in entries], text)
         usage = await kept.quarantine.usage()
-        kept.output.note(f"{usage.entries} entries, {usage.bytes} of {usage.max_bytes} bytes")
+        entries_held = "1 entry" if usage.entries == 1 else f"{usage.entries} entries"
+        kept.output.note(f"{entries_held}, {usage.bytes} of {usage.max_bytes} bytes")
     return 0
 
 
