@@ -222,11 +222,12 @@ class Discovery:
             self._told_all_at = now
             age = now - began + self._index.staleness
             self._lookout.tell(_TOPIC, {"all": [document.id for document in found], "age": age})
+        before = len(self._news)
+        self.tell()  # before groups, whose members perhaps nobody can read now
         groups = self._pending.groups(now)[:_EXPANDED_AT_ONCE]
         if groups:
             await self._expand_groups(groups)
-        before = len(self._news)
-        self.tell()
+            self.tell()
         busy = bool(groups) or len(self._news) > before
         return busy or self._after is not None, busy and not complete
 
