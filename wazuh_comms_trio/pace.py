@@ -11,7 +11,10 @@ __all__ = ["beat_after", "next_beat"]
 
 def beat_after(interval: float) -> float:
     """The next multiple of ``interval`` seconds on trio's clock: see ``next_beat``."""
-    return (floor(trio.current_time() / interval) + 1) * interval
+    now = trio.current_time()
+    number = floor(now / interval) + 1
+    due = number * interval
+    return due if due > now else (number + 1) * interval  # a quotient that was rounded down: that beat is now
 
 
 async def next_beat(interval: float) -> float:
