@@ -29,7 +29,7 @@ from wazuh_comms_trio.errors import BackendUnavailable, MalformedRequest
 from wazuh_comms_trio.pace import beat_after
 
 #: Seconds between looks, by one process of the daemon, for what other processes did; a look costs microseconds.
-POLL_INTERVAL: Final = 0.5
+POLL_INTERVAL: Final = 1.0
 #: ... and by the others, in case the one on duty can't see what they can: its connections may be broken, theirs not.
 FOLLOWERS_INTERVAL: Final = 10.0
 _TOPIC: Final = "commands"

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 #: A worker that was not heard of for so long hangs: its event loop turns no more. Seconds.
 HUNG_AFTER: Final = 5.0
-WATCH_INTERVAL: Final = 1.0
+WATCH_INTERVAL: Final = 1.5
 #: From spawning to serving; a damaged disk may make opening the state slow.
 START_TIMEOUT: Final = 60.0
 #: In a row, before giving up; and in a reload, where somebody waits for the answer and the old workers go on.

@@ -43,7 +43,7 @@ POST_MARGIN: Final = 0.15
 #: A worker that hasn't taken a post after so many seconds is busy or hangs: another one is asked.
 TAKEN_LIMIT: Final = 0.4
 #: Seconds between two questions after the members' health.
-ASK_INTERVAL: Final = 1.0
+ASK_INTERVAL: Final = 1.5
 #: A worker that wasn't heard of for so many seconds isn't relied upon.
 QUIET: Final = 2.5
 

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 #: A beat is sent when the hub asks for one, which it does of all at the same moment, and after so many seconds at the
 #: latest.
-BEAT_INTERVAL: Final = 1.5
+BEAT_INTERVAL: Final = 2.0
 #: A hold lives on for this long after its time, in case its ``withdraw`` is on its way.
 HOLD_MARGIN: Final = 1.0
 
