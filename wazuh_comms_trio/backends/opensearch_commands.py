@@ -92,7 +92,7 @@ class OpenSearchCommands:
             raise MalformedRequest(str(exc)) from exc
         finally:
             self._pending.busy -= tokens.keys()
-        self._discovery.look()
+        self._discovery.tell()
         return [stored[c.document_id].command if c.document_id in stored else c for c in wanted]
 
     async def _expand(self, groups: Sequence[Document]) -> dict[str, Document]:

@@ -84,7 +84,7 @@ class Discovery:
         self._after: Place | None = None
         self._news: set[str] = set()
         self._arrived = trio.Event()
-        self._duty_changed = trio.Event()
+        self._look_now = trio.Event()
         self._running = False
         self._failed = False
 
@@ -111,10 +111,6 @@ class Discovery:
         if news:
             self._news |= news
             self._arrived.set()
-
-    def look(self) -> None:
-        """Something was written here: tell of it at once."""
-        self.tell()
 
     def tell_others(self, documents: Sequence[Document], gone: Mapping[str, int] | None = None) -> None:
         """Of documents that were found or written here, and of versions that are gone."""
@@ -149,10 +145,10 @@ class Discovery:
         self.note_interest(wish.get("agents", ()))
         if wish.get("all"):
             self._forget_told()
-            self._duty_changed.set()  # whoever has just come needn't wait for the next round
+            self._look_now.set()  # whoever has just come needn't wait for the next round
 
     def _change_duty(self) -> None:
-        self._duty_changed.set()
+        self._look_now.set()
         self._forget_told()
         self._unsaid.clear()
         if not self._lookout.on_duty:
@@ -168,7 +164,7 @@ class Discovery:
     async def _run(self) -> None:
         interval = self._fastest
         while True:
-            self._duty_changed = trio.Event()
+            self._look_now = trio.Event()
             try:
                 busy, full = await (self._round() if self._lookout.on_duty else self._follow())
                 if self._failed:
@@ -186,7 +182,7 @@ class Discovery:
             # The same interval on several nodes would have them all claim at the same moment.
             pause = (_SOON if full else interval) * self._rng.uniform(0.9, 1.1)
             with trio.move_on_after(pause):
-                await self._duty_changed.wait()
+                await self._look_now.wait()
 
     async def _follow(self) -> tuple[bool, bool]:
         """What is left to do where another worker is on duty: what was claimed here, and claims whose time is over."""

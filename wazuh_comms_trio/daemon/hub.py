@@ -254,7 +254,8 @@ class Hub:
         while True:
             serving = [member for member in self.members if member.in_service]
             # Those that are awake first; but whoever has just begun to hang can't be told from them.
-            for member in sorted(serving, key=lambda each: not each.awake)[:1]:
+            member = min(serving, key=lambda each: not each.awake, default=None)
+            if member is not None:
                 # It goes to the end: posts are spread over the workers.
                 self.members.remove(member)
                 self.members.append(member)
