@@ -10,19 +10,11 @@ import trio
 from tests.conftest import Certificates
 from tests.e2e.processes import Running, start_daemon, tool
 from tests.engine.fake import fake_engine
-from tests.indexer.cluster import shared_node
 from tests.indexer.daemons import wazuh_files
-from tests.indexer.harness import call, wipe
+from tests.indexer.harness import call
 from wazuh_comms_trio.testing import Reply, stateful_event, stateless_event
 
 pytestmark = [pytest.mark.indexer, pytest.mark.processes, pytest.mark.real_clock]
-
-
-@pytest.fixture
-def port() -> int:
-    node = shared_node().port
-    wipe(node)
-    return node
 
 
 async def test_an_agents_whole_day(tmp_path: Path, certificates: Certificates, port: int) -> None:

@@ -13,22 +13,15 @@ import trio
 
 from tests.conftest import Certificates
 from tests.e2e.processes import PROGRAMS, tool
-from tests.indexer.cluster import free_port, shared_node
+from tests.indexer.cluster import free_port
 from tests.indexer.daemons import wazuh_files
-from tests.indexer.harness import call, settings, wipe
+from tests.indexer.harness import call, settings
 from wazuh_comms_trio.backends.indexer_check import Finding, check_indexer
 from wazuh_comms_trio.backends.indexer_init import init_indexer
 from wazuh_comms_trio.backends.opensearch_client import IndexerUnavailable, OpenSearchClient
 from wazuh_comms_trio.config.models import Indexer, IndexerHost, IndexerNames
 
 pytestmark = [pytest.mark.indexer, pytest.mark.real_clock]
-
-
-@pytest.fixture
-def port() -> int:
-    node = shared_node().port
-    wipe(node)
-    return node
 
 
 async def init(indexer: Indexer) -> dict[str, tuple[bool, str]]:

@@ -11,9 +11,8 @@ import trio
 from tests.conftest import Certificates
 from tests.e2e.processes import Running, start_daemon
 from tests.engine.fake import fake_engine
-from tests.indexer.cluster import shared_node
 from tests.indexer.daemons import wazuh_files
-from tests.indexer.harness import call, wipe
+from tests.indexer.harness import call
 from tests.indexer.proxy import Mode, proxy
 from wazuh_comms_trio.testing import AgentClient, Reply, stateful_event, stateless_event
 
@@ -21,13 +20,6 @@ pytestmark = [pytest.mark.indexer, pytest.mark.processes, pytest.mark.real_clock
 
 STATEFUL_LIMIT = 4.0
 OUTAGE = 8.0
-
-
-@pytest.fixture
-def port() -> int:
-    node = shared_node().port
-    wipe(node)
-    return node
 
 
 def resident_bytes(daemon: Running) -> int:

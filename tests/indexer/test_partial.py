@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from uuid import uuid4
 
 import pytest
 import trio
 
-from tests.indexer.cluster import shared_node
-from tests.indexer.harness import call, settings, wipe
+from tests.indexer.harness import call, settings
 from wazuh_comms_trio.backends import opensearch_events, opensearch_search
 from wazuh_comms_trio.backends.base import Action, Command, DocumentOperation, Outcome, Target
 from wazuh_comms_trio.backends.opensearch import OpenSearchStores, open_opensearch
@@ -22,14 +21,6 @@ from wazuh_comms_trio.errors import BackendUnavailable
 pytestmark = [pytest.mark.indexer, pytest.mark.real_clock]
 
 A1 = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
-
-
-@pytest.fixture
-def port() -> Iterator[int]:
-    node = shared_node().port
-    wipe(node)
-    yield node
-    wipe(node)
 
 
 @pytest.fixture

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 
 import pytest
 import trio
 
-from tests.indexer.cluster import shared_node
-from tests.indexer.harness import call, settings, wipe
+from tests.indexer.harness import call, settings
 from tests.indexer.proxy import proxy
 from wazuh_comms_trio.backends.http_connection import HttpReply
 from wazuh_comms_trio.backends.opensearch_client import OpenSearchClient
@@ -22,14 +20,6 @@ from wazuh_comms_trio.services.readiness import PROBE_LIMIT, READY, Readiness
 pytestmark = [pytest.mark.indexer, pytest.mark.real_clock]
 
 INDEX = "wazuh-states-fim"
-
-
-@pytest.fixture
-def port() -> Iterator[int]:
-    node = shared_node().port
-    wipe(node)
-    yield node
-    wipe(node)
 
 
 async def reason(indexer: Indexer) -> str:

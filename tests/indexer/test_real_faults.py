@@ -11,8 +11,7 @@ import pytest
 import trio
 
 from tests.contract.harness import until_it_works
-from tests.indexer.cluster import shared_node
-from tests.indexer.harness import call, settings, wipe
+from tests.indexer.harness import call, settings
 from tests.indexer.proxy import proxy
 from wazuh_comms_trio.backends.base import (
     Action,
@@ -36,13 +35,6 @@ pytestmark = [pytest.mark.indexer, pytest.mark.real_clock]
 
 INDEX = "wazuh-states-fim"
 A1 = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
-
-
-@pytest.fixture
-def port() -> int:
-    node = shared_node().port
-    wipe(node)
-    return node
 
 
 @pytest.fixture
