@@ -21,7 +21,7 @@ import msgspec
 import trio
 
 from bench.relay import Call, is_compressed
-from wazuh_comms_trio.backends.http_connection import HttpConnection
+from wazuh_comms_trio.http.client.connection import HttpConnection
 
 _CREATED = re.compile(rb'(\{"create":\{"_index":"[^"]*","_id":"[^"]*_)[0-9a-f]{40}"')
 

@@ -39,10 +39,10 @@ from bench.processes import (
     start_floor,
 )
 from bench.workloads import FILE_BYTES, WORKLOADS, Agent, Workload, polls, stateless
-from wazuh_comms_trio.backends import base
+from wazuh_comms_trio.backends import interfaces as base
 from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.config.load import load_config
-from wazuh_comms_trio.services.keys import hash_key, key_matches
+from wazuh_comms_trio.services.authentication.secret_hashes import hash_key, key_matches
 from wazuh_comms_trio.testing import AgentClient, connect_tcp, throwaway_certificate
 
 CONCURRENCY = 8

@@ -33,9 +33,9 @@ import yaml
 from bench.daemon import KEY, enrol, write_config
 from bench.processes import HERE, START_LIMIT_S, cpu_seconds, job, open_client, resident_bytes
 from bench.workloads import Agent, polls, root
-from wazuh_comms_trio.backends import base
+from wazuh_comms_trio.backends import interfaces as base
 from wazuh_comms_trio.config.load import load_config
-from wazuh_comms_trio.services.tokens import TokenKeys
+from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 
 #: What each should be.
 FIRST_S, ALL_S = 1.0, 2.0

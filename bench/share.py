@@ -30,7 +30,7 @@ UPKEEP_BYTES = 8192  # other calls of a daemon are shorter
 @dataclass(frozen=True)
 class Load:
     """``agents`` push ``events`` a request at the same time. ``in_flight``: the bulk calls that the daemon makes of it
-    at a time (services/stateful.py: batches, or the pieces of big packets)."""
+    at a time (services/stateful/events.py: batches, or the pieces of big packets)."""
 
     events: int
     agents: int

@@ -25,8 +25,8 @@ from bench.processes import START_LIMIT_S, Server, cores, cpu_seconds, pinned, r
 from bench.relay import Call, Relay, open_relay
 from bench.workloads import Agent, metadata, request
 from tests.indexer.cluster import nodes
-from wazuh_comms_trio.backends.indexer_init import init_indexer
-from wazuh_comms_trio.backends.opensearch_client import OpenSearchClient
+from wazuh_comms_trio.backends.opensearch.admin.init import init_indexer
+from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
 from wazuh_comms_trio.config.models import Indexer, IndexerHost, IndexerNames
 
 LARGE_BYTES = 100 * 1024 * 1024

@@ -339,7 +339,7 @@ def import_times(rounds: int) -> dict[str, Any]:
         done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
         return 1000 * (perf_counter() - begin), done.stdout
 
-    statement = "import wazuh_comms_trio.transport.sync_socket, sys"
+    statement = "import wazuh_comms_trio.transport.blocking.socket, sys"
     _, loaded = run(f"{statement}; print(*sys.modules)")
     costs = []
     for _ in range(2 * rounds + 1):

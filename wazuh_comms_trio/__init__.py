@@ -12,32 +12,32 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.errors import WazuhError, WazuhException, WazuhInternalError
-    from wazuh_comms_trio.transport.async_datagram import WazuhAsyncAnalysisdQueue, WazuhAsyncQueue
-    from wazuh_comms_trio.transport.async_protocol import WazuhAsyncProtocol
-    from wazuh_comms_trio.transport.async_socket import WazuhAsyncSocket, WazuhAsyncSocketJSON
-    from wazuh_comms_trio.transport.datagram import BaseQueue, WazuhAnalysisdQueue, WazuhQueue
+    from wazuh_comms_trio.transport.aio.datagram import WazuhAsyncAnalysisdQueue, WazuhAsyncQueue
+    from wazuh_comms_trio.transport.aio.protocol import WazuhAsyncProtocol
+    from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket, WazuhAsyncSocketJSON
+    from wazuh_comms_trio.transport.blocking.datagram import BaseQueue, WazuhAnalysisdQueue, WazuhQueue
+    from wazuh_comms_trio.transport.blocking.socket import WazuhSocket, WazuhSocketJSON
     from wazuh_comms_trio.transport.registry import daemons
     from wazuh_comms_trio.transport.send import wazuh_sendasync, wazuh_sendsync
-    from wazuh_comms_trio.transport.sync_socket import WazuhSocket, WazuhSocketJSON
     from wazuh_comms_trio.wire.agent_command import create_wazuh_queue_socket_msg
     from wazuh_comms_trio.wire.envelope import SOCKET_COMMUNICATION_PROTOCOL_VERSION, create_wazuh_socket_message
 
 #: public name -> the module that has it
 _HOMES = {
-    "BaseQueue": "transport.datagram",
+    "BaseQueue": "transport.blocking.datagram",
     "SOCKET_COMMUNICATION_PROTOCOL_VERSION": "wire.envelope",
-    "WazuhAnalysisdQueue": "transport.datagram",
-    "WazuhAsyncAnalysisdQueue": "transport.async_datagram",
-    "WazuhAsyncProtocol": "transport.async_protocol",
-    "WazuhAsyncQueue": "transport.async_datagram",
-    "WazuhAsyncSocket": "transport.async_socket",
-    "WazuhAsyncSocketJSON": "transport.async_socket",
+    "WazuhAnalysisdQueue": "transport.blocking.datagram",
+    "WazuhAsyncAnalysisdQueue": "transport.aio.datagram",
+    "WazuhAsyncProtocol": "transport.aio.protocol",
+    "WazuhAsyncQueue": "transport.aio.datagram",
+    "WazuhAsyncSocket": "transport.aio.socket",
+    "WazuhAsyncSocketJSON": "transport.aio.socket",
     "WazuhError": "errors",
     "WazuhException": "errors",
     "WazuhInternalError": "errors",
-    "WazuhQueue": "transport.datagram",
-    "WazuhSocket": "transport.sync_socket",
-    "WazuhSocketJSON": "transport.sync_socket",
+    "WazuhQueue": "transport.blocking.datagram",
+    "WazuhSocket": "transport.blocking.socket",
+    "WazuhSocketJSON": "transport.blocking.socket",
     "create_wazuh_queue_socket_msg": "wire.agent_command",
     "create_wazuh_socket_message": "wire.envelope",
     "daemons": "transport.registry",

@@ -20,14 +20,14 @@ from attrs import asdict, frozen
 from demo_certificates import make_certificates
 from demo_hints import hints
 
-from wazuh_comms_trio.backends.base import Agent
 from wazuh_comms_trio.backends.factory import open_backends
-from wazuh_comms_trio.cli.agents import new_uuid
+from wazuh_comms_trio.backends.interfaces import Agent
+from wazuh_comms_trio.cli.commands.agents import new_uuid
 from wazuh_comms_trio.cli.program import Failure, Parser, run_program
 from wazuh_comms_trio.config.load import LoadedConfig, load_config
 from wazuh_comms_trio.config.models import Config
-from wazuh_comms_trio.daemon.server import Ready, run_daemon
-from wazuh_comms_trio.services.keys import hash_key, hash_password, new_key
+from wazuh_comms_trio.daemon.process import Ready, run_daemon
+from wazuh_comms_trio.services.authentication.secret_hashes import hash_key, hash_password, new_key
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_SOCKET_PATH = 107

@@ -13,12 +13,12 @@ import trio
 from attrs import define, field
 from trio.testing import MockClock
 
-from tests.api.edge import LIMITS, Server, request_bytes, serving
+from tests.http.server.listener import LIMITS, Server, request_bytes, serving
 from wazuh_comms_trio.api.enrollment import create_enrollment_app
 from wazuh_comms_trio.api.problems import describe_management
 from wazuh_comms_trio.errors import AgentExists, BackendUnavailable, MalformedRequest
 from wazuh_comms_trio.services.enrollment import Unauthorized
-from wazuh_comms_trio.testing.agent_http import Reply
+from wazuh_comms_trio.testing.agent.http import Reply
 
 BASIC = b"Authorization: Basic " + b64encode(b"admin:se:cret")
 

@@ -10,8 +10,8 @@ from wazuh_comms_trio import errors
 from wazuh_comms_trio.api import problems
 from wazuh_comms_trio.api.problems import MethodNotAllowed, Problem, describe, describe_management, is_known
 from wazuh_comms_trio.errors import BackendUnavailable, CommsError
+from wazuh_comms_trio.services.authentication.login_throttle import TooManyAttempts
 from wazuh_comms_trio.services.enrollment import Unauthorized
-from wazuh_comms_trio.services.slowdown import TooManyAttempts
 
 EXPECTED = {
     errors.MalformedRequest: (400, 400),

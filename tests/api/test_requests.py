@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wazuh_comms_trio.api.agent_api.requests import basic_credentials, decode_credentials, file_name
 from wazuh_comms_trio.api.guard import bearer_token
-from wazuh_comms_trio.api.requests import basic_credentials, decode_credentials, file_name
 from wazuh_comms_trio.errors import MalformedRequest
 
 BAD_CREDENTIALS = {

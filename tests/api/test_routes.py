@@ -11,7 +11,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.api.edge import (
+from tests.http.server.listener import (
     AUTHORIZED,
     FakeFile,
     FakeFiles,
@@ -23,8 +23,8 @@ from tests.api.edge import (
     request_bytes,
     serving,
 )
-from wazuh_comms_trio.backends.base import EngineReply
-from wazuh_comms_trio.testing.agent_http import Reply
+from wazuh_comms_trio.backends.interfaces import EngineReply
+from wazuh_comms_trio.testing.agent.http import Reply
 
 STATEFUL = "/api/v1/events/stateful"
 STATELESS = "/api/v1/events/stateless"

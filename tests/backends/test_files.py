@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from wazuh_comms_trio.backends.files import FolderFiles
+from wazuh_comms_trio.backends.files.folder import FolderFiles
 from wazuh_comms_trio.errors import BackendUnavailable, FileIsFolder, FileMissing
 
 pytestmark = pytest.mark.real_clock

@@ -13,11 +13,11 @@ import pytest
 import trio
 
 from tests.cli.conftest import Tool
-from wazuh_comms_trio.backends.base import Agent
 from wazuh_comms_trio.backends.factory import open_backends
-from wazuh_comms_trio.cli.agents import new_uuid
+from wazuh_comms_trio.backends.interfaces import Agent
+from wazuh_comms_trio.cli.commands.agents import new_uuid
 from wazuh_comms_trio.config.models import Config
-from wazuh_comms_trio.services.keys import key_matches
+from wazuh_comms_trio.services.authentication.secret_hashes import key_matches
 
 UUID = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
 KEY = "abcdefghijklmnopqrstuvwxyz012345"

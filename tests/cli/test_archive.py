@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import LEAST, Tool
-from wazuh_comms_trio.backends.state_lock import hold_state
+from wazuh_comms_trio.backends.embedded.state_lock import hold_state
 
 Audit = Callable[[], list[dict[str, Any]]]
 

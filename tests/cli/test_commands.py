@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from tests.cli.conftest import Outcome, Tool
-from wazuh_comms_trio.backends.base import Backends, Command, CommandReport, CommandResult
 from wazuh_comms_trio.backends.factory import open_backends
-from wazuh_comms_trio.cli import sending
+from wazuh_comms_trio.backends.interfaces import Backends, Command, CommandReport, CommandResult
+from wazuh_comms_trio.cli.commands import send as sending
 from wazuh_comms_trio.cli.tool import main
 from wazuh_comms_trio.config.models import Config
 

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 
 from tests.cli.conftest import LEAST, Tool
 from tests.cli.test_events import fill
-from wazuh_comms_trio.audit import AuditLog, User
+from wazuh_comms_trio.audit.log import AuditLog, User
 from wazuh_comms_trio.cli import apid
 from wazuh_comms_trio.cli.arguments import json_or_text, named_value, seconds
 from wazuh_comms_trio.cli.program import Failure, run_program
 from wazuh_comms_trio.cli.stores import acting_as_owner
 from wazuh_comms_trio.config.models import Config
-from wazuh_comms_trio.services.keys import key_matches
+from wazuh_comms_trio.services.authentication.secret_hashes import key_matches
 
 
 def test_config_and_json_before_and_after_the_command(

@@ -3,9 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from wazuh_comms_trio.backends.base import Backends
-
-from .harness import HARNESSES, Clock, Harness
+from tests.contract.harness import HARNESSES, Clock, Harness
+from wazuh_comms_trio.backends.interfaces import Backends
 
 
 @pytest.fixture(params=[pytest.param(name, marks=marks) for name, (_, marks) in HARNESSES.items()])

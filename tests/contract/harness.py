@@ -18,11 +18,11 @@ import pytest
 import trio
 from attrs import define, field
 
-from wazuh_comms_trio.backends.base import Agent, Backends
+from wazuh_comms_trio.backends.embedded.ndjson.records import records
+from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
 from wazuh_comms_trio.backends.factory import open_backends
-from wazuh_comms_trio.backends.memory import memory_backends
-from wazuh_comms_trio.backends.ndjson_segments import segment_files
-from wazuh_comms_trio.backends.records import records
+from wazuh_comms_trio.backends.interfaces import Agent, Backends
+from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.config.models import CommunicationsApi, Config, Embedded, Files, Ssl
 from wazuh_comms_trio.errors import BackendUnavailable
 

@@ -2,10 +2,9 @@
 
 import pytest
 
-from wazuh_comms_trio.backends.base import Action, Agent, Backends, Command, Target
+from tests.contract.harness import A1, A2, A3, Clock, Harness
+from wazuh_comms_trio.backends.interfaces import Action, Agent, Backends, Command, Target
 from wazuh_comms_trio.errors import AgentExists, BackendUnavailable
-
-from .harness import A1, A2, A3, Clock, Harness
 
 
 async def test_an_agent_comes_back_as_it_was_added(backends: Backends) -> None:

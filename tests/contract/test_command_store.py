@@ -6,10 +6,17 @@ from typing import Any
 import pytest
 import trio
 
-from wazuh_comms_trio.backends.base import Action, Backends, Command, CommandReport, CommandResult, Outcome, Target
+from tests.contract.harness import A1, A2, A3, Clock, Harness
+from wazuh_comms_trio.backends.interfaces import (
+    Action,
+    Backends,
+    Command,
+    CommandReport,
+    CommandResult,
+    Outcome,
+    Target,
+)
 from wazuh_comms_trio.errors import BackendUnavailable
-
-from .harness import A1, A2, A3, Clock, Harness
 
 
 def command(document_id: str, agent_id: str = A1, **more: Any) -> Command:

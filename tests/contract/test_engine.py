@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 
-from wazuh_comms_trio.backends.base import Backends
+from tests.contract.harness import A1, A2, Harness
+from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.errors import BackendUnavailable, ClientDisconnected, EngineRefused
-
-from .harness import A1, A2, Harness
 
 BODY = b'{"agent":{"id":"a"}}\n{"module":"m","collector":"c"}\n{"message":"hello","n":1e999}\n'
 

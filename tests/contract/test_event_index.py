@@ -6,10 +6,9 @@ from typing import Any, Literal
 import pytest
 import trio
 
-from wazuh_comms_trio.backends.base import Backends, DocumentOperation, Outcome
+from tests.contract.harness import INDEX, Harness
+from wazuh_comms_trio.backends.interfaces import Backends, DocumentOperation, Outcome
 from wazuh_comms_trio.errors import BackendUnavailable
-
-from .harness import INDEX, Harness
 
 
 def op(

@@ -2,10 +2,9 @@
 
 import pytest
 
-from wazuh_comms_trio.backends.base import Backends
+from tests.contract.harness import Harness
+from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.errors import CommsError, FileIsFolder, FileMissing, FileNameHasFolders
-
-from .harness import Harness
 
 
 async def fetch(backends: Backends, name: str) -> bytes:

@@ -309,7 +309,7 @@ async def test_two_texts_make_an_agent_exit(status: int, message: str, autojump_
 
 
 async def test_a_rekeyed_agent_logs_in_again_and_exits(autojump_clock: MockClock) -> None:
-    from wazuh_comms_trio.services.keys import hash_key
+    from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 
     async with open_daemon() as daemon:
         agent = AgentProgram(await daemon.enrol_agent(), AgentSettings(batch_interval=1))

@@ -6,9 +6,9 @@ import json
 
 from trio.testing import MockClock
 
-from wazuh_comms_trio.backends.memory import memory_backends
-from wazuh_comms_trio.testing.agent import stateful_event, stateless_event
-from wazuh_comms_trio.testing.daemon import open_daemon
+from wazuh_comms_trio.backends.memory.stores import memory_backends
+from wazuh_comms_trio.testing.agent.client import stateful_event, stateless_event
+from wazuh_comms_trio.testing.node.daemon import open_daemon
 
 
 async def test_authentication_events_files_and_the_root(autojump_clock: MockClock) -> None:

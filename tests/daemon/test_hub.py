@@ -13,12 +13,12 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
-from wazuh_comms_trio.backends.base import Action, Command, Target
-from wazuh_comms_trio.daemon.hub import Hub, Member
-from wazuh_comms_trio.daemon.link import Link, LinkBroken
+from wazuh_comms_trio.backends.interfaces import Action, Command, Target
+from wazuh_comms_trio.daemon.supervisor.hub import Hub, Member
+from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
 from wazuh_comms_trio.errors import BackendUnavailable
-from wazuh_comms_trio.testing.agent import AgentClient
-from wazuh_comms_trio.testing.node import Node, open_node
+from wazuh_comms_trio.testing.agent.client import AgentClient
+from wazuh_comms_trio.testing.node.node import Node, open_node
 
 numbers = count(1)
 
@@ -287,7 +287,7 @@ async def test_the_supervisors_end_stops_a_worker(autojump_clock: MockClock, une
             with trio.fail_after(2):
                 for daemon in node.workers:
                     await daemon.ended.wait()
-    assert unexpected_errors == ["wazuh_comms_trio.daemon.membership: the supervisor is gone; stopping"] * 2
+    assert unexpected_errors == ["wazuh_comms_trio.daemon.worker.hub_client: the supervisor is gone; stopping"] * 2
 
 
 async def test_a_stop_may_answer_polls_over_time(autojump_clock: MockClock) -> None:

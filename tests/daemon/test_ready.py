@@ -9,11 +9,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from wazuh_comms_trio.backends.ndjson import open_engine
-from wazuh_comms_trio.backends.sqlite import open_sqlite
+from wazuh_comms_trio.backends.embedded.ndjson.engine import open_engine
+from wazuh_comms_trio.backends.embedded.stores import open_sqlite
 from wazuh_comms_trio.config.models import EmbeddedEvents
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
-from wazuh_comms_trio.testing.daemon import Daemon, open_daemon
+from wazuh_comms_trio.testing.node.daemon import Daemon, open_daemon
 
 
 async def ready(daemon: Daemon, method: str = "GET") -> tuple[int, bytes]:

@@ -11,9 +11,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from wazuh_comms_trio.config.models import Batcher, Limits, Shutdown, Timeouts
-from wazuh_comms_trio.testing.agent import AgentClient, stateful_event, stateless_event
-from wazuh_comms_trio.testing.agent_http import ExchangeFailed, Reply, ReplyDecoder, exchange, request_head
-from wazuh_comms_trio.testing.daemon import daemon_config, open_daemon
+from wazuh_comms_trio.testing.agent.client import AgentClient, stateful_event, stateless_event
+from wazuh_comms_trio.testing.agent.http import ExchangeFailed, Reply, ReplyDecoder, exchange, request_head
+from wazuh_comms_trio.testing.node.daemon import daemon_config, open_daemon
 from wazuh_comms_trio.testing.streams import MemoryStream
 
 EVENT = stateful_event("a1", "fim", "create", {"file": {"path": "/etc/passwd"}})

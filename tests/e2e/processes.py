@@ -18,10 +18,10 @@ import trio
 import yaml
 from attrs import field, frozen
 
-from wazuh_comms_trio.backends.base import Agent
 from wazuh_comms_trio.backends.factory import open_backends
+from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.config.load import load_config
-from wazuh_comms_trio.services.keys import hash_key
+from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 from wazuh_comms_trio.testing import AgentClient, Connect, connect_tcp
 
 #: The programs as they are installed, beside the interpreter that runs the tests.

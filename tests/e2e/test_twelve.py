@@ -18,8 +18,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.conftest import Certificates
 from tests.e2e.processes import Files, start_daemon
-from wazuh_comms_trio.backends.base import DocumentOperation, ItemResult, Outcome
-from wazuh_comms_trio.backends.memory import memory_backends
+from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
+from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.config.models import Ssl, Timeouts
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.testing import (

@@ -10,8 +10,7 @@ import pytest
 import trio
 
 from tests.engine.fake import fake_engine
-from wazuh_comms_trio.backends.engine import UnixEngine, open_engine_client, reason_of, socket_path
-from wazuh_comms_trio.backends.http_connection import HttpReply
+from wazuh_comms_trio.backends.engine.client import UnixEngine, open_engine_client, reason_of, socket_path
 from wazuh_comms_trio.config.models import EngineClient
 from wazuh_comms_trio.errors import (
     CommsError,
@@ -21,6 +20,7 @@ from wazuh_comms_trio.errors import (
     EngineSocketError,
     EngineTimeout,
 )
+from wazuh_comms_trio.http.client.connection import HttpReply
 
 pytestmark = pytest.mark.real_clock
 

@@ -10,10 +10,10 @@ from typing import Any
 import trio
 
 from tests.indexer.fake import FakeOpenSearch
-from wazuh_comms_trio.backends.lookout import Lookout
-from wazuh_comms_trio.backends.opensearch import OpenSearchStores, open_opensearch
-from wazuh_comms_trio.backends.opensearch_client import OpenSearchClient
-from wazuh_comms_trio.backends.opensearch_nodes import ThisNode
+from wazuh_comms_trio.backends.leadership import Lookout
+from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
+from wazuh_comms_trio.backends.opensearch.node_registry import ThisNode
+from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
 from wazuh_comms_trio.config.models import Indexer, IndexerHost
 
 A1 = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"

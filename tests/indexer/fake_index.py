@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import define, field
 
-from wazuh_comms_trio.backends.opensearch_queries import to_moment
+from wazuh_comms_trio.backends.opensearch.client.queries import to_moment
 
 Source = dict[str, Any]
 

@@ -16,12 +16,12 @@ from tests.engine.fake import fake_engine
 from tests.indexer.cluster import shared_node
 from tests.indexer.fake import FakeOpenSearch
 from tests.indexer.proxy import proxy
-from wazuh_comms_trio.backends.base import Backends, Engine, FileStore
-from wazuh_comms_trio.backends.engine import UnixEngine
-from wazuh_comms_trio.backends.files import FolderFiles
-from wazuh_comms_trio.backends.lines import find_bad_line
-from wazuh_comms_trio.backends.memory import memory_backends
-from wazuh_comms_trio.backends.opensearch import OpenSearchStores, open_opensearch
+from wazuh_comms_trio.backends.engine.client import UnixEngine
+from wazuh_comms_trio.backends.event_lines import find_bad_line
+from wazuh_comms_trio.backends.files.folder import FolderFiles
+from wazuh_comms_trio.backends.interfaces import Backends, Engine, FileStore
+from wazuh_comms_trio.backends.memory.stores import memory_backends
+from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
 from wazuh_comms_trio.config.models import EngineClient, Indexer, IndexerCommands, IndexerHost
 from wazuh_comms_trio.errors import BackendUnavailable
 

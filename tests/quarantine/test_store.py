@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.backends.notes import complaints
-from tests.backends.small_disk import fill, small_disk
+from tests.backends.embedded.notes import complaints
+from tests.backends.embedded.small_disk import fill, small_disk
 from tests.contract.harness import A1, A2, until_it_works
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
-from wazuh_comms_trio.quarantine import Rejected
-from wazuh_comms_trio.quarantine_store import StoredQuarantine, open_quarantine_store
+from wazuh_comms_trio.quarantine.interface import Rejected
+from wazuh_comms_trio.quarantine.store import StoredQuarantine, open_quarantine_store
 
 pytestmark = pytest.mark.real_clock
 

@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 import trio
 from attrs import define, field
 
-from wazuh_comms_trio.backends.base import Action, Agent, Command, Target
-from wazuh_comms_trio.backends.memory import MemoryBackends, memory_backends
+from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, Target
+from wazuh_comms_trio.backends.memory.stores import MemoryBackends, memory_backends
 from wazuh_comms_trio.config.models import Batcher, Events
-from wazuh_comms_trio.quarantine import MemoryQuarantine
-from wazuh_comms_trio.services.authentication import Caller
-from wazuh_comms_trio.services.commands import CommandDispatcher
-from wazuh_comms_trio.services.keys import hash_key
-from wazuh_comms_trio.services.stateful import StatefulEvents
+from wazuh_comms_trio.quarantine.interface import MemoryQuarantine
+from wazuh_comms_trio.services.authentication.authenticator import Caller
+from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
+from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher
+from wazuh_comms_trio.services.stateful.events import StatefulEvents
 
 T = TypeVar("T")
 

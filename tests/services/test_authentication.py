@@ -14,12 +14,12 @@ from trio.testing import MockClock
 
 from tests.services.bench import A1, A2, EPOCH, KEY, KEY_HASH, agent, gather, inline, trio_wall_clock
 from tests.services.test_tokens import pem, sign
-from wazuh_comms_trio.backends.base import Agent
-from wazuh_comms_trio.backends.memory import MemoryAgents, MemoryBackends, memory_backends
+from wazuh_comms_trio.backends.interfaces import Agent
+from wazuh_comms_trio.backends.memory.stores import MemoryAgents, MemoryBackends, memory_backends
 from wazuh_comms_trio.errors import AgentUnknown, BackendUnavailable, InvalidKey, TokenExpired, TokenInvalid
-from wazuh_comms_trio.services.authentication import Authenticator
-from wazuh_comms_trio.services.keys import hash_key, hash_password, key_matches, new_key
-from wazuh_comms_trio.services.tokens import TokenKeys
+from wazuh_comms_trio.services.authentication.authenticator import Authenticator
+from wazuh_comms_trio.services.authentication.secret_hashes import hash_key, hash_password, key_matches, new_key
+from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 
 T = TypeVar("T")
 PRIVATE = ec.generate_private_key(ec.SECP256R1())
@@ -281,7 +281,7 @@ class TestVerify:
     async def test_what_is_remembered_is_bounded(
         self, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("wazuh_comms_trio.services.authentication._TOKENS_REMEMBERED", 3)
+        monkeypatch.setattr("wazuh_comms_trio.services.authentication.authenticator._TOKENS_REMEMBERED", 3)
         made = await setting()
         for _ in range(10):
             await made.service.verify((await made.service.authenticate(A1, KEY)).encode())

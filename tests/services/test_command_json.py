@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.services.bench import A1
-from wazuh_comms_trio.backends.base import Action, Command, CommandResult, Target
+from wazuh_comms_trio.backends.interfaces import Action, Command, CommandResult, Target
 from wazuh_comms_trio.errors import MalformedRequest
-from wazuh_comms_trio.services.command_json import decode_commands, encode_command, encode_commands
+from wazuh_comms_trio.services.commands.command_json import decode_commands, encode_command, encode_commands
 
 COMMAND: dict[str, Any] = {
     "document_id": "c1",

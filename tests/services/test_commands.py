@@ -11,11 +11,11 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.services.bench import A1, A2, EPOCH, Dispatch, agent, caller, command, gather, open_dispatch
-from wazuh_comms_trio.backends.base import Action, Command, Target
+from wazuh_comms_trio.backends.interfaces import Action, Command, Target
 from wazuh_comms_trio.errors import BackendUnavailable, TokenInvalid
-from wazuh_comms_trio.services.commands import POST_LIMIT, Offer
-from wazuh_comms_trio.services.keys import hash_key
-from wazuh_comms_trio.services.posted import Delivered
+from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
+from wazuh_comms_trio.services.commands.dispatcher import POST_LIMIT, Offer
+from wazuh_comms_trio.services.commands.posted_commands import Delivered
 
 
 def ids(commands: Sequence[Command]) -> list[str]:
@@ -426,7 +426,7 @@ class TestPosts:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wazuh_comms_trio.services.posted._REMEMBERED", 10)
+    monkeypatch.setattr("wazuh_comms_trio.services.commands.posted_commands._REMEMBERED", 10)
 
     async def main() -> None:
         delivered = Delivered()

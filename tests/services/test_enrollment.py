@@ -13,12 +13,12 @@ from trio.testing import MockClock
 
 from tests.services.bench import A1, EPOCH, KEY, gather, inline, trio_wall_clock
 from tests.services.test_authentication import KEYS, Blocking
-from wazuh_comms_trio.backends.memory import MemoryBackends, memory_backends
+from wazuh_comms_trio.backends.memory.stores import MemoryBackends, memory_backends
 from wazuh_comms_trio.errors import AgentExists, BackendUnavailable, MalformedRequest, TokenInvalid
-from wazuh_comms_trio.services.authentication import Authenticator
+from wazuh_comms_trio.services.authentication.authenticator import Authenticator
+from wazuh_comms_trio.services.authentication.login_throttle import TooManyAttempts
+from wazuh_comms_trio.services.authentication.secret_hashes import hash_password
 from wazuh_comms_trio.services.enrollment import EnrollmentService, Unauthorized
-from wazuh_comms_trio.services.keys import hash_password
-from wazuh_comms_trio.services.slowdown import TooManyAttempts
 
 PASSWORD = "correct horse"  # noqa: S105
 USERS = {"wazuh": hash_password(PASSWORD), "other": hash_password("battery staple")}

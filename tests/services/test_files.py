@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.services.bench import agent, caller
-from wazuh_comms_trio.backends.memory import MemoryFiles
+from wazuh_comms_trio.backends.memory.stores import MemoryFiles
 from wazuh_comms_trio.errors import CommsError, FileIsFolder, FileMissing, FileNameHasFolders, MalformedRequest
 from wazuh_comms_trio.services.files import FileService, decode_name, may_read
 

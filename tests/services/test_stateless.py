@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from tests.services.bench import A1, A2, body, caller, inline, metadata, trio_wall_clock
-from wazuh_comms_trio.backends.memory import MemoryBackends, memory_backends
+from wazuh_comms_trio.backends.memory.stores import MemoryBackends, memory_backends
 from wazuh_comms_trio.config.models import Events
 from wazuh_comms_trio.errors import (
     BackendUnavailable,
@@ -29,9 +29,9 @@ from wazuh_comms_trio.errors import (
     MalformedBody,
     StorageFull,
 )
-from wazuh_comms_trio.quarantine import MemoryQuarantine
-from wazuh_comms_trio.services.spool import Spool
-from wazuh_comms_trio.services.stateless import StatelessEvents
+from wazuh_comms_trio.quarantine.interface import MemoryQuarantine
+from wazuh_comms_trio.services.stateless.body_copy import Spool
+from wazuh_comms_trio.services.stateless.events import StatelessEvents
 
 EVENTS = b'\n{"module":"logcollector","collector":"file"}\n{"event":{"original":"x"}}'
 

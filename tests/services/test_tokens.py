@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from tests.services.bench import A1, EPOCH
 from wazuh_comms_trio.errors import TokenExpired, TokenInvalid
-from wazuh_comms_trio.services.tokens import TokenKeyError, TokenKeys, check_times, read_token
+from wazuh_comms_trio.services.authentication.tokens import TokenKeyError, TokenKeys, check_times, read_token
 
 
 def pem(key: Any, password: bytes | None = None) -> bytes:

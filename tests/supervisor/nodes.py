@@ -17,11 +17,11 @@ import yaml
 from attrs import define, field
 
 from tests.e2e.processes import KEY, Files, Running
-from wazuh_comms_trio.backends.base import Agent
 from wazuh_comms_trio.backends.factory import open_backends
+from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.config.load import load_config
-from wazuh_comms_trio.services.keys import hash_key
-from wazuh_comms_trio.services.tokens import TokenKeys
+from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
+from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 from wazuh_comms_trio.testing import AgentClient, Reply, exchange, request_head, stateful_event, stateless_event
 
 POLL_INTERVAL = 0.02

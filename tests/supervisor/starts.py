@@ -19,11 +19,11 @@ from attrs import frozen
 
 from tests.e2e.processes import KEY, START_LIMIT, Files, command_line
 from tests.supervisor.nodes import change, kill, status
-from wazuh_comms_trio.backends.base import Agent
 from wazuh_comms_trio.backends.factory import open_backends
+from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.config.load import load_config
-from wazuh_comms_trio.services.keys import hash_key
-from wazuh_comms_trio.services.tokens import TokenKeys
+from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
+from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 from wazuh_comms_trio.testing import AgentClient, ExchangeFailed, Reply, connect_tcp
 
 #: Hurried or not; the grace period is 10 s, and nothing here needs it.

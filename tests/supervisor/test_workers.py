@@ -12,9 +12,9 @@ from tests.e2e.processes import Files, command_line, start_daemon, tool
 from tests.e2e.test_processes import stored
 from tests.supervisor.nodes import ended, is_alive, kill, parked, serving, status, under_load
 from wazuh_comms_trio.config.load import load_config
-from wazuh_comms_trio.daemon.exits import leaves
-from wazuh_comms_trio.daemon.sockets import StartError
-from wazuh_comms_trio.daemon.supervisor import supervise
+from wazuh_comms_trio.daemon.bound_sockets import StartError
+from wazuh_comms_trio.daemon.exit_status import leaves
+from wazuh_comms_trio.daemon.supervisor.supervisor import supervise
 from wazuh_comms_trio.testing import AgentClient, ExchangeFailed, Reply
 
 pytestmark = [pytest.mark.processes, pytest.mark.real_clock]
@@ -180,7 +180,7 @@ async def fails_to_start(files: Files) -> tuple[int, str]:
 async def test_a_worker_that_cant_start_is_one_clear_message(
     make_files: MakeFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wazuh_comms_trio.daemon.generation.FAILED_STARTS", 2)
+    monkeypatch.setattr("wazuh_comms_trio.daemon.supervisor.generation.FAILED_STARTS", 2)
     files = make_files()
     files.state.write_text("not a folder")
     with pytest.raises(ExceptionGroup) as caught:

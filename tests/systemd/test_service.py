@@ -17,7 +17,7 @@ from tests.conftest import Certificates
 from tests.e2e.processes import Files, write_files
 from tests.supervisor.nodes import ask, serving
 from tests.systemd.manager import open_manager, start_service
-from wazuh_comms_trio.services.keys import hash_key
+from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 from wazuh_comms_trio.testing import AgentClient, connect_tcp, enroll
 
 pytestmark = [pytest.mark.processes, pytest.mark.real_clock]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .peers import Listening, listening
+from tests.transport.peers import Listening, listening
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 
-from wazuh_comms_trio.cli.daemon_command import add_parser, run
+from wazuh_comms_trio.cli.commands.daemon_request import add_parser, run
 from wazuh_comms_trio.testing import (
     Answer,
     AuthdModel,

@@ -21,7 +21,7 @@ def modules_after(program: str) -> set[str]:
 @pytest.mark.parametrize(
     "program",
     [
-        "import wazuh_comms_trio.transport.sync_socket",
+        "import wazuh_comms_trio.transport.blocking.socket",
         "from wazuh_comms_trio.transport import WazuhSocket, WazuhSocketJSON, daemons, wazuh_sendsync",
         "from wazuh_comms_trio import WazuhQueue, WazuhAnalysisdQueue, WazuhError, create_wazuh_socket_message",
         "import wazuh_comms_trio.transport, wazuh_comms_trio.wire.wdb, wazuh_comms_trio.wire.event",
@@ -33,7 +33,7 @@ def test_what_the_blocking_classes_bring(program: str) -> None:
 
 
 def test_the_trio_classes_bring_neither_the_daemon_nor_what_is_used_later() -> None:
-    brought = modules_after("import wazuh_comms_trio.transport.async_socket, wazuh_comms_trio.transport.async_protocol")
+    brought = modules_after("import wazuh_comms_trio.transport.aio.socket, wazuh_comms_trio.transport.aio.protocol")
     assert "trio" in brought
     assert not brought & {"quart", "hypercorn", "msgspec", "cattrs", "fastjsonschema", "asyncio"}
 
@@ -46,7 +46,7 @@ def test_what_it_costs() -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    programs = ("pass", "import wazuh_comms_trio.transport.sync_socket")
+    programs = ("pass", "import wazuh_comms_trio.transport.blocking.socket")
     rounds = [[seconds(program) for program in programs] for _ in range(9)]
     bare, with_import = (median(column) for column in zip(*rounds, strict=True))
     assert with_import - bare < 0.040

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.transport.peers import frame, listening, receive_frame
 from wazuh_comms_trio.errors import (
     AnswerInvalid,
     SendSyncError,
@@ -34,8 +35,6 @@ from wazuh_comms_trio.transport.registry import (
     register_daemon,
 )
 from wazuh_comms_trio.transport.send import wazuh_sendasync, wazuh_sendsync
-
-from .peers import frame, listening, receive_frame
 
 SEED_PATHS = {
     "authd": "queue/sockets/auth",

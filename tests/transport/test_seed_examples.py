@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 import trio
 
+from tests.transport.peers import frame, listening, queue_socket, receive_frame
 from wazuh_comms_trio import transport
-
-from .peers import frame, listening, queue_socket, receive_frame
 
 USAGE_PATTERN = """
 with WazuhSocket('/path/to/socket') as sock:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.transport.peers import listening, queue_socket
 from wazuh_comms_trio import errors
 from wazuh_comms_trio.errors import (
     BacklogFull,
@@ -25,10 +26,10 @@ from wazuh_comms_trio.errors import (
     WazuhInternalError,
 )
 from wazuh_comms_trio.transport import errors as trio_errors
-from wazuh_comms_trio.transport.async_socket import WazuhAsyncSocket
-from wazuh_comms_trio.transport.datagram import WazuhQueue
+from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
+from wazuh_comms_trio.transport.blocking.datagram import WazuhQueue
+from wazuh_comms_trio.transport.blocking.socket import WazuhSocket
 from wazuh_comms_trio.transport.paths import QUEUE_REFUSAL, STREAM_REFUSAL, check_path
-from wazuh_comms_trio.transport.sync_socket import WazuhSocket
 from wazuh_comms_trio.transport.translate import (
     connect_error,
     queue_connect_error,
@@ -37,8 +38,6 @@ from wazuh_comms_trio.transport.translate import (
     stream_error,
     timed_out,
 )
-
-from .peers import listening, queue_socket
 
 
 def os_error(number: int) -> OSError:

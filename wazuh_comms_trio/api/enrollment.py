@@ -8,15 +8,15 @@ from typing import Final, TypeVar
 import msgspec
 import trio
 
-from wazuh_comms_trio.api.bodies import BodyBudget, collect_body
-from wazuh_comms_trio.api.edge import Receive, Send
+from wazuh_comms_trio.api.agent_api.requests import basic_credentials
 from wazuh_comms_trio.api.guard import authorization
-from wazuh_comms_trio.api.http11 import Scope
-from wazuh_comms_trio.api.replies import send_reply
-from wazuh_comms_trio.api.requests import basic_credentials
-from wazuh_comms_trio.api.routing import Routes
 from wazuh_comms_trio.config.models import Limits
 from wazuh_comms_trio.errors import CommsError, TimeLimitExceeded
+from wazuh_comms_trio.http.server.bodies import BodyBudget, collect_body
+from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
+from wazuh_comms_trio.http.server.listener_context import Receive, Send
+from wazuh_comms_trio.http.server.replies import send_reply
+from wazuh_comms_trio.http.server.routing import Routes
 from wazuh_comms_trio.services.enrollment import EnrollmentService
 
 __all__ = ["create_enrollment_app"]

@@ -11,7 +11,7 @@ from typing import Final
 
 from attrs import evolve
 
-from wazuh_comms_trio.backends.base import Command, CommandReport, CommandResult, ItemResult, Outcome, Target
+from wazuh_comms_trio.backends.interfaces import Command, CommandReport, CommandResult, ItemResult, Outcome, Target
 
 #: The most commands that one claim gives an agent.
 CLAIM_LIMIT: Final = 100

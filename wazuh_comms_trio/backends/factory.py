@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from wazuh_comms_trio.backends.base import Backends
-from wazuh_comms_trio.backends.files import FolderFiles
-from wazuh_comms_trio.backends.lookout import Lookout
-from wazuh_comms_trio.backends.ndjson import open_engine
-from wazuh_comms_trio.backends.sqlite import open_sqlite
-from wazuh_comms_trio.backends.state_lock import hold_state
+from wazuh_comms_trio.backends.embedded.ndjson.engine import open_engine
+from wazuh_comms_trio.backends.embedded.state_lock import hold_state
+from wazuh_comms_trio.backends.embedded.stores import open_sqlite
+from wazuh_comms_trio.backends.files.folder import FolderFiles
+from wazuh_comms_trio.backends.interfaces import Backends
+from wazuh_comms_trio.backends.leadership import Lookout
 from wazuh_comms_trio.backends.unavailable import StateUnusable
 from wazuh_comms_trio.config.models import Config
-from wazuh_comms_trio.quarantine_store import StoredQuarantine, open_quarantine_store
+from wazuh_comms_trio.quarantine.store import StoredQuarantine, open_quarantine_store
 
 __all__ = ["StateUnusable", "open_backends", "open_embedded", "open_quarantine", "quarantine_folder"]
 
@@ -56,10 +56,10 @@ async def open_wazuh(
     """The indexer and the engine; they needn't be there yet. Raises ``StateUnusable`` for certificates or secrets that
     can't be used."""
     # A worker imports what it uses.
-    from wazuh_comms_trio.backends.engine import open_engine_client
-    from wazuh_comms_trio.backends.opensearch import open_opensearch
-    from wazuh_comms_trio.backends.opensearch_access import AccessError
-    from wazuh_comms_trio.backends.opensearch_nodes import this_node
+    from wazuh_comms_trio.backends.engine.client import open_engine_client
+    from wazuh_comms_trio.backends.opensearch.client.credentials import AccessError
+    from wazuh_comms_trio.backends.opensearch.node_registry import this_node
+    from wazuh_comms_trio.backends.opensearch.stores import open_opensearch
 
     api = config.communications_api
     node = None if token_key is None else this_node(api.port, str(api.command_socket), token_key)

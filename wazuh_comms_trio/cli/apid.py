@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(config: str | None, *, check: bool, version: bool) -> int:
     if version:
-        from wazuh_comms_trio.cli.version import version_line
+        from wazuh_comms_trio.cli.commands.version import version_line
 
         print(version_line(_NAME))
         return 0
@@ -47,7 +47,7 @@ def _run(config: str | None, *, check: bool, version: bool) -> int:
         _print_warnings(loaded.warnings, loaded.file)
         print(f"{loaded.file} can be used")
         return 0
-    from wazuh_comms_trio.daemon.server import run_daemon
+    from wazuh_comms_trio.daemon.process import run_daemon
 
     warnings = [warning.render(loaded.file) for warning in loaded.warnings]
     return run_daemon(loaded.config, warnings=warnings, loaded=loaded)

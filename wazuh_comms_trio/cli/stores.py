@@ -10,14 +10,14 @@ from pathlib import Path
 
 from attrs import frozen
 
-from wazuh_comms_trio.audit import AuditLog, User, audit_log, current_user
-from wazuh_comms_trio.backends.base import Backends
-from wazuh_comms_trio.backends.folders import make_folder
+from wazuh_comms_trio.audit.log import AuditLog, User, audit_log, current_user
+from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.cli.output import Output
 from wazuh_comms_trio.cli.program import Failure, config_path
 from wazuh_comms_trio.config.load import load_config
 from wazuh_comms_trio.config.models import Config
-from wazuh_comms_trio.quarantine import Quarantine
+from wazuh_comms_trio.foundation.folders import make_folder
+from wazuh_comms_trio.quarantine.interface import Quarantine
 
 
 @frozen

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Final
 
+from wazuh_comms_trio.cli.parser import make_tree
 from wazuh_comms_trio.cli.program import run_program
-from wazuh_comms_trio.cli.tree import make_tree
 
 _NAME: Final = "wazuh-comms"
 
@@ -19,11 +19,11 @@ _MODULES: Final = {
     "commands": "commands",
     "events": "events",
     "quarantine": "quarantine",
-    "backup": "archive",
-    "restore": "archive",
+    "backup": "backup",
+    "restore": "backup",
     "enrollment": "enrollment",
     "config": "config",
-    "indexer": "indexer_command",
+    "indexer": "indexer",
     "status": "service",
     "reload": "service",
     "daemon": "daemon",
@@ -55,7 +55,7 @@ def make_parser(words: Sequence[str] = ()) -> ArgumentParser:
     tree.parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     wanted = _command_of(words)
     for module in dict.fromkeys([_MODULES[wanted]] if wanted in _MODULES else _MODULES.values()):
-        import_module(f"wazuh_comms_trio.cli.{module}").add_parser(tree)
+        import_module(f"wazuh_comms_trio.cli.commands.{module}").add_parser(tree)
     return tree.parser
 
 
@@ -72,7 +72,7 @@ def _command_of(words: Sequence[str]) -> str:
 
 class _Version(Action):
     def __call__(self, parser: ArgumentParser, *_: object) -> None:
-        from wazuh_comms_trio.cli.version import version_line
+        from wazuh_comms_trio.cli.commands.version import version_line
 
         print(version_line(_NAME))
         parser.exit()

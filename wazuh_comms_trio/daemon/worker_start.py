@@ -12,7 +12,7 @@ import sys
 
 def main() -> int:
     gc.disable()
-    from wazuh_comms_trio.daemon import worker_process
+    from wazuh_comms_trio.daemon.worker import process as worker_process
 
     return worker_process.main()
 

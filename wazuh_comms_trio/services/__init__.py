@@ -6,19 +6,19 @@ from random import Random
 
 from attrs import field, frozen
 
-from wazuh_comms_trio.backends.base import Backends
+from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.config.models import Config
-from wazuh_comms_trio.quarantine import Quarantine
-from wazuh_comms_trio.services.authentication import Authenticator, Caller
-from wazuh_comms_trio.services.commands import CommandDispatcher, Offer
+from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
+from wazuh_comms_trio.quarantine.interface import Quarantine
+from wazuh_comms_trio.services.authentication.authenticator import Authenticator, Caller
+from wazuh_comms_trio.services.authentication.tokens import TokenKeyError, TokenKeys
+from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher, Offer
+from wazuh_comms_trio.services.commands.other_workers import ALONE, Peers
 from wazuh_comms_trio.services.enrollment import EnrollmentService
 from wazuh_comms_trio.services.files import FileService
-from wazuh_comms_trio.services.peers import ALONE, Peers
 from wazuh_comms_trio.services.readiness import Readiness, probes_of
-from wazuh_comms_trio.services.seams import RunBlocking, WallClock
-from wazuh_comms_trio.services.stateful import StatefulEvents
-from wazuh_comms_trio.services.stateless import StatelessEvents
-from wazuh_comms_trio.services.tokens import TokenKeyError, TokenKeys
+from wazuh_comms_trio.services.stateful.events import StatefulEvents
+from wazuh_comms_trio.services.stateless.events import StatelessEvents
 from wazuh_comms_trio.services.vulnerability import ScanService
 
 __all__ = [

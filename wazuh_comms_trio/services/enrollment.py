@@ -10,14 +10,14 @@ from typing import Any, Final
 import msgspec
 import trio
 
-from wazuh_comms_trio.backends.base import Agent, AgentRegistry
+from wazuh_comms_trio.backends.interfaces import Agent, AgentRegistry
 from wazuh_comms_trio.errors import AgentExists, CommsError, MalformedRequest, TokenInvalid
-from wazuh_comms_trio.services.keys import KEY_LENGTH, hash_key
-from wazuh_comms_trio.services.proven import ProvenSecrets
-from wazuh_comms_trio.services.seams import RunBlocking, WallClock
-from wazuh_comms_trio.services.slowdown import Slowdown
+from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
+from wazuh_comms_trio.services.authentication.login_throttle import Slowdown
+from wazuh_comms_trio.services.authentication.secret_hashes import KEY_LENGTH, hash_key
+from wazuh_comms_trio.services.authentication.tokens import ISSUER, UUID, TokenKeys
+from wazuh_comms_trio.services.authentication.verified_secrets import ProvenSecrets
 from wazuh_comms_trio.services.strict_json import decode_body
-from wazuh_comms_trio.services.tokens import ISSUER, UUID, TokenKeys
 
 __all__ = ["EnrollmentService", "Unauthorized"]
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Literal
 
-from wazuh_comms_trio.backends.base import Agent, FileStore, StoredFile
+from wazuh_comms_trio.backends.interfaces import Agent, FileStore, StoredFile
 from wazuh_comms_trio.errors import FileMissing, FileNameHasFolders, MalformedRequest
-from wazuh_comms_trio.services.authentication import Caller
+from wazuh_comms_trio.services.authentication.authenticator import Caller
 
 __all__ = ["FileService", "decode_name", "may_read"]
 

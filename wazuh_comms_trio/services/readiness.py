@@ -9,9 +9,9 @@ from typing import Final
 
 import trio
 
-from wazuh_comms_trio.backends.base import Backends
+from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.errors import BackendUnavailable
-from wazuh_comms_trio.pace import next_beat
+from wazuh_comms_trio.foundation.aligned_timer import next_beat
 
 __all__ = ["READY", "Readiness", "probes_of"]
 

@@ -27,7 +27,22 @@ if TYPE_CHECKING:
         WazuhException,
         WazuhInternalError,
     )
-    from wazuh_comms_trio.transport.active_response import (
+    from wazuh_comms_trio.transport.aio.datagram import (
+        BaseAsyncQueue,
+        WazuhAsyncAnalysisdQueue,
+        WazuhAsyncQueue,
+    )
+    from wazuh_comms_trio.transport.aio.protocol import WazuhAsyncProtocol
+    from wazuh_comms_trio.transport.aio.protocol_client import Exchange
+    from wazuh_comms_trio.transport.aio.protocol_connection import ConnectionState, ProtocolStatistics
+    from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket, WazuhAsyncSocketJSON
+    from wazuh_comms_trio.transport.blocking.datagram import (
+        BaseQueue,
+        WazuhAnalysisdQueue,
+        WazuhQueue,
+    )
+    from wazuh_comms_trio.transport.blocking.socket import WazuhSocket, WazuhSocketJSON
+    from wazuh_comms_trio.transport.clients.active_response import (
         create_active_response,
         create_script_command,
         force_reconnect,
@@ -36,41 +51,40 @@ if TYPE_CHECKING:
         send_active_response,
         send_command,
     )
-    from wazuh_comms_trio.transport.active_response_broadcast import (
-        BroadcastReport,
-        NotReached,
-        broadcast,
-    )
-    from wazuh_comms_trio.transport.agents import (
+    from wazuh_comms_trio.transport.clients.agents import (
         agent_ids,
         agent_info,
         assign_groups,
     )
-    from wazuh_comms_trio.transport.async_datagram import (
-        BaseAsyncQueue,
-        WazuhAsyncAnalysisdQueue,
-        WazuhAsyncQueue,
-    )
-    from wazuh_comms_trio.transport.async_protocol import WazuhAsyncProtocol
-    from wazuh_comms_trio.transport.async_socket import (
-        WazuhAsyncSocket,
-        WazuhAsyncSocketJSON,
-    )
-    from wazuh_comms_trio.transport.authd import (
+    from wazuh_comms_trio.transport.clients.authd import (
         EnrolledAgent,
         ForceInsertion,
         add_agent,
         get_agent,
         remove_agent,
     )
-    from wazuh_comms_trio.transport.configuration import (
-        agent_configuration,
-        daemon_configuration,
+    from wazuh_comms_trio.transport.clients.broadcast import (
+        BroadcastReport,
+        NotReached,
+        broadcast,
     )
-    from wazuh_comms_trio.transport.datagram import (
-        BaseQueue,
-        WazuhAnalysisdQueue,
-        WazuhQueue,
+    from wazuh_comms_trio.transport.clients.configuration import agent_configuration, daemon_configuration
+    from wazuh_comms_trio.transport.clients.events import send_event
+    from wazuh_comms_trio.transport.clients.status import (
+        AgentStatus,
+        NoSuchAgent,
+        agent_state,
+        agent_status,
+        agents_stats,
+        ask_agent,
+        daemon_stats,
+    )
+    from wazuh_comms_trio.transport.clients.wazuh_db import (
+        PageStream,
+        RowStream,
+        WazuhDB,
+        WazuhDBSession,
+        open_wazuh_db,
     )
     from wazuh_comms_trio.transport.errors import (
         QueueBroken,
@@ -84,21 +98,16 @@ if TYPE_CHECKING:
         TransportTruncatedFrame,
         TrioOnly,
     )
-    from wazuh_comms_trio.transport.events import (
-        send_event,
-    )
     from wazuh_comms_trio.transport.paths import (
         PeerCredentials,
         check_path,
     )
-    from wazuh_comms_trio.transport.pool import (
+    from wazuh_comms_trio.transport.pool.connector import Connect
+    from wazuh_comms_trio.transport.pool.pool import (
         Pool,
         PoolStatistics,
         open_pool,
     )
-    from wazuh_comms_trio.transport.pool_connector import Connect
-    from wazuh_comms_trio.transport.protocol_client import Exchange
-    from wazuh_comms_trio.transport.protocol_connection import ConnectionState, ProtocolStatistics
     from wazuh_comms_trio.transport.registry import (
         ANALYSISD_QUEUE,
         AR_QUEUE,
@@ -122,26 +131,6 @@ if TYPE_CHECKING:
         wazuh_sendasync,
         wazuh_sendsync,
     )
-    from wazuh_comms_trio.transport.status import (
-        AgentStatus,
-        NoSuchAgent,
-        agent_state,
-        agent_status,
-        agents_stats,
-        ask_agent,
-        daemon_stats,
-    )
-    from wazuh_comms_trio.transport.sync_socket import (
-        WazuhSocket,
-        WazuhSocketJSON,
-    )
-    from wazuh_comms_trio.transport.wazuh_db import (
-        PageStream,
-        RowStream,
-        WazuhDB,
-        WazuhDBSession,
-        open_wazuh_db,
-    )
     from wazuh_comms_trio.wire.agent_command import (
         create_wazuh_queue_socket_msg,
     )
@@ -158,40 +147,40 @@ if TYPE_CHECKING:
 _HOMES = {
     "ANALYSISD_QUEUE": "transport.registry",
     "AR_QUEUE": "transport.registry",
-    "AgentStatus": "transport.status",
+    "AgentStatus": "transport.clients.status",
     "AnswerCut": "errors",
     "AnswerInvalid": "errors",
     "BacklogFull": "errors",
-    "BaseAsyncQueue": "transport.async_datagram",
-    "BaseQueue": "transport.datagram",
-    "BroadcastReport": "transport.active_response_broadcast",
-    "Connect": "transport.pool_connector",
-    "ConnectionState": "transport.protocol_connection",
+    "BaseAsyncQueue": "transport.aio.datagram",
+    "BaseQueue": "transport.blocking.datagram",
+    "BroadcastReport": "transport.clients.broadcast",
+    "Connect": "transport.pool.connector",
+    "ConnectionState": "transport.aio.protocol_connection",
     "Daemon": "transport.registry",
     "DaemonEntry": "transport.registry",
     "EXECQ_QUEUE": "transport.registry",
     "EmptyFrame": "errors",
-    "EnrolledAgent": "transport.authd",
+    "EnrolledAgent": "transport.clients.authd",
     "EventTooLarge": "errors",
-    "Exchange": "transport.protocol_client",
-    "ForceInsertion": "transport.authd",
+    "Exchange": "transport.aio.protocol_client",
+    "ForceInsertion": "transport.clients.authd",
     "FrameError": "errors",
     "FrameTooLarge": "errors",
     "HOME": "transport.registry",
     "MessageInvalid": "transport.schema",
-    "NoSuchAgent": "transport.status",
-    "NotReached": "transport.active_response_broadcast",
-    "PageStream": "transport.wazuh_db",
+    "NoSuchAgent": "transport.clients.status",
+    "NotReached": "transport.clients.broadcast",
+    "PageStream": "transport.clients.wazuh_db",
     "PayloadTooLarge": "errors",
     "PeerClosed": "errors",
     "PeerCredentials": "transport.paths",
-    "Pool": "transport.pool",
-    "PoolStatistics": "transport.pool",
-    "ProtocolStatistics": "transport.protocol_connection",
+    "Pool": "transport.pool.pool",
+    "PoolStatistics": "transport.pool.pool",
+    "ProtocolStatistics": "transport.aio.protocol_connection",
     "QueueBroken": "transport.errors",
     "QueueClosed": "transport.errors",
     "QueueTimeout": "errors",
-    "RowStream": "transport.wazuh_db",
+    "RowStream": "transport.clients.wazuh_db",
     "SOCKET_COMMUNICATION_PROTOCOL_VERSION": "wire.envelope",
     "SendSyncError": "errors",
     "SocketTimeout": "errors",
@@ -204,54 +193,54 @@ _HOMES = {
     "TransportTruncatedFrame": "transport.errors",
     "TrioOnly": "transport.errors",
     "TruncatedFrame": "errors",
-    "WazuhAnalysisdQueue": "transport.datagram",
-    "WazuhAsyncAnalysisdQueue": "transport.async_datagram",
-    "WazuhAsyncProtocol": "transport.async_protocol",
-    "WazuhAsyncQueue": "transport.async_datagram",
-    "WazuhAsyncSocket": "transport.async_socket",
-    "WazuhAsyncSocketJSON": "transport.async_socket",
-    "WazuhDB": "transport.wazuh_db",
-    "WazuhDBSession": "transport.wazuh_db",
+    "WazuhAnalysisdQueue": "transport.blocking.datagram",
+    "WazuhAsyncAnalysisdQueue": "transport.aio.datagram",
+    "WazuhAsyncProtocol": "transport.aio.protocol",
+    "WazuhAsyncQueue": "transport.aio.datagram",
+    "WazuhAsyncSocket": "transport.aio.socket",
+    "WazuhAsyncSocketJSON": "transport.aio.socket",
+    "WazuhDB": "transport.clients.wazuh_db",
+    "WazuhDBSession": "transport.clients.wazuh_db",
     "WazuhError": "errors",
     "WazuhException": "errors",
     "WazuhInternalError": "errors",
-    "WazuhQueue": "transport.datagram",
-    "WazuhSocket": "transport.sync_socket",
-    "WazuhSocketJSON": "transport.sync_socket",
-    "add_agent": "transport.authd",
-    "agent_configuration": "transport.configuration",
-    "agent_ids": "transport.agents",
-    "agent_info": "transport.agents",
-    "agent_state": "transport.status",
-    "agent_status": "transport.status",
-    "agents_stats": "transport.status",
-    "ask_agent": "transport.status",
-    "assign_groups": "transport.agents",
-    "broadcast": "transport.active_response_broadcast",
+    "WazuhQueue": "transport.blocking.datagram",
+    "WazuhSocket": "transport.blocking.socket",
+    "WazuhSocketJSON": "transport.blocking.socket",
+    "add_agent": "transport.clients.authd",
+    "agent_configuration": "transport.clients.configuration",
+    "agent_ids": "transport.clients.agents",
+    "agent_info": "transport.clients.agents",
+    "agent_state": "transport.clients.status",
+    "agent_status": "transport.clients.status",
+    "agents_stats": "transport.clients.status",
+    "ask_agent": "transport.clients.status",
+    "assign_groups": "transport.clients.agents",
+    "broadcast": "transport.clients.broadcast",
     "check_path": "transport.paths",
-    "create_active_response": "transport.active_response",
+    "create_active_response": "transport.clients.active_response",
     "create_event_header": "wire.event",
-    "create_script_command": "transport.active_response",
+    "create_script_command": "transport.clients.active_response",
     "create_wazuh_queue_socket_msg": "wire.agent_command",
     "create_wazuh_socket_message": "wire.envelope",
-    "daemon_configuration": "transport.configuration",
-    "daemon_stats": "transport.status",
+    "daemon_configuration": "transport.clients.configuration",
+    "daemon_stats": "transport.clients.status",
     "daemons": "transport.registry",
     "daemons_under": "transport.registry",
     "escape_location": "wire.event",
-    "force_reconnect": "transport.active_response",
-    "get_agent": "transport.authd",
+    "force_reconnect": "transport.clients.active_response",
+    "get_agent": "transport.clients.authd",
     "get_daemon": "transport.registry",
-    "open_pool": "transport.pool",
-    "open_wazuh_db": "transport.wazuh_db",
+    "open_pool": "transport.pool.pool",
+    "open_wazuh_db": "transport.clients.wazuh_db",
     "register_daemon": "transport.registry",
     "register_schemas": "transport.schema",
-    "remove_agent": "transport.authd",
-    "restart_agents": "transport.active_response",
-    "restart_syscheck": "transport.active_response",
-    "send_active_response": "transport.active_response",
-    "send_command": "transport.active_response",
-    "send_event": "transport.events",
+    "remove_agent": "transport.clients.authd",
+    "restart_agents": "transport.clients.active_response",
+    "restart_syscheck": "transport.clients.active_response",
+    "send_active_response": "transport.clients.active_response",
+    "send_command": "transport.clients.active_response",
+    "send_event": "transport.clients.events",
     "unregister_schemas": "transport.schema",
     "validate_reply": "transport.schema",
     "validate_request": "transport.schema",

@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from ..errors import AnswerInvalid
-from ..wire.envelope import carries_version, decode_json, encode_json, encode_text, reply_data
+from wazuh_comms_trio.errors import AnswerInvalid
+from wazuh_comms_trio.wire.envelope import carries_version, decode_json, encode_json, encode_text, reply_data
 
 #: A JSON Schema for the message, ``{"request": SCHEMA, "reply": SCHEMA}``, or the path of a file with either.
 SchemaSource: TypeAlias = "Mapping[str, Any] | str | os.PathLike[str]"
@@ -32,7 +32,7 @@ class Conversation:
         text_as_is: bool = False,
     ) -> None:
         if daemon is None and path is not None:
-            from .registry import daemon_at
+            from wazuh_comms_trio.transport.registry import daemon_at
 
             daemon = daemon_at(path)
         self.daemon: str | None = daemon
@@ -47,14 +47,14 @@ class Conversation:
         self.versioned: bool = carries_version(msg)
         self.checked: bool = schema is not None or daemon is not None or self.versioned
         if self.checked:
-            from .schema import validate_request
+            from wazuh_comms_trio.transport.schema import validate_request
 
             validate_request(daemon, msg, schema=schema)
 
     def check(self, reply: Any) -> None:
         """Validate the whole answer, ``error`` included. :class:`AnswerInvalid` (1014) when it doesn't fit."""
         if self.checked:
-            from .schema import validate_reply
+            from wazuh_comms_trio.transport.schema import validate_reply
 
             validate_reply(self.daemon, self.command, reply, schema=self.schema, versioned=self.versioned)
 

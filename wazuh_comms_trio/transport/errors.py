@@ -12,7 +12,14 @@ import sys
 
 import trio
 
-from ..errors import EmptyFrame, FrameTooLarge, PeerClosed, TruncatedFrame, WazuhError, WazuhInternalError
+from wazuh_comms_trio.errors import (
+    EmptyFrame,
+    FrameTooLarge,
+    PeerClosed,
+    TruncatedFrame,
+    WazuhError,
+    WazuhInternalError,
+)
 
 
 class TransportError(WazuhError):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-from ..errors import WazuhInternalError
+from wazuh_comms_trio.errors import WazuhInternalError
 
 T = TypeVar("T")
 
@@ -124,7 +124,7 @@ def connect_to_either(path: str, connect: Callable[[str], T]) -> T:
         missing = isinstance(exc.__cause__, FileNotFoundError)
         if not missing and exc.code != 1121:
             raise
-        from .registry import other_places
+        from wazuh_comms_trio.transport.registry import other_places
 
         for place in other_places(path):
             if os.path.exists(place):

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypedDict
 
-from ..errors import WazuhInternalError
-from ..wire.framing import HEADER_FORMAT, header_struct
+from wazuh_comms_trio.errors import WazuhInternalError
+from wazuh_comms_trio.wire.framing import HEADER_FORMAT, header_struct
 
 HOME: Final[str] = "/var/ossec"
 

@@ -20,8 +20,8 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Final, NoReturn, TypeAlias
 
-from ..errors import AnswerInvalid, WazuhInternalError
-from ..wire.envelope import carries_version
+from wazuh_comms_trio.errors import AnswerInvalid, WazuhInternalError
+from wazuh_comms_trio.wire.envelope import carries_version
 
 Check: TypeAlias = Callable[[Any], Any]
 Schema: TypeAlias = "Mapping[str, Any] | bool"

@@ -13,12 +13,12 @@ from contextlib import suppress
 from threading import Lock
 from typing import Any
 
-from ..errors import SendSyncError, WazuhException, WazuhInternalError
-from ..wire.envelope import decode_json, decode_text
-from ..wire.wdb import parse_reply
-from .conversation import Conversation, SchemaSource
-from .registry import HOME, Daemon, get_daemon
-from .sync_socket import WazuhSocket
+from wazuh_comms_trio.errors import SendSyncError, WazuhException, WazuhInternalError
+from wazuh_comms_trio.transport.blocking.socket import WazuhSocket
+from wazuh_comms_trio.transport.conversation import Conversation, SchemaSource
+from wazuh_comms_trio.transport.registry import HOME, Daemon, get_daemon
+from wazuh_comms_trio.wire.envelope import decode_json, decode_text
+from wazuh_comms_trio.wire.wdb import parse_reply
 
 
 async def wazuh_sendasync(
@@ -31,10 +31,10 @@ async def wazuh_sendasync(
     number, and 1014 (a ``WazuhInternalError`` and a ``WazuhError``) for anything else. Cancelled: the connection is
     closed.
     """
-    from .errors import require_trio
+    from wazuh_comms_trio.transport.errors import require_trio
 
     require_trio("wazuh_sendasync")
-    from .async_socket import WazuhAsyncSocket
+    from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
 
     try:
         daemon = _known(daemon_name)

@@ -18,7 +18,7 @@ import errno
 import os
 from typing import Final
 
-from ..errors import (
+from wazuh_comms_trio.errors import (
     BacklogFull,
     QueueTimeout,
     SocketTimeout,

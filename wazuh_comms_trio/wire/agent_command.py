@@ -14,8 +14,8 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from ..errors import WazuhInternalError
-from .envelope import create_wazuh_socket_message
+from wazuh_comms_trio.errors import WazuhInternalError
+from wazuh_comms_trio.wire.envelope import create_wazuh_socket_message
 
 #: The longest datagram that remoted reads whole.
 MAX_COMMAND_BYTES: Final[int] = 65534

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ..errors import AnswerInvalid, WazuhException, WazuhInternalError
+from wazuh_comms_trio.errors import AnswerInvalid, WazuhException, WazuhInternalError
 
 SOCKET_COMMUNICATION_PROTOCOL_VERSION: Final[int] = 1
 

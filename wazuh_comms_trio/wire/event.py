@@ -11,7 +11,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from ..errors import EventTooLarge, WazuhInternalError
+from wazuh_comms_trio.errors import EventTooLarge, WazuhInternalError
 
 MAX_EVENT_BYTES: Final[int] = 65535
 MIN_EVENT_BYTES: Final[int] = 4

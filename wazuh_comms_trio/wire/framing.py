@@ -12,7 +12,15 @@ from functools import lru_cache
 from struct import Struct, error
 from typing import Final, NoReturn
 
-from ..errors import EmptyFrame, FrameTooLarge, PayloadTooLarge, PeerClosed, TruncatedFrame, WazuhError, WazuhException
+from wazuh_comms_trio.errors import (
+    EmptyFrame,
+    FrameTooLarge,
+    PayloadTooLarge,
+    PeerClosed,
+    TruncatedFrame,
+    WazuhError,
+    WazuhException,
+)
 
 #: The most payload bytes that a classic daemon reads.
 MAX_SEND_BYTES: Final[int] = 65536

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NamedTuple
 
-from ..errors import AnswerCut, AnswerInvalid, WazuhError
-from .envelope import decode_text, reply_data
+from wazuh_comms_trio.errors import AnswerCut, AnswerInvalid, WazuhError
+from wazuh_comms_trio.wire.envelope import decode_text, reply_data
 
 #: wazuh-db cuts the answer to an SQL query at this many bytes, without a word.
 CUT_BYTES: Final[int] = 65536

@@ -1,0 +1,328 @@
+"""The edge alone: an application over in-memory or real streams, with fakes for the services behind it."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import trio
+from attrs import define, field
+
+from wazuh_comms_trio.api.agent_api.app import create_app
+from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, EngineReply, Target
+from wazuh_comms_trio.config.models import CommunicationsApi, Limits, Ssl, Timeouts
+from wazuh_comms_trio.errors import FileMissing, InvalidKey, TokenInvalid
+from wazuh_comms_trio.http.server.accept_loop import serve_listeners
+from wazuh_comms_trio.http.server.connection import Application, Edge
+from wazuh_comms_trio.services import Services
+from wazuh_comms_trio.services.authentication.authenticator import Caller
+from wazuh_comms_trio.testing.agent.http import Reply, ReplyDecoder
+from wazuh_comms_trio.testing.streams import MemoryListener
+
+AGENT = Agent(id="0194857f-39b5-7bfb-a7bc-c5c6835f03d1", name="a1", key_hash="")
+CALLER = Caller(agent=AGENT, expires=1e12)
+TOKEN = b"good"
+LIMITS = Limits()
+TIMEOUTS = Timeouts()
+AUTHORIZED = b"Authorization: Bearer " + TOKEN
+
+
+class FakeAuthenticator:
+    async def authenticate(self, uuid: str, key: str) -> str:
+        await trio.lowlevel.checkpoint()
+        if key != "right":
+            raise InvalidKey
+        return "token-of-" + uuid
+
+    async def verify(self, token: bytes | None) -> Caller:
+        await trio.lowlevel.checkpoint()
+        if token != TOKEN:
+            raise TokenInvalid
+        return CALLER
+
+
+@define
+class FakeStateful:
+    bodies: list[bytes] = field(factory=list)
+    takes: float = 0.0
+    error: Exception | None = None
+
+    async def submit(self, caller: Caller, body: bytes | bytearray, *, deadline: float) -> bytes:
+        self.bodies.append(bytes(body))
+        await trio.sleep(self.takes)
+        if self.error is not None:
+            raise self.error
+        return b'{"results":[]}'
+
+
+@define
+class FakeStateless:
+    bodies: list[bytes] = field(factory=list)
+    lengths: list[int | None] = field(factory=list)
+    takes: float = 0.0
+    error: Exception | None = None
+    gate: trio.Event | None = None  # closed: nothing is read
+
+    async def forward(self, caller: Caller, chunks: AsyncIterable[bytes], *, length: int | None, limit: float) -> None:
+        self.lengths.append(length)
+        if self.gate is not None:
+            await self.gate.wait()
+        body = b""
+        async for chunk in chunks:
+            assert chunk
+            body += chunk
+        self.bodies.append(body)
+        await trio.sleep(self.takes)
+        if self.error is not None:
+            raise self.error
+
+
+COMMAND = Command(document_id="c1", target=Target("agent", AGENT.id), action=Action("restart"))
+
+
+@define
+class FakeOffer:
+    commands: Sequence[Command] = (COMMAND,)
+    fate: list[str] = field(factory=list)
+    settled: trio.Event = field(factory=trio.Event)
+
+    async def confirm(self) -> None:
+        await self._settle("confirmed")
+
+    async def release(self) -> None:
+        await self._settle("released")
+
+    async def _settle(self, verdict: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.fate.append(verdict)
+        self.settled.set()
+
+
+@define
+class FakeDispatcher:
+    offers: list[FakeOffer] = field(factory=list)
+    error: Exception | None = None
+    parked: int = 0
+    cancelled: int = 0
+    limit: float = 300.0
+    posted: list[Command] = field(factory=list)
+    closing: trio.Event = field(factory=trio.Event)
+
+    async def poll(self, caller: Caller, *, deadline: float) -> FakeOffer | None:
+        self.parked += 1
+        try:
+            if self.error is not None:
+                raise self.error
+            if self.offers:
+                await trio.lowlevel.checkpoint()
+                return self.offers[0]
+            with trio.move_on_at(deadline):
+                await self.closing.wait()
+            return None
+        except trio.Cancelled:
+            self.cancelled += 1
+            raise
+        finally:
+            self.parked -= 1
+
+    def poll_limit(self) -> float:
+        return self.limit
+
+    async def post(self, commands: Sequence[Command]) -> Sequence[Command]:
+        await trio.lowlevel.checkpoint()
+        self.posted += commands
+        return commands
+
+
+@define
+class FakeFile:
+    content: bytes
+    pieces: int = 3
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        step = max(1, -(-len(self.content) // self.pieces))
+        for start in range(0, len(self.content), step):
+            await trio.lowlevel.checkpoint()
+            yield self.content[start : start + step]
+
+
+@define
+class FakeFiles:
+    files: dict[bytes, bytes] = field(factory=lambda: {b"default.conf": b"<agent/>"})
+    takes: float = 0.0
+    error: Exception | None = None
+
+    @asynccontextmanager
+    async def open_file(self, caller: Caller, raw_name: bytes) -> AsyncIterator[FakeFile]:
+        await trio.sleep(self.takes)
+        if self.error is not None:
+            raise self.error
+        if raw_name not in self.files:
+            raise FileMissing
+        yield FakeFile(self.files[raw_name])
+
+
+@define
+class FakeScans:
+    bodies: list[bytes] = field(factory=list)
+    reply: EngineReply = field(factory=lambda: EngineReply(200, b"[]"))
+    takes: float = 0.0
+    error: Exception | None = None
+
+    async def scan(self, caller: Caller, body: bytes, *, deadline: float) -> EngineReply:
+        self.bodies.append(body)
+        await trio.sleep(self.takes)
+        if self.error is not None:
+            raise self.error
+        return self.reply
+
+
+@define
+class Fakes:
+    authentication: FakeAuthenticator = field(factory=FakeAuthenticator)
+    stateful: FakeStateful = field(factory=FakeStateful)
+    stateless: FakeStateless = field(factory=FakeStateless)
+    commands: FakeDispatcher = field(factory=FakeDispatcher)
+    files: FakeFiles = field(factory=FakeFiles)
+    scans: FakeScans = field(factory=FakeScans)
+
+    def services(self) -> Services:
+        services: Services = cast(Any, Services)(
+            authentication=self.authentication,
+            stateful=self.stateful,
+            stateless=self.stateless,
+            commands=self.commands,
+            files=self.files,
+            scans=self.scans,
+        )
+        return services
+
+
+# --- serving ----------------------------------------------------------------------------------------------------------
+
+
+def app_of(fakes: Fakes, limits: Limits = LIMITS, timeouts: Timeouts = TIMEOUTS) -> Application:
+    nowhere = Ssl(key=Path("key.pem"), cert=Path("cert.pem"))
+    return create_app(fakes.services(), CommunicationsApi(ssl=nowhere, limits=limits, timeouts=timeouts))
+
+
+@define
+class Server:
+    """A served edge. ``connect`` is a plain connection to it."""
+
+    edge: Edge
+    listener: MemoryListener
+    stop: trio.Event
+    stopped: trio.Event
+    fakes: Fakes
+
+    async def connect(self) -> trio.abc.HalfCloseableStream:
+        return await self.listener.connect()
+
+    async def ask(self, data: bytes) -> Reply:
+        """Sends it all, as it is, and reads one reply."""
+        stream = await self.connect()
+        await stream.send_all(data)
+        return await read_reply(stream, head_only=data.startswith(b"HEAD"))
+
+    async def request(self, method: str, path: str, body: bytes | None = None, *, token: bytes | None = TOKEN) -> Reply:
+        return await self.ask(request_bytes(method, path, body, token=token))
+
+
+@asynccontextmanager
+async def serving(
+    fakes: Fakes | None = None,
+    *,
+    limits: Limits = LIMITS,
+    timeouts: Timeouts = TIMEOUTS,
+    app: Application | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    grace: float = 10.0,
+    buffer_bytes: int = 256 * 1024,
+    **edge_arguments: Any,
+) -> AsyncIterator[Server]:
+    fakes = fakes or Fakes()
+    edge = Edge(app or app_of(fakes, limits, timeouts), limits, ssl_context, **edge_arguments)
+    listener = MemoryListener(buffer_bytes=buffer_bytes)
+    stop, stopped = trio.Event(), trio.Event()
+    async with trio.open_nursery() as nursery:
+
+        async def serve(task_status: trio.TaskStatus[None]) -> None:
+            await serve_listeners(edge, [listener], stop=stop, grace=grace, task_status=task_status)
+            stopped.set()
+
+        await nursery.start(serve)
+        yield Server(edge, listener, stop, stopped, fakes)
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def serving_tcp(
+    fakes: Fakes, *, limits: Limits = LIMITS, ssl_context: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[str, int]]:
+    """The same on a TCP port of its own: its address."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    edge = Edge(app_of(fakes, limits), limits, ssl_context)
+    async with listener, trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_listeners, edge, [listener], stop=trio.Event(), grace=1))
+        yield listener.socket.getsockname()
+        nursery.cancel_scope.cancel()
+
+
+def request_bytes(
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    *,
+    token: bytes | None = TOKEN,
+    headers: Sequence[bytes] = (),
+    version: str = "1.1",
+) -> bytes:
+    lines = [f"{method} {path} HTTP/{version}".encode("latin-1"), b"Host: localhost", *headers]
+    if token is not None:
+        lines.append(b"Authorization: Bearer " + token)
+    if body is not None:
+        lines.append(b"Content-Length: %d" % len(body))
+    return b"\r\n".join([*lines, b"", body or b""])
+
+
+async def read_reply(stream: trio.abc.ReceiveStream, *, head_only: bool = False) -> Reply:
+    decoder = ReplyDecoder(head_only=head_only)
+    while decoder.reply is None:
+        decoder.feed(await stream.receive_some(65536))
+    return decoder.reply
+
+
+async def read_to_end(stream: trio.abc.ReceiveStream) -> bytes:
+    """All there is until the peer closes in order."""
+    data = b""
+    while piece := await stream.receive_some(65536):
+        data += piece
+    return data
+
+
+def problem(reply: Reply) -> tuple[int, int]:
+    """(status, code) of a reply in the one shape."""
+    assert reply.header("content-type") == "application/json"
+    assert reply.header("connection") == "close"
+    document = json.loads(reply.body)
+    assert set(document) == {"message", "code"}
+    assert isinstance(document["message"], str)
+    assert document["message"]
+    return reply.status, document["code"]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Waits for the kernel, which wakes nobody up for these."""
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.001)

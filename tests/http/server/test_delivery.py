@@ -1,0 +1,309 @@
+"""Commands reach their agent or go back: whatever the network and the agent do, an offer has exactly one fate."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from socket import IPPROTO_TCP, SO_LINGER, SO_RCVBUF, SOL_SOCKET, TCP_INFO
+from struct import pack
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.http.server.listener import (
+    COMMAND,
+    FakeOffer,
+    Fakes,
+    Server,
+    app_of,
+    problem,
+    read_reply,
+    request_bytes,
+    serving,
+    serving_tcp,
+    until,
+)
+from wazuh_comms_trio.backends.interfaces import Action, Command, Target
+from wazuh_comms_trio.config.models import Limits
+from wazuh_comms_trio.errors import TokenInvalid
+from wazuh_comms_trio.http.server.connection import Connection, Edge, serve_connection
+from wazuh_comms_trio.http.server.delivery import is_reset, unacknowledged_bytes, unread_bytes
+from wazuh_comms_trio.testing.streams import MemoryStream, memory_connection
+
+POLL = request_bytes("GET", "/api/v1/commands")
+
+
+@asynccontextmanager
+async def polling(*, send_timeout: float = 30) -> AsyncIterator[tuple[Server, MemoryStream, FakeOffer]]:
+    """A poll for which there is something, on a connection that is the test's to break."""
+    offer = FakeOffer()
+    fakes = Fakes()
+    fakes.commands.offers.append(offer)
+    async with serving(fakes, limits=Limits(send_timeout=send_timeout)) as server:
+        stream = await server.listener.connect()
+        await stream.send_all(POLL)
+        yield server, stream, offer
+
+
+async def settled(offer: FakeOffer) -> list[str]:
+    await offer.settled.wait()
+    await trio.sleep(100)  # nothing is to follow
+    return offer.fate
+
+
+async def test_acknowledged_is_confirmed(autojump_clock: MockClock) -> None:
+    async with polling() as (_, stream, offer):
+        assert (await read_reply(stream)).json()["commands"][0]["document_id"] == "c1"
+        assert await settled(offer) == ["confirmed"]
+
+
+async def test_confirmed_without_being_read(autojump_clock: MockClock) -> None:
+    """What counts is the other side's acknowledgement, not its program."""
+    async with polling() as (_, _, offer):
+        assert await settled(offer) == ["confirmed"]
+
+
+async def test_late_acknowledgement_is_confirmed(autojump_clock: MockClock) -> None:
+    async with polling() as (_, stream, offer):
+        stream.fall_silent()
+        await trio.sleep(29)
+        assert offer.fate == []
+        stream.wake_up()
+        assert await settled(offer) == ["confirmed"]
+
+
+async def test_no_acknowledgement_is_released(autojump_clock: MockClock) -> None:
+    async with polling() as (_, stream, offer):
+        stream.fall_silent()
+        await trio.sleep(29.5)
+        assert offer.fate == []
+        await trio.sleep(1)
+        assert offer.fate == ["released"]
+        stream.wake_up()
+        assert await settled(offer) == ["released"]
+
+
+async def test_a_reset_without_acknowledgement_is_released(autojump_clock: MockClock) -> None:
+    async with polling() as (_, stream, offer):
+        stream.fall_silent()
+        await trio.sleep(1)
+        stream.reset()
+        await trio.sleep(1)
+        assert offer.fate == ["released"]
+
+
+async def test_a_reset_after_acknowledgement_is_confirmed(autojump_clock: MockClock) -> None:
+    async with polling() as (_, stream, offer):
+        await wait_all_tasks_blocked()
+        stream.reset()
+        assert await settled(offer) == ["confirmed"]
+
+
+async def test_an_agent_that_left_before_the_answer_gets_nothing(autojump_clock: MockClock) -> None:
+    """Its end is there when the command is, so that the answer meets a closed socket."""
+    offer = FakeOffer()
+    fakes = Fakes()
+    async with serving(fakes) as server:
+        stream = await server.listener.connect()
+        await stream.send_all(POLL)
+        await wait_all_tasks_blocked()
+        assert fakes.commands.parked == 1
+        stream.close()
+        await wait_all_tasks_blocked()
+        fakes.commands.offers.append(offer)
+        fakes.commands.closing.set()
+        await trio.sleep(1)
+    assert fakes.commands.cancelled == 1
+    assert offer.fate == []
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+async def test_a_parked_poll_ends_when_its_agent_leaves(autojump_clock: MockClock, how: str) -> None:
+    async with serving() as server:
+        stream = await server.listener.connect()
+        await stream.send_all(POLL)
+        await wait_all_tasks_blocked()
+        assert server.fakes.commands.parked == 1
+        if how == "reset":
+            stream.reset()
+        else:
+            await stream.send_eof()
+        await wait_all_tasks_blocked()
+        assert (server.fakes.commands.parked, server.fakes.commands.cancelled) == (0, 1)
+
+
+async def test_what_a_parked_agent_sends_is_dropped(autojump_clock: MockClock) -> None:
+    """A little of it. Who goes on and on counts as gone."""
+    async with serving() as server:
+        stream = await server.listener.connect()
+        await stream.send_all(POLL + POLL)
+        await wait_all_tasks_blocked()
+        assert server.fakes.commands.parked == 1
+        await stream.send_all(POLL)
+        await wait_all_tasks_blocked()
+        assert server.fakes.commands.parked == 1
+        await stream.send_all(b"x" * 70_000)
+        await wait_all_tasks_blocked()
+        assert server.fakes.commands.parked == 0
+
+
+async def test_a_poll_may_have_a_body(autojump_clock: MockClock) -> None:
+    async with serving() as server:
+        reply = await server.request("GET", "/api/v1/commands", b"{}")
+        assert problem(reply) == (408, 408)
+
+
+async def test_a_poll_whose_agent_is_removed_is_403(autojump_clock: MockClock) -> None:
+    fakes = Fakes()
+    fakes.commands.error = TokenInvalid()
+    async with serving(fakes) as server:
+        assert problem(await server.request("GET", "/api/v1/commands")) == (403, 2706)
+
+
+async def test_a_stream_that_cant_count_is_confirmed_by_its_end(autojump_clock: MockClock) -> None:
+    for ends in (True, False):
+        fakes = Fakes()
+        fakes.commands.offers.append(offer := FakeOffer())
+        client, server = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_connection, server, Edge(app_of(fakes), Limits(send_timeout=5)))
+            await client.send_all(POLL)
+            assert (await read_reply(client)).status == 200
+            if ends:
+                await client.aclose()
+            assert await settled(offer) == ["confirmed" if ends else "released"]
+
+
+# --- real sockets: what the kernel says
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[tuple[trio.SocketStream, trio.SocketStream]]:
+    """Two ends of a TCP connection: client, server."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    client = await trio.open_tcp_stream(*listener.socket.getsockname())
+    server = await listener.accept()
+    await listener.aclose()
+    async with client, server:
+        yield client, server
+
+
+@pytest.mark.real_clock
+async def test_the_kernel_counts_what_is_unacknowledged(pair: tuple[trio.SocketStream, trio.SocketStream]) -> None:
+    client, server = pair
+    assert unacknowledged_bytes(server.socket) == 0
+    await server.send_all(b"x" * 1000)
+    await until(lambda: unacknowledged_bytes(server.socket) == 0)
+    with trio.move_on_after(0.2):  # the other side's buffer fills up
+        await server.send_all(b"x" * 50_000_000)
+    assert (unacknowledged_bytes(server.socket) or 0) > 0
+    assert not is_reset(server.socket)
+    client.setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
+    client.socket.close()
+    await until(lambda: is_reset(server.socket))
+    assert (unacknowledged_bytes(server.socket) or 0) > 0
+
+
+@pytest.mark.real_clock
+async def test_the_kernel_counts_what_is_unread(pair: tuple[trio.SocketStream, trio.SocketStream]) -> None:
+    client, server = pair
+    assert unread_bytes(server.socket) == 0
+    await client.send_all(b"12345")
+    await until(lambda: unread_bytes(server.socket) == 5)
+    assert await server.receive_some() == b"12345"
+    assert unread_bytes(server.socket) == 0
+
+
+def test_stand_ins_answer_for_themselves() -> None:
+    _, server = memory_connection()
+    assert unacknowledged_bytes(server.socket) == 0
+    assert unread_bytes(server.socket) == 0
+    assert not is_reset(server.socket)
+
+
+@asynccontextmanager
+async def real_poll(fakes: Fakes, limits: Limits) -> AsyncIterator[trio.SocketStream]:
+    """Over a connection whose client's buffer is small."""
+    async with serving_tcp(fakes, limits=limits) as address:
+        sock = trio.socket.socket()
+        sock.setsockopt(SOL_SOCKET, SO_RCVBUF, 4096)
+        await sock.connect(address)
+        async with trio.SocketStream(sock) as stream:
+            await stream.send_all(POLL)
+            yield stream
+
+
+@pytest.mark.real_clock
+@pytest.mark.parametrize("ending", ["reads and shuts down", "doesn't read", "reads half and resets"])
+async def test_over_tcp(ending: str) -> None:
+    """The answer is larger than the buffers between, so that it is acknowledged only to a reader."""
+    large = Command("c", Target("agent", "a"), Action("restart", args={"x": "y" * 30_000_000}))
+    offer = FakeOffer(commands=[COMMAND, large])
+    fakes = Fakes()
+    fakes.commands.offers.append(offer)
+    async with real_poll(fakes, Limits(send_timeout=0.5)) as stream:
+        if ending == "reads and shuts down":
+            await read_reply_of_any_size(stream)
+            stream.socket.shutdown(2)
+        elif ending == "reads half and resets":
+            await stream.receive_some(1000)
+            stream.setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
+            stream.socket.close()
+        await until(lambda: offer.fate)
+    assert offer.fate == ["confirmed" if ending == "reads and shuts down" else "released"]
+
+
+async def read_reply_of_any_size(stream: trio.abc.ReceiveStream) -> None:
+    data = await stream.receive_some(65536)
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    missing = length - len(body)
+    while missing:
+        missing -= len(await stream.receive_some(65536))
+
+
+@pytest.mark.real_clock
+async def test_an_agent_that_closed_before_the_answer_over_tcp(
+    pair: tuple[trio.SocketStream, trio.SocketStream],
+) -> None:
+    """Its FIN and the command cross: it looks like an end in order, but what was sent is answered with a reset."""
+
+    async def never_called(*_: object) -> None:
+        raise AssertionError
+
+    client, server = pair
+    connection = Connection(server, Edge(never_called, Limits(send_timeout=5)))
+    connection.http = FinishedReply()  # type: ignore[assignment]
+    await client.aclose()
+    await until(lambda: has_ended(server))
+    await server.send_all(b"x" * 1000)
+    assert await connection.confirmed() is False
+
+
+class FinishedReply:
+    finished = True
+
+
+def has_ended(stream: trio.SocketStream) -> bool:
+    """Has the peer's FIN arrived?"""
+    close_wait = 8
+    return bool(stream.getsockopt(IPPROTO_TCP, TCP_INFO, 1)[0] == close_wait)
+
+
+async def test_what_is_confirmed_stays_so_for_who_is_cancelled(
+    pair: tuple[trio.SocketStream, trio.SocketStream],
+) -> None:
+    """The end of TLS is still to be sent then."""
+
+    async def never_called(scope: object, receive: object, send: object) -> None:
+        raise AssertionError
+
+    connection = Connection(pair[1], Edge(never_called, Limits(send_timeout=5)))
+    connection.http = FinishedReply()  # type: ignore[assignment]
+    connection.expect()
+    confirmed = False
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        confirmed = await connection.confirmed()
+    assert confirmed

@@ -1,0 +1,473 @@
+"""The state index: what each answer of the bulk API means, and what is done about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from tests.indexer.bench import fake, stores_of
+from tests.indexer.fake import FakeOpenSearch
+from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
+from wazuh_comms_trio.backends.opensearch.client.bulk import (
+    BulkItem,
+    Part,
+    judge,
+    middle,
+    read_items,
+    split,
+    to_result,
+)
+from wazuh_comms_trio.backends.opensearch.client.bulk_encoding import encode_all
+from wazuh_comms_trio.backends.opensearch.client.client import ErrorDetail, IndexerUnavailable
+from wazuh_comms_trio.backends.opensearch.events.index import OpenSearchEvents
+from wazuh_comms_trio.config.models import IndexerClient
+from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.http.client.connection import HttpReply
+
+INDEX = "wazuh-states-fim"
+
+
+def create(document_id: str, **data: Any) -> DocumentOperation:
+    return DocumentOperation("create", INDEX, document_id, json.dumps(data).encode())
+
+
+def update(document_id: str, **data: Any) -> DocumentOperation:
+    return DocumentOperation("update", INDEX, document_id, json.dumps(data).encode())
+
+
+def delete(document_id: str) -> DocumentOperation:
+    return DocumentOperation("delete", INDEX, document_id)
+
+
+def outcomes(results: Sequence[ItemResult]) -> list[tuple[int, str]]:
+    return [(result.status, str(result.outcome)) for result in results]
+
+
+# --- what an item means ---
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "reason", "verdict"),
+    [
+        (201, None, "created", "done"),
+        (200, None, "updated", "done"),
+        (404, None, "not_found", "done"),
+        (404, "document_missing_exception", "[1]: document missing", "done"),
+        (404, "index_not_found_exception", "no such index [x]", "passing"),
+        (409, "version_conflict_engine_exception", "[1]: version conflict, document already exists (...)", "exists"),
+        (409, "version_conflict_engine_exception", "[1]: version conflict, required seqNo [1]", "passing"),
+        (400, "mapper_parsing_exception", "failed to parse", "refused"),
+        (400, "strict_dynamic_mapping_exception", "mapping set to strict", "refused"),
+        (400, "invalid_index_name_exception", "Invalid index name", "refused"),
+        (400, "illegal_argument_exception", "Limit of total fields [1000] has been exceeded", "refused"),
+        (400, "index_closed_exception", "closed", "passing"),
+        (400, "validation_exception", "this cluster currently has [1000]/[1000] maximum shards open", "passing"),
+        (400, "illegal_argument_exception", "no write index is defined for alias [x]", "passing"),
+        (401, "security_exception", "unauthorized", "passing"),
+        (403, "security_exception", "no permissions for [indices:data/write/bulk[s]]", "passing"),
+        (403, "cluster_block_exception", "blocked by: [FORBIDDEN/8/index write (api)]", "passing"),
+        (429, "cluster_block_exception", "blocked by: [TOO_MANY_REQUESTS/12/...]", "passing"),
+        (429, "rejected_execution_exception", "rejected execution", "passing"),
+        (500, "node_not_connected_exception", "disconnected", "passing"),
+        (503, "unavailable_shards_exception", "primary shard is not active", "passing"),
+    ],
+)
+def test_items(status: int, kind: str | None, reason: str, verdict: str) -> None:
+    error = None if kind is None else ErrorDetail(kind, reason)
+    item = BulkItem(status, reason if kind is None else "", error)
+    assert judge(item) == verdict
+    expected = {"done": Outcome.DONE, "exists": Outcome.DONE, "refused": Outcome.REFUSED, "passing": Outcome.PASSING}
+    assert to_result(item) == ItemResult(status, reason, expected[verdict])
+
+
+# --- what is sent ---
+
+
+def lines_of(*operations: DocumentOperation) -> bytes:
+    encoded = encode_all(operations)
+    return encoded.wire(0, len(encoded))
+
+
+def test_lines() -> None:
+    assert lines_of(create("1", a=1), update("2", b=1), delete("3")) == (
+        b'{"create":{"_index":"wazuh-states-fim","_id":"1"}}\n{"a": 1}\n'
+        b'{"update":{"_index":"wazuh-states-fim","_id":"2","retry_on_conflict":3}}\n{"doc":{"b": 1}}\n'
+        b'{"delete":{"_index":"wazuh-states-fim","_id":"3"}}\n'
+    )
+
+
+def test_what_is_plain_makes_the_same_lines() -> None:
+    other = DocumentOperation("create", "wazuh-states-sca", "4", b"{}")
+    operations = [create("1", a=1), update("a_2", b=1), delete("3"), other, delete("a"), create("5", a=2)]
+    plain = [msgspec.structs.replace(operation, plain=True) for operation in operations]
+    assert lines_of(*plain) == lines_of(*operations)
+    assert encode_all(plain).sizes() == [len(lines_of(operation)) for operation in operations]
+
+
+def test_a_part_of_the_lines() -> None:
+    operations = [create("1", a=1), delete("2"), update("3", a=1), create("4", a=1)]
+    encoded = encode_all(operations)
+    for start in range(4):
+        for stop in range(start + 1, 5):
+            assert encoded.wire(start, stop) == b"".join(map(lines_of, operations[start:stop]))
+            assert sum(encoded.sizes()[start:stop]) == len(encoded.wire(start, stop))
+
+
+@pytest.mark.parametrize("document_id", ["", "\ud800", "x" * 513, "é" * 257])
+def test_ids_that_cannot_be_sent(document_id: str) -> None:
+    encoded = encode_all([create("1"), create(document_id), create("3"), create("4")])
+    assert encoded.positions == [0, 2, 3]
+    assert {position: result.outcome for position, result in encoded.refused.items()} == {1: Outcome.REFUSED}
+    assert encoded.edges([0, 1, 2, 3]) == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("body", [b"[]", b"1", b"", b"{}{}", b'{"a":', b'{"a":"\xff"}', b'{"a":01}'])
+def test_bodies_that_cannot_be_sent(body: bytes) -> None:
+    encoded = encode_all([DocumentOperation("create", INDEX, "1", body)])
+    assert not encoded
+    assert encoded.refused[0].outcome is Outcome.REFUSED
+
+
+@given(st.lists(st.tuples(st.text(), st.binary() | st.just(b"{}") | st.just(b'{"a":1}')), max_size=5))
+def test_whatever_is_sent_has_two_lines_each(parts: list[tuple[str, bytes]]) -> None:
+    encoded = encode_all([DocumentOperation("create", INDEX, document_id, body) for document_id, body in parts])
+    assert sorted([*encoded.positions, *encoded.refused]) == list(range(len(parts)))
+    lines = encoded.wire(0, len(encoded)).split(b"\n")
+    assert len(lines) == 2 * len(encoded) + 1
+    actions = [json.loads(line)["create"]["_id"] for line in lines[0:-1:2]]
+    assert actions == [parts[position][0] for position in encoded.positions]
+
+
+# --- what is answered ---
+
+CREATED = {"create": {"result": "created", "status": 201}}
+
+
+def answer(*items: Any, status: int = 200) -> HttpReply:
+    return HttpReply(status, {}, json.dumps({"items": items}, separators=(",", ":")).encode())
+
+
+@pytest.mark.parametrize("count", [1, 2, 1000])
+def test_an_answer_that_says_the_same_of_each(count: int) -> None:
+    assert read_items(answer(*[CREATED] * count), count) == [BulkItem(201, "created")] * count
+
+
+def test_an_answer_of_which_one_item_differs() -> None:
+    error = {"type": "mapper_parsing_exception", "reason": "}}"}
+    items = read_items(answer(CREATED, {"update": {"status": 400, "error": error}}, CREATED), 3)
+    assert [item.status for item in items] == [201, 400, 201]
+    assert items[1].error == ErrorDetail("mapper_parsing_exception", "}}")
+    same = read_items(answer(*[{"update": {"status": 400, "error": error}}] * 3), 3)
+    assert [item.error for item in same] == [ErrorDetail("mapper_parsing_exception", "}}")] * 3
+
+
+@pytest.mark.parametrize(
+    ("reply", "count"),
+    [
+        (answer(CREATED), 2),
+        (answer(CREATED, CREATED), 1),
+        (answer(), 1),
+        (answer({"create": {"result": "created"}}), 1),
+        (answer({"other": {"status": 200}}), 1),
+        (answer(CREATED, status=500), 1),
+        (HttpReply(200, {}, b'{"items":[{"a":{}},{"a":{}}'), 2),
+        (HttpReply(200, {}, b'{"items":[}},}}]}'), 2),
+        (HttpReply(200, {}, b""), 1),
+    ],
+)
+def test_answers_of_no_use(reply: HttpReply, count: int) -> None:
+    with pytest.raises(IndexerUnavailable):
+        read_items(reply, count)
+
+
+# --- how much goes together ---
+
+
+@given(
+    st.lists(st.integers(1, 50), max_size=40),
+    st.sets(st.integers(0, 40)),
+    st.integers(1, 120),
+)
+def test_split(sizes: list[int], edges: set[int], limit: int) -> None:
+    parts = split(sizes, sorted(edges), limit)
+    assert [position for part in parts for position in range(part.start, part.stop)] == list(range(len(sizes)))
+    packets = sorted({0, *(edge for edge in edges if edge < len(sizes)), len(sizes)})
+    for part in parts:
+        assert part.size == sum(sizes[part.start : part.stop])
+        assert part.size <= limit or part.stop - part.start == 1
+        for cut in (part.start, part.stop):
+            if cut not in packets:  # inside a packet: only one that is too large on its own
+                first = max(edge for edge in packets if edge < cut)
+                last = min(edge for edge in packets if edge > cut)
+                assert sum(sizes[first:last]) > limit
+
+
+def test_halves_are_whole_packets_if_they_can_be() -> None:
+    assert middle(Part(0, 10, 0), [0, 3, 8]) == 3
+    assert middle(Part(0, 10, 0), [0, 9]) == 9
+    assert middle(Part(4, 10, 0), [0, 4, 10]) == 7
+
+
+# --- whole calls ---
+
+
+async def test_what_is_sent_as_it_was_written(autojump_clock: MockClock) -> None:
+    body = b'{"a":1e5,"b":1.0,"c":"\\u00e9",  "d":12345678901234567890}'
+    async with fake() as node, stores_of(node) as stores:
+        await stores.events.bulk([DocumentOperation("create", INDEX, "1", body)])
+        assert node.indices[INDEX].documents["1"].raw == body
+        spread = b'{\n  "a": 1,\r\n "b": "x y"}'
+        await stores.events.bulk([DocumentOperation("create", INDEX, "2", spread)])
+        assert node.indices[INDEX].documents["2"].raw == b'{"a":1,"b":"x y"}'
+
+
+async def test_one_bad_item_does_not_sink_the_others(autojump_clock: MockClock) -> None:
+    operations = [create(str(n), n=n) for n in range(100)]
+    operations[41] = DocumentOperation("update", INDEX, "41", b'{"a":1,"a":2}')  # can't be read: sinks all
+    operations[77] = create("x" * 513)
+    async with fake() as node, stores_of(node) as stores:
+        results = await stores.events.bulk(operations)
+        refused = {position for position, result in enumerate(results) if result.outcome is Outcome.REFUSED}
+        assert refused == {41, 77}
+        assert {result.status for n, result in enumerate(results) if n not in refused} == {201}
+        assert len(node.indices[INDEX].documents) == 98
+        assert len(node.bulks) < 20
+        order = [document_id for ids in node.bulks for document_id in ids]
+        assert order == [str(n) for n in range(100) if n not in refused]
+
+
+async def test_a_400_of_somebody_else_refuses_nothing(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        node.faults.whole = lambda method, path: (400, "Client sent an HTTP request to an HTTPS server.")
+        with pytest.raises(IndexerUnavailable, match="HTTPS server"):
+            await stores.events.bulk([create("1"), create("2")])
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 502, 503])
+async def test_a_whole_call_that_came_to_nothing(autojump_clock: MockClock, status: int) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        node.faults.whole = lambda method, path: (status, {"error": {"type": "x", "reason": "y"}, "status": status})
+        with pytest.raises(BackendUnavailable) as caught:
+            await stores.events.bulk([create("1"), create("2")])
+        assert str(status) in str(caught.value)
+        assert "indexer" not in caught.value.message  # agents aren't told
+
+
+async def test_items_that_may_succeed_later(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        node.faults.busy_items = 2
+        results = await stores.events.bulk([create("1"), create("2"), create("3")])
+        assert outcomes(results) == [(429, "passing"), (429, "passing"), (201, "done")]
+        index = node.indices[INDEX]
+        for fault, status in (("write", 403), ("read_only_allow_delete", 429)):
+            index.block = fault
+            assert outcomes(await stores.events.bulk([create("4"), delete("3")])) == [(status, "passing")] * 2
+        index.block = None
+        index.closed = True
+        assert outcomes(await stores.events.bulk([update("3")])) == [(400, "passing")]
+
+
+async def test_too_much_at_once_is_sent_in_smaller_calls(autojump_clock: MockClock) -> None:
+    operations = [create(str(n), text="x" * 1000) for n in range(1000)]
+    packets = list(range(0, 1000, 50))
+    async with fake() as node, stores_of(node) as stores:
+        node.faults.most = 300_000
+        results = await stores.events.bulk(operations, boundaries=packets)
+        assert {result.status for result in results} == {201}
+        starts = [int(ids[0]) for ids in node.bulks]
+        assert all(start in packets for start in starts)  # no packet was cut
+        node.bulks.clear()
+        node.requests.clear()
+        await stores.events.bulk([update(str(n), text="x" * 1000) for n in range(1000)], boundaries=packets)
+        attempts = [path for _, path in node.requests if "_bulk" in path]  # upkeep asks other things meanwhile
+        assert len(attempts) == len(node.bulks)  # it was learned: nothing was too much
+        await trio.sleep(1000)
+        node.faults.most = 10**9
+        for _ in range(5):
+            await stores.events.bulk(operations)
+            await trio.sleep(61)
+        node.bulks.clear()
+        await stores.events.bulk(operations)
+        assert len(node.bulks) == 1  # and forgiven
+
+
+async def test_a_limit_that_nothing_passes_is_an_outage(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        node.faults.most = 10
+        with pytest.raises(BackendUnavailable):
+            await stores.events.bulk([create(str(n), text="x" * 1000) for n in range(1000)])
+        assert 0 < sum("_bulk" in path for _, path in node.requests) < 20  # whatever upkeep asked meanwhile
+
+
+async def test_a_document_that_is_too_large_is_refused_alone(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        node.faults.largest = 100_000
+        good, bad, after = await stores.events.bulk([create("1"), create("2", text="x" * 200_000), create("3")])
+        assert outcomes([good, bad, after]) == [(201, "done"), (400, "refused"), (201, "done")]
+
+
+async def test_our_own_limit_cuts_between_packets(autojump_clock: MockClock) -> None:
+    operations = [create(str(n), text="x" * 1000) for n in range(30)]
+    async with fake() as node, stores_of(node, client=IndexerClient(bulk_bytes=12_000)) as stores:
+        results = await stores.events.bulk(operations, boundaries=[0, 5, 10, 25])
+        assert {result.status for result in results} == {201}
+        assert [int(ids[0]) for ids in node.bulks] == [0, 10, 21, 25] or all(len(ids) <= 11 for ids in node.bulks)
+        assert [int(i) for ids in node.bulks for i in ids] == list(range(30))
+        assert 10 in [int(ids[0]) for ids in node.bulks]
+
+
+async def test_a_part_that_fails_leaves_the_rest_for_later(autojump_clock: MockClock) -> None:
+    operations = [create(str(n), text="x" * 1000) for n in range(30)]
+    async with fake() as node, stores_of(node, client=IndexerClient(bulk_bytes=12_000)) as stores:
+        node.faults.whole = lambda method, path: (503, None) if len(node.bulks) == 1 else None
+        results = await stores.events.bulk(operations)
+        assert [result.outcome for result in results].count(Outcome.DONE) == len(node.bulks[0])
+        assert results[-1].outcome is Outcome.PASSING
+        assert len(node.bulks) == 1  # nothing overtook what failed
+        node.faults.whole = lambda method, path: None
+        assert {result.outcome for result in await stores.events.bulk(operations)} == {Outcome.DONE}
+
+
+async def test_an_answer_with_fewer_items_is_none(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        node.faults.whole = lambda method, path: (200, {"items": [{"create": {"status": 201, "result": "created"}}]})
+        with pytest.raises(BackendUnavailable):
+            await stores.events.bulk([create("1"), create("2")])
+        node.faults.whole = lambda method, path: (200, "<html>it works</html>")
+        with pytest.raises(BackendUnavailable):
+            await stores.events.bulk([create("1")])
+
+
+@pytest.mark.parametrize("cut", [0, 20, 120])
+async def test_an_answer_that_is_cut_off(autojump_clock: MockClock, cut: int) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        node.faults.cut = cut
+        with pytest.raises(BackendUnavailable):
+            await stores.events.bulk([create("1", a=1), update("2", b=1)])
+        node.faults.cut = None
+        await trio.sleep(1)
+        again = await stores.events.bulk([create("1", a=1), update("2", b=1)])
+        assert [(r.status, r.result) for r in again] == [(200, "noop"), (404, "[2]: document missing")]
+
+
+# --- creates that meet a document ---
+
+
+async def test_a_conflict_that_is_our_own_write(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        node.faults.false_conflicts = 3
+        results = await stores.events.bulk([create(str(n), n=n) for n in range(5)])
+        assert [result.status for result in results] == [200, 200, 200, 201, 201]
+        assert {result.outcome for result in results} == {Outcome.DONE}
+        assert len(node.indices[INDEX].documents) == 5
+
+
+async def test_a_conflict_with_what_has_gone_meanwhile(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        await stores.events.bulk([create("1", a=1)])
+
+        async def vanish(method: str, path: str) -> None:
+            if path.endswith("_mget"):
+                node.indices[INDEX].delete("1")
+
+        node.faults.before = vanish
+        (result,) = await stores.events.bulk([create("1", a=2)])
+        assert result.outcome is Outcome.PASSING
+        node.faults.before = None
+        assert outcomes(await stores.events.bulk([create("1", a=2)])) == [(201, "done")]
+        results = await stores.events.bulk([create("1", a=3), delete("1")])
+        assert outcomes(results) == [(409, "done"), (200, "done")]
+
+
+async def test_a_conflict_that_cannot_be_compared_now(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        await stores.events.bulk([create("1", a=1)])
+        node.faults.whole = lambda method, path: (503, None) if path == "/_mget" else None
+        results = await stores.events.bulk([create("1", a=1), create("2", a=1)])
+        assert [result.outcome for result in results] == [Outcome.PASSING, Outcome.DONE]
+
+
+# --- calls that were given up ---
+
+
+class Slow:
+    """Holds the bulk calls of a node until they are let go."""
+
+    def __init__(self, node: FakeOpenSearch) -> None:
+        self.waiting: list[trio.Event] = []
+        node.faults.before = self._hold
+
+    async def _hold(self, method: str, path: str) -> None:
+        if path == "/_bulk":
+            event = trio.Event()
+            self.waiting.append(event)
+            await event.wait()
+
+    def release(self) -> None:
+        for event in self.waiting:
+            event.set()
+
+
+async def give_up(events: OpenSearchEvents, *operations: DocumentOperation) -> None:
+    with trio.move_on_after(1) as scope:
+        await events.bulk(operations)
+    assert scope.cancelled_caught
+
+
+async def test_a_retry_waits_for_the_earlier_try(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        await stores.events.bulk([create("1", v=0)])
+        slow = Slow(node)
+        await give_up(stores.events, update("1", v=1))
+        later: list[int] = []
+
+        async def write(*operations: DocumentOperation) -> None:
+            results = await stores.events.bulk(operations)
+            later.extend(result.status for result in results)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write, update("1", v=2))
+            nursery.start_soon(write, create("other"))
+            await trio.sleep(1)
+            assert len(slow.waiting) == 2  # the first one and the other document's; not the second of this one
+            slow.release()
+            await trio.sleep(1)
+            slow.release()
+        assert later == [201, 200]
+        assert node.indices[INDEX].documents["1"].source == {"v": 2}
+
+
+async def test_calls_that_were_given_up_are_few_and_hold_no_places(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node, client=IndexerClient(max_connections=8)) as stores:
+        slow = Slow(node)
+        async with trio.open_nursery() as nursery:
+            for number in range(12):
+                nursery.start_soon(give_up, stores.events, create(str(number)))
+        assert stores.client.statistics()["busy"] <= 4
+        node.faults.before = None
+        with trio.fail_after(1):
+            assert outcomes(await stores.events.bulk([create("new")])) == [(201, "done")]
+        slow.release()
+        await trio.sleep(1)
+        assert stores.client.statistics()["busy"] == 0
+
+
+async def test_one_that_never_ends_is_not_waited_for_for_ever(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        Slow(node)
+        await give_up(stores.events, create("1", v=1))
+        node.faults.before = None
+        began = trio.current_time()
+        with pytest.raises(BackendUnavailable):  # the node has just been found silent
+            await stores.events.bulk([create("1", v=1)])
+        assert 50 < trio.current_time() - began < 61
+        await trio.sleep(1)
+        assert outcomes(await stores.events.bulk([create("1", v=1)])) == [(201, "done")]

@@ -1,0 +1,353 @@
+"""The indexer's client on the mock clock: several nodes that fail, hang and come back; accounts, sizes, connections."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.indexer.bench import client_of, fakes
+from tests.indexer.fake import FakeOpenSearch
+from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, path
+from wazuh_comms_trio.backends.opensearch.client.credentials import AccessError, make_ssl_context, read_account
+from wazuh_comms_trio.backends.opensearch.client.hosts import Hosts
+from wazuh_comms_trio.config.models import Indexer, IndexerClient, IndexerSsl
+
+
+async def ask(client: OpenSearchClient, count: int = 1) -> int:
+    """How many of so many requests, one after the other, were answered."""
+    answered = 0
+    for _ in range(count):
+        try:
+            await client.json("GET", "/")
+            answered += 1
+        except IndexerUnavailable:
+            pass
+    return answered
+
+
+def counts(nodes: dict[str, FakeOpenSearch]) -> list[int]:
+    return [len(node.requests) for node in nodes.values()]
+
+
+async def test_nodes_are_used_in_turn(autojump_clock: MockClock) -> None:
+    async with fakes("a", "b", "c") as nodes, client_of(nodes) as client:
+        assert await ask(client, 30) == 30
+        assert counts(nodes) == [10, 10, 10]
+        assert [node.accepted for node in nodes.values()] == [1, 1, 1]  # connections are kept
+
+
+async def test_a_dead_node_costs_nothing_and_comes_back(autojump_clock: MockClock) -> None:
+    async with fakes("a", "b", "c") as nodes, client_of(nodes) as client:
+        await ask(client, 3)
+        nodes["b"].go_down()
+        assert await ask(client, 30) == 30
+        assert counts(nodes)[1] == 1
+        nodes["b"].up = True
+        await trio.sleep(31)
+        await ask(client, 30)
+        assert counts(nodes)[1] >= 10
+
+
+async def test_an_outage_of_all_costs_little_and_its_end_is_noticed(autojump_clock: MockClock) -> None:
+    tries = 0
+    async with fakes("a") as nodes:
+        nodes["a"].up = False
+
+        async def connect(host: str, port: int) -> trio.abc.Stream:
+            nonlocal tries
+            tries += 1
+            return await nodes["a"].connect(host, port)
+
+        async with OpenSearchClient(Indexer(), connect=connect, rng=random.Random(1)) as client:
+            for _ in range(600):
+                assert await ask(client) == 0
+                await trio.sleep(0.1)
+            assert tries < 60 / 0.75  # a minute, thousands of requests
+            nodes["a"].up = True
+            began = trio.current_time()
+            while not await ask(client):  # noqa: ASYNC110  # nothing tells
+                await trio.sleep(0.1)
+            assert trio.current_time() - began < 1.5
+
+
+async def test_one_that_hangs_is_passed_over(autojump_clock: MockClock) -> None:
+    async with fakes("a", "b") as nodes, client_of(nodes) as client:
+
+        async def hang(method: str, path: str) -> None:
+            await trio.sleep_forever()
+
+        nodes["a"].faults.before = hang
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(ask, client)
+            await trio.sleep(5)
+            with trio.fail_after(1):
+                assert await ask(client, 20) == 20
+            await trio.sleep(60)
+            nodes["a"].faults.before = None
+            assert await ask(client, 20) == 20
+            nursery.cancel_scope.cancel()
+        await trio.sleep(40)
+        before = counts(nodes)[0]
+        await ask(client, 10)
+        assert counts(nodes)[0] > before
+
+
+async def test_requests_that_were_given_up_tell_of_a_node_that_hangs(autojump_clock: MockClock) -> None:
+    async with fakes("a") as nodes, client_of(nodes) as client:
+
+        async def hang(method: str, path: str) -> None:
+            await trio.sleep_forever()
+
+        nodes["a"].faults.before = hang
+        with trio.move_on_after(6) as scope:
+            await ask(client)
+        assert scope.cancelled_caught
+        with trio.fail_after(3):  # it is asked whether it is well before it gets another one
+            assert await ask(client) == 0
+        nodes["a"].faults.before = None
+        await trio.sleep(1)
+        assert await ask(client) == 1
+
+
+async def test_an_answer_after_20_seconds_is_an_answer(autojump_clock: MockClock) -> None:
+    async with fakes("a") as nodes, client_of(nodes) as client:
+
+        async def wait(method: str, path: str) -> None:
+            await trio.sleep(20)
+
+        nodes["a"].faults.before = wait
+        assert await ask(client) == 1
+
+
+def test_a_failure_can_be_raised_once_more() -> None:
+    """One failure is many requests': each raises one of its own, made of its message and code."""
+    first = IndexerUnavailable("node: no connection")
+    again = type(first)(first.message, code=first.code)
+    assert (again.code, again.message) == (503, "The service is temporarily unavailable")
+    assert "node" not in again.message
+
+
+async def test_none_within_the_limit_is_none(autojump_clock: MockClock) -> None:
+    async with fakes("a") as nodes, client_of(nodes, client=IndexerClient(read_timeout=3)) as client:
+
+        async def wait(method: str, path: str) -> None:
+            await trio.sleep(20)
+
+        nodes["a"].faults.before = wait
+        began = trio.current_time()
+        with pytest.raises(IndexerUnavailable, match="no answer within 3 s"):
+            await client.json("GET", "/")
+        assert trio.current_time() - began == pytest.approx(3)
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+async def test_only_what_may_be_repeated_is(autojump_clock: MockClock, repeatable: bool) -> None:
+    async with fakes("a", "b") as nodes, client_of(nodes) as client:
+        for node in nodes.values():
+            node.faults.lost = 1
+        if repeatable:
+            with pytest.raises(IndexerUnavailable):
+                await client.request("POST", "/x/_search", b"{}")
+            assert counts(nodes) == [1, 1]
+        else:
+            with pytest.raises(IndexerUnavailable) as caught:
+                await client.request("POST", "/_bulk", b"{}\n", repeatable=False)
+            assert caught.value.sent
+            assert sorted(counts(nodes)) == [0, 1]
+
+
+async def test_what_was_not_sent_goes_elsewhere_in_any_case(autojump_clock: MockClock) -> None:
+    async with fakes("a", "b") as nodes, client_of(nodes) as client:
+        nodes["a"].up = False
+        for _ in range(3):
+            reply = await client.request("POST", "/_bulk", b"\n", repeatable=False)
+            assert reply.status == 400
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+async def test_a_node_that_is_not_ready_is_not_the_last_word(autojump_clock: MockClock, status: int) -> None:
+    async with fakes("a", "b") as nodes, client_of(nodes) as client:
+        nodes["a"].faults.whole = lambda method, path: (status, "OpenSearch Security not initialized.")
+        assert await ask(client, 10) == 10
+        nodes["b"].faults.whole = nodes["a"].faults.whole
+        with pytest.raises(IndexerUnavailable, match="not initialized"):
+            await client.json("GET", "/")
+
+
+async def test_connections_are_bounded(autojump_clock: MockClock) -> None:
+    most = 0
+    async with fakes("a") as nodes, client_of(nodes, client=IndexerClient(max_connections=8)) as client:
+
+        async def note(method: str, path: str) -> None:
+            nonlocal most
+            most = max(most, client.statistics()["busy"])
+            await trio.sleep(1)
+
+        nodes["a"].faults.before = note
+        async with trio.open_nursery() as nursery:
+            for _ in range(40):
+                nursery.start_soon(ask, client)
+        assert most == 4  # the other half is for bulk calls
+        assert nodes["a"].accepted == 4
+
+
+async def test_kept_connections_grow_old(autojump_clock: MockClock) -> None:
+    async with fakes("a") as nodes, client_of(nodes) as client:
+        await ask(client, 5)
+        assert nodes["a"].accepted == 1
+        await trio.sleep(29)
+        await ask(client)
+        assert nodes["a"].accepted == 1
+        await trio.sleep(31)
+        await ask(client)
+        assert nodes["a"].accepted == 2
+
+
+async def test_large_bodies_are_compressed(autojump_clock: MockClock) -> None:
+    lines = b'{"create":{"_index":"i","_id":"1"}}\n{"a":"%b"}\n' % (b"x" * 5000)
+    async with fakes("a") as nodes, client_of(nodes, client=IndexerClient(gzip_bytes=5000)) as client:
+        assert (await client.request("POST", "/_bulk", lines)).status == 200
+        assert nodes["a"].headers["content-encoding"] == "gzip"
+        assert nodes["a"].bodies[-1] < 500
+        assert nodes["a"].indices["i"].documents["1"].source == {"a": "x" * 5000}
+        await client.request("POST", "/_bulk", lines[:10])
+        assert "content-encoding" not in nodes["a"].headers
+
+
+async def test_ids_are_escaped() -> None:
+    assert path("a b", "_doc", "/../?#%ü") == "/a%20b/_doc/%2F..%2F%3F%23%25%C3%BC"
+
+
+# --- the account ---
+
+
+async def test_basic_authentication(autojump_clock: MockClock) -> None:
+    async with fakes("a") as nodes, client_of(nodes, username="ü", password="p:w") as client:  # noqa: S106
+        await ask(client)
+        expected = base64.b64encode("ü:p:w".encode()).decode()
+        assert nodes["a"].headers["authorization"] == f"Basic {expected}"
+    async with fakes("a") as nodes, client_of(nodes) as client:
+        await ask(client)
+        assert "authorization" not in nodes["a"].headers
+
+
+async def test_a_password_file_that_changes(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    file = tmp_path / "password"
+    file.write_text("first-secret\n")
+    right = "second-secret"
+    async with fakes("a") as nodes, client_of(nodes, username="u", password_file=file) as client:
+        node = nodes["a"]
+
+        def judge(method: str, path: str) -> Any:
+            expected = base64.b64encode(f"u:{right}".encode()).decode()
+            return None if node.headers.get("authorization") == f"Basic {expected}" else (401, "Unauthorized")
+
+        node.faults.whole = judge
+        with pytest.raises(IndexerUnavailable, match="401"):
+            await client.json("GET", "/")
+        file.write_text("second-secret")
+        assert await ask(client, 3) == 3
+        file.unlink()
+        assert await ask(client, 3) == 3  # the one that works is kept
+        assert "refuses our account" in caplog.text
+        assert "takes our account again" in caplog.text
+        assert "secret" not in caplog.text
+        assert "secret" not in repr(client._account)
+
+
+async def test_an_account_that_is_refused_is_not_hammered_with(autojump_clock: MockClock) -> None:
+    """Each check of a password is dear to the indexer, and wrong ones may lock the account."""
+    async with fakes("a") as nodes, client_of(nodes, username="u", password="p") as client:  # noqa: S106
+        node = nodes["a"]
+        node.faults.whole = lambda method, path: (401, "Unauthorized")
+        for _ in range(100):
+            with pytest.raises(IndexerUnavailable, match=r"401|refuses our account") as caught:
+                await client.json("GET", "/")
+            assert caught.value.reply is not None
+            assert caught.value.reply.status == 401
+            await trio.sleep(0.1)
+        assert len(node.requests) <= 11
+        node.faults.whole = lambda method, path: None
+        began = trio.current_time()
+        while not await ask(client):  # noqa: ASYNC110  # nothing tells
+            await trio.sleep(0.1)
+        assert trio.current_time() - began < 1.2
+        assert await ask(client, 10) == 10
+
+
+def test_where_secrets_come_from(tmp_path: Path) -> None:
+    def account(environment: dict[str, str] | None = None, **more: Any) -> str | None:
+        header = read_account(Indexer(**more), environment or {}).authorization
+        return None if header is None else base64.b64decode(header.removeprefix("Basic ")).decode()
+
+    systemd = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert account() is None
+    assert account(systemd) is None
+    assert account(username="u") == "u:"
+    (tmp_path / "mine").write_text(" of-the-file \r\n")
+    assert account(username="u", password="p", password_file=tmp_path / "mine") == "u: of-the-file "  # noqa: S106
+    assert account(systemd, username="u", password_file=Path("mine")) == "u: of-the-file "
+    (tmp_path / "indexer.password").write_text("credential")
+    assert account(systemd, username="u") == "u:credential"
+    assert account(systemd, username="u", password="p") == "u:credential"  # noqa: S106  # it stands in for it
+    (tmp_path / "indexer.username").write_text("name\n")
+    assert account(systemd) == "name:credential"
+    assert account(systemd, username="u", password_file=Path("mine")) == "name: of-the-file "
+    with pytest.raises(AccessError, match="No such file"):
+        account(username="u", password_file=tmp_path / "missing")
+
+
+def test_unusable_certificates_are_named(tmp_path: Path) -> None:
+    missing, garbage = tmp_path / "missing.pem", tmp_path / "garbage.pem"
+    garbage.write_text("garbage")
+    assert make_ssl_context(IndexerSsl()) is None
+    for bad in (missing, garbage):
+        with pytest.raises(AccessError, match=bad.name):
+            make_ssl_context(IndexerSsl(use_ssl=True, certificate_authorities=(bad,)))
+        with pytest.raises(AccessError, match=bad.name):
+            make_ssl_context(IndexerSsl(use_ssl=True, certificate_authorities_bundle=bad))
+        with pytest.raises(AccessError, match=bad.name):
+            make_ssl_context(IndexerSsl(use_ssl=True, certificate=bad, key=bad))
+    assert make_ssl_context(IndexerSsl(use_ssl=True, certificate_authorities=(Path(""),))) is not None
+
+
+# --- who is next ---
+
+
+def test_requests_that_fail_together_count_once() -> None:
+    hosts = Hosts([("a", 1), ("b", 2)], random.Random(1))
+    a = hosts.all[0]
+    for _ in range(10):
+        a.begin(100.0)
+    assert [hosts.failed(a, 100.0, 101.0) for _ in range(10)] == [True] + [False] * 9
+    assert a.failures == 1
+    assert a.rests_until < 102
+    a.begin(103.0)
+    hosts.failed(a, 103.0, 103.0)
+    assert a.failures == 2
+    a.begin(110.0)
+    assert a.answered(110.0)
+    assert (a.failures, a.waiting) == (0, 0)
+
+
+def test_one_request_tries_a_node_that_failed() -> None:
+    hosts = Hosts([("a", 1)], random.Random(1))
+    (a,) = hosts.all
+    a.begin(0.0)
+    hosts.failed(a, 0.0, 0.0)
+    assert hosts.choose(0.1) is None
+    assert hosts.choose(1.0) is a
+    a.begin(1.0)
+    assert hosts.choose(1.1) is None
+    assert hosts.choose(1.1, [a]) is None

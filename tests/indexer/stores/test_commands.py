@@ -1,0 +1,533 @@
+"""Commands on the fake OpenSearch and the mock clock: several nodes, leases, lost answers, documents of others."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.indexer.bench import A1, A2, fake, stores_of, wall_clock
+from tests.indexer.fake import FakeOpenSearch
+from wazuh_comms_trio.backends.interfaces import (
+    Action,
+    Agent,
+    Command,
+    CommandReport,
+    CommandResult,
+    Outcome,
+    Target,
+)
+from wazuh_comms_trio.backends.opensearch.client.queries import to_text
+from wazuh_comms_trio.backends.opensearch.commands.documents import Document, ended, to_document
+from wazuh_comms_trio.backends.opensearch.commands.store import OpenSearchCommands
+from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores
+from wazuh_comms_trio.errors import BackendUnavailable, MalformedRequest
+
+INDEX = "wazuh-commands"
+LEASE = 15.0
+
+
+def command(document_id: str, agent_id: str = A1, **more: Any) -> Command:
+    return Command(document_id, Target("agent", agent_id), Action("restart"), **more)
+
+
+def put(node: FakeOpenSearch, document_id: str, agent_id: str = A1, index: str = INDEX, **fields: Any) -> None:
+    """As another program writes it."""
+    whole = {
+        "@timestamp": to_text(wall_clock()),
+        "command": {
+            "status": "pending",
+            "target": {"type": "agent", "id": agent_id},
+            "action": {"name": "restart"},
+            "timeout": 1000,
+            **fields,
+        },
+    }
+    node.index(index).write(document_id, json.dumps(whole).encode())
+
+
+def source(node: FakeOpenSearch, document_id: str, index: str = INDEX) -> dict[str, Any]:
+    return node.indices[index].documents[document_id].source
+
+
+def ids(commands: Collection[Command]) -> list[str]:
+    return [each.document_id for each in commands]
+
+
+@asynccontextmanager
+async def nodes(server: FakeOpenSearch, count: int = 1, **settings: Any) -> AsyncIterator[list[OpenSearchStores]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(stores_of(server, **settings)) for _ in range(count)]
+
+
+async def news(commands: OpenSearchCommands, within: float = 30) -> set[str]:
+    with trio.fail_after(within):
+        return set(await commands.wait_news())
+
+
+# --- finding ---
+
+
+async def test_what_others_write_is_found_within_a_second_or_five(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server) as (node,):
+        put(server, "c1")
+        assert await news(node.commands, within=1) == {A1}
+        assert ids(await node.commands.claim([A1])) == ["c1"]
+        await node.commands.mark_sent(["c1"])
+        async with trio.open_nursery() as nursery:
+
+            async def write() -> None:
+                for _ in range(10):  # busy: a second or little more
+                    await trio.sleep(1)
+                    put(server, f"{trio.current_time():09.3f}")
+                await trio.sleep(300)  # idle
+                put(server, f"{trio.current_time():09.3f}")
+
+            nursery.start_soon(write)
+            delays: list[float] = []
+            while len(delays) < 11:
+                await news(node.commands, within=400)
+                claimed = ids(await node.commands.claim([A1]))
+                await node.commands.mark_sent(claimed)
+                delays += [trio.current_time() - float(document_id) for document_id in claimed]
+            assert max(delays[:10]) < 1.7
+            assert delays[10] < 5.6
+
+
+async def test_one_query_an_interval_however_many_wait(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server) as (node,):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.commands.wait_news)
+            for _ in range(60):
+                for start in range(0, 5000, 500):
+                    assert await node.commands.claim([f"agent-{n}" for n in range(start, start + 500)]) == []
+                await node.commands.expire()
+                await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+        searches = [path for _, path in server.requests if path.endswith("_search")]
+        assert len(searches) < 20 + 31  # discovery slows down to 5 s; expiry every 2 s
+
+
+async def test_more_than_a_page_of_others_does_not_hide_ours(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server) as (node,):
+        for number in range(3000):
+            put(server, f"old-{number}", f"absent-{number}")
+        await trio.sleep(10)
+        put(server, "ours", A1.upper())
+        assert await node.commands.claim([A1]) == []
+        with trio.fail_after(30):
+            while A1 not in await node.commands.wait_news():
+                pass
+        assert ids(await node.commands.claim([A1])) == ["ours"]
+
+
+async def test_more_than_a_page_for_one_who_went_does_not_hide_ours(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server) as (node,):
+        assert await node.commands.claim([A2]) == []
+        for number in range(3000):
+            put(server, f"old-{number}", A2)
+        await trio.sleep(10)
+        put(server, "ours", A1)
+        assert await node.commands.claim([A1]) == []
+        with trio.fail_after(30):
+            while A1 not in await node.commands.wait_news():
+                pass
+        assert ids(await node.commands.claim([A1])) == ["ours"]
+        server.requests.clear()
+        await trio.sleep(60)
+        assert sum(path.endswith("_search") for _, path in server.requests) <= 60 / 0.9 + 1  # and one query an interval
+
+
+async def test_thousands_for_one_agent_come_in_order(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server) as (node,):
+        for number in range(2500):
+            put(server, f"{number:04}")
+            await trio.sleep(0.001)
+        got: list[str] = []
+        with trio.fail_after(60):
+            while len(got) < 2500:
+                await node.commands.wait_news()
+                while claimed := ids(await node.commands.claim([A1])):
+                    assert len(claimed) <= 100
+                    got += claimed
+                    await node.commands.mark_sent(claimed)
+        assert got == sorted(got)
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+async def test_statuses_and_targets_of_any_spelling(autojump_clock: MockClock, explicit: bool) -> None:
+    async with fake() as server, nodes(server) as (node,):
+        if explicit:
+            await node.commands.get("nothing")  # makes the index
+        put(server, "c1", status="PENDING")
+        put(server, "c2", status="Pending", target={"type": "Agent", "id": A1.upper()})
+        put(server, "c3", status="pending retry")
+        put(server, "c4", status="success")
+        put(server, "c5", target={"type": "server", "id": A1})
+        put(server, "c6", target={"type": "agent", "id": f"{A1}-longer"})
+        assert A1 in await news(node.commands)
+        assert sorted(ids(await node.commands.claim([A1]))) == ["c1", "c2"]
+        assert ids(await node.commands.list(status="pending", agent_id=A1)) in (["c1", "c2"], ["c2", "c1"])
+
+
+async def test_documents_without_a_time(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server) as (node,):
+        bare = {"command": {"status": "pending", "target": {"type": "agent", "id": A1}, "timeout": 50}}
+        deadline = {**bare, "delivery_timestamp": to_text(wall_clock() + 20)}
+        server.index(INDEX).write("bare", json.dumps(bare).encode())
+        server.index(INDEX).write("deadline", json.dumps(deadline).encode())
+        await news(node.commands)
+        await trio.sleep(30)
+        await node.commands.expire()
+        assert source(server, "deadline")["command"]["status"] == "failed"
+        assert source(server, "bare")["command"]["status"] == "pending"
+        await trio.sleep(30)
+        await node.commands.expire()
+        assert source(server, "bare")["command"]["status"] == "failed"
+
+
+async def test_documents_that_make_no_sense_disturb_nobody(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server) as (node,):
+        for number, odd in enumerate(
+            [
+                {},
+                {"command": []},
+                {"command": {"status": "pending"}},
+                {"command": {"status": "pending", "target": "x", "action": 5, "timeout": "soon"}},
+                {"command": {"status": "pending", "target": {"id": None, "type": 7}, "result": []}, "delivery": 1},
+                {"@timestamp": "never", "command": {"status": ["pending", "sent"], "target": {"type": "agent"}}},
+            ]
+        ):
+            server.index(INDEX).write(f"odd-{number}", json.dumps(odd).encode())
+        put(server, "c1")
+        with trio.fail_after(30):
+            while A1 not in await node.commands.wait_news():
+                pass
+        assert ids(await node.commands.claim([A1])) == ["c1"]
+        await node.commands.expire()
+        assert len(await node.commands.list()) == 7
+
+
+# --- groups ---
+
+
+async def test_a_groups_command_that_others_write_is_expanded_once(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server, 3) as all_nodes:
+        for agent_id in (A1, A2):
+            await all_nodes[0].agents.add(Agent(agent_id, "a", f"hash-{agent_id}", groups=("web",)))
+        put(server, "p", target={"type": "group", "id": "web"}, order_id="o", request_id="r")
+        made = source(server, "p")["@timestamp"]
+        async with trio.open_nursery() as nursery:
+            for node in all_nodes:
+                nursery.start_soon(node.commands.wait_news)
+        children = await all_nodes[0].commands.claim([A1, A2])
+        children = [*children, *await all_nodes[1].commands.claim([A1, A2])]
+        assert sorted(ids(children)) == [f"p_{A1}", f"p_{A2}"]
+        assert {(child.order_id, child.request_id) for child in children} == {("o", "r")}
+        assert source(server, "p")["command"]["status"] == "sent"
+        assert source(server, f"p_{A1}")["@timestamp"] == made
+        assert len(server.indices[INDEX].documents) == 3
+
+
+async def test_an_expander_that_died_is_continued(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server) as (node,):
+        for agent_id in (A1, A2):
+            await node.agents.add(Agent(agent_id, "a", f"hash-{agent_id}"))
+        put(server, "p", target={"type": "group", "id": "all"})
+        put(server, f"p_{A1}")
+        server.indices[INDEX].update("p", {"delivery": {"token": "dead.1"}}, None)
+        began = trio.current_time()
+        while await news(node.commands) != {A2}:
+            pass
+        assert LEASE <= trio.current_time() - began < LEASE + 6
+        assert sorted(ids(await node.commands.claim([A1, A2]))) == [f"p_{A1}", f"p_{A2}"]
+
+
+# --- claims of several nodes ---
+
+
+async def test_each_is_claimed_once(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server, 4) as all_nodes:
+        server.faults.false_conflicts = 25
+        for number in range(200):
+            put(server, f"c{number}", f"agent-{number % 10}")
+        got: list[str] = []
+
+        async def work(node: OpenSearchStores) -> None:
+            agents = [f"agent-{n}" for n in range(10)]
+            while len(got) < 200:
+                with trio.move_on_after(5):
+                    await node.commands.wait_news()
+                claimed = ids(await node.commands.claim(agents))
+                got.extend(claimed)
+                await node.commands.mark_sent(claimed)
+
+        with trio.fail_after(200):
+            async with trio.open_nursery() as nursery:
+                for node in all_nodes:
+                    nursery.start_soon(work, node)
+        assert sorted(got) == sorted(f"c{n}" for n in range(200))
+        assert {source(server, i)["command"]["status"] for i in got} == {"sent"}
+
+
+async def test_the_claims_of_a_node_that_died_are_taken_over(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server) as (alive,):
+        put(server, "c1")
+        server.indices[INDEX].update("c1", {"delivery": {"token": "dead.1", "offered": True}}, None)
+        began = trio.current_time()
+        assert await news(alive.commands) == {A1}
+        assert LEASE <= trio.current_time() - began < LEASE + 6
+        assert ids(await alive.commands.claim([A1])) == ["c1"]
+
+
+async def test_a_claim_that_is_held_is_renewed(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server, 2) as (holder, other):
+        put(server, "c1")
+        await news(holder.commands)
+        assert ids(await holder.commands.claim([A1])) == ["c1"]
+        with trio.move_on_after(10 * LEASE) as scope:
+            await other.commands.wait_news()
+        assert scope.cancelled_caught
+        assert await other.commands.claim([A1]) == []
+        await holder.commands.release(["c1"])
+        assert await news(other.commands) == {A1}
+        assert ids(await other.commands.claim([A1])) == ["c1"]
+
+
+async def test_a_node_that_stops_gives_its_claims_back(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server) as (other,):
+        put(server, "c1")
+        async with nodes(server) as (node,):
+            await news(node.commands)
+            assert ids(await node.commands.claim([A1])) == ["c1"]
+        assert source(server, "c1")["delivery"]["token"] is None
+        assert await news(other.commands, within=6) == {A1}
+
+
+@pytest.mark.parametrize("lost", ["answer", "patience"])
+async def test_a_claim_whose_answer_was_lost_is_ours_again(autojump_clock: MockClock, lost: str) -> None:
+    async with fake() as server, nodes(server, 2) as (node, other):
+        put(server, "c1")
+        await news(node.commands)
+        await news(other.commands)
+        if lost == "answer":
+            server.faults.lost = 1
+            with pytest.raises(BackendUnavailable):
+                await node.commands.claim([A1])
+        else:
+
+            async def slow(method: str, path: str) -> None:
+                if path == "/_bulk":
+                    server.faults.before = None
+                    with trio.CancelScope(shield=True):
+                        await trio.sleep(0.5)
+
+            server.faults.before = slow
+            with trio.move_on_after(0.2):
+                await node.commands.claim([A1])
+            await trio.sleep(1)
+        assert source(server, "c1")["delivery"]["token"].startswith(node.commands._pending.node)
+        assert await news(node.commands, within=6) == {A1}
+        assert ids(await node.commands.claim([A1])) == ["c1"]
+        assert await other.commands.claim([A1]) == []
+
+
+# --- marks ---
+
+
+async def test_a_mark_that_cannot_be_stored_is_stored_later(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server) as (node,):
+        put(server, "c1")
+        await news(node.commands)
+        await node.commands.claim([A1])
+        delivered_at = wall_clock()
+        server.go_down()
+        with pytest.raises(BackendUnavailable):
+            await node.commands.mark_sent(["c1"])
+        await trio.sleep(60)
+        server.up = True
+        with trio.move_on_after(30):
+            await node.commands.wait_news()
+        assert source(server, "c1")["command"]["status"] == "sent"
+        stored = await node.commands.get("c1")
+        assert stored is not None
+        assert stored.sent_at == pytest.approx(delivered_at, abs=0.01)
+        assert await node.commands.claim([A1]) == []
+
+
+async def test_what_was_delivered_is_sent_whoever_has_it_now(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server) as (node,):
+        put(server, "c1")
+        await news(node.commands)
+        await node.commands.claim([A1])
+        server.indices[INDEX].update("c1", {"delivery": {"token": "thief.1"}}, None)
+        await node.commands.mark_sent(["c1"])
+        assert source(server, "c1")["command"]["status"] == "sent"
+
+
+async def test_a_document_that_went_is_no_error(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server) as (node,):
+        put(server, "c1")
+        await news(node.commands)
+        await node.commands.claim([A1])
+        server.indices[INDEX].delete("c1")
+        await node.commands.mark_sent(["c1"])
+        await node.commands.release(["c1"])
+        assert await node.commands.get("c1") is None
+        assert await node.commands.claim([A1]) == []
+
+
+# --- reports ---
+
+
+async def test_reports_survive_false_conflicts(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server) as (node,):
+        for number in range(20):
+            put(server, f"c{number}", status="sent")
+        server.faults.false_conflicts = 7
+        reports = [CommandReport(A1, f"c{n}", CommandResult(n % 2, "m", {"n": n})) for n in range(20)]
+        results = await node.commands.report(reports)
+        assert {result.status for result in results} == {200}
+        for number in range(20):
+            stored = await node.commands.get(f"c{number}")
+            assert stored is not None
+            assert stored.result == CommandResult(number % 2, "m", {"n": number})
+
+
+async def test_what_a_keyword_cannot_hold_is_kept(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server) as (node,):
+        values: list[Any] = ["x", "x" * 100_000, 5, 1.5, True, None, {"a": [1, {"b": None}]}, [], "5", "ü" * 20_000]
+        for number, _ in enumerate(values):
+            put(server, f"c{number}", status="sent")
+        await node.commands.report([CommandReport(A1, f"c{n}", CommandResult(0, "m", v)) for n, v in enumerate(values)])
+        for number, value in enumerate(values):
+            stored = await node.commands.get(f"c{number}")
+            assert stored is not None
+            assert stored.result is not None
+            assert stored.result.data == value
+            assert type(stored.result.data) is type(value)
+            shown = source(server, f"c{number}")["command"]["result"]["data"]
+            assert shown is None or (isinstance(shown, str) and len(shown.encode()) < 32_766)
+
+
+async def test_a_command_that_another_program_marked(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server) as (node,):
+        put(server, "c1", status="SENT", timeout=50)
+        put(server, "c2", status="failure", result={"code": 1, "message": "no"})
+        put(server, "c3", status="failed", result={"message": "not delivered in time"})
+        (first, second, third) = await node.commands.report(
+            [CommandReport(A1, f"c{n}", CommandResult(0, "late")) for n in (1, 2, 3)]
+        )
+        assert [first.outcome, second.outcome, third.outcome] == [Outcome.DONE, Outcome.DONE, Outcome.REFUSED]
+        put(server, "c4", status="sent", timeout=50)
+        await trio.sleep(60)
+        await node.commands.expire()
+        assert source(server, "c4")["command"]["result"]["message"] == "no answer"
+        assert source(server, "c1")["command"]["status"] == "success"
+
+
+# --- an index that doesn't want it ---
+
+
+async def test_an_index_that_refuses_our_field(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server) as (node,):
+        await node.commands.get("nothing")
+        refused = {"status": 400, "error": {"type": "strict_dynamic_mapping_exception", "reason": "strict"}}
+        server.faults.whole = lambda method, path: (200, {"items": [{"create": refused}]}) if path == "/_bulk" else None
+        with pytest.raises(MalformedRequest, match="strict"):
+            await node.commands.add([command("c1")])
+
+
+async def test_an_index_that_cannot_be_sorted(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    async with fake() as server, nodes(server) as (node,):
+        put(server, "c1")
+        bad = {
+            "error": {"type": "illegal_argument_exception", "reason": "Text fields are not optimised"},
+            "status": 400,
+        }
+        answers = iter([(400, bad)])
+        server.faults.whole = lambda method, path: next(answers, None) if path.endswith("_search") else None
+        assert await news(node.commands) == {A1}
+        assert "can't be sorted" in caplog.text
+
+
+# --- documents, pure ---
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        Command("c", Target("agent", A1), Action("restart"), created_at=5.0),
+        Command(
+            "c",
+            Target("group", "Web"),
+            Action("set-group", "5", {"groups": ["a"], "x": {"y": None}}),
+            timeout=0.5,
+            request_id="r",
+            order_id="o",
+            source="s",
+            user="u",
+            created_at=1.5,
+        ),
+    ],
+)
+def test_a_command_there_and_back(whole: Command) -> None:
+    document = Document("c", json.loads(json.dumps(to_document(whole))), 1, 1, 0.0)
+    assert document.command == whole
+    done = attrs.evolve(whole, status="success", result=CommandResult(0, "m", [1]), sent_at=7.25)
+    assert document.after(ended(done), 2, 1).command == done
+
+
+async def test_a_refresh_that_failed_is_no_look(autojump_clock: MockClock) -> None:
+    """A search after it would show too little, and what isn't found is taken to be over."""
+    async with fake() as node, stores_of(node) as stores:
+        await stores.commands.add([Command("c", Target("agent", A1), Action("restart"))])
+        refreshed = {"_shards": {"total": 2, "successful": 1, "failed": 1}}
+        node.faults.whole = lambda method, path: (200, refreshed) if path.endswith("/_refresh") else None
+        assert await stores.commands.wait_news() == {A1}
+        await trio.sleep(10)
+        with pytest.raises(BackendUnavailable, match="can't be refreshed"):
+            await stores.commands.list()
+        assert [command.document_id for command in await stores.commands.claim([A1])] == ["c"]
+
+
+async def test_the_right_to_refresh_is_noticed_when_it_is_given(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with fake() as node, stores_of(node) as stores:
+        await stores.commands.list()
+        denied = {"error": {"type": "security_exception", "reason": "no permissions"}, "status": 403}
+        node.faults.whole = lambda method, path: (403, denied) if path.endswith("/_refresh") else None
+        for _ in range(10):
+            await stores.commands.list()
+        assert caplog.text.count("no right to refresh") == 1
+        node.faults.whole = lambda method, path: None
+        asked = [path for _, path in node.requests].count("/wazuh-commands/_refresh")
+        await trio.sleep(301)
+        await stores.commands.list()
+        await stores.commands.list()
+        assert [path for _, path in node.requests].count("/wazuh-commands/_refresh") == asked + 2
+
+
+async def test_a_group_whose_members_cannot_be_read_keeps_nobody_waiting(autojump_clock: MockClock) -> None:
+    async with fake() as server, nodes(server) as (node,):
+        members = node.commands._members
+
+        async def unreadable(group: str) -> list[str]:
+            raise BackendUnavailable
+
+        node.commands._members = unreadable
+        put(server, "g1", "web", target={"type": "group", "id": "web"})
+        put(server, "c1")
+        assert await news(node.commands) == {A1}
+        node.commands._members = members
+        await trio.sleep(2 * LEASE)
+        assert source(server, "g1")["command"]["status"] == "sent"

@@ -1,0 +1,426 @@
+"""Stateful bodies, read: what is an event, what can never be taken, and that every byte belongs somewhere."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.services.bench import A1, A2, FIM, body, event, metadata
+from wazuh_comms_trio.backends.interfaces import CommandReport, CommandResult, DocumentOperation
+from wazuh_comms_trio.config.models import Events
+from wazuh_comms_trio.errors import MalformedBody
+from wazuh_comms_trio.services.stateful.packet_reader import Event, PacketReader, Unusable, open_packet
+
+
+def read(packet: bytes, agent_id: str = A1, **settings: Any) -> list[Event]:
+    reader = open_packet(packet, agent_id, Events(**settings))
+    events = []
+    while not reader.exhausted:
+        events += reader.read(10**6, 10**9)
+    return events
+
+
+def reasons(events: list[Event]) -> list[str | None]:
+    return [item.action.reason if isinstance(item.action, Unusable) else None for item in events]
+
+
+def operation(item: Event) -> DocumentOperation:
+    assert isinstance(item.action, DocumentOperation)
+    return item.action
+
+
+class TestEvents:
+    def test_a_create_carries_the_metadata_and_its_data(self) -> None:
+        (found,) = read(body(event("e1", "create", {"file": {"path": "/x"}})))
+        assert (found.index, found.id) == (FIM, "e1")
+        made = operation(found)
+        assert (made.action, made.index, made.document_id) == ("create", FIM, f"{A1}_e1")
+        assert json.loads(made.body or b"") == {"agent": {"id": A1, "name": "a1"}, "file": {"path": "/x"}}
+
+    def test_the_bare_id_where_the_index_has_those(self) -> None:
+        (found,) = read(body(event("e1")), document_id="global")
+        assert operation(found).document_id == "e1"
+
+    def test_a_delete_takes_no_data_line(self) -> None:
+        found = read(body(event("e1", "delete"), event("e2", "update")))
+        assert [(operation(item).action, item.id) for item in found] == [("delete", "e1"), ("update", "e2")]
+        assert operation(found[0]).body is None
+
+    @pytest.mark.parametrize(
+        ("header", "index"),
+        [
+            ({"module": "fim"}, FIM),
+            ({"module": "sca"}, "wazuh-states-sca"),
+            ({"module": "vulnerability"}, "wazuh-states-vulnerabilities"),
+            ({"module": "inventory", "collector": "packages"}, "wazuh-states-inventory-packages"),
+            ({"module": "inventory", "type": "ports"}, "wazuh-states-inventory-ports"),
+            ({"module": "inventory", "collector": "system", "type": "ports"}, "wazuh-states-inventory-system"),
+            ({"module": "inventory", "collector": None, "type": "hotfixes"}, "wazuh-states-inventory-hotfixes"),
+            ({"module": "fim", "collector": "file"}, FIM),
+        ],
+    )
+    def test_indices(self, header: dict[str, Any], index: str) -> None:
+        line = json.dumps({"id": "e1", "operation": "delete", **header}).encode()
+        (found,) = read(metadata() + b"\n" + line)
+        assert operation(found).index == found.index == index
+
+    def test_data_goes_through_as_the_bytes_they_are(self) -> None:
+        data = b'{"n": 1.50, "big":1e999, "twice":1, "twice":2, "\\u0061":"\\u00e9\xc3\xa9", "x":{ }}'
+        (found,) = read(metadata() + b'\n{"id":"e","module":"fim","operation":"create"}\n' + data)
+        assert operation(found).body == metadata()[:-1] + b"," + data[1:]
+
+    @pytest.mark.parametrize("data", [b"{}", b"{ }", b" {} ", b"{\t}"])
+    def test_empty_data(self, data: bytes) -> None:
+        (found,) = read(metadata() + b'\n{"id":"e","module":"fim","operation":"create"}\n' + data + b"\n")
+        assert operation(found).body == metadata()
+
+    @pytest.mark.parametrize("key", [b'"agent"', b'"\\u0061gent"', b'"agen\\u0074"'])
+    def test_the_metadatas_agent_wins(self, key: bytes) -> None:
+        data = b'{"a":1.50,' + key + b':{"id":"someone else"},"b":"\\u00e9"}'
+        (found,) = read(metadata() + b'\n{"id":"e","module":"fim","operation":"create"}\n' + data)
+        assert operation(found).body == metadata()[:-1] + b',"a":1.50,"b":"\\u00e9"}'
+
+    def test_every_member_of_the_metadata_wins(self) -> None:
+        line = b'{"agent":{"id":"%s"},"cluster":"c1"}' % A1.encode()
+        (found,) = read(line + b'\n{"id":"e","module":"fim","operation":"create"}\n{"cluster":"mine","x":1}')
+        assert operation(found).body == line[:-1] + b',"x":1}'
+
+    def test_line_ends(self) -> None:
+        packet = body(event("e1"), event("e2", "delete"))
+        for text in (packet + b"\n", packet.replace(b"\n", b"\r\n"), packet + b"\n\r\n \n\t\n\n"):
+            found = read(text)
+            assert [item.id for item in found] == ["e1", "e2"]
+            assert operation(found[0]).body == operation(read(packet)[0]).body
+
+    def test_ids_repeat(self) -> None:
+        assert [item.id for item in read(body(event("e"), event("e", "update"), event("e", "delete")))] == ["e"] * 3
+
+    def test_a_bytearray_is_as_good(self) -> None:
+        packet = body(event("e1", data={"agent": 1, "b": 2}), event("e2"), b"\n[]")
+        assert read(bytearray(packet)) == read(packet)  # type: ignore[arg-type]
+
+    def test_a_metadata_line_alone_has_no_events(self) -> None:
+        assert read(metadata()) == read(metadata() + b"\r\n\n") == []
+
+    def test_in_steps_and_again(self) -> None:
+        packet = body(*(event(f"e{number}") for number in range(10)))
+        reader = open_packet(packet, A1, Events())
+        pieces = []
+        while not reader.exhausted:
+            pieces.append(reader.read(3, 10**9))
+        assert [len(piece) for piece in pieces] == [3, 3, 3, 1]
+        assert [item for piece in pieces for item in piece] == read(packet)
+        reader.rewind()
+        assert [item.id for item in reader.read(10**6, 1)] == ["e0"]
+
+
+class TestUnusable:
+    @pytest.mark.parametrize(
+        ("lines", "index", "event_id", "reason"),
+        [
+            (b'{"id":"x","module":"fim","operation":"upsert"}\n{}', FIM, "x", "Unknown operation"),
+            (b'{"id":"x","module":"fim"}\n{}', FIM, "x", "The header line has no operation"),
+            (b'{"id":"x","module":"fim","operation":"CREATE"}\n{}', FIM, "x", "Unknown operation"),
+            (b'{"id":"x","module":"mail","operation":"create"}\n{}', None, "x", "Unknown module"),
+            (b'{"id":"x","operation":"create"}\n{}', None, "x", "The header line has no module"),
+            (b'{"id":"x","module":"inventory","operation":"delete"}', None, "x", "The header line has no collector"),
+            (
+                b'{"id":"x","module":"inventory","collector":"pets","operation":"create"}\n{}',
+                None,
+                "x",
+                "Unknown collector",
+            ),
+            (b'{"module":"fim","operation":"delete"}', FIM, None, "The header line has no id"),
+            (b'{"id":"","module":"fim","operation":"create"}\n{}', FIM, "", "The header line has no id"),
+            (b'{"id":null,"module":"fim","operation":"create"}\n{}', FIM, None, "The header line has no id"),
+            (b'{"id":7,"module":"fim","operation":"create"}\n{}', FIM, None, "The header line's id isn't a string"),
+            (b'{"id":"x\\u0000","module":"fim","operation":"create"}\n{}', FIM, "x\0", "The id contains a NUL"),
+            (
+                b'{"id":"x","module":["fim"],"operation":"delete"}',
+                None,
+                "x",
+                "The header line's module isn't a string",
+            ),
+            (
+                b'{"id":"x","id":"x","module":"fim","operation":"create"}\n{}',
+                FIM,
+                "x",
+                "A key stands twice in the header line",
+            ),
+            (
+                b'{"id":"x","\\u0069d":"y","module":"fim","operation":"delete"}',
+                FIM,
+                "y",
+                "A key stands twice in the header line",
+            ),
+            (
+                b'{"id":"x","module":"fim","operation":"delete","more":{"a":1,"a":2}}',
+                FIM,
+                "x",
+                "A key stands twice in the header line",
+            ),
+            (b'{"id":"x","module":"fim","operation":"create"}\n[]', FIM, "x", "The data line is not a JSON object"),
+            (b'{"id":"x","module":"fim","operation":"create"}\n"a"', FIM, "x", "The data line is not a JSON object"),
+            (b'{"id":"x","module":"fim","operation":"create"}\n{"a":"\xff"}', FIM, "x", "The data line is not UTF-8"),
+            (b'{"id":"x","module":"fim","operation":"create"}\n{"\xc3":1}', FIM, "x", "The data line is not UTF-8"),
+        ],
+    )
+    def test_one_bad_event_among_others(
+        self, lines: bytes, index: str | None, event_id: str | None, reason: str
+    ) -> None:
+        packet = body(event("before"), b"\n" + lines, event("after"))
+        before, bad, after = read(packet)
+        assert (before.id, after.id) == ("before", "after")
+        assert operation(before)
+        assert operation(after)
+        assert (bad.index, bad.id, bad.action) == (index, event_id, Unusable(reason))
+        assert packet[bad.start : bad.end] == lines
+
+    @pytest.mark.parametrize(
+        "data", [b"", b"nonsense", b'{"a":1', b'{"a":1}}', b'{"a":1} {"b":2}', b'{"a":"\x00"}', b'{"a":tru}', b"\x00"]
+    )
+    def test_bad_data(self, data: bytes) -> None:
+        bad, after = read(body(b'\n{"id":"x","module":"fim","operation":"create"}\n' + data, event("after")))
+        assert isinstance(bad.action, Unusable)
+        assert bad.action.reason.startswith("The data line is not JSON: ")
+        assert after.id == "after"
+
+    @pytest.mark.parametrize("header", [b"", b"nonsense", b"[]", b'"x"', b"17", b'{"id":"x"', b'{"id":"\xff"}', b"\0"])
+    def test_from_a_header_that_is_no_object_the_rest_is_one_event(self, header: bytes) -> None:
+        rest = header + event("lost") + event("lost too", "delete")
+        packet = body(event("before"), b"\n" + rest)
+        before, bad = read(packet)
+        assert before.id == "before"
+        assert (bad.index, bad.id) == (None, None)
+        assert bad.action == Unusable("The header line is not a JSON object")
+        assert packet[bad.start : bad.end] == rest
+
+    def test_a_header_without_its_data_line(self) -> None:
+        lines = b'{"id":"x","module":"fim","operation":"create"}'
+        for end in (b"", b"\n", b"\r\n\n"):
+            packet = body(event("before"), b"\n" + lines + end)
+            before, bad = read(packet)
+            assert before.id == "before"
+            assert (bad.index, bad.id, bad.action) == (FIM, "x", Unusable("The data line is missing"))
+            assert packet[bad.start : bad.end] == lines
+
+    def test_an_unusable_header_without_its_data_line(self) -> None:
+        (bad,) = read(body(b'\n{"x":1}'))
+        assert (bad.index, bad.id, bad.action) == (None, None, Unusable("The data line is missing"))
+
+    @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+    @pytest.mark.parametrize("depth", [10_000, 1_000_000])
+    def test_data_nested_too_deeply(self, opening: bytes, depth: int) -> None:
+        closing = (b"]" if opening == b"[" else b"1}") + (b"]" if opening == b"[" else b"}") * (depth - 1)
+        data = b'{"x":' + opening * depth + closing + b"}"
+        bad, after = read(body(b'\n{"id":"x","module":"fim","operation":"create"}\n' + data, event("after")))
+        assert bad.action == Unusable("The data line is nested too deeply")
+        assert after.id == "after"
+
+    @pytest.mark.parametrize(("operation_", "data"), [("create", b"\n{}"), ("delete", b"")])
+    def test_a_header_nested_too_deeply_is_an_object_all_the_same(self, operation_: str, data: bytes) -> None:
+        deep = b"[" * 10_000 + b"]" * 10_000
+        header = b'{"deep":%b,"id":"x","module":"fim","operation":"%b"}' % (deep, operation_.encode())
+        bad, after = read(body(b"\n" + header + data, event("after")))
+        assert (bad.index, bad.id, bad.action) == (FIM, "x", Unusable("The header line is nested too deeply"))
+        assert after.id == "after"
+
+    def test_a_header_too_long_to_be_one(self) -> None:
+        header = b'{"id":"x","module":"fim","operation":"delete","x":%b}' % (b"[" * 10**6 + b"]" * 10**6)
+        (bad,) = read(body(b"\n" + header, event("lost")))
+        assert bad.action == Unusable("The header line is not a JSON object")
+
+    def test_unknown_fields_of_a_header_are_no_harm(self) -> None:
+        line = (
+            b'{"id":"x","module":"fim","operation":"delete","v":1e999,"more":{"a":[1,"\xc3\xa9"]},"s":"{\\"id\\":1}"}'
+        )
+        (found,) = read(body(b"\n" + line))
+        assert operation(found).document_id == f"{A1}_x"
+
+    def test_document_ids_up_to_512_bytes(self) -> None:
+        room = 512 - len(A1) - 1
+        longest, too_long = "x" * room, "x" * (room + 1)
+        accents = "\u00e9" * (room // 2 + 1)
+        found = read(body(event(longest), event(too_long), event(accents), event("e2")))
+        assert reasons(found) == [None, *["The document id is longer than 512 bytes"] * 2, None]
+        assert found[1].id == too_long
+        assert reasons(read(body(event("x" * 512), event("x" * 513)), document_id="global")) == [
+            None,
+            "The document id is longer than 512 bytes",
+        ]
+
+    def test_costly_lines_shorten_a_step(self) -> None:
+        packet = body(*(b'\n{"id":"x","id":"x","module":"fim","operation":"delete"}' for _ in range(1000)))
+        reader = open_packet(packet, A1, Events())
+        assert len(reader.read(1000, 65536)) < 50
+
+
+class TestCommandModule:
+    def report(self, data: bytes, operation_: bytes = b"update", event_id: bytes = b"c1") -> Event:
+        header = b'\n{"module":"command","id":"%b","operation":"%b"}' % (event_id, operation_)
+        (found,) = read(body(header + (b"\n" + data if data else b"")))
+        assert found.index == ".commands"
+        return found
+
+    def test_a_result(self) -> None:
+        found = self.report(b'{"command":{"result":{"code":0,"message":"done","data":{"a":[1]}}}}')
+        assert found.action == CommandReport(A1, "c1", CommandResult(0, "done", {"a": [1]}))
+        assert found.id == "c1"
+
+    def test_with_the_agents_own_description(self) -> None:
+        found = self.report(b'{"agent":{"id":"x"},"command":{"result":{"code":2}}}')
+        assert found.action == CommandReport(A1, "c1", CommandResult(2))
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"{}",
+            b'{"command":{}}',
+            b'{"command":{"status":"success"}}',
+            b'{"command":{"result":{"code":0},"status":"success"}}',
+            b'{"command":{"result":{"code":0}},"other":1}',
+            b'{"command":{"result":{"code":"0"}}}',
+            b'{"command":{"result":[]}}',
+            b'{"command.result":{"code":0}}',
+        ],
+    )
+    def test_anything_else(self, data: bytes) -> None:
+        found = self.report(data)
+        assert isinstance(found.action, Unusable)
+        assert found.action.reason.startswith("Only updates of a command's result are taken: ")
+
+    @pytest.mark.parametrize(("operation_", "data"), [(b"create", b'{"command":{}}'), (b"delete", b"")])
+    def test_other_operations(self, operation_: bytes, data: bytes) -> None:
+        assert self.report(data, operation_).action == Unusable("Only updates of a command's result are taken")
+
+    def test_bad_data(self) -> None:
+        deep = b'{"command":{"result":{"code":0,"data":' + b"[" * 10_000
+        assert self.report(deep).action == Unusable("The data line is nested too deeply")
+        assert isinstance(self.report(b"nonsense").action, Unusable)
+        assert isinstance(self.report(b'{"command":{"result":{"code":0,"message":"\xff"}}}').action, Unusable)
+
+    def test_a_long_id(self) -> None:
+        found = self.report(b'{"command":{"result":{"code":0}}}', event_id=b"x" * 513)
+        assert found.action == Unusable("The document id is longer than 512 bytes")
+
+
+class TestMetadata:
+    @pytest.mark.parametrize("packet", [b"", b"\n", b"\r\n \t\n"])
+    def test_an_empty_body(self, packet: bytes) -> None:
+        with pytest.raises(MalformedBody, match="The request body is empty"):
+            read(packet)
+
+    @pytest.mark.parametrize(
+        ("line", "reason"),
+        [
+            (b"", "The metadata line is not a JSON object"),
+            (b"nonsense", "The metadata line is not a JSON object"),
+            (b"[]", "The metadata line is not a JSON object"),
+            (b'{"agent":{"id":"\xff"}}', "The metadata line is not a JSON object"),
+            (b'{"agent":{"id":"a"},"x":"\xff"}', "The metadata line is not a JSON object"),
+            (b'{"agent":{"id":"a"},"x":"\x00"}', "The metadata line is not a JSON object"),
+            (b'{"agent":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "The metadata line is not a JSON object"),
+            (b'{"agent":{"id":"a"},"x":1e999}', "A number in the metadata line is out of range"),
+            (b'{"agent":{"id":"a"},"x":[-1e400]}', "A number in the metadata line is out of range"),
+            (b'{"agent":{"id":"a"},"x":%b}' % (b"7" * 5000), "A number in the metadata line is out of range"),
+            (b"{}", "The metadata line has no agent"),
+            (b'{"agent":"a"}', "The metadata line has no agent"),
+            (b'{"agent":{}}', "The metadata line's agent has no id"),
+            (b'{"agent":{"id":7}}', "The metadata line's agent has no id"),
+            (b'{"agent":{"id":"a","id":"a"}}', "A key stands twice in the metadata line"),
+            (b'{"agent":{"id":"a"},"agent":{"id":"a"}}', "A key stands twice in the metadata line"),
+            (b'{"agent":{"id":"a"},"x":{"\\u0061":1,"a":2}}', "A key stands twice in the metadata line"),
+            (b'{"agent":{"id":"' + b"a" * 65536 + b'"}}', "The metadata line is longer than 65536 bytes"),
+        ],
+    )
+    def test_a_bad_line_is_the_whole_bodys(self, line: bytes, reason: str) -> None:
+        for _ in range(2):  # a bad line isn't remembered as a good one
+            with pytest.raises(MalformedBody) as caught:
+                read(line + event("e1"))
+            assert caught.value.message == reason
+            assert caught.value.code == 2709
+
+    def test_another_agents_line(self) -> None:
+        with pytest.raises(MalformedBody) as caught:
+            read(body(event(), agent_id=A2))
+        assert (caught.value.message, caught.value.code) == ("Agent id does not match the token", 2709)
+
+    def test_upper_case_is_the_same_agent(self) -> None:
+        assert len(read(body(event(), agent_id=A1.upper()))) == 1
+
+    def test_another_agents_line_where_that_is_allowed(self, caplog: pytest.LogCaptureFixture) -> None:
+        (found,) = read(body(event("e1"), agent_id=A2), foreign_agent="allow")
+        assert operation(found).document_id == f"{A1}_e1"
+        assert not caplog.records
+        assert len(read(body(event(), agent_id=A2), foreign_agent="log")) == 1
+        assert len(caplog.records) == 1
+
+    def test_escapes_and_blanks_in_the_line(self) -> None:
+        line = b' {"agent" : {"id":"%b", "name":"\\u00e9 \\"x\\""} , "n":[1,{}] }\t' % A1.encode()
+        (found,) = read(line + event("e1", data={"x": 1}))
+        assert operation(found).body == line.strip()[:-1].rstrip() + b',"x": 1}'
+
+
+# --- whatever comes ---
+
+pieces = st.one_of(
+    st.sampled_from(
+        [event("e1"), event("e2", "delete"), event("e3", data={"agent": 1}), event("e4", module="command")]
+    ),
+    st.sampled_from(
+        [b"\n", b"\r\n", b"{}", b"[]", b'{"a":', b"\xff", b"\0", b'{"id":1,"id":2}', b'"', b"\\", b"{", b"}"]
+    ),
+    st.binary(max_size=20),
+)
+
+
+def assert_all_accounted_for(packet: bytes, reader: PacketReader) -> None:
+    position = packet.find(b"\n")
+    while not reader.exhausted:
+        for found in reader.read(7, 500):
+            assert packet[position : found.start] == b"\n"  # one line end, nothing else, between the events
+            assert found.end > found.start
+            position = found.end
+    assert packet[max(position, 0) :].strip(b" \t\r\n") in (b"", packet.strip(b" \t\r\n"))
+
+
+@given(st.lists(pieces, max_size=12))
+def test_garbage_never_raises_and_no_byte_is_lost(parts: list[bytes]) -> None:
+    packet = metadata() + b"\n" + b"".join(parts)
+    assert_all_accounted_for(packet, open_packet(packet, A1, Events()))
+
+
+@given(st.lists(st.sampled_from([event("e1"), event("e2", "delete"), event("\u00e9")]), max_size=5), st.data())
+def test_a_cut_body_loses_nothing_before_the_cut(events: list[bytes], data: st.DataObject) -> None:
+    packet = body(*events)
+    cut = packet[: data.draw(st.integers(len(metadata()), len(packet)))]
+    whole, part = read(packet), read(cut)
+    assert_all_accounted_for(cut, open_packet(cut, A1, Events()))
+    assert part[:-1] == whole[: max(0, len(part) - 1)]
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_malformed_body_or_events(packet: bytes) -> None:
+    try:
+        reader = open_packet(packet, A1, Events())
+    except MalformedBody:
+        return
+    assert_all_accounted_for(packet, reader)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=6) | st.just("agent"), json_values, max_size=5), st.booleans())
+def test_any_data_is_merged_under_the_metadata(data: dict[str, Any], ascii_only: bool) -> None:
+    line = json.dumps(data, ensure_ascii=ascii_only).encode()
+    (found,) = read(metadata() + b'\n{"id":"e","module":"fim","operation":"update"}\n' + line)
+    assert json.loads(operation(found).body or b"") == {**data, **json.loads(metadata())}

@@ -1,0 +1,118 @@
+"""The local command server's ASGI application, on a Unix socket, for the programs of this host: ``POST
+/api/v1/commands``, and for the operator's tool ``GET /api/v1/status`` and ``POST /api/v1/reload``.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol
+
+import trio
+from attrs import frozen
+
+from wazuh_comms_trio.backends.interfaces import Command
+from wazuh_comms_trio.config.models import Limits
+from wazuh_comms_trio.http.server.bodies import BodyBudget, collect_body, skip_body
+from wazuh_comms_trio.http.server.delivery import EXTENSION
+from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
+from wazuh_comms_trio.http.server.listener_context import Receive, Send
+from wazuh_comms_trio.http.server.replies import send_reply
+from wazuh_comms_trio.http.server.routing import Routes
+from wazuh_comms_trio.services.commands.command_json import decode_commands, encode_commands
+
+__all__ = ["Caller", "Control", "Poster", "create_command_app"]
+
+#: One of the largest posts, and then some: its users are local programs that post one after the other.
+BUDGET_BYTES: Final = 256 * 1024 * 1024
+#: Of one post, in the audit log.
+NOTED_IDS: Final = 100
+#: For the audit log's disk.
+NOTE_LIMIT: Final = 10.0
+
+
+class Poster(Protocol):
+    """A dispatcher, or the hub in front of several."""
+
+    async def post(self, commands: Sequence[Command]) -> Sequence[Command]: ...
+
+
+@frozen
+class Caller:
+    """Who called, as the kernel says it; None where it doesn't."""
+
+    uid: int | None = None
+    pid: int | None = None
+
+
+class Control(Protocol):
+    """The daemon, as its operator sees it. Both results are JSON objects."""
+
+    def status(self) -> dict[str, Any]: ...
+
+    async def reload(self) -> dict[str, Any]:
+        """``reloaded``, ``problems``, ``warnings``, ``needs_restart``."""
+        ...
+
+    async def note(self, caller: Caller, action: str, target: str, **details: object) -> None:
+        """For the audit log: what ``caller`` changed."""
+        ...
+
+
+def create_command_app(
+    poster: Poster, limits: Limits, control: Control | None = None
+) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """Who may open the socket may command all agents; there is no other check."""
+    budget = BodyBudget(BUDGET_BYTES)
+
+    async def post(scope: Scope, receive: Receive, send: Send) -> None:
+        async with collect_body(receive, limit=limits.body_bytes, budget=budget, patience=limits.body_timeout) as body:
+            commands = decode_commands(body)
+        caller = peer_credentials(scope)
+        try:
+            delivered = await poster.post(commands)
+            await send_reply(send, 200, encode_commands(delivered))
+        finally:
+            # After the reply, which is waited for; but also when it is not: a post that fails may have been stored, and
+            # its sender may have left.
+            if control is not None and commands:
+                ids = [command.document_id for command in commands]
+                target = ids[0] if len(ids) == 1 else f"{len(ids)} commands"
+                with trio.move_on_after(NOTE_LIMIT, shield=True):
+                    await control.note(caller, "commands post", target, document_ids=ids[:NOTED_IDS])
+
+    table = {"/api/v1/commands": {"POST": post}}
+
+    if control is not None:
+
+        async def status(scope: Scope, receive: Receive, send: Send) -> None:
+            await skip_body(receive)
+            await send_reply(send, 200, json.dumps(control.status()).encode())
+
+        async def reload(scope: Scope, receive: Receive, send: Send) -> None:
+            await skip_body(receive)
+            caller = peer_credentials(scope)
+            outcome = await control.reload()
+            if outcome["reloaded"]:
+                with trio.move_on_after(NOTE_LIMIT, shield=True):
+                    await control.note(caller, "reload", "configuration")
+            await send_reply(send, 200, json.dumps(outcome).encode())
+
+        table |= {"/api/v1/status": {"GET": status}, "/api/v1/reload": {"POST": reload}}
+    routes = Routes(table)
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await routes.find(scope)(scope, receive, send)
+
+    return application
+
+
+def peer_credentials(scope: Scope) -> Caller:
+    """Who is at the other end of the Unix socket (``SO_PEERCRED``)."""
+    sock = getattr(getattr(scope["extensions"].get(EXTENSION), "peer", None), "sock", None)
+    if not isinstance(sock, socket.socket) or sock.family != socket.AF_UNIX:
+        return Caller()
+    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return Caller(uid % 2**32, pid or None)  # 0: in another namespace

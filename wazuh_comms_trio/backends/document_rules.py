@@ -1,0 +1,237 @@
+"""What the state index does to documents, as pure functions: the memory and the embedded implementation share them.
+
+A document is one JSON object as UTF-8 bytes. What isn't touched isn't decoded and encoded again: ``1e999``, ``1.0``
+beside ``1`` and integers of any length stay as the agent wrote them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+
+import msgspec
+
+from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
+
+T = TypeVar("T")
+
+Key: TypeAlias = tuple[str, str]
+"""Index name and document id."""
+
+
+class Document(NamedTuple):
+    """A stored document; ``version`` counts its writes from 1."""
+
+    body: bytes
+    version: int
+
+
+Changes: TypeAlias = Mapping[Key, Document | None]
+"""What a batch leaves behind for the keys it changed: the document, or None for a deleted one."""
+
+_decode_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_raw: Final = msgspec.json.Decoder(msgspec.Raw).decode
+_encode_object: Final = msgspec.json.Encoder().encode
+
+#: A create that found nothing, an update that changed something, ...: one object each, they are many.
+CREATED: Final = ItemResult(201, "created")
+_UPDATED: Final = ItemResult(200, "updated")
+_DELETED: Final = ItemResult(200, "deleted")
+_NOOP: Final = ItemResult(200, "noop")
+_NOT_FOUND: Final = ItemResult(404, "not_found")
+
+
+class NotADocument(ValueError):
+    """These bytes can never be a document. The text says why."""
+
+
+def read_object(body: bytes) -> dict[str, msgspec.Raw]:
+    """The members of a JSON object, their values as they were written; of equal names the last counts.
+
+    Raises ``NotADocument`` when ``body`` isn't one JSON object in UTF-8.
+    """
+    return _checked(body, _decode_object)
+
+
+def check_object(body: bytes) -> None:
+    """As ``read_object``, for those who need no more than to know."""
+    if not are_objects([body]):
+        read_object(body)
+
+
+def are_objects(bodies: Iterable[bytes | None]) -> bool:
+    """Whether each can be a document, without taking it apart: a thousand take a quarter of a millisecond."""
+    try:
+        for body in bodies:
+            if body is None or not body.startswith(b"{"):
+                return False
+            body.decode()
+            _decode_raw(body)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+def _checked(body: bytes, decode: Callable[[bytes], T]) -> T:
+    try:
+        body.decode()  # msgspec checks the grammar of what it keeps raw, not its encoding
+        return decode(body)
+    except UnicodeDecodeError as exc:
+        raise NotADocument(f"failed to parse: invalid UTF-8 at byte {exc.start}") from exc
+    except msgspec.ValidationError as exc:
+        raise NotADocument("failed to parse: the document is not an object") from exc
+    except msgspec.DecodeError as exc:
+        raise NotADocument(f"failed to parse: {exc}") from exc
+    except RecursionError as exc:
+        raise NotADocument("failed to parse: nested too deeply") from exc
+
+
+_Number: TypeAlias = Decimal | tuple[str, str]
+
+
+def _number(text: str) -> _Number:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent beyond any arithmetic: equal only to itself
+        return ("number", text)
+
+
+def _integer(text: str) -> tuple[str, _Number]:
+    return ("integer", _number(text))
+
+
+def _real(text: str) -> tuple[str, _Number]:
+    return ("real", _number(text))
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(text)
+
+
+def _values(body: bytes, integer: Callable[[str], Any], real: Callable[[str], Any]) -> Any:
+    return json.loads(body, parse_int=integer, parse_float=real, parse_constant=_refuse_constant)
+
+
+def _same(first: Any, second: Any) -> bool:
+    """Equality of decoded JSON; unlike Python's own it tells ``true`` from ``1``, which decoding left as numbers of
+    their own type."""
+    if type(first) is not type(second):
+        return False
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(_same(value, second[key]) for key, value in first.items())
+    if isinstance(first, list):
+        return len(first) == len(second) and all(map(_same, first, second))
+    return bool(first == second)
+
+
+def equal_json(first: bytes, second: bytes) -> bool:
+    """Whether two JSON texts have the same value: the order of members doesn't count, numbers are compared exactly by
+    value."""
+    return first == second or _equal(first, second, _number, _number)
+
+
+def same_spelling(first: bytes, second: bytes) -> bool:
+    """As ``equal_json``, but an integer isn't a real number: storing ``1.0`` over ``1`` is a change."""
+    return first == second or _equal(first, second, _integer, _real)
+
+
+def _equal(first: bytes, second: bytes, integer: Callable[[str], Any], real: Callable[[str], Any]) -> bool:
+    try:
+        return _same(_values(first, integer, real), _values(second, integer, real))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_object(raw: msgspec.Raw | bytes) -> bool:
+    return bytes(raw).lstrip(b" \t\r\n").startswith(b"{")
+
+
+def merge(current: bytes, partial: bytes) -> bytes:
+    """``current`` with ``partial`` merged in: objects merge deeply, every other value replaces. Returns ``current``
+    itself when that changes nothing. Raises ``NotADocument`` for a ``partial`` that isn't an object."""
+    return _merge(current, read_object(partial))
+
+
+def _merge(current: bytes, partial: Mapping[str, msgspec.Raw]) -> bytes:
+    members: dict[str, msgspec.Raw] = _decode_object(current)
+    changed = False
+    for name, value in partial.items():
+        old = members.get(name)
+        if old is None:
+            members[name] = value
+            changed = True
+            continue
+        old_bytes = bytes(old)
+        if _is_object(value) and _is_object(old):
+            merged = _merge(old_bytes, _decode_object(bytes(value)))
+            if merged is not old_bytes:
+                members[name] = msgspec.Raw(merged)
+                changed = True
+        elif not same_spelling(old_bytes, bytes(value)):
+            members[name] = value
+            changed = True
+    return _encode_object(members) if changed else current
+
+
+def conflict(document_id: str, version: int) -> ItemResult:
+    """The answer to a create of what exists, worded as the indexer words it."""
+    return ItemResult(409, f"[{document_id}]: version conflict, document already exists (current version [{version}])")
+
+
+def missing(document_id: str) -> ItemResult:
+    """The answer to an update of what doesn't exist, worded as the indexer words it."""
+    return ItemResult(404, f"[{document_id}]: document missing")
+
+
+def refused(reason: str) -> ItemResult:
+    return ItemResult(400, reason, Outcome.REFUSED)
+
+
+def plan(
+    operations: Sequence[DocumentOperation], current: Mapping[Key, Document]
+) -> tuple[list[ItemResult], MutableMapping[Key, Document | None]]:
+    """Apply ``operations`` in order to ``current``, which holds every document they name that exists.
+
+    Returns the results by position and what has to be written. Equal ids within one batch see each other's effects.
+    """
+    changes: dict[Key, Document | None] = {}
+    results: list[ItemResult] = []
+    for operation in operations:
+        key = (operation.index, operation.document_id)
+        present = changes[key] if key in changes else current.get(key)
+        try:
+            result, after = _apply(operation, present)
+        except NotADocument as exc:
+            results.append(refused(str(exc)))
+            continue
+        if after is not present:
+            changes[key] = after
+        results.append(result)
+    return results, changes
+
+
+def _apply(operation: DocumentOperation, present: Document | None) -> tuple[ItemResult, Document | None]:
+    if operation.action == "delete":
+        return (_NOT_FOUND if present is None else _DELETED), None
+    if operation.body is None:
+        raise NotADocument("failed to parse: the document is missing")
+    if operation.action == "create":
+        check_object(operation.body)
+        if present is None:
+            return CREATED, Document(operation.body, 1)
+        if equal_json(present.body, operation.body):
+            return _NOOP, present
+        return conflict(operation.document_id, present.version), present
+    if present is None:
+        check_object(operation.body)
+        return missing(operation.document_id), None
+    body = merge(present.body, operation.body)
+    if body is present.body:
+        return _NOOP, present
+    return _UPDATED, Document(body, present.version + 1)
+
+
+def keys_of(operations: Iterable[DocumentOperation]) -> set[Key]:
+    return {(operation.index, operation.document_id) for operation in operations}

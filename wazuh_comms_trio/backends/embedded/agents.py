@@ -1,0 +1,211 @@
+"""The embedded registry."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+import apsw
+import trio
+
+from wazuh_comms_trio.backends import command_rules as rules
+from wazuh_comms_trio.backends.embedded.database.connection import Database
+from wazuh_comms_trio.backends.embedded.database.text import storable
+from wazuh_comms_trio.backends.interfaces import Agent
+from wazuh_comms_trio.errors import AgentExists, MalformedRequest
+
+#: Agents kept in memory: about 1.5 kB each, so 30 MB at most.
+CACHE_SIZE: Final = 20_000
+
+_COLUMNS: Final = "id, name, key_hash, type, version, groups, host, status, last_login"
+
+
+class SqliteAgents:
+    """``AgentRegistry``. ``lookup`` answers from memory; before it does, it asks the file whether anything was
+    committed (``PRAGMA data_version``, microseconds) and, if so, whether that concerned agents."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._cache: OrderedDict[str, tuple[Agent, str]] = OrderedDict()
+        self._data_version: object = None
+        self._generation: object = None
+        self._log_ins: dict[str, float] = {}
+        self._log_ins_written: trio.Event | None = None
+
+    async def get(self, agent_id: str) -> Agent | None:
+        return await self._database.read_now(lambda connection: _select(connection, agent_id.lower()))
+
+    async def lookup(self, agent_id: str) -> Agent | None:
+        agent_id = agent_id.lower()
+        return await self._database.read_now(
+            lambda connection: self._look_up(connection, agent_id)[0], lambda connection: _select(connection, agent_id)
+        )
+
+    def _look_up(self, connection: apsw.Connection, agent_id: str) -> tuple[Agent | None, str | None]:
+        """The agent and its fingerprint. On the event loop's thread only: the cache is not locked."""
+        self._refresh(connection)
+        found = self._cache.get(agent_id)
+        if found is None:
+            agent = _select(connection, agent_id)
+            if agent is None:
+                return None, None
+            found = self._cache[agent_id] = (agent, agent.fingerprint)
+            if len(self._cache) > CACHE_SIZE:
+                self._cache.popitem(last=False)
+        else:
+            self._cache.move_to_end(agent_id)
+        return found
+
+    def _refresh(self, connection: apsw.Connection) -> None:
+        """Forgets what another connection, of any process, has changed. The version is kept only after the counter was
+        read: what is committed in between is noticed next time."""
+        version = (connection, connection.execute("PRAGMA data_version").get)
+        if version != self._data_version:
+            generation = connection.execute("SELECT value FROM counters WHERE name = 'agents'").get
+            if generation != self._generation:
+                self._cache.clear()
+                self._generation = generation
+            self._data_version = version
+
+    async def revoked(self, agents: Mapping[str, str]) -> Collection[str]:
+        """Ten thousand of them take a few milliseconds when nothing has changed."""
+
+        def compare(connection: apsw.Connection) -> list[str]:
+            self._refresh(connection)
+            known = self._cache
+            gone = []
+            for agent_id, fingerprint in agents.items():
+                found = known.get(agent_id) or self._look_up(connection, agent_id.lower())
+                if found[1] != fingerprint:
+                    gone.append(agent_id)
+            return gone
+
+        def compare_anew(connection: apsw.Connection) -> list[str]:
+            found = ((agent_id, _select(connection, agent_id.lower())) for agent_id in agents)
+            return [agent_id for agent_id, agent in found if agent is None or agent.fingerprint != agents[agent_id]]
+
+        return await self._database.read_now(compare, compare_anew) if agents else ()
+
+    async def add(self, agent: Agent) -> None:
+        if not storable(agent.id, agent.name, agent.key_hash, agent.type or "", agent.version or ""):
+            raise MalformedRequest("An agent's id, name, type and version must be valid Unicode")
+        row = (
+            agent.id.lower(),
+            agent.name,
+            agent.key_hash,
+            agent.type,
+            agent.version,
+            _json(list(agent.groups)),
+            _json(agent.host),
+            agent.status,
+            agent.last_login,
+        )
+
+        def insert(connection: apsw.Connection) -> None:
+            query = f"INSERT INTO agents ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING RETURNING id"
+            if connection.execute(query, row).get is None:
+                raise AgentExists
+
+        await self._database.write(insert)
+
+    async def remove(self, agent_id: str) -> bool:
+        agent_id = agent_id.lower()
+        if not storable(agent_id):
+            return False
+        result = _json({"message": rules.AGENT_REMOVED})
+
+        def delete(connection: apsw.Connection) -> bool:
+            if connection.execute("DELETE FROM agents WHERE id = ? RETURNING id", (agent_id,)).get is None:
+                return False
+            connection.execute(
+                "UPDATE commands SET status = 'failed', result = ?, owner = NULL"
+                " WHERE status = 'pending' AND target_type = 'agent' AND target_id = ?",
+                (result, agent_id),
+            )
+            return True
+
+        return await self._database.write(delete)
+
+    async def rekey(self, agent_id: str, key_hash: str) -> bool:
+        return await self._update("key_hash", key_hash, agent_id)
+
+    async def set_groups(self, agent_id: str, groups: Sequence[str]) -> bool:
+        return await self._update("groups", _json(list(groups)), agent_id)
+
+    async def _update(self, column: str, value: str, agent_id: str) -> bool:
+        if not storable(agent_id):
+            return False
+        query = f"UPDATE agents SET {column} = ? WHERE id = ? RETURNING id"
+
+        def update(connection: apsw.Connection) -> bool:
+            return connection.execute(query, (value, agent_id.lower())).get is not None
+
+        return await self._database.write(update)
+
+    async def record_login(self, agent_id: str, when: float) -> None:
+        """Returns at once; log-ins that come while the file is busy are written together."""
+        if not storable(agent_id):
+            return
+        self._log_ins[agent_id.lower()] = when
+        if self._log_ins_written is None or self._log_ins_written.is_set():
+            self._log_ins_written = self._database.write_soon(self._write_log_ins)
+
+    def _write_log_ins(self, connection: apsw.Connection) -> None:
+        """In the writer's thread, while more may come: each is taken out by one step that can't be interrupted."""
+        rows = []
+        while self._log_ins:
+            agent_id, when = self._log_ins.popitem()
+            rows.append((when, agent_id))
+        connection.executemany("UPDATE agents SET last_login = ?, status = 'active' WHERE id = ?", rows)
+
+    async def list(self) -> Sequence[Agent]:
+        def select(connection: apsw.Connection) -> list[Agent]:
+            return [_agent(row) for row in connection.execute(f"SELECT {_COLUMNS} FROM agents ORDER BY id")]
+
+        return await self._database.read(select)
+
+    async def members(self, group: str) -> Sequence[str]:
+        if not storable(group):
+            return ()
+        return await self._database.read(lambda connection: members(connection, group))
+
+
+def members(connection: apsw.Connection, group: str) -> list[str]:
+    """The ids of a group's agents; ``all`` is every agent."""
+    if group == "all":
+        return [row[0] for row in connection.execute("SELECT id FROM agents ORDER BY id")]
+    query = "SELECT id FROM agents WHERE EXISTS (SELECT 1 FROM json_each(agents.groups) WHERE value = ?) ORDER BY id"
+    return [row[0] for row in connection.execute(query, (group,))]
+
+
+def set_groups(connection: apsw.Connection, agent_id: str, groups: Sequence[str]) -> None:
+    """As part of another write."""
+    connection.execute("UPDATE agents SET groups = ? WHERE id = ?", (_json(list(groups)), agent_id))
+
+
+def _select(connection: apsw.Connection, agent_id: str) -> Agent | None:
+    if not storable(agent_id):
+        return None
+    row = connection.execute(f"SELECT {_COLUMNS} FROM agents WHERE id = ?", (agent_id,)).fetchone()
+    return None if row is None else _agent(row)
+
+
+def _agent(row: Any) -> Agent:
+    agent_id, name, key_hash, kind, version, groups, host, status, last_login = row
+    return Agent(
+        id=agent_id,
+        name=name,
+        key_hash=key_hash,
+        type=kind,
+        version=version,
+        groups=tuple(json.loads(groups)),
+        host=json.loads(host),
+        status=status,
+        last_login=last_login,
+    )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,267 @@
+"""The embedded command store.
+
+A claim is a row's ``owner``; an owner that is gone loses its claims when anybody looks (``owners.py``). Commands become
+news under a number that only grows, so a process sees every one however it was busy meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final
+
+import apsw
+import trio
+
+from wazuh_comms_trio.backends import command_rules as rules
+from wazuh_comms_trio.backends.embedded import command_rows as rows
+from wazuh_comms_trio.backends.embedded.database.connection import Database
+from wazuh_comms_trio.backends.embedded.database.text import storable
+from wazuh_comms_trio.backends.embedded.process_locks import Owner
+from wazuh_comms_trio.backends.interfaces import (
+    Command,
+    CommandReport,
+    CommandResult,
+    CommandStatus,
+    ItemResult,
+)
+from wazuh_comms_trio.backends.leadership import Finding, Lookout
+from wazuh_comms_trio.errors import BackendUnavailable, MalformedRequest
+from wazuh_comms_trio.foundation.aligned_timer import beat_after
+
+#: Seconds between looks, by one process of the daemon, for what other processes did; a look costs microseconds.
+POLL_INTERVAL: Final = 1.0
+#: ... and by the others, in case the one on duty can't see what they can: its connections may be broken, theirs not.
+FOLLOWERS_INTERVAL: Final = 10.0
+_TOPIC: Final = "commands"
+
+
+class SqliteCommands:
+    """``CommandStore``."""
+
+    keeps_posted = True
+
+    def __init__(
+        self, database: Database, owner: Owner, wall_clock: Callable[[], float], lookout: Lookout | None = None
+    ) -> None:
+        self._lookout = lookout = lookout or Lookout()
+        lookout.attend(_TOPIC, found=self._take_news, changed=self._wake)
+        self._database = database
+        self._owner = owner
+        self._now = wall_clock
+        self._seen = -1  # the news up to here were handed out
+        self._data_version: object = None
+        self._own_news = trio.Event()
+        self._told: set[str] = set()  # agents that another worker found news for
+
+    # --- posting -------------------------------------------------------------------------------------------------
+
+    async def add(self, commands: Sequence[Command]) -> Sequence[Command]:
+        now = self._now()
+        if not all(storable(command.document_id, command.target.id) for command in commands):
+            raise MalformedRequest("A command's ids must be valid Unicode")
+
+        def insert(connection: apsw.Connection) -> list[Command]:
+            return [rows.insert(connection, rules.normalized(command, now), now) for command in commands]
+
+        stored = await self._database.write(insert)
+        self._own_news.set()
+        return stored
+
+    async def cancel(self, document_id: str) -> Command | None:
+        if not storable(document_id):
+            return None
+        result = rows.encode_result(CommandResult(message=rules.CANCELLED))
+
+        def update(connection: apsw.Connection) -> Command | None:
+            self._take_over(connection)
+            connection.execute(
+                f"UPDATE commands SET status = 'failed', result = ? WHERE id = ? AND {rows.FREE}",
+                (result, document_id),
+            )
+            return rows.select(connection, document_id)
+
+        return await self._database.write(update)
+
+    # --- offering ------------------------------------------------------------------------------------------------
+
+    async def wait_news(self) -> Collection[str]:
+        while True:
+            own_news = self._own_news
+            if own_news.is_set():
+                own_news = self._own_news = trio.Event()
+            try:
+                agents = await self._look_for_news()
+            except BackendUnavailable:
+                agents = ()  # the store is away; what it has is news when it is back
+            if self._lookout.on_duty and agents:
+                self._lookout.tell(_TOPIC, {"agents": list(agents)})
+            if agents or self._told:
+                told, self._told = self._told, set()
+                return told.union(agents)
+            interval = POLL_INTERVAL if self._lookout.on_duty else FOLLOWERS_INTERVAL
+            with trio.move_on_at(beat_after(interval)):
+                await own_news.wait()
+
+    def _wake(self) -> None:
+        self._own_news.set()
+
+    def _take_news(self, finding: Finding) -> None:
+        self._told.update(finding.get("agents", ()))
+        self._wake()
+
+    async def _look_for_news(self) -> Collection[str]:
+        version = await self._database.read_now(
+            lambda connection: (connection, connection.execute("PRAGMA data_version").get), lambda _: None
+        )
+        if version is not None and version == self._data_version:
+            return ()
+        seen, now = self._seen, self._now()
+
+        def select(connection: apsw.Connection) -> tuple[int, list[str]]:
+            last = connection.execute("SELECT value FROM counters WHERE name = 'news'").get
+            assert isinstance(last, int)
+            if last == seen:
+                return last, []
+            query = f"SELECT DISTINCT target_id FROM commands WHERE news > ? AND {rows.FREE} AND due_at >= ?"
+            since = seen if seen < last else -1  # an older state of the file was put back: all of it is news
+            return last, [row[0] for row in connection.execute(query, (since, now))]
+
+        last, agents = await self._database.read(select)
+        # No checkpoint from here: who is cancelled has taken nothing.
+        self._seen = last
+        self._data_version = version
+        return agents
+
+    async def claim(self, agent_ids: Collection[str]) -> Sequence[Command]:
+        wanted = sorted({agent_id.lower() for agent_id in agent_ids if storable(agent_id)})
+        now = self._now()
+
+        def is_there(connection: apsw.Connection) -> bool:
+            query = f"SELECT 1 FROM commands WHERE target_id = ? AND {rows.FREE} LIMIT 1"
+            return any(connection.execute(query, (agent_id,)).get is not None for agent_id in wanted)
+
+        # Most polls find nothing, and a look costs no transaction.
+        look = self._database.read_now if len(wanted) <= 16 else self._database.read
+        if not await look(is_there):
+            return ()
+
+        def take(connection: apsw.Connection) -> list[Command]:
+            query = (
+                "UPDATE commands SET owner = ?, offered = 1 WHERE no IN (SELECT no FROM commands WHERE target_id = ?"
+                f" AND {rows.FREE} AND due_at >= ? ORDER BY created_at, no LIMIT ?) RETURNING no, {rows.COLUMNS}"
+            )
+            taken: list[Any] = []
+            for agent_id in wanted:
+                taken += connection.execute(query, (self._owner.token, agent_id, now, rules.CLAIM_LIMIT))
+            taken.sort(key=lambda row: (row[5], row[0]))
+            return [rows.decode(row[1:]) for row in taken]
+
+        # After a power cut a claim is worth nothing: its owner is gone too.
+        return await self._database.write(take, durable=False)
+
+    async def mark_sent(self, document_ids: Collection[str]) -> None:
+        now = self._now()
+
+        def update(connection: apsw.Connection) -> None:
+            for document_id in document_ids:
+                command = rows.select(connection, document_id)
+                if command is not None and command.status == "pending":
+                    connection.execute(
+                        "UPDATE commands SET status = 'sent', sent_at = ?, owner = NULL WHERE id = ?",
+                        (now, document_id),
+                    )
+                    rows.apply_groups(connection, command)
+                else:
+                    connection.execute("UPDATE commands SET owner = NULL WHERE id = ?", (document_id,))
+
+        if document_ids:
+            await self._database.write(update)
+
+    async def release(self, document_ids: Collection[str]) -> None:
+        if not document_ids:
+            return
+
+        def update(connection: apsw.Connection) -> None:
+            query = "UPDATE commands SET owner = NULL, news = ? WHERE id = ? AND owner = ?"
+            number = rows.next_news(connection)
+            connection.executemany(query, [(number, i, self._owner.token) for i in document_ids])
+
+        await self._database.write(update, durable=False)
+        self._own_news.set()
+
+    def _take_over(self, connection: apsw.Connection) -> None:
+        """Frees what was claimed by those who are gone."""
+        owners = [row[0] for row in connection.execute("SELECT DISTINCT owner FROM commands WHERE owner IS NOT NULL")]
+        gone = [owner for owner in owners if self._owner.others_gone(owner)]
+        if gone:
+            number = rows.next_news(connection)
+            query = "UPDATE commands SET owner = NULL, news = ? WHERE owner = ?"
+            connection.executemany(query, [(number, owner) for owner in gone])
+
+    # --- ending --------------------------------------------------------------------------------------------------
+
+    async def report(self, reports: Sequence[CommandReport]) -> Sequence[ItemResult]:
+        now = self._now()
+
+        def apply(connection: apsw.Connection) -> list[ItemResult]:
+            return [
+                rows.apply_report(connection, report, now)
+                if storable(report.document_id)
+                else rules.not_yours(report.document_id)
+                for report in reports
+            ]
+
+        return await self._database.write(apply) if reports else ()
+
+    async def expire(self) -> None:
+        await self._lookout.wait_duty()
+        now = self._now()
+
+        def is_due(connection: apsw.Connection) -> bool:
+            owned = "SELECT DISTINCT owner FROM commands WHERE owner IS NOT NULL"
+            if any(self._owner.others_gone(str(owner)) for (owner,) in connection.execute(owned).fetchall()):
+                return True
+            overdue = f"SELECT 1 FROM commands WHERE {rows.OVERDUE} LIMIT 1"
+            return connection.execute(overdue, {"now": now}).get is not None
+
+        def update(connection: apsw.Connection) -> None:
+            self._take_over(connection)
+            query = f"UPDATE commands SET status = 'failed', result = :result WHERE status = :status AND {rows.OVERDUE}"
+            for status, reason in (("pending", rules.NOT_DELIVERED), ("sent", rules.NO_ANSWER)):
+                connection.execute(
+                    query,
+                    {"now": now, "status": status, "result": rows.encode_result(CommandResult(message=reason))},
+                )
+
+        if await self._database.read_now(is_due):
+            await self._database.write(update)
+            self._own_news.set()
+
+    # --- looking -------------------------------------------------------------------------------------------------
+
+    async def get(self, document_id: str) -> Command | None:
+        if not storable(document_id):
+            return None
+        return await self._database.read(lambda connection: rows.select(connection, document_id))
+
+    async def list(
+        self, *, status: CommandStatus | None = None, agent_id: str | None = None, limit: int = 1000
+    ) -> Sequence[Command]:
+        conditions, values = ["1"], list[Any]()
+        if status is not None:
+            conditions.append("status = ?")
+            values.append(status)
+        if agent_id is not None:
+            if not storable(agent_id):
+                return ()
+            conditions.append("target_type = 'agent' AND target_id = ?")
+            values.append(agent_id.lower())
+        query = (
+            f"SELECT {rows.COLUMNS} FROM commands WHERE {' AND '.join(conditions)}"
+            " ORDER BY created_at DESC, no DESC LIMIT ?"
+        )
+
+        def select(connection: apsw.Connection) -> list[Command]:
+            return [rows.decode(row) for row in connection.execute(query, (*values, limit))]
+
+        return await self._database.read(select)

@@ -1,0 +1,126 @@
+"""A database's files as they are seen from outside, by their names.
+
+SQLite goes on writing into a file that was removed, replaced or overwritten under it. What it reports as committed then
+isn't there for the next who opens it, so this is looked at around every commit; it takes microseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from wazuh_comms_trio.backends.embedded.database.faults import FileGone
+from wazuh_comms_trio.foundation.folders import adopt, sync_folder
+
+#: Of a database's first bytes, those that never change: the magic text, page size, format.
+_HEAD_BYTES: Final = 24
+
+Identity = tuple[int, int]  # device and inode
+
+
+class FileWatch:
+    """The file ``path`` and those that SQLite keeps beside it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: Identity | None = None
+        self._beside: dict[str, Identity] = {}
+        self._file_bytes = 0
+        self._head = b""
+
+    def create(self) -> None:
+        """With the right mode and owner before SQLite opens it; the files beside it then get the same."""
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            return
+        try:
+            adopt(descriptor, self.path.parent)
+        finally:
+            os.close(descriptor)
+        sync_folder(self.path.parent)
+
+    def check_before_opening(self, *, is_new: bool) -> None:
+        """Raises ``FileGone`` for no file, and for an empty one: that would be taken for a new database, and the log
+        beside it deleted."""
+        try:
+            size = self.path.stat().st_size
+        except FileNotFoundError:
+            raise FileGone("the database file is gone") from None
+        if size == 0 and (not is_new or _size_of(self._name("-wal")) > 0):
+            raise FileGone("the database file is empty")
+
+    def remember(self, connection: apsw.Connection) -> None:
+        """What is open now; the log has to be, too."""
+        self._head = _head(connection)
+        self._file = _identity(self.path)
+        self._file_bytes = self.size
+        self._beside = {suffix: _identity(self._name(suffix)) for suffix in ("-wal", "-shm")}
+
+    def check(self, connection: apsw.Connection) -> None:
+        """Raises ``FileGone`` unless what is open is what others find, and looks like a database."""
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            raise FileGone("the database file is gone") from None
+        if (found.st_dev, found.st_ino) != self._file:
+            raise FileGone("the database file was replaced")
+        if found.st_size < self._file_bytes:
+            raise FileGone("the database file was cut short")
+        self._file_bytes = found.st_size
+        try:
+            log = _identity(self._name("-wal"))
+        except FileNotFoundError:
+            raise FileGone("the database's log file is gone", damaged=False) from None
+        if log != self._beside["-wal"]:
+            raise FileGone("the database's log file was replaced", damaged=False)
+        if _head(connection) != self._head:
+            raise FileGone("the database file was overwritten")
+
+    def set_log_aside(self) -> None:
+        """When another file was put in the place of ours, the log beside it is still the old one's: applied to the new
+        file it would ruin it. Only what is known to be the old one's is moved, since another process may have gone
+        ahead. Raises ``OSError``."""
+        if self._file is None or _identity(self.path) == self._file:
+            return
+        for suffix, identity in self._beside.items():
+            beside = self._name(suffix)
+            if beside.exists() and _identity(beside) == identity:
+                beside.rename(f"{beside}.replaced")
+
+    @property
+    def size(self) -> int:
+        return _size_of(self.path)
+
+    def look(self) -> object:
+        """Differs from an earlier look when somebody has touched the file since."""
+        try:
+            found = os.stat(self.path)
+        except OSError as exc:
+            return exc.errno
+        mode = stat.S_IMODE(found.st_mode)
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, mode
+
+    def _name(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
+
+
+def _head(connection: apsw.Connection) -> bytes:
+    # Through SQLite: closing a descriptor of our own would end its locks.
+    return connection.read("main", 0, 0, _HEAD_BYTES)[1]
+
+
+def _identity(path: Path) -> Identity:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

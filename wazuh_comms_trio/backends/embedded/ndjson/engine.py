@@ -1,0 +1,224 @@
+"""The embedded engine: events are kept in rotated NDJSON files.
+
+What comes at the same time shares one write and one fsync. A body is stored whole or not at all for every reader,
+however the process ends. Scans have nobody to answer them: 200 and nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Final, TypeVar
+
+import outcome
+import trio
+
+from wazuh_comms_trio.backends.embedded.database.group_commit import GroupCommit, Job
+from wazuh_comms_trio.backends.embedded.ndjson.segments import Appended, QuotaReached, Segments, is_full
+from wazuh_comms_trio.backends.embedded.ndjson.spool import MEMORY_BYTES, LargeBody, remove_stale
+from wazuh_comms_trio.backends.event_lines import find_bad_line
+from wazuh_comms_trio.backends.interfaces import EngineReply
+from wazuh_comms_trio.backends.unavailable import StateUnusable, reported
+from wazuh_comms_trio.config.models import EmbeddedEvents
+from wazuh_comms_trio.errors import BackendUnavailable, EngineRefused, StorageFull
+from wazuh_comms_trio.foundation.folders import make_folder
+from wazuh_comms_trio.foundation.outage_log import Episodes
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Threads that take large bodies from memory to the disk. One's own, so that nobody else's slow work holds them up; the
+#: small ones have a thread to themselves.
+_SPOOLING_AT_ONCE: Final = 8
+
+#: Large bodies that are checked and synced at a time: each has the disk and, between reads, a processor to itself.
+_LARGE_AT_ONCE: Final = 2
+
+#: What a probe writes, after a fault, into a file without a name.
+_PROBE_BYTES: Final = 65536
+
+Part = Appended | LargeBody
+
+
+class NdjsonEngine:
+    """``Engine``. Use ``open_engine``."""
+
+    def __init__(self, folder: Path, settings: EmbeddedEvents, *, wall_clock: Callable[[], float]) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._now = wall_clock
+        self.episodes = Episodes(logger, "events")
+        self._segments = Segments(folder, settings, wall_clock=wall_clock, logger=logger)
+        self._commits: GroupCommit[Part] = GroupCommit(self._commit, name="events")
+        self._one = trio.CapacityLimiter(1)
+        self._spooling = trio.CapacityLimiter(_SPOOLING_AT_ONCE)
+        self._large = trio.CapacityLimiter(_LARGE_AT_ONCE)
+
+    async def send_events(self, body: AsyncIterable[bytes], *, agent_id: str, length: int | None) -> None:
+        if length is not None and length > MEMORY_BYTES:
+            await self._check_room(length)
+        held: list[bytes] = []
+        held_bytes = 0
+        large: LargeBody | None = None
+        try:
+            async for chunk in body:
+                held.append(chunk)
+                held_bytes += len(chunk)
+                if held_bytes > MEMORY_BYTES:
+                    if large is None:
+                        large = await self._blocking(LargeBody, self._folder, agent_id)
+                    await self._blocking(large.write, held)
+                    await self._check_room(large.size)
+                    held, held_bytes = [], 0
+            if large is None:
+                whole = b"".join(held)
+                if whole:
+                    self._check_size(len(whole))
+                    await self._commits.submit(Appended(agent_id, whole), weight=len(whole))
+            else:
+                await self._blocking(large.write, held)
+                await self._blocking(large.finish, self._now(), limiter=self._large)
+                # Until this is settled its descriptor is in use elsewhere. One turn of the disk, as the calls above.
+                with trio.CancelScope(shield=True):
+                    await self._commits.submit(large)
+        finally:
+            if large is not None:
+                large.close()
+
+    async def probe(self) -> None:
+        """The quota, and where something was wrong whether the folder can be written to again."""
+        try:
+            await self._blocking(self._try)
+        except BackendUnavailable as exc:
+            kind = self.episodes.kind or exc.message
+            raise BackendUnavailable(kind.replace(str(self._folder), "its folder")) from exc
+
+    def _try(self) -> None:
+        try:
+            self._segments.check_room(1)
+            if self.episodes.failing:
+                with TemporaryFile(dir=self._folder) as file:
+                    file.write(bytes(_PROBE_BYTES))
+                    file.flush()
+                    os.fsync(file.fileno())
+                self.episodes.works()
+        except (OSError, QuotaReached) as exc:
+            raise self._translated(exc) from exc
+
+    async def scan(self, request: bytes) -> EngineReply:
+        return EngineReply(200, b"")
+
+    @property
+    def commits(self) -> tuple[int, int]:
+        """How many bodies there were, and in how many groups they were synced."""
+        return self._commits.jobs_done, self._commits.groups_done
+
+    def close(self) -> None:
+        self._commits.close()
+
+    async def run(self) -> None:
+        """Until ``close``, then what waits is still written."""
+        try:
+            await self._commits.run()
+        finally:
+            self._segments.rotate()
+
+    async def _check_room(self, length: int) -> None:
+        """Before (and while) a large body comes: there is no use in reading what can't be kept."""
+        self._check_size(length)
+        await self._blocking(self._segments.check_room, length)
+
+    def _check_size(self, length: int) -> None:
+        if length > self._settings.max_bytes:
+            raise EngineRefused(f"larger than all events may be together ({self._settings.max_bytes} bytes)")
+
+    async def _blocking(
+        self, function: Callable[..., T], *args: object, limiter: trio.CapacityLimiter | None = None
+    ) -> T:
+        try:
+            return await trio.to_thread.run_sync(partial(function, *args), limiter=limiter or self._spooling)
+        except (OSError, QuotaReached) as exc:
+            raise self._translated(exc) from exc
+
+    async def _commit(self, jobs: Sequence[Job[Part]]) -> None:
+        try:
+            await trio.to_thread.run_sync(self._store, jobs, limiter=self._one)
+        except (OSError, QuotaReached) as exc:
+            rest = [job for job in jobs if job.outcome is None]
+            error = self._translated(exc)
+            if isinstance(error, StorageFull) and len(rest) > 1:
+                # One that is too large for what is left must not keep out those that aren't.
+                for job in rest:
+                    await self._commit([job])
+                return
+            for job in rest:
+                job.outcome = outcome.Error(self._translated(exc))
+        else:
+            self.episodes.works()
+
+    def _store(self, jobs: Sequence[Job[Part]]) -> None:
+        """In a thread. Sets the outcome of each job that is settled; what it raises is the others'."""
+        small: list[Job[Part]] = []
+        bodies: list[Appended] = []
+        for job in jobs:
+            if isinstance(job.work, LargeBody):
+                self._segments.publish(job.work.file, job.work.size)
+                job.outcome = outcome.Value(None)
+                continue
+            fault = find_bad_line(job.work.body)
+            if fault is not None:
+                job.outcome = outcome.Error(EngineRefused(fault))
+            else:
+                small.append(job)
+                bodies.append(job.work)
+        while bodies:
+            count = self._segments.append(bodies)
+            for job in small[:count]:
+                job.outcome = outcome.Value(None)
+            del small[:count], bodies[:count]
+
+    def _translated(self, exc: OSError | QuotaReached) -> BackendUnavailable:
+        """What the caller is told; the log is, once."""
+        if isinstance(exc, QuotaReached):
+            limit = self._settings.max_bytes
+            self.episodes.fault(
+                "the quota is reached", f"events get 503 until some of the {limit} bytes in {self._folder} are removed"
+            )
+            return reported(StorageFull)
+        if is_full(exc):
+            self.episodes.fault("the disk is full", "events get 503 until there is room")
+            return reported(StorageFull)
+        self.episodes.fault(f"can't write to {self._folder}", f"events get 503 until that works ({exc.strerror})")
+        return reported()
+
+
+@asynccontextmanager
+async def open_engine(
+    folder: Path, settings: EmbeddedEvents, *, wall_clock: Callable[[], float] = time.time
+) -> AsyncIterator[NdjsonEngine]:
+    """The engine on ``folder``, which is made if it isn't there. Raises ``StateUnusable``. What was accepted is written
+    before this ends."""
+    try:
+        make_folder(folder)
+        remove_stale(folder)
+    except OSError as exc:
+        raise StateUnusable(f"{folder}: events can't be kept here: {exc.strerror}") from exc
+    engine = NdjsonEngine(folder, settings, wall_clock=wall_clock)
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(engine.run)
+        try:
+            yield engine
+        except Exception as exc:  # the nursery would wrap it into a group
+            failure = exc
+        finally:
+            engine.close()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,254 @@
+"""The embedded engine's folder: segment files that are appended to, rotated and kept within a quota. Blocking calls.
+
+Every process appends to segments of its own and holds a lock on the one it writes, so nobody else deletes it. Names
+begin with the time of their making, so they sort by age.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+from zlib import crc32
+
+from attrs import frozen
+
+from wazuh_comms_trio.backends.embedded.ndjson.records import envelope, envelope_room
+from wazuh_comms_trio.backends.embedded.ndjson.spool import SpoolFile
+from wazuh_comms_trio.config.models import EmbeddedEvents
+from wazuh_comms_trio.foundation.folders import adopt, make_folder, sync_folder
+
+SUFFIX: Final = ".ndjson"
+
+#: Seconds for which the sum of the files' sizes, other processes' too, is believed.
+_SIZES_VALID: Final = 1.0
+
+_FULL_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+_IOV_MAX: Final = 1024
+
+
+class QuotaReached(Exception):
+    """``max_bytes`` are there, and nothing may be deleted for more."""
+
+
+@frozen
+class Appended:
+    """One small body to append."""
+
+    agent_id: str
+    body: bytes
+
+
+@frozen
+class SegmentFile:
+    path: Path
+    size: int
+
+
+def is_full(exc: OSError) -> bool:
+    """Whether it is for want of room."""
+    return exc.errno in _FULL_ERRORS
+
+
+def segment_files(folder: Path) -> list[SegmentFile]:
+    """The segments of a folder, oldest first; none when it isn't there."""
+    found = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(SUFFIX):
+                    try:
+                        found.append(SegmentFile(Path(entry.path), entry.stat(follow_symlinks=False).st_size))
+                    except FileNotFoundError:
+                        continue
+    except FileNotFoundError:
+        return []
+    return sorted(found, key=lambda segment: segment.path.name)
+
+
+class Segments:
+    """This process's end of the folder. One thread at a time."""
+
+    def __init__(
+        self, folder: Path, settings: EmbeddedEvents, *, wall_clock: Callable[[], float], logger: logging.Logger
+    ) -> None:
+        self.folder = folder
+        self._settings = settings
+        self._now = wall_clock
+        self._logger = logger
+        self._descriptor: int | None = None
+        self._path = folder
+        self._made = 0
+        self._size = 0
+        self._total = 0
+        self._total_at = -_SIZES_VALID
+
+    def append(self, bodies: Sequence[Appended]) -> int:
+        """Appends the first of ``bodies`` that fit into one segment, at least one; how many. They are durable on
+        return; on ``OSError`` and ``QuotaReached`` none is there."""
+        now = self._now()
+        self._make_room(sum(map(_length, bodies)))
+        descriptor = self._open_for(_length(bodies[0]))
+        before = self._size
+        pieces, count = self._pieces(bodies, now)
+        try:
+            self._write(descriptor, pieces)
+            os.fdatasync(descriptor)
+        except OSError:
+            self._take_back(descriptor, before)
+            raise
+        return count
+
+    def _pieces(self, bodies: Sequence[Appended], now: float) -> tuple[list[bytes], int]:
+        """What to write of the first of ``bodies`` that fit into the present segment: at least one."""
+        pieces: list[bytes] = []
+        size = self._size
+        count = 0
+        for item in bodies:
+            size += _length(item)
+            if count and size > self._settings.max_file_bytes:
+                break
+            pieces += (envelope(item.agent_id, now, len(item.body), crc32(item.body)), item.body)
+            if not item.body.endswith(b"\n"):
+                pieces.append(b"\n")
+            count += 1
+        return pieces, count
+
+    def _write(self, descriptor: int, pieces: Sequence[bytes]) -> None:
+        for start in range(0, len(pieces), _IOV_MAX):
+            part = pieces[start : start + _IOV_MAX]
+            length = sum(map(len, part))
+            done = os.writev(descriptor, part)
+            rest = b"" if done == length else b"".join(part)[done:]
+            while rest:  # a disk that is nearly full takes a part
+                rest = rest[os.write(descriptor, rest) :]
+            self._size += length
+            self._total += length
+
+    def _take_back(self, descriptor: int, size: int) -> None:
+        """After an error: nobody is to find what nobody was promised. A segment that can't be cut back is left as it
+        is: readers skip what is incomplete."""
+        try:
+            os.ftruncate(descriptor, size)
+        except OSError as exc:
+            self._logger.debug("events: %s can't be cut back: %s", self._path, exc)
+        # After a failed fsync the kernel has forgotten what wasn't written: only a new file can be trusted.
+        self.rotate()
+        self._total_at = -_SIZES_VALID
+
+    def publish(self, spool: SpoolFile, size: int) -> None:
+        """Gives a complete, fsynced file its place as a segment of its own. Raises as ``append``."""
+        self._make_room(size)
+        spool.give_name(self._new_path())
+        sync_folder(self.folder)
+        self._total += size
+
+    def _open_for(self, length: int) -> int:
+        """The segment to append to: the present one, if ``length`` bytes more fit and it is still there for others."""
+        if self._descriptor is not None:
+            room = self._settings.max_file_bytes - self._size
+            if (length > room and self._size) or not self._is_there(self._descriptor):
+                self.rotate()
+        if self._descriptor is None:
+            make_folder(self.folder)
+            self._path = self._new_path()
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+            descriptor = os.open(self._path, flags, 0o600)
+            try:
+                adopt(descriptor, self.folder)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                sync_folder(self.folder)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            self._descriptor = descriptor
+            self._size = 0
+        return self._descriptor
+
+    def _is_there(self, descriptor: int) -> bool:
+        """Whether the present segment is still found under its name: written elsewhere, events are as good as lost."""
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(descriptor))
+        except OSError:
+            return False
+
+    def _new_path(self) -> Path:
+        self._made += 1
+        name = f"{int(self._now() * 1000):014d}-{os.getpid()}-{self._made:06d}-{secrets.token_hex(4)}{SUFFIX}"
+        return self.folder / name
+
+    def rotate(self) -> None:
+        """The present segment gets nothing more."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    # --- the quota -----------------------------------------------------------------------------------------------
+
+    def check_room(self, length: int) -> None:
+        """From any thread: raises ``QuotaReached`` when ``length`` bytes more will hardly find room."""
+        if self._settings.on_full == "refuse" and _sum_of(self.folder) + length > self._settings.max_bytes:
+            raise QuotaReached
+
+    def _make_room(self, length: int) -> None:
+        limit = self._settings.max_bytes
+        if time.monotonic() - self._total_at > _SIZES_VALID or self._total + length > limit:
+            self._add_up()
+        if self._total + length <= limit:
+            return
+        if self._settings.on_full == "delete_oldest" and length <= limit:  # else nothing that is deleted would help
+            self._delete_oldest(self._total + length - limit)
+        if self._total + length > limit:
+            raise QuotaReached
+
+    def _add_up(self) -> None:
+        self._total = _sum_of(self.folder)
+        self._total_at = time.monotonic()
+
+    def _delete_oldest(self, needed: int) -> None:
+        for segment in self._deletable():
+            if needed <= 0:
+                break
+            segment.path.unlink(missing_ok=True)
+            self._total -= segment.size
+            needed -= segment.size
+            self._logger.info("events: %s deleted (events.on_full: delete_oldest)", segment.path.name)
+
+    def _deletable(self) -> Iterator[SegmentFile]:
+        """Oldest first, without those that somebody writes to; our own, at last, can be closed for it."""
+        for segment in segment_files(self.folder):
+            if segment.path == self._path and self._descriptor is not None:
+                self.rotate()
+                yield segment
+            elif not _is_locked(segment.path):
+                yield segment
+
+
+def _sum_of(folder: Path) -> int:
+    return sum(segment.size for segment in segment_files(folder))
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _length(item: Appended) -> int:
+    """At most what it takes in a segment."""
+    return envelope_room(item.agent_id) + len(item.body) + 1

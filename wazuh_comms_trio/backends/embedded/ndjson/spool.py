@@ -1,0 +1,135 @@
+"""A body while it arrives: the first MiB in memory, a larger one in a file without a name beside the segments.
+
+The file begins with room for an envelope, so once it is complete it only needs a name to be a segment of its own: it is
+written once, and nobody else waits for its fsync.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+from zlib import crc32
+
+from wazuh_comms_trio.backends.embedded.ndjson.records import envelope, envelope_room
+from wazuh_comms_trio.backends.event_lines import LineChecker
+from wazuh_comms_trio.errors import EngineRefused
+from wazuh_comms_trio.foundation.folders import adopt, make_folder
+
+#: A body up to this size waits in memory.
+MEMORY_BYTES: Final = 1024 * 1024
+
+_CHECK_CHUNK: Final = 1024 * 1024
+
+#: What file systems say that have no files without a name.
+_NO_TMPFILE: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
+
+PREFIX: Final = ".spool-"
+
+
+class SpoolFile:
+    """A new file in ``folder`` that vanishes with its last descriptor unless it is given a name. Blocking calls."""
+
+    def __init__(self, folder: Path) -> None:
+        make_folder(folder)
+        self._folder = folder
+        self._hidden: Path | None = None
+        try:
+            self.descriptor = os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            if exc.errno not in _NO_TMPFILE:
+                raise
+            self._hidden = folder / f"{PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self.descriptor = os.open(self._hidden, flags, 0o600)
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            adopt(self.descriptor, folder)
+        except BaseException:
+            self.close()
+            raise
+
+    def give_name(self, path: Path) -> None:
+        """``path`` must be free and in the same folder."""
+        if self._hidden is not None:
+            os.rename(self._hidden, path)
+            self._hidden = None
+            return
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # With a folder's descriptor Python calls linkat, which follows /proc's link to the file; link() wouldn't.
+            os.link(f"/proc/self/fd/{self.descriptor}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+        finally:
+            os.close(folder)
+
+    def close(self) -> None:
+        if self._hidden is not None:
+            self._hidden.unlink(missing_ok=True)
+            self._hidden = None
+        os.close(self.descriptor)
+
+
+def remove_stale(folder: Path) -> None:
+    """Removes what killed processes have left, on file systems where that can happen."""
+    for path in folder.glob(f"{PREFIX}*"):
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(descriptor)
+
+
+class LargeBody:
+    """A body above ``MEMORY_BYTES`` on its way to becoming a segment. Blocking calls, one at a time."""
+
+    def __init__(self, folder: Path, agent_id: str) -> None:
+        self.agent_id = agent_id
+        self.body_bytes = 0
+        self.size = envelope_room(agent_id)
+        self._head_bytes = self.size
+        self._checksum = 0
+        self._last = b""
+        self.file = SpoolFile(folder)
+
+    def write(self, pieces: list[bytes]) -> None:
+        data = b"".join(pieces)
+        done = 0
+        with memoryview(data) as view:
+            while done < len(data):
+                done += os.pwrite(self.file.descriptor, view[done:], self.size + done)
+        self._checksum = crc32(data, self._checksum)
+        self._last = data[-1:] or self._last
+        self.size += len(data)
+        self.body_bytes += len(data)
+
+    def finish(self, received: float) -> None:
+        """Checks the lines, writes the envelope, makes it durable. Raises ``EngineRefused``, ``OSError``."""
+        checker = LineChecker()
+        for chunk in self._chunks():
+            checker.feed(chunk)
+        fault = checker.finish()
+        if fault is not None:
+            raise EngineRefused(fault)
+        if self._last != b"\n":
+            os.pwrite(self.file.descriptor, b"\n", self.size)
+            self.size += 1
+        head = envelope(self.agent_id, received, self.body_bytes, self._checksum, width=self._head_bytes)
+        os.pwrite(self.file.descriptor, head, 0)
+        os.fsync(self.file.descriptor)
+
+    def _chunks(self) -> Iterator[bytes]:
+        for start in range(self._head_bytes, self.size, _CHECK_CHUNK):
+            yield os.pread(self.file.descriptor, min(_CHECK_CHUNK, self.size - start), start)
+
+    def close(self) -> None:
+        self.file.close()

@@ -1,0 +1,161 @@
+"""What the embedded engine and index hold, for the operator's eyes: read from the files beside a running daemon."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Literal
+
+import apsw
+import msgspec
+import trio
+from attrs import define, frozen
+
+from wazuh_comms_trio.backends.embedded.database.faults import fault_of
+from wazuh_comms_trio.backends.embedded.documents import stored_documents
+from wazuh_comms_trio.backends.embedded.ndjson.records import Record, records, timestamp
+from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
+from wazuh_comms_trio.backends.event_lines import lines_of
+from wazuh_comms_trio.backends.unavailable import StateUnusable
+
+#: Seconds between looks when following.
+INTERVAL: Final = 0.25
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+@frozen
+class TailedEvent:
+    """One event. ``kind``: ``stateless`` (of a segment file: agent, header line, data line) or ``stateful`` (of the
+    index: index, document id, version, document). JSON as it was written; ``received`` in epoch seconds."""
+
+    kind: Literal["stateless", "stateful"]
+    received: float
+    agent_id: str | None = None
+    metadata: bytes | None = None
+    header: bytes | None = None
+    data: bytes | None = None
+    index: str | None = None
+    document_id: str | None = None
+    version: int | None = None
+
+    def encode(self) -> bytes:
+        """One JSON object on one line, without what is unset: the event's own parts under ``metadata`` and ``event``
+        (header) and ``data``, its document under ``data``."""
+        fields: dict[str, Any] = {
+            "kind": self.kind,
+            "received": timestamp(self.received),
+            "agent_id": self.agent_id,
+            "metadata": _raw(self.metadata),
+            "event": _raw(self.header),
+            "index": self.index,
+            "document_id": self.document_id,
+            "version": self.version,
+            "data": _raw(self.data),
+        }
+        return _encode({name: value for name, value in fields.items() if value is not None})
+
+
+def _raw(line: bytes | None) -> msgspec.Raw | None:
+    return None if line is None else msgspec.Raw(line.replace(b"\r", b" ").replace(b"\n", b" "))
+
+
+def events_of(record: Record, body: bytes) -> Iterator[TailedEvent]:
+    """The events of one record's body: metadata line, then header and data lines in turn."""
+    metadata: bytes | None = None
+    header: bytes | None = None
+    for line in lines_of(body):
+        if not line.strip():
+            continue
+        if metadata is None:
+            metadata = line
+        elif header is None:
+            header = line
+        else:
+            yield TailedEvent("stateless", record.received, record.agent_id, metadata, header, line)
+            header = None
+    if header is not None:
+        yield TailedEvent("stateless", record.received, record.agent_id, metadata, header)
+
+
+@define
+class EventTail:
+    """Reads what has come since it was asked last. Blocking calls; nothing stays open between them."""
+
+    folder: Path
+    _offsets: dict[str, int]
+    _document_no: int = 0
+
+    @classmethod
+    def of(cls, folder: Path) -> EventTail:
+        """``folder``: ``embedded.path``."""
+        return cls(folder, {})
+
+    def poll(self) -> Iterator[TailedEvent]:
+        """In the order of time. Raises ``OSError``, and ``StateUnusable`` for a database that can't be read."""
+        yield from heapq.merge(self._stateless(), self._stateful(), key=lambda event: event.received)
+
+    def _stateless(self) -> Iterator[TailedEvent]:
+        segments = [self._segment(segment.path, segment.size) for segment in segment_files(self.folder / "events")]
+        yield from heapq.merge(*segments, key=lambda event: event.received)
+
+    def _segment(self, path: Path, size: int) -> Iterator[TailedEvent]:
+        offset = self._offsets.get(path.name, 0)
+        if size <= offset:
+            return
+        try:
+            file: BinaryIO = path.open("rb")
+        except FileNotFoundError:  # deleted to make room
+            return
+        with file:
+            for record in records(file, size, offset):
+                file.seek(record.body_start)
+                self._offsets[path.name] = record.end
+                yield from events_of(record, file.read(record.body_bytes))
+
+    def _stateful(self) -> Iterator[TailedEvent]:
+        path = self.folder / "state.db"
+        if not path.exists():
+            return
+        try:
+            yield from self._documents(path)
+        except apsw.Error as exc:
+            fault = fault_of(exc)
+            raise StateUnusable(f"{path}: {exc if fault is None else f'{fault.kind} ({exc})'}") from exc
+
+    def _documents(self, path: Path) -> Iterator[TailedEvent]:
+        connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)
+        try:
+            connection.set_busy_timeout(5000)
+            connection.execute("PRAGMA query_only = ON")
+            while True:
+                found = stored_documents(connection, self._document_no)
+                for document in found:
+                    self._document_no = document.no
+                    yield TailedEvent(
+                        "stateful",
+                        document.changed_at,
+                        data=document.body,
+                        index=document.index,
+                        document_id=document.document_id,
+                        version=document.version,
+                    )
+                if not found:
+                    return
+        finally:
+            connection.close()
+
+
+async def tail_events(
+    folder: Path, *, follow: bool = False, interval: float = INTERVAL
+) -> AsyncGenerator[TailedEvent, None]:
+    """What is there, in the order of time; with ``follow`` then what comes, until it is cancelled. ``folder``:
+    ``embedded.path``. Raises as ``EventTail.poll``."""
+    tail = EventTail.of(folder)
+    while True:
+        for event in tail.poll():
+            yield event
+        if not follow:
+            return
+        await trio.sleep(interval)

@@ -1,0 +1,75 @@
+"""The schema of ``state.db``: registry, state index and commands.
+
+``counters`` is how processes tell each other of changes: ``agents`` grows with every removal, new key or change of an
+agent that a cache must notice; ``news`` with every command that becomes free to be offered; ``documents`` is the
+highest number that a document ever had.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from wazuh_comms_trio.backends.embedded.database.schema import Migration, Schema
+
+_VERSION_1: Final = """
+CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO counters VALUES ('agents', 1), ('news', 0), ('documents', 0);
+
+CREATE TABLE agents (
+    no INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    key_hash TEXT NOT NULL,
+    type TEXT,
+    version TEXT,
+    groups TEXT NOT NULL,              -- a JSON list
+    host TEXT NOT NULL,                -- a JSON object
+    status TEXT NOT NULL,
+    last_login REAL
+);
+CREATE TRIGGER agent_gone AFTER DELETE ON agents BEGIN
+    UPDATE counters SET value = value + 1 WHERE name = 'agents';
+END;
+CREATE TRIGGER agent_changed AFTER UPDATE OF id, name, key_hash, type, version, groups, host ON agents BEGIN
+    UPDATE counters SET value = value + 1 WHERE name = 'agents';
+END;
+
+CREATE TABLE indices (no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE documents (               -- by rowid with an index beside it: bodies are long, ids are random
+    no INTEGER PRIMARY KEY,            -- a higher one with every change: who follows them asks for those above
+    index_no INTEGER NOT NULL REFERENCES indices,
+    id TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    changed_at REAL NOT NULL,
+    body BLOB NOT NULL,                -- as the agent wrote it
+    UNIQUE (index_no, id)
+);
+
+CREATE TABLE commands (
+    no INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    target_type TEXT NOT NULL,
+    target_id TEXT NOT NULL,
+    status TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    sent_at REAL,
+    timeout REAL NOT NULL,
+    body TEXT NOT NULL,                -- a JSON object: what isn't searched for
+    result TEXT,                       -- a JSON object
+    owner TEXT,                        -- who offers it now
+    offered INTEGER NOT NULL DEFAULT 0,
+    news INTEGER NOT NULL DEFAULT 0,   -- the counter's value when it became free
+    due_at REAL AS (CASE               -- as command_rules.is_overdue
+        WHEN status = 'pending' THEN created_at + timeout
+        WHEN status = 'sent' AND target_type = 'agent' THEN sent_at + timeout
+    END) VIRTUAL
+);
+CREATE INDEX commands_pending ON commands (target_id, created_at, no) WHERE status = 'pending';
+CREATE INDEX commands_news ON commands (news) WHERE status = 'pending' AND owner IS NULL;
+CREATE INDEX commands_owned ON commands (owner) WHERE owner IS NOT NULL;
+CREATE INDEX commands_due ON commands (due_at) WHERE due_at IS NOT NULL AND owner IS NULL;
+CREATE INDEX commands_by_age ON commands (created_at, no);
+CREATE INDEX commands_by_target ON commands (target_id, created_at, no);
+"""
+
+STATE: Final = Schema("state.db", 0x575A4353, [Migration(_VERSION_1, usable_since=1)])

@@ -1,0 +1,53 @@
+"""Embedded registry, state index and command store: one SQLite file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+from wazuh_comms_trio.backends.embedded.agents import SqliteAgents
+from wazuh_comms_trio.backends.embedded.commands import SqliteCommands
+from wazuh_comms_trio.backends.embedded.database.connection import Database, open_database
+from wazuh_comms_trio.backends.embedded.documents import SqliteEvents
+from wazuh_comms_trio.backends.embedded.process_locks import hold_owner
+from wazuh_comms_trio.backends.embedded.state_schema import STATE
+from wazuh_comms_trio.backends.leadership import Lookout
+from wazuh_comms_trio.backends.unavailable import StateUnusable
+from wazuh_comms_trio.foundation.folders import make_folder
+
+
+@frozen
+class SqliteStores:
+    agents: SqliteAgents
+    events: SqliteEvents
+    commands: SqliteCommands
+    database: Database
+
+
+@asynccontextmanager
+async def open_sqlite(
+    folder: Path,
+    *,
+    wall_clock: Callable[[], float] = time.time,
+    tolerant: bool = False,
+    lookout: Lookout | None = None,
+) -> AsyncIterator[SqliteStores]:
+    """The stores in ``folder``, which is made if it isn't there. Raises ``StateUnusable``, ``tolerant`` as
+    ``open_database``. What was accepted is written before this ends."""
+    with ExitStack() as stack:
+        try:
+            make_folder(folder)
+            owner = stack.enter_context(hold_owner(folder / "owners"))
+        except OSError as exc:
+            raise StateUnusable(f"{folder}: the state can't be opened: {exc.strerror}") from exc
+        async with open_database(folder / "state.db", STATE, tolerant=tolerant) as database:
+            yield SqliteStores(
+                SqliteAgents(database),
+                SqliteEvents(database, wall_clock),
+                SqliteCommands(database, owner, wall_clock, lookout),
+                database,
+            )

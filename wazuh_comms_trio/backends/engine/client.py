@@ -1,0 +1,237 @@
+"""The engine: HTTP over its Unix socket. Bodies stream through, a few connections are kept."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from wazuh_comms_trio.backends.interfaces import EngineReply
+from wazuh_comms_trio.config.models import EngineClient
+from wazuh_comms_trio.errors import (
+    EngineRefused,
+    EngineRequestError,
+    EngineSchemeError,
+    EngineSocketError,
+    EngineTimeout,
+)
+from wazuh_comms_trio.http.client.connection import HttpConnection, HttpFailure, HttpReply
+
+logger = logging.getLogger(__name__)
+
+_EVENTS: Final = "/events/stateless"
+_SCAN: Final = "/vulnerability/scan"
+
+#: Connections kept for the next request, and requests at a time: each holds one connection while its agent sends, so a
+#: few slow agents mustn't be all of them. More wait in order.
+_KEPT: Final = 8
+_AT_ONCE: Final = 128
+_KEEPALIVE: Final = 15.0
+#: A body that is known to be this small is sent as a whole: one call, and it may be sent again.
+_SMALL: Final = 64 * 1024
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 1.0
+_LARGEST_REPLY: Final = 64 * 1024 * 1024
+_LONGEST_REASON: Final = 500
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+
+#: Seconds of a probe's request, and those after which a request that was given up says something of the engine.
+_PROBE: Final = 1.5
+_LONG: Final = 2.0
+
+#: Refusals that may end: the others of the 4xx are for good.
+_PASSING: Final = frozenset({408, 429})
+
+
+def socket_path(address: Path) -> str:
+    """A path, or one after ``unix:``. Raises ``EngineSchemeError`` for another scheme."""
+    text = str(address)
+    match = _SCHEME.match(text)
+    if match is None:
+        return text
+    if match[1].lower() != "unix":
+        raise EngineSchemeError
+    return "/" + text[match.end() :].lstrip("/")
+
+
+def reason_of(reply: HttpReply) -> str:
+    """The engine's own words: ``error`` is a list or a string, by version."""
+    try:
+        answer: Any = msgspec.json.decode(reply.body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        answer = reply.body.decode("utf-8", "replace").strip()
+    error = answer.get("error") if isinstance(answer, dict) else answer
+    words = [str(word) for word in error] if isinstance(error, list) else [str(error)] if error else []
+    return "; ".join(words)[:_LONGEST_REASON] or f"The engine answered {reply.status}"
+
+
+def check(reply: HttpReply) -> None:
+    """Raises what the answer to a body of events means, if it isn't a success."""
+    if 200 <= reply.status < 300:
+        return
+    logger.info("the engine answered %d: %s", reply.status, reason_of(reply))
+    if 400 <= reply.status < 500 and reply.status not in _PASSING:
+        raise EngineRefused(reason_of(reply))
+    raise EngineRequestError
+
+
+class UnixEngine:
+    """``Engine`` over a Unix socket. ``settings.retries`` are further attempts where nothing was consumed: the
+    connection couldn't be made, or a kept one turned out to be closed. ``settings.timeout`` seconds are for the answer
+    once the body is sent, and for each piece of it that the engine has to take."""
+
+    def __init__(self, settings: EngineClient) -> None:
+        self._settings = settings
+        self._idle: list[HttpConnection] = []
+        self._places = trio.Semaphore(_AT_ONCE)
+        self._down = False
+        self._silent = False  # it let a request go unanswered, and has answered none since
+
+    async def aclose(self) -> None:
+        while self._idle:
+            await self._idle.pop().aclose()
+
+    async def send_events(self, body: AsyncIterable[bytes], *, agent_id: str, length: int | None) -> None:
+        headers = [("Content-Type", "application/x-ndjson")]
+        if length is not None and length <= _SMALL:
+            whole = b"".join([piece async for piece in body])
+            check(await self._send_whole("POST", _EVENTS, headers, whole))
+            return
+        async with self._places:
+            connection = await self._connect()
+            async with self._using(connection):
+                reply = await connection.exchange_stream("POST", _EVENTS, headers, body, length=length)
+        check(reply)
+
+    async def probe(self) -> None:
+        """Is anybody there? It is asked something only after it left a request unanswered: any answer will do."""
+        try:
+            stream = await _open(socket_path(self._settings.api_socket_path))
+        except OSError as exc:
+            raise EngineSocketError from exc
+        connection = HttpConnection(stream, host="localhost", write_timeout=_PROBE, read_timeout=_PROBE)
+        try:
+            if self._silent:
+                await connection.exchange("GET", "/", [])
+                self._silent = False
+        except HttpFailure as failure:
+            if failure.timed_out:
+                raise EngineTimeout from failure
+            self._silent = False
+        finally:
+            await connection.aclose()
+
+    async def scan(self, request: bytes) -> EngineReply:
+        reply = await self._send_whole("POST", _SCAN, [("Content-Type", "application/json")], request)
+        return EngineReply(reply.status, reply.body, reply.headers.get("content-type", "application/json"))
+
+    async def _send_whole(self, method: str, target: str, headers: list[tuple[str, str]], body: bytes) -> HttpReply:
+        async with self._places:
+            while True:
+                connection = await self._connect()
+                try:
+                    async with self._using(connection):
+                        began = trio.current_time()
+                        try:
+                            return await connection.exchange(method, target, headers, body)
+                        except trio.Cancelled:
+                            self._silent = self._silent or trio.current_time() - began > _LONG
+                            raise
+                except EngineRequestError as exc:
+                    if not (connection.used > 1 and _was_unread(exc.__cause__)):
+                        raise
+
+    @asynccontextmanager
+    async def _using(self, connection: HttpConnection) -> AsyncIterator[None]:
+        """Errors in the engine's terms; afterwards the connection is kept or closed."""
+        try:
+            yield
+        except HttpFailure as failure:
+            logger.info("the engine's connection failed: %s", failure)
+            if failure.timed_out:
+                self._silent = True
+                raise EngineTimeout from failure
+            raise EngineRequestError from failure
+        else:
+            self._silent = False
+        finally:
+            if connection.reusable and len(self._idle) < _KEPT:
+                self._idle.append(connection)
+            else:
+                await connection.aclose()
+
+    async def _connect(self) -> HttpConnection:
+        """A kept connection, or a new one. Raises ``EngineSchemeError``, ``EngineSocketError``."""
+        oldest = trio.current_time() - _KEEPALIVE
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.idle_since >= oldest and not connection.looks_closed():
+                return connection
+            connection.close_nowait()
+        path = socket_path(self._settings.api_socket_path)
+        pause = _FIRST_PAUSE
+        for attempt in range(self._settings.retries + 1):
+            if attempt:
+                await trio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            try:
+                stream = await _open(path)
+            except OSError as exc:
+                error = exc
+                continue
+            if self._down:
+                self._down = False
+                logger.info("the engine's socket %s can be reached again", path)
+            return HttpConnection(
+                stream,
+                host="localhost",
+                write_timeout=self._settings.timeout,
+                read_timeout=self._settings.timeout,
+                largest_reply=_LARGEST_REPLY,
+            )
+        if not self._down:
+            self._down = True
+            logger.warning("the engine's socket %s cannot be reached: %s", path, error.strerror or error)
+        raise EngineSocketError from error
+
+
+async def _open(path: str) -> trio.SocketStream:
+    """Raises ``OSError``. A listener whose queue is full refuses a non-blocking connection at once, and what looks like
+    one under way isn't: asking for the peer's name tells."""
+    stream = await trio.open_unix_socket(path)
+    try:
+        stream.socket.getpeername()
+    except OSError:
+        await trio.aclose_forcefully(stream)
+        raise OSError(errno.EAGAIN, "the engine's queue of connections is full") from None
+    return stream
+
+
+def _was_unread(failure: BaseException | None) -> bool:
+    """Whether the engine closed without having read the whole request. A Unix socket says so: it is reset where
+    something is unread, and ends in order where all was read."""
+    if not isinstance(failure, HttpFailure) or failure.heard or failure.timed_out:
+        return False
+    cause: BaseException | None = failure
+    while cause is not None:
+        if isinstance(cause, ConnectionResetError | BrokenPipeError):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+@asynccontextmanager
+async def open_engine_client(settings: EngineClient) -> AsyncIterator[UnixEngine]:
+    """Closes the kept connections at the end. The engine needn't be there yet."""
+    engine = UnixEngine(settings)
+    try:
+        yield engine
+    finally:
+        await engine.aclose()

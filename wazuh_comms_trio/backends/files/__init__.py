@@ -1,0 +1,1 @@
+"""The folder of files that agents may fetch."""

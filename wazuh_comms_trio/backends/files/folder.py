@@ -1,0 +1,139 @@
+"""The folder of files that agents may ask for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from wazuh_comms_trio.backends.files.names import check_name
+from wazuh_comms_trio.backends.interfaces import StoredFile
+from wazuh_comms_trio.backends.unavailable import reported
+from wazuh_comms_trio.errors import BackendUnavailable, FileIsFolder, FileMissing
+from wazuh_comms_trio.foundation.outage_log import Episodes
+
+logger = logging.getLogger(__name__)
+
+#: A file up to this size is read while it is opened: one thread hop serves it.
+READ_AHEAD: Final = 256 * 1024
+CHUNK: Final = 256 * 1024
+
+#: Threads that read files: a file system that hangs takes these and no others.
+_READING_AT_ONCE: Final = 16
+
+
+class FolderFile:
+    """``StoredFile``: an open descriptor, and what was read ahead."""
+
+    def __init__(self, descriptor: int, size: int, ahead: bytes, threads: trio.CapacityLimiter) -> None:
+        self.size = size
+        self._threads = threads
+        self._descriptor = descriptor
+        self._ahead = ahead
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """As many bytes as ``size`` says: what is appended meanwhile isn't sent. Raises ``BackendUnavailable`` when the
+        file was cut short meanwhile."""
+        if self._ahead:
+            yield self._ahead
+        done = len(self._ahead)
+        while done < self.size:
+            try:
+                length = min(CHUNK, self.size - done)
+                data = await trio.to_thread.run_sync(os.pread, self._descriptor, length, done, limiter=self._threads)
+            except OSError as exc:
+                raise BackendUnavailable from exc
+            if not data:
+                raise BackendUnavailable("The file was cut short while it was read")
+            done += len(data)
+            yield data
+
+
+class FolderFiles:
+    """``FileStore`` over the regular files in ``folder``; links count if they lead to one inside of it. The folder may
+    come, go and change at any time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._threads = trio.CapacityLimiter(_READING_AT_ONCE)
+        self._episodes = Episodes(logger, "files")
+
+    def open_file(self, name: str) -> AbstractAsyncContextManager[StoredFile]:
+        return self._open(name)
+
+    @asynccontextmanager
+    async def _open(self, name: str) -> AsyncIterator[StoredFile]:
+        check_name(name)
+        try:
+            file, descriptor = await trio.to_thread.run_sync(self._open_now, name, limiter=self._threads)
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise FileMissing from exc
+        except OSError as exc:
+            self._episodes.fault(f"can't be read in {self._folder}", f"{exc.strerror}; agents get 503")
+            raise reported() from exc
+        except ValueError as exc:  # a name that no file can have: lone surrogates
+            raise FileMissing from exc
+        self._episodes.works()
+        try:
+            yield file
+        finally:
+            os.close(descriptor)
+
+    def _open_now(self, name: str) -> tuple[FolderFile, int]:
+        """First only a handle (``O_PATH``), which touches nothing: opening a FIFO would wait and a device might act.
+        What the handle is, and where, is then no matter of names any more, so nobody can swap it in between."""
+        folder = os.open(self._folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            handle = _open_handle(name, folder)
+            try:
+                found = os.fstat(handle)
+                if not _is_inside(handle, folder):
+                    raise FileMissing
+                if stat.S_ISDIR(found.st_mode):
+                    raise FileIsFolder
+                if not stat.S_ISREG(found.st_mode):
+                    raise FileMissing
+                descriptor = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            finally:
+                os.close(handle)
+        finally:
+            os.close(folder)
+        try:
+            return self._read_ahead(descriptor), descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def _read_ahead(self, descriptor: int) -> FolderFile:
+        size = os.fstat(descriptor).st_size
+        if size > READ_AHEAD:
+            return FolderFile(descriptor, size, b"", self._threads)
+        data = b""
+        while len(data) < size:
+            piece = os.pread(descriptor, size - len(data), len(data))
+            if not piece:
+                break
+            data += piece
+        return FolderFile(descriptor, len(data), data, self._threads)
+
+
+def _open_handle(name: str, folder: int) -> int:
+    try:
+        return os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as exc:
+        if isinstance(exc, PermissionError):
+            raise
+        raise FileMissing from exc  # not there, too long, a loop of links
+
+
+def _is_inside(handle: int, folder: int) -> bool:
+    """Whether the file lies in the folder or below it, links resolved: the kernel knows the paths of both."""
+    root = os.readlink(f"/proc/self/fd/{folder}")
+    path = os.readlink(f"/proc/self/fd/{handle}")
+    return path == root or path.startswith(root.rstrip("/") + "/")

@@ -1,0 +1,169 @@
+"""Complete backends in memory: no threads, no files, safe under the mock clock. The default in tests, and a contract to
+read.
+
+Each store has ``faults``, switches for tests. Nothing survives the process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from attrs import evolve, frozen
+
+from wazuh_comms_trio.backends.document_rules import Document, Key, plan
+from wazuh_comms_trio.backends.interfaces import Agent, Backends, DocumentOperation, ItemResult
+from wazuh_comms_trio.backends.memory.commands import MemoryCommands
+from wazuh_comms_trio.backends.memory.engine import MemoryEngine, MemoryFiles
+from wazuh_comms_trio.backends.memory.faults import Faults
+from wazuh_comms_trio.errors import AgentExists
+
+__all__ = [
+    "MemoryAgents",
+    "MemoryBackends",
+    "MemoryCommands",
+    "MemoryEngine",
+    "MemoryEvents",
+    "MemoryFiles",
+    "memory_backends",
+]
+
+
+class MemoryAgents:
+    """``AgentRegistry`` in a dictionary, ``stored``: id (lower case) -> agent."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, Agent] = {}
+        self.faults = Faults()
+        self._commands: MemoryCommands | None = None
+
+    def serve(self, commands: MemoryCommands) -> None:
+        """The commands that end when an agent is removed."""
+        self._commands = commands
+
+    async def get(self, agent_id: str) -> Agent | None:
+        await self.faults.strike("get")
+        return self.stored.get(agent_id.lower())
+
+    async def lookup(self, agent_id: str) -> Agent | None:
+        await self.faults.strike("lookup")
+        return self.stored.get(agent_id.lower())
+
+    async def revoked(self, agents: Mapping[str, str]) -> Collection[str]:
+        await self.faults.strike("revoked")
+        return [agent_id for agent_id, fingerprint in agents.items() if self._fingerprint(agent_id) != fingerprint]
+
+    def _fingerprint(self, agent_id: str) -> str | None:
+        agent = self.stored.get(agent_id.lower())
+        return None if agent is None else agent.fingerprint
+
+    async def add(self, agent: Agent) -> None:
+        await self.faults.strike("add")
+        agent = evolve(agent, id=agent.id.lower(), groups=tuple(agent.groups))
+        if agent.id in self.stored:
+            raise AgentExists
+        self.stored[agent.id] = agent
+
+    async def remove(self, agent_id: str) -> bool:
+        await self.faults.strike("remove")
+        agent = self.stored.pop(agent_id.lower(), None)
+        if agent is not None and self._commands is not None:
+            self._commands.agent_removed(agent.id)
+        return agent is not None
+
+    async def rekey(self, agent_id: str, key_hash: str) -> bool:
+        await self.faults.strike("rekey")
+        return self._change(agent_id, key_hash=key_hash)
+
+    async def set_groups(self, agent_id: str, groups: Sequence[str]) -> bool:
+        await self.faults.strike("set_groups")
+        return self.apply_groups(agent_id, groups)
+
+    def apply_groups(self, agent_id: str, groups: Sequence[str]) -> bool:
+        return self._change(agent_id, groups=tuple(groups))
+
+    async def record_login(self, agent_id: str, when: float) -> None:
+        try:
+            await self.faults.strike("record_login")
+        except Exception:  # by contract it doesn't fail the log-in
+            return
+        self._change(agent_id, last_login=when, status="active")
+
+    def _change(self, agent_id: str, **changes: Any) -> bool:
+        agent = self.stored.get(agent_id.lower())
+        if agent is None:
+            return False
+        self.stored[agent.id] = evolve(agent, **changes)
+        return True
+
+    async def list(self) -> Sequence[Agent]:
+        await self.faults.strike("list")
+        return sorted(self.stored.values(), key=lambda agent: agent.id)
+
+    async def members(self, group: str) -> Sequence[str]:
+        await self.faults.strike("members")
+        return self.members_now(group)
+
+    def members_now(self, group: str) -> Sequence[str]:
+        return sorted(agent.id for agent in self.stored.values() if group == "all" or group in agent.groups)
+
+
+class MemoryEvents:
+    """``EventIndex`` in a dictionary, ``documents``: (index, id) -> document.
+
+    ``judge``: asked for each operation first; a result of its instead of None is the operation's, which then isn't
+    applied.
+    ``batches``: how many operations each call brought.
+    """
+
+    def __init__(self) -> None:
+        self.documents: dict[Key, Document] = {}
+        self.faults = Faults()
+        self.judge: Callable[[DocumentOperation], ItemResult | None] = lambda operation: None
+        self.batches: list[int] = []
+
+    async def probe(self) -> None:
+        await self.faults.probe()
+
+    async def bulk(
+        self, operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()
+    ) -> Sequence[ItemResult]:
+        await self.faults.strike("bulk")
+        self.batches.append(len(operations))
+        verdicts = [self.judge(operation) for operation in operations]
+        taken = [operation for operation, verdict in zip(operations, verdicts, strict=True) if verdict is None]
+        results, changes = plan(taken, self.documents)
+        for key, document in changes.items():
+            if document is None:
+                self.documents.pop(key, None)
+            else:
+                self.documents[key] = document
+        applied = iter(results)
+        return [next(applied) if verdict is None else verdict for verdict in verdicts]
+
+    async def get(self, index: str, document_id: str) -> bytes | None:
+        await self.faults.strike("get")
+        document = self.documents.get((index, document_id))
+        return None if document is None else document.body
+
+
+@frozen
+class MemoryBackends(Backends):
+    """``Backends`` whose parts a test can look into."""
+
+    agents: MemoryAgents
+    events: MemoryEvents
+    commands: MemoryCommands
+    engine: MemoryEngine
+    files: MemoryFiles
+
+
+def memory_backends(
+    *, wall_clock: Callable[[], float] = time.time, files: Mapping[str, bytes | None] | None = None
+) -> MemoryBackends:
+    """A complete set. ``files``: name -> content, None for a folder."""
+    agents = MemoryAgents()
+    commands = MemoryCommands(agents, wall_clock)
+    agents.serve(commands)
+    return MemoryBackends(agents, MemoryEvents(), commands, MemoryEngine(), MemoryFiles(files or {}))

@@ -1,0 +1,1 @@
+"""Agents, commands and states in an OpenSearch cluster (``backend: wazuh``)."""

@@ -1,0 +1,280 @@
+"""Is the indexer as it has to be? One finding a line, with what to do where it isn't."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import attrs
+from attrs import frozen
+
+from wazuh_comms_trio.backends.opensearch.admin.init import matching_template, server_of
+from wazuh_comms_trio.backends.opensearch.admin.mappings import agents_problems, commands_problems, settings_problems
+from wazuh_comms_trio.backends.opensearch.admin.templates import STATE_INDICES, index_exists
+from wazuh_comms_trio.backends.opensearch.client.bulk import partial, read_items, update_line
+from wazuh_comms_trio.backends.opensearch.client.client import (
+    NDJSON,
+    Connect,
+    IndexerUnavailable,
+    OpenSearchClient,
+    describe,
+    path,
+)
+from wazuh_comms_trio.backends.opensearch.client.index_names import CANDIDATES, find_name
+from wazuh_comms_trio.backends.opensearch.node_registry import had_registry
+from wazuh_comms_trio.config.models import Indexer
+from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.http.client.connection import HttpReply
+
+#: Seconds by which clocks may differ.
+_SKEW: Final = 2.0
+_INIT: Final = "run `wazuh-comms indexer init`"
+_RESTORE: Final = (
+    "restore it from a snapshot, if there is one: `wazuh-comms indexer init` makes an empty registry, in which no agent"
+    " exists, and agents that are told so end"
+)
+
+
+@frozen
+class Finding:
+    """``remedy`` is empty where nothing is to be done."""
+
+    level: Literal["ok", "warning", "problem"]
+    what: str
+    text: str
+    remedy: str = ""
+
+
+async def check_indexer(
+    settings: Indexer, *, wall_clock: Callable[[], float] = time.time, connect: Connect | None = None
+) -> AsyncIterator[Finding]:
+    """All findings, each when it is known. What can't be asked is a finding, too. Raises ``AccessError``."""
+    reachable = []
+    for host in settings.hosts:
+        finding = await _check_host(attrs.evolve(settings, hosts=(host,)), connect)
+        if finding.level == "ok":
+            reachable.append(host)
+        yield finding
+    if settings.username is not None and not settings.ssl.use_ssl:
+        yield Finding("warning", "encryption", "the password is sent unencrypted", "set indexer.ssl.use_ssl")
+    if settings.ssl.use_ssl and not settings.ssl.verify_certificates:
+        yield Finding("warning", "certificates", "are not verified", "set indexer.ssl.verify_certificates")
+    if not reachable:
+        return
+    async with OpenSearchClient(attrs.evolve(settings, hosts=tuple(reachable)), connect=connect) as client:
+        for what, check in _CHECKS.items():
+            try:
+                async for finding in check(client, settings, wall_clock):
+                    yield finding
+            except BackendUnavailable as exc:
+                yield Finding("problem", what, str(exc), _remedy(_reply_of(exc)))
+
+
+async def _check_host(settings: Indexer, connect: Connect | None) -> Finding:
+    (host,) = settings.hosts
+    what = f"connection {host.host}:{host.port}"
+    async with OpenSearchClient(settings, connect=connect) as client:
+        try:
+            reply = await client.request("GET", "/")
+        except BackendUnavailable as exc:
+            text = str(exc).removeprefix(f"{host.host}:{host.port}: ")
+            return Finding("problem", what, text, _connection_remedy(text))
+    if reply.status != 200:
+        return Finding("problem", what, describe(reply), _remedy(reply))
+    text, remedy = server_of(reply)
+    return Finding("problem" if remedy else "ok", what, text, remedy)
+
+
+def _connection_remedy(text: str) -> str:
+    if "certificate is not accepted" in text:
+        return "indexer.ssl.certificate_authorities must name the CA that signed it, and the host its name in it"
+    if "certificate required" in text:
+        return "it asks for a client certificate: set indexer.ssl.certificate and indexer.ssl.key"
+    if "TLS" in text:
+        return "check indexer.ssl: use_ssl, certificate and key"
+    if "closed without an answer" in text or "isn't sound HTTP" in text:
+        return "does it expect TLS, or a client certificate? Check indexer.ssl"
+    return "is the indexer running there? Check indexer.hosts"
+
+
+def _reply_of(exc: BackendUnavailable) -> HttpReply | None:
+    return exc.reply if isinstance(exc, IndexerUnavailable) else None
+
+
+def _is_forbidden(exc: BackendUnavailable) -> bool:
+    reply = _reply_of(exc)
+    return reply is not None and reply.status == 403
+
+
+_GIVE_RIGHT: Final = "give the account the right to do this"
+
+
+def _remedy(reply: HttpReply | None) -> str:
+    if reply is not None and reply.status == 401:
+        return "check indexer.username and indexer.password (or password_file), or the certificate of indexer.ssl"
+    if reply is not None and reply.status == 403:
+        return _GIVE_RIGHT
+    if reply is not None and reply.status == 503 and b"not initialized" in reply.body:
+        return "it has just started: wait; if it stays so, its security index has yet to be made"
+    return "see the indexer's log"
+
+
+async def _health(client: OpenSearchClient, settings: Indexer, now: Callable[[], float]) -> AsyncIterator[Finding]:
+    health = await client.json("GET", "/_cluster/health")
+    text = f"{health['status']}, {health['number_of_nodes']} nodes"
+    if health["status"] == "red":
+        yield Finding("problem", "cluster", text, "some shards have no node: see the indexer's log")
+    else:
+        yield Finding("ok", "cluster", text)
+
+
+async def _clocks(client: OpenSearchClient, settings: Indexer, now: Callable[[], float]) -> AsyncIterator[Finding]:
+    before = now()
+    stats = await client.json("GET", "/_nodes/stats/os", query={"filter_path": "nodes.*.timestamp,nodes.*.name"})
+    ours = (before + now()) / 2
+    for node in stats.get("nodes", {}).values():
+        skew = node["timestamp"] / 1000 - ours
+        what = f"clock of {node.get('name', 'a node')}"
+        if abs(skew) > _SKEW:
+            text = f"{abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} this machine's"
+            yield Finding("problem", what, text, "synchronise both, by NTP for instance")
+        else:
+            yield Finding("ok", what, f"differs by {abs(skew):.1f} s")
+
+
+async def _agents(client: OpenSearchClient, settings: Indexer, now: Callable[[], float]) -> AsyncIterator[Finding]:
+    async for finding in _index(client, "agents", settings.names.agents, agents_problems):
+        yield finding
+
+
+async def _commands(client: OpenSearchClient, settings: Indexer, now: Callable[[], float]) -> AsyncIterator[Finding]:
+    async for finding in _index(client, "commands", settings.names.commands, commands_problems):
+        yield finding
+
+
+async def _index(
+    client: OpenSearchClient,
+    kind: Literal["agents", "commands"],
+    configured: str | None,
+    find_problems: Callable[[Mapping[str, Any]], list[str]],
+) -> AsyncIterator[Finding]:
+    what = f"{kind} index"
+    name = await find_name(client, kind, configured)
+    if name is None:
+        missing = configured or " and ".join(CANDIDATES[kind])
+        if kind == "agents" and await had_registry(client):
+            yield Finding("problem", what, f"{missing}: missing, and there was one", _RESTORE)
+        else:
+            yield Finding("problem", what, f"{missing}: missing", _INIT)
+        return
+    if configured is None:
+        others = [other for other in CANDIDATES[kind] if other != name and await _is_there(client, other)]
+        for other in others:
+            text = f"{name} is used, and {other} exists too"
+            yield Finding("warning", what, text, f"set indexer.names.{kind} to the right one")
+    problems = []
+    try:
+        blocks = await client.json("GET", path(name, "_settings"), query={"flat_settings": "true"})
+        mappings = await client.json("GET", path(name, "_mapping"))
+    except BackendUnavailable as exc:
+        if not _is_forbidden(exc):
+            raise
+        yield Finding("warning", what, f"{name}: settings and mapping can't be looked at: {exc}", _GIVE_RIGHT)
+    else:
+        remedy = "remove the block, once there is room on the disk"
+        for text in (text for each in blocks.values() for text in settings_problems(each.get("settings", {}))):
+            problems.append(Finding("problem", what, f"{name}: {text}", remedy))
+        remedy = "index it anew with the mapping of the template"
+        for text in (text for each in mappings.values() for text in find_problems(each.get("mappings", {}))):
+            problems.append(Finding("problem", what, f"{name}: {text}", remedy))
+    problems += [finding async for finding in _permissions(client, what, name)]
+    for finding in problems:
+        yield finding
+    if all(finding.level != "problem" for finding in problems):
+        yield Finding("ok", what, name)
+
+
+async def _permissions(client: OpenSearchClient, what: str, name: str) -> AsyncIterator[Finding]:
+    """Reading, searching, refreshing, writing; what is written is a change of a document that doesn't exist."""
+    reads = {
+        "read": ("POST", path(name, "_mget"), b'{"ids":["wazuh-comms-check"]}'),
+        "search": ("POST", path(name, "_search"), b'{"size":0}'),
+    }
+    for right, (method, target, body) in reads.items():
+        reply = await client.request(method, target, body)
+        if reply.status != 200:
+            yield Finding("problem", what, f"{name}: no {right}: {describe(reply)}", _remedy(reply))
+    reply = await client.request("POST", path(name, "_refresh"))
+    if reply.status != 200:
+        text = f"{name}: no refresh: commands are found later, by the index's own interval"
+        yield Finding("warning", what, text, _remedy(reply))
+    async for finding in _writes(client, what, [name]):
+        yield finding
+
+
+async def _writes(client: OpenSearchClient, what: str, names: Sequence[str]) -> AsyncIterator[Finding]:
+    """One call for all, which have to exist: one that doesn't would be made."""
+    lines = b"".join(update_line(name, "wazuh-comms-check") + partial({}) for name in names)
+    reply = await client.request("POST", "/_bulk", lines, content_type=NDJSON)
+    if reply.status != 200:
+        yield Finding("problem", what, f"no write: {describe(reply)}", _remedy(reply))
+        return
+    for name, item in zip(names, read_items(reply, len(names)), strict=True):
+        if item.error is not None and item.error.type != "document_missing_exception":
+            denied = item.error.type == "security_exception"
+            text = f"{name}: no write: {item.error.type}: {item.error.reason}"
+            yield Finding("problem", what, text, _GIVE_RIGHT if denied else "see the indexer's log")
+
+
+async def _is_there(client: OpenSearchClient, name: str) -> bool | None:
+    """None: we aren't allowed to know."""
+    try:
+        return await index_exists(client, name)
+    except BackendUnavailable as exc:
+        if not _is_forbidden(exc):
+            raise
+        return None
+
+
+async def _states(client: OpenSearchClient, settings: Indexer, now: Callable[[], float]) -> AsyncIterator[Finding]:
+    what = "state indices"
+    there = {name: await _is_there(client, name) for name in STATE_INDICES}
+    problems = [
+        Finding("problem", what, f"{name}: no right to see it", _GIVE_RIGHT)
+        for name, present in there.items()
+        if present is None
+    ]
+    present = [name for name, is_present in there.items() if is_present]
+    if present:
+        problems += [finding async for finding in _writes(client, what, present)]
+    for finding in problems:
+        yield finding
+    missing = [name for name, is_present in there.items() if is_present is False]
+    if not missing:
+        if not problems:
+            yield Finding("ok", what, f"all {len(STATE_INDICES)}")
+        return
+    several = f"{len(missing)} of {len(STATE_INDICES)} are"
+    try:
+        template = await matching_template(client, missing[0])
+    except BackendUnavailable as exc:
+        if not _is_forbidden(exc):
+            raise
+        text = f"{several} missing, and whether there is a template for them we aren't allowed to know"
+        yield Finding("warning", what, text, _INIT)
+        return
+    if template is not None:
+        yield Finding("ok", what, f"{several} made with their first event ({template})")
+    else:
+        yield Finding("warning", what, f"{several} missing, and there is no template for them", _INIT)
+
+
+#: Each with what a line that says why it failed begins with.
+_CHECKS: Final = {
+    "cluster": _health,
+    "clocks": _clocks,
+    "agents index": _agents,
+    "commands index": _commands,
+    "state indices": _states,
+}

@@ -1,0 +1,1 @@
+"""The agents' registry in the indexer, and who of them is away."""

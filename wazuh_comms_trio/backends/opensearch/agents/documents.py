@@ -1,0 +1,52 @@
+"""An agent as the indexer keeps it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from wazuh_comms_trio.backends.interfaces import Agent
+from wazuh_comms_trio.backends.opensearch.client.queries import to_moment, to_text
+
+#: What is read of an agent's document.
+SOURCE: Final = "agent"
+
+
+def to_document(agent: Agent) -> dict[str, Any]:
+    """Fields without a value are left out."""
+    fields: dict[str, Any] = {
+        "id": agent.id,
+        "name": agent.name,
+        "key": agent.key_hash,
+        "type": agent.type,
+        "version": agent.version,
+        "groups": list(agent.groups),
+        "status": agent.status,
+        "last_login": None if agent.last_login is None else to_text(agent.last_login),
+        "host": dict(agent.host) or None,
+    }
+    return {"agent": {name: value for name, value in fields.items() if value is not None}}
+
+
+def to_agent(document_id: str, source: object) -> Agent | None:
+    """From a document of any writer; None for one that is no agent's (without a key nobody can log in)."""
+    fields = source.get("agent") if isinstance(source, Mapping) else None
+    if not isinstance(fields, Mapping) or not isinstance(fields.get("key"), str):
+        return None
+    groups = fields.get("groups") or ()
+    host = fields.get("host")
+    return Agent(
+        id=document_id.lower(),
+        name=str(fields.get("name") or ""),
+        key_hash=fields["key"],
+        type=_text(fields.get("type")),
+        version=_text(fields.get("version")),
+        groups=(groups,) if isinstance(groups, str) else tuple(str(group) for group in groups),
+        host=host if isinstance(host, Mapping) else {},
+        status="active" if fields.get("status") == "active" else "disconnected",
+        last_login=to_moment(fields.get("last_login")),
+    )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,135 @@
+"""Agents that nobody has seen for a while become ``disconnected``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from math import inf
+from typing import Final
+
+import trio
+
+from wazuh_comms_trio.backends.leadership import Finding, Lookout
+from wazuh_comms_trio.backends.opensearch.client.bulk import FILTER, partial, read_items, update_if_line
+from wazuh_comms_trio.backends.opensearch.client.client import NDJSON, OpenSearchClient
+from wazuh_comms_trio.backends.opensearch.client.index_names import IndexName
+from wazuh_comms_trio.backends.opensearch.client.queries import by_time, every, exactly, to_moment, to_text
+from wazuh_comms_trio.backends.opensearch.client.search import search
+from wazuh_comms_trio.errors import BackendUnavailable
+
+logger = logging.getLogger(__name__)
+
+_PAGE: Final = 500
+#: How often is looked: a share of the time that an agent has, in bounds.
+_SHARE: Final = 0.1
+_SHORTEST: Final = 1.0
+_LONGEST: Final = 60.0
+#: How long, in multiples of that time, another node is believed that an agent is there.
+_TRUST: Final = 5.0
+_TOPIC: Final = "presence"
+
+
+class Presence:
+    """``seen_since``: the agents that were here since a moment on trio's clock; they stay ``active`` although their
+    last log-in is long ago. ``after`` in seconds."""
+
+    def __init__(
+        self,
+        client: OpenSearchClient,
+        index: IndexName,
+        *,
+        after: float,
+        wall_clock: Callable[[], float],
+        seen_since: Callable[[float], Collection[str]],
+        lookout: Lookout | None = None,
+    ) -> None:
+        self._lookout = lookout = lookout or Lookout()
+        lookout.attend(_TOPIC, asked=self._note_seen, changed=self._change_duty)
+        self._client = client
+        self._index = index
+        self._after = after
+        self._now = wall_clock
+        self._seen_since = seen_since
+        #: Agent -> the log-in by which it was found to be away here, and until when that isn't repeated.
+        self._found: dict[str, tuple[float, float]] = {}
+        #: Agents that were seen by other workers of this node, and when we heard of it.
+        self._elsewhere: dict[str, float] = {}
+        self._said_at = -inf
+        self._duty_changed_at = -inf
+
+    async def run(self) -> None:
+        """Until cancelled. Several nodes that do the same don't disturb each other; of a node's workers one does."""
+        while True:
+            await trio.sleep(min(_LONGEST, max(_SHORTEST, self._after * _SHARE)))
+            if not self._lookout.on_duty:
+                self._say_seen()
+                continue
+            if trio.current_time() - self._duty_changed_at < _SHORTEST:
+                continue  # the others have yet to say whom they saw
+            try:
+                await self.sweep()
+            except BackendUnavailable as exc:
+                logger.debug("agents that are away are found later: %s", exc)
+            except Exception:
+                logger.exception("agents that are away can't be found: an error of ours")
+
+    def _say_seen(self) -> None:
+        now = trio.current_time()
+        seen = list(self._seen_since(max(self._said_at, now - self._after)))
+        self._said_at = now
+        if seen:
+            self._lookout.ask(_TOPIC, {"agents": seen})
+
+    def _change_duty(self) -> None:
+        self._duty_changed_at, self._said_at = trio.current_time(), -inf
+        if not self._lookout.on_duty:
+            self._say_seen()
+
+    def _note_seen(self, wish: Finding) -> None:
+        self._elsewhere |= dict.fromkeys(wish.get("agents", ()), trio.current_time())
+
+    def _here(self) -> set[str]:
+        """Who was seen on this node lately."""
+        oldest = trio.current_time() - self._after
+        self._elsewhere = {agent_id: moment for agent_id, moment in self._elsewhere.items() if moment >= oldest}
+        return self._elsewhere.keys() | set(self._seen_since(oldest))
+
+    async def sweep(self) -> int:
+        """Returns how many are away now. Raises ``BackendUnavailable``."""
+        index = await self._index.present()
+        if index is None:
+            return 0
+        now = self._now()
+        oldest = now - self._after
+        self._found = {agent_id: each for agent_id, each in self._found.items() if each[1] > now}
+        here = self._here()
+        query = every(exactly("agent.status", ["active"]), {"range": {"agent.last_login": {"lt": to_text(oldest)}}})
+        hits = await search(
+            self._client,
+            index,
+            query,
+            sort=[by_time("agent.last_login", "asc")],
+            size=_PAGE,
+            fields=["agent.last_login"],
+        )
+        away: dict[str, float] = {}
+        lines = []
+        for hit in hits.hits:
+            login = to_moment((hit.source or {}).get("agent", {}).get("last_login"))
+            if login is None or login >= oldest or hit.id.lower() in here:
+                continue
+            if hit.id in self._found and self._found[hit.id][0] == login:
+                continue  # active again without a log-in: it is with another node, which knows better
+            away[hit.id] = login
+            lines += [
+                update_if_line(index, hit.id, hit.seq_no, hit.primary_term),
+                partial({"agent": {"status": "disconnected"}}),
+            ]
+        if not lines:
+            return 0
+        reply = await self._client.request("POST", "/_bulk", b"".join(lines), query=FILTER, content_type=NDJSON)
+        items = read_items(reply, len(away))
+        # A 409 is an agent that has just come back, or another node that was faster.
+        done = [each for each, item in zip(away.items(), items, strict=True) if item.error is None]
+        self._found |= {agent_id: (login, now + _TRUST * self._after) for agent_id, login in done}
+        return len(done)

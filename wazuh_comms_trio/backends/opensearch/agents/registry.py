@@ -1,0 +1,238 @@
+"""The registry in the indexer: ``AgentRegistry`` with real-time reads, a cache, updates that wait for no refresh."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Final
+
+import trio
+from attrs import evolve
+
+from wazuh_comms_trio.backends.interfaces import Agent
+from wazuh_comms_trio.backends.opensearch.agents.cache import AgentCache
+from wazuh_comms_trio.backends.opensearch.agents.documents import to_agent, to_document
+from wazuh_comms_trio.backends.opensearch.agents.login_updates import LoginRecorder
+from wazuh_comms_trio.backends.opensearch.client.client import (
+    IndexerUnavailable,
+    OpenSearchClient,
+    decode,
+    error_of,
+    path,
+)
+from wazuh_comms_trio.backends.opensearch.client.index_names import IndexName
+from wazuh_comms_trio.backends.opensearch.client.multi_get import Found, SharedReads, get_many
+from wazuh_comms_trio.backends.opensearch.client.queries import Query, encode_json, exactly, is_possible_id
+from wazuh_comms_trio.backends.opensearch.client.search import Refresher, scroll
+from wazuh_comms_trio.errors import AgentExists, BackendUnavailable, MalformedRequest
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a request waits for what is already known, though old, before it goes on with that.
+_PATIENCE: Final = 2.0
+#: Agents read again in one call.
+_RENEWED_AT_ONCE: Final = 500
+_UPDATE: Final = {"retry_on_conflict": "5", "filter_path": "result"}
+_EVERYONE: Final[Query] = {"match_all": {}}
+
+
+class OpenSearchAgents:
+    """``run`` has to run beside it; ``nursery`` is where shared reads live. ``agent_removed`` ends a removed agent's
+    commands; ``had_registry`` says whether there was one, where there is none."""
+
+    def __init__(
+        self,
+        client: OpenSearchClient,
+        index: IndexName,
+        nursery: trio.Nursery,
+        *,
+        revocation: float,
+        agent_removed: Callable[[str], Awaitable[None]],
+        had_registry: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        self._had_registry = had_registry
+        self._client = client
+        self._index = index
+        self._cache = AgentCache(revocation)
+        self._reads: SharedReads[Agent] = SharedReads(nursery, self._fetch)
+        self._logins = LoginRecorder(client, index)
+        self._refresher = Refresher(client)
+        self._agent_removed = agent_removed
+        self._reachable = True
+
+    # --- reads ---
+
+    async def get(self, agent_id: str) -> Agent | None:
+        agent_id = agent_id.lower()
+        began = trio.current_time()
+        try:
+            agent = await self._reads.get(agent_id)
+        except BackendUnavailable as exc:
+            self._set_unreachable(exc)
+            raise
+        self._cache.put(agent_id, agent, began)
+        return agent
+
+    async def lookup(self, agent_id: str) -> Agent | None:
+        """While the indexer can't be read, what was known before the outage holds: agents with a token work on."""
+        agent_id = agent_id.lower()
+        now = trio.current_time()
+        entry = self._cache.use(agent_id, now)
+        if entry is None or entry.agent is None:
+            if entry is not None and self._cache.is_fresh(entry, now):
+                return None
+            return await self.get(agent_id)
+        if self._cache.is_fresh(entry, now) or not self._reachable:
+            return entry.agent
+        try:
+            with trio.fail_after(_PATIENCE):
+                return await self.get(agent_id)
+        except (BackendUnavailable, trio.TooSlowError) as exc:
+            self._set_unreachable(exc)
+            return entry.agent
+
+    async def revoked(self, agents: Mapping[str, str]) -> Collection[str]:
+        now = trio.current_time()
+        unknown = [agent_id for agent_id in agents if self._cache.use(agent_id.lower(), now) is None]
+        if unknown and self._reachable:
+            await self._renew([agent_id.lower() for agent_id in unknown])
+        return [agent_id for agent_id, fingerprint in agents.items() if self._is_revoked(agent_id, fingerprint)]
+
+    def _is_revoked(self, agent_id: str, fingerprint: str) -> bool:
+        entry = self._cache.entries.get(agent_id.lower())
+        return entry is not None and entry.fingerprint != fingerprint
+
+    async def _fetch(self, ids: Sequence[str]) -> Mapping[str, Agent]:
+        index = await self._index.present()
+        if index is None and self._had_registry is not None and await self._had_registry():
+            raise IndexerUnavailable("the index of agents has vanished")  # which makes nobody unknown
+        found = {} if index is None else await get_many(self._client, index, ids, fields=["agent"])
+        if not self._reachable:
+            self._reachable = True
+            logger.info("the registry can be read again")
+        agents = {document_id: to_agent(document_id, document.source) for document_id, document in found.items()}
+        return {document_id: agent for document_id, agent in agents.items() if agent is not None}
+
+    def _set_unreachable(self, cause: BackendUnavailable | trio.TooSlowError) -> None:
+        if self._reachable:
+            self._reachable = False
+            why = "it doesn't answer" if isinstance(cause, trio.TooSlowError) else cause
+            logger.warning("the registry can't be read (%s): agents that are known go on, others wait", why)
+
+    # --- what runs beside ---
+
+    async def run(self) -> None:
+        """Keeps the cache fresh and writes log-ins, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._logins.run)
+            nursery.start_soon(self._keep_fresh)
+
+    async def _keep_fresh(self) -> None:
+        interval = min(1.0, max(0.1, self._cache.window / 10))
+        while True:
+            await trio.sleep(interval)
+            now = trio.current_time()
+            try:
+                self._cache.forget_old(now)
+                await self._renew(self._cache.due(now))
+            except Exception:
+                logger.exception("agents can't be read again: an error of ours")
+
+    async def _renew(self, ids: Sequence[str]) -> None:
+        """Reads them again; while that fails, what is known holds."""
+        for start in range(0, len(ids), _RENEWED_AT_ONCE):
+            wanted = ids[start : start + _RENEWED_AT_ONCE]
+            began = trio.current_time()
+            try:
+                with trio.fail_after(max(_PATIENCE, self._cache.window / 2)):
+                    found = await self._fetch(wanted)
+            except (BackendUnavailable, trio.TooSlowError) as exc:
+                self._set_unreachable(exc)
+                return
+            for agent_id in wanted:
+                agent = found.get(agent_id)
+                self._cache.put(agent_id, agent, began)
+                if agent is not None and agent.status == "disconnected" and agent.last_login is not None:
+                    self._logins.record(agent_id, None)  # another node didn't know that it is here
+
+    async def flush_logins(self) -> None:
+        """Raises ``BackendUnavailable``."""
+        await self._logins.flush()
+
+    def seen_since(self, moment: float) -> Collection[str]:
+        """Agents that asked for something here since ``moment`` on trio's clock."""
+        return self._cache.seen_since(moment)
+
+    # --- writes ---
+
+    async def add(self, agent: Agent) -> None:
+        agent = evolve(agent, id=agent.id.lower(), groups=tuple(agent.groups))
+        if not is_possible_id(agent.id):
+            raise MalformedRequest("the agent's id can't be stored")
+        index = await self._index.existing()  # one that vanished isn't made anew: all others would be unknown
+        body = encode_json(to_document(agent))
+        reply = await self._client.request("PUT", path(index, "_create", agent.id), body)
+        if reply.status == 409:
+            # The indexer repeats writes on its own when a node goes: this may be our own first one.
+            stored = await self.get(agent.id)
+            if stored is None or stored.fingerprint != agent.fingerprint:
+                raise AgentExists
+        elif reply.status == 400:
+            raise MalformedRequest(error_of(reply).reason or None)
+        else:
+            decode(reply)
+        self._cache.put(agent.id, agent, trio.current_time())
+
+    async def remove(self, agent_id: str) -> bool:
+        agent_id = agent_id.lower()
+        index = await self._index.present()
+        if index is None or not is_possible_id(agent_id):
+            return False
+        reply = await self._client.request("DELETE", path(index, "_doc", agent_id))
+        if reply.status != 404 or error_of(reply).type:
+            decode(reply)
+        self._cache.put(agent_id, None, trio.current_time())
+        await self._agent_removed(agent_id)
+        return reply.status != 404
+
+    async def rekey(self, agent_id: str, key_hash: str) -> bool:
+        return await self._update(agent_id, {"key": key_hash})
+
+    async def set_groups(self, agent_id: str, groups: Sequence[str]) -> bool:
+        return await self._update(agent_id, {"groups": list(groups)})
+
+    async def _update(self, agent_id: str, fields: Mapping[str, Any]) -> bool:
+        agent_id = agent_id.lower()
+        if await self._index.present() is None or not is_possible_id(agent_id):
+            return False
+        index = await self._index.existing()
+        body = encode_json({"doc": {"agent": fields}})
+        reply = await self._client.request("POST", path(index, "_update", agent_id), body, query=_UPDATE)
+        if reply.status == 404 and error_of(reply).type == "document_missing_exception":
+            return False
+        decode(reply)
+        await self.get(agent_id)
+        return True
+
+    async def record_login(self, agent_id: str, when: float) -> None:
+        self._cache.use(agent_id.lower(), trio.current_time())
+        if is_possible_id(agent_id):
+            self._logins.record(agent_id.lower(), when)
+
+    # --- searches ---
+
+    async def list(self) -> Sequence[Agent]:
+        agents = [to_agent(found.id, found.source) for found in await self._all(_EVERYONE, ["agent"])]
+        return sorted((agent for agent in agents if agent is not None), key=lambda agent: agent.id)
+
+    async def members(self, group: str) -> Sequence[str]:
+        query = _EVERYONE if group == "all" else exactly("agent.groups", [group])
+        return sorted(found.id.lower() for found in await self._all(query, []))
+
+    async def _all(self, query: Query, fields: Sequence[str]) -> Sequence[Found]:
+        index = await self._index.present()
+        if index is None:
+            return []
+        await self._refresher.refresh(index)
+        async with scroll(self._client, index, query, fields=fields) as found:
+            return [document async for document in found]

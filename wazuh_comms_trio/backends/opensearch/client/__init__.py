@@ -1,0 +1,1 @@
+"""Requests to an OpenSearch cluster: nodes, bulk calls, searches, reads by id. Knows no agent and no command."""

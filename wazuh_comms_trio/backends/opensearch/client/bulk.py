@@ -1,0 +1,230 @@
+"""The bulk API as pure functions: what is sent, what an answer means for each item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, Final, Literal
+
+import msgspec
+from attrs import frozen
+
+from wazuh_comms_trio.backends.interfaces import ItemResult, Outcome
+from wazuh_comms_trio.backends.opensearch.client.client import ErrorDetail, IndexerUnavailable, decode
+from wazuh_comms_trio.backends.opensearch.client.queries import encode_json
+from wazuh_comms_trio.http.client.connection import HttpReply
+
+#: How often the indexer itself tries an update again that another writer overtook.
+_RETRIES: Final = b',"retry_on_conflict":3}}\n'
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class BulkItem(msgspec.Struct, gc=False):
+    """One item's answer."""
+
+    status: int
+    result: str = ""
+    error: ErrorDetail | None = None
+    seq_no: int = msgspec.field(name="_seq_no", default=-1)
+    primary_term: int = msgspec.field(name="_primary_term", default=-1)
+
+
+class _Item(msgspec.Struct, gc=False):
+    create: BulkItem | None = None
+    index: BulkItem | None = None
+    update: BulkItem | None = None
+    delete: BulkItem | None = None
+
+
+class _BulkReply(msgspec.Struct):
+    items: list[_Item] = []
+
+
+_ITEMS: Final = b'{"items":['
+_decode_item: Final = msgspec.json.Decoder(_Item).decode
+
+_ANSWER: Final = "items.*.status,items.*.result,items.*.error.type,items.*.error.reason"
+#: What is asked for: every item has a ``status``, so that none vanishes and positions hold.
+FILTER: Final[Mapping[str, str]] = {"filter_path": _ANSWER}
+#: The same with what the next conditional write needs.
+FILTER_VERSIONS: Final[Mapping[str, str]] = {"filter_path": f"{_ANSWER},items.*._seq_no,items.*._primary_term"}
+
+
+def read_items(reply: HttpReply, count: int) -> list[BulkItem]:
+    """The answers by position. Raises ``IndexerUnavailable`` for an answer that is no success, or has another number of
+    items: of a call cut short by one line the indexer drops the last item and says nothing."""
+    if (uniform := _uniform_item(reply, count)) is not None:
+        return [uniform] * count
+    answer: _BulkReply = decode(reply, _BulkReply)
+    items = [item.create or item.update or item.delete or item.index for item in answer.items]
+    whole = [item for item in items if item is not None]
+    if len(whole) != count:
+        raise IndexerUnavailable(f"a bulk call of {count} items got {len(whole)} answers", reply=reply, sent=True)
+    return whole
+
+
+def _uniform_item(reply: HttpReply, count: int) -> BulkItem | None:
+    """The item of a success that says the same of each; None where it must be read as a whole. Most are such: a
+    thousand documents were created."""
+    body = reply.body
+    end = body.find(b"}}")
+    if reply.status != 200 or not body.startswith(_ITEMS) or end < 0:
+        return None
+    item = body[len(_ITEMS) : end + 2]
+    if len(body) != len(_ITEMS) + count * (len(item) + 1) + 1 or body != _ITEMS + b",".join([item] * count) + b"]}":
+        return None
+    try:
+        read = _decode_item(item)
+    except msgspec.DecodeError:
+        return None
+    return read.create or read.update or read.delete or read.index
+
+
+# --- what is sent ---
+
+
+@lru_cache(maxsize=1000)
+def _opening(action: str, index: str) -> bytes:
+    """What the lines of one action on one index begin with: there are few of those, and many lines."""
+    return b'{"%b":{"_index":%b,"_id":' % (action.encode(), _encode(index))
+
+
+def create_line(index: str, document_id: str) -> bytes:
+    return _opening("create", index) + _encode(document_id) + b"}}\n"
+
+
+@lru_cache(maxsize=1000)
+def around_id(action: str, index: str) -> tuple[str, str]:
+    """The text before and after an id that stands in an action line as it is, the line's end left out."""
+    after = _RETRIES.decode().rstrip() if action == "update" else "}}"
+    return f'{_opening(action, index).decode()}"', f'"{after}'
+
+
+def update_line(index: str, document_id: str) -> bytes:
+    return _opening("update", index) + _encode(document_id) + _RETRIES
+
+
+def update_if_line(index: str, document_id: str, seq_no: int, primary_term: int) -> bytes:
+    """An update that happens only to this very version of the document."""
+    return b'{"update":{"_index":%b,"_id":%b,"if_seq_no":%d,"if_primary_term":%d}}\n' % (
+        _encode(index),
+        _encode(document_id),
+        seq_no,
+        primary_term,
+    )
+
+
+def delete_line(index: str, document_id: str) -> bytes:
+    return _opening("delete", index) + _encode(document_id) + b"}}\n"
+
+
+def partial(document: Any) -> bytes:
+    """The source line of an update."""
+    return b'{"doc":%b}\n' % encode_json(document)
+
+
+# --- what an answer means ---
+
+#: 400s that are no fault of the document: they end when somebody puts the indexer in order.
+_PASSING_TYPES: Final = frozenset({"index_closed_exception", "cluster_block_exception", "validation_exception"})
+_PASSING_REASONS: Final = ("no write index is defined for alias", "pipeline with id")
+
+Verdict = Literal["done", "refused", "passing", "exists"]
+
+
+def judge(item: BulkItem) -> Verdict:
+    """``exists``: a create of what is there, which its content decides about."""
+    status = item.status
+    if item.error is None:
+        return "done" if status < 300 or (status == 404 and item.result == "not_found") else "passing"
+    kind, reason = item.error.type, item.error.reason or ""
+    if status == 409:
+        already = kind == "version_conflict_engine_exception" and "document already exists" in reason
+        return "exists" if already else "passing"
+    if status == 404:
+        return "done" if kind == "document_missing_exception" else "passing"
+    if status == 400:
+        return "passing" if is_passing_400(item.error) else "refused"
+    return "refused" if status == 413 else "passing"
+
+
+def is_passing_400(error: ErrorDetail) -> bool:
+    return error.type in _PASSING_TYPES or (error.reason or "").startswith(_PASSING_REASONS)
+
+
+_OUTCOMES: Final = {
+    "done": Outcome.DONE,
+    "refused": Outcome.REFUSED,
+    "passing": Outcome.PASSING,
+    "exists": Outcome.DONE,
+}
+
+
+@lru_cache(maxsize=100)
+def _plain(status: int, result: str) -> ItemResult:
+    """Of an item without an error: few different ones, one object each."""
+    return ItemResult(status, result, _OUTCOMES[judge(BulkItem(status, result))])
+
+
+def to_result(item: BulkItem) -> ItemResult:
+    if item.error is None:
+        return _plain(item.status, item.result)
+    return ItemResult(item.status, item.error.reason or item.error.type, _OUTCOMES[judge(item)])
+
+
+def is_bad_request(reply: HttpReply, error: ErrorDetail) -> bool:
+    """Whether a whole call was refused for something that is in it (nothing of it was written): one item that the
+    indexer can't even read sinks all. A 400 that isn't OpenSearch's own, a proxy's for instance, says nothing of the
+    items."""
+    return reply.status == 400 and bool(error.type) and not is_passing_400(error)
+
+
+def is_queue_full(error: ErrorDetail) -> bool:
+    """Whether a 429 is about how many calls there are, and not about their size: smaller ones would be more."""
+    return error.type == "rejected_execution_exception" and "queue capacity" in (error.reason or "")
+
+
+# --- how much goes together ---
+
+
+@frozen
+class Part:
+    """A run of items, ``start`` to ``stop``, and its size on the wire."""
+
+    start: int
+    stop: int
+    size: int
+
+
+def split(sizes: Sequence[int], boundaries: Sequence[int], limit: int) -> list[Part]:
+    """Runs of items of at most ``limit`` bytes, in order, cut at ``boundaries`` only (the positions at which packets
+    begin), but for a packet that alone exceeds it, which is cut between its items. An item that alone exceeds it stands
+    alone."""
+    parts: list[Part] = []
+    begin = size = 0
+    edges = sorted({0, *(edge for edge in boundaries if 0 < edge < len(sizes)), len(sizes)})
+    for first, last in pairwise(edges):
+        packet = sum(sizes[first:last])
+        if size and size + packet > limit:
+            parts.append(Part(begin, first, size))
+            begin, size = first, 0
+        if packet <= limit:
+            size += packet
+            continue
+        for position in range(first, last):
+            if size and size + sizes[position] > limit:
+                parts.append(Part(begin, position, size))
+                begin, size = position, 0
+            size += sizes[position]
+    if size or begin < len(sizes):
+        parts.append(Part(begin, len(sizes), size))
+    return parts
+
+
+def middle(part: Part, boundaries: Sequence[int]) -> int:
+    """Where a part of several items is halved: at the packet's edge nearest to its middle, else in its middle."""
+    centre = (part.start + part.stop) // 2
+    edges = [edge for edge in boundaries if part.start < edge < part.stop]
+    return min(edges, key=lambda edge: abs(edge - centre), default=centre)

@@ -1,0 +1,377 @@
+"""The indexer's client: requests to whichever node is well, over few connections that are kept. Created once."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import logging
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import msgspec
+import trio
+from attrs import evolve, frozen
+
+from wazuh_comms_trio.backends.opensearch.client.credentials import (
+    AccessError,
+    Account,
+    make_ssl_context,
+    read_account,
+)
+from wazuh_comms_trio.backends.opensearch.client.hosts import Host, Hosts
+from wazuh_comms_trio.backends.opensearch.client.queries import encode_json
+from wazuh_comms_trio.config.models import Indexer
+from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.http.client.connection import HttpConnection, HttpFailure, HttpReply
+
+logger = logging.getLogger(__name__)
+
+Connect = Callable[[str, int], Awaitable[trio.abc.Stream]]
+"""Host name and port to a connected stream, TLS included; raises ``OSError``."""
+
+JSON: Final = "application/json"
+NDJSON: Final = "application/x-ndjson"
+
+#: Compressing more than this is left to a thread: it takes a millisecond and more.
+_GZIP_IN_THREAD: Final = 512 * 1024
+_GZIP_LEVEL: Final = 1
+_PROBE_TIMEOUT: Final = 2.0
+#: Seconds for which an account that was refused isn't tried again: a check of a password costs the indexer a quarter of
+#: one, and after some that are wrong it may lock the account.
+_REFUSAL_REST: Final = 1.0
+#: Answers of a node that can't do anything now; another one perhaps can.
+_UNREADY: Final = frozenset({502, 503, 504})
+
+
+class IndexerUnavailable(BackendUnavailable):
+    """The indexer can't do it now. ``detail`` says what was seen, for the log and the operator; agents aren't told.
+    ``reply`` is the answer, if there was one; ``sent`` whether the request may have been applied."""
+
+    def __init__(
+        self, detail: str, *, code: int | None = None, reply: HttpReply | None = None, sent: bool = False
+    ) -> None:
+        super().__init__(code=code)
+        self.detail = detail
+        self.reply = reply
+        self.sent = sent
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+@frozen
+class _Call:
+    """One request, as it is sent to one node or another."""
+
+    method: str
+    target: str
+    headers: Sequence[tuple[str, str]]
+    body: bytes | None
+    repeatable: bool
+    read_timeout: float
+
+
+_ACCEPT: Final = ("Accept", JSON)
+#: What a node that failed is asked before it is trusted with a request.
+_PROBE: Final = _Call("GET", "/", [_ACCEPT], None, True, _PROBE_TIMEOUT)
+
+
+def _with(account: Account, call: _Call) -> _Call:
+    if account.authorization is None:
+        return call
+    return evolve(call, headers=[*call.headers, ("Authorization", account.authorization)])
+
+
+class ErrorDetail(msgspec.Struct):
+    """OpenSearch's ``error`` object, of an item or of a whole request."""
+
+    type: str = ""
+    reason: str | None = ""
+
+
+class _ErrorReply(msgspec.Struct):
+    error: ErrorDetail | str = ""
+
+
+_decode_error: Final = msgspec.json.Decoder(_ErrorReply).decode
+
+
+def error_of(reply: HttpReply) -> ErrorDetail:
+    """What a reply that isn't a success says; ``type`` is empty when it isn't OpenSearch's JSON (a proxy, a plugin)."""
+    try:
+        error = _decode_error(reply.body).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        error = reply.body[:200].decode("utf-8", "replace").strip()
+    return error if isinstance(error, ErrorDetail) else ErrorDetail("", error)
+
+
+def describe(reply: HttpReply) -> str:
+    error = error_of(reply)
+    text = ": ".join(filter(None, (error.type, error.reason)))
+    return f"the indexer answered {reply.status}" + (f" ({text})" if text else "")
+
+
+def path(*parts: str) -> str:
+    """An absolute path of these segments, each escaped."""
+    return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def make_connector(settings: Indexer) -> Connect:
+    """TCP, and TLS as configured. Raises ``AccessError`` for unusable files."""
+    context = make_ssl_context(settings.ssl)
+
+    async def connect(host: str, port: int) -> trio.abc.Stream:
+        stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
+        if context is None:
+            return stream
+        secure = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
+        try:
+            await secure.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return secure
+
+    return connect
+
+
+class OpenSearchClient:
+    """Use as an async context manager; leaving it closes the connections. ``connect`` and ``rng`` are seams for tests.
+
+    Of ``settings.client.max_connections`` a half is for bulk calls of events, which find their places themselves
+    (``bulk_places``), so that what hangs there holds up nothing else; more requests than places wait in order."""
+
+    def __init__(self, settings: Indexer, *, connect: Connect | None = None, rng: random.Random | None = None) -> None:
+        self.hosts = Hosts([(host.host, host.port) for host in settings.hosts], rng or random.Random())
+        self._settings = settings
+        self._limits = settings.client
+        self._connect = make_connector(settings) if connect is None else connect
+        self._account: Account = read_account(settings)
+        self._account_works = True
+        self._refusal: HttpReply | None = None
+        self._refused_until = 0.0
+        self._unreadable = ""
+        self._idle: dict[Host, list[HttpConnection]] = {host: [] for host in self.hosts.all}
+        half = self._limits.max_connections // 2
+        self.bulk_places = trio.Semaphore(half)
+        self._places = trio.Semaphore(self._limits.max_connections - half)
+        self._busy = 0
+
+    async def __aenter__(self) -> OpenSearchClient:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        connections = [connection for idle in self._idle.values() for connection in idle]
+        for idle in self._idle.values():
+            idle.clear()
+        for connection in connections:
+            await connection.aclose()
+
+    def statistics(self) -> Mapping[str, int]:
+        idle = sum(map(len, self._idle.values()))
+        return {"busy": self._busy, "idle": idle, "waiting": self._places.statistics().tasks_waiting}
+
+    # --- requests ---
+
+    async def request(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        content_type: str = JSON,
+        repeatable: bool = True,
+        has_place: bool = False,
+    ) -> HttpReply:
+        """The answer, whatever its status. ``repeatable``: may be sent to another node when one fails after it may have
+        seen it. ``has_place``: the caller holds one of ``bulk_places``. Raises ``IndexerUnavailable`` when no node
+        answers. Cancelled: may have been applied."""
+        if query:
+            target = f"{target}?{urlencode(query)}"
+        headers = [_ACCEPT]
+        if body is not None:
+            headers.append(("Content-Type", content_type))
+            if 0 < self._limits.gzip_bytes <= len(body):
+                body = await _compress(body)
+                headers.append(("Content-Encoding", "gzip"))
+        call = _Call(method, target, headers, body, repeatable, self._limits.read_timeout)
+        async with contextlib.nullcontext() if has_place else self._places:
+            self._busy += 1
+            try:
+                return await self._on_some_host(call)
+            finally:
+                self._busy -= 1
+
+    async def json(
+        self, method: str, target: str, body: Any = None, *, query: Mapping[str, str] | None = None, type: Any = Any
+    ) -> Any:
+        """As ``request`` with JSON both ways; an answer that is no success is ``IndexerUnavailable`` with the reply."""
+        encoded = None if body is None else encode_json(body)
+        reply = await self.request(method, target, encoded, query=query)
+        return decode(reply, type)
+
+    async def _on_some_host(self, call: _Call) -> HttpReply:
+        if trio.current_time() < self._refused_until and not self._reload_account(self._account):
+            raise IndexerUnavailable("the indexer refuses our account", reply=self._refusal)
+        tried: list[Host] = []
+        unready: HttpReply | None = None
+        last: HttpFailure | None = None
+        while True:
+            host = self.hosts.choose(trio.current_time(), tried)
+            if host is None:
+                break
+            tried.append(host)
+            try:
+                if host.failures:
+                    await self._exchange(host, _PROBE)
+            except HttpFailure as failure:
+                last = failure
+                continue
+            try:
+                reply = await self._exchange(host, call)
+            except HttpFailure as failure:
+                if failure.sent and not call.repeatable:
+                    raise IndexerUnavailable(f"{host}: {failure}", sent=True) from failure
+                last = failure
+                continue
+            if reply.status not in _UNREADY or not call.repeatable:
+                return reply
+            unready = reply
+        if unready is not None:
+            return unready
+        if last is not None:
+            raise IndexerUnavailable(f"{tried[-1]}: {last}", sent=last.sent) from last
+        raise IndexerUnavailable("no node of the indexer answers")
+
+    async def _exchange(self, host: Host, call: _Call) -> HttpReply:
+        """One request to one node, and what that says of its health."""
+        began = trio.current_time()
+        host.begin(began)
+        try:
+            reply = await self._exchange_with_account(host, call)
+        except HttpFailure as failure:
+            if self.hosts.failed(host, began, trio.current_time()):
+                logger.warning("indexer %s: %s", host, failure)
+            raise
+        except BaseException:
+            if self.hosts.abandoned(host, began, trio.current_time()):
+                logger.warning("indexer %s: no answer for %.1f s", host, trio.current_time() - began)
+            raise
+        if host.answered(trio.current_time()):
+            logger.info("indexer %s: answers again", host)
+        return reply
+
+    async def _exchange_with_account(self, host: Host, call: _Call) -> HttpReply:
+        account = self._account
+        reply = await self._exchange_anew(host, _with(account, call))
+        if reply.status == 401 and self._reload_account(account):
+            reply = await self._exchange_anew(host, _with(self._account, call))
+        works = reply.status != 401
+        self._refusal = None if works else reply
+        self._refused_until = 0.0 if works else trio.current_time() + _REFUSAL_REST
+        if self._account_works != works:
+            self._account_works = works
+            if works:
+                logger.info("indexer %s: takes our account again", host)
+            else:
+                logger.warning("indexer %s: refuses our account: %s", host, describe(reply))
+        return reply
+
+    def _reload_account(self, used: Account) -> bool:
+        """A password in a file may have been changed. Returns whether there is another one than was used."""
+        try:
+            self._account = read_account(self._settings)
+        except AccessError as exc:
+            if str(exc) != self._unreadable:
+                logger.warning("%s", exc)
+            self._unreadable = str(exc)
+        else:
+            self._unreadable = ""
+        changed = self._account != used
+        if changed:
+            self._refused_until = 0.0
+        return changed
+
+    async def _exchange_anew(self, host: Host, call: _Call) -> HttpReply:
+        """Over a kept connection if there is one. One that the node closed just as we began is no failure of the node:
+        it closes what is idle, unread; then a new connection is made."""
+        connection = self._take_idle(host)
+        if connection is not None:
+            try:
+                return await self._exchange_over(host, connection, call)
+            except HttpFailure as failure:
+                if failure.heard or failure.timed_out or not call.repeatable:
+                    raise
+        connection = await self._open(host)
+        return await self._exchange_over(host, connection, call)
+
+    async def _exchange_over(self, host: Host, connection: HttpConnection, call: _Call) -> HttpReply:
+        connection.read_timeout = call.read_timeout
+        try:
+            reply = await connection.exchange(call.method, call.target, call.headers, call.body)
+        except BaseException:
+            await connection.aclose()
+            raise
+        if connection.reusable:
+            self._idle[host].append(connection)
+        else:
+            await connection.aclose()
+        return reply
+
+    # --- connections ---
+
+    def _take_idle(self, host: Host) -> HttpConnection | None:
+        """The one used last: those that aren't needed grow old. The old and the closed ones go."""
+        idle = self._idle[host]
+        expired = trio.current_time() - self._limits.keepalive_timeout
+        while idle and (idle[0].idle_since < expired or idle[0].looks_closed()):
+            idle.pop(0).close_nowait()
+        while idle:
+            connection = idle.pop()
+            if not connection.looks_closed():
+                return connection
+            connection.close_nowait()
+        return None
+
+    async def _open(self, host: Host) -> HttpConnection:
+        try:
+            with trio.fail_after(self._limits.connect_timeout):
+                stream = await self._connect(host.name, host.port)
+        except trio.TooSlowError as exc:
+            text = f"no connection within {self._limits.connect_timeout:g} s"
+            raise HttpFailure(text, sent=False, timed_out=True) from exc
+        except (OSError, trio.BrokenResourceError) as exc:
+            raise HttpFailure(f"no connection: {_reason(exc)}", sent=False) from exc
+        return HttpConnection(stream, host=str(host), write_timeout=self._limits.write_timeout)
+
+
+async def _compress(body: bytes) -> bytes:
+    if len(body) < _GZIP_IN_THREAD:
+        return gzip.compress(body, _GZIP_LEVEL, mtime=0)
+    return await trio.to_thread.run_sync(lambda: gzip.compress(body, _GZIP_LEVEL, mtime=0), abandon_on_cancel=True)
+
+
+def _reason(exc: BaseException) -> str:
+    """OpenSSL's reason is in the cause of what trio raises; several addresses fail as a group."""
+    cause = exc.__cause__ or exc
+    if isinstance(cause, BaseExceptionGroup):
+        return "; ".join(dict.fromkeys(_reason(each) for each in cause.exceptions))
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"the certificate is not accepted: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS: {cause.reason or cause}"
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+
+
+def decode(reply: HttpReply, type: Any = Any) -> Any:
+    """A success's body. Raises ``IndexerUnavailable``, with the reply, for anything else."""
+    if not 200 <= reply.status < 300:
+        raise IndexerUnavailable(describe(reply), reply=reply)
+    try:
+        return msgspec.json.decode(reply.body, type=type)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise IndexerUnavailable(f"the indexer's answer isn't as expected: {exc}", reply=reply) from exc

@@ -1,0 +1,1 @@
+"""The command store in the indexer, and how pending commands are found."""

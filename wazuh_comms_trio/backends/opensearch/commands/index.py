@@ -1,0 +1,197 @@
+"""The documents of commands: read, created, and changed only as they were last seen (optimistic concurrency)."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import trio
+
+from wazuh_comms_trio.backends.opensearch.client.bulk import (
+    FILTER_VERSIONS,
+    BulkItem,
+    create_line,
+    judge,
+    partial,
+    read_items,
+    update_if_line,
+)
+from wazuh_comms_trio.backends.opensearch.client.client import NDJSON, IndexerUnavailable, OpenSearchClient
+from wazuh_comms_trio.backends.opensearch.client.index_names import IndexName
+from wazuh_comms_trio.backends.opensearch.client.multi_get import get_many
+from wazuh_comms_trio.backends.opensearch.client.queries import (
+    LONGEST_ID,
+    Query,
+    by_time,
+    encode_json,
+    is_possible_id,
+)
+from wazuh_comms_trio.backends.opensearch.client.search import Hits, Refresher, search
+from wazuh_comms_trio.backends.opensearch.commands.documents import Document, read
+
+logger = logging.getLogger(__name__)
+
+Decide = Callable[[Document], Mapping[str, Any] | None]
+"""From a document as it is to what has to be merged in, or None to leave it. Called again when others were faster."""
+
+Place = Sequence[Any]
+"""What a document is sorted by."""
+
+#: Documents in one call.
+_BATCH: Final = 500
+#: How often a change that others overtook is tried, and the longest pause between, in seconds.
+_ATTEMPTS: Final = 10
+_PAUSE: Final = 0.05
+
+
+class Refused(Exception):
+    """The index will never take this change. The text is its reason."""
+
+
+class CommandIndex:
+    """``wall_clock`` in epoch seconds."""
+
+    def __init__(
+        self, client: OpenSearchClient, name: IndexName, *, wall_clock: Callable[[], float], rng: random.Random
+    ) -> None:
+        self._client = client
+        self._name = name
+        self._now = wall_clock
+        self._rng = rng
+        self._refresher = Refresher(client)
+        self._sortable = True
+
+    @property
+    def staleness(self) -> float:
+        """Seconds for which ``search`` may not yet show what was written."""
+        return self._refresher.staleness
+
+    async def read(self, ids: Sequence[str]) -> dict[str, Document]:
+        """Those that exist, as they are at this moment. Raises ``BackendUnavailable``."""
+        found = await get_many(self._client, await self._name.get(), ids)
+        now = self._now()
+        return {document_id: read(document, now) for document_id, document in found.items()}
+
+    async def search(self, query: Query, *, order: str, size: int) -> list[Document]:
+        """What matches now, by its time. Raises ``BackendUnavailable``."""
+        return (await self._search(query, order, size))[0]
+
+    async def page(self, query: Query, size: int, after: Place | None) -> tuple[list[Document], int, Place | None]:
+        """What matches now, the oldest first, how many match in all, and after which place there may be more (None:
+        there isn't, or the index can't be sorted). Raises ``BackendUnavailable``."""
+        found, hits = await self._search(query, "asc", size, True, after)
+        total = hits.total.value if hits.total is not None else len(found)
+        return found, total, hits.hits[-1].sort if hits.hits and len(found) >= size else None
+
+    async def _search(
+        self, query: Query, order: str, size: int, count: bool = False, after: Place | None = None
+    ) -> tuple[list[Document], Hits]:
+        name = await self._name.get()
+        await self._refresher.refresh(name)
+        hits = await self._sorted(name, query, order, size, count, after)
+        now = self._now()
+        return [read(hit, now) for hit in hits.hits], hits
+
+    async def _sorted(self, name: str, query: Query, order: str, size: int, count: bool, after: Place | None) -> Hits:
+        if self._sortable:
+            sort = [by_time("@timestamp", order), {"_seq_no": {"order": order}}]
+            try:
+                return await search(self._client, name, query, sort=sort, size=size, count=count, after=after)
+            except IndexerUnavailable as exc:
+                if exc.reply is None or exc.reply.status != 400:
+                    raise
+                logger.warning("indexer: %s can't be sorted by @timestamp: its mapping isn't a date", name)
+                self._sortable = False
+        return await search(self._client, name, query, size=size, count=count)
+
+    async def create(self, sources: Mapping[str, Mapping[str, Any]]) -> dict[str, Document]:
+        """Those that weren't there before; what is there stays as it is and is missing in the answer. Raises
+        ``BackendUnavailable``, ``Refused``."""
+        if not all(map(is_possible_id, sources)):
+            raise Refused(f"an id is empty, longer than {LONGEST_ID} bytes, or no text")
+        name = await self._name.get()
+        made: dict[str, Document] = {}
+        for batch in _batches(sources.items()):
+            lines = []
+            for document_id, source in batch:
+                lines += [create_line(name, document_id), b"%b\n" % encode_json(source)]
+            for (document_id, source), item in zip(batch, await self._bulk(lines, len(batch)), strict=True):
+                verdict = judge(item)
+                if verdict == "refused":
+                    raise Refused(_reason(item))
+                if verdict == "passing":
+                    raise IndexerUnavailable(f"{name}: {item.status} {_reason(item)}")
+                if verdict == "done":
+                    made[document_id] = Document(document_id, source, item.seq_no, item.primary_term, self._now())
+        return made
+
+    async def change(self, documents: Mapping[str, Document | None], decide: Decide) -> dict[str, Document]:
+        """Each document as it is afterwards; those that don't exist are missing. ``documents``: as last seen, None for
+        one to be read first.
+
+        A conflict may be the indexer's own repetition of our write, which happened: so after every conflict the
+        document is read again and ``decide`` sees what is true. Raises ``BackendUnavailable`` when for one of them
+        nothing can be said; others may have been changed. What the index refuses is logged and stays as it is."""
+        done: dict[str, Document] = {}
+        unread = [document_id for document_id, document in documents.items() if document is None]
+        known = {document_id: document for document_id, document in documents.items() if document is not None}
+        for attempt in range(_ATTEMPTS):
+            if unread:
+                known |= await self.read(unread)
+            wanted: list[tuple[Document, Mapping[str, Any]]] = []
+            for document_id, document in known.items():
+                changes = decide(document)
+                if changes is None:
+                    done[document_id] = document
+                else:
+                    wanted.append((document, changes))
+            unread, known = await self._write(wanted, done), {}
+            if not unread:
+                return done
+            await trio.sleep(_PAUSE * attempt * self._rng.random())
+        raise IndexerUnavailable("others change the same commands all the time")
+
+    async def _write(
+        self, wanted: Sequence[tuple[Document, Mapping[str, Any]]], done: dict[str, Document]
+    ) -> list[str]:
+        """Fills ``done``; returns those that others changed meanwhile."""
+        name = await self._name.get()
+        conflicts: list[str] = []
+        failure: IndexerUnavailable | None = None
+        for batch in _batches(wanted):
+            lines = []
+            for document, changes in batch:
+                lines += [update_if_line(name, document.id, document.seq_no, document.primary_term), partial(changes)]
+            for (document, changes), item in zip(batch, await self._bulk(lines, len(batch)), strict=True):
+                verdict = judge(item)
+                if item.error is None:
+                    done[document.id] = document.after(changes, item.seq_no, item.primary_term)
+                elif item.status == 409:
+                    conflicts.append(document.id)
+                elif verdict == "passing":
+                    failure = IndexerUnavailable(f"{name}: {item.status} {_reason(item)}")
+                elif verdict == "refused":
+                    logger.warning("indexer: %s refuses a change of %s: %s", name, document.id, _reason(item))
+                    done[document.id] = document
+        if failure is not None:
+            raise failure
+        return conflicts
+
+    async def _bulk(self, lines: Sequence[bytes], count: int) -> list[BulkItem]:
+        body = b"".join(lines)
+        reply = await self._client.request(
+            "POST", "/_bulk", body, query=FILTER_VERSIONS, content_type=NDJSON, repeatable=False
+        )
+        return read_items(reply, count)
+
+
+def _reason(item: BulkItem) -> str:
+    return "" if item.error is None else (item.error.reason or item.error.type)
+
+
+def _batches(items: Iterable[Any]) -> Iterable[list[Any]]:
+    whole = list(items)
+    for start in range(0, len(whole), _BATCH):
+        yield whole[start : start + _BATCH]

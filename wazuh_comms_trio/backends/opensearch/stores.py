@@ -1,0 +1,118 @@
+"""Registry, state index and commands in an OpenSearch cluster: one client, three stores, and what runs beside them."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+from attrs import frozen
+
+from wazuh_comms_trio.backends.leadership import Lookout
+from wazuh_comms_trio.backends.opensearch.agents.presence import Presence
+from wazuh_comms_trio.backends.opensearch.agents.registry import OpenSearchAgents
+from wazuh_comms_trio.backends.opensearch.client.client import Connect, OpenSearchClient
+from wazuh_comms_trio.backends.opensearch.client.index_names import IndexName
+from wazuh_comms_trio.backends.opensearch.commands.store import OpenSearchCommands
+from wazuh_comms_trio.backends.opensearch.events.index import OpenSearchEvents
+from wazuh_comms_trio.backends.opensearch.node_registry import NodeWatch, ThisNode
+from wazuh_comms_trio.config.models import Indexer
+from wazuh_comms_trio.errors import BackendUnavailable
+
+logger = logging.getLogger(__name__)
+
+#: For what is still to be written when the daemon stops.
+_CLOSE_TIMEOUT: Final = 2.0
+
+
+@frozen
+class OpenSearchStores:
+    agents: OpenSearchAgents
+    events: OpenSearchEvents
+    commands: OpenSearchCommands
+    client: OpenSearchClient
+
+
+@asynccontextmanager
+async def open_opensearch(
+    settings: Indexer,
+    *,
+    revocation: float = 10.0,
+    wall_clock: Callable[[], float] = time.time,
+    rng: random.Random | None = None,
+    connect: Connect | None = None,
+    node: ThisNode | None = None,
+    lookout: Lookout | None = None,
+) -> AsyncIterator[OpenSearchStores]:
+    """The stores of one cluster. It needn't be there yet: calls are ``BackendUnavailable`` until it is. ``revocation``,
+    in seconds, is how old what is known of an agent may be. ``node``: for a daemon, whose token key is compared with
+    other nodes'. Raises ``AccessError`` for certificates or secrets that can't be used. Claims are given back, and
+    log-ins written, before this ends. ``lookout``: who of this node's processes looks for commands
+    and for agents that are away."""
+    rng = rng or random.Random()
+    async with OpenSearchClient(settings, connect=connect, rng=rng) as client, _background() as nursery:
+        agents_name = IndexName(client, "agents", settings.names)
+        commands_name = IndexName(client, "commands", settings.names)
+
+        async def members(group: str) -> object:
+            return await agents.members(group)
+
+        commands = OpenSearchCommands(
+            client,
+            commands_name,
+            nursery,
+            settings.commands,
+            members=members,
+            wall_clock=wall_clock,
+            rng=rng,
+            lookout=lookout,
+        )
+        watch = None if node is None else NodeWatch(client, node, wall_clock, agents_name)
+        agents = OpenSearchAgents(
+            client,
+            agents_name,
+            nursery,
+            revocation=revocation,
+            agent_removed=commands.agent_removed,
+            had_registry=None if watch is None else watch.had_registry,
+        )
+        presence = Presence(
+            client,
+            agents_name,
+            after=settings.disconnected_after,
+            wall_clock=wall_clock,
+            seen_since=agents.seen_since,
+            lookout=lookout,
+        )
+        nursery.start_soon(agents.run)
+        nursery.start_soon(presence.run)
+        if watch is not None:
+            nursery.start_soon(watch.run)
+        events = OpenSearchEvents(client, nursery, largest=settings.client.bulk_bytes)
+        try:
+            yield OpenSearchStores(agents, events, commands, client)
+        finally:
+            await commands.close()
+            with trio.CancelScope(deadline=trio.current_time() + _CLOSE_TIMEOUT, shield=True):
+                try:
+                    await agents.flush_logins()
+                except BackendUnavailable as exc:
+                    logger.info("the last log-ins are not recorded: %s", exc)
+
+
+@asynccontextmanager
+async def _background() -> AsyncIterator[trio.Nursery]:
+    """A nursery that ends with its block. What the block raises comes out as it is, not in a group."""
+    raised: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            yield nursery
+        except Exception as exc:
+            raised = exc
+        nursery.cancel_scope.cancel()
+    if raised is not None:
+        raise raised

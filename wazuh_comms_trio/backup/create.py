@@ -1,0 +1,181 @@
+"""Backup and restore of embedded state: one file for everything under ``embedded.path``. Blocking calls.
+
+A backup may be made while the daemon runs: each database as it is at one moment, each segment of events up to its last
+whole record. A restore needs the state for itself.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, Final, cast
+
+import apsw
+
+from wazuh_comms_trio.backends.embedded.ndjson.records import timestamp, whole_end
+from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
+from wazuh_comms_trio.backends.factory import quarantine_folder
+from wazuh_comms_trio.backup.format import (
+    AUDIT_LOG,
+    EVENTS,
+    MANIFEST,
+    PAYLOADS,
+    QUARANTINE_DB,
+    STATE_DB,
+    BackupError,
+    Contents,
+    Measured,
+    Member,
+    encode_manifest,
+)
+from wazuh_comms_trio.backup.restore import restore
+from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.foundation.folders import adopt, sync_folder
+
+__all__ = ["BackupError", "Contents", "backup", "restore"]
+
+#: Seconds to wait for a database that another process holds.
+_PATIENCE: Final = 30.0
+
+
+def backup(config: Config, file: Path, *, wall_clock: Callable[[], float] = time.time) -> Contents:
+    """Writes ``file`` (mode 0600; one that is there is replaced when the new one is complete). Raises
+    ``BackupError``."""
+    folder = config.communications_api.embedded.path
+    if not (folder / "state.db").exists():
+        raise BackupError(f"{folder} holds no state to back up")
+    if file.is_dir():
+        raise BackupError(f"{file} is a folder; name the file to write")
+    if not file.parent.is_dir():
+        raise BackupError(f"{file.parent}: there is no such folder")
+    members: list[Member] = []
+    try:
+        with (
+            _new_file(file) as target,
+            tempfile.TemporaryDirectory(dir=file.parent, prefix=".backup-") as scratch,
+            tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            archiver = _Archiver(archive, wall_clock(), members)
+            _add_state(archiver, folder, Path(scratch))
+            _add_quarantine(archiver, quarantine_folder(config), Path(scratch))
+            contents = Contents(timestamp(wall_clock()), _program_version(), tuple(members))
+            archiver.add_bytes(MANIFEST, encode_manifest(contents))
+    except OSError as exc:
+        raise BackupError(f"{exc.filename or file}: {exc.strerror}") from exc
+    except apsw.Error as exc:
+        raise BackupError(f"the state can't be read: {exc}") from exc
+    return contents
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file that gets its name when it is complete and durable."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            adopt(descriptor, path.parent)
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        partial.rename(path)
+        sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class _Archiver:
+    """Adds files to the archive and notes what they were."""
+
+    def __init__(self, archive: tarfile.TarFile, now: float, members: list[Member]) -> None:
+        self._archive = archive
+        self._now = now
+        self._members = members
+
+    def add(self, name: str, file: IO[bytes], size: int) -> None:
+        """The first ``size`` bytes of ``file``, from where it stands."""
+        measured = Measured(file, size)
+        self._archive.addfile(self._head(name, size), cast("IO[bytes]", measured))
+        self._members.append(measured.member(name))
+
+    def add_bytes(self, name: str, data: bytes) -> None:
+        """Not noted."""
+        self._archive.addfile(self._head(name, len(data)), io.BytesIO(data))
+
+    def _head(self, name: str, size: int) -> tarfile.TarInfo:
+        head = tarfile.TarInfo(name)
+        head.size = size
+        head.mode = 0o600
+        head.mtime = int(self._now)
+        return head
+
+    def add_path(self, name: str, path: Path) -> None:
+        with path.open("rb") as file:
+            self.add(name, file, os.fstat(file.fileno()).st_size)
+
+
+def _add_state(archiver: _Archiver, folder: Path, scratch: Path) -> None:
+    copy = scratch / "state.db"
+    _copy_database(folder / "state.db", copy)
+    archiver.add_path(STATE_DB, copy)
+    copy.unlink()
+    for segment in segment_files(folder / "events"):
+        try:
+            file = segment.path.open("rb")
+        except FileNotFoundError:  # deleted to make room
+            continue
+        with file:
+            size = whole_end(file, segment.size)
+            file.seek(0)
+            if size:
+                archiver.add(EVENTS + segment.path.name, file, size)
+    audit_log = folder / AUDIT_LOG
+    if audit_log.exists():
+        archiver.add_path(AUDIT_LOG, audit_log)
+
+
+def _add_quarantine(archiver: _Archiver, folder: Path, scratch: Path) -> None:
+    if not (folder / "quarantine.db").exists():
+        return
+    copy = scratch / "quarantine.db"
+    _copy_database(folder / "quarantine.db", copy)
+    connection = apsw.Connection(str(copy))
+    try:
+        rows = connection.execute("SELECT file FROM entries WHERE file IS NOT NULL").fetchall()
+        for name in (str(row[0]) for row in rows):
+            try:
+                archiver.add_path(PAYLOADS + name, folder / "payloads" / name)
+            except FileNotFoundError:  # dropped since the copy was made
+                connection.execute("DELETE FROM entries WHERE file = ?", (name,))
+    finally:
+        connection.close()
+    archiver.add_path(QUARANTINE_DB, copy)
+
+
+def _copy_database(source_path: Path, target_path: Path) -> None:
+    """As it is at one moment, in one file."""
+    source = apsw.Connection(str(source_path), apsw.SQLITE_OPEN_READWRITE)
+    target = apsw.Connection(str(target_path))
+    try:
+        source.set_busy_timeout(int(_PATIENCE * 1000))
+        with target.backup("main", source, "main") as copying:
+            copying.step()
+        target.execute("PRAGMA journal_mode = DELETE").get  # noqa: B018  # no log beside it
+    finally:
+        target.close()
+        source.close()
+
+
+def _program_version() -> str:
+    try:
+        return version("wazuh-comms-trio")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,182 @@
+"""Restoring a backup: everything is unpacked and checked beside the state first, then put in its place."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+import apsw
+from attrs import frozen
+
+from wazuh_comms_trio.backends.embedded.database.schema import Schema, check_usable
+from wazuh_comms_trio.backends.embedded.state_lock import RESTORING, hold_state
+from wazuh_comms_trio.backends.embedded.state_schema import STATE
+from wazuh_comms_trio.backends.factory import quarantine_folder
+from wazuh_comms_trio.backends.unavailable import StateUnusable
+from wazuh_comms_trio.backup.format import (
+    AUDIT_LOG,
+    MANIFEST,
+    QUARANTINE_DB,
+    STATE_DB,
+    BackupError,
+    Contents,
+    Measured,
+    Member,
+    decode_manifest,
+    is_member_name,
+)
+from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.foundation.folders import adopt, make_folder, sync_folder
+from wazuh_comms_trio.quarantine.store import QUARANTINE
+
+_MANIFEST_LIMIT: Final = 64 * 1024 * 1024
+_STAGING: Final = ".restore-"
+
+
+@frozen
+class _Place:
+    """One name in a folder that the restore replaces; ``staged``: what comes there, None for nothing."""
+
+    target: Path
+    staged: Path | None
+
+
+def restore(config: Config, file: Path, *, replace: bool = False) -> Contents:
+    """Puts the state of a backup in the place of what ``embedded.path`` holds; if it holds something, only with
+    ``replace``. The audit log that is there stays.
+
+    Nothing is touched before the whole file was found good. Raises ``BackupError``, ``StateUnusable`` while a daemon or
+    another tool uses the state.
+    """
+    folder = config.communications_api.embedded.path
+    quarantine = quarantine_folder(config)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(_alone(folder))
+            stack.enter_context(_alone(quarantine))
+            interrupted = (folder / RESTORING).exists()
+            if not replace and not interrupted and _holds_state(folder, quarantine):
+                raise BackupError(f"{folder} holds state already; it is replaced only when that is asked for")
+            staging = folder / f"{_STAGING}{secrets.token_hex(8)}"
+            stack.callback(shutil.rmtree, staging, ignore_errors=True)
+            for stale in folder.glob(f"{_STAGING}*"):
+                shutil.rmtree(stale, ignore_errors=True)
+            contents = _unpack(file, staging)
+            _check_database(staging / STATE_DB, STATE)
+            if (staging / QUARANTINE_DB).exists():
+                _check_database(staging / QUARANTINE_DB, QUARANTINE)
+            _swap(_places(folder, quarantine, staging), [folder, quarantine])
+    except OSError as exc:
+        raise BackupError(f"{exc.filename or file}: {exc.strerror}") from exc
+    return contents
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with hold_state(folder, alone=True):
+        yield
+
+
+def _holds_state(folder: Path, quarantine: Path) -> bool:
+    return (
+        (folder / "state.db").exists()
+        or (quarantine / "quarantine.db").exists()
+        or any(path.suffix == ".ndjson" for path in (folder / "events").glob("*"))
+    )
+
+
+def _unpack(file: Path, staging: Path) -> Contents:
+    """Every member into ``staging``, checked against the manifest."""
+    found: dict[str, Member] = {}
+    contents: Contents | None = None
+    try:
+        with tarfile.open(file, mode="r|") as archive:
+            for head in archive:
+                source = archive.extractfile(head) if head.isreg() else None
+                if source is None or contents is not None:
+                    raise BackupError(f"{file}: not a backup of this program")
+                if head.name == MANIFEST:
+                    contents = decode_manifest(source.read(_MANIFEST_LIMIT))
+                    continue
+                if not is_member_name(head.name) or head.name in found:
+                    raise BackupError(f"{file}: not a backup of this program (it contains {head.name!r})")
+                target = staging / head.name
+                make_folder(target.parent)
+                measured = Measured(source, head.size)
+                descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                with open(descriptor, "wb") as unpacked:
+                    adopt(descriptor, target.parent)
+                    measured.copy_to(unpacked.write)
+                    unpacked.flush()
+                    os.fsync(descriptor)
+                found[head.name] = measured.member(head.name)
+    except tarfile.TarError as exc:
+        raise BackupError(f"{file}: not a backup, or a damaged one ({exc})") from exc
+    if contents is None:
+        raise BackupError(f"{file}: the backup is incomplete")
+    if {member.name: member for member in contents.members} != found or STATE_DB not in found:
+        raise BackupError(f"{file}: the backup is damaged: its files aren't those of its manifest")
+    return contents
+
+
+def _check_database(path: Path, schema: Schema) -> None:
+    connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READONLY)
+    try:
+        check_usable(connection, schema)
+        verdict = connection.execute("PRAGMA integrity_check(1)").get
+        if verdict != "ok":
+            raise BackupError(f"the backup is damaged: {schema.name}: {verdict}")
+    except StateUnusable as exc:
+        raise BackupError(exc.message) from exc
+    except apsw.Error as exc:
+        raise BackupError(f"the backup is damaged: {schema.name}: {exc}") from exc
+    finally:
+        connection.close()
+
+
+def _places(folder: Path, quarantine: Path, staging: Path) -> list[_Place]:
+    """What is replaced, and by what; what the backup doesn't have is removed, but for the audit log."""
+    pairs = [(folder / name, staging / name) for name in ("state.db", "events")]
+    pairs += [(quarantine / name, staging / "quarantine" / name) for name in ("quarantine.db", "payloads")]
+    places = [_Place(target, staged if staged.exists() else None) for target, staged in pairs]
+    for database in ("state.db", "quarantine.db"):
+        parent = folder if database == "state.db" else quarantine
+        places += [_Place(parent / f"{database}{suffix}", None) for suffix in ("-wal", "-shm")]
+    if not (folder / AUDIT_LOG).exists() and (staging / AUDIT_LOG).exists():
+        places.append(_Place(folder / AUDIT_LOG, staging / AUDIT_LOG))
+    return places
+
+
+def _swap(places: Sequence[_Place], folders: Sequence[Path]) -> None:
+    """From the first rename to the last a mark says that the state isn't whole; nobody opens it then, and a restore
+    that is run again goes on from whatever it finds."""
+    for folder in folders:
+        (folder / RESTORING).touch(mode=0o600)
+        sync_folder(folder)
+    for place in places:
+        if place.target.is_dir():
+            shutil.rmtree(place.target)
+        else:
+            place.target.unlink(missing_ok=True)
+        if place.staged is not None:
+            _move(place.staged, place.target)
+    for folder in folders:
+        sync_folder(folder)
+        (folder / RESTORING).unlink()
+        sync_folder(folder)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Also to another file system: the quarantine may have one of its own."""
+    try:
+        source.rename(target)
+    except OSError:
+        shutil.move(source, target)
+    if target.is_dir():
+        sync_folder(target)

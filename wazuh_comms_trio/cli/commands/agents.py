@@ -1,0 +1,153 @@
+"""``wazuh-comms agents``: who may talk to the daemon."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from wazuh_comms_trio.cli import arguments as types
+from wazuh_comms_trio.cli.parser import Group
+from wazuh_comms_trio.cli.program import Failure
+
+if TYPE_CHECKING:
+    from wazuh_comms_trio.backends.interfaces import Agent
+
+
+def add_parser(parent: Group) -> None:
+    agents = parent.group("agents", help="agents: add, list, show, remove, rekey")
+    add = agents.command("add", _add, help="enrol an agent; prints its uuid and key")
+    add.add_argument("name", metavar="NAME", type=types.agent_name, help="at most 128 characters")
+    add.add_argument("--uuid", metavar="U", type=types.agent_uuid, help="default: a new one (version 7)")
+    add.add_argument("--key", metavar="K", type=types.agent_key, help="32 letters and digits; default: a new one")
+    add.add_argument("--group", metavar="G", type=types.own_group, action="append", default=[], help="may be repeated")
+    agents.command("list", _list, help="all agents")
+    show = agents.command("show", _show, help="one agent")
+    remove = agents.command(
+        "remove", _remove, help="remove an agent: its tokens end at once, its pending commands fail"
+    )
+    rekey = agents.command("rekey", _rekey, help="give an agent a new key; prints it")
+    for parser in (show, remove, rekey):
+        parser.add_argument("uuid", metavar="UUID", type=types.agent_uuid)
+    rekey.add_argument("--key", metavar="K", type=types.agent_key, help="32 letters and digits; default: a new one")
+
+
+def new_uuid(*, now: Callable[[], float] = time.time) -> str:
+    """Version 7: milliseconds since the epoch, then chance."""
+    number = int(now() * 1000) << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
+    return str(UUID(int=number))
+
+
+def agent_document(agent: Agent) -> dict[str, Any]:
+    """An agent as ``--json`` prints it; the key's hash isn't part of it."""
+    from wazuh_comms_trio.cli.output import timestamp
+
+    return {
+        "uuid": agent.id,
+        "name": agent.name,
+        "groups": list(agent.groups),
+        "status": agent.status,
+        "last_login": timestamp(agent.last_login),
+        "type": agent.type,
+        "version": agent.version,
+        "host": dict(agent.host),
+    }
+
+
+async def _add(arguments: Namespace) -> int:
+    from wazuh_comms_trio.backends.interfaces import Agent
+    from wazuh_comms_trio.cli.stores import open_stores
+    from wazuh_comms_trio.errors import AgentExists
+    from wazuh_comms_trio.services.authentication.secret_hashes import hash_key, new_key
+
+    key = arguments.key or new_key()
+    groups = tuple(dict.fromkeys(arguments.group))
+    agent = Agent(arguments.uuid or new_uuid(), arguments.name, hash_key(key), groups=groups)
+    async with open_stores(arguments) as stores:
+        stores.prepare_change()
+        try:
+            await stores.backends.agents.add(agent)
+        except AgentExists:
+            raise Failure(f"there is an agent {agent.id} already") from None
+        stores.changed("agents add", agent.id, name=agent.name, groups=list(groups))
+        _print_key({"uuid": agent.id, "name": agent.name, "key": key, "groups": list(groups)}, stores.output)
+    return 0
+
+
+async def _list(arguments: Namespace) -> int:
+    from wazuh_comms_trio.cli.output import table, timestamp
+    from wazuh_comms_trio.cli.stores import open_stores
+
+    async with open_stores(arguments) as stores:
+        agents = sorted(await stores.backends.agents.list(), key=lambda agent: (agent.name, agent.id))
+        rows = [
+            (agent.id, agent.name, agent.status, ",".join(agent.groups), timestamp(agent.last_login))
+            for agent in agents
+        ]
+        text = table(("UUID", "NAME", "STATUS", "GROUPS", "LAST LOGIN"), rows) if rows else ""
+        stores.output.document([agent_document(agent) for agent in agents], text)
+        if not agents:
+            is_local = stores.config.communications_api.backend == "embedded"
+            check = "" if is_local else "; where there should be some, see `wazuh-comms indexer check` first"
+            stores.output.note(f"no agents; `wazuh-comms agents add NAME` enrols one{check}")
+    return 0
+
+
+async def _show(arguments: Namespace) -> int:
+    import json
+
+    from wazuh_comms_trio.cli.output import pairs
+    from wazuh_comms_trio.cli.stores import open_stores
+
+    async with open_stores(arguments) as stores:
+        agent = await stores.backends.agents.get(arguments.uuid)
+        if agent is None:
+            raise _unknown(arguments.uuid)
+        document = agent_document(agent)
+        host = json.dumps(document["host"], ensure_ascii=False) if agent.host else None
+        shown = {**document, "groups": ", ".join(agent.groups) or None, "host": host}
+        stores.output.document(document, pairs(shown))
+    return 0
+
+
+async def _remove(arguments: Namespace) -> int:
+    from wazuh_comms_trio.cli.stores import open_stores
+
+    async with open_stores(arguments) as stores:
+        agent = await stores.backends.agents.get(arguments.uuid)
+        stores.prepare_change()
+        if agent is None or not await stores.backends.agents.remove(agent.id):
+            raise _unknown(arguments.uuid)
+        stores.changed("agents remove", agent.id, name=agent.name)
+        stores.output.document({"uuid": agent.id, "removed": True}, f"removed {agent.id} ({agent.name})")
+    return 0
+
+
+async def _rekey(arguments: Namespace) -> int:
+    from wazuh_comms_trio.cli.stores import open_stores
+    from wazuh_comms_trio.services.authentication.secret_hashes import hash_key, new_key
+
+    key = arguments.key or new_key()
+    async with open_stores(arguments) as stores:
+        agent = await stores.backends.agents.get(arguments.uuid)
+        stores.prepare_change()
+        if agent is None or not await stores.backends.agents.rekey(agent.id, hash_key(key)):
+            raise _unknown(arguments.uuid)
+        stores.changed("agents rekey", agent.id, name=agent.name)
+        _print_key({"uuid": agent.id, "name": agent.name, "key": key}, stores.output)
+    return 0
+
+
+def _print_key(document: dict[str, Any], output: Any) -> None:
+    from wazuh_comms_trio.cli.output import pairs
+
+    shown = {name: document[name] for name in ("uuid", "name", "key")}
+    output.document(document, pairs(shown))
+    output.note("The key is shown this once: only its hash is kept.")
+
+
+def _unknown(uuid: str) -> Failure:
+    return Failure(f"there is no agent {uuid}")

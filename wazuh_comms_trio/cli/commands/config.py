@@ -1,0 +1,63 @@
+"""``wazuh-comms config``: is the configuration sound, and what is in force?"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from wazuh_comms_trio.cli.parser import Group
+from wazuh_comms_trio.cli.program import EXIT_BAD_CONFIGURATION, config_path
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wazuh_comms_trio.config.problems import Problem
+
+
+def add_parser(parent: Group) -> None:
+    config = parent.group("config", help="check or show the configuration")
+    config.command(
+        "check", _check, help="report all problems of the file, keys and certificates included; 78 if there are any"
+    )
+    config.command("show", _show, help="what is in force, defaults included, with secrets masked")
+
+
+def _check(arguments: Namespace) -> int:
+    from wazuh_comms_trio.cli.output import Output
+    from wazuh_comms_trio.config.load import load_config
+    from wazuh_comms_trio.config.problems import ConfigError
+
+    file = config_path(arguments.config)
+    problems: Sequence[Problem] = ()
+    try:
+        warnings: Sequence[Problem] = load_config(file).warnings
+    except ConfigError as error:
+        problems, warnings = error.problems, error.warnings
+    if not arguments.json:
+        for problem in problems:
+            print(f"wazuh-comms: {problem.render(file)}", file=sys.stderr)
+        for warning in warnings:
+            print(f"wazuh-comms: warning: {warning.render(file)}", file=sys.stderr)
+    document = {
+        "file": file,
+        "ok": not problems,
+        "problems": [_data(problem) for problem in problems],
+        "warnings": [_data(warning) for warning in warnings],
+    }
+    Output(as_json=arguments.json).document(document, "" if problems else f"{file} can be used")
+    return EXIT_BAD_CONFIGURATION if problems else 0
+
+
+def _data(problem: Problem) -> dict[str, Any]:
+    return {"path": problem.path, "line": problem.line, "text": problem.text}
+
+
+def _show(arguments: Namespace) -> int:
+    from wazuh_comms_trio.cli.output import Output
+    from wazuh_comms_trio.config.load import load_config
+    from wazuh_comms_trio.config.show import as_data, as_yaml
+
+    config = load_config(config_path(arguments.config), check_files=False).config
+    Output(as_json=arguments.json).document(as_data(config), as_yaml(config).rstrip("\n"))
+    return 0

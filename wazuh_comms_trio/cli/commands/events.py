@@ -1,0 +1,71 @@
+"""``wazuh-comms events tail``: what the embedded engine and index hold."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any, Final
+
+from wazuh_comms_trio.cli.parser import Group
+from wazuh_comms_trio.cli.program import printable
+
+if TYPE_CHECKING:
+    from wazuh_comms_trio.backends.embedded.reader import TailedEvent
+
+_LONGEST_DATA: Final = 400
+
+
+def add_parser(parent: Group) -> None:
+    events = parent.group("events", help="the events that the embedded backends hold")
+    tail = events.command(
+        "tail",
+        _tail,
+        help="print them, the oldest first: stateless events and documents",
+        description="Prints what the embedded engine and index hold, the oldest first. With --json each is one JSON "
+        "document on one line, whole; else long data is cut.",
+    )
+    tail.add_argument("--follow", "-f", action="store_true", help="go on with what comes, until Ctrl-C")
+
+
+async def _tail(arguments: Namespace) -> int:
+    from wazuh_comms_trio.backends.embedded.reader import tail_events
+    from wazuh_comms_trio.cli.stores import acting_as_owner, embedded_folder, read_config
+
+    folder = embedded_folder(read_config(arguments))
+    out = sys.stdout.buffer
+    with acting_as_owner(folder):
+        async for event in tail_events(folder, follow=arguments.follow):
+            line = event.encode() if arguments.json else event_text(event).encode("utf-8", "backslashreplace")
+            out.write(line + b"\n")
+            if arguments.follow:
+                out.flush()
+    out.flush()
+    return 0
+
+
+def event_text(event: TailedEvent) -> str:
+    """One event on one line for people: when, what, whose, and the data, cut."""
+    from wazuh_comms_trio.cli.output import timestamp
+
+    header = _object(event.header)
+    if event.kind == "stateless":
+        what = "/".join(filter(None, (_word(header.get("module")), _word(header.get("collector"))))) or "-"
+        whose = event.agent_id or "-"
+    else:
+        what, whose = event.index or "-", f"{event.document_id} v{event.version}"
+    data = (event.data or b"").decode("utf-8", "backslashreplace").strip()
+    cut = data if len(data) <= _LONGEST_DATA else data[:_LONGEST_DATA] + " ..."
+    return printable(f"{timestamp(event.received)}  {event.kind}  {what}  {whose}  {cut}".rstrip())
+
+
+def _object(line: bytes | None) -> dict[str, Any]:
+    try:
+        found = json.loads(line or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,169 @@
+"""``wazuh-comms quarantine``: what could never be taken."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING, Any
+
+from wazuh_comms_trio.cli import arguments as types
+from wazuh_comms_trio.cli.parser import Group
+from wazuh_comms_trio.cli.program import EXIT_FAILED, EXIT_MISUSE, Failure
+
+if TYPE_CHECKING:
+    from wazuh_comms_trio.cli.commands.replay import Replayed
+    from wazuh_comms_trio.cli.stores import Kept
+    from wazuh_comms_trio.quarantine.interface import Entry
+
+
+def add_parser(parent: Group) -> None:
+    quarantine = parent.group("quarantine", help="events that could never be taken: list, show, replay, drop")
+    listing = quarantine.command("list", _list, help="the entries, the oldest first")
+    listing.add_argument("--agent", metavar="UUID", type=types.agent_uuid)
+    show = quarantine.command("show", _show, help="one entry with its bytes")
+    show.add_argument("id", metavar="ID", type=types.count)
+    show.add_argument("--raw", action="store_true", help="print the payload's bytes and nothing else")
+    replay = quarantine.command(
+        "replay", _replay, help="send entries on once more; those that are taken now are dropped"
+    )
+    drop = quarantine.command("drop", _drop, help="delete entries")
+    for parser in (replay, drop):
+        parser.add_argument("ids", metavar="ID", type=types.count, nargs="*")
+        parser.add_argument("--agent", metavar="UUID", type=types.agent_uuid, help="all of this agent")
+        parser.add_argument("--all", action="store_true", help="every entry")
+
+
+def entry_document(entry: Entry) -> dict[str, Any]:
+    """An entry as ``--json`` prints it, without its bytes."""
+    from wazuh_comms_trio.cli.output import timestamp
+
+    return {
+        "id": entry.id,
+        "agent_id": entry.agent_id,
+        "kind": entry.kind,
+        "reason": entry.reason,
+        "bytes": entry.payload_bytes,
+        "count": entry.count,
+        "first_at": timestamp(entry.first_at),
+        "last_at": timestamp(entry.last_at),
+        "replayed_at": timestamp(entry.replayed_at),
+        "replay_error": entry.replay_error,
+    }
+
+
+async def _entries(kept: Kept, agent_id: str | None) -> AsyncIterator[Entry]:
+    after = 0
+    while page := await kept.quarantine.list(agent_id=agent_id, after=after):
+        for entry in page:
+            yield entry
+        after = page[-1].id
+
+
+async def _list(arguments: Namespace) -> int:
+    from wazuh_comms_trio.cli.output import table, timestamp
+    from wazuh_comms_trio.cli.stores import open_kept
+
+    async with open_kept(arguments) as kept:
+        entries = [entry async for entry in _entries(kept, arguments.agent)]
+        rows = [
+            (
+                entry.id,
+                timestamp(entry.last_at),
+                entry.agent_id,
+                entry.kind,
+                entry.payload_bytes,
+                entry.count,
+                entry.reason,
+            )
+            for entry in entries
+        ]
+        text = table(("ID", "LAST", "AGENT", "KIND", "BYTES", "COUNT", "REASON"), rows) if rows else ""
+        kept.output.document([entry_document(entry) for entry in entries], text)
+        usage = await kept.quarantine.usage()
+        entries_held = "1 entry" if usage.entries == 1 else f"{usage.entries} entries"
+        kept.output.note(f"{entries_held}, {usage.bytes} of {usage.max_bytes} bytes")
+    return 0
+
+
+async def _show(arguments: Namespace) -> int:
+    from wazuh_comms_trio.cli.output import pairs
+    from wazuh_comms_trio.cli.stores import open_kept
+
+    async with open_kept(arguments) as kept:
+        found = await kept.quarantine.get(arguments.id)
+        if found is None:
+            raise Failure(f"there is no entry {arguments.id} in the quarantine")
+        entry, rejected = found
+        if arguments.raw:
+            sys.stdout.buffer.write(rejected.payload)
+            sys.stdout.buffer.flush()
+            return 0
+        document = entry_document(entry)
+        metadata, payload = (part.decode("utf-8", "backslashreplace") for part in (rejected.metadata, rejected.payload))
+        text = f"{pairs(document)}\n\n{metadata}\n{payload}".rstrip("\n")
+        kept.output.document({**document, "metadata": metadata, "payload": payload}, text)
+    return 0
+
+
+async def _chosen(arguments: Namespace, kept: Kept) -> list[Entry]:
+    """The entries named. Raises ``Failure`` when one isn't there, or none was named."""
+    if sum((bool(arguments.ids), arguments.agent is not None, arguments.all)) != 1:
+        raise Failure("name entries by their ids, by --agent, or with --all", EXIT_MISUSE)
+    if not arguments.ids:
+        return [entry async for entry in _entries(kept, arguments.agent)]
+    wanted = set(arguments.ids)
+    found = [entry async for entry in _entries(kept, None) if entry.id in wanted]
+    missing = wanted - {entry.id for entry in found}
+    if missing:
+        raise Failure(f"not in the quarantine: {', '.join(map(str, sorted(missing)))}; nothing was done")
+    return found
+
+
+async def _drop(arguments: Namespace) -> int:
+    from wazuh_comms_trio.cli.stores import open_kept
+
+    async with open_kept(arguments) as kept:
+        entries = await _chosen(arguments, kept)
+        kept.prepare_change()
+        dropped = await kept.quarantine.drop([entry.id for entry in entries])
+        if entries:
+            kept.changed("quarantine drop", _ids(entries), agents=sorted({entry.agent_id for entry in entries}))
+        kept.output.document({"dropped": dropped}, f"dropped {dropped} entries" if dropped != 1 else "dropped 1 entry")
+    return 0
+
+
+async def _replay(arguments: Namespace) -> int:
+    """Exit status 1 when some entry still can't be taken."""
+    from wazuh_comms_trio.cli.commands.replay import open_replay
+    from wazuh_comms_trio.cli.stores import open_kept, open_stores
+
+    async with open_kept(arguments) as kept, open_stores(arguments) as stores:
+        entries = await _chosen(arguments, kept)
+        kept.prepare_change()
+        replayed: list[Replayed] = []
+        async with open_replay(stores.backends, kept.quarantine, kept.config) as replay:
+            try:
+                for entry in entries:
+                    replayed.append(await replay.replay(entry))
+            finally:
+                taken = [one.entry for one in replayed if one.error is None]
+                if taken:
+                    kept.changed("quarantine replay", _ids(taken), agents=sorted({one.agent_id for one in taken}))
+        lines = [f"{one.entry.id}  {_outcome(one)}" for one in replayed]
+        documents = [{"id": one.entry.id, "error": one.error, "results": one.results} for one in replayed]
+        kept.output.document(documents, "\n".join(lines))
+        if not entries:
+            kept.output.note("nothing to replay")
+    return EXIT_FAILED if any(one.error is not None for one in replayed) else 0
+
+
+def _outcome(one: Replayed) -> str:
+    if one.error is not None:
+        return f"still refused: {one.error}"
+    results = ", ".join(f"{result['status']} {result['result']}" for result in one.results)
+    return f"taken: {results}" if results else "taken"
+
+
+def _ids(entries: Iterable[Entry]) -> str:
+    return ",".join(str(entry.id) for entry in entries)

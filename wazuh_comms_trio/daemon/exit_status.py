@@ -1,0 +1,48 @@
+"""How the daemon ends: exit statuses, and the line in the log that says why."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Final
+
+from wazuh_comms_trio.backends.unavailable import StateForeign
+from wazuh_comms_trio.daemon.bound_sockets import StartError
+from wazuh_comms_trio.errors import WazuhException
+
+__all__ = ["EXIT_BAD_CONFIGURATION", "EXIT_FAILED", "EXIT_OK", "BadConfiguration", "leaves", "report_failure"]
+
+logger = logging.getLogger(__name__)
+
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_BAD_CONFIGURATION: Final = 78
+
+
+class BadConfiguration(StartError):
+    """What only shows when it is used: exit status 78."""
+
+
+def report_failure(error: Exception) -> int:
+    """Logs why the daemon ends, a line a reason, and returns the exit status: 78 for what trying again can't change.
+    What has a name needs no traceback."""
+    reasons = list(leaves(error))
+    for reason in reasons:
+        if isinstance(reason, StartError):
+            logger.critical("%s", reason)
+        elif isinstance(reason, WazuhException):
+            logger.critical("%s", reason.message)
+        else:
+            logger.critical("the daemon failed: %r", reason, exc_info=reason)
+    if any(isinstance(reason, (BadConfiguration, StateForeign)) for reason in reasons):
+        return EXIT_BAD_CONFIGURATION
+    return EXIT_FAILED
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions of a group, however deep."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error

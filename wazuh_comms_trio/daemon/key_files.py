@@ -1,0 +1,57 @@
+"""Keys and certificates as they were when a generation of workers began.
+
+The supervisor reads the files once; each worker gets what they held and puts it where OpenSSL can read it: a worker
+that is replaced has the same key as the others, whatever has become of the files meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import attrs
+
+from wazuh_comms_trio.config.models import CommunicationsApi
+from wazuh_comms_trio.daemon.exit_status import BadConfiguration
+
+__all__ = ["placed", "read_materials"]
+
+
+def _files(settings: CommunicationsApi) -> list[Path]:
+    ssl = settings.ssl
+    named = [ssl.key, ssl.cert, ssl.ca if ssl.use_ca else None, settings.token.private_key]
+    return [file for file in named if file is not None]
+
+
+def read_materials(settings: CommunicationsApi) -> dict[str, str]:
+    """Each file's path, and its text. Blocks. Raises ``BadConfiguration``."""
+    materials = {}
+    for file in _files(settings):
+        try:
+            materials[str(file)] = file.read_bytes().decode("latin-1")
+        except OSError as error:
+            raise BadConfiguration(f"{file} can't be read: {error.strerror}") from error
+    return materials
+
+
+@contextmanager
+def placed(settings: CommunicationsApi, materials: Mapping[str, str]) -> Iterator[CommunicationsApi]:
+    """The settings with paths that hold what ``materials`` says: in memory, while this is entered."""
+    with ExitStack() as stack:
+
+        def place(file: Path) -> Path:
+            if str(file) not in materials:
+                return file
+            descriptor = os.memfd_create(file.name, os.MFD_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            with open(descriptor, "wb", closefd=False) as opened:
+                opened.write(materials[str(file)].encode("latin-1"))
+            return Path(f"/proc/self/fd/{descriptor}")
+
+        ssl, token = settings.ssl, settings.token
+        ssl = attrs.evolve(ssl, key=place(ssl.key), cert=place(ssl.cert), ca=place(ssl.ca) if ssl.ca else None)
+        if token.private_key is not None:
+            token = attrs.evolve(token, private_key=place(token.private_key))
+        yield attrs.evolve(settings, ssl=ssl, token=token)

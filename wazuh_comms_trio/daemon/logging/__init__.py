@@ -1,0 +1,1 @@
+"""Log records: their forms and where they go."""

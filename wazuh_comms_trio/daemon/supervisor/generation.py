@@ -1,0 +1,311 @@
+"""One generation of workers: so many processes with one configuration, each replaced when it dies or hangs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from typing import Any, Final
+
+import trio
+from attrs import define, field
+
+from wazuh_comms_trio.config.load import LoadedConfig
+from wazuh_comms_trio.config.models import CommunicationsApi
+from wazuh_comms_trio.daemon.bound_sockets import StartError
+from wazuh_comms_trio.daemon.exit_status import EXIT_BAD_CONFIGURATION, EXIT_FAILED, BadConfiguration
+from wazuh_comms_trio.daemon.supervisor.child import Child, module_command
+from wazuh_comms_trio.daemon.supervisor.hub import Hub, Member
+from wazuh_comms_trio.daemon.supervisor.link import Link
+from wazuh_comms_trio.foundation.aligned_timer import next_beat
+from wazuh_comms_trio.foundation.log_context import REQUEST
+
+__all__ = ["Generation", "WorkerFailed", "run_generation"]
+
+logger = logging.getLogger(__name__)
+
+#: A worker that was not heard of for so long hangs: its event loop turns no more. Seconds.
+HUNG_AFTER: Final = 5.0
+WATCH_INTERVAL: Final = 1.5
+#: From spawning to serving; a damaged disk may make opening the state slow.
+START_TIMEOUT: Final = 60.0
+#: In a row, before giving up; and in a reload, where somebody waits for the answer and the old workers go on.
+FAILED_STARTS: Final = 5
+FAILED_STARTS_IN_RELOAD: Final = 2
+BACKOFF_FIRST: Final = 0.1
+BACKOFF_LAST: Final = 5.0
+#: A worker that lived for so long was all right; seconds.
+LONG_LIFE: Final = 10.0
+#: After the grace period: draining, closing stores, and leaving.
+STOP_MARGIN: Final = 8.0
+#: The same for a worker that was told to hurry.
+HURRIED_MARGIN: Final = 2.0
+
+
+class WorkerFailed(StartError):
+    """A worker can't start, again and again."""
+
+
+class WorkerMisconfigured(WorkerFailed, BadConfiguration):
+    """... since its configuration can't be used: exit status 78."""
+
+
+@define(eq=False)
+class Generation:
+    """``api`` and ``enrollment`` are listening descriptors; ``materials`` is what its keys' and certificates' files
+    held when it began, so that a worker that is replaced has what the others have. ``earlier_keys``: public keys (PEM)
+    whose tokens are good until a moment on trio's clock. ``public_key``: of the key that signs its tokens, once a
+    worker has said it."""
+
+    number: int
+    loaded: LoadedConfig = field(repr=False)
+    api: Sequence[int]
+    enrollment: Sequence[int]
+    materials: Mapping[str, str] = field(repr=False, factory=dict)
+    earlier_keys: Sequence[tuple[str, float]] = field(repr=False, factory=list)
+    public_key: str | None = field(init=False, default=None, repr=False)
+    stopping: trio.Event = field(init=False, factory=trio.Event, repr=False)
+    shortened: trio.Event = field(init=False, factory=trio.Event, repr=False)
+    hurried: trio.Event = field(init=False, factory=trio.Event, repr=False)
+    spread: float = field(init=False, default=0.0)
+    grace: float | None = field(init=False, default=None)
+
+    @property
+    def settings(self) -> CommunicationsApi:
+        return self.loaded.config.communications_api
+
+    def stop(self, *, spread: float, grace: float | None = None) -> None:
+        """Its workers stop accepting, answer parked polls over ``spread`` seconds, finish within ``grace`` more
+        (``shutdown.grace`` by default) and leave."""
+        if not self.stopping.is_set():
+            self.spread, self.grace = spread, grace
+            self.stopping.set()
+
+    def shorten(self) -> None:
+        """There is only ``shutdown.grace`` left for what is still going on."""
+        self.stop(spread=0)
+        self.shortened.set()
+
+    def hurry(self) -> None:
+        self.shorten()
+        self.hurried.set()
+
+    def tokens_of_earlier_keys(self) -> dict[str, Any]:
+        """What a worker that starts now is told of them."""
+        now = trio.current_time()
+        left = [(pem, until - now) for pem, until in self.earlier_keys if until > now]
+        return {"public_keys": [pem for pem, _ in left], "seconds": max((seconds for _, seconds in left), default=0.0)}
+
+
+async def run_generation(
+    generation: Generation,
+    hub: Hub,
+    *,
+    whole: bool,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Until it was stopped and its workers have ended. Started when the first worker serves, or all (``whole``). Raises
+    ``WorkerFailed`` when one can't start so many times in a row; the others are stopped then."""
+    REQUEST.set(None)  # whoever asked for it, what happens here is nobody's request
+    workers = generation.settings.workers
+    waiting = workers if whole else 1
+    first = trio.Event()
+
+    def note_ready() -> None:
+        nonlocal waiting
+        first.set()
+        waiting -= 1
+        if waiting == 0:
+            task_status.started()
+
+    failures: list[WorkerFailed] = []  # raised below: a nursery would wrap them up
+
+    def patience() -> int:
+        return FAILED_STARTS_IN_RELOAD if whole and waiting > 0 else FAILED_STARTS
+
+    async def keep(slot: int) -> None:
+        # Two at first: they have the cores to themselves until one of them serves.
+        if slot > 2:
+            await first.wait()
+        try:
+            await keep_worker(generation, slot, hub, note_ready, patience)
+        except WorkerFailed as error:
+            failures.append(error)
+            generation.stop(spread=0)
+        finally:
+            first.set()  # also when it was stopped before any served: the others are to see that
+
+    async with trio.open_nursery() as nursery:
+        for slot in range(1, workers + 1):
+            nursery.start_soon(keep, slot)
+    if failures:
+        raise failures[0]
+    if waiting > 0:
+        task_status.started()  # stopped before anything served
+
+
+_spawned = count(1)
+
+
+async def keep_worker(
+    generation: Generation, slot: int, hub: Hub, note_ready: Callable[[], None], patience: Callable[[], int]
+) -> None:
+    """One worker after another, until the generation is stopped. ``note_ready`` is called when the first one serves,
+    ``patience`` when one couldn't start. Raises ``WorkerFailed`` after that many."""
+    failed_starts = 0
+    pause = BACKOFF_FIRST
+    was_ready = False
+    while not generation.stopping.is_set():
+        worker = Spawned(f"{slot}.{next(_spawned)}", generation, hub)
+        began = trio.current_time()
+
+        def on_ready() -> None:
+            nonlocal was_ready
+            if not was_ready:
+                was_ready = True
+                note_ready()
+
+        member: Member | None = None
+        try:
+            status = await worker.run(on_ready)
+            ended, member = f"ended with {describe_status(status)}", worker.member
+        except OSError as error:  # no process, no descriptor
+            status, ended = EXIT_FAILED, f"can't be started: {error.strerror or error}"
+        was_serving = member is not None and member.ready.is_set()
+        if generation.stopping.is_set():
+            if status != 0 and was_serving:
+                logger.warning("worker %s %s", worker.name, ended)
+            return
+        logger.error("worker %s %s", worker.name, ended)
+        if was_serving:
+            failed_starts = 0
+            if trio.current_time() - began >= LONG_LIFE:
+                pause = BACKOFF_FIRST
+        else:
+            failed_starts += 1
+            if failed_starts >= patience() or status == EXIT_BAD_CONFIGURATION:
+                kind = WorkerMisconfigured if status == EXIT_BAD_CONFIGURATION else WorkerFailed
+                reason = (member and member.failure) or f"it {ended}"
+                times = "" if failed_starts == 1 else f" ({failed_starts} times)"
+                raise kind(f"a worker can't start{times}: {reason}")
+        with trio.move_on_after(pause):
+            await generation.stopping.wait()
+        pause = min(2 * pause, BACKOFF_LAST)
+
+
+def describe_status(status: int) -> str:
+    if status >= 0:
+        return f"status {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"
+
+
+class Spawned:
+    """One worker's process, its link and its end."""
+
+    def __init__(self, name: str, generation: Generation, hub: Hub) -> None:
+        self.name = name
+        self._generation = generation
+        self._hub = hub
+        self.member: Member
+
+    async def run(self, on_ready: Callable[[], None]) -> int:
+        """Spawns it and stays until it has ended; returns its exit status (negative: the signal). Cancelled: it is
+        killed."""
+        generation = self._generation
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        link = Link(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+        self.member = Member(self.name, link, generation.number)
+        with theirs:
+            try:
+                process = Child(
+                    module_command("wazuh_comms_trio.daemon.worker_start", self.name, str(theirs.fileno())),
+                    pass_fds=[theirs.fileno(), *generation.api, *generation.enrollment],
+                    env=worker_environment(os.environ),
+                )
+            except BaseException:
+                await link.aclose()
+                raise
+        link.send_nowait(
+            "config",
+            duty=True,  # the hub gives it to one of them
+            file=str(generation.loaded.file),
+            text=generation.loaded.text,
+            listeners={"api": list(generation.api), "enrollment": list(generation.enrollment)},
+            materials=dict(generation.materials),
+            earlier=generation.tokens_of_earlier_keys(),
+        )
+
+        def ready(message: dict[str, Any]) -> None:
+            generation.public_key = message["public_key"]
+            logger.info("worker %s serves (process %d)", self.name, process.pid)
+            on_ready()
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(link.run)
+                nursery.start_soon(self._hub.serve, self.member, ready)
+                nursery.start_soon(self._watch, process)
+                nursery.start_soon(self._stop_when_told, process, link)
+                await process.wait()
+                with trio.move_on_after(0.5):  # its last words
+                    await self.member.left.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            process.kill()
+            with trio.move_on_after(5, shield=True):  # reaping what was killed
+                await process.wait()
+            await link.aclose()
+        assert process.returncode is not None
+        return process.returncode
+
+    async def _watch(self, process: Child) -> None:
+        """Kills a worker that doesn't get ready, or hangs."""
+        member = self.member
+        with trio.move_on_after(START_TIMEOUT):
+            await member.ready.wait()
+        if not member.ready.is_set():
+            logger.error("worker %s didn't get ready within %.0f s; it is killed", self.name, START_TIMEOUT)
+            return process.kill()
+        while True:
+            due = await next_beat(WATCH_INTERVAL)
+            if trio.current_time() - due > HUNG_AFTER / 5:
+                member.heard = trio.current_time()  # it was this process that stood still
+            elif trio.current_time() - member.heard > HUNG_AFTER:
+                logger.error("worker %s hangs: nothing was heard of it for %.0f s; it is killed", self.name, HUNG_AFTER)
+                return process.kill()
+
+    async def _stop_when_told(self, process: Child, link: Link) -> None:
+        generation = self._generation
+        await generation.stopping.wait()
+        self._hub.dismiss(self.member)
+        if not self.member.ready.is_set():
+            return process.kill()  # it has nothing yet that could be lost
+        shutdown = generation.settings.shutdown
+        grace = shutdown.grace if generation.grace is None else generation.grace
+        link.send_nowait("stop", spread=generation.spread, grace=generation.grace)
+        with trio.move_on_after(generation.spread + grace + STOP_MARGIN) as limit:
+            await generation.shortened.wait()
+            link.send_nowait("shorten")
+            limit.deadline = min(limit.deadline, trio.current_time() + shutdown.grace + STOP_MARGIN)
+            await generation.hurried.wait()
+            link.send_nowait("hurry")
+            await trio.sleep(HURRIED_MARGIN)
+        logger.error("worker %s doesn't end; it is killed", self.name)
+        return process.kill()
+
+
+#: What the service manager says to this process, and to no worker of it.
+_MANAGERS: Final = frozenset(
+    ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
+)
+
+
+def worker_environment(own: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in own.items() if name not in _MANAGERS}

@@ -1,0 +1,283 @@
+"""The hub: where the workers of one node meet. It knows messages and links, no process, no socket and no store.
+
+a post       -> one worker, which stores it or holds it; its answer comes back the same way
+news         -> every other worker: these agents may have commands
+delivered    -> every other worker, and remembered here until the command's timeout
+hold         -> every other worker: commands that were posted and that no store keeps
+acquire      -> answered: a held command is one worker's to offer, until it says ``returned`` or dies
+finding      -> every other worker: what the one on duty saw in the store that all share
+wish         -> the one on duty: what another one wants found
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+from attrs import define, field
+
+from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken, Message
+from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.foundation.aligned_timer import next_beat
+
+# What services bring with them is imported when it is used, by then the workers are up: they are what is waited for at
+# start-up.
+if TYPE_CHECKING:
+    from wazuh_comms_trio.backends.interfaces import Command
+    from wazuh_comms_trio.services.commands.posted_commands import Delivered
+
+__all__ = ["Hub", "Member"]
+
+logger = logging.getLogger(__name__)
+
+#: Seconds from a post to its answer, at most; the worker that has it answers earlier.
+POST_LIMIT: Final = 1.95
+#: What of that is the way of the answer.
+POST_MARGIN: Final = 0.15
+#: A worker that hasn't taken a post after so many seconds is busy or hangs: another one is asked.
+TAKEN_LIMIT: Final = 0.4
+#: Seconds between two questions after the members' health.
+ASK_INTERVAL: Final = 1.5
+#: A worker that wasn't heard of for so many seconds isn't relied upon.
+QUIET: Final = 2.5
+
+
+@define(eq=False)
+class Member:
+    """One worker, as the hub knows it. ``beat`` is its last report, ``heard`` when it came (trio's clock)."""
+
+    name: str
+    link: Link
+    generation: int = 0
+    ready: trio.Event = field(factory=trio.Event)
+    #: Its link has ended.
+    left: trio.Event = field(factory=trio.Event)
+    #: Why it couldn't start, in its own words.
+    failure: str | None = None
+    #: It takes posts: it is ready, and hasn't been told to stop.
+    in_service: bool = False
+    #: It knows what duty is; one of an older version doesn't, and looks for itself alone.
+    takes_duty: bool = False
+    beat: dict[str, Any] = field(factory=dict)
+    heard: float = field(factory=trio.current_time)
+
+    @property
+    def awake(self) -> bool:
+        return trio.current_time() - self.heard < QUIET
+
+
+@define(eq=False)
+class _Question:
+    """A post that a member has been asked for."""
+
+    member: Member
+    answer: Message | None = None
+    taken: trio.Event = field(factory=trio.Event)
+    decided: trio.Event = field(factory=trio.Event)
+
+
+class Hub:
+    def __init__(self) -> None:
+        self.members: list[Member] = []
+        self._granted: dict[str, Member] = {}
+        self._questions: dict[int, _Question] = {}
+        self._numbers = count(1)
+        self._changed = trio.Event()
+        #: Who looks into the shared store for all.
+        self._on_duty: Member | None = None
+
+    @cached_property
+    def _delivered(self) -> Delivered:
+        from wazuh_comms_trio.services.commands.posted_commands import Delivered
+
+        return Delivered()
+
+    # --- members
+
+    async def run(self) -> None:
+        """Asks the members how they are, until cancelled."""
+        while True:
+            await next_beat(ASK_INTERVAL)
+            for member in self.members:
+                member.link.send_nowait("ask")
+            self.review()
+
+    async def serve(self, member: Member, on_ready: Callable[[Message], None] | None = None) -> None:
+        """Carries one member's messages until its link ends. The link's ``run`` is the caller's."""
+        with self._joined(member):
+            try:
+                while True:
+                    self._take(member, await member.link.receive(), on_ready)
+            except LinkBroken as error:
+                logger.debug("the link to worker %s ended: %s", member.name, error)
+
+    @contextmanager
+    def _joined(self, member: Member) -> Iterator[None]:
+        self.members.append(member)
+        try:
+            yield
+        finally:
+            self.members.remove(member)
+            self.dismiss(member)
+            member.left.set()
+            freed = [document_id for document_id, owner in self._granted.items() if owner is member]
+            for document_id in freed:
+                del self._granted[document_id]
+            if freed:
+                self._tell_others(member, "free", ids=freed)
+            for question in list(self._questions.values()):
+                if question.member is member:
+                    question.taken.set()
+                    question.decided.set()
+            self._change()
+
+    def dismiss(self, member: Member) -> None:
+        """It gets no posts and no duty any more."""
+        member.in_service = False
+        self.review()
+
+    def review(self) -> None:
+        """Sees to it that somebody who is awake is on duty. Called when members come and go, and now and then."""
+        awake = [each for each in self.members if each.in_service and each.awake and each.takes_duty]
+        if self._on_duty in awake or not (awake or self._on_duty not in self.members):
+            return  # while nobody is awake, it stays who it was
+        # The newest: it will stay longest.
+        before, self._on_duty = self._on_duty, max(awake, key=lambda each: each.generation, default=None)
+        if self._on_duty is before:
+            return  # nobody, as before
+        for member in self.members:
+            if member.ready.is_set():
+                member.link.send_nowait("duty", on=member is self._on_duty)
+
+    def _take(self, member: Member, message: Message, on_ready: Callable[[Message], None] | None) -> None:
+        member.heard = trio.current_time()
+        match message:
+            case {"type": "beat", "report": dict(report)}:
+                member.beat = report
+            case {"type": "ready"}:
+                member.in_service = True
+                member.takes_duty = message.get("duty") is True
+                member.ready.set()
+                if on_ready is not None:
+                    on_ready(message)
+                self._welcome(member)
+            case {"type": "failed", "reason": str(reason)}:
+                member.failure = reason
+            case {"type": "news", "agents": list(agents)}:
+                self._tell_others(member, "news", agents=agents)
+            case {"type": "delivered", "ids": dict(ids)}:
+                for document_id, timeout in ids.items():
+                    self._delivered.note_id(document_id, timeout)
+                    self._granted.pop(document_id, None)
+                self._tell_others(member, "delivered", ids=ids)
+            case {"type": "hold", "commands": list(commands), "seconds": seconds}:
+                self._tell_others(member, "hold", commands=commands, seconds=seconds)
+            case {"type": "withdraw", "ids": list(ids)}:
+                self._tell_others(member, "withdraw", ids=ids)
+            case {"type": "acquire", "number": number, "ids": list(ids)}:
+                member.link.send_nowait("granted", number=number, ids=self._grant(member, ids))
+            case {"type": "returned", "ids": list(ids)}:
+                freed = [document_id for document_id in ids if self._granted.get(document_id) is member]
+                for document_id in freed:
+                    del self._granted[document_id]
+                self._tell_others(member, "free", ids=freed)
+            case {"type": "finding", "topic": str(topic), "finding": dict(finding)}:
+                self._tell_others(member, "finding", topic=topic, finding=finding)
+            case {"type": "wish", "topic": str(topic), "wish": dict(wish)}:
+                if self._on_duty is not None and self._on_duty is not member:
+                    self._on_duty.link.send_nowait("wish", topic=topic, wish=wish)
+            case {"type": "taken", "number": int(number)}:
+                if number in self._questions:
+                    self._questions[number].taken.set()
+            case {"type": "posted", "number": int(number)} if number in self._questions:
+                question = self._questions[number]
+                question.answer = message
+                question.taken.set()
+                question.decided.set()
+            case {"type": "posted"}:
+                pass  # too late
+            case _:
+                # Its code may be newer than ours.
+                logger.debug("worker %s sent a message that isn't known: %s", member.name, message.get("type"))
+
+    def _welcome(self, member: Member) -> None:
+        before = self._on_duty
+        self.review()
+        if self._on_duty is before:
+            member.link.send_nowait("duty", on=False)
+        self._change()
+
+    def _tell_others(self, member: Member, type: str, **fields: Any) -> None:
+        for other in self.members:
+            if other is not member:
+                other.link.send_nowait(type, **fields)
+
+    def _grant(self, member: Member, document_ids: Sequence[str]) -> list[str]:
+        granted = []
+        for document_id in document_ids:
+            if document_id not in self._delivered and self._granted.setdefault(document_id, member) is member:
+                granted.append(document_id)
+        return granted
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    # --- posts
+
+    async def post(self, commands: Sequence[Command]) -> Sequence[Command]:
+        """As ``CommandDispatcher.post``, by whichever worker takes it; when one dies or sleeps over it, by another.
+        Raises ``BackendUnavailable``."""
+        from wazuh_comms_trio.services.commands.command_json import decode_commands, encode_commands
+
+        request = json.loads(encode_commands(commands))["commands"]
+        delivered = {c.document_id: c.timeout for c in commands if c.document_id in self._delivered}
+        limit = trio.current_time() + POST_LIMIT
+        with trio.move_on_at(limit):
+            while True:
+                member = await self._next_in_service()
+                answer = await self._ask(member, request, delivered, limit - POST_MARGIN)
+                if answer is None:
+                    continue  # the next one is asked, and what the last one had stored is known there
+                if "error" in answer:
+                    raise BackendUnavailable(answer["error"])
+                return decode_commands(json.dumps({"commands": answer["commands"]}).encode())
+        raise BackendUnavailable
+
+    async def _next_in_service(self) -> Member:
+        while True:
+            serving = [member for member in self.members if member.in_service]
+            # Those that are awake first; but whoever has just begun to hang can't be told from them.
+            member = min(serving, key=lambda each: not each.awake, default=None)
+            if member is not None:
+                # It goes to the end: posts are spread over the workers.
+                self.members.remove(member)
+                self.members.append(member)
+                return member
+            await self._changed.wait()
+
+    async def _ask(
+        self, member: Member, commands: list[Any], delivered: dict[str, float], limit: float
+    ) -> Message | None:
+        """None when nothing is to be expected of it."""
+        number = next(self._numbers)
+        question = self._questions[number] = _Question(member)
+        try:
+            seconds = limit - trio.current_time()
+            member.link.send_nowait("post", number=number, commands=commands, delivered=delivered, seconds=seconds)
+            with trio.move_on_after(TAKEN_LIMIT):
+                await question.taken.wait()
+            if question.taken.is_set():
+                await question.decided.wait()
+            return question.answer
+        finally:
+            del self._questions[number]
+            if question.answer is None:
+                # Should it wake up: the poster won't hear of it any more.
+                member.link.send_nowait("unpost", number=number)

@@ -1,0 +1,301 @@
+"""The supervisor of several workers: it keeps them, tells them what to do, and does no agent's work itself.
+
+    SUPERVISOR   trio.run
+     `- nursery: signals | command server (Unix socket) | service manager | generations
+                  `- generation: keep_worker x N
+                      `- keep_worker: spawn, watch, replace; stopped by a message, a bounded wait, SIGKILL
+
+A reload is one mechanism for every change: a new generation of workers is started with the new configuration, and when
+all of them serve, the old one is told to stop. Both accept from the same sockets meanwhile, so no connection is
+refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+import trio
+from attrs import define, field
+
+from wazuh_comms_trio.config.load import LoadedConfig, load_config
+from wazuh_comms_trio.config.models import CommunicationsApi
+from wazuh_comms_trio.config.problems import ConfigError
+from wazuh_comms_trio.daemon.bound_sockets import StartError
+from wazuh_comms_trio.daemon.exit_status import report_failure
+from wazuh_comms_trio.daemon.key_files import read_materials
+from wazuh_comms_trio.daemon.listeners import Listeners, Ready, announce, check_file_limit, open_listeners
+from wazuh_comms_trio.daemon.logging.formats import set_up_logs
+from wazuh_comms_trio.daemon.logging.output import LogFileUnusable, check_log_file
+from wazuh_comms_trio.daemon.supervisor.generation import STOP_MARGIN, Generation, WorkerFailed, run_generation
+from wazuh_comms_trio.daemon.supervisor.hub import Hub
+from wazuh_comms_trio.daemon.systemd import Notifier, keep_notified
+from wazuh_comms_trio.daemon.terminal import Terminal
+from wazuh_comms_trio.foundation.log_context import WORKER
+
+__all__ = ["Supervisor", "supervise"]
+
+logger = logging.getLogger(__name__)
+
+#: A reload answers parked polls over at least this time, seconds: a fleet that is sent away comes back.
+RELOAD_SPREAD: Final = 2.0
+#: How long earlier keys' tokens can be good: their life, and the requests that were under way.
+EARLIER_KEYS_LIFETIME: Final = 930.0
+
+
+async def supervise(loaded: LoadedConfig, *, ready: Callable[[Ready], None] | None = None) -> None:
+    """Runs until a signal ends it. ``ready`` is called when the first worker serves. Raises ``StartError``."""
+    WORKER.set("supervisor")
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        check_file_limit()
+        async with open_listeners(loaded.config.communications_api) as (listeners, addresses):
+            materials = await trio.to_thread.run_sync(read_materials, loaded.config.communications_api)
+            supervisor = Supervisor(loaded, materials, listeners, addresses)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(obey_signals, signals, supervisor)
+                await supervisor.run(ready)
+                nursery.cancel_scope.cancel()
+    logger.info("stopped")
+
+
+class Supervisor:
+    """``stop``, ``reload`` and ``status`` are what it can be told and asked; ``run`` is its life."""
+
+    def __init__(
+        self, loaded: LoadedConfig, materials: Mapping[str, str], listeners: Listeners, addresses: Ready
+    ) -> None:
+        self._listeners = listeners
+        self._addresses = addresses
+        self._notifier = Notifier()
+        self._started = time.time()
+        #: What the supervisor's listeners are from.
+        self._opened_with = loaded.config.communications_api
+        self._stop = trio.Event()
+        self._generations: list[Generation] = []
+        self._reloading = trio.Lock()
+        self._earlier_keys: list[tuple[str, float]] = []
+        self._nursery: trio.Nursery | None = None
+        self.hub = Hub()
+        self.current = self._generation(1, loaded, materials)
+
+    def _generation(self, number: int, loaded: LoadedConfig, materials: Mapping[str, str]) -> Generation:
+        now = trio.current_time()
+        self._earlier_keys = [(pem, until) for pem, until in self._earlier_keys if until > now]
+        return Generation(
+            number,
+            loaded,
+            api=[listener.socket.fileno() for listener in self._listeners.api],  # type: ignore[attr-defined]
+            enrollment=[listener.socket.fileno() for listener in self._listeners.enrollment],  # type: ignore[attr-defined]
+            materials=materials,
+            earlier_keys=list(self._earlier_keys),
+        )
+
+    # --- what it is told
+
+    def stop(self) -> None:
+        """The orderly procedure; a second call hurries."""
+        if self._stop.is_set():
+            for generation in self._generations:
+                generation.hurry()
+            return
+        self._stop.set()
+        for generation in self._generations:
+            if generation.stopping.is_set():
+                generation.shorten()  # it was leaving at its leisure, after a reload
+            else:
+                generation.stop(spread=generation.settings.shutdown.spread)
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
+    async def reload(self, *, patient: bool = False) -> dict[str, Any]:
+        """Reads the configuration again. ``reloaded`` says whether it is in force; if not, nothing has changed, and
+        ``problems`` say why. ``needs_restart`` names what stays as it was. ``patient``: after the one under way, if
+        there is one; else that is refused."""
+        if self._reloading.locked() and not patient:
+            return _refusal("A reload is under way")
+        async with self._reloading:
+            if self.stopping:
+                return _refusal("The daemon is stopping")
+            self._notifier.reloading()
+            try:
+                return await self._reload()
+            finally:
+                if not self.stopping:
+                    self._notifier.ready(self._status_line())
+
+    async def _reload(self) -> dict[str, Any]:
+        old = self.current
+        try:
+            loaded = await trio.to_thread.run_sync(load_config, old.loaded.file)
+            materials = await trio.to_thread.run_sync(read_materials, loaded.config.communications_api)
+            await trio.to_thread.run_sync(check_log_file, loaded.config.communications_api.logging.file)
+        except ConfigError as error:
+            return _refusal(*(problem.render(error.file) for problem in error.problems))
+        except (StartError, LogFileUnusable) as error:
+            return _refusal(str(error))
+        warnings = [warning.render(loaded.file) for warning in loaded.warnings]
+        for warning in warnings:
+            logger.warning("%s", warning)
+        fixed = what_stays(self._opened_with, loaded.config.communications_api)
+        for name in fixed:
+            logger.warning("%s has changed; that needs a restart, and stays as it was until then", name)
+        if old.public_key is not None:
+            self._earlier_keys.append((old.public_key, trio.current_time() + EARLIER_KEYS_LIFETIME))
+        new = self._generation(old.number + 1, loaded, materials)
+        assert self._nursery is not None
+        try:
+            await self._nursery.start(partial(self._run_generation, new, whole=True))
+        except WorkerFailed as error:
+            return _refusal(str(error))
+        if self.stopping:
+            return _refusal("The daemon is stopping")
+        try:
+            set_up_logs(loaded.config.communications_api.logging)
+        except OSError as error:  # which the workers, a moment ago, could
+            logger.error("%s", error)  # noqa: TRY400
+        self.current = new
+        # As long as any of its requests may take: none fails because of a reload.
+        old.stop(spread=max(RELOAD_SPREAD, new.settings.shutdown.spread), grace=longest_request(old.settings))
+        logger.info("reloaded: %d workers serve with the configuration as it is now", new.settings.workers)
+        return {"reloaded": True, "problems": [], "warnings": warnings, "needs_restart": fixed}
+
+    def status(self) -> dict[str, Any]:
+        """Times in epoch seconds, durations in seconds."""
+        now = trio.current_time()
+        workers = [
+            {
+                "name": member.name,
+                "generation": member.generation,
+                "state": "serving" if member.in_service else "starting" if not member.ready.is_set() else "stopping",
+                "heard": round(now - member.heard, 1),
+                **member.beat,
+            }
+            for member in sorted(self.hub.members, key=lambda member: member.name)
+        ]
+        return {
+            "started": self._started,
+            "generation": self.current.number,
+            "configured_workers": self.current.settings.workers,
+            "reload": True,
+            "workers": workers,
+        }
+
+    # --- what runs
+
+    async def run(self, ready: Callable[[Ready], None] | None = None) -> None:
+        """Until ``stop``; then every generation has ended. Raises ``WorkerFailed``."""
+        async with trio.open_nursery() as beside:
+            beside.start_soon(self.hub.run)
+            beside.start_soon(keep_notified, self._notifier, self._status_line)
+            async with trio.open_nursery() as generations:
+                self._nursery = generations
+                await generations.start(partial(self._run_generation, self.current, whole=False))
+                if not self.stopping:
+                    announce(self._addresses)
+                    self._notifier.ready(self._status_line())
+                    if ready is not None:
+                        ready(self._addresses)
+                generations.start_soon(self._serve_commands)
+                await self._stop.wait()
+                await self._begin_to_stop()
+            beside.cancel_scope.cancel()
+
+    async def _begin_to_stop(self) -> None:
+        shutdown = self.current.settings.shutdown
+        self._notifier.stopping()
+        self._notifier.extend_timeout(shutdown.grace + shutdown.spread + STOP_MARGIN)
+        # Whoever connects from now on is to look elsewhere. (What the service manager holds stays open.)
+        for listener in (*self._listeners.api, *self._listeners.enrollment):
+            await listener.aclose()
+
+    async def _run_generation(
+        self, generation: Generation, *, whole: bool, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Started when the first of its workers serves, or all (``whole``)."""
+        self._generations.append(generation)
+        if self.stopping:
+            generation.stop(spread=0)
+        try:
+            await run_generation(generation, self.hub, whole=whole, task_status=task_status)
+        finally:
+            self._generations.remove(generation)
+
+    async def _serve_commands(self) -> None:
+        # Imported now, when the workers are up: they are what is waited for at start-up.
+        from wazuh_comms_trio.daemon.command_socket import SupervisorControl, serve_control
+
+        settings = self.current.settings
+        control = SupervisorControl(self.status, self.reload, lambda: self.current.settings)
+        await serve_control(control, self.hub, self._listeners, settings, stop=self._stop)
+
+    def _status_line(self) -> str:
+        serving = [member for member in self.hub.members if member.in_service]
+        parked = sum(member.beat.get("parked", 0) for member in serving)
+        return f"{len(serving)} of {self.current.settings.workers} workers serve; {parked} agents parked"
+
+
+def what_stays(old: CommunicationsApi, new: CommunicationsApi) -> list[str]:
+    """Keys whose change needs a restart: what the supervisor itself listens on."""
+    fixed = [
+        ("host", old.host, new.host),
+        ("port", old.port, new.port),
+        ("command_socket", old.command_socket, new.command_socket),
+        ("enrollment.host", old.enrollment and old.enrollment.host, new.enrollment and new.enrollment.host),
+        ("enrollment.port", old.enrollment and old.enrollment.port, new.enrollment and new.enrollment.port),
+    ]
+    return [f"communications_api.{name}" for name, before, after in fixed if before != after]
+
+
+def longest_request(settings: CommunicationsApi) -> float:
+    """Seconds that one request may take at most, polls apart."""
+    limits, timeouts = settings.limits, settings.timeouts
+    body = limits.body_timeout + limits.body_bytes / limits.body_rate
+    work = max(timeouts.authentication, timeouts.stateless, timeouts.stateful, timeouts.files, timeouts.scan)
+    return limits.handshake_timeout + limits.head_timeout + body + work + limits.send_timeout
+
+
+def _refusal(*problems: str) -> dict[str, Any]:
+    for problem in problems:
+        logger.error("not reloaded: %s", problem)
+    return {"reloaded": False, "problems": list(problems), "warnings": [], "needs_restart": []}
+
+
+async def obey_signals(signals: AsyncIterator[int], supervisor: Supervisor) -> None:
+    wanted, terminal = _Wish(), Terminal()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_reload_when_wanted, supervisor, wanted)
+        async for number in signals:
+            name = signal.Signals(number).name
+            if number == signal.SIGHUP and not terminal.is_gone():
+                logger.info("%s: reloading", name)
+                wanted.made.set()
+            else:
+                if supervisor.stopping:
+                    logger.warning("%s again: requests in flight are given up", name)
+                else:
+                    logger.info("%s: stopping", name)
+                supervisor.stop()
+
+
+@define
+class _Wish:
+    made: trio.Event = field(factory=trio.Event)
+
+
+async def _reload_when_wanted(supervisor: Supervisor, wanted: _Wish) -> None:
+    """Once more for a signal that comes during a reload: the files may have changed since they were read. One is enough
+    for however many."""
+    while True:
+        await wanted.made.wait()
+        wanted.made = trio.Event()
+        try:
+            await supervisor.reload(patient=True)
+        except Exception as error:
+            report_failure(error)

@@ -1,0 +1,139 @@
+"""How a worker is: measured by itself, told to the supervisor in each beat and to operators by ``status``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from typing import Any, Final
+
+import trio
+
+from wazuh_comms_trio.daemon.worker.tree import Worker
+from wazuh_comms_trio.foundation.environment import WallClock
+
+__all__ = ["LastError", "Vitals"]
+
+logger = logging.getLogger(__name__)
+
+#: What is worth a line in the log, and how often; seconds.
+LAG_LIMIT: Final = 0.1
+LAG_LOG_INTERVAL: Final = 10.0
+#: The lag that is told is the worst of so many seconds.
+WINDOW: Final = 10.0
+#: Less than this isn't noted.
+LEAST_LAG: Final = 0.002
+
+
+class LoopLag(trio.abc.Instrument):
+    """How late the event loop is: how long it runs tasks before it looks again for what has come. Measured at every
+    turn, with no timer: nothing is missed, and an idle process stays idle. Only turns that no later one was as long as
+    are remembered: a few dozen."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._woke = clock()
+        self._turns: deque[tuple[float, float]] = deque()
+        self._logged = -LAG_LOG_INTERVAL
+        self._context = copy_context()
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """To the event loop that runs now. It calls us in no task's context, so that what log lines carry is kept."""
+        self._context = copy_context()
+        trio.lowlevel.add_instrument(self)
+        try:
+            yield
+        finally:
+            trio.lowlevel.remove_instrument(self)
+
+    @property
+    def worst(self) -> float:
+        """Seconds, of the last ten."""
+        self._forget(self._clock())
+        return max((lag for _, lag in self._turns), default=0.0)
+
+    def after_io_wait(self, timeout: float) -> None:
+        self._woke = self._clock()
+
+    def before_io_wait(self, timeout: float) -> None:
+        now = self._clock()
+        lag = now - self._woke
+        if lag < LEAST_LAG:
+            return
+        self._forget(now)
+        # What is older and no longer can't be the worst any more.
+        while self._turns and self._turns[-1][1] <= lag:
+            self._turns.pop()
+        self._turns.append((now, lag))
+        if lag > LAG_LIMIT and now - self._logged >= LAG_LOG_INTERVAL:
+            self._logged = now
+            self._context.run(logger.warning, "the event loop was %.0f ms late", lag * 1000)
+
+    def _forget(self, now: float) -> None:
+        while self._turns and self._turns[0][0] < now - WINDOW:
+            self._turns.popleft()
+
+
+class LastError(logging.Handler):
+    """Remembers the last line of level ERROR or worse."""
+
+    def __init__(self, mask: Callable[[str], str]) -> None:
+        super().__init__(logging.ERROR)
+        self._mask = mask
+        self.text: str | None = None
+        self.when: float | None = None
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """To everything that this process logs."""
+        root = logging.getLogger()
+        root.addHandler(self)
+        try:
+            yield
+        finally:
+            root.removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text, self.when = self._mask(record.getMessage()), record.created
+
+
+class Vitals:
+    """``run`` measures until cancelled; ``report`` is a snapshot as JSON has it: seconds, counts."""
+
+    def __init__(self, worker: Worker, last_error: LastError, *, wall_clock: WallClock) -> None:
+        self._worker = worker
+        self._last_error = last_error
+        self._wall_clock = wall_clock
+        self._started = wall_clock()
+        self._lag = LoopLag()
+
+    async def run(self) -> None:
+        with self._lag.attached():
+            await trio.sleep_forever()
+
+    def report(self) -> dict[str, Any]:
+        services = self._worker.services
+        stateful = services.stateful.statistics()
+        return {
+            "pid": os.getpid(),
+            "age": round(self._wall_clock() - self._started, 1),
+            "lag": round(self._lag.worst, 4),
+            "connections": sum(edge.connections for edge in self._worker.edges),
+            "crowded": any(edge.crowded for edge in self._worker.edges),
+            "parked": services.commands.parked,
+            "backend": services.readiness.state,
+            "batcher": {
+                "waiting": stateful.waiting,
+                "room": stateful.room,
+                "batches_in_flight": stateful.batches_in_flight,
+                "pieces_in_flight": stateful.pieces_in_flight,
+            },
+            "last_error": None
+            if self._last_error.text is None
+            else {"text": self._last_error.text, "time": self._last_error.when},
+        }

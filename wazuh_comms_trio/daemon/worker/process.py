@@ -1,0 +1,135 @@
+"""A worker of several, as a process of its own: started by the supervisor with a link and listening descriptors.
+
+    python -m wazuh_comms_trio.daemon.worker_start NAME LINK_DESCRIPTOR
+
+The first message on the link says everything else. Everything is read anew here: code, keys and certificates.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
+from wazuh_comms_trio.config.load import load_config
+from wazuh_comms_trio.config.models import Enrollment
+from wazuh_comms_trio.daemon.exit_status import EXIT_OK, leaves, report_failure
+from wazuh_comms_trio.daemon.key_files import placed
+from wazuh_comms_trio.daemon.listeners import Listeners
+from wazuh_comms_trio.daemon.logging.formats import mask, set_up_logs
+from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken, Message
+from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
+from wazuh_comms_trio.daemon.worker.heartbeat import LastError, Vitals
+from wazuh_comms_trio.daemon.worker.hub_client import HubLookout, HubPeers, run_membership
+from wazuh_comms_trio.daemon.worker.parent_watchdog import OrphanWatch, wake_when_orphaned
+from wazuh_comms_trio.daemon.worker.surroundings import load_keys, start_worker
+from wazuh_comms_trio.daemon.worker.tree import Stop
+from wazuh_comms_trio.foundation.log_context import WORKER
+from wazuh_comms_trio.services.authentication.tokens import TokenKeys
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> int:
+    # Ctrl-C in a terminal reaches the whole group; what is to be done about it is the supervisor's to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    name, descriptor = sys.argv[1], int(sys.argv[2])
+    WORKER.set(name)
+    wake_when_orphaned()
+    try:
+        trio.run(_run, descriptor)
+    except Exception as error:
+        return report_failure(error)
+    return EXIT_OK
+
+
+async def _run(descriptor: int) -> None:
+    sock = socket.socket(fileno=descriptor)
+    sock.set_inheritable(False)
+    link = Link(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
+    watch = OrphanWatch()
+    watch.watch(descriptor)
+    try:
+        first = await link.receive()
+    except LinkBroken:
+        return  # the supervisor has changed its mind
+    try:
+        await _serve(link, first, watch)
+    except Exception as error:
+        reasons = "; ".join(str(getattr(leaf, "message", leaf)) for leaf in leaves(error))
+        link.send_nowait("failed", reason=reasons)
+        with trio.move_on_after(1):
+            await link.flush()
+        raise
+
+
+async def _serve(link: Link, first: Message, watch: OrphanWatch) -> None:
+    # The supervisor has checked the files.
+    config = load_config(Path(first["file"]), text=first["text"], check_files=False).config
+    if first["listeners"]["enrollment"] and config.communications_api.enrollment is None:
+        # The section went with a reload, but the supervisor listens until it is restarted. Nobody may join any more,
+        # and is told so.
+        nobody = attrs.evolve(config.communications_api, enrollment=Enrollment())
+        config = attrs.evolve(config, communications_api=nobody)
+    set_up_logs(config.communications_api.logging)
+    watch.grace = config.communications_api.shutdown.grace
+    last_error = LastError(mask)
+    earlier = first["earlier"]
+    with placed(config.communications_api, first["materials"]) as settings:
+        keys, context = load_keys(settings, earlier=[pem.encode() for pem in earlier["public_keys"]])
+    listeners = Listeners(_adopt(first["listeners"]["api"]), (), _adopt(first["listeners"]["enrollment"]))
+    stop = Stop()
+    peers, lookout = HubPeers(link), HubLookout(link, hub_knows="duty" in first)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals, last_error.attached():
+        async with (
+            open_backends(config, tolerant=True, token_key=keys.kid, lookout=lookout) as backends,
+            open_quarantine(config, tolerant=True) as quarantine,
+            trio.open_nursery() as linked,
+        ):
+            linked.start_soon(link.run)
+            linked.start_soon(_obey_signals, signals, stop)
+            linked.start_soon(_forget_earlier_keys, keys, float(earlier["seconds"]))
+            async with trio.open_nursery() as nursery:
+                worker = await start_worker(
+                    nursery, config, listeners, backends, quarantine, keys, context, stop, peers=peers
+                )
+                vitals = Vitals(worker, last_error, wall_clock=time.time)
+                linked.start_soon(vitals.run)
+                linked.start_soon(run_membership, link, peers, lookout, worker.services.commands, vitals, stop)
+                link.send_nowait("ready", public_key=keys.public_pem.decode(), pid=os.getpid(), duty=True)
+                calm_collector()
+            linked.cancel_scope.cancel()
+
+
+def _adopt(descriptors: list[Any]) -> list[trio.SocketListener]:
+    """Listeners on inherited descriptors, which the workers share."""
+    listeners = []
+    for descriptor in descriptors:
+        sock = socket.socket(fileno=int(descriptor))
+        sock.set_inheritable(False)
+        sock.setblocking(False)
+        listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(sock)))
+    return listeners
+
+
+async def _forget_earlier_keys(keys: TokenKeys, seconds: float) -> None:
+    """Whoever has stolen an earlier key isn't to have the use of it for ever."""
+    await trio.sleep(seconds)
+    keys.forget_earlier()
+
+
+async def _obey_signals(signals: AsyncIterator[int], stop: Stop) -> None:
+    """A service manager may signal every process. SIGHUP is the supervisor's."""
+    async for number in signals:
+        if number == signal.SIGTERM:
+            stop.request()

@@ -1,0 +1,98 @@
+"""One worker in this process: real sockets, stores, clocks, threads and signals around its tree."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Final
+
+import trio
+
+from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
+from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.daemon.command_socket import SingleControl
+from wazuh_comms_trio.daemon.listeners import Ready, announce, check_file_limit, open_listeners
+from wazuh_comms_trio.daemon.logging.formats import mask
+from wazuh_comms_trio.daemon.systemd import Notifier, keep_notified
+from wazuh_comms_trio.daemon.terminal import Terminal
+from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
+from wazuh_comms_trio.daemon.worker.heartbeat import LastError, Vitals
+from wazuh_comms_trio.daemon.worker.surroundings import load_keys, start_worker
+from wazuh_comms_trio.daemon.worker.tree import Stop
+from wazuh_comms_trio.foundation.log_context import WORKER
+
+__all__ = ["serve"]
+
+logger = logging.getLogger(__name__)
+
+#: After the grace period: draining, closing stores, and leaving; for the service manager. Seconds.
+STOP_MARGIN: Final = 8.0
+
+
+async def serve(config: Config, *, ready: Callable[[Ready], None] | None = None, stop: Stop | None = None) -> None:
+    """Serves until ``stop`` or a signal. Raises ``StartError``, or a backend's error, when it can't start."""
+    WORKER.set("1")
+    settings = config.communications_api
+    stop = Stop() if stop is None else stop
+    notifier = Notifier()
+    control = SingleControl(settings)
+    last_error = LastError(mask)
+    with (
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
+        last_error.attached(),
+    ):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        check_file_limit()
+        if settings.workers > 1:
+            logger.info("one worker runs (workers is %d)", settings.workers)
+        keys, context = load_keys(settings)
+        async with (
+            open_listeners(settings) as (listeners, addresses),
+            open_backends(config, tolerant=True, token_key=keys.kid) as backends,
+            open_quarantine(config, tolerant=True) as quarantine,
+            trio.open_nursery() as beside,
+        ):
+            beside.start_soon(obey_signals, signals, stop, settings.shutdown.spread)
+            beside.start_soon(_tell_stopping, notifier, stop, settings.shutdown.grace)
+            async with trio.open_nursery() as nursery:
+                worker = await start_worker(
+                    nursery, config, listeners, backends, quarantine, keys, context, stop, control=control
+                )
+                control.vitals = vitals = Vitals(worker, last_error, wall_clock=time.time)
+                beside.start_soon(vitals.run)
+                announce(addresses)
+                notifier.ready(_status_line(vitals))
+                beside.start_soon(keep_notified, notifier, partial(_status_line, vitals))
+                if ready is not None:
+                    ready(addresses)
+                calm_collector()
+            beside.cancel_scope.cancel()
+    logger.info("stopped")
+
+
+def _status_line(vitals: Vitals) -> str:
+    return f"one worker serves; {vitals.report()['parked']} agents parked"
+
+
+async def _tell_stopping(notifier: Notifier, stop: Stop, grace: float) -> None:
+    await stop.requested.wait()
+    notifier.stopping()
+    notifier.extend_timeout(grace + stop.spread + STOP_MARGIN)
+
+
+async def obey_signals(signals: AsyncIterator[int], stop: Stop, spread: float) -> None:
+    """The first SIGTERM or SIGINT stops, a second one hurries. SIGHUP stops when it means that the terminal is gone."""
+    terminal = Terminal()
+    async for number in signals:
+        name = signal.Signals(number).name
+        if number == signal.SIGHUP and not terminal.is_gone():
+            logger.warning("%s: the configuration can't be read again while the daemon runs; restart it", name)
+        elif stop.requested.is_set():
+            logger.warning("%s again: requests in flight are given up", name)
+            stop.hurry()
+        else:
+            logger.info("%s: stopping", name)
+            stop.request(spread=spread)

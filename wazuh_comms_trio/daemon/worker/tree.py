@@ -1,0 +1,177 @@
+"""One worker: the tree of tasks that serves agents, as a function of what it is given.
+
+Its order is the shutdown. Services live in the outer block, connections in the inner one: when the inner block is left,
+the accept loops have ended and requests have finished, so the batcher can write what it holds and end; then backends
+(the caller's, further out) close.
+
+It knows no socket, no store, no signal and no clock but trio's: with in-memory listeners, memory backends and an inline
+``run_blocking`` the same tree runs under the mock clock.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Sequence
+from functools import partial
+from math import inf
+from random import Random
+from typing import Final, cast
+
+import trio
+from attrs import field, frozen
+
+from wazuh_comms_trio.api.agent_api.app import create_app
+from wazuh_comms_trio.api.command_socket import Control, create_command_app
+from wazuh_comms_trio.api.enrollment import create_enrollment_app
+from wazuh_comms_trio.api.problems import describe_management
+from wazuh_comms_trio.backends.interfaces import Backends
+from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.daemon.listeners import Listeners
+from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
+from wazuh_comms_trio.http.server.accept_loop import STOP_PATIENCE, serve_listeners
+from wazuh_comms_trio.http.server.connection import Application, Edge
+from wazuh_comms_trio.quarantine.interface import Quarantine
+from wazuh_comms_trio.services import Services, build_services
+from wazuh_comms_trio.services.authentication.tokens import TokenKeys
+from wazuh_comms_trio.services.commands.other_workers import ALONE, Peers
+
+__all__ = ["Listeners", "Stop", "Worker", "run_worker"]
+
+logger = logging.getLogger(__name__)
+
+#: What the batcher may take, after the last request, to settle what it holds. Its requests are gone by then: what it
+#: still has are packets whose senders left, and bulk calls in flight, which have time limits of their own.
+DRAIN_TIMEOUT: Final = 5.0
+#: The same for somebody who has asked twice.
+HURRIED_DRAIN_TIMEOUT: Final = 0.5
+HURRIED_ANSWER_TIMEOUT: Final = 0.5
+
+
+class Stop:
+    """How a worker is told to end: ``request`` for the orderly procedure, ``shorten`` when it turns out that there is
+    less time, ``hurry`` when patience is over."""
+
+    def __init__(self) -> None:
+        self.requested: trio.Event = trio.Event()
+        self.shortened: trio.Event = trio.Event()
+        self.hurried: trio.Event = trio.Event()
+        #: Seconds over which parked polls are answered.
+        self.spread: float = 0.0
+        #: Seconds that requests in flight get besides; None: ``shutdown.grace``.
+        self.grace: float | None = None
+
+    def request(self, *, spread: float = 0.0, grace: float | None = None) -> None:
+        if not self.requested.is_set():
+            self.spread, self.grace = spread, grace
+            self.requested.set()
+
+    def shorten(self) -> None:
+        """Parked polls are answered now, requests in flight get ``shutdown.grace`` from now on."""
+        self.requested.set()
+        self.shortened.set()
+
+    def hurry(self) -> None:
+        """Requests in flight are given up; what is already in the batcher still gets half a second."""
+        self.requested.set()
+        self.shortened.set()
+        self.hurried.set()
+
+
+@frozen
+class Worker:
+    """A running worker, for those who look at it."""
+
+    services: Services
+    edges: Sequence[Edge] = field(factory=tuple)
+
+
+async def run_worker(
+    config: Config,
+    *,
+    listeners: Listeners,
+    backends: Backends,
+    quarantine: Quarantine,
+    wall_clock: WallClock,
+    rng: Random,
+    run_blocking: RunBlocking,
+    keys: TokenKeys,
+    ssl_context: ssl.SSLContext,
+    stop: Stop,
+    peers: Peers = ALONE,
+    control: Control | None = None,
+    task_status: trio.TaskStatus[Worker] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serves until ``stop``, then ends in order: no new connections, parked polls answered (408), requests in flight
+    finished within ``shutdown.grace``, the batcher drained. Started once every listener accepts.
+
+    A failure of a service (a bug) comes out as it is and ends everything. Cancelled: everything ends at once; what
+    wasn't answered may or may not have been applied.
+    """
+    settings = config.communications_api
+    services = build_services(
+        config, backends, quarantine, wall_clock=wall_clock, rng=rng, run_blocking=run_blocking, keys=keys, peers=peers
+    )
+    # Quart's types for a scope are narrower than ASGI's.
+    edges = [(Edge(cast(Application, create_app(services, settings)), settings.limits, ssl_context), listeners.api)]
+    if listeners.command:
+        edges.append(
+            (Edge(create_command_app(services.commands, settings.limits, control), settings.limits), listeners.command)
+        )
+    if listeners.enrollment and services.enrollment is not None:
+        enrollment_app = create_enrollment_app(services.enrollment, settings.limits)
+        enrollment_edge = Edge(enrollment_app, settings.limits, ssl_context, describe=describe_management)
+        edges.append((enrollment_edge, listeners.enrollment))
+
+    def patience() -> float:
+        # In a reload there is time for handshakes, too: no connection is lost.
+        limits = settings.limits
+        return STOP_PATIENCE if stop.grace is None else limits.handshake_timeout + limits.head_timeout
+
+    async with trio.open_nursery() as watching:
+        async with trio.open_nursery() as running:
+            await running.start(services.stateful.run_batcher)
+            await running.start(services.commands.run)
+            try:
+                async with trio.open_nursery() as serving:
+                    grace = settings.shutdown.grace
+                    watching.start_soon(services.readiness.run)
+                    watching.start_soon(_watch, stop, grace, services, serving.cancel_scope, running.cancel_scope)
+                    for edge, sources in edges:
+                        await serving.start(
+                            partial(serve_listeners, edge, sources, stop=stop.requested, grace=inf, patience=patience)
+                        )
+                    task_status.started(Worker(services, [edge for edge, _ in edges]))
+            finally:
+                for _, sources in edges:
+                    for listener in sources:
+                        await trio.aclose_forcefully(listener)
+            services.stateful.close()
+            _limit(running.cancel_scope, DRAIN_TIMEOUT)
+        if running.cancel_scope.cancelled_caught:
+            logger.warning("stopped before everything was settled; what agents were not told they will send again")
+        watching.cancel_scope.cancel()
+
+
+async def _watch(
+    stop: Stop, grace: float, services: Services, serving: trio.CancelScope, running: trio.CancelScope
+) -> None:
+    await stop.requested.wait()
+    services.readiness.stop()
+    with trio.move_on_after((grace if stop.grace is None else stop.grace) + stop.spread) as limit:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(services.commands.close_over, stop.spread)
+            await stop.shortened.wait()
+            services.commands.close()
+            _limit(limit, grace)
+            await stop.hurried.wait()
+            nursery.cancel_scope.cancel()
+    # Who was hurried still sends the answers that are there: parked polls' were made just now.
+    _limit(serving, HURRIED_ANSWER_TIMEOUT if stop.hurried.is_set() else 0)
+    await stop.hurried.wait()
+    _limit(serving, HURRIED_ANSWER_TIMEOUT)
+    _limit(running, HURRIED_DRAIN_TIMEOUT)
+
+
+def _limit(scope: trio.CancelScope, seconds: float) -> None:
+    scope.deadline = min(scope.deadline, trio.current_time() + seconds)

@@ -1,0 +1,33 @@
+"""What a log line says of the request it was written for. Set at the HTTP edge, read by ``daemon/logging/formats.py``.
+
+A connection is a task of its own with a context of its own, so that ``REQUEST.set(...)`` and ``AGENT.set(...)`` there
+hold for its whole life and need no reset; ``log_context`` is for code that goes on to something else afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
+
+__all__ = ["AGENT", "REQUEST", "WORKER", "log_context"]
+
+#: The request's id.
+REQUEST: Final = ContextVar[str | None]("request", default=None)
+#: The agent's uuid, once its token is checked.
+AGENT: Final = ContextVar[str | None]("agent", default=None)
+#: Which of several workers.
+WORKER: Final = ContextVar[str | None]("worker", default=None)
+
+
+@contextmanager
+def log_context(*, request: str | None = None, agent: str | None = None) -> Iterator[None]:
+    """Lines written inside carry these; None leaves what is there."""
+    given = ((REQUEST, request), (AGENT, agent))
+    tokens = [(variable, variable.set(value)) for variable, value in given if value is not None]
+    try:
+        yield
+    finally:
+        for variable, token in reversed(tokens):
+            variable.reset(token)

@@ -1,0 +1,296 @@
+"""One connection: shaken hands with, read within limits, answered once, closed so that the answer arrives.
+
+One task a connection, one request a connection. The application is called by that task itself and pulls the body out
+of the stream by ``receive``, which is all the backpressure that is needed. Time limits are cancel scopes around each
+wait for the peer; no task ticks beside them.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from itertools import count
+from typing import Any, Final
+
+import trio
+
+from wazuh_comms_trio.api.problems import Problem, ServerError, is_known
+from wazuh_comms_trio.errors import CommsError, TimeLimitExceeded
+from wazuh_comms_trio.foundation.log_context import REQUEST
+from wazuh_comms_trio.http.server.body_framing import BodyDecoder
+from wazuh_comms_trio.http.server.delivery import EXTENSION
+from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Http11, Message, reply_head
+from wazuh_comms_trio.http.server.listener_context import Application, Edge, Receive, Send
+from wazuh_comms_trio.http.server.peer import LINGER_TIMEOUT, RECEIVE_BYTES, Peer, PeerGone
+from wazuh_comms_trio.http.server.socket_stream import SocketStream
+from wazuh_comms_trio.http.server.tls_stream import HandshakeRefused
+
+__all__ = ["Application", "Edge", "PeerGone", "Receive", "Send", "serve_connection"]
+
+logger = logging.getLogger(__name__)
+
+#: What a peer may send after its request before it counts as gone.
+EXCESS_LIMIT: Final = 65536
+
+_request_ids = count(1)
+
+
+async def serve_connection(stream: trio.abc.Stream, edge: Edge) -> None:
+    """From TLS handshake to close; the stream is closed in any case. Raises nothing but ``Cancelled``: what goes wrong
+    here is one connection's, and in the log.
+    """
+    connection = Connection(stream, edge)
+    edge.connections += 1
+    try:
+        await connection.run()
+    except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+        logger.debug("%s left: %s", connection.peer, error.__cause__ or error)
+    except Exception:
+        logger.exception("a connection failed")
+    except BaseExceptionGroup as group:
+        # A handler was cancelled, and its cleanup failed. The cancellation goes on.
+        cancelled, others = group.split(trio.Cancelled)
+        if cancelled is None or not isinstance(others, ExceptionGroup):
+            raise
+        logger.error("a cancelled request failed", exc_info=others)  # noqa: TRY400
+        raise cancelled from None
+    finally:
+        edge.connections -= 1
+        connection.let_go()
+        if isinstance(stream, SocketStream):
+            stream.close()  # what closing forcefully comes to, which takes 25 µs more
+        else:
+            await trio.aclose_forcefully(stream)
+
+
+class Connection:
+    """``receive`` and ``send`` are the application's; ``expect`` and ``confirmed`` are the delivery extension."""
+
+    __slots__ = ("_body_waited", "_ended", "_expected", "_first", "_replied", "edge", "http", "peer")
+
+    http: Http11
+
+    def __init__(self, stream: trio.abc.Stream, edge: Edge) -> None:
+        self.edge = edge
+        self.peer = Peer(stream, send_timeout=edge.limits.send_timeout)
+        self._first: bytes | bytearray = b""  # of the body
+        self._ended = False  # the application was given the end of the body
+        self._expected = False  # the application waits for the delivery of its reply
+        self._replied = False  # some of the reply is on its way
+        self._body_waited = 0.0  # seconds
+
+    @property
+    def sock(self) -> Any:
+        """The connection's socket, for who has to ask the kernel about the peer (``SO_PEERCRED``)."""
+        return self.peer.sock
+
+    async def run(self) -> None:
+        edge = self.edge
+        refusal: CommsError | None = None
+        with trio.CancelScope(deadline=edge.allowance(edge.limits.handshake_timeout)) as scope:
+            edge.expendable.add(scope)
+            try:
+                if not await self._shake_hands():
+                    return
+                self.http = Http11(
+                    edge.hypercorn,
+                    edge.limits.body_bytes,
+                    secure=edge.ssl_context is not None,
+                    client=self.peer.address,
+                    server=None,
+                )
+                scope.deadline = edge.allowance(edge.limits.head_timeout)
+                try:
+                    if not await self._read_head():
+                        return
+                except CommsError as error:
+                    refusal = error
+            finally:
+                edge.expendable.discard(scope)
+        if scope.cancelled_caught:
+            if edge.is_stopping or not hasattr(self, "http"):
+                return
+            refusal = TimeLimitExceeded()
+        if refusal is None:
+            refusal = await self._answer()
+        if refusal is not None:
+            await self._refuse(refusal)
+        if not self.peer.gone:
+            await self._finish()
+
+    def let_go(self) -> None:
+        """Breaks the cycles that hold it together, once it is over. OpenSSL's part of a connection is some 35 kB that
+        the garbage collector doesn't count, so that it would let many of them pile up.
+        """
+        self.peer.let_go()
+        if hasattr(self, "http"):
+            vars(self.http).clear()
+            del self.http
+
+    # --- the request
+
+    async def _shake_hands(self) -> bool:
+        context = self.edge.ssl_context
+        if context is None:
+            return True
+        try:
+            await self.peer.shake_hands(context)
+        except (trio.BrokenResourceError, OSError) as error:
+            logger.debug("no TLS handshake with %s: %s", self.peer, error.__cause__ or error)
+            if isinstance(error, HandshakeRefused):
+                await self.peer.linger(EXCESS_LIMIT)
+            return False
+        return True
+
+    async def _read_head(self) -> bool:
+        """False when the peer left without a word."""
+        http, stream = self.http, self.peer.stream
+        while True:
+            data = await stream.receive_some(RECEIVE_BYTES)
+            if not data and not http.head_size:
+                return False
+            if await http.feed(data):
+                self._first, http.first_body = http.body.feed(http.first_body), b""
+                return True
+
+    async def receive(self) -> Message:
+        """ASGI's: the body, then the peer's leaving. Raises ``BodyTooLarge``, ``MalformedRequest`` (chunks),
+        ``TimeLimitExceeded``.
+        """
+        body = self.http.body
+        if self._ended:
+            return await self._wait_until_gone()
+        if not self._first and not body.complete:
+            try:
+                self._first = await self._receive_body()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self.peer.gone = True
+            if not self._first and not body.complete:
+                return {"type": "http.disconnect"}
+        data, self._first = self._first, b""
+        self._ended = body.complete
+        return {"type": "http.request", "body": data, "more_body": not body.complete}
+
+    async def _receive_body(self) -> bytes | bytearray:
+        """Some more of it; empty at its end, and when the peer ends too early."""
+        limits, body = self.edge.limits, self.http.body
+        if self.http.wants_100:
+            self.http.wants_100 = False
+            await self.peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while True:
+            left = limits.body_timeout + body_size(body) / limits.body_rate - self._body_waited
+            began = trio.current_time()
+            with trio.move_on_after(max(0.0, min(left, limits.stall_timeout))) as scope:
+                data = await self.peer.stream.receive_some(RECEIVE_BYTES)
+            if scope.cancelled_caught:
+                raise TimeLimitExceeded
+            self._body_waited += trio.current_time() - began
+            if not data:
+                return b""
+            if (payload := body.feed(data)) or body.complete:
+                return payload
+
+    async def _wait_until_gone(self) -> Message:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            excess = self.http.body.excess
+            while excess <= EXCESS_LIMIT and (data := await self.peer.stream.receive_some(RECEIVE_BYTES)):
+                excess += len(data)
+        self.peer.gone = True
+        return {"type": "http.disconnect"}
+
+    # --- the reply
+
+    async def _answer(self) -> CommsError | None:
+        """The application's turn. Returns what is still to be refused."""
+        scope = self.http.asgi_scope
+        REQUEST.set(f"{next(_request_ids):x}")
+        scope["extensions"][EXTENSION] = self
+        try:
+            await self.edge.app(scope, self.receive, self.send)
+        except Exception as error:
+            if is_leaving(error):
+                logger.debug("%s left before its reply", self.peer)
+                return None
+            if not is_known(error):  # also when the peer has left: nobody else would tell
+                logger.exception("%s %s failed", scope["method"], scope["path"])
+            return self._break_off(error if isinstance(error, CommsError) else ServerError())
+        if self.http.finished or self.peer.gone:
+            return None
+        logger.error("%s %s was not answered", scope["method"], scope["path"])
+        return self._break_off(ServerError())
+
+    def _break_off(self, error: CommsError) -> CommsError | None:
+        """The reply becomes a refusal, as long as nothing of it was sent; after that it has to look broken off."""
+        if self._replied:
+            self.peer.gone = True
+        return None if self.peer.gone else error
+
+    async def send(self, message: Message) -> None:
+        """ASGI's. A reply's head waits for the first part of its body: small replies are one segment. Raises
+        ``PeerGone``.
+        """
+        http = self.http
+        await http.write(message)
+        if message["type"] == "http.response.body":
+            data = http.outgoing[0] if len(http.outgoing) == 1 else b"".join(http.outgoing)
+            http.outgoing.clear()
+            self._replied = True
+            await self.peer.send(data, last=http.finished and not self._expected)
+
+    def expect(self) -> None:
+        """See ``Delivery``."""
+        self._expected = True
+
+    async def confirmed(self) -> bool:
+        """See ``Delivery``."""
+        if not self.http.finished or not await self.peer.confirmed():
+            return False
+        if self._expected:
+            # It has arrived, whoever is in a hurry: the end finds room at once.
+            with suppress(PeerGone), trio.CancelScope(shield=True):
+                await self.peer.send(b"", last=True)
+        return True
+
+    async def _refuse(self, error: CommsError) -> None:
+        problem = self.edge.describe(error)
+        method, path = "-", "-"
+        if (scope := getattr(self.http, "asgi_scope", None)) is not None:
+            method, path = scope["method"], scope["path"]
+        logger.debug("%s %s %s: %d %s", self.peer, method, path, problem.status, problem.summary)
+        with suppress(PeerGone):
+            await self.peer.send(encode_problem(problem, self.edge.hypercorn, with_body=method != "HEAD"), last=True)
+
+    async def _finish(self) -> None:
+        """Makes sure that closing doesn't take the reply away again."""
+        limits = self.edge.limits
+        body: BodyDecoder | None = getattr(self.http, "body", None)
+        if body is not None and body.complete and not body.excess and not self.peer.has_sent_more:
+            return
+        if body is None or body.complete or self.http.wants_100:
+            seconds, spare = LINGER_TIMEOUT, EXCESS_LIMIT
+        else:
+            size = min(body_size(body), limits.body_bytes)
+            seconds = limits.body_timeout + size / limits.body_rate - self._body_waited
+            spare = 2 * limits.body_bytes  # an agent's largest batch is a little more than its limit, and encrypted
+        with trio.CancelScope(deadline=self.edge.allowance(seconds)) as scope:
+            self.edge.expendable.add(scope)
+            try:
+                await self.peer.linger(spare)
+            finally:
+                self.edge.expendable.discard(scope)
+
+
+def body_size(body: BodyDecoder) -> int:
+    """What its time is counted from: the declared size, or what has arrived."""
+    return body.received if body.declared is None else body.declared
+
+
+def is_leaving(error: BaseException) -> bool:
+    """Is it only that the peer is gone? (A nursery of the application's may have wrapped it up.)"""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_leaving, error.exceptions))
+    return isinstance(error, PeerGone)
+
+
+def encode_problem(problem: Problem, config: Config, *, with_body: bool = True) -> bytes:
+    return reply_head(problem.status, problem.all_headers, config) + (problem.body if with_body else b"")

@@ -1,0 +1,163 @@
+"""The other side of one connection: bytes from it and to it, and what becomes of them when it stalls or leaves."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_QUICKACK
+from typing import Any, Final
+
+import trio
+
+from wazuh_comms_trio.http.server.delivery import is_reset, unacknowledged_bytes, unread_bytes
+from wazuh_comms_trio.http.server.tls_stream import TlsStream
+
+__all__ = ["RECEIVE_BYTES", "Peer", "PeerGone"]
+
+RECEIVE_BYTES: Final = 65536
+#: What one ``limits.send_timeout`` is given for.
+SEND_BYTES: Final = 65536
+#: How long a peer that is to be closed may be silent.
+LINGER_TIMEOUT: Final = 2.0
+#: How often to look at what is unacknowledged: first after 1 ms, then ever less often.
+DELIVERY_FIRST_WAIT: Final = 0.001
+DELIVERY_LAST_WAIT: Final = 0.25
+
+
+class PeerGone(trio.BrokenResourceError):
+    """The peer closed, reset, or didn't read for ``limits.send_timeout``. Of no interest to anybody."""
+
+
+class _NoSocket:
+    """Of a stream that knows nothing of where it leads: deliveries are confirmed by its end alone."""
+
+    family = None
+
+    def fileno(self) -> int:
+        return -1
+
+
+_NO_SOCKET: Final = _NoSocket()
+
+
+class Peer:
+    """``stream`` is what to read from: plain, or through TLS. ``gone``: nothing can be sent any more, or nothing more
+    may be. One task at a time.
+    """
+
+    __slots__ = ("_send_timeout", "_tls", "gone", "sock", "stream", "transport")
+
+    def __init__(self, transport: trio.abc.Stream, *, send_timeout: float) -> None:
+        self.transport = transport
+        self.stream = transport
+        self.sock: Any = getattr(transport, "socket", _NO_SOCKET)  # sockets and their stand-ins alike
+        self.gone = False
+        self._tls: TlsStream | None = None
+        self._send_timeout = send_timeout
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port; None for a local one, and for one that is gone already."""
+        try:
+            return self.sock.getpeername()[:2] if self.sock.family in (AF_INET, AF_INET6) else None
+        except OSError:
+            return None
+
+    def __str__(self) -> str:
+        address = self.address
+        return f"{address[0]}:{address[1]}" if address else "a local peer"
+
+    async def shake_hands(self, context: ssl.SSLContext) -> None:
+        """Raises ``BrokenResourceError`` (``HandshakeRefused`` among them), ``OSError``."""
+        tls = TlsStream(self.transport, context)
+        await tls.do_handshake()
+        if self.sock.family in (AF_INET, AF_INET6):
+            # The agent's Nagle holds its request back until its last flight is acknowledged, and nothing of ours
+            # carries that: 40 ms, without this. Asking before the handshake doesn't last.
+            self.sock.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
+        self.stream = self._tls = tls
+
+    def let_go(self) -> None:
+        """Drops what is OpenSSL's: nothing more is read or sent."""
+        self.stream = self.transport
+        self._tls = None
+        self.gone = True
+
+    async def send(self, data: bytes, *, last: bool = False) -> None:
+        """``send_timeout`` is given for every 64 KiB. Raises ``PeerGone``."""
+        if self.gone:
+            raise PeerGone
+        with memoryview(data) as view:
+            start = 0
+            while len(view) - start > SEND_BYTES:
+                await self._send_piece(self.stream.send_all, view[start : start + SEND_BYTES])
+                start += SEND_BYTES
+            send = self._tls.send_last if last and self._tls is not None else self.stream.send_all
+            await self._send_piece(send, view[start:])
+
+    async def _send_piece(self, send: Callable[[memoryview], Awaitable[None]], piece: memoryview) -> None:
+        with piece, trio.move_on_after(self._send_timeout) as scope:
+            try:
+                await send(piece)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self.gone = True
+                raise PeerGone from error
+        if scope.cancelled_caught:
+            self.gone = True
+            raise PeerGone("it doesn't read")
+
+    async def has_ended(self) -> bool:
+        """Waits for the peer's end, dropping what it sends: True in order, False by a reset."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while await self.stream.receive_some(RECEIVE_BYTES):
+                pass
+            return True
+        self.gone = True
+        return False
+
+    async def confirmed(self) -> bool:
+        """Of everything sent: see ``Delivery``."""
+        if self.gone:
+            return False
+        wait = DELIVERY_FIRST_WAIT
+        ended = False
+        with trio.move_on_after(self._send_timeout):
+            while not self.gone:
+                unacknowledged = unacknowledged_bytes(self.sock)
+                if unacknowledged == 0 or (ended and unacknowledged is None):
+                    return True
+                if ended:
+                    # It closed its side, maybe without having seen the reply: then a reset is on its way.
+                    self.gone = is_reset(self.sock)
+                    await trio.sleep(wait)
+                else:
+                    with trio.move_on_after(wait):
+                        ended = await self.has_ended()
+                wait = min(2 * wait, DELIVERY_LAST_WAIT)
+            return unacknowledged_bytes(self.sock) == 0
+        self.gone = True
+        return False
+
+    @property
+    def has_sent_more(self) -> bool:
+        """Has it sent what nobody has read? Closing now would reset the connection."""
+        return unread_bytes(self.sock) > 0
+
+    async def linger(self, spare: int) -> None:
+        """Closes our direction, then reads and drops at most ``spare`` bytes, encrypted or not, until the peer is
+        silent or gone.
+
+        Closing with input unread is a reset, and a reset takes the reply away from a peer that hasn't read it yet:
+        agents write all of their request before they read.
+        """
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            if isinstance(self.transport, trio.abc.HalfCloseableStream):
+                await self.transport.send_eof()  # who reads to the end shall not have to wait for it
+            while spare > 0:
+                data: bytes | bytearray = b""
+                with trio.move_on_after(LINGER_TIMEOUT):
+                    data = await self.transport.receive_some(RECEIVE_BYTES)
+                if not data:
+                    return
+                spare -= len(data)

@@ -1,0 +1,50 @@
+"""Paths to handlers, exactly: no redirects, no patterns, no trailing slashes. Agents take a redirect for a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NoReturn
+
+from wazuh_comms_trio.api.problems import MethodNotAllowed, RouteUnknown
+from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
+from wazuh_comms_trio.http.server.listener_context import Receive, Send
+
+__all__ = ["Handler", "Routes"]
+
+Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Routes:
+    """Looked up by path and method. HEAD is only there where it is named: a poll isn't a thing to be looked at from
+    outside.
+    """
+
+    def __init__(self, table: Mapping[str, Mapping[str, Handler]]) -> None:
+        self._exact = {
+            (method, path): handler for path, methods in table.items() for method, handler in methods.items()
+        }
+        self._methods = {path: tuple(methods) for path, methods in table.items()}
+
+    def find(self, scope: Scope) -> Handler:
+        """Raises ``RouteUnknown``, ``MethodNotAllowed``."""
+        handler = self._exact.get((scope["method"], scope["path"]))
+        return handler if handler is not None else self._find_slowly(scope)
+
+    def _find_slowly(self, scope: Scope) -> Handler:
+        path = origin_path(scope["path"])
+        handler = self._exact.get((scope["method"], path))
+        return handler if handler is not None else self._refuse(path)
+
+    def _refuse(self, path: str) -> NoReturn:
+        if (methods := self._methods.get(path)) is not None:
+            raise MethodNotAllowed(methods)
+        raise RouteUnknown
+
+
+def origin_path(target: str) -> str:
+    """Of a target in absolute form, as proxies send it (RFC 9112, 3.2.2): the path; anything else as it is."""
+    scheme, separator, rest = target.partition("://")
+    if not separator or scheme.lower() not in ("http", "https"):
+        return target
+    _, slash, path = rest.partition("/")
+    return slash + path if slash else "/"

@@ -1,0 +1,96 @@
+"""Large payloads of the quarantine: a file each, written and synced before the row that names it.
+
+Its writer holds a lock on it until the row is there. So what has neither a row nor a lock is what a killed process
+left.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from types import TracebackType
+
+import trio
+from attrs import define, field
+
+from wazuh_comms_trio.errors import StorageFull
+from wazuh_comms_trio.foundation.folders import adopt, make_folder, sync_folder
+
+
+@define
+class PayloadFiles:
+    """The files that one call writes. Entered with ``async with``; on leaving, their locks end.
+
+    Files are removed when it is certain that no row names them: after ``StorageFull``, and by ``keep_only``. After a
+    cancellation or another failure that isn't certain; ``orphans`` finds them later.
+    """
+
+    folder: Path
+    names: dict[str, int] = field(factory=dict)  # name -> descriptor
+
+    async def __aenter__(self) -> PayloadFiles:
+        return self
+
+    async def write(self, pieces: Iterable[bytes]) -> str:
+        """A new file's name; durable on return. Raises ``OSError``."""
+        return await trio.to_thread.run_sync(self._write, pieces)
+
+    def _write(self, pieces: Iterable[bytes]) -> str:
+        make_folder(self.folder)
+        name = secrets.token_hex(16)
+        path = self.folder / name
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            adopt(descriptor, self.folder)
+            for piece in pieces:
+                with memoryview(piece) as view:
+                    done = 0
+                    while done < len(piece):
+                        done += os.write(descriptor, view[done:])
+            os.fsync(descriptor)
+            sync_folder(self.folder)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+            raise
+        self.names[name] = descriptor
+        return name
+
+    def keep_only(self, names: Collection[str]) -> None:
+        for name in self.names.keys() - set(names):
+            (self.folder / name).unlink(missing_ok=True)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, StorageFull):
+            self.keep_only(())
+        for descriptor in self.names.values():
+            os.close(descriptor)
+
+
+def candidates(folder: Path) -> list[str]:
+    """The files that are there; which of them are orphans, the table says."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def lock_orphan(folder: Path, name: str) -> int | None:
+    """A descriptor that holds the file's lock, None when somebody is writing it. Look for its row *then*: before the
+    lock is free its row is there."""
+    try:
+        descriptor = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -1,0 +1,347 @@
+"""The quarantine on disk: one SQLite file, and a file for each large payload beside it.
+
+Any process may open it beside the daemon. Large payloads are written and synced before the row that names them, under a
+lock, so what has neither row nor lock is what a killed process left and is removed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import apsw
+import trio
+from attrs import evolve, frozen
+
+from wazuh_comms_trio.backends.embedded.database.connection import Database, open_database
+from wazuh_comms_trio.backends.embedded.database.schema import Migration, Schema
+from wazuh_comms_trio.backends.embedded.ndjson.segments import is_full
+from wazuh_comms_trio.backends.embedded.state_lock import hold_state
+from wazuh_comms_trio.backends.unavailable import reported
+from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
+from wazuh_comms_trio.foundation.outage_log import Episodes
+from wazuh_comms_trio.quarantine.interface import (
+    AGENT_SHARE,
+    PAYLOAD_CHUNK,
+    Entry,
+    Rejected,
+    Usage,
+    digest,
+    size_of,
+)
+from wazuh_comms_trio.quarantine.payload_files import PayloadFiles, candidates, lock_orphan
+
+logger = logging.getLogger(__name__)
+
+#: Payloads above this size are files of their own: SQLite would write them twice, through its log.
+INLINE_BYTES: Final = 256 * 1024
+
+FILES: Final = "payloads"
+
+_VERSION_1: Final = """
+CREATE TABLE entries (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    agent_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    size INTEGER NOT NULL,             -- what it counts against the limits
+    payload_bytes INTEGER NOT NULL,
+    first_at REAL NOT NULL,
+    last_at REAL NOT NULL,
+    count INTEGER NOT NULL DEFAULT 1,
+    replayed_at REAL,
+    replay_error TEXT,
+    digest BLOB NOT NULL,
+    metadata BLOB NOT NULL,
+    payload BLOB,                      -- NULL: in the file of this name
+    file TEXT UNIQUE,
+    UNIQUE (agent_id, digest)
+);
+CREATE TABLE usage (agent_id TEXT PRIMARY KEY, entries INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO usage VALUES ('', 0, 0);   -- all of them
+CREATE TRIGGER entry_added AFTER INSERT ON entries BEGIN
+    INSERT INTO usage VALUES (new.agent_id, 1, new.size)
+        ON CONFLICT DO UPDATE SET entries = entries + 1, bytes = bytes + new.size;
+    UPDATE usage SET entries = entries + 1, bytes = bytes + new.size WHERE agent_id = '';
+END;
+CREATE TRIGGER entry_dropped AFTER DELETE ON entries BEGIN
+    UPDATE usage SET entries = entries - 1, bytes = bytes - old.size WHERE agent_id IN ('', old.agent_id);
+    DELETE FROM usage WHERE agent_id = old.agent_id AND entries = 0;
+END;
+"""
+
+QUARANTINE: Final = Schema("quarantine.db", 0x575A4351, [Migration(_VERSION_1, usable_since=1)])
+
+_ENTRY: Final = "id, agent_id, kind, reason, size, payload_bytes, first_at, last_at, count, replayed_at, replay_error"
+
+
+#: Seconds until the log is told again of an agent, or of all, for whom there is no room.
+_TOLD_AGAIN: Final = 3600.0
+
+
+class _NoRoom(StorageFull):
+    """``agent_id``: whose share is full; None: all of it."""
+
+    def __init__(self, agent_id: str | None) -> None:
+        super().__init__("The quarantine is full")
+        self.agent_id = agent_id
+
+
+@frozen
+class _Row:
+    """One entry on its way into the table; ``file``: the name of its payload's file, if it has one."""
+
+    rejected: Rejected
+    digest: bytes
+    payload_bytes: int
+    file: str | None = None
+
+
+class StoredQuarantine:
+    """``Quarantine``. Use ``open_quarantine_store``."""
+
+    def __init__(self, folder: Path, database: Database, max_bytes: int, wall_clock: Callable[[], float]) -> None:
+        self._files = folder / FILES
+        self._database = database
+        self._max_bytes = max_bytes
+        self._now = wall_clock
+        self._episodes = Episodes(logger, "quarantine")
+        self._told: dict[str | None, float] = {}  # at most the agents' number
+
+    # --- for the services ----------------------------------------------------------------------------------------
+
+    async def add(self, entries: Sequence[Rejected]) -> None:
+        if not entries:
+            return
+        rows = [_Row(entry, digest(entry, [entry.payload]), len(entry.payload)) for entry in entries]
+        if all(row.payload_bytes <= INLINE_BYTES for row in rows):
+            await self._insert(rows)
+            return
+        async with self._writing() as files:
+            for number, row in enumerate(rows):
+                if row.payload_bytes > INLINE_BYTES:
+                    rows[number] = await self._with_file(row, files, [row.rejected.payload])
+            await self._insert(rows)
+            files.keep_only(await self._named(files.names))
+
+    async def add_file(self, rejected: Rejected, file: BinaryIO, size: int) -> None:
+        async with self._writing() as files:
+            mark = await trio.to_thread.run_sync(digest, rejected, _chunks(file, size))
+            row = await self._with_file(_Row(rejected, mark, size), files, _chunks(file, size))
+            await self._insert([row])
+            files.keep_only(await self._named(files.names))
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[PayloadFiles]:
+        try:
+            async with PayloadFiles(self._files) as files:
+                yield files
+        except OSError as exc:
+            raise self._translated(exc) from exc
+        self._episodes.works()
+
+    def _translated(self, exc: OSError) -> BackendUnavailable:
+        if is_full(exc):
+            self._episodes.fault("the disk is full", "what can't be taken gets 503 until there is room")
+            return reported(StorageFull)
+        self._episodes.fault(f"can't use {self._files}", f"what can't be taken gets 503 ({exc.strerror})")
+        return reported()
+
+    async def _with_file(self, row: _Row, files: PayloadFiles, pieces: Iterable[bytes]) -> _Row:
+        """The row with its payload written, unless an equal entry is there or there is no room."""
+        query = "SELECT 1 FROM entries WHERE agent_id = ? AND digest = ?"
+        values = (row.rejected.agent_id, row.digest)
+        size = size_of(row.rejected, row.payload_bytes)
+
+        def is_known(connection: apsw.Connection) -> bool:
+            if connection.execute(query, values).get is not None:
+                return True
+            _check_limits(connection, row.rejected.agent_id, size, self._max_bytes)
+            return False
+
+        with self._full_is_told():
+            known = await self._database.read(is_known)
+        if known:
+            return row
+        return evolve(row, file=await files.write(pieces))
+
+    async def _insert(self, rows: Sequence[_Row]) -> None:
+        now = self._now()
+        weight = sum(row.payload_bytes for row in rows if row.file is None)
+        with self._full_is_told():
+            await self._database.write(
+                lambda connection: _insert_rows(connection, rows, now, self._max_bytes), weight=weight
+            )
+
+    @contextmanager
+    def _full_is_told(self) -> Iterator[None]:
+        """A quota that is reached is the operator's to know: an agent stands still until entries are dropped."""
+        try:
+            yield
+        except _NoRoom as exc:
+            now = trio.current_time()
+            if now - self._told.get(exc.agent_id, -_TOLD_AGAIN) >= _TOLD_AGAIN:
+                self._told[exc.agent_id] = now
+                if exc.agent_id is None:
+                    whose = f"its {self._max_bytes} bytes are full: what can't be taken gets 503"
+                else:
+                    share = self._max_bytes // AGENT_SHARE
+                    whose = f"agent {exc.agent_id} has filled its share of {share} bytes: what can't be taken gets 503"
+                logger.warning("quarantine: %s until entries are dropped or replayed", whose)
+            raise
+
+    async def _named(self, names: Collection[str]) -> Collection[str]:
+        """Those of these files that a row names."""
+
+        def select(connection: apsw.Connection) -> list[str]:
+            query = "SELECT file FROM entries WHERE file = ?"
+            return [name for name in names if connection.execute(query, (name,)).get is not None]
+
+        return await self._database.read(select)
+
+    # --- for the operator's tool ---------------------------------------------------------------------------------
+
+    async def list(self, *, agent_id: str | None = None, after: int = 0, limit: int = 1000) -> Sequence[Entry]:
+        query = f"SELECT {_ENTRY} FROM entries WHERE id > ? AND (?2 IS NULL OR agent_id = ?2) ORDER BY id LIMIT ?3"
+
+        def select(connection: apsw.Connection) -> list[Entry]:
+            return [Entry(*row) for row in connection.execute(query, (after, agent_id, limit))]
+
+        return await self._database.read(select)
+
+    async def get(self, entry_id: int) -> tuple[Entry, Rejected] | None:
+        query = f"SELECT {_ENTRY}, metadata FROM entries WHERE id = ?"
+        row: Any = await self._database.read(lambda connection: connection.execute(query, (entry_id,)).fetchone())
+        if row is None:
+            return None
+        *columns, metadata = row
+        entry = Entry(*columns)
+        payload = b"".join([piece async for piece in self.payload(entry_id)])
+        return entry, Rejected(entry.agent_id, entry.kind, entry.reason, metadata, payload)
+
+    async def payload(self, entry_id: int) -> AsyncGenerator[bytes, None]:
+        query = "SELECT payload, file FROM entries WHERE id = ?"
+        row: Any = await self._database.read(lambda connection: connection.execute(query, (entry_id,)).fetchone())
+        if row is None:
+            return
+        payload, name = row
+        if payload is not None:
+            if payload:
+                yield payload
+            return
+        try:
+            with await trio.to_thread.run_sync((self._files / name).open, "rb") as file:
+                while piece := await trio.to_thread.run_sync(file.read, PAYLOAD_CHUNK):
+                    yield piece
+        except OSError as exc:
+            raise self._translated(exc) from exc
+
+    async def drop(self, entry_ids: Collection[int]) -> int:
+        def delete(connection: apsw.Connection) -> list[str | None]:
+            query = "DELETE FROM entries WHERE id = ? RETURNING id, file"
+            rows = [connection.execute(query, (entry_id,)).fetchone() for entry_id in entry_ids]
+            return [row[1] for row in rows if row is not None]
+
+        dropped = await self._database.write(delete)
+        for name in dropped:
+            if name is not None:
+                (self._files / name).unlink(missing_ok=True)
+        return len(dropped)
+
+    async def note_replay(self, entry_id: int, error: str) -> None:
+        query = "UPDATE entries SET replayed_at = ?, replay_error = ? WHERE id = ?"
+        values = (self._now(), error, entry_id)
+        await self._database.write(lambda connection: connection.execute(query, values).get)
+
+    async def usage(self) -> Usage:
+        def select(connection: apsw.Connection) -> Any:
+            return connection.execute("SELECT entries, bytes FROM usage WHERE agent_id = ''").fetchone()
+
+        entries, used = await self._database.read(select)
+        return Usage(entries, used, self._max_bytes)
+
+    async def remove_orphans(self) -> None:
+        """Files that no row names and nobody is writing."""
+        for name in candidates(self._files):
+            descriptor = lock_orphan(self._files, name)
+            if descriptor is None:
+                continue
+            try:
+                if not await self._named([name]):
+                    (self._files / name).unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)
+
+
+def _insert_rows(connection: apsw.Connection, rows: Sequence[_Row], now: float, max_bytes: int) -> None:
+    """All or none: what is raised undoes the rows before it."""
+    for row in rows:
+        rejected = row.rejected
+        again = connection.execute(
+            "UPDATE entries SET count = count + 1, last_at = ? WHERE agent_id = ? AND digest = ? RETURNING id",
+            (now, rejected.agent_id, row.digest),
+        ).get
+        if again is not None:
+            continue
+        size = size_of(rejected, row.payload_bytes)
+        _check_limits(connection, rejected.agent_id, size, max_bytes)
+        if row.file is None and row.payload_bytes > INLINE_BYTES:
+            # Its equal was dropped since it was looked for. Rare enough to let the agent come again.
+            raise BackendUnavailable
+        connection.execute(
+            "INSERT INTO entries (agent_id, kind, reason, size, payload_bytes, first_at, last_at, digest, metadata,"
+            " payload, file) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                rejected.agent_id,
+                rejected.kind,
+                rejected.reason,
+                size,
+                row.payload_bytes,
+                now,
+                now,
+                row.digest,
+                rejected.metadata,
+                None if row.file is not None else rejected.payload,
+                row.file,
+            ),
+        )
+
+
+def _check_limits(connection: apsw.Connection, agent_id: str, size: int, max_bytes: int) -> None:
+    query = "SELECT bytes FROM usage WHERE agent_id = ?"
+    total, own = (connection.execute(query, (who,)).get or 0 for who in ("", agent_id))
+    assert isinstance(total, int)
+    assert isinstance(own, int)
+    if total + size > max_bytes:
+        raise _NoRoom(None)
+    if own + size > max_bytes // AGENT_SHARE:
+        raise _NoRoom(agent_id)
+
+
+def _chunks(file: BinaryIO, size: int) -> Iterator[bytes]:
+    file.seek(0)
+    while size > 0:
+        piece = file.read(min(PAYLOAD_CHUNK, size))
+        if not piece:
+            raise EOFError("the payload's file is shorter than its size")
+        size -= len(piece)
+        yield piece
+
+
+@asynccontextmanager
+async def open_quarantine_store(
+    folder: Path, *, max_bytes: int, wall_clock: Callable[[], float] = time.time, tolerant: bool = False
+) -> AsyncIterator[StoredQuarantine]:
+    """The quarantine in ``folder``, which is made if it isn't there. Raises ``StateUnusable``, ``tolerant`` as
+    ``open_database``."""
+    with hold_state(folder):
+        async with open_database(folder / "quarantine.db", QUARANTINE, tolerant=tolerant) as database:
+            quarantine = StoredQuarantine(folder, database, max_bytes, wall_clock)
+            with suppress(BackendUnavailable):  # there is a next time
+                await quarantine.remove_orphans()
+            yield quarantine

@@ -1,0 +1,108 @@
+"""Guessing made slow: who was wrong waits before the next try, and tries of the same wait behind each other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+from attrs import define, field
+
+from wazuh_comms_trio.errors import CommsError
+from wazuh_comms_trio.foundation.lru_cache import Recent
+
+__all__ = ["Attempt", "Slowdown", "TooManyAttempts"]
+
+#: The pause after the first failure, seconds; it doubles with each further one up to the longest.
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 8.0
+#: Tries of one kind that may wait at a time once one has failed: with the longest pause, half a minute.
+WAITING_LIMIT: Final = 4
+#: Failures are forgotten after so long without another, seconds.
+FORGOTTEN_AFTER: Final = 600.0
+# Some 500 bytes each: 5 MB. Who makes more kinds of failures than that makes us forget the oldest.
+_REMEMBERED: Final = 10_000
+
+
+class TooManyAttempts(CommsError):
+    """429: too many tries wait already."""
+
+    default_code = 429
+    default_message = "Too many attempts"
+
+
+@define
+class _Record:
+    failures: int = 0
+    last: float = 0.0
+    not_before: float = 0.0
+
+
+@define
+class Attempt:
+    """One try; unless ``failed`` is called it was right, and what went before is forgotten."""
+
+    wrong: bool = False
+
+    def failed(self) -> None:
+        self.wrong = True
+
+
+@define
+class _Line:
+    lock: trio.Lock = field(factory=trio.Lock)
+    waiting: int = 0
+
+
+class Slowdown:
+    """By kind of try (who, from where). Kinds don't delay each other."""
+
+    def __init__(self) -> None:
+        self._records: Recent[Hashable, _Record] = Recent(_REMEMBERED)
+        self._lines: dict[Hashable, _Line] = {}
+
+    @asynccontextmanager
+    async def attempt(self, kind: Hashable) -> AsyncIterator[Attempt]:
+        """Waits as long as is due. Raises ``TooManyAttempts`` at once when too many of this kind wait. A try that is
+        given up while it is being judged counts as wrong: leaving early must not be faster."""
+        line = self._lines.setdefault(kind, _Line())
+        if line.waiting >= WAITING_LIMIT and self._records.get(kind) is not None:
+            raise TooManyAttempts
+        line.waiting += 1
+        try:
+            async with line.lock:
+                record = self._records.get(kind)
+                if record is not None:
+                    await trio.sleep_until(record.not_before)
+                async with self._judged(kind) as attempt:
+                    yield attempt
+        finally:
+            line.waiting -= 1
+            if not line.waiting:
+                del self._lines[kind]
+
+    @asynccontextmanager
+    async def _judged(self, kind: Hashable) -> AsyncIterator[Attempt]:
+        attempt = Attempt()
+        try:
+            yield attempt
+        except BaseException:
+            attempt.failed()
+            raise
+        finally:
+            if attempt.wrong:
+                self._note_failure(kind)
+            else:
+                self._records.drop(kind)
+
+    def _note_failure(self, kind: Hashable) -> None:
+        now = trio.current_time()
+        record = self._records.get(kind) or _Record()
+        if now - record.last > FORGOTTEN_AFTER:
+            record.failures = 0
+        pause = min(FIRST_PAUSE * 2.0**record.failures, LONGEST_PAUSE)
+        record.failures += 1
+        record.last = now
+        record.not_before = now + pause
+        self._records.put(kind, record)

@@ -1,0 +1,89 @@
+"""Checks secrets against their stored hashes: off the event loop, a few at a time, and not again within the hour."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from typing import Final
+
+import trio
+from attrs import define, frozen
+
+from wazuh_comms_trio.foundation.environment import RunBlocking
+from wazuh_comms_trio.foundation.lru_cache import Recent
+from wazuh_comms_trio.services.authentication.secret_hashes import key_matches
+
+__all__ = ["ProvenSecrets"]
+
+#: How long a secret that was right needn't be hashed again, seconds.
+_REMEMBERED_FOR: Final = 3600.0
+# An entry is some 400 bytes: at most 13 MB.
+_REMEMBERED: Final = 32768
+
+
+@frozen
+class _Proof:
+    """``mark`` is a keyed digest of owner, stored hash and secret: it proves nothing to anyone else."""
+
+    mark: bytes
+    until: float
+
+
+@define
+class _Turn:
+    """Those who check secrets of one owner, one after the other: a flood for one owner holds up only that owner."""
+
+    lock: trio.Lock
+    users: int = 0
+
+
+class ProvenSecrets:
+    """Secrets that are checked, and those that have been."""
+
+    def __init__(self, run_blocking: RunBlocking, *, at_once: int | None = None) -> None:
+        self._run_blocking = run_blocking
+        # Hashing is CPU and nothing else: more threads than processors only delay everything else.
+        self._limiter = trio.Semaphore(at_once or max(1, min(4, os.cpu_count() or 1)))
+        self._proofs: Recent[str, _Proof] = Recent(_REMEMBERED)
+        self._turns: dict[str, _Turn] = {}
+        self._secret = os.urandom(32)
+
+    def _mark(self, owner: str, stored: str, secret: str) -> bytes:
+        digest = hashlib.blake2b(key=self._secret, digest_size=32)
+        for part in (owner, stored, secret):
+            raw = part.encode("utf-8", "surrogatepass")
+            digest.update(b"%d:" % len(raw))
+            digest.update(raw)
+        return digest.digest()
+
+    def _is_known(self, owner: str, mark: bytes) -> bool:
+        proof = self._proofs.get(owner)
+        if proof is None or proof.until <= trio.current_time():
+            return False
+        return hmac.compare_digest(proof.mark, mark)
+
+    def are_proven(self, owner: str, stored: str, secret: str) -> bool:
+        """Whether ``matches`` said so within the hour; at once."""
+        return self._is_known(owner, self._mark(owner, stored, secret))
+
+    async def matches(self, owner: str, stored: str, secret: str) -> bool:
+        """Whether ``secret`` is what ``stored`` was made of. Changing ``stored`` makes the proof worthless."""
+        mark = self._mark(owner, stored, secret)
+        if self._is_known(owner, mark):
+            return True
+        turn = self._turns.setdefault(owner, _Turn(trio.Lock()))
+        turn.users += 1
+        try:
+            async with turn.lock:
+                if self._is_known(owner, mark):  # meanwhile
+                    return True
+                async with self._limiter:
+                    right = await self._run_blocking(key_matches, secret, stored)
+                if right:
+                    self._proofs.put(owner, _Proof(mark, trio.current_time() + _REMEMBERED_FOR))
+                return right
+        finally:
+            turn.users -= 1
+            if not turn.users:
+                del self._turns[owner]

@@ -1,0 +1,1 @@
+"""Commands on their way to agents: long polls, deliveries, and what a poster is told."""

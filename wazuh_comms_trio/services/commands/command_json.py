@@ -1,0 +1,121 @@
+"""Commands as JSON: what the local command server is posted, and what agents and posters are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal, get_args
+
+import msgspec
+
+from wazuh_comms_trio.backends.interfaces import Action, Command, CommandResult, CommandStatus, Target
+from wazuh_comms_trio.errors import MalformedRequest
+from wazuh_comms_trio.services.stateful.packet_reader import DOCUMENT_ID_LIMIT
+from wazuh_comms_trio.services.strict_json import decode_body
+
+__all__ = ["decode_commands", "encode_command", "encode_commands"]
+
+#: Of a command that names none, seconds.
+DEFAULT_TIMEOUT: Final = 100
+
+_STATUSES: Final = frozenset(get_args(CommandStatus))
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _Target(msgspec.Struct):
+    type: Literal["agent", "group", "server"]
+    id: _Text
+
+
+class _Action(msgspec.Struct):
+    name: _Text
+    version: str | None = None
+    args: dict[str, Any] | None = None
+
+
+class _Result(msgspec.Struct):
+    code: int | None = None
+    message: str | None = None
+    data: Any = None
+
+
+class _Command(msgspec.Struct):
+    document_id: _Text
+    target: _Target
+    action: _Action
+    timeout: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = DEFAULT_TIMEOUT
+    request_id: str | None = None
+    order_id: str | None = None
+    source: str | None = None
+    user: str | None = None
+    status: str | None = None
+    result: _Result | None = None
+
+
+class _Commands(msgspec.Struct):
+    commands: list[_Command]
+
+
+_decoder: Final = msgspec.json.Decoder(_Commands)
+
+
+def decode_commands(body: bytes | bytearray) -> list[Command]:
+    """``{"commands":[COMMAND...]}`` as the local command server is posted; fields that nobody knows are ignored. Raises
+    ``MalformedRequest``."""
+    posted = decode_body(body, _decoder).commands
+    return [_command(command, f"commands[{position}]") for position, command in enumerate(posted)]
+
+
+def _command(command: _Command, where: str) -> Command:
+    status = "pending" if command.status is None else command.status.lower()
+    if status == "failure":  # as the index template calls it
+        status = "failed"
+    if status not in _STATUSES:
+        raise MalformedRequest(f"{where}.status: Expected one of {', '.join(sorted(_STATUSES))}")
+    if len(command.document_id.encode()) > DOCUMENT_ID_LIMIT or "\0" in command.document_id:
+        raise MalformedRequest(f"{where}.document_id: Expected at most {DOCUMENT_ID_LIMIT} bytes without a NUL")
+    target_id = command.target.id.lower() if command.target.type == "agent" else command.target.id
+    action = command.action
+    result = command.result
+    return Command(
+        document_id=command.document_id,
+        target=Target(command.target.type, target_id),
+        action=Action(action.name, action.version, action.args),
+        timeout=command.timeout,
+        request_id=command.request_id,
+        order_id=command.order_id,
+        source=command.source,
+        user=command.user,
+        status=status,  # type: ignore[arg-type]  # checked above
+        result=None if result is None else CommandResult(result.code, result.message, result.data),
+    )
+
+
+def _without_nulls(members: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def encode_command(command: Command) -> dict[str, Any]:
+    """Null fields left out."""
+    action, result = command.action, command.result
+    args = None if action.args is None else dict(action.args)
+    return _without_nulls(
+        {
+            "document_id": command.document_id,
+            "request_id": command.request_id,
+            "order_id": command.order_id,
+            "source": command.source,
+            "user": command.user,
+            "target": {"type": command.target.type, "id": command.target.id},
+            "action": _without_nulls({"name": action.name, "version": action.version, "args": args}),
+            "timeout": int(command.timeout),
+            "status": command.status,
+            "result": None
+            if result is None
+            else _without_nulls({"code": result.code, "message": result.message, "data": result.data}),
+        }
+    )
+
+
+def encode_commands(commands: Sequence[Command]) -> bytes:
+    """``{"commands":[...]}`` as UTF-8 JSON."""
+    return msgspec.json.encode({"commands": [encode_command(command) for command in commands]})

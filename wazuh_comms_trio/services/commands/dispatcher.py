@@ -1,0 +1,389 @@
+"""Commands on their way to agents: parked polls, who is offered what, and what a poster is told.
+
+One task looks for commands, for all agents that might have some, in one call of the store; polls only park and wait. A
+poll parks first and is looked for then, and news are noted before they are looked after, so that no wake-up is lost. An
+agent is made one offer at a time: until it is decided whether that arrived, nothing else goes to the same agent.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from random import Random
+from typing import Final
+
+import trio
+from attrs import evolve
+
+from wazuh_comms_trio.backends.interfaces import AgentRegistry, Command, CommandStore
+from wazuh_comms_trio.errors import BackendUnavailable, TokenInvalid
+from wazuh_comms_trio.foundation.aligned_timer import next_beat
+from wazuh_comms_trio.foundation.environment import OutageLog, WallClock
+from wazuh_comms_trio.services.authentication.authenticator import Caller
+from wazuh_comms_trio.services.commands.deliveries import Offer, Settler, Verdict
+from wazuh_comms_trio.services.commands.long_polls import Parking, Waiter
+from wazuh_comms_trio.services.commands.other_workers import ALONE, Peers
+from wazuh_comms_trio.services.commands.posted_commands import Delivered, Post, Posted
+
+__all__ = ["CommandDispatcher", "Offer"]
+
+_log = logging.getLogger(__name__)
+
+#: Seconds from a post to its answer; the answer must be out at 2 s.
+POST_LIMIT: Final = 1.8
+#: Seconds between two looks after agents that were removed or rekeyed, and after commands whose time is over.
+CHECK_INTERVAL: Final = 0.5
+EXPIRY_INTERVAL: Final = 1.0
+
+#: A poll's limit is varied by this share, so that a fleet that parked at once doesn't come back at once.
+_SPREAD: Final = 0.1
+#: Seconds between two handfuls of polls that are answered when the worker stops.
+_SPREAD_STEP: Final = 0.02
+#: Agents that one look asks for, and commands that one offer holds.
+_LOOK: Final = 500
+_OFFER: Final = 100
+#: After a failure of the store, seconds.
+_PAUSE: Final = 1.0
+
+
+class CommandDispatcher:
+    def __init__(
+        self,
+        store: CommandStore,
+        agents: AgentRegistry,
+        *,
+        poll_timeout: float,
+        wall_clock: WallClock,
+        rng: Random,
+        peers: Peers = ALONE,
+    ) -> None:
+        self._store = store
+        self._agents = agents
+        self._poll_timeout = poll_timeout
+        self._wall_clock = wall_clock
+        self._rng = rng
+        self._peers = peers
+        self._parking = Parking()
+        self._settler = Settler(store, rng, self._suspect)
+        #: Agents with an offer that isn't decided.
+        self._offered: set[str] = set()
+        #: Agents that may have commands to offer.
+        self._suspects: set[str] = set()
+        self._look_wake = trio.Event()
+        self._decided = trio.Event()
+        self._delivered = Delivered()
+        self._posted = Posted()
+        self._posts: set[Post] = set()
+        self._closing = trio.Event()
+
+    # --- polls ---
+
+    @property
+    def parked(self) -> int:
+        """How many polls wait now."""
+        return len(self._parking)
+
+    def poll_limit(self) -> float:
+        """How long one poll may take: ``timeouts.commands`` ± 10 %, in seconds."""
+        return self._poll_timeout * self._rng.uniform(1 - _SPREAD, 1 + _SPREAD)
+
+    async def poll(self, caller: Caller, *, deadline: float) -> Offer | None:
+        """None: nothing came (``deadline`` on trio's clock, the token's end, shutdown). Raises ``TokenInvalid`` when
+        the agent was removed or rekeyed meanwhile. Cancelled: what was on its way to this poll goes to another."""
+        end = min(deadline, trio.current_time() + caller.expires - self._wall_clock())
+        if self._closing.is_set() or end <= trio.current_time():
+            await trio.lowlevel.checkpoint()
+            return None
+        waiter = Waiter(caller.agent.id, caller.agent.fingerprint)
+        self._parking.enter(waiter)
+        try:
+            self._suspect((waiter.agent_id,))
+            with trio.move_on_at(end):
+                await waiter.news.wait()
+        except BaseException:
+            if waiter.offer is not None:
+                waiter.offer.release_nowait()
+            raise
+        finally:
+            self._parking.leave(waiter)
+        if waiter.revoked:
+            raise TokenInvalid
+        return waiter.offer
+
+    # --- posts ---
+
+    async def post(self, commands: Sequence[Command], *, within: float = POST_LIMIT) -> Sequence[Command]:
+        """Those of ``commands`` whose delivery was confirmed before the answer, in order, and groups once their
+        children are stored; commands for servers and those that aren't pending are left alone. Where the store
+        doesn't keep posted commands, the rest is forgotten, but for what is being delivered just now. ``within``:
+        seconds until the answer. Raises ``BackendUnavailable``."""
+        ours = {
+            command.document_id: command
+            for command in map(_with_plain_id, commands)
+            if command.target.type != "server" and command.status == "pending"
+        }
+        limit = trio.current_time() + min(within, POST_LIMIT)
+        kept = [command for command in ours.values() if self._store.keeps_posted or command.target.type == "group"]
+        with trio.CancelScope(deadline=limit) as scope:
+            known = {command.document_id: command for command in (await self._store.add(kept) if kept else ())}
+        if scope.cancelled_caught:
+            raise BackendUnavailable
+        stored_for = {command.target.id for command in known.values() if command.target.type == "agent"}
+        self._suspect(stored_for)
+        self._peers.news(stored_for)
+        waiting = [command for command in ours.values() if self._is_open(known.get(command.document_id, command))]
+        await self._wait_for_deliveries(waiting, limit)
+        return [answer for command in ours.values() if (answer := self._answer(command, known)) is not None]
+
+    def _is_open(self, command: Command) -> bool:
+        """May it still be delivered? (``known``: as it is stored, where it is.)"""
+        return (
+            command.target.type == "agent"
+            and command.status == "pending"
+            and command.document_id not in self._delivered
+        )
+
+    def _answer(self, command: Command, known: dict[str, Command]) -> Command | None:
+        stored = known.get(command.document_id, command)
+        if stored.status != "pending":
+            return stored if stored.sent_at is not None or stored.status in ("sent", "success") else None
+        return evolve(stored, status="sent") if command.document_id in self._delivered else None
+
+    async def _wait_for_deliveries(self, commands: Collection[Command], limit: float) -> None:
+        if not commands:
+            return
+        post = Post({command.document_id for command in commands})
+        in_memory = [] if self._store.keeps_posted else commands
+        for command in in_memory:
+            self._posted.hold(command)
+        if in_memory:
+            self._peers.hold(list(in_memory), max(0.0, limit - trio.current_time()))
+        self._posts.add(post)
+        self._suspect({command.target.id for command in in_memory})
+        try:
+            with trio.move_on_at(limit):
+                await post.complete.wait()
+        finally:
+            self._posts.discard(post)
+            for command in in_memory:
+                self._posted.withdraw(command)
+            if in_memory:
+                self._peers.withdraw(list(in_memory))
+
+    # --- what other workers say ---
+
+    def suspect(self, agent_ids: Collection[str]) -> None:
+        """Another worker has news for these."""
+        self._suspect(agent_ids)
+
+    def note_delivered(self, document_ids: Mapping[str, float]) -> None:
+        """Another worker has delivered these, id -> timeout: posts that wait for them may be answered."""
+        for document_id, timeout in document_ids.items():
+            self._delivered.note_id(document_id, timeout)
+        self._posted.delivered(self._posted.commands(document_ids))
+        self._complete_posts(document_ids)
+
+    def reconsider(self, document_ids: Collection[str]) -> None:
+        """Another worker had the right to offer these, and has it no more."""
+        self._suspect({command.target.id for command in self._posted.commands(document_ids)})
+
+    def hold(self, commands: Sequence[Command]) -> None:
+        """Another worker was posted these, and no store keeps them. Until ``withdraw``."""
+        for command in commands:
+            self._posted.hold(command)
+        self._suspect({command.target.id for command in commands})
+
+    def withdraw(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            self._posted.withdraw(command)
+
+    # --- offers ---
+
+    def _suspect(self, agent_ids: Collection[str]) -> None:
+        """These may have something to be offered: have a look."""
+        self._suspects.update(agent_id for agent_id in agent_ids if agent_id in self._parking)
+        if self._suspects:
+            self._look_wake.set()
+
+    def _take_suspects(self) -> set[str]:
+        """The next to look for. One with an offer is suspected again when that is decided, one without a parked poll
+        when it parks."""
+        taken: set[str] = set()
+        while self._suspects and len(taken) < _LOOK:
+            agent_id = self._suspects.pop()
+            if agent_id in self._parking and agent_id not in self._offered:
+                taken.add(agent_id)
+        return taken
+
+    async def _look(self) -> None:
+        outage = OutageLog(_log, "commands can't be looked for")
+        while True:
+            await self._look_wake.wait()
+            self._look_wake = trio.Event()
+            while agent_ids := self._take_suspects():
+                posted = self._posted.free(agent_ids)
+                acquired = set(await self._peers.acquire(posted)) if posted else set[str]()
+                try:
+                    claimed = await self._store.claim(agent_ids)
+                except Exception as exc:
+                    _complain(outage, exc)
+                    claimed = None
+                self._hand_out(agent_ids, claimed or (), acquired)
+                if claimed is None:
+                    self._suspect(agent_ids)
+                    await trio.sleep(_PAUSE)
+                else:
+                    outage.worked()
+
+    def _hand_out(self, agent_ids: Collection[str], claimed: Sequence[Command], acquired: set[str]) -> None:
+        """Offers for those agents that still have a poll; what nobody can take goes back. ``acquired``: the posted
+        commands that are this worker's to offer."""
+        by_agent: dict[str, list[Command]] = {}
+        again = []
+        for command in claimed:
+            if command.document_id in self._delivered:
+                again.append(command.document_id)  # delivered as a post's, and now found in the store
+            else:
+                by_agent.setdefault(command.target.id, []).append(command)
+        if again:
+            self._settler.owe("sent", again)
+        for agent_id in {*agent_ids, *by_agent}:
+            stored = by_agent.get(agent_id, [])
+            # One that was posted and is in the store, too, is offered once: the store's.
+            self._posted.delivered(stored)
+            waiter = self._parking.newest(agent_id)
+            if waiter is None or agent_id in self._offered:
+                if stored:
+                    self._settler.owe("released", [command.document_id for command in stored], (agent_id,))
+                continue
+            posted = self._posted.offer(agent_id, _OFFER - len(stored), acquired)
+            acquired.difference_update(command.document_id for command in posted)
+            commands = stored + posted
+            if commands:
+                self._offered.add(agent_id)
+                ids = frozenset(command.document_id for command in stored)
+
+                def settle(offer: Offer, verdict: Verdict, ids: frozenset[str] = ids) -> trio.Event:
+                    return self._settle(offer, verdict, ids)
+
+                self._parking.answer(waiter, Offer(commands, settle))
+        if acquired:
+            self._peers.returned(self._posted.commands(acquired))
+
+    def _settle(self, offer: Offer, verdict: Verdict, stored: frozenset[str]) -> trio.Event:
+        """An offer is decided. ``stored``: those of its commands that were claimed from the store."""
+        in_memory = [command for command in offer.commands if command.document_id not in stored]
+        if verdict == "sent":
+            for command in offer.commands:
+                self._delivered.note(command)
+            self._posted.delivered(in_memory)
+            self._complete_posts([command.document_id for command in offer.commands])
+            self._peers.delivered(offer.commands)
+        else:
+            self._posted.returned(in_memory)
+            if in_memory:
+                self._peers.returned(in_memory)
+        agent_id = offer.commands[0].target.id
+        self._offered.discard(agent_id)
+        self._suspect((agent_id,))  # and again when the store has taken back what was released
+        self._decided.set()
+        return self._settler.owe(verdict, stored, (agent_id,))
+
+    def _complete_posts(self, document_ids: Iterable[str]) -> None:
+        delivered = set(document_ids)
+        for post in self._posts:
+            post.missing -= delivered
+            if not post.missing:
+                post.complete.set()
+
+    # --- what runs ---
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Finds news, expires, drops polls of revoked agents. Ends after ``close``, once the offers in flight are
+        decided and the store has been told, or hasn't been able to listen for some seconds."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._settler.run)
+            nursery.start_soon(self._look)
+            nursery.start_soon(self._find_news)
+            nursery.start_soon(_every, EXPIRY_INTERVAL, self._expire, "commands can't be expired")
+            nursery.start_soon(_every, CHECK_INTERVAL, self._revoke, "parked agents can't be checked")
+            task_status.started()
+            await self._closing.wait()
+            while self._offered:
+                self._decided = trio.Event()
+                await self._decided.wait()
+            with trio.move_on_after(5) as scope:
+                while not self._settler.idle:
+                    await self._settler.owe("sent", ()).wait()
+            if scope.cancelled_caught:
+                _log.error("the command store couldn't be told what was delivered")
+            nursery.cancel_scope.cancel()
+
+    async def _find_news(self) -> None:
+        outage = OutageLog(_log, "new commands can't be found")
+        while True:
+            try:
+                news = await self._store.wait_news()
+            except Exception as exc:
+                _complain(outage, exc)
+                await trio.sleep(_PAUSE)
+            else:
+                outage.worked()
+                self._suspect(news)
+
+    async def _expire(self) -> None:
+        await self._store.expire()
+
+    async def _revoke(self) -> None:
+        await self._parking.occupied()
+        fingerprints = self._parking.fingerprints()
+        doubtful = set(self._parking.mixed)
+        if fingerprints:
+            doubtful.update(await self._agents.revoked(fingerprints))
+        for agent_id in doubtful:
+            agent = await self._agents.lookup(agent_id)
+            self._parking.revoke(agent_id, None if agent is None else agent.fingerprint)
+
+    def close(self) -> None:
+        """Answers every parked poll with None; later polls get None at once."""
+        self._closing.set()
+        self._parking.answer_all()
+
+    async def close_over(self, seconds: float) -> None:
+        """As ``close``, but parked polls are answered one after the other, evenly over so many seconds: a fleet that is
+        sent away comes back."""
+        self._closing.set()
+        end = trio.current_time() + seconds
+        while (left := end - trio.current_time()) > _SPREAD_STEP and self.parked:
+            pause = max(_SPREAD_STEP, left / self.parked)
+            self._parking.answer_some(round(self.parked * pause / left))
+            await trio.sleep(min(pause, left))
+        self._parking.answer_all()
+
+
+def _with_plain_id(command: Command) -> Command:
+    """Agents are known by their lower-case id."""
+    target = command.target
+    if target.type != "agent" or target.id == target.id.lower():
+        return command
+    return evolve(command, target=evolve(target, id=target.id.lower()))
+
+
+def _complain(outage: OutageLog, error: Exception) -> None:
+    if isinstance(error, BackendUnavailable):
+        outage.failed(error)
+    else:
+        _log.error("an error of ours", exc_info=error)
+
+
+async def _every(interval: float, action: Callable[[], Awaitable[None]], trouble: str) -> None:
+    """``action`` again and again, whatever becomes of it."""
+    outage = OutageLog(_log, trouble)
+    while True:
+        await next_beat(interval)
+        try:
+            await action()
+        except Exception as exc:
+            _complain(outage, exc)
+        else:
+            outage.worked()

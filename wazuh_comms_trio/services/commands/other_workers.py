@@ -1,0 +1,62 @@
+"""The other workers of this node, as one worker's dispatcher knows them.
+
+An agent may be parked on any worker. What a worker learns that concerns the others (new commands, deliveries) it tells
+them; what only one of them may do (offer a command that no store claims for it) it asks for first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Final, Protocol
+
+from wazuh_comms_trio.backends.interfaces import Command
+
+__all__ = ["ALONE", "Alone", "Peers"]
+
+
+class Peers(Protocol):
+    """Nothing here blocks but ``acquire``. Lost messages cost time, never a command: the store knows better."""
+
+    def news(self, agent_ids: Collection[str]) -> None:
+        """These may have new commands in the store."""
+        ...
+
+    def delivered(self, commands: Sequence[Command]) -> None:
+        """The agent's side has these."""
+        ...
+
+    def hold(self, commands: Sequence[Command], seconds: float) -> None:
+        """These were posted here, no store keeps them: who parks their agent within ``seconds`` may ask."""
+        ...
+
+    def withdraw(self, commands: Sequence[Command]) -> None:
+        """Their post has been answered."""
+        ...
+
+    async def acquire(self, document_ids: Collection[str]) -> Collection[str]:
+        """Which of these posted commands this worker alone may offer now. Cancelled: none of them."""
+        ...
+
+    def returned(self, commands: Sequence[Command]) -> None:
+        """Acquired, and not delivered: somebody else's turn."""
+        ...
+
+
+class Alone:
+    """There are no others."""
+
+    def news(self, agent_ids: Collection[str]) -> None: ...
+
+    def delivered(self, commands: Sequence[Command]) -> None: ...
+
+    def hold(self, commands: Sequence[Command], seconds: float) -> None: ...
+
+    def withdraw(self, commands: Sequence[Command]) -> None: ...
+
+    async def acquire(self, document_ids: Collection[str]) -> Collection[str]:
+        return document_ids
+
+    def returned(self, commands: Sequence[Command]) -> None: ...
+
+
+ALONE: Final = Alone()

@@ -1,0 +1,139 @@
+"""Commands that were posted to the local command server: what was delivered, and what waits in memory. Synchronous."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Iterable
+from typing import Final
+
+import trio
+from attrs import define, field
+
+from wazuh_comms_trio.backends.interfaces import Command
+
+__all__ = ["Delivered", "Post", "Posted"]
+
+# An id and two numbers are some 250 bytes: at most 25 MB.
+_REMEMBERED: Final = 100_000
+
+
+class Delivered:
+    """Ids of commands whose delivery was confirmed, each until its timeout has passed; of too many the ones nearest to
+    it are forgotten."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+        self._order: list[tuple[float, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def __contains__(self, document_id: object) -> bool:
+        until = self._until.get(document_id) if isinstance(document_id, str) else None
+        return until is not None and until > trio.current_time()
+
+    def note(self, command: Command) -> None:
+        self.note_id(command.document_id, command.timeout)
+
+    def note_id(self, document_id: str, timeout: float) -> None:
+        until = trio.current_time() + max(0.0, timeout)
+        self._until[document_id] = until
+        heapq.heappush(self._order, (until, document_id))
+        self.forget()
+
+    def forget(self) -> None:
+        """Those whose time is over."""
+        now = trio.current_time()
+        while self._order and (self._order[0][0] <= now or len(self._order) > _REMEMBERED):
+            until, document_id = heapq.heappop(self._order)
+            if self._until.get(document_id) == until:
+                del self._until[document_id]
+
+
+@define(eq=False)
+class Post:
+    """One call that waits for deliveries. ``missing``: ids that aren't confirmed yet."""
+
+    missing: set[str]
+    complete: trio.Event = field(factory=trio.Event)
+
+
+@define(eq=False)
+class _Held:
+    """A posted command in memory. ``posts``: how many calls wait for it; it isn't kept for longer than they do, unless
+    it is ``offered``: then until that is decided."""
+
+    command: Command
+    posts: int = 0
+    offered: bool = False
+
+
+class Posted:
+    """Posted commands that no store keeps, by agent, while their posts wait."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, dict[str, _Held]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._held.values()))
+
+    def hold(self, command: Command) -> None:
+        held = self._held.setdefault(command.target.id, {})
+        held.setdefault(command.document_id, _Held(command)).posts += 1
+
+    def withdraw(self, command: Command) -> None:
+        """A post has stopped waiting."""
+        held = self._held.get(command.target.id, {}).get(command.document_id)
+        if held is not None:
+            held.posts -= 1
+            self._drop_unwanted(held)
+
+    def free(self, agent_ids: Iterable[str]) -> list[str]:
+        """Ids of what could be offered to these agents, if this worker may."""
+        return [
+            document_id
+            for agent_id in agent_ids
+            for document_id, held in self._held.get(agent_id, {}).items()
+            if not held.offered
+        ]
+
+    def commands(self, document_ids: Collection[str]) -> list[Command]:
+        """Those of them that are held."""
+        return [
+            held.command
+            for of_agent in self._held.values()
+            for document_id, held in of_agent.items()
+            if document_id in document_ids
+        ]
+
+    def offer(self, agent_id: str, at_most: int, allowed: Collection[str]) -> list[Command]:
+        """What can be offered to the agent now, of the ids in ``allowed``."""
+        of_agent = self._held.get(agent_id, {})
+        free = [held for document_id, held in of_agent.items() if not held.offered and document_id in allowed]
+        free = free[: max(0, at_most)]
+        for held in free:
+            held.offered = True
+        return [held.command for held in free]
+
+    def delivered(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            self._drop(command)
+
+    def returned(self, commands: Iterable[Command]) -> None:
+        """An offer came to nothing."""
+        for command in commands:
+            held = self._held.get(command.target.id, {}).get(command.document_id)
+            if held is not None:
+                held.offered = False
+                self._drop_unwanted(held)
+
+    def _drop_unwanted(self, held: _Held) -> None:
+        if held.posts <= 0 and not held.offered:
+            self._drop(held.command)
+
+    def _drop(self, command: Command) -> None:
+        of_agent = self._held.get(command.target.id)
+        if of_agent is not None:
+            of_agent.pop(command.document_id, None)
+            if not of_agent:
+                del self._held[command.target.id]

@@ -1,0 +1,146 @@
+"""Packets are applied to the stores here: one call for all of them, what failed for a passing reason again, until each
+is settled or its time is up."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from itertools import accumulate, chain
+from random import Random
+from typing import Final
+
+import trio
+
+from wazuh_comms_trio.backends.interfaces import CommandStore, EventIndex
+from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
+from wazuh_comms_trio.foundation.environment import OutageLog
+from wazuh_comms_trio.services.stateful.submission import Packet
+
+__all__ = ["Applier", "Backoff"]
+
+_log = logging.getLogger(__name__)
+
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 2.0
+
+#: A full storage seldom has room again within a request's limit; the agent comes back by itself. Seconds.
+FULL_STORAGE_PATIENCE: Final = 2.0
+
+
+class Backoff:
+    """Pauses between tries, doubling, each between a half and the whole of itself so that tries don't come in waves."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        self._next = _FIRST_PAUSE
+
+    def pause(self) -> float:
+        """The next one, in seconds."""
+        pause, self._next = self._next, min(self._next * 2, _LONGEST_PAUSE)
+        return pause * self._rng.uniform(0.5, 1.0)
+
+
+class Applier:
+    """``apply`` is what it does; it holds nothing but the stores."""
+
+    def __init__(self, events: EventIndex, commands: CommandStore, rng: Random) -> None:
+        self._events = events
+        self._commands = commands
+        self._rng = rng
+        self._outage = OutageLog(_log, "stateful events can't be stored")
+
+    async def apply(self, packets: Sequence[Packet]) -> None:
+        """Settles every packet, at its deadline at the latest, those after it in the sequence undisturbed by it. One
+        agent's packets take effect in the order in which they stand here. Cancelled: some may have been applied, and
+        those without a result are the caller's to settle."""
+        backoff = Backoff(self._rng)
+        full_since: float | None = None
+        while live := _still_waited_for(packets):
+            failure = await self._attempt(live)
+            now = trio.current_time()
+            full_since = (full_since or now) if isinstance(failure, StorageFull) else None
+            out_of_patience = full_since is not None and now - full_since >= FULL_STORAGE_PATIENCE
+            left = [packet for packet in live if not packet.settled]
+            for packet in left:
+                packet.failure = failure
+                if out_of_patience:
+                    packet.settle(failure)
+            if left and not out_of_patience:
+                last = max(packet.deadline for packet in left)
+                await trio.sleep_until(min(now + backoff.pause(), last))
+
+    async def _attempt(self, packets: Sequence[Packet]) -> BackendUnavailable | None:
+        """One try for all; settles those that are complete after it. Returns why others aren't."""
+        failure: BackendUnavailable | None = None
+        with trio.CancelScope(deadline=max(packet.deadline for packet in packets)) as scope:
+            try:
+                await self._store(packets)
+            except BackendUnavailable as exc:
+                failure = exc
+            except Exception:
+                _log.exception("%d packets of events can't be stored: an error of ours", len(packets))
+                failure = await self._attempt_each(packets) if len(packets) > 1 else BackendUnavailable()
+                if failure is not None and len(packets) == 1:
+                    packets[0].settle(failure)
+        if scope.cancelled_caught:
+            failure = BackendUnavailable()
+            self._outage.failed(TimeoutError("no answer in time"))
+        elif failure is not None:
+            self._outage.failed(failure)
+        else:
+            self._outage.worked()
+        for packet in packets:
+            if not packet.settled and packet.part is not None and packet.part.complete:
+                packet.settle()
+        return failure
+
+    async def _attempt_each(self, packets: Sequence[Packet]) -> BackendUnavailable | None:
+        """Which one is it that breaks the store? Only that one fails."""
+        failure = None
+        for packet in packets:
+            failure = await self._attempt([packet]) or failure
+        return failure
+
+    async def _store(self, packets: Sequence[Packet]) -> None:
+        """One bulk call, one call for command reports. Raises ``BackendUnavailable``."""
+        parts = [packet.part for packet in packets if packet.part is not None]
+        operations = list(chain.from_iterable([part.operations() for part in parts]))
+        if operations:
+            starts = list(accumulate((len(part.writes) for part in parts[:-1]), initial=0))
+            results = await self._events.bulk(operations, boundaries=starts)
+            if len(results) != len(operations):
+                raise BackendUnavailable("The index answered incompletely")
+            start = 0
+            behind: set[str] = set()
+            for part in parts:
+                end = start + len(part.writes)
+                if not part.settle_writes(results[start:end]):
+                    behind.add(part.reader.agent_id)
+                elif part.reader.agent_id in behind:
+                    # An earlier packet of this agent isn't complete: this one has overtaken it, and goes again after.
+                    part.begin_again()
+                start = end
+        reports = [report for part in parts for report in part.command_reports()]
+        if reports:
+            outcomes = await self._commands.report(reports)
+            if len(outcomes) != len(reports):
+                raise BackendUnavailable("The command store answered incompletely")
+            start = 0
+            for part in parts:
+                end = start + len(part.reports)
+                part.settle_reports(outcomes[start:end])
+                start = end
+
+
+def _still_waited_for(packets: Sequence[Packet]) -> list[Packet]:
+    """Those that aren't settled; what nobody waits for any more is settled here."""
+    now = trio.current_time()
+    live = []
+    for packet in packets:
+        if packet.settled:
+            continue
+        if packet.abandoned or now >= packet.deadline:
+            packet.settle(packet.failure or BackendUnavailable())
+        else:
+            live.append(packet)
+    return live

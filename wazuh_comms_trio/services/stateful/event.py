@@ -1,0 +1,26 @@
+"""One event of a stateful request's body, as it was read."""
+
+from __future__ import annotations
+
+import msgspec
+
+from wazuh_comms_trio.backends.interfaces import CommandReport, DocumentOperation
+
+__all__ = ["Event", "Unusable"]
+
+
+class Unusable(msgspec.Struct, gc=False, frozen=True):
+    """Why an event can never be taken."""
+
+    reason: str
+
+
+class Event(msgspec.Struct, gc=False):
+    """One event. ``index`` and ``id`` are for its result (the agent's own id), None where they can't be told; its bytes
+    are ``body[start:end]``."""
+
+    index: str | None
+    id: str | None
+    start: int
+    end: int
+    action: DocumentOperation | CommandReport | Unusable

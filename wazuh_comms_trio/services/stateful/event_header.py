@@ -1,0 +1,122 @@
+"""The header line of a stateful event: what it is about. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from wazuh_comms_trio.services.metadata import has_duplicate_keys
+from wazuh_comms_trio.services.stateful.json_form import NotAnObject, object_form
+
+__all__ = ["COMMANDS_INDEX", "PLAIN_FORMS", "SHORT_ID", "Header", "Unsound", "index_of", "read_header"]
+
+COMMANDS_INDEX: Final = ".commands"
+
+_INDICES: Final = {
+    "fim": "wazuh-states-fim",
+    "sca": "wazuh-states-sca",
+    "vulnerability": "wazuh-states-vulnerabilities",
+    "command": COMMANDS_INDEX,
+}
+_INVENTORY: Final = {
+    collector: f"wazuh-states-inventory-{collector}"
+    for collector in ("hardware", "hotfixes", "packages", "networks", "system", "ports", "processes")
+}
+
+_Action: TypeAlias = Literal["create", "update", "delete"]
+_ACTIONS: Final[tuple[_Action, ...]] = ("create", "update", "delete")
+
+
+def _plain_forms() -> Iterator[tuple[tuple[str | None, str | None, str | None, bool], tuple[str, _Action, int]]]:
+    for action in _ACTIONS:
+        without_data = action == "delete"
+        for module, index in _INDICES.items():
+            if index != COMMANDS_INDEX:
+                length = len(f'{{"id":"","module":"{module}","operation":"{action}"}}')
+                yield (module, None, action, without_data), (index, action, length)
+        for collector, index in _INVENTORY.items():
+            length = len(f'{{"id":"","module":"inventory","collector":"{collector}","operation":"{action}"}}')
+            yield ("inventory", collector, action, without_data), (index, action, length)
+
+
+#: Headers as real agents write them, nothing but these fields, no blanks, no escapes: by module, collector, operation
+#: and whether they stand without a data line, their index, the operation, and their length without the id.
+PLAIN_FORMS: Final = dict(_plain_forms())
+#: With any agent's uuid before it, far from the longest document id.
+SHORT_ID: Final = 64
+
+#: What the fast decoder refuses is read slowly up to this length (some 60 ms); anything longer is no header line.
+SLOW_LIMIT: Final = 65536
+
+
+class Header(msgspec.Struct, gc=False):
+    """A header line's fields, as they came; None where there is none. ``type`` is ``collector``'s older name."""
+
+    module: str | None = None
+    operation: str | None = None
+    id: str | None = None
+    collector: str | None = None
+    type: str | None = None
+
+
+class Unsound(Header, gc=False):
+    """A header line that is a JSON object and yet can't be used; ``reason`` says why. The fields are those that could
+    be told."""
+
+    reason: str = ""
+
+
+_DUPLICATE: Final = "A key stands twice in the header line"
+
+_decode: Final[Callable[[bytes | bytearray], Header]] = msgspec.json.Decoder(Header).decode
+_decode_str: Final[Callable[[bytes], str | None]] = msgspec.json.Decoder(str | None).decode
+
+
+def index_of(header: Header) -> str | None:
+    """The index of the header's documents; None for an unknown module or collector."""
+    if header.module == "inventory":
+        collector = header.collector if header.collector is not None else header.type
+        return None if collector is None else _INVENTORY.get(collector)
+    return None if header.module is None else _INDICES.get(header.module)
+
+
+def read_header(line: bytes) -> Header | None:
+    """None when ``line`` isn't a JSON object; ``Unsound`` for an object with duplicate keys, wrong types, or nested too
+    deeply."""
+    try:
+        header = _decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _read_slowly(line)
+    # Four quotation marks for each field that was found: then there is nothing else in the line, and nothing twice.
+    # (Nor does the decoder look at the encoding of what it skips.)
+    marks = 12 + 4 * (header.collector is not None) + 4 * (header.type is not None)
+    if line.count(b'"') == marks and b"\\" not in line and header.module and header.operation and header.id:
+        return header
+    try:
+        duplicate = has_duplicate_keys(line)
+    except (ValueError, RecursionError):
+        return _read_slowly(line)
+    return Unsound(**msgspec.structs.asdict(header), reason=_DUPLICATE) if duplicate else header
+
+
+def _read_slowly(line: bytes) -> Header | None:
+    if len(line) > SLOW_LIMIT:
+        return None
+    try:
+        form = object_form(line)
+    except NotAnObject:
+        return None
+    header = Unsound(reason=_DUPLICATE if form.duplicate else "")
+    for member in form.members:
+        if member.key not in Header.__struct_fields__:
+            continue
+        try:
+            value = _decode_str(line[member.value_start : member.end])
+        except (msgspec.MsgspecError, RecursionError):
+            value = None
+            header.reason = header.reason or f"The header line's {member.key} isn't a string"
+        setattr(header, member.key, value)
+    header.reason = header.reason or "The header line is nested too deeply"
+    return header

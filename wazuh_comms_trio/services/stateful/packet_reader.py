@@ -1,0 +1,281 @@
+"""A stateful request's body, read into events. Pure: bytes in, events out; every byte after the metadata line belongs
+to one event, apart from line ends.
+
+    metadata line
+    header line        one event each; a header whose operation is "delete" has no data line
+    data line
+    ...
+
+Each event stands on its own: one that can never be taken carries the reason, and the next one begins after it. Only
+where a header line isn't a JSON object, or its data line is missing, nobody can say where the next one begins: the rest
+of the body is then one event that can't be taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from wazuh_comms_trio.backends.interfaces import CommandReport, CommandResult, DocumentOperation
+from wazuh_comms_trio.config.models import Events
+from wazuh_comms_trio.errors import MalformedBody
+from wazuh_comms_trio.services.metadata import METADATA_LIMIT, Metadata, check_agent, read_metadata
+from wazuh_comms_trio.services.stateful.event import Event, Unusable
+from wazuh_comms_trio.services.stateful.event_header import COMMANDS_INDEX, Header, Unsound, index_of, read_header
+from wazuh_comms_trio.services.stateful.plain_events import is_plain_text, read_plain_events
+
+__all__ = ["DOCUMENT_ID_LIMIT", "Event", "PacketReader", "Unusable", "open_packet"]
+
+DOCUMENT_ID_LIMIT: Final = 512
+
+#: How many plain bytes could be read in the time that one byte of an unusable line may take.
+_UNUSABLE_WEIGHT: Final = 64
+
+#: Bytes of plain events that are read together, and how few when some of them turn out not to be plain.
+_PLAIN_STEP: Final = 65536
+_SMALL_STEP: Final = 4096
+
+_BLANKS: Final = b" \t\r\n"
+_TAIL: Final = 65536
+
+
+class _Data(msgspec.Struct, gc=False):
+    """A data line, as far as it must be looked at. Everything else in it is only checked to be JSON."""
+
+    agent: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Result(msgspec.Struct, gc=False):
+    code: int | None = None
+    message: str | None = None
+    data: object = None
+
+
+class _Outcome(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    result: _Result
+
+
+class _Report(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """An agent may change a command's result and nothing else. Its own description is allowed to come along."""
+
+    command: _Outcome
+    agent: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_decode_data: Final[Callable[[bytes | bytearray], _Data]] = msgspec.json.Decoder(_Data).decode
+_decode_members: Final[Callable[[bytes], dict[str, msgspec.Raw]]] = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_report: Final[Callable[[bytes], _Report]] = msgspec.json.Decoder(_Report).decode
+
+_NOT_DECODED: Final = (msgspec.MsgspecError, UnicodeDecodeError)
+
+
+def open_packet(body: bytes | bytearray, agent_id: str, settings: Events) -> PacketReader:
+    """Checks the metadata line against ``agent_id``, the token's. Raises ``MalformedBody``."""
+    end = _end_of(body)
+    if end == 0:
+        raise MalformedBody("The request body is empty")
+    first = body.find(b"\n", 0, end)
+    first = end if first < 0 else first
+    # One byte too many is enough to be refused for its length.
+    metadata = read_metadata(bytes(body[: min(first, METADATA_LIMIT + 1)]))
+    check_agent(metadata, agent_id, settings.foreign_agent)
+    return PacketReader(body, metadata, agent_id, first + 1, end, own_ids=settings.document_id == "agent")
+
+
+def _end_of(body: bytes | bytearray) -> int:
+    """Where the blanks at the end begin."""
+    end = len(body)
+    while end:
+        start = max(0, end - _TAIL)
+        kept = len(body[start:end].rstrip(_BLANKS))
+        end = start + kept
+        if kept:
+            break
+    return end
+
+
+class PacketReader:
+    """Reads one body's events, a few at a time, so that a big one can be read with pauses and in bounded memory."""
+
+    def __init__(
+        self,
+        body: bytes | bytearray,
+        metadata: Metadata,
+        agent_id: str,
+        position: int,
+        end: int,
+        *,
+        own_ids: bool,
+    ) -> None:
+        self.body = body
+        self.metadata = metadata
+        self.agent_id = agent_id
+        self._first = self._position = position
+        self._end = end
+        self._id_prefix = f"{agent_id}_" if own_ids else ""
+        self._only_agent = metadata.keys == {"agent"}
+        self._plain_prefix = metadata.prefix + b","
+        self._step = _PLAIN_STEP
+        self._one_by_one = not (self._only_agent and is_plain_text(self._id_prefix))
+        self._careful = end if self._one_by_one else position  # up to here, at least
+
+    @property
+    def exhausted(self) -> bool:
+        return self._position >= self._end
+
+    def rewind(self) -> None:
+        """Back to the first event."""
+        self._position = self._first
+        self._careful = self._end if self._one_by_one else self._first
+
+    def bytes_of(self, event: Event) -> bytes:
+        return bytes(self.body[event.start : event.end])
+
+    def read(self, max_events: int, max_bytes: int, operations: list[DocumentOperation] | None = None) -> list[Event]:
+        """The next events: as many as ``max_events``, and about ``max_bytes`` of body (one event at least, unless
+        ``exhausted``). Where lines are unusable and cost more to read, fewer. ``operations`` gets those of the plain
+        ones."""
+        events: list[Event] = []
+        stop = min(self._end, self._position + max_bytes)
+        while self._position < stop and len(events) < max_events:
+            if self._position >= self._careful:
+                plain = self._read_plain(stop, max_events - len(events))
+                if plain is not None:
+                    events += plain[0]
+                    if operations is not None:
+                        operations += plain[1]
+                continue
+            event = self._next()
+            if event is None:
+                break
+            events.append(event)
+            if type(event.action) is Unusable:
+                stop -= (event.end - event.start) * _UNUSABLE_WEIGHT
+        return events
+
+    def _read_plain(self, stop: int, max_events: int) -> tuple[list[Event], list[DocumentOperation]] | None:
+        """Some of the next events, and their operations. None where they have to be read one by one."""
+        edge = min(stop, self._position + self._step)
+        found = read_plain_events(
+            self.body,
+            self._position,
+            edge,
+            self._end,
+            prefix=self._plain_prefix,
+            id_prefix=self._id_prefix,
+            max_events=max_events,
+        )
+        if found is not None:
+            self._position = found[0][-1].end + 1
+            self._step = min(4 * self._step, _PLAIN_STEP)
+        elif self._step > _SMALL_STEP:
+            self._step //= 4
+        else:
+            self._careful = edge
+        return found
+
+    def _next(self) -> Event | None:
+        if self._position >= self._end:
+            return None
+        body, start, end = self.body, self._position, self._end
+        after = body.find(b"\n", start, end)
+        if after < 0:
+            after = end
+        header = read_header(bytes(body[start:after]))
+        if header is None:
+            self._position = end
+            return Event(None, None, start, end, Unusable("The header line is not a JSON object"))
+        index = index_of(header)
+        if header.operation == "delete":
+            self._position = after + 1
+            return Event(index, header.id, start, after, self._action(header, index, None))
+        if after >= end:
+            self._position = end
+            return Event(index, header.id, start, end, Unusable("The data line is missing"))
+        data_start = after + 1
+        after = body.find(b"\n", data_start, end)
+        if after < 0:
+            after = end
+        self._position = after + 1
+        return Event(index, header.id, start, after, self._action(header, index, bytes(body[data_start:after])))
+
+    def _action(
+        self, header: Header, index: str | None, data: bytes | None
+    ) -> DocumentOperation | CommandReport | Unusable:
+        if type(header) is Unsound:
+            return Unusable(header.reason)
+        operation = header.operation
+        if operation != "create" and operation != "update" and operation != "delete":
+            return Unusable("Unknown operation" if operation else "The header line has no operation")
+        if index is None:
+            return Unusable(_index_reason(header))
+        if not header.id or "\0" in header.id:
+            return Unusable("The id contains a NUL" if header.id else "The header line has no id")
+        if index == COMMANDS_INDEX:
+            return self._report(header.id, operation, data)
+        document_id = self._id_prefix + header.id
+        if len(document_id) > 128 and len(document_id.encode()) > DOCUMENT_ID_LIMIT:
+            return Unusable(f"The document id is longer than {DOCUMENT_ID_LIMIT} bytes")
+        if data is None:
+            return DocumentOperation("delete", index, document_id)
+        merged = self._merge(data)
+        if type(merged) is str:
+            return Unusable(merged)
+        return DocumentOperation(operation, index, document_id, merged)  # type: ignore[arg-type]  # bytes: see above
+
+    def _merge(self, data: bytes) -> bytes | str:
+        """One object of the metadata's members and the data line's; the reason why not as a string. The metadata's win,
+        and the data line goes through as it is unless it has such a member."""
+        try:
+            if not data.isascii():
+                data.decode()  # the decoder doesn't look at the encoding of what it skips
+            if self._only_agent:
+                collides = _decode_data(data).agent is not msgspec.UNSET
+            else:
+                collides = not self.metadata.keys.isdisjoint(_decode_members(data))
+            if collides:
+                members = _decode_members(data)
+                data = msgspec.json.encode({k: v for k, v in members.items() if k not in self.metadata.keys})
+        except RecursionError:
+            return "The data line is nested too deeply"
+        except _NOT_DECODED as exc:
+            return _data_reason(exc)
+        if data[0] != 0x7B or data[-1] != 0x7D:  # { }
+            data = data.strip(_BLANKS)
+        # Between the braces there is a member, or nothing but blanks.
+        if data[1] != 0x22 and not data[1:-1].strip(_BLANKS):
+            return self.metadata.prefix + b"}"
+        return b"".join((self.metadata.prefix, b",", memoryview(data)[1:]))
+
+    def _report(self, document_id: str, operation: str, data: bytes | None) -> CommandReport | Unusable:
+        if operation != "update" or data is None:
+            return Unusable("Only updates of a command's result are taken")
+        if len(document_id.encode()) > DOCUMENT_ID_LIMIT:
+            return Unusable(f"The document id is longer than {DOCUMENT_ID_LIMIT} bytes")
+        try:
+            result = _decode_report(data).command.result
+        except RecursionError:
+            return Unusable("The data line is nested too deeply")
+        except msgspec.ValidationError as exc:
+            return Unusable(f"Only updates of a command's result are taken: {exc}")
+        except _NOT_DECODED as exc:
+            return Unusable(_data_reason(exc))
+        return CommandReport(self.agent_id, document_id, CommandResult(result.code, result.message, result.data))
+
+
+def _index_reason(header: Header) -> str:
+    if not header.module:
+        return "The header line has no module"
+    if header.module != "inventory":
+        return "Unknown module"
+    return "Unknown collector" if header.collector or header.type else "The header line has no collector"
+
+
+def _data_reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "The data line is not UTF-8"
+    if isinstance(error, msgspec.ValidationError):
+        return "The data line is not a JSON object"
+    return f"The data line is not JSON: {error}"

@@ -1,0 +1,151 @@
+"""Events of the form that real agents write, many at a time. Pure.
+
+Nearly all events are such: a header with nothing but its fields, and one object on the line after it. What has to be
+checked is checked for all lines at once, in half the time that one event after another takes. Nothing is decided here
+but that events are plain: whatever isn't of this form, sound or not, is left to who reads event by event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from wazuh_comms_trio.backends.interfaces import DocumentOperation
+from wazuh_comms_trio.services.stateful.event import Event
+from wazuh_comms_trio.services.stateful.event_header import PLAIN_FORMS, SHORT_ID, Header
+
+__all__ = ["LONGEST_DATA", "is_plain_text", "read_plain_events"]
+
+#: Longer data lines are merged with care for memory, one by one.
+LONGEST_DATA: Final = 65536
+
+#: How the header of an event without a data line ends, as agents write it.
+_DELETE: Final = b'"operation":"delete"}'
+_BRACE: Final = ord("}")
+
+
+class _Data(msgspec.Struct, gc=False):
+    """A data line, as far as it must be looked at. Everything else in it is only checked to be JSON."""
+
+    agent: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_decode_headers: Final[Callable[[bytes], list[Header]]] = msgspec.json.Decoder(Header).decode_lines
+_decode_data: Final[Callable[[bytes], list[_Data]]] = msgspec.json.Decoder(_Data).decode_lines
+
+
+def is_plain_text(text: str) -> bool:
+    """Whether it is ASCII that stands in JSON as it is."""
+    return text.isascii() and len(msgspec.json.encode(text)) == len(text) + 2
+
+
+def read_plain_events(
+    body: bytes | bytearray, position: int, stop: int, end: int, *, prefix: bytes, id_prefix: str, max_events: int
+) -> tuple[list[Event], list[DocumentOperation]] | None:
+    """The events of ``body[:end]`` that begin at ``position`` and before ``stop``, perhaps without the last of them;
+    None when one of them isn't plain, or none is whole.
+
+    ``prefix``: what documents begin with, an object's only other member, ``agent``, and a comma. ``id_prefix`` comes
+    before each id and is plain text. The operations are the events' own: who needs only them needn't look for them in a
+    thousand places of memory.
+    """
+    lines = _lines(body, position, stop, end)
+    if lines is None:
+        return None
+    try:
+        found = _read(lines[0::2], lines[1::2], position, max_events, prefix, id_prefix)
+        if found is None and True in [line.endswith(_DELETE) for line in lines]:
+            found = _read(*_told_apart(lines), position, max_events, prefix, id_prefix)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return found
+
+
+def _lines(body: bytes | bytearray, position: int, stop: int, end: int) -> list[bytes] | None:
+    """Those that begin before ``stop`` and one more: the last event's data, or a header that is left out."""
+    cut = body.find(b"\n", stop - 1, end)
+    if cut >= 0:
+        cut = body.find(b"\n", cut + 1, end)
+    if cut < 0:
+        cut = end
+    if cut > stop + LONGEST_DATA:
+        return None
+    with memoryview(body) as view:
+        return bytes(view[position:cut]).split(b"\n")
+
+
+def _told_apart(lines: Sequence[bytes]) -> tuple[list[bytes], list[bytes | None]]:
+    """Headers, and the data of each: None for a delete. What only looks like one is noticed when it is decoded."""
+    headers: list[bytes] = []
+    data: list[bytes | None] = []
+    rest = iter(lines)
+    for header in rest:
+        line = None
+        if not header.endswith(_DELETE) and (line := next(rest, None)) is None:
+            break
+        headers.append(header)
+        data.append(line)
+    return headers, data
+
+
+def _read(
+    headers: Sequence[bytes],
+    data: Sequence[bytes | None],
+    position: int,
+    max_events: int,
+    prefix: bytes,
+    id_prefix: str,
+) -> tuple[list[Event], list[DocumentOperation]] | None:
+    count = min(len(data), max_events)
+    headers, data = headers[:count], data[:count]
+    try:
+        decoded = _decode_headers(b"\n".join(headers))
+    except msgspec.MsgspecError:
+        return None  # data lines, perhaps, behind a delete
+    if not decoded or len(decoded) != count or (None not in data and "delete" in [line.operation for line in decoded]):
+        return None
+    documents = _documents(data, prefix)
+    if documents is None:
+        return None
+    events: list[Event] = []
+    operations: list[DocumentOperation] = []
+    for line, header, rest, document in zip(headers, decoded, data, documents, strict=True):
+        form = PLAIN_FORMS.get((header.module, header.collector, header.operation, document is None))
+        event_id = header.id
+        if form is None or not event_id or len(event_id) > SHORT_ID:
+            return None
+        index, action, marks = form
+        # As long as its fields alone: then there is nothing else in the line, nothing twice, and nothing escaped. (A
+        # NUL can't come but escaped.) And if that is so of each line, each header is of its line and no other.
+        if len(line) != marks + len(event_id):
+            return None
+        end = position + len(line) if rest is None else position + len(line) + len(rest) + 1
+        write = DocumentOperation(action, index, id_prefix + event_id, document, True)
+        operations.append(write)
+        events.append(Event(index, event_id, position, end, write))
+        position = end + 1
+    return events, operations
+
+
+def _documents(data: Sequence[bytes | None], prefix: bytes) -> Sequence[bytes | None] | None:
+    """The data lines with the metadata before them. None when one isn't an object with a member, on one line of its
+    own, without an ``agent``. Raises ``MsgspecError``, ``UnicodeDecodeError``."""
+    present = [line for line in data if line is not None]
+    if not present:
+        return data
+    if max(map(len, present)) > LONGEST_DATA or not all(present):
+        return None
+    # Each begins an object with a member and ends one. Between "}" and "{" no JSON value goes on, so if there are as
+    # many objects as lines, each line is one.
+    ends = {line[-1] for line in present}
+    if {line[:2] for line in present} != {b'{"'} or ends != {_BRACE}:
+        return None
+    joined = b"\n".join(present)
+    if not joined.isascii():
+        joined.decode()  # the decoder doesn't look at the encoding of what it skips
+    decoded = _decode_data(joined)
+    if len(decoded) != len(present) or True in [line.agent is not msgspec.UNSET for line in decoded]:
+        return None
+    return [None if line is None else prefix + line[1:] for line in data]

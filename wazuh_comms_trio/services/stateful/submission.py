@@ -1,0 +1,164 @@
+"""A packet on its way: one request's events, what became of each, and the reply made of it. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import trio
+
+from wazuh_comms_trio.backends.interfaces import CommandReport, DocumentOperation, ItemResult, Outcome
+from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.quarantine.interface import Rejected
+from wazuh_comms_trio.services.stateful.packet_reader import Event, PacketReader, Unusable
+
+__all__ = ["EventResult", "Packet", "Part", "encode_results"]
+
+
+class EventResult(msgspec.Struct, gc=False):
+    """One event's result, as the agent gets it."""
+
+    index: str | None
+    id: str | None
+    result: str
+    status: int
+
+
+def encode_results(results: Sequence[EventResult]) -> bytes:
+    """As JSON, without the brackets around them: pieces of a big reply are joined by commas."""
+    return msgspec.json.encode(results)[1:-1]
+
+
+class Part:
+    """Some events of one packet that are applied together: the whole of a small one, a piece of a big one.
+
+    ``results`` stand in the events' positions; None: not known yet. ``operations``: of all the events, if all are
+    plain; what is less is of no use.
+    """
+
+    def __init__(
+        self, reader: PacketReader, events: list[Event], operations: list[DocumentOperation] | None = None
+    ) -> None:
+        self.reader = reader
+        self.events = events
+        self.results: list[ItemResult | None] = [None] * len(events)
+        self.writes: list[int] = []
+        self.reports: list[int] = []
+        self.unusable: list[int] = []
+        self._operations: list[DocumentOperation] | None = None
+        if operations is not None and len(operations) == len(events):
+            # A pass over a thousand events costs more than its steps: most of them are no longer in the cache.
+            self._operations = operations
+            self.writes = list(range(len(events)))
+            return
+        for position, event in enumerate(events):
+            kind = type(event.action)
+            if kind is DocumentOperation:
+                self.writes.append(position)
+            elif kind is CommandReport:
+                self.reports.append(position)
+            else:
+                self.unusable.append(position)
+                assert isinstance(event.action, Unusable)
+                self.results[position] = ItemResult(400, event.action.reason, Outcome.REFUSED)
+
+    @property
+    def complete(self) -> bool:
+        return not self.writes and not self.reports
+
+    def operations(self) -> list[DocumentOperation]:
+        """Of the writes without a result."""
+        if self._operations is not None and len(self.writes) == len(self._operations):
+            return self._operations
+        return [self.events[position].action for position in self.writes]  # type: ignore[misc]  # sorted by kind above
+
+    def command_reports(self) -> list[CommandReport]:
+        """Those without a result."""
+        return [self.events[position].action for position in self.reports]  # type: ignore[misc]  # as above
+
+    def settle_writes(self, results: Sequence[ItemResult]) -> bool:
+        """The results of ``operations()``, by position. Those that failed for a passing reason stay; are there none?"""
+        self.writes = self._settle(self.writes, results)
+        return not self.writes
+
+    def settle_reports(self, results: Sequence[ItemResult]) -> bool:
+        """As ``settle_writes``, for ``command_reports()``."""
+        self.reports = self._settle(self.reports, results)
+        return not self.reports
+
+    def _settle(self, positions: list[int], results: Sequence[ItemResult]) -> list[int]:
+        if len(positions) != len(results):
+            raise ValueError("not as many results as operations")
+        if len(results) == len(self.results) and Outcome.PASSING not in _outcomes(results):
+            self.results = list(results)
+            return []
+        again = []
+        for position, result in zip(positions, results, strict=True):
+            if result.outcome is Outcome.PASSING:
+                again.append(position)
+            else:
+                self.results[position] = result
+        return again
+
+    def begin_again(self) -> None:
+        """Forget the results of writes: an earlier packet of the same agent has to be applied once more, before."""
+        self.writes = [
+            position for position, event in enumerate(self.events) if type(event.action) is DocumentOperation
+        ]
+        for position in self.writes:
+            self.results[position] = None
+
+    def rejected(self) -> list[Rejected]:
+        """What goes to the quarantine: what couldn't be taken, and what the stores refused for good."""
+        reader = self.reader
+        if Outcome.REFUSED not in _outcomes(self.results):
+            return []
+        return [
+            Rejected(reader.agent_id, "stateful", result.result, reader.metadata.line, reader.bytes_of(event))
+            for event, result in zip(self.events, self.results, strict=True)
+            if result is not None and result.outcome is Outcome.REFUSED
+        ]
+
+    def reply(self) -> bytes:
+        """The results as JSON without brackets around them; all must be known."""
+        return encode_results(
+            [
+                EventResult(event.index, event.id, result.result, result.status)
+                for event, result in zip(self.events, self.results, strict=True)
+                if result is not None
+            ]
+        )
+
+
+def _outcomes(results: Sequence[ItemResult | None]) -> set[Outcome]:
+    """Which there are. Mostly the results are one and the same object, which is quick to be sure of."""
+    first = results[0] if results else None
+    if first is not None and results.count(first) == len(results):
+        return {first.outcome}
+    different = dict(zip(map(id, results), results, strict=True))
+    return {result.outcome for result in different.values() if result is not None}
+
+
+class Packet:
+    """One request's events between ``submit`` and the batcher.
+
+    ``part`` is None for a packet that its own request applies when its turn has come. ``deadline``: when its request is
+    answered at the latest, on trio's clock. ``abandoned``: nobody waits for it any more. ``busy``: a piece of it is
+    in flight. ``news``: settled, or its turn has come.
+    """
+
+    def __init__(self, agent_id: str, part: Part | None, size: int, deadline: float) -> None:
+        self.agent_id = agent_id
+        self.part = part
+        self.size = size
+        self.deadline = deadline
+        self.settled = False
+        self.abandoned = False
+        self.failure: BackendUnavailable | None = None
+        self.busy = False
+        self.news = trio.Event()
+
+    def settle(self, failure: BackendUnavailable | None = None) -> None:
+        self.settled = True
+        self.failure = failure
+        self.news.set()

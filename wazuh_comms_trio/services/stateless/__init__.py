@@ -1,0 +1,1 @@
+"""Stateless events: a body goes to the engine as it came."""

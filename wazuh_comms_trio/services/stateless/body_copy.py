@@ -1,0 +1,82 @@
+"""A copy of a body that may have to go to the quarantine whole: in memory while it is short, then in a file that has no
+name."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Final, Self
+
+from wazuh_comms_trio.errors import StorageFull
+from wazuh_comms_trio.foundation.environment import RunBlocking
+
+__all__ = ["Spool"]
+
+_log = logging.getLogger(__name__)
+
+_IN_MEMORY: Final = 1024 * 1024
+
+
+class Spool:
+    """``add`` never fails: a copy that couldn't be kept is missed only by who asks for it, with ``StorageFull``.
+
+    A context manager: leaving it closes the file. At most 1 MiB (and one chunk) is in memory at a time.
+    """
+
+    def __init__(self, folder: Path | None, run_blocking: RunBlocking) -> None:
+        self.size = 0
+        self._folder = folder
+        self._run_blocking = run_blocking
+        self._held = bytearray()
+        self._file: BinaryIO | None = None
+        self._lost: OSError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._held = bytearray()
+        if self._file is not None:
+            self._file.close()
+
+    async def add(self, chunk: bytes) -> None:
+        """Keeps ``chunk``. No fsync: it is worth nothing after a crash."""
+        if self._lost is not None:
+            return
+        self.size += len(chunk)
+        self._held += chunk
+        if len(self._held) > _IN_MEMORY:
+            await self._write_held()
+
+    async def _write_held(self) -> None:
+        held, self._held = self._held, bytearray()
+        try:
+            await self._run_blocking(self._write, held)
+        except OSError as exc:
+            self._lost = exc
+            _log.warning("a request's body can't be kept for the quarantine: %s", exc)
+
+    def _write(self, held: bytearray) -> None:
+        if self._file is None:
+            folder = self._folder if self._folder is not None and self._folder.is_dir() else None
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by __exit__
+        rest = memoryview(held)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+    async def file(self) -> BinaryIO | None:
+        """The whole copy as a file, None when it is short: then it is ``held``. Raises ``StorageFull``."""
+        if self._file is not None and self._held and self._lost is None:
+            await self._write_held()
+        if self._lost is not None:
+            raise StorageFull
+        return self._file
+
+    @property
+    def held(self) -> bytes:
+        """What is in memory."""
+        return bytes(self._held)

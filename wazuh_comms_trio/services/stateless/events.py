@@ -1,0 +1,149 @@
+"""Stateless events: a body's first line is looked at, all of it goes to the engine as it came."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from wazuh_comms_trio.backends.interfaces import Engine
+from wazuh_comms_trio.config.models import Events
+from wazuh_comms_trio.errors import BackendUnavailable, EngineRefused, EngineTimeout, MalformedBody
+from wazuh_comms_trio.foundation.environment import BACKEND_MARGIN, BACKEND_MARGIN_SHARE, RunBlocking
+from wazuh_comms_trio.quarantine.interface import Quarantine, Rejected
+from wazuh_comms_trio.services.authentication.authenticator import Caller
+from wazuh_comms_trio.services.metadata import METADATA_LIMIT, check_agent, read_metadata
+from wazuh_comms_trio.services.stateless.body_copy import Spool
+
+__all__ = ["StatelessEvents"]
+
+_BLANKS: Final = b" \t\r\n"
+
+
+class StatelessEvents:
+    """``spool_folder``: where bodies above 1 MiB wait for the engine's answer; None: the system's temporary folder."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        quarantine: Quarantine,
+        *,
+        settings: Events,
+        run_blocking: RunBlocking,
+        spool_folder: Path | None = None,
+    ) -> None:
+        self._engine = engine
+        self._quarantine = quarantine
+        self._settings = settings
+        self._run_blocking = run_blocking
+        self._spool_folder = spool_folder
+
+    async def forward(self, caller: Caller, chunks: AsyncIterable[bytes], *, length: int | None, limit: float) -> None:
+        """Streams one request's body to the engine; returns when it has taken all of it, or when it refused and the
+        body is in quarantine. ``limit`` seconds count from the end of ``chunks``; an engine that doesn't take what is
+        there for so long is too slow as well.
+
+        What ``chunks`` raises goes through. Raises ``MalformedBody``, ``EngineRefused`` (only with
+        ``events.invalid: refuse``), ``EngineTimeout`` and its siblings, ``BackendUnavailable``. A part of ``chunks``
+        may be unread then. Cancelled: the engine may have taken the body.
+        """
+        body = _Body(chunks, limit)
+        await body.read_head()
+        check_agent(read_metadata(body.first_line()), caller.agent.id, self._settings.foreign_agent)
+        if not await body.has_events():
+            return
+        with Spool(self._spool_folder, self._run_blocking) as spool, body.scope:
+            body.spool = spool if self._settings.invalid == "quarantine" else None
+            try:
+                async with aclosing(body.stream()) as stream:
+                    await self._engine.send_events(stream, agent_id=caller.agent.id, length=length)
+            except EngineRefused as exc:
+                if body.spool is None:
+                    raise
+                await body.read_rest()
+                await self._put_aside(caller.agent.id, exc.message, spool)
+        if body.scope.cancelled_caught:
+            raise EngineTimeout
+
+    async def _put_aside(self, agent_id: str, reason: str, spool: Spool) -> None:
+        file = await spool.file()
+        rejected = Rejected(agent_id, "stateless", reason, b"", b"" if file is not None else spool.held)
+        if file is not None:
+            await self._quarantine.add_file(rejected, file, spool.size)
+        else:
+            await self._quarantine.add([rejected])
+
+
+class _Body:
+    """One request's body on its way. ``scope`` ends the wait for the engine: its clock runs while the engine has to
+    take something or to answer, and stands still while the client is what is waited for."""
+
+    def __init__(self, chunks: AsyncIterable[bytes], limit: float) -> None:
+        self.scope = trio.CancelScope()
+        self.spool: Spool | None = None
+        self._chunks = aiter(chunks)
+        self._patience = limit - min(BACKEND_MARGIN, BACKEND_MARGIN_SHARE * limit)
+        self._head = bytearray()  # read, not yet given away
+        self._ended = False
+        self._broken = False  # reading it was cut off, the rest is lost
+
+    async def _next(self) -> bytes:
+        """The next chunk; empty at the end."""
+        self.scope.deadline = float("inf")
+        try:
+            return await anext(self._chunks)
+        except StopAsyncIteration:
+            self._ended = True
+            return b""
+        except BaseException:
+            self._broken = True
+            raise
+        finally:
+            self.scope.deadline = trio.current_time() + self._patience
+
+    async def read_head(self) -> None:
+        """Until the first line is there, or can't be one."""
+        while not self._ended and b"\n" not in self._head and len(self._head) <= METADATA_LIMIT:
+            self._head += await self._next()
+        if self._ended and not self._head.strip(_BLANKS):
+            raise MalformedBody("The request body is empty")
+
+    def first_line(self) -> bytes:
+        end = self._head.find(b"\n")
+        return bytes(self._head if end < 0 else self._head[:end])
+
+    async def has_events(self) -> bool:
+        """Does anything but blanks follow the first line?"""
+        start = self._head.find(b"\n")
+        if start < 0:
+            return False  # the body has ended: a longer line is refused by now
+        while not self._head[start:].strip(_BLANKS):
+            if self._ended:
+                return False
+            if len(self._head) - start > METADATA_LIMIT:
+                return True  # so many blanks: they are the engine's to judge
+            self._head += await self._next()
+        return True
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """All of it, unchanged."""
+        chunk, self._head = bytes(self._head), bytearray()
+        while chunk or not self._ended:
+            if chunk:
+                if self.spool is not None:
+                    await self.spool.add(chunk)
+                yield chunk
+            chunk = b"" if self._ended else await self._next()
+
+    async def read_rest(self) -> None:
+        """What the engine hasn't taken, for the quarantine: it has refused the whole. Raises ``BackendUnavailable``
+        when reading was cut off before."""
+        if self._broken:
+            raise BackendUnavailable
+        while not self._ended:
+            chunk = await self._next()
+            if self.spool is not None and chunk:
+                await self.spool.add(chunk)

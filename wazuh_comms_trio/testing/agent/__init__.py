@@ -1,0 +1,1 @@
+"""An agent: single requests, and the whole program with its loops."""

@@ -1,0 +1,1 @@
+"""Fakes of the classic daemons and their queues."""

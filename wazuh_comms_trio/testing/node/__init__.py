@@ -1,0 +1,1 @@
+"""The whole daemon, or a node of several workers, inside a test."""

@@ -1,0 +1,1 @@
+"""Sockets, queues and request/answer streams for trio programs."""

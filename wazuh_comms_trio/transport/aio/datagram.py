@@ -1,0 +1,167 @@
+"""Datagram queues for trio programs: :class:`WazuhAsyncQueue`, :class:`WazuhAsyncAnalysisdQueue`.
+
+As their twins in :mod:`.datagram`, checks included, but they wait for room in the queue (about 11 datagrams fit)
+without blocking the program. A datagram goes out whole or not at all, so a cancelled send has sent nothing and the
+queue stays usable. Several tasks may send; each datagram is one call, and those of one task keep their order.
+"""
+
+from __future__ import annotations
+
+import socket as _socket
+from typing import Self
+
+import trio
+
+from wazuh_comms_trio.errors import WazuhError, WazuhException, WazuhInternalError
+from wazuh_comms_trio.transport.blocking.datagram import BaseQueue, connect_queue, not_sent
+from wazuh_comms_trio.transport.errors import (
+    QueueBroken,
+    QueueClosed,
+    TransportBroken,
+    TransportClosed,
+    require_trio,
+)
+from wazuh_comms_trio.transport.translate import READER_GONE, queue_error, queue_reason
+from wazuh_comms_trio.wire import agent_command
+from wazuh_comms_trio.wire.agent_command import encode_agent_command
+from wazuh_comms_trio.wire.event import encode_event
+
+
+class BaseAsyncQueue(trio.abc.AsyncResource):
+    """A connection to a daemon's datagram socket. Arguments as for :class:`BaseQueue`.
+
+    Made unconnected, for ``async with WazuhAsyncQueue() as queue: await queue.connect(path)``, or connected:
+    ``async with await WazuhAsyncQueue.from_path(path) as queue``. 1010 for a path that is missing, refused or no
+    datagram socket. A queue that we closed is :class:`trio.ClosedResourceError`, one whose reader is gone
+    :class:`trio.BrokenResourceError`.
+    """
+
+    OS_MAXSTR: int = BaseQueue.OS_MAXSTR
+    #: The least send buffer. It limits no message.
+    MAX_MSG_SIZE: int = BaseQueue.MAX_MSG_SIZE
+
+    def __init__(self, *, send_buffer: int | None = None, require_owner: int | str | None = None) -> None:
+        self.path: str = ""
+        self.send_buffer = send_buffer
+        self.require_owner = require_owner
+        self._line = trio.StrictFIFOLock()
+        #: The operating system's socket, non-blocking; None when not connected.
+        self.socket: _socket.socket | None = None
+
+    @classmethod
+    async def from_path(
+        cls, path: str, *, send_buffer: int | None = None, require_owner: int | str | None = None
+    ) -> Self:
+        """A connected queue."""
+        queue = cls(send_buffer=send_buffer, require_owner=require_owner)
+        await queue.connect(path)
+        return queue
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path}: {'closed' if self.socket is None else 'connected'}>"
+
+    async def connect(self, path: str) -> None:
+        """Connect; a connection made before is closed. A checkpoint; cancelled, nothing has changed."""
+        require_trio(type(self).__name__)
+        await trio.lowlevel.checkpoint()
+        least = max(self.MAX_MSG_SIZE, self.send_buffer or 0)
+        sock = connect_queue(path, least, self.require_owner)
+        sock.setblocking(False)
+        self._close_now()
+        self.socket, self.path = sock, path
+
+    async def aclose(self) -> None:
+        """Close the queue. Doing it again does nothing. A checkpoint; closed even if cancelled."""
+        require_trio(type(self).__name__)
+        self._close_now()
+        await trio.lowlevel.checkpoint()
+
+    async def close(self) -> None:
+        """The same as :meth:`aclose`."""
+        await self.aclose()
+
+    def _close_now(self) -> None:
+        sock, self.socket = self.socket, None
+        if sock is not None:
+            trio.lowlevel.notify_closing(sock)
+            sock.close()
+
+    async def _send(self, msg: bytes) -> None:
+        """Send one datagram as it is, waiting for room. A checkpoint; cancelled, nothing was sent.
+
+        1105 for what isn't bytes, 1011 when it can't be sent.
+        """
+        if not isinstance(msg, bytes):
+            raise WazuhException(1105)
+        if self.socket is None:
+            require_trio(type(self).__name__)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        # Who finds others waiting stands in line behind them.
+        if not self._line.locked() and self._send_nowait(msg):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        async with self._line:
+            while not self._send_nowait(msg):
+                await self._wait_for_room()
+
+    async def _send_checked(self, datagram: bytes) -> None:
+        """As :meth:`_send`, with the error that the public methods raise: 1014, naming the path."""
+        try:
+            await self._send(datagram)
+        except QueueClosed as exc:
+            raise TransportClosed(1014, not_sent(exc, type(self).__name__)) from exc
+        except QueueBroken as exc:
+            raise TransportBroken(1014, not_sent(exc, type(self).__name__)) from exc
+        except WazuhInternalError as exc:
+            raise WazuhError(1014, not_sent(exc, type(self).__name__)) from exc
+
+    def _send_nowait(self, msg: bytes) -> bool:
+        """Send one datagram if there is room; returns whether there was. 1011 when it can't be sent."""
+        sock = self.socket
+        if sock is None:
+            raise QueueClosed(1011, f"{self.path or 'a queue'}: not connected")
+        try:
+            sock.send(msg)
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            if exc.errno in READER_GONE:
+                raise QueueBroken(1011, queue_reason(exc, self.path)) from exc
+            raise queue_error(exc, self.path) from exc
+        return True
+
+    async def _wait_for_room(self) -> None:
+        """Until a send may succeed. A checkpoint."""
+        sock = self.socket
+        if sock is None:
+            raise QueueClosed(1011, f"{self.path}: not connected")
+        try:
+            await trio.lowlevel.wait_writable(sock)
+        except trio.ClosedResourceError:
+            raise QueueClosed(1011, f"{self.path}: closed by another task") from None
+
+
+class WazuhAsyncQueue(BaseAsyncQueue):
+    """Commands to agents through remoted's ``ar`` queue, or to this host through execd's."""
+
+    HC_SK_RESTART: str = agent_command.HC_SK_RESTART
+    HC_FORCE_RECONNECT: str = agent_command.HC_FORCE_RECONNECT
+    RESTART_AGENTS: str = agent_command.RESTART_AGENTS
+    RESTART_AGENTS_JSON: str = agent_command.RESTART_AGENTS_JSON
+    AR_TYPE: str = agent_command.AR_TYPE
+
+    async def send_msg_to_agent(self, msg: str = "", agent_id: str | None = "", msg_type: str | None = "") -> str:
+        """As :meth:`WazuhQueue.send_msg_to_agent`, waiting for room. A checkpoint; cancelled, nothing was sent."""
+        command = encode_agent_command(msg, agent_id, msg_type)
+        await self._send_checked(command.datagram)
+        return command.confirmation
+
+
+class WazuhAsyncAnalysisdQueue(BaseAsyncQueue):
+    """Events for analysisd."""
+
+    MAX_MSG_SIZE: int = 65535
+
+    async def send_msg(self, msg_header: str, msg: str) -> None:
+        """As :meth:`WazuhAnalysisdQueue.send_msg`, waiting for room. A checkpoint; cancelled, nothing was sent."""
+        await self._send_checked(encode_event(msg_header, msg))

@@ -1,0 +1,299 @@
+"""Sockets for trio programs: :class:`WazuhAsyncSocket` and, for JSON, :class:`WazuhAsyncSocketJSON`.
+
+What holds under cancellation:
+
+* ``connect``: nothing is left open, connecting again is possible;
+* ``send`` before its first byte went out: nothing happened; after it: the connection is closed, since the daemon would
+  take the next message for the missing part of this one;
+* ``receive``: what came is kept for the next ``receive``;
+* ``aclose``, ``close``: closed all the same.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Any, Final, Self, TypeVar, overload
+
+import trio
+
+from wazuh_comms_trio.errors import FrameError, PeerClosed, WazuhInternalError
+from wazuh_comms_trio.transport.aio.stream_io import CONNECT_PATIENCE, ByteIO, connect_unix, over_stream
+from wazuh_comms_trio.transport.conversation import Conversation, SchemaSource
+from wazuh_comms_trio.transport.errors import TransportClosed, TransportError, as_broken, require_trio
+from wazuh_comms_trio.transport.paths import PeerCredentials
+from wazuh_comms_trio.transport.translate import stream_error
+from wazuh_comms_trio.wire.envelope import decode_json, encode_json, reply_data
+from wazuh_comms_trio.wire.framing import (
+    HEADER,
+    HEADER_FORMAT,
+    MAX_RECEIVE_BYTES,
+    READ_BYTES,
+    FrameDecoder,
+    encode_payload,
+    header_struct,
+)
+
+T = TypeVar("T")
+
+# So many frames that are here already are handed out before other tasks get a turn.
+_FRAMES_PER_TURN: Final = 16
+
+
+class WazuhAsyncSocket(trio.abc.AsyncResource):
+    """A connection to a daemon's stream socket, or over any trio stream. Payloads are bytes, framed with their length.
+
+    One task may send beside one that receives; a second one is ``trio.BusyResourceError``. ``require_owner`` is a
+    user's number or name, see :func:`check_path`; ``max_receive_bytes`` limits the payload of one frame.
+
+    Errors are 1014, and :class:`trio.ClosedResourceError` where we ended the connection (or never had one),
+    :class:`trio.BrokenResourceError` where the peer did. Before connecting: 1013 for a path that is missing or refused,
+    1121 when nobody listens. 1012 for a payload above ``MAX_SIZE`` bytes (refused before the first byte goes out), 1105
+    for one that isn't bytes.
+    """
+
+    #: The most payload bytes that are sent.
+    MAX_SIZE: int = 65536
+
+    def __init__(self, *, max_receive_bytes: int = MAX_RECEIVE_BYTES, require_owner: int | str | None = None) -> None:
+        self.path: str | None = None
+        self.max_receive_bytes = max_receive_bytes
+        self.require_owner = require_owner
+        self._io: ByteIO | None = None
+        self._decoder = FrameDecoder(max_receive_bytes)
+        self._without = "not connected"  # why there is no connection
+        self._connecting = False
+        self._sending = False
+        self._receiving = False
+        self._unyielding = 0
+
+    @classmethod
+    async def from_path(
+        cls, path: str, *, max_receive_bytes: int = MAX_RECEIVE_BYTES, require_owner: int | str | None = None
+    ) -> Self:
+        """A connected socket, for ``async with await WazuhAsyncSocket.from_path(path) as sock``."""
+        sock = cls(max_receive_bytes=max_receive_bytes, require_owner=require_owner)
+        await sock.connect(path)
+        return sock
+
+    @classmethod
+    def from_stream(cls, stream: trio.abc.Stream, *, max_receive_bytes: int = MAX_RECEIVE_BYTES) -> Self:
+        """Over any trio stream, which from now on belongs to this object."""
+        require_trio(cls.__name__)
+        sock = cls(max_receive_bytes=max_receive_bytes)
+        sock._io = over_stream(stream)
+        return sock
+
+    def __repr__(self) -> str:
+        state = self._without if self._io is None else "connected"
+        return f"<{type(self).__name__} {self.path or ''}: {state}>"
+
+    async def connect(self, path: str, *, patience: float = CONNECT_PATIENCE) -> None:
+        """Connect to a daemon's Unix socket. A checkpoint.
+
+        Waits ``patience`` seconds for room in the daemon's queue of new connections, then :class:`BacklogFull` (1013).
+        A connection that was lost is closed first; connecting twice otherwise is 1013.
+        """
+        require_trio(type(self).__name__)
+        if self._connecting:
+            raise trio.BusyResourceError("another task is connecting this socket")
+        if self._io is not None:
+            if not self.is_connection_lost():
+                raise WazuhInternalError(1013, f"this socket is connected already, to {self.path or 'a stream'}")
+            await self._give_up("closed, since its connection was lost")
+        self._connecting = True
+        try:
+            io = await connect_unix(path, self.require_owner, patience)
+        finally:
+            connecting, self._connecting = self._connecting, False
+        if not connecting:
+            await io.abort()
+            raise TransportClosed(1014, "this socket was closed by another task")
+        self._io = io
+        self.path = path
+        self._decoder = FrameDecoder(self.max_receive_bytes)
+
+    def is_connection_lost(self) -> bool:
+        """Whether there is no connection any more: closed by us, never made, or ended by the peer.
+
+        Looks at the socket, so that the peer's end is seen without a read, even while an answer that came before it is
+        still to be received. Over a stream without a socket (in memory) it is seen only once a receive has met it.
+        """
+        return self._io is None or self._decoder.at_eof or self._io.peer_ended()
+
+    def peer_credentials(self) -> PeerCredentials:
+        """Process, user and group that listen at the other end (``SO_PEERCRED``). 1014 for what isn't a Unix socket."""
+        try:
+            return self._connection().peer_credentials()
+        except OSError as exc:
+            raise stream_error(exc, "asking for the peer's credentials") from exc
+
+    async def send(self, msg_bytes: bytes, header_format: str | None = HEADER_FORMAT) -> bytes:
+        """Send one frame; returns what went out, header and payload. A checkpoint.
+
+        ``header_format`` None sends the bytes as they are, with no header and no upper limit.
+        """
+        return await self._send(encode_payload(msg_bytes, header_format, self.MAX_SIZE))
+
+    async def receive(self, header_size: int | None = 4, header_format: str | None = HEADER_FORMAT) -> bytes:
+        """One frame's payload, as it came. Cancelled, what came is kept for the next call.
+
+        A checkpoint; of frames that came together with one before, only every 16th lets other tasks run.
+
+        With ``header_size`` None: what has arrived, at least one byte, as :meth:`receive_raw`. Named errors, all 1014
+        and :class:`trio.BrokenResourceError`: :class:`PeerClosed`, :class:`TruncatedFrame`, :class:`EmptyFrame` and
+        :class:`FrameTooLarge`.
+        """
+        if header_size is None or header_format is None:
+            return await self.receive_raw()
+        if header_format == HEADER_FORMAT and header_size == 4:
+            return await self._receive(HEADER)
+        return await self._receive(header_struct(header_format, header_size))
+
+    async def request_raw(self, payload: bytes, header_format: str = HEADER_FORMAT) -> bytes:
+        """Send one frame and return the payload of the one that answers it.
+
+        Cancelled once the request has gone out: the connection is closed, so that the late answer reaches nobody.
+        """
+        header = header_struct(header_format)
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving on this socket")
+        await self._send(encode_payload(payload, header_format, self.MAX_SIZE))
+        try:
+            return await self._receive(header)
+        except BaseException:
+            if not self._decoder.at_eof and self._io is not None:
+                await self._give_up("closed, since a request ended before its answer came")
+            raise
+
+    async def receive_raw(self) -> bytes:
+        """What has arrived, at least one byte, without looking for frames. :class:`PeerClosed` at the end."""
+        return await self._receive(None)
+
+    async def aclose(self) -> None:
+        """Close the connection. Doing it again does nothing. A checkpoint; closed even if cancelled.
+
+        A task that is sending or receiving gets :class:`trio.ClosedResourceError`.
+        """
+        require_trio(type(self).__name__)
+        io, self._io = self._io, None
+        if io is not None or self._connecting:
+            self._without = "closed"
+        self._connecting = False
+        if io is not None:
+            await io.aclose()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def close(self) -> None:
+        """The same as :meth:`aclose`."""
+        await self.aclose()
+
+    def _connection(self) -> ByteIO:
+        if self._io is None:
+            require_trio(type(self).__name__)
+            raise TransportClosed(1014, f"this socket is {self._without}")
+        return self._io
+
+    async def _send(self, frame: bytes) -> bytes:
+        io = self._connection()
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this socket")
+        self._sending = True
+        try:
+            await io.send_all(frame)
+        except TransportError:
+            raise
+        except BaseException:
+            if io.torn and io is self._io:
+                await self._give_up("closed, since a message went out only in part")
+            raise
+        finally:
+            self._sending = False
+        return frame
+
+    async def _receive(self, header: Struct | None) -> bytes:
+        io = self._connection()
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving on this socket")
+        self._receiving = True
+        decoder = self._decoder
+        try:
+            if decoder.buffered:
+                await self._breathe()
+            if header is None:
+                if not decoder.buffered and not decoder.at_eof:
+                    decoder.feed(await io.receive_some(READ_BYTES))
+                if not decoder.buffered:
+                    decoder.next_frame()  # raises for the end of the stream
+                return decoder.take_raw()
+            if decoder.after_long and io.eager > 0:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                frame = io.long_frame_nowait(decoder, header)
+                if frame is not None:
+                    return frame
+            while (frame := decoder.next_frame(header)) is None:
+                await io.read_into(decoder, header)
+            return frame
+        except (FrameError, PeerClosed) as exc:
+            raise as_broken(exc) from None
+        finally:
+            self._receiving = False
+
+    async def _breathe(self) -> None:
+        """The checkpoint of a receive that needn't wait: always for cancellation, now and then to let others run."""
+        self._unyielding = (self._unyielding + 1) % _FRAMES_PER_TURN
+        if self._unyielding:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def _give_up(self, why: str) -> None:
+        io, self._io = self._io, None
+        self._without = why
+        if io is not None:
+            await io.abort()
+
+
+class WazuhAsyncSocketJSON(WazuhAsyncSocket):
+    """As :class:`WazuhAsyncSocket`, with messages as JSON. ``send`` and ``receive`` check nothing beyond JSON and
+    size.
+    """
+
+    async def send(self, msg: Any, header_format: str | None = HEADER_FORMAT) -> bytes:
+        """Send anything that JSON can say; returns what went out. 1012 for what it can't."""
+        return await super().send(encode_json(msg), header_format)
+
+    async def receive(
+        self, header_size: int | None = 4, header_format: str | None = HEADER_FORMAT, raw: bool = False
+    ) -> Any:
+        """The ``data`` of the answer, or the whole answer when ``raw``.
+
+        A non-zero ``error`` in the answer raises ``WazuhException(error, message, cmd_error=True)``, unless ``raw``.
+        What isn't JSON, or no object, is :class:`AnswerInvalid` (1014).
+        """
+        answer = decode_json(await super().receive(header_size, header_format))
+        return answer if raw else reply_data(answer)
+
+    @overload
+    async def request(
+        self, msg: Any, *, type: type[T], schema: SchemaSource | None = None, daemon: str | None = None
+    ) -> T: ...
+
+    @overload
+    async def request(
+        self, msg: Any, *, type: None = None, schema: SchemaSource | None = None, daemon: str | None = None
+    ) -> Any: ...
+
+    async def request(
+        self, msg: Any, *, type: Any = None, schema: SchemaSource | None = None, daemon: str | None = None
+    ) -> Any:
+        """Send ``msg``, receive its answer and return the answer's ``data``, decoded into ``type`` when given.
+
+        Message and answer are validated by JSON Schema, per daemon and command, when the message carries ``version``
+        or its daemon's messages have a known form, or by ``schema`` when given: see :mod:`.schema`. ``daemon`` is the
+        registry's name; it is found by the path when not given.
+
+        Cancelled once the message has gone out: the connection is closed, so that the late answer reaches nobody.
+        """
+        conversation = Conversation(msg, daemon=daemon, path=self.path, schema=schema)
+        return conversation.result(await self.request_raw(conversation.payload), type)

@@ -1,0 +1,394 @@
+"""Bytes out and in for the trio classes, over a Unix socket of our own or over any trio stream.
+
+All kinds have the same methods and one promise: after a send that was cancelled or failed, ``torn`` tells whether any
+byte of it may have gone out. The socket of our own is driven without a layer in between, which is where the speed
+comes from: a request costs one ``send``, one wait and one ``recv``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import sys
+from contextlib import suppress
+from struct import Struct
+from typing import Any, Final, Protocol
+
+import trio
+
+from wazuh_comms_trio.errors import BacklogFull
+from wazuh_comms_trio.transport.errors import TransportBroken, TransportClosed
+from wazuh_comms_trio.transport.paths import (
+    STREAM_REFUSAL,
+    PeerCredentials,
+    check_path,
+    connect_to_either,
+    peer_credentials,
+)
+from wazuh_comms_trio.transport.translate import connect_error, reason_of
+from wazuh_comms_trio.wire.framing import LONG_READ_BYTES, READ_BYTES, FrameDecoder
+
+# After a read that was filled to the brim, so many more bytes are read without waiting first, as far as they are there.
+# Then other tasks get a turn: after a millisecond or two.
+_EAGER_BYTES: Final = 8 * 1024 * 1024
+
+#: For so many seconds a full queue of connections is waited for, unless told otherwise.
+CONNECT_PATIENCE: Final[float] = 1.0
+# The pauses meanwhile: 1, 2, 4 ... 64, 64 ... ms.
+_CONNECT_STEPS: Final = (0.001, 0.064)
+
+
+class ByteIO(Protocol):
+    """What the trio classes need of a connection. One sender beside one receiver, which their users see to."""
+
+    #: A send was cancelled or failed after its first byte may have gone out.
+    torn: bool
+    #: How many bytes may be read without waiting first; 0 or less: none.
+    eager: int
+
+    def send_nowait(self, data: bytes) -> int:
+        """Send what goes out at once; returns how many bytes that was, 0 for a stream that can only wait."""
+        ...
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        """What is there already, ``b""`` at the end of the stream; None when nothing is, or this stream can't tell."""
+        ...
+
+    async def send_rest(self, data: bytes, sent: int) -> None:
+        """Send what is left after the first ``sent`` bytes. Sets ``torn`` when it is cancelled or fails half-way."""
+        ...
+
+    async def send_all(self, data: bytes) -> None:
+        """Send all of it. A checkpoint. Cancelled before anything went out nothing happened, else ``torn`` is set."""
+        ...
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """At least one byte, ``b""`` at the end of the stream. A checkpoint. Cancelled: nothing was taken."""
+        ...
+
+    async def read_into(self, decoder: FrameDecoder, header: Struct) -> int:
+        """Feed the decoder what comes next, in portions that suit; returns how many bytes. A checkpoint. Cancelled:
+        nothing was taken.
+        """
+        ...
+
+    def long_frame_nowait(self, decoder: FrameDecoder, header: Struct) -> bytes | None:
+        """The next frame's payload, where it follows a long one, is long itself and is there: past the decoder, so that
+        nothing is copied. None otherwise, and what was read was fed.
+        """
+        ...
+
+    def peer_ended(self) -> bool:
+        """Whether the peer has ended the connection, as far as can be seen without reading."""
+        ...
+
+    def peer_credentials(self) -> PeerCredentials:
+        """Who is at the other end. ``OSError`` for what isn't a Unix socket."""
+        ...
+
+    async def abort(self) -> None:
+        """End it at once, whatever is under way. Never waits, is never cancelled."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close in an orderly way. A checkpoint. Closed even if cancelled."""
+        ...
+
+
+def connect_nowait(path: str, require_owner: int | str | None = None) -> socket.socket:
+    """A connected non-blocking socket. :class:`BacklogFull` when there is no room; a Unix socket never has to wait."""
+    return connect_to_either(path, lambda place: _connect_nowait(place, require_owner))
+
+
+def _connect_nowait(path: str, require_owner: int | str | None) -> socket.socket:
+    place = check_path(path, STREAM_REFUSAL, require_owner)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.connect(place)
+    except OSError as exc:
+        sock.close()
+        raise connect_error(exc, place) from exc
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def connect_unix(
+    path: str, require_owner: int | str | None = None, patience: float = CONNECT_PATIENCE
+) -> SocketIO:
+    """Connect to a Unix stream socket. A checkpoint; cancelled, nothing is left open.
+
+    A full queue of connections is tried again with growing pauses, for ``patience`` seconds: then
+    :class:`BacklogFull`.
+    """
+    await trio.lowlevel.checkpoint()
+    pause, longest = _CONNECT_STEPS
+    give_up = trio.current_time() + patience
+    while True:
+        try:
+            return SocketIO(connect_nowait(path, require_owner))
+        except BacklogFull:
+            if trio.current_time() + pause > give_up:
+                raise
+        await trio.sleep(pause)
+        pause = min(2 * pause, longest)
+
+
+class SocketIO:
+    """A connected stream socket of the standard library. It belongs to this object."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._begin(sock)
+
+    def _begin(self, sock: Any) -> None:
+        self.sock: Any = sock
+        self.torn: bool = False
+        self.eager: int = 0
+
+    def _send(self, data: bytes | memoryview) -> int:
+        sent: int = self.sock.send(data)
+        return sent
+
+    def _recv(self, max_bytes: int) -> bytes:
+        data: bytes = self.sock.recv(max_bytes)
+        return data
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        try:
+            return self._send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise self._translate(exc, "sending") from exc
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        try:
+            return self._recv(max_bytes)
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            raise self._translate(exc, "receiving") from exc
+
+    async def send_all(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        sent = self.send_nowait(data)
+        if sent == len(data):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            await self.send_rest(data, sent)
+
+    async def send_rest(self, data: bytes, sent: int) -> None:
+        self.torn = sent > 0
+        with memoryview(data) as view:
+            while sent < len(data):
+                try:
+                    await trio.lowlevel.wait_writable(self.sock)
+                except (trio.ClosedResourceError, OSError) as exc:
+                    raise self._not_waited(exc) from None
+                try:
+                    sent += self.send_nowait(view[sent:])
+                except TransportBroken as exc:
+                    exc.bytes_sent = sent
+                    raise
+                self.torn = sent > 0
+        self.torn = False
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        # Waiting first is the checkpoint. Data is seldom there already, and when it is, this costs no more than trying
+        # first and yielding afterwards. Except after a read that was filled to the brim: more is likely to follow.
+        if self.eager > 0:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            data = self.receive_nowait(LONG_READ_BYTES if max_bytes == READ_BYTES else max_bytes)
+            if data is not None:
+                self.eager -= len(data)
+                return data
+            self.eager = 0
+        while True:
+            try:
+                await trio.lowlevel.wait_readable(self.sock)
+            except (trio.ClosedResourceError, OSError) as exc:
+                raise self._not_waited(exc) from None
+            data = self.receive_nowait(max_bytes)
+            if data is not None:
+                if len(data) == max_bytes:
+                    self.eager = _EAGER_BYTES
+                return data
+
+    async def read_into(self, decoder: FrameDecoder, header: Struct) -> int:
+        data = await self.receive_some(decoder.read_size(header))
+        decoder.feed(data)
+        return len(data)
+
+    def long_frame_nowait(self, decoder: FrameDecoder, header: Struct) -> bytes | None:
+        head = payload = None
+        size = 0
+        try:
+            head = self._recv(header.size)
+            if size := decoder.long_size(header, head):
+                payload = self._recv(size)
+        except BlockingIOError:
+            self.eager = 0
+        except OSError as exc:
+            raise self._translate(exc, "receiving") from exc
+        if payload is not None and len(payload) == size:
+            self.eager -= size
+            return payload
+        for data in (head, payload):
+            if data is not None:
+                decoder.feed(data)
+        return None
+
+    def _not_waited(self, exc: Exception) -> TransportClosed | TransportBroken:
+        if isinstance(exc, OSError):
+            return self._translate(exc, "waiting")
+        return TransportClosed(1014, "this socket was closed by another task")
+
+    def _translate(self, exc: OSError, doing: str) -> TransportClosed | TransportBroken:
+        kind = TransportClosed if self.sock.fileno() == -1 else TransportBroken
+        return kind(1014, f"{doing}: {reason_of(exc)}")
+
+    def peer_ended(self) -> bool:
+        return _hung_up(self.sock.fileno())
+
+    def peer_credentials(self) -> PeerCredentials:
+        return peer_credentials(self.sock)
+
+    async def abort(self) -> None:
+        if self.sock.fileno() != -1:
+            trio.lowlevel.notify_closing(self.sock)
+            self.sock.close()
+
+    async def aclose(self) -> None:
+        await self.abort()
+        await trio.lowlevel.checkpoint()
+
+
+class SocketStreamIO(SocketIO):
+    """A ``trio.SocketStream``, TCP or Unix, driven as a socket of our own. It belongs to this object.
+
+    trio's socket has no calls that don't wait, so these go to the descriptor, which is non-blocking.
+    """
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._begin(stream.socket)
+
+    def _send(self, data: bytes | memoryview) -> int:
+        return os.write(self.sock.fileno(), data)
+
+    def _recv(self, max_bytes: int) -> bytes:
+        return os.read(self.sock.fileno(), max_bytes)
+
+    def peer_credentials(self) -> PeerCredentials:
+        if self.sock.family != socket.AF_UNIX:
+            raise OSError(errno.ENOTSUP, "only a Unix socket knows its peer's credentials")
+        return peer_credentials(self.sock)
+
+    async def abort(self) -> None:
+        self.sock.close()
+
+
+class StreamIO:
+    """Any other :class:`trio.abc.Stream`: TLS, in memory. It belongs to this object.
+
+    Such a stream doesn't tell how much of a cancelled send went out, so one that had begun counts as half-way.
+    """
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream: trio.abc.Stream = stream
+        self.torn: bool = False
+        self.eager: int = 0
+        self._socket: trio.socket.SocketType | None = _socket_of(stream)
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        return 0
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        return b"" if self.peer_ended() else None
+
+    async def send_all(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self.send_rest(data, 0)
+
+    async def send_rest(self, data: bytes, sent: int) -> None:
+        self.torn = True
+        try:
+            await self.stream.send_all(data)
+        except trio.BusyResourceError:
+            self.torn = False
+            raise
+        except trio.ClosedResourceError as exc:
+            raise TransportClosed(1014, f"sending: {str(exc) or 'the stream is closed'}") from exc
+        except trio.BrokenResourceError as exc:
+            broken = TransportBroken(1014, f"sending: {str(exc.__cause__ or exc) or 'the peer is gone'}")
+            if not _in_memory(self.stream):
+                broken.bytes_sent = len(data)  # perhaps: it must not be sent a second time
+            raise broken from exc
+        self.torn = False
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        try:
+            return bytes(await self.stream.receive_some(max_bytes))
+        except trio.ClosedResourceError as exc:
+            raise TransportClosed(1014, f"receiving: {str(exc) or 'the stream is closed'}") from exc
+        except trio.BrokenResourceError as exc:
+            raise TransportBroken(1014, f"receiving: {str(exc.__cause__ or exc) or 'the peer is gone'}") from exc
+
+    async def read_into(self, decoder: FrameDecoder, header: Struct) -> int:
+        # Every read is a wait here: as few as can be.
+        long = decoder.missing(header) > READ_BYTES
+        data = await self.receive_some(LONG_READ_BYTES if long else READ_BYTES)
+        decoder.feed(data)
+        return len(data)
+
+    def long_frame_nowait(self, decoder: FrameDecoder, header: Struct) -> bytes | None:
+        return None
+
+    def peer_ended(self) -> bool:
+        return self._socket is not None and _hung_up(self._socket.fileno())
+
+    def peer_credentials(self) -> PeerCredentials:
+        raise OSError(errno.ENOTSUP, "only a Unix socket knows its peer's credentials")
+
+    async def abort(self) -> None:
+        # Cancelled from the beginning: trio's streams then close without waiting for the peer. The shield keeps the
+        # caller's own cancellation out, which is often why we are here.
+        with trio.CancelScope(shield=True) as scope:
+            scope.cancel()
+            with suppress(Exception):
+                await self.stream.aclose()
+
+    async def aclose(self) -> None:
+        with suppress(trio.BrokenResourceError):  # the peer left first; closed all the same
+            await self.stream.aclose()
+
+
+def over_stream(stream: trio.abc.Stream) -> ByteIO:
+    """The fitting kind for ``stream``, which from now on belongs to it."""
+    return SocketStreamIO(stream) if isinstance(stream, trio.SocketStream) else StreamIO(stream)
+
+
+def _socket_of(stream: object) -> trio.socket.SocketType | None:
+    """The socket at the bottom of a stack of streams, such as TLS over TCP."""
+    while stream is not None and not isinstance(stream, trio.SocketStream):
+        stream = getattr(stream, "transport_stream", None)
+    return stream.socket if stream is not None else None
+
+
+def _in_memory(stream: object) -> bool:
+    """Whether this is one of trio's streams for tests, which take a message whole or not at all."""
+    testing = sys.modules.get("trio.testing")
+    sender = stream.send_stream if isinstance(stream, trio.StapledStream) else stream
+    return testing is not None and isinstance(sender, testing.MemorySendStream)
+
+
+def _hung_up(fileno: int) -> bool:
+    """Whether the peer has closed or shut down its side, even if unread bytes are still there."""
+    if fileno == -1:
+        return True
+    poll = select.poll()
+    poll.register(fileno, select.POLLRDHUP)
+    return bool(poll.poll(0))

@@ -1,0 +1,1 @@
+"""Sockets and queues for programs without an event loop. Never imports trio."""

@@ -1,0 +1,1 @@
+"""What one says to each of the classic daemons, and what each answers, as typed calls."""

@@ -1,0 +1,166 @@
+"""Commands to agents for trio programs: active responses, restarts, reconnects; to one agent, to several or to all.
+
+    async with await WazuhAsyncQueue.from_path("/var/ossec/queue/alerts/ar") as queue:
+        report = await send_active_response(queue, ["001", "002"], "firewall-drop", ["-", "10.0.0.7"])
+
+remoted reads the queue and never answers: "sent" means that the datagram is in its queue. Everything is checked before
+the first datagram goes out. What holds under cancellation: datagrams that were sent stay sent, none is sent in part.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias
+
+import trio
+
+from wazuh_comms_trio.errors import WazuhInternalError
+from wazuh_comms_trio.transport.aio.datagram import WazuhAsyncQueue
+from wazuh_comms_trio.transport.clients.broadcast import BroadcastReport, broadcast
+from wazuh_comms_trio.transport.clients.status import ORIGIN
+from wazuh_comms_trio.wire.agent_command import (
+    AR_TYPE,
+    HC_FORCE_RECONNECT,
+    HC_SK_RESTART,
+    RESTART_AGENTS,
+    RESTART_WAZUH,
+    SERVER_ID,
+    check_agent_id,
+    check_message,
+)
+from wazuh_comms_trio.wire.envelope import create_wazuh_socket_message
+
+#: One agent's id, several, or every agent that is connected.
+Agents: TypeAlias = "str | Iterable[str] | Literal['all']"
+
+_NAME: Final = re.compile(r"!?[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")
+
+
+def create_active_response(
+    command: str,
+    arguments: Sequence[str] = (),
+    *,
+    custom: bool = False,
+    alert: Mapping[str, Any] | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> str:
+    """An active response as a version 1 message in JSON, on one line. ``custom``: ``command`` is a script in the
+    agent's folder of active responses, not a command that its server configured. 1012 for a name that can't be one,
+    arguments that aren't text."""
+    if not isinstance(command, str) or not _NAME.match(command):
+        raise WazuhInternalError(1012, f"{command!r:.60} is no command's name: letters, digits, '_', '.' and '-'")
+    if isinstance(arguments, str | bytes):
+        raise WazuhInternalError(1012, "arguments are a sequence of texts, not one text")
+    if bad := [argument for argument in arguments if not isinstance(argument, str) or "\0" in argument]:
+        raise WazuhInternalError(1012, f"an argument is text without NULs: {bad[0]!r:.60}")
+    name = f"!{command}" if custom and not command.startswith("!") else command
+    parameters = {"extra_args": list(arguments), "alert": dict(alert or {})}
+    message = create_wazuh_socket_message(dict(ORIGIN if origin is None else origin), name, parameters)
+    try:
+        return json.dumps(message, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WazuhInternalError(1012, f"the alert or the origin can't be written as JSON: {error}") from error
+
+
+def create_script_command(script: str, *arguments: str) -> str:
+    """``!script argument…`` as text, for agents before 4.2. 1012 for an argument that isn't one word: the agent splits
+    at spaces."""
+    if not isinstance(script, str) or not _NAME.match(script):
+        raise WazuhInternalError(1012, f"{script!r:.60} is no script's name: letters, digits, '_', '.' and '-'")
+    for argument in arguments:
+        if not isinstance(argument, str) or not argument or re.search(r"[\s\0]", argument):
+            raise WazuhInternalError(1012, f"{argument!r:.60} isn't one word: give it with create_active_response")
+    return " ".join(["!" + script.removeprefix("!"), *arguments])
+
+
+async def send_active_response(
+    queue: WazuhAsyncQueue,
+    agents: Agents,
+    command: str,
+    arguments: Sequence[str] = (),
+    *,
+    custom: bool = False,
+    alert: Mapping[str, Any] | None = None,
+    send_timeout: float | None = None,
+    execq: WazuhAsyncQueue | None = None,
+) -> BroadcastReport:
+    """Have agents run a command. ``agents`` is an id, several ids, or ``"all"``; the rest as
+    ``create_active_response``.
+
+    The server itself (``000``) is asked through execd's queue, given as ``execq``. ``send_timeout`` as in
+    ``send_command``, as is the report.
+    """
+    message = create_active_response(command, arguments, custom=custom, alert=alert)
+    return await send_command(queue, agents, message, send_timeout=send_timeout, execq=execq)
+
+
+async def send_command(
+    queue: WazuhAsyncQueue,
+    agents: Agents,
+    message: str,
+    *,
+    send_timeout: float | None = None,
+    execq: WazuhAsyncQueue | None = None,
+) -> BroadcastReport:
+    """Send any one-line message as an active response: JSON version 1, or ``!script argument…``.
+
+    Datagrams go out in the order of ``agents``, waiting when the queue is full for ``send_timeout`` seconds in all
+    (None: as long as it takes). The report says who was not reached; a queue whose reader is gone is reported, not
+    raised. 1012 for what remoted would drop or misread.
+    """
+    check_message(message)
+    ids = _ids(agents)
+    if ids is None or SERVER_ID not in ids:
+        return await broadcast(queue, ids, message, msg_type=AR_TYPE, send_timeout=send_timeout)
+    if execq is None:
+        raise WazuhInternalError(
+            1012, "agent 000 is the server itself, its commands go to execd: give its queue as execq"
+        )
+    if not message.startswith("{"):
+        raise WazuhInternalError(1012, "execd, and so agent 000, takes version 1 messages only")
+    give_up = trio.current_time() + (float("inf") if send_timeout is None else send_timeout)
+    report = await broadcast(execq, [SERVER_ID], message, msg_type=AR_TYPE, send_timeout=send_timeout)
+    if others := [one for one in ids if one != SERVER_ID]:
+        left = max(0.0, give_up - trio.current_time())
+        report += await broadcast(queue, others, message, msg_type=AR_TYPE, send_timeout=left)
+    return report
+
+
+async def restart_agents(
+    queue: WazuhAsyncQueue, agents: Agents, *, legacy: bool = False, send_timeout: float | None = None
+) -> BroadcastReport:
+    """Restart agents. ``legacy`` says it in the words that agents before 4.2 know. Otherwise as ``send_command``."""
+    return await _order(queue, agents, RESTART_AGENTS if legacy else RESTART_WAZUH, send_timeout)
+
+
+async def restart_syscheck(
+    queue: WazuhAsyncQueue, agents: Agents, *, send_timeout: float | None = None
+) -> BroadcastReport:
+    """Have agents scan their files again. Otherwise as ``send_command``."""
+    return await _order(queue, agents, HC_SK_RESTART, send_timeout)
+
+
+async def force_reconnect(
+    queue: WazuhAsyncQueue, agents: Agents, *, send_timeout: float | None = None
+) -> BroadcastReport:
+    """Have agents drop their connection and make a new one. Otherwise as ``send_command``."""
+    return await _order(queue, agents, HC_FORCE_RECONNECT, send_timeout)
+
+
+async def _order(queue: WazuhAsyncQueue, agents: Agents, message: str, send_timeout: float | None) -> BroadcastReport:
+    ids = _ids(agents)
+    if ids is not None and SERVER_ID in ids:
+        raise WazuhInternalError(1012, "agent 000 is the server itself: it takes no such order")
+    return await broadcast(queue, ids, message, send_timeout=send_timeout)
+
+
+def _ids(agents: Agents) -> list[str] | None:
+    """The ids in order, checked; None for all agents. Nobody at all is a mistake more often than meant: 1012."""
+    if agents == "all":
+        return None
+    ids = [check_agent_id(one) for one in ([agents] if isinstance(agents, str) else agents)]
+    if not ids:
+        raise WazuhInternalError(1012, "no agent was named; every agent is 'all'")
+    return ids

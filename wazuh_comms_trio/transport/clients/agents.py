@@ -1,0 +1,111 @@
+"""Agents as wazuh-db knows them: which there are, what is stored about one, and the groups they are assigned to."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, Final, Literal, TypeAlias
+
+from wazuh_comms_trio.errors import AnswerInvalid, WazuhInternalError
+from wazuh_comms_trio.transport.clients.wazuh_db import WazuhDB
+from wazuh_comms_trio.wire.agent_command import check_agent_id
+
+#: ``append`` keeps the groups that an agent has, ``override`` replaces them, ``remove`` takes those named away,
+#: ``empty_only`` assigns them
+#: to agents without any.
+GroupMode: TypeAlias = Literal["append", "override", "remove", "empty_only"]
+
+#: ``syncreq`` has the cluster's master tell the other nodes, ``synced`` doesn't: right for a server without a cluster.
+SyncStatus: TypeAlias = Literal["syncreq", "synced"]
+
+ConnectionStatus: TypeAlias = Literal["active", "disconnected", "pending", "never_connected"]
+
+# Agents in one set-agent-groups: 500 with a dozen group names each stay well below the 65536 bytes of a query.
+_AGENTS_A_QUERY: Final = 500
+_GROUP: Final = re.compile(r"[A-Za-z0-9_.\-]{1,255}\Z")
+
+
+async def agent_ids(db: WazuhDB, *, status: ConnectionStatus | None = None, group: str | None = None) -> list[str]:
+    """The ids of the agents, in ascending order: all, those with one connection status, those of one group, or those
+    with both.
+
+    Ids are as written everywhere else, with at least three digits; the server itself (``000``) is among them where
+    wazuh-db lists it. Errors as ``WazuhDB.pages``. Cancelled: the connection is given up.
+    """
+    found: set[int] | None = None
+    queries = []
+    if status is not None:
+        queries.append(f"global get-agents-by-connection-status {{last_id}} {_word(status, 'a connection status')}")
+    if group is not None:
+        queries.append(f"global get-group-agents {check_group(group)} last_id {{last_id}}")
+    for query in queries or ["global get-all-agents last_id {last_id}"]:
+        numbers = {_number(item) async for page in db.pages(query) for item in page or ()}
+        found = numbers if found is None else found & numbers
+    return [f"{number:03}" for number in sorted(found or ())]
+
+
+async def agent_info(db: WazuhDB, agent_id: str) -> dict[str, Any] | None:
+    """What wazuh-db has stored about an agent, None when there is no such agent. Columns that are NULL are absent.
+    Errors as ``WazuhDB.query``. Cancelled: the connection is given up."""
+    rows = await db.query(f"global get-agent-info {_id_number(agent_id)}")
+    if not rows:
+        return None
+    if not isinstance(rows, list) or not isinstance(rows[0], dict):
+        raise AnswerInvalid(1014, f"no row but {rows!r:.60}")
+    return rows[0]
+
+
+async def assign_groups(
+    db: WazuhDB,
+    agent_ids: str | Iterable[str],
+    groups: Iterable[str],
+    *,
+    mode: GroupMode = "append",
+    sync_status: SyncStatus = "syncreq",
+) -> None:
+    """Assign groups to one agent or to several, some hundred in one query. Errors as ``WazuhDB.query``; 1012 for an id
+    or a group's name that can't be one, before anything was sent.
+
+    Cancelled, or failed at a later query, the earlier ones hold; doing it again does no harm.
+    """
+    if mode not in ("append", "override", "remove", "empty_only"):
+        raise WazuhInternalError(1012, f"{mode!r} is no way to assign groups")
+    if sync_status not in ("syncreq", "synced"):
+        raise WazuhInternalError(1012, f"{sync_status!r} is no synchronisation status of groups")
+    if isinstance(groups, str):
+        raise WazuhInternalError(1012, "groups are a sequence of names, not one name")
+    names = [check_group(group) for group in groups]
+    numbers = [_id_number(one) for one in ([agent_ids] if isinstance(agent_ids, str) else agent_ids)]
+    for start in range(0, len(numbers), _AGENTS_A_QUERY):
+        data = [{"id": number, "groups": names} for number in numbers[start : start + _AGENTS_A_QUERY]]
+        message = {"mode": mode, "sync_status": sync_status, "data": data}
+        await db.query(f"global set-agent-groups {json.dumps(message, separators=(',', ':'))}")
+
+
+def check_group(group: object) -> str:
+    """A group's name: up to 255 letters, digits, ``_``, ``.`` and ``-``. ``WazuhInternalError`` 1012 otherwise."""
+    if not isinstance(group, str) or not _GROUP.match(group) or group in (".", ".."):
+        raise WazuhInternalError(
+            1012, f"{group!r:.60} is no group's name: letters, digits, '_', '.' and '-', at most 255"
+        )
+    return group
+
+
+def _word(text: str, what: str) -> str:
+    if not re.fullmatch(r"[a-z_]+", text):
+        raise WazuhInternalError(1012, f"{text!r:.60} is not {what}")
+    return text
+
+
+def _id_number(agent_id: str) -> int:
+    """wazuh-db takes ids as numbers."""
+    return int(check_agent_id(agent_id))
+
+
+def _number(item: Any) -> int:
+    """An agent's number in a page: the bare number or a row with ``id``."""
+    number = item.get("id") if isinstance(item, dict) else item
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise AnswerInvalid(1014, f"an agent without an id: {item!r:.60}")
+    return number

@@ -1,0 +1,114 @@
+"""Enrolment through authd: add, remove and look up agents, over ``open_pool("authd")``.
+
+authd crashes on a number where a string belongs, so types are checked before anything is sent. It answers one request
+per connection, in one thread: a long pause between connecting and asking would delay everybody, and the pool makes
+none. A call that is cancelled may have been carried out all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from attrs import field, frozen
+
+from wazuh_comms_trio.errors import WazuhInternalError
+from wazuh_comms_trio.transport.clients.agents import check_group
+from wazuh_comms_trio.transport.pool.pool import Pool
+from wazuh_comms_trio.wire.agent_command import check_agent_id
+
+
+@frozen
+class EnrolledAgent:
+    """An agent as authd has it. ``key`` is its secret."""
+
+    id: str
+    name: str
+    ip: str
+    key: str = field(repr=False)
+
+
+@frozen(kw_only=True)
+class ForceInsertion:
+    """When an agent that has the same name, address or id is replaced. Times as authd takes them: ``"1h"``, ``"30m"``,
+    ``"0"``.
+
+    ``disconnected_time``: only one that has been disconnected for so long, None for any. ``after_registration_time``:
+    only one that was registered at least so long ago. ``key_mismatch``: only one whose key differs.
+    """
+
+    enabled: bool = True
+    key_mismatch: bool | None = None
+    disconnected_time: str | None = None
+    after_registration_time: str | None = None
+
+    def as_arguments(self) -> dict[str, Any]:
+        """As authd takes it."""
+        arguments: dict[str, Any] = {"enabled": _flag("force.enabled", self.enabled)}
+        if self.key_mismatch is not None:
+            arguments["key_mismatch"] = _flag("force.key_mismatch", self.key_mismatch)
+        if self.disconnected_time is not None:
+            value = _text("force.disconnected_time", self.disconnected_time)
+            arguments["disconnected_time"] = {"enabled": True, "value": value}
+        else:
+            arguments["disconnected_time"] = {"enabled": False, "value": "0"}
+        if self.after_registration_time is not None:
+            value = _text("force.after_registration_time", self.after_registration_time)
+            arguments["after_registration_time"] = value
+        return arguments
+
+
+async def add_agent(
+    authd: Pool,
+    name: str,
+    ip: str = "any",
+    *,
+    groups: Iterable[str] = (),
+    agent_id: str | None = None,
+    key: str | None = None,
+    force: ForceInsertion | None = None,
+) -> EnrolledAgent:
+    """Enrol an agent; authd chooses id and key unless they are given.
+
+    authd's own errors come with its number: ``WazuhException`` 9008 ``Duplicate name`` and its kin.
+    ``WazuhInternalError`` 1012 for an argument of a wrong type or form, before anything is sent.
+
+    Cancelled: the connection is given up; the agent may have been added all the same.
+    """
+    arguments: dict[str, Any] = {"name": _text("name", name), "ip": _text("ip", ip)}
+    if isinstance(groups, str):
+        raise WazuhInternalError(1012, "groups are a sequence of names, not one name")
+    if names := [check_group(group) for group in groups]:
+        arguments["groups"] = ",".join(names)
+    if agent_id is not None:
+        arguments["id"] = check_agent_id(agent_id)
+    if key is not None:
+        arguments["key"] = _text("key", key)
+    if force is not None:
+        arguments["force"] = force.as_arguments()
+    return await authd.request({"function": "add", "arguments": arguments}, type=EnrolledAgent)
+
+
+async def remove_agent(authd: Pool, agent_id: str, *, purge: bool = False) -> str:
+    """Remove an agent; returns authd's confirmation. ``purge`` also forgets its key entry for good. Errors and
+    cancellation as ``add_agent``."""
+    arguments = {"id": check_agent_id(agent_id), "purge": _flag("purge", purge)}
+    return str(await authd.request({"function": "remove", "arguments": arguments}))
+
+
+async def get_agent(authd: Pool, agent_id: str) -> EnrolledAgent:
+    """An enrolled agent with its key. Errors as ``add_agent``. Cancelled: the connection is given up."""
+    arguments = {"id": check_agent_id(agent_id)}
+    return await authd.request({"function": "get", "arguments": arguments}, type=EnrolledAgent)
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise WazuhInternalError(1012, f"authd crashes unless {name} is text: {value!r:.60}")
+    return value
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise WazuhInternalError(1012, f"{name} is true or false, not {value!r:.60}")
+    return value

@@ -1,0 +1,299 @@
+"""wazuh-db for trio programs: ``open_wazuh_db``, with one answer, pages, or streamed rows.
+
+    async with open_wazuh_db() as db:
+        agents = await db.query("global get-all-agents")
+        async for page in db.pages("global get-all-agents"):
+            ...
+        async for row in db.rows("agent 001 package get"):
+            ...
+
+``err`` answers are ``WazuhError`` with the daemon's text. A row leaves out its NULL columns. An answer that wazuh-db
+cut at 65536 bytes is ``AnswerCut``. What holds under cancellation: the connection in use is given up, the database
+stays usable. A query that was cancelled may have been carried out all the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Final, Self, TypeAlias, TypeVar, overload
+
+import trio
+
+from wazuh_comms_trio.errors import AnswerInvalid, WazuhInternalError
+from wazuh_comms_trio.transport.aio.protocol import WazuhAsyncProtocol
+from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
+from wazuh_comms_trio.transport.clients.wazuh_db_paging import (
+    PLACEHOLDER,
+    Due,
+    due_meaning,
+    first_page,
+    items_of,
+    last_id_of,
+    next_page,
+)
+from wazuh_comms_trio.transport.conversation import Conversation, decode_as
+from wazuh_comms_trio.transport.pool.connector import Connect
+from wazuh_comms_trio.transport.pool.pool import DEFAULT_SIZE, Pool, PoolStatistics, open_pool
+from wazuh_comms_trio.transport.registry import HOME
+from wazuh_comms_trio.wire.envelope import encode_text
+from wazuh_comms_trio.wire.framing import MAX_RECEIVE_BYTES, check_payload
+from wazuh_comms_trio.wire.wdb import DUE, WdbReply, parse_reply
+
+T = TypeVar("T")
+
+#: A query's text, and whether a ``due`` answer to it is a page -> its first answer.
+Ask: TypeAlias = Callable[[str, bool], Awaitable[WdbReply]]
+
+DAEMON: Final = "wazuh-db"
+
+
+class WazuhDB:
+    """Made by ``open_wazuh_db``; may be used by any number of tasks."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    def __repr__(self) -> str:
+        return f"<WazuhDB {self.pool!r}>"
+
+    def statistics(self) -> PoolStatistics:
+        """The pool's."""
+        return self.pool.statistics()
+
+    @overload
+    async def query(self, query: str | Mapping[str, Any], *, type: type[T]) -> T: ...
+
+    @overload
+    async def query(self, query: str | Mapping[str, Any], *, type: None = None) -> Any: ...
+
+    async def query(self, query: str | Mapping[str, Any], *, type: Any = None) -> Any:
+        """One query's whole answer: decoded JSON, or text when it is none; None for a bare ``ok``. A checkpoint.
+
+        Where the answer comes in pages or streamed rows all of them are collected into one list. A mapping is sent as
+        JSON, and validated as in ``WazuhAsyncSocketJSON.request``. ``type`` is what the answer is decoded into, such as
+        ``list[Agent]``.
+
+        ``WazuhError`` 1014 with the daemon's text for ``err``, 1012 for a query above 65536 bytes, ``AnswerCut`` and
+        ``AnswerInvalid`` (1014) for what can't be understood, and the connection's errors. Cancelled: the connection is
+        given up; the query may have been carried out all the same.
+        """
+        if isinstance(query, Mapping):
+            return await self.pool.request(query, type=type)
+        text = check_query(query)
+        if due_meaning(text) is Due.ROWS:
+            data: Any = [row async for row in self.rows(text)]
+        else:
+            data = await _collect(self._ask, text)
+        return data if type is None else decode_as(data, type)
+
+    async def _ask(self, text: str, paged: bool) -> WdbReply:
+        return _single(parse_reply(await self.pool._exchange_one(text.encode(), paged=paged)), text, paged)
+
+    def pages(self, query: str, *, last_id: Callable[[Any], int | str] = last_id_of) -> PageStream:
+        """Iterate over an answer that comes in pages: the query is asked again with the last id until ``ok``.
+
+        The id's place is found in the commands that are known, or is where ``{last_id}`` stands. ``last_id`` takes a
+        page, returns the id to go on from. Pages are asked for when they are needed; between them no connection is
+        held, so leaving early is free. Errors as ``query``; 1012 for a query without a place for the id.
+        """
+        return PageStream(self._ask, check_query(query), last_id)
+
+    def rows(self, query: str) -> RowStream:
+        """Iterate over streamed rows: one query, an answer frame for each row. The connection isn't used again.
+
+        ``async for row in db.rows(query)``; who may leave early puts it in an ``async with`` first. Errors as
+        ``query``.
+        """
+        return RowStream(self.pool, check_query(query))
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[WazuhDBSession]:
+        """One connection for the length of the block, whose queries are carried out in order."""
+        async with self.pool.lease() as connection:
+            yield WazuhDBSession(connection)
+
+
+class WazuhDBSession:
+    """Several queries in order on one connection. Made by ``WazuhDB.session``; for one task.
+
+    A query that is cancelled closes the connection: the next one is ``trio.ClosedResourceError``.
+    """
+
+    def __init__(self, connection: WazuhAsyncProtocol) -> None:
+        self._connection = connection
+
+    @overload
+    async def query(self, query: str | Mapping[str, Any], *, type: type[T]) -> T: ...
+
+    @overload
+    async def query(self, query: str | Mapping[str, Any], *, type: None = None) -> Any: ...
+
+    async def query(self, query: str | Mapping[str, Any], *, type: Any = None) -> Any:
+        """As ``WazuhDB.query``, for queries that have one answer frame or pages; streamed rows would end the session:
+        1012."""
+        if isinstance(query, Mapping):
+            conversation = Conversation(query, daemon=DAEMON)
+            return conversation.result(await self._connection.request(conversation.payload), type)
+        text = check_query(query)
+        if due_meaning(text) is Due.ROWS:
+            raise WazuhInternalError(1012, "streamed rows take a connection of their own: use WazuhDB.rows")
+        data = await _collect(self._ask, text)
+        return data if type is None else decode_as(data, type)
+
+    async def _ask(self, text: str, paged: bool) -> WdbReply:
+        reply = parse_reply(await self._connection.request(text.encode()))
+        if reply.status == DUE and not paged:
+            await self._connection.aclose()  # rows are being streamed: they must not become the next query's answer
+        return _single(reply, text, paged)
+
+
+class PageStream:
+    """The pages of one query, as an async iterator over decoded payloads. Made by ``WazuhDB.pages``; for one task,
+    once.
+
+    Cancelled, the same page is asked for again by the next iteration.
+    """
+
+    def __init__(self, ask: Ask, query: str, last_id: Callable[[Any], int | str] = last_id_of) -> None:
+        if due_meaning(query) is not Due.PAGES:
+            raise WazuhInternalError(1012, f"no place for the last id in {query!r:.60}: write {PLACEHOLDER} there")
+        self._ask = ask
+        self._query = query
+        self._last_id = last_id
+        self._next: str | None = first_page(query)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        """The next page. A checkpoint."""
+        if self._next is None:
+            await trio.lowlevel.checkpoint()
+            raise StopAsyncIteration
+        reply = await self._ask(self._next, True)
+        page = reply.data()
+        following = next_page(self._query, self._last_id(page)) if reply.status == DUE else None
+        if following == self._next:
+            raise AnswerInvalid(1014, f"a page says that more follow, and ends where it began: {following!r:.60}")
+        self._next = following
+        return page
+
+
+class RowStream:
+    """The rows that one query streams, as an async iterator. Made by ``WazuhDB.rows``; for one task, once.
+
+    A row is what stands behind ``due``, decoded; a list there counts as its items. Used up, failed or cancelled, its
+    connection is closed at once; left early, at the end of its ``async with``, or when the iterator is forgotten.
+    """
+
+    def __init__(self, pool: Pool, query: str) -> None:
+        self._pool = pool
+        self._query = query
+        self._connection: WazuhAsyncSocket | None = None
+        self._rows: list[Any] = []  # the next one is the last
+        self._done = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if self._connection is not None:
+            self._pool._abandon_own(self._connection)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        """The next row. A checkpoint whenever it has to read."""
+        try:
+            while not self._rows:
+                if self._done:
+                    raise StopAsyncIteration
+                reply = parse_reply(await self._next_frame())
+                self._done = reply.status != DUE
+                self._rows = items_of(reply.data())[::-1]
+            return self._rows.pop()
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Close the connection, unless that was done. Doing it again does nothing. Not cancelled."""
+        clean = self._done and not self._rows  # its last frame came
+        self._done = True
+        self._rows.clear()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await self._pool._close_own(connection, clean)
+
+    async def _next_frame(self) -> bytes:
+        # After a streamed answer wazuh-db has little patience with a slow reader on that connection, for ever: so this
+        # is one of its own.
+        if self._connection is None:
+            self._connection = await self._pool._open_own()
+            await self._connection.send(self._query.encode())
+        return await self._connection.receive()
+
+
+def check_query(query: object) -> str:
+    """A query that wazuh-db reads as it was meant. ``WazuhInternalError`` 1012 for what isn't text, is empty, or has a
+    NUL, where its reader stops."""
+    if not isinstance(query, str):
+        raise WazuhInternalError(1012, f"a query is text, not {type(query).__name__}")
+    if not query.strip():
+        raise WazuhInternalError(1012, "the query is empty")
+    if "\0" in query:
+        raise WazuhInternalError(1012, f"the query has a NUL at {query.index(chr(0))}, where its reader stops")
+    check_payload(encode_text(query))
+    return query
+
+
+def _single(reply: WdbReply, text: str, paged: bool) -> WdbReply:
+    """The answer, unless it is the first of streamed rows."""
+    if reply.status == DUE and not paged:
+        raise AnswerInvalid(
+            1014,
+            f"the answer to {text!r:.60} is due, more follows: use rows(), or pages() with {PLACEHOLDER} in the query",
+        )
+    return reply
+
+
+async def _collect(ask: Ask, text: str) -> Any:
+    """A query's data; where it has pages, the items of all of them."""
+    if due_meaning(text) is not Due.PAGES:
+        return (await ask(text, False)).data()
+    pages = [page async for page in PageStream(ask, text)]
+    return pages[0] if len(pages) == 1 else [item for page in pages for item in items_of(page)]
+
+
+@asynccontextmanager
+async def open_wazuh_db(
+    *,
+    home: str | os.PathLike[str] = HOME,
+    size: int = DEFAULT_SIZE,
+    idle_timeout: float = 30.0,
+    connect_timeout: float = 5.0,
+    max_receive_bytes: int = MAX_RECEIVE_BYTES,
+    require_owner: int | str | None = None,
+    connect: Connect | None = None,
+) -> AsyncIterator[WazuhDB]:
+    """wazuh-db for the length of the block, over a pool of connections. The arguments are ``open_pool``'s."""
+    async with open_pool(
+        DAEMON,
+        home=home,
+        size=size,
+        idle_timeout=idle_timeout,
+        connect_timeout=connect_timeout,
+        max_receive_bytes=max_receive_bytes,
+        require_owner=require_owner,
+        connect=connect,
+    ) as pool:
+        yield WazuhDB(pool)

@@ -1,0 +1,1 @@
+"""Connections to one daemon, shared by many tasks."""
