@@ -13,7 +13,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.config.models import Events, Files, Timeouts
-from wazuh_comms_trio.quarantine.interface import MemoryQuarantine, Rejected
+from wazuh_comms_trio.quarantine.interface import Rejected
+from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 from wazuh_comms_trio.testing import (
     AgentClient,
     MemoryStream,

@@ -9,7 +9,8 @@ import trio
 
 from tests.contract.harness import A1, A2, Clock
 from wazuh_comms_trio.errors import StorageFull
-from wazuh_comms_trio.quarantine.interface import OVERHEAD_BYTES, MemoryQuarantine, Quarantine, Rejected
+from wazuh_comms_trio.quarantine.interface import OVERHEAD_BYTES, Quarantine, Rejected
+from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 from wazuh_comms_trio.quarantine.store import open_quarantine_store
 
 MAX_BYTES = 100_000_000

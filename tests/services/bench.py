@@ -14,7 +14,7 @@ from attrs import define, field
 from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, Target
 from wazuh_comms_trio.backends.memory.stores import MemoryBackends, memory_backends
 from wazuh_comms_trio.config.models import Batcher, Events
-from wazuh_comms_trio.quarantine.interface import MemoryQuarantine
+from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher

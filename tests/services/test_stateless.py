@@ -29,7 +29,7 @@ from wazuh_comms_trio.errors import (
     MalformedBody,
     StorageFull,
 )
-from wazuh_comms_trio.quarantine.interface import MemoryQuarantine
+from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 from wazuh_comms_trio.services.stateless.body_copy import Spool
 from wazuh_comms_trio.services.stateless.events import StatelessEvents
 

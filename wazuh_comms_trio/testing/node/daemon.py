@@ -30,7 +30,8 @@ from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.config.models import CommunicationsApi, Config, Ssl
 from wazuh_comms_trio.daemon.worker.tree import Listeners, Stop, Worker, run_worker
 from wazuh_comms_trio.foundation.environment import RunBlocking
-from wazuh_comms_trio.quarantine.interface import MemoryQuarantine, Quarantine
+from wazuh_comms_trio.quarantine.interface import Quarantine
+from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 from wazuh_comms_trio.services.commands.other_workers import ALONE, Peers
