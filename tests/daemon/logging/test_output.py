@@ -27,7 +27,7 @@ WRITER = """
 import logging, random, sys
 from pathlib import Path
 from wazuh_comms_trio.config.models import Logging
-from wazuh_comms_trio.daemon.logs import set_up_logs
+from wazuh_comms_trio.daemon.logging.formats import set_up_logs
 
 name, format, file, count, longest = sys.argv[1:]
 set_up_logs(Logging(level="info", format=format, file=Path(file) if file else None))
