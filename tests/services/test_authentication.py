@@ -190,7 +190,7 @@ class TestAuthenticate:
             await made.service.authenticate(A1, KEY)
         made.blocking.takes = 0
         assert await made.service.authenticate(A1, KEY)
-        assert not made.service._secrets._turns
+        assert not made.service._secrets._owner_locks
 
 
 class TestVerify:

@@ -1,4 +1,4 @@
-"""Commands: who is offered what and when, what a poster is told, and that nothing is lost or given twice."""
+"""Commands: what is delivered to whom and when, what a poster is told, and that nothing is lost or given twice."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tests.services.bench import A1, A2, EPOCH, Dispatch, agent, caller, command
 from wazuh_comms_trio.backends.interfaces import Action, Command, Target
 from wazuh_comms_trio.errors import BackendUnavailable, TokenInvalid
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
-from wazuh_comms_trio.services.commands.dispatcher import POST_LIMIT, Offer
-from wazuh_comms_trio.services.commands.posted_commands import Delivered
+from wazuh_comms_trio.services.commands.dispatcher import POST_LIMIT, CommandDelivery
+from wazuh_comms_trio.services.commands.posted_commands import DeliveredCommands
 
 
 def ids(commands: Sequence[Command]) -> list[str]:
     return [one.document_id for one in commands]
 
 
-async def offer_to(dispatch: Dispatch, agent_id: str = A1, *, limit: float = 300.0) -> Offer:
-    offer = await dispatch.service.poll(caller(agent_id), deadline=trio.current_time() + limit)
-    assert offer is not None
-    return offer
+async def next_delivery(dispatch: Dispatch, agent_id: str = A1, *, limit: float = 300.0) -> CommandDelivery:
+    delivery = await dispatch.service.poll(caller(agent_id), deadline=trio.current_time() + limit)
+    assert delivery is not None
+    return delivery
 
 
 class TestPolls:
@@ -87,29 +87,29 @@ class TestPolls:
                 await wait_all_tasks_blocked()
             assert answered == ["newest", "older", "dead laptop"]
 
-    async def test_one_offer_at_a_time(self, autojump_clock: MockClock) -> None:
+    async def test_one_delivery_at_a_time(self, autojump_clock: MockClock) -> None:
         async with open_dispatch() as dispatch, trio.open_nursery() as nursery:
             store = dispatch.backends.commands
             await store.add([command("c1")])
-            offer = await offer_to(dispatch)
+            delivery = await next_delivery(dispatch)
             await store.add([command("c2")])
             nursery.start_soon(dispatch.poll)
             await trio.sleep(20)
             assert dispatch.received == {}
-            await offer.confirm()
+            await delivery.confirm()
             await wait_all_tasks_blocked()
             assert dispatch.received == {A1: ["c2"]}
 
-    async def test_what_didnt_arrive_is_offered_to_the_next(self, autojump_clock: MockClock) -> None:
+    async def test_what_didnt_arrive_is_delivered_to_the_next(self, autojump_clock: MockClock) -> None:
         async with open_dispatch() as dispatch:
             await dispatch.backends.commands.add([command("c1")])
-            offer = await offer_to(dispatch)
-            await offer.release()
+            delivery = await next_delivery(dispatch)
+            await delivery.release()
             before = dispatch.backends.commands.stored["c1"]
             assert before.status == "pending"
             assert await dispatch.poll() == ["c1"]
-            await offer.confirm()  # too late, and no harm
-            await offer.release()
+            await delivery.confirm()  # too late, and no harm
+            await delivery.release()
             assert dispatch.backends.commands.stored["c1"].status == "sent"
             assert await dispatch.poll(limit=10) is None
 
@@ -117,9 +117,9 @@ class TestPolls:
         async with open_dispatch() as dispatch:
 
             async def poll_and_leave() -> None:
-                offer = await dispatch.service.poll(caller(), deadline=trio.current_time() + 10)
-                if offer is not None:
-                    offer.release_nowait()
+                delivery = await dispatch.service.poll(caller(), deadline=trio.current_time() + 10)
+                if delivery is not None:
+                    delivery.release_nowait()
 
             for turn in range(50):  # at every moment between the news and the answer
                 async with trio.open_nursery() as nursery:
@@ -134,20 +134,20 @@ class TestPolls:
     async def test_a_cancelled_confirmation_counts(self, autojump_clock: MockClock) -> None:
         async with open_dispatch() as dispatch:
             await dispatch.backends.commands.add([command("c1")])
-            offer = await offer_to(dispatch)
+            delivery = await next_delivery(dispatch)
             with trio.CancelScope() as scope:
                 scope.cancel()
-                await offer.confirm()
+                await delivery.confirm()
             await wait_all_tasks_blocked()
             assert dispatch.backends.commands.stored["c1"].status == "sent"
 
     async def test_a_cancelled_release_counts(self, autojump_clock: MockClock) -> None:
         async with open_dispatch() as dispatch:
             await dispatch.backends.commands.add([command("c1")])
-            offer = await offer_to(dispatch)
+            delivery = await next_delivery(dispatch)
             with trio.CancelScope() as scope:
                 scope.cancel()
-                await offer.release()
+                await delivery.release()
             assert await dispatch.poll(limit=1) == ["c1"]
 
     async def test_news_that_come_while_one_looks(self, autojump_clock: MockClock) -> None:
@@ -165,8 +165,8 @@ class TestPolls:
     async def test_a_command_that_ran_out_of_time(self, autojump_clock: MockClock) -> None:
         async with open_dispatch() as dispatch:
             await dispatch.backends.commands.add([command("c1", timeout=5), command("c2", timeout=5)])
-            offer = await offer_to(dispatch)
-            await offer.confirm()
+            delivery = await next_delivery(dispatch)
+            await delivery.confirm()
             await dispatch.backends.commands.add([command("c3", timeout=5)])
             await trio.sleep(7)
             stored = dispatch.backends.commands.stored
@@ -235,9 +235,9 @@ class TestOutages:
         async with open_dispatch() as dispatch:
             store = dispatch.backends.commands
             await store.add([command("c1")])
-            offer = await offer_to(dispatch)
+            delivery = await next_delivery(dispatch)
             store.faults.error = BackendUnavailable()
-            await offer.confirm()
+            await delivery.confirm()
             assert trio.current_time() == pytest.approx(5)
             assert await dispatch.poll(limit=30) is None
             store.faults.error = None
@@ -259,11 +259,11 @@ class TestStop:
             assert trio.current_time() == 5
             assert await dispatch.poll() is None
 
-    async def test_an_offer_in_hand_is_waited_for(self, autojump_clock: MockClock) -> None:
+    async def test_a_delivery_in_hand_is_waited_for(self, autojump_clock: MockClock) -> None:
         async with trio.open_nursery() as nursery:
             async with open_dispatch() as dispatch:
                 await dispatch.backends.commands.add([command("c1"), command("c2", A2)])
-                first, second = await offer_to(dispatch), await offer_to(dispatch, A2)
+                first, second = await next_delivery(dispatch), await next_delivery(dispatch, A2)
 
                 async def decide() -> None:
                     await trio.sleep(3)
@@ -315,16 +315,16 @@ class TestPosts:
     @pytest.mark.parametrize("keeps_posted", [True, False])
     async def test_confirmed_later_it_is_remembered(self, keeps_posted: bool, autojump_clock: MockClock) -> None:
         async with open_dispatch(keeps_posted=keeps_posted) as dispatch, trio.open_nursery() as nursery:
-            offers: list[Offer] = []
+            deliveries: list[CommandDelivery] = []
 
             async def poll() -> None:
-                offers.append(await offer_to(dispatch))
+                deliveries.append(await next_delivery(dispatch))
 
             nursery.start_soon(poll)
             await wait_all_tasks_blocked()
             assert await dispatch.service.post([command("c1")]) == []
-            assert await dispatch.service.post([command("c1")]) == []  # still being delivered: not offered again
-            await offers[0].confirm()
+            assert await dispatch.service.post([command("c1")]) == []  # still being delivered: not delivered again
+            await deliveries[0].confirm()
             nursery.start_soon(partial(dispatch.poll, limit=50))
             await wait_all_tasks_blocked()
             before = trio.current_time()
@@ -346,13 +346,13 @@ class TestPosts:
             assert await dispatch.poll(limit=10) == ["c1"]
             assert ids(await dispatch.service.post([command("c1")])) == ["c1"]
 
-    async def test_not_delivered_it_is_offered_again_while_the_post_waits(self, autojump_clock: MockClock) -> None:
+    async def test_not_delivered_it_is_delivered_again_while_the_post_waits(self, autojump_clock: MockClock) -> None:
         async with open_dispatch(keeps_posted=False) as dispatch, trio.open_nursery() as nursery:
 
             async def poll() -> None:
-                offer = await offer_to(dispatch)
+                delivery = await next_delivery(dispatch)
                 await trio.sleep(0.5)
-                await offer.release()
+                await delivery.release()
                 await dispatch.poll()
 
             nursery.start_soon(poll)
@@ -364,9 +364,9 @@ class TestPosts:
         async with open_dispatch(keeps_posted=False) as dispatch, trio.open_nursery() as nursery:
 
             async def poll() -> None:
-                offer = await offer_to(dispatch)
+                delivery = await next_delivery(dispatch)
                 await trio.sleep(10)
-                await offer.release()
+                await delivery.release()
 
             nursery.start_soon(poll)
             await wait_all_tasks_blocked()
@@ -426,10 +426,10 @@ class TestPosts:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wazuh_comms_trio.services.commands.posted_commands._REMEMBERED", 10)
+    monkeypatch.setattr("wazuh_comms_trio.services.commands.posted_commands._MAX_REMEMBERED", 10)
 
     async def main() -> None:
-        delivered = Delivered()
+        delivered = DeliveredCommands()
         for number in range(100):
             delivered.note(command(f"c{number}", timeout=1000 + number))
         assert len(delivered) == 10
@@ -456,18 +456,18 @@ async def test_each_command_reaches_its_agent_once(seed: int, keeps_posted: bool
         async def live(agent_id: str) -> None:
             while True:
                 with trio.move_on_after(rng.uniform(0.01, 20) if rng.random() < 0.3 else 300):
-                    offer = await dispatch.service.poll(caller(agent_id), deadline=trio.current_time() + 30)
-                    if offer is not None:
+                    delivery = await dispatch.service.poll(caller(agent_id), deadline=trio.current_time() + 30)
+                    if delivery is not None:
                         try:
                             await trio.sleep(rng.uniform(0, 0.5))
                         except trio.Cancelled:
-                            offer.release_nowait()
+                            delivery.release_nowait()
                             raise
                         if rng.random() < 0.2:
-                            await offer.release()
+                            await delivery.release()
                         else:
-                            received[agent_id] += ids(offer.commands)
-                            await offer.confirm()
+                            received[agent_id] += ids(delivery.commands)
+                            await delivery.confirm()
                 await trio.sleep(rng.uniform(0, 2))
 
         async def post(batch: list[Command]) -> None:

@@ -208,7 +208,7 @@ class TestPasswords:
         assert refused == [429] * 46
         assert trio.current_time() == pytest.approx(0.5 + 1 + 2 + 4)
         assert made.blocking.runs == 5
-        assert not made.service._slowdown._lines
+        assert not made.service._throttle._queues
 
     async def test_leaving_early_is_no_faster(self, autojump_clock: MockClock) -> None:
         made = setting()

@@ -30,7 +30,7 @@ from wazuh_comms_trio.errors import (
     StorageFull,
 )
 from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
-from wazuh_comms_trio.services.stateless.body_copy import Spool
+from wazuh_comms_trio.services.stateless.body_copy import BodyCopy
 from wazuh_comms_trio.services.stateless.events import StatelessEvents
 
 EVENTS = b'\n{"module":"logcollector","collector":"file"}\n{"event":{"original":"x"}}'
@@ -252,16 +252,16 @@ class TestTime:
 
 class TestSpool:
     async def test_memory_is_bounded(self, tmp_path: Path) -> None:
-        with Spool(tmp_path, inline) as spool:
+        with BodyCopy(tmp_path, inline) as copy:
             most = 0
             for _ in range(100):
-                await spool.add(b"x" * 100_000)
-                most = max(most, len(spool.held))
+                await copy.add(b"x" * 100_000)
+                most = max(most, len(copy.held))
             assert most <= 1024 * 1024
-            file = await spool.file()
+            file = await copy.file()
             assert file is not None
             file.seek(0)
-            assert file.read() == b"x" * spool.size == b"x" * 10_000_000
+            assert file.read() == b"x" * copy.size == b"x" * 10_000_000
         assert file.closed
 
     async def test_a_disk_without_room_is_only_missed_when_asked(
@@ -271,9 +271,9 @@ class TestSpool:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("tempfile.TemporaryFile", full)
-        with Spool(None, partial(inline)) as spool:
+        with BodyCopy(None, partial(inline)) as copy:
             for _ in range(30):
-                await spool.add(b"x" * 100_000)
+                await copy.add(b"x" * 100_000)
             with pytest.raises(StorageFull):
-                await spool.file()
+                await copy.file()
         assert len(caplog.records) == 1

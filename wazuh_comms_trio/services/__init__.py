@@ -12,8 +12,8 @@ from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
 from wazuh_comms_trio.quarantine.interface import Quarantine
 from wazuh_comms_trio.services.authentication.authenticator import Authenticator, Caller
 from wazuh_comms_trio.services.authentication.tokens import TokenKeyError, TokenKeys
-from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher, Offer
-from wazuh_comms_trio.services.commands.other_workers import ALONE, Peers
+from wazuh_comms_trio.services.commands.dispatcher import CommandDelivery, CommandDispatcher
+from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
 from wazuh_comms_trio.services.enrollment import EnrollmentService
 from wazuh_comms_trio.services.files import FileService
 from wazuh_comms_trio.services.readiness import Readiness, probes_of
@@ -24,11 +24,11 @@ from wazuh_comms_trio.services.vulnerability import ScanService
 __all__ = [
     "Authenticator",
     "Caller",
+    "CommandDelivery",
     "CommandDispatcher",
     "EnrollmentService",
     "FileService",
-    "Offer",
-    "Peers",
+    "OtherWorkers",
     "Readiness",
     "RunBlocking",
     "ScanService",
@@ -65,7 +65,7 @@ def build_services(
     rng: Random,
     run_blocking: RunBlocking,
     keys: TokenKeys,
-    peers: Peers = ALONE,
+    other_workers: OtherWorkers = NO_OTHER_WORKERS,
 ) -> Services:
     """Nothing runs yet: the caller runs ``stateful.run_batcher`` and ``commands.run`` in its services' nursery."""
     api = config.communications_api
@@ -90,7 +90,7 @@ def build_services(
             poll_timeout=api.timeouts.commands,
             wall_clock=wall_clock,
             rng=rng,
-            peers=peers,
+            other_workers=other_workers,
         ),
         files=FileService(backends.files, api.files.scope),
         scans=ScanService(backends.engine),

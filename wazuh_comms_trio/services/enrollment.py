@@ -13,10 +13,10 @@ import trio
 from wazuh_comms_trio.backends.interfaces import Agent, AgentRegistry
 from wazuh_comms_trio.errors import AgentExists, CommsError, MalformedRequest, TokenInvalid
 from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
-from wazuh_comms_trio.services.authentication.login_throttle import Slowdown
+from wazuh_comms_trio.services.authentication.login_throttle import LoginThrottle
 from wazuh_comms_trio.services.authentication.secret_hashes import KEY_LENGTH, hash_key
 from wazuh_comms_trio.services.authentication.tokens import ISSUER, UUID, TokenKeys
-from wazuh_comms_trio.services.authentication.verified_secrets import ProvenSecrets
+from wazuh_comms_trio.services.authentication.verified_secrets import VerifiedSecrets
 from wazuh_comms_trio.services.strict_json import decode_body
 
 __all__ = ["EnrollmentService", "Unauthorized"]
@@ -80,9 +80,9 @@ class EnrollmentService:
         self._users = users
         self._wall_clock = wall_clock
         self._run_blocking = run_blocking
-        self._secrets = ProvenSecrets(run_blocking, at_once=1)
+        self._secrets = VerifiedSecrets(run_blocking, at_once=1)
         self._hashing = trio.Semaphore(1)
-        self._slowdown = Slowdown()
+        self._throttle = LoginThrottle()
 
     async def log_in(self, user: str, password: str, *, peer: str | None = None) -> str:
         """A session token. Wrong passwords are slowed down, for each user and ``peer`` (an address) apart. Raises
@@ -90,8 +90,8 @@ class EnrollmentService:
         stored = self._users.get(user)
         sound = len(password) <= _LONGEST_PASSWORD
         # A password that was right lately needs no patience: a fleet that enrols behind one address is no attack.
-        if stored is None or not sound or not self._secrets.are_proven(user, stored, password):
-            async with self._slowdown.attempt((user[:NAME_LIMIT], peer)) as attempt:
+        if stored is None or not sound or not self._secrets.are_verified(user, stored, password):
+            async with self._throttle.attempt((user[:NAME_LIMIT], peer)) as attempt:
                 owner, secret = (user if stored is not None else "", password if sound else "")
                 right = await self._secrets.matches(owner, stored or _NOBODY, secret)
                 if stored is None or not sound or not right:

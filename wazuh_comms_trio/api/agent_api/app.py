@@ -36,7 +36,7 @@ from wazuh_comms_trio.http.server.routing import Routes
 from wazuh_comms_trio.services import Services
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.services.commands.command_json import encode_commands
-from wazuh_comms_trio.services.commands.dispatcher import Offer
+from wazuh_comms_trio.services.commands.dispatcher import CommandDelivery
 
 __all__ = ["CommsApp", "create_app"]
 
@@ -108,31 +108,33 @@ class CommsApp(QuartTrio):
         caller = await self._identify(scope)
         await skip_body(receive)
         dispatcher = self.services.commands
-        offer: Offer | None = None
+        command_delivery: CommandDelivery | None = None
         failure: Exception | None = None
         delivered = False
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(cancel_when_gone, receive, nursery.cancel_scope)
                 try:
-                    offer = await dispatcher.poll(caller, deadline=trio.current_time() + dispatcher.poll_limit())
+                    command_delivery = await dispatcher.poll(
+                        caller, deadline=trio.current_time() + dispatcher.poll_limit()
+                    )
                 except Exception as error:
                     failure = error  # raised below, as it is: a nursery would wrap it up
                 nursery.cancel_scope.cancel()
             if failure is not None:
                 raise failure
-            if offer is None:
+            if command_delivery is None:
                 await send_problem(send, _NOTHING)  # to a peer that left, too: sending says so
             else:
                 delivery = scope["extensions"].get(EXTENSION)
                 if delivery is not None:
                     delivery.expect()
-                await send_reply(send, 200, encode_commands(offer.commands))
+                await send_reply(send, 200, encode_commands(command_delivery.commands))
                 delivered = delivery is None or await delivery.confirmed()
         finally:
-            if offer is not None:
+            if command_delivery is not None:
                 with trio.move_on_after(SETTLE_TIMEOUT, shield=True):
-                    await (offer.confirm() if delivered else offer.release())
+                    await (command_delivery.confirm() if delivered else command_delivery.release())
 
     async def stateful(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = trio.current_time()

@@ -30,7 +30,7 @@ from wazuh_comms_trio.foundation.aligned_timer import next_beat
 # start-up.
 if TYPE_CHECKING:
     from wazuh_comms_trio.backends.interfaces import Command
-    from wazuh_comms_trio.services.commands.posted_commands import Delivered
+    from wazuh_comms_trio.services.commands.posted_commands import DeliveredCommands
 
 __all__ = ["Hub", "Member"]
 
@@ -93,10 +93,10 @@ class Hub:
         self._on_duty: Member | None = None
 
     @cached_property
-    def _delivered(self) -> Delivered:
-        from wazuh_comms_trio.services.commands.posted_commands import Delivered
+    def _delivered(self) -> DeliveredCommands:
+        from wazuh_comms_trio.services.commands.posted_commands import DeliveredCommands
 
-        return Delivered()
+        return DeliveredCommands()
 
     # --- members
 

@@ -21,7 +21,7 @@ from wazuh_comms_trio.errors import CommsError
 from wazuh_comms_trio.services.commands.command_json import decode_commands, encode_commands
 from wazuh_comms_trio.services.commands.dispatcher import POST_LIMIT, CommandDispatcher
 
-__all__ = ["BEAT_INTERVAL", "HubLookout", "HubPeers", "run_membership"]
+__all__ = ["BEAT_INTERVAL", "HubLookout", "HubOtherWorkers", "run_membership"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ BEAT_INTERVAL: Final = 2.0
 HOLD_MARGIN: Final = 1.0
 
 
-class HubPeers:
-    """``Peers`` of a worker's dispatcher, over its link."""
+class HubOtherWorkers:
+    """``OtherWorkers`` of a worker's dispatcher, over its link."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -98,12 +98,17 @@ class _Acquisition:
 
 
 async def run_membership(
-    link: Link, peers: HubPeers, lookout: HubLookout, dispatcher: CommandDispatcher, vitals: Vitals, stop: Stop
+    link: Link,
+    other_workers: HubOtherWorkers,
+    lookout: HubLookout,
+    dispatcher: CommandDispatcher,
+    vitals: Vitals,
+    stop: Stop,
 ) -> None:
     """Follows the link until it ends: then the supervisor is gone, and so must its worker be. The link's ``run`` is the
     caller's. Cancelled: at once."""
     async with trio.open_nursery() as nursery:
-        membership = _Membership(link, peers, lookout, dispatcher, stop, nursery)
+        membership = _Membership(link, other_workers, lookout, dispatcher, stop, nursery)
         nursery.start_soon(membership.beat, vitals)
         with suppress(LinkBroken):
             while True:
@@ -119,7 +124,7 @@ class _Membership:
     """``obey`` does what one message says; what takes time runs in ``nursery``."""
 
     link: Link
-    peers: HubPeers
+    other_workers: HubOtherWorkers
     lookout: HubLookout
     dispatcher: CommandDispatcher
     stop: Stop
@@ -150,9 +155,9 @@ class _Membership:
                 if (under_way := self.posts.get(number)) is not None:
                     under_way.cancel()
             case {"type": "news", "agents": list(agents)}:
-                self.dispatcher.suspect(agents)
+                self.dispatcher.handle_news(agents)
             case {"type": "delivered", "ids": dict(ids)}:
-                self.dispatcher.note_delivered(ids)
+                self.dispatcher.handle_delivered(ids)
             case {"type": "hold", "commands": list(commands), "seconds": seconds}:
                 new = [command for command in _from_data(commands) if command.document_id not in self.holds]
                 self.holds.update((command.document_id, command) for command in new)
@@ -161,9 +166,9 @@ class _Membership:
             case {"type": "withdraw", "ids": list(ids)}:
                 self._drop(ids)
             case {"type": "free", "ids": list(ids)}:
-                self.dispatcher.reconsider(ids)
+                self.dispatcher.handle_freed(ids)
             case {"type": "granted", "number": int(number), "ids": list(ids)}:
-                self.peers.take_grant(number, ids)
+                self.other_workers.take_grant(number, ids)
             case {"type": "duty", "on": bool(on)}:
                 self.lookout.set_duty(on)
             case {"type": "finding", "topic": str(topic), "finding": dict(finding)}:
@@ -184,7 +189,7 @@ class _Membership:
         number = message["number"]
         try:
             with scope:
-                self.dispatcher.note_delivered(message["delivered"])
+                self.dispatcher.handle_delivered(message["delivered"])
                 try:
                     commands = await self.dispatcher.post(
                         _from_data(message["commands"]), within=float(message.get("seconds", POST_LIMIT))

@@ -30,7 +30,7 @@ from wazuh_comms_trio.daemon.logging.formats import mask, set_up_logs
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken, Message
 from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
 from wazuh_comms_trio.daemon.worker.heartbeat import LastError, Vitals
-from wazuh_comms_trio.daemon.worker.hub_client import HubLookout, HubPeers, run_membership
+from wazuh_comms_trio.daemon.worker.hub_client import HubLookout, HubOtherWorkers, run_membership
 from wazuh_comms_trio.daemon.worker.parent_watchdog import OrphanWatch, wake_when_orphaned
 from wazuh_comms_trio.daemon.worker.surroundings import load_keys, start_worker
 from wazuh_comms_trio.daemon.worker.tree import Stop
@@ -89,7 +89,7 @@ async def _serve(link: Link, first: Message, watch: OrphanWatch) -> None:
         keys, context = load_keys(settings, earlier=[pem.encode() for pem in earlier["public_keys"]])
     listeners = Listeners(_adopt(first["listeners"]["api"]), (), _adopt(first["listeners"]["enrollment"]))
     stop = Stop()
-    peers, lookout = HubPeers(link), HubLookout(link, hub_knows="duty" in first)
+    other_workers, lookout = HubOtherWorkers(link), HubLookout(link, hub_knows="duty" in first)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals, last_error.attached():
         async with (
             open_backends(config, tolerant=True, token_key=keys.kid, lookout=lookout) as backends,
@@ -101,11 +101,11 @@ async def _serve(link: Link, first: Message, watch: OrphanWatch) -> None:
             linked.start_soon(_forget_earlier_keys, keys, float(earlier["seconds"]))
             async with trio.open_nursery() as nursery:
                 worker = await start_worker(
-                    nursery, config, listeners, backends, quarantine, keys, context, stop, peers=peers
+                    nursery, config, listeners, backends, quarantine, keys, context, stop, other_workers=other_workers
                 )
                 vitals = Vitals(worker, last_error, wall_clock=time.time)
                 linked.start_soon(vitals.run)
-                linked.start_soon(run_membership, link, peers, lookout, worker.services.commands, vitals, stop)
+                linked.start_soon(run_membership, link, other_workers, lookout, worker.services.commands, vitals, stop)
                 link.send_nowait("ready", public_key=keys.public_pem.decode(), pid=os.getpid(), duty=True)
                 calm_collector()
             linked.cancel_scope.cancel()

@@ -22,7 +22,7 @@ from wazuh_comms_trio.daemon.worker.tree import Stop, Worker, run_worker
 from wazuh_comms_trio.foundation.environment import RunBlocking
 from wazuh_comms_trio.quarantine.interface import Quarantine
 from wazuh_comms_trio.services.authentication.tokens import TokenKeyError, TokenKeys
-from wazuh_comms_trio.services.commands.other_workers import ALONE, Peers
+from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
 
 __all__ = ["load_keys", "start_worker"]
 
@@ -39,7 +39,7 @@ async def start_worker(
     ssl_context: ssl.SSLContext,
     stop: Stop,
     *,
-    peers: Peers = ALONE,
+    other_workers: OtherWorkers = NO_OTHER_WORKERS,
     control: Control | None = None,
 ) -> Worker:
     """``run_worker`` in ``nursery``; returns when every listener accepts."""
@@ -56,7 +56,7 @@ async def start_worker(
             keys=keys,
             ssl_context=ssl_context,
             stop=stop,
-            peers=peers,
+            other_workers=other_workers,
             control=control,
         )
     )

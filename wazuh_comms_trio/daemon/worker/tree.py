@@ -34,7 +34,7 @@ from wazuh_comms_trio.http.server.connection import Application, Edge
 from wazuh_comms_trio.quarantine.interface import Quarantine
 from wazuh_comms_trio.services import Services, build_services
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
-from wazuh_comms_trio.services.commands.other_workers import ALONE, Peers
+from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
 
 __all__ = ["Listeners", "Stop", "Worker", "run_worker"]
 
@@ -98,7 +98,7 @@ async def run_worker(
     keys: TokenKeys,
     ssl_context: ssl.SSLContext,
     stop: Stop,
-    peers: Peers = ALONE,
+    other_workers: OtherWorkers = NO_OTHER_WORKERS,
     control: Control | None = None,
     task_status: trio.TaskStatus[Worker] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -110,7 +110,14 @@ async def run_worker(
     """
     settings = config.communications_api
     services = build_services(
-        config, backends, quarantine, wall_clock=wall_clock, rng=rng, run_blocking=run_blocking, keys=keys, peers=peers
+        config,
+        backends,
+        quarantine,
+        wall_clock=wall_clock,
+        rng=rng,
+        run_blocking=run_blocking,
+        keys=keys,
+        other_workers=other_workers,
     )
     # Quart's types for a scope are narrower than ASGI's.
     edges = [(Edge(cast(Application, create_app(services, settings)), settings.limits, ssl_context), listeners.api)]

@@ -12,7 +12,7 @@ from wazuh_comms_trio.errors import AgentUnknown, BackendUnavailable, InvalidKey
 from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
 from wazuh_comms_trio.foundation.lru_cache import Recent
 from wazuh_comms_trio.services.authentication.tokens import UUID, Claims, TokenKeys, check_times, read_token
-from wazuh_comms_trio.services.authentication.verified_secrets import ProvenSecrets
+from wazuh_comms_trio.services.authentication.verified_secrets import VerifiedSecrets
 
 __all__ = ["Authenticator", "Caller"]
 
@@ -37,7 +37,7 @@ class Authenticator:
         self._agents = agents
         self._keys = keys
         self._wall_clock = wall_clock
-        self._secrets = ProvenSecrets(run_blocking)
+        self._secrets = VerifiedSecrets(run_blocking)
         # By a token's bytes, for the signature's sake: times and the agent are looked at every time.
         self._read: Recent[bytes, Claims] = Recent(_TOKENS_REMEMBERED)
 

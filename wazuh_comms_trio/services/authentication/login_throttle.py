@@ -1,4 +1,5 @@
-"""Guessing made slow: who was wrong waits before the next try, and tries of the same wait behind each other."""
+"""Guessing made slow: after a wrong password the next try of the same user and address waits, and such tries wait in a
+queue."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from attrs import define, field
 from wazuh_comms_trio.errors import CommsError
 from wazuh_comms_trio.foundation.lru_cache import Recent
 
-__all__ = ["Attempt", "Slowdown", "TooManyAttempts"]
+__all__ = ["Attempt", "LoginThrottle", "TooManyAttempts"]
 
 #: The pause after the first failure, seconds; it doubles with each further one up to the longest.
 FIRST_PAUSE: Final = 0.5
@@ -50,40 +51,40 @@ class Attempt:
 
 
 @define
-class _Line:
+class _Queue:
     lock: trio.Lock = field(factory=trio.Lock)
     waiting: int = 0
 
 
-class Slowdown:
-    """By kind of try (who, from where). Kinds don't delay each other."""
+class LoginThrottle:
+    """Throttles log-ins by kind of try (user, address). Kinds don't delay each other."""
 
     def __init__(self) -> None:
         self._records: Recent[Hashable, _Record] = Recent(_REMEMBERED)
-        self._lines: dict[Hashable, _Line] = {}
+        self._queues: dict[Hashable, _Queue] = {}
 
     @asynccontextmanager
     async def attempt(self, kind: Hashable) -> AsyncIterator[Attempt]:
         """Waits as long as is due. Raises ``TooManyAttempts`` at once when too many of this kind wait. A try that is
         given up while it is being judged counts as wrong: leaving early must not be faster."""
-        line = self._lines.setdefault(kind, _Line())
-        if line.waiting >= WAITING_LIMIT and self._records.get(kind) is not None:
+        queue = self._queues.setdefault(kind, _Queue())
+        if queue.waiting >= WAITING_LIMIT and self._records.get(kind) is not None:
             raise TooManyAttempts
-        line.waiting += 1
+        queue.waiting += 1
         try:
-            async with line.lock:
+            async with queue.lock:
                 record = self._records.get(kind)
                 if record is not None:
                     await trio.sleep_until(record.not_before)
-                async with self._judged(kind) as attempt:
+                async with self._recorded(kind) as attempt:
                     yield attempt
         finally:
-            line.waiting -= 1
-            if not line.waiting:
-                del self._lines[kind]
+            queue.waiting -= 1
+            if not queue.waiting:
+                del self._queues[kind]
 
     @asynccontextmanager
-    async def _judged(self, kind: Hashable) -> AsyncIterator[Attempt]:
+    async def _recorded(self, kind: Hashable) -> AsyncIterator[Attempt]:
         attempt = Attempt()
         try:
             yield attempt

@@ -14,7 +14,7 @@ from wazuh_comms_trio.foundation.environment import RunBlocking
 from wazuh_comms_trio.foundation.lru_cache import Recent
 from wazuh_comms_trio.services.authentication.secret_hashes import key_matches
 
-__all__ = ["ProvenSecrets"]
+__all__ = ["VerifiedSecrets"]
 
 #: How long a secret that was right needn't be hashed again, seconds.
 _REMEMBERED_FOR: Final = 3600.0
@@ -23,7 +23,7 @@ _REMEMBERED: Final = 32768
 
 
 @frozen
-class _Proof:
+class _Verified:
     """``mark`` is a keyed digest of owner, stored hash and secret: it proves nothing to anyone else."""
 
     mark: bytes
@@ -31,22 +31,22 @@ class _Proof:
 
 
 @define
-class _Turn:
+class _OwnerLock:
     """Those who check secrets of one owner, one after the other: a flood for one owner holds up only that owner."""
 
     lock: trio.Lock
     users: int = 0
 
 
-class ProvenSecrets:
+class VerifiedSecrets:
     """Secrets that are checked, and those that have been."""
 
     def __init__(self, run_blocking: RunBlocking, *, at_once: int | None = None) -> None:
         self._run_blocking = run_blocking
         # Hashing is CPU and nothing else: more threads than processors only delay everything else.
         self._limiter = trio.Semaphore(at_once or max(1, min(4, os.cpu_count() or 1)))
-        self._proofs: Recent[str, _Proof] = Recent(_REMEMBERED)
-        self._turns: dict[str, _Turn] = {}
+        self._verified: Recent[str, _Verified] = Recent(_REMEMBERED)
+        self._owner_locks: dict[str, _OwnerLock] = {}
         self._secret = os.urandom(32)
 
     def _mark(self, owner: str, stored: str, secret: str) -> bytes:
@@ -58,12 +58,12 @@ class ProvenSecrets:
         return digest.digest()
 
     def _is_known(self, owner: str, mark: bytes) -> bool:
-        proof = self._proofs.get(owner)
-        if proof is None or proof.until <= trio.current_time():
+        verified = self._verified.get(owner)
+        if verified is None or verified.until <= trio.current_time():
             return False
-        return hmac.compare_digest(proof.mark, mark)
+        return hmac.compare_digest(verified.mark, mark)
 
-    def are_proven(self, owner: str, stored: str, secret: str) -> bool:
+    def are_verified(self, owner: str, stored: str, secret: str) -> bool:
         """Whether ``matches`` said so within the hour; at once."""
         return self._is_known(owner, self._mark(owner, stored, secret))
 
@@ -72,18 +72,18 @@ class ProvenSecrets:
         mark = self._mark(owner, stored, secret)
         if self._is_known(owner, mark):
             return True
-        turn = self._turns.setdefault(owner, _Turn(trio.Lock()))
-        turn.users += 1
+        owner_lock = self._owner_locks.setdefault(owner, _OwnerLock(trio.Lock()))
+        owner_lock.users += 1
         try:
-            async with turn.lock:
+            async with owner_lock.lock:
                 if self._is_known(owner, mark):  # meanwhile
                     return True
                 async with self._limiter:
                     right = await self._run_blocking(key_matches, secret, stored)
                 if right:
-                    self._proofs.put(owner, _Proof(mark, trio.current_time() + _REMEMBERED_FOR))
+                    self._verified.put(owner, _Verified(mark, trio.current_time() + _REMEMBERED_FOR))
                 return right
         finally:
-            turn.users -= 1
-            if not turn.users:
-                del self._turns[owner]
+            owner_lock.users -= 1
+            if not owner_lock.users:
+                del self._owner_locks[owner]

@@ -1,4 +1,4 @@
-"""Offers: commands in the hands of one poll, and what is owed to the store once they were delivered or weren't."""
+"""Deliveries: commands claimed for one poll, and what the store is told once they have arrived or haven't."""
 
 from __future__ import annotations
 
@@ -14,69 +14,72 @@ from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.environment import OutageLog
 from wazuh_comms_trio.services.stateful.bulk_writer import Backoff
 
-__all__ = ["Offer", "Settler", "Verdict"]
+__all__ = ["CommandDelivery", "DeliveryOutcome", "DeliveryRecorder"]
 
 _log = logging.getLogger(__name__)
 
-Verdict = Literal["sent", "released"]
+DeliveryOutcome = Literal["sent", "released"]
 
-#: How long a poll's request waits for the store to take note, seconds. It is owed in any case.
-_PATIENCE: Final = 5.0
+#: How long a poll's request waits for the store to take note, seconds. The recorder goes on afterwards.
+_RECORDING_TIMEOUT: Final = 5.0
 
 
-class Settler:
-    """Tells the store what became of claimed commands: many offers in one call, again and again until it has taken it.
+class DeliveryRecorder:
+    """Records in the store what became of claimed commands: many deliveries in one call, repeated until the store has
+    taken it.
 
-    ``run`` does it, so that a request that is cancelled meanwhile changes nothing. What waits is one set of ids for
-    each offer that was made: no more than the polls that were answered during an outage. ``told`` is called with the
-    agents concerned when the store has been told.
+    ``run`` does the calls, so that a request that is cancelled meanwhile changes nothing. What waits is one set of ids
+    for each delivery: no more than the polls that were answered during an outage. ``recorded`` is called with the
+    agents concerned after each successful call.
     """
 
-    def __init__(self, store: CommandStore, rng: Random, told: Callable[[Collection[str]], None]) -> None:
+    def __init__(self, store: CommandStore, rng: Random, recorded: Callable[[Collection[str]], None]) -> None:
         self._store = store
-        self._told = told
+        self._recorded = recorded
         self._agents: set[str] = set()
         self._rng = rng
-        self._owed: dict[Verdict, set[str]] = {"sent": set(), "released": set()}
-        self._settled = trio.Event()
+        self._due: dict[DeliveryOutcome, set[str]] = {"sent": set(), "released": set()}
+        self._written = trio.Event()
         self._wake = trio.Event()
         self._in_flight = False
         self._outage = OutageLog(_log, "the command store can't be told what was delivered")
 
     @property
     def idle(self) -> bool:
-        return not self._in_flight and not any(self._owed.values())
+        return not self._in_flight and not any(self._due.values())
 
-    def owe(self, verdict: Verdict, document_ids: Collection[str], agent_ids: Collection[str] = ()) -> trio.Event:
-        """From now on the store will be told. The event is set when it was."""
-        self._owed[verdict].update(document_ids)
+    def schedule(
+        self, outcome: DeliveryOutcome, document_ids: Collection[str], agent_ids: Collection[str] = ()
+    ) -> trio.Event:
+        """The store will be told. The event is set when it has been."""
+        self._due[outcome].update(document_ids)
         self._agents.update(agent_ids)
         self._wake.set()
-        return self._settled
+        return self._written
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
-            owed, self._owed = self._owed, {"sent": set(), "released": set()}
+            due, self._due = self._due, {"sent": set(), "released": set()}
             agents, self._agents = self._agents, set()
-            settled, self._settled = self._settled, trio.Event()
+            written, self._written = self._written, trio.Event()
             self._in_flight = True
-            await self._tell(owed)
+            await self._write(due)
             self._in_flight = False
-            settled.set()
-            self._told(agents)
+            written.set()
+            self._recorded(agents)
 
-    async def _tell(self, owed: dict[Verdict, set[str]]) -> None:
+    async def _write(self, due: dict[DeliveryOutcome, set[str]]) -> None:
         backoff = Backoff(self._rng)
         while True:
             try:
-                if owed["sent"]:
-                    await self._store.mark_sent(owed["sent"])
-                    owed["sent"] = set()
-                if owed["released"]:
-                    await self._store.release(owed["released"])
+                if due["sent"]:
+                    await self._store.mark_sent(due["sent"])
+                    due["sent"] = set()
+                if due["released"]:
+                    await self._store.release(due["released"])
             except BackendUnavailable as exc:
                 self._outage.failed(exc)
             except Exception:
@@ -87,24 +90,26 @@ class Settler:
             await trio.sleep(backoff.pause())
 
 
-class Offer:
+class CommandDelivery:
     """Commands claimed for one poll. Exactly one of ``confirm`` and ``release`` is to be called, or ``release_nowait``;
     the first call counts, and counts even if it is cancelled."""
 
-    def __init__(self, commands: Sequence[Command], settle: Callable[[Offer, Verdict], trio.Event]) -> None:
+    def __init__(
+        self, commands: Sequence[Command], finish: Callable[[CommandDelivery, DeliveryOutcome], trio.Event]
+    ) -> None:
         self.commands = commands
-        self._settle = settle
-        self._verdict: Verdict | None = None
+        self._finish = finish
+        self._outcome: DeliveryOutcome | None = None
 
-    def _decide(self, verdict: Verdict) -> trio.Event | None:
-        if self._verdict is not None:
+    def _decide(self, outcome: DeliveryOutcome) -> trio.Event | None:
+        if self._outcome is not None:
             return None
-        self._verdict = verdict
-        return self._settle(self, verdict)
+        self._outcome = outcome
+        return self._finish(self, outcome)
 
     async def confirm(self) -> None:
-        """The agent has all bytes. Returns when the store has taken note, or after some seconds: then it goes on being
-        told."""
+        """The agent has all bytes. Returns when the store has taken note, or after some seconds: the recorder goes on
+        then."""
         await self._wait(self._decide("sent"))
 
     async def release(self) -> None:
@@ -116,7 +121,7 @@ class Offer:
         self._decide("released")
 
     @staticmethod
-    async def _wait(settled: trio.Event | None) -> None:
-        if settled is not None:
-            with trio.move_on_after(_PATIENCE):
-                await settled.wait()
+    async def _wait(written: trio.Event | None) -> None:
+        if written is not None:
+            with trio.move_on_after(_RECORDING_TIMEOUT):
+                await written.wait()

@@ -1,8 +1,8 @@
-"""Commands on their way to agents: parked polls, who is offered what, and what a poster is told.
+"""Commands on their way to agents: parked polls, deliveries, and what a poster is told.
 
 One task looks for commands, for all agents that might have some, in one call of the store; polls only park and wait. A
 poll parks first and is looked for then, and news are noted before they are looked after, so that no wake-up is lost. An
-agent is made one offer at a time: until it is decided whether that arrived, nothing else goes to the same agent.
+agent has one delivery at a time: until it is decided whether that arrived, nothing else goes to the same agent.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from wazuh_comms_trio.errors import BackendUnavailable, TokenInvalid
 from wazuh_comms_trio.foundation.aligned_timer import next_beat
 from wazuh_comms_trio.foundation.environment import OutageLog, WallClock
 from wazuh_comms_trio.services.authentication.authenticator import Caller
-from wazuh_comms_trio.services.commands.deliveries import Offer, Settler, Verdict
-from wazuh_comms_trio.services.commands.long_polls import Parking, Waiter
-from wazuh_comms_trio.services.commands.other_workers import ALONE, Peers
-from wazuh_comms_trio.services.commands.posted_commands import Delivered, Post, Posted
+from wazuh_comms_trio.services.commands.deliveries import CommandDelivery, DeliveryOutcome, DeliveryRecorder
+from wazuh_comms_trio.services.commands.long_polls import LongPoll, LongPolls
+from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
+from wazuh_comms_trio.services.commands.posted_commands import DeliveredCommands, Post, PostedCommands
 
-__all__ = ["CommandDispatcher", "Offer"]
+__all__ = ["CommandDelivery", "CommandDispatcher"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,14 +36,14 @@ CHECK_INTERVAL: Final = 0.5
 EXPIRY_INTERVAL: Final = 1.0
 
 #: A poll's limit is varied by this share, so that a fleet that parked at once doesn't come back at once.
-_SPREAD: Final = 0.1
+_POLL_LIMIT_VARIATION: Final = 0.1
 #: Seconds between two handfuls of polls that are answered when the worker stops.
-_SPREAD_STEP: Final = 0.02
-#: Agents that one look asks for, and commands that one offer holds.
-_LOOK: Final = 500
-_OFFER: Final = 100
+_CLOSING_STEP: Final = 0.02
+#: Agents that one call of the store asks for, and commands that one delivery holds.
+_AGENTS_PER_LOOKUP: Final = 500
+_COMMANDS_PER_DELIVERY: Final = 100
 #: After a failure of the store, seconds.
-_PAUSE: Final = 1.0
+_FAILURE_PAUSE: Final = 1.0
 
 
 class CommandDispatcher:
@@ -55,24 +55,24 @@ class CommandDispatcher:
         poll_timeout: float,
         wall_clock: WallClock,
         rng: Random,
-        peers: Peers = ALONE,
+        other_workers: OtherWorkers = NO_OTHER_WORKERS,
     ) -> None:
         self._store = store
         self._agents = agents
         self._poll_timeout = poll_timeout
         self._wall_clock = wall_clock
         self._rng = rng
-        self._peers = peers
-        self._parking = Parking()
-        self._settler = Settler(store, rng, self._suspect)
-        #: Agents with an offer that isn't decided.
-        self._offered: set[str] = set()
-        #: Agents that may have commands to offer.
-        self._suspects: set[str] = set()
-        self._look_wake = trio.Event()
+        self._other_workers = other_workers
+        self._long_polls = LongPolls()
+        self._recorder = DeliveryRecorder(store, rng, self._schedule_lookup)
+        #: Agents with a delivery that isn't decided.
+        self._in_delivery: set[str] = set()
+        #: Agents to look for commands for.
+        self._to_look_up: set[str] = set()
+        self._lookup_wanted = trio.Event()
         self._decided = trio.Event()
-        self._delivered = Delivered()
-        self._posted = Posted()
+        self._delivered = DeliveredCommands()
+        self._posted = PostedCommands()
         self._posts: set[Post] = set()
         self._closing = trio.Event()
 
@@ -81,34 +81,34 @@ class CommandDispatcher:
     @property
     def parked(self) -> int:
         """How many polls wait now."""
-        return len(self._parking)
+        return len(self._long_polls)
 
     def poll_limit(self) -> float:
         """How long one poll may take: ``timeouts.commands`` ± 10 %, in seconds."""
-        return self._poll_timeout * self._rng.uniform(1 - _SPREAD, 1 + _SPREAD)
+        return self._poll_timeout * self._rng.uniform(1 - _POLL_LIMIT_VARIATION, 1 + _POLL_LIMIT_VARIATION)
 
-    async def poll(self, caller: Caller, *, deadline: float) -> Offer | None:
+    async def poll(self, caller: Caller, *, deadline: float) -> CommandDelivery | None:
         """None: nothing came (``deadline`` on trio's clock, the token's end, shutdown). Raises ``TokenInvalid`` when
         the agent was removed or rekeyed meanwhile. Cancelled: what was on its way to this poll goes to another."""
         end = min(deadline, trio.current_time() + caller.expires - self._wall_clock())
         if self._closing.is_set() or end <= trio.current_time():
             await trio.lowlevel.checkpoint()
             return None
-        waiter = Waiter(caller.agent.id, caller.agent.fingerprint)
-        self._parking.enter(waiter)
+        long_poll = LongPoll(caller.agent.id, caller.agent.fingerprint)
+        self._long_polls.add(long_poll)
         try:
-            self._suspect((waiter.agent_id,))
+            self._schedule_lookup((long_poll.agent_id,))
             with trio.move_on_at(end):
-                await waiter.news.wait()
+                await long_poll.news.wait()
         except BaseException:
-            if waiter.offer is not None:
-                waiter.offer.release_nowait()
+            if long_poll.delivery is not None:
+                long_poll.delivery.release_nowait()
             raise
         finally:
-            self._parking.leave(waiter)
-        if waiter.revoked:
+            self._long_polls.remove(long_poll)
+        if long_poll.revoked:
             raise TokenInvalid
-        return waiter.offer
+        return long_poll.delivery
 
     # --- posts ---
 
@@ -129,8 +129,8 @@ class CommandDispatcher:
         if scope.cancelled_caught:
             raise BackendUnavailable
         stored_for = {command.target.id for command in known.values() if command.target.type == "agent"}
-        self._suspect(stored_for)
-        self._peers.news(stored_for)
+        self._schedule_lookup(stored_for)
+        self._other_workers.news(stored_for)
         waiting = [command for command in ours.values() if self._is_open(known.get(command.document_id, command))]
         await self._wait_for_deliveries(waiting, limit)
         return [answer for command in ours.values() if (answer := self._answer(command, known)) is not None]
@@ -157,9 +157,9 @@ class CommandDispatcher:
         for command in in_memory:
             self._posted.hold(command)
         if in_memory:
-            self._peers.hold(list(in_memory), max(0.0, limit - trio.current_time()))
+            self._other_workers.hold(list(in_memory), max(0.0, limit - trio.current_time()))
         self._posts.add(post)
-        self._suspect({command.target.id for command in in_memory})
+        self._schedule_lookup({command.target.id for command in in_memory})
         try:
             with trio.move_on_at(limit):
                 await post.complete.wait()
@@ -168,76 +168,76 @@ class CommandDispatcher:
             for command in in_memory:
                 self._posted.withdraw(command)
             if in_memory:
-                self._peers.withdraw(list(in_memory))
+                self._other_workers.withdraw(list(in_memory))
 
     # --- what other workers say ---
 
-    def suspect(self, agent_ids: Collection[str]) -> None:
+    def handle_news(self, agent_ids: Collection[str]) -> None:
         """Another worker has news for these."""
-        self._suspect(agent_ids)
+        self._schedule_lookup(agent_ids)
 
-    def note_delivered(self, document_ids: Mapping[str, float]) -> None:
+    def handle_delivered(self, document_ids: Mapping[str, float]) -> None:
         """Another worker has delivered these, id -> timeout: posts that wait for them may be answered."""
         for document_id, timeout in document_ids.items():
             self._delivered.note_id(document_id, timeout)
         self._posted.delivered(self._posted.commands(document_ids))
         self._complete_posts(document_ids)
 
-    def reconsider(self, document_ids: Collection[str]) -> None:
-        """Another worker had the right to offer these, and has it no more."""
-        self._suspect({command.target.id for command in self._posted.commands(document_ids)})
+    def handle_freed(self, document_ids: Collection[str]) -> None:
+        """Another worker had the right to deliver these, and has it no more."""
+        self._schedule_lookup({command.target.id for command in self._posted.commands(document_ids)})
 
     def hold(self, commands: Sequence[Command]) -> None:
         """Another worker was posted these, and no store keeps them. Until ``withdraw``."""
         for command in commands:
             self._posted.hold(command)
-        self._suspect({command.target.id for command in commands})
+        self._schedule_lookup({command.target.id for command in commands})
 
     def withdraw(self, commands: Sequence[Command]) -> None:
         for command in commands:
             self._posted.withdraw(command)
 
-    # --- offers ---
+    # --- deliveries ---
 
-    def _suspect(self, agent_ids: Collection[str]) -> None:
-        """These may have something to be offered: have a look."""
-        self._suspects.update(agent_id for agent_id in agent_ids if agent_id in self._parking)
-        if self._suspects:
-            self._look_wake.set()
+    def _schedule_lookup(self, agent_ids: Collection[str]) -> None:
+        """The store may have something for these agents: those with a parked poll are looked up."""
+        self._to_look_up.update(agent_id for agent_id in agent_ids if agent_id in self._long_polls)
+        if self._to_look_up:
+            self._lookup_wanted.set()
 
-    def _take_suspects(self) -> set[str]:
-        """The next to look for. One with an offer is suspected again when that is decided, one without a parked poll
+    def _take_scheduled(self) -> set[str]:
+        """The next to look for. One with a delivery is scheduled again when that is decided, one without a parked poll
         when it parks."""
         taken: set[str] = set()
-        while self._suspects and len(taken) < _LOOK:
-            agent_id = self._suspects.pop()
-            if agent_id in self._parking and agent_id not in self._offered:
+        while self._to_look_up and len(taken) < _AGENTS_PER_LOOKUP:
+            agent_id = self._to_look_up.pop()
+            if agent_id in self._long_polls and agent_id not in self._in_delivery:
                 taken.add(agent_id)
         return taken
 
-    async def _look(self) -> None:
+    async def _look_up(self) -> None:
         outage = OutageLog(_log, "commands can't be looked for")
         while True:
-            await self._look_wake.wait()
-            self._look_wake = trio.Event()
-            while agent_ids := self._take_suspects():
+            await self._lookup_wanted.wait()
+            self._lookup_wanted = trio.Event()
+            while agent_ids := self._take_scheduled():
                 posted = self._posted.free(agent_ids)
-                acquired = set(await self._peers.acquire(posted)) if posted else set[str]()
+                acquired = set(await self._other_workers.acquire(posted)) if posted else set[str]()
                 try:
                     claimed = await self._store.claim(agent_ids)
                 except Exception as exc:
-                    _complain(outage, exc)
+                    _log_failure(outage, exc)
                     claimed = None
-                self._hand_out(agent_ids, claimed or (), acquired)
+                self._deliver(agent_ids, claimed or (), acquired)
                 if claimed is None:
-                    self._suspect(agent_ids)
-                    await trio.sleep(_PAUSE)
+                    self._schedule_lookup(agent_ids)
+                    await trio.sleep(_FAILURE_PAUSE)
                 else:
                     outage.worked()
 
-    def _hand_out(self, agent_ids: Collection[str], claimed: Sequence[Command], acquired: set[str]) -> None:
-        """Offers for those agents that still have a poll; what nobody can take goes back. ``acquired``: the posted
-        commands that are this worker's to offer."""
+    def _deliver(self, agent_ids: Collection[str], claimed: Sequence[Command], acquired: set[str]) -> None:
+        """Deliveries for those agents that still have a poll; what nobody can take goes back. ``acquired``: the posted
+        commands that are this worker's to deliver."""
         by_agent: dict[str, list[Command]] = {}
         again = []
         for command in claimed:
@@ -246,48 +246,52 @@ class CommandDispatcher:
             else:
                 by_agent.setdefault(command.target.id, []).append(command)
         if again:
-            self._settler.owe("sent", again)
+            self._recorder.schedule("sent", again)
         for agent_id in {*agent_ids, *by_agent}:
             stored = by_agent.get(agent_id, [])
-            # One that was posted and is in the store, too, is offered once: the store's.
+            # One that was posted and is in the store, too, is delivered once: the store's.
             self._posted.delivered(stored)
-            waiter = self._parking.newest(agent_id)
-            if waiter is None or agent_id in self._offered:
+            long_poll = self._long_polls.newest(agent_id)
+            if long_poll is None or agent_id in self._in_delivery:
                 if stored:
-                    self._settler.owe("released", [command.document_id for command in stored], (agent_id,))
+                    self._recorder.schedule("released", [command.document_id for command in stored], (agent_id,))
                 continue
-            posted = self._posted.offer(agent_id, _OFFER - len(stored), acquired)
+            posted = self._posted.take(agent_id, _COMMANDS_PER_DELIVERY - len(stored), acquired)
             acquired.difference_update(command.document_id for command in posted)
             commands = stored + posted
             if commands:
-                self._offered.add(agent_id)
+                self._in_delivery.add(agent_id)
                 ids = frozenset(command.document_id for command in stored)
 
-                def settle(offer: Offer, verdict: Verdict, ids: frozenset[str] = ids) -> trio.Event:
-                    return self._settle(offer, verdict, ids)
+                def finish(
+                    delivery: CommandDelivery, outcome: DeliveryOutcome, ids: frozenset[str] = ids
+                ) -> trio.Event:
+                    return self._finish_delivery(delivery, outcome, ids)
 
-                self._parking.answer(waiter, Offer(commands, settle))
+                self._long_polls.answer(long_poll, CommandDelivery(commands, finish))
         if acquired:
-            self._peers.returned(self._posted.commands(acquired))
+            self._other_workers.returned(self._posted.commands(acquired))
 
-    def _settle(self, offer: Offer, verdict: Verdict, stored: frozenset[str]) -> trio.Event:
-        """An offer is decided. ``stored``: those of its commands that were claimed from the store."""
-        in_memory = [command for command in offer.commands if command.document_id not in stored]
-        if verdict == "sent":
-            for command in offer.commands:
+    def _finish_delivery(
+        self, delivery: CommandDelivery, outcome: DeliveryOutcome, stored: frozenset[str]
+    ) -> trio.Event:
+        """A delivery is decided. ``stored``: those of its commands that were claimed from the store."""
+        in_memory = [command for command in delivery.commands if command.document_id not in stored]
+        if outcome == "sent":
+            for command in delivery.commands:
                 self._delivered.note(command)
             self._posted.delivered(in_memory)
-            self._complete_posts([command.document_id for command in offer.commands])
-            self._peers.delivered(offer.commands)
+            self._complete_posts([command.document_id for command in delivery.commands])
+            self._other_workers.delivered(delivery.commands)
         else:
             self._posted.returned(in_memory)
             if in_memory:
-                self._peers.returned(in_memory)
-        agent_id = offer.commands[0].target.id
-        self._offered.discard(agent_id)
-        self._suspect((agent_id,))  # and again when the store has taken back what was released
+                self._other_workers.returned(in_memory)
+        agent_id = delivery.commands[0].target.id
+        self._in_delivery.discard(agent_id)
+        self._schedule_lookup((agent_id,))  # and again when the store has taken back what was released
         self._decided.set()
-        return self._settler.owe(verdict, stored, (agent_id,))
+        return self._recorder.schedule(outcome, stored, (agent_id,))
 
     def _complete_posts(self, document_ids: Iterable[str]) -> None:
         delivered = set(document_ids)
@@ -299,22 +303,22 @@ class CommandDispatcher:
     # --- what runs ---
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Finds news, expires, drops polls of revoked agents. Ends after ``close``, once the offers in flight are
+        """Finds news, expires, drops polls of revoked agents. Ends after ``close``, once the deliveries in flight are
         decided and the store has been told, or hasn't been able to listen for some seconds."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._settler.run)
-            nursery.start_soon(self._look)
+            nursery.start_soon(self._recorder.run)
+            nursery.start_soon(self._look_up)
             nursery.start_soon(self._find_news)
             nursery.start_soon(_every, EXPIRY_INTERVAL, self._expire, "commands can't be expired")
-            nursery.start_soon(_every, CHECK_INTERVAL, self._revoke, "parked agents can't be checked")
+            nursery.start_soon(_every, CHECK_INTERVAL, self._drop_revoked, "parked agents can't be checked")
             task_status.started()
             await self._closing.wait()
-            while self._offered:
+            while self._in_delivery:
                 self._decided = trio.Event()
                 await self._decided.wait()
             with trio.move_on_after(5) as scope:
-                while not self._settler.idle:
-                    await self._settler.owe("sent", ()).wait()
+                while not self._recorder.idle:
+                    await self._recorder.schedule("sent", ()).wait()
             if scope.cancelled_caught:
                 _log.error("the command store couldn't be told what was delivered")
             nursery.cancel_scope.cancel()
@@ -325,40 +329,40 @@ class CommandDispatcher:
             try:
                 news = await self._store.wait_news()
             except Exception as exc:
-                _complain(outage, exc)
-                await trio.sleep(_PAUSE)
+                _log_failure(outage, exc)
+                await trio.sleep(_FAILURE_PAUSE)
             else:
                 outage.worked()
-                self._suspect(news)
+                self._schedule_lookup(news)
 
     async def _expire(self) -> None:
         await self._store.expire()
 
-    async def _revoke(self) -> None:
-        await self._parking.occupied()
-        fingerprints = self._parking.fingerprints()
-        doubtful = set(self._parking.mixed)
+    async def _drop_revoked(self) -> None:
+        await self._long_polls.wait_for_any()
+        fingerprints = self._long_polls.fingerprints()
+        doubtful = set(self._long_polls.rekeyed)
         if fingerprints:
             doubtful.update(await self._agents.revoked(fingerprints))
         for agent_id in doubtful:
             agent = await self._agents.lookup(agent_id)
-            self._parking.revoke(agent_id, None if agent is None else agent.fingerprint)
+            self._long_polls.revoke(agent_id, None if agent is None else agent.fingerprint)
 
     def close(self) -> None:
         """Answers every parked poll with None; later polls get None at once."""
         self._closing.set()
-        self._parking.answer_all()
+        self._long_polls.answer_all()
 
     async def close_over(self, seconds: float) -> None:
         """As ``close``, but parked polls are answered one after the other, evenly over so many seconds: a fleet that is
         sent away comes back."""
         self._closing.set()
         end = trio.current_time() + seconds
-        while (left := end - trio.current_time()) > _SPREAD_STEP and self.parked:
-            pause = max(_SPREAD_STEP, left / self.parked)
-            self._parking.answer_some(round(self.parked * pause / left))
+        while (left := end - trio.current_time()) > _CLOSING_STEP and self.parked:
+            pause = max(_CLOSING_STEP, left / self.parked)
+            self._long_polls.answer_some(round(self.parked * pause / left))
             await trio.sleep(min(pause, left))
-        self._parking.answer_all()
+        self._long_polls.answer_all()
 
 
 def _with_plain_id(command: Command) -> Command:
@@ -369,7 +373,7 @@ def _with_plain_id(command: Command) -> Command:
     return evolve(command, target=evolve(target, id=target.id.lower()))
 
 
-def _complain(outage: OutageLog, error: Exception) -> None:
+def _log_failure(outage: OutageLog, error: Exception) -> None:
     if isinstance(error, BackendUnavailable):
         outage.failed(error)
     else:
@@ -384,6 +388,6 @@ async def _every(interval: float, action: Callable[[], Awaitable[None]], trouble
         try:
             await action()
         except Exception as exc:
-            _complain(outage, exc)
+            _log_failure(outage, exc)
         else:
             outage.worked()

@@ -1,6 +1,6 @@
 """Parked polls: who waits, and which of an agent's polls is answered. Synchronous.
 
-What one waiting poll costs here: a waiter, its event and its places in the dictionaries and scopes, some 2 kB.
+What one waiting poll costs here: an object, its event and its places in the dictionaries and scopes, some 2 kB.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ from itertools import islice
 
 import trio
 
-from wazuh_comms_trio.services.commands.deliveries import Offer
+from wazuh_comms_trio.services.commands.deliveries import CommandDelivery
 
-__all__ = ["Parking", "Waiter"]
+__all__ = ["LongPoll", "LongPolls"]
 
 
-class Waiter:
-    """One parked poll. ``news`` is set once, with an ``offer``, or ``revoked``, or neither: nothing will come."""
+class LongPoll:
+    """One parked poll. ``news`` is set once, with a ``delivery``, or ``revoked``, or neither: nothing will come."""
 
-    __slots__ = ("agent_id", "fingerprint", "news", "offer", "revoked")
+    __slots__ = ("agent_id", "delivery", "fingerprint", "news", "revoked")
 
     def __init__(self, agent_id: str, fingerprint: str) -> None:
         self.agent_id = agent_id
         self.fingerprint = fingerprint
         self.news = trio.Event()
-        self.offer: Offer | None = None
+        self.delivery: CommandDelivery | None = None
         self.revoked = False
 
 
-class Parking:
+class LongPolls:
     """All parked polls, by agent. An agent has one, as a rule; more when a connection died and nobody has noticed yet:
     the newest one is the likeliest to be alive."""
 
     def __init__(self) -> None:
-        self._waiters: dict[str, list[Waiter]] = {}
+        self._by_agent: dict[str, list[LongPoll]] = {}
         self._fingerprints: dict[str, str] = {}
-        self._mixed: set[str] = set()
+        self._rekeyed: set[str] = set()
         self._count = 0
         self._occupied = trio.Event()
 
@@ -43,70 +43,70 @@ class Parking:
         return self._count
 
     def __contains__(self, agent_id: object) -> bool:
-        return agent_id in self._waiters
+        return agent_id in self._by_agent
 
-    def enter(self, waiter: Waiter) -> None:
-        of_agent = self._waiters.setdefault(waiter.agent_id, [])
-        of_agent.append(waiter)
+    def add(self, long_poll: LongPoll) -> None:
+        of_agent = self._by_agent.setdefault(long_poll.agent_id, [])
+        of_agent.append(long_poll)
         self._count += 1
         self._occupied.set()
-        if self._fingerprints.setdefault(waiter.agent_id, waiter.fingerprint) != waiter.fingerprint:
-            self._mixed.add(waiter.agent_id)
+        if self._fingerprints.setdefault(long_poll.agent_id, long_poll.fingerprint) != long_poll.fingerprint:
+            self._rekeyed.add(long_poll.agent_id)
 
-    def leave(self, waiter: Waiter) -> None:
+    def remove(self, long_poll: LongPoll) -> None:
         """Nothing happens when it has left already."""
-        of_agent = self._waiters.get(waiter.agent_id, [])
-        if waiter not in of_agent:
+        of_agent = self._by_agent.get(long_poll.agent_id, [])
+        if long_poll not in of_agent:
             return
-        of_agent.remove(waiter)
+        of_agent.remove(long_poll)
         self._count -= 1
         if not self._count:
             self._occupied = trio.Event()
         if not of_agent:
-            del self._waiters[waiter.agent_id]
-            del self._fingerprints[waiter.agent_id]
-            self._mixed.discard(waiter.agent_id)
+            del self._by_agent[long_poll.agent_id]
+            del self._fingerprints[long_poll.agent_id]
+            self._rekeyed.discard(long_poll.agent_id)
 
-    async def occupied(self) -> None:
+    async def wait_for_any(self) -> None:
         """Returns when somebody waits."""
         await self._occupied.wait()
 
-    def newest(self, agent_id: str) -> Waiter | None:
-        of_agent = self._waiters.get(agent_id)
+    def newest(self, agent_id: str) -> LongPoll | None:
+        of_agent = self._by_agent.get(agent_id)
         return of_agent[-1] if of_agent else None
 
-    def answer(self, waiter: Waiter, offer: Offer | None) -> None:
-        self.leave(waiter)
-        waiter.offer = offer
-        waiter.news.set()
+    def answer(self, long_poll: LongPoll, delivery: CommandDelivery | None) -> None:
+        self.remove(long_poll)
+        long_poll.delivery = delivery
+        long_poll.news.set()
 
     def answer_some(self, number: int) -> None:
         """Of so many, those that parked first: nothing will come."""
-        for of_agent in list(islice(self._waiters.values(), number)):
+        for of_agent in list(islice(self._by_agent.values(), number)):
             self.answer(of_agent[0], None)
 
     def answer_all(self) -> None:
         """Nothing will come."""
-        for of_agent in list(self._waiters.values()):
-            for waiter in list(of_agent):
-                self.answer(waiter, None)
+        for of_agent in list(self._by_agent.values()):
+            for long_poll in list(of_agent):
+                self.answer(long_poll, None)
 
     def revoke(self, agent_id: str, valid: str | None) -> None:
         """Ends the agent's polls but those whose token was made for the key with the fingerprint ``valid``."""
-        for waiter in list(self._waiters.get(agent_id, ())):
-            if waiter.fingerprint != valid:
-                waiter.revoked = True
-                self.answer(waiter, None)
-        left = self._waiters.get(agent_id)
+        for long_poll in list(self._by_agent.get(agent_id, ())):
+            if long_poll.fingerprint != valid:
+                long_poll.revoked = True
+                self.answer(long_poll, None)
+        left = self._by_agent.get(agent_id)
         if left:
             self._fingerprints[agent_id] = left[-1].fingerprint
-        self._mixed.discard(agent_id)
+        self._rekeyed.discard(agent_id)
 
     def fingerprints(self) -> dict[str, str]:
         """Of every agent with parked polls, one; a copy."""
         return self._fingerprints.copy()
 
     @property
-    def mixed(self) -> Collection[str]:
+    def rekeyed(self) -> Collection[str]:
         """Agents whose parked polls have different fingerprints: they were rekeyed in between."""
-        return tuple(self._mixed)
+        return tuple(self._rekeyed)

@@ -1,7 +1,7 @@
 """The other workers of this node, as one worker's dispatcher knows them.
 
 An agent may be parked on any worker. What a worker learns that concerns the others (new commands, deliveries) it tells
-them; what only one of them may do (offer a command that no store claims for it) it asks for first.
+them; what only one of them may do (deliver a command that no store claims for it) it asks for first.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Final, Protocol
 
 from wazuh_comms_trio.backends.interfaces import Command
 
-__all__ = ["ALONE", "Alone", "Peers"]
+__all__ = ["NO_OTHER_WORKERS", "NoOtherWorkers", "OtherWorkers"]
 
 
-class Peers(Protocol):
+class OtherWorkers(Protocol):
     """Nothing here blocks but ``acquire``. Lost messages cost time, never a command: the store knows better."""
 
     def news(self, agent_ids: Collection[str]) -> None:
@@ -34,7 +34,7 @@ class Peers(Protocol):
         ...
 
     async def acquire(self, document_ids: Collection[str]) -> Collection[str]:
-        """Which of these posted commands this worker alone may offer now. Cancelled: none of them."""
+        """Which of these posted commands this worker alone may deliver now. Cancelled: none of them."""
         ...
 
     def returned(self, commands: Sequence[Command]) -> None:
@@ -42,7 +42,7 @@ class Peers(Protocol):
         ...
 
 
-class Alone:
+class NoOtherWorkers:
     """There are no others."""
 
     def news(self, agent_ids: Collection[str]) -> None: ...
@@ -59,4 +59,4 @@ class Alone:
     def returned(self, commands: Sequence[Command]) -> None: ...
 
 
-ALONE: Final = Alone()
+NO_OTHER_WORKERS: Final = NoOtherWorkers()

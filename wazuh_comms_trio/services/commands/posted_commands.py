@@ -11,13 +11,13 @@ from attrs import define, field
 
 from wazuh_comms_trio.backends.interfaces import Command
 
-__all__ = ["Delivered", "Post", "Posted"]
+__all__ = ["DeliveredCommands", "Post", "PostedCommands"]
 
 # An id and two numbers are some 250 bytes: at most 25 MB.
-_REMEMBERED: Final = 100_000
+_MAX_REMEMBERED: Final = 100_000
 
 
-class Delivered:
+class DeliveredCommands:
     """Ids of commands whose delivery was confirmed, each until its timeout has passed; of too many the ones nearest to
     it are forgotten."""
 
@@ -44,7 +44,7 @@ class Delivered:
     def forget(self) -> None:
         """Those whose time is over."""
         now = trio.current_time()
-        while self._order and (self._order[0][0] <= now or len(self._order) > _REMEMBERED):
+        while self._order and (self._order[0][0] <= now or len(self._order) > _MAX_REMEMBERED):
             until, document_id = heapq.heappop(self._order)
             if self._until.get(document_id) == until:
                 del self._until[document_id]
@@ -61,14 +61,14 @@ class Post:
 @define(eq=False)
 class _Held:
     """A posted command in memory. ``posts``: how many calls wait for it; it isn't kept for longer than they do, unless
-    it is ``offered``: then until that is decided."""
+    it is ``in_delivery``: then until the delivery is decided."""
 
     command: Command
     posts: int = 0
-    offered: bool = False
+    in_delivery: bool = False
 
 
-class Posted:
+class PostedCommands:
     """Posted commands that no store keeps, by agent, while their posts wait."""
 
     def __init__(self) -> None:
@@ -89,12 +89,12 @@ class Posted:
             self._drop_unwanted(held)
 
     def free(self, agent_ids: Iterable[str]) -> list[str]:
-        """Ids of what could be offered to these agents, if this worker may."""
+        """Ids of what could be delivered to these agents, if this worker may."""
         return [
             document_id
             for agent_id in agent_ids
             for document_id, held in self._held.get(agent_id, {}).items()
-            if not held.offered
+            if not held.in_delivery
         ]
 
     def commands(self, document_ids: Collection[str]) -> list[Command]:
@@ -106,13 +106,13 @@ class Posted:
             if document_id in document_ids
         ]
 
-    def offer(self, agent_id: str, at_most: int, allowed: Collection[str]) -> list[Command]:
-        """What can be offered to the agent now, of the ids in ``allowed``."""
+    def take(self, agent_id: str, at_most: int, allowed: Collection[str]) -> list[Command]:
+        """What can be delivered to the agent now, of the ids in ``allowed``."""
         of_agent = self._held.get(agent_id, {})
-        free = [held for document_id, held in of_agent.items() if not held.offered and document_id in allowed]
+        free = [held for document_id, held in of_agent.items() if not held.in_delivery and document_id in allowed]
         free = free[: max(0, at_most)]
         for held in free:
-            held.offered = True
+            held.in_delivery = True
         return [held.command for held in free]
 
     def delivered(self, commands: Iterable[Command]) -> None:
@@ -120,15 +120,15 @@ class Posted:
             self._drop(command)
 
     def returned(self, commands: Iterable[Command]) -> None:
-        """An offer came to nothing."""
+        """Their delivery came to nothing."""
         for command in commands:
             held = self._held.get(command.target.id, {}).get(command.document_id)
             if held is not None:
-                held.offered = False
+                held.in_delivery = False
                 self._drop_unwanted(held)
 
     def _drop_unwanted(self, held: _Held) -> None:
-        if held.posts <= 0 and not held.offered:
+        if held.posts <= 0 and not held.in_delivery:
             self._drop(held.command)
 
     def _drop(self, command: Command) -> None:

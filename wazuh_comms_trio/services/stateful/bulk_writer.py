@@ -16,7 +16,7 @@ from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
 from wazuh_comms_trio.foundation.environment import OutageLog
 from wazuh_comms_trio.services.stateful.submission import Packet
 
-__all__ = ["Applier", "Backoff"]
+__all__ = ["Backoff", "BulkWriter"]
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
 
 #: A full storage seldom has room again within a request's limit; the agent comes back by itself. Seconds.
-FULL_STORAGE_PATIENCE: Final = 2.0
+FULL_STORAGE_TIMEOUT: Final = 2.0
 
 
 class Backoff:
@@ -40,8 +40,8 @@ class Backoff:
         return pause * self._rng.uniform(0.5, 1.0)
 
 
-class Applier:
-    """``apply`` is what it does; it holds nothing but the stores."""
+class BulkWriter:
+    """``write`` is what it does; it holds nothing but the stores."""
 
     def __init__(self, events: EventIndex, commands: CommandStore, rng: Random) -> None:
         self._events = events
@@ -49,7 +49,7 @@ class Applier:
         self._rng = rng
         self._outage = OutageLog(_log, "stateful events can't be stored")
 
-    async def apply(self, packets: Sequence[Packet]) -> None:
+    async def write(self, packets: Sequence[Packet]) -> None:
         """Settles every packet, at its deadline at the latest, those after it in the sequence undisturbed by it. One
         agent's packets take effect in the order in which they stand here. Cancelled: some may have been applied, and
         those without a result are the caller's to settle."""
@@ -59,13 +59,13 @@ class Applier:
             failure = await self._attempt(live)
             now = trio.current_time()
             full_since = (full_since or now) if isinstance(failure, StorageFull) else None
-            out_of_patience = full_since is not None and now - full_since >= FULL_STORAGE_PATIENCE
+            storage_stays_full = full_since is not None and now - full_since >= FULL_STORAGE_TIMEOUT
             left = [packet for packet in live if not packet.settled]
             for packet in left:
                 packet.failure = failure
-                if out_of_patience:
+                if storage_stays_full:
                     packet.settle(failure)
-            if left and not out_of_patience:
+            if left and not storage_stays_full:
                 last = max(packet.deadline for packet in left)
                 await trio.sleep_until(min(now + backoff.pause(), last))
 

@@ -1,8 +1,9 @@
 """Stateful events: one request's packet in, one result per event out, in the order sent.
 
-What the queue can hold: ``_ROOM`` packets of at most ``_SMALL`` bytes each, 64 MiB, beside the requests' own bodies; a
-request that finds no room waits, and is answered 503 when its time is up. Bigger packets are read and applied in pieces
-of about ``_PIECE_BYTES`` by their own requests, so that neither memory nor other agents' waiting grows with them.
+What the queue can hold: ``_MAX_WAITING`` packets of at most ``_SMALL_PACKET_BYTES`` each, 64 MiB, beside the requests'
+own bodies; a request that finds no room waits, and is answered 503 when its time is up. Bigger packets are read and
+applied in pieces of about ``_PIECE_BYTES`` by their own requests, so that neither memory nor other agents' waiting
+grows with them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from wazuh_comms_trio.errors import BackendUnavailable, MalformedBody, StorageFu
 from wazuh_comms_trio.foundation.environment import OutageLog, give_up_at
 from wazuh_comms_trio.quarantine.interface import Quarantine, Rejected
 from wazuh_comms_trio.services.authentication.authenticator import Caller
-from wazuh_comms_trio.services.stateful.bulk_writer import Applier, Backoff
+from wazuh_comms_trio.services.stateful.bulk_writer import Backoff, BulkWriter
 from wazuh_comms_trio.services.stateful.packet_reader import Event, PacketReader, open_packet
 from wazuh_comms_trio.services.stateful.queue import Batch, Queue
 from wazuh_comms_trio.services.stateful.submission import Packet, Part
@@ -29,12 +30,12 @@ __all__ = ["StatefulEvents", "StatefulStatistics"]
 
 _log = logging.getLogger(__name__)
 
-_ROOM: Final = 1024
-_SMALL: Final = 65536  # bytes; read without a pause, in less than a millisecond or two
+_MAX_WAITING: Final = 1024
+_SMALL_PACKET_BYTES: Final = 65536  # bytes; read without a pause, in less than a millisecond or two
 
 #: Bulk calls in flight at a time, of batches and of big packets' pieces. More don't make a store faster.
-_BATCHES_AT_ONCE: Final = 8
-_PIECES_AT_ONCE: Final = 4
+_MAX_BATCHES_IN_FLIGHT: Final = 8
+_MAX_PIECES_IN_FLIGHT: Final = 4
 
 _PIECE_BYTES: Final = 2 * 1024 * 1024
 _PIECE_EVENTS: Final = 10_000
@@ -42,7 +43,7 @@ _PIECE_EVENTS: Final = 10_000
 _STEP_BYTES: Final = 65536
 _STEP_EVENTS: Final = 256
 
-_EMPTY: Final = b'{"results":[]}'
+_NO_RESULTS: Final = b'{"results":[]}'
 
 
 @frozen
@@ -63,12 +64,12 @@ class StatefulEvents:
         self._settings = events
         self._limits = batcher
         self._rng = rng
-        self._applier = Applier(backends.events, backends.commands, rng)
+        self._bulk_writer = BulkWriter(backends.events, backends.commands, rng)
         self._outage = OutageLog(_log, "events can't be put in quarantine")
         self._queue = Queue()
-        self._room = trio.Semaphore(_ROOM)
-        self._pieces = trio.Semaphore(_PIECES_AT_ONCE)
-        self._batches = trio.Semaphore(_BATCHES_AT_ONCE)
+        self._room = trio.Semaphore(_MAX_WAITING)
+        self._pieces = trio.Semaphore(_MAX_PIECES_IN_FLIGHT)
+        self._batches = trio.Semaphore(_MAX_BATCHES_IN_FLIGHT)
         self._in_flight = 0
         self._closed = False
         self._changed = trio.Event()
@@ -76,8 +77,8 @@ class StatefulEvents:
         self._nursery: trio.Nursery | None = None
 
     def statistics(self) -> StatefulStatistics:
-        pieces = _PIECES_AT_ONCE - self._pieces.value
-        return StatefulStatistics(_ROOM - self._room.value, _ROOM, self._in_flight, pieces)
+        pieces = _MAX_PIECES_IN_FLIGHT - self._pieces.value
+        return StatefulStatistics(_MAX_WAITING - self._room.value, _MAX_WAITING, self._in_flight, pieces)
 
     # --- the request's side ---
 
@@ -91,20 +92,20 @@ class StatefulEvents:
         reader = open_packet(body, caller.agent.id, self._settings)
         if reader.exhausted:
             await trio.lowlevel.checkpoint()
-            return _EMPTY
+            return _NO_RESULTS
         packet = Packet(reader.agent_id, None, len(body), give_up_at(deadline, trio.current_time()))
         with trio.CancelScope(deadline=packet.deadline):
-            if len(body) <= _SMALL:
+            if len(body) <= _SMALL_PACKET_BYTES:
                 return await self._submit_small(reader, packet)
             return await self._submit_big(reader, packet)
-        raise _again(packet.failure) if packet.failure is not None else BackendUnavailable()
+        raise _copy_of(packet.failure) if packet.failure is not None else BackendUnavailable()
 
     async def _submit_small(self, reader: PacketReader, packet: Packet) -> bytes:
         operations: list[DocumentOperation] = []
-        part = Part(reader, reader.read(_SMALL, _SMALL, operations), operations)
+        part = Part(reader, reader.read(_SMALL_PACKET_BYTES, _SMALL_PACKET_BYTES, operations), operations)
         while not reader.exhausted:  # it was cut short where lines are unusable
             await trio.lowlevel.checkpoint()
-            part = Part(reader, part.events + reader.read(_SMALL, _SMALL))
+            part = Part(reader, part.events + reader.read(_SMALL_PACKET_BYTES, _SMALL_PACKET_BYTES))
         self._refuse_unusable(part)
         if not part.complete:
             packet.part = part
@@ -116,7 +117,7 @@ class StatefulEvents:
                 packet.abandoned = not packet.settled
                 self._room.release()
             if packet.failure is not None:
-                raise _again(packet.failure)
+                raise _copy_of(packet.failure)
         return b'{"results":[%b]}' % await self._reply(part)
 
     def _enqueue(self, packet: Packet) -> None:
@@ -146,15 +147,15 @@ class StatefulEvents:
             self._wake()
             await packet.news.wait()
             if packet.failure is not None:
-                raise _again(packet.failure)
-            return await self._apply_pieces(reader, packet)
+                raise _copy_of(packet.failure)
+            return await self._write_pieces(reader, packet)
         finally:
             packet.abandoned = True
             self._room.release()
             if packet.news.is_set() and not packet.busy:
                 self._release(packet)
 
-    async def _apply_pieces(self, reader: PacketReader, packet: Packet) -> bytes:
+    async def _write_pieces(self, reader: PacketReader, packet: Packet) -> bytes:
         if self._settings.invalid == "refuse":
             # Nothing of it is applied when something in it is refused, as far as that can be seen beforehand.
             while not reader.exhausted:
@@ -164,11 +165,11 @@ class StatefulEvents:
         while not reader.exhausted:
             part = await _read_piece(reader)
             if not part.complete:
-                await self._apply_piece(packet, part)
+                await self._write_piece(packet, part)
             replies.append(await self._reply(part))
         return b'{"results":[%b]}' % b",".join(replies)
 
-    async def _apply_piece(self, packet: Packet, part: Part) -> None:
+    async def _write_piece(self, packet: Packet, part: Part) -> None:
         if self._nursery is None:
             raise BackendUnavailable
         piece = Packet(packet.agent_id, part, 0, packet.deadline)
@@ -180,7 +181,7 @@ class StatefulEvents:
             finally:
                 piece.abandoned = True
         if piece.failure is not None:
-            raise _again(piece.failure)
+            raise _copy_of(piece.failure)
 
     async def _find_room(self) -> None:
         """Room among the packets on their way: the caller gives it back."""
@@ -209,10 +210,10 @@ class StatefulEvents:
         if rejected:
             if self._settings.invalid == "refuse":
                 raise MalformedBody(rejected[0].reason)
-            await self._put_aside(rejected)
+            await self._quarantine_rejected(rejected)
         return part.reply()
 
-    async def _put_aside(self, rejected: list[Rejected]) -> None:
+    async def _quarantine_rejected(self, rejected: list[Rejected]) -> None:
         backoff = Backoff(self._rng)
         while True:
             try:
@@ -273,7 +274,7 @@ class StatefulEvents:
 
     async def _run_batch(self, batch: Batch, place: trio.Semaphore | None = None) -> None:
         try:
-            await self._applier.apply(batch.packets)
+            await self._bulk_writer.write(batch.packets)
         finally:
             for packet in batch.packets:
                 if not packet.settled:
@@ -285,7 +286,7 @@ class StatefulEvents:
 
     async def _run_piece(self, piece: Packet, packet: Packet) -> None:
         try:
-            await self._applier.apply([piece])
+            await self._bulk_writer.write([piece])
         finally:
             if not piece.settled:
                 piece.settle(BackendUnavailable())
@@ -307,7 +308,7 @@ class StatefulEvents:
         self._wake()
 
 
-def _again(failure: BackendUnavailable) -> BackendUnavailable:
+def _copy_of(failure: BackendUnavailable) -> BackendUnavailable:
     """One failure is many requests': each raises one of its own."""
     return type(failure)(failure.message, code=failure.code)
 

@@ -12,14 +12,14 @@ from typing import BinaryIO, Final, Self
 from wazuh_comms_trio.errors import StorageFull
 from wazuh_comms_trio.foundation.environment import RunBlocking
 
-__all__ = ["Spool"]
+__all__ = ["BodyCopy"]
 
 _log = logging.getLogger(__name__)
 
 _IN_MEMORY: Final = 1024 * 1024
 
 
-class Spool:
+class BodyCopy:
     """``add`` never fails: a copy that couldn't be kept is missed only by who asks for it, with ``StorageFull``.
 
     A context manager: leaving it closes the file. At most 1 MiB (and one chunk) is in memory at a time.

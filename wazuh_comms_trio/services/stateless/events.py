@@ -16,7 +16,7 @@ from wazuh_comms_trio.foundation.environment import BACKEND_MARGIN, BACKEND_MARG
 from wazuh_comms_trio.quarantine.interface import Quarantine, Rejected
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.services.metadata import METADATA_LIMIT, check_agent, read_metadata
-from wazuh_comms_trio.services.stateless.body_copy import Spool
+from wazuh_comms_trio.services.stateless.body_copy import BodyCopy
 
 __all__ = ["StatelessEvents"]
 
@@ -55,24 +55,24 @@ class StatelessEvents:
         check_agent(read_metadata(body.first_line()), caller.agent.id, self._settings.foreign_agent)
         if not await body.has_events():
             return
-        with Spool(self._spool_folder, self._run_blocking) as spool, body.scope:
-            body.spool = spool if self._settings.invalid == "quarantine" else None
+        with BodyCopy(self._spool_folder, self._run_blocking) as copy, body.scope:
+            body.copy = copy if self._settings.invalid == "quarantine" else None
             try:
                 async with aclosing(body.stream()) as stream:
                     await self._engine.send_events(stream, agent_id=caller.agent.id, length=length)
             except EngineRefused as exc:
-                if body.spool is None:
+                if body.copy is None:
                     raise
                 await body.read_rest()
-                await self._put_aside(caller.agent.id, exc.message, spool)
+                await self._quarantine_body(caller.agent.id, exc.message, copy)
         if body.scope.cancelled_caught:
             raise EngineTimeout
 
-    async def _put_aside(self, agent_id: str, reason: str, spool: Spool) -> None:
-        file = await spool.file()
-        rejected = Rejected(agent_id, "stateless", reason, b"", b"" if file is not None else spool.held)
+    async def _quarantine_body(self, agent_id: str, reason: str, copy: BodyCopy) -> None:
+        file = await copy.file()
+        rejected = Rejected(agent_id, "stateless", reason, b"", b"" if file is not None else copy.held)
         if file is not None:
-            await self._quarantine.add_file(rejected, file, spool.size)
+            await self._quarantine.add_file(rejected, file, copy.size)
         else:
             await self._quarantine.add([rejected])
 
@@ -83,9 +83,9 @@ class _Body:
 
     def __init__(self, chunks: AsyncIterable[bytes], limit: float) -> None:
         self.scope = trio.CancelScope()
-        self.spool: Spool | None = None
+        self.copy: BodyCopy | None = None
         self._chunks = aiter(chunks)
-        self._patience = limit - min(BACKEND_MARGIN, BACKEND_MARGIN_SHARE * limit)
+        self._engine_timeout = limit - min(BACKEND_MARGIN, BACKEND_MARGIN_SHARE * limit)
         self._head = bytearray()  # read, not yet given away
         self._ended = False
         self._broken = False  # reading it was cut off, the rest is lost
@@ -102,7 +102,7 @@ class _Body:
             self._broken = True
             raise
         finally:
-            self.scope.deadline = trio.current_time() + self._patience
+            self.scope.deadline = trio.current_time() + self._engine_timeout
 
     async def read_head(self) -> None:
         """Until the first line is there, or can't be one."""
@@ -133,8 +133,8 @@ class _Body:
         chunk, self._head = bytes(self._head), bytearray()
         while chunk or not self._ended:
             if chunk:
-                if self.spool is not None:
-                    await self.spool.add(chunk)
+                if self.copy is not None:
+                    await self.copy.add(chunk)
                 yield chunk
             chunk = b"" if self._ended else await self._next()
 
@@ -145,5 +145,5 @@ class _Body:
             raise BackendUnavailable
         while not self._ended:
             chunk = await self._next()
-            if self.spool is not None and chunk:
-                await self.spool.add(chunk)
+            if self.copy is not None and chunk:
+                await self.copy.add(chunk)

@@ -34,7 +34,7 @@ from wazuh_comms_trio.quarantine.interface import Quarantine
 from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
-from wazuh_comms_trio.services.commands.other_workers import ALONE, Peers
+from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
 from wazuh_comms_trio.testing.agent.client import AgentClient, enroll
 from wazuh_comms_trio.testing.agent.connection import agent_tls, open_tls
 from wazuh_comms_trio.testing.agent.http import Reply, exchange, request_head
@@ -134,10 +134,10 @@ async def open_daemon(
     quarantine: Quarantine | None = None,
     run_blocking: RunBlocking = run_inline,
     seed: int = 0,
-    peers: Peers = ALONE,
+    other_workers: OtherWorkers = NO_OTHER_WORKERS,
 ) -> AsyncIterator[Daemon[Any]]:
     """Serves while the block runs, then stops in order; the block's failure, or its cancellation, cancels it.
-    ``backends``: memory backends by default, ``daemon.backends`` in any case. ``peers``: see ``open_node``.
+    ``backends``: memory backends by default, ``daemon.backends`` in any case. ``other_workers``: see ``open_node``.
     """
     config = daemon_config() if config is None else config
     settings = config.communications_api
@@ -166,7 +166,7 @@ async def open_daemon(
                 keys=keys,
                 ssl_context=server_context(settings.ssl),
                 stop=stop,
-                peers=peers,
+                other_workers=other_workers,
                 task_status=task_status,
             )
             ended.set()

@@ -30,7 +30,7 @@ from wazuh_comms_trio.daemon.logging.formats import mask
 from wazuh_comms_trio.daemon.supervisor.hub import Hub, Member
 from wazuh_comms_trio.daemon.supervisor.link import Link
 from wazuh_comms_trio.daemon.worker.heartbeat import LastError, Vitals
-from wazuh_comms_trio.daemon.worker.hub_client import HubLookout, HubPeers, run_membership
+from wazuh_comms_trio.daemon.worker.hub_client import HubLookout, HubOtherWorkers, run_membership
 from wazuh_comms_trio.testing.node.daemon import EPOCH, Daemon, daemon_config, open_daemon
 
 __all__ = ["Node", "open_node"]
@@ -116,16 +116,18 @@ async def open_node(
             ours_stream, theirs_stream = memory_stream_pair()
             valve = _Valve(theirs_stream)
             ours, theirs = Link(ours_stream), Link(valve)
-            peers, lookout = HubPeers(theirs), HubLookout(theirs)
+            other_workers, lookout = HubOtherWorkers(theirs), HubLookout(theirs)
             own = backends if open_stores is None else await stack.enter_async_context(open_stores(lookout))
-            daemon = await stack.enter_async_context(open_daemon(config, backends=own, peers=peers, seed=number))
+            daemon = await stack.enter_async_context(
+                open_daemon(config, backends=own, other_workers=other_workers, seed=number)
+            )
             member = Member(str(number), ours)
             vitals = Vitals(daemon.worker, LastError(mask), wall_clock=wall_clock)
             for link in (ours, theirs):
                 nursery.start_soon(link.run)
             nursery.start_soon(hub.serve, member)
             dispatcher = daemon.worker.services.commands
-            nursery.start_soon(run_membership, theirs, peers, lookout, dispatcher, vitals, daemon.stop)
+            nursery.start_soon(run_membership, theirs, other_workers, lookout, dispatcher, vitals, daemon.stop)
             theirs.send_nowait("ready", public_key="", duty=True)
             await member.ready.wait()
             daemons.append(daemon)
