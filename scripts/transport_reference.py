@@ -8,10 +8,12 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator
+from importlib import import_module
 from types import ModuleType
 from typing import Any, Final
 
 from wazuh_comms_trio import transport
+from wazuh_comms_trio.foundation.public_names import PUBLIC_NAMES
 
 INTRODUCTION: Final = """\
 # Transport: reference
@@ -315,10 +317,7 @@ def _methods(value: type) -> Iterator[tuple[str, Any, type]]:
 
 
 def _module_of(name: str) -> ModuleType:
-    home = transport._HOMES[name]
-    module = inspect.importlib.import_module(f"wazuh_comms_trio.{home}")  # type: ignore[attr-defined]
-    assert isinstance(module, ModuleType)
-    return module
+    return import_module(PUBLIC_NAMES[transport.__name__][name])
 
 
 def _comment_of(module: ModuleType, name: str) -> str:

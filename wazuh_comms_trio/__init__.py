@@ -7,75 +7,31 @@ Everything else is in the subpackages: :mod:`wazuh_comms_trio.transport` has all
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from wazuh_comms_trio.errors import WazuhError, WazuhException, WazuhInternalError
-    from wazuh_comms_trio.transport.aio.datagram import WazuhAsyncAnalysisdQueue, WazuhAsyncQueue
-    from wazuh_comms_trio.transport.aio.protocol import WazuhAsyncProtocol
-    from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket, WazuhAsyncSocketJSON
-    from wazuh_comms_trio.transport.blocking.datagram import BaseQueue, WazuhAnalysisdQueue, WazuhQueue
-    from wazuh_comms_trio.transport.blocking.socket import WazuhSocket, WazuhSocketJSON
-    from wazuh_comms_trio.transport.registry import daemons
-    from wazuh_comms_trio.transport.send import wazuh_sendasync, wazuh_sendsync
-    from wazuh_comms_trio.wire.agent_command import create_wazuh_queue_socket_msg
-    from wazuh_comms_trio.wire.envelope import SOCKET_COMMUNICATION_PROTOCOL_VERSION, create_wazuh_socket_message
+from wazuh_comms_trio.foundation.lazy_imports import lazy_imports
 
-#: public name -> the module that has it
-_HOMES = {
-    "BaseQueue": "transport.blocking.datagram",
-    "SOCKET_COMMUNICATION_PROTOCOL_VERSION": "wire.envelope",
-    "WazuhAnalysisdQueue": "transport.blocking.datagram",
-    "WazuhAsyncAnalysisdQueue": "transport.aio.datagram",
-    "WazuhAsyncProtocol": "transport.aio.protocol",
-    "WazuhAsyncQueue": "transport.aio.datagram",
-    "WazuhAsyncSocket": "transport.aio.socket",
-    "WazuhAsyncSocketJSON": "transport.aio.socket",
-    "WazuhError": "errors",
-    "WazuhException": "errors",
-    "WazuhInternalError": "errors",
-    "WazuhQueue": "transport.blocking.datagram",
-    "WazuhSocket": "transport.blocking.socket",
-    "WazuhSocketJSON": "transport.blocking.socket",
-    "create_wazuh_queue_socket_msg": "wire.agent_command",
-    "create_wazuh_socket_message": "wire.envelope",
-    "daemons": "transport.registry",
-    "wazuh_sendasync": "transport.send",
-    "wazuh_sendsync": "transport.send",
-}
+if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them from here
+    from wazuh_comms_trio.errors import WazuhError as WazuhError
+    from wazuh_comms_trio.errors import WazuhException as WazuhException
+    from wazuh_comms_trio.errors import WazuhInternalError as WazuhInternalError
+    from wazuh_comms_trio.transport.aio.datagram import WazuhAsyncAnalysisdQueue as WazuhAsyncAnalysisdQueue
+    from wazuh_comms_trio.transport.aio.datagram import WazuhAsyncQueue as WazuhAsyncQueue
+    from wazuh_comms_trio.transport.aio.protocol import WazuhAsyncProtocol as WazuhAsyncProtocol
+    from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket as WazuhAsyncSocket
+    from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocketJSON as WazuhAsyncSocketJSON
+    from wazuh_comms_trio.transport.blocking.datagram import BaseQueue as BaseQueue
+    from wazuh_comms_trio.transport.blocking.datagram import WazuhAnalysisdQueue as WazuhAnalysisdQueue
+    from wazuh_comms_trio.transport.blocking.datagram import WazuhQueue as WazuhQueue
+    from wazuh_comms_trio.transport.blocking.socket import WazuhSocket as WazuhSocket
+    from wazuh_comms_trio.transport.blocking.socket import WazuhSocketJSON as WazuhSocketJSON
+    from wazuh_comms_trio.transport.registry import daemons as daemons
+    from wazuh_comms_trio.transport.send import wazuh_sendasync as wazuh_sendasync
+    from wazuh_comms_trio.transport.send import wazuh_sendsync as wazuh_sendsync
+    from wazuh_comms_trio.wire.agent_command import create_wazuh_queue_socket_msg as create_wazuh_queue_socket_msg
+    from wazuh_comms_trio.wire.envelope import (
+        SOCKET_COMMUNICATION_PROTOCOL_VERSION as SOCKET_COMMUNICATION_PROTOCOL_VERSION,
+    )
+    from wazuh_comms_trio.wire.envelope import create_wazuh_socket_message as create_wazuh_socket_message
 
-__all__ = [
-    "SOCKET_COMMUNICATION_PROTOCOL_VERSION",
-    "BaseQueue",
-    "WazuhAnalysisdQueue",
-    "WazuhAsyncAnalysisdQueue",
-    "WazuhAsyncProtocol",
-    "WazuhAsyncQueue",
-    "WazuhAsyncSocket",
-    "WazuhAsyncSocketJSON",
-    "WazuhError",
-    "WazuhException",
-    "WazuhInternalError",
-    "WazuhQueue",
-    "WazuhSocket",
-    "WazuhSocketJSON",
-    "create_wazuh_queue_socket_msg",
-    "create_wazuh_socket_message",
-    "daemons",
-    "wazuh_sendasync",
-    "wazuh_sendsync",
-]
-
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"wazuh_comms_trio.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+lazy_imports(__name__)

@@ -3,10 +3,11 @@ before it is asked for."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+from wazuh_comms_trio.foundation.lazy_imports import lazy_imports
+
+if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them from here
     from wazuh_comms_trio.testing.agent.client import AgentClient as AgentClient
     from wazuh_comms_trio.testing.agent.client import command_report as command_report
     from wazuh_comms_trio.testing.agent.client import enroll as enroll
@@ -32,34 +33,29 @@ if TYPE_CHECKING:
     from wazuh_comms_trio.testing.agent.program import Outbox as Outbox
     from wazuh_comms_trio.testing.certificates import Certificate as Certificate
     from wazuh_comms_trio.testing.certificates import throwaway_certificate as throwaway_certificate
-    from wazuh_comms_trio.testing.daemons.conduct import (
-        CONDUCTS,
-        HEALTHY,
-        Act,
-        Answer,
-        AnswerCallback,
-        AnswerScript,
-        Conduct,
-        Frames,
-        Oddities,
-        Raw,
-    )
-    from wazuh_comms_trio.testing.daemons.models import (
-        AuthdModel,
-        ComponentModel,
-        RemotedModel,
-        TaskManagerModel,
-    )
-    from wazuh_comms_trio.testing.daemons.queues import (
-        ArMessage,
-        EventMessage,
-        ExecMessage,
-        FakeQueue,
-        open_fake_queue,
-    )
-    from wazuh_comms_trio.testing.daemons.server import FakeDaemon, open_fake_daemon
-    from wazuh_comms_trio.testing.daemons.sockets import ScriptExhausted
-    from wazuh_comms_trio.testing.daemons.wazuh_db import WazuhDBModel
+    from wazuh_comms_trio.testing.daemons.conduct import CONDUCTS as CONDUCTS
+    from wazuh_comms_trio.testing.daemons.conduct import HEALTHY as HEALTHY
+    from wazuh_comms_trio.testing.daemons.conduct import Act as Act
+    from wazuh_comms_trio.testing.daemons.conduct import Answer as Answer
+    from wazuh_comms_trio.testing.daemons.conduct import AnswerCallback as AnswerCallback
+    from wazuh_comms_trio.testing.daemons.conduct import AnswerScript as AnswerScript
+    from wazuh_comms_trio.testing.daemons.conduct import Conduct as Conduct
+    from wazuh_comms_trio.testing.daemons.conduct import Frames as Frames
+    from wazuh_comms_trio.testing.daemons.conduct import Oddities as Oddities
+    from wazuh_comms_trio.testing.daemons.conduct import Raw as Raw
+    from wazuh_comms_trio.testing.daemons.models import AuthdModel as AuthdModel
+    from wazuh_comms_trio.testing.daemons.models import ComponentModel as ComponentModel
+    from wazuh_comms_trio.testing.daemons.models import RemotedModel as RemotedModel
+    from wazuh_comms_trio.testing.daemons.models import TaskManagerModel as TaskManagerModel
+    from wazuh_comms_trio.testing.daemons.queues import ArMessage as ArMessage
+    from wazuh_comms_trio.testing.daemons.queues import EventMessage as EventMessage
+    from wazuh_comms_trio.testing.daemons.queues import ExecMessage as ExecMessage
+    from wazuh_comms_trio.testing.daemons.queues import FakeQueue as FakeQueue
+    from wazuh_comms_trio.testing.daemons.queues import open_fake_queue as open_fake_queue
+    from wazuh_comms_trio.testing.daemons.server import FakeDaemon as FakeDaemon
+    from wazuh_comms_trio.testing.daemons.server import open_fake_daemon as open_fake_daemon
+    from wazuh_comms_trio.testing.daemons.sockets import ScriptExhausted as ScriptExhausted
+    from wazuh_comms_trio.testing.daemons.wazuh_db import WazuhDBModel as WazuhDBModel
     from wazuh_comms_trio.testing.node.daemon import Daemon as Daemon
     from wazuh_comms_trio.testing.node.daemon import daemon_config as daemon_config
     from wazuh_comms_trio.testing.node.daemon import open_daemon as open_daemon
@@ -69,133 +65,4 @@ if TYPE_CHECKING:
     from wazuh_comms_trio.testing.streams import MemoryStream as MemoryStream
     from wazuh_comms_trio.testing.streams import memory_connection as memory_connection
 
-#: public name -> the module that has it
-_HOME = {
-    "Act": "daemons.conduct",
-    "AgentClient": "agent.client",
-    "AgentExits": "agent.program",
-    "AgentProgram": "agent.program",
-    "AgentSettings": "agent.program",
-    "Answer": "daemons.conduct",
-    "AnswerCallback": "daemons.conduct",
-    "AnswerScript": "daemons.conduct",
-    "ArMessage": "daemons.queues",
-    "AuthdModel": "daemons.models",
-    "CONDUCTS": "daemons.conduct",
-    "Certificate": "certificates",
-    "ComponentModel": "daemons.models",
-    "Conduct": "daemons.conduct",
-    "Connect": "agent.connection",
-    "Daemon": "node.daemon",
-    "EventMessage": "daemons.queues",
-    "Exchange": "agent.program",
-    "ExchangeFailed": "agent.http",
-    "ExecMessage": "daemons.queues",
-    "FakeDaemon": "daemons.server",
-    "FakeQueue": "daemons.queues",
-    "Frames": "daemons.conduct",
-    "HEALTHY": "daemons.conduct",
-    "MemoryListener": "streams",
-    "MemorySocket": "streams",
-    "MemoryStream": "streams",
-    "Oddities": "daemons.conduct",
-    "Outbox": "agent.program",
-    "Raw": "daemons.conduct",
-    "RemotedModel": "daemons.models",
-    "Reply": "agent.http",
-    "ReplyDecoder": "agent.http",
-    "ReplyRefused": "agent.http",
-    "ScriptExhausted": "daemons.sockets",
-    "TaskManagerModel": "daemons.models",
-    "Verification": "agent.connection",
-    "WazuhDBModel": "daemons.wazuh_db",
-    "agent_tls": "agent.connection",
-    "command_report": "agent.client",
-    "connect_tcp": "agent.connection",
-    "daemon_config": "node.daemon",
-    "enroll": "agent.client",
-    "exchange": "agent.http",
-    "memory_connection": "streams",
-    "metadata_line": "agent.client",
-    "open_daemon": "node.daemon",
-    "open_fake_daemon": "daemons.server",
-    "open_fake_queue": "daemons.queues",
-    "open_tls": "agent.connection",
-    "request_head": "agent.http",
-    "run_inline": "node.daemon",
-    "stateful_event": "agent.client",
-    "stateless_event": "agent.client",
-    "throwaway_certificate": "certificates",
-    "token_expiry": "agent.client",
-}
-
-__all__ = [
-    "CONDUCTS",
-    "HEALTHY",
-    "Act",
-    "AgentClient",
-    "AgentExits",
-    "AgentProgram",
-    "AgentSettings",
-    "Answer",
-    "AnswerCallback",
-    "AnswerScript",
-    "ArMessage",
-    "AuthdModel",
-    "Certificate",
-    "ComponentModel",
-    "Conduct",
-    "Connect",
-    "Daemon",
-    "EventMessage",
-    "Exchange",
-    "ExchangeFailed",
-    "ExecMessage",
-    "FakeDaemon",
-    "FakeQueue",
-    "Frames",
-    "MemoryListener",
-    "MemorySocket",
-    "MemoryStream",
-    "Oddities",
-    "Outbox",
-    "Raw",
-    "RemotedModel",
-    "Reply",
-    "ReplyDecoder",
-    "ReplyRefused",
-    "ScriptExhausted",
-    "TaskManagerModel",
-    "Verification",
-    "WazuhDBModel",
-    "agent_tls",
-    "command_report",
-    "connect_tcp",
-    "daemon_config",
-    "enroll",
-    "exchange",
-    "memory_connection",
-    "metadata_line",
-    "open_daemon",
-    "open_fake_daemon",
-    "open_fake_queue",
-    "open_tls",
-    "request_head",
-    "run_inline",
-    "stateful_event",
-    "stateless_event",
-    "throwaway_certificate",
-    "token_expiry",
-]
-
-
-def __getattr__(name: str) -> object:
-    if (module := _HOME.get(name)) is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+lazy_imports(__name__)
