@@ -26,7 +26,7 @@ from wazuh_comms_trio.cli.commands.agents import new_uuid
 from wazuh_comms_trio.cli.program import Failure, Parser, run_program
 from wazuh_comms_trio.config.load import LoadedConfig, load_config
 from wazuh_comms_trio.config.models import Config
-from wazuh_comms_trio.daemon.process import Ready, run_daemon
+from wazuh_comms_trio.daemon.process import ListenAddresses, run_daemon
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key, hash_password, new_key
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def serve(loaded: LoadedConfig, demo: Demo, folder: Path) -> int:
-    def ready(addresses: Ready) -> None:
+    def ready(addresses: ListenAddresses) -> None:
         enrollment = addresses.enrollment[0][1] if addresses.enrollment else None
         print(hints(ROOT, folder, asdict(demo), addresses.api[0][1], enrollment), flush=True)
 

@@ -13,7 +13,7 @@ from tests.e2e.test_processes import stored
 from tests.supervisor.nodes import ended, is_alive, kill, parked, serving, status, under_load
 from wazuh_comms_trio.config.load import load_config
 from wazuh_comms_trio.daemon.bound_sockets import StartError
-from wazuh_comms_trio.daemon.exit_status import leaves
+from wazuh_comms_trio.daemon.exit_status import exceptions_of
 from wazuh_comms_trio.daemon.supervisor.supervisor import supervise
 from wazuh_comms_trio.testing import AgentClient, ExchangeFailed, Reply
 
@@ -185,7 +185,7 @@ async def test_a_worker_that_cant_start_is_one_clear_message(
     files.state.write_text("not a folder")
     with pytest.raises(ExceptionGroup) as caught:
         await supervise(load_config(files.config))
-    (reason,) = leaves(caught.value)
+    (reason,) = exceptions_of(caught.value)
     assert isinstance(reason, StartError)
     assert str(reason).startswith(f"a worker can't start (2 times): {files.state}: ")
 

@@ -17,7 +17,7 @@ from wazuh_comms_trio.api.command_socket import Caller, Control, Poster, create_
 from wazuh_comms_trio.audit.log import User, audit_log
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.daemon.listeners import Listeners
-from wazuh_comms_trio.daemon.worker.heartbeat import Vitals
+from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.foundation.folders import make_folder
 from wazuh_comms_trio.http.server.accept_loop import serve_listeners
 from wazuh_comms_trio.http.server.listener_context import Edge
@@ -93,11 +93,16 @@ class SingleControl:
         self._started = time.time()
         self.note = Auditor(lambda: settings).note
         #: Once the worker runs.
-        self.vitals: Vitals | None = None
+        self.heartbeat: Heartbeat | None = None
 
     def status(self) -> dict[str, Any]:
-        report = {"pid": os.getpid()} if self.vitals is None else self.vitals.report()
-        worker = {"name": "1", "generation": 1, "state": "starting" if self.vitals is None else "serving", "heard": 0.0}
+        report = {"pid": os.getpid()} if self.heartbeat is None else self.heartbeat.report()
+        worker = {
+            "name": "1",
+            "generation": 1,
+            "state": "starting" if self.heartbeat is None else "serving",
+            "heard": 0.0,
+        }
         return {
             "started": self._started,
             "generation": 1,

@@ -10,7 +10,7 @@ from wazuh_comms_trio.backends.unavailable import StateForeign
 from wazuh_comms_trio.daemon.bound_sockets import StartError
 from wazuh_comms_trio.errors import WazuhException
 
-__all__ = ["EXIT_BAD_CONFIGURATION", "EXIT_FAILED", "EXIT_OK", "BadConfiguration", "leaves", "report_failure"]
+__all__ = ["EXIT_BAD_CONFIGURATION", "EXIT_FAILED", "EXIT_OK", "BadConfiguration", "exceptions_of", "report_failure"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class BadConfiguration(StartError):
 def report_failure(error: Exception) -> int:
     """Logs why the daemon ends, a line a reason, and returns the exit status: 78 for what trying again can't change.
     What has a name needs no traceback."""
-    reasons = list(leaves(error))
+    reasons = list(exceptions_of(error))
     for reason in reasons:
         if isinstance(reason, StartError):
             logger.critical("%s", reason)
@@ -39,10 +39,10 @@ def report_failure(error: Exception) -> int:
     return EXIT_FAILED
 
 
-def leaves(error: BaseException) -> Iterator[BaseException]:
+def exceptions_of(error: BaseException) -> Iterator[BaseException]:
     """The exceptions of a group, however deep."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
-            yield from leaves(inner)
+            yield from exceptions_of(inner)
     else:
         yield error

@@ -16,7 +16,7 @@ import attrs
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.daemon.exit_status import BadConfiguration
 
-__all__ = ["placed", "read_materials"]
+__all__ = ["key_files_in_memory", "read_key_files"]
 
 
 def _files(settings: CommunicationsApi) -> list[Path]:
@@ -25,29 +25,29 @@ def _files(settings: CommunicationsApi) -> list[Path]:
     return [file for file in named if file is not None]
 
 
-def read_materials(settings: CommunicationsApi) -> dict[str, str]:
+def read_key_files(settings: CommunicationsApi) -> dict[str, str]:
     """Each file's path, and its text. Blocks. Raises ``BadConfiguration``."""
-    materials = {}
+    key_files = {}
     for file in _files(settings):
         try:
-            materials[str(file)] = file.read_bytes().decode("latin-1")
+            key_files[str(file)] = file.read_bytes().decode("latin-1")
         except OSError as error:
             raise BadConfiguration(f"{file} can't be read: {error.strerror}") from error
-    return materials
+    return key_files
 
 
 @contextmanager
-def placed(settings: CommunicationsApi, materials: Mapping[str, str]) -> Iterator[CommunicationsApi]:
-    """The settings with paths that hold what ``materials`` says: in memory, while this is entered."""
+def key_files_in_memory(settings: CommunicationsApi, key_files: Mapping[str, str]) -> Iterator[CommunicationsApi]:
+    """The settings with paths that hold what ``key_files`` says: in memory, while this is entered."""
     with ExitStack() as stack:
 
         def place(file: Path) -> Path:
-            if str(file) not in materials:
+            if str(file) not in key_files:
                 return file
             descriptor = os.memfd_create(file.name, os.MFD_CLOEXEC)
             stack.callback(os.close, descriptor)
             with open(descriptor, "wb", closefd=False) as opened:
-                opened.write(materials[str(file)].encode("latin-1"))
+                opened.write(key_files[str(file)].encode("latin-1"))
             return Path(f"/proc/self/fd/{descriptor}")
 
         ssl, token = settings.ssl, settings.token

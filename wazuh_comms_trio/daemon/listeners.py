@@ -22,7 +22,7 @@ from wazuh_comms_trio.daemon.bound_sockets import (
 from wazuh_comms_trio.daemon.exit_status import BadConfiguration
 from wazuh_comms_trio.daemon.systemd import passed_descriptors
 
-__all__ = ["Listeners", "Ready", "announce", "check_file_limit", "open_listeners"]
+__all__ = ["ListenAddresses", "Listeners", "announce", "check_file_limit", "open_listeners"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Listeners:
 
 
 @frozen
-class Ready:
+class ListenAddresses:
     """Where the daemon listens, once it does. Ports are the real ones, also where the configuration says 0."""
 
     api: Sequence[tuple[str, int]]
@@ -50,7 +50,7 @@ class Ready:
     command_socket: Path
 
 
-def announce(addresses: Ready) -> None:
+def announce(addresses: ListenAddresses) -> None:
     for address in addresses.api:
         logger.info("agents are served on https://%s", format_address(address))
     for address in addresses.enrollment:
@@ -66,7 +66,7 @@ def check_file_limit() -> None:
 
 
 @frozen
-class _Passed:
+class _PassedListeners:
     """What the service manager opened, by what it is for."""
 
     api: list[trio.SocketListener] = field(factory=list)
@@ -74,10 +74,12 @@ class _Passed:
     command: list[trio.SocketListener] = field(factory=list)
 
 
-def take_passed(settings: CommunicationsApi, descriptors: Sequence[tuple[str, int]]) -> _Passed:
+def listeners_of_passed_sockets(
+    settings: CommunicationsApi, descriptors: Sequence[tuple[str, int]]
+) -> _PassedListeners:
     """Listeners of passed descriptors. They win over the configuration's addresses; a port that isn't the
     configuration's is a mistake in one of the two. Raises ``BadConfiguration``."""
-    passed = _Passed()
+    passed = _PassedListeners()
     enrollment = settings.enrollment
     for name, descriptor in descriptors:
         where = f"the passed socket {name!r}"
@@ -109,7 +111,7 @@ def _check_port(where: str, port: int, key: str, configured: int) -> None:
 
 
 @asynccontextmanager
-async def open_listeners(settings: CommunicationsApi) -> AsyncIterator[tuple[Listeners, Ready]]:
+async def open_listeners(settings: CommunicationsApi) -> AsyncIterator[tuple[Listeners, ListenAddresses]]:
     """Everything the daemon listens on. Raises ``StartError``, with nothing left open."""
     async with AsyncExitStack() as stack:
 
@@ -119,7 +121,7 @@ async def open_listeners(settings: CommunicationsApi) -> AsyncIterator[tuple[Lis
                 stack.push_async_callback(trio.aclose_forcefully, listener)
             return opened
 
-        passed = take_passed(settings, passed_descriptors())
+        passed = listeners_of_passed_sockets(settings, passed_descriptors())
         for listener in (*passed.api, *passed.enrollment, *passed.command):
             stack.push_async_callback(trio.aclose_forcefully, listener)
         api = passed.api or await listen(settings.host, settings.port, "communications_api")
@@ -127,7 +129,7 @@ async def open_listeners(settings: CommunicationsApi) -> AsyncIterator[tuple[Lis
         if settings.enrollment is not None and not enrollment:
             enrollment = await listen(settings.enrollment.host, settings.enrollment.port, "enrollment")
         command = passed.command or [await stack.enter_async_context(open_command_listener(settings.command_socket))]
-        addresses = Ready(
+        addresses = ListenAddresses(
             [listener.socket.getsockname()[:2] for listener in api],
             [listener.socket.getsockname()[:2] for listener in enrollment],
             settings.command_socket,

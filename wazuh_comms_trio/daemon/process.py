@@ -14,10 +14,10 @@ from attrs import evolve
 from wazuh_comms_trio.config.load import LoadedConfig
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.exit_status import EXIT_FAILED, EXIT_OK, report_failure
-from wazuh_comms_trio.daemon.listeners import Ready
+from wazuh_comms_trio.daemon.listeners import ListenAddresses
 from wazuh_comms_trio.daemon.logging.formats import LogFileUnusable, set_up_logs
 
-__all__ = ["Ready", "run_daemon"]
+__all__ = ["ListenAddresses", "run_daemon"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def run_daemon(
     config: Config,
     *,
     warnings: Sequence[str] = (),
-    ready: Callable[[Ready], None] | None = None,
+    ready: Callable[[ListenAddresses], None] | None = None,
     loaded: LoadedConfig | None = None,
 ) -> int:
     """Runs the daemon in the foreground until SIGTERM or Ctrl-C. Returns its exit status: 0; 1 when it couldn't start
@@ -53,7 +53,10 @@ def _leave(*_: object) -> None:
 
 
 def _run(
-    config: Config, warnings: Sequence[str], ready: Callable[[Ready], None] | None, loaded: LoadedConfig | None
+    config: Config,
+    warnings: Sequence[str],
+    ready: Callable[[ListenAddresses], None] | None,
+    loaded: LoadedConfig | None,
 ) -> int:
     try:
         set_up_logs(config.communications_api.logging)

@@ -55,7 +55,7 @@ class WorkerMisconfigured(WorkerFailed, BadConfiguration):
 
 @define(eq=False)
 class Generation:
-    """``api`` and ``enrollment`` are listening descriptors; ``materials`` is what its keys' and certificates' files
+    """``api`` and ``enrollment`` are listening descriptors; ``key_files`` is what its keys' and certificates' files
     held when it began, so that a worker that is replaced has what the others have. ``earlier_keys``: public keys (PEM)
     whose tokens are good until a moment on trio's clock. ``public_key``: of the key that signs its tokens, once a
     worker has said it."""
@@ -64,7 +64,7 @@ class Generation:
     loaded: LoadedConfig = field(repr=False)
     api: Sequence[int]
     enrollment: Sequence[int]
-    materials: Mapping[str, str] = field(repr=False, factory=dict)
+    key_files: Mapping[str, str] = field(repr=False, factory=dict)
     earlier_keys: Sequence[tuple[str, float]] = field(repr=False, factory=list)
     public_key: str | None = field(init=False, default=None, repr=False)
     stopping: trio.Event = field(init=False, factory=trio.Event, repr=False)
@@ -123,7 +123,7 @@ async def run_generation(
 
     failures: list[WorkerFailed] = []  # raised below: a nursery would wrap them up
 
-    def patience() -> int:
+    def failures_allowed() -> int:
         return FAILED_STARTS_IN_RELOAD if whole and waiting > 0 else FAILED_STARTS
 
     async def keep(slot: int) -> None:
@@ -131,7 +131,7 @@ async def run_generation(
         if slot > 2:
             await first.wait()
         try:
-            await keep_worker(generation, slot, hub, note_ready, patience)
+            await keep_worker(generation, slot, hub, note_ready, failures_allowed)
         except WorkerFailed as error:
             failures.append(error)
             generation.stop(spread=0)
@@ -151,15 +151,15 @@ _spawned = count(1)
 
 
 async def keep_worker(
-    generation: Generation, slot: int, hub: Hub, note_ready: Callable[[], None], patience: Callable[[], int]
+    generation: Generation, slot: int, hub: Hub, note_ready: Callable[[], None], failures_allowed: Callable[[], int]
 ) -> None:
     """One worker after another, until the generation is stopped. ``note_ready`` is called when the first one serves,
-    ``patience`` when one couldn't start. Raises ``WorkerFailed`` after that many."""
+    ``failures_allowed`` when one couldn't start. Raises ``WorkerFailed`` after that many."""
     failed_starts = 0
     pause = BACKOFF_FIRST
     was_ready = False
     while not generation.stopping.is_set():
-        worker = Spawned(f"{slot}.{next(_spawned)}", generation, hub)
+        worker = WorkerProcess(f"{slot}.{next(_spawned)}", generation, hub)
         began = trio.current_time()
 
         def on_ready() -> None:
@@ -186,7 +186,7 @@ async def keep_worker(
                 pause = BACKOFF_FIRST
         else:
             failed_starts += 1
-            if failed_starts >= patience() or status == EXIT_BAD_CONFIGURATION:
+            if failed_starts >= failures_allowed() or status == EXIT_BAD_CONFIGURATION:
                 kind = WorkerMisconfigured if status == EXIT_BAD_CONFIGURATION else WorkerFailed
                 reason = (member and member.failure) or f"it {ended}"
                 times = "" if failed_starts == 1 else f" ({failed_starts} times)"
@@ -205,7 +205,7 @@ def describe_status(status: int) -> str:
         return f"signal {-status}"
 
 
-class Spawned:
+class WorkerProcess:
     """One worker's process, its link and its end."""
 
     def __init__(self, name: str, generation: Generation, hub: Hub) -> None:
@@ -238,7 +238,7 @@ class Spawned:
             file=str(generation.loaded.file),
             text=generation.loaded.text,
             listeners={"api": list(generation.api), "enrollment": list(generation.enrollment)},
-            materials=dict(generation.materials),
+            materials=dict(generation.key_files),
             earlier=generation.tokens_of_earlier_keys(),
         )
 
@@ -302,10 +302,10 @@ class Spawned:
 
 
 #: What the service manager says to this process, and to no worker of it.
-_MANAGERS: Final = frozenset(
+_OF_SERVICE_MANAGER: Final = frozenset(
     ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 )
 
 
 def worker_environment(own: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in own.items() if name not in _MANAGERS}
+    return {name: value for name, value in own.items() if name not in _OF_SERVICE_MANAGER}

@@ -50,7 +50,7 @@ QUIET: Final = 2.5
 
 @define(eq=False)
 class Member:
-    """One worker, as the hub knows it. ``beat`` is its last report, ``heard`` when it came (trio's clock)."""
+    """One worker, as the hub knows it. ``report`` is its last one, ``heard`` when it came (trio's clock)."""
 
     name: str
     link: Link
@@ -63,8 +63,8 @@ class Member:
     #: It takes posts: it is ready, and hasn't been told to stop.
     in_service: bool = False
     #: It knows what duty is; one of an older version doesn't, and looks for itself alone.
-    takes_duty: bool = False
-    beat: dict[str, Any] = field(factory=dict)
+    can_lead: bool = False
+    report: dict[str, Any] = field(factory=dict)
     heard: float = field(factory=trio.current_time)
 
     @property
@@ -73,7 +73,7 @@ class Member:
 
 
 @define(eq=False)
-class _Question:
+class _PendingPost:
     """A post that a member has been asked for."""
 
     member: Member
@@ -86,11 +86,11 @@ class Hub:
     def __init__(self) -> None:
         self.members: list[Member] = []
         self._granted: dict[str, Member] = {}
-        self._questions: dict[int, _Question] = {}
+        self._pending_posts: dict[int, _PendingPost] = {}
         self._numbers = count(1)
         self._changed = trio.Event()
         #: Who looks into the shared store for all.
-        self._on_duty: Member | None = None
+        self._leader: Member | None = None
 
     @cached_property
     def _delivered(self) -> DeliveredCommands:
@@ -106,7 +106,7 @@ class Hub:
             await next_beat(ASK_INTERVAL)
             for member in self.members:
                 member.link.send_nowait("ask")
-            self.review()
+            self.choose_leader()
 
     async def serve(self, member: Member, on_ready: Callable[[Message], None] | None = None) -> None:
         """Carries one member's messages until its link ends. The link's ``run`` is the caller's."""
@@ -131,38 +131,38 @@ class Hub:
                 del self._granted[document_id]
             if freed:
                 self._tell_others(member, "free", ids=freed)
-            for question in list(self._questions.values()):
-                if question.member is member:
-                    question.taken.set()
-                    question.decided.set()
+            for pending in list(self._pending_posts.values()):
+                if pending.member is member:
+                    pending.taken.set()
+                    pending.decided.set()
             self._change()
 
     def dismiss(self, member: Member) -> None:
         """It gets no posts and no duty any more."""
         member.in_service = False
-        self.review()
+        self.choose_leader()
 
-    def review(self) -> None:
+    def choose_leader(self) -> None:
         """Sees to it that somebody who is awake is on duty. Called when members come and go, and now and then."""
-        awake = [each for each in self.members if each.in_service and each.awake and each.takes_duty]
-        if self._on_duty in awake or not (awake or self._on_duty not in self.members):
+        awake = [each for each in self.members if each.in_service and each.awake and each.can_lead]
+        if self._leader in awake or not (awake or self._leader not in self.members):
             return  # while nobody is awake, it stays who it was
         # The newest: it will stay longest.
-        before, self._on_duty = self._on_duty, max(awake, key=lambda each: each.generation, default=None)
-        if self._on_duty is before:
+        before, self._leader = self._leader, max(awake, key=lambda each: each.generation, default=None)
+        if self._leader is before:
             return  # nobody, as before
         for member in self.members:
             if member.ready.is_set():
-                member.link.send_nowait("duty", on=member is self._on_duty)
+                member.link.send_nowait("duty", on=member is self._leader)
 
     def _take(self, member: Member, message: Message, on_ready: Callable[[Message], None] | None) -> None:
         member.heard = trio.current_time()
         match message:
             case {"type": "beat", "report": dict(report)}:
-                member.beat = report
+                member.report = report
             case {"type": "ready"}:
                 member.in_service = True
-                member.takes_duty = message.get("duty") is True
+                member.can_lead = message.get("duty") is True
                 member.ready.set()
                 if on_ready is not None:
                     on_ready(message)
@@ -190,16 +190,16 @@ class Hub:
             case {"type": "finding", "topic": str(topic), "finding": dict(finding)}:
                 self._tell_others(member, "finding", topic=topic, finding=finding)
             case {"type": "wish", "topic": str(topic), "wish": dict(wish)}:
-                if self._on_duty is not None and self._on_duty is not member:
-                    self._on_duty.link.send_nowait("wish", topic=topic, wish=wish)
+                if self._leader is not None and self._leader is not member:
+                    self._leader.link.send_nowait("wish", topic=topic, wish=wish)
             case {"type": "taken", "number": int(number)}:
-                if number in self._questions:
-                    self._questions[number].taken.set()
-            case {"type": "posted", "number": int(number)} if number in self._questions:
-                question = self._questions[number]
-                question.answer = message
-                question.taken.set()
-                question.decided.set()
+                if number in self._pending_posts:
+                    self._pending_posts[number].taken.set()
+            case {"type": "posted", "number": int(number)} if number in self._pending_posts:
+                pending = self._pending_posts[number]
+                pending.answer = message
+                pending.taken.set()
+                pending.decided.set()
             case {"type": "posted"}:
                 pass  # too late
             case _:
@@ -207,9 +207,9 @@ class Hub:
                 logger.debug("worker %s sent a message that isn't known: %s", member.name, message.get("type"))
 
     def _welcome(self, member: Member) -> None:
-        before = self._on_duty
-        self.review()
-        if self._on_duty is before:
+        before = self._leader
+        self.choose_leader()
+        if self._leader is before:
             member.link.send_nowait("duty", on=False)
         self._change()
 
@@ -267,17 +267,17 @@ class Hub:
     ) -> Message | None:
         """None when nothing is to be expected of it."""
         number = next(self._numbers)
-        question = self._questions[number] = _Question(member)
+        pending = self._pending_posts[number] = _PendingPost(member)
         try:
             seconds = limit - trio.current_time()
             member.link.send_nowait("post", number=number, commands=commands, delivered=delivered, seconds=seconds)
             with trio.move_on_after(TAKEN_LIMIT):
-                await question.taken.wait()
-            if question.taken.is_set():
-                await question.decided.wait()
-            return question.answer
+                await pending.taken.wait()
+            if pending.taken.is_set():
+                await pending.decided.wait()
+            return pending.answer
         finally:
-            del self._questions[number]
-            if question.answer is None:
+            del self._pending_posts[number]
+            if pending.answer is None:
                 # Should it wake up: the poster won't hear of it any more.
                 member.link.send_nowait("unpost", number=number)

@@ -27,8 +27,8 @@ from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.config.problems import ConfigError
 from wazuh_comms_trio.daemon.bound_sockets import StartError
 from wazuh_comms_trio.daemon.exit_status import report_failure
-from wazuh_comms_trio.daemon.key_files import read_materials
-from wazuh_comms_trio.daemon.listeners import Listeners, Ready, announce, check_file_limit, open_listeners
+from wazuh_comms_trio.daemon.key_files import read_key_files
+from wazuh_comms_trio.daemon.listeners import ListenAddresses, Listeners, announce, check_file_limit, open_listeners
 from wazuh_comms_trio.daemon.logging.formats import set_up_logs
 from wazuh_comms_trio.daemon.logging.output import LogFileUnusable, check_log_file
 from wazuh_comms_trio.daemon.supervisor.generation import STOP_MARGIN, Generation, WorkerFailed, run_generation
@@ -47,17 +47,17 @@ RELOAD_SPREAD: Final = 2.0
 EARLIER_KEYS_LIFETIME: Final = 930.0
 
 
-async def supervise(loaded: LoadedConfig, *, ready: Callable[[Ready], None] | None = None) -> None:
+async def supervise(loaded: LoadedConfig, *, ready: Callable[[ListenAddresses], None] | None = None) -> None:
     """Runs until a signal ends it. ``ready`` is called when the first worker serves. Raises ``StartError``."""
     WORKER.set("supervisor")
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         check_file_limit()
         async with open_listeners(loaded.config.communications_api) as (listeners, addresses):
-            materials = await trio.to_thread.run_sync(read_materials, loaded.config.communications_api)
-            supervisor = Supervisor(loaded, materials, listeners, addresses)
+            key_files = await trio.to_thread.run_sync(read_key_files, loaded.config.communications_api)
+            supervisor = Supervisor(loaded, key_files, listeners, addresses)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(obey_signals, signals, supervisor)
+                nursery.start_soon(handle_signals, signals, supervisor)
                 await supervisor.run(ready)
                 nursery.cancel_scope.cancel()
     logger.info("stopped")
@@ -67,7 +67,7 @@ class Supervisor:
     """``stop``, ``reload`` and ``status`` are what it can be told and asked; ``run`` is its life."""
 
     def __init__(
-        self, loaded: LoadedConfig, materials: Mapping[str, str], listeners: Listeners, addresses: Ready
+        self, loaded: LoadedConfig, key_files: Mapping[str, str], listeners: Listeners, addresses: ListenAddresses
     ) -> None:
         self._listeners = listeners
         self._addresses = addresses
@@ -81,9 +81,9 @@ class Supervisor:
         self._earlier_keys: list[tuple[str, float]] = []
         self._nursery: trio.Nursery | None = None
         self.hub = Hub()
-        self.current = self._generation(1, loaded, materials)
+        self.current = self._generation(1, loaded, key_files)
 
-    def _generation(self, number: int, loaded: LoadedConfig, materials: Mapping[str, str]) -> Generation:
+    def _generation(self, number: int, loaded: LoadedConfig, key_files: Mapping[str, str]) -> Generation:
         now = trio.current_time()
         self._earlier_keys = [(pem, until) for pem, until in self._earlier_keys if until > now]
         return Generation(
@@ -91,7 +91,7 @@ class Supervisor:
             loaded,
             api=[listener.socket.fileno() for listener in self._listeners.api],  # type: ignore[attr-defined]
             enrollment=[listener.socket.fileno() for listener in self._listeners.enrollment],  # type: ignore[attr-defined]
-            materials=materials,
+            key_files=key_files,
             earlier_keys=list(self._earlier_keys),
         )
 
@@ -114,11 +114,11 @@ class Supervisor:
     def stopping(self) -> bool:
         return self._stop.is_set()
 
-    async def reload(self, *, patient: bool = False) -> dict[str, Any]:
+    async def reload(self, *, wait: bool = False) -> dict[str, Any]:
         """Reads the configuration again. ``reloaded`` says whether it is in force; if not, nothing has changed, and
-        ``problems`` say why. ``needs_restart`` names what stays as it was. ``patient``: after the one under way, if
+        ``problems`` say why. ``needs_restart`` names what stays as it was. ``wait``: after the one under way, if
         there is one; else that is refused."""
-        if self._reloading.locked() and not patient:
+        if self._reloading.locked() and not wait:
             return _refusal("A reload is under way")
         async with self._reloading:
             if self.stopping:
@@ -134,7 +134,7 @@ class Supervisor:
         old = self.current
         try:
             loaded = await trio.to_thread.run_sync(load_config, old.loaded.file)
-            materials = await trio.to_thread.run_sync(read_materials, loaded.config.communications_api)
+            key_files = await trio.to_thread.run_sync(read_key_files, loaded.config.communications_api)
             await trio.to_thread.run_sync(check_log_file, loaded.config.communications_api.logging.file)
         except ConfigError as error:
             return _refusal(*(problem.render(error.file) for problem in error.problems))
@@ -148,7 +148,7 @@ class Supervisor:
             logger.warning("%s has changed; that needs a restart, and stays as it was until then", name)
         if old.public_key is not None:
             self._earlier_keys.append((old.public_key, trio.current_time() + EARLIER_KEYS_LIFETIME))
-        new = self._generation(old.number + 1, loaded, materials)
+        new = self._generation(old.number + 1, loaded, key_files)
         assert self._nursery is not None
         try:
             await self._nursery.start(partial(self._run_generation, new, whole=True))
@@ -175,7 +175,7 @@ class Supervisor:
                 "generation": member.generation,
                 "state": "serving" if member.in_service else "starting" if not member.ready.is_set() else "stopping",
                 "heard": round(now - member.heard, 1),
-                **member.beat,
+                **member.report,
             }
             for member in sorted(self.hub.members, key=lambda member: member.name)
         ]
@@ -189,7 +189,7 @@ class Supervisor:
 
     # --- what runs
 
-    async def run(self, ready: Callable[[Ready], None] | None = None) -> None:
+    async def run(self, ready: Callable[[ListenAddresses], None] | None = None) -> None:
         """Until ``stop``; then every generation has ended. Raises ``WorkerFailed``."""
         async with trio.open_nursery() as beside:
             beside.start_soon(self.hub.run)
@@ -237,7 +237,7 @@ class Supervisor:
 
     def _status_line(self) -> str:
         serving = [member for member in self.hub.members if member.in_service]
-        parked = sum(member.beat.get("parked", 0) for member in serving)
+        parked = sum(member.report.get("parked", 0) for member in serving)
         return f"{len(serving)} of {self.current.settings.workers} workers serve; {parked} agents parked"
 
 
@@ -267,8 +267,8 @@ def _refusal(*problems: str) -> dict[str, Any]:
     return {"reloaded": False, "problems": list(problems), "warnings": [], "needs_restart": []}
 
 
-async def obey_signals(signals: AsyncIterator[int], supervisor: Supervisor) -> None:
-    wanted, terminal = _Wish(), Terminal()
+async def handle_signals(signals: AsyncIterator[int], supervisor: Supervisor) -> None:
+    wanted, terminal = _ReloadRequest(), Terminal()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_reload_when_wanted, supervisor, wanted)
         async for number in signals:
@@ -285,17 +285,17 @@ async def obey_signals(signals: AsyncIterator[int], supervisor: Supervisor) -> N
 
 
 @define
-class _Wish:
+class _ReloadRequest:
     made: trio.Event = field(factory=trio.Event)
 
 
-async def _reload_when_wanted(supervisor: Supervisor, wanted: _Wish) -> None:
+async def _reload_when_wanted(supervisor: Supervisor, wanted: _ReloadRequest) -> None:
     """Once more for a signal that comes during a reload: the files may have changed since they were read. One is enough
     for however many."""
     while True:
         await wanted.made.wait()
         wanted.made = trio.Event()
         try:
-            await supervisor.reload(patient=True)
+            await supervisor.reload(wait=True)
         except Exception as error:
             report_failure(error)

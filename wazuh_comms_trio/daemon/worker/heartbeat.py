@@ -16,7 +16,7 @@ import trio
 from wazuh_comms_trio.daemon.worker.tree import Worker
 from wazuh_comms_trio.foundation.environment import WallClock
 
-__all__ = ["LastError", "Vitals"]
+__all__ = ["Heartbeat", "LastError"]
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class LastError(logging.Handler):
         self.text, self.when = self._mask(record.getMessage()), record.created
 
 
-class Vitals:
+class Heartbeat:
     """``run`` measures until cancelled; ``report`` is a snapshot as JSON has it: seconds, counts."""
 
     def __init__(self, worker: Worker, last_error: LastError, *, wall_clock: WallClock) -> None:

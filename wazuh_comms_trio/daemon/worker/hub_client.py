@@ -15,19 +15,19 @@ from attrs import define, field
 from wazuh_comms_trio.backends.interfaces import Command
 from wazuh_comms_trio.backends.leadership import Finding, Lookout
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken, Message
-from wazuh_comms_trio.daemon.worker.heartbeat import Vitals
+from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.daemon.worker.tree import Stop
 from wazuh_comms_trio.errors import CommsError
 from wazuh_comms_trio.services.commands.command_json import decode_commands, encode_commands
 from wazuh_comms_trio.services.commands.dispatcher import POST_LIMIT, CommandDispatcher
 
-__all__ = ["BEAT_INTERVAL", "HubLookout", "HubOtherWorkers", "run_membership"]
+__all__ = ["HEARTBEAT_INTERVAL", "HubLookout", "HubOtherWorkers", "run_hub_client"]
 
 logger = logging.getLogger(__name__)
 
 #: A beat is sent when the hub asks for one, which it does of all at the same moment, and after so many seconds at the
 #: latest.
-BEAT_INTERVAL: Final = 2.0
+HEARTBEAT_INTERVAL: Final = 2.0
 #: A hold lives on for this long after its time, in case its ``withdraw`` is on its way.
 HOLD_MARGIN: Final = 1.0
 
@@ -97,22 +97,22 @@ class _Acquisition:
         self.decided = trio.Event()
 
 
-async def run_membership(
+async def run_hub_client(
     link: Link,
     other_workers: HubOtherWorkers,
     lookout: HubLookout,
     dispatcher: CommandDispatcher,
-    vitals: Vitals,
+    heartbeat: Heartbeat,
     stop: Stop,
 ) -> None:
     """Follows the link until it ends: then the supervisor is gone, and so must its worker be. The link's ``run`` is the
     caller's. Cancelled: at once."""
     async with trio.open_nursery() as nursery:
-        membership = _Membership(link, other_workers, lookout, dispatcher, stop, nursery)
-        nursery.start_soon(membership.beat, vitals)
+        client = _HubClient(link, other_workers, lookout, dispatcher, stop, nursery)
+        nursery.start_soon(client.send_heartbeats, heartbeat)
         with suppress(LinkBroken):
             while True:
-                membership.obey(await link.receive())
+                client.handle(await link.receive())
         if not stop.requested.is_set():
             logger.error("the supervisor is gone; stopping")
         stop.shorten()
@@ -120,8 +120,8 @@ async def run_membership(
 
 
 @define(eq=False)
-class _Membership:
-    """``obey`` does what one message says; what takes time runs in ``nursery``."""
+class _HubClient:
+    """``handle`` does what one message says; what takes time runs in ``nursery``."""
 
     link: Link
     other_workers: HubOtherWorkers
@@ -136,14 +136,14 @@ class _Membership:
 
     asked: trio.Event = field(factory=trio.Event)
 
-    async def beat(self, vitals: Vitals) -> None:
+    async def send_heartbeats(self, heartbeat: Heartbeat) -> None:
         while True:
             self.asked = trio.Event()
-            self.link.send_nowait("beat", report=vitals.report())
-            with trio.move_on_after(BEAT_INTERVAL):
+            self.link.send_nowait("beat", report=heartbeat.report())
+            with trio.move_on_after(HEARTBEAT_INTERVAL):
                 await self.asked.wait()
 
-    def obey(self, message: Message) -> None:
+    def handle(self, message: Message) -> None:
         match message:
             case {"type": "ask"}:
                 self.asked.set()

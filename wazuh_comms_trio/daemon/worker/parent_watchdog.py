@@ -20,7 +20,7 @@ from typing import Final
 
 import trio
 
-__all__ = ["OrphanWatch", "wake_when_orphaned"]
+__all__ = ["ParentWatchdog", "wake_when_parent_dies"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ ASK_INTERVAL: Final = 0.5
 LAST_WORD: Final = 0.5
 
 
-def wake_when_orphaned() -> None:
+def wake_when_parent_dies() -> None:
     """The kernel sends SIGCONT when the supervisor dies. Its main thread has to be what has started this process."""
     with suppress(OSError, AttributeError, ImportError, MemoryError):
         import ctypes
@@ -43,18 +43,18 @@ def wake_when_orphaned() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGCONT), 0, 0, 0)
 
 
-class OrphanWatch:
+class ParentWatchdog:
     """``grace``: seconds that the worker may take to end its requests, once its supervisor is gone."""
 
     def __init__(self) -> None:
         self.grace = 0.0
 
-    def watch(self, link: int) -> None:
+    def start(self, link: int) -> None:
         """From now on, until the process ends. ``link``: the descriptor of the link, which may be closed later. Within
         trio."""
         own = os.dup(link)
         threading.Thread(
-            target=self._run, args=(own, trio.lowlevel.current_trio_token()), name="orphan", daemon=True
+            target=self._run, args=(own, trio.lowlevel.current_trio_token()), name="parent watchdog", daemon=True
         ).start()
 
     def _run(self, link: int, token: trio.lowlevel.TrioToken) -> None:
@@ -69,14 +69,14 @@ class OrphanWatch:
         return _end("the supervisor is gone, and this worker's time is over; killed")
 
 
-def _answers(token: trio.lowlevel.TrioToken, patience: float) -> bool:
+def _answers(token: trio.lowlevel.TrioToken, timeout: float) -> bool:
     """Does the event loop turn? One that has ended does no harm."""
     turned = threading.Event()
     try:
         token.run_sync_soon(turned.set)
     except trio.RunFinishedError:
         return True
-    return turned.wait(patience)
+    return turned.wait(timeout)
 
 
 def _end(why: str) -> None:

@@ -23,16 +23,16 @@ import trio
 from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
 from wazuh_comms_trio.config.load import load_config
 from wazuh_comms_trio.config.models import Enrollment
-from wazuh_comms_trio.daemon.exit_status import EXIT_OK, leaves, report_failure
-from wazuh_comms_trio.daemon.key_files import placed
+from wazuh_comms_trio.daemon.exit_status import EXIT_OK, exceptions_of, report_failure
+from wazuh_comms_trio.daemon.key_files import key_files_in_memory
 from wazuh_comms_trio.daemon.listeners import Listeners
 from wazuh_comms_trio.daemon.logging.formats import mask, set_up_logs
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken, Message
+from wazuh_comms_trio.daemon.worker.environment import load_keys, start_worker
 from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
-from wazuh_comms_trio.daemon.worker.heartbeat import LastError, Vitals
-from wazuh_comms_trio.daemon.worker.hub_client import HubLookout, HubOtherWorkers, run_membership
-from wazuh_comms_trio.daemon.worker.parent_watchdog import OrphanWatch, wake_when_orphaned
-from wazuh_comms_trio.daemon.worker.surroundings import load_keys, start_worker
+from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
+from wazuh_comms_trio.daemon.worker.hub_client import HubLookout, HubOtherWorkers, run_hub_client
+from wazuh_comms_trio.daemon.worker.parent_watchdog import ParentWatchdog, wake_when_parent_dies
 from wazuh_comms_trio.daemon.worker.tree import Stop
 from wazuh_comms_trio.foundation.log_context import WORKER
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
@@ -45,7 +45,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     name, descriptor = sys.argv[1], int(sys.argv[2])
     WORKER.set(name)
-    wake_when_orphaned()
+    wake_when_parent_dies()
     try:
         trio.run(_run, descriptor)
     except Exception as error:
@@ -57,23 +57,23 @@ async def _run(descriptor: int) -> None:
     sock = socket.socket(fileno=descriptor)
     sock.set_inheritable(False)
     link = Link(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
-    watch = OrphanWatch()
-    watch.watch(descriptor)
+    watchdog = ParentWatchdog()
+    watchdog.start(descriptor)
     try:
         first = await link.receive()
     except LinkBroken:
         return  # the supervisor has changed its mind
     try:
-        await _serve(link, first, watch)
+        await _serve(link, first, watchdog)
     except Exception as error:
-        reasons = "; ".join(str(getattr(leaf, "message", leaf)) for leaf in leaves(error))
+        reasons = "; ".join(str(getattr(leaf, "message", leaf)) for leaf in exceptions_of(error))
         link.send_nowait("failed", reason=reasons)
         with trio.move_on_after(1):
             await link.flush()
         raise
 
 
-async def _serve(link: Link, first: Message, watch: OrphanWatch) -> None:
+async def _serve(link: Link, first: Message, watchdog: ParentWatchdog) -> None:
     # The supervisor has checked the files.
     config = load_config(Path(first["file"]), text=first["text"], check_files=False).config
     if first["listeners"]["enrollment"] and config.communications_api.enrollment is None:
@@ -82,12 +82,14 @@ async def _serve(link: Link, first: Message, watch: OrphanWatch) -> None:
         nobody = attrs.evolve(config.communications_api, enrollment=Enrollment())
         config = attrs.evolve(config, communications_api=nobody)
     set_up_logs(config.communications_api.logging)
-    watch.grace = config.communications_api.shutdown.grace
+    watchdog.grace = config.communications_api.shutdown.grace
     last_error = LastError(mask)
     earlier = first["earlier"]
-    with placed(config.communications_api, first["materials"]) as settings:
+    with key_files_in_memory(config.communications_api, first["materials"]) as settings:
         keys, context = load_keys(settings, earlier=[pem.encode() for pem in earlier["public_keys"]])
-    listeners = Listeners(_adopt(first["listeners"]["api"]), (), _adopt(first["listeners"]["enrollment"]))
+    listeners = Listeners(
+        _inherited_listeners(first["listeners"]["api"]), (), _inherited_listeners(first["listeners"]["enrollment"])
+    )
     stop = Stop()
     other_workers, lookout = HubOtherWorkers(link), HubLookout(link, hub_knows="duty" in first)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals, last_error.attached():
@@ -97,21 +99,23 @@ async def _serve(link: Link, first: Message, watch: OrphanWatch) -> None:
             trio.open_nursery() as linked,
         ):
             linked.start_soon(link.run)
-            linked.start_soon(_obey_signals, signals, stop)
+            linked.start_soon(_handle_signals, signals, stop)
             linked.start_soon(_forget_earlier_keys, keys, float(earlier["seconds"]))
             async with trio.open_nursery() as nursery:
                 worker = await start_worker(
                     nursery, config, listeners, backends, quarantine, keys, context, stop, other_workers=other_workers
                 )
-                vitals = Vitals(worker, last_error, wall_clock=time.time)
-                linked.start_soon(vitals.run)
-                linked.start_soon(run_membership, link, other_workers, lookout, worker.services.commands, vitals, stop)
+                heartbeat = Heartbeat(worker, last_error, wall_clock=time.time)
+                linked.start_soon(heartbeat.run)
+                linked.start_soon(
+                    run_hub_client, link, other_workers, lookout, worker.services.commands, heartbeat, stop
+                )
                 link.send_nowait("ready", public_key=keys.public_pem.decode(), pid=os.getpid(), duty=True)
                 calm_collector()
             linked.cancel_scope.cancel()
 
 
-def _adopt(descriptors: list[Any]) -> list[trio.SocketListener]:
+def _inherited_listeners(descriptors: list[Any]) -> list[trio.SocketListener]:
     """Listeners on inherited descriptors, which the workers share."""
     listeners = []
     for descriptor in descriptors:
@@ -128,7 +132,7 @@ async def _forget_earlier_keys(keys: TokenKeys, seconds: float) -> None:
     keys.forget_earlier()
 
 
-async def _obey_signals(signals: AsyncIterator[int], stop: Stop) -> None:
+async def _handle_signals(signals: AsyncIterator[int], stop: Stop) -> None:
     """A service manager may signal every process. SIGHUP is the supervisor's."""
     async for number in signals:
         if number == signal.SIGTERM:

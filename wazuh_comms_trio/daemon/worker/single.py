@@ -14,13 +14,13 @@ import trio
 from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.command_socket import SingleControl
-from wazuh_comms_trio.daemon.listeners import Ready, announce, check_file_limit, open_listeners
+from wazuh_comms_trio.daemon.listeners import ListenAddresses, announce, check_file_limit, open_listeners
 from wazuh_comms_trio.daemon.logging.formats import mask
 from wazuh_comms_trio.daemon.systemd import Notifier, keep_notified
 from wazuh_comms_trio.daemon.terminal import Terminal
+from wazuh_comms_trio.daemon.worker.environment import load_keys, start_worker
 from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
-from wazuh_comms_trio.daemon.worker.heartbeat import LastError, Vitals
-from wazuh_comms_trio.daemon.worker.surroundings import load_keys, start_worker
+from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
 from wazuh_comms_trio.daemon.worker.tree import Stop
 from wazuh_comms_trio.foundation.log_context import WORKER
 
@@ -32,7 +32,9 @@ logger = logging.getLogger(__name__)
 STOP_MARGIN: Final = 8.0
 
 
-async def serve(config: Config, *, ready: Callable[[Ready], None] | None = None, stop: Stop | None = None) -> None:
+async def serve(
+    config: Config, *, ready: Callable[[ListenAddresses], None] | None = None, stop: Stop | None = None
+) -> None:
     """Serves until ``stop`` or a signal. Raises ``StartError``, or a backend's error, when it can't start."""
     WORKER.set("1")
     settings = config.communications_api
@@ -55,17 +57,17 @@ async def serve(config: Config, *, ready: Callable[[Ready], None] | None = None,
             open_quarantine(config, tolerant=True) as quarantine,
             trio.open_nursery() as beside,
         ):
-            beside.start_soon(obey_signals, signals, stop, settings.shutdown.spread)
+            beside.start_soon(handle_signals, signals, stop, settings.shutdown.spread)
             beside.start_soon(_tell_stopping, notifier, stop, settings.shutdown.grace)
             async with trio.open_nursery() as nursery:
                 worker = await start_worker(
                     nursery, config, listeners, backends, quarantine, keys, context, stop, control=control
                 )
-                control.vitals = vitals = Vitals(worker, last_error, wall_clock=time.time)
-                beside.start_soon(vitals.run)
+                control.heartbeat = heartbeat = Heartbeat(worker, last_error, wall_clock=time.time)
+                beside.start_soon(heartbeat.run)
                 announce(addresses)
-                notifier.ready(_status_line(vitals))
-                beside.start_soon(keep_notified, notifier, partial(_status_line, vitals))
+                notifier.ready(_status_line(heartbeat))
+                beside.start_soon(keep_notified, notifier, partial(_status_line, heartbeat))
                 if ready is not None:
                     ready(addresses)
                 calm_collector()
@@ -73,8 +75,8 @@ async def serve(config: Config, *, ready: Callable[[Ready], None] | None = None,
     logger.info("stopped")
 
 
-def _status_line(vitals: Vitals) -> str:
-    return f"one worker serves; {vitals.report()['parked']} agents parked"
+def _status_line(heartbeat: Heartbeat) -> str:
+    return f"one worker serves; {heartbeat.report()['parked']} agents parked"
 
 
 async def _tell_stopping(notifier: Notifier, stop: Stop, grace: float) -> None:
@@ -83,7 +85,7 @@ async def _tell_stopping(notifier: Notifier, stop: Stop, grace: float) -> None:
     notifier.extend_timeout(grace + stop.spread + STOP_MARGIN)
 
 
-async def obey_signals(signals: AsyncIterator[int], stop: Stop, spread: float) -> None:
+async def handle_signals(signals: AsyncIterator[int], stop: Stop, spread: float) -> None:
     """The first SIGTERM or SIGINT stops, a second one hurries. SIGHUP stops when it means that the terminal is gone."""
     terminal = Terminal()
     async for number in signals:

@@ -50,7 +50,7 @@ HURRIED_ANSWER_TIMEOUT: Final = 0.5
 
 class Stop:
     """How a worker is told to end: ``request`` for the orderly procedure, ``shorten`` when it turns out that there is
-    less time, ``hurry`` when patience is over."""
+    less time, ``hurry`` when there is none left."""
 
     def __init__(self) -> None:
         self.requested: trio.Event = trio.Event()
@@ -130,7 +130,7 @@ async def run_worker(
         enrollment_edge = Edge(enrollment_app, settings.limits, ssl_context, describe=describe_management)
         edges.append((enrollment_edge, listeners.enrollment))
 
-    def patience() -> float:
+    def stop_timeout() -> float:
         # In a reload there is time for handshakes, too: no connection is lost.
         limits = settings.limits
         return STOP_PATIENCE if stop.grace is None else limits.handshake_timeout + limits.head_timeout
@@ -146,7 +146,9 @@ async def run_worker(
                     watching.start_soon(_watch, stop, grace, services, serving.cancel_scope, running.cancel_scope)
                     for edge, sources in edges:
                         await serving.start(
-                            partial(serve_listeners, edge, sources, stop=stop.requested, grace=inf, patience=patience)
+                            partial(
+                                serve_listeners, edge, sources, stop=stop.requested, grace=inf, patience=stop_timeout
+                            )
                         )
                     task_status.started(Worker(services, [edge for edge, _ in edges]))
             finally:

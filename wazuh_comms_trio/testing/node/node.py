@@ -29,8 +29,8 @@ from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.logging.formats import mask
 from wazuh_comms_trio.daemon.supervisor.hub import Hub, Member
 from wazuh_comms_trio.daemon.supervisor.link import Link
-from wazuh_comms_trio.daemon.worker.heartbeat import LastError, Vitals
-from wazuh_comms_trio.daemon.worker.hub_client import HubLookout, HubOtherWorkers, run_membership
+from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
+from wazuh_comms_trio.daemon.worker.hub_client import HubLookout, HubOtherWorkers, run_hub_client
 from wazuh_comms_trio.testing.node.daemon import EPOCH, Daemon, daemon_config, open_daemon
 
 __all__ = ["Node", "open_node"]
@@ -122,12 +122,12 @@ async def open_node(
                 open_daemon(config, backends=own, other_workers=other_workers, seed=number)
             )
             member = Member(str(number), ours)
-            vitals = Vitals(daemon.worker, LastError(mask), wall_clock=wall_clock)
+            heartbeat = Heartbeat(daemon.worker, LastError(mask), wall_clock=wall_clock)
             for link in (ours, theirs):
                 nursery.start_soon(link.run)
             nursery.start_soon(hub.serve, member)
             dispatcher = daemon.worker.services.commands
-            nursery.start_soon(run_membership, theirs, other_workers, lookout, dispatcher, vitals, daemon.stop)
+            nursery.start_soon(run_hub_client, theirs, other_workers, lookout, dispatcher, heartbeat, daemon.stop)
             theirs.send_nowait("ready", public_key="", duty=True)
             await member.ready.wait()
             daemons.append(daemon)
