@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import apsw
@@ -62,10 +63,10 @@ async def test_probes_of_embedded_stores(tmp_path: Path) -> None:
             await engine.probe()
         filler.unlink()
         await engine.probe()
-        assert not engine.episodes.failing
+        assert not engine.outage.failing
 
         (tmp_path / "events").rename(tmp_path / "away")
-        engine.episodes.fault("can't write", "to a folder that is gone")
+        engine.outage.failed("to a folder that is gone", kind="can't write", level=logging.ERROR)
         with pytest.raises(BackendUnavailable) as caught:
             await engine.probe()
         assert str(tmp_path) not in str(caught.value)

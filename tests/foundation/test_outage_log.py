@@ -1,10 +1,11 @@
-"""A store's faults in the log: one line when it stops working, one when it works again."""
+"""Outages in the log: one line when it stops working, one when it works again."""
 
 import logging
 
 import pytest
 
-from wazuh_comms_trio.foundation.outage_log import QUIET, Episodes
+from wazuh_comms_trio.backends.unavailable import reported
+from wazuh_comms_trio.foundation.outage_log import QUIET, OutageLog
 
 
 @pytest.fixture
@@ -16,22 +17,57 @@ def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 def test_how_long_it_took(said: pytest.LogCaptureFixture) -> None:
     """From the first fault to the success after the last, whenever the store was tried in between."""
     now = 100.0
-    episodes = Episodes(logging.getLogger("episodes"), "store", clock=lambda: now)
-    episodes.fault("it is gone", "wait", level=logging.WARNING)
+    outage = OutageLog(logging.getLogger("outages"), "store", quiet=QUIET, clock=lambda: now)
+    outage.failed("wait", kind="it is gone")
     now += QUIET + 17
-    episodes.works()
+    outage.worked()
     now += 1000
-    episodes.works()
+    outage.worked()
     assert said.messages == ["store: it is gone: wait", "store: works again after 22.0 s (it is gone)"]
 
 
 def test_successes_between_faults_end_nothing(said: pytest.LogCaptureFixture) -> None:
     now = 100.0
-    episodes = Episodes(logging.getLogger("episodes"), "store", clock=lambda: now)
+    outage = OutageLog(logging.getLogger("outages"), "store", quiet=QUIET, clock=lambda: now)
     for _ in range(3):
-        episodes.fault("the disk is full", "wait", level=logging.WARNING)
+        outage.failed("wait", kind="the disk is full")
         now += 1
-        episodes.works()
+        outage.worked()
     now += QUIET
-    episodes.works()
+    outage.worked()
     assert said.messages == ["store: the disk is full: wait", "store: works again after 3.0 s (the disk is full)"]
+
+
+def test_without_a_quiet_time_the_first_success_ends_it(said: pytest.LogCaptureFixture) -> None:
+    now = 100.0
+    outage = OutageLog(logging.getLogger("outages"), "store", clock=lambda: now)
+    outage.worked()
+    for _ in range(3):
+        outage.failed(OSError("no answer"))
+        now += 2
+    outage.worked()
+    outage.worked()
+    assert said.messages == ["store: no answer", "store: works again after 6.0 s (3 failures)"]
+
+
+def test_another_kind_is_logged_too(said: pytest.LogCaptureFixture) -> None:
+    outage = OutageLog(logging.getLogger("outages"), "store", clock=lambda: 0.0)
+    outage.failed("wait", kind="it is locked")
+    outage.failed("make room", kind="it is full")
+    assert (outage.kind, outage.failing) == ("it is full", True)
+    outage.worked()
+    assert (outage.kind, outage.failing) == (None, False)
+    assert said.messages == [
+        "store: it is locked: wait",
+        "store: it is full: make room",
+        "store: works again after 0.0 s (it is full)",
+    ]
+
+
+def test_what_the_log_has_already_is_for_debugging(said: pytest.LogCaptureFixture) -> None:
+    said.set_level(logging.DEBUG)
+    outage = OutageLog(logging.getLogger("outages"), "store", clock=lambda: 0.0)
+    outage.failed(reported())
+    outage.worked()
+    assert {record.levelno for record in said.records} == {logging.DEBUG}
+    assert len(said.records) == 2

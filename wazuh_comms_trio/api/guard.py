@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import trio
 
-from wazuh_comms_trio.api.backend_deadline import backend_in_time
 from wazuh_comms_trio.foundation.log_context import AGENT
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.services.authentication.authenticator import Authenticator, Caller
+from wazuh_comms_trio.services.deadlines import backend_in_time
 
 __all__ = ["authorization", "bearer_token", "identify"]
 

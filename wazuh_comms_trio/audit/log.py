@@ -7,12 +7,13 @@ import json
 import os
 import pwd
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from time import time
 from typing import Any, Final
 
 from attrs import frozen
+
+from wazuh_comms_trio.foundation.timestamps import to_iso
 
 _FILE: Final = "audit.log"
 
@@ -53,9 +54,7 @@ class AuditLog:
 
     def append(self, user: User, action: str, target: str, **details: object) -> None:
         """Durable on return. ``action``: ``agents add``; ``target``: a uuid, a command's id ... Raises ``OSError``."""
-        moment = (
-            datetime.fromtimestamp(self.wall_clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        )
+        moment = to_iso(self.wall_clock())
         entry: Mapping[str, object] = {"time": moment, **user.as_data(), "action": action, "object": target, **details}
         line = json.dumps(entry).encode() + b"\n"
         descriptor = self._open()

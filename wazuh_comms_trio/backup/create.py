@@ -20,7 +20,7 @@ from typing import IO, Final, cast
 
 import apsw
 
-from wazuh_comms_trio.backends.embedded.ndjson.records import timestamp, whole_end
+from wazuh_comms_trio.backends.embedded.ndjson.records import whole_end
 from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
 from wazuh_comms_trio.backends.factory import quarantine_folder
 from wazuh_comms_trio.backup.format import (
@@ -39,6 +39,7 @@ from wazuh_comms_trio.backup.format import (
 from wazuh_comms_trio.backup.restore import restore
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.folders import adopt, sync_folder
+from wazuh_comms_trio.foundation.timestamps import to_iso
 
 __all__ = ["BackupError", "Contents", "backup", "restore"]
 
@@ -66,7 +67,7 @@ def backup(config: Config, file: Path, *, wall_clock: Callable[[], float] = time
             archiver = _Archiver(archive, wall_clock(), members)
             _add_state(archiver, folder, Path(scratch))
             _add_quarantine(archiver, quarantine_folder(config), Path(scratch))
-            contents = Contents(timestamp(wall_clock()), _program_version(), tuple(members))
+            contents = Contents(to_iso(wall_clock()), _program_version(), tuple(members))
             archiver.add_bytes(MANIFEST, encode_manifest(contents))
     except OSError as exc:
         raise BackupError(f"{exc.filename or file}: {exc.strerror}") from exc

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from wazuh_comms_trio.cli.program import printable
+from wazuh_comms_trio.foundation.timestamps import to_iso
 
 
 class Output:
@@ -52,6 +52,4 @@ def pairs(values: Mapping[str, object]) -> str:
 
 def timestamp(when: float | None) -> str | None:
     """Epoch seconds -> ``2025-03-11T19:12:36Z``."""
-    if when is None:
-        return None
-    return datetime.fromtimestamp(when, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return None if when is None else to_iso(when, milliseconds=False)

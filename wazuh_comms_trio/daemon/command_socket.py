@@ -19,6 +19,7 @@ from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.daemon.listeners import Listeners
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.foundation.folders import make_folder
+from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.http.server.accept_loop import serve_listeners
 from wazuh_comms_trio.http.server.listener_context import Edge
 
@@ -39,7 +40,7 @@ class Auditor:
 
     def __init__(self, settings: Callable[[], CommunicationsApi]) -> None:
         self._settings = settings
-        self._complained = False
+        self._outage = OutageLog(logger, "the audit log")
 
     async def note(self, caller: Caller, action: str, target: str, **details: object) -> None:
         """Durable on return, and once it has begun also when cancelled. An audit log that can't be written keeps nobody
@@ -47,11 +48,9 @@ class Auditor:
         try:
             await trio.to_thread.run_sync(partial(self._append, caller, action, target, details))
         except OSError as error:
-            if not self._complained:
-                logger.error("the audit log can't be written: %s", error)  # noqa: TRY400  # a sentence says it all
-            self._complained = True
+            self._outage.failed(error, kind="can't be written", level=logging.ERROR)
         else:
-            self._complained = False
+            self._outage.worked()
 
     def _append(self, caller: Caller, action: str, target: str, details: dict[str, object]) -> None:
         folder = self._settings().embedded.path

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
-from wazuh_comms_trio.foundation.aligned_timer import next_beat
+from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
 
 __all__ = ["Notifier", "keep_notified", "passed_descriptors", "watchdog_interval"]
 
@@ -94,4 +94,4 @@ async def keep_notified(notifier: Notifier, status_line: Callable[[], str]) -> N
         if watchdog is not None:
             notifier.alive()
         notifier.status(status_line())
-        await next_beat(interval)
+        await sleep_until_next_tick(interval)

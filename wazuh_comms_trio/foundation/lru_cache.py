@@ -1,16 +1,20 @@
-"""A dictionary that holds the newest of what it is given."""
+"""A dictionary that keeps what was used last."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
+__all__ = ["LruCache"]
+
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Recent(Generic[K, V]):
+class LruCache(Generic[K, V]):
     """At most ``size`` entries; the one that wasn't asked for longest goes first."""
+
+    __slots__ = ("_entries", "_size")
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -18,6 +22,10 @@ class Recent(Generic[K, V]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __contains__(self, key: object) -> bool:
+        """Without counting as use."""
+        return key in self._entries
 
     def get(self, key: K) -> V | None:
         value = self._entries.get(key)
@@ -33,3 +41,6 @@ class Recent(Generic[K, V]):
 
     def drop(self, key: K) -> None:
         self._entries.pop(key, None)
+
+    def clear(self) -> None:
+        self._entries.clear()

@@ -1,4 +1,4 @@
-"""One log line when a store stops working, one when it works again, however many requests come between."""
+"""One log line when something stops working, one when it works again, however many calls fail in between."""
 
 from __future__ import annotations
 
@@ -7,45 +7,68 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-#: Seconds without a fault after which a success ends an episode. On a disk that is nearly full, what is small succeeds
-#: between what is large and fails: that is one episode, not hundreds.
+__all__ = ["QUIET", "OutageLog"]
+
+#: Seconds without a failure after which a store's success ends its outage. On a disk that is nearly full, what is small
+#: succeeds between what is large and fails: that is one outage, not hundreds.
 QUIET: Final = 5.0
 
 
-class Episodes:
-    """The faults of one store, ``name`` in the log. Called from the threads that work for it, by one at a time."""
+class OutageLog:
+    """The outages of one thing, ``name`` in the log. A success ends one ``quiet`` seconds after the last failure;
+    ``clock`` gives seconds. Callable from any thread, by one at a time."""
 
-    def __init__(self, logger: logging.Logger, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        logger: logging.Logger,
+        name: str,
+        *,
+        quiet: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._logger = logger
         self._name = name
+        self._quiet = quiet
         self._clock = clock
         self._kind: str | None = None
+        self._level = logging.WARNING
+        self._failures = 0
         self._since = 0.0
         self._last = 0.0
         self._back = 0.0
+        #: Whether the last attempt failed.
         self.failing = False
 
     @property
     def kind(self) -> str | None:
-        """What is wrong, or was a moment ago. ``failing``: and the last attempt failed."""
+        """What is wrong, or was a moment ago; None outside of an outage."""
         return self._kind
 
-    def fault(self, kind: str, advice: str, *, level: int = logging.ERROR) -> None:
-        """``kind`` is what went wrong, as one says it; the same kind again isn't logged."""
+    def failed(self, why: BaseException | str, *, kind: str = "", level: int = logging.WARNING) -> None:
+        """An attempt failed. ``kind`` is what went wrong, as one says it, and ``why`` its cause or what to do: a second
+        failure of the same kind isn't logged. An error that is in the log already (``reported``) is logged at DEBUG."""
         self._last = self._clock()
+        self._failures += 1
         self.failing = True
         if self._kind == kind:
             return
         if self._kind is None:
             self._since = self._last
         self._kind = kind
-        self._logger.log(level, "%s: %s: %s", self._name, kind, advice)
+        self._level = logging.DEBUG if getattr(why, "reported", False) else level
+        self._logger.log(self._level, "%s: %s", self._name, f"{kind}: {why}" if kind else why)
 
-    def works(self) -> None:
-        """It did what it was asked for."""
+    def worked(self) -> None:
+        """An attempt succeeded; logged when that ends an outage."""
+        if self._kind is None:
+            return
+        now = self._clock()
         if self.failing:
-            self._back = self._clock()
+            self._back = now
         self.failing = False
-        if self._kind is not None and self._clock() - self._last >= QUIET:
-            self._logger.info("%s: works again after %.1f s (%s)", self._name, self._back - self._since, self._kind)
+        if now - self._last >= self._quiet:
+            what = self._kind or f"{self._failures} failures"
+            level = min(self._level, logging.INFO)
+            self._logger.log(level, "%s: works again after %.1f s (%s)", self._name, self._back - self._since, what)
             self._kind = None
+            self._failures = 0

@@ -24,7 +24,7 @@ from wazuh_comms_trio.backends.embedded.ndjson.segments import is_full
 from wazuh_comms_trio.backends.embedded.state_lock import hold_state
 from wazuh_comms_trio.backends.unavailable import reported
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
-from wazuh_comms_trio.foundation.outage_log import Episodes
+from wazuh_comms_trio.foundation.outage_log import QUIET, OutageLog
 from wazuh_comms_trio.quarantine.interface import (
     AGENT_SHARE,
     PAYLOAD_CHUNK,
@@ -110,7 +110,7 @@ class StoredQuarantine:
         self._database = database
         self._max_bytes = max_bytes
         self._now = wall_clock
-        self._episodes = Episodes(logger, "quarantine")
+        self._outage = OutageLog(logger, "quarantine", quiet=QUIET)
         self._told: dict[str | None, float] = {}  # at most the agents' number
 
     # --- for the services ----------------------------------------------------------------------------------------
@@ -143,13 +143,17 @@ class StoredQuarantine:
                 yield files
         except OSError as exc:
             raise self._translated(exc) from exc
-        self._episodes.works()
+        self._outage.worked()
 
     def _translated(self, exc: OSError) -> BackendUnavailable:
         if is_full(exc):
-            self._episodes.fault("the disk is full", "what can't be taken gets 503 until there is room")
+            self._outage.failed(
+                "what can't be taken gets 503 until there is room", kind="the disk is full", level=logging.ERROR
+            )
             return reported(StorageFull)
-        self._episodes.fault(f"can't use {self._files}", f"what can't be taken gets 503 ({exc.strerror})")
+        self._outage.failed(
+            f"what can't be taken gets 503 ({exc.strerror})", kind=f"can't use {self._files}", level=logging.ERROR
+        )
         return reported()
 
     async def _with_file(self, row: _Row, files: PayloadFiles, pieces: Iterable[bytes]) -> _Row:

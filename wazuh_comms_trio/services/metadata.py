@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import OrderedDict
 from typing import Any, Final, Literal
 
 import msgspec
 from attrs import field, frozen
 
 from wazuh_comms_trio.errors import MalformedBody
+from wazuh_comms_trio.foundation.lru_cache import LruCache
 
 __all__ = ["METADATA_LIMIT", "DuplicateKey", "Metadata", "check_agent", "has_duplicate_keys", "read_metadata"]
 
@@ -91,7 +91,7 @@ def _has_duplicates(line: bytes, value: Any) -> bool:
     return has_duplicate_keys(line)
 
 
-_remembered: OrderedDict[bytes, Metadata] = OrderedDict()
+_remembered: LruCache[bytes, Metadata] = LruCache(_REMEMBERED)
 
 
 def read_metadata(line: bytes) -> Metadata:
@@ -99,13 +99,10 @@ def read_metadata(line: bytes) -> Metadata:
     line = line.strip(_BLANKS)
     known = _remembered.get(line)
     if known is not None:
-        _remembered.move_to_end(line)
         return known
     metadata = _read(line)
     if len(line) <= _REMEMBERED_BYTES:
-        _remembered[line] = metadata
-        if len(_remembered) > _REMEMBERED:
-            _remembered.popitem(last=False)
+        _remembered.put(line, metadata)
     return metadata
 
 

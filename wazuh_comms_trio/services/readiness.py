@@ -11,7 +11,7 @@ import trio
 
 from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.errors import BackendUnavailable
-from wazuh_comms_trio.foundation.aligned_timer import next_beat
+from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
 
 __all__ = ["READY", "Readiness", "probes_of"]
 
@@ -65,7 +65,7 @@ class Readiness:
         """Until cancelled."""
         while True:
             await self._look()
-            await next_beat(INTERVAL)
+            await sleep_until_next_tick(INTERVAL)
 
     async def _look(self) -> None:
         async with self._lock:

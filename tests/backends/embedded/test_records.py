@@ -13,9 +13,9 @@ from wazuh_comms_trio.backends.embedded.ndjson.records import (
     envelope_room,
     read_envelope,
     records,
-    timestamp,
     whole_end,
 )
+from wazuh_comms_trio.foundation.timestamps import to_iso
 
 WHEN = 1_741_720_356.629
 bodies = st.lists(
@@ -125,5 +125,5 @@ def test_what_is_no_envelope(line: bytes) -> None:
 
 
 def test_time_is_utc() -> None:
-    assert timestamp(0) == "1970-01-01T00:00:00.000Z"
-    assert timestamp(WHEN) == "2025-03-11T19:12:36.629Z"
+    assert to_iso(0) == "1970-01-01T00:00:00.000Z"
+    assert to_iso(WHEN) == "2025-03-11T19:12:36.629Z"

@@ -165,8 +165,8 @@ async def test_a_password_that_is_changed(node: SecuredNode, tmp_path: Path, cap
             await one(stores, create("3"))
         file.write_text(USERS["daemon"][0])
         assert (await one(stores, create("3"))).status == 201
-    assert caplog.text.count("refuses our account") == 3
-    assert caplog.text.count("takes our account again") == 3
+    assert caplog.text.count("account: refused") == 3
+    assert caplog.text.count("account: works again") == 3
     assert "assw" not in caplog.text.replace("password file", "")
 
 
@@ -323,8 +323,8 @@ async def test_a_whole_daemon(tmp_path: Path, certificates: Certificates, node: 
         await tool(files, "agents", "remove", agent.uuid)
         assert node.call("GET", f"/wazuh-agents/_doc/{agent.uuid}")["found"] is False
         log = "\n".join(daemon.log)
-    assert log.count("refuses our account: the indexer answered 401") == 1
-    assert log.count("takes our account again") == 1
+    assert log.count("account: refused: the indexer answered 401") == 1
+    assert log.count("account: works again") == 1
     assert not any(secret in log for secret in ("not-this-one", *(each for each, _ in USERS.values())))
 
 

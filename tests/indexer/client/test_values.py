@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wazuh_comms_trio.backends.opensearch.client.queries import encode_json, is_possible_id, to_moment, to_text
+from wazuh_comms_trio.backends.opensearch.client.queries import encode_json, is_possible_id, to_moment
 from wazuh_comms_trio.backends.opensearch.commands.documents import Document
+from wazuh_comms_trio.foundation.timestamps import to_iso
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_any_moment_has_a_text(moment: float) -> None:
-    text = to_text(moment)
+    text = to_iso(moment)
     assert len(text) == 24
     again = to_moment(text)
     assert again is not None

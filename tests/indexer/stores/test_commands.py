@@ -24,11 +24,11 @@ from wazuh_comms_trio.backends.interfaces import (
     Outcome,
     Target,
 )
-from wazuh_comms_trio.backends.opensearch.client.queries import to_text
 from wazuh_comms_trio.backends.opensearch.commands.documents import Document, ended, to_document
 from wazuh_comms_trio.backends.opensearch.commands.store import OpenSearchCommands
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores
 from wazuh_comms_trio.errors import BackendUnavailable, MalformedRequest
+from wazuh_comms_trio.foundation.timestamps import to_iso
 
 INDEX = "wazuh-commands"
 LEASE = 15.0
@@ -41,7 +41,7 @@ def command(document_id: str, agent_id: str = A1, **more: Any) -> Command:
 def put(node: FakeOpenSearch, document_id: str, agent_id: str = A1, index: str = INDEX, **fields: Any) -> None:
     """As another program writes it."""
     whole = {
-        "@timestamp": to_text(wall_clock()),
+        "@timestamp": to_iso(wall_clock()),
         "command": {
             "status": "pending",
             "target": {"type": "agent", "id": agent_id},
@@ -180,7 +180,7 @@ async def test_statuses_and_targets_of_any_spelling(autojump_clock: MockClock, e
 async def test_documents_without_a_time(autojump_clock: MockClock) -> None:
     async with fake() as server, nodes(server) as (node,):
         bare = {"command": {"status": "pending", "target": {"type": "agent", "id": A1}, "timeout": 50}}
-        deadline = {**bare, "delivery_timestamp": to_text(wall_clock() + 20)}
+        deadline = {**bare, "delivery_timestamp": to_iso(wall_clock() + 20)}
         server.index(INDEX).write("bare", json.dumps(bare).encode())
         server.index(INDEX).write("deadline", json.dumps(deadline).encode())
         await news(node.commands)

@@ -232,7 +232,7 @@ async def test_one_that_vanished_is_missed_by_a_node_that_starts_later(
                 await trio.sleep(70)
             assert INDEX not in node.indices
         (line,) = [record.getMessage() for record in caplog.records if "can't be read" in record.getMessage()]
-        assert line.startswith("the registry can't be read (the index of agents has vanished)")
+        assert line.startswith("the registry: can't be read: the index of agents has vanished")
         async with stores_of(node) as tool:  # the operator's, who knows what to do
             await tool.agents.add(AGENT)
         async with stores_of(node, key="k") as stores:

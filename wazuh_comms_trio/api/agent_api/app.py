@@ -21,12 +21,11 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from wazuh_comms_trio.api.agent_api.requests import decode_credentials, file_name
-from wazuh_comms_trio.api.backend_deadline import backend_in_time
 from wazuh_comms_trio.api.guard import identify
 from wazuh_comms_trio.api.problems import Problem, describe, is_known
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.errors import BackendUnavailable, CommsError, TimeLimitExceeded
-from wazuh_comms_trio.foundation.environment import give_up_at
+from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.http.server.bodies import BodyBudget, BodyChunks, collect_body, content_length, skip_body
 from wazuh_comms_trio.http.server.delivery import EXTENSION
 from wazuh_comms_trio.http.server.hypercorn_protocol import Message, Scope
@@ -37,6 +36,7 @@ from wazuh_comms_trio.services import Services
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.services.commands.command_json import encode_commands
 from wazuh_comms_trio.services.commands.dispatcher import CommandDelivery
+from wazuh_comms_trio.services.deadlines import backend_in_time, give_up_at
 
 __all__ = ["CommsApp", "create_app"]
 
@@ -109,20 +109,11 @@ class CommsApp(QuartTrio):
         await skip_body(receive)
         dispatcher = self.services.commands
         command_delivery: CommandDelivery | None = None
-        failure: Exception | None = None
         delivered = False
         try:
-            async with trio.open_nursery() as nursery:
+            async with BackgroundNursery() as nursery:
                 nursery.start_soon(cancel_when_gone, receive, nursery.cancel_scope)
-                try:
-                    command_delivery = await dispatcher.poll(
-                        caller, deadline=trio.current_time() + dispatcher.poll_limit()
-                    )
-                except Exception as error:
-                    failure = error  # raised below, as it is: a nursery would wrap it up
-                nursery.cancel_scope.cancel()
-            if failure is not None:
-                raise failure
+                command_delivery = await dispatcher.poll(caller, deadline=trio.current_time() + dispatcher.poll_limit())
             if command_delivery is None:
                 await send_problem(send, _NOTHING)  # to a peer that left, too: sending says so
             else:

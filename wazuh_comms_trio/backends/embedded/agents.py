@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from wazuh_comms_trio.backends.embedded.database.connection import Database
 from wazuh_comms_trio.backends.embedded.database.text import storable
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.errors import AgentExists, MalformedRequest
+from wazuh_comms_trio.foundation.lru_cache import LruCache
 
 #: Agents kept in memory: about 1.5 kB each, so 30 MB at most.
 CACHE_SIZE: Final = 20_000
@@ -28,7 +28,7 @@ class SqliteAgents:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._cache: OrderedDict[str, tuple[Agent, str]] = OrderedDict()
+        self._cache: LruCache[str, tuple[Agent, str]] = LruCache(CACHE_SIZE)
         self._data_version: object = None
         self._generation: object = None
         self._log_ins: dict[str, float] = {}
@@ -51,11 +51,8 @@ class SqliteAgents:
             agent = _select(connection, agent_id)
             if agent is None:
                 return None, None
-            found = self._cache[agent_id] = (agent, agent.fingerprint)
-            if len(self._cache) > CACHE_SIZE:
-                self._cache.popitem(last=False)
-        else:
-            self._cache.move_to_end(agent_id)
+            found = (agent, agent.fingerprint)
+            self._cache.put(agent_id, found)
         return found
 
     def _refresh(self, connection: apsw.Connection) -> None:

@@ -26,7 +26,7 @@ from wazuh_comms_trio.backends.interfaces import (
 )
 from wazuh_comms_trio.backends.leadership import Finding, Lookout
 from wazuh_comms_trio.errors import BackendUnavailable, MalformedRequest
-from wazuh_comms_trio.foundation.aligned_timer import beat_after
+from wazuh_comms_trio.foundation.aligned_timer import next_tick
 
 #: Seconds between looks, by one process of the daemon, for what other processes did; a look costs microseconds.
 POLL_INTERVAL: Final = 1.0
@@ -99,7 +99,7 @@ class SqliteCommands:
                 told, self._told = self._told, set()
                 return told.union(agents)
             interval = POLL_INTERVAL if self._lookout.on_duty else FOLLOWERS_INTERVAL
-            with trio.move_on_at(beat_after(interval)):
+            with trio.move_on_at(next_tick(interval)):
                 await own_news.wait()
 
     def _wake(self) -> None:

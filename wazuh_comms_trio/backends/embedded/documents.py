@@ -60,11 +60,11 @@ class SqliteEvents:
     async def probe(self) -> None:
         """Asks for the right to write, as every write does; where something was wrong, writes, too."""
         database = self._database
-        suspected = database.episodes.kind is not None
+        suspected = database.outage.kind is not None
         try:
             await database.write(_touch if suspected else _do_nothing, durable=suspected)
         except BackendUnavailable as exc:
-            raise BackendUnavailable(database.episodes.kind or exc.message) from exc
+            raise BackendUnavailable(database.outage.kind or exc.message) from exc
 
     async def bulk(
         self, operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()

@@ -14,10 +14,11 @@ from attrs import define, frozen
 
 from wazuh_comms_trio.backends.embedded.database.faults import fault_of
 from wazuh_comms_trio.backends.embedded.documents import stored_documents
-from wazuh_comms_trio.backends.embedded.ndjson.records import Record, records, timestamp
+from wazuh_comms_trio.backends.embedded.ndjson.records import Record, records
 from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
 from wazuh_comms_trio.backends.event_lines import lines_of
 from wazuh_comms_trio.backends.unavailable import StateUnusable
+from wazuh_comms_trio.foundation.timestamps import to_iso
 
 #: Seconds between looks when following.
 INTERVAL: Final = 0.25
@@ -45,7 +46,7 @@ class TailedEvent:
         (header) and ``data``, its document under ``data``."""
         fields: dict[str, Any] = {
             "kind": self.kind,
-            "received": timestamp(self.received),
+            "received": to_iso(self.received),
             "agent_id": self.agent_id,
             "metadata": _raw(self.metadata),
             "event": _raw(self.header),

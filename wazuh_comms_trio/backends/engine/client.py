@@ -22,6 +22,8 @@ from wazuh_comms_trio.errors import (
     EngineSocketError,
     EngineTimeout,
 )
+from wazuh_comms_trio.foundation.backoff import Backoff
+from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.http.client.connection import HttpConnection, HttpFailure, HttpReply
 
 logger = logging.getLogger(__name__)
@@ -91,7 +93,7 @@ class UnixEngine:
         self._settings = settings
         self._idle: list[HttpConnection] = []
         self._places = trio.Semaphore(_AT_ONCE)
-        self._down = False
+        self._outage = OutageLog(logger, f"the engine's socket {settings.api_socket_path}", clock=trio.current_time)
         self._silent = False  # it let a request go unanswered, and has answered none since
 
     async def aclose(self) -> None:
@@ -176,19 +178,16 @@ class UnixEngine:
                 return connection
             connection.close_nowait()
         path = socket_path(self._settings.api_socket_path)
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         for attempt in range(self._settings.retries + 1):
             if attempt:
-                await trio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                await trio.sleep(backoff.next_pause())
             try:
                 stream = await _open(path)
             except OSError as exc:
                 error = exc
                 continue
-            if self._down:
-                self._down = False
-                logger.info("the engine's socket %s can be reached again", path)
+            self._outage.worked()
             return HttpConnection(
                 stream,
                 host="localhost",
@@ -196,9 +195,7 @@ class UnixEngine:
                 read_timeout=self._settings.timeout,
                 largest_reply=_LARGEST_REPLY,
             )
-        if not self._down:
-            self._down = True
-            logger.warning("the engine's socket %s cannot be reached: %s", path, error.strerror or error)
+        self._outage.failed(error.strerror or error, kind="cannot be reached")
         raise EngineSocketError from error
 
 

@@ -16,7 +16,7 @@ from wazuh_comms_trio.backends.files.names import check_name
 from wazuh_comms_trio.backends.interfaces import StoredFile
 from wazuh_comms_trio.backends.unavailable import reported
 from wazuh_comms_trio.errors import BackendUnavailable, FileIsFolder, FileMissing
-from wazuh_comms_trio.foundation.outage_log import Episodes
+from wazuh_comms_trio.foundation.outage_log import QUIET, OutageLog
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class FolderFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._threads = trio.CapacityLimiter(_READING_AT_ONCE)
-        self._episodes = Episodes(logger, "files")
+        self._outage = OutageLog(logger, "files", quiet=QUIET)
 
     def open_file(self, name: str) -> AbstractAsyncContextManager[StoredFile]:
         return self._open(name)
@@ -75,11 +75,13 @@ class FolderFiles:
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise FileMissing from exc
         except OSError as exc:
-            self._episodes.fault(f"can't be read in {self._folder}", f"{exc.strerror}; agents get 503")
+            self._outage.failed(
+                f"{exc.strerror}; agents get 503", kind=f"can't be read in {self._folder}", level=logging.ERROR
+            )
             raise reported() from exc
         except ValueError as exc:  # a name that no file can have: lone surrogates
             raise FileMissing from exc
-        self._episodes.works()
+        self._outage.worked()
         try:
             yield file
         finally:

@@ -22,6 +22,7 @@ from wazuh_comms_trio.backends.opensearch.events.index import OpenSearchEvents
 from wazuh_comms_trio.backends.opensearch.node_registry import NodeWatch, ThisNode
 from wazuh_comms_trio.config.models import Indexer
 from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ async def open_opensearch(
     log-ins written, before this ends. ``lookout``: who of this node's processes looks for commands
     and for agents that are away."""
     rng = rng or random.Random()
-    async with OpenSearchClient(settings, connect=connect, rng=rng) as client, _background() as nursery:
+    async with OpenSearchClient(settings, connect=connect, rng=rng) as client, BackgroundNursery() as nursery:
         agents_name = IndexName(client, "agents", settings.names)
         commands_name = IndexName(client, "commands", settings.names)
 
@@ -102,17 +103,3 @@ async def open_opensearch(
                     await agents.flush_logins()
                 except BackendUnavailable as exc:
                     logger.info("the last log-ins are not recorded: %s", exc)
-
-
-@asynccontextmanager
-async def _background() -> AsyncIterator[trio.Nursery]:
-    """A nursery that ends with its block. What the block raises comes out as it is, not in a group."""
-    raised: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        try:
-            yield nursery
-        except Exception as exc:
-            raised = exc
-        nursery.cancel_scope.cancel()
-    if raised is not None:
-        raise raised

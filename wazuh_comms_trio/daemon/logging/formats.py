@@ -12,12 +12,12 @@ import logging
 import os
 import re
 import sys
-from datetime import UTC, datetime
 from typing import Final, Literal, TextIO
 
 from wazuh_comms_trio.config.models import Logging
 from wazuh_comms_trio.daemon.logging.output import DescriptorHandler, LogFileHandler, LogFileUnusable
 from wazuh_comms_trio.foundation.log_context import AGENT, REQUEST, WORKER
+from wazuh_comms_trio.foundation.timestamps import to_iso
 
 __all__ = ["LogFileUnusable", "make_formatter", "mask", "one_line", "set_up_logs"]
 
@@ -69,7 +69,7 @@ def one_line(text: str) -> str:
 
 
 def _moment(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return to_iso(record.created)
 
 
 class _Formatter(logging.Formatter):

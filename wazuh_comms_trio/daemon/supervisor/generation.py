@@ -20,7 +20,8 @@ from wazuh_comms_trio.daemon.exit_status import EXIT_BAD_CONFIGURATION, EXIT_FAI
 from wazuh_comms_trio.daemon.supervisor.child import Child, module_command
 from wazuh_comms_trio.daemon.supervisor.hub import Hub, Member
 from wazuh_comms_trio.daemon.supervisor.link import Link
-from wazuh_comms_trio.foundation.aligned_timer import next_beat
+from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
+from wazuh_comms_trio.foundation.backoff import Backoff
 from wazuh_comms_trio.foundation.log_context import REQUEST
 
 __all__ = ["Generation", "WorkerFailed", "run_generation"]
@@ -156,7 +157,7 @@ async def keep_worker(
     """One worker after another, until the generation is stopped. ``note_ready`` is called when the first one serves,
     ``failures_allowed`` when one couldn't start. Raises ``WorkerFailed`` after that many."""
     failed_starts = 0
-    pause = BACKOFF_FIRST
+    backoff = Backoff(BACKOFF_FIRST, BACKOFF_LAST)
     was_ready = False
     while not generation.stopping.is_set():
         worker = WorkerProcess(f"{slot}.{next(_spawned)}", generation, hub)
@@ -183,7 +184,7 @@ async def keep_worker(
         if was_serving:
             failed_starts = 0
             if trio.current_time() - began >= LONG_LIFE:
-                pause = BACKOFF_FIRST
+                backoff.reset()
         else:
             failed_starts += 1
             if failed_starts >= failures_allowed() or status == EXIT_BAD_CONFIGURATION:
@@ -191,9 +192,8 @@ async def keep_worker(
                 reason = (member and member.failure) or f"it {ended}"
                 times = "" if failed_starts == 1 else f" ({failed_starts} times)"
                 raise kind(f"a worker can't start{times}: {reason}")
-        with trio.move_on_after(pause):
+        with trio.move_on_after(backoff.next_pause()):
             await generation.stopping.wait()
-        pause = min(2 * pause, BACKOFF_LAST)
 
 
 def describe_status(status: int) -> str:
@@ -274,7 +274,7 @@ class WorkerProcess:
             logger.error("worker %s didn't get ready within %.0f s; it is killed", self.name, START_TIMEOUT)
             return process.kill()
         while True:
-            due = await next_beat(WATCH_INTERVAL)
+            due = await sleep_until_next_tick(WATCH_INTERVAL)
             if trio.current_time() - due > HUNG_AFTER / 5:
                 member.heard = trio.current_time()  # it was this process that stood still
             elif trio.current_time() - member.heard > HUNG_AFTER:

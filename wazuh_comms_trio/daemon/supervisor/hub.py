@@ -24,7 +24,7 @@ from attrs import define, field
 
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken, Message
 from wazuh_comms_trio.errors import BackendUnavailable
-from wazuh_comms_trio.foundation.aligned_timer import next_beat
+from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
 
 # What services bring with them is imported when it is used, by then the workers are up: they are what is waited for at
 # start-up.
@@ -103,7 +103,7 @@ class Hub:
     async def run(self) -> None:
         """Asks the members how they are, until cancelled."""
         while True:
-            await next_beat(ASK_INTERVAL)
+            await sleep_until_next_tick(ASK_INTERVAL)
             for member in self.members:
                 member.link.send_nowait("ask")
             self.choose_leader()

@@ -16,6 +16,8 @@ import h11
 import trio
 from attrs import frozen
 
+from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
+
 #: How much is handed to the transport at once: each piece has the write limit for itself, so that a slow link isn't
 #: taken for a dead one.
 _PIECE_BYTES: Final = 256 * 1024
@@ -166,7 +168,6 @@ class HttpConnection:
         head = self._begin(method, target, [*headers, framing])
         replies: list[HttpReply] = []
         failures: list[HttpFailure] = []
-        raised: list[Exception] = []
         reading = trio.CancelScope()
         sending = _Sending()
 
@@ -178,7 +179,7 @@ class HttpConnection:
                 failures.append(failure)
             sending.stop()
 
-        async with trio.open_nursery() as nursery:
+        async with BackgroundNursery(wait=True) as nursery:
             nursery.start_soon(read)
             try:
                 await self._send_pieces(head, body, sending)
@@ -187,11 +188,9 @@ class HttpConnection:
                 self._cut_off = True
                 failures.append(failure)
                 reading.deadline = trio.current_time() + _LAST_WORDS_TIMEOUT
-            except Exception as exc:
-                raised.append(exc)
+            except Exception:
                 reading.cancel()
-        if raised:
-            raise raised[0]
+                raise
         if replies:
             return replies[0]
         if failures:

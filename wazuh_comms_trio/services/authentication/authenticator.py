@@ -10,7 +10,7 @@ from attrs import frozen
 from wazuh_comms_trio.backends.interfaces import Agent, AgentRegistry
 from wazuh_comms_trio.errors import AgentUnknown, BackendUnavailable, InvalidKey, TokenInvalid
 from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
-from wazuh_comms_trio.foundation.lru_cache import Recent
+from wazuh_comms_trio.foundation.lru_cache import LruCache
 from wazuh_comms_trio.services.authentication.tokens import UUID, Claims, TokenKeys, check_times, read_token
 from wazuh_comms_trio.services.authentication.verified_secrets import VerifiedSecrets
 
@@ -39,7 +39,7 @@ class Authenticator:
         self._wall_clock = wall_clock
         self._secrets = VerifiedSecrets(run_blocking)
         # By a token's bytes, for the signature's sake: times and the agent are looked at every time.
-        self._read: Recent[bytes, Claims] = Recent(_TOKENS_REMEMBERED)
+        self._read: LruCache[bytes, Claims] = LruCache(_TOKENS_REMEMBERED)
 
     async def authenticate(self, uuid: str, key: str) -> str:
         """A token. Records the log-in. Raises ``InvalidKey``, ``AgentUnknown``, ``BackendUnavailable``."""

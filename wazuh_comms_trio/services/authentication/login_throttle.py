@@ -11,7 +11,8 @@ import trio
 from attrs import define, field
 
 from wazuh_comms_trio.errors import CommsError
-from wazuh_comms_trio.foundation.lru_cache import Recent
+from wazuh_comms_trio.foundation.backoff import pause_after
+from wazuh_comms_trio.foundation.lru_cache import LruCache
 
 __all__ = ["Attempt", "LoginThrottle", "TooManyAttempts"]
 
@@ -60,7 +61,7 @@ class LoginThrottle:
     """Throttles log-ins by kind of try (user, address). Kinds don't delay each other."""
 
     def __init__(self) -> None:
-        self._records: Recent[Hashable, _Record] = Recent(_REMEMBERED)
+        self._records: LruCache[Hashable, _Record] = LruCache(_REMEMBERED)
         self._queues: dict[Hashable, _Queue] = {}
 
     @asynccontextmanager
@@ -102,7 +103,7 @@ class LoginThrottle:
         record = self._records.get(kind) or _Record()
         if now - record.last > FORGOTTEN_AFTER:
             record.failures = 0
-        pause = min(FIRST_PAUSE * 2.0**record.failures, LONGEST_PAUSE)
+        pause = pause_after(record.failures, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
         record.failures += 1
         record.last = now
         record.not_before = now + pause

@@ -11,7 +11,7 @@ import trio
 from attrs import define, frozen
 
 from wazuh_comms_trio.foundation.environment import RunBlocking
-from wazuh_comms_trio.foundation.lru_cache import Recent
+from wazuh_comms_trio.foundation.lru_cache import LruCache
 from wazuh_comms_trio.services.authentication.secret_hashes import key_matches
 
 __all__ = ["VerifiedSecrets"]
@@ -45,7 +45,7 @@ class VerifiedSecrets:
         self._run_blocking = run_blocking
         # Hashing is CPU and nothing else: more threads than processors only delay everything else.
         self._limiter = trio.Semaphore(at_once or max(1, min(4, os.cpu_count() or 1)))
-        self._verified: Recent[str, _Verified] = Recent(_REMEMBERED)
+        self._verified: LruCache[str, _Verified] = LruCache(_REMEMBERED)
         self._owner_locks: dict[str, _OwnerLock] = {}
         self._secret = os.urandom(32)
 

@@ -11,8 +11,8 @@ import trio
 
 from wazuh_comms_trio.backends.interfaces import Command, CommandStore
 from wazuh_comms_trio.errors import BackendUnavailable
-from wazuh_comms_trio.foundation.environment import OutageLog
-from wazuh_comms_trio.services.stateful.bulk_writer import Backoff
+from wazuh_comms_trio.foundation.outage_log import OutageLog
+from wazuh_comms_trio.services.store_backoff import store_backoff
 
 __all__ = ["CommandDelivery", "DeliveryOutcome", "DeliveryRecorder"]
 
@@ -42,7 +42,7 @@ class DeliveryRecorder:
         self._written = trio.Event()
         self._wake = trio.Event()
         self._in_flight = False
-        self._outage = OutageLog(_log, "the command store can't be told what was delivered")
+        self._outage = OutageLog(_log, "the command store can't be told what was delivered", clock=trio.current_time)
 
     @property
     def idle(self) -> bool:
@@ -72,7 +72,7 @@ class DeliveryRecorder:
             self._recorded(agents)
 
     async def _write(self, due: dict[DeliveryOutcome, set[str]]) -> None:
-        backoff = Backoff(self._rng)
+        backoff = store_backoff(self._rng)
         while True:
             try:
                 if due["sent"]:
@@ -87,7 +87,7 @@ class DeliveryRecorder:
             else:
                 self._outage.worked()
                 return
-            await trio.sleep(backoff.pause())
+            await trio.sleep(backoff.next_pause())
 
 
 class CommandDelivery:

@@ -17,8 +17,9 @@ from attrs import evolve
 
 from wazuh_comms_trio.backends.interfaces import AgentRegistry, Command, CommandStore
 from wazuh_comms_trio.errors import BackendUnavailable, TokenInvalid
-from wazuh_comms_trio.foundation.aligned_timer import next_beat
-from wazuh_comms_trio.foundation.environment import OutageLog, WallClock
+from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
+from wazuh_comms_trio.foundation.environment import WallClock
+from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.services.commands.deliveries import CommandDelivery, DeliveryOutcome, DeliveryRecorder
 from wazuh_comms_trio.services.commands.long_polls import LongPoll, LongPolls
@@ -216,7 +217,7 @@ class CommandDispatcher:
         return taken
 
     async def _look_up(self) -> None:
-        outage = OutageLog(_log, "commands can't be looked for")
+        outage = OutageLog(_log, "commands can't be looked for", clock=trio.current_time)
         while True:
             await self._lookup_wanted.wait()
             self._lookup_wanted = trio.Event()
@@ -324,7 +325,7 @@ class CommandDispatcher:
             nursery.cancel_scope.cancel()
 
     async def _find_news(self) -> None:
-        outage = OutageLog(_log, "new commands can't be found")
+        outage = OutageLog(_log, "new commands can't be found", clock=trio.current_time)
         while True:
             try:
                 news = await self._store.wait_news()
@@ -382,9 +383,9 @@ def _log_failure(outage: OutageLog, error: Exception) -> None:
 
 async def _every(interval: float, action: Callable[[], Awaitable[None]], trouble: str) -> None:
     """``action`` again and again, whatever becomes of it."""
-    outage = OutageLog(_log, trouble)
+    outage = OutageLog(_log, trouble, clock=trio.current_time)
     while True:
-        await next_beat(interval)
+        await sleep_until_next_tick(interval)
         try:
             await action()
         except Exception as exc:

@@ -13,31 +13,16 @@ import trio
 
 from wazuh_comms_trio.backends.interfaces import CommandStore, EventIndex
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
-from wazuh_comms_trio.foundation.environment import OutageLog
+from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.services.stateful.submission import Packet
+from wazuh_comms_trio.services.store_backoff import store_backoff
 
-__all__ = ["Backoff", "BulkWriter"]
+__all__ = ["BulkWriter"]
 
 _log = logging.getLogger(__name__)
 
-_FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 2.0
-
 #: A full storage seldom has room again within a request's limit; the agent comes back by itself. Seconds.
 FULL_STORAGE_TIMEOUT: Final = 2.0
-
-
-class Backoff:
-    """Pauses between tries, doubling, each between a half and the whole of itself so that tries don't come in waves."""
-
-    def __init__(self, rng: Random) -> None:
-        self._rng = rng
-        self._next = _FIRST_PAUSE
-
-    def pause(self) -> float:
-        """The next one, in seconds."""
-        pause, self._next = self._next, min(self._next * 2, _LONGEST_PAUSE)
-        return pause * self._rng.uniform(0.5, 1.0)
 
 
 class BulkWriter:
@@ -47,13 +32,13 @@ class BulkWriter:
         self._events = events
         self._commands = commands
         self._rng = rng
-        self._outage = OutageLog(_log, "stateful events can't be stored")
+        self._outage = OutageLog(_log, "stateful events can't be stored", clock=trio.current_time)
 
     async def write(self, packets: Sequence[Packet]) -> None:
         """Settles every packet, at its deadline at the latest, those after it in the sequence undisturbed by it. One
         agent's packets take effect in the order in which they stand here. Cancelled: some may have been applied, and
         those without a result are the caller's to settle."""
-        backoff = Backoff(self._rng)
+        backoff = store_backoff(self._rng)
         full_since: float | None = None
         while live := _still_waited_for(packets):
             failure = await self._attempt(live)
@@ -67,7 +52,7 @@ class BulkWriter:
                     packet.settle(failure)
             if left and not storage_stays_full:
                 last = max(packet.deadline for packet in left)
-                await trio.sleep_until(min(now + backoff.pause(), last))
+                await trio.sleep_until(min(now + backoff.next_pause(), last))
 
     async def _attempt(self, packets: Sequence[Packet]) -> BackendUnavailable | None:
         """One try for all; settles those that are complete after it. Returns why others aren't."""

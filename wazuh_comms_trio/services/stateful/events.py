@@ -18,13 +18,15 @@ from attrs import frozen
 from wazuh_comms_trio.backends.interfaces import Backends, DocumentOperation
 from wazuh_comms_trio.config.models import Batcher, Events
 from wazuh_comms_trio.errors import BackendUnavailable, MalformedBody, StorageFull
-from wazuh_comms_trio.foundation.environment import OutageLog, give_up_at
+from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.quarantine.interface import Quarantine, Rejected
 from wazuh_comms_trio.services.authentication.authenticator import Caller
-from wazuh_comms_trio.services.stateful.bulk_writer import Backoff, BulkWriter
+from wazuh_comms_trio.services.deadlines import give_up_at
+from wazuh_comms_trio.services.stateful.bulk_writer import BulkWriter
 from wazuh_comms_trio.services.stateful.packet_reader import Event, PacketReader, open_packet
 from wazuh_comms_trio.services.stateful.queue import Batch, Queue
 from wazuh_comms_trio.services.stateful.submission import Packet, Part
+from wazuh_comms_trio.services.store_backoff import store_backoff
 
 __all__ = ["StatefulEvents", "StatefulStatistics"]
 
@@ -65,7 +67,7 @@ class StatefulEvents:
         self._limits = batcher
         self._rng = rng
         self._bulk_writer = BulkWriter(backends.events, backends.commands, rng)
-        self._outage = OutageLog(_log, "events can't be put in quarantine")
+        self._outage = OutageLog(_log, "events can't be put in quarantine", clock=trio.current_time)
         self._queue = Queue()
         self._room = trio.Semaphore(_MAX_WAITING)
         self._pieces = trio.Semaphore(_MAX_PIECES_IN_FLIGHT)
@@ -214,7 +216,7 @@ class StatefulEvents:
         return part.reply()
 
     async def _quarantine_rejected(self, rejected: list[Rejected]) -> None:
-        backoff = Backoff(self._rng)
+        backoff = store_backoff(self._rng)
         while True:
             try:
                 await self._quarantine.add(rejected)
@@ -225,7 +227,7 @@ class StatefulEvents:
             else:
                 self._outage.worked()
                 return
-            await trio.sleep(backoff.pause())
+            await trio.sleep(backoff.next_pause())
 
     # --- the batcher's side ---
 

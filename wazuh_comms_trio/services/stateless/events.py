@@ -12,9 +12,10 @@ import trio
 from wazuh_comms_trio.backends.interfaces import Engine
 from wazuh_comms_trio.config.models import Events
 from wazuh_comms_trio.errors import BackendUnavailable, EngineRefused, EngineTimeout, MalformedBody
-from wazuh_comms_trio.foundation.environment import BACKEND_MARGIN, BACKEND_MARGIN_SHARE, RunBlocking
+from wazuh_comms_trio.foundation.environment import RunBlocking
 from wazuh_comms_trio.quarantine.interface import Quarantine, Rejected
 from wazuh_comms_trio.services.authentication.authenticator import Caller
+from wazuh_comms_trio.services.deadlines import backend_margin
 from wazuh_comms_trio.services.metadata import METADATA_LIMIT, check_agent, read_metadata
 from wazuh_comms_trio.services.stateless.body_copy import BodyCopy
 
@@ -85,7 +86,7 @@ class _Body:
         self.scope = trio.CancelScope()
         self.copy: BodyCopy | None = None
         self._chunks = aiter(chunks)
-        self._engine_timeout = limit - min(BACKEND_MARGIN, BACKEND_MARGIN_SHARE * limit)
+        self._engine_timeout = limit - backend_margin(limit)
         self._head = bytearray()  # read, not yet given away
         self._ended = False
         self._broken = False  # reading it was cut off, the rest is lost

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, TypeAlias
 import trio
 from attrs import field, frozen
 
+from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.testing.daemons.sockets import StrPath, bind_socket
 
 QUEUE_PATHS: Final[Mapping[str, str]] = {
@@ -218,8 +219,7 @@ async def open_fake_queue(
         queue.path = Path(path)
     elif home is not None:
         queue.path = Path(home) / QUEUE_PATHS[name]
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
+    async with BackgroundNursery() as nursery:
         queue._nursery = nursery
         try:
             if reading:
@@ -227,13 +227,8 @@ async def open_fake_queue(
             if queue.path is not None:
                 queue._start(bind_socket(queue.path, socket.SOCK_DGRAM))
             yield queue
-        except Exception as error:
-            # Raised below, outside of the nursery, which would wrap the test's failure into a group.
-            failure = error
         finally:
             nursery.cancel_scope.cancel()
             queue.close()
             if queue.path is not None:
                 queue.path.unlink(missing_ok=True)
-    if failure is not None:
-        raise failure

@@ -22,6 +22,7 @@ import trio
 import trio.testing
 from attrs import evolve
 
+from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.testing.daemons.conduct import (
     CONDUCTS,
     HEADER,
@@ -298,8 +299,7 @@ async def open_fake_daemon(
     elif home is not None:
         places: Sequence[str] = STREAM_PATHS.get(name, (f"queue/sockets/{name}",))
         daemon.path = Path(home) / places[-1 if other_release else 0]
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
+    async with BackgroundNursery() as nursery:
         daemon._nursery = nursery
         try:
             if daemon.path is None:
@@ -310,9 +310,6 @@ async def open_fake_daemon(
                 listener.listen(oddities.backlog)
                 nursery.start_soon(daemon._accept_sockets, listener)
             yield daemon
-        except Exception as error:
-            # Raised below, outside of the nursery, which would wrap the test's failure into a group.
-            failure = error
         finally:
             nursery.cancel_scope.cancel()
             daemon._nursery = None
@@ -322,5 +319,3 @@ async def open_fake_daemon(
                 await close_now(stream)
             if daemon.path is not None:
                 daemon.path.unlink(missing_ok=True)
-    if failure is not None:
-        raise failure

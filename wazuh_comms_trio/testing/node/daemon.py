@@ -30,6 +30,7 @@ from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.config.models import CommunicationsApi, Config, Ssl
 from wazuh_comms_trio.daemon.worker.tree import Listeners, Stop, Worker, run_worker
 from wazuh_comms_trio.foundation.environment import RunBlocking
+from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.quarantine.interface import Quarantine
 from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
@@ -151,8 +152,7 @@ async def open_daemon(
     keys = TokenKeys.from_pem((settings.token.private_key or settings.ssl.key).read_bytes())
     api, command, enrollment = MemoryListener(), MemoryListener(), MemoryListener(("127.0.0.1", 55000))
     stop, ended = Stop(), trio.Event()
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
+    async with BackgroundNursery(wait=True) as nursery:
 
         async def run(*, task_status: trio.TaskStatus[Worker]) -> None:
             await run_worker(
@@ -174,9 +174,7 @@ async def open_daemon(
         worker: Worker = await nursery.start(run)
         try:
             yield Daemon(config, backends, quarantine, api, command, enrollment, stop, clock, keys, worker, ended)
-        except Exception as error:
-            failure = error  # raised below, as it is: a nursery would wrap it up
+        except Exception:
             nursery.cancel_scope.cancel()
+            raise
         stop.request()
-    if failure is not None:
-        raise failure

@@ -44,7 +44,8 @@ from wazuh_comms_trio.backends.embedded.database.transaction import Work, Write,
 from wazuh_comms_trio.backends.unavailable import StateUnusable, reported
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
 from wazuh_comms_trio.foundation.folders import open_folder, try_lock
-from wazuh_comms_trio.foundation.outage_log import Episodes
+from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
+from wazuh_comms_trio.foundation.outage_log import QUIET, OutageLog
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Database:
 
     def __init__(self, path: Path, schema: Schema) -> None:
         self.path = path
-        self.episodes = Episodes(logger, path.name)
+        self.outage = OutageLog(logger, path.name, quiet=QUIET)
         self._schema = schema
         self._commits: GroupCommit[Write] = GroupCommit(self._commit, name=path.name)
         self._writer: apsw.AsyncConnection | None = None
@@ -148,7 +149,7 @@ class Database:
             raise
 
     def _prepare_writer(self, connection: apsw.Connection) -> None:
-        patience = Patience(lambda: BUSY_TIMEOUT_AGAIN if self.episodes.failing else self._busy_timeout)
+        patience = Patience(lambda: BUSY_TIMEOUT_AGAIN if self.outage.failing else self._busy_timeout)
         if not prepare_writer(connection, patience):
             raise StateUnusable(f"{self.path}: SQLite can't use a write-ahead log here (a network file system?)")
         self._sync_mode = FULL_SYNC
@@ -216,7 +217,7 @@ class Database:
             for job in jobs:  # each gets one of its own: raised in several tasks it would gather their tracebacks
                 job.outcome = outcome.Error(self._translated(exc))
         else:
-            self.episodes.works()
+            self.outage.worked()
 
     def _transact(self, connection: apsw.Connection, jobs: Sequence[Job[Write]]) -> None:
         """In the writer's thread. Sets outcomes; what it raises is the whole group's."""
@@ -248,12 +249,12 @@ class Database:
         if fault.reopen:
             self._give_up(fault)
         else:
-            self.episodes.fault(fault.kind, fault.advice, level=fault.level)
+            self.outage.failed(fault.advice, kind=fault.kind, level=fault.level)
         return told(fault)
 
     def _give_up(self, fault: Fault) -> None:
         """The connections are of no use any more: nobody gets to them, and the recovery closes them."""
-        self.episodes.fault(fault.kind, fault.advice, level=fault.level)
+        self.outage.failed(fault.advice, kind=fault.kind, level=fault.level)
         self._damaged = self._damaged or fault.damaged
         self._broken.set()
 
@@ -278,7 +279,7 @@ class Database:
                 await trio.sleep(RETRY_INTERVAL)
             self._broken = trio.Event()
             self._damaged = False
-            self.episodes.works()
+            self.outage.worked()
 
     async def _reopen(self) -> bool:
         look = self._watch.look()
@@ -292,10 +293,10 @@ class Database:
             self._failed_look = self._watch.look()
             fault = fault_of(exc)
             if fault is not None:
-                self.episodes.fault(fault.kind, fault.advice, level=fault.level)
+                self.outage.failed(fault.advice, kind=fault.kind, level=fault.level)
                 self._damaged = self._damaged or fault.damaged
             elif isinstance(exc, StateUnusable):
-                self.episodes.fault("another database stands in its place", str(exc))
+                self.outage.failed(exc, kind="another database stands in its place", level=logging.ERROR)
             elif not isinstance(exc, OSError):
                 raise
             return False
@@ -329,20 +330,14 @@ async def open_database(path: Path, schema: Schema, *, tolerant: bool = False) -
             fault = fault_of(exc)
             reason = str(exc) if fault is None else f"{fault.kind} ({exc})"
             raise StateUnusable(f"{path}: {reason}") from exc
-    failure: Exception | None = None
     try:
-        async with trio.open_nursery() as recovery:
+        async with BackgroundNursery() as recovery:
             recovery.start_soon(database.run_recovery)
-            async with trio.open_nursery() as writer:
+            async with BackgroundNursery(wait=True) as writer:
                 writer.start_soon(database.run_writer)
                 try:
                     yield database
-                except Exception as exc:  # these nurseries would wrap it into a group
-                    failure = exc
                 finally:
                     database.close()
-            recovery.cancel_scope.cancel()
     finally:
         await database.disconnect()
-    if failure is not None:
-        raise failure

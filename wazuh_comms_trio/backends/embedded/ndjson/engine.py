@@ -28,7 +28,8 @@ from wazuh_comms_trio.backends.unavailable import StateUnusable, reported
 from wazuh_comms_trio.config.models import EmbeddedEvents
 from wazuh_comms_trio.errors import BackendUnavailable, EngineRefused, StorageFull
 from wazuh_comms_trio.foundation.folders import make_folder
-from wazuh_comms_trio.foundation.outage_log import Episodes
+from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
+from wazuh_comms_trio.foundation.outage_log import QUIET, OutageLog
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class NdjsonEngine:
         self._folder = folder
         self._settings = settings
         self._now = wall_clock
-        self.episodes = Episodes(logger, "events")
+        self.outage = OutageLog(logger, "events", quiet=QUIET)
         self._segments = Segments(folder, settings, wall_clock=wall_clock, logger=logger)
         self._commits: GroupCommit[Part] = GroupCommit(self._commit, name="events")
         self._one = trio.CapacityLimiter(1)
@@ -97,18 +98,18 @@ class NdjsonEngine:
         try:
             await self._blocking(self._try)
         except BackendUnavailable as exc:
-            kind = self.episodes.kind or exc.message
+            kind = self.outage.kind or exc.message
             raise BackendUnavailable(kind.replace(str(self._folder), "its folder")) from exc
 
     def _try(self) -> None:
         try:
             self._segments.check_room(1)
-            if self.episodes.failing:
+            if self.outage.failing:
                 with TemporaryFile(dir=self._folder) as file:
                     file.write(bytes(_PROBE_BYTES))
                     file.flush()
                     os.fsync(file.fileno())
-                self.episodes.works()
+                self.outage.worked()
         except (OSError, QuotaReached) as exc:
             raise self._translated(exc) from exc
 
@@ -161,7 +162,7 @@ class NdjsonEngine:
             for job in rest:
                 job.outcome = outcome.Error(self._translated(exc))
         else:
-            self.episodes.works()
+            self.outage.worked()
 
     def _store(self, jobs: Sequence[Job[Part]]) -> None:
         """In a thread. Sets the outcome of each job that is settled; what it raises is the others'."""
@@ -188,14 +189,17 @@ class NdjsonEngine:
         """What the caller is told; the log is, once."""
         if isinstance(exc, QuotaReached):
             limit = self._settings.max_bytes
-            self.episodes.fault(
-                "the quota is reached", f"events get 503 until some of the {limit} bytes in {self._folder} are removed"
-            )
+            advice = f"events get 503 until some of the {limit} bytes in {self._folder} are removed"
+            self.outage.failed(advice, kind="the quota is reached", level=logging.ERROR)
             return reported(StorageFull)
         if is_full(exc):
-            self.episodes.fault("the disk is full", "events get 503 until there is room")
+            self.outage.failed("events get 503 until there is room", kind="the disk is full", level=logging.ERROR)
             return reported(StorageFull)
-        self.episodes.fault(f"can't write to {self._folder}", f"events get 503 until that works ({exc.strerror})")
+        self.outage.failed(
+            f"events get 503 until that works ({exc.strerror})",
+            kind=f"can't write to {self._folder}",
+            level=logging.ERROR,
+        )
         return reported()
 
 
@@ -211,14 +215,9 @@ async def open_engine(
     except OSError as exc:
         raise StateUnusable(f"{folder}: events can't be kept here: {exc.strerror}") from exc
     engine = NdjsonEngine(folder, settings, wall_clock=wall_clock)
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
+    async with BackgroundNursery(wait=True) as nursery:
         nursery.start_soon(engine.run)
         try:
             yield engine
-        except Exception as exc:  # the nursery would wrap it into a group
-            failure = exc
         finally:
             engine.close()
-    if failure is not None:
-        raise failure

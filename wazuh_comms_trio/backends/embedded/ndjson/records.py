@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any, BinaryIO, Final
 from zlib import crc32
 
 from attrs import frozen
+
+from wazuh_comms_trio.foundation.timestamps import from_iso, to_iso
 
 _START: Final = b'{"@received":'
 
@@ -42,11 +43,6 @@ class Record:
     end: int
 
 
-def timestamp(when: float) -> str:
-    """Epoch seconds as RFC 3339 in UTC, to the millisecond."""
-    return datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def envelope_room(agent_id: str) -> int:
     """The length that an envelope of this agent needs whatever its body turns out to be."""
     return max(ENVELOPE_BYTES, len(envelope(agent_id, 0.0, 2**63, 0)))
@@ -56,7 +52,7 @@ def envelope(agent_id: str, received: float, body_bytes: int, checksum: int, *, 
     """The line before a body, ``width`` bytes if it isn't longer by itself."""
     line = b'%s"%s","agent":%s,"bytes":%d,"crc32":"%08x"}' % (
         _START,
-        timestamp(received).encode(),
+        to_iso(received).encode(),
         json.dumps(agent_id).encode(),
         body_bytes,
         checksum,
@@ -70,11 +66,11 @@ def read_envelope(line: bytes) -> tuple[str, float, int, int] | None:
         return None
     try:
         fields: dict[str, Any] = json.loads(line)
-        received = datetime.fromisoformat(fields["@received"]).timestamp()
+        received = from_iso(str(fields["@received"]))
         agent_id, length, checksum = fields["agent"], fields["bytes"], int(fields["crc32"], 16)
     except (ValueError, KeyError, TypeError):
         return None
-    if not isinstance(agent_id, str) or not isinstance(length, int) or length < 0:
+    if received is None or not isinstance(agent_id, str) or not isinstance(length, int) or length < 0:
         return None
     return agent_id, received, length, checksum
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from wazuh_comms_trio.backends.interfaces import Agent
-from wazuh_comms_trio.backends.opensearch.client.queries import to_moment, to_text
+from wazuh_comms_trio.backends.opensearch.client.queries import to_moment
+from wazuh_comms_trio.foundation.timestamps import to_iso
 
 #: What is read of an agent's document.
 SOURCE: Final = "agent"
@@ -22,7 +23,7 @@ def to_document(agent: Agent) -> dict[str, Any]:
         "version": agent.version,
         "groups": list(agent.groups),
         "status": agent.status,
-        "last_login": None if agent.last_login is None else to_text(agent.last_login),
+        "last_login": None if agent.last_login is None else to_iso(agent.last_login),
         "host": dict(agent.host) or None,
     }
     return {"agent": {name: value for name, value in fields.items() if value is not None}}

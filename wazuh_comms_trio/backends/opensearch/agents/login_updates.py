@@ -11,8 +11,9 @@ import trio
 from wazuh_comms_trio.backends.opensearch.client.bulk import FILTER, judge, partial, read_items, update_line
 from wazuh_comms_trio.backends.opensearch.client.client import NDJSON, IndexerUnavailable, OpenSearchClient
 from wazuh_comms_trio.backends.opensearch.client.index_names import IndexName
-from wazuh_comms_trio.backends.opensearch.client.queries import to_text
 from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.foundation.backoff import Backoff
+from wazuh_comms_trio.foundation.timestamps import to_iso
 
 logger = logging.getLogger(__name__)
 
@@ -47,19 +48,18 @@ class LoginRecorder:
 
     async def run(self) -> None:
         """Until cancelled."""
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             await self._arrived.wait()
             try:
                 await self.flush()
-                pause = _FIRST_PAUSE
+                backoff.reset()
             except Exception as exc:
                 if isinstance(exc, BackendUnavailable):
                     logger.info("log-ins of %d agents are recorded later: %s", len(self._waiting), exc)
                 else:
                     logger.exception("log-ins can't be recorded: an error of ours")
-                await trio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                await trio.sleep(backoff.next_pause())
 
     async def flush(self) -> None:
         """Until nothing waits. Raises ``BackendUnavailable``; what wasn't written waits on."""
@@ -100,4 +100,4 @@ class LoginRecorder:
     def _fields(self, when: float | None) -> dict[str, Any]:
         if when is None:
             return {"status": "active"}
-        return {"status": "active", "last_login": round(when * 1000) if self._as_number else to_text(when)}
+        return {"status": "active", "last_login": round(when * 1000) if self._as_number else to_iso(when)}

@@ -13,9 +13,10 @@ from wazuh_comms_trio.backends.leadership import Finding, Lookout
 from wazuh_comms_trio.backends.opensearch.client.bulk import FILTER, partial, read_items, update_if_line
 from wazuh_comms_trio.backends.opensearch.client.client import NDJSON, OpenSearchClient
 from wazuh_comms_trio.backends.opensearch.client.index_names import IndexName
-from wazuh_comms_trio.backends.opensearch.client.queries import by_time, every, exactly, to_moment, to_text
+from wazuh_comms_trio.backends.opensearch.client.queries import by_time, every, exactly, to_moment
 from wazuh_comms_trio.backends.opensearch.client.search import search
 from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.foundation.timestamps import to_iso
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class Presence:
         oldest = now - self._after
         self._found = {agent_id: each for agent_id, each in self._found.items() if each[1] > now}
         here = self._here()
-        query = every(exactly("agent.status", ["active"]), {"range": {"agent.last_login": {"lt": to_text(oldest)}}})
+        query = every(exactly("agent.status", ["active"]), {"range": {"agent.last_login": {"lt": to_iso(oldest)}}})
         hits = await search(
             self._client,
             index,

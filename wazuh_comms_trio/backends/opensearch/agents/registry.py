@@ -25,6 +25,7 @@ from wazuh_comms_trio.backends.opensearch.client.multi_get import Found, SharedR
 from wazuh_comms_trio.backends.opensearch.client.queries import Query, encode_json, exactly, is_possible_id
 from wazuh_comms_trio.backends.opensearch.client.search import Refresher, scroll
 from wazuh_comms_trio.errors import AgentExists, BackendUnavailable, MalformedRequest
+from wazuh_comms_trio.foundation.outage_log import OutageLog
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class OpenSearchAgents:
         self._logins = LoginRecorder(client, index)
         self._refresher = Refresher(client)
         self._agent_removed = agent_removed
-        self._reachable = True
+        self._outage = OutageLog(logger, "the registry", clock=trio.current_time)
 
     # --- reads ---
 
@@ -68,7 +69,7 @@ class OpenSearchAgents:
         try:
             agent = await self._reads.get(agent_id)
         except BackendUnavailable as exc:
-            self._set_unreachable(exc)
+            self._note_failure(exc)
             raise
         self._cache.put(agent_id, agent, began)
         return agent
@@ -82,19 +83,19 @@ class OpenSearchAgents:
             if entry is not None and self._cache.is_fresh(entry, now):
                 return None
             return await self.get(agent_id)
-        if self._cache.is_fresh(entry, now) or not self._reachable:
+        if self._cache.is_fresh(entry, now) or self._outage.failing:
             return entry.agent
         try:
             with trio.fail_after(_PATIENCE):
                 return await self.get(agent_id)
         except (BackendUnavailable, trio.TooSlowError) as exc:
-            self._set_unreachable(exc)
+            self._note_failure(exc)
             return entry.agent
 
     async def revoked(self, agents: Mapping[str, str]) -> Collection[str]:
         now = trio.current_time()
         unknown = [agent_id for agent_id in agents if self._cache.use(agent_id.lower(), now) is None]
-        if unknown and self._reachable:
+        if unknown and not self._outage.failing:
             await self._renew([agent_id.lower() for agent_id in unknown])
         return [agent_id for agent_id, fingerprint in agents.items() if self._is_revoked(agent_id, fingerprint)]
 
@@ -107,17 +108,13 @@ class OpenSearchAgents:
         if index is None and self._had_registry is not None and await self._had_registry():
             raise IndexerUnavailable("the index of agents has vanished")  # which makes nobody unknown
         found = {} if index is None else await get_many(self._client, index, ids, fields=["agent"])
-        if not self._reachable:
-            self._reachable = True
-            logger.info("the registry can be read again")
+        self._outage.worked()
         agents = {document_id: to_agent(document_id, document.source) for document_id, document in found.items()}
         return {document_id: agent for document_id, agent in agents.items() if agent is not None}
 
-    def _set_unreachable(self, cause: BackendUnavailable | trio.TooSlowError) -> None:
-        if self._reachable:
-            self._reachable = False
-            why = "it doesn't answer" if isinstance(cause, trio.TooSlowError) else cause
-            logger.warning("the registry can't be read (%s): agents that are known go on, others wait", why)
+    def _note_failure(self, cause: BackendUnavailable | trio.TooSlowError) -> None:
+        why = "it doesn't answer" if isinstance(cause, trio.TooSlowError) else cause
+        self._outage.failed(f"{why}; agents that are known go on, others wait", kind="can't be read")
 
     # --- what runs beside ---
 
@@ -147,7 +144,7 @@ class OpenSearchAgents:
                 with trio.fail_after(max(_PATIENCE, self._cache.window / 2)):
                     found = await self._fetch(wanted)
             except (BackendUnavailable, trio.TooSlowError) as exc:
-                self._set_unreachable(exc)
+                self._note_failure(exc)
                 return
             for agent_id in wanted:
                 agent = found.get(agent_id)

@@ -25,6 +25,7 @@ from wazuh_comms_trio.backends.opensearch.client.hosts import Host, Hosts
 from wazuh_comms_trio.backends.opensearch.client.queries import encode_json
 from wazuh_comms_trio.config.models import Indexer
 from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.http.client.connection import HttpConnection, HttpFailure, HttpReply
 
 logger = logging.getLogger(__name__)
@@ -150,10 +151,10 @@ class OpenSearchClient:
         self._limits = settings.client
         self._connect = make_connector(settings) if connect is None else connect
         self._account: Account = read_account(settings)
-        self._account_works = True
+        self._account_outage = OutageLog(logger, "indexer account", clock=trio.current_time)
+        self._secrets_outage = OutageLog(logger, "indexer credentials", clock=trio.current_time)
         self._refusal: HttpReply | None = None
         self._refused_until = 0.0
-        self._unreadable = ""
         self._idle: dict[Host, list[HttpConnection]] = {host: [] for host in self.hosts.all}
         half = self._limits.max_connections // 2
         self.bulk_places = trio.Semaphore(half)
@@ -273,12 +274,10 @@ class OpenSearchClient:
         works = reply.status != 401
         self._refusal = None if works else reply
         self._refused_until = 0.0 if works else trio.current_time() + _REFUSAL_REST
-        if self._account_works != works:
-            self._account_works = works
-            if works:
-                logger.info("indexer %s: takes our account again", host)
-            else:
-                logger.warning("indexer %s: refuses our account: %s", host, describe(reply))
+        if works:
+            self._account_outage.worked()
+        else:
+            self._account_outage.failed(f"{describe(reply)} ({host})", kind="refused")
         return reply
 
     def _reload_account(self, used: Account) -> bool:
@@ -286,11 +285,9 @@ class OpenSearchClient:
         try:
             self._account = read_account(self._settings)
         except AccessError as exc:
-            if str(exc) != self._unreadable:
-                logger.warning("%s", exc)
-            self._unreadable = str(exc)
+            self._secrets_outage.failed("the one read before stays in use", kind=str(exc))
         else:
-            self._unreadable = ""
+            self._secrets_outage.worked()
         changed = self._account != used
         if changed:
             self._refused_until = 0.0

@@ -13,6 +13,8 @@ from typing import Final
 
 from attrs import define
 
+from wazuh_comms_trio.foundation.backoff import pause_after
+
 #: Seconds a node rests after its first failure; doubles with each more, up to the longest.
 FIRST_REST: Final = 0.5
 LONGEST_REST: Final = 30.0
@@ -66,7 +68,7 @@ class Host:
             self.silent_since = None
         if self.failures and began <= self.failed_at:
             return False
-        rest = min(LONGEST_REST, FIRST_REST * 2.0 ** min(self.failures, 10))
+        rest = pause_after(self.failures, first=FIRST_REST, longest=LONGEST_REST)
         self.failures += 1
         self.failed_at = now
         self.rests_until = now + rest * rng.uniform(0.75, 1.25)

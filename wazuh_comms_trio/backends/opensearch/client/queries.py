@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import calendar
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
+
+from wazuh_comms_trio.foundation.timestamps import from_iso
 
 Query = Mapping[str, Any]
 
 #: Numbers below this are epoch seconds (until the year 5138), from it on epoch milliseconds (since 1973).
 _MILLISECONDS_FROM: Final = 1e11
-_FRACTION: Final = re.compile(r"\.(\d+)")
 
 
 def exactly(field: str, values: Iterable[str]) -> Query:
@@ -46,9 +44,6 @@ def by_time(field: str, order: str) -> Mapping[str, Any]:
 
 #: The longest document id that the indexer takes, in UTF-8. One longer, or an empty one, sinks a whole call.
 LONGEST_ID: Final = 512
-#: The years 1 to 9999, in epoch milliseconds, as dates of four digits.
-_EARLIEST: Final = -62_135_596_800_000
-_LATEST: Final = 253_402_300_799_999
 
 
 def encode_json(value: Any) -> bytes:
@@ -67,14 +62,6 @@ def is_possible_id(document_id: str) -> bool:
         return False
 
 
-def to_text(moment: float) -> str:
-    """Epoch seconds as the indexer's dates are written: ISO 8601, UTC, milliseconds. What lies beyond the calendar is
-    its end."""
-    milliseconds = round(min(max(moment * 1000, _EARLIEST), _LATEST))
-    whole = datetime.fromtimestamp(milliseconds // 1000, UTC)
-    return f"{whole.year:04d}-{whole:%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
-
-
 def to_moment(value: object) -> float | None:
     """A date of a document as epoch seconds: ISO 8601, epoch milliseconds, or epoch seconds; None for anything else."""
     if isinstance(value, bool):
@@ -83,17 +70,7 @@ def to_moment(value: object) -> float | None:
         try:
             value = float(value)
         except ValueError:
-            return _parse_iso(str(value))
+            return from_iso(str(value))
     if isinstance(value, int | float) and math.isfinite(value):
         return float(value) if abs(value) < _MILLISECONDS_FROM else value / 1000
     return None
-
-
-def _parse_iso(text: str) -> float | None:
-    try:  # more digits than Python takes are nanoseconds
-        moment = datetime.fromisoformat(_FRACTION.sub(lambda match: f".{match[1][:6]:0<6}", text.strip(), count=1))
-    except ValueError:
-        return None
-    if moment.tzinfo is None:  # the indexer takes it for UTC
-        return calendar.timegm(moment.timetuple()) + moment.microsecond / 1e6
-    return moment.timestamp()

@@ -27,6 +27,8 @@ from wazuh_comms_trio.backends.opensearch.commands.index import CommandIndex, Pl
 from wazuh_comms_trio.backends.opensearch.commands.pending import LARGEST, Pending
 from wazuh_comms_trio.config.models import IndexerCommands
 from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.foundation.backoff import Backoff
+from wazuh_comms_trio.foundation.outage_log import OutageLog
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +88,6 @@ class Discovery:
         self._arrived = trio.Event()
         self._look_now = trio.Event()
         self._running = False
-        self._failed = False
 
     # --- for the store ---
 
@@ -162,26 +163,24 @@ class Discovery:
     # --- the rounds ---
 
     async def _run(self) -> None:
-        interval = self._fastest
+        backoff = Backoff(self._fastest, self._slowest, factor=_SLOWER)
+        outage = OutageLog(logger, "the search for commands", clock=trio.current_time)
         while True:
             self._look_now = trio.Event()
             try:
                 busy, full = await (self._round() if self._lookout.on_duty else self._follow())
-                if self._failed:
-                    self._failed = False
-                    logger.info("commands are found again")
+                outage.worked()
             except BackendUnavailable as exc:
                 busy = full = False
-                if not self._failed:
-                    self._failed = True
-                    logger.warning("commands can't be found: %s", exc)
+                outage.failed(exc)
             except Exception:
                 busy = full = False
                 logger.exception("commands can't be found: an error of ours")
-            interval = self._fastest if busy else min(self._slowest, interval * _SLOWER)
+            if busy:
+                backoff.reset()
+            pause = _SOON if full else backoff.next_pause()
             # The same interval on several nodes would have them all claim at the same moment.
-            pause = (_SOON if full else interval) * self._rng.uniform(0.9, 1.1)
-            with trio.move_on_after(pause):
+            with trio.move_on_after(pause * self._rng.uniform(0.9, 1.1)):
                 await self._look_now.wait()
 
     async def _follow(self) -> tuple[bool, bool]:

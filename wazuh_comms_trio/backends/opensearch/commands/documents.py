@@ -16,7 +16,8 @@ from attrs import evolve, frozen
 
 from wazuh_comms_trio.backends.interfaces import Action, Command, CommandResult, CommandStatus, Target
 from wazuh_comms_trio.backends.opensearch.client.multi_get import Found
-from wazuh_comms_trio.backends.opensearch.client.queries import Query, exactly, nothing_of, to_moment, to_text
+from wazuh_comms_trio.backends.opensearch.client.queries import Query, exactly, nothing_of, to_moment
+from wazuh_comms_trio.foundation.timestamps import to_iso
 
 #: What a keyword holds at most is 32766 bytes; readers of other programs get the beginning.
 _LONGEST_KEYWORD: Final = 8000
@@ -150,8 +151,8 @@ def to_document(command: Command, token: str | None = None) -> dict[str, Any]:
         "timeout": int(command.timeout) if float(command.timeout).is_integer() else command.timeout,
     }
     document: dict[str, Any] = {
-        "@timestamp": to_text(command.created_at),
-        "delivery_timestamp": to_text(command.created_at + command.timeout),
+        "@timestamp": to_iso(command.created_at),
+        "delivery_timestamp": to_iso(command.created_at + command.timeout),
         "command": {name: value for name, value in fields.items() if value is not None},
     }
     if token is not None:
