@@ -7,9 +7,9 @@ import json
 import pytest
 
 from wazuh_comms_trio import errors
-from wazuh_comms_trio.api import problems
-from wazuh_comms_trio.api.problems import MethodNotAllowed, Problem, describe, describe_management, is_known
+from wazuh_comms_trio.api.problems import describe, describe_management
 from wazuh_comms_trio.errors import BackendUnavailable, CommsError
+from wazuh_comms_trio.http.server.refusals import HeadTooLarge, MethodNotAllowed, Refusal, RouteUnknown, ServerError
 from wazuh_comms_trio.services.authentication.login_throttle import TooManyAttempts
 from wazuh_comms_trio.services.enrollment import Unauthorized
 
@@ -34,9 +34,9 @@ EXPECTED = {
     errors.EngineSchemeError: (503, 2801),
     errors.EngineSocketError: (503, 2802),
     errors.EngineRequestError: (503, 2803),
-    problems.RouteUnknown: (404, 404),
-    problems.HeadTooLarge: (431, 431),
-    problems.ServerError: (500, 500),
+    RouteUnknown: (404, 404),
+    HeadTooLarge: (431, 431),
+    ServerError: (500, 500),
     Unauthorized: (401, 401),
     TooManyAttempts: (429, 429),
 }
@@ -60,7 +60,7 @@ def test_every_family_is_in_the_table() -> None:
 @pytest.mark.parametrize("family", EXPECTED, ids=lambda family: family.__name__)
 def test_status_and_code(family: type[CommsError]) -> None:
     problem = describe(family())
-    assert is_known(family())
+    assert not problem.is_bug
     document = json.loads(problem.body)
     assert (problem.status, document["code"]) == EXPECTED[family]
     assert document["message"]
@@ -74,7 +74,7 @@ def test_the_texts_that_are_part_of_the_contract() -> None:
     assert message(describe(errors.TimeLimitExceeded())) == "Request exceeded the processing time limit"
 
 
-def message(problem: Problem) -> str:
+def message(problem: Refusal) -> str:
     text: str = json.loads(problem.body)["message"]
     return text
 
@@ -82,7 +82,7 @@ def message(problem: Problem) -> str:
 @pytest.mark.parametrize("error", [ValueError("path /etc/secret"), CommsError("path /etc/secret"), KeyError(1)])
 def test_what_isnt_in_the_table_says_nothing(error: Exception) -> None:
     problem = describe(error)
-    assert not is_known(error)
+    assert problem.is_bug
     assert problem.status == 500
     assert json.loads(problem.body) == {"message": "Internal server error", "code": 500}
 

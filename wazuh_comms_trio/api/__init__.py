@@ -1,1 +1,1 @@
-"""The HTTP edge: connections, limits, routes, and the one table that turns errors into replies."""
+"""The HTTP APIs: routes, guards, limits of bodies and of time, and the one table that turns errors into replies."""

@@ -68,7 +68,9 @@ def create_command_app(
     budget = BodyBudget(BUDGET_BYTES)
 
     async def post(scope: Scope, receive: Receive, send: Send) -> None:
-        async with collect_body(receive, limit=limits.body_bytes, budget=budget, patience=limits.body_timeout) as body:
+        async with collect_body(
+            receive, limit=limits.body_bytes, budget=budget, room_timeout=limits.body_timeout
+        ) as body:
             commands = decode_commands(body)
         caller = peer_credentials(scope)
         try:

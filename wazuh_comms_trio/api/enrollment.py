@@ -38,7 +38,7 @@ def create_enrollment_app(
     body_limit = min(BODY_BYTES, limits.body_bytes)
 
     async def body_of(receive: Receive) -> bytes | bytearray:
-        async with collect_body(receive, limit=body_limit, budget=budget, patience=limits.body_timeout) as body:
+        async with collect_body(receive, limit=body_limit, budget=budget, room_timeout=limits.body_timeout) as body:
             return body
 
     async def authenticate(scope: Scope, receive: Receive, send: Send) -> None:

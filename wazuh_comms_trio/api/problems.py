@@ -2,62 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
 import msgspec
-from attrs import field, frozen
 
 from wazuh_comms_trio import errors
 from wazuh_comms_trio.errors import CommsError
+from wazuh_comms_trio.http.server.refusals import (
+    Headers,
+    HeadTooLarge,
+    MethodNotAllowed,
+    Refusal,
+    RouteUnknown,
+    ServerError,
+)
 
-__all__ = [
-    "HeadTooLarge",
-    "MethodNotAllowed",
-    "Problem",
-    "RouteUnknown",
-    "ServerError",
-    "describe",
-    "describe_management",
-]
+__all__ = ["describe", "describe_management"]
 
 _STATUSES: Final = frozenset(int(status) for status in HTTPStatus)
-
-Headers = tuple[tuple[bytes, bytes], ...]
-
-
-class RouteUnknown(CommsError):
-    """404: no such path."""
-
-    default_code = 404
-    default_message = "Not found"
-
-
-class MethodNotAllowed(CommsError):
-    """405: the path exists, for other methods: ``allowed``."""
-
-    default_code = 405
-    default_message = "Method not allowed"
-
-    def __init__(self, allowed: Iterable[str]) -> None:
-        super().__init__()
-        self.allowed = ", ".join(allowed)
-
-
-class HeadTooLarge(CommsError):
-    """431: more bytes than ``limits.head_bytes`` before the blank line."""
-
-    default_code = 431
-    default_message = "The request head is too large"
-
-
-class ServerError(CommsError):
-    """500: our fault. What it was is in the log, not in the reply."""
-
-    default_code = 500
-    default_message = "Internal server error"
-
 
 #: family -> status. A subclass that isn't listed has its family's.
 STATUS: Final[Mapping[type[CommsError], int]] = {
@@ -83,24 +47,6 @@ STATUS: Final[Mapping[type[CommsError], int]] = {
 }
 
 
-@frozen
-class Problem:
-    """One reply that isn't a success: JSON, complete."""
-
-    status: int
-    body: bytes
-    headers: Headers = ()
-    summary: str = field(default="", eq=False)  # for the log's one line
-
-    @property
-    def all_headers(self) -> list[tuple[bytes, bytes]]:
-        return [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(self.body)).encode()),
-            *self.headers,
-        ]
-
-
 def status_of(error: CommsError) -> int | None:
     """The reply's status, None for an error that no line of the table covers."""
     for family in type(error).__mro__:
@@ -116,26 +62,24 @@ def extra_headers(error: CommsError) -> Headers:
     return ()
 
 
-def describe(error: BaseException) -> Problem:
-    """The agents' API: ``{"message","code"}``. Anything unknown is a 500 that says nothing; the caller logs it."""
-    known = error if isinstance(error, CommsError) and status_of(error) is not None else ServerError()
-    status = status_of(known)
-    assert status is not None
+def describe(error: BaseException) -> Refusal:
+    """The agents' API and the command socket: ``{"message","code"}``. Anything unknown is a 500 that says nothing."""
+    known, status = _known(error)
     body = msgspec.json.encode({"message": known.message, "code": known.code})
-    return Problem(status, body, extra_headers(known), known.message)
+    return Refusal(status, body, extra_headers(known), known.message, known is not error)
 
 
-def describe_management(error: BaseException) -> Problem:
+def describe_management(error: BaseException) -> Refusal:
     """Enrolment's API: ``{"title","detail","error"}``."""
-    known = error if isinstance(error, CommsError) and status_of(error) is not None else ServerError()
-    status = status_of(known)
-    assert status is not None
+    known, status = _known(error)
     title = HTTPStatus(status).phrase
     body = msgspec.json.encode({"title": title, "detail": known.message, "error": known.code})
     challenge = ((b"www-authenticate", b'Basic realm="wazuh"'),) if status == 401 else ()
-    return Problem(status, body, extra_headers(known) + challenge, known.message)
+    return Refusal(status, body, extra_headers(known) + challenge, known.message, known is not error)
 
 
-def is_known(error: BaseException) -> bool:
-    """Is it in the table? If not, it is a bug, and belongs in the log with its traceback."""
-    return isinstance(error, CommsError) and status_of(error) is not None
+def _known(error: BaseException) -> tuple[CommsError, int]:
+    """The error that the client is told of, and its status."""
+    if isinstance(error, CommsError) and (status := status_of(error)) is not None:
+        return error, status
+    return ServerError(), 500

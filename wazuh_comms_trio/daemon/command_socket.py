@@ -14,6 +14,7 @@ from typing import Any, Final
 import trio
 
 from wazuh_comms_trio.api.command_socket import Caller, Control, Poster, create_command_app
+from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.audit.log import User, audit_log
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.daemon.listeners import Listeners
@@ -21,7 +22,7 @@ from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.foundation.folders import make_folder
 from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.http.server.accept_loop import serve_listeners
-from wazuh_comms_trio.http.server.listener_context import Edge
+from wazuh_comms_trio.http.server.listener_context import ListenerContext
 
 __all__ = ["Auditor", "SingleControl", "serve_control"]
 
@@ -118,5 +119,6 @@ async def serve_control(
     control: Control, poster: Poster, listeners: Listeners, settings: CommunicationsApi, *, stop: trio.Event
 ) -> None:
     """Serves the command socket until ``stop``; then its requests have some seconds to end."""
-    edge = Edge(create_command_app(poster, settings.limits, control), settings.limits)
-    await serve_listeners(edge, listeners.command, stop=stop, grace=GRACE)
+    app = create_command_app(poster, settings.limits, control)
+    context = ListenerContext(app, settings.limits, describe)
+    await serve_listeners(context, listeners.command, stop=stop, grace=GRACE)

@@ -14,11 +14,13 @@ import trio
 from attrs import define, field
 
 from wazuh_comms_trio.api.agent_api.app import create_app
+from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, EngineReply, Target
 from wazuh_comms_trio.config.models import CommunicationsApi, Limits, Ssl, Timeouts
 from wazuh_comms_trio.errors import FileMissing, InvalidKey, TokenInvalid
 from wazuh_comms_trio.http.server.accept_loop import serve_listeners
-from wazuh_comms_trio.http.server.connection import Application, Edge
+from wazuh_comms_trio.http.server.connection import Application, ListenerContext
+from wazuh_comms_trio.http.server.refusals import Describe
 from wazuh_comms_trio.services import Services
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.testing.agent.http import Reply, ReplyDecoder
@@ -219,7 +221,7 @@ def app_of(fakes: Fakes, limits: Limits = LIMITS, timeouts: Timeouts = TIMEOUTS)
 class Server:
     """A served edge. ``connect`` is a plain connection to it."""
 
-    edge: Edge
+    context: ListenerContext
     listener: MemoryListener
     stop: trio.Event
     stopped: trio.Event
@@ -248,20 +250,20 @@ async def serving(
     ssl_context: ssl.SSLContext | None = None,
     grace: float = 10.0,
     buffer_bytes: int = 256 * 1024,
-    **edge_arguments: Any,
+    describe: Describe = describe,
 ) -> AsyncIterator[Server]:
     fakes = fakes or Fakes()
-    edge = Edge(app or app_of(fakes, limits, timeouts), limits, ssl_context, **edge_arguments)
+    context = ListenerContext(app or app_of(fakes, limits, timeouts), limits, describe, ssl_context)
     listener = MemoryListener(buffer_bytes=buffer_bytes)
     stop, stopped = trio.Event(), trio.Event()
     async with trio.open_nursery() as nursery:
 
         async def serve(task_status: trio.TaskStatus[None]) -> None:
-            await serve_listeners(edge, [listener], stop=stop, grace=grace, task_status=task_status)
+            await serve_listeners(context, [listener], stop=stop, grace=grace, task_status=task_status)
             stopped.set()
 
         await nursery.start(serve)
-        yield Server(edge, listener, stop, stopped, fakes)
+        yield Server(context, listener, stop, stopped, fakes)
         nursery.cancel_scope.cancel()
 
 
@@ -271,9 +273,9 @@ async def serving_tcp(
 ) -> AsyncIterator[tuple[str, int]]:
     """The same on a TCP port of its own: its address."""
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    edge = Edge(app_of(fakes, limits), limits, ssl_context)
+    context = ListenerContext(app_of(fakes, limits), limits, describe, ssl_context)
     async with listener, trio.open_nursery() as nursery:
-        await nursery.start(partial(serve_listeners, edge, [listener], stop=trio.Event(), grace=1))
+        await nursery.start(partial(serve_listeners, context, [listener], stop=trio.Event(), grace=1))
         yield listener.socket.getsockname()
         nursery.cancel_scope.cancel()
 

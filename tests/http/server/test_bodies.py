@@ -42,7 +42,7 @@ def receiver(messages: Sequence[dict[str, Any]], interval: float = 0) -> Callabl
 
 async def collect(parts: Sequence[bytes], limit: int = 10**9, budget: BodyBudget | None = None) -> bytes:
     budget = budget or BodyBudget(10**9)
-    async with collect_body(receiver(body_messages(parts)), limit=limit, budget=budget, patience=10) as body:
+    async with collect_body(receiver(body_messages(parts)), limit=limit, budget=budget, room_timeout=10) as body:
         return bytes(body)
 
 
@@ -55,7 +55,7 @@ async def test_collected_whole() -> None:
 async def test_a_body_in_one_message_isnt_copied() -> None:
     part = b"x" * 1000
     receive = receiver(body_messages([part]))
-    async with collect_body(receive, limit=1000, budget=BodyBudget(0), patience=1) as body:
+    async with collect_body(receive, limit=1000, budget=BodyBudget(0), room_timeout=1) as body:
         assert body is part
 
 
@@ -70,7 +70,7 @@ async def test_a_limit_of_its_own(parts: list[bytes]) -> None:
 async def test_a_peer_that_leaves(before: list[dict[str, Any]]) -> None:
     messages = [*before, DISCONNECT]
     with pytest.raises(ClientDisconnected):
-        async with collect_body(receiver(messages), limit=9, budget=BodyBudget(9), patience=1):
+        async with collect_body(receiver(messages), limit=9, budget=BodyBudget(9), room_timeout=1):
             raise AssertionError
     with pytest.raises(ClientDisconnected):
         await skip_body(receiver(messages))
@@ -104,7 +104,7 @@ LARGE = [PART] * 4  # of which two are counted: what follows the free bytes
 
 async def test_what_is_counted_is_given_back() -> None:
     budget = BodyBudget(10**6)
-    async with collect_body(receiver(body_messages(LARGE)), limit=10**6, budget=budget, patience=1):
+    async with collect_body(receiver(body_messages(LARGE)), limit=10**6, budget=budget, room_timeout=1):
         assert budget.used_bytes == sum(map(len, LARGE)) - FREE_BYTES - len(PART)
     assert budget.used_bytes == 0
     with pytest.raises(BodyTooLarge):
@@ -126,7 +126,7 @@ async def test_bodies_wait_for_each_other_and_all_get_done(autojump_clock: MockC
     async def one(interval: float) -> None:
         nonlocal most
         receive = receiver(body_messages(LARGE), interval)
-        async with collect_body(receive, limit=10**6, budget=budget, patience=1000) as body:
+        async with collect_body(receive, limit=10**6, budget=budget, room_timeout=1000) as body:
             most = max(most, budget.used_bytes)
             assert len(body) == 4 * len(PART)
             await trio.sleep(1)
@@ -145,7 +145,7 @@ async def test_no_room_in_time_is_503(autojump_clock: MockClock) -> None:
     await budget.take(holder, 200)
     began = trio.current_time()
     with pytest.raises(BackendUnavailable):
-        async with collect_body(receiver(body_messages(LARGE)), limit=10**6, budget=budget, patience=7):
+        async with collect_body(receiver(body_messages(LARGE)), limit=10**6, budget=budget, room_timeout=7):
             raise AssertionError
     assert trio.current_time() - began == pytest.approx(7)
     budget.give_back(holder)

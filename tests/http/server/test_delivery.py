@@ -24,10 +24,11 @@ from tests.http.server.listener import (
     serving_tcp,
     until,
 )
+from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.backends.interfaces import Action, Command, Target
 from wazuh_comms_trio.config.models import Limits
 from wazuh_comms_trio.errors import TokenInvalid
-from wazuh_comms_trio.http.server.connection import Connection, Edge, serve_connection
+from wazuh_comms_trio.http.server.connection import Connection, ListenerContext, serve_connection
 from wazuh_comms_trio.http.server.delivery import is_reset, unacknowledged_bytes, unread_bytes
 from wazuh_comms_trio.testing.streams import MemoryStream, memory_connection
 
@@ -167,7 +168,9 @@ async def test_a_stream_that_cant_count_is_confirmed_by_its_end(autojump_clock: 
         fakes.commands.offers.append(offer := FakeOffer())
         client, server = trio.testing.memory_stream_pair()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_connection, server, Edge(app_of(fakes), Limits(send_timeout=5)))
+            nursery.start_soon(
+                serve_connection, server, ListenerContext(app_of(fakes), Limits(send_timeout=5), describe)
+            )
             await client.send_all(POLL)
             assert (await read_reply(client)).status == 200
             if ends:
@@ -273,7 +276,7 @@ async def test_an_agent_that_closed_before_the_answer_over_tcp(
         raise AssertionError
 
     client, server = pair
-    connection = Connection(server, Edge(never_called, Limits(send_timeout=5)))
+    connection = Connection(server, ListenerContext(never_called, Limits(send_timeout=5), describe))
     connection.http = FinishedReply()  # type: ignore[assignment]
     await client.aclose()
     await until(lambda: has_ended(server))
@@ -299,7 +302,7 @@ async def test_what_is_confirmed_stays_so_for_who_is_cancelled(
     async def never_called(scope: object, receive: object, send: object) -> None:
         raise AssertionError
 
-    connection = Connection(pair[1], Edge(never_called, Limits(send_timeout=5)))
+    connection = Connection(pair[1], ListenerContext(never_called, Limits(send_timeout=5), describe))
     connection.http = FinishedReply()  # type: ignore[assignment]
     connection.expect()
     confirmed = False

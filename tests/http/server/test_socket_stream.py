@@ -19,15 +19,16 @@ from trio.testing import MockClock
 from tests.conftest import Certificates
 from tests.http.server.listener import Fakes, app_of, problem, read_reply, request_bytes, serving_tcp
 from wazuh_comms_trio.api.command_socket import create_command_app
+from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.api.tls import server_context
 from wazuh_comms_trio.config.models import Limits, Ssl
 from wazuh_comms_trio.http.server.accept_loop import (
-    NO_ROOM_WAIT,
+    DESCRIPTOR_WAIT,
     accept_connections,
     prepare_socket,
     serve_listeners,
 )
-from wazuh_comms_trio.http.server.connection import Edge
+from wazuh_comms_trio.http.server.connection import ListenerContext
 from wazuh_comms_trio.testing.agent.http import ReplyDecoder
 from wazuh_comms_trio.testing.streams import MemoryListener
 
@@ -146,11 +147,11 @@ async def test_the_command_server_on_a_unix_socket(tmp_path: Path) -> None:
     await sock.bind(str(path))
     sock.listen()
     fakes = Fakes()
-    edge = Edge(create_command_app(fakes.commands, LIMITS), LIMITS)
+    context = ListenerContext(create_command_app(fakes.commands, LIMITS), LIMITS, describe)
     body = b'{"commands":[{"document_id":"c1","target":{"type":"agent","id":"a"},"action":{"name":"restart"}}]}'
     async with trio.open_nursery() as nursery:
         listener = trio.SocketListener(sock)
-        await nursery.start(partial(serve_listeners, edge, [listener], stop=trio.Event(), grace=1))
+        await nursery.start(partial(serve_listeners, context, [listener], stop=trio.Event(), grace=1))
         for request, expected in (
             (request_bytes("POST", "/api/v1/commands", body, token=None), 200),
             (request_bytes("POST", "/api/v1/commands", b"[", token=None), 400),
@@ -203,11 +204,11 @@ async def test_accepting_waits_for_descriptors(
     listener = Full(number, 50, memory)
     client = await memory.connect()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(accept_connections, listener, Edge(app_of(Fakes()), LIMITS), nursery)
+        nursery.start_soon(accept_connections, listener, ListenerContext(app_of(Fakes()), LIMITS, describe), nursery)
         began = trio.current_time()
         await client.send_all(request_bytes("GET", "/api/v1/"))
         assert (await read_reply(client)).status == 200
-        assert trio.current_time() - began == pytest.approx(50 * NO_ROOM_WAIT)
+        assert trio.current_time() - began == pytest.approx(50 * DESCRIPTOR_WAIT)
         assert listener.asked == 52
         nursery.cancel_scope.cancel()
     assert [record.levelname for record in caplog.records if record.levelname != "DEBUG"] == ["WARNING"]
@@ -217,4 +218,4 @@ async def test_other_errors_of_accept_come_out(autojump_clock: MockClock) -> Non
     listener = Full(errno.EBADF, 1, MemoryListener())
     async with trio.open_nursery() as nursery:
         with pytest.raises(OSError, match="open files"):
-            await accept_connections(listener, Edge(app_of(Fakes()), LIMITS), nursery)
+            await accept_connections(listener, ListenerContext(app_of(Fakes()), LIMITS, describe), nursery)

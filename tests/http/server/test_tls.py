@@ -305,7 +305,7 @@ async def test_a_connection_reset_in_the_handshake(ssl_settings: Ssl) -> None:
         await trio.testing.wait_all_tasks_blocked()
         stream.reset()
         await trio.testing.wait_all_tasks_blocked()
-        assert not server.edge.expendable
+        assert not server.context.idle_scopes
 
 
 @pytest.mark.real_clock

@@ -22,7 +22,7 @@ from werkzeug.exceptions import HTTPException
 
 from wazuh_comms_trio.api.agent_api.requests import decode_credentials, file_name
 from wazuh_comms_trio.api.guard import identify
-from wazuh_comms_trio.api.problems import Problem, describe, is_known
+from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.errors import BackendUnavailable, CommsError, TimeLimitExceeded
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
@@ -30,6 +30,7 @@ from wazuh_comms_trio.http.server.bodies import BodyBudget, BodyChunks, collect_
 from wazuh_comms_trio.http.server.delivery import EXTENSION
 from wazuh_comms_trio.http.server.hypercorn_protocol import Message, Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
+from wazuh_comms_trio.http.server.refusals import Refusal
 from wazuh_comms_trio.http.server.replies import send_empty, send_reply
 from wazuh_comms_trio.http.server.routing import Routes
 from wazuh_comms_trio.services import Services
@@ -204,7 +205,7 @@ class CommsApp(QuartTrio):
         return await identify(scope, self.services.authentication, time_limit=self.timeouts.authentication)
 
     def _collect(self, receive: Receive, limit: int) -> Any:
-        return collect_body(receive, limit=limit, budget=self.budget, patience=self.limits.body_timeout)
+        return collect_body(receive, limit=limit, budget=self.budget, room_timeout=self.limits.body_timeout)
 
 
 def add_views(app: CommsApp) -> None:
@@ -229,9 +230,9 @@ def add_views(app: CommsApp) -> None:
         # Here, inside the request: quart-trio drops what is raised while a client leaves.
         if isinstance(error, HTTPException):  # Quart's own
             error = CommsError(error.name, code=error.code or 400)
-        if not is_known(error):
-            logger.error("%s %s failed", request.method, request.path, exc_info=error)
         problem = describe(error)
+        if problem.is_bug:
+            logger.error("%s %s failed", request.method, request.path, exc_info=error)
         headers = {name.decode("ascii"): value.decode("ascii") for name, value in problem.all_headers}
         return Response(problem.body, problem.status, headers=headers)
 
@@ -272,6 +273,6 @@ async def cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def send_problem(send: Send, problem: Problem) -> None:
+async def send_problem(send: Send, problem: Refusal) -> None:
     await send({"type": "http.response.start", "status": problem.status, "headers": problem.all_headers})
     await send({"type": "http.response.body", "body": problem.body, "more_body": False})

@@ -123,8 +123,8 @@ class Heartbeat:
             "pid": os.getpid(),
             "age": round(self._wall_clock() - self._started, 1),
             "lag": round(self._lag.worst, 4),
-            "connections": sum(edge.connections for edge in self._worker.edges),
-            "crowded": any(edge.crowded for edge in self._worker.edges),
+            "connections": sum(context.connections for context in self._worker.contexts),
+            "crowded": any(context.out_of_descriptors for context in self._worker.contexts),
             "parked": services.commands.parked,
             "backend": services.readiness.state,
             "batcher": {

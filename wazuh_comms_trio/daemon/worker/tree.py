@@ -24,13 +24,13 @@ from attrs import field, frozen
 from wazuh_comms_trio.api.agent_api.app import create_app
 from wazuh_comms_trio.api.command_socket import Control, create_command_app
 from wazuh_comms_trio.api.enrollment import create_enrollment_app
-from wazuh_comms_trio.api.problems import describe_management
+from wazuh_comms_trio.api.problems import describe, describe_management
 from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.listeners import Listeners
 from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
-from wazuh_comms_trio.http.server.accept_loop import STOP_PATIENCE, serve_listeners
-from wazuh_comms_trio.http.server.connection import Application, Edge
+from wazuh_comms_trio.http.server.accept_loop import STOP_IDLE_TIMEOUT, serve_listeners
+from wazuh_comms_trio.http.server.connection import Application, ListenerContext
 from wazuh_comms_trio.quarantine.interface import Quarantine
 from wazuh_comms_trio.services import Services, build_services
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
@@ -83,7 +83,7 @@ class Worker:
     """A running worker, for those who look at it."""
 
     services: Services
-    edges: Sequence[Edge] = field(factory=tuple)
+    contexts: Sequence[ListenerContext] = field(factory=tuple)
 
 
 async def run_worker(
@@ -120,20 +120,20 @@ async def run_worker(
         other_workers=other_workers,
     )
     # Quart's types for a scope are narrower than ASGI's.
-    edges = [(Edge(cast(Application, create_app(services, settings)), settings.limits, ssl_context), listeners.api)]
+    agent_app = cast(Application, create_app(services, settings))
+    contexts = [(ListenerContext(agent_app, settings.limits, describe, ssl_context), listeners.api)]
     if listeners.command:
-        edges.append(
-            (Edge(create_command_app(services.commands, settings.limits, control), settings.limits), listeners.command)
-        )
+        command_app = create_command_app(services.commands, settings.limits, control)
+        contexts.append((ListenerContext(command_app, settings.limits, describe), listeners.command))
     if listeners.enrollment and services.enrollment is not None:
         enrollment_app = create_enrollment_app(services.enrollment, settings.limits)
-        enrollment_edge = Edge(enrollment_app, settings.limits, ssl_context, describe=describe_management)
-        edges.append((enrollment_edge, listeners.enrollment))
+        enrollment_context = ListenerContext(enrollment_app, settings.limits, describe_management, ssl_context)
+        contexts.append((enrollment_context, listeners.enrollment))
 
     def stop_timeout() -> float:
         # In a reload there is time for handshakes, too: no connection is lost.
         limits = settings.limits
-        return STOP_PATIENCE if stop.grace is None else limits.handshake_timeout + limits.head_timeout
+        return STOP_IDLE_TIMEOUT if stop.grace is None else limits.handshake_timeout + limits.head_timeout
 
     async with trio.open_nursery() as watching:
         async with trio.open_nursery() as running:
@@ -144,15 +144,12 @@ async def run_worker(
                     grace = settings.shutdown.grace
                     watching.start_soon(services.readiness.run)
                     watching.start_soon(_watch, stop, grace, services, serving.cancel_scope, running.cancel_scope)
-                    for edge, sources in edges:
-                        await serving.start(
-                            partial(
-                                serve_listeners, edge, sources, stop=stop.requested, grace=inf, patience=stop_timeout
-                            )
-                        )
-                    task_status.started(Worker(services, [edge for edge, _ in edges]))
+                    serve = partial(serve_listeners, stop=stop.requested, grace=inf, idle_timeout=stop_timeout)
+                    for context, sources in contexts:
+                        await serving.start(serve, context, sources)
+                    task_status.started(Worker(services, [context for context, _ in contexts]))
             finally:
-                for _, sources in edges:
+                for _, sources in contexts:
                     for listener in sources:
                         await trio.aclose_forcefully(listener)
             services.stateful.close()

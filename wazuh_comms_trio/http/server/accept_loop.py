@@ -26,23 +26,23 @@ from typing import Any, Final
 import trio
 
 from wazuh_comms_trio.http.server.connection import serve_connection
-from wazuh_comms_trio.http.server.listener_context import Edge
+from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.socket_stream import SocketListener
 
-__all__ = ["STOP_PATIENCE", "serve_listeners"]
+__all__ = ["STOP_IDLE_TIMEOUT", "serve_listeners"]
 
 logger = logging.getLogger(__name__)
 
-#: ``accept`` has no room: it would fail again at once, so it has to wait for connections to end.
-NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-NO_ROOM_WAIT: Final = 0.1
-#: Descriptors that are left to stores, logs and the command socket: agents have to wait before. Of a low limit a part.
+#: ``accept`` would fail again at once with these: the listener waits until connections have ended.
+DESCRIPTORS_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+DESCRIPTOR_WAIT: Final = 0.1
+#: Descriptors kept for stores, logs and the command socket; agents wait for others. Of a low limit: a quarter.
 SPARE_FILES: Final = 64
 SPARE_SHARE: Final = 4
-#: How often that is worth a line in the log.
-NO_ROOM_LOG_INTERVAL: Final = 60.0
-#: At stop: for handshakes and heads that are on their way.
-STOP_PATIENCE: Final = 0.5
+#: Seconds between two lines in the log about it.
+DESCRIPTOR_LOG_INTERVAL: Final = 60.0
+#: Seconds that handshakes and heads under way get at stop.
+STOP_IDLE_TIMEOUT: Final = 0.5
 
 #: A parked poll is silent for minutes. A peer that went to sleep without a word is noticed after 60 s of silence and,
 #: at the latest, 40 s of unanswered probes; one that has been sent something, 40 s after that.
@@ -53,17 +53,17 @@ USER_TIMEOUT_MS: Final = 40_000
 
 
 async def serve_listeners(
-    edge: Edge,
+    context: ListenerContext,
     listeners: Sequence[trio.abc.Listener[Any]],
     *,
     stop: trio.Event,
     grace: float,
-    patience: Callable[[], float] = lambda: STOP_PATIENCE,
+    idle_timeout: Callable[[], float] = lambda: STOP_IDLE_TIMEOUT,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serves until ``stop`` is set; then closes the listeners, gives requests in flight ``grace`` seconds, cancels
-    the rest, and returns. ``patience()`` is asked then for the seconds that connections without a complete request get.
-    Cancelled: the listeners are left to the caller, connections are closed.
+    """Serves until ``stop`` is set; then closes the listeners, gives requests in flight ``grace`` seconds and other
+    connections ``idle_timeout()`` (asked then), cancels the rest, and returns. Cancelled: the listeners are left to the
+    caller, connections are closed.
     """
     own = [
         SocketListener(listener) if isinstance(listener, trio.SocketListener) else listener for listener in listeners
@@ -73,11 +73,11 @@ async def serve_listeners(
             async with trio.open_nursery() as accepting:
                 for listener in own:
                     prepare_socket(listener)
-                    accepting.start_soon(accept_connections, listener, edge, connections)
+                    accepting.start_soon(accept_connections, listener, context, connections)
                 task_status.started()
                 await stop.wait()
                 accepting.cancel_scope.cancel()
-            edge.lose_patience(patience())
+            context.close_idle(idle_timeout())
             connections.cancel_scope.deadline = trio.current_time() + grace
             for listener in own:
                 await listener.aclose()
@@ -87,14 +87,14 @@ async def serve_listeners(
                 listener.close()
 
 
-async def accept_connections(listener: trio.abc.Listener[Any], edge: Edge, nursery: trio.Nursery) -> None:
+async def accept_connections(listener: trio.abc.Listener[Any], context: ListenerContext, nursery: trio.Nursery) -> None:
     """Ends when the listener is closed."""
-    logged = -NO_ROOM_LOG_INTERVAL
-    ceiling = ceiling_of(listener)
+    logged = -DESCRIPTOR_LOG_INTERVAL
+    highest = highest_descriptor(listener)
 
-    def complain(reason: str | None) -> None:
+    def warn(reason: str | None) -> None:
         nonlocal logged
-        if trio.current_time() - logged >= NO_ROOM_LOG_INTERVAL:
+        if trio.current_time() - logged >= DESCRIPTOR_LOG_INTERVAL:
             logged = trio.current_time()
             logger.warning("connections have to wait: %s", reason)
 
@@ -104,31 +104,31 @@ async def accept_connections(listener: trio.abc.Listener[Any], edge: Edge, nurse
         except (trio.ClosedResourceError, trio.EndOfChannel):
             return
         except OSError as error:
-            if error.errno not in NO_ROOM:
+            if error.errno not in DESCRIPTORS_EXHAUSTED:
                 raise
-            complain(error.strerror)
-            with crowded(edge):
-                await trio.sleep(NO_ROOM_WAIT)
+            warn(error.strerror)
+            with waiting_for_descriptors(context):
+                await trio.sleep(DESCRIPTOR_WAIT)
         else:
-            nursery.start_soon(serve_connection, stream, edge)
+            nursery.start_soon(serve_connection, stream, context)
             # The lowest free number is what a descriptor gets: so this one's says how many are taken.
-            if stream.socket.fileno() >= ceiling:
-                complain(os.strerror(errno.EMFILE))
-                with crowded(edge):
-                    while lowest_free(listener) >= ceiling:  # noqa: ASYNC110  # nothing tells
-                        await trio.sleep(NO_ROOM_WAIT)
+            if stream.socket.fileno() >= highest:
+                warn(os.strerror(errno.EMFILE))
+                with waiting_for_descriptors(context):
+                    while lowest_free(listener) >= highest:  # noqa: ASYNC110  # nothing tells
+                        await trio.sleep(DESCRIPTOR_WAIT)
 
 
 @contextmanager
-def crowded(edge: Edge) -> Iterator[None]:
-    edge.crowded += 1
+def waiting_for_descriptors(context: ListenerContext) -> Iterator[None]:
+    context.out_of_descriptors += 1
     try:
         yield
     finally:
-        edge.crowded -= 1
+        context.out_of_descriptors -= 1
 
 
-def ceiling_of(listener: trio.abc.Listener[Any]) -> float:
+def highest_descriptor(listener: trio.abc.Listener[Any]) -> float:
     """The descriptor from which on an agent is one too many. Local programs, on the command socket, may take all."""
     sock = getattr(listener, "socket", None)
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

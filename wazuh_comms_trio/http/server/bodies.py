@@ -62,9 +62,9 @@ class Share:
 
 @asynccontextmanager
 async def collect_body(
-    receive: Receive, *, limit: int, budget: BodyBudget, patience: float
+    receive: Receive, *, limit: int, budget: BodyBudget, room_timeout: float
 ) -> AsyncIterator[bytes | bytearray]:
-    """The whole body, whose memory is accounted for until the block is left. ``patience``: seconds to wait for room
+    """The whole body, whose memory is accounted for until the block is left. ``room_timeout``: seconds to wait for room
     in all.
 
     Raises what ``receive`` raises, ``BodyTooLarge`` above ``limit`` bytes, ``ClientDisconnected``,
@@ -87,11 +87,11 @@ async def collect_body(
                 raise BodyTooLarge
             if len(body) > FREE_BYTES:
                 began = trio.current_time()
-                with trio.move_on_after(patience) as scope:
+                with trio.move_on_after(room_timeout) as scope:
                     await budget.take(share, len(part))
                 if scope.cancelled_caught:
                     raise BackendUnavailable
-                patience -= trio.current_time() - began
+                room_timeout -= trio.current_time() - began
             body += part
             if not message["more_body"]:
                 break

@@ -14,18 +14,18 @@ from typing import Any, Final
 
 import trio
 
-from wazuh_comms_trio.api.problems import Problem, ServerError, is_known
 from wazuh_comms_trio.errors import CommsError, TimeLimitExceeded
 from wazuh_comms_trio.foundation.log_context import REQUEST
 from wazuh_comms_trio.http.server.body_framing import BodyDecoder
 from wazuh_comms_trio.http.server.delivery import EXTENSION
 from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Http11, Message, reply_head
-from wazuh_comms_trio.http.server.listener_context import Application, Edge, Receive, Send
+from wazuh_comms_trio.http.server.listener_context import Application, ListenerContext, Receive, Send
 from wazuh_comms_trio.http.server.peer import LINGER_TIMEOUT, RECEIVE_BYTES, Peer, PeerGone
+from wazuh_comms_trio.http.server.refusals import Refusal, ServerError
 from wazuh_comms_trio.http.server.socket_stream import SocketStream
 from wazuh_comms_trio.http.server.tls_stream import HandshakeRefused
 
-__all__ = ["Application", "Edge", "PeerGone", "Receive", "Send", "serve_connection"]
+__all__ = ["Application", "ListenerContext", "PeerGone", "Receive", "Send", "serve_connection"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +35,12 @@ EXCESS_LIMIT: Final = 65536
 _request_ids = count(1)
 
 
-async def serve_connection(stream: trio.abc.Stream, edge: Edge) -> None:
+async def serve_connection(stream: trio.abc.Stream, context: ListenerContext) -> None:
     """From TLS handshake to close; the stream is closed in any case. Raises nothing but ``Cancelled``: what goes wrong
     here is one connection's, and in the log.
     """
-    connection = Connection(stream, edge)
-    edge.connections += 1
+    connection = Connection(stream, context)
+    context.connections += 1
     try:
         await connection.run()
     except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
@@ -55,8 +55,8 @@ async def serve_connection(stream: trio.abc.Stream, edge: Edge) -> None:
         logger.error("a cancelled request failed", exc_info=others)  # noqa: TRY400
         raise cancelled from None
     finally:
-        edge.connections -= 1
-        connection.let_go()
+        context.connections -= 1
+        connection.release()
         if isinstance(stream, SocketStream):
             stream.close()  # what closing forcefully comes to, which takes 25 µs more
         else:
@@ -66,13 +66,13 @@ async def serve_connection(stream: trio.abc.Stream, edge: Edge) -> None:
 class Connection:
     """``receive`` and ``send`` are the application's; ``expect`` and ``confirmed`` are the delivery extension."""
 
-    __slots__ = ("_body_waited", "_ended", "_expected", "_first", "_replied", "edge", "http", "peer")
+    __slots__ = ("_body_waited", "_ended", "_expected", "_first", "_replied", "context", "http", "peer")
 
     http: Http11
 
-    def __init__(self, stream: trio.abc.Stream, edge: Edge) -> None:
-        self.edge = edge
-        self.peer = Peer(stream, send_timeout=edge.limits.send_timeout)
+    def __init__(self, stream: trio.abc.Stream, context: ListenerContext) -> None:
+        self.context = context
+        self.peer = Peer(stream, send_timeout=context.limits.send_timeout)
         self._first: bytes | bytearray = b""  # of the body
         self._ended = False  # the application was given the end of the body
         self._expected = False  # the application waits for the delivery of its reply
@@ -85,30 +85,30 @@ class Connection:
         return self.peer.sock
 
     async def run(self) -> None:
-        edge = self.edge
+        context = self.context
         refusal: CommsError | None = None
-        with trio.CancelScope(deadline=edge.allowance(edge.limits.handshake_timeout)) as scope:
-            edge.expendable.add(scope)
+        with trio.CancelScope(deadline=context.deadline_after(context.limits.handshake_timeout)) as scope:
+            context.idle_scopes.add(scope)
             try:
                 if not await self._shake_hands():
                     return
                 self.http = Http11(
-                    edge.hypercorn,
-                    edge.limits.body_bytes,
-                    secure=edge.ssl_context is not None,
+                    context.hypercorn,
+                    context.limits.body_bytes,
+                    secure=context.ssl_context is not None,
                     client=self.peer.address,
                     server=None,
                 )
-                scope.deadline = edge.allowance(edge.limits.head_timeout)
+                scope.deadline = context.deadline_after(context.limits.head_timeout)
                 try:
                     if not await self._read_head():
                         return
                 except CommsError as error:
                     refusal = error
             finally:
-                edge.expendable.discard(scope)
+                context.idle_scopes.discard(scope)
         if scope.cancelled_caught:
-            if edge.is_stopping or not hasattr(self, "http"):
+            if context.is_stopping or not hasattr(self, "http"):
                 return
             refusal = TimeLimitExceeded()
         if refusal is None:
@@ -118,11 +118,11 @@ class Connection:
         if not self.peer.gone:
             await self._finish()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Breaks the cycles that hold it together, once it is over. OpenSSL's part of a connection is some 35 kB that
         the garbage collector doesn't count, so that it would let many of them pile up.
         """
-        self.peer.let_go()
+        self.peer.release()
         if hasattr(self, "http"):
             vars(self.http).clear()
             del self.http
@@ -130,11 +130,11 @@ class Connection:
     # --- the request
 
     async def _shake_hands(self) -> bool:
-        context = self.edge.ssl_context
-        if context is None:
+        ssl_context = self.context.ssl_context
+        if ssl_context is None:
             return True
         try:
-            await self.peer.shake_hands(context)
+            await self.peer.shake_hands(ssl_context)
         except (trio.BrokenResourceError, OSError) as error:
             logger.debug("no TLS handshake with %s: %s", self.peer, error.__cause__ or error)
             if isinstance(error, HandshakeRefused):
@@ -173,7 +173,7 @@ class Connection:
 
     async def _receive_body(self) -> bytes | bytearray:
         """Some more of it; empty at its end, and when the peer ends too early."""
-        limits, body = self.edge.limits, self.http.body
+        limits, body = self.context.limits, self.http.body
         if self.http.wants_100:
             self.http.wants_100 = False
             await self.peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -206,12 +206,12 @@ class Connection:
         REQUEST.set(f"{next(_request_ids):x}")
         scope["extensions"][EXTENSION] = self
         try:
-            await self.edge.app(scope, self.receive, self.send)
+            await self.context.app(scope, self.receive, self.send)
         except Exception as error:
             if is_leaving(error):
                 logger.debug("%s left before its reply", self.peer)
                 return None
-            if not is_known(error):  # also when the peer has left: nobody else would tell
+            if self.context.describe(error).is_bug:  # also when the peer has left: nobody else would tell
                 logger.exception("%s %s failed", scope["method"], scope["path"])
             return self._break_off(error if isinstance(error, CommsError) else ServerError())
         if self.http.finished or self.peer.gone:
@@ -238,11 +238,11 @@ class Connection:
             await self.peer.send(data, last=http.finished and not self._expected)
 
     def expect(self) -> None:
-        """See ``Delivery``."""
+        """See ``DeliveryConfirmation``."""
         self._expected = True
 
     async def confirmed(self) -> bool:
-        """See ``Delivery``."""
+        """See ``DeliveryConfirmation``."""
         if not self.http.finished or not await self.peer.confirmed():
             return False
         if self._expected:
@@ -252,17 +252,17 @@ class Connection:
         return True
 
     async def _refuse(self, error: CommsError) -> None:
-        problem = self.edge.describe(error)
+        refusal = self.context.describe(error)
         method, path = "-", "-"
         if (scope := getattr(self.http, "asgi_scope", None)) is not None:
             method, path = scope["method"], scope["path"]
-        logger.debug("%s %s %s: %d %s", self.peer, method, path, problem.status, problem.summary)
+        logger.debug("%s %s %s: %d %s", self.peer, method, path, refusal.status, refusal.summary)
         with suppress(PeerGone):
-            await self.peer.send(encode_problem(problem, self.edge.hypercorn, with_body=method != "HEAD"), last=True)
+            await self.peer.send(encode_refusal(refusal, self.context.hypercorn, with_body=method != "HEAD"), last=True)
 
     async def _finish(self) -> None:
         """Makes sure that closing doesn't take the reply away again."""
-        limits = self.edge.limits
+        limits = self.context.limits
         body: BodyDecoder | None = getattr(self.http, "body", None)
         if body is not None and body.complete and not body.excess and not self.peer.has_sent_more:
             return
@@ -272,12 +272,12 @@ class Connection:
             size = min(body_size(body), limits.body_bytes)
             seconds = limits.body_timeout + size / limits.body_rate - self._body_waited
             spare = 2 * limits.body_bytes  # an agent's largest batch is a little more than its limit, and encrypted
-        with trio.CancelScope(deadline=self.edge.allowance(seconds)) as scope:
-            self.edge.expendable.add(scope)
+        with trio.CancelScope(deadline=self.context.deadline_after(seconds)) as scope:
+            self.context.idle_scopes.add(scope)
             try:
                 await self.peer.linger(spare)
             finally:
-                self.edge.expendable.discard(scope)
+                self.context.idle_scopes.discard(scope)
 
 
 def body_size(body: BodyDecoder) -> int:
@@ -292,5 +292,5 @@ def is_leaving(error: BaseException) -> bool:
     return isinstance(error, PeerGone)
 
 
-def encode_problem(problem: Problem, config: Config, *, with_body: bool = True) -> bytes:
-    return reply_head(problem.status, problem.all_headers, config) + (problem.body if with_body else b"")
+def encode_refusal(refusal: Refusal, config: Config, *, with_body: bool = True) -> bytes:
+    return reply_head(refusal.status, refusal.all_headers, config) + (refusal.body if with_body else b"")

@@ -8,7 +8,7 @@ from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_INFO
 from termios import FIONREAD, TIOCOUTQ
 from typing import Any, Final, Protocol
 
-__all__ = ["EXTENSION", "Delivery", "is_reset", "unacknowledged_bytes", "unread_bytes"]
+__all__ = ["EXTENSION", "DeliveryConfirmation", "is_reset", "unacknowledged_bytes", "unread_bytes"]
 
 #: The ASGI extension's name in ``scope["extensions"]``.
 EXTENSION: Final = "wazuh_comms.delivery"
@@ -16,7 +16,7 @@ EXTENSION: Final = "wazuh_comms.delivery"
 TCP_CLOSE: Final = 7
 
 
-class Delivery(Protocol):
+class DeliveryConfirmation(Protocol):
     """The ASGI extension."""
 
     def expect(self) -> None:

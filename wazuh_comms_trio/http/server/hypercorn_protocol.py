@@ -23,9 +23,9 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup
 from hypercorn.utils import suppress_body
 
-from wazuh_comms_trio.api.problems import HeadTooLarge
 from wazuh_comms_trio.errors import BodyTooLarge, MalformedRequest
 from wazuh_comms_trio.http.server.body_framing import NO_BODY, BodyDecoder, ChunkedBody, LengthBody
+from wazuh_comms_trio.http.server.refusals import HeadTooLarge
 
 __all__ = ["Config", "Http11", "Message", "Scope", "hypercorn_config", "reply_head"]
 

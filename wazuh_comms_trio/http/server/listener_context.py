@@ -9,11 +9,11 @@ from math import inf
 import trio
 from attrs import define, field
 
-from wazuh_comms_trio.api.problems import Problem, describe
 from wazuh_comms_trio.config.models import Limits
 from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Message, Scope, hypercorn_config
+from wazuh_comms_trio.http.server.refusals import Describe
 
-__all__ = ["Application", "Edge", "Receive", "Send"]
+__all__ = ["Application", "ListenerContext", "Receive", "Send"]
 
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -21,21 +21,23 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @define(eq=False)
-class Edge:
-    """``ssl_context`` None: plain. ``describe`` makes the replies to what is refused."""
+class ListenerContext:
+    """``describe`` makes the replies to what the connection itself refuses; the application answers its own errors.
+    ``ssl_context`` None: plain. A new context or new limits hold for the next connection.
+    """
 
     app: Application
     limits: Limits
+    describe: Describe
     ssl_context: ssl.SSLContext | None = None
-    describe: Callable[[BaseException], Problem] = describe
-    #: Of connections that wait for a handshake, a head, or their peer's end: nothing is lost with them.
-    expendable: set[trio.CancelScope] = field(init=False, factory=set)
-    #: On trio's clock: when these have to be over. Set at stop.
-    patience_ends: float = field(init=False, default=inf)
-    #: How many there are now.
+    #: Of connections without a request in flight: they wait for a handshake, a head, or their peer's end.
+    idle_scopes: set[trio.CancelScope] = field(init=False, factory=set)
+    #: On trio's clock: when these are closed. Set at stop.
+    idle_deadline: float = field(init=False, default=inf)
+    #: Open connections.
     connections: int = field(init=False, default=0)
-    #: Listeners whose connections have to wait, since no descriptor is left for them.
-    crowded: int = field(init=False, default=0)
+    #: Listeners that accept nothing, since no file descriptor is left for connections.
+    out_of_descriptors: int = field(init=False, default=0)
     hypercorn: Config = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -43,14 +45,14 @@ class Edge:
 
     @property
     def is_stopping(self) -> bool:
-        return self.patience_ends < inf
+        return self.idle_deadline < inf
 
-    def lose_patience(self, after: float) -> None:
-        """From now on connections without a complete request get ``after`` seconds."""
-        self.patience_ends = trio.current_time() + after
-        for scope in self.expendable:
-            scope.deadline = min(scope.deadline, self.patience_ends)
+    def close_idle(self, after: float) -> None:
+        """From now on connections without a complete request are closed after that many seconds."""
+        self.idle_deadline = trio.current_time() + after
+        for scope in self.idle_scopes:
+            scope.deadline = min(scope.deadline, self.idle_deadline)
 
-    def allowance(self, seconds: float) -> float:
-        """The deadline of such a wait."""
-        return min(trio.current_time() + seconds, self.patience_ends)
+    def deadline_after(self, seconds: float) -> float:
+        """The deadline of a wait without a request in flight."""
+        return min(trio.current_time() + seconds, self.idle_deadline)

@@ -78,7 +78,7 @@ class Peer:
             self.sock.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
         self.stream = self._tls = tls
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Drops what is OpenSSL's: nothing more is read or sent."""
         self.stream = self.transport
         self._tls = None
@@ -117,7 +117,7 @@ class Peer:
         return False
 
     async def confirmed(self) -> bool:
-        """Of everything sent: see ``Delivery``."""
+        """Of everything sent: see ``DeliveryConfirmation``."""
         if self.gone:
             return False
         wait = DELIVERY_FIRST_WAIT

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NoReturn
 
-from wazuh_comms_trio.api.problems import MethodNotAllowed, RouteUnknown
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
+from wazuh_comms_trio.http.server.refusals import MethodNotAllowed, RouteUnknown
 
 __all__ = ["Handler", "Routes"]
 
