@@ -89,6 +89,7 @@ SECTIONS: Final[dict[str, list[str]]] = {
         "escape_location",
     ],
     "Registry": ["daemons", "Daemon", "DaemonEntry", "register_daemon", "get_daemon", "daemons_under"],
+    "Releases": ["set_defaults", "release_of", "detect_release", "Release"],
     "Validation": [
         "register_schemas",
         "unregister_schemas",
@@ -125,6 +126,8 @@ SECTIONS: Final[dict[str, list[str]]] = {
         "QueueClosed",
         "QueueBroken",
         "TrioOnly",
+        "DaemonRefusal",
+        "NotInRelease",
     ],
     "Constants": ["SOCKET_COMMUNICATION_PROTOCOL_VERSION", "HOME", "AR_QUEUE", "EXECQ_QUEUE", "ANALYSISD_QUEUE"],
 }

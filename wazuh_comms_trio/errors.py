@@ -21,6 +21,18 @@ TEXTS: Final[Mapping[int, str | tuple[str, str]]] = {
     1014: ("Error communicating with socket", _RESTART_REMEDIATION),
     1105: "Type must be bytes",
     1121: ("Error connecting with socket", "Ensure that the module is running and properly configured"),
+    1901: "The control socket is missing",
+    1902: "Unable to connect to the control socket",
+    2012: "wazuh-db's HTTP socket answered with an error",
+    2013: "The HTTP request failed",
+    2019: "The engine answered with an error",
+    2020: "The engine did not answer in time",
+    2021: "Unable to connect to the engine",
+    2022: "The engine's answer is no JSON of the expected form",
+    2024: "The vulnerability detector answered with an error",
+    2025: "The vulnerability detector did not answer in time",
+    2026: "Unable to connect to the vulnerability detector",
+    2027: "The vulnerability detector's answer is no JSON of the expected form",
     2704: "The file name is a folder",
     2705: "The file name contains folders",
     2706: "Invalid authentication token",
@@ -132,6 +144,20 @@ class PeerClosed(WazuhError):
 
 class AnswerInvalid(WazuhError):
     """1014: a whole frame came, but not what was asked for: no JSON, not the daemon's form, not the wanted type."""
+
+
+class DaemonRefusal(AnswerInvalid):
+    """1014: a daemon of 5.0 refused with a word where others have a number. ``word`` is it, ``reason`` what it said
+    besides (None: nothing)."""
+
+    def __init__(self, word: str, reason: str | None = None) -> None:
+        super().__init__(1014, f"{word}: {reason}" if reason else word, cmd_error=True)
+        self.word = word
+        self.reason = reason
+
+
+class NotInRelease(WazuhInternalError):
+    """1012 (1013 for a socket): the release that the server runs has no such thing. Nothing was sent."""
 
 
 class AnswerCut(AnswerInvalid):

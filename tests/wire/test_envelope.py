@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wazuh_comms_trio.errors import AnswerInvalid, WazuhException, WazuhInternalError
+from wazuh_comms_trio.errors import AnswerInvalid, DaemonRefusal, WazuhException, WazuhInternalError
 from wazuh_comms_trio.wire.envelope import (
     SOCKET_COMMUNICATION_PROTOCOL_VERSION,
     carries_version,
@@ -104,6 +104,48 @@ def test_the_daemons_own_error() -> None:
 def test_an_answer_of_another_form(reply: Any) -> None:
     with pytest.raises(AnswerInvalid):
         reply_data(reply)
+
+
+@pytest.mark.parametrize(
+    ("reply", "data"),
+    [
+        ({"status": "ok", "task_id": "t"}, {"status": "ok", "task_id": "t"}),
+        ({"status": "ok"}, {"status": "ok"}),
+        ({"status": "ok", "data": 5}, 5),
+        ({"error": 1, "message": "due", "data": {"agents": []}}, {"agents": []}),
+    ],
+)
+def test_answers_of_other_releases(reply: Any, data: Any) -> None:
+    assert reply_data(reply) == data
+
+
+@pytest.mark.parametrize(
+    ("reply", "word", "reason"),
+    [
+        ({"error": "parsing_error", "message": "no action"}, "parsing_error", "no action"),
+        ({"error": "create_failed"}, "create_failed", None),
+        ({"status": "error", "message": "no such family"}, "error", "no such family"),
+    ],
+)
+def test_an_error_that_is_a_word(reply: Any, word: str, reason: str | None) -> None:
+    with pytest.raises(DaemonRefusal) as caught:
+        reply_data(reply)
+    assert (caught.value.code, caught.value.word, caught.value.reason) == (1014, word, reason)
+    assert str(caught.value) == f"Error 1014 - {word}" + (f": {reason}" if reason else "")
+    copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 -- our own bytes
+    assert (copy.word, copy.reason, str(copy)) == (word, reason, str(caught.value))
+
+
+def test_due_is_a_page_only_with_error_1() -> None:
+    with pytest.raises(WazuhException, match="Error 2 - due"):
+        reply_data({"error": 2, "message": "due"})
+    with pytest.raises(WazuhException, match="Error 1 - other"):
+        reply_data({"error": 1, "message": "other"})
+
+
+def test_an_answer_that_says_nothing() -> None:
+    with pytest.raises(AnswerInvalid, match="neither error nor data nor status"):
+        reply_data({"message": "ok"})
 
 
 def test_version_is_seen() -> None:

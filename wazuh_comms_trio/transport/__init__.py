@@ -13,10 +13,12 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.errors import AnswerCut as AnswerCut
     from wazuh_comms_trio.errors import AnswerInvalid as AnswerInvalid
     from wazuh_comms_trio.errors import BacklogFull as BacklogFull
+    from wazuh_comms_trio.errors import DaemonRefusal as DaemonRefusal
     from wazuh_comms_trio.errors import EmptyFrame as EmptyFrame
     from wazuh_comms_trio.errors import EventTooLarge as EventTooLarge
     from wazuh_comms_trio.errors import FrameError as FrameError
     from wazuh_comms_trio.errors import FrameTooLarge as FrameTooLarge
+    from wazuh_comms_trio.errors import NotInRelease as NotInRelease
     from wazuh_comms_trio.errors import PayloadTooLarge as PayloadTooLarge
     from wazuh_comms_trio.errors import PeerClosed as PeerClosed
     from wazuh_comms_trio.errors import QueueTimeout as QueueTimeout
@@ -99,6 +101,10 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.transport.registry import daemons_under as daemons_under
     from wazuh_comms_trio.transport.registry import get_daemon as get_daemon
     from wazuh_comms_trio.transport.registry import register_daemon as register_daemon
+    from wazuh_comms_trio.transport.releases.detect import detect_release as detect_release
+    from wazuh_comms_trio.transport.releases.release import Release as Release
+    from wazuh_comms_trio.transport.releases.release import release_of as release_of
+    from wazuh_comms_trio.transport.releases.switches import set_defaults as set_defaults
     from wazuh_comms_trio.transport.schema import MessageInvalid as MessageInvalid
     from wazuh_comms_trio.transport.schema import register_schemas as register_schemas
     from wazuh_comms_trio.transport.schema import unregister_schemas as unregister_schemas

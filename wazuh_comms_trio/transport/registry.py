@@ -10,12 +10,24 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict
 
 from wazuh_comms_trio.errors import WazuhInternalError
 from wazuh_comms_trio.wire.framing import HEADER_FORMAT, header_struct
 
+if TYPE_CHECKING:
+    from wazuh_comms_trio.transport.releases.release import Release
+
 HOME: Final[str] = "/var/ossec"
+
+#: How a socket is talked to: in frames, in datagrams, by HTTP, or by text without frames until the end of the stream.
+Kind: TypeAlias = Literal["stream", "datagram", "http", "unframed"]
+#: What a daemon understands.
+Content: TypeAlias = Literal["any", "json", "text"]
+
+_KINDS: Final = ("stream", "datagram", "http", "unframed")
+#: Other releases' name of a daemon -> its name here.
+ALIASES: Final[Mapping[str, str]] = {"wazuh-manager-db": "wazuh-db"}
 
 
 class DaemonEntry(TypedDict):
@@ -32,20 +44,22 @@ class Daemon:
     """One daemon. ``paths`` are relative to the home folder (or absolute), tried in order.
 
     ``reusable``: a connection takes many requests, which may be pipelined in order (wazuh-db). Otherwise the daemon
-    answers one request and closes.
+    answers one request and closes. ``kind``: frames on a stream, datagrams, HTTP, or text without frames that ends with
+    the stream. ``content``: what it understands, text, JSON or both.
     """
 
     name: str
     paths: tuple[str, ...]
     reusable: bool = False
-    kind: Literal["stream", "datagram"] = "stream"
+    kind: Kind = "stream"
     header_format: str = HEADER_FORMAT
+    content: Content = "any"
 
     def __post_init__(self) -> None:
         if not self.name or not self.paths or type(self.paths) is not tuple:
             raise ValueError("a daemon needs a name and a tuple of at least one path")
-        if self.kind not in ("stream", "datagram"):
-            raise ValueError(f"a daemon's kind is 'stream' or 'datagram', not {self.kind!r}")
+        if self.kind not in _KINDS:
+            raise ValueError(f"a daemon's kind is one of {', '.join(_KINDS)}, not {self.kind!r}")
         header_struct(self.header_format)
 
     @property
@@ -59,7 +73,7 @@ class Daemon:
 
     def entry(self, home: str | os.PathLike[str] = HOME) -> DaemonEntry:
         """In the framework's shape."""
-        protocol = "TCP" if self.kind == "stream" else "UDP"
+        protocol = "UDP" if self.kind == "datagram" else "TCP"
         return {
             "protocol": protocol,
             "path": self.places(home)[0],
@@ -75,9 +89,21 @@ ANALYSISD_QUEUE: Final[str] = "queue/sockets/queue"
 
 _registered: dict[str, Daemon] = {}
 
+
+class _Entries(dict[str, DaemonEntry]):
+    """A mapping that finds wazuh-db under the name of either release."""
+
+    def __missing__(self, name: str) -> DaemonEntry:
+        for other, own in ALIASES.items():
+            wanted = own if name == other else other if name == own else None
+            if wanted is not None and wanted in self:
+                return self[wanted]
+        raise KeyError(name)
+
+
 #: name -> where and how, under the default home. Kept up to date by :func:`register_daemon`; an entry that a program
 #: changes or adds here is honoured by everything that takes a daemon's name.
-daemons: dict[str, DaemonEntry] = {}
+daemons: dict[str, DaemonEntry] = _Entries()
 
 
 def register_daemon(daemon: Daemon) -> Daemon:
@@ -97,15 +123,27 @@ for _daemon in (
 ):
     register_daemon(_daemon)
 del _daemon
+_published: Final = dict(_registered)
+#: The entries that are shown for a release chosen for the whole process, as they were when they were shown.
+_shown: dict[str, DaemonEntry] = {}
 
 
-def get_daemon(name: str | Daemon) -> Daemon:
-    """The daemon of that name. ``WazuhInternalError`` 1013 when there is none."""
+def get_daemon(name: str | Daemon, release: Release | None = None) -> Daemon:
+    """The daemon of that name, as ``release`` has it. ``WazuhInternalError`` 1013 when there is none, and
+    :class:`NotInRelease` (1013) when only other releases have it. What a program registered or changed itself comes
+    first."""
     if isinstance(name, Daemon):
         return name
+    if release is not None and not _is_own(name):
+        from wazuh_comms_trio.transport.releases.sockets import daemon_of
+
+        if (found := daemon_of(name, release)) is not None:
+            return found
+    if name not in daemons:
+        name = ALIASES.get(name, name)
     daemon = _registered.get(name)
     entry = daemons.get(name)
-    if entry is not None and (daemon is None or entry != daemon.entry()):
+    if entry is not None and entry != _shown.get(name) and (daemon is None or entry != daemon.entry()):
         # Changed in the mapping itself, as programs written against the framework do.
         reusable = daemon is not None and daemon.reusable
         return Daemon(name, (entry["path"],), reusable, header_format=entry["header_format"])
@@ -114,9 +152,44 @@ def get_daemon(name: str | Daemon) -> Daemon:
     return daemon
 
 
-def daemons_under(home: str | os.PathLike[str]) -> Mapping[str, DaemonEntry]:
-    """All registered daemons in the framework's shape, with their paths under another home folder."""
-    return {name: get_daemon(name).entry(home) for name in daemons}
+def _is_own(name: str) -> bool:
+    """Whether a program registered this daemon, or changed its entry."""
+    daemon, entry = _registered.get(name), daemons.get(name)
+    if daemon is not _published.get(name):
+        return True
+    known = _shown.get(name) or (daemon.entry() if daemon is not None else None)
+    return entry is not None and entry != known
+
+
+def show_release(release: Release | None, home: str | os.PathLike[str]) -> None:
+    """Have ``daemons`` show that release's (None: the published ones). What a program added or changed stays."""
+    from wazuh_comms_trio.transport.releases.sockets import daemons_of, database_name
+
+    own = {name: entry for name, entry in daemons.items() if _is_own(name)}
+    _shown.clear()
+    daemons.clear()
+    if release is None:
+        daemons.update((name, daemon.entry()) for name, daemon in _registered.items())
+    else:
+        for name, daemon in daemons_of(release).items():
+            _shown[database_name(release) if name == "wazuh-db" else name] = daemon.entry(home)
+        daemons.update((name, {**entry}) for name, entry in _shown.items())
+    daemons.update(own)
+
+
+def daemons_under(home: str | os.PathLike[str], release: str | Release | None = None) -> Mapping[str, DaemonEntry]:
+    """All registered daemons in the framework's shape, with their paths under another home folder; with ``release`` all
+    that this one has."""
+    if release is None:
+        return {name: get_daemon(name).entry(home) for name in daemons}
+    from wazuh_comms_trio.transport.releases.release import release_of
+    from wazuh_comms_trio.transport.releases.sockets import daemons_of, database_name
+
+    chosen = release_of(release)
+    return {
+        database_name(chosen) if name == "wazuh-db" else name: daemon.entry(home)
+        for name, daemon in daemons_of(chosen).items()
+    }
 
 
 def daemon_at(path: str | os.PathLike[str]) -> str | None:

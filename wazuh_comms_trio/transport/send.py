@@ -11,20 +11,33 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
-from wazuh_comms_trio.errors import SendSyncError, WazuhException, WazuhInternalError
+from wazuh_comms_trio.errors import NotInRelease, SendSyncError, WazuhException, WazuhInternalError
 from wazuh_comms_trio.transport.blocking.socket import WazuhSocket
 from wazuh_comms_trio.transport.conversation import Conversation, SchemaSource
-from wazuh_comms_trio.transport.registry import HOME, Daemon, get_daemon
+from wazuh_comms_trio.transport.registry import Daemon
+from wazuh_comms_trio.transport.releases.switches import ReleaseName, Target, is_known_at_once, resolve, shapes_of
 from wazuh_comms_trio.wire.envelope import decode_json, decode_text
 from wazuh_comms_trio.wire.wdb import parse_reply
 
+T = TypeVar("T")
+
 
 async def wazuh_sendasync(
-    daemon_name: str, message: Any = None, *, home: str | os.PathLike[str] = HOME, schema: SchemaSource | None = None
+    daemon_name: str,
+    message: Any = None,
+    *,
+    home: str | os.PathLike[str] | None = None,
+    schema: SchemaSource | None = None,
+    raw: bool | None = None,
+    release: ReleaseName | None = None,
+    api: str | None = None,
 ) -> Any:
     """Send one request to a registered daemon; returns the ``data`` of its answer. Needs trio.
+
+    ``raw``: the answer's bytes instead, an error's as well, which is what the framework returns from 4.9 on; None does
+    as ``api`` says. ``release`` and ``api`` as in :func:`set_defaults`.
 
     ``message`` is anything that JSON can say, validated as in ``WazuhAsyncSocketJSON.request``; text is sent as it is.
     wazuh-db may answer text with its ``ok``, whose payload is then returned. Errors: the sockets' own, the daemon's own
@@ -37,11 +50,16 @@ async def wazuh_sendasync(
     from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
 
     try:
-        daemon = _known(daemon_name)
+        if raw is None:
+            raw = shapes_of(api).sendasync_raw
+        target = await _in_thread_if_unknown(daemon_name, release, home)
+        daemon = target.daemon
         conversation = Conversation(_content(message), daemon=daemon.name, schema=schema, text_as_is=True)
         async with WazuhAsyncSocket() as sock:
-            await sock.connect(daemon.places(home)[0])
+            await sock.connect(daemon.places(target.home)[0])
             answer = await sock.request_raw(conversation.payload, daemon.header_format)
+        if raw:
+            return answer
         if isinstance(message, str) and not answer.startswith(b"{"):
             return parse_reply(answer).data()
         return conversation.result(answer)
@@ -55,8 +73,9 @@ async def wazuh_sendsync(
     daemon_name: str | None = None,
     message: Any = None,
     *,
-    home: str | os.PathLike[str] = HOME,
+    home: str | os.PathLike[str] | None = None,
     timeout: float | None = None,  # noqa: ASYNC109 -- it limits the blocking socket, in the thread
+    release: ReleaseName | None = None,
 ) -> str:
     """Send one request to a registered daemon over the plain socket, in a thread; returns the answer as text.
 
@@ -66,9 +85,9 @@ async def wazuh_sendsync(
     ``WazuhError``. Cancelled: the connection is closed, and the thread ends by itself.
     """
     try:
-        daemon = _known(daemon_name)
+        daemon, place, _ = await _in_thread_if_unknown(daemon_name, release, home)
         conversation = Conversation(_content(message), daemon=daemon.name, text_as_is=True)
-        exchange = _Exchange(daemon, daemon.places(home)[0], conversation.payload, timeout)
+        exchange = _Exchange(daemon, daemon.places(place)[0], conversation.payload, timeout)
         answer = await _in_thread(exchange.run, exchange.abort)
         if conversation.versioned:
             conversation.check(decode_json(answer))
@@ -113,10 +132,10 @@ class _Exchange:
                     self._sock.s.shutdown(socket.SHUT_RDWR)
 
 
-async def _in_thread(run: Callable[[], bytes], abort: Callable[[], None]) -> bytes:
+async def _in_thread(run: Callable[[], T], abort: Callable[[], None] = lambda: None) -> T:
     """``run()`` in a thread, under trio or asyncio; cancelled, ``abort()`` is called and the thread left behind."""
     trio = sys.modules.get("trio")
-    waiting: Awaitable[bytes]
+    waiting: Awaitable[T]
     if trio is not None and trio.lowlevel.in_trio_task():
         waiting = trio.to_thread.run_sync(run, abandon_on_cancel=True)
     else:
@@ -133,11 +152,20 @@ async def _in_thread(run: Callable[[], bytes], abort: Callable[[], None]) -> byt
             abort()
 
 
-def _known(name: str | None) -> Daemon:
-    try:
-        return get_daemon(name or "")
-    except WazuhInternalError as exc:
-        raise LookupError(f"no daemon is called {name!r}") from exc
+async def _in_thread_if_unknown(
+    name: str | None, release: ReleaseName | None, home: str | os.PathLike[str] | None
+) -> Target:
+    """The daemon and its home; in a thread where the server has to be looked at."""
+
+    def resolve_it() -> Target:
+        try:
+            return resolve(name or "", release, home)
+        except NotInRelease:
+            raise
+        except WazuhInternalError as exc:
+            raise LookupError(f"no daemon is called {name!r}") from exc
+
+    return resolve_it() if is_known_at_once(release) else await _in_thread(resolve_it)
 
 
 def _content(message: Any) -> Any:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from wazuh_comms_trio.errors import AnswerInvalid, WazuhException, WazuhInternalError
+from wazuh_comms_trio.errors import AnswerInvalid, DaemonRefusal, WazuhException, WazuhInternalError
 
 SOCKET_COMMUNICATION_PROTOCOL_VERSION: Final[int] = 1
 
@@ -65,20 +65,40 @@ def decode_json(payload: bytes) -> Any:
         raise AnswerInvalid(1014, f"the answer isn't JSON: {exc}; it begins with {text[:60]!r}") from exc
 
 
+def is_due(reply: Mapping[str, Any]) -> bool:
+    """Whether this is a page after which more follow: a success, although its ``error`` is 1."""
+    return reply.get("error") == 1 and reply.get("message") == "due"
+
+
 def reply_data(reply: Any) -> Any:
     """The ``data`` of an answer ``{"error", "message", "data"}``, None when a successful one has none.
 
     A non-zero ``error`` raises ``WazuhException(error, message, cmd_error=True)``: the daemon's own number and text.
-    :class:`AnswerInvalid` when the answer is no JSON object.
+    One that is a word, or ``"status": "error"``, raises :class:`DaemonRefusal`, which keeps the word and the message.
+    A page that is ``due`` (``error`` 1) is a success. An answer of 5.0 without ``error``: its ``data`` where it has
+    some, else, where it has a ``status``, the whole of it. :class:`AnswerInvalid` when the answer is nothing of this.
     """
     if not isinstance(reply, Mapping):
         raise AnswerInvalid(1014, f"the answer is no JSON object but {type(reply).__name__}")
     error = reply.get("error")
-    if error:
+    if error and not is_due(reply):
+        if isinstance(error, str):
+            raise DaemonRefusal(error, _reason(reply))
         if not isinstance(error, int):
-            raise AnswerInvalid(1014, f"the answer's error is no number: {error!r:.60}")
+            raise AnswerInvalid(1014, f"the answer's error is neither a number nor a word: {error!r:.60}")
         raise WazuhException(error, str(reply.get("message") or "the daemon gave no reason"), cmd_error=True)
-    return reply.get("data")
+    if "data" in reply or "error" in reply:
+        return reply.get("data")
+    if reply.get("status") == "error":
+        raise DaemonRefusal("error", _reason(reply))
+    if "status" in reply:
+        return dict(reply)
+    raise AnswerInvalid(1014, f"the answer has neither error nor data nor status: {reply!r:.60}")
+
+
+def _reason(reply: Mapping[str, Any]) -> str | None:
+    message = reply.get("message")
+    return None if message is None else str(message)
 
 
 def carries_version(message: Any) -> bool:

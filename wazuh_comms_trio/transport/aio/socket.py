@@ -18,9 +18,11 @@ import trio
 
 from wazuh_comms_trio.errors import FrameError, PeerClosed, WazuhInternalError
 from wazuh_comms_trio.transport.aio.stream_io import CONNECT_PATIENCE, ByteIO, connect_unix, over_stream
+from wazuh_comms_trio.transport.call_shapes import Shape, receive_shape
 from wazuh_comms_trio.transport.conversation import Conversation, SchemaSource
 from wazuh_comms_trio.transport.errors import TransportClosed, TransportError, as_broken, require_trio
 from wazuh_comms_trio.transport.paths import PeerCredentials
+from wazuh_comms_trio.transport.releases.switches import shapes_of
 from wazuh_comms_trio.transport.translate import stream_error
 from wazuh_comms_trio.wire.envelope import decode_json, encode_json, reply_data
 from wazuh_comms_trio.wire.framing import (
@@ -43,7 +45,8 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
     """A connection to a daemon's stream socket, or over any trio stream. Payloads are bytes, framed with their length.
 
     One task may send beside one that receives; a second one is ``trio.BusyResourceError``. ``require_owner`` is a
-    user's number or name, see :func:`check_path`; ``max_receive_bytes`` limits the payload of one frame.
+    user's number or name, see :func:`check_path`; ``max_receive_bytes`` limits the payload of one frame; ``api`` is the
+    version of the framework that the program is written for, see :func:`set_defaults`.
 
     Errors are 1014, and :class:`trio.ClosedResourceError` where we ended the connection (or never had one),
     :class:`trio.BrokenResourceError` where the peer did. Before connecting: 1013 for a path that is missing or refused,
@@ -54,7 +57,14 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
     #: The most payload bytes that are sent.
     MAX_SIZE: int = 65536
 
-    def __init__(self, *, max_receive_bytes: int = MAX_RECEIVE_BYTES, require_owner: int | str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        max_receive_bytes: int = MAX_RECEIVE_BYTES,
+        require_owner: int | str | None = None,
+        api: str | None = None,
+    ) -> None:
+        self._send_counts = shapes_of(api).send_counts
         self.path: str | None = None
         self.max_receive_bytes = max_receive_bytes
         self.require_owner = require_owner
@@ -68,18 +78,25 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
 
     @classmethod
     async def from_path(
-        cls, path: str, *, max_receive_bytes: int = MAX_RECEIVE_BYTES, require_owner: int | str | None = None
+        cls,
+        path: str,
+        *,
+        max_receive_bytes: int = MAX_RECEIVE_BYTES,
+        require_owner: int | str | None = None,
+        api: str | None = None,
     ) -> Self:
         """A connected socket, for ``async with await WazuhAsyncSocket.from_path(path) as sock``."""
-        sock = cls(max_receive_bytes=max_receive_bytes, require_owner=require_owner)
+        sock = cls(max_receive_bytes=max_receive_bytes, require_owner=require_owner, api=api)
         await sock.connect(path)
         return sock
 
     @classmethod
-    def from_stream(cls, stream: trio.abc.Stream, *, max_receive_bytes: int = MAX_RECEIVE_BYTES) -> Self:
+    def from_stream(
+        cls, stream: trio.abc.Stream, *, max_receive_bytes: int = MAX_RECEIVE_BYTES, api: str | None = None
+    ) -> Self:
         """Over any trio stream, which from now on belongs to this object."""
         require_trio(cls.__name__)
-        sock = cls(max_receive_bytes=max_receive_bytes)
+        sock = cls(max_receive_bytes=max_receive_bytes, api=api)
         sock._io = over_stream(stream)
         return sock
 
@@ -127,27 +144,40 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
         except OSError as exc:
             raise stream_error(exc, "asking for the peer's credentials") from exc
 
-    async def send(self, msg_bytes: bytes, header_format: str | None = HEADER_FORMAT) -> bytes:
-        """Send one frame; returns what went out, header and payload. A checkpoint.
+    async def send(self, msg_bytes: bytes, header_format: str | None = HEADER_FORMAT) -> Any:
+        """Send one frame; returns the bytes that went out, header and payload, or for programs written for 4.14.2 and
+        later (``api=``) how many they were. A checkpoint.
 
         ``header_format`` None sends the bytes as they are, with no header and no upper limit.
         """
-        return await self._send(encode_payload(msg_bytes, header_format, self.MAX_SIZE))
+        sent = await self._send(encode_payload(msg_bytes, header_format, self.MAX_SIZE))
+        return len(sent) if self._send_counts else sent
 
-    async def receive(self, header_size: int | None = 4, header_format: str | None = HEADER_FORMAT) -> bytes:
-        """One frame's payload, as it came. Cancelled, what came is kept for the next call.
+    @overload
+    async def receive(self, header_size: int | None = 4, header_format: str | None = HEADER_FORMAT) -> bytes: ...
 
-        A checkpoint; of frames that came together with one before, only every 16th lets other tasks run.
+    @overload
+    async def receive(self, header_format: str, header_size: int | None = 4, /) -> bytes: ...
 
-        With ``header_size`` None: what has arrived, at least one byte, as :meth:`receive_raw`. Named errors, all 1014
+    async def receive(self, *order: Any, **named: Any) -> bytes:
+        """One frame's payload, as it came, in however many pieces. Cancelled, what came is kept for the next call.
+
+        ``receive(header_size=4, header_format="<I")``, as published; the two may come in the order of 4.14.2 as well,
+        told apart by the type of the first, and mixed up otherwise they are 1014. A checkpoint; of frames that came
+        together with one before, only every 16th lets other tasks run.
+
+        With one of the two None: what has arrived, at least one byte, as :meth:`receive_raw`. Named errors, all 1014
         and :class:`trio.BrokenResourceError`: :class:`PeerClosed`, :class:`TruncatedFrame`, :class:`EmptyFrame` and
         :class:`FrameTooLarge`.
         """
-        if header_size is None or header_format is None:
-            return await self.receive_raw()
-        if header_format == HEADER_FORMAT and header_size == 4:
+        if not order and not named:
             return await self._receive(HEADER)
-        return await self._receive(header_struct(header_format, header_size))
+        return await self._receive_shape(receive_shape(order, named))
+
+    async def _receive_shape(self, shape: Shape) -> bytes:
+        if shape.header_format is None or shape.header_size is None:
+            return await self.receive_raw()
+        return await self._receive(header_struct(shape.header_format, shape.header_size))
 
     async def request_raw(self, payload: bytes, header_format: str = HEADER_FORMAT) -> bytes:
         """Send one frame and return the payload of the one that answers it.
@@ -259,20 +289,29 @@ class WazuhAsyncSocketJSON(WazuhAsyncSocket):
     size.
     """
 
-    async def send(self, msg: Any, header_format: str | None = HEADER_FORMAT) -> bytes:
-        """Send anything that JSON can say; returns what went out. 1012 for what it can't."""
+    async def send(self, msg: Any, header_format: str | None = HEADER_FORMAT) -> Any:
+        """Send anything that JSON can say; returns as ``WazuhAsyncSocket.send``. 1012 for what JSON can't say."""
         return await super().send(encode_json(msg), header_format)
 
+    @overload
     async def receive(
         self, header_size: int | None = 4, header_format: str | None = HEADER_FORMAT, raw: bool = False
-    ) -> Any:
-        """The ``data`` of the answer, or the whole answer when ``raw``.
+    ) -> Any: ...
 
-        A non-zero ``error`` in the answer raises ``WazuhException(error, message, cmd_error=True)``, unless ``raw``.
-        What isn't JSON, or no object, is :class:`AnswerInvalid` (1014).
+    @overload
+    async def receive(self, header_format: str, header_size: int | None = 4, raw: bool = False, /) -> Any: ...
+
+    async def receive(self, *order: Any, **named: Any) -> Any:
+        """The ``data`` of the answer, or the whole answer when ``raw``: ``receive(header_size=4, header_format="<I",
+        raw=False)``, the first two in either order.
+
+        A non-zero ``error`` in the answer raises ``WazuhException(error, message, cmd_error=True)``, unless ``raw``; a
+        word there :class:`DaemonRefusal`. An answer of 5.0 with neither ``error`` nor ``data`` is returned whole. What
+        isn't JSON, or no object, is :class:`AnswerInvalid` (1014).
         """
-        answer = decode_json(await super().receive(header_size, header_format))
-        return answer if raw else reply_data(answer)
+        shape = receive_shape(order, named)
+        answer = decode_json(await self._receive_shape(shape))
+        return answer if shape.raw else reply_data(answer)
 
     @overload
     async def request(

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from wazuh_comms_trio.errors import SocketTimeout
+from wazuh_comms_trio.transport.call_shapes import Shape, receive_shape
 from wazuh_comms_trio.transport.conversation import Conversation, SchemaSource
 from wazuh_comms_trio.transport.paths import (
     STREAM_REFUSAL,
@@ -117,18 +118,28 @@ class WazuhSocket:
             self._restore_timeout()
         return sent
 
-    def receive(self, header_format: str | None = HEADER_FORMAT, header_size: int | None = 4) -> bytes:
-        """One frame's payload, as it came.
+    @overload
+    def receive(self, header_format: str | None = HEADER_FORMAT, header_size: int | None = 4) -> bytes: ...
 
-        With ``header_format`` (or ``header_size``) None: what has arrived, at least one byte, as :meth:`receive_raw`.
-        Besides 1014 for a failing socket there are :class:`PeerClosed`, :class:`TruncatedFrame`, :class:`EmptyFrame`
-        and :class:`FrameTooLarge`, 1014 as well.
+    @overload
+    def receive(self, header_size: int | None, header_format: str | None = HEADER_FORMAT, /) -> bytes: ...
+
+    def receive(self, *order: Any, **named: Any) -> bytes:
+        """One frame's payload, as it came: ``receive(header_format="<I", header_size=4)``.
+
+        The two may come in either order, told apart by the type of the first; mixed up otherwise they are 1014. With
+        one of them None: what has arrived, at least one byte, as :meth:`receive_raw`. Besides 1014 for a failing socket
+        there are :class:`PeerClosed`, :class:`TruncatedFrame`, :class:`EmptyFrame` and :class:`FrameTooLarge`, 1014 as
+        well.
         """
-        if header_format is None or header_size is None:
-            return self.receive_raw()
-        if header_format == HEADER_FORMAT and header_size == 4:
+        if not order and not named:
             return self._receive_frame(HEADER)
-        return self._receive_frame(header_struct(header_format, header_size))
+        return self._receive_shape(receive_shape(order, named))
+
+    def _receive_shape(self, shape: Shape) -> bytes:
+        if shape.header_format is None or shape.header_size is None:
+            return self.receive_raw()
+        return self._receive_frame(header_struct(shape.header_format, shape.header_size))
 
     def receive_raw(self) -> bytes:
         """What has arrived, at least one byte, without looking for frames. :class:`PeerClosed` at the end."""
@@ -192,14 +203,27 @@ class WazuhSocketJSON(WazuhSocket):
         """Send anything that JSON can say. 1012 for what it can't."""
         return super().send(encode_json(msg), header_format)
 
-    def receive(self, header_format: str | None = HEADER_FORMAT, header_size: int | None = 4, raw: bool = False) -> Any:
-        """The ``data`` of the answer, or the whole answer when ``raw``.
+    @overload
+    def receive(
+        self, header_format: str | None = HEADER_FORMAT, header_size: int | None = 4, raw: bool = False
+    ) -> Any: ...
 
-        A non-zero ``error`` in the answer raises ``WazuhException(error, message, cmd_error=True)``, unless ``raw``.
-        What isn't JSON, or no object, is :class:`AnswerInvalid` (1014).
+    @overload
+    def receive(
+        self, header_size: int | None, header_format: str | None = HEADER_FORMAT, raw: bool = False, /
+    ) -> Any: ...
+
+    def receive(self, *order: Any, **named: Any) -> Any:
+        """The ``data`` of the answer, or the whole answer when ``raw``: ``receive(header_format="<I", header_size=4,
+        raw=False)``, the first two in either order.
+
+        A non-zero ``error`` in the answer raises ``WazuhException(error, message, cmd_error=True)``, unless ``raw``; a
+        word there :class:`DaemonRefusal`. An answer of 5.0 with neither ``error`` nor ``data`` is returned whole. What
+        isn't JSON, or no object, is :class:`AnswerInvalid` (1014).
         """
-        answer = decode_json(super().receive(header_format, header_size))
-        return answer if raw else reply_data(answer)
+        shape = receive_shape(order, named)
+        answer = decode_json(self._receive_shape(shape))
+        return answer if shape.raw else reply_data(answer)
 
     @overload
     def request(

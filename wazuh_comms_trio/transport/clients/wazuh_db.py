@@ -37,7 +37,7 @@ from wazuh_comms_trio.transport.clients.wazuh_db_paging import (
 from wazuh_comms_trio.transport.conversation import Conversation, decode_as
 from wazuh_comms_trio.transport.pool.connector import Connect
 from wazuh_comms_trio.transport.pool.pool import DEFAULT_SIZE, Pool, PoolStatistics, open_pool
-from wazuh_comms_trio.transport.registry import HOME
+from wazuh_comms_trio.transport.releases.switches import ReleaseName
 from wazuh_comms_trio.wire.envelope import encode_text
 from wazuh_comms_trio.wire.framing import MAX_RECEIVE_BYTES, check_payload
 from wazuh_comms_trio.wire.wdb import DUE, WdbReply, parse_reply
@@ -277,7 +277,8 @@ async def _collect(ask: Ask, text: str) -> Any:
 @asynccontextmanager
 async def open_wazuh_db(
     *,
-    home: str | os.PathLike[str] = HOME,
+    home: str | os.PathLike[str] | None = None,
+    release: ReleaseName | None = None,
     size: int = DEFAULT_SIZE,
     idle_timeout: float = 30.0,
     connect_timeout: float = 5.0,
@@ -289,6 +290,7 @@ async def open_wazuh_db(
     async with open_pool(
         DAEMON,
         home=home,
+        release=release,
         size=size,
         idle_timeout=idle_timeout,
         connect_timeout=connect_timeout,

@@ -29,7 +29,8 @@ from wazuh_comms_trio.transport.clients.wazuh_db_paging import Due, due_meaning
 from wazuh_comms_trio.transport.conversation import Conversation
 from wazuh_comms_trio.transport.errors import TransportBroken, TransportClosed, require_trio
 from wazuh_comms_trio.transport.pool.connector import Connect, Connector
-from wazuh_comms_trio.transport.registry import HOME, Daemon, get_daemon
+from wazuh_comms_trio.transport.registry import Daemon
+from wazuh_comms_trio.transport.releases.switches import ReleaseName, is_known_at_once, resolve
 from wazuh_comms_trio.wire.envelope import decode_text, encode_text
 from wazuh_comms_trio.wire.framing import MAX_RECEIVE_BYTES, check_payload
 
@@ -321,7 +322,8 @@ def _refuse_options(type: Any, schema: Any) -> None:
 async def open_pool(
     daemon: str | Daemon,
     *,
-    home: str | os.PathLike[str] = HOME,
+    home: str | os.PathLike[str] | None = None,
+    release: ReleaseName | None = None,
     size: int = DEFAULT_SIZE,
     idle_timeout: float = 30.0,
     connect_timeout: float = 5.0,
@@ -332,7 +334,8 @@ async def open_pool(
     """A pool of connections to a registered daemon (or to a ``Daemon``) for the length of the block. Connects when
     asked to, not before.
 
-    ``home`` is the Wazuh folder that the daemon's path is under. At most ``size`` connections are open; a task that
+    ``home`` is the Wazuh folder that the daemon's path is under, None where the release is installed; ``release`` as in
+    :func:`set_defaults`. At most ``size`` connections are open; a task that
     finds none waits, first come first served. A connection idle for ``idle_timeout`` seconds (on trio's clock) is
     closed. While the daemon's backlog is full, connecting is tried again with growing pauses for ``connect_timeout``
     seconds. ``max_receive_bytes`` limits one answer's payload; ``require_owner`` as in ``WazuhAsyncSocket``;
@@ -345,12 +348,17 @@ async def open_pool(
         raise ValueError(f"a pool needs room for at least one connection, not {size}")
     if idle_timeout < 0 or connect_timeout < 0:
         raise ValueError("a time-out can't be negative")
-    known = get_daemon(daemon)
+    if is_known_at_once(release):
+        target = resolve(daemon, release, home)
+    else:
+        target = await trio.to_thread.run_sync(resolve, daemon, release, home, abandon_on_cancel=True)
+    known = target.daemon
     if known.kind != "stream":
-        raise ValueError(f"{known.name} reads datagrams and never answers: there is nothing to pool")
+        why = {"datagram": "reads datagrams and never answers", "http": "speaks HTTP: use open_http"}
+        raise ValueError(f"{known.name} {why.get(known.kind, 'knows no frames: use open_server')}; nothing to pool")
     connector = Connector(
         known,
-        home,
+        target.home,
         connect_timeout=connect_timeout,
         max_receive_bytes=max_receive_bytes,
         require_owner=require_owner,
