@@ -13,8 +13,6 @@ import h11
 import hypercorn.protocol.events as stream_events
 import pytest
 from hypercorn.config import Config
-from hypercorn.events import RawData
-from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.trio.worker_context import WorkerContext
 
@@ -33,15 +31,6 @@ def test_the_pinned_version() -> None:
     assert version("hypercorn").startswith("0.18.")
 
 
-def test_the_protocol_class() -> None:
-    assert parameters(H11Protocol) == [
-        "app", "config", "context", "task_group", "connection_state", "ssl", "client", "server", "send",
-    ]  # fmt: skip
-    assert parameters(H11Protocol.stream_send) == ["self", "event"]
-    assert parameters(H11Protocol._maybe_recycle) == ["self"]
-    assert STREAM_ID == 1
-
-
 def test_the_stream_class() -> None:
     assert parameters(HTTPStream) == [
         "app", "config", "context", "task_group", "ssl", "client", "server", "send", "stream_id",
@@ -53,7 +42,9 @@ def test_the_stream_class() -> None:
 
 def test_the_events() -> None:
     assert parameters(stream_events.Request) == ["stream_id", "headers", "http_version", "method", "raw_path", "state"]
-    assert parameters(RawData) == ["data", "address"]
+    assert parameters(stream_events.Response) == ["stream_id", "headers", "status_code"]
+    assert parameters(stream_events.Body) == ["stream_id", "data"]
+    assert parameters(stream_events.EndBody) == ["stream_id"]
 
 
 def test_the_settings() -> None:
@@ -73,7 +64,7 @@ def test_h11_tells_heads_that_are_too_large_from_malformed_ones() -> None:
 
 
 async def test_a_request_comes_in_whole() -> None:
-    http = Http11(hypercorn_config(1000), 1000, secure=True, client=("10.0.0.1", 5), server=None)
+    http = Http11(hypercorn_config(1000), 1000, secure=True, client=("10.0.0.1", 5))
     assert not await http.feed(REQUEST[:20])
     assert await http.feed(REQUEST[20:])
     assert http.first_body == b"hello"
@@ -98,14 +89,14 @@ async def test_a_request_comes_in_whole() -> None:
 
 
 async def test_a_reply_goes_out_framed_and_closes() -> None:
-    http = Http11(hypercorn_config(1000), 1000, secure=True, client=None, server=None)
+    http = Http11(hypercorn_config(1000), 1000, secure=True, client=None)
     await http.feed(REQUEST)
     headers = [(b"content-length", b"2")]
     await http.write({"type": "http.response.start", "status": 200, "headers": headers})
-    assert (http.started, http.finished) == (True, False)
+    assert (len(http.outgoing), http.finished) == (1, False)
     await http.write({"type": "http.response.body", "body": b"h", "more_body": True})
     await http.write({"type": "http.response.body", "body": b"i"})
-    assert (http.started, http.finished) == (True, True)
+    assert http.finished
     head, _, body = b"".join(http.outgoing).partition(b"\r\n\r\n")
     first, *lines = head.split(b"\r\n")
     assert first == b"HTTP/1.1 200 OK"
@@ -117,7 +108,7 @@ async def test_a_reply_goes_out_framed_and_closes() -> None:
 
 @pytest.mark.parametrize("parts", [[b"hi!"], [b"h"], [b"h", b"i", b"!"], []])
 async def test_a_reply_that_isnt_as_long_as_it_says(parts: list[bytes]) -> None:
-    http = Http11(hypercorn_config(1000), 1000, secure=True, client=None, server=None)
+    http = Http11(hypercorn_config(1000), 1000, secure=True, client=None)
     await http.feed(REQUEST)
     await http.write({"type": "http.response.start", "status": 200, "headers": [(b"Content-Length", b"2")]})
 
@@ -139,7 +130,7 @@ def test_no_header_makes_another(value: bytes) -> None:
 
 @pytest.mark.parametrize(("method", "status"), [(b"HEAD", 200), (b"GET", 204), (b"GET", 304)])
 async def test_replies_without_a_body(method: bytes, status: int) -> None:
-    http = Http11(hypercorn_config(1000), 1000, secure=True, client=None, server=None)
+    http = Http11(hypercorn_config(1000), 1000, secure=True, client=None)
     await http.feed(REQUEST.replace(b"POST", method))
     await http.write({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"2")]})
     await http.write({"type": "http.response.body", "body": b"hi"})
@@ -149,7 +140,7 @@ async def test_replies_without_a_body(method: bytes, status: int) -> None:
 
 async def test_an_unknown_length_is_chunked_or_closed() -> None:
     for request, coding in ((REQUEST, b"chunked"), (REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0"), None)):
-        http = Http11(hypercorn_config(1000), 1000, secure=True, client=None, server=None)
+        http = Http11(hypercorn_config(1000), 1000, secure=True, client=None)
         await http.feed(request)
         await http.write({"type": "http.response.start", "status": 200, "headers": []})
         await http.write({"type": "http.response.body", "body": b"hello"})

@@ -97,7 +97,6 @@ class Connection:
                     context.limits.body_bytes,
                     secure=context.ssl_context is not None,
                     client=self.peer.address,
-                    server=None,
                 )
                 scope.deadline = context.deadline_after(context.limits.head_timeout)
                 try:

@@ -1,8 +1,9 @@
 """hypercorn's and h11's side of a connection: one request's head in, ASGI messages to bytes out.
 
-Hypercorn's ``H11Protocol`` and ``HTTPStream`` have no public hook for what agents need (one request a connection,
-deadlines, bounded sends, refusals in our shape), and they are undocumented. So this is the only file that touches
-them, and tests/http/server/test_hypercorn_contract.py fails when an upgrade changes what is used here.
+h11 reads the head. Hypercorn's ``HTTPStream`` makes the ASGI scope of it and checks the application's messages; its
+replies are written here. ``HTTPStream`` is undocumented: so this is the only file that touches it, and
+tests/http/server/test_hypercorn_contract.py fails when an upgrade changes what is used. Hypercorn's ``H11Protocol`` has
+no hook for what agents need: one request a connection, deadlines, bounded sends, refusals in our shape.
 """
 
 from __future__ import annotations
@@ -10,17 +11,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import h11
 from hypercorn.config import Config
-from hypercorn.events import Event, RawData
-from hypercorn.protocol.events import Body, Request, Response, StreamClosed
-from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
+from hypercorn.protocol.events import Body, EndBody, Event, Request, Response
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup
+from hypercorn.typing import ConnectionState
 from hypercorn.utils import suppress_body
 
 from wazuh_comms_trio.errors import BodyTooLarge, MalformedRequest
@@ -34,6 +32,8 @@ Scope = dict[str, Any]
 Message = dict[str, Any]
 
 REASONS: Final = {int(status): status.phrase for status in HTTPStatus}
+#: Hypercorn numbers a connection's streams; HTTP/1.1 has one.
+STREAM_ID: Final = 1
 _CONTEXT: Final = WorkerContext(None)
 
 
@@ -48,7 +48,7 @@ def hypercorn_config(head_bytes: int) -> Config:
     return config
 
 
-class Http11(H11Protocol):
+class Http11:
     """One request of one connection.
 
     ``feed`` takes bytes until the head is complete; then ``asgi_scope`` and ``body`` are there, and ``first_body`` is
@@ -57,44 +57,27 @@ class Http11(H11Protocol):
 
     asgi_scope: Scope
     body: BodyDecoder
+    stream: HTTPStream
 
-    def __init__(
-        self,
-        config: Config,
-        body_limit: int,
-        *,
-        secure: bool,
-        client: tuple[str, int] | None,
-        server: tuple[str, int] | None,
-    ) -> None:
-        # Hypercorn would start the application as a task in a task group; here it is called by the connection itself.
-        group = cast(TaskGroup, self)
-        super().__init__(
-            cast(AppWrapper, None),
-            config,
-            _CONTEXT,
-            group,
-            cast(ConnectionState, {}),
-            secure,
-            client,
-            server,
-            self._keep,
-        )
+    def __init__(self, config: Config, body_limit: int, *, secure: bool, client: tuple[str, int] | None) -> None:
+        self.config = config
         self.body_limit = body_limit
+        self.secure = secure
+        self.client = client
+        self.connection = h11.Connection(h11.SERVER, max_incomplete_event_size=config.h11_max_incomplete_size)
         self.outgoing: list[bytes] = []
         self.head_size = 0
         self.first_body: bytes = b""
         self.wants_100 = False
+        self.finished = False  # the reply has ended
         self._left: int | None = None  # of the reply's body, where its length is known
-        self.started = False  # a reply has begun
-        self.finished = False  # ... and ended
+        self._chunked = False  # the reply's body
 
     # --- what comes in
 
     async def feed(self, data: bytes | bytearray) -> bool:
         """True once the request's head is complete. Raises ``MalformedRequest``, ``HeadTooLarge``, ``BodyTooLarge``."""
         connection = self.connection
-        assert isinstance(connection, h11.Connection)
         if self.head_size == 0 and data[:2] == b"\r\n":
             data = data[2:]  # RFC 9112, 2.2: an empty line before the request is ignored
             if not data:
@@ -126,15 +109,7 @@ class Http11(H11Protocol):
 
     async def _open_stream(self, request: h11.Request) -> None:
         self.stream = HTTPStream(
-            self.app,
-            self.config,
-            self.context,
-            self.task_group,
-            self.ssl,
-            self.client,
-            self.server,
-            self.stream_send,
-            STREAM_ID,
+            _never_called, self.config, _CONTEXT, _TASKS, self.secure, self.client, None, self._write_event, STREAM_ID
         )
         await self.stream.handle(
             Request(
@@ -143,63 +118,81 @@ class Http11(H11Protocol):
                 http_version=request.http_version.decode("ascii"),
                 method=request.method.decode("ascii"),
                 raw_path=request.target,
-                state=self.connection_state,
+                state=ConnectionState({}),
             )
         )
-
-    async def spawn_app(
-        self, app: AppWrapper, config: Config, scope: Any, send: Callable[..., Awaitable[None]]
-    ) -> Callable[..., Awaitable[None]]:
-        """The task group's part: nothing is spawned, the scope is kept."""
-        self.asgi_scope = scope
-        return _drop
+        self.asgi_scope = cast(Scope, self.stream.scope)
 
     # --- what goes out
 
     async def write(self, message: Message) -> None:
         """One ASGI message of the reply; its bytes are in ``outgoing`` afterwards. Raises what hypercorn raises for a
-        message out of turn.
+        message out of turn, and ``ValueError`` for a body that isn't as long as its head said.
         """
-        stream = self.stream
-        assert isinstance(stream, HTTPStream)
-        self.started = True
-        await stream.app_send(cast(Any, message))
+        await self.stream.app_send(cast(Any, message))
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.finished = True
 
-    async def stream_send(self, event: StreamEvent) -> None:
-        """Hypercorn's stream says what goes out. A reply of a known length is written here, in a quarter of the time
-        that h11 takes; its length is checked all the same. Any other is h11's, in chunks.
-        """
+    async def _write_event(self, event: Event) -> None:
+        """Hypercorn's stream says what goes out. Written here in a quarter of the time that h11 takes."""
         if isinstance(event, Response):
-            self._left = self._length_of(event)
+            self._write_head(event)
+        elif isinstance(event, Body):
             if self._left is not None:
-                self.outgoing.append(reply_head(event.status_code, event.headers, self.config))
-                return
-        elif self._left is not None:
-            if isinstance(event, Body):
                 self._left -= len(event.data)
-                if self._left >= 0:
-                    self.outgoing.append(event.data)
-                    return
-            if self._left and not isinstance(event, StreamClosed):
-                what = "long" if self._left < 0 else "short"
-                raise ValueError(f"the reply's body is {abs(self._left)} bytes too {what}")
-            return
-        await super().stream_send(event)
+                if self._left < 0:
+                    raise ValueError(f"the reply's body is {-self._left} bytes too long")
+            self.outgoing.append(b"%x\r\n%b\r\n" % (len(event.data), event.data) if self._chunked else event.data)
+        elif isinstance(event, EndBody):
+            if self._left:
+                raise ValueError(f"the reply's body is {self._left} bytes too short")
+            if self._chunked:
+                self.outgoing.append(b"0\r\n\r\n")
 
-    def _length_of(self, reply: Response) -> int | None:
-        """Of the bytes that follow the head; None when it isn't known."""
+    def _write_head(self, reply: Response) -> None:
+        """A body whose length isn't known goes in chunks, or, to a client of HTTP/1.0, until the connection closes."""
+        headers = reply.headers
         if suppress_body(self.asgi_scope["method"], reply.status_code):
-            return 0
-        return next((int(value) for name, value in reply.headers if name.lower() == b"content-length"), None)
+            self._left = 0
+        else:
+            lengths = (int(value) for name, value in headers if name.lower() == b"content-length")
+            self._left = next(lengths, None)
+            if self._left is None and self.asgi_scope["http_version"] == "1.1":
+                self._chunked = True
+                headers = [(name, value) for name, value in headers if name.lower() != b"transfer-encoding"]
+                headers.append((b"transfer-encoding", b"chunked"))
+        self.outgoing.append(reply_head(reply.status_code, headers, self.config))
 
-    async def _keep(self, event: Event) -> None:
-        if isinstance(event, RawData) and event.data:
-            self.outgoing.append(event.data)
 
-    async def _maybe_recycle(self) -> None:
-        """After a reply: no second request, and the connection closes itself."""
+class _Tasks:
+    """In the place of hypercorn's task group, in which the stream would start the application: here the connection
+    calls it.
+    """
+
+    async def spawn_app(
+        self, app: object, config: object, scope: object, send: object
+    ) -> Callable[..., Awaitable[None]]:
+        return _drop
+
+    def spawn(self, func: Callable[..., Any], *args: Any) -> NoReturn:
+        raise AssertionError("nothing is spawned")
+
+    async def __aenter__(self) -> _Tasks:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        pass
+
+
+_TASKS: Final = _Tasks()
+
+
+async def _drop(message: object) -> None:
+    """Hypercorn's queue towards the application; the body goes there by another way."""
+
+
+async def _never_called(scope: Any, receive: Any, send: Any, sync_spawn: Any, call_soon: Any) -> None:
+    """In the place of the application: the connection has it."""
 
 
 def reply_head(status: int, headers: Headers, config: Config) -> bytes:
@@ -212,10 +205,6 @@ def reply_head(status: int, headers: Headers, config: Config) -> bytes:
     if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1 or b"\0" in head:
         raise ValueError("a header's value has a control character in it")
     return head
-
-
-async def _drop(message: object) -> None:
-    """Hypercorn's queue towards the application; the body goes there by another way."""
 
 
 def check_head(request: h11.Request) -> None:
