@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from tests.indexer.fake import FakeOpenSearch
-from wazuh_comms_trio.backends.leadership import Lookout
+from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
 from wazuh_comms_trio.backends.opensearch.node_registry import ThisNode
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
@@ -55,7 +55,7 @@ async def stores_of(
     node: FakeOpenSearch,
     *,
     revocation: float = 10.0,
-    lookout: Lookout | None = None,
+    leadership: Leadership | None = None,
     key: str | None = None,
     **settings: Any,
 ) -> AsyncIterator[OpenSearchStores]:
@@ -66,7 +66,7 @@ async def stores_of(
         wall_clock=wall_clock,
         rng=random.Random(1),
         connect=node.connect,
-        lookout=lookout,
+        leadership=leadership,
         node=None if key is None else ThisNode("this", "this", key),
     ) as stores:
         yield stores

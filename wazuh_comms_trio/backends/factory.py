@@ -12,7 +12,7 @@ from wazuh_comms_trio.backends.embedded.state_lock import hold_state
 from wazuh_comms_trio.backends.embedded.stores import open_sqlite
 from wazuh_comms_trio.backends.files.folder import FolderFiles
 from wazuh_comms_trio.backends.interfaces import Backends
-from wazuh_comms_trio.backends.leadership import Lookout
+from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.unavailable import StateUnusable
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.quarantine.store import StoredQuarantine, open_quarantine_store
@@ -27,7 +27,7 @@ async def open_backends(
     wall_clock: Callable[[], float] = time.time,
     tolerant: bool = False,
     token_key: str | None = None,
-    lookout: Lookout | None = None,
+    leadership: Leadership | None = None,
 ) -> AsyncIterator[Backends]:
     """What ``communications_api.backend`` names. Raises ``StateUnusable`` when it can't be opened as it is. On leaving,
     what was accepted is written.
@@ -35,13 +35,13 @@ async def open_backends(
     ``tolerant``, for a daemon: where the disk is full, or a database locked or damaged, that is no reason not to start;
     what needs it is ``BackendUnavailable`` until the cause is gone, and the log says so. ``token_key``: the id of a
     daemon's signing key, which daemons that share their backends must have in common; others are warned about.
-    ``lookout``: which of several processes of this node looks for what is new; None: this one alone.
+    ``leadership``: which of several processes of this node looks for what is new; None: this one alone.
     """
     if config.communications_api.backend == "embedded":
-        async with open_embedded(config, wall_clock=wall_clock, tolerant=tolerant, lookout=lookout) as backends:
+        async with open_embedded(config, wall_clock=wall_clock, tolerant=tolerant, leadership=leadership) as backends:
             yield backends
         return
-    async with open_wazuh(config, wall_clock=wall_clock, token_key=token_key, lookout=lookout) as backends:
+    async with open_wazuh(config, wall_clock=wall_clock, token_key=token_key, leadership=leadership) as backends:
         yield backends
 
 
@@ -51,7 +51,7 @@ async def open_wazuh(
     *,
     wall_clock: Callable[[], float] = time.time,
     token_key: str | None = None,
-    lookout: Lookout | None = None,
+    leadership: Leadership | None = None,
 ) -> AsyncIterator[Backends]:
     """The indexer and the engine; they needn't be there yet. Raises ``StateUnusable`` for certificates or secrets that
     can't be used."""
@@ -66,7 +66,7 @@ async def open_wazuh(
     try:
         async with (
             open_opensearch(
-                config.indexer, revocation=api.token.revocation, wall_clock=wall_clock, node=node, lookout=lookout
+                config.indexer, revocation=api.token.revocation, wall_clock=wall_clock, node=node, leadership=leadership
             ) as stores,
             open_engine_client(config.engine.client) as engine,
         ):
@@ -87,14 +87,14 @@ async def open_embedded(
     *,
     wall_clock: Callable[[], float] = time.time,
     tolerant: bool = False,
-    lookout: Lookout | None = None,
+    leadership: Leadership | None = None,
 ) -> AsyncIterator[Backends]:
     """Everything in ``embedded.path``, but the folder of files."""
     api = config.communications_api
     folder = api.embedded.path
     with hold_state(folder):
         async with (
-            open_sqlite(folder, wall_clock=wall_clock, tolerant=tolerant, lookout=lookout) as sqlite,
+            open_sqlite(folder, wall_clock=wall_clock, tolerant=tolerant, leadership=leadership) as sqlite,
             open_engine(folder / "events", api.embedded.events, wall_clock=wall_clock) as engine,
         ):
             yield Backends(

@@ -1,8 +1,9 @@
-"""Who of a node's processes looks into a store that they all share, and how the others learn what was found.
+"""Which of a node's processes searches a store that they all share, and how the others learn what it found.
 
-A look costs the same however many processes wait for its outcome. So one of them is on duty: it looks, and tells the
-others. What is told is between one process's store and its twin in another: JSON objects, whose meaning is the store's.
-Messages may be lost with the process that sent them, and a store must be right all the same, only later.
+A search costs the same however many processes wait for its outcome. So one process is the leader: it searches, and
+publishes what it found. A message goes from one process's store to the same store in another process: a JSON object,
+whose meaning is the store's. Messages may be lost with the process that sent them; a store must be right all the same,
+only later.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import trio
 from attrs import frozen
 
-__all__ = ["Finding", "Lookout"]
+__all__ = ["Finding", "Leadership"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,77 +23,83 @@ Finding = Mapping[str, Any]
 
 
 @frozen
-class _Store:
-    found: Callable[[Finding], None]
-    asked: Callable[[Finding], None]
-    changed: Callable[[], None]
+class _Subscriber:
+    """The callbacks of one store."""
+
+    on_finding: Callable[[Finding], None]
+    on_request: Callable[[Finding], None]
+    on_change: Callable[[], None]
 
 
-class Lookout:
-    """Alone, and so on duty, unless somebody says otherwise. A store calls ``attend`` once, for each kind of thing that
-    it looks for (``topic``), and then looks while it is ``on_duty``."""
+class Leadership:
+    """One process's part. By itself it is that of a process which is alone, and so the leader; a subclass connects
+    processes. A store calls ``register`` once for each kind of thing that it searches for (``topic``), and then
+    searches while it ``is_leader``."""
 
-    def __init__(self, *, on_duty: bool = True) -> None:
-        self._on_duty = on_duty
-        self._duty = trio.Event()
-        if on_duty:
-            self._duty.set()
-        self._stores: dict[str, _Store] = {}
+    def __init__(self, *, leader: bool = True) -> None:
+        self._is_leader = leader
+        self._elected = trio.Event()
+        if leader:
+            self._elected.set()
+        self._subscribers: dict[str, _Subscriber] = {}
 
     # --- for the stores
 
-    def attend(
+    def register(
         self,
         topic: str,
         *,
-        found: Callable[[Finding], None] | None = None,
-        asked: Callable[[Finding], None] | None = None,
-        changed: Callable[[], None] | None = None,
+        on_finding: Callable[[Finding], None] | None = None,
+        on_request: Callable[[Finding], None] | None = None,
+        on_change: Callable[[], None] | None = None,
     ) -> None:
-        """``found`` is called with what another process found; ``asked``, on duty, with what another one wants found;
-        ``changed`` when ``on_duty`` has changed, or another one took over who knows nothing of what is wanted here."""
-        self._stores[topic] = _Store(found or _ignore, asked or _ignore, changed or _do_nothing)
+        """``on_finding`` is called with what the leader found; ``on_request``, in the leader, with what another process
+        wants to be searched for; ``on_change`` when ``is_leader`` has changed, or when another process took over,
+        which knows nothing yet of what is wanted here."""
+        self._subscribers[topic] = _Subscriber(on_finding or _ignore, on_request or _ignore, on_change or _do_nothing)
 
     @property
-    def on_duty(self) -> bool:
-        return self._on_duty
+    def is_leader(self) -> bool:
+        return self._is_leader
 
-    async def wait_duty(self) -> None:
-        """Returns when this process is on duty."""
-        await self._duty.wait()
+    async def wait_until_leader(self) -> None:
+        """Returns when this process is the leader."""
+        await self._elected.wait()
 
-    def tell(self, topic: str, finding: Finding) -> None:
-        """To every other process. Doesn't block."""
+    def publish(self, topic: str, finding: Finding) -> None:
+        """Sends it to every other process. Doesn't block."""
 
-    def ask(self, topic: str, wish: Finding) -> None:
-        """To the one on duty. Doesn't block."""
+    def ask_leader(self, topic: str, request: Finding) -> None:
+        """Sends it to the leader. Doesn't block."""
 
-    # --- for who connects the processes
+    # --- for what connects the processes
 
-    def set_duty(self, on_duty: bool) -> None:
-        """This process is on duty now, or another one is; said again when yet another one takes over."""
-        self._on_duty = on_duty
-        if on_duty:
-            self._duty.set()
-        elif self._duty.is_set():
-            self._duty = trio.Event()
-        for store in self._stores.values():
-            store.changed()
+    def set_leader(self, leader: bool) -> None:
+        """This process is the leader now, or another one is; called again when yet another one takes over."""
+        self._is_leader = leader
+        if leader:
+            self._elected.set()
+        elif self._elected.is_set():
+            self._elected = trio.Event()
+        for subscriber in self._subscribers.values():
+            subscriber.on_change()
 
-    def take_finding(self, topic: str, finding: Finding) -> None:
-        if (store := self._stores.get(topic)) is not None:
-            _pass_on(store.found, topic, finding)
+    def handle_finding(self, topic: str, finding: Finding) -> None:
+        """Another process published it."""
+        if (subscriber := self._subscribers.get(topic)) is not None:
+            _call(subscriber.on_finding, topic, finding)
 
-    def take_wish(self, topic: str, wish: Finding) -> None:
-        if self._on_duty and (store := self._stores.get(topic)) is not None:
-            _pass_on(store.asked, topic, wish)
+    def handle_request(self, topic: str, request: Finding) -> None:
+        """Another process asked the leader for it."""
+        if self._is_leader and (subscriber := self._subscribers.get(topic)) is not None:
+            _call(subscriber.on_request, topic, request)
 
 
-def _pass_on(take: Callable[[Finding], None], topic: str, finding: Finding) -> None:
+def _call(callback: Callable[[Finding], None], topic: str, message: Finding) -> None:
     try:
-        take(finding)
+        callback(message)
     except (LookupError, TypeError, ValueError, AttributeError) as exc:
-        # The other process's code may be of another version; what it has found, this one will find itself one day.
+        # The other process's code may be of another version; what it found, this process will find itself one day.
         logger.warning("what another worker says of %s isn't understood: %r", topic, exc)
 
 

@@ -14,37 +14,37 @@ import trio.testing
 from wazuh_comms_trio.backends.embedded import commands as sqlite_commands
 from wazuh_comms_trio.backends.embedded.stores import SqliteStores, open_sqlite
 from wazuh_comms_trio.backends.interfaces import Action, Command, Target
-from wazuh_comms_trio.backends.leadership import Finding, Lookout
+from wazuh_comms_trio.backends.leadership import Finding, Leadership
 
 pytestmark = pytest.mark.real_clock
 
 AGENT = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
 
 
-class _Lookout(Lookout):
-    """Tells the others of ``all``, itself not."""
+class _Linked(Leadership):
+    """Publishes to the others of ``all``."""
 
-    def __init__(self, all: list[_Lookout]) -> None:
-        super().__init__(on_duty=not all)
+    def __init__(self, all: list[_Linked]) -> None:
+        super().__init__(leader=not all)
         self._all = all
         all.append(self)
 
-    def tell(self, topic: str, finding: Finding) -> None:
+    def publish(self, topic: str, finding: Finding) -> None:
         for other in self._all:
             if other is not self:
-                other.take_finding(topic, finding)
+                other.handle_finding(topic, finding)
 
 
 @asynccontextmanager
-async def workers(folder: Path, count: int) -> AsyncIterator[tuple[list[SqliteStores], list[_Lookout]]]:
-    """The first one is on duty."""
-    lookouts: list[_Lookout] = []
+async def workers(folder: Path, count: int) -> AsyncIterator[tuple[list[SqliteStores], list[_Linked]]]:
+    """The first one is the leader."""
+    linked: list[_Linked] = []
     async with AsyncExitStack() as stack:
         stores = [
-            await stack.enter_async_context(open_sqlite(folder, wall_clock=lambda: 1000.0, lookout=_Lookout(lookouts)))
+            await stack.enter_async_context(open_sqlite(folder, wall_clock=lambda: 1000.0, leadership=_Linked(linked)))
             for _ in range(count)
         ]
-        yield stores, lookouts
+        yield stores, linked
 
 
 def command(document_id: str) -> Command:
@@ -79,10 +79,10 @@ async def test_what_a_tool_writes_is_news_for_all(tmp_path: Path) -> None:
 
 
 async def test_who_takes_over_finds_what_was_written_meanwhile(tmp_path: Path) -> None:
-    async with workers(tmp_path, 2) as (stores, lookouts):
-        lookouts[0].set_duty(False)
+    async with workers(tmp_path, 2) as (stores, linked):
+        linked[0].set_leader(False)
         await write(tmp_path, "c1")
-        assert await heard(stores, lambda: lookouts[1].set_duty(True)) == [{AGENT}] * 2
+        assert await heard(stores, lambda: linked[1].set_leader(True)) == [{AGENT}] * 2
 
 
 async def test_what_an_older_state_of_the_file_has_is_news(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tests.indexer.fake import FakeOpenSearch
 from tests.indexer.harness import as_backends
 from tests.indexer.stores.test_commands import put, source
 from wazuh_comms_trio.backends.interfaces import Action, Backends, Command, Target
-from wazuh_comms_trio.backends.leadership import Lookout
+from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.config.models import Timeouts
 from wazuh_comms_trio.testing.agent.client import AgentClient
@@ -31,17 +31,17 @@ CONFIG = daemon_config(timeouts=Timeouts(commands=60))
 async def node_of(server: FakeOpenSearch, workers: int, **settings: Any) -> AsyncIterator[Node]:
     """One node; each of its workers has a client and stores of its own, as processes have."""
 
-    def stores(lookout: Lookout) -> AbstractAsyncContextManager[Backends]:
-        return backends_of(server, lookout, **settings)
+    def stores(leadership: Leadership) -> AbstractAsyncContextManager[Backends]:
+        return backends_of(server, leadership, **settings)
 
     async with open_node(workers, CONFIG, open_stores=stores, clock=wall_clock) as node:
         yield node
 
 
 @asynccontextmanager
-async def backends_of(server: FakeOpenSearch, lookout: Lookout, **settings: Any) -> AsyncIterator[Backends]:
+async def backends_of(server: FakeOpenSearch, leadership: Leadership, **settings: Any) -> AsyncIterator[Backends]:
     others = memory_backends(wall_clock=wall_clock)
-    async with stores_of(server, lookout=lookout, **settings) as stores:
+    async with stores_of(server, leadership=leadership, **settings) as stores:
         yield as_backends(stores, others.engine, others.files)
 
 
@@ -99,7 +99,7 @@ async def test_commands_reach_agents_on_every_worker_once(autojump_clock: MockCl
 
 
 async def test_one_found_late_by_the_agent_is_known_to_its_worker(autojump_clock: MockClock) -> None:
-    """The command was found while nobody polled; the agent comes to a worker that isn't on duty."""
+    """The command was found while nobody polled; the agent comes to a worker that isn't the leader."""
     async with fake() as server, node_of(server, 2) as node:
         for number in range(4):
             agent = await enrolled(node, number)
@@ -159,13 +159,13 @@ async def test_a_groups_command_reaches_its_members_everywhere_at_once(autojump_
 async def test_another_worker_looks_when_the_one_on_duty_dies(autojump_clock: MockClock) -> None:
     async with fake() as server, node_of(server, 3) as node:
         agents = [await enrolled(node, number) for number in range(3)]
-        on_duty = [daemon.backends.commands._lookout.on_duty for daemon in node.workers]
-        assert sum(on_duty) == 1
-        first = on_duty.index(True)
+        leading = [daemon.backends.commands._leadership.is_leader for daemon in node.workers]
+        assert sum(leading) == 1
+        first = leading.index(True)
         await node.kill(first)
         await trio.sleep(0.1)
-        on_duty = [daemon.backends.commands._lookout.on_duty for daemon in node.workers]
-        assert sum(on for number, on in enumerate(on_duty) if number != first) == 1
+        leading = [daemon.backends.commands._leadership.is_leader for daemon in node.workers]
+        assert sum(on for number, on in enumerate(leading) if number != first) == 1
         for number, agent in enumerate(agents):
             if number != first:
                 put(server, f"c{number}", agent.uuid)
@@ -177,7 +177,7 @@ async def test_another_worker_looks_when_the_one_on_duty_dies(autojump_clock: Mo
 
 async def test_another_worker_looks_when_the_one_on_duty_hangs(autojump_clock: MockClock) -> None:
     async with fake() as server, node_of(server, 2) as node:
-        first = next(n for n, daemon in enumerate(node.workers) if daemon.backends.commands._lookout.on_duty)
+        first = next(n for n, daemon in enumerate(node.workers) if daemon.backends.commands._leadership.is_leader)
         other = 1 - first
         node.hang(first)
         agent = await enrolled(node, other)
@@ -185,10 +185,10 @@ async def test_another_worker_looks_when_the_one_on_duty_hangs(autojump_clock: M
         got: Counter[str] = Counter()
         with trio.fail_after(10):
             await deliver(agent, got, 1)
-        assert node.workers[other].backends.commands._lookout.on_duty
+        assert node.workers[other].backends.commands._leadership.is_leader
         node.wake(first)
         await trio.sleep(2)
-        assert not node.workers[first].backends.commands._lookout.on_duty
+        assert not node.workers[first].backends.commands._leadership.is_leader
         put(server, "c2", agent.uuid)
         with trio.fail_after(10):
             await deliver(agent, got, 2)
@@ -264,7 +264,7 @@ async def test_what_ends_while_the_duty_changes_is_forgotten_everywhere(autojump
         put(server, "c1", "absent", timeout=100_000)
         await trio.sleep(10)
         assert known(node) == [1, 1, 1]
-        first = next(n for n, daemon in enumerate(node.workers) if daemon.backends.commands._lookout.on_duty)
+        first = next(n for n, daemon in enumerate(node.workers) if daemon.backends.commands._leadership.is_leader)
         put(server, "c1", "absent", status="failed")
         await node.kill(first)
         await trio.sleep(120)
@@ -300,8 +300,8 @@ async def test_a_worker_that_knows_nothing_is_told_at_once(autojump_clock: MockC
         for _ in range(5):
             await trio.sleep(20.3)
             assert known(node) == [1, 1]
-            commands = next(d.backends.commands for d in node.workers if not d.backends.commands._lookout.on_duty)
+            commands = next(d.backends.commands for d in node.workers if not d.backends.commands._leadership.is_leader)
             commands._pending.drop("c1")
-            commands._lookout.set_duty(False)  # as a worker hears when it comes
+            commands._leadership.set_leader(False)  # as a worker hears when it comes
             await trio.sleep(0.3)
             assert known(node) == [1, 1]

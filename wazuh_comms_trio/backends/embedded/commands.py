@@ -24,13 +24,13 @@ from wazuh_comms_trio.backends.interfaces import (
     CommandStatus,
     ItemResult,
 )
-from wazuh_comms_trio.backends.leadership import Finding, Lookout
+from wazuh_comms_trio.backends.leadership import Finding, Leadership
 from wazuh_comms_trio.errors import BackendUnavailable, MalformedRequest
 from wazuh_comms_trio.foundation.aligned_timer import next_tick
 
 #: Seconds between looks, by one process of the daemon, for what other processes did; a look costs microseconds.
 POLL_INTERVAL: Final = 1.0
-#: ... and by the others, in case the one on duty can't see what they can: its connections may be broken, theirs not.
+#: ... and by the others, in case the leader can't see what they can: its connections may be broken, theirs not.
 FOLLOWERS_INTERVAL: Final = 10.0
 _TOPIC: Final = "commands"
 
@@ -41,10 +41,10 @@ class SqliteCommands:
     keeps_posted = True
 
     def __init__(
-        self, database: Database, owner: Owner, wall_clock: Callable[[], float], lookout: Lookout | None = None
+        self, database: Database, owner: Owner, wall_clock: Callable[[], float], leadership: Leadership | None = None
     ) -> None:
-        self._lookout = lookout = lookout or Lookout()
-        lookout.attend(_TOPIC, found=self._take_news, changed=self._wake)
+        self._leadership = leadership = leadership or Leadership()
+        leadership.register(_TOPIC, on_finding=self._take_news, on_change=self._wake)
         self._database = database
         self._owner = owner
         self._now = wall_clock
@@ -93,12 +93,12 @@ class SqliteCommands:
                 agents = await self._look_for_news()
             except BackendUnavailable:
                 agents = ()  # the store is away; what it has is news when it is back
-            if self._lookout.on_duty and agents:
-                self._lookout.tell(_TOPIC, {"agents": list(agents)})
+            if self._leadership.is_leader and agents:
+                self._leadership.publish(_TOPIC, {"agents": list(agents)})
             if agents or self._told:
                 told, self._told = self._told, set()
                 return told.union(agents)
-            interval = POLL_INTERVAL if self._lookout.on_duty else FOLLOWERS_INTERVAL
+            interval = POLL_INTERVAL if self._leadership.is_leader else FOLLOWERS_INTERVAL
             with trio.move_on_at(next_tick(interval)):
                 await own_news.wait()
 
@@ -214,7 +214,7 @@ class SqliteCommands:
         return await self._database.write(apply) if reports else ()
 
     async def expire(self) -> None:
-        await self._lookout.wait_duty()
+        await self._leadership.wait_until_leader()
         now = self._now()
 
         def is_due(connection: apsw.Connection) -> bool:

@@ -15,7 +15,7 @@ from wazuh_comms_trio.backends.embedded.database.connection import Database, ope
 from wazuh_comms_trio.backends.embedded.documents import SqliteEvents
 from wazuh_comms_trio.backends.embedded.process_locks import hold_owner
 from wazuh_comms_trio.backends.embedded.state_schema import STATE
-from wazuh_comms_trio.backends.leadership import Lookout
+from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.unavailable import StateUnusable
 from wazuh_comms_trio.foundation.folders import make_folder
 
@@ -34,7 +34,7 @@ async def open_sqlite(
     *,
     wall_clock: Callable[[], float] = time.time,
     tolerant: bool = False,
-    lookout: Lookout | None = None,
+    leadership: Leadership | None = None,
 ) -> AsyncIterator[SqliteStores]:
     """The stores in ``folder``, which is made if it isn't there. Raises ``StateUnusable``, ``tolerant`` as
     ``open_database``. What was accepted is written before this ends."""
@@ -48,6 +48,6 @@ async def open_sqlite(
             yield SqliteStores(
                 SqliteAgents(database),
                 SqliteEvents(database, wall_clock),
-                SqliteCommands(database, owner, wall_clock, lookout),
+                SqliteCommands(database, owner, wall_clock, leadership),
                 database,
             )

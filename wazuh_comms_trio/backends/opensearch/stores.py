@@ -12,7 +12,7 @@ from typing import Final
 import trio
 from attrs import frozen
 
-from wazuh_comms_trio.backends.leadership import Lookout
+from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.opensearch.agents.presence import Presence
 from wazuh_comms_trio.backends.opensearch.agents.registry import OpenSearchAgents
 from wazuh_comms_trio.backends.opensearch.client.client import Connect, OpenSearchClient
@@ -47,12 +47,12 @@ async def open_opensearch(
     rng: random.Random | None = None,
     connect: Connect | None = None,
     node: ThisNode | None = None,
-    lookout: Lookout | None = None,
+    leadership: Leadership | None = None,
 ) -> AsyncIterator[OpenSearchStores]:
     """The stores of one cluster. It needn't be there yet: calls are ``BackendUnavailable`` until it is. ``revocation``,
     in seconds, is how old what is known of an agent may be. ``node``: for a daemon, whose token key is compared with
     other nodes'. Raises ``AccessError`` for certificates or secrets that can't be used. Claims are given back, and
-    log-ins written, before this ends. ``lookout``: who of this node's processes looks for commands
+    log-ins written, before this ends. ``leadership``: who of this node's processes looks for commands
     and for agents that are away."""
     rng = rng or random.Random()
     async with OpenSearchClient(settings, connect=connect, rng=rng) as client, BackgroundNursery() as nursery:
@@ -70,7 +70,7 @@ async def open_opensearch(
             members=members,
             wall_clock=wall_clock,
             rng=rng,
-            lookout=lookout,
+            leadership=leadership,
         )
         watch = None if node is None else NodeWatch(client, node, wall_clock, agents_name)
         agents = OpenSearchAgents(
@@ -87,7 +87,7 @@ async def open_opensearch(
             after=settings.disconnected_after,
             wall_clock=wall_clock,
             seen_since=agents.seen_since,
-            lookout=lookout,
+            leadership=leadership,
         )
         nursery.start_soon(agents.run)
         nursery.start_soon(presence.run)

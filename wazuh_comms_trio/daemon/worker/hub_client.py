@@ -13,7 +13,7 @@ import trio
 from attrs import define, field
 
 from wazuh_comms_trio.backends.interfaces import Command
-from wazuh_comms_trio.backends.leadership import Finding, Lookout
+from wazuh_comms_trio.backends.leadership import Finding, Leadership
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken, Message
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.daemon.worker.tree import Stop
@@ -21,7 +21,7 @@ from wazuh_comms_trio.errors import CommsError
 from wazuh_comms_trio.services.commands.command_json import decode_commands, encode_commands
 from wazuh_comms_trio.services.commands.dispatcher import POST_LIMIT, CommandDispatcher
 
-__all__ = ["HEARTBEAT_INTERVAL", "HubLookout", "HubOtherWorkers", "run_hub_client"]
+__all__ = ["HEARTBEAT_INTERVAL", "HubLeadership", "HubOtherWorkers", "run_hub_client"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,19 +76,19 @@ class HubOtherWorkers:
             question.decided.set()
 
 
-class HubLookout(Lookout):
-    """``Lookout`` of a worker's stores, over its link. On duty when the hub says so; where the hub, of an older
-    version, knows nothing of duties (``hub_knows``), always."""
+class HubLeadership(Leadership):
+    """``Leadership`` of a worker's stores, over its link. The worker is the leader when the hub says so; always where
+    the hub, of an older version, chooses none (``hub_knows``)."""
 
     def __init__(self, link: Link, *, hub_knows: bool = True) -> None:
-        super().__init__(on_duty=not hub_knows)
+        super().__init__(leader=not hub_knows)
         self._link = link
 
-    def tell(self, topic: str, finding: Finding) -> None:
+    def publish(self, topic: str, finding: Finding) -> None:
         self._link.send_nowait("finding", topic=topic, finding=finding)
 
-    def ask(self, topic: str, wish: Finding) -> None:
-        self._link.send_nowait("wish", topic=topic, wish=wish)
+    def ask_leader(self, topic: str, request: Finding) -> None:
+        self._link.send_nowait("wish", topic=topic, wish=request)
 
 
 class _Acquisition:
@@ -100,7 +100,7 @@ class _Acquisition:
 async def run_hub_client(
     link: Link,
     other_workers: HubOtherWorkers,
-    lookout: HubLookout,
+    leadership: HubLeadership,
     dispatcher: CommandDispatcher,
     heartbeat: Heartbeat,
     stop: Stop,
@@ -108,7 +108,7 @@ async def run_hub_client(
     """Follows the link until it ends: then the supervisor is gone, and so must its worker be. The link's ``run`` is the
     caller's. Cancelled: at once."""
     async with trio.open_nursery() as nursery:
-        client = _HubClient(link, other_workers, lookout, dispatcher, stop, nursery)
+        client = _HubClient(link, other_workers, leadership, dispatcher, stop, nursery)
         nursery.start_soon(client.send_heartbeats, heartbeat)
         with suppress(LinkBroken):
             while True:
@@ -125,7 +125,7 @@ class _HubClient:
 
     link: Link
     other_workers: HubOtherWorkers
-    lookout: HubLookout
+    leadership: HubLeadership
     dispatcher: CommandDispatcher
     stop: Stop
     nursery: trio.Nursery
@@ -170,11 +170,11 @@ class _HubClient:
             case {"type": "granted", "number": int(number), "ids": list(ids)}:
                 self.other_workers.take_grant(number, ids)
             case {"type": "duty", "on": bool(on)}:
-                self.lookout.set_duty(on)
+                self.leadership.set_leader(on)
             case {"type": "finding", "topic": str(topic), "finding": dict(finding)}:
-                self.lookout.take_finding(topic, finding)
+                self.leadership.handle_finding(topic, finding)
             case {"type": "wish", "topic": str(topic), "wish": dict(wish)}:
-                self.lookout.take_wish(topic, wish)
+                self.leadership.handle_request(topic, wish)
             case {"type": "stop", "spread": spread, **rest}:
                 self.stop.request(spread=float(spread), grace=rest.get("grace"))
             case {"type": "shorten"}:

@@ -31,7 +31,7 @@ from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken, Message
 from wazuh_comms_trio.daemon.worker.environment import load_keys, start_worker
 from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
-from wazuh_comms_trio.daemon.worker.hub_client import HubLookout, HubOtherWorkers, run_hub_client
+from wazuh_comms_trio.daemon.worker.hub_client import HubLeadership, HubOtherWorkers, run_hub_client
 from wazuh_comms_trio.daemon.worker.parent_watchdog import ParentWatchdog, wake_when_parent_dies
 from wazuh_comms_trio.daemon.worker.tree import Stop
 from wazuh_comms_trio.foundation.log_context import WORKER
@@ -91,10 +91,10 @@ async def _serve(link: Link, first: Message, watchdog: ParentWatchdog) -> None:
         _inherited_listeners(first["listeners"]["api"]), (), _inherited_listeners(first["listeners"]["enrollment"])
     )
     stop = Stop()
-    other_workers, lookout = HubOtherWorkers(link), HubLookout(link, hub_knows="duty" in first)
+    other_workers, leadership = HubOtherWorkers(link), HubLeadership(link, hub_knows="duty" in first)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals, last_error.attached():
         async with (
-            open_backends(config, tolerant=True, token_key=keys.kid, lookout=lookout) as backends,
+            open_backends(config, tolerant=True, token_key=keys.kid, leadership=leadership) as backends,
             open_quarantine(config, tolerant=True) as quarantine,
             trio.open_nursery() as linked,
         ):
@@ -108,7 +108,7 @@ async def _serve(link: Link, first: Message, watchdog: ParentWatchdog) -> None:
                 heartbeat = Heartbeat(worker, last_error, wall_clock=time.time)
                 linked.start_soon(heartbeat.run)
                 linked.start_soon(
-                    run_hub_client, link, other_workers, lookout, worker.services.commands, heartbeat, stop
+                    run_hub_client, link, other_workers, leadership, worker.services.commands, heartbeat, stop
                 )
                 link.send_nowait("ready", public_key=keys.public_pem.decode(), pid=os.getpid(), duty=True)
                 calm_collector()

@@ -9,7 +9,7 @@ async with open_node(workers=2) as node:
 
 ``open_stores`` gives each worker stores of its own, as processes have them:
 
-async with open_node(3, open_stores=lambda lookout: my_backends(lookout)) as node: ...
+async with open_node(3, open_stores=lambda leadership: my_backends(leadership)) as node: ...
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from attrs import frozen
 from trio.testing import memory_stream_pair
 
 from wazuh_comms_trio.backends.interfaces import Backends
-from wazuh_comms_trio.backends.leadership import Lookout
+from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.logging.formats import mask
 from wazuh_comms_trio.daemon.supervisor.hub import Hub, Member
 from wazuh_comms_trio.daemon.supervisor.link import Link
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
-from wazuh_comms_trio.daemon.worker.hub_client import HubLookout, HubOtherWorkers, run_hub_client
+from wazuh_comms_trio.daemon.worker.hub_client import HubLeadership, HubOtherWorkers, run_hub_client
 from wazuh_comms_trio.testing.node.daemon import EPOCH, Daemon, daemon_config, open_daemon
 
 __all__ = ["Node", "open_node"]
@@ -88,7 +88,7 @@ class _Valve(trio.abc.Stream):
         await self._stream.aclose()
 
 
-OpenStores = Callable[[Lookout], AbstractAsyncContextManager[Backends]]
+OpenStores = Callable[[Leadership], AbstractAsyncContextManager[Backends]]
 
 
 @asynccontextmanager
@@ -116,8 +116,8 @@ async def open_node(
             ours_stream, theirs_stream = memory_stream_pair()
             valve = _Valve(theirs_stream)
             ours, theirs = Link(ours_stream), Link(valve)
-            other_workers, lookout = HubOtherWorkers(theirs), HubLookout(theirs)
-            own = backends if open_stores is None else await stack.enter_async_context(open_stores(lookout))
+            other_workers, leadership = HubOtherWorkers(theirs), HubLeadership(theirs)
+            own = backends if open_stores is None else await stack.enter_async_context(open_stores(leadership))
             daemon = await stack.enter_async_context(
                 open_daemon(config, backends=own, other_workers=other_workers, seed=number)
             )
@@ -127,7 +127,7 @@ async def open_node(
                 nursery.start_soon(link.run)
             nursery.start_soon(hub.serve, member)
             dispatcher = daemon.worker.services.commands
-            nursery.start_soon(run_hub_client, theirs, other_workers, lookout, dispatcher, heartbeat, daemon.stop)
+            nursery.start_soon(run_hub_client, theirs, other_workers, leadership, dispatcher, heartbeat, daemon.stop)
             theirs.send_nowait("ready", public_key="", duty=True)
             await member.ready.wait()
             daemons.append(daemon)

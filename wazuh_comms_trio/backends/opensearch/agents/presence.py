@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from wazuh_comms_trio.backends.leadership import Finding, Lookout
+from wazuh_comms_trio.backends.leadership import Finding, Leadership
 from wazuh_comms_trio.backends.opensearch.client.bulk import FILTER, partial, read_items, update_if_line
 from wazuh_comms_trio.backends.opensearch.client.client import NDJSON, OpenSearchClient
 from wazuh_comms_trio.backends.opensearch.client.index_names import IndexName
@@ -42,10 +42,10 @@ class Presence:
         after: float,
         wall_clock: Callable[[], float],
         seen_since: Callable[[float], Collection[str]],
-        lookout: Lookout | None = None,
+        leadership: Leadership | None = None,
     ) -> None:
-        self._lookout = lookout = lookout or Lookout()
-        lookout.attend(_TOPIC, asked=self._note_seen, changed=self._change_duty)
+        self._leadership = leadership = leadership or Leadership()
+        leadership.register(_TOPIC, on_request=self._note_seen, on_change=self._on_leader_change)
         self._client = client
         self._index = index
         self._after = after
@@ -56,16 +56,16 @@ class Presence:
         #: Agents that were seen by other workers of this node, and when we heard of it.
         self._elsewhere: dict[str, float] = {}
         self._said_at = -inf
-        self._duty_changed_at = -inf
+        self._leader_changed_at = -inf
 
     async def run(self) -> None:
         """Until cancelled. Several nodes that do the same don't disturb each other; of a node's workers one does."""
         while True:
             await trio.sleep(min(_LONGEST, max(_SHORTEST, self._after * _SHARE)))
-            if not self._lookout.on_duty:
+            if not self._leadership.is_leader:
                 self._say_seen()
                 continue
-            if trio.current_time() - self._duty_changed_at < _SHORTEST:
+            if trio.current_time() - self._leader_changed_at < _SHORTEST:
                 continue  # the others have yet to say whom they saw
             try:
                 await self.sweep()
@@ -79,11 +79,11 @@ class Presence:
         seen = list(self._seen_since(max(self._said_at, now - self._after)))
         self._said_at = now
         if seen:
-            self._lookout.ask(_TOPIC, {"agents": seen})
+            self._leadership.ask_leader(_TOPIC, {"agents": seen})
 
-    def _change_duty(self) -> None:
-        self._duty_changed_at, self._said_at = trio.current_time(), -inf
-        if not self._lookout.on_duty:
+    def _on_leader_change(self) -> None:
+        self._leader_changed_at, self._said_at = trio.current_time(), -inf
+        if not self._leadership.is_leader:
             self._say_seen()
 
     def _note_seen(self, wish: Finding) -> None:

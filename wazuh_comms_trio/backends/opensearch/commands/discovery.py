@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import trio
 
-from wazuh_comms_trio.backends.leadership import Finding, Lookout
+from wazuh_comms_trio.backends.leadership import Finding, Leadership
 from wazuh_comms_trio.backends.opensearch.client.queries import Query, every, exactly
 from wazuh_comms_trio.backends.opensearch.commands.documents import (
     PENDING,
@@ -64,11 +64,11 @@ class Discovery:
         expand: Callable[[Sequence[Document]], Awaitable[Any]],
         upkeep: Callable[[], Awaitable[None]],
         rng: random.Random,
-        lookout: Lookout,
+        leadership: Leadership,
     ) -> None:
         self._index = index
-        self._lookout = lookout
-        lookout.attend(_TOPIC, found=self._take, asked=self._note_wish, changed=self._change_duty)
+        self._leadership = leadership
+        leadership.register(_TOPIC, on_finding=self._take, on_request=self._note_wish, on_change=self._change_duty)
         self._pending = pending
         self._fastest = settings.interval
         self._slowest = max(settings.interval, settings.idle_interval)
@@ -116,16 +116,18 @@ class Discovery:
     def tell_others(self, documents: Sequence[Document], gone: Mapping[str, int] | None = None) -> None:
         """Of documents that were found or written here, and of versions that are gone."""
         for start in range(0, len(documents), _TOLD_AT_ONCE):
-            self._lookout.tell(_TOPIC, {"documents": list(map(document_to, documents[start : start + _TOLD_AT_ONCE]))})
+            self._leadership.publish(
+                _TOPIC, {"documents": list(map(document_to, documents[start : start + _TOLD_AT_ONCE]))}
+            )
         if gone:
-            self._lookout.tell(_TOPIC, {"gone": gone})
+            self._leadership.publish(_TOPIC, {"gone": gone})
 
     def note_interest(self, agent_ids: Collection[str]) -> None:
         now = trio.current_time()
         for agent_id in agent_ids:
             self._interested.pop(agent_id, None)
             self._interested[agent_id] = now
-        if not self._lookout.on_duty:
+        if not self._leadership.is_leader:
             self._unsaid.update(dict.fromkeys(agent_ids))
 
     # --- what other workers say ---
@@ -152,9 +154,9 @@ class Discovery:
         self._look_now.set()
         self._forget_told()
         self._unsaid.clear()
-        if not self._lookout.on_duty:
+        if not self._leadership.is_leader:
             self._forget()
-            self._lookout.ask(_TOPIC, {"agents": list(self._interested), "all": True})
+            self._leadership.ask_leader(_TOPIC, {"agents": list(self._interested), "all": True})
 
     def _forget_told(self) -> None:
         self._told.clear()
@@ -168,7 +170,7 @@ class Discovery:
         while True:
             self._look_now = trio.Event()
             try:
-                busy, full = await (self._round() if self._lookout.on_duty else self._follow())
+                busy, full = await (self._round() if self._leadership.is_leader else self._follow())
                 outage.worked()
             except BackendUnavailable as exc:
                 busy = full = False
@@ -186,7 +188,7 @@ class Discovery:
     async def _follow(self) -> tuple[bool, bool]:
         """What is left to do where another worker is on duty: what was claimed here, and claims whose time is over."""
         if self._unsaid:
-            self._lookout.ask(_TOPIC, {"agents": list(self._unsaid)})
+            self._leadership.ask_leader(_TOPIC, {"agents": list(self._unsaid)})
             self._unsaid.clear()
         self._forget()
         await self._upkeep()
@@ -216,7 +218,7 @@ class Discovery:
             # Also what no search has ever shown, or was told of by who was on duty before, is to be forgotten one day.
             self._told_all_at = now
             age = now - began + self._index.staleness
-            self._lookout.tell(_TOPIC, {"all": [document.id for document in found], "age": age})
+            self._leadership.publish(_TOPIC, {"all": [document.id for document in found], "age": age})
         before = len(self._news)
         self.tell()  # before groups, whose members perhaps nobody can read now
         groups = self._pending.groups(now)[:_EXPANDED_AT_ONCE]

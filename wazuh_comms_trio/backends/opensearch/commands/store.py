@@ -12,7 +12,7 @@ from attrs import evolve
 
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.interfaces import Command, CommandReport, CommandStatus, ItemResult
-from wazuh_comms_trio.backends.leadership import Lookout
+from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
 from wazuh_comms_trio.backends.opensearch.client.index_names import IndexName
 from wazuh_comms_trio.backends.opensearch.client.queries import Query, every, exactly
@@ -31,7 +31,7 @@ _EXPIRED_AT_ONCE: Final = 500
 #: At most every so many seconds of wall-clock time is looked for commands that nobody answered.
 _EXPIRE_INTERVAL: Final = 2.0
 _CLOSE_TIMEOUT: Final = 2.0
-#: Seconds between two times that a worker that isn't on duty forgets what is overdue.
+#: Seconds between two times that a worker that isn't the leader forgets what is overdue.
 _TIDY_INTERVAL: Final = 60.0
 
 
@@ -50,10 +50,10 @@ class OpenSearchCommands:
         members: Callable[[str], Any],
         wall_clock: Callable[[], float],
         rng: random.Random,
-        lookout: Lookout | None = None,
+        leadership: Leadership | None = None,
     ) -> None:
         self._now = wall_clock
-        self._lookout = lookout = lookout or Lookout()
+        self._leadership = leadership = leadership or Leadership()
         self._nursery = nursery
         self._members = members
         self._index = CommandIndex(client, name, wall_clock=wall_clock, rng=rng)
@@ -68,7 +68,7 @@ class OpenSearchCommands:
             expand=self._expand,
             upkeep=self._upkeep,
             rng=rng,
-            lookout=lookout,
+            leadership=leadership,
         )
 
     # --- new commands ---
@@ -226,8 +226,8 @@ class OpenSearchCommands:
                 if document.id in self._pending.held:
                     self._pending.hold(document, trio.current_time())
         now = trio.current_time()
-        if not self._lookout.on_duty and now - self._tidied_at >= _TIDY_INTERVAL:
-            # Who is on duty ends it, and may not be able to say so: it is offered to nobody.
+        if not self._leadership.is_leader and now - self._tidied_at >= _TIDY_INTERVAL:
+            # The leader ends it, and may not be able to say so: it is offered to nobody here.
             self._tidied_at = now
             for document in self._pending.overdue(now, self._now()):
                 self._pending.drop(document.id)
@@ -264,7 +264,7 @@ class OpenSearchCommands:
         return results
 
     async def expire(self) -> None:
-        await self._lookout.wait_duty()
+        await self._leadership.wait_until_leader()
         wall_now = self._now()
         overdue: dict[str, Document | None] = {
             document.id: document for document in self._pending.overdue(trio.current_time(), wall_now)
