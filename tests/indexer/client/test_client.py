@@ -16,7 +16,7 @@ from tests.indexer.bench import client_of, fakes
 from tests.indexer.fake import FakeOpenSearch
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, path
 from wazuh_comms_trio.backends.opensearch.client.credentials import AccessError, make_ssl_context, read_account
-from wazuh_comms_trio.backends.opensearch.client.hosts import Hosts
+from wazuh_comms_trio.backends.opensearch.client.hosts import UNREADY_REST, Hosts
 from wazuh_comms_trio.config.models import Indexer, IndexerClient, IndexerSsl
 
 
@@ -53,6 +53,24 @@ async def test_a_dead_node_costs_nothing_and_comes_back(autojump_clock: MockCloc
         await trio.sleep(31)
         await ask(client, 30)
         assert counts(nodes)[1] >= 10
+
+
+async def test_a_nodes_outage_is_logged_once(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with fakes("a") as nodes, client_of(nodes) as client:
+        nodes["a"].up = False
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(ask, client)
+        await trio.sleep(5)
+        assert await ask(client) == 0
+        nodes["a"].up = True
+        await trio.sleep(31)
+        assert await ask(client, 3) == 3
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("indexer a:")]
+    assert len(lines) == 2
+    assert "no connection" in lines[0]
+    assert "works again" in lines[1]
 
 
 async def test_an_outage_of_all_costs_little_and_its_end_is_noticed(autojump_clock: MockClock) -> None:
@@ -180,6 +198,60 @@ async def test_a_node_that_is_not_ready_is_not_the_last_word(autojump_clock: Moc
         nodes["b"].faults.whole = nodes["a"].faults.whole
         with pytest.raises(IndexerUnavailable, match="not initialized"):
             await client.json("GET", "/")
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+async def test_a_node_that_is_not_ready_rests_beside_a_sound_one(autojump_clock: MockClock, repeatable: bool) -> None:
+    """It is asked once a second whether it is ready again, and not by every request."""
+    async with fakes("a", "b") as nodes, client_of(nodes) as client:
+        nodes["a"].faults.whole = lambda method, path: (503, "OpenSearch Security not initialized.")
+        statuses = []
+        for _ in range(100):
+            reply = await client.request("GET", "/", repeatable=repeatable)
+            statuses.append(reply.status)
+            await trio.sleep(0.05)
+        assert counts(nodes)[0] <= 5
+        assert statuses.count(200) == (100 if repeatable else 100 - counts(nodes)[0])
+        nodes["a"].faults.whole = lambda method, path: None
+        await trio.sleep(UNREADY_REST)
+        before = counts(nodes)[0]
+        assert await ask(client, 20) == 20
+        assert counts(nodes)[0] == before + 10
+
+
+async def test_where_none_is_ready_all_are_asked(autojump_clock: MockClock) -> None:
+    async with fakes("a", "b", "c") as nodes, client_of(nodes) as client:
+        for node in nodes.values():
+            node.faults.whole = lambda method, path: (503, "no cluster manager")
+        assert await ask(client, 10) == 0
+        assert counts(nodes) == [10, 10, 10]
+        nodes["c"].faults.whole = lambda method, path: None
+        assert await ask(client, 10) == 10  # at once, by the first request that comes to it
+        assert sum(counts(nodes)[:2]) <= 22
+
+
+async def test_one_that_answers_slowly_goes_before_one_that_is_not_ready(autojump_clock: MockClock) -> None:
+    async with fakes("a", "b") as nodes, client_of(nodes) as client:
+
+        async def wait(method: str, path: str) -> None:
+            await trio.sleep(20)
+
+        nodes["a"].faults.before = wait
+        nodes["b"].faults.whole = lambda method, path: (503, "no cluster manager")
+        answers = []
+
+        async def write() -> None:
+            answers.append((await client.request("GET", "/", repeatable=False)).status)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(write)
+                await trio.sleep(0.1)
+            await trio.sleep(5)
+            for _ in range(2):
+                nursery.start_soon(write)
+                await trio.sleep(0.1)
+        assert sorted(answers)[:4] == [200] * 4
 
 
 async def test_connections_are_bounded(autojump_clock: MockClock) -> None:
@@ -330,14 +402,15 @@ def test_requests_that_fail_together_count_once() -> None:
     a = hosts.all[0]
     for _ in range(10):
         a.begin(100.0)
-    assert [hosts.failed(a, 100.0, 101.0) for _ in range(10)] == [True] + [False] * 9
+    for _ in range(10):
+        hosts.failed(a, 100.0, 101.0)
     assert a.failures == 1
     assert a.rests_until < 102
     a.begin(103.0)
     hosts.failed(a, 103.0, 103.0)
     assert a.failures == 2
     a.begin(110.0)
-    assert a.answered(110.0)
+    a.answered(110.0)
     assert (a.failures, a.waiting) == (0, 0)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import re
-from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +23,9 @@ from wazuh_comms_trio.errors import (
 )
 from wazuh_comms_trio.foundation.backoff import Backoff
 from wazuh_comms_trio.foundation.outage_log import OutageLog
+from wazuh_comms_trio.http.client.connecting import connect_unix
 from wazuh_comms_trio.http.client.connection import HttpConnection, HttpFailure, HttpReply
+from wazuh_comms_trio.http.client.pool import HttpPool
 
 logger = logging.getLogger(__name__)
 
@@ -91,14 +92,22 @@ class UnixEngine:
 
     def __init__(self, settings: EngineClient) -> None:
         self._settings = settings
-        self._idle: list[HttpConnection] = []
+        self._pool = HttpPool(
+            self._connect,
+            host="localhost",
+            keepalive=_KEEPALIVE,
+            most_idle=_KEPT,
+            write_timeout=settings.timeout,
+            read_timeout=settings.timeout,
+            largest_reply=_LARGEST_REPLY,
+        )
         self._places = trio.Semaphore(_AT_ONCE)
         self._outage = OutageLog(logger, f"the engine's socket {settings.api_socket_path}", clock=trio.current_time)
-        self._silent = False  # it let a request go unanswered, and has answered none since
+        self._silent = False  # the engine let a request go unanswered, and has answered none since
 
     async def aclose(self) -> None:
-        while self._idle:
-            await self._idle.pop().aclose()
+        """Closes the connections that are kept."""
+        await self._pool.aclose()
 
     async def send_events(self, body: AsyncIterable[bytes], *, agent_id: str, length: int | None) -> None:
         headers = [("Content-Type", "application/x-ndjson")]
@@ -107,15 +116,16 @@ class UnixEngine:
             check(await self._send_whole("POST", _EVENTS, headers, whole))
             return
         async with self._places:
-            connection = await self._connect()
-            async with self._using(connection):
-                reply = await connection.exchange_stream("POST", _EVENTS, headers, body, length=length)
+            with self._judging():
+                async with self._pool.connection() as connection:
+                    reply = await connection.exchange_stream("POST", _EVENTS, headers, body, length=length)
         check(reply)
 
     async def probe(self) -> None:
-        """Is anybody there? It is asked something only after it left a request unanswered: any answer will do."""
+        """Whether the engine's socket takes connections. The engine is sent a request only after it left one
+        unanswered: any answer will do."""
         try:
-            stream = await _open(socket_path(self._settings.api_socket_path))
+            stream = await connect_unix(socket_path(self._settings.api_socket_path))
         except OSError as exc:
             raise EngineSocketError from exc
         connection = HttpConnection(stream, host="localhost", write_timeout=_PROBE, read_timeout=_PROBE)
@@ -136,23 +146,17 @@ class UnixEngine:
 
     async def _send_whole(self, method: str, target: str, headers: list[tuple[str, str]], body: bytes) -> HttpReply:
         async with self._places:
-            while True:
-                connection = await self._connect()
-                try:
-                    async with self._using(connection):
-                        began = trio.current_time()
-                        try:
-                            return await connection.exchange(method, target, headers, body)
-                        except trio.Cancelled:
-                            self._silent = self._silent or trio.current_time() - began > _LONG
-                            raise
-                except EngineRequestError as exc:
-                    if not (connection.used > 1 and _was_unread(exc.__cause__)):
-                        raise
+            began = trio.current_time()
+            try:
+                with self._judging():
+                    return await self._pool.request(method, target, headers, body, was_unseen=_was_unread)
+            except trio.Cancelled:
+                self._silent = self._silent or trio.current_time() - began > _LONG
+                raise
 
-    @asynccontextmanager
-    async def _using(self, connection: HttpConnection) -> AsyncIterator[None]:
-        """Errors in the engine's terms; afterwards the connection is kept or closed."""
+    @contextmanager
+    def _judging(self) -> Iterator[None]:
+        """Turns the failure of a request into the engine's error, and notes whether the engine answered."""
         try:
             yield
         except HttpFailure as failure:
@@ -161,60 +165,30 @@ class UnixEngine:
                 self._silent = True
                 raise EngineTimeout from failure
             raise EngineRequestError from failure
-        else:
-            self._silent = False
-        finally:
-            if connection.reusable and len(self._idle) < _KEPT:
-                self._idle.append(connection)
-            else:
-                await connection.aclose()
+        self._silent = False
 
-    async def _connect(self) -> HttpConnection:
-        """A kept connection, or a new one. Raises ``EngineSchemeError``, ``EngineSocketError``."""
-        oldest = trio.current_time() - _KEEPALIVE
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.idle_since >= oldest and not connection.looks_closed():
-                return connection
-            connection.close_nowait()
+    async def _connect(self) -> trio.abc.Stream:
+        """A new connection. Raises ``EngineSchemeError``, ``EngineSocketError``."""
         path = socket_path(self._settings.api_socket_path)
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         for attempt in range(self._settings.retries + 1):
             if attempt:
                 await trio.sleep(backoff.next_pause())
             try:
-                stream = await _open(path)
+                stream = await connect_unix(path)
             except OSError as exc:
                 error = exc
                 continue
             self._outage.worked()
-            return HttpConnection(
-                stream,
-                host="localhost",
-                write_timeout=self._settings.timeout,
-                read_timeout=self._settings.timeout,
-                largest_reply=_LARGEST_REPLY,
-            )
+            return stream
         self._outage.failed(error.strerror or error, kind="cannot be reached")
         raise EngineSocketError from error
 
 
-async def _open(path: str) -> trio.SocketStream:
-    """Raises ``OSError``. A listener whose queue is full refuses a non-blocking connection at once, and what looks like
-    one under way isn't: asking for the peer's name tells."""
-    stream = await trio.open_unix_socket(path)
-    try:
-        stream.socket.getpeername()
-    except OSError:
-        await trio.aclose_forcefully(stream)
-        raise OSError(errno.EAGAIN, "the engine's queue of connections is full") from None
-    return stream
-
-
-def _was_unread(failure: BaseException | None) -> bool:
+def _was_unread(failure: HttpFailure) -> bool:
     """Whether the engine closed without having read the whole request. A Unix socket says so: it is reset where
     something is unread, and ends in order where all was read."""
-    if not isinstance(failure, HttpFailure) or failure.heard or failure.timed_out:
+    if failure.heard or failure.timed_out:
         return False
     cause: BaseException | None = failure
     while cause is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import select
-import ssl
 from collections.abc import AsyncIterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -17,6 +16,9 @@ import trio
 from attrs import frozen
 
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
+from wazuh_comms_trio.http.client.connecting import describe_cause
+
+__all__ = ["HttpConnection", "HttpFailure", "HttpReply"]
 
 #: How much is handed to the transport at once: each piece has the write limit for itself, so that a slow link isn't
 #: taken for a dead one.
@@ -253,7 +255,7 @@ class HttpConnection:
         except trio.TooSlowError as exc:
             raise HttpFailure("the peer doesn't read the request", sent=True, timed_out=True) from exc
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise HttpFailure(f"the connection broke while sending: {_cause(exc)}", sent=True) from exc
+            raise HttpFailure(f"the connection broke while sending: {describe_cause(exc)}", sent=True) from exc
 
     async def _read_reply(self) -> HttpReply:
         """Without a time limit of its own."""
@@ -290,7 +292,7 @@ class HttpConnection:
         try:
             data = await self._stream.receive_some(_RECEIVE_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            text = f"the connection broke before the answer was complete: {_cause(exc)}"
+            text = f"the connection broke before the answer was complete: {describe_cause(exc)}"
             raise HttpFailure(text, sent=True, heard=self._heard) from exc
         self._heard = self._heard or bool(data)
         return data
@@ -298,13 +300,6 @@ class HttpConnection:
     def _no_answer(self) -> HttpFailure:
         what = "the answer did not end" if self._heard else "there was no answer"
         return HttpFailure(f"{what} within {self.read_timeout:g} s", sent=True, heard=self._heard, timed_out=True)
-
-
-def _cause(exc: BaseException) -> str:
-    cause = exc.__cause__ or exc
-    if isinstance(cause, ssl.SSLError) and cause.reason:
-        return f"TLS: {cause.reason.replace('_', ' ').lower()}"
-    return str(cause) or type(cause).__name__
 
 
 def _socket_of(stream: trio.abc.Stream) -> trio.socket.SocketType | None:

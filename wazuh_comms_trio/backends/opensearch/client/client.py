@@ -6,7 +6,6 @@ import contextlib
 import gzip
 import logging
 import random
-import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -26,7 +25,9 @@ from wazuh_comms_trio.backends.opensearch.client.queries import encode_json
 from wazuh_comms_trio.config.models import Indexer
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.outage_log import OutageLog
-from wazuh_comms_trio.http.client.connection import HttpConnection, HttpFailure, HttpReply
+from wazuh_comms_trio.http.client.connecting import connect_tcp
+from wazuh_comms_trio.http.client.connection import HttpFailure, HttpReply
+from wazuh_comms_trio.http.client.pool import HttpPool
 
 logger = logging.getLogger(__name__)
 
@@ -125,16 +126,7 @@ def make_connector(settings: Indexer) -> Connect:
     context = make_ssl_context(settings.ssl)
 
     async def connect(host: str, port: int) -> trio.abc.Stream:
-        stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
-        if context is None:
-            return stream
-        secure = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
-        try:
-            await secure.do_handshake()
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-        return secure
+        return await connect_tcp(host, port, context)
 
     return connect
 
@@ -155,7 +147,8 @@ class OpenSearchClient:
         self._secrets_outage = OutageLog(logger, "indexer credentials", clock=trio.current_time)
         self._refusal: HttpReply | None = None
         self._refused_until = 0.0
-        self._idle: dict[Host, list[HttpConnection]] = {host: [] for host in self.hosts.all}
+        self._outages = {host: OutageLog(logger, f"indexer {host}", clock=trio.current_time) for host in self.hosts.all}
+        self._pools = {host: self._pool_of(host) for host in self.hosts.all}
         half = self._limits.max_connections // 2
         self.bulk_places = trio.Semaphore(half)
         self._places = trio.Semaphore(self._limits.max_connections - half)
@@ -165,14 +158,11 @@ class OpenSearchClient:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        connections = [connection for idle in self._idle.values() for connection in idle]
-        for idle in self._idle.values():
-            idle.clear()
-        for connection in connections:
-            await connection.aclose()
+        for pool in self._pools.values():
+            await pool.aclose()
 
     def statistics(self) -> Mapping[str, int]:
-        idle = sum(map(len, self._idle.values()))
+        idle = sum(pool.idle for pool in self._pools.values())
         return {"busy": self._busy, "idle": idle, "waiting": self._places.statistics().tasks_waiting}
 
     # --- requests ---
@@ -255,22 +245,22 @@ class OpenSearchClient:
         try:
             reply = await self._exchange_with_account(host, call)
         except HttpFailure as failure:
-            if self.hosts.failed(host, began, trio.current_time()):
-                logger.warning("indexer %s: %s", host, failure)
+            self.hosts.failed(host, began, trio.current_time())
+            self._outages[host].failed(failure)
             raise
         except BaseException:
             if self.hosts.abandoned(host, began, trio.current_time()):
-                logger.warning("indexer %s: no answer for %.1f s", host, trio.current_time() - began)
+                self._outages[host].failed(f"no answer for {trio.current_time() - began:.1f} s")
             raise
-        if host.answered(trio.current_time()):
-            logger.info("indexer %s: answers again", host)
+        host.answered(trio.current_time(), ready=reply.status not in _UNREADY)
+        self._outages[host].worked()
         return reply
 
     async def _exchange_with_account(self, host: Host, call: _Call) -> HttpReply:
         account = self._account
-        reply = await self._exchange_anew(host, _with(account, call))
+        reply = await self._send(host, _with(account, call))
         if reply.status == 401 and self._reload_account(account):
-            reply = await self._exchange_anew(host, _with(self._account, call))
+            reply = await self._send(host, _with(self._account, call))
         works = reply.status != 401
         self._refusal = None if works else reply
         self._refused_until = 0.0 if works else trio.current_time() + _REFUSAL_REST
@@ -293,75 +283,39 @@ class OpenSearchClient:
             self._refused_until = 0.0
         return changed
 
-    async def _exchange_anew(self, host: Host, call: _Call) -> HttpReply:
-        """Over a kept connection if there is one. One that the node closed just as we began is no failure of the node:
-        it closes what is idle, unread; then a new connection is made."""
-        connection = self._take_idle(host)
-        if connection is not None:
-            try:
-                return await self._exchange_over(host, connection, call)
-            except HttpFailure as failure:
-                if failure.heard or failure.timed_out or not call.repeatable:
-                    raise
-        connection = await self._open(host)
-        return await self._exchange_over(host, connection, call)
+    def _pool_of(self, host: Host) -> HttpPool:
+        async def connect() -> trio.abc.Stream:
+            return await self._connect(host.name, host.port)
 
-    async def _exchange_over(self, host: Host, connection: HttpConnection, call: _Call) -> HttpReply:
-        connection.read_timeout = call.read_timeout
-        try:
-            reply = await connection.exchange(call.method, call.target, call.headers, call.body)
-        except BaseException:
-            await connection.aclose()
-            raise
-        if connection.reusable:
-            self._idle[host].append(connection)
-        else:
-            await connection.aclose()
-        return reply
+        limits = self._limits
+        return HttpPool(
+            connect,
+            host=str(host),
+            keepalive=limits.keepalive_timeout,
+            connect_timeout=limits.connect_timeout,
+            write_timeout=limits.write_timeout,
+        )
 
-    # --- connections ---
+    async def _send(self, host: Host, call: _Call) -> HttpReply:
+        """A kept connection that the node closed just as we began is no failure of the node."""
 
-    def _take_idle(self, host: Host) -> HttpConnection | None:
-        """The one used last: those that aren't needed grow old. The old and the closed ones go."""
-        idle = self._idle[host]
-        expired = trio.current_time() - self._limits.keepalive_timeout
-        while idle and (idle[0].idle_since < expired or idle[0].looks_closed()):
-            idle.pop(0).close_nowait()
-        while idle:
-            connection = idle.pop()
-            if not connection.looks_closed():
-                return connection
-            connection.close_nowait()
-        return None
+        def was_unseen(failure: HttpFailure) -> bool:
+            return call.repeatable and not failure.heard and not failure.timed_out
 
-    async def _open(self, host: Host) -> HttpConnection:
-        try:
-            with trio.fail_after(self._limits.connect_timeout):
-                stream = await self._connect(host.name, host.port)
-        except trio.TooSlowError as exc:
-            text = f"no connection within {self._limits.connect_timeout:g} s"
-            raise HttpFailure(text, sent=False, timed_out=True) from exc
-        except (OSError, trio.BrokenResourceError) as exc:
-            raise HttpFailure(f"no connection: {_reason(exc)}", sent=False) from exc
-        return HttpConnection(stream, host=str(host), write_timeout=self._limits.write_timeout)
+        return await self._pools[host].request(
+            call.method,
+            call.target,
+            call.headers,
+            call.body,
+            read_timeout=call.read_timeout,
+            was_unseen=was_unseen,
+        )
 
 
 async def _compress(body: bytes) -> bytes:
     if len(body) < _GZIP_IN_THREAD:
         return gzip.compress(body, _GZIP_LEVEL, mtime=0)
     return await trio.to_thread.run_sync(lambda: gzip.compress(body, _GZIP_LEVEL, mtime=0), abandon_on_cancel=True)
-
-
-def _reason(exc: BaseException) -> str:
-    """OpenSSL's reason is in the cause of what trio raises; several addresses fail as a group."""
-    cause = exc.__cause__ or exc
-    if isinstance(cause, BaseExceptionGroup):
-        return "; ".join(dict.fromkeys(_reason(each) for each in cause.exceptions))
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"the certificate is not accepted: {cause.verify_message}"
-    if isinstance(cause, ssl.SSLError):
-        return f"TLS: {cause.reason or cause}"
-    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
 
 
 def decode(reply: HttpReply, type: Any = Any) -> Any:

@@ -1,8 +1,9 @@
 """Which of the indexer's nodes takes the next request: pure decisions on trio's clock, no I/O.
 
-A node that failed rests, longer each time; one that has been silent for a while is passed over while others answer.
-When none is well, the one that has rested longest is tried again at most once a ``PROBE_INTERVAL``, by one request at a
-time; the others fail at once. So an outage costs little, and its end is noticed within a second.
+A node that failed rests, longer each time; one that has been silent for a while, or has just answered 502 to 504, is
+passed over while others are well. When none is well, the one that has rested longest is tried again at most once a
+``PROBE_INTERVAL``, by one request at a time; the others fail at once. So an outage costs little, and its end is noticed
+within a second.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ LONGEST_REST: Final = 30.0
 PROBE_INTERVAL: Final = 0.8
 #: Seconds after which a node that owes answers and gives none is passed over.
 SILENCE: Final = 4.0
-#: Seconds for which a node that answers, but with 502 to 504, is passed over.
+#: Seconds for which a node that answers, but with 502 to 504, is asked only where no other one is well.
 UNREADY_REST: Final = 1.0
 
 
@@ -38,6 +39,7 @@ class Host:
     tried_at: float = -1e9
     waiting: int = 0
     silent_since: float | None = None
+    unready_until: float = 0.0
 
     def __str__(self) -> str:
         return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
@@ -52,32 +54,32 @@ class Host:
         if self.silent_since is None:
             self.silent_since = now
 
-    def answered(self, now: float) -> bool:
-        """Returns whether it had been failing."""
-        recovered = self.failures > 0
+    def answered(self, now: float, *, ready: bool = True) -> None:
+        """A request was answered; ``ready``: not by 502 to 504."""
         self.waiting -= 1
         self.silent_since = now if self.waiting else None
         self.failures = 0
         self.rests_until = 0.0
-        return recovered
+        self.unready_until = 0.0 if ready else now + UNREADY_REST
 
-    def failed(self, began: float, now: float, rng: random.Random) -> bool:
-        """A request that began at ``began`` failed; those that fail together count once. Returns whether it is news."""
+    def failed(self, began: float, now: float, rng: random.Random) -> None:
+        """A request that began at ``began`` failed; those that fail together count once."""
         self.waiting -= 1
         if not self.waiting:
             self.silent_since = None
         if self.failures and began <= self.failed_at:
-            return False
+            return
         rest = pause_after(self.failures, first=FIRST_REST, longest=LONGEST_REST)
         self.failures += 1
         self.failed_at = now
         self.rests_until = now + rest * rng.uniform(0.75, 1.25)
-        return self.failures == 1
 
     def abandoned(self, began: float, now: float, rng: random.Random) -> bool:
-        """A request was given up before it was answered; that is a failure only of a node that has been silent."""
+        """A request was given up before it was answered. Returns whether that is a failure of the node: only of one
+        that has been silent."""
         if self.is_silent(now):
-            return self.failed(began, now, rng)
+            self.failed(began, now, rng)
+            return True
         self.waiting -= 1
         if not self.waiting:
             self.silent_since = None
@@ -93,26 +95,33 @@ class Hosts:
         self._turn = rng.randrange(len(self.all))  # several daemons don't all begin with the same node
 
     def choose(self, now: float, tried: Collection[Host] = ()) -> Host | None:
-        """The next node in turn that is well and hasn't been tried for this request, else one that may be probed."""
+        """The next node in turn that is well and hasn't been tried for this request; else one that is slow; else one
+        that isn't ready; else one that may be probed."""
         count = len(self.all)
         order = [self.all[(self._turn + step) % count] for step in range(count)]
         order = [host for host in order if host not in tried]
         well = [host for host in order if host.rests_until <= now]
         for host in well:
             # A node that failed is tried by one request at first, not by all that wait.
-            if not host.is_silent(now) and not (host.failures and host.waiting):
-                self._turn = (self.all.index(host) + 1) % count
-                return host
+            if not host.is_silent(now) and host.unready_until <= now and not (host.failures and host.waiting):
+                return self._take_turn(host)
         silent = [host for host in well if host.is_silent(now)]
         if silent:  # slow, perhaps, and there is nothing better
             return min(silent, key=lambda host: host.waiting)
+        for host in well:
+            if host.unready_until > now:
+                return self._take_turn(host)
         if any(host.failures == 0 for host in self.all if host.rests_until <= now):
             return None  # others were tried for this request and are well: no need to disturb a resting one
         due = [host for host in order if not host.waiting and now - host.tried_at >= PROBE_INTERVAL]
         return min(due, key=lambda host: host.tried_at, default=None)
 
-    def failed(self, host: Host, began: float, now: float) -> bool:
-        return host.failed(began, now, self._rng)
+    def _take_turn(self, host: Host) -> Host:
+        self._turn = (self.all.index(host) + 1) % len(self.all)
+        return host
+
+    def failed(self, host: Host, began: float, now: float) -> None:
+        host.failed(began, now, self._rng)
 
     def abandoned(self, host: Host, began: float, now: float) -> bool:
         return host.abandoned(began, now, self._rng)
