@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.conftest import Certificates
-from wazuh_comms_trio.api.tls import server_context
 from wazuh_comms_trio.config.models import Ssl
+from wazuh_comms_trio.config.tls import server_context
 from wazuh_comms_trio.testing import (
     AgentClient,
     AgentExits,

@@ -1,5 +1,7 @@
 """The local command server's ASGI application, on a Unix socket, for the programs of this host: ``POST
 /api/v1/commands``, and for the operator's tool ``GET /api/v1/status`` and ``POST /api/v1/reload``.
+
+Plain ASGI: a supervisor serves it, too, whose memory Quart would nearly double (docs/design.md).
 """
 
 from __future__ import annotations
@@ -7,14 +9,16 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 import trio
 from attrs import frozen
 
+from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.backends.interfaces import Command
 from wazuh_comms_trio.config.models import Limits
+from wazuh_comms_trio.http.server.application import PlainApplication
 from wazuh_comms_trio.http.server.bodies import BodyBudget, collect_body, skip_body
 from wazuh_comms_trio.http.server.delivery import EXTENSION
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
@@ -61,9 +65,7 @@ class Control(Protocol):
         ...
 
 
-def create_command_app(
-    poster: Poster, limits: Limits, control: Control | None = None
-) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+def create_command_app(poster: Poster, limits: Limits, control: Control | None = None) -> PlainApplication:
     """Who may open the socket may command all agents; there is no other check."""
     budget = BodyBudget(BUDGET_BYTES)
 
@@ -85,7 +87,7 @@ def create_command_app(
                 with trio.move_on_after(NOTE_LIMIT, shield=True):
                     await control.note(caller, "commands post", target, document_ids=ids[:NOTED_IDS])
 
-    table = {"/api/v1/commands": {"POST": post}}
+    routes = Routes({"/api/v1/commands": {"POST": post}})
 
     if control is not None:
 
@@ -102,18 +104,14 @@ def create_command_app(
                     await control.note(caller, "reload", "configuration")
             await send_reply(send, 200, json.dumps(outcome).encode())
 
-        table |= {"/api/v1/status": {"GET": status}, "/api/v1/reload": {"POST": reload}}
-    routes = Routes(table)
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await routes.find(scope)(scope, receive, send)
-
-    return application
+        routes.add("/api/v1/status", "GET", status)
+        routes.add("/api/v1/reload", "POST", reload)
+    return PlainApplication(routes, describe)
 
 
 def peer_credentials(scope: Scope) -> Caller:
     """Who is at the other end of the Unix socket (``SO_PEERCRED``)."""
-    sock = getattr(getattr(scope["extensions"].get(EXTENSION), "peer", None), "sock", None)
+    sock = getattr(scope["extensions"].get(EXTENSION), "sock", None)
     if not isinstance(sock, socket.socket) or sock.family != socket.AF_UNIX:
         return Caller()
     pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))

@@ -1,27 +1,20 @@
-"""Enrolment's ASGI application: the two calls of the management API that an agent makes when it joins."""
+"""Enrolment's application: the two calls of the management API that an agent makes when it joins."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
-import trio
+from quart import Response, request
 
-from wazuh_comms_trio.api.agent_api.requests import basic_credentials
-from wazuh_comms_trio.api.guard import authorization
+from wazuh_comms_trio.api.credentials import basic_credentials, bearer_token
+from wazuh_comms_trio.api.problems import describe_management
+from wazuh_comms_trio.api.quart_application import QuartApplication
 from wazuh_comms_trio.config.models import Limits
-from wazuh_comms_trio.errors import CommsError, TimeLimitExceeded
-from wazuh_comms_trio.http.server.bodies import BodyBudget, collect_body
-from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
-from wazuh_comms_trio.http.server.listener_context import Receive, Send
-from wazuh_comms_trio.http.server.replies import send_reply
-from wazuh_comms_trio.http.server.routing import Routes
+from wazuh_comms_trio.errors import CommsError
 from wazuh_comms_trio.services.enrollment import EnrollmentService
 
 __all__ = ["create_enrollment_app"]
-
-T = TypeVar("T")
 
 #: An agent's description is below 10 kB.
 BODY_BYTES: Final = 1024 * 1024
@@ -30,44 +23,29 @@ BUDGET_BYTES: Final = 64 * 1024 * 1024
 TIME_LIMIT: Final = 45.0
 
 
-def create_enrollment_app(
-    enrollment: EnrollmentService, limits: Limits
-) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    """To be served with ``problems.describe_management``."""
-    budget = BodyBudget(BUDGET_BYTES)
-    body_limit = min(BODY_BYTES, limits.body_bytes)
+def create_enrollment_app(enrollment: EnrollmentService, limits: Limits) -> QuartApplication:
+    """The application of the enrolment listeners. Errors are in the management API's shape."""
+    app = QuartApplication(__name__, describe_management, limits, budget_bytes=BUDGET_BYTES)
 
-    async def body_of(receive: Receive) -> bytes | bytearray:
-        async with collect_body(receive, limit=body_limit, budget=budget, room_timeout=limits.body_timeout) as body:
-            return body
-
-    async def authenticate(scope: Scope, receive: Receive, send: Send) -> None:
-        await body_of(receive)
-        credentials = basic_credentials(scope["headers"])
+    @app.post_view("/security/user/authenticate", body_bytes=BODY_BYTES, time_limit=TIME_LIMIT)
+    async def log_in() -> Response:
+        credentials = basic_credentials(request.scope["headers"])
         if credentials is None:
             raise CommsError("Invalid credentials", code=401)
         user, password = credentials
-        client = scope["client"]
-        token = await in_time(enrollment.log_in(user, password, peer=client[0] if client else None))
-        await send_reply(send, 200, msgspec.json.encode({"data": {"token": token}, "error": 0}))
+        client = request.scope["client"]
+        token = await enrollment.log_in(user, password, peer=client[0] if client else None)
+        return reply(200, {"token": token})
 
-    async def enrol(scope: Scope, receive: Receive, send: Send) -> None:
-        body = await body_of(receive)
-        token = authorization(scope["headers"], b"bearer")
+    @app.post_view("/agents", body_bytes=BODY_BYTES, time_limit=TIME_LIMIT)
+    async def enrol() -> Response:
+        token = bearer_token(request.scope["headers"])
         if token is None:
             raise CommsError("No authorization token provided", code=401)
-        data = await in_time(enrollment.enrol(token.decode("latin-1"), body))
-        await send_reply(send, 201, msgspec.json.encode({"data": data, "error": 0}))
+        return reply(201, await enrollment.enrol(token.decode("latin-1"), await request.body))
 
-    routes = Routes({"/security/user/authenticate": {"POST": authenticate}, "/agents": {"POST": enrol}})
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await routes.find(scope)(scope, receive, send)
-
-    return application
+    return app
 
 
-async def in_time(call: Awaitable[T]) -> T:
-    with trio.move_on_after(TIME_LIMIT):
-        return await call
-    raise TimeLimitExceeded
+def reply(status: int, data: object) -> Response:
+    return Response(msgspec.json.encode({"data": data, "error": 0}), status, content_type="application/json")

@@ -8,8 +8,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.conftest import Certificates
 from tests.http.server.listener import Fakes, problem, read_reply, read_to_end, request_bytes, serving
-from wazuh_comms_trio.api.tls import server_context
 from wazuh_comms_trio.config.models import Limits, Ssl
+from wazuh_comms_trio.config.tls import server_context
 from wazuh_comms_trio.errors import FileIsFolder, FileNameHasFolders
 
 LIMITS = Limits()

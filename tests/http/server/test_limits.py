@@ -19,8 +19,8 @@ from tests.http.server.listener import (
     request_bytes,
     serving,
 )
-from wazuh_comms_trio.api.tls import server_context
 from wazuh_comms_trio.config.models import Limits, Ssl, Timeouts
+from wazuh_comms_trio.config.tls import server_context
 from wazuh_comms_trio.errors import BackendUnavailable, EngineTimeout
 
 STATEFUL = b"POST /api/v1/events/stateful HTTP/1.1\r\nHost: localhost\r\n" + AUTHORIZED + b"\r\n"

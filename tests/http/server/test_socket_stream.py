@@ -20,8 +20,8 @@ from tests.conftest import Certificates
 from tests.http.server.listener import Fakes, app_of, problem, read_reply, request_bytes, serving_tcp
 from wazuh_comms_trio.api.command_socket import create_command_app
 from wazuh_comms_trio.api.problems import describe
-from wazuh_comms_trio.api.tls import server_context
 from wazuh_comms_trio.config.models import Limits, Ssl
+from wazuh_comms_trio.config.tls import server_context
 from wazuh_comms_trio.http.server.accept_loop import (
     DESCRIPTOR_WAIT,
     accept_connections,

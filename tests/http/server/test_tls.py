@@ -35,8 +35,8 @@ from tests.http.server.listener import (
     serving_tcp,
     until,
 )
-from wazuh_comms_trio.api.tls import server_context
 from wazuh_comms_trio.config.models import Ssl, SslProtocol
+from wazuh_comms_trio.config.tls import server_context
 from wazuh_comms_trio.http.server.tls_stream import TlsStream
 from wazuh_comms_trio.testing.agent.http import Reply
 from wazuh_comms_trio.testing.streams import memory_connection

@@ -1,2 +1,3 @@
-"""The REST API that agents speak: its ASGI application and its endpoints. Another dialect would be a folder beside
-this one."""
+"""The agents' REST API, one file for each endpoint or small family; ``app.py`` puts them together. A further dialect of
+it has its own folder beside this one, and shares the services, the guard and ``quart_application.py``.
+"""

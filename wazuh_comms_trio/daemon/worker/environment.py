@@ -13,9 +13,9 @@ from typing import TypeVar
 import trio
 
 from wazuh_comms_trio.api.command_socket import Control
-from wazuh_comms_trio.api.tls import server_context
 from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.config.models import CommunicationsApi, Config
+from wazuh_comms_trio.config.tls import server_context
 from wazuh_comms_trio.daemon.exit_status import BadConfiguration
 from wazuh_comms_trio.daemon.listeners import Listeners
 from wazuh_comms_trio.daemon.worker.tree import Stop, Worker, run_worker

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from functools import partial
 from math import inf
 from random import Random
-from typing import Final, cast
+from typing import Final
 
 import trio
 from attrs import field, frozen
@@ -30,7 +30,7 @@ from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.listeners import Listeners
 from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
 from wazuh_comms_trio.http.server.accept_loop import STOP_IDLE_TIMEOUT, serve_listeners
-from wazuh_comms_trio.http.server.connection import Application, ListenerContext
+from wazuh_comms_trio.http.server.connection import ListenerContext
 from wazuh_comms_trio.quarantine.interface import Quarantine
 from wazuh_comms_trio.services import Services, build_services
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
@@ -119,8 +119,7 @@ async def run_worker(
         keys=keys,
         other_workers=other_workers,
     )
-    # Quart's types for a scope are narrower than ASGI's.
-    agent_app = cast(Application, create_app(services, settings))
+    agent_app = create_app(services, settings)
     contexts = [(ListenerContext(agent_app, settings.limits, describe, ssl_context), listeners.api)]
     if listeners.command:
         command_app = create_command_app(services.commands, settings.limits, control)

@@ -20,7 +20,7 @@ from wazuh_comms_trio.http.server.body_framing import BodyDecoder
 from wazuh_comms_trio.http.server.delivery import EXTENSION
 from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Http11, Message, reply_head
 from wazuh_comms_trio.http.server.listener_context import Application, ListenerContext, Receive, Send
-from wazuh_comms_trio.http.server.peer import LINGER_TIMEOUT, RECEIVE_BYTES, Peer, PeerGone
+from wazuh_comms_trio.http.server.peer import LINGER_TIMEOUT, RECEIVE_BYTES, Peer, PeerGone, is_leaving
 from wazuh_comms_trio.http.server.refusals import Refusal, ServerError
 from wazuh_comms_trio.http.server.socket_stream import SocketStream
 from wazuh_comms_trio.http.server.tls_stream import HandshakeRefused
@@ -200,7 +200,9 @@ class Connection:
     # --- the reply
 
     async def _answer(self) -> CommsError | None:
-        """The application's turn. Returns what is still to be refused."""
+        """The application's turn: it answers its own errors. Returns what the connection has to refuse, since the
+        application raised or didn't answer.
+        """
         scope = self.http.asgi_scope
         REQUEST.set(f"{next(_request_ids):x}")
         scope["extensions"][EXTENSION] = self
@@ -282,13 +284,6 @@ class Connection:
 def body_size(body: BodyDecoder) -> int:
     """What its time is counted from: the declared size, or what has arrived."""
     return body.received if body.declared is None else body.declared
-
-
-def is_leaving(error: BaseException) -> bool:
-    """Is it only that the peer is gone? (A nursery of the application's may have wrapped it up.)"""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(is_leaving, error.exceptions))
-    return isinstance(error, PeerGone)
 
 
 def encode_refusal(refusal: Refusal, config: Config, *, with_body: bool = True) -> bytes:

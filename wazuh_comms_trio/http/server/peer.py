@@ -13,7 +13,7 @@ import trio
 from wazuh_comms_trio.http.server.delivery import is_reset, unacknowledged_bytes, unread_bytes
 from wazuh_comms_trio.http.server.tls_stream import TlsStream
 
-__all__ = ["RECEIVE_BYTES", "Peer", "PeerGone"]
+__all__ = ["RECEIVE_BYTES", "Peer", "PeerGone", "is_leaving"]
 
 RECEIVE_BYTES: Final = 65536
 #: What one ``limits.send_timeout`` is given for.
@@ -27,6 +27,13 @@ DELIVERY_LAST_WAIT: Final = 0.25
 
 class PeerGone(trio.BrokenResourceError):
     """The peer closed, reset, or didn't read for ``limits.send_timeout``. Of no interest to anybody."""
+
+
+def is_leaving(error: BaseException) -> bool:
+    """Is it only that the peer is gone? (A nursery of the application's may have wrapped it up.)"""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_leaving, error.exceptions))
+    return isinstance(error, PeerGone)
 
 
 class _NoSocket:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from wazuh_comms_trio.http.server.listener_context import Send
+from wazuh_comms_trio.http.server.refusals import Refusal
 
-__all__ = ["send_empty", "send_reply"]
+__all__ = ["send_empty", "send_refusal", "send_reply"]
 
 JSON = b"application/json"
 
@@ -23,3 +24,8 @@ async def send_empty(send: Send, status: int) -> None:
     headers = [] if status == 204 else [(b"content-length", b"0")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def send_refusal(send: Send, refusal: Refusal) -> None:
+    await send({"type": "http.response.start", "status": refusal.status, "headers": refusal.all_headers})
+    await send({"type": "http.response.body", "body": refusal.body, "more_body": False})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import NoReturn
 
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
@@ -19,11 +20,17 @@ class Routes:
     outside.
     """
 
-    def __init__(self, table: Mapping[str, Mapping[str, Handler]]) -> None:
-        self._exact = {
-            (method, path): handler for path, methods in table.items() for method, handler in methods.items()
-        }
-        self._methods = {path: tuple(methods) for path, methods in table.items()}
+    def __init__(self, table: Mapping[str, Mapping[str, Handler]] = MappingProxyType({})) -> None:
+        self._exact: dict[tuple[str, str], Handler] = {}
+        self._methods: dict[str, list[str]] = {}
+        for path, methods in table.items():
+            for method, handler in methods.items():
+                self.add(path, method, handler)
+
+    def add(self, path: str, method: str, handler: Handler) -> None:
+        assert (method, path) not in self._exact
+        self._exact[method, path] = handler
+        self._methods.setdefault(path, []).append(method)
 
     def find(self, scope: Scope) -> Handler:
         """Raises ``RouteUnknown``, ``MethodNotAllowed``."""

@@ -24,10 +24,10 @@ from uuid import UUID
 import trio
 from attrs import evolve, field, frozen
 
-from wazuh_comms_trio.api.tls import server_context
 from wazuh_comms_trio.backends.interfaces import Agent, Backends
 from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.config.models import CommunicationsApi, Config, Ssl
+from wazuh_comms_trio.config.tls import server_context
 from wazuh_comms_trio.daemon.worker.tree import Listeners, Stop, Worker, run_worker
 from wazuh_comms_trio.foundation.environment import RunBlocking
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery

@@ -1,16 +1,14 @@
-"""What requests say, decoded: pure functions."""
+"""Credentials, decoded."""
 
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wazuh_comms_trio.api.agent_api.requests import basic_credentials, decode_credentials, file_name
-from wazuh_comms_trio.api.guard import bearer_token
+from wazuh_comms_trio.api.agent_api.authentication import decode_credentials
 from wazuh_comms_trio.errors import MalformedRequest
 
 BAD_CREDENTIALS = {
@@ -68,70 +66,3 @@ def test_any_bytes_are_credentials_or_malformed(body: bytes) -> None:
         return
     document = json.loads(body)
     assert (uuid, key) == (document["uuid"], document["key"])
-
-
-@pytest.mark.parametrize(
-    ("query", "name"),
-    [
-        (b"file_name=default.conf", b"default.conf"),
-        (b"file_name=", b""),  # what that is, is said by who opens it
-        (b"file_name", b""),
-        (b"file_name=a+b%20c", b"a+b%20c"),
-        (b"x=1&file_name=a=b&y", b"a=b"),
-        (b"file_name=%2e%2e/etc", b"%2e%2e/etc"),
-    ],
-)
-def test_file_name_comes_as_it_is(query: bytes, name: bytes) -> None:
-    assert file_name(query) == name
-
-
-@pytest.mark.parametrize("query", [b"", b"filename=a", b"file%5fname=a", b"file_name=a&file_name=b"])
-def test_no_file_name_or_two(query: bytes) -> None:
-    with pytest.raises(MalformedRequest):
-        file_name(query)
-
-
-@pytest.mark.parametrize(
-    ("value", "token"),
-    [
-        (b"Bearer abc", b"abc"),
-        (b"bearer abc", b"abc"),
-        (b"BEARER  abc", b"abc"),
-        (b"Bearer", None),
-        (b"Bearer ", None),
-        (b"Basic abc", None),
-        (b"abc", None),
-        (b"", None),
-    ],
-)
-def test_bearer_token(value: bytes, token: bytes | None) -> None:
-    assert bearer_token([(b"host", b"x"), (b"authorization", value)]) == token
-
-
-def test_no_token_or_two() -> None:
-    assert bearer_token([(b"host", b"x")]) is None
-    assert bearer_token([(b"authorization", b"Bearer a"), (b"authorization", b"Bearer a")]) is None
-
-
-def basic(text: bytes) -> list[tuple[bytes, bytes]]:
-    return [(b"authorization", b"Basic " + b64encode(text))]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (b"user:pass", ("user", "pass")),
-        (b"user:pa:ss", ("user", "pa:ss")),
-        (b":", ("", "")),
-        ("ü:é".encode(), ("ü", "é")),
-        (b"user", None),
-        (b"\xff:x", None),
-    ],
-)
-def test_basic_credentials(text: bytes, expected: tuple[str, str] | None) -> None:
-    assert basic_credentials(basic(text)) == expected
-
-
-@pytest.mark.parametrize("value", [b"Basic", b"Basic !!!", b"Basic dXNlcg", b"Bearer dXNlcjpwYXNz"])
-def test_no_basic_credentials(value: bytes) -> None:
-    assert basic_credentials([(b"authorization", value)]) is None

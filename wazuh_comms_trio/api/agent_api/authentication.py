@@ -1,0 +1,43 @@
+"""``POST /api/v1/authentication``: an agent's uuid and key become a token."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from quart import Response, request
+
+from wazuh_comms_trio.api.agent_api.base import PREFIX, AgentApi
+from wazuh_comms_trio.api.quart_application import deadline
+from wazuh_comms_trio.errors import MalformedRequest
+from wazuh_comms_trio.services.deadlines import backend_in_time
+from wazuh_comms_trio.services.strict_json import decode_body
+
+__all__ = ["add_authentication", "decode_credentials"]
+
+#: Nobody's credentials are longer, and they come from anybody.
+CREDENTIALS_BYTES: Final = 1024 * 1024
+
+
+class Credentials(msgspec.Struct):
+    uuid: str
+    key: str
+
+
+_credentials = msgspec.json.Decoder(Credentials)
+
+
+def decode_credentials(body: bytes | bytearray) -> tuple[str, str]:
+    """``{"uuid","key"}``; other fields are ignored. Raises ``MalformedRequest``."""
+    credentials = decode_body(body, _credentials)
+    if "\0" in credentials.uuid or "\0" in credentials.key:
+        raise MalformedRequest("The request body has a NUL in it")
+    return credentials.uuid, credentials.key
+
+
+def add_authentication(api: AgentApi) -> None:
+    @api.post_view(f"{PREFIX}/authentication", body_bytes=CREDENTIALS_BYTES, time_limit=api.timeouts.authentication)
+    async def authentication() -> Response:
+        uuid, key = decode_credentials(await request.body)
+        token = await backend_in_time(api.services.authentication.authenticate(uuid, key), deadline=deadline())
+        return Response(msgspec.json.encode({"token": token}), 200, content_type="application/json")

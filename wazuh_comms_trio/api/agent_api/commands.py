@@ -1,0 +1,66 @@
+"""``GET /api/v1/commands``: a long poll for commands, whose delivery is confirmed or taken back."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+import trio
+
+from wazuh_comms_trio.api.agent_api.base import PREFIX, AgentApi
+from wazuh_comms_trio.api.problems import describe
+from wazuh_comms_trio.errors import TimeLimitExceeded
+from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
+from wazuh_comms_trio.http.server.bodies import skip_body
+from wazuh_comms_trio.http.server.delivery import EXTENSION, DeliveryConfirmation
+from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
+from wazuh_comms_trio.http.server.listener_context import Receive, Send
+from wazuh_comms_trio.http.server.replies import send_refusal, send_reply
+from wazuh_comms_trio.services.commands.command_json import encode_commands
+from wazuh_comms_trio.services.commands.dispatcher import CommandDelivery
+
+__all__ = ["add_commands"]
+
+#: For handing claimed commands back, or marking them, when the request is already being cancelled.
+SETTLE_TIMEOUT: Final = 5.0
+
+_NO_COMMANDS: Final = describe(TimeLimitExceeded())
+
+
+def add_commands(api: AgentApi) -> None:
+    api.add_handler(f"{PREFIX}/commands", partial(commands, api), "GET")
+
+
+async def commands(api: AgentApi, scope: Scope, receive: Receive, send: Send) -> None:
+    """A poll whose agent leaves ends at once. On a server that can't confirm deliveries, a reply that was sent counts
+    as delivered.
+    """
+    caller = await api.identify(scope)
+    await skip_body(receive)
+    dispatcher = api.services.commands
+    delivery: CommandDelivery | None = None
+    delivered = False
+    try:
+        async with BackgroundNursery() as nursery:
+            nursery.start_soon(cancel_when_gone, receive, nursery.cancel_scope)
+            delivery = await dispatcher.poll(caller, deadline=trio.current_time() + dispatcher.poll_limit())
+        if delivery is None:
+            await send_refusal(send, _NO_COMMANDS)  # to a peer that left, too: sending says so
+        else:
+            reply = encode_commands(delivery.commands)
+            confirmation: DeliveryConfirmation | None = scope["extensions"].get(EXTENSION)
+            if confirmation is not None:
+                confirmation.expect()
+            await send_reply(send, 200, reply)
+            delivered = confirmation is None or await confirmation.confirmed()
+    finally:
+        if delivery is not None:
+            with trio.move_on_after(SETTLE_TIMEOUT, shield=True):
+                await (delivery.confirm() if delivered else delivery.release())
+
+
+async def cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
+    """Beside a parked poll: ends it when its peer leaves."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()

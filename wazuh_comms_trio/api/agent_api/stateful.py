@@ -1,0 +1,33 @@
+"""``POST /api/v1/events/stateful``: a batch of events, answered once the index has taken each or refused it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import trio
+
+from wazuh_comms_trio.api.agent_api.base import PREFIX, AgentApi
+from wazuh_comms_trio.errors import TimeLimitExceeded
+from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
+from wazuh_comms_trio.http.server.listener_context import Receive, Send
+from wazuh_comms_trio.http.server.replies import send_reply
+
+__all__ = ["add_stateful"]
+
+
+def add_stateful(api: AgentApi) -> None:
+    api.add_handler(f"{PREFIX}/events/stateful", partial(stateful, api), "POST")
+
+
+async def stateful(api: AgentApi, scope: Scope, receive: Receive, send: Send) -> None:
+    began = trio.current_time()
+    caller = await api.identify(scope)
+    # In an outage the registry is waited for as the index is: together they have one limit.
+    seconds = max(0.0, api.timeouts.stateful - (trio.current_time() - began))
+    async with api.collect(receive, api.limits.body_bytes) as body:
+        deadline = trio.current_time() + seconds
+        with trio.CancelScope(deadline=deadline) as limit:
+            reply = await api.services.stateful.submit(caller, body, deadline=deadline)
+        if limit.cancelled_caught:
+            raise TimeLimitExceeded
+    await send_reply(send, 200, reply)
