@@ -80,6 +80,7 @@ class Stateful:
     service: StatefulEvents
     backends: MemoryBackends
     quarantine: MemoryQuarantine
+    batcher: trio.CancelScope
 
     async def submit(self, packet: bytes, agent_id: str = A1, *, limit: float = 30.0) -> bytes:
         return await self.service.submit(caller(agent_id), packet, deadline=trio.current_time() + limit)
@@ -97,7 +98,7 @@ async def open_stateful(
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(service.run_batcher)
-        yield Stateful(service, backends, quarantine)
+        yield Stateful(service, backends, quarantine, nursery.cancel_scope)
         service.close()
 
 

@@ -12,7 +12,7 @@ from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.quarantine.interface import Rejected
 from wazuh_comms_trio.services.stateful.packet_reader import Event, PacketReader, Unusable
 
-__all__ = ["EventResult", "Packet", "Part", "encode_results"]
+__all__ = ["EventResult", "Packet", "Part", "Piece", "encode_results"]
 
 
 class EventResult(msgspec.Struct, gc=False):
@@ -142,9 +142,9 @@ def _outcomes(results: Sequence[ItemResult | None]) -> set[Outcome]:
 class Packet:
     """One request's events between ``submit`` and the batcher.
 
-    ``part`` is None for a packet that its own request applies when its turn has come. ``deadline``: when its request is
-    answered at the latest, on trio's clock. ``abandoned``: nobody waits for it any more. ``busy``: a piece of it is
-    in flight. ``news``: settled, or its turn has come.
+    ``part`` is None for a big packet: its own request sends it in pieces when its turn has come. ``deadline``: when its
+    request is answered at the latest, on trio's clock. ``abandoned``: nobody waits for it any more. ``busy``: a piece
+    of it is in flight. ``news``: settled, or its turn has come.
     """
 
     def __init__(self, agent_id: str, part: Part | None, size: int, deadline: float) -> None:
@@ -162,3 +162,11 @@ class Packet:
         self.settled = True
         self.failure = failure
         self.news.set()
+
+
+class Piece(Packet):
+    """Some events of a big ``packet``, written on their own while it holds its agent."""
+
+    def __init__(self, packet: Packet, part: Part) -> None:
+        super().__init__(packet.agent_id, part, 0, packet.deadline)
+        self.packet = packet

@@ -1,8 +1,8 @@
-"""Which packets share a bulk call, and in what order an agent's packets go. Synchronous: decides, waits for nothing.
+"""The order within an agent: which of its packets may be written now, and which wait behind them. Synchronous.
 
-A *batch* is what one bulk call carries. An agent has at most one *holder* at a time: the batch, or the packet on its
-own, that its events are in flight with. What comes from the same agent meanwhile stands behind the holder, and takes
-its place in the queue again, first, when the holder is done.
+A *batch* is what one bulk call carries. An agent has at most one *holder* at a time: the batch, or the big packet on
+its own, that its events are in flight with. What comes from the same agent meanwhile waits behind the holder; when the
+holder is done it is ready, and goes before anything that comes later.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Iterable
 
 from attrs import define, field
 
-from wazuh_comms_trio.config.models import Batcher
+from wazuh_comms_trio.config import models
 from wazuh_comms_trio.services.stateful.submission import Packet
 
-__all__ = ["Batch", "Queue"]
+__all__ = ["AgentOrder", "Batch"]
 
 
 @define(eq=False)
@@ -27,7 +27,7 @@ class Batch:
     events: int = 0
     size: int = 0
 
-    def is_full(self, limits: Batcher) -> bool:
+    def is_full(self, limits: models.Batcher) -> bool:
         return self.events >= limits.max_elements or self.size >= limits.max_size
 
 
@@ -39,43 +39,35 @@ class _Hold:
     behind: deque[Packet] = field(factory=deque)
 
 
-class Queue:
-    """Packets in the order they came, and who holds which agent."""
+class AgentOrder:
+    """Who holds which agent, and the packets that wait for that. ``len``: how many wait, ready ones too."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Packet] = deque()
+        self._ready: deque[Packet] = deque()
         self._holds: dict[str, _Hold] = {}
+        self._waiting = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self._waiting
+
+    @property
+    def has_ready(self) -> bool:
+        return bool(self._ready)
 
     @property
     def idle(self) -> bool:
         """Nothing waits and nothing is in flight."""
-        return not self._waiting and not self._holds
+        return not self._ready and not self._holds
 
-    def append(self, packet: Packet) -> None:
-        self._waiting.append(packet)
-
-    def hold_alone(self, packet: Packet) -> bool:
-        """Let ``packet`` go on its own, now; False when its agent has to wait."""
-        if packet.agent_id in self._holds:
-            return False
-        self._holds[packet.agent_id] = _Hold(packet)
-        return True
-
-    def fill(self, batch: Batch, limits: Batcher, now: float) -> None:
-        """Takes from the queue until ``batch`` is full or nothing is left. Packets without events of their own to batch
-        (``part`` is None) get their turn instead."""
-        while self._waiting and not batch.is_full(limits):
-            self._place(self._waiting.popleft(), batch, now)
-
-    def _place(self, packet: Packet, batch: Batch, now: float) -> None:
+    def place(self, packet: Packet, batch: Batch, now: float) -> None:
+        """Puts ``packet`` into ``batch``, or behind its agent's holder. A big packet (``part`` is None) becomes the
+        holder itself: its request is told that its turn has come. One that nobody waits for any more is dropped."""
         if packet.abandoned:
             return
         hold = self._holds.get(packet.agent_id)
         if hold is not None and (hold.holder is not batch or hold.behind or packet.part is None):
             hold.behind.append(packet)
+            self._waiting += 1
         elif packet.part is None:
             self._holds[packet.agent_id] = _Hold(packet)
             packet.news.set()
@@ -88,20 +80,27 @@ class Queue:
             batch.events += len(packet.part.events)
             batch.size += packet.size
 
+    def place_ready(self, batch: Batch, limits: models.Batcher, now: float) -> None:
+        """``place`` for the packets that are ready, in order, until ``batch`` is full."""
+        while self._ready and not batch.is_full(limits):
+            self._waiting -= 1
+            self.place(self._ready.popleft(), batch, now)
+
     def release(self, holder: Batch | Packet) -> None:
-        """The holder is done: those behind it come next."""
+        """The holder is done: the packets behind it are ready. Nothing happens when it holds nothing."""
         packets: Iterable[Packet] = holder.packets if isinstance(holder, Batch) else (holder,)
         for agent_id in {packet.agent_id for packet in packets}:
             hold = self._holds.get(agent_id)
             if hold is not None and hold.holder is holder:
                 del self._holds[agent_id]
-                self._waiting.extendleft(reversed(hold.behind))
+                self._ready.extendleft(reversed(hold.behind))
 
     def take_all(self) -> list[Packet]:
-        """Everything that waits, when nothing will be applied any more."""
-        packets = list(self._waiting)
+        """Everything that waits, when nothing will be written any more."""
+        packets = list(self._ready)
         for hold in self._holds.values():
             packets += hold.behind
             hold.behind.clear()
-        self._waiting.clear()
+        self._ready.clear()
+        self._waiting = 0
         return packets

@@ -1,9 +1,8 @@
-"""From a body to its results: batches, order, retries, the quarantine, and who waits for whom."""
+"""Batches, the order within an agent, big packets, and how the batcher ends."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import partial
 from random import Random
 from typing import Any
@@ -12,158 +11,13 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.services.bench import A1, A2, A3, FIM, body, command, event, gather, metadata, open_stateful, results
+from tests.services.bench import A1, A2, A3, FIM, body, event, gather, open_stateful, results
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
-from wazuh_comms_trio.config.models import Batcher, Events
-from wazuh_comms_trio.errors import BackendUnavailable, MalformedBody, StorageFull
+from wazuh_comms_trio.config.models import Batcher
+from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.services.stateful.batcher import MAX_WAITING
 
 PASSING = ItemResult(429, "busy", Outcome.PASSING)
-REFUSED = ItemResult(400, "mapper_parsing_exception", Outcome.REFUSED)
-
-
-class TestResults:
-    async def test_one_of_each(self, autojump_clock: MockClock) -> None:
-        async with open_stateful() as stateful:
-            reply = await stateful.submit(
-                body(
-                    event("e1", data={"n": 1}),
-                    event("e1", data={"n": 1}),
-                    event("e1", data={"n": 2}),
-                    event("e1", "update", {"m": 3}),
-                    event("e2", "update"),
-                    event("e1", "delete"),
-                    event("e1", "delete"),
-                )
-            )
-            assert json.loads(reply)["results"] == [
-                {"index": FIM, "id": "e1", "result": "created", "status": 201},
-                {"index": FIM, "id": "e1", "result": "noop", "status": 200},
-                {
-                    "index": FIM,
-                    "id": "e1",
-                    "result": f"[{A1}_e1]: version conflict, document already exists (current version [1])",
-                    "status": 409,
-                },
-                {"index": FIM, "id": "e1", "result": "updated", "status": 200},
-                {"index": FIM, "id": "e2", "result": f"[{A1}_e2]: document missing", "status": 404},
-                {"index": FIM, "id": "e1", "result": "deleted", "status": 200},
-                {"index": FIM, "id": "e1", "result": "not_found", "status": 404},
-            ]
-            assert stateful.quarantine.rejected == []
-
-    async def test_a_metadata_line_alone(self, autojump_clock: MockClock) -> None:
-        async with open_stateful() as stateful:
-            assert await stateful.submit(metadata()) == b'{"results":[]}'
-            assert not stateful.backends.events.batches
-
-    async def test_documents_are_the_agents_own(self, autojump_clock: MockClock) -> None:
-        async with open_stateful() as stateful:
-            await stateful.submit(body(event("e")))
-            await stateful.submit(body(event("e"), agent_id=A2), A2)
-            assert set(stateful.backends.events.documents) == {(FIM, f"{A1}_e"), (FIM, f"{A2}_e")}
-
-    async def test_bad_events_go_to_quarantine_and_the_others_on(self, autojump_clock: MockClock) -> None:
-        async with open_stateful() as stateful:
-            bad = event("e2", "upsert")
-            reply = await stateful.submit(body(event("e1"), bad, event("e3")))
-            assert results(reply) == [("e1", 201), ("e2", 400), ("e3", 201)]
-            assert json.loads(reply)["results"][1]["result"] == "Unknown operation"
-            (rejected,) = stateful.quarantine.rejected
-            assert rejected.agent_id == A1
-            assert rejected.kind == "stateful"
-            assert rejected.reason == "Unknown operation"
-            assert rejected.metadata == metadata()
-            assert rejected.payload == bad[1:]
-
-    async def test_nothing_but_bad_events_needs_no_index(self, autojump_clock: MockClock) -> None:
-        async with open_stateful() as stateful:
-            stateful.backends.events.faults.hang()
-            assert results(await stateful.submit(body(b"\nnonsense\n{}"))) == [(None, 400)]
-            assert stateful.quarantine.rejected[0].payload == b"nonsense\n{}"
-
-    async def test_what_the_index_refuses_goes_to_quarantine(self, autojump_clock: MockClock) -> None:
-        async with open_stateful() as stateful:
-            stateful.backends.events.judge = lambda one: REFUSED if one.document_id.endswith("bad") else None
-            packet = body(event("good"), event("bad"))
-            assert results(await stateful.submit(packet)) == [("good", 201), ("bad", 400)]
-            (rejected,) = stateful.quarantine.rejected
-            assert (rejected.reason, rejected.payload) == (REFUSED.result, event("bad")[1:])
-
-    async def test_a_full_quarantine_is_a_passing_failure(self, autojump_clock: MockClock) -> None:
-        async with open_stateful(max_bytes=10_000) as stateful:
-            with pytest.raises(StorageFull):
-                await stateful.submit(body(event("e"), *(event(f"x{n}", "upsert") for n in range(9))))
-            assert results(await stateful.submit(body(event("e2")))) == [("e2", 201)]
-
-    async def test_an_ill_quarantine_is_tried_again(
-        self, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
-    ) -> None:
-        async with open_stateful() as stateful:
-            stateful.quarantine.faults.next_errors.extend([BackendUnavailable()] * 3)
-            assert results(await stateful.submit(body(event("e", "upsert")))) == [("e", 400)]
-            assert len(stateful.quarantine.rejected) == 1
-
-    @pytest.mark.parametrize("packet", [b"", b"nonsense", body(event(), agent_id=A2)])
-    async def test_malformed_bodies(self, packet: bytes, autojump_clock: MockClock) -> None:
-        async with open_stateful() as stateful:
-            with pytest.raises(MalformedBody):
-                await stateful.submit(packet)
-
-
-class TestRefuse:
-    """``events.invalid: refuse``"""
-
-    @pytest.mark.parametrize("padding", [0, 100_000])
-    async def test_one_bad_event_refuses_the_whole(self, padding: int, autojump_clock: MockClock) -> None:
-        async with open_stateful(events=Events(invalid="refuse")) as stateful:
-            packet = body(event("e1", data={"x": "x" * padding}), event("e2", "upsert"))
-            with pytest.raises(MalformedBody, match="Unknown operation"):
-                await stateful.submit(packet)
-            assert not stateful.backends.events.documents
-            assert not stateful.quarantine.rejected
-
-    async def test_what_the_index_refuses(self, autojump_clock: MockClock) -> None:
-        async with open_stateful(events=Events(invalid="refuse")) as stateful:
-            stateful.backends.events.judge = lambda one: REFUSED
-            with pytest.raises(MalformedBody, match="mapper_parsing_exception"):
-                await stateful.submit(body(event("e1")))
-            assert not stateful.quarantine.rejected
-
-    async def test_sound_ones_pass(self, autojump_clock: MockClock) -> None:
-        async with open_stateful(events=Events(invalid="refuse")) as stateful:
-            big = body(*(event(f"e{n}", data={"x": "x" * 1000}) for n in range(100)))
-            assert len(results(await stateful.submit(big))) == 100
-
-
-class TestCommandReports:
-    def report(self, document_id: str, code: int = 0) -> bytes:
-        return event(document_id, "update", {"command": {"result": {"code": code, "message": "m"}}}, module="command")
-
-    async def test_beside_documents(self, autojump_clock: MockClock) -> None:
-        async with open_stateful() as stateful:
-            commands = stateful.backends.commands
-            await commands.add([command("c1"), command("c2", A2)])
-            await commands.claim([A1, A2])
-            await commands.mark_sent(["c1", "c2"])
-            reply = await stateful.submit(
-                body(self.report("c1"), event("e1"), self.report("c2"), self.report("nobody's"))
-            )
-            assert results(reply) == [("c1", 200), ("e1", 201), ("c2", 400), ("nobody's", 400)]
-            assert commands.stored["c1"].status == "success"
-            assert commands.stored["c2"].status == "sent"
-            assert [one.payload for one in stateful.quarantine.rejected] == [
-                self.report("c2")[1:],
-                self.report("nobody's")[1:],
-            ]
-
-    async def test_tried_again_alone(self, autojump_clock: MockClock) -> None:
-        async with open_stateful() as stateful:
-            commands = stateful.backends.commands
-            await commands.add([command("c1")])
-            await commands.claim([A1])
-            commands.faults.next_errors.extend([BackendUnavailable(), BackendUnavailable()])
-            assert results(await stateful.submit(body(self.report("c1"), event("e1")))) == [("c1", 200), ("e1", 201)]
-            assert stateful.backends.events.batches == [1]
 
 
 class TestBatches:
@@ -324,133 +178,6 @@ class TestOrder:
                 events.faults.release()
 
 
-class TestPassingFailures:
-    async def test_a_failing_call_is_tried_again(
-        self, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
-    ) -> None:
-        caplog.set_level("INFO")
-        async with open_stateful() as stateful:
-            stateful.backends.events.faults.next_errors.extend([BackendUnavailable()] * 4)
-            assert results(await stateful.submit(body(event()))) == [("e1", 201)]
-            assert 0.5 < trio.current_time() < 5
-        lines = [record.getMessage() for record in caplog.records if "stored" in record.getMessage()]
-        assert len(lines) == 2  # one when it began, one when it was over
-
-    async def test_a_failing_item_is_tried_again_alone(self, autojump_clock: MockClock) -> None:
-        async with open_stateful() as stateful:
-            verdicts = iter([None, PASSING, None, PASSING])
-            stateful.backends.events.judge = lambda one: next(verdicts, None)
-            reply = await stateful.submit(body(event("e1"), event("e2"), event("e3")))
-            assert results(reply) == [("e1", 201), ("e2", 201), ("e3", 201)]
-            assert stateful.backends.events.batches == [3, 1, 1]
-
-    async def test_an_item_that_goes_on_failing_fails_its_packet_and_no_other(self, autojump_clock: MockClock) -> None:
-        async with open_stateful(batcher=Batcher(eager=False)) as stateful:
-            stateful.backends.events.judge = lambda one: PASSING if one.document_id == f"{A1}_e2" else None
-
-            async def unlucky() -> float:
-                with pytest.raises(BackendUnavailable):
-                    await stateful.submit(body(event("e1"), event("e2")))
-                return trio.current_time()
-
-            async def lucky() -> float:
-                await stateful.submit(body(event("e1"), agent_id=A2), A2)
-                return trio.current_time()
-
-            assert await gather(unlucky, lucky) == [pytest.approx(29.5), pytest.approx(0.15)]
-
-    async def test_a_hanging_index_settles_everyone_in_time(self, autojump_clock: MockClock) -> None:
-        async with open_stateful() as stateful:
-            stateful.backends.events.faults.hang()
-            agents = [f"{A1[:-3]}{number:03x}" for number in range(100)]
-
-            async def send(agent_id: str) -> float:
-                start = trio.current_time()
-                with pytest.raises(BackendUnavailable):
-                    await stateful.submit(body(event(), agent_id=agent_id), agent_id, limit=30)
-                return trio.current_time() - start
-
-            assert max(await gather(*(partial(send, agent_id) for agent_id in agents))) == pytest.approx(29.5)
-            stateful.backends.events.faults.release()
-            assert results(await stateful.submit(body(event("e2")))) == [("e2", 201)]
-
-    async def test_each_by_its_own_deadline(self, autojump_clock: MockClock) -> None:
-        async with open_stateful(batcher=Batcher(eager=False)) as stateful:
-            stateful.backends.events.faults.hang()
-
-            async def send(agent_id: str, limit: float) -> float:
-                with pytest.raises(BackendUnavailable):
-                    await stateful.submit(body(event(), agent_id=agent_id), agent_id, limit=limit)
-                return trio.current_time()
-
-            assert await gather(partial(send, A1, 2), partial(send, A2, 20)) == [
-                pytest.approx(1.8),
-                pytest.approx(19.5),
-            ]
-
-    async def test_a_full_disk_is_said_soon(self, autojump_clock: MockClock) -> None:
-        async with open_stateful() as stateful:
-            stateful.backends.events.faults.error = StorageFull()
-            with pytest.raises(StorageFull):
-                await stateful.submit(body(event()))
-            assert 1 < trio.current_time() < 6
-            stateful.backends.events.faults.error = None
-            assert results(await stateful.submit(body(event()))) == [("e1", 201)]
-
-    async def test_recovery_by_itself(self, autojump_clock: MockClock) -> None:
-        async with open_stateful() as stateful:
-            stateful.backends.events.faults.error = BackendUnavailable("no route to the indexer")
-            agents = [f"{A1[:-3]}{number:03x}" for number in range(100)]
-
-            async def recover() -> bytes:
-                await trio.sleep(20)
-                stateful.backends.events.faults.error = None
-                return b""
-
-            replies = await gather(
-                recover, *(partial(stateful.submit, body(event(), agent_id=one), one) for one in agents)
-            )
-            assert all(results(reply) == [("e1", 201)] for reply in replies[1:])
-            assert trio.current_time() < 25
-
-    @pytest.mark.expects_errors
-    async def test_an_error_of_ours_fails_the_packet_that_makes_it(
-        self, unexpected_errors: list[str], autojump_clock: MockClock
-    ) -> None:
-        async with open_stateful(batcher=Batcher(eager=False)) as stateful:
-
-            def judge(one: DocumentOperation) -> ItemResult | None:
-                if one.document_id == f"{A1}_e1":
-                    raise ZeroDivisionError
-                return None
-
-            stateful.backends.events.judge = judge
-
-            async def unlucky() -> bytes:
-                with pytest.raises(BackendUnavailable):
-                    await stateful.submit(body(event()))
-                return b""
-
-            _, reply = await gather(unlucky, partial(stateful.submit, body(event(), agent_id=A2), A2))
-            assert results(reply) == [("e1", 201)]
-        assert len(unexpected_errors) == 2
-
-    async def test_an_incomplete_answer_is_no_answer(self, autojump_clock: MockClock) -> None:
-        async with open_stateful() as stateful:
-            events = stateful.backends.events
-            complete = events.bulk
-
-            async def cut(
-                operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()
-            ) -> Sequence[ItemResult]:
-                events.bulk = complete  # type: ignore[method-assign]
-                assert list(boundaries) == [0]
-                return (await complete(operations))[:-1]
-
-            events.bulk = cut  # type: ignore[method-assign]
-            assert results(await stateful.submit(body(event("e1"), event("e2")))) == [("e1", 200), ("e2", 200)]
-
-
 class TestBigPackets:
     def big(self, agent_id: str = A1, *, count: int = 60_000) -> bytes:
         return body(*(event(f"e{number}", data={"pad": "x" * 200}) for number in range(count)), agent_id=agent_id)
@@ -583,5 +310,81 @@ class TestStop:
                 with trio.CancelScope() as scope:
                     scope.cancel()
                     await trio.lowlevel.checkpoint()
-                stateful.service._nursery.cancel_scope.cancel()  # type: ignore[union-attr]
+                stateful.batcher.cancel()
         assert trio.current_time() == 0
+
+    async def test_a_request_that_waits_for_room_is_told(self, autojump_clock: MockClock) -> None:
+        failures: list[str] = []
+        async with trio.open_nursery() as outer, open_stateful() as stateful:
+            stateful.backends.events.faults.hang()
+
+            async def send(number: int) -> None:
+                try:
+                    await stateful.submit(body(event(f"e{number}")))
+                except BackendUnavailable:
+                    failures.append(f"e{number}")
+
+            for number in range(1, MAX_WAITING + 4):  # one in flight, and two for whom there is no room
+                outer.start_soon(send, number)
+                await wait_all_tasks_blocked()
+            stateful.service.close()
+            await wait_all_tasks_blocked()
+            assert failures == [f"e{MAX_WAITING + 2}", f"e{MAX_WAITING + 3}"]
+            stateful.backends.events.faults.release()
+        assert len(failures) == 2
+        assert len(stateful.backends.events.documents) == MAX_WAITING + 1
+
+    async def test_cancelled_nobody_waits_for_room(self, autojump_clock: MockClock) -> None:
+        failures = 0
+        async with trio.open_nursery() as outer, open_stateful() as stateful:
+            stateful.backends.events.faults.hang()
+
+            async def send(number: int) -> None:
+                nonlocal failures
+                with pytest.raises(BackendUnavailable):
+                    await stateful.submit(body(event(f"e{number}")))
+                failures += 1
+
+            for number in range(MAX_WAITING + 100):
+                outer.start_soon(send, number)
+            await wait_all_tasks_blocked()
+            stateful.batcher.cancel()
+        assert failures == MAX_WAITING + 100
+        assert trio.current_time() == 0
+
+
+class TestRoom:
+    async def test_one_agents_flood_is_bounded_and_in_order(self, autojump_clock: MockClock) -> None:
+        count = MAX_WAITING + 200
+        async with open_stateful() as stateful:
+            events = stateful.backends.events
+            applied: list[str] = []
+
+            def note(one: DocumentOperation) -> None:
+                applied.append(one.document_id)
+
+            events.judge = note
+            events.faults.hang()
+            async with trio.open_nursery() as nursery:
+                for number in range(count):
+                    nursery.start_soon(stateful.submit, body(event(f"e{number}")))
+                    await wait_all_tasks_blocked()
+                assert events.faults.calls["bulk"] == 1
+                assert stateful.service.statistics().waiting == count
+                events.faults.release()
+            assert applied == [f"{A1}_e{number}" for number in range(count)]
+            assert stateful.service.statistics().waiting == 0
+
+    async def test_a_request_that_gives_up_waiting_for_room_leaves_nothing(self, autojump_clock: MockClock) -> None:
+        async with open_stateful() as stateful:
+            events = stateful.backends.events
+            events.faults.hang()
+            async with trio.open_nursery() as nursery:
+                for number in range(MAX_WAITING + 1):
+                    nursery.start_soon(stateful.submit, body(event(f"e{number}")))
+                await wait_all_tasks_blocked()
+                with pytest.raises(BackendUnavailable):
+                    await stateful.submit(body(event("late")), limit=10)
+                assert trio.current_time() == pytest.approx(9.5)
+                events.faults.release()
+            assert len(events.documents) == MAX_WAITING + 1

@@ -1,0 +1,144 @@
+"""What passes: stores that fail, hang or are full, and who is told what meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.services.bench import A1, A2, body, event, gather, open_stateful, results
+from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
+from wazuh_comms_trio.config.models import Batcher
+from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
+
+PASSING = ItemResult(429, "busy", Outcome.PASSING)
+
+
+class TestPassingFailures:
+    async def test_a_failing_call_is_tried_again(
+        self, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+    ) -> None:
+        caplog.set_level("INFO")
+        async with open_stateful() as stateful:
+            stateful.backends.events.faults.next_errors.extend([BackendUnavailable()] * 4)
+            assert results(await stateful.submit(body(event()))) == [("e1", 201)]
+            assert 0.5 < trio.current_time() < 5
+        lines = [record.getMessage() for record in caplog.records if "stored" in record.getMessage()]
+        assert len(lines) == 2  # one when it began, one when it was over
+
+    async def test_a_failing_item_is_tried_again_alone(self, autojump_clock: MockClock) -> None:
+        async with open_stateful() as stateful:
+            verdicts = iter([None, PASSING, None, PASSING])
+            stateful.backends.events.judge = lambda one: next(verdicts, None)
+            reply = await stateful.submit(body(event("e1"), event("e2"), event("e3")))
+            assert results(reply) == [("e1", 201), ("e2", 201), ("e3", 201)]
+            assert stateful.backends.events.batches == [3, 1, 1]
+
+    async def test_an_item_that_goes_on_failing_fails_its_packet_and_no_other(self, autojump_clock: MockClock) -> None:
+        async with open_stateful(batcher=Batcher(eager=False)) as stateful:
+            stateful.backends.events.judge = lambda one: PASSING if one.document_id == f"{A1}_e2" else None
+
+            async def unlucky() -> float:
+                with pytest.raises(BackendUnavailable):
+                    await stateful.submit(body(event("e1"), event("e2")))
+                return trio.current_time()
+
+            async def lucky() -> float:
+                await stateful.submit(body(event("e1"), agent_id=A2), A2)
+                return trio.current_time()
+
+            assert await gather(unlucky, lucky) == [pytest.approx(29.5), pytest.approx(0.15)]
+
+    async def test_a_hanging_index_settles_everyone_in_time(self, autojump_clock: MockClock) -> None:
+        async with open_stateful() as stateful:
+            stateful.backends.events.faults.hang()
+            agents = [f"{A1[:-3]}{number:03x}" for number in range(100)]
+
+            async def send(agent_id: str) -> float:
+                start = trio.current_time()
+                with pytest.raises(BackendUnavailable):
+                    await stateful.submit(body(event(), agent_id=agent_id), agent_id, limit=30)
+                return trio.current_time() - start
+
+            assert max(await gather(*(partial(send, agent_id) for agent_id in agents))) == pytest.approx(29.5)
+            stateful.backends.events.faults.release()
+            assert results(await stateful.submit(body(event("e2")))) == [("e2", 201)]
+
+    async def test_each_by_its_own_deadline(self, autojump_clock: MockClock) -> None:
+        async with open_stateful(batcher=Batcher(eager=False)) as stateful:
+            stateful.backends.events.faults.hang()
+
+            async def send(agent_id: str, limit: float) -> float:
+                with pytest.raises(BackendUnavailable):
+                    await stateful.submit(body(event(), agent_id=agent_id), agent_id, limit=limit)
+                return trio.current_time()
+
+            assert await gather(partial(send, A1, 2), partial(send, A2, 20)) == [
+                pytest.approx(1.8),
+                pytest.approx(19.5),
+            ]
+
+    async def test_a_full_disk_is_said_soon(self, autojump_clock: MockClock) -> None:
+        async with open_stateful() as stateful:
+            stateful.backends.events.faults.error = StorageFull()
+            with pytest.raises(StorageFull):
+                await stateful.submit(body(event()))
+            assert 1 < trio.current_time() < 6
+            stateful.backends.events.faults.error = None
+            assert results(await stateful.submit(body(event()))) == [("e1", 201)]
+
+    async def test_recovery_by_itself(self, autojump_clock: MockClock) -> None:
+        async with open_stateful() as stateful:
+            stateful.backends.events.faults.error = BackendUnavailable("no route to the indexer")
+            agents = [f"{A1[:-3]}{number:03x}" for number in range(100)]
+
+            async def recover() -> bytes:
+                await trio.sleep(20)
+                stateful.backends.events.faults.error = None
+                return b""
+
+            replies = await gather(
+                recover, *(partial(stateful.submit, body(event(), agent_id=one), one) for one in agents)
+            )
+            assert all(results(reply) == [("e1", 201)] for reply in replies[1:])
+            assert trio.current_time() < 25
+
+    @pytest.mark.expects_errors
+    async def test_an_error_of_ours_fails_the_packet_that_makes_it(
+        self, unexpected_errors: list[str], autojump_clock: MockClock
+    ) -> None:
+        async with open_stateful(batcher=Batcher(eager=False)) as stateful:
+
+            def judge(one: DocumentOperation) -> ItemResult | None:
+                if one.document_id == f"{A1}_e1":
+                    raise ZeroDivisionError
+                return None
+
+            stateful.backends.events.judge = judge
+
+            async def unlucky() -> bytes:
+                with pytest.raises(BackendUnavailable):
+                    await stateful.submit(body(event()))
+                return b""
+
+            _, reply = await gather(unlucky, partial(stateful.submit, body(event(), agent_id=A2), A2))
+            assert results(reply) == [("e1", 201)]
+        assert len(unexpected_errors) == 2
+
+    async def test_an_incomplete_answer_is_no_answer(self, autojump_clock: MockClock) -> None:
+        async with open_stateful() as stateful:
+            events = stateful.backends.events
+            complete = events.bulk
+
+            async def cut(
+                operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()
+            ) -> Sequence[ItemResult]:
+                events.bulk = complete  # type: ignore[method-assign]
+                assert list(boundaries) == [0]
+                return (await complete(operations))[:-1]
+
+            events.bulk = cut  # type: ignore[method-assign]
+            assert results(await stateful.submit(body(event("e1"), event("e2")))) == [("e1", 200), ("e2", 200)]

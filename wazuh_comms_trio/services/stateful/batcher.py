@@ -1,0 +1,202 @@
+"""The batcher: packets come in through a memory channel, batches go out in bulk calls.
+
+    request -> channel -> collect, one writer at a time -> one bulk call -> each packet is settled
+
+Eight writers share the channel. The one whose turn it is collects a batch (the others wait for the collecting lock),
+lets the next one collect, and writes what it has; so many bulk calls are in flight as writers write. Behind the channel
+``AgentOrder`` keeps the order within an agent. Big packets have their turn there, too, and then go in pieces, through a
+channel without a buffer and by writers of their own.
+
+What can wait: ``_MAX_QUEUED`` packets in the channel and ``_MAX_BEHIND`` behind their agents' holders, each of at most
+64 KiB, 64 MiB together; a request that finds no room waits for it. More is in flight: eight batches of about
+``batcher.max_size`` bytes, and four pieces of 2 MiB.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final
+
+import trio
+
+from wazuh_comms_trio.config import models
+from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.services.stateful.agent_order import AgentOrder, Batch
+from wazuh_comms_trio.services.stateful.bulk_writer import BulkWriter
+from wazuh_comms_trio.services.stateful.submission import Packet, Piece
+
+__all__ = ["MAX_WAITING", "Batcher"]
+
+_MAX_QUEUED: Final = 512
+_MAX_BEHIND: Final = 512
+MAX_WAITING: Final = _MAX_QUEUED + _MAX_BEHIND
+
+#: Bulk calls in flight at a time, of batches and of big packets' pieces. More don't make a store faster.
+_BATCH_WRITERS: Final = 8
+_PIECE_WRITERS: Final = 4
+
+
+class Batcher:
+    """``run`` owns the writers. What is in flight is theirs and not the requests': when a client leaves, its agent's
+    next packet still has to wait for what is under way."""
+
+    def __init__(self, writer: BulkWriter, limits: models.Batcher) -> None:
+        self._writer = writer
+        self._limits = limits
+        self._packets_in, self._packets = trio.open_memory_channel[Packet](_MAX_QUEUED)
+        self._pieces_in, self._pieces = trio.open_memory_channel[Piece](0)
+        self._order = AgentOrder()
+        self._collecting = trio.Lock()
+        self._batch = Batch()  # the one that is being collected
+        self._pause = trio.CancelScope()  # around the wait for the next packet
+        self._ended = False  # the channel is closed and empty
+        self.batches_in_flight = 0
+        self.pieces_in_flight = 0
+
+    # --- the requests' side ---
+
+    async def put(self, packet: Packet) -> None:
+        """Hands ``packet`` over; ``packet.news`` tells what becomes of it. Waits for room. An agent's packets are
+        written in the order of these calls. Raises ``BackendUnavailable`` after ``close``. Cancelled: it isn't taken.
+        """
+        try:
+            try:
+                self._packets_in.send_nowait(packet)  # no checkpoint: it would cost every request a turn of the loop
+            except trio.WouldBlock:
+                await self._packets_in.send(packet)
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            raise BackendUnavailable from None
+
+    async def write_piece(self, piece: Piece) -> None:
+        """Returns when ``piece`` is settled. Raises ``BackendUnavailable`` when nobody writes any more. Cancelled: the
+        piece may be in flight, and its agent is held until it isn't."""
+        try:
+            await self._pieces_in.send(piece)
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            raise BackendUnavailable from None
+        try:
+            await piece.news.wait()
+        finally:
+            piece.abandoned = True
+
+    def finish(self, packet: Packet) -> None:
+        """The request of a big packet is done with it, at its end or before."""
+        packet.abandoned = True
+        if packet.news.is_set() and not packet.busy:
+            self._release(packet)
+
+    def close(self) -> None:
+        """No more packets; what is there is finished."""
+        self._packets_in.close()
+
+    # --- the writers' side ---
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Ends when ``close`` was called and everything is settled. Cancelled: what waits is settled with
+        ``BackendUnavailable``."""
+        try:
+            async with trio.open_nursery() as piece_writers:
+                for _ in range(_PIECE_WRITERS):
+                    piece_writers.start_soon(self._write_pieces)
+                async with trio.open_nursery() as batch_writers:
+                    for _ in range(_BATCH_WRITERS):
+                        batch_writers.start_soon(self._write_batches)
+                    task_status.started()
+                self._pieces_in.close()
+        finally:
+            self._fail_what_waits()
+
+    async def _write_batches(self) -> None:
+        while (batch := await self._collect()) is not None:
+            self.batches_in_flight += 1
+            try:
+                await self._writer.write(batch.packets)
+            finally:
+                _settle(batch.packets)
+                self.batches_in_flight -= 1
+                self._release(batch)
+
+    async def _collect(self) -> Batch | None:
+        """The next batch; None when there won't be one."""
+        async with self._collecting:
+            batch = self._batch = Batch()
+            while True:
+                self._take_queued(batch)
+                if self._is_due(batch):
+                    return batch
+                if self._ended and self._order.idle:
+                    return None
+                due = batch.opened + self._limits.wait_time if batch.packets else inf
+                with trio.CancelScope(deadline=due) as self._pause:
+                    await self._receive(batch)
+
+    def _is_due(self, batch: Batch) -> bool:
+        """Nagle's rule, when ``eager``: with nothing in flight a batch goes at once. Otherwise it goes when it is full
+        or its first packet has waited long enough."""
+        return bool(batch.packets) and (
+            (self._limits.eager and not self.batches_in_flight)
+            or batch.is_full(self._limits)
+            or self._ended
+            or trio.current_time() >= batch.opened + self._limits.wait_time
+        )
+
+    def _take_queued(self, batch: Batch) -> None:
+        """What is there without waiting, until ``batch`` is full."""
+        now = trio.current_time()
+        self._order.place_ready(batch, self._limits, now)
+        try:
+            while not batch.is_full(self._limits) and len(self._order) < _MAX_BEHIND:
+                self._order.place(self._packets.receive_nowait(), batch, now)
+        except trio.WouldBlock:
+            pass
+        except trio.EndOfChannel:
+            self._ended = True
+
+    async def _receive(self, batch: Batch) -> None:
+        """Waits for the next packet, or until ``_pause`` is over."""
+        if self._ended or len(self._order) >= _MAX_BEHIND:
+            await trio.sleep_forever()
+        try:
+            packet = await self._packets.receive()
+        except trio.EndOfChannel:
+            self._ended = True
+        else:
+            self._order.place(packet, batch, trio.current_time())
+
+    async def _write_pieces(self) -> None:
+        async for piece in self._pieces:
+            packet = piece.packet
+            packet.busy = True
+            self.pieces_in_flight += 1
+            try:
+                await self._writer.write([piece])
+            finally:
+                _settle([piece])
+                packet.busy = False
+                self.pieces_in_flight -= 1
+                if packet.abandoned:
+                    self._release(packet)
+
+    def _release(self, holder: Batch | Packet) -> None:
+        """The holder's agents are free. The writer that collects goes on when that makes a difference to it."""
+        self._order.release(holder)
+        if self._batch.packets or self._order.has_ready or self._ended:
+            self._pause.cancel()
+
+    def _fail_what_waits(self) -> None:
+        _settle(self._batch.packets)
+        _settle(self._order.take_all())
+        try:
+            while True:
+                _settle([self._packets.receive_nowait()])
+        except (trio.WouldBlock, trio.EndOfChannel):
+            pass
+        self._packets.close()  # those who wait for room are told by it
+        self._pieces.close()
+
+
+def _settle(packets: list[Packet] | list[Piece]) -> None:
+    """Those that aren't settled yet."""
+    for packet in packets:
+        if not packet.settled:
+            packet.settle(BackendUnavailable())
