@@ -14,6 +14,7 @@ import trio
 from trio.testing import MockClock, memory_stream_pair
 
 from wazuh_comms_trio.backends.interfaces import Action, Command, Target
+from wazuh_comms_trio.daemon.supervisor import messages
 from wazuh_comms_trio.daemon.supervisor.hub import Hub, Member
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
 from wazuh_comms_trio.errors import BackendUnavailable
@@ -63,7 +64,7 @@ async def test_a_post_reaches_the_agent_wherever_it_is_parked(
                 nursery.start_soon(poll)
                 await parked(node, 1)
                 began = trio.current_time()
-                answered = await node.hub.post([command(f"c{round_}", agent.uuid)])
+                answered = await node.post([command(f"c{round_}", agent.uuid)])
                 assert [each.document_id for each in answered] == [f"c{round_}"]
                 assert trio.current_time() - began < 0.2
         assert got == ["c0", "c1", "c2", "c3"]
@@ -75,7 +76,7 @@ async def test_nobody_is_there_and_the_poster_is_told_so(autojump_clock: MockClo
         node.backends.commands.keeps_posted = keeps_posted
         agent = await enrolled(node, 0)
         began = trio.current_time()
-        assert await node.hub.post([command("c1", agent.uuid)]) == []
+        assert await node.post([command("c1", agent.uuid)]) == []
         assert trio.current_time() - began <= 2
         # Stored, or the poster's again.
         assert await polled(agent) == (["c1"] if keeps_posted else [])
@@ -89,7 +90,7 @@ async def test_an_agent_that_parks_while_the_post_waits(autojump_clock: MockCloc
             answers: list[Any] = []
 
             async def post() -> None:
-                answers.extend(await node.hub.post([command("c1", agent.uuid)]))
+                answers.extend(await node.post([command("c1", agent.uuid)]))
 
             nursery.start_soon(post)
             await trio.sleep(1)
@@ -106,7 +107,7 @@ async def test_a_delivered_command_is_not_delivered_again_by_any_worker(autojump
         async with trio.open_nursery() as nursery:
             nursery.start_soon(polled, agent)
             await parked(node, 1)
-            assert len(await node.hub.post([command("c1", agent.uuid, timeout=60)])) == 1
+            assert len(await node.post([command("c1", agent.uuid, timeout=60)])) == 1
         got: list[str] = []
 
         async def poll() -> None:
@@ -116,7 +117,7 @@ async def test_a_delivered_command_is_not_delivered_again_by_any_worker(autojump
             nursery.start_soon(poll)
             await parked(node, 1)
             for _ in range(2):  # both workers are asked
-                answered = await node.hub.post([command("c1", agent.uuid, timeout=60)])
+                answered = await node.post([command("c1", agent.uuid, timeout=60)])
                 assert [(each.document_id, each.status) for each in answered] == [("c1", "sent")]
         assert got == []
 
@@ -137,7 +138,7 @@ async def test_two_polls_of_one_agent_on_two_workers_and_one_command(autojump_cl
                 nursery.start_soon(poll, agent)
                 nursery.start_soon(poll, other)
                 await parked(node, 2)
-                assert len(await node.hub.post([command("c1", agent.uuid)])) == 1
+                assert len(await node.post([command("c1", agent.uuid)])) == 1
             assert got == ["c1"]
 
 
@@ -149,7 +150,7 @@ async def test_a_worker_that_dies_before_it_answers_a_post(autojump_clock: MockC
         answers: list[Command] = []
 
         async def post() -> None:
-            answers.extend(await node.hub.post([command("c1", agent.uuid)]))
+            answers.extend(await node.post([command("c1", agent.uuid)]))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(polled, agent)
@@ -174,7 +175,7 @@ async def test_a_worker_that_dies_with_the_right_to_offer(autojump_clock: MockCl
         answers: list[Command] = []
 
         async def post() -> None:
-            answers.extend(await node.hub.post([command("c1", agent.uuid)]))
+            answers.extend(await node.post([command("c1", agent.uuid)]))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(polled, agent)
@@ -209,7 +210,7 @@ async def test_a_worker_that_hangs_is_passed_over(autojump_clock: MockClock, kee
                 nursery.start_soon(poll)
                 await parked(node, 1)
                 began = trio.current_time()
-                answered = await node.hub.post([command(f"c{round_}", agent.uuid, timeout=300)])
+                answered = await node.post([command(f"c{round_}", agent.uuid, timeout=300)])
                 assert [each.document_id for each in answered] == [f"c{round_}"]
                 assert trio.current_time() - began < 2
         node.wake(0)
@@ -225,7 +226,7 @@ async def test_what_a_hanging_worker_was_posted_is_not_delivered_behind_the_post
         node.backends.commands.keeps_posted = False
         agent = await enrolled(node, 0)
         node.hang(0)
-        assert await node.hub.post([command("c1", agent.uuid)]) == []  # the agent isn't anywhere
+        assert await node.post([command("c1", agent.uuid)]) == []  # the agent isn't anywhere
         node.wake(0)
         with trio.move_on_after(1.5):
             assert await polled(agent) == []
@@ -237,7 +238,7 @@ async def test_without_workers_a_post_is_refused_in_time(autojump_clock: MockClo
         await node.kill(0)
         began = trio.current_time()
         with pytest.raises(BackendUnavailable):
-            await node.hub.post([command("c1", "01a2054b-6d7e-7c3b-ae8c-801744614b42")])
+            await node.post([command("c1", "01a2054b-6d7e-7c3b-ae8c-801744614b42")])
         assert trio.current_time() - began <= 2
 
 
@@ -264,7 +265,7 @@ async def test_many_agents_many_commands_each_once(autojump_clock: MockClock, wo
             async def post(round_: int) -> None:
                 commands = [command(f"{agent.uuid}/{round_}", agent.uuid) for agent in agents]
                 while commands:  # as a poster does: what wasn't taken is offered again
-                    taken = {each.document_id for each in await node.hub.post(commands)}
+                    taken = {each.document_id for each in await node.post(commands)}
                     answered.update(taken)
                     commands = [each for each in commands if each.document_id not in taken]
 
@@ -306,7 +307,7 @@ async def test_a_stop_may_answer_polls_over_time(autojump_clock: MockClock) -> N
                 nursery.start_soon(poll, agent)
             await parked(node, 20)
             began = trio.current_time()
-            node.links[0].send_nowait("stop", spread=10.0)
+            node.links[0].send_nowait(messages.Stop(spread=10.0))
         assert ends[0] - began < 2
         assert 8 < ends[-1] - began <= 10.1
         middle = sum(end - began < 5 for end in ends)
@@ -322,17 +323,17 @@ async def test_a_worker_of_an_older_version_has_no_duty(autojump_clock: MockCloc
         async def listen(name: str, link: Link) -> None:
             while True:
                 message = await link.receive()
-                if message["type"] == "duty":
-                    duties.setdefault(name, []).append(message["on"])
+                if isinstance(message, messages.LeaderChange):
+                    duties.setdefault(name, []).append(message.leader)
 
-        async def join(name: str, generation: int, **says: object) -> Member:
+        async def join(name: str, generation: int, *, duty: bool = False) -> Member:
             ours, theirs = map(Link, memory_stream_pair())
             member = Member(name, ours, generation)
             for link in (ours, theirs):
                 nursery.start_soon(link.run)
             nursery.start_soon(hub.serve, member)
             nursery.start_soon(listen, name, theirs)
-            theirs.send_nowait("ready", public_key="", **says)
+            theirs.send_nowait(messages.Ready(public_key="", duty=duty))
             await member.ready.wait()
             return member
 
@@ -359,8 +360,8 @@ async def test_that_nobody_is_on_duty_is_said_once(autojump_clock: MockClock) ->
             with suppress(LinkBroken):
                 while True:
                     message = await link.receive()
-                    if message["type"] == "duty":
-                        said.append(message["on"])
+                    if isinstance(message, messages.LeaderChange):
+                        said.append(message.leader)
 
         members = []
         for name in ("one", "two"):
@@ -370,7 +371,7 @@ async def test_that_nobody_is_on_duty_is_said_once(autojump_clock: MockClock) ->
                 nursery.start_soon(link.run)
             nursery.start_soon(hub.serve, members[-1])
             nursery.start_soon(listen, theirs)
-            theirs.send_nowait("ready", public_key="", duty=True)
+            theirs.send_nowait(messages.Ready(public_key="", duty=True))
             await members[-1].ready.wait()
         for member in members:
             hub.dismiss(member)

@@ -17,13 +17,18 @@ PACKAGE: Final = Path(wazuh_comms_trio.__file__).parent
 LATER: Final = (
     (
         "daemon/supervisor/link.py",
-        'json.dumps({"type": type, **fields})',
-        'json.dumps({"type": type, **fields, "later": [1]})',
+        "json.dumps(encode(message))",
+        'json.dumps({**encode(message), "later": [1]})',
     ),
     (
         "daemon/worker/process.py",
-        'link.send_nowait("ready", ',
-        'link.send_nowait("later", since=[2]); link.send_nowait("ready", ',
+        "link.send_nowait(messages.Ready(",
+        "link.send_nowait(messages.Later(since=[2])); link.send_nowait(messages.Ready(",
+    ),
+    (
+        "daemon/supervisor/messages.py",
+        "# --- their JSON",
+        "class Later(Message, frozen=True, kw_only=True, tag='later'):\n    since: list[int]\n\n\n# --- their JSON",
     ),
     ("daemon/worker/heartbeat.py", '"pid": os.getpid(),', '"pid": os.getpid(), "later": True,'),
     (

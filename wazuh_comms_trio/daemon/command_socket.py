@@ -3,11 +3,10 @@ it."""
 
 from __future__ import annotations
 
+import json
 import logging
-import os
 import pwd
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -16,24 +15,22 @@ import trio
 from wazuh_comms_trio.api.command_socket import Caller, Control, Poster, create_command_app
 from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.audit.log import User, audit_log
+from wazuh_comms_trio.backends.interfaces import Command
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.daemon.listeners import Listeners
-from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
+from wazuh_comms_trio.daemon.supervisor.hub import Hub
 from wazuh_comms_trio.foundation.folders import make_folder
 from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.http.server.accept_loop import serve_listeners
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
+from wazuh_comms_trio.services.commands.command_json import decode_commands, encode_commands
 
-__all__ = ["Auditor", "SingleControl", "serve_control"]
+__all__ = ["Auditor", "HubPoster", "SupervisorControl", "serve_control"]
 
 logger = logging.getLogger(__name__)
 
 #: For requests on the command socket when the supervisor stops.
 GRACE: Final = 3.0
-NO_RELOAD: Final = (
-    "one worker runs without a supervisor, which a reload needs: restart the daemon; with `workers` at 2 or more it can"
-    " be reloaded from then on"
-)
 
 
 class Auditor:
@@ -86,33 +83,16 @@ class SupervisorControl:
         return await self._reload()
 
 
-class SingleControl:
-    """``Control`` of one worker that runs alone."""
+class HubPoster:
+    """``Poster`` of a supervisor: through the hub, which knows commands as JSON."""
 
-    def __init__(self, settings: CommunicationsApi) -> None:
-        self._started = time.time()
-        self.note = Auditor(lambda: settings).note
-        #: Once the worker runs.
-        self.heartbeat: Heartbeat | None = None
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
 
-    def status(self) -> dict[str, Any]:
-        report = {"pid": os.getpid()} if self.heartbeat is None else self.heartbeat.report()
-        worker = {
-            "name": "1",
-            "generation": 1,
-            "state": "starting" if self.heartbeat is None else "serving",
-            "heard": 0.0,
-        }
-        return {
-            "started": self._started,
-            "generation": 1,
-            "configured_workers": 1,
-            "reload": False,
-            "workers": [worker | report],
-        }
-
-    async def reload(self) -> dict[str, Any]:
-        return {"reloaded": False, "problems": [NO_RELOAD], "warnings": [], "needs_restart": []}
+    async def post(self, commands: Sequence[Command]) -> Sequence[Command]:
+        """Those that were delivered. Raises ``BackendUnavailable``."""
+        delivered = await self._hub.post(json.loads(encode_commands(commands))["commands"])
+        return decode_commands(json.dumps({"commands": delivered}).encode())
 
 
 async def serve_control(

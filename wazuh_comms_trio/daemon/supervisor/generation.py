@@ -8,7 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
-from typing import Any, Final
+from typing import Final
 
 import trio
 from attrs import define, field
@@ -17,6 +17,7 @@ from wazuh_comms_trio.config.load import LoadedConfig
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.daemon.bound_sockets import StartError
 from wazuh_comms_trio.daemon.exit_status import EXIT_BAD_CONFIGURATION, EXIT_FAILED, BadConfiguration
+from wazuh_comms_trio.daemon.supervisor import messages
 from wazuh_comms_trio.daemon.supervisor.child import Child, module_command
 from wazuh_comms_trio.daemon.supervisor.hub import Hub, Member
 from wazuh_comms_trio.daemon.supervisor.link import Link
@@ -94,11 +95,12 @@ class Generation:
         self.shorten()
         self.hurried.set()
 
-    def tokens_of_earlier_keys(self) -> dict[str, Any]:
-        """What a worker that starts now is told of them."""
+    def tokens_of_earlier_keys(self) -> messages.EarlierKeys:
+        """What a worker that starts now is told of the earlier keys."""
         now = trio.current_time()
         left = [(pem, until - now) for pem, until in self.earlier_keys if until > now]
-        return {"public_keys": [pem for pem, _ in left], "seconds": max((seconds for _, seconds in left), default=0.0)}
+        seconds = max((seconds for _, seconds in left), default=0.0)
+        return messages.EarlierKeys(public_keys=[pem for pem, _ in left], seconds=seconds)
 
 
 async def run_generation(
@@ -233,17 +235,18 @@ class WorkerProcess:
                 await link.aclose()
                 raise
         link.send_nowait(
-            "config",
-            duty=True,  # the hub gives it to one of them
-            file=str(generation.loaded.file),
-            text=generation.loaded.text,
-            listeners={"api": list(generation.api), "enrollment": list(generation.enrollment)},
-            materials=dict(generation.key_files),
-            earlier=generation.tokens_of_earlier_keys(),
+            messages.WorkerConfig(
+                duty=True,
+                file=str(generation.loaded.file),
+                text=generation.loaded.text,
+                listeners=messages.SharedListeners(api=list(generation.api), enrollment=list(generation.enrollment)),
+                materials=dict(generation.key_files),
+                earlier=generation.tokens_of_earlier_keys(),
+            )
         )
 
-        def ready(message: dict[str, Any]) -> None:
-            generation.public_key = message["public_key"]
+        def ready(message: messages.Ready) -> None:
+            generation.public_key = message.public_key
             logger.info("worker %s serves (process %d)", self.name, process.pid)
             on_ready()
 
@@ -289,13 +292,13 @@ class WorkerProcess:
             return process.kill()  # it has nothing yet that could be lost
         shutdown = generation.settings.shutdown
         grace = shutdown.grace if generation.grace is None else generation.grace
-        link.send_nowait("stop", spread=generation.spread, grace=generation.grace)
+        link.send_nowait(messages.Stop(spread=generation.spread, grace=generation.grace))
         with trio.move_on_after(generation.spread + grace + STOP_MARGIN) as limit:
             await generation.shortened.wait()
-            link.send_nowait("shorten")
+            link.send_nowait(messages.ShortenStop())
             limit.deadline = min(limit.deadline, trio.current_time() + shutdown.grace + STOP_MARGIN)
             await generation.hurried.wait()
-            link.send_nowait("hurry")
+            link.send_nowait(messages.HurryStop())
             await trio.sleep(HURRIED_MARGIN)
         logger.error("worker %s doesn't end; it is killed", self.name)
         return process.kill()

@@ -11,26 +11,22 @@ wish         -> the one on duty: what another one wants found
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import trio
 from attrs import define, field
+from msgspec import UNSET
 
-from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken, Message
+from wazuh_comms_trio.daemon.supervisor import messages
+from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
+from wazuh_comms_trio.daemon.supervisor.messages import JsonObject, Message, Unknown
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
-
-# What services bring with them is imported when it is used, by then the workers are up: they are what is waited for at
-# start-up.
-if TYPE_CHECKING:
-    from wazuh_comms_trio.backends.interfaces import Command
-    from wazuh_comms_trio.services.commands.posted_commands import DeliveredCommands
+from wazuh_comms_trio.foundation.expiring_ids import ExpiringIds
 
 __all__ = ["Hub", "Member"]
 
@@ -42,6 +38,8 @@ POST_LIMIT: Final = 1.95
 POST_MARGIN: Final = 0.15
 #: A worker that hasn't taken a post after so many seconds is busy or hangs: another one is asked.
 TAKEN_LIMIT: Final = 0.4
+#: Commands whose delivery is remembered: an id and two numbers are some 250 bytes, at most 25 MB.
+MAX_DELIVERED: Final = 100_000
 #: Seconds between two questions after the members' health.
 ASK_INTERVAL: Final = 1.5
 #: A worker that wasn't heard of for so many seconds isn't relied upon.
@@ -64,7 +62,7 @@ class Member:
     in_service: bool = False
     #: It knows what duty is; one of an older version doesn't, and looks for itself alone.
     can_lead: bool = False
-    report: dict[str, Any] = field(factory=dict)
+    report: JsonObject = field(factory=dict)
     heard: float = field(factory=trio.current_time)
 
     @property
@@ -77,7 +75,7 @@ class _PendingPost:
     """A post that a member has been asked for."""
 
     member: Member
-    answer: Message | None = None
+    answer: messages.PostAnswer | None = None
     taken: trio.Event = field(factory=trio.Event)
     decided: trio.Event = field(factory=trio.Event)
 
@@ -85,18 +83,13 @@ class _PendingPost:
 class Hub:
     def __init__(self) -> None:
         self.members: list[Member] = []
+        self._delivered = ExpiringIds(MAX_DELIVERED)
         self._granted: dict[str, Member] = {}
         self._pending_posts: dict[int, _PendingPost] = {}
         self._numbers = count(1)
         self._changed = trio.Event()
         #: Who looks into the shared store for all.
         self._leader: Member | None = None
-
-    @cached_property
-    def _delivered(self) -> DeliveredCommands:
-        from wazuh_comms_trio.services.commands.posted_commands import DeliveredCommands
-
-        return DeliveredCommands()
 
     # --- members
 
@@ -105,15 +98,15 @@ class Hub:
         while True:
             await sleep_until_next_tick(ASK_INTERVAL)
             for member in self.members:
-                member.link.send_nowait("ask")
+                member.link.send_nowait(messages.HealthRequest())
             self.choose_leader()
 
-    async def serve(self, member: Member, on_ready: Callable[[Message], None] | None = None) -> None:
+    async def serve(self, member: Member, on_ready: Callable[[messages.Ready], None] | None = None) -> None:
         """Carries one member's messages until its link ends. The link's ``run`` is the caller's."""
         with self._joined(member):
             try:
                 while True:
-                    self._take(member, await member.link.receive(), on_ready)
+                    self._handle(member, await member.link.receive(), on_ready)
             except LinkBroken as error:
                 logger.debug("the link to worker %s ended: %s", member.name, error)
 
@@ -126,11 +119,7 @@ class Hub:
             self.members.remove(member)
             self.dismiss(member)
             member.left.set()
-            freed = [document_id for document_id, owner in self._granted.items() if owner is member]
-            for document_id in freed:
-                del self._granted[document_id]
-            if freed:
-                self._tell_others(member, "free", ids=freed)
+            self._free(member, [document_id for document_id, owner in self._granted.items() if owner is member])
             for pending in list(self._pending_posts.values()):
                 if pending.member is member:
                     pending.taken.set()
@@ -153,70 +142,74 @@ class Hub:
             return  # nobody, as before
         for member in self.members:
             if member.ready.is_set():
-                member.link.send_nowait("duty", on=member is self._leader)
+                member.link.send_nowait(messages.LeaderChange(leader=member is self._leader))
 
-    def _take(self, member: Member, message: Message, on_ready: Callable[[Message], None] | None) -> None:
+    def _handle(
+        self, member: Member, message: Message | Unknown, on_ready: Callable[[messages.Ready], None] | None
+    ) -> None:
         member.heard = trio.current_time()
         match message:
-            case {"type": "beat", "report": dict(report)}:
-                member.report = report
-            case {"type": "ready"}:
+            case messages.HealthReport():
+                member.report = message.report
+            case messages.Ready():
                 member.in_service = True
-                member.can_lead = message.get("duty") is True
+                member.can_lead = message.duty
                 member.ready.set()
                 if on_ready is not None:
                     on_ready(message)
                 self._welcome(member)
-            case {"type": "failed", "reason": str(reason)}:
-                member.failure = reason
-            case {"type": "news", "agents": list(agents)}:
-                self._tell_others(member, "news", agents=agents)
-            case {"type": "delivered", "ids": dict(ids)}:
-                for document_id, timeout in ids.items():
-                    self._delivered.note_id(document_id, timeout)
+            case messages.Failed():
+                member.failure = message.reason
+            case messages.NewCommands() | messages.HoldCommands() | messages.WithdrawCommands() | messages.Finding():
+                self._tell_others(member, message)
+            case messages.CommandsDelivered():
+                for document_id, timeout in message.ids.items():
+                    self._delivered.add(document_id, timeout)
                     self._granted.pop(document_id, None)
-                self._tell_others(member, "delivered", ids=ids)
-            case {"type": "hold", "commands": list(commands), "seconds": seconds}:
-                self._tell_others(member, "hold", commands=commands, seconds=seconds)
-            case {"type": "withdraw", "ids": list(ids)}:
-                self._tell_others(member, "withdraw", ids=ids)
-            case {"type": "acquire", "number": number, "ids": list(ids)}:
-                member.link.send_nowait("granted", number=number, ids=self._grant(member, ids))
-            case {"type": "returned", "ids": list(ids)}:
-                freed = [document_id for document_id in ids if self._granted.get(document_id) is member]
-                for document_id in freed:
-                    del self._granted[document_id]
-                self._tell_others(member, "free", ids=freed)
-            case {"type": "finding", "topic": str(topic), "finding": dict(finding)}:
-                self._tell_others(member, "finding", topic=topic, finding=finding)
-            case {"type": "wish", "topic": str(topic), "wish": dict(wish)}:
+                self._tell_others(member, message)
+            case messages.AcquireCommands():
+                granted = self._grant(member, message.ids)
+                member.link.send_nowait(messages.CommandsGranted(number=message.number, ids=granted))
+            case messages.CommandsReturned():
+                self._free(member, [each for each in message.ids if self._granted.get(each) is member])
+            case messages.LeaderRequest():
                 if self._leader is not None and self._leader is not member:
-                    self._leader.link.send_nowait("wish", topic=topic, wish=wish)
-            case {"type": "taken", "number": int(number)}:
-                if number in self._pending_posts:
-                    self._pending_posts[number].taken.set()
-            case {"type": "posted", "number": int(number)} if number in self._pending_posts:
-                pending = self._pending_posts[number]
-                pending.answer = message
-                pending.taken.set()
-                pending.decided.set()
-            case {"type": "posted"}:
-                pass  # too late
+                    self._leader.link.send_nowait(message)
+            case messages.PostTaken():
+                if (pending := self._pending_posts.get(message.number)) is not None:
+                    pending.taken.set()
+            case messages.PostAnswer():
+                if (pending := self._pending_posts.get(message.number)) is not None:  # else it comes too late
+                    pending.answer = message
+                    pending.taken.set()
+                    pending.decided.set()
+            case messages.Unknown(problem=None):
+                logger.debug("worker %s sent a message of a later version: %s", member.name, message.kind)
+            case messages.Unknown():
+                logger.warning("worker %s sent a bad message: %s: %s", member.name, message.kind, message.problem)
             case _:
-                # Its code may be newer than ours.
-                logger.debug("worker %s sent a message that isn't known: %s", member.name, message.get("type"))
+                logger.warning(
+                    "worker %s sent what is the supervisor's to say: %s", member.name, type(message).__name__
+                )
 
     def _welcome(self, member: Member) -> None:
         before = self._leader
         self.choose_leader()
         if self._leader is before:
-            member.link.send_nowait("duty", on=False)
+            member.link.send_nowait(messages.LeaderChange(leader=False))
         self._change()
 
-    def _tell_others(self, member: Member, type: str, **fields: Any) -> None:
+    def _tell_others(self, member: Member, message: Message) -> None:
         for other in self.members:
             if other is not member:
-                other.link.send_nowait(type, **fields)
+                other.link.send_nowait(message)
+
+    def _free(self, member: Member, document_ids: Sequence[str]) -> None:
+        """``member`` won't deliver these any more: another worker may."""
+        for document_id in document_ids:
+            del self._granted[document_id]
+        if document_ids:
+            self._tell_others(member, messages.CommandsFreed(ids=list(document_ids)))
 
     def _grant(self, member: Member, document_ids: Sequence[str]) -> list[str]:
         granted = []
@@ -231,23 +224,22 @@ class Hub:
 
     # --- posts
 
-    async def post(self, commands: Sequence[Command]) -> Sequence[Command]:
+    async def post(self, commands: Sequence[JsonObject]) -> list[JsonObject]:
         """As ``CommandDispatcher.post``, by whichever worker takes it; when one dies or sleeps over it, by another.
         Raises ``BackendUnavailable``."""
-        from wazuh_comms_trio.services.commands.command_json import decode_commands, encode_commands
-
-        request = json.loads(encode_commands(commands))["commands"]
-        delivered = {c.document_id: c.timeout for c in commands if c.document_id in self._delivered}
+        request = list(commands)
+        ids = {command["document_id"]: command["timeout"] for command in request}
+        delivered = {document_id: timeout for document_id, timeout in ids.items() if document_id in self._delivered}
         limit = trio.current_time() + POST_LIMIT
         with trio.move_on_at(limit):
             while True:
                 member = await self._next_in_service()
-                answer = await self._ask(member, request, delivered, limit - POST_MARGIN)
+                answer = await self._post_to(member, request, delivered, limit - POST_MARGIN)
                 if answer is None:
                     continue  # the next one is asked, and what the last one had stored is known there
-                if "error" in answer:
-                    raise BackendUnavailable(answer["error"])
-                return decode_commands(json.dumps({"commands": answer["commands"]}).encode())
+                if answer.error is not UNSET:
+                    raise BackendUnavailable(answer.error)
+                return [] if answer.commands is UNSET else answer.commands
         raise BackendUnavailable
 
     async def _next_in_service(self) -> Member:
@@ -262,15 +254,17 @@ class Hub:
                 return member
             await self._changed.wait()
 
-    async def _ask(
-        self, member: Member, commands: list[Any], delivered: dict[str, float], limit: float
-    ) -> Message | None:
+    async def _post_to(
+        self, member: Member, commands: list[JsonObject], delivered: dict[str, float], limit: float
+    ) -> messages.PostAnswer | None:
         """None when nothing is to be expected of it."""
         number = next(self._numbers)
         pending = self._pending_posts[number] = _PendingPost(member)
         try:
             seconds = limit - trio.current_time()
-            member.link.send_nowait("post", number=number, commands=commands, delivered=delivered, seconds=seconds)
+            member.link.send_nowait(
+                messages.Post(number=number, commands=commands, delivered=delivered, seconds=seconds)
+            )
             with trio.move_on_after(TAKEN_LIMIT):
                 await pending.taken.wait()
             if pending.taken.is_set():
@@ -280,4 +274,4 @@ class Hub:
             del self._pending_posts[number]
             if pending.answer is None:
                 # Should it wake up: the poster won't hear of it any more.
-                member.link.send_nowait("unpost", number=number)
+                member.link.send_nowait(messages.WithdrawPost(number=number))

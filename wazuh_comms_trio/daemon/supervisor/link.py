@@ -1,6 +1,6 @@
 """The link between the supervisor and a worker: JSON messages in frames, over one stream, both ways.
 
-A message is one JSON object with ``type``. Sending never blocks: what is sent waits in a queue and leaves in order, as
+What the messages are: ``messages.py``. Sending never blocks: what is sent waits in a queue and leaves in order, as
 many messages in one write as wait. What the queue can hold: ``ROOM`` messages, of some hundred bytes as a rule; a peer
 that lets so many wait has hung, and the link is given up.
 """
@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from typing import Any, Final
+from typing import Final
 
 import trio
 
+from wazuh_comms_trio.daemon.supervisor.messages import Message, Unknown, decode, encode
 from wazuh_comms_trio.errors import WazuhException
 from wazuh_comms_trio.wire.framing import FrameDecoder, encode_frame
 
-__all__ = ["Link", "LinkBroken", "Message"]
-
-Message = dict[str, Any]
+__all__ = ["Link", "LinkBroken"]
 
 #: A post to the command server goes through a link whole.
 LIMIT: Final = 256 * 1024 * 1024
@@ -27,7 +26,7 @@ RECEIVE_BYTES: Final = 65536
 
 
 class LinkBroken(Exception):
-    """The other side is gone, has hung, or doesn't speak our language."""
+    """The other side is gone, has hung, or sends what isn't a message."""
 
 
 class Link:
@@ -45,13 +44,13 @@ class Link:
         """Messages that haven't left yet."""
         return len(self._queue)
 
-    def send_nowait(self, type: str, **fields: Any) -> None:
+    def send_nowait(self, message: Message) -> None:
         """Queues one message. To a link that is broken: nothing happens, ``receive`` tells."""
         if self._broken:
             return
         if len(self._queue) >= ROOM:
             self._broken = True
-        self._queue.append(encode_frame(json.dumps({"type": type, **fields}).encode(), limit=LIMIT))
+        self._queue.append(encode_frame(json.dumps(encode(message)).encode(), limit=LIMIT))
         self._wake.set()
 
     async def run(self) -> None:
@@ -79,16 +78,13 @@ class Link:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._broken = True
 
-    async def receive(self) -> Message:
+    async def receive(self) -> Message | Unknown:
         """Raises ``LinkBroken`` at the end. Cancelled: what came is kept."""
         while True:
             try:
                 frame = self._frames.next_frame()
                 if frame is not None:
-                    message = json.loads(frame)
-                    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
-                        raise LinkBroken("not a message")
-                    return message
+                    return decode(json.loads(frame))
                 self._frames.feed(bytes(await self._stream.receive_some(RECEIVE_BYTES)))
             except (WazuhException, ValueError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self._broken = True

@@ -229,11 +229,11 @@ class Supervisor:
 
     async def _serve_commands(self) -> None:
         # Imported now, when the workers are up: they are what is waited for at start-up.
-        from wazuh_comms_trio.daemon.command_socket import SupervisorControl, serve_control
+        from wazuh_comms_trio.daemon.command_socket import HubPoster, SupervisorControl, serve_control
 
         settings = self.current.settings
         control = SupervisorControl(self.status, self.reload, lambda: self.current.settings)
-        await serve_control(control, self.hub, self._listeners, settings, stop=self._stop)
+        await serve_control(control, HubPoster(self.hub), self._listeners, settings, stop=self._stop)
 
     def _status_line(self) -> str:
         serving = [member for member in self.hub.members if member.in_service]

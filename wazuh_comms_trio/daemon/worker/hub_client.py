@@ -1,4 +1,4 @@
-"""A worker's side of the hub: what it tells the others, and what it does when it is told something."""
+"""A worker's client of the hub: what the worker tells the others, and what it does when another end says something."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import Final
 
 import trio
 from attrs import define, field
+from msgspec import UNSET
 
 from wazuh_comms_trio.backends.interfaces import Command
 from wazuh_comms_trio.backends.leadership import Finding, Leadership
-from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken, Message
+from wazuh_comms_trio.daemon.supervisor import messages
+from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
+from wazuh_comms_trio.daemon.supervisor.messages import JsonObject, Message, Unknown
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.daemon.worker.tree import Stop
 from wazuh_comms_trio.errors import CommsError
@@ -38,42 +41,43 @@ class HubOtherWorkers:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._numbers = count(1)
-        self._questions: dict[int, _Acquisition] = {}
+        self._acquisitions: dict[int, _Acquisition] = {}
 
     def news(self, agent_ids: Collection[str]) -> None:
         if agent_ids:
-            self._link.send_nowait("news", agents=list(agent_ids))
+            self._link.send_nowait(messages.NewCommands(agents=list(agent_ids)))
 
     def delivered(self, commands: Sequence[Command]) -> None:
-        self._link.send_nowait("delivered", ids={command.document_id: command.timeout for command in commands})
+        ids = {command.document_id: command.timeout for command in commands}
+        self._link.send_nowait(messages.CommandsDelivered(ids=ids))
 
     def hold(self, commands: Sequence[Command], seconds: float) -> None:
-        self._link.send_nowait("hold", commands=_as_data(commands), seconds=seconds)
+        self._link.send_nowait(messages.HoldCommands(commands=_to_json(commands), seconds=seconds))
 
     def withdraw(self, commands: Sequence[Command]) -> None:
-        self._link.send_nowait("withdraw", ids=[command.document_id for command in commands])
+        self._link.send_nowait(messages.WithdrawCommands(ids=[command.document_id for command in commands]))
 
     async def acquire(self, document_ids: Collection[str]) -> Collection[str]:
         number = next(self._numbers)
-        question = self._questions[number] = _Acquisition()
-        self._link.send_nowait("acquire", number=number, ids=list(document_ids))
+        acquisition = self._acquisitions[number] = _Acquisition()
+        self._link.send_nowait(messages.AcquireCommands(number=number, ids=list(document_ids)))
         try:
-            await question.decided.wait()
+            await acquisition.decided.wait()
         except trio.Cancelled:
-            self._link.send_nowait("returned", ids=list(document_ids))
+            self._link.send_nowait(messages.CommandsReturned(ids=list(document_ids)))
             raise
         finally:
-            del self._questions[number]
-        return question.granted
+            del self._acquisitions[number]
+        return acquisition.granted
 
     def returned(self, commands: Sequence[Command]) -> None:
-        self._link.send_nowait("returned", ids=[command.document_id for command in commands])
+        self._link.send_nowait(messages.CommandsReturned(ids=[command.document_id for command in commands]))
 
-    def take_grant(self, number: int, document_ids: Collection[str]) -> None:
+    def handle_granted(self, number: int, document_ids: Collection[str]) -> None:
         """The hub's answer to ``acquire``."""
-        if (question := self._questions.get(number)) is not None:
-            question.granted = document_ids
-            question.decided.set()
+        if (acquisition := self._acquisitions.get(number)) is not None:
+            acquisition.granted = document_ids
+            acquisition.decided.set()
 
 
 class HubLeadership(Leadership):
@@ -85,10 +89,10 @@ class HubLeadership(Leadership):
         self._link = link
 
     def publish(self, topic: str, finding: Finding) -> None:
-        self._link.send_nowait("finding", topic=topic, finding=finding)
+        self._link.send_nowait(messages.Finding(topic=topic, finding=dict(finding)))
 
     def ask_leader(self, topic: str, request: Finding) -> None:
-        self._link.send_nowait("wish", topic=topic, wish=request)
+        self._link.send_nowait(messages.LeaderRequest(topic=topic, request=dict(request)))
 
 
 class _Acquisition:
@@ -139,67 +143,72 @@ class _HubClient:
     async def send_heartbeats(self, heartbeat: Heartbeat) -> None:
         while True:
             self.asked = trio.Event()
-            self.link.send_nowait("beat", report=heartbeat.report())
+            self.link.send_nowait(messages.HealthReport(report=heartbeat.report()))
             with trio.move_on_after(HEARTBEAT_INTERVAL):
                 await self.asked.wait()
 
-    def handle(self, message: Message) -> None:
+    def handle(self, message: Message | Unknown) -> None:
         match message:
-            case {"type": "ask"}:
+            case messages.HealthRequest():
                 self.asked.set()
-            case {"type": "post", "number": int(number)}:
-                self.link.send_nowait("taken", number=number)
-                self.posts[number] = scope = trio.CancelScope()
+            case messages.Post():
+                self.link.send_nowait(messages.PostTaken(number=message.number))
+                self.posts[message.number] = scope = trio.CancelScope()
                 self.nursery.start_soon(self._answer_post, message, scope)
-            case {"type": "unpost", "number": int(number)}:
-                if (under_way := self.posts.get(number)) is not None:
+            case messages.WithdrawPost():
+                if (under_way := self.posts.get(message.number)) is not None:
                     under_way.cancel()
-            case {"type": "news", "agents": list(agents)}:
-                self.dispatcher.handle_news(agents)
-            case {"type": "delivered", "ids": dict(ids)}:
-                self.dispatcher.handle_delivered(ids)
-            case {"type": "hold", "commands": list(commands), "seconds": seconds}:
-                new = [command for command in _from_data(commands) if command.document_id not in self.holds]
-                self.holds.update((command.document_id, command) for command in new)
-                self.dispatcher.hold(new)
-                self.nursery.start_soon(self._drop_later, new, float(seconds) + HOLD_MARGIN)
-            case {"type": "withdraw", "ids": list(ids)}:
-                self._drop(ids)
-            case {"type": "free", "ids": list(ids)}:
-                self.dispatcher.handle_freed(ids)
-            case {"type": "granted", "number": int(number), "ids": list(ids)}:
-                self.other_workers.take_grant(number, ids)
-            case {"type": "duty", "on": bool(on)}:
-                self.leadership.set_leader(on)
-            case {"type": "finding", "topic": str(topic), "finding": dict(finding)}:
-                self.leadership.handle_finding(topic, finding)
-            case {"type": "wish", "topic": str(topic), "wish": dict(wish)}:
-                self.leadership.handle_request(topic, wish)
-            case {"type": "stop", "spread": spread, **rest}:
-                self.stop.request(spread=float(spread), grace=rest.get("grace"))
-            case {"type": "shorten"}:
+            case messages.NewCommands():
+                self.dispatcher.handle_news(message.agents)
+            case messages.CommandsDelivered():
+                self.dispatcher.handle_delivered(message.ids)
+            case messages.HoldCommands():
+                self._hold(message)
+            case messages.WithdrawCommands():
+                self._drop(message.ids)
+            case messages.CommandsFreed():
+                self.dispatcher.handle_freed(message.ids)
+            case messages.CommandsGranted():
+                self.other_workers.handle_granted(message.number, message.ids)
+            case messages.LeaderChange():
+                self.leadership.set_leader(message.leader)
+            case messages.Finding():
+                self.leadership.handle_finding(message.topic, message.finding)
+            case messages.LeaderRequest():
+                self.leadership.handle_request(message.topic, message.request)
+            case messages.Stop():
+                self.stop.request(spread=message.spread, grace=message.grace)
+            case messages.ShortenStop():
                 self.stop.shorten()
-            case {"type": "hurry"}:
+            case messages.HurryStop():
                 self.stop.hurry()
+            case messages.Unknown(problem=None):
+                logger.debug("the supervisor sent a message of another version: %s", message.kind)
+            case messages.Unknown():
+                logger.warning("the supervisor sent a bad message: %s: %s", message.kind, message.problem)
             case _:
-                # The supervisor's code may be newer, or older, than ours: what matters is in both.
-                logger.debug("the supervisor sent a message that isn't known: %s", message.get("type"))
+                logger.warning("the supervisor sent a message that is a worker's to send: %s", type(message).__name__)
 
-    async def _answer_post(self, message: Message, scope: trio.CancelScope) -> None:
-        number = message["number"]
+    async def _answer_post(self, post: messages.Post, scope: trio.CancelScope) -> None:
         try:
             with scope:
-                self.dispatcher.handle_delivered(message["delivered"])
+                self.dispatcher.handle_delivered(post.delivered)
+                within = POST_LIMIT if post.seconds is UNSET else post.seconds
                 try:
-                    commands = await self.dispatcher.post(
-                        _from_data(message["commands"]), within=float(message.get("seconds", POST_LIMIT))
-                    )
+                    commands = await self.dispatcher.post(_from_json(post.commands), within=within)
                 except CommsError as error:
-                    self.link.send_nowait("posted", number=number, error=error.message)
+                    answer = messages.PostAnswer(number=post.number, error=error.message)
                 else:
-                    self.link.send_nowait("posted", number=number, commands=_as_data(commands))
+                    answer = messages.PostAnswer(number=post.number, commands=_to_json(commands))
+                self.link.send_nowait(answer)
         finally:
-            del self.posts[number]
+            del self.posts[post.number]
+
+    def _hold(self, message: messages.HoldCommands) -> None:
+        new = [command for command in _from_json(message.commands) if command.document_id not in self.holds]
+        self.holds.update((command.document_id, command) for command in new)
+        self.dispatcher.hold(new)
+        self.nursery.start_soon(self._drop_later, new, message.seconds + HOLD_MARGIN)
 
     async def _drop_later(self, commands: Sequence[Command], seconds: float) -> None:
         await trio.sleep(seconds)
@@ -210,10 +219,10 @@ class _HubClient:
         self.dispatcher.withdraw(gone)
 
 
-def _as_data(commands: Sequence[Command]) -> list[object]:
-    data: list[object] = json.loads(encode_commands(commands))["commands"]
-    return data
+def _to_json(commands: Sequence[Command]) -> list[JsonObject]:
+    objects: list[JsonObject] = json.loads(encode_commands(commands))["commands"]
+    return objects
 
 
-def _from_data(commands: list[object]) -> list[Command]:
+def _from_json(commands: list[JsonObject]) -> list[Command]:
     return decode_commands(json.dumps({"commands": commands}).encode())

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import attrs
 import trio
@@ -23,11 +22,13 @@ import trio
 from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
 from wazuh_comms_trio.config.load import load_config
 from wazuh_comms_trio.config.models import Enrollment
+from wazuh_comms_trio.daemon.bound_sockets import StartError
 from wazuh_comms_trio.daemon.exit_status import EXIT_OK, exceptions_of, report_failure
 from wazuh_comms_trio.daemon.key_files import key_files_in_memory
 from wazuh_comms_trio.daemon.listeners import Listeners
 from wazuh_comms_trio.daemon.logging.formats import mask, set_up_logs
-from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken, Message
+from wazuh_comms_trio.daemon.supervisor import messages
+from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
 from wazuh_comms_trio.daemon.worker.environment import load_keys, start_worker
 from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
@@ -64,19 +65,21 @@ async def _run(descriptor: int) -> None:
     except LinkBroken:
         return  # the supervisor has changed its mind
     try:
+        if not isinstance(first, messages.WorkerConfig):
+            raise StartError(f"the supervisor's first message isn't a configuration: {first}")
         await _serve(link, first, watchdog)
     except Exception as error:
         reasons = "; ".join(str(getattr(leaf, "message", leaf)) for leaf in exceptions_of(error))
-        link.send_nowait("failed", reason=reasons)
+        link.send_nowait(messages.Failed(reason=reasons))
         with trio.move_on_after(1):
             await link.flush()
         raise
 
 
-async def _serve(link: Link, first: Message, watchdog: ParentWatchdog) -> None:
+async def _serve(link: Link, first: messages.WorkerConfig, watchdog: ParentWatchdog) -> None:
     # The supervisor has checked the files.
-    config = load_config(Path(first["file"]), text=first["text"], check_files=False).config
-    if first["listeners"]["enrollment"] and config.communications_api.enrollment is None:
+    config = load_config(Path(first.file), text=first.text, check_files=False).config
+    if first.listeners.enrollment and config.communications_api.enrollment is None:
         # The section went with a reload, but the supervisor listens until it is restarted. Nobody may join any more,
         # and is told so.
         nobody = attrs.evolve(config.communications_api, enrollment=Enrollment())
@@ -84,14 +87,13 @@ async def _serve(link: Link, first: Message, watchdog: ParentWatchdog) -> None:
     set_up_logs(config.communications_api.logging)
     watchdog.grace = config.communications_api.shutdown.grace
     last_error = LastError(mask)
-    earlier = first["earlier"]
-    with key_files_in_memory(config.communications_api, first["materials"]) as settings:
-        keys, context = load_keys(settings, earlier=[pem.encode() for pem in earlier["public_keys"]])
+    with key_files_in_memory(config.communications_api, first.materials) as settings:
+        keys, context = load_keys(settings, earlier=[pem.encode() for pem in first.earlier.public_keys])
     listeners = Listeners(
-        _inherited_listeners(first["listeners"]["api"]), (), _inherited_listeners(first["listeners"]["enrollment"])
+        _inherited_listeners(first.listeners.api), (), _inherited_listeners(first.listeners.enrollment)
     )
     stop = Stop()
-    other_workers, leadership = HubOtherWorkers(link), HubLeadership(link, hub_knows="duty" in first)
+    other_workers, leadership = HubOtherWorkers(link), HubLeadership(link, hub_knows=first.duty)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals, last_error.attached():
         async with (
             open_backends(config, tolerant=True, token_key=keys.kid, leadership=leadership) as backends,
@@ -100,7 +102,7 @@ async def _serve(link: Link, first: Message, watchdog: ParentWatchdog) -> None:
         ):
             linked.start_soon(link.run)
             linked.start_soon(_handle_signals, signals, stop)
-            linked.start_soon(_forget_earlier_keys, keys, float(earlier["seconds"]))
+            linked.start_soon(_forget_earlier_keys, keys, first.earlier.seconds)
             async with trio.open_nursery() as nursery:
                 worker = await start_worker(
                     nursery, config, listeners, backends, quarantine, keys, context, stop, other_workers=other_workers
@@ -110,16 +112,16 @@ async def _serve(link: Link, first: Message, watchdog: ParentWatchdog) -> None:
                 linked.start_soon(
                     run_hub_client, link, other_workers, leadership, worker.services.commands, heartbeat, stop
                 )
-                link.send_nowait("ready", public_key=keys.public_pem.decode(), pid=os.getpid(), duty=True)
+                link.send_nowait(messages.Ready(public_key=keys.public_pem.decode(), pid=os.getpid(), duty=True))
                 calm_collector()
             linked.cancel_scope.cancel()
 
 
-def _inherited_listeners(descriptors: list[Any]) -> list[trio.SocketListener]:
+def _inherited_listeners(descriptors: list[int]) -> list[trio.SocketListener]:
     """Listeners on inherited descriptors, which the workers share."""
     listeners = []
     for descriptor in descriptors:
-        sock = socket.socket(fileno=int(descriptor))
+        sock = socket.socket(fileno=descriptor)
         sock.set_inheritable(False)
         sock.setblocking(False)
         listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(sock)))

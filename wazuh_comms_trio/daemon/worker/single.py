@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import trio
 
 from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
-from wazuh_comms_trio.config.models import Config
-from wazuh_comms_trio.daemon.command_socket import SingleControl
+from wazuh_comms_trio.config.models import CommunicationsApi, Config
+from wazuh_comms_trio.daemon.command_socket import Auditor
 from wazuh_comms_trio.daemon.listeners import ListenAddresses, announce, check_file_limit, open_listeners
 from wazuh_comms_trio.daemon.logging.formats import mask
 from wazuh_comms_trio.daemon.systemd import Notifier, keep_notified
@@ -30,6 +31,10 @@ logger = logging.getLogger(__name__)
 
 #: After the grace period: draining, closing stores, and leaving; for the service manager. Seconds.
 STOP_MARGIN: Final = 8.0
+NO_RELOAD: Final = (
+    "one worker runs without a supervisor, which a reload needs: restart the daemon; with `workers` at 2 or more it can"
+    " be reloaded from then on"
+)
 
 
 async def serve(
@@ -73,6 +78,35 @@ async def serve(
                 calm_collector()
             beside.cancel_scope.cancel()
     logger.info("stopped")
+
+
+class SingleControl:
+    """``Control`` of one worker that runs alone."""
+
+    def __init__(self, settings: CommunicationsApi) -> None:
+        self._started = time.time()
+        self.note = Auditor(lambda: settings).note
+        #: Once the worker runs.
+        self.heartbeat: Heartbeat | None = None
+
+    def status(self) -> dict[str, Any]:
+        report = {"pid": os.getpid()} if self.heartbeat is None else self.heartbeat.report()
+        worker = {
+            "name": "1",
+            "generation": 1,
+            "state": "starting" if self.heartbeat is None else "serving",
+            "heard": 0.0,
+        }
+        return {
+            "started": self._started,
+            "generation": 1,
+            "configured_workers": 1,
+            "reload": False,
+            "workers": [worker | report],
+        }
+
+    async def reload(self) -> dict[str, Any]:
+        return {"reloaded": False, "problems": [NO_RELOAD], "warnings": [], "needs_restart": []}
 
 
 def _status_line(heartbeat: Heartbeat) -> str:

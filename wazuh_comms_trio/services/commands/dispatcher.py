@@ -180,7 +180,7 @@ class CommandDispatcher:
     def handle_delivered(self, document_ids: Mapping[str, float]) -> None:
         """Another worker has delivered these, id -> timeout: posts that wait for them may be answered."""
         for document_id, timeout in document_ids.items():
-            self._delivered.note_id(document_id, timeout)
+            self._delivered.add(document_id, timeout)
         self._posted.delivered(self._posted.commands(document_ids))
         self._complete_posts(document_ids)
 

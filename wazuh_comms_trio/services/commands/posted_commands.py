@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Collection, Iterable
 from typing import Final
 
@@ -10,6 +9,7 @@ import trio
 from attrs import define, field
 
 from wazuh_comms_trio.backends.interfaces import Command
+from wazuh_comms_trio.foundation.expiring_ids import ExpiringIds
 
 __all__ = ["DeliveredCommands", "Post", "PostedCommands"]
 
@@ -17,37 +17,14 @@ __all__ = ["DeliveredCommands", "Post", "PostedCommands"]
 _MAX_REMEMBERED: Final = 100_000
 
 
-class DeliveredCommands:
-    """Ids of commands whose delivery was confirmed, each until its timeout has passed; of too many the ones nearest to
-    it are forgotten."""
+class DeliveredCommands(ExpiringIds):
+    """Ids of commands whose delivery was confirmed, each until its timeout has passed."""
 
     def __init__(self) -> None:
-        self._until: dict[str, float] = {}
-        self._order: list[tuple[float, str]] = []
-
-    def __len__(self) -> int:
-        return len(self._until)
-
-    def __contains__(self, document_id: object) -> bool:
-        until = self._until.get(document_id) if isinstance(document_id, str) else None
-        return until is not None and until > trio.current_time()
+        super().__init__(_MAX_REMEMBERED)
 
     def note(self, command: Command) -> None:
-        self.note_id(command.document_id, command.timeout)
-
-    def note_id(self, document_id: str, timeout: float) -> None:
-        until = trio.current_time() + max(0.0, timeout)
-        self._until[document_id] = until
-        heapq.heappush(self._order, (until, document_id))
-        self.forget()
-
-    def forget(self) -> None:
-        """Those whose time is over."""
-        now = trio.current_time()
-        while self._order and (self._order[0][0] <= now or len(self._order) > _MAX_REMEMBERED):
-            until, document_id = heapq.heappop(self._order)
-            if self._until.get(document_id) == until:
-                del self._until[document_id]
+        self.add(command.document_id, command.timeout)
 
 
 @define(eq=False)

@@ -5,7 +5,7 @@ async with open_node(workers=2) as node:
     elsewhere = node.workers[1].client(agent.uuid)     # the same agent, parked on the other worker
     await elsewhere.authenticate()
     ...
-    delivered = await node.hub.post([command])
+    delivered = await node.post([command])
 
 ``open_stores`` gives each worker stores of its own, as processes have them:
 
@@ -22,11 +22,13 @@ import trio
 from attrs import frozen
 from trio.testing import memory_stream_pair
 
-from wazuh_comms_trio.backends.interfaces import Backends
+from wazuh_comms_trio.backends.interfaces import Backends, Command
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.daemon.command_socket import HubPoster
 from wazuh_comms_trio.daemon.logging.formats import mask
+from wazuh_comms_trio.daemon.supervisor import messages
 from wazuh_comms_trio.daemon.supervisor.hub import Hub, Member
 from wazuh_comms_trio.daemon.supervisor.link import Link
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
@@ -47,6 +49,10 @@ class Node:
     links: Sequence[Link]
     backends: Any
     valves: Sequence[_Valve]
+
+    async def post(self, commands: Sequence[Command]) -> Sequence[Command]:
+        """As the command socket's clients do."""
+        return await HubPoster(self.hub).post(commands)
 
     def hang(self, number: int) -> None:
         self.valves[number].shut()
@@ -128,7 +134,7 @@ async def open_node(
             nursery.start_soon(hub.serve, member)
             dispatcher = daemon.worker.services.commands
             nursery.start_soon(run_hub_client, theirs, other_workers, leadership, dispatcher, heartbeat, daemon.stop)
-            theirs.send_nowait("ready", public_key="", duty=True)
+            theirs.send_nowait(messages.Ready(public_key="", duty=True))
             await member.ready.wait()
             daemons.append(daemon)
             links.append(ours)
