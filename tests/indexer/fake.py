@@ -46,6 +46,7 @@ class FakeOpenSearch:
 
     def __init__(self, nursery: trio.Nursery, now: Callable[[], float] = trio.current_time) -> None:
         self.indices: dict[str, Index] = {}
+        self.templates: dict[str, Any] = {}
         self.default_mappings: Mapping[str, Any] = {}
         self.refresh_interval = 1.0
         self.faults = Faults()
@@ -162,6 +163,16 @@ class FakeOpenSearch:
                 for scroll_id in json.loads(body)["scroll_id"]:
                     self._scrolls.pop(scroll_id, None)
                 return 200, {}
+            case "GET", ["_index_template"]:
+                listed = [{"name": name, "index_template": each} for name, each in self.templates.items()]
+                return 200, {"index_templates": listed}
+            case "GET", ["_template"]:
+                return 200, {}
+            case "HEAD", ["_index_template", name]:
+                return (200 if name in self.templates else 404), None
+            case "PUT", ["_index_template", name]:
+                self.templates[name] = json.loads(body)
+                return 200, {"acknowledged": True}
             case "PUT", [name]:
                 if name in self.indices:
                     return error(400, "resource_already_exists_exception", f"index [{name}] already exists")

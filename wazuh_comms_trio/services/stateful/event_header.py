@@ -7,23 +7,28 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from wazuh_comms_trio.backends.state_modules import STATE_MODULES
 from wazuh_comms_trio.services.metadata import has_duplicate_keys
 from wazuh_comms_trio.services.stateful.json_form import NotAnObject, object_form
 
-__all__ = ["COMMANDS_INDEX", "PLAIN_FORMS", "SHORT_ID", "Header", "Unsound", "index_of", "read_header"]
+__all__ = [
+    "COMMANDS_INDEX",
+    "PLAIN_FORMS",
+    "SHORT_ID",
+    "Header",
+    "Unsound",
+    "index_of",
+    "needs_collector",
+    "read_header",
+]
 
 COMMANDS_INDEX: Final = ".commands"
 
-_INDICES: Final = {
-    "fim": "wazuh-states-fim",
-    "sca": "wazuh-states-sca",
-    "vulnerability": "wazuh-states-vulnerabilities",
-    "command": COMMANDS_INDEX,
+_INDICES: Final = {(row.module, row.collector): row.index for row in STATE_MODULES} | {
+    ("command", None): COMMANDS_INDEX
 }
-_INVENTORY: Final = {
-    collector: f"wazuh-states-inventory-{collector}"
-    for collector in ("hardware", "hotfixes", "packages", "networks", "system", "ports", "processes")
-}
+#: Modules whose events name a collector.
+_WITH_COLLECTOR: Final = frozenset(row.module for row in STATE_MODULES if row.collector is not None)
 
 _Action: TypeAlias = Literal["create", "update", "delete"]
 _ACTIONS: Final[tuple[_Action, ...]] = ("create", "update", "delete")
@@ -31,14 +36,10 @@ _ACTIONS: Final[tuple[_Action, ...]] = ("create", "update", "delete")
 
 def _plain_forms() -> Iterator[tuple[tuple[str | None, str | None, str | None, bool], tuple[str, _Action, int]]]:
     for action in _ACTIONS:
-        without_data = action == "delete"
-        for module, index in _INDICES.items():
-            if index != COMMANDS_INDEX:
-                length = len(f'{{"id":"","module":"{module}","operation":"{action}"}}')
-                yield (module, None, action, without_data), (index, action, length)
-        for collector, index in _INVENTORY.items():
-            length = len(f'{{"id":"","module":"inventory","collector":"{collector}","operation":"{action}"}}')
-            yield ("inventory", collector, action, without_data), (index, action, length)
+        for row in STATE_MODULES:
+            collector = "" if row.collector is None else f'"collector":"{row.collector}",'
+            length = len(f'{{"id":"","module":"{row.module}",{collector}"operation":"{action}"}}')
+            yield (row.module, row.collector, action, action == "delete"), (row.index, action, length)
 
 
 #: Headers as real agents write them, nothing but these fields, no blanks, no escapes: by module, collector, operation
@@ -74,12 +75,19 @@ _decode: Final[Callable[[bytes | bytearray], Header]] = msgspec.json.Decoder(Hea
 _decode_str: Final[Callable[[bytes], str | None]] = msgspec.json.Decoder(str | None).decode
 
 
+def needs_collector(module: str | None) -> bool:
+    """Whether the module's index depends on the collector."""
+    return module in _WITH_COLLECTOR
+
+
 def index_of(header: Header) -> str | None:
     """The index of the header's documents; None for an unknown module or collector."""
-    if header.module == "inventory":
-        collector = header.collector if header.collector is not None else header.type
-        return None if collector is None else _INVENTORY.get(collector)
-    return None if header.module is None else _INDICES.get(header.module)
+    if header.module is None:
+        return None
+    if not needs_collector(header.module):
+        return _INDICES.get((header.module, None))
+    collector = header.collector if header.collector is not None else header.type
+    return None if collector is None else _INDICES.get((header.module, collector))
 
 
 def read_header(line: bytes) -> Header | None:

@@ -23,7 +23,14 @@ from wazuh_comms_trio.config.models import Events
 from wazuh_comms_trio.errors import MalformedBody
 from wazuh_comms_trio.services.metadata import METADATA_LIMIT, Metadata, check_agent, read_metadata
 from wazuh_comms_trio.services.stateful.event import Event, Unusable
-from wazuh_comms_trio.services.stateful.event_header import COMMANDS_INDEX, Header, Unsound, index_of, read_header
+from wazuh_comms_trio.services.stateful.event_header import (
+    COMMANDS_INDEX,
+    Header,
+    Unsound,
+    index_of,
+    needs_collector,
+    read_header,
+)
 from wazuh_comms_trio.services.stateful.plain_events import is_plain_text, read_plain_events
 
 __all__ = ["DOCUMENT_ID_LIMIT", "Event", "PacketReader", "Unusable", "open_packet"]
@@ -268,7 +275,7 @@ class PacketReader:
 def _index_reason(header: Header) -> str:
     if not header.module:
         return "The header line has no module"
-    if header.module != "inventory":
+    if not needs_collector(header.module):
         return "Unknown module"
     return "Unknown collector" if header.collector or header.type else "The header line has no collector"
 

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from wazuh_comms_trio.backends.opensearch.admin.init import matching_template, server_of
 from wazuh_comms_trio.backends.opensearch.admin.mappings import agents_problems, commands_problems, settings_problems
-from wazuh_comms_trio.backends.opensearch.admin.templates import STATE_INDICES, index_exists
+from wazuh_comms_trio.backends.opensearch.admin.templates import index_exists
 from wazuh_comms_trio.backends.opensearch.client.bulk import partial, read_items, update_line
 from wazuh_comms_trio.backends.opensearch.client.client import (
     NDJSON,
@@ -23,6 +23,7 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
 )
 from wazuh_comms_trio.backends.opensearch.client.index_names import CANDIDATES, find_name
 from wazuh_comms_trio.backends.opensearch.node_registry import had_registry
+from wazuh_comms_trio.backends.state_modules import STATE_INDICES
 from wazuh_comms_trio.config.models import Indexer
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.http.client.connection import HttpReply

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import msgspec
 from attrs import frozen
 
-from wazuh_comms_trio.backends.opensearch.admin.templates import STATE_INDICES, create_index, index_exists, templates
+from wazuh_comms_trio.backends.opensearch.admin.templates import create_index, index_exists, templates
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, decode, path
 from wazuh_comms_trio.backends.opensearch.client.index_names import Kind, find_name, name_to_make
+from wazuh_comms_trio.backends.state_modules import STATE_INDICES, STATE_TEMPLATES
 from wazuh_comms_trio.config.models import IndexerNames
 from wazuh_comms_trio.http.client.connection import HttpReply
 
@@ -74,7 +75,7 @@ async def _make_index(client: OpenSearchClient, name: str, kind: Literal["agents
 async def _make_template(client: OpenSearchClient, name: str, body: Mapping[str, Any]) -> Step:
     """Templates of others that are for the same names stay the only ones."""
     sample = str(body["index_patterns"][0]).replace("*", "fim")
-    present = name if await _exists(client, name) else await matching_template(client, sample)
+    present = name if await _exists(client, name) else await matching_template(client, sample, besides=STATE_TEMPLATES)
     if present is not None:
         return Step("template", name, False, present)
     encoded = msgspec.json.encode(body)
@@ -85,11 +86,14 @@ async def _make_template(client: OpenSearchClient, name: str, body: Mapping[str,
     return Step("template", name, True)
 
 
-async def matching_template(client: OpenSearchClient, index: str) -> str | None:
-    """The name of a template, composable or legacy, for an index of this name. Raises ``BackendUnavailable``."""
+async def matching_template(client: OpenSearchClient, index: str, *, besides: Collection[str] = ()) -> str | None:
+    """The name of a template, composable or legacy, for an index of this name, ``besides`` those. Raises
+    ``BackendUnavailable``."""
     composable = await client.json("GET", "/_index_template")
     for template in composable.get("index_templates", ()):
-        if _matches(index, template.get("index_template", {}).get("index_patterns", ())):
+        if template["name"] not in besides and _matches(
+            index, template.get("index_template", {}).get("index_patterns", ())
+        ):
             return str(template["name"])
     legacy = await client.json("GET", "/_template")
     for name, template in legacy.items():

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, error_of, path
+from wazuh_comms_trio.backends.state_modules import STATE_PATTERN, STATE_TEMPLATES
 
 Kind = Literal["agents", "commands", "states"]
 
@@ -94,16 +95,6 @@ _STATES: Final = {
 
 _MAPPINGS: Final[Mapping[Kind, Mapping[str, Any]]] = {"agents": _AGENTS, "commands": _COMMANDS, "states": _STATES}
 
-STATE_INDICES: Final = (
-    "wazuh-states-fim",
-    "wazuh-states-sca",
-    "wazuh-states-vulnerabilities",
-    *(
-        f"wazuh-states-inventory-{collector}"
-        for collector in ("hardware", "hotfixes", "packages", "networks", "system", "ports", "processes")
-    ),
-)
-
 
 def index_body(kind: Kind) -> dict[str, Any]:
     hidden = {} if kind == "states" else {"hidden": True}
@@ -112,15 +103,18 @@ def index_body(kind: Kind) -> dict[str, Any]:
 
 def templates(agents: str, commands: str) -> dict[str, dict[str, Any]]:
     """Name -> composable template, for the names in use."""
-    wanted: list[tuple[str, str, Kind]] = [
-        ("wazuh-comms-agents", agents, "agents"),
-        ("wazuh-comms-commands", commands, "commands"),
-        ("wazuh-comms-states", "wazuh-states-*", "states"),
-    ]
-    return {
-        name: {"index_patterns": [pattern], "priority": 1, "template": index_body(kind)}
-        for name, pattern, kind in wanted
+    made = {
+        "wazuh-comms-agents": _template([agents], "agents"),
+        "wazuh-comms-commands": _template([commands], "commands"),
     }
+    for name, patterns in STATE_TEMPLATES.items():
+        # Of two templates for one index the indexer takes the one of the higher priority.
+        made[name] = _template(patterns, "states", priority=1 if STATE_PATTERN in patterns else 2)
+    return made
+
+
+def _template(patterns: Sequence[str], kind: Kind, *, priority: int = 1) -> dict[str, Any]:
+    return {"index_patterns": list(patterns), "priority": priority, "template": index_body(kind)}
 
 
 async def create_index(client: OpenSearchClient, name: str, kind: Kind) -> bool:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.backends.opensearch.client.queries import to_moment
 from wazuh_comms_trio.foundation.timestamps import to_iso
-
-#: What is read of an agent's document.
-SOURCE: Final = "agent"
 
 
 def to_document(agent: Agent) -> dict[str, Any]:

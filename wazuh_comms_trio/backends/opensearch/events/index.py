@@ -214,7 +214,6 @@ class OpenSearchEvents:
         return bytes(document.source) if document.found else None
 
 
-_FOUND: Final = {"filter_path": "found,_source"}
 _NOT_TRIED: Final = ItemResult(503, "not now", Outcome.PASSING)
 _SAME: Final = ItemResult(200, "noop")
 

@@ -9,11 +9,12 @@ import msgspec
 import trio
 
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient
+from wazuh_comms_trio.backends.state_modules import STATE_PATTERN
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.http.client.connection import HttpReply
 
 #: Where events go.
-_INDICES: Final = "wazuh-states-*"
+_INDICES: Final = STATE_PATTERN
 _TARGET: Final = f"/_cluster/state/blocks,routing_table/{_INDICES}"
 _SHARDS: Final = "routing_table.indices.*.shards.*"
 _QUERY: Final = {
