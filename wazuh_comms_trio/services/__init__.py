@@ -32,6 +32,7 @@ __all__ = [
     "Readiness",
     "RunBlocking",
     "ScanService",
+    "ServiceEnvironment",
     "Services",
     "StatefulEvents",
     "StatelessEvents",
@@ -56,19 +57,24 @@ class Services:
     readiness: Readiness = field(factory=Readiness)
 
 
-def build_services(
-    config: Config,
-    backends: Backends,
-    quarantine: Quarantine,
-    *,
-    wall_clock: WallClock,
-    rng: Random,
-    run_blocking: RunBlocking,
-    keys: TokenKeys,
-    other_workers: OtherWorkers = NO_OTHER_WORKERS,
-) -> Services:
+@frozen(kw_only=True)
+class ServiceEnvironment:
+    """What the services stand on. ``other_workers``: those of the same node."""
+
+    backends: Backends
+    quarantine: Quarantine
+    keys: TokenKeys
+    wall_clock: WallClock
+    rng: Random
+    run_blocking: RunBlocking
+    other_workers: OtherWorkers = NO_OTHER_WORKERS
+
+
+def build_services(config: Config, environment: ServiceEnvironment) -> Services:
     """Nothing runs yet: the caller runs ``stateful.run_batcher`` and ``commands.run`` in its services' nursery."""
     api = config.communications_api
+    backends, quarantine, keys = environment.backends, environment.quarantine, environment.keys
+    wall_clock, rng, run_blocking = environment.wall_clock, environment.rng, environment.run_blocking
     enrollment = None
     if api.enrollment is not None:
         enrollment = EnrollmentService(
@@ -90,7 +96,7 @@ def build_services(
             poll_timeout=api.timeouts.commands,
             wall_clock=wall_clock,
             rng=rng,
-            other_workers=other_workers,
+            other_workers=environment.other_workers,
         ),
         files=FileService(backends.files, api.files.scope),
         scans=ScanService(backends.engine),

@@ -1,4 +1,4 @@
-"""A worker in the world: the real clock, chance and threads, and the keys that its configuration names."""
+"""What a worker is given by the program around it. By default that is the real world: its clock, chance and threads."""
 
 from __future__ import annotations
 
@@ -6,61 +6,24 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from random import Random
 from typing import TypeVar
 
 import trio
+from attrs import field, frozen
 
 from wazuh_comms_trio.api.command_socket import Control
-from wazuh_comms_trio.backends.interfaces import Backends
-from wazuh_comms_trio.config.models import CommunicationsApi, Config
+from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.config.tls import server_context
 from wazuh_comms_trio.daemon.exit_status import BadConfiguration
 from wazuh_comms_trio.daemon.listeners import Listeners
-from wazuh_comms_trio.daemon.worker.tree import Stop, Worker, run_worker
-from wazuh_comms_trio.foundation.environment import RunBlocking
-from wazuh_comms_trio.quarantine.interface import Quarantine
+from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
+from wazuh_comms_trio.services import ServiceEnvironment
 from wazuh_comms_trio.services.authentication.tokens import TokenKeyError, TokenKeys
-from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
 
-__all__ = ["load_keys", "start_worker"]
+__all__ = ["WorkerEnvironment", "load_keys"]
 
 T = TypeVar("T")
-
-
-async def start_worker(
-    nursery: trio.Nursery,
-    config: Config,
-    listeners: Listeners,
-    backends: Backends,
-    quarantine: Quarantine,
-    keys: TokenKeys,
-    ssl_context: ssl.SSLContext,
-    stop: Stop,
-    *,
-    other_workers: OtherWorkers = NO_OTHER_WORKERS,
-    control: Control | None = None,
-) -> Worker:
-    """``run_worker`` in ``nursery``; returns when every listener accepts."""
-    worker: Worker = await nursery.start(
-        partial(
-            run_worker,
-            config,
-            listeners=listeners,
-            backends=backends,
-            quarantine=quarantine,
-            wall_clock=time.time,
-            rng=Random(),
-            run_blocking=thread_runner(),
-            keys=keys,
-            ssl_context=ssl_context,
-            stop=stop,
-            other_workers=other_workers,
-            control=control,
-        )
-    )
-    return worker
 
 
 def thread_runner() -> RunBlocking:
@@ -73,6 +36,19 @@ def thread_runner() -> RunBlocking:
         return await trio.to_thread.run_sync(fn, *args, limiter=limiter)
 
     return run
+
+
+@frozen(kw_only=True)
+class WorkerEnvironment(ServiceEnvironment):
+    """The worker closes ``listeners``. ``control`` is for the command socket, where the worker serves
+    that."""
+
+    listeners: Listeners
+    ssl_context: ssl.SSLContext
+    control: Control | None = None
+    wall_clock: WallClock = time.time
+    rng: Random = field(factory=Random)
+    run_blocking: RunBlocking = field(factory=thread_runner)
 
 
 def load_keys(settings: CommunicationsApi, *, earlier: Iterable[bytes] = ()) -> tuple[TokenKeys, ssl.SSLContext]:

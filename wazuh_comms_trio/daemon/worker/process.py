@@ -12,29 +12,28 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import attrs
 import trio
 
-from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
 from wazuh_comms_trio.config.load import load_config
 from wazuh_comms_trio.config.models import Enrollment
 from wazuh_comms_trio.daemon.bound_sockets import StartError
 from wazuh_comms_trio.daemon.exit_status import EXIT_OK, exceptions_of, report_failure
 from wazuh_comms_trio.daemon.key_files import key_files_in_memory
 from wazuh_comms_trio.daemon.listeners import Listeners
-from wazuh_comms_trio.daemon.logging.formats import mask, set_up_logs
+from wazuh_comms_trio.daemon.logging.formats import set_up_logs
 from wazuh_comms_trio.daemon.supervisor import messages
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
-from wazuh_comms_trio.daemon.worker.environment import load_keys, start_worker
-from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
-from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
+from wazuh_comms_trio.daemon.worker.environment import load_keys
+from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.daemon.worker.hub_client import HubLeadership, HubOtherWorkers, run_hub_client
 from wazuh_comms_trio.daemon.worker.parent_watchdog import ParentWatchdog, wake_when_parent_dies
-from wazuh_comms_trio.daemon.worker.tree import Stop
+from wazuh_comms_trio.daemon.worker.serving import serve_worker
+from wazuh_comms_trio.daemon.worker.tree import Stop, Worker
 from wazuh_comms_trio.foundation.log_context import WORKER
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 
@@ -86,35 +85,35 @@ async def _serve(link: Link, first: messages.WorkerConfig, watchdog: ParentWatch
         config = attrs.evolve(config, communications_api=nobody)
     set_up_logs(config.communications_api.logging)
     watchdog.grace = config.communications_api.shutdown.grace
-    last_error = LastError(mask)
     with key_files_in_memory(config.communications_api, first.materials) as settings:
-        keys, context = load_keys(settings, earlier=[pem.encode() for pem in first.earlier.public_keys])
+        keys, ssl_context = load_keys(settings, earlier=[pem.encode() for pem in first.earlier.public_keys])
     listeners = Listeners(
         _inherited_listeners(first.listeners.api), (), _inherited_listeners(first.listeners.enrollment)
     )
     stop = Stop()
     other_workers, leadership = HubOtherWorkers(link), HubLeadership(link, hub_knows=first.duty)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals, last_error.attached():
-        async with (
-            open_backends(config, tolerant=True, token_key=keys.kid, leadership=leadership) as backends,
-            open_quarantine(config, tolerant=True) as quarantine,
-            trio.open_nursery() as linked,
-        ):
-            linked.start_soon(link.run)
-            linked.start_soon(_handle_signals, signals, stop)
-            linked.start_soon(_forget_earlier_keys, keys, first.earlier.seconds)
-            async with trio.open_nursery() as nursery:
-                worker = await start_worker(
-                    nursery, config, listeners, backends, quarantine, keys, context, stop, other_workers=other_workers
-                )
-                heartbeat = Heartbeat(worker, last_error, wall_clock=time.time)
-                linked.start_soon(heartbeat.run)
-                linked.start_soon(
-                    run_hub_client, link, other_workers, leadership, worker.services.commands, heartbeat, stop
-                )
-                link.send_nowait(messages.Ready(public_key=keys.public_pem.decode(), pid=os.getpid(), duty=True))
-                calm_collector()
-            linked.cancel_scope.cancel()
+
+    def on_serving(background: trio.Nursery, worker: Worker, heartbeat: Heartbeat) -> None:
+        dispatcher = worker.services.commands
+        background.start_soon(run_hub_client, link, other_workers, leadership, dispatcher, heartbeat, stop)
+        link.send_nowait(messages.Ready(public_key=keys.public_pem.decode(), pid=os.getpid(), duty=True))
+
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
+        await serve_worker(
+            config,
+            listeners,
+            keys,
+            ssl_context,
+            stop,
+            on_serving=on_serving,
+            background=[
+                link.run,
+                partial(_handle_signals, signals, stop),
+                partial(_forget_earlier_keys, keys, first.earlier.seconds),
+            ],
+            other_workers=other_workers,
+            leadership=leadership,
+        )
 
 
 def _inherited_listeners(descriptors: list[int]) -> list[trio.SocketListener]:

@@ -1,4 +1,4 @@
-"""One worker in this process: real sockets, stores, clocks, threads and signals around its tree."""
+"""The daemon as one process: a worker with its own listeners, signals and service manager, and no supervisor."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from typing import Any, Final
 
 import trio
 
-from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
 from wazuh_comms_trio.config.models import CommunicationsApi, Config
 from wazuh_comms_trio.daemon.command_socket import Auditor
 from wazuh_comms_trio.daemon.listeners import ListenAddresses, announce, check_file_limit, open_listeners
-from wazuh_comms_trio.daemon.logging.formats import mask
 from wazuh_comms_trio.daemon.systemd import Notifier, keep_notified
 from wazuh_comms_trio.daemon.terminal import Terminal
-from wazuh_comms_trio.daemon.worker.environment import load_keys, start_worker
-from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
-from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
-from wazuh_comms_trio.daemon.worker.tree import Stop
+from wazuh_comms_trio.daemon.worker.environment import load_keys
+from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
+from wazuh_comms_trio.daemon.worker.serving import serve_worker
+from wazuh_comms_trio.daemon.worker.tree import Stop, Worker
 from wazuh_comms_trio.foundation.log_context import WORKER
 
 __all__ = ["serve"]
@@ -46,37 +44,35 @@ async def serve(
     stop = Stop() if stop is None else stop
     notifier = Notifier()
     control = SingleControl(settings)
-    last_error = LastError(mask)
-    with (
-        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
-        last_error.attached(),
-    ):
+
+    def on_serving(background: trio.Nursery, worker: Worker, heartbeat: Heartbeat) -> None:
+        control.heartbeat = heartbeat
+        announce(addresses)
+        notifier.ready(_status_line(heartbeat))
+        background.start_soon(keep_notified, notifier, partial(_status_line, heartbeat))
+        if ready is not None:
+            ready(addresses)
+
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         check_file_limit()
         if settings.workers > 1:
             logger.info("one worker runs (workers is %d)", settings.workers)
-        keys, context = load_keys(settings)
-        async with (
-            open_listeners(settings) as (listeners, addresses),
-            open_backends(config, tolerant=True, token_key=keys.kid) as backends,
-            open_quarantine(config, tolerant=True) as quarantine,
-            trio.open_nursery() as beside,
-        ):
-            beside.start_soon(handle_signals, signals, stop, settings.shutdown.spread)
-            beside.start_soon(_tell_stopping, notifier, stop, settings.shutdown.grace)
-            async with trio.open_nursery() as nursery:
-                worker = await start_worker(
-                    nursery, config, listeners, backends, quarantine, keys, context, stop, control=control
-                )
-                control.heartbeat = heartbeat = Heartbeat(worker, last_error, wall_clock=time.time)
-                beside.start_soon(heartbeat.run)
-                announce(addresses)
-                notifier.ready(_status_line(heartbeat))
-                beside.start_soon(keep_notified, notifier, partial(_status_line, heartbeat))
-                if ready is not None:
-                    ready(addresses)
-                calm_collector()
-            beside.cancel_scope.cancel()
+        keys, ssl_context = load_keys(settings)
+        async with open_listeners(settings) as (listeners, addresses):
+            await serve_worker(
+                config,
+                listeners,
+                keys,
+                ssl_context,
+                stop,
+                on_serving=on_serving,
+                background=[
+                    partial(handle_signals, signals, stop, settings.shutdown.spread),
+                    partial(_tell_stopping, notifier, stop, settings.shutdown.grace),
+                ],
+                control=control,
+            )
     logger.info("stopped")
 
 

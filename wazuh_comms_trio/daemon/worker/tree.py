@@ -11,32 +11,25 @@ It knows no socket, no store, no signal and no clock but trio's: with in-memory 
 from __future__ import annotations
 
 import logging
-import ssl
 from collections.abc import Sequence
 from functools import partial
 from math import inf
-from random import Random
 from typing import Final
 
 import trio
 from attrs import field, frozen
 
 from wazuh_comms_trio.api.agent_api.app import create_app
-from wazuh_comms_trio.api.command_socket import Control, create_command_app
+from wazuh_comms_trio.api.command_socket import create_command_app
 from wazuh_comms_trio.api.enrollment import create_enrollment_app
 from wazuh_comms_trio.api.problems import describe, describe_management
-from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.config.models import Config
-from wazuh_comms_trio.daemon.listeners import Listeners
-from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
+from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
 from wazuh_comms_trio.http.server.accept_loop import STOP_IDLE_TIMEOUT, serve_listeners
 from wazuh_comms_trio.http.server.connection import ListenerContext
-from wazuh_comms_trio.quarantine.interface import Quarantine
 from wazuh_comms_trio.services import Services, build_services
-from wazuh_comms_trio.services.authentication.tokens import TokenKeys
-from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
 
-__all__ = ["Listeners", "Stop", "Worker", "run_worker"]
+__all__ = ["Stop", "Worker", "run_worker"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,18 +81,9 @@ class Worker:
 
 async def run_worker(
     config: Config,
-    *,
-    listeners: Listeners,
-    backends: Backends,
-    quarantine: Quarantine,
-    wall_clock: WallClock,
-    rng: Random,
-    run_blocking: RunBlocking,
-    keys: TokenKeys,
-    ssl_context: ssl.SSLContext,
+    environment: WorkerEnvironment,
     stop: Stop,
-    other_workers: OtherWorkers = NO_OTHER_WORKERS,
-    control: Control | None = None,
+    *,
     task_status: trio.TaskStatus[Worker] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves until ``stop``, then ends in order: no new connections, parked polls answered (408), requests in flight
@@ -109,20 +93,12 @@ async def run_worker(
     wasn't answered may or may not have been applied.
     """
     settings = config.communications_api
-    services = build_services(
-        config,
-        backends,
-        quarantine,
-        wall_clock=wall_clock,
-        rng=rng,
-        run_blocking=run_blocking,
-        keys=keys,
-        other_workers=other_workers,
-    )
+    services = build_services(config, environment)
+    listeners, ssl_context = environment.listeners, environment.ssl_context
     agent_app = create_app(services, settings)
     contexts = [(ListenerContext(agent_app, settings.limits, describe, ssl_context), listeners.api)]
     if listeners.command:
-        command_app = create_command_app(services.commands, settings.limits, control)
+        command_app = create_command_app(services.commands, settings.limits, environment.control)
         contexts.append((ListenerContext(command_app, settings.limits, describe), listeners.command))
     if listeners.enrollment and services.enrollment is not None:
         enrollment_app = create_enrollment_app(services.enrollment, settings.limits)

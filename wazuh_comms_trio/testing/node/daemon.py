@@ -28,7 +28,9 @@ from wazuh_comms_trio.backends.interfaces import Agent, Backends
 from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.config.models import CommunicationsApi, Config, Ssl
 from wazuh_comms_trio.config.tls import server_context
-from wazuh_comms_trio.daemon.worker.tree import Listeners, Stop, Worker, run_worker
+from wazuh_comms_trio.daemon.listeners import Listeners
+from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
+from wazuh_comms_trio.daemon.worker.tree import Stop, Worker, run_worker
 from wazuh_comms_trio.foundation.environment import RunBlocking
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.quarantine.interface import Quarantine
@@ -151,24 +153,22 @@ async def open_daemon(
     quarantine = MemoryQuarantine(wall_clock=clock) if quarantine is None else quarantine
     keys = TokenKeys.from_pem((settings.token.private_key or settings.ssl.key).read_bytes())
     api, command, enrollment = MemoryListener(), MemoryListener(), MemoryListener(("127.0.0.1", 55000))
+    environment = WorkerEnvironment(
+        listeners=Listeners([api], [command], [enrollment] if settings.enrollment is not None else []),
+        backends=backends,
+        quarantine=quarantine,
+        keys=keys,
+        ssl_context=server_context(settings.ssl),
+        wall_clock=clock,
+        rng=Random(seed),
+        run_blocking=run_blocking,
+        other_workers=other_workers,
+    )
     stop, ended = Stop(), trio.Event()
     async with BackgroundNursery(wait=True) as nursery:
 
         async def run(*, task_status: trio.TaskStatus[Worker]) -> None:
-            await run_worker(
-                config,
-                listeners=Listeners([api], [command], [enrollment] if settings.enrollment is not None else []),
-                backends=backends,
-                quarantine=quarantine,
-                wall_clock=clock,
-                rng=Random(seed),
-                run_blocking=run_blocking,
-                keys=keys,
-                ssl_context=server_context(settings.ssl),
-                stop=stop,
-                other_workers=other_workers,
-                task_status=task_status,
-            )
+            await run_worker(config, environment, stop, task_status=task_status)
             ended.set()
 
         worker: Worker = await nursery.start(run)

@@ -1,0 +1,67 @@
+"""One worker in this process: stores and quarantine around its tree of tasks, its health beside it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+
+import trio
+
+from wazuh_comms_trio.api.command_socket import Control
+from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
+from wazuh_comms_trio.backends.leadership import Leadership
+from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.daemon.listeners import Listeners
+from wazuh_comms_trio.daemon.logging.formats import mask
+from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
+from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
+from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
+from wazuh_comms_trio.daemon.worker.tree import Stop, Worker, run_worker
+from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
+from wazuh_comms_trio.services.authentication.tokens import TokenKeys
+from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
+
+__all__ = ["serve_worker"]
+
+
+async def serve_worker(
+    config: Config,
+    listeners: Listeners,
+    keys: TokenKeys,
+    ssl_context: ssl.SSLContext,
+    stop: Stop,
+    *,
+    on_serving: Callable[[trio.Nursery, Worker, Heartbeat], None],
+    background: Iterable[Callable[[], Awaitable[object]]] = (),
+    other_workers: OtherWorkers = NO_OTHER_WORKERS,
+    leadership: Leadership | None = None,
+    control: Control | None = None,
+) -> None:
+    """Opens the stores and serves until ``stop``, then ends in order. The tasks of ``background`` run once the stores
+    are open, until the worker has ended; so does what ``on_serving`` starts in the nursery that it is given, once every
+    listener accepts. Raises a backend's error when the worker can't start."""
+    last_error = LastError(mask)
+    with last_error.attached():
+        async with (
+            open_backends(config, tolerant=True, token_key=keys.kid, leadership=leadership) as backends,
+            open_quarantine(config, tolerant=True) as quarantine,
+            BackgroundNursery() as beside,
+        ):
+            for task in background:
+                beside.start_soon(task)
+            environment = WorkerEnvironment(
+                listeners=listeners,
+                backends=backends,
+                quarantine=quarantine,
+                keys=keys,
+                ssl_context=ssl_context,
+                other_workers=other_workers,
+                control=control,
+            )
+            async with trio.open_nursery() as nursery:
+                worker: Worker = await nursery.start(partial(run_worker, config, environment, stop))
+                heartbeat = Heartbeat(worker, last_error, wall_clock=environment.wall_clock)
+                beside.start_soon(heartbeat.run)
+                on_serving(beside, worker, heartbeat)
+                calm_collector()
