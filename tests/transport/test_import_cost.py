@@ -26,6 +26,8 @@ def modules_after(program: str) -> set[str]:
         "from wazuh_comms_trio import WazuhQueue, WazuhAnalysisdQueue, WazuhError, create_wazuh_socket_message",
         "import wazuh_comms_trio.transport, wazuh_comms_trio.wire.wdb, wazuh_comms_trio.wire.event",
         "import wazuh_comms_trio; dir(wazuh_comms_trio)",
+        "from wazuh_comms_trio.transport import HTTPClient, EngineHTTPClient, db_agent_groups, HTTPStatusError",
+        "from wazuh_comms_trio.transport import set_defaults, detect_release; set_defaults(release='5.0.0-beta3')",
     ],
 )
 def test_what_the_blocking_classes_bring(program: str) -> None:
@@ -36,6 +38,12 @@ def test_the_trio_classes_bring_neither_the_daemon_nor_what_is_used_later() -> N
     brought = modules_after("import wazuh_comms_trio.transport.aio.socket, wazuh_comms_trio.transport.aio.protocol")
     assert "trio" in brought
     assert not brought & {"quart", "hypercorn", "msgspec", "cattrs", "fastjsonschema", "asyncio"}
+
+
+def test_http_clients_are_imported_when_asked_for() -> None:
+    brought = modules_after("from wazuh_comms_trio.transport import WazuhSocket, WazuhSocketJSON, open_pool, daemons")
+    assert not brought & {"http.client", "h11"}
+    assert not modules_after("from wazuh_comms_trio.transport import HTTPClient") & {"h11"}
 
 
 def test_what_it_costs() -> None:

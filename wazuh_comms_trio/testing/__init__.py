@@ -43,6 +43,17 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.testing.daemons.conduct import Frames as Frames
     from wazuh_comms_trio.testing.daemons.conduct import Oddities as Oddities
     from wazuh_comms_trio.testing.daemons.conduct import Raw as Raw
+    from wazuh_comms_trio.testing.daemons.http_models import EngineModel as EngineModel
+    from wazuh_comms_trio.testing.daemons.http_models import InventoryModel as InventoryModel
+    from wazuh_comms_trio.testing.daemons.http_models import RemotedAdminModel as RemotedAdminModel
+    from wazuh_comms_trio.testing.daemons.http_models import ScannerModel as ScannerModel
+    from wazuh_comms_trio.testing.daemons.http_models import WazuhDBHTTPModel as WazuhDBHTTPModel
+    from wazuh_comms_trio.testing.daemons.http_server import FakeHTTPDaemon as FakeHTTPDaemon
+    from wazuh_comms_trio.testing.daemons.http_server import FakeReply as FakeReply
+    from wazuh_comms_trio.testing.daemons.http_server import FakeRequest as FakeRequest
+    from wazuh_comms_trio.testing.daemons.http_server import HTTPCallback as HTTPCallback
+    from wazuh_comms_trio.testing.daemons.http_server import HTTPConduct as HTTPConduct
+    from wazuh_comms_trio.testing.daemons.http_server import open_fake_http as open_fake_http
     from wazuh_comms_trio.testing.daemons.models import AuthdModel as AuthdModel
     from wazuh_comms_trio.testing.daemons.models import ComponentModel as ComponentModel
     from wazuh_comms_trio.testing.daemons.models import RemotedModel as RemotedModel

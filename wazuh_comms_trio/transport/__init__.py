@@ -85,6 +85,47 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.transport.errors import TransportPeerClosed as TransportPeerClosed
     from wazuh_comms_trio.transport.errors import TransportTruncatedFrame as TransportTruncatedFrame
     from wazuh_comms_trio.transport.errors import TrioOnly as TrioOnly
+    from wazuh_comms_trio.transport.http.call import HTTPAnswer as HTTPAnswer
+    from wazuh_comms_trio.transport.http.call import HTTPCall as HTTPCall
+    from wazuh_comms_trio.transport.http.call import HTTPRequest as HTTPRequest
+    from wazuh_comms_trio.transport.http.errors import HTTPAnswerInvalid as HTTPAnswerInvalid
+    from wazuh_comms_trio.transport.http.errors import HTTPConnectError as HTTPConnectError
+    from wazuh_comms_trio.transport.http.errors import HTTPError as HTTPError
+    from wazuh_comms_trio.transport.http.errors import HTTPFailed as HTTPFailed
+    from wazuh_comms_trio.transport.http.errors import HTTPStatusError as HTTPStatusError
+    from wazuh_comms_trio.transport.http.errors import HTTPTimeout as HTTPTimeout
+    from wazuh_comms_trio.transport.http.errors import RouteMissing as RouteMissing
+    from wazuh_comms_trio.transport.http.framework import EngineHTTPClient as EngineHTTPClient
+    from wazuh_comms_trio.transport.http.framework import ModulesdHTTPClient as ModulesdHTTPClient
+    from wazuh_comms_trio.transport.http.framework import VdHTTPClient as VdHTTPClient
+    from wazuh_comms_trio.transport.http.framework import WazuhDBHTTPClient as WazuhDBHTTPClient
+    from wazuh_comms_trio.transport.http.framework import get_wdb_http_client as get_wdb_http_client
+    from wazuh_comms_trio.transport.http.plain import HTTPClient as HTTPClient
+    from wazuh_comms_trio.transport.http.pool import HTTPPool as HTTPPool
+    from wazuh_comms_trio.transport.http.pool import HTTPStatistics as HTTPStatistics
+    from wazuh_comms_trio.transport.http.pool import open_http as open_http
+    from wazuh_comms_trio.transport.http.services import delete_inventory as delete_inventory
+    from wazuh_comms_trio.transport.http.services import engine_metrics as engine_metrics
+    from wazuh_comms_trio.transport.http.services import engine_status as engine_status
+    from wazuh_comms_trio.transport.http.services import inventory_metrics as inventory_metrics
+    from wazuh_comms_trio.transport.http.services import inventory_stateful as inventory_stateful
+    from wazuh_comms_trio.transport.http.services import remoted_metrics as remoted_metrics
+    from wazuh_comms_trio.transport.http.services import scan_agent as scan_agent
+    from wazuh_comms_trio.transport.http.services import scanner_offset as scanner_offset
+    from wazuh_comms_trio.transport.http.services import scanner_status as scanner_status
+    from wazuh_comms_trio.transport.http.services import service_status as service_status
+    from wazuh_comms_trio.transport.http.services import update_scanner as update_scanner
+    from wazuh_comms_trio.transport.http.wazuh_db import AgentIDGroups as AgentIDGroups
+    from wazuh_comms_trio.transport.http.wazuh_db import AgentsSummary as AgentsSummary
+    from wazuh_comms_trio.transport.http.wazuh_db import db_agent_groups as db_agent_groups
+    from wazuh_comms_trio.transport.http.wazuh_db import db_agent_ids as db_agent_ids
+    from wazuh_comms_trio.transport.http.wazuh_db import db_agents_groups as db_agents_groups
+    from wazuh_comms_trio.transport.http.wazuh_db import db_agents_summary as db_agents_summary
+    from wazuh_comms_trio.transport.http.wazuh_db import db_agents_sync as db_agents_sync
+    from wazuh_comms_trio.transport.http.wazuh_db import db_all_agents as db_all_agents
+    from wazuh_comms_trio.transport.http.wazuh_db import db_group_agents as db_group_agents
+    from wazuh_comms_trio.transport.http.wazuh_db import db_restart_info as db_restart_info
+    from wazuh_comms_trio.transport.http.wazuh_db import db_set_agents_sync as db_set_agents_sync
     from wazuh_comms_trio.transport.paths import PeerCredentials as PeerCredentials
     from wazuh_comms_trio.transport.paths import check_path as check_path
     from wazuh_comms_trio.transport.pool.connector import Connect as Connect

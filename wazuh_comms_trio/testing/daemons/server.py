@@ -16,7 +16,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import trio
 import trio.testing
@@ -38,6 +38,7 @@ from wazuh_comms_trio.testing.daemons.conduct import (
     answer_payloads,
     encode_answer,
 )
+from wazuh_comms_trio.testing.daemons.releases import conduct_of, place_of
 from wazuh_comms_trio.testing.daemons.sockets import (
     STREAM_PATHS,
     StrPath,
@@ -46,6 +47,10 @@ from wazuh_comms_trio.testing.daemons.sockets import (
     close_now,
     receive_exactly,
 )
+from wazuh_comms_trio.transport.releases.release import release_of
+
+# What the control socket reads.
+_UNFRAMED_BYTES: Final = 46
 
 
 class FakeDaemon:
@@ -275,6 +280,21 @@ class FakeDaemon:
             await stream.send_all(frame[start : start + size])
 
 
+D = TypeVar("D", bound=FakeDaemon)
+
+
+class FakeUnframed(FakeDaemon):
+    """A daemon whose requests and answers are text without frames, which end with the stream (``control``)."""
+
+    async def _receive(self, stream: trio.abc.Stream) -> bytes | None:
+        return bytes(await stream.receive_some(_UNFRAMED_BYTES)) or None
+
+    async def _send(self, stream: trio.abc.Stream, answer: Answer, streamed: bool) -> bool:
+        if not isinstance(answer, Act | Raw):
+            answer = Raw(b"".join(answer_payloads(answer)))
+        return await super()._send(stream, answer, streamed)
+
+
 @asynccontextmanager
 async def open_fake_daemon(
     name: str,
@@ -282,6 +302,7 @@ async def open_fake_daemon(
     *,
     home: StrPath | None = None,
     path: StrPath | None = None,
+    release: str | None = None,
     other_release: bool = False,
     conduct: Conduct | None = None,
     oddities: Oddities = HEALTHY,
@@ -289,16 +310,30 @@ async def open_fake_daemon(
     """Run a fake daemon for the length of the block.
 
     ``answer`` is a callback or a script. With ``home`` the socket is made where a 4.x server has ``name``'s
-    (``other_release``: the other place, where releases differ), with ``path`` exactly there, with neither the daemon is
-    in memory. ``conduct`` is the named daemon's unless given; an unknown name behaves like a plain framed server. What
-    a callback raises comes out of the block, in a group.
+    (``other_release``: the other place, where releases differ; ``release``: where that one has it, ``LookupError``
+    where it has none), with ``path`` exactly there, with neither the daemon is in memory. ``conduct`` is the named
+    daemon's unless given; an unknown name behaves like a plain framed server. What a callback raises comes out of the
+    block, in a group.
     """
-    daemon = FakeDaemon(name, answer, conduct or CONDUCTS.get(name, Conduct()), oddities)
+    group = None if release is None else release_of(release).group
+    if conduct is None:
+        conduct = CONDUCTS.get(name, Conduct()) if group is None else conduct_of(name, group)
+    kind = FakeUnframed if name == "control" else FakeDaemon
+    daemon = kind(name, answer, conduct, oddities)
     if path is not None:
         daemon.path = Path(path)
+    elif home is not None and group is not None:
+        daemon.path = Path(home) / place_of(name, group)
     elif home is not None:
         places: Sequence[str] = STREAM_PATHS.get(name, (f"queue/sockets/{name}",))
         daemon.path = Path(home) / places[-1 if other_release else 0]
+    async with run_fake(daemon) as running:
+        yield running
+
+
+@asynccontextmanager
+async def run_fake(daemon: D) -> AsyncIterator[D]:
+    """Accept connections for the length of the block, at ``daemon.path`` or in memory."""
     async with BackgroundNursery() as nursery:
         daemon._nursery = nursery
         try:
@@ -307,7 +342,7 @@ async def open_fake_daemon(
             else:
                 bound = bind_socket(daemon.path, socket.SOCK_STREAM)
                 listener = daemon._listener = trio.socket.from_stdlib_socket(bound)
-                listener.listen(oddities.backlog)
+                listener.listen(daemon.oddities.backlog)
                 nursery.start_soon(daemon._accept_sockets, listener)
             yield daemon
         finally:

@@ -86,9 +86,15 @@ def locate(release: ReleaseName | None, home: str | os.PathLike[str] | None) -> 
     return chosen, named or chosen.home
 
 
-def is_known_at_once(release: ReleaseName | None) -> bool:
-    """Whether ``locate`` needn't look at the server."""
-    return (_release if release is None else release) != AUTO
+def default_release() -> ReleaseName | None:
+    """The process's default, None where there is none."""
+    return _release
+
+
+def is_known_at_once(release: ReleaseName | None, *, needed: bool = False) -> bool:
+    """Whether ``locate`` needn't look at the server. ``needed``: no release at all will be found out, too."""
+    name = _release if release is None else release
+    return name != AUTO and not (needed and name is None)
 
 
 class Target(NamedTuple):
