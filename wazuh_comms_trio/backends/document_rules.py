@@ -28,9 +28,6 @@ class Document(NamedTuple):
     version: int
 
 
-Changes: TypeAlias = Mapping[Key, Document | None]
-"""What a batch leaves behind for the keys it changed: the document, or None for a deleted one."""
-
 _decode_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_raw: Final = msgspec.json.Decoder(msgspec.Raw).decode
 _encode_object: Final = msgspec.json.Encoder().encode

@@ -128,17 +128,10 @@ class ItemResult:
     outcome: Outcome = Outcome.DONE
 
 
-class Probed(Protocol):
-    """A store that can be asked how it is. ``EventIndex`` and ``Engine`` may be such."""
-
-    async def probe(self) -> None:
-        """Raises ``BackendUnavailable``, with a sentence, when it could take nothing now. Cheap, and leaves nothing
-        behind; called about once a second."""
-        ...
-
-
 class EventIndex(Protocol):
-    """Where stateful events go."""
+    """Where stateful events go. It may have a method ``probe`` besides, without arguments, as ``Engine`` may: raises
+    ``BackendUnavailable``, with a sentence, when it could take nothing now. Cheap, and leaves nothing behind; called
+    about once a second."""
 
     async def bulk(
         self, operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()

@@ -519,15 +519,15 @@ async def test_the_right_to_refresh_is_noticed_when_it_is_given(
 
 async def test_a_group_whose_members_cannot_be_read_keeps_nobody_waiting(autojump_clock: MockClock) -> None:
     async with fake() as server, nodes(server) as (node,):
-        members = node.commands._members
+        members = node.commands._groups._members
 
         async def unreadable(group: str) -> list[str]:
             raise BackendUnavailable
 
-        node.commands._members = unreadable
+        node.commands._groups._members = unreadable
         put(server, "g1", "web", target={"type": "group", "id": "web"})
         put(server, "c1")
         assert await news(node.commands) == {A1}
-        node.commands._members = members
+        node.commands._groups._members = members
         await trio.sleep(2 * LEASE)
         assert source(server, "g1")["command"]["status"] == "sent"

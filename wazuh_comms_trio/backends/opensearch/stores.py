@@ -13,6 +13,7 @@ import trio
 from attrs import frozen
 
 from wazuh_comms_trio.backends.leadership import Leadership
+from wazuh_comms_trio.backends.opensearch.agents.agent_search import AgentSearch
 from wazuh_comms_trio.backends.opensearch.agents.presence import Presence
 from wazuh_comms_trio.backends.opensearch.agents.registry import OpenSearchAgents
 from wazuh_comms_trio.backends.opensearch.client.client import Connect, OpenSearchClient
@@ -59,15 +60,13 @@ async def open_opensearch(
         agents_name = IndexName(client, "agents", settings.names)
         commands_name = IndexName(client, "commands", settings.names)
 
-        async def members(group: str) -> object:
-            return await agents.members(group)
-
+        search = AgentSearch(client, agents_name)
         commands = OpenSearchCommands(
             client,
             commands_name,
             nursery,
             settings.commands,
-            members=members,
+            members=search.members,
             wall_clock=wall_clock,
             rng=rng,
             leadership=leadership,
@@ -77,6 +76,7 @@ async def open_opensearch(
             client,
             agents_name,
             nursery,
+            search,
             revocation=revocation,
             agent_removed=commands.agent_removed,
             had_registry=None if watch is None else watch.had_registry,

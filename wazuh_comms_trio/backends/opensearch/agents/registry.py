@@ -10,6 +10,7 @@ import trio
 from attrs import evolve
 
 from wazuh_comms_trio.backends.interfaces import Agent
+from wazuh_comms_trio.backends.opensearch.agents.agent_search import EVERYONE, AgentSearch
 from wazuh_comms_trio.backends.opensearch.agents.cache import AgentCache
 from wazuh_comms_trio.backends.opensearch.agents.documents import to_agent, to_document
 from wazuh_comms_trio.backends.opensearch.agents.login_updates import LoginRecorder
@@ -21,9 +22,8 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
     path,
 )
 from wazuh_comms_trio.backends.opensearch.client.index_names import IndexName
-from wazuh_comms_trio.backends.opensearch.client.multi_get import Found, SharedReads, get_many
-from wazuh_comms_trio.backends.opensearch.client.queries import Query, encode_json, exactly, is_possible_id
-from wazuh_comms_trio.backends.opensearch.client.search import Refresher, scroll
+from wazuh_comms_trio.backends.opensearch.client.multi_get import SharedReads, get_many
+from wazuh_comms_trio.backends.opensearch.client.queries import encode_json, is_possible_id
 from wazuh_comms_trio.errors import AgentExists, BackendUnavailable, MalformedRequest
 from wazuh_comms_trio.foundation.outage_log import OutageLog
 
@@ -34,7 +34,6 @@ _PATIENCE: Final = 2.0
 #: Agents read again in one call.
 _RENEWED_AT_ONCE: Final = 500
 _UPDATE: Final = {"retry_on_conflict": "5", "filter_path": "result"}
-_EVERYONE: Final[Query] = {"match_all": {}}
 
 
 class OpenSearchAgents:
@@ -46,6 +45,7 @@ class OpenSearchAgents:
         client: OpenSearchClient,
         index: IndexName,
         nursery: trio.Nursery,
+        search: AgentSearch,
         *,
         revocation: float,
         agent_removed: Callable[[str], Awaitable[None]],
@@ -57,7 +57,7 @@ class OpenSearchAgents:
         self._cache = AgentCache(revocation)
         self._reads: SharedReads[Agent] = SharedReads(nursery, self._fetch)
         self._logins = LoginRecorder(client, index)
-        self._refresher = Refresher(client)
+        self._search = search
         self._agent_removed = agent_removed
         self._outage = OutageLog(logger, "the registry", clock=trio.current_time)
 
@@ -219,17 +219,8 @@ class OpenSearchAgents:
     # --- searches ---
 
     async def list(self) -> Sequence[Agent]:
-        agents = [to_agent(found.id, found.source) for found in await self._all(_EVERYONE, ["agent"])]
+        agents = [to_agent(found.id, found.source) for found in await self._search.find(EVERYONE, ["agent"])]
         return sorted((agent for agent in agents if agent is not None), key=lambda agent: agent.id)
 
     async def members(self, group: str) -> Sequence[str]:
-        query = _EVERYONE if group == "all" else exactly("agent.groups", [group])
-        return sorted(found.id.lower() for found in await self._all(query, []))
-
-    async def _all(self, query: Query, fields: Sequence[str]) -> Sequence[Found]:
-        index = await self._index.present()
-        if index is None:
-            return []
-        await self._refresher.refresh(index)
-        async with scroll(self._client, index, query, fields=fields) as found:
-            return [document async for document in found]
+        return await self._search.members(group)

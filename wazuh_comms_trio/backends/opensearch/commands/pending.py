@@ -163,7 +163,7 @@ class Pending:
     # --- news ---
 
     def news(self, now: float) -> set[str]:
-        """Agents with something to take that wasn't told of before."""
+        """Agents with something to take that wasn't announced before."""
         agents: set[str] = set()
         for known in self._known.values():
             if known.agent_id is None:
@@ -177,7 +177,7 @@ class Pending:
     def has_free(self, agent_id: str, now: float, wall_now: float) -> bool:
         return bool(self.choose([agent_id], now, wall_now))
 
-    def tell_again(self, document_ids: Iterable[str]) -> None:
+    def announce_again(self, document_ids: Iterable[str]) -> None:
         """These are news once more."""
         for document_id in document_ids:
             if known := self._known.get(document_id):
@@ -189,7 +189,7 @@ class Pending:
         self.held[document.id] = document
         self.held_since[document.id] = now
 
-    def let_go(self, document_id: str) -> None:
+    def release(self, document_id: str) -> None:
         self.held.pop(document_id, None)
         self.held_since.pop(document_id, None)
 

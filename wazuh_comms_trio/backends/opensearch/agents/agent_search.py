@@ -1,0 +1,37 @@
+"""The agents of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
+from wazuh_comms_trio.backends.opensearch.client.index_names import IndexName
+from wazuh_comms_trio.backends.opensearch.client.multi_get import Found
+from wazuh_comms_trio.backends.opensearch.client.queries import Query, exactly
+from wazuh_comms_trio.backends.opensearch.client.search import Refresher, scroll
+
+EVERYONE: Final[Query] = {"match_all": {}}
+
+
+class AgentSearch:
+    """Searches the registry, as it is at that moment."""
+
+    def __init__(self, client: OpenSearchClient, index: IndexName) -> None:
+        self._client = client
+        self._index = index
+        self._refresher = Refresher(client)
+
+    async def members(self, group: str) -> Sequence[str]:
+        """The ids of the agents in ``group``; ``all`` is every agent. Raises ``BackendUnavailable``."""
+        query = EVERYONE if group == "all" else exactly("agent.groups", [group])
+        return sorted(found.id.lower() for found in await self.find(query, []))
+
+    async def find(self, query: Query, fields: Sequence[str]) -> Sequence[Found]:
+        """Every agent's document that ``query`` finds, with these ``fields`` of it. Raises ``BackendUnavailable``."""
+        index = await self._index.present()
+        if index is None:
+            return []
+        await self._refresher.refresh(index)
+        async with scroll(self._client, index, query, fields=fields) as found:
+            return [document async for document in found]
