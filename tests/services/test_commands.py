@@ -14,8 +14,9 @@ from tests.services.bench import A1, A2, EPOCH, Dispatch, agent, caller, command
 from wazuh_comms_trio.backends.interfaces import Action, Command, Target
 from wazuh_comms_trio.errors import BackendUnavailable, TokenInvalid
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
-from wazuh_comms_trio.services.commands.dispatcher import POST_LIMIT, CommandDelivery
+from wazuh_comms_trio.services.commands.command_delivery import CommandDelivery
 from wazuh_comms_trio.services.commands.posted_commands import DeliveredCommands
+from wazuh_comms_trio.services.commands.posts import POST_LIMIT
 
 
 def ids(commands: Sequence[Command]) -> list[str]:
@@ -283,7 +284,7 @@ class TestPosts:
         async with open_dispatch(keeps_posted=keeps_posted) as dispatch, trio.open_nursery() as nursery:
             nursery.start_soon(dispatch.poll)
             await wait_all_tasks_blocked()
-            listed = await dispatch.service.post([command("c1"), command("c2"), command("away", A2)])
+            listed = await dispatch.service.posts.post([command("c1"), command("c2"), command("away", A2)])
             assert ids(listed) == ["c1", "c2"]
             assert {one.status for one in listed} == {"sent"}
             assert dispatch.received == {A1: ["c1", "c2"]}
@@ -296,7 +297,7 @@ class TestPosts:
         async with open_dispatch(keeps_posted=keeps_posted) as dispatch, trio.open_nursery() as nursery:
             nursery.start_soon(dispatch.poll)
             await wait_all_tasks_blocked()
-            assert ids(await dispatch.service.post([command("c1", A1.upper())])) == ["c1"]
+            assert ids(await dispatch.service.posts.post([command("c1", A1.upper())])) == ["c1"]
             assert trio.current_time() == 0
 
     @pytest.mark.parametrize("keeps_posted", [True, False])
@@ -308,7 +309,7 @@ class TestPosts:
                 return list(await dispatch.poll() or ())
 
             async def post() -> list[str]:
-                return ids(await dispatch.service.post([command("c1")]))
+                return ids(await dispatch.service.posts.post([command("c1")]))
 
             assert await gather(poll, post) == [["c1"], ["c1"]]
 
@@ -322,29 +323,31 @@ class TestPosts:
 
             nursery.start_soon(poll)
             await wait_all_tasks_blocked()
-            assert await dispatch.service.post([command("c1")]) == []
-            assert await dispatch.service.post([command("c1")]) == []  # still being delivered: not delivered again
+            assert await dispatch.service.posts.post([command("c1")]) == []
+            assert (
+                await dispatch.service.posts.post([command("c1")]) == []
+            )  # still being delivered: not delivered again
             await deliveries[0].confirm()
             nursery.start_soon(partial(dispatch.poll, limit=50))
             await wait_all_tasks_blocked()
             before = trio.current_time()
-            assert ids(await dispatch.service.post([command("c1")])) == ["c1"]
+            assert ids(await dispatch.service.posts.post([command("c1")])) == ["c1"]
             assert trio.current_time() == before
             await trio.sleep(20)
             assert dispatch.received == {}
 
     async def test_without_a_store_for_them_the_rest_is_the_posters(self, autojump_clock: MockClock) -> None:
         async with open_dispatch(keeps_posted=False) as dispatch:
-            assert await dispatch.service.post([command("c1")]) == []
+            assert await dispatch.service.posts.post([command("c1")]) == []
             assert not dispatch.backends.commands.stored
             assert await dispatch.poll(limit=10) is None
-            assert not len(dispatch.service._posted)
+            assert not len(dispatch.service.posts.held)
 
     async def test_with_one_it_waits_for_its_agent(self, autojump_clock: MockClock) -> None:
         async with open_dispatch() as dispatch:
-            assert await dispatch.service.post([command("c1")]) == []
+            assert await dispatch.service.posts.post([command("c1")]) == []
             assert await dispatch.poll(limit=10) == ["c1"]
-            assert ids(await dispatch.service.post([command("c1")])) == ["c1"]
+            assert ids(await dispatch.service.posts.post([command("c1")])) == ["c1"]
 
     async def test_not_delivered_it_is_delivered_again_while_the_post_waits(self, autojump_clock: MockClock) -> None:
         async with open_dispatch(keeps_posted=False) as dispatch, trio.open_nursery() as nursery:
@@ -357,7 +360,7 @@ class TestPosts:
 
             nursery.start_soon(poll)
             await wait_all_tasks_blocked()
-            assert ids(await dispatch.service.post([command("c1")])) == ["c1"]
+            assert ids(await dispatch.service.posts.post([command("c1")])) == ["c1"]
             assert dispatch.received == {A1: ["c1"]}
 
     async def test_released_after_the_answer_it_is_gone(self, autojump_clock: MockClock) -> None:
@@ -370,16 +373,16 @@ class TestPosts:
 
             nursery.start_soon(poll)
             await wait_all_tasks_blocked()
-            assert await dispatch.service.post([command("c1")]) == []
+            assert await dispatch.service.posts.post([command("c1")]) == []
             await trio.sleep(20)
-            assert not len(dispatch.service._posted)
+            assert not len(dispatch.service.posts.held)
             assert await dispatch.poll(limit=5) is None
 
     async def test_posted_and_found_in_the_store_it_is_delivered_once(self, autojump_clock: MockClock) -> None:
         async with open_dispatch(keeps_posted=False) as dispatch, trio.open_nursery() as nursery:
             nursery.start_soon(dispatch.poll)
             await wait_all_tasks_blocked()
-            assert ids(await dispatch.service.post([command("c1")])) == ["c1"]
+            assert ids(await dispatch.service.posts.post([command("c1")])) == ["c1"]
             await dispatch.backends.commands.add([command("c1")])
             assert await dispatch.poll(limit=20) is None
             assert dispatch.received == {A1: ["c1"]}
@@ -393,7 +396,7 @@ class TestPosts:
             nursery.start_soon(dispatch.poll, A2)
             await wait_all_tasks_blocked()
             group = Command("g1", Target("group", "web"), Action("restart"))
-            assert ids(await dispatch.service.post([group])) == ["g1"]
+            assert ids(await dispatch.service.posts.post([group])) == ["g1"]
             assert trio.current_time() == 0
             await wait_all_tasks_blocked()
             assert dispatch.received == {A2: [f"g1_{A2}"]}
@@ -402,7 +405,7 @@ class TestPosts:
     async def test_servers_commands_and_old_ones_are_left_alone(self, autojump_clock: MockClock) -> None:
         async with open_dispatch() as dispatch:
             server = Command("s1", Target("server", "x"), Action("restart"))
-            assert await dispatch.service.post([server, command("done", status="success")]) == []
+            assert await dispatch.service.posts.post([server, command("done", status="success")]) == []
             assert not dispatch.backends.commands.stored
             assert trio.current_time() == 0
 
@@ -410,18 +413,18 @@ class TestPosts:
         async with open_dispatch() as dispatch, trio.open_nursery() as nursery:
             nursery.start_soon(dispatch.poll)
             await wait_all_tasks_blocked()
-            assert ids(await dispatch.service.post([command("c1"), command("c1")])) == ["c1"]
+            assert ids(await dispatch.service.posts.post([command("c1"), command("c1")])) == ["c1"]
             assert dispatch.received == {A1: ["c1"]}
 
     async def test_a_store_that_hangs_or_is_away(self, autojump_clock: MockClock) -> None:
         async with open_dispatch() as dispatch:
             dispatch.backends.commands.faults.error = BackendUnavailable()
             with pytest.raises(BackendUnavailable):
-                await dispatch.service.post([command("c1")])
+                await dispatch.service.posts.post([command("c1")])
             dispatch.backends.commands.faults.error = None
             dispatch.backends.commands.faults.hang()
             with pytest.raises(BackendUnavailable):
-                await dispatch.service.post([command("c1")])
+                await dispatch.service.posts.post([command("c1")])
             assert trio.current_time() <= 2
 
 
@@ -473,7 +476,7 @@ async def test_each_command_reaches_its_agent_once(seed: int, keeps_posted: bool
         async def post(batch: list[Command]) -> None:
             left = batch
             while left:
-                listed = set(ids(await dispatch.service.post(left)))
+                listed = set(ids(await dispatch.service.posts.post(left)))
                 left = [one for one in left if one.document_id not in listed]
                 await trio.sleep(10)
 

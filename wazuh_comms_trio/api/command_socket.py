@@ -38,7 +38,7 @@ NOTE_LIMIT: Final = 10.0
 
 
 class Poster(Protocol):
-    """A dispatcher, or the hub in front of several."""
+    """A worker's ``Posts``, or the hub in front of several workers."""
 
     async def post(self, commands: Sequence[Command]) -> Sequence[Command]: ...
 

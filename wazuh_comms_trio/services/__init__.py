@@ -10,9 +10,9 @@ from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
 from wazuh_comms_trio.quarantine.interface import Quarantine
-from wazuh_comms_trio.services.authentication.authenticator import Authenticator, Caller
-from wazuh_comms_trio.services.authentication.tokens import TokenKeyError, TokenKeys
-from wazuh_comms_trio.services.commands.dispatcher import CommandDelivery, CommandDispatcher
+from wazuh_comms_trio.services.authentication.authenticator import Authenticator
+from wazuh_comms_trio.services.authentication.tokens import TokenKeys
+from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher
 from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
 from wazuh_comms_trio.services.enrollment import EnrollmentService
 from wazuh_comms_trio.services.files import FileService
@@ -21,26 +21,7 @@ from wazuh_comms_trio.services.stateful.events import StatefulEvents
 from wazuh_comms_trio.services.stateless.events import StatelessEvents
 from wazuh_comms_trio.services.vulnerability import ScanService
 
-__all__ = [
-    "Authenticator",
-    "Caller",
-    "CommandDelivery",
-    "CommandDispatcher",
-    "EnrollmentService",
-    "FileService",
-    "OtherWorkers",
-    "Readiness",
-    "RunBlocking",
-    "ScanService",
-    "ServiceEnvironment",
-    "Services",
-    "StatefulEvents",
-    "StatelessEvents",
-    "TokenKeyError",
-    "TokenKeys",
-    "WallClock",
-    "build_services",
-]
+__all__ = ["ServiceEnvironment", "Services", "build_services"]
 
 
 @frozen
@@ -71,15 +52,11 @@ class ServiceEnvironment:
 
 
 def build_services(config: Config, environment: ServiceEnvironment) -> Services:
-    """Nothing runs yet: the caller runs ``stateful.run_batcher`` and ``commands.run`` in its services' nursery."""
+    """The composition: which service stands on which store. Nothing runs yet: the caller runs
+    ``stateful.run_batcher``, ``commands.run`` and ``readiness.run`` in its services' nursery."""
     api = config.communications_api
     backends, quarantine, keys = environment.backends, environment.quarantine, environment.keys
     wall_clock, rng, run_blocking = environment.wall_clock, environment.rng, environment.run_blocking
-    enrollment = None
-    if api.enrollment is not None:
-        enrollment = EnrollmentService(
-            backends.agents, keys, api.enrollment.users, wall_clock=wall_clock, run_blocking=run_blocking
-        )
     return Services(
         authentication=Authenticator(backends.agents, keys, wall_clock=wall_clock, run_blocking=run_blocking),
         stateful=StatefulEvents(backends, quarantine, events=api.events, batcher=api.batcher, rng=rng),
@@ -100,6 +77,10 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
         ),
         files=FileService(backends.files, api.files.scope),
         scans=ScanService(backends.engine),
-        enrollment=enrollment,
         readiness=Readiness(probes_of(backends)),
+        enrollment=None
+        if api.enrollment is None
+        else EnrollmentService(
+            backends.agents, keys, api.enrollment.users, wall_clock=wall_clock, run_blocking=run_blocking
+        ),
     )

@@ -249,7 +249,7 @@ async def test_what_is_delivered_before_a_search_shows_it_is_forgotten_everywher
                 await trio.sleep(20)
                 for daemon in node.workers:
                     parent = Command(f"g{number}", Target("group", "web"), Action("restart"), timeout=100_000)
-                    await daemon.worker.services.commands.post([parent], within=0.5)
+                    await daemon.worker.services.commands.posts.post([parent], within=0.5)
             with trio.fail_after(30):
                 while got.total() < 9:  # noqa: ASYNC110  # mock clock
                     await trio.sleep(0.1)

@@ -16,8 +16,8 @@ from wazuh_comms_trio.http.server.delivery import EXTENSION, DeliveryConfirmatio
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.replies import send_refusal, send_reply
+from wazuh_comms_trio.services.commands.command_delivery import CommandDelivery
 from wazuh_comms_trio.services.commands.command_json import encode_commands
-from wazuh_comms_trio.services.commands.dispatcher import CommandDelivery
 
 __all__ = ["add_commands"]
 

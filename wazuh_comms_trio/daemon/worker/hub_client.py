@@ -22,7 +22,8 @@ from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.daemon.worker.tree import Stop
 from wazuh_comms_trio.errors import CommsError
 from wazuh_comms_trio.services.commands.command_json import decode_commands, encode_commands
-from wazuh_comms_trio.services.commands.dispatcher import POST_LIMIT, CommandDispatcher
+from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher
+from wazuh_comms_trio.services.commands.posts import POST_LIMIT
 
 __all__ = ["HEARTBEAT_INTERVAL", "HubLeadership", "HubOtherWorkers", "run_hub_client"]
 
@@ -159,15 +160,15 @@ class _HubClient:
                 if (under_way := self.posts.get(message.number)) is not None:
                     under_way.cancel()
             case messages.NewCommands():
-                self.dispatcher.handle_news(message.agents)
+                self.dispatcher.lookups.commands_arrived(message.agents)
             case messages.CommandsDelivered():
-                self.dispatcher.handle_delivered(message.ids)
+                self.dispatcher.posts.handle_delivered(message.ids)
             case messages.HoldCommands():
                 self._hold(message)
             case messages.WithdrawCommands():
                 self._drop(message.ids)
             case messages.CommandsFreed():
-                self.dispatcher.handle_freed(message.ids)
+                self.dispatcher.posts.handle_freed(message.ids)
             case messages.CommandsGranted():
                 self.other_workers.handle_granted(message.number, message.ids)
             case messages.LeaderChange():
@@ -192,10 +193,10 @@ class _HubClient:
     async def _answer_post(self, post: messages.Post, scope: trio.CancelScope) -> None:
         try:
             with scope:
-                self.dispatcher.handle_delivered(post.delivered)
+                self.dispatcher.posts.handle_delivered(post.delivered)
                 within = POST_LIMIT if post.seconds is UNSET else post.seconds
                 try:
-                    commands = await self.dispatcher.post(_from_json(post.commands), within=within)
+                    commands = await self.dispatcher.posts.post(_from_json(post.commands), within=within)
                 except CommsError as error:
                     answer = messages.PostAnswer(number=post.number, error=error.message)
                 else:
@@ -207,7 +208,7 @@ class _HubClient:
     def _hold(self, message: messages.HoldCommands) -> None:
         new = [command for command in _from_json(message.commands) if command.document_id not in self.holds]
         self.holds.update((command.document_id, command) for command in new)
-        self.dispatcher.hold(new)
+        self.dispatcher.posts.hold(new)
         self.nursery.start_soon(self._drop_later, new, message.seconds + HOLD_MARGIN)
 
     async def _drop_later(self, commands: Sequence[Command], seconds: float) -> None:
@@ -216,7 +217,7 @@ class _HubClient:
 
     def _drop(self, document_ids: Collection[str]) -> None:
         gone = [command for i in document_ids if (command := self.holds.pop(i, None)) is not None]
-        self.dispatcher.withdraw(gone)
+        self.dispatcher.posts.withdraw(gone)
 
 
 def _to_json(commands: Sequence[Command]) -> list[JsonObject]:

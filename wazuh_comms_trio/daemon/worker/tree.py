@@ -98,7 +98,7 @@ async def run_worker(
     agent_app = create_app(services, settings)
     contexts = [(ListenerContext(agent_app, settings.limits, describe, ssl_context), listeners.api)]
     if listeners.command:
-        command_app = create_command_app(services.commands, settings.limits, environment.control)
+        command_app = create_command_app(services.commands.posts, settings.limits, environment.control)
         contexts.append((ListenerContext(command_app, settings.limits, describe), listeners.command))
     if listeners.enrollment and services.enrollment is not None:
         enrollment_app = create_enrollment_app(services.enrollment, settings.limits)

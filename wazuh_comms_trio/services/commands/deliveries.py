@@ -1,127 +1,102 @@
-"""Deliveries: commands claimed for one poll, and what the store is told once they have arrived or haven't."""
+"""Deliveries: from claimed commands to what the store is told of them, in one direction.
+
+claimed -> Deliveries.start -> CommandDelivery, which answers a poll -> confirm or release
+        -> Deliveries._finish -> DeliveryRecorder -> the store's mark_sent or release
+"""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection, Sequence
-from random import Random
-from typing import Final, Literal
+from collections.abc import Collection, Sequence
+from typing import Final
 
 import trio
 
-from wazuh_comms_trio.backends.interfaces import Command, CommandStore
-from wazuh_comms_trio.errors import BackendUnavailable
-from wazuh_comms_trio.foundation.outage_log import OutageLog
-from wazuh_comms_trio.services.store_backoff import store_backoff
+from wazuh_comms_trio.backends.interfaces import Command
+from wazuh_comms_trio.services.commands.command_delivery import CommandDelivery, DeliveryOutcome
+from wazuh_comms_trio.services.commands.delivery_recorder import DeliveryRecorder
+from wazuh_comms_trio.services.commands.long_polls import LongPolls
+from wazuh_comms_trio.services.commands.lookup_queue import LookupQueue
+from wazuh_comms_trio.services.commands.other_workers import OtherWorkers
+from wazuh_comms_trio.services.commands.posts import Posts
 
-__all__ = ["CommandDelivery", "DeliveryOutcome", "DeliveryRecorder"]
+__all__ = ["Deliveries"]
 
-_log = logging.getLogger(__name__)
-
-DeliveryOutcome = Literal["sent", "released"]
-
-#: How long a poll's request waits for the store to take note, seconds. The recorder goes on afterwards.
-_RECORDING_TIMEOUT: Final = 5.0
-
-
-class DeliveryRecorder:
-    """Records in the store what became of claimed commands: many deliveries in one call, repeated until the store has
-    taken it.
-
-    ``run`` does the calls, so that a request that is cancelled meanwhile changes nothing. What waits is one set of ids
-    for each delivery: no more than the polls that were answered during an outage. ``recorded`` is called with the
-    agents concerned after each successful call.
-    """
-
-    def __init__(self, store: CommandStore, rng: Random, recorded: Callable[[Collection[str]], None]) -> None:
-        self._store = store
-        self._recorded = recorded
-        self._agents: set[str] = set()
-        self._rng = rng
-        self._due: dict[DeliveryOutcome, set[str]] = {"sent": set(), "released": set()}
-        self._written = trio.Event()
-        self._wake = trio.Event()
-        self._in_flight = False
-        self._outage = OutageLog(_log, "the command store can't be told what was delivered", clock=trio.current_time)
-
-    @property
-    def idle(self) -> bool:
-        return not self._in_flight and not any(self._due.values())
-
-    def schedule(
-        self, outcome: DeliveryOutcome, document_ids: Collection[str], agent_ids: Collection[str] = ()
-    ) -> trio.Event:
-        """The store will be told. The event is set when it has been."""
-        self._due[outcome].update(document_ids)
-        self._agents.update(agent_ids)
-        self._wake.set()
-        return self._written
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            await self._wake.wait()
-            self._wake = trio.Event()
-            due, self._due = self._due, {"sent": set(), "released": set()}
-            agents, self._agents = self._agents, set()
-            written, self._written = self._written, trio.Event()
-            self._in_flight = True
-            await self._write(due)
-            self._in_flight = False
-            written.set()
-            self._recorded(agents)
-
-    async def _write(self, due: dict[DeliveryOutcome, set[str]]) -> None:
-        backoff = store_backoff(self._rng)
-        while True:
-            try:
-                if due["sent"]:
-                    await self._store.mark_sent(due["sent"])
-                    due["sent"] = set()
-                if due["released"]:
-                    await self._store.release(due["released"])
-            except BackendUnavailable as exc:
-                self._outage.failed(exc)
-            except Exception:
-                _log.exception("the command store can't be told what was delivered: an error of ours")
-            else:
-                self._outage.worked()
-                return
-            await trio.sleep(backoff.next_pause())
+#: Commands that one delivery holds, unless the store has claimed more.
+_COMMANDS_PER_DELIVERY: Final = 100
 
 
-class CommandDelivery:
-    """Commands claimed for one poll. Exactly one of ``confirm`` and ``release`` is to be called, or ``release_nowait``;
-    the first call counts, and counts even if it is cancelled."""
+class Deliveries:
+    """All deliveries that aren't decided, one for an agent at most: until it is known whether that arrived, nothing
+    else goes to the same agent."""
 
     def __init__(
-        self, commands: Sequence[Command], finish: Callable[[CommandDelivery, DeliveryOutcome], trio.Event]
+        self,
+        long_polls: LongPolls,
+        lookups: LookupQueue,
+        posts: Posts,
+        recorder: DeliveryRecorder,
+        other_workers: OtherWorkers,
     ) -> None:
-        self.commands = commands
-        self._finish = finish
-        self._outcome: DeliveryOutcome | None = None
+        self._long_polls = long_polls
+        self._lookups = lookups
+        self._posts = posts
+        self._recorder = recorder
+        self._other_workers = other_workers
+        #: Agents with a delivery that isn't decided.
+        self.in_delivery: set[str] = set()
+        self._decided = trio.Event()
 
-    def _decide(self, outcome: DeliveryOutcome) -> trio.Event | None:
-        if self._outcome is not None:
-            return None
-        self._outcome = outcome
-        return self._finish(self, outcome)
+    def start(self, agent_ids: Collection[str], claimed: Sequence[Command], acquired: set[str]) -> None:
+        """Deliveries for those agents that still have a poll; what nobody can take goes back. ``claimed`` from the
+        store; ``acquired``: ids of the posted commands that are this worker's to deliver."""
+        by_agent = self._sort(claimed)
+        for agent_id in {*agent_ids, *by_agent}:
+            stored = by_agent.get(agent_id, [])
+            ids = frozenset(command.document_id for command in stored)
+            self._posts.held.drop(stored)  # posted, and in the store too: it is delivered once, as the store's
+            poll = self._long_polls.newest(agent_id)
+            if poll is None or agent_id in self.in_delivery:
+                if stored:
+                    self._recorder.schedule("released", ids, (agent_id,))
+                continue
+            posted = self._posts.held.take(agent_id, _COMMANDS_PER_DELIVERY - len(stored), acquired)
+            acquired.difference_update(command.document_id for command in posted)
+            if stored or posted:
+                self.in_delivery.add(agent_id)
+                self._long_polls.answer(poll, CommandDelivery(agent_id, stored + posted, ids, self._finish))
+        if acquired:
+            self._other_workers.returned(self._posts.held.commands(acquired))
 
-    async def confirm(self) -> None:
-        """The agent has all bytes. Returns when the store has taken note, or after some seconds: the recorder goes on
-        then."""
-        await self._wait(self._decide("sent"))
+    def _sort(self, claimed: Sequence[Command]) -> dict[str, list[Command]]:
+        """By agent; without those that were delivered as a post's before the store had them."""
+        by_agent: dict[str, list[Command]] = {}
+        sent_before = []
+        for command in claimed:
+            if command.document_id in self._posts.delivered:
+                sent_before.append(command.document_id)
+            else:
+                by_agent.setdefault(command.target.id, []).append(command)
+        if sent_before:
+            self._recorder.schedule("sent", sent_before)
+        return by_agent
 
-    async def release(self) -> None:
-        """The agent may not have them: pending again. Returns as ``confirm`` does."""
-        await self._wait(self._decide("released"))
+    def _finish(self, delivery: CommandDelivery, outcome: DeliveryOutcome) -> trio.Event:
+        """The event is set when the store has been told."""
+        if outcome == "sent":
+            self._posts.confirm_delivery(delivery.commands)
+            self._other_workers.delivered(delivery.commands)
+        else:
+            posted = [command for command in delivery.commands if command.document_id not in delivery.claimed]
+            self._posts.held.put_back(posted)
+            if posted:
+                self._other_workers.returned(posted)
+        self.in_delivery.discard(delivery.agent_id)
+        self._lookups.delivery_decided(delivery.agent_id)
+        self._decided.set()
+        return self._recorder.schedule(outcome, delivery.claimed, (delivery.agent_id,))
 
-    def release_nowait(self) -> None:
-        """As ``release``, without waiting."""
-        self._decide("released")
-
-    @staticmethod
-    async def _wait(written: trio.Event | None) -> None:
-        if written is not None:
-            with trio.move_on_after(_RECORDING_TIMEOUT):
-                await written.wait()
+    async def wait_decided(self) -> None:
+        """Returns when none is undecided."""
+        while self.in_delivery:
+            self._decided = trio.Event()
+            await self._decided.wait()

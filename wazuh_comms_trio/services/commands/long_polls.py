@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from itertools import islice
+from typing import Final
 
 import trio
 
-from wazuh_comms_trio.services.commands.deliveries import CommandDelivery
+from wazuh_comms_trio.services.commands.command_delivery import CommandDelivery
 
 __all__ = ["LongPoll", "LongPolls"]
+
+#: Seconds between two handfuls of polls that are answered when the worker stops.
+_ANSWERING_STEP: Final = 0.02
 
 
 class LongPoll:
@@ -80,10 +84,16 @@ class LongPolls:
         long_poll.delivery = delivery
         long_poll.news.set()
 
-    def answer_some(self, number: int) -> None:
-        """Of so many, those that parked first: nothing will come."""
-        for of_agent in list(islice(self._by_agent.values(), number)):
-            self.answer(of_agent[0], None)
+    async def answer_over(self, seconds: float) -> None:
+        """Nothing will come: all are answered, evenly over ``seconds``, those first that parked first. Cancelled: the
+        rest waits on."""
+        end = trio.current_time() + seconds
+        while (left := end - trio.current_time()) > _ANSWERING_STEP and self._count:
+            pause = max(_ANSWERING_STEP, left / self._count)
+            for of_agent in list(islice(self._by_agent.values(), round(self._count * pause / left))):
+                self.answer(of_agent[0], None)
+            await trio.sleep(min(pause, left))
+        self.answer_all()
 
     def answer_all(self) -> None:
         """Nothing will come."""

@@ -92,11 +92,12 @@ class PostedCommands:
             held.in_delivery = True
         return [held.command for held in free]
 
-    def delivered(self, commands: Iterable[Command]) -> None:
+    def drop(self, commands: Iterable[Command]) -> None:
+        """They are delivered, or somebody else keeps them."""
         for command in commands:
             self._drop(command)
 
-    def returned(self, commands: Iterable[Command]) -> None:
+    def put_back(self, commands: Iterable[Command]) -> None:
         """Their delivery came to nothing."""
         for command in commands:
             held = self._held.get(command.target.id, {}).get(command.document_id)

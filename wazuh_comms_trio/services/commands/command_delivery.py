@@ -1,0 +1,61 @@
+"""Commands in the hands of one poll."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, Literal
+
+import trio
+
+from wazuh_comms_trio.backends.interfaces import Command
+
+__all__ = ["CommandDelivery", "DeliveryOutcome"]
+
+DeliveryOutcome = Literal["sent", "released"]
+
+#: How long a poll's request waits for the store to take note, seconds. The store goes on being told afterwards.
+_RECORDING_TIMEOUT: Final = 5.0
+
+
+class CommandDelivery:
+    """Commands claimed for one poll of one agent. Exactly one of ``confirm`` and ``release`` is to be called, or
+    ``release_nowait``; the first call counts, and counts even if it is cancelled. ``claimed``: ids of those commands
+    that the store has; the others are posted ones that it doesn't keep."""
+
+    def __init__(
+        self,
+        agent_id: str,
+        commands: Sequence[Command],
+        claimed: Collection[str],
+        finish: Callable[[CommandDelivery, DeliveryOutcome], trio.Event],
+    ) -> None:
+        self.agent_id = agent_id
+        self.commands = commands
+        self.claimed = claimed
+        self._finish = finish
+        self._outcome: DeliveryOutcome | None = None
+
+    async def confirm(self) -> None:
+        """The agent has all bytes. Returns when the store has taken note, or after some seconds: the recorder goes on
+        then."""
+        await self._wait(self._decide("sent"))
+
+    async def release(self) -> None:
+        """The agent may not have them: pending again. Returns as ``confirm`` does."""
+        await self._wait(self._decide("released"))
+
+    def release_nowait(self) -> None:
+        """As ``release``, without waiting."""
+        self._decide("released")
+
+    def _decide(self, outcome: DeliveryOutcome) -> trio.Event | None:
+        if self._outcome is not None:
+            return None
+        self._outcome = outcome
+        return self._finish(self, outcome)
+
+    @staticmethod
+    async def _wait(recorded: trio.Event | None) -> None:
+        if recorded is not None:
+            with trio.move_on_after(_RECORDING_TIMEOUT):
+                await recorded.wait()

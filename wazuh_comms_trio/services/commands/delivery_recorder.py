@@ -1,0 +1,83 @@
+"""Deliveries' outcomes on their way to the store: the last hop of a command that an agent has received."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from random import Random
+
+import trio
+
+from wazuh_comms_trio.backends.interfaces import CommandStore
+from wazuh_comms_trio.services.commands.command_delivery import DeliveryOutcome
+from wazuh_comms_trio.services.store_backoff import store_backoff
+from wazuh_comms_trio.services.store_failures import StoreFailures
+
+__all__ = ["DeliveryRecorder"]
+
+_log = logging.getLogger(__name__)
+
+
+class DeliveryRecorder:
+    """Records in the store what became of claimed commands: many deliveries in one call, repeated until the store has
+    taken it.
+
+    ``run`` does the calls, so that a request that is cancelled meanwhile changes nothing. What waits is one set of ids
+    for each delivery: no more than the polls that were answered during an outage. ``recorded`` is called with the
+    agents concerned after each successful call.
+    """
+
+    def __init__(self, store: CommandStore, rng: Random, recorded: Callable[[Collection[str]], None]) -> None:
+        self._store = store
+        self._rng = rng
+        self._recorded = recorded
+        self._due: dict[DeliveryOutcome, set[str]] = {"sent": set(), "released": set()}
+        self._agents: set[str] = set()  # those concerned by what is due
+        self._written = trio.Event()  # set when what is due has been recorded
+        self._wake = trio.Event()
+        self._in_flight = False
+        self._failures = StoreFailures(_log, "the command store can't be told what was delivered")
+
+    def schedule(
+        self, outcome: DeliveryOutcome, document_ids: Collection[str], agent_ids: Collection[str] = ()
+    ) -> trio.Event:
+        """The store will be told. The event is set when it has been."""
+        self._due[outcome].update(document_ids)
+        self._agents.update(agent_ids)
+        self._wake.set()
+        return self._written
+
+    async def wait_idle(self) -> None:
+        """Returns when the store has been told everything."""
+        while self._in_flight or any(self._due.values()):
+            await self.schedule("sent", ()).wait()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            due, self._due = self._due, {"sent": set(), "released": set()}
+            agents, self._agents = self._agents, set()
+            written, self._written = self._written, trio.Event()
+            self._in_flight = True
+            await self._write(due)
+            self._in_flight = False
+            written.set()
+            self._recorded(agents)
+
+    async def _write(self, due: dict[DeliveryOutcome, set[str]]) -> None:
+        backoff = store_backoff(self._rng)
+        while True:
+            try:
+                if due["sent"]:
+                    await self._store.mark_sent(due["sent"])
+                    due["sent"] = set()
+                if due["released"]:
+                    await self._store.release(due["released"])
+            except Exception as exc:
+                self._failures.failed(exc)
+            else:
+                self._failures.worked()
+                return
+            await trio.sleep(backoff.next_pause())

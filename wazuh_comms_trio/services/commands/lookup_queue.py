@@ -1,0 +1,63 @@
+"""Which agents to look for commands for, and why. Synchronous but for ``take``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container
+from typing import Final
+
+import trio
+
+__all__ = ["LookupQueue"]
+
+#: Agents that one call of the store asks for.
+_AGENTS_PER_LOOKUP: Final = 500
+
+
+class LookupQueue:
+    """Agents that may have commands waiting. Only those in ``parked`` are noted; a poll that parks later brings its
+    agent itself."""
+
+    def __init__(self, parked: Container[str]) -> None:
+        self._parked = parked
+        self._agents: set[str] = set()
+        self._wake = trio.Event()
+
+    def poll_parked(self, agent_id: str) -> None:
+        """What came before the poll did may wait for it."""
+        self._schedule((agent_id,))
+
+    def commands_arrived(self, agent_ids: Collection[str]) -> None:
+        """The store has new commands for these agents, or a post has."""
+        self._schedule(agent_ids)
+
+    def delivery_decided(self, agent_id: str) -> None:
+        """What came during the agent's delivery may go now."""
+        self._schedule((agent_id,))
+
+    def commands_returned(self, agent_ids: Collection[str]) -> None:
+        """Commands of these agents can be claimed again: the store has taken them back, or another worker has."""
+        self._schedule(agent_ids)
+
+    def lookup_failed(self, agent_ids: Collection[str]) -> None:
+        """The store couldn't say."""
+        self._schedule(agent_ids)
+
+    def _schedule(self, agent_ids: Collection[str]) -> None:
+        self._agents.update(agent_id for agent_id in agent_ids if agent_id in self._parked)
+        if self._agents:
+            self._wake.set()
+
+    async def take(self, in_delivery: Container[str]) -> set[str]:
+        """The next to look up, as soon as there are any. Agents ``in_delivery`` are left out: they come again when
+        their delivery is decided; those without a parked poll, when one parks. Cancelled: nothing is taken."""
+        while True:
+            await self._wake.wait()
+            taken: set[str] = set()
+            while self._agents and len(taken) < _AGENTS_PER_LOOKUP:
+                agent_id = self._agents.pop()
+                if agent_id in self._parked and agent_id not in in_delivery:
+                    taken.add(agent_id)
+            if not self._agents:
+                self._wake = trio.Event()
+            if taken:
+                return taken

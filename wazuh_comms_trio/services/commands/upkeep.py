@@ -1,0 +1,54 @@
+"""What is done again and again: overdue commands fail, and parked polls of removed or rekeyed agents end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from wazuh_comms_trio.backends.interfaces import AgentRegistry, CommandStore
+from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
+from wazuh_comms_trio.services.commands.long_polls import LongPolls
+from wazuh_comms_trio.services.store_failures import StoreFailures
+
+__all__ = ["expire_commands", "revoke_polls"]
+
+_log = logging.getLogger(__name__)
+
+#: Seconds between two looks after commands whose time is over, and after agents that were removed or rekeyed.
+EXPIRY_INTERVAL: Final = 1.0
+CHECK_INTERVAL: Final = 0.5
+
+
+async def expire_commands(store: CommandStore) -> None:
+    """Until cancelled."""
+    await _repeat(EXPIRY_INTERVAL, store.expire, "commands can't be expired")
+
+
+async def revoke_polls(long_polls: LongPolls, agents: AgentRegistry) -> None:
+    """Until cancelled."""
+
+    async def check() -> None:
+        await long_polls.wait_for_any()
+        fingerprints = long_polls.fingerprints()
+        doubtful = set(long_polls.rekeyed)
+        if fingerprints:
+            doubtful.update(await agents.revoked(fingerprints))
+        for agent_id in doubtful:
+            agent = await agents.lookup(agent_id)
+            long_polls.revoke(agent_id, None if agent is None else agent.fingerprint)
+
+    await _repeat(CHECK_INTERVAL, check, "parked agents can't be checked")
+
+
+async def _repeat(interval: float, action: Callable[[], Awaitable[object]], trouble: str) -> None:
+    """``action`` again and again, whatever becomes of it."""
+    failures = StoreFailures(_log, trouble)
+    while True:
+        await sleep_until_next_tick(interval)
+        try:
+            await action()
+        except Exception as exc:
+            failures.failed(exc)
+        else:
+            failures.worked()
