@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from wazuh_comms_trio.cli.commands.service import find_problems
+from wazuh_comms_trio.daemon.status import read_status
 
 WELL = {"name": "1.1", "generation": 2, "state": "serving", "heard": 0.9, "lag": 0.01, "backend": "ready"}
 
 
 def problems(**changes: Any) -> list[str]:
     workers = [WELL | {"name": "1.2"}, WELL | changes]
-    return find_problems({"generation": 2, "configured_workers": 2, "workers": workers})
+    return find_problems(read_status({"generation": 2, "configured_workers": 2, "workers": workers}))
 
 
 def test_all_is_well() -> None:

@@ -30,7 +30,7 @@ LATER: Final = (
         "# --- their JSON",
         "class Later(Message, frozen=True, kw_only=True, tag='later'):\n    since: list[int]\n\n\n# --- their JSON",
     ),
-    ("daemon/worker/heartbeat.py", '"pid": os.getpid(),', '"pid": os.getpid(), "later": True,'),
+    ("daemon/status.py", "    pid: int | None = None", "    pid: int | None = None\n    later: bool = True"),
     (
         "backends/embedded/state_schema.py",
         "[Migration(_VERSION_1, usable_since=1)]",

@@ -13,6 +13,7 @@ from typing import Any, Final
 from wazuh_comms_trio.cli.output import Output, pairs, table
 from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import Failure, config_path
+from wazuh_comms_trio.daemon.status import DaemonStatus, read_status
 
 EXIT_WELL: Final = 0
 EXIT_DEGRADED: Final = 1
@@ -47,52 +48,56 @@ def add_parser(parent: Group) -> None:
 
 
 def _status(arguments: Namespace) -> int:
-    status = _ask(arguments, "GET", "/api/v1/status", STATUS_TIMEOUT)
+    document = _ask(arguments, "GET", "/api/v1/status", STATUS_TIMEOUT)
+    try:
+        status = read_status(document)
+    except ValueError as error:
+        raise Failure(f"the daemon's status isn't understood: {error}") from error
     problems = find_problems(status)
-    workers = status["workers"]
+    serving = sum(worker.state == "serving" for worker in status.workers)
     head = {
-        "up": _duration(time.time() - status["started"]),
-        "workers": f"{sum(worker['state'] == 'serving' for worker in workers)} of {status['configured_workers']} serve",
-        "generation": status["generation"],
-        "parked polls": sum(worker.get("parked", 0) for worker in workers),
+        "up": None if status.started is None else _duration(time.time() - status.started),
+        "workers": f"{serving} of {status.configured_workers} serve",
+        "generation": status.generation,
+        "parked polls": sum(worker.parked or 0 for worker in status.workers),
     }
     heads = ["WORKER", "PID", "STATE", "AGE", "LAG", "CONNS", "PARKED", "WAITING", "BACKEND", "LAST ERROR"]
     rows = [
         [
-            worker["name"],
-            worker.get("pid"),
-            worker["state"],
-            _duration(worker.get("age", 0)),
-            f"{worker.get('lag', 0) * 1000:.0f} ms",
-            worker.get("connections"),
-            worker.get("parked"),
-            worker.get("batcher", {}).get("waiting"),
-            (worker.get("backend") or "").partition(":")[0],  # the reason is among the problems
-            (worker.get("last_error") or {}).get("text"),
+            worker.name,
+            worker.pid,
+            worker.state,
+            _duration(worker.age or 0),
+            f"{(worker.lag or 0) * 1000:.0f} ms",
+            worker.connections,
+            worker.parked,
+            worker.batcher and worker.batcher.waiting,
+            (worker.backend or "").partition(":")[0],  # the reason is among the problems
+            worker.last_error and worker.last_error.text,
         ]
-        for worker in workers
+        for worker in status.workers
     ]
     text = "\n".join([pairs(head), "", table(heads, rows), *(["", *problems] if problems else [])])
-    Output(as_json=arguments.json).document({**status, "problems": problems}, text)
+    Output(as_json=arguments.json).document({**document, "problems": problems}, text)
     return EXIT_DEGRADED if problems else EXIT_WELL
 
 
-def find_problems(status: dict[str, Any]) -> list[str]:
+def find_problems(status: DaemonStatus) -> list[str]:
     """What a monitor should know of, a sentence each."""
-    current = [worker for worker in status["workers"] if worker["generation"] == status["generation"]]
-    serving = [worker for worker in current if worker["state"] == "serving"]
+    current = [worker for worker in status.workers if worker.generation == status.generation]
+    serving = [worker for worker in current if worker.state == "serving"]
     problems = []
-    if len(serving) < status["configured_workers"]:
-        problems.append(f"{len(serving)} of {status['configured_workers']} workers serve")
+    if len(serving) < status.configured_workers:
+        problems.append(f"{len(serving)} of {status.configured_workers} workers serve")
     for worker in serving:
-        if worker["heard"] > WORST_SILENCE:
-            problems.append(f"worker {worker['name']} hangs: nothing was heard of it for {worker['heard']:.0f} s")
-        if worker.get("lag", 0) > WORST_LAG:
-            problems.append(f"worker {worker['name']}: its event loop was {worker['lag']:.1f} s late")
-        if worker.get("crowded"):
-            problems.append(f"worker {worker['name']}: connections have to wait, too many files are open")
-        if worker.get("backend") not in (None, "ready"):
-            problems.append(f"worker {worker['name']}: {worker['backend']}")
+        if worker.heard > WORST_SILENCE:
+            problems.append(f"worker {worker.name} hangs: nothing was heard of it for {worker.heard:.0f} s")
+        if worker.lag is not None and worker.lag > WORST_LAG:
+            problems.append(f"worker {worker.name}: its event loop was {worker.lag:.1f} s late")
+        if worker.crowded:
+            problems.append(f"worker {worker.name}: connections have to wait, too many files are open")
+        if worker.backend not in (None, "ready"):
+            problems.append(f"worker {worker.name}: {worker.backend}")
     return problems
 
 

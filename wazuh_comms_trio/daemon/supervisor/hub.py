@@ -21,6 +21,7 @@ import trio
 from attrs import define, field
 from msgspec import UNSET
 
+from wazuh_comms_trio.daemon.status import WorkerState
 from wazuh_comms_trio.daemon.supervisor import messages
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
 from wazuh_comms_trio.daemon.supervisor.messages import JsonObject, Message, Unknown
@@ -64,6 +65,12 @@ class Member:
     can_lead: bool = False
     report: JsonObject = field(factory=dict)
     heard: float = field(factory=trio.current_time)
+
+    @property
+    def state(self) -> WorkerState:
+        if self.in_service:
+            return "serving"
+        return "stopping" if self.ready.is_set() else "starting"
 
     @property
     def awake(self) -> bool:

@@ -31,6 +31,7 @@ from wazuh_comms_trio.daemon.key_files import read_key_files
 from wazuh_comms_trio.daemon.listeners import ListenAddresses, Listeners, announce, check_file_limit, open_listeners
 from wazuh_comms_trio.daemon.logging.formats import set_up_logs
 from wazuh_comms_trio.daemon.logging.output import LogFileUnusable, check_log_file
+from wazuh_comms_trio.daemon.status import status_document, worker_document
 from wazuh_comms_trio.daemon.supervisor.generation import STOP_MARGIN, Generation, WorkerFailed, run_generation
 from wazuh_comms_trio.daemon.supervisor.hub import Hub
 from wazuh_comms_trio.daemon.systemd import Notifier, keep_notified
@@ -167,25 +168,25 @@ class Supervisor:
         return {"reloaded": True, "problems": [], "warnings": warnings, "needs_restart": fixed}
 
     def status(self) -> dict[str, Any]:
-        """Times in epoch seconds, durations in seconds."""
+        """The status document."""
         now = trio.current_time()
         workers = [
-            {
-                "name": member.name,
-                "generation": member.generation,
-                "state": "serving" if member.in_service else "starting" if not member.ready.is_set() else "stopping",
-                "heard": round(now - member.heard, 1),
-                **member.report,
-            }
+            worker_document(
+                member.name,
+                generation=member.generation,
+                state=member.state,
+                heard=now - member.heard,
+                report=member.report,
+            )
             for member in sorted(self.hub.members, key=lambda member: member.name)
         ]
-        return {
-            "started": self._started,
-            "generation": self.current.number,
-            "configured_workers": self.current.settings.workers,
-            "reload": True,
-            "workers": workers,
-        }
+        return status_document(
+            started=self._started,
+            generation=self.current.number,
+            configured_workers=self.current.settings.workers,
+            reload=True,
+            workers=workers,
+        )
 
     # --- what runs
 

@@ -1,4 +1,4 @@
-"""How a worker is: measured by itself, told to the supervisor in each beat and to operators by ``status``."""
+"""How a worker is: it measures that itself, and reports it to the supervisor in each heartbeat."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
-from typing import Any, Final
+from typing import Final
 
 import trio
 
+from wazuh_comms_trio.daemon.status import BulkWriterReport, LoggedError, WorkerReport
 from wazuh_comms_trio.daemon.worker.tree import Worker
 from wazuh_comms_trio.foundation.environment import WallClock
 
@@ -103,7 +104,7 @@ class LastError(logging.Handler):
 
 
 class Heartbeat:
-    """``run`` measures until cancelled; ``report`` is a snapshot as JSON has it: seconds, counts."""
+    """``run`` measures until cancelled; ``report`` is a snapshot."""
 
     def __init__(self, worker: Worker, last_error: LastError, *, wall_clock: WallClock) -> None:
         self._worker = worker
@@ -116,24 +117,22 @@ class Heartbeat:
         with self._lag.attached():
             await trio.sleep_forever()
 
-    def report(self) -> dict[str, Any]:
-        services = self._worker.services
+    def report(self) -> WorkerReport:
+        services, error = self._worker.services, self._last_error
         stateful = services.stateful.statistics()
-        return {
-            "pid": os.getpid(),
-            "age": round(self._wall_clock() - self._started, 1),
-            "lag": round(self._lag.worst, 4),
-            "connections": sum(context.connections for context in self._worker.contexts),
-            "crowded": any(context.out_of_descriptors for context in self._worker.contexts),
-            "parked": services.commands.parked,
-            "backend": services.readiness.state,
-            "batcher": {
-                "waiting": stateful.waiting,
-                "room": stateful.room,
-                "batches_in_flight": stateful.batches_in_flight,
-                "pieces_in_flight": stateful.pieces_in_flight,
-            },
-            "last_error": None
-            if self._last_error.text is None
-            else {"text": self._last_error.text, "time": self._last_error.when},
-        }
+        return WorkerReport(
+            pid=os.getpid(),
+            age=round(self._wall_clock() - self._started, 1),
+            lag=round(self._lag.worst, 4),
+            connections=sum(context.connections for context in self._worker.contexts),
+            crowded=any(context.out_of_descriptors for context in self._worker.contexts),
+            parked=services.commands.parked,
+            backend=services.readiness.state,
+            batcher=BulkWriterReport(
+                waiting=stateful.waiting,
+                room=stateful.room,
+                batches_in_flight=stateful.batches_in_flight,
+                pieces_in_flight=stateful.pieces_in_flight,
+            ),
+            last_error=None if error.text is None else LoggedError(text=error.text, time=error.when),
+        )

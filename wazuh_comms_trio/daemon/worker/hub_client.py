@@ -15,6 +15,7 @@ from msgspec import UNSET
 
 from wazuh_comms_trio.backends.interfaces import Command
 from wazuh_comms_trio.backends.leadership import Finding, Leadership
+from wazuh_comms_trio.daemon.status import report_document
 from wazuh_comms_trio.daemon.supervisor import messages
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
 from wazuh_comms_trio.daemon.supervisor.messages import JsonObject, Message, Unknown
@@ -144,7 +145,7 @@ class _HubClient:
     async def send_heartbeats(self, heartbeat: Heartbeat) -> None:
         while True:
             self.asked = trio.Event()
-            self.link.send_nowait(messages.HealthReport(report=heartbeat.report()))
+            self.link.send_nowait(messages.HealthReport(report=report_document(heartbeat.report())))
             with trio.move_on_after(HEARTBEAT_INTERVAL):
                 await self.asked.wait()
 

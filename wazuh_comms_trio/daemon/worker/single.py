@@ -15,6 +15,7 @@ import trio
 from wazuh_comms_trio.config.models import CommunicationsApi, Config
 from wazuh_comms_trio.daemon.command_socket import Auditor
 from wazuh_comms_trio.daemon.listeners import ListenAddresses, announce, check_file_limit, open_listeners
+from wazuh_comms_trio.daemon.status import report_document, status_document, worker_document
 from wazuh_comms_trio.daemon.systemd import Notifier, keep_notified
 from wazuh_comms_trio.daemon.terminal import Terminal
 from wazuh_comms_trio.daemon.worker.environment import load_keys
@@ -86,27 +87,23 @@ class SingleControl:
         self.heartbeat: Heartbeat | None = None
 
     def status(self) -> dict[str, Any]:
-        report = {"pid": os.getpid()} if self.heartbeat is None else self.heartbeat.report()
-        worker = {
-            "name": "1",
-            "generation": 1,
-            "state": "starting" if self.heartbeat is None else "serving",
-            "heard": 0.0,
-        }
-        return {
-            "started": self._started,
-            "generation": 1,
-            "configured_workers": 1,
-            "reload": False,
-            "workers": [worker | report],
-        }
+        worker = worker_document(
+            "1",
+            generation=1,
+            state="starting" if self.heartbeat is None else "serving",
+            heard=0.0,
+            report={"pid": os.getpid()} if self.heartbeat is None else report_document(self.heartbeat.report()),
+        )
+        return status_document(
+            started=self._started, generation=1, configured_workers=1, reload=False, workers=[worker]
+        )
 
     async def reload(self) -> dict[str, Any]:
         return {"reloaded": False, "problems": [NO_RELOAD], "warnings": [], "needs_restart": []}
 
 
 def _status_line(heartbeat: Heartbeat) -> str:
-    return f"one worker serves; {heartbeat.report()['parked']} agents parked"
+    return f"one worker serves; {heartbeat.report().parked} agents parked"
 
 
 async def _tell_stopping(notifier: Notifier, stop: Stop, grace: float) -> None:

@@ -1,0 +1,108 @@
+"""How the daemon is: the status document, as the command socket answers it and the operator's tool reads it.
+
+A worker says how it is (``WorkerReport``), the supervisor adds what it knows of the worker and of the daemon. Reports
+travel as JSON objects, and the supervisor passes them on whole, so that what a later version's worker says besides
+reaches a later version's tool. Moments are epoch seconds, durations seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+__all__ = [
+    "BulkWriterReport",
+    "DaemonStatus",
+    "LoggedError",
+    "WorkerReport",
+    "WorkerState",
+    "WorkerStatus",
+    "read_status",
+    "report_document",
+    "status_document",
+    "worker_document",
+]
+
+WorkerState: TypeAlias = Literal["starting", "serving", "stopping"]
+
+
+class BulkWriterReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Of stateful events: packets that wait and that there is room for, calls that are under way."""
+
+    waiting: int = 0
+    room: int = 0
+    batches_in_flight: int = 0
+    pieces_in_flight: int = 0
+
+
+class LoggedError(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the log, without secrets."""
+
+    text: str
+    time: float | None = None
+
+
+class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
+    """``lag``: the worst delay of the event loop, of late. ``crowded``: connections wait until fewer files are open.
+    ``parked``: long polls. ``backend``: ``ready``, or why it isn't. A worker that hasn't reported yet: None."""
+
+    pid: int | None = None
+    age: float | None = None
+    lag: float | None = None
+    connections: int | None = None
+    crowded: bool | None = None
+    parked: int | None = None
+    backend: str | None = None
+    batcher: BulkWriterReport | None = None
+    last_error: LoggedError | None = None
+
+
+class WorkerStatus(WorkerReport, frozen=True, kw_only=True):
+    """``state`` is a ``WorkerState``, or a later version's. ``heard``: how long ago the last message came from the
+    worker."""
+
+    name: str
+    generation: int
+    state: str
+    heard: float
+
+
+class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """``generation``: of the configuration that is in force. ``reload``: the daemon can be reloaded."""
+
+    generation: int
+    configured_workers: int
+    workers: list[WorkerStatus]
+    started: float | None = None
+    reload: bool = False
+
+
+def report_document(report: WorkerReport) -> dict[str, Any]:
+    document: dict[str, Any] = msgspec.to_builtins(report)
+    return document
+
+
+def worker_document(
+    name: str, *, generation: int, state: WorkerState, heard: float, report: dict[str, Any]
+) -> dict[str, Any]:
+    """``report`` is a worker's as it came, empty before the first."""
+    return {"name": name, "generation": generation, "state": state, "heard": round(heard, 1), **report}
+
+
+def status_document(
+    *, started: float, generation: int, configured_workers: int, reload: bool, workers: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "started": started,
+        "generation": generation,
+        "configured_workers": configured_workers,
+        "reload": reload,
+        "workers": list(workers),
+    }
+
+
+def read_status(document: object) -> DaemonStatus:
+    """Ignores what a later version says besides. Raises ``ValueError`` for what isn't a status."""
+    return msgspec.convert(document, DaemonStatus)
