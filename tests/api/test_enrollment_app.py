@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, cast
 
 import pytest
@@ -13,7 +13,8 @@ import trio
 from attrs import define, field
 from trio.testing import MockClock
 
-from tests.http.server.listener import LIMITS, Server, request_bytes, serving
+from tests.api.servers import Serving, serving_by_connections
+from tests.http.server.listener import LIMITS, Served, request_bytes
 from wazuh_comms_trio.api.enrollment import create_enrollment_app
 from wazuh_comms_trio.api.problems import describe_management
 from wazuh_comms_trio.errors import AgentExists, BackendUnavailable, MalformedRequest
@@ -44,10 +45,22 @@ class FakeEnrollment:
         return {"id": "u"}
 
 
+Enrolling = Callable[[FakeEnrollment], AbstractAsyncContextManager[Served]]
+
+
+@pytest.fixture
+def enrolling(serving: Serving) -> Enrolling:
+    def served(fake: FakeEnrollment) -> AbstractAsyncContextManager[Served]:
+        return serving(app=create_enrollment_app(cast(Any, fake), LIMITS))
+
+    return served
+
+
 @asynccontextmanager
-async def enrolling(fake: FakeEnrollment) -> AsyncIterator[Server]:
+async def enrolling_by_connections(fake: FakeEnrollment) -> AsyncIterator[Served]:
+    """Which describe what they refuse themselves in the management API's shape."""
     app = create_enrollment_app(cast(Any, fake), LIMITS)
-    async with serving(app=app, describe=describe_management) as server:
+    async with serving_by_connections(app=app, describe=describe_management) as server:
         yield server
 
 
@@ -58,11 +71,11 @@ def shape(reply: Reply) -> tuple[int, int]:
     return reply.status, document["error"]
 
 
-async def log_in(server: Server, *headers: bytes) -> Reply:
+async def log_in(server: Served, *headers: bytes) -> Reply:
     return await server.ask(request_bytes("POST", "/security/user/authenticate", b"", token=None, headers=headers))
 
 
-async def test_the_two_calls() -> None:
+async def test_the_two_calls(enrolling: Enrolling) -> None:
     fake = FakeEnrollment()
     async with enrolling(fake) as server:
         reply = await log_in(server, BASIC)
@@ -75,7 +88,7 @@ async def test_the_two_calls() -> None:
 @pytest.mark.parametrize(
     "header", [b"X: y", b"Authorization: Basic !", b"Authorization: Bearer x", BASIC + b"\r\n" + BASIC]
 )
-async def test_no_user_no_token(header: bytes) -> None:
+async def test_no_user_no_token(enrolling: Enrolling, header: bytes) -> None:
     fake = FakeEnrollment()
     async with enrolling(fake) as server:
         reply = await log_in(server, header)
@@ -94,7 +107,7 @@ async def test_no_user_no_token(header: bytes) -> None:
         (BackendUnavailable(), (503, 503)),
     ],
 )
-async def test_errors(error: Exception, expected: tuple[int, int]) -> None:
+async def test_errors(enrolling: Enrolling, error: Exception, expected: tuple[int, int]) -> None:
     async with enrolling(FakeEnrollment(error)) as server:
         assert shape(await log_in(server, BASIC)) == expected
         assert shape(await server.request("POST", "/agents", b"{}")) == expected
@@ -110,19 +123,23 @@ async def test_errors(error: Exception, expected: tuple[int, int]) -> None:
         ("POST", "/api/v1/authentication", 404),
     ],
 )
-async def test_other_routes(method: str, path: str, status: int) -> None:
+async def test_other_routes(enrolling: Enrolling, method: str, path: str, status: int) -> None:
     async with enrolling(FakeEnrollment()) as server:
         assert shape(await server.request(method, path)) == (status, status)
 
 
-async def test_bad_requests_are_in_its_shape_too() -> None:
+async def test_bodies_that_are_too_large(enrolling: Enrolling) -> None:
     async with enrolling(FakeEnrollment()) as server:
-        assert shape(await server.ask(b"rubbish\r\n\r\n")) == (400, 400)
         assert shape(await server.request("POST", "/agents", b"x" * 1_100_000)) == (413, 413)
 
 
+async def test_bad_requests_are_in_its_shape_too() -> None:
+    async with enrolling_by_connections(FakeEnrollment()) as server:
+        assert shape(await server.ask(b"rubbish\r\n\r\n")) == (400, 400)
+
+
 async def test_a_log_in_that_takes_for_ever(autojump_clock: MockClock) -> None:
-    async with enrolling(FakeEnrollment(takes=1000)) as server:
+    async with enrolling_by_connections(FakeEnrollment(takes=1000)) as server:
         began = trio.current_time()
         assert shape(await log_in(server, BASIC)) == (408, 408)
         assert trio.current_time() - began == pytest.approx(45)

@@ -1,11 +1,12 @@
-"""The edge alone: an application over in-memory or real streams, with fakes for the services behind it."""
+"""An application alone: over in-memory or real streams, with fakes for the services behind it."""
 
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -218,17 +219,13 @@ def app_of(fakes: Fakes, limits: Limits = LIMITS, timeouts: Timeouts = TIMEOUTS)
 
 
 @define
-class Server:
-    """A served edge. ``connect`` is a plain connection to it."""
+class Served:
+    """An application that is served. ``connect`` is a plain connection to it."""
 
-    context: ListenerContext
-    listener: MemoryListener
-    stop: trio.Event
-    stopped: trio.Event
     fakes: Fakes
 
     async def connect(self) -> trio.abc.HalfCloseableStream:
-        return await self.listener.connect()
+        raise NotImplementedError
 
     async def ask(self, data: bytes) -> Reply:
         """Sends it all, as it is, and reads one reply."""
@@ -238,6 +235,19 @@ class Server:
 
     async def request(self, method: str, path: str, body: bytes | None = None, *, token: bytes | None = TOKEN) -> Reply:
         return await self.ask(request_bytes(method, path, body, token=token))
+
+
+@define
+class Server(Served):
+    """... by our own connections, in memory."""
+
+    context: ListenerContext
+    listener: MemoryListener
+    stop: trio.Event
+    stopped: trio.Event
+
+    async def connect(self) -> trio.abc.HalfCloseableStream:
+        return await self.listener.connect()
 
 
 @asynccontextmanager
@@ -263,7 +273,7 @@ async def serving(
             stopped.set()
 
         await nursery.start(serve)
-        yield Server(context, listener, stop, stopped, fakes)
+        yield Server(fakes, context, listener, stop, stopped)
         nursery.cancel_scope.cancel()
 
 
@@ -277,6 +287,30 @@ async def serving_tcp(
     async with listener, trio.open_nursery() as nursery:
         await nursery.start(partial(serve_listeners, context, [listener], stop=trio.Event(), grace=1))
         yield listener.socket.getsockname()
+        nursery.cancel_scope.cancel()
+
+
+@define
+class UnixServer(Served):
+    """... by our own connections, on a Unix socket. Its streams are closed at the end."""
+
+    path: Path
+    streams: AsyncExitStack
+
+    async def connect(self) -> trio.abc.HalfCloseableStream:
+        return await self.streams.enter_async_context(await trio.open_unix_socket(self.path))
+
+
+@asynccontextmanager
+async def serving_unix(app: Application, path: Path) -> AsyncIterator[UnixServer]:
+    sock = trio.socket.socket(socket.AF_UNIX)
+    await sock.bind(str(path))
+    sock.listen()
+    context = ListenerContext(app, LIMITS, describe)
+    async with trio.SocketListener(sock) as listener, trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_listeners, context, [listener], stop=trio.Event(), grace=1))
+        async with AsyncExitStack() as streams:
+            yield UnixServer(Fakes(), path, streams)
         nursery.cancel_scope.cancel()
 
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +16,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.conftest import Certificates
-from tests.http.server.listener import Fakes, app_of, problem, read_reply, request_bytes, serving_tcp
-from wazuh_comms_trio.api.command_socket import create_command_app
+from tests.http.server.listener import Fakes, app_of, read_reply, request_bytes, serving_tcp
 from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.config.models import Limits, Ssl
 from wazuh_comms_trio.config.tls import server_context
@@ -26,7 +24,6 @@ from wazuh_comms_trio.http.server.accept_loop import (
     DESCRIPTOR_WAIT,
     accept_connections,
     prepare_socket,
-    serve_listeners,
 )
 from wazuh_comms_trio.http.server.connection import ListenerContext
 from wazuh_comms_trio.testing.agent.http import ReplyDecoder
@@ -138,37 +135,6 @@ async def test_accepted_sockets_have_keepalive() -> None:
     assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 40_000
     for stream in (client, server, listener):
         await stream.aclose()
-
-
-@pytest.mark.real_clock
-async def test_the_command_server_on_a_unix_socket(tmp_path: Path) -> None:
-    path = tmp_path / "comms.sock"
-    sock = trio.socket.socket(socket.AF_UNIX)
-    await sock.bind(str(path))
-    sock.listen()
-    fakes = Fakes()
-    context = ListenerContext(create_command_app(fakes.commands, LIMITS), LIMITS, describe)
-    body = b'{"commands":[{"document_id":"c1","target":{"type":"agent","id":"a"},"action":{"name":"restart"}}]}'
-    async with trio.open_nursery() as nursery:
-        listener = trio.SocketListener(sock)
-        await nursery.start(partial(serve_listeners, context, [listener], stop=trio.Event(), grace=1))
-        for request, expected in (
-            (request_bytes("POST", "/api/v1/commands", body, token=None), 200),
-            (request_bytes("POST", "/api/v1/commands", b"[", token=None), 400),
-            (request_bytes("GET", "/api/v1/commands", token=None), 405),
-            (request_bytes("POST", "/commands", body, token=None), 404),
-        ):
-            async with await trio.open_unix_socket(path) as stream:
-                await stream.send_all(request)
-                reply = await read_reply(stream)
-                assert reply.status == expected
-                if expected == 200:
-                    assert [command["document_id"] for command in reply.json()["commands"]] == ["c1"]
-                else:
-                    assert problem(reply) == (expected, expected)
-        nursery.cancel_scope.cancel()
-    await listener.aclose()
-    assert [command.document_id for command in fakes.commands.posted] == ["c1"]
 
 
 # --- accepting
