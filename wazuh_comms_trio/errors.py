@@ -184,7 +184,13 @@ class QueueTimeout(WazuhInternalError, TimeoutError):
     """1011: no room in a datagram queue within the ``timeout``."""
 
 
-class EventTooLarge(WazuhInternalError, WazuhError):
+class MessageInvalid(WazuhInternalError):
+    """1012: a message that its reader would refuse, drop, misread, or be harmed by; ``message`` says where and why.
+    Nothing was sent.
+    """
+
+
+class EventTooLarge(MessageInvalid, WazuhError):
     """1012: an event above what analysisd reads. Refused, since analysisd would silently cut it."""
 
 

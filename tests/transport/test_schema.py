@@ -25,6 +25,13 @@ from wazuh_comms_trio.transport.schema import schema_for
 
 ADD = {"function": "add", "arguments": {"name": "web-1", "ip": "any"}}
 
+FORCE = {
+    "enabled": True,
+    "key_mismatch": True,
+    "disconnected_time": {"enabled": True, "value": "1h"},
+    "after_registration_time": 3600,
+}
+
 
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
@@ -37,7 +44,7 @@ def _forget() -> Iterator[None]:
     ("daemon", "message"),
     [
         ("authd", ADD),
-        ("authd", {"function": "add", "arguments": {"name": "x", "force": {"enabled": True}, "extra": 1}}),
+        ("authd", {"function": "add", "arguments": {"name": "web-1", "force": FORCE, "extra": 1}}),
         ("authd", {"function": "remove", "arguments": {"id": "001", "purge": False}}),
         ("authd", {"function": "unknown", "arguments": 5}),
         ("task-manager", {"command": "status"}),

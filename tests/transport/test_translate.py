@@ -25,10 +25,11 @@ from wazuh_comms_trio.errors import (
     WazuhException,
     WazuhInternalError,
 )
+from wazuh_comms_trio.transport import WazuhAsyncAnalysisdQueue, WazuhAsyncProtocol, WazuhAsyncQueue, open_pool
 from wazuh_comms_trio.transport import errors as trio_errors
-from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
-from wazuh_comms_trio.transport.blocking.datagram import WazuhQueue
-from wazuh_comms_trio.transport.blocking.socket import WazuhSocket
+from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket, WazuhAsyncSocketJSON
+from wazuh_comms_trio.transport.blocking.datagram import WazuhAnalysisdQueue, WazuhQueue
+from wazuh_comms_trio.transport.blocking.socket import WazuhSocket, WazuhSocketJSON
 from wazuh_comms_trio.transport.paths import QUEUE_REFUSAL, STREAM_REFUSAL, check_path
 from wazuh_comms_trio.transport.translate import (
     connect_error,
@@ -245,3 +246,47 @@ def test_peer_credentials(home: Path) -> None:
         credentials = sock.peer_credentials()
         assert (credentials.pid, credentials.uid, credentials.gid) == (os.getpid(), os.getuid(), os.getgid())
         assert server.accept().family == socket.AF_UNIX
+
+
+# --- daemons that may be at two places ---
+
+
+@pytest.mark.parametrize("use", [use_blocking, use_on_trio])
+def test_an_error_names_every_place_that_was_tried(home: Path, use: Use) -> None:
+    first, second = home / "queue/sockets/wdb", home / "queue/db/wdb"
+    for asked, other in ((first, second), (second, first)):
+        message = refusal(use, 1013, asked)
+        assert f"{asked}: No such file" in message
+        assert f"also tried {other}: No such file" in message
+    with listening(second) as server:
+        server.sock.close()  # its file stays: nobody listens
+        with pytest.raises(WazuhInternalError, match=r"Error 1121 .*nobody listens") as caught:
+            use(first)
+        assert f"also tried {first}: No such file" in caught.value.message
+    second.unlink()
+    second.write_text("no socket")
+    assert f"also tried {second} is not a socket" not in refusal(use, 1013, second)
+    assert f"{second} is not a socket; also tried {first}: No such file" in refusal(use, 1013, first)
+
+
+async def test_a_pools_error_names_every_place_that_was_tried(home: Path) -> None:
+    async with open_pool("wazuh-db", home=home) as pool:
+        with pytest.raises(WazuhInternalError, match=r"Error 1013 .*queue/sockets/wdb: .*also tried .*queue/db/wdb: "):
+            await pool.request("global get-all-agents last_id 0")
+
+
+async def test_paths_are_taken_everywhere(home: Path) -> None:
+    path = home / "s"
+    with listening(path):
+        WazuhSocket(path).close()
+        WazuhSocketJSON(path).close()
+        for kind in (WazuhAsyncSocket, WazuhAsyncSocketJSON, WazuhAsyncProtocol):
+            async with await kind.from_path(path) as connection:
+                assert connection.path == str(path)
+    with queue_socket(home / "q"):
+        for queue in (WazuhQueue(home / "q"), WazuhAnalysisdQueue(home / "q")):
+            assert queue.path == str(home / "q")
+            queue.close()
+        for kind_of_queue in (WazuhAsyncQueue, WazuhAsyncAnalysisdQueue):
+            async with await kind_of_queue.from_path(home / "q") as opened:
+                assert opened.path == str(home / "q")

@@ -135,7 +135,7 @@ PUBLIC_NAMES: Final[dict[str, dict[str, str]]] = {
         "HTTPStatistics": "wazuh_comms_trio.transport.http.pool",
         "HTTPStatusError": "wazuh_comms_trio.transport.http.errors",
         "HTTPTimeout": "wazuh_comms_trio.transport.http.errors",
-        "MessageInvalid": "wazuh_comms_trio.transport.schema",
+        "MessageInvalid": "wazuh_comms_trio.errors",
         "ModulesdHTTPClient": "wazuh_comms_trio.transport.http.framework",
         "NoSuchAgent": "wazuh_comms_trio.transport.clients.status",
         "NotInRelease": "wazuh_comms_trio.errors",

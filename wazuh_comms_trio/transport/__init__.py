@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.errors import EventTooLarge as EventTooLarge
     from wazuh_comms_trio.errors import FrameError as FrameError
     from wazuh_comms_trio.errors import FrameTooLarge as FrameTooLarge
+    from wazuh_comms_trio.errors import MessageInvalid as MessageInvalid
     from wazuh_comms_trio.errors import NotInRelease as NotInRelease
     from wazuh_comms_trio.errors import PayloadTooLarge as PayloadTooLarge
     from wazuh_comms_trio.errors import PeerClosed as PeerClosed
@@ -146,7 +147,6 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.transport.releases.release import Release as Release
     from wazuh_comms_trio.transport.releases.release import release_of as release_of
     from wazuh_comms_trio.transport.releases.switches import set_defaults as set_defaults
-    from wazuh_comms_trio.transport.schema import MessageInvalid as MessageInvalid
     from wazuh_comms_trio.transport.schema import register_schemas as register_schemas
     from wazuh_comms_trio.transport.schema import unregister_schemas as unregister_schemas
     from wazuh_comms_trio.transport.schema import validate_reply as validate_reply

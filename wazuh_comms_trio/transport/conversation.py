@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from wazuh_comms_trio.errors import AnswerInvalid
+from wazuh_comms_trio.transport.guards import guard_of
 from wazuh_comms_trio.wire.envelope import carries_version, decode_json, encode_json, encode_text, reply_data
 
 #: A JSON Schema for the message, ``{"request": SCHEMA, "reply": SCHEMA}``, or the path of a file with either.
@@ -50,6 +51,9 @@ class Conversation:
             from wazuh_comms_trio.transport.schema import validate_request
 
             validate_request(daemon, msg, schema=schema)
+
+        if (guard := guard_of(daemon)) is not None:
+            guard(self.payload)
 
     def check(self, reply: Any) -> None:
         """Validate the whole answer, ``error`` included. :class:`AnswerInvalid` (1014) when it doesn't fit."""

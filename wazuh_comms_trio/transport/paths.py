@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Final, NamedTuple, Protocol, TypeVar
 
@@ -116,21 +116,44 @@ def peer_credentials(sock: SupportsOptions) -> PeerCredentials:
     return PeerCredentials(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
 
 
-def connect_to_either(path: str, connect: Callable[[str], T]) -> T:
-    """``connect(path)``; when no daemon is at this path, the places where other releases have it are tried."""
+def connect_to_either(path: str | os.PathLike[str], connect: Callable[[str | os.PathLike[str]], T]) -> T:
+    """``connect(path)``; when no daemon is at this path, the places where other releases have it are tried. An error
+    names all places that were tried."""
     try:
         return connect(path)
     except WazuhInternalError as exc:
-        missing = isinstance(exc.__cause__, FileNotFoundError)
-        if not missing and exc.code != 1121:
+        if not nobody_there(exc):
             raise
+        errors = [exc]
         from wazuh_comms_trio.transport.registry import other_places
 
         for place in other_places(path):
-            if os.path.exists(place):
-                try:
-                    return connect(place)
-                except WazuhInternalError:
-                    if missing:
-                        raise
-        raise
+            try:
+                return connect(place)
+            except WazuhInternalError as other:
+                errors.append(other)
+        raise failure_of_all(errors)  # noqa: B904 -- it has its cause
+
+
+def nobody_there(error: WazuhInternalError) -> bool:
+    """Whether no daemon was at a path, so that it may be at another one: it is missing, or nobody listens."""
+    return error.code == 1121 or _is_missing(error)
+
+
+def failure_of_all(errors: Sequence[WazuhInternalError]) -> WazuhInternalError:
+    """The error when no place has the daemon: the first that says more than that a path is missing, and what was found
+    at the other places in its text."""
+    error = next((one for one in errors if not _is_missing(one)), errors[0])
+    if others := [_reason(one) for one in errors if one is not error]:
+        error.message += f"; also tried {'; '.join(others)}"
+        error.args = (error.code, error.message)
+    return error
+
+
+def _is_missing(error: WazuhInternalError) -> bool:
+    return isinstance(error.__cause__, FileNotFoundError)
+
+
+def _reason(error: WazuhInternalError) -> str:
+    """The text after the number's own."""
+    return error.message.partition(": ")[2] or error.message

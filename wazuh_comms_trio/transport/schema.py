@@ -20,7 +20,7 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Final, NoReturn, TypeAlias
 
-from wazuh_comms_trio.errors import AnswerInvalid, WazuhInternalError
+from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid
 from wazuh_comms_trio.wire.envelope import carries_version
 
 Check: TypeAlias = Callable[[Any], Any]
@@ -38,10 +38,6 @@ _registered: dict[str, dict[str, Mapping[str, Schema]]] = {}
 # Compiled schemas by their JSON text: a program has a handful, and one made anew for each call must not fill the
 # memory.
 _CACHE_SIZE: Final = 256
-
-
-class MessageInvalid(WazuhInternalError):
-    """1012: a message that doesn't fit its schema. Nothing was sent."""
 
 
 def register_schemas(daemon: str, source: Mapping[str, Any] | StrPath) -> None:

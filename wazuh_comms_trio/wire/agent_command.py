@@ -3,7 +3,7 @@
     (msg_to_agent) [] <3 flags> <agent id or (null)> <message>
 
 remoted drops or misreads a malformed datagram without a word, so all the checking is done here; every refusal is a
-:class:`WazuhInternalError` 1012 that says why. Flag 1 is ``A`` for all agents; flag 2 is ``!`` for what is no active
+:class:`MessageInvalid` (1012) that says why. Flag 1 is ``A`` for all agents; flag 2 is ``!`` for what is no active
 response and ``R`` for the event's agent; flag 3 is ``S`` for the one agent named; ``N`` stands for "not".
 """
 
@@ -14,11 +14,13 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from wazuh_comms_trio.errors import WazuhInternalError
+from wazuh_comms_trio.errors import MessageInvalid
 from wazuh_comms_trio.wire.envelope import create_wazuh_socket_message
+from wazuh_comms_trio.wire.text_rules import check_agent_id as check_agent_id
 
-#: The longest datagram that remoted reads whole.
-MAX_COMMAND_BYTES: Final[int] = 65534
+#: The longest datagram whose message is known to have reached an agent (DAEMONS.md, "The ar queue"). remoted reads
+#: 65534 bytes, and drops what is longer than this on the way, with a line in its own log only.
+MAX_COMMAND_BYTES: Final[int] = 65349
 #: The longest datagram that execd reads whole.
 MAX_EXECQ_BYTES: Final[int] = 65535
 
@@ -54,26 +56,15 @@ class AgentCommand(NamedTuple):
     confirmation: str
 
 
-def check_agent_id(agent_id: object) -> str:
-    """An agent's id as the server stores it: ASCII digits, at least three. Nothing is padded: ``1`` is nobody."""
-    if not isinstance(agent_id, str):
-        raise WazuhInternalError(1012, f"an agent's id is text, not {type(agent_id).__name__}")
-    if not (len(agent_id) >= 3 and agent_id.isdigit() and agent_id.isascii()):
-        raise WazuhInternalError(
-            1012, f"{agent_id!r:.60} is no agent's id: it needs at least three digits, and only digits"
-        )
-    return agent_id
-
-
 def check_message(msg: object) -> str:
     """A command's text: not empty, one line, no NUL (where the reader stops)."""
     if not isinstance(msg, str):
-        raise WazuhInternalError(1012, f"a message is text, not {type(msg).__name__}")
+        raise MessageInvalid(1012, f"a message is text, not {type(msg).__name__}")
     if "\0" in msg or "\n" in msg or "\r" in msg:
         where = min(msg.index(char) for char in "\0\n\r" if char in msg)
-        raise WazuhInternalError(1012, f"the message has {msg[where]!r} at {where}; it must be one line without NULs")
+        raise MessageInvalid(1012, f"the message has {msg[where]!r} at {where}; it must be one line without NULs")
     if not msg or msg.isspace():
-        raise WazuhInternalError(1012, "the message is empty")
+        raise MessageInvalid(1012, "the message is empty")
     return msg
 
 
@@ -83,13 +74,13 @@ def create_wazuh_queue_socket_msg(flag: str, str_agent_id: str, msg: str, is_res
     Raises 1012 for flags, ids and messages that remoted would drop, misread or give to others than those named.
     """
     if not isinstance(flag, str) or not _FLAGS.match(flag):
-        raise WazuhInternalError(1012, f"{flag!r:.60} are no flags: three letters, [AN][!RN][SN]")
+        raise MessageInvalid(1012, f"{flag!r:.60} are no flags: three letters, [AN][!RN][SN]")
     to_all, to_one = flag[0] == "A", flag[2] == "S"
     if to_all:
         if to_one or str_agent_id != ALL_AGENTS:
-            raise WazuhInternalError(1012, f"the flags {flag} are for all agents, so the id must be {ALL_AGENTS}")
+            raise MessageInvalid(1012, f"the flags {flag} are for all agents, so the id must be {ALL_AGENTS}")
     elif str_agent_id == ALL_AGENTS:
-        raise WazuhInternalError(1012, f"the flags {flag} are for one agent, so its id is needed")
+        raise MessageInvalid(1012, f"the flags {flag} are for one agent, so its id is needed")
     else:
         check_agent_id(str_agent_id)
     check_message(msg)
@@ -101,9 +92,9 @@ def encode_datagram(text: str, limit: int) -> bytes:
     try:
         datagram = text.encode()
     except UnicodeEncodeError as exc:
-        raise WazuhInternalError(1012, f"the message can't be written in UTF-8: {exc}") from exc
+        raise MessageInvalid(1012, f"the message can't be written in UTF-8: {exc}") from exc
     if len(datagram) > limit:
-        raise WazuhInternalError(1012, f"{len(datagram)} bytes, at most {limit} are read")
+        raise MessageInvalid(1012, f"{len(datagram)} bytes, at most {limit} are read")
     return datagram
 
 
@@ -131,7 +122,7 @@ def _prepare(msg: str, msg_type: str) -> _Prepared:
     elif msg in _NOT_ACTIVE_RESPONSE:
         confirmations, tail = _NOT_ACTIVE_RESPONSE[msg], ""
     else:
-        raise WazuhInternalError(1012, f"unknown command {msg!r:.60}; an active response needs the type {AR_TYPE!r}")
+        raise MessageInvalid(1012, f"unknown command {msg!r:.60}; an active response needs the type {AR_TYPE!r}")
     to_one, to_all = ("N!S", "A!N") if msg in _NOT_ACTIVE_RESPONSE else ("NNS", "ANN")
     after_id = encode_datagram(f" {msg}{tail}", MAX_EXECQ_BYTES + 1)
     whole = b"(msg_to_agent) [] %b %b%b" % (to_all.encode(), ALL_AGENTS.encode(), after_id)
@@ -146,7 +137,7 @@ def encode_agent_command(msg: str = "", agent_id: str | None = "", msg_type: str
     1012 for everything else.
     """
     if msg_type not in (None, "", AR_TYPE):
-        raise WazuhInternalError(1012, f"unknown type of message: {msg_type!r:.60}")
+        raise MessageInvalid(1012, f"unknown type of message: {msg_type!r:.60}")
     command = _prepare(msg if type(msg) is str else check_message(msg), msg_type or "")
     if agent_id is None or agent_id == "":
         datagram, confirmation = command.to_all, command.confirmation_all
@@ -156,5 +147,5 @@ def encode_agent_command(msg: str = "", agent_id: str | None = "", msg_type: str
             return AgentCommand(command.bare, confirmation)
         datagram = command.before_id + target.encode() + command.after_id
     if len(datagram) > MAX_COMMAND_BYTES:
-        raise WazuhInternalError(1012, f"{len(datagram)} bytes, at most {MAX_COMMAND_BYTES} are read")
+        raise MessageInvalid(1012, f"{len(datagram)} bytes, at most {MAX_COMMAND_BYTES} reach an agent")
     return AgentCommand(datagram, confirmation)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from wazuh_comms_trio.errors import AnswerInvalid, DaemonRefusal, WazuhException, WazuhInternalError
+from wazuh_comms_trio.errors import AnswerInvalid, DaemonRefusal, MessageInvalid, WazuhException
 
 SOCKET_COMMUNICATION_PROTOCOL_VERSION: Final[int] = 1
 
@@ -32,7 +32,7 @@ def encode_json(message: Any) -> bytes:
     try:
         return json.dumps(message, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as exc:
-        raise WazuhInternalError(1012, f"the message can't be written as JSON: {exc}") from exc
+        raise MessageInvalid(1012, f"the message can't be written as JSON: {exc}") from exc
 
 
 def encode_text(text: str) -> bytes:
@@ -40,7 +40,7 @@ def encode_text(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as exc:
-        raise WazuhInternalError(1012, f"the message can't be written in UTF-8: {exc}") from exc
+        raise MessageInvalid(1012, f"the message can't be written in UTF-8: {exc}") from exc
 
 
 def strip_nul(payload: bytes) -> bytes:

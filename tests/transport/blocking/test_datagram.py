@@ -72,8 +72,8 @@ def test_commands(reader: socket.socket, path: str) -> None:
 
 def test_the_largest_datagrams(reader: socket.socket, path: str) -> None:
     with WazuhQueue(path) as queue, WazuhAnalysisdQueue(path) as events:
-        queue.send_msg_to_agent("x" * (65534 - 26), "001", queue.AR_TYPE)
-        assert len(reader.recv(70_000)) == 65534
+        queue.send_msg_to_agent("x" * (65349 - 26), "001", queue.AR_TYPE)
+        assert len(reader.recv(70_000)) == 65349
         events.send_msg("1:wazuh-api:", "x" * (65535 - 12))
         assert len(reader.recv(70_000)) == 65535
         with pytest.raises(EventTooLarge, match="Error 1012"):
@@ -202,7 +202,7 @@ async def test_it_waits_for_room_and_keeps_order(reader: socket.socket, path: st
 
         async def send(begin: int) -> None:
             for number in range(begin, begin + 100):
-                await queue.send_msg_to_agent(queue.RESTART_AGENTS, f"{number:04}")
+                await queue.send_msg_to_agent(queue.RESTART_AGENTS, f"{number:03}")
 
         for begin in (0, 1000, 2000):
             nursery.start_soon(send, begin)
@@ -306,3 +306,29 @@ def test_under_asyncio_it_says_so(path: str) -> None:
         asyncio.run(WazuhAsyncQueue().connect(path))
     with pytest.raises(TrioOnly, match=r"^WazuhAsyncQueue needs trio, and this is asyncio"):
         asyncio.run(WazuhAsyncQueue().send_msg_to_agent("force_reconnect"))
+
+
+def test_a_subclass_may_have_a_lower_limit(reader: socket.socket, path: str) -> None:
+    class Short(WazuhAnalysisdQueue):
+        MAX_MSG_SIZE = 20
+
+    class Long(WazuhAnalysisdQueue):
+        MAX_MSG_SIZE = 100_000
+
+    with Short(path) as queue:
+        queue.send_msg("1:a:", "x" * 16)
+        with pytest.raises(EventTooLarge, match="21 bytes, at most 20"):
+            queue.send_msg("1:a:", "x" * 17)
+    with Long(path) as queue, pytest.raises(EventTooLarge, match="at most 65535"):
+        queue.send_msg("1:a:", "x" * 65532)
+    assert len(reader.recv(100)) == 20
+
+
+async def test_the_same_on_trio(reader: socket.socket, path: str) -> None:
+    class Short(WazuhAsyncAnalysisdQueue):
+        MAX_MSG_SIZE = 20
+
+    async with await Short.from_path(path) as queue:
+        await queue.send_msg("1:a:", "x" * 16)
+        with pytest.raises(EventTooLarge, match="21 bytes, at most 20"):
+            await queue.send_msg("1:a:", "x" * 17)

@@ -82,7 +82,14 @@ async def test_to_all_agents_is_one_datagram(queue: WazuhAsyncQueue, ar: FakeQue
     messages = await received(ar, 4)
     assert [message.to_all for message in messages] == [True] * 4
     assert [message.flags for message in messages] == ["ANN", "ANN", "A!N", "A!N"]
-    assert messages[1].message == "restart-wazuh0 - null (from_the_server) (no_rule_id)"
+    restart, tail = messages[1].message.split("} - ")  # agents of 4.2 and newer act on nothing but the JSON form
+    assert json.loads(restart + "}") == {
+        "version": 1,
+        "origin": {"module": "framework"},
+        "command": "restart-wazuh0",
+        "parameters": {"extra_args": [], "alert": {}},
+    }
+    assert tail == "null (from_the_server) (no_rule_id)"
     assert [message.message for message in messages[2:]] == ["syscheck restart", "force_reconnect"]
 
 
@@ -279,10 +286,12 @@ def test_script_commands_that_would_be_read_as_something_else(script: str, argum
         create_script_command(script, *arguments)
 
 
-def test_an_argument_with_a_newline_stays_one_line_in_json() -> None:
-    message = create_active_response("x", ["a\nb"], origin={"module": "mine", "name": "node"})
+def test_an_active_response_is_one_line_of_json() -> None:
+    message = create_active_response(
+        "x", ["a b\u00e9"], alert={"log": "a\nb"}, origin={"module": "mine", "name": "node"}
+    )
     assert "\n" not in message
-    assert json.loads(message)["parameters"]["extra_args"] == ["a\nb"]
+    assert json.loads(message)["parameters"] == {"extra_args": ["a b\u00e9"], "alert": {"log": "a\nb"}}
     assert json.loads(message)["origin"] == {"module": "mine", "name": "node"}
     assert create_script_command("!x") == "!x"
     assert json.loads(create_active_response("!x", custom=True))["command"] == "!x"

@@ -172,6 +172,9 @@ class FakeDaemon:
                     accepted, _ = await listener.accept()
                 except (OSError, trio.ClosedResourceError):
                     return
+                if self._nursery is None:  # the fake was ended at the same moment
+                    accepted.close()
+                    return
                 self._start(trio.SocketStream(accepted))
 
     def _start(self, stream: trio.abc.Stream) -> None:

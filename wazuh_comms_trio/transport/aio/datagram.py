@@ -7,6 +7,7 @@ queue stays usable. Several tasks may send; each datagram is one call, and those
 
 from __future__ import annotations
 
+import os
 import socket as _socket
 from typing import Self
 
@@ -50,7 +51,7 @@ class BaseAsyncQueue(trio.abc.AsyncResource):
 
     @classmethod
     async def from_path(
-        cls, path: str, *, send_buffer: int | None = None, require_owner: int | str | None = None
+        cls, path: str | os.PathLike[str], *, send_buffer: int | None = None, require_owner: int | str | None = None
     ) -> Self:
         """A connected queue."""
         queue = cls(send_buffer=send_buffer, require_owner=require_owner)
@@ -60,7 +61,7 @@ class BaseAsyncQueue(trio.abc.AsyncResource):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path}: {'closed' if self.socket is None else 'connected'}>"
 
-    async def connect(self, path: str) -> None:
+    async def connect(self, path: str | os.PathLike[str]) -> None:
         """Connect; a connection made before is closed. A checkpoint; cancelled, nothing has changed."""
         require_trio(type(self).__name__)
         await trio.lowlevel.checkpoint()
@@ -68,7 +69,7 @@ class BaseAsyncQueue(trio.abc.AsyncResource):
         sock = connect_queue(path, least, self.require_owner)
         sock.setblocking(False)
         self._close_now()
-        self.socket, self.path = sock, path
+        self.socket, self.path = sock, os.fspath(path)
 
     async def aclose(self) -> None:
         """Close the queue. Doing it again does nothing. A checkpoint; closed even if cancelled."""
@@ -160,8 +161,9 @@ class WazuhAsyncQueue(BaseAsyncQueue):
 class WazuhAsyncAnalysisdQueue(BaseAsyncQueue):
     """Events for analysisd."""
 
+    #: The longest event in bytes, header included. A subclass may have a lower one; above 65535 analysisd would cut.
     MAX_MSG_SIZE: int = 65535
 
     async def send_msg(self, msg_header: str, msg: str) -> None:
         """As :meth:`WazuhAnalysisdQueue.send_msg`, waiting for room. A checkpoint; cancelled, nothing was sent."""
-        await self._send_checked(encode_event(msg_header, msg))
+        await self._send_checked(encode_event(msg_header, msg, self.MAX_MSG_SIZE))

@@ -17,6 +17,7 @@ What holds under cancellation (and so when a deadline passes):
 
 from __future__ import annotations
 
+import os
 from typing import Self
 
 from wazuh_comms_trio.transport.aio.protocol_client import Exchange, ProtocolClient
@@ -45,7 +46,7 @@ class WazuhAsyncProtocol(ProtocolClient, ProtocolServer):
     @classmethod
     async def from_path(
         cls,
-        path: str,
+        path: str | os.PathLike[str],
         *,
         pipelining: bool = False,
         max_send_bytes: int = MAX_SEND_BYTES,

@@ -21,7 +21,7 @@ class ProtocolClient(ProtocolConnection):
 
     async def request(self, payload: bytes) -> bytes:
         """Send one request and return its answer's payload, as it came. A checkpoint."""
-        frame = encode_frame(payload, self._header_format, self.max_send_bytes)
+        frame = self._encode(payload)
         slot = Slot()
         await self._take_turn()
         if self.pipelining:
@@ -44,7 +44,7 @@ class ProtocolClient(ProtocolConnection):
         Requests behind it on a pipelined connection wait until its answers were taken; asking for another one inside
         the block before that is ``trio.BusyResourceError``. Left before the last answer came, the connection is closed.
         """
-        frame = encode_frame(payload, self._header_format, self.max_send_bytes)
+        frame = self._encode(payload)
         self._be("client")
         slot = Slot(is_last, trio.lowlevel.current_task())
         await self._take_turn()
@@ -64,6 +64,12 @@ class ProtocolClient(ProtocolConnection):
             self._pass_reading_on()
             if holding:
                 self._turn.release()
+
+    def _encode(self, payload: bytes) -> bytes:
+        frame = encode_frame(payload, self._header_format, self.max_send_bytes)
+        if self._guard is not None:
+            self._guard(payload)
+        return frame
 
     async def _take_turn(self) -> None:
         """Wait until this task may send. Misuse that would wait for ever is an error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
@@ -12,6 +13,7 @@ from wazuh_comms_trio.errors import WazuhInternalError
 from wazuh_comms_trio.transport.aio.pipeline import Pipeline, Slot
 from wazuh_comms_trio.transport.aio.stream_io import CONNECT_PATIENCE, ByteIO, connect_unix, over_stream
 from wazuh_comms_trio.transport.errors import TransportBroken, TransportClosed, require_trio
+from wazuh_comms_trio.transport.guards import Guard, guard_at
 from wazuh_comms_trio.transport.paths import PeerCredentials
 from wazuh_comms_trio.transport.translate import stream_error
 from wazuh_comms_trio.wire.framing import (
@@ -75,6 +77,7 @@ class ProtocolConnection(trio.abc.AsyncResource):
         self._header_format = header_format
         self._header = header_struct(header_format)
         self._decoder = FrameDecoder(max_receive_bytes)
+        self._guard: Guard | None = None
         self._pipeline = Pipeline()
         self._turn = trio.StrictFIFOLock()
         self._io: ByteIO | None = None
@@ -94,7 +97,7 @@ class ProtocolConnection(trio.abc.AsyncResource):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path or ''}: {self.state.value}>"
 
-    async def connect(self, path: str, *, patience: float = CONNECT_PATIENCE) -> None:
+    async def connect(self, path: str | os.PathLike[str], *, patience: float = CONNECT_PATIENCE) -> None:
         """Connect to a daemon's Unix socket, once. Errors and waiting as in ``WazuhAsyncSocket.connect``."""
         require_trio(type(self).__name__)
         if self._connecting:
@@ -112,7 +115,8 @@ class ProtocolConnection(trio.abc.AsyncResource):
             await io.abort()
             raise self._ended()
         self._io = io
-        self.path = path
+        self.path = os.fspath(path)
+        self._guard = guard_at(self.path)
 
     @property
     def state(self) -> ConnectionState:

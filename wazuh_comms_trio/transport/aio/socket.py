@@ -11,6 +11,7 @@ What holds under cancellation:
 
 from __future__ import annotations
 
+import os
 from struct import Struct
 from typing import Any, Final, Self, TypeVar, overload
 
@@ -21,6 +22,7 @@ from wazuh_comms_trio.transport.aio.stream_io import CONNECT_PATIENCE, ByteIO, c
 from wazuh_comms_trio.transport.call_shapes import Shape, receive_shape
 from wazuh_comms_trio.transport.conversation import Conversation, SchemaSource
 from wazuh_comms_trio.transport.errors import TransportClosed, TransportError, as_broken, require_trio
+from wazuh_comms_trio.transport.guards import Guard, guard_at
 from wazuh_comms_trio.transport.paths import PeerCredentials
 from wazuh_comms_trio.transport.releases.switches import shapes_of
 from wazuh_comms_trio.transport.translate import stream_error
@@ -70,6 +72,7 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
         self.require_owner = require_owner
         self._io: ByteIO | None = None
         self._decoder = FrameDecoder(max_receive_bytes)
+        self._guard: Guard | None = None
         self._without = "not connected"  # why there is no connection
         self._connecting = False
         self._sending = False
@@ -79,7 +82,7 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
     @classmethod
     async def from_path(
         cls,
-        path: str,
+        path: str | os.PathLike[str],
         *,
         max_receive_bytes: int = MAX_RECEIVE_BYTES,
         require_owner: int | str | None = None,
@@ -104,7 +107,7 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
         state = self._without if self._io is None else "connected"
         return f"<{type(self).__name__} {self.path or ''}: {state}>"
 
-    async def connect(self, path: str, *, patience: float = CONNECT_PATIENCE) -> None:
+    async def connect(self, path: str | os.PathLike[str], *, patience: float = CONNECT_PATIENCE) -> None:
         """Connect to a daemon's Unix socket. A checkpoint.
 
         Waits ``patience`` seconds for room in the daemon's queue of new connections, then :class:`BacklogFull` (1013).
@@ -126,7 +129,8 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
             await io.abort()
             raise TransportClosed(1014, "this socket was closed by another task")
         self._io = io
-        self.path = path
+        self.path = os.fspath(path)
+        self._guard = guard_at(self.path)
         self._decoder = FrameDecoder(self.max_receive_bytes)
 
     def is_connection_lost(self) -> bool:
@@ -150,7 +154,7 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
 
         ``header_format`` None sends the bytes as they are, with no header and no upper limit.
         """
-        sent = await self._send(encode_payload(msg_bytes, header_format, self.MAX_SIZE))
+        sent = await self._send(self._encode(msg_bytes, header_format))
         return len(sent) if self._send_counts else sent
 
     @overload
@@ -187,7 +191,7 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
         header = header_struct(header_format)
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving on this socket")
-        await self._send(encode_payload(payload, header_format, self.MAX_SIZE))
+        await self._send(self._encode(payload, header_format))
         try:
             return await self._receive(header)
         except BaseException:
@@ -223,6 +227,12 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
             require_trio(type(self).__name__)
             raise TransportClosed(1014, f"this socket is {self._without}")
         return self._io
+
+    def _encode(self, payload: bytes, header_format: str | None) -> bytes:
+        frame = encode_payload(payload, header_format, self.MAX_SIZE)
+        if self._guard is not None:
+            self._guard(payload)
+        return frame
 
     async def _send(self, frame: bytes) -> bytes:
         io = self._connection()

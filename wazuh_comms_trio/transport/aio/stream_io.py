@@ -97,12 +97,12 @@ class ByteIO(Protocol):
         ...
 
 
-def connect_nowait(path: str, require_owner: int | str | None = None) -> socket.socket:
+def connect_nowait(path: str | os.PathLike[str], require_owner: int | str | None = None) -> socket.socket:
     """A connected non-blocking socket. :class:`BacklogFull` when there is no room; a Unix socket never has to wait."""
     return connect_to_either(path, lambda place: _connect_nowait(place, require_owner))
 
 
-def _connect_nowait(path: str, require_owner: int | str | None) -> socket.socket:
+def _connect_nowait(path: str | os.PathLike[str], require_owner: int | str | None) -> socket.socket:
     place = check_path(path, STREAM_REFUSAL, require_owner)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -117,7 +117,7 @@ def _connect_nowait(path: str, require_owner: int | str | None) -> socket.socket
 
 
 async def connect_unix(
-    path: str, require_owner: int | str | None = None, patience: float = CONNECT_PATIENCE
+    path: str | os.PathLike[str], require_owner: int | str | None = None, patience: float = CONNECT_PATIENCE
 ) -> SocketIO:
     """Connect to a Unix stream socket. A checkpoint; cancelled, nothing is left open.
 
@@ -159,11 +159,14 @@ class SocketIO:
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         try:
-            return self._send(data)
+            sent = self._send(data)
         except BlockingIOError:
             return 0
         except OSError as exc:
             raise self._translate(exc, "sending") from exc
+        if not sent and data:
+            raise TransportBroken(1014, "sending: not a byte was taken")  # else it would be tried for ever
+        return sent
 
     def receive_nowait(self, max_bytes: int) -> bytes | None:
         try:

@@ -7,6 +7,7 @@ twins for trio are in :mod:`.async_datagram`.
 
 from __future__ import annotations
 
+import os
 import socket as _socket
 from types import TracebackType
 from typing import Final, Self
@@ -47,14 +48,14 @@ class BaseQueue:
 
     def __init__(
         self,
-        path: str,
+        path: str | os.PathLike[str],
         *,
         timeout: float | None = None,
         send_buffer: int | None = None,
         require_owner: int | str | None = None,
     ) -> None:
-        self.path = path
         self.socket = connect_queue(path, max(self.MAX_MSG_SIZE, send_buffer or 0), require_owner)
+        self.path = os.fspath(path)
         self.socket.settimeout(timeout)
 
     def __repr__(self) -> str:
@@ -115,6 +116,7 @@ class WazuhQueue(BaseQueue):
 class WazuhAnalysisdQueue(BaseQueue):
     """Events for analysisd."""
 
+    #: The longest event in bytes, header included. A subclass may have a lower one; above 65535 analysisd would cut.
     MAX_MSG_SIZE: int = 65535
 
     def send_msg(self, msg_header: str, msg: str) -> None:
@@ -123,7 +125,7 @@ class WazuhAnalysisdQueue(BaseQueue):
         1012 for a header of another form or a message with a NUL, and (a ``WazuhError`` as well) above 65535 bytes,
         where analysisd would cut; ``WazuhError`` 1014 when it wasn't sent.
         """
-        self._send_checked(encode_event(msg_header, msg))
+        self._send_checked(encode_event(msg_header, msg, self.MAX_MSG_SIZE))
 
 
 def not_sent(exc: WazuhInternalError, name: str) -> str:
@@ -131,7 +133,9 @@ def not_sent(exc: WazuhInternalError, name: str) -> str:
     return f"{name} socket with path {exc.message.removeprefix(_NOT_SENT)}"
 
 
-def connect_queue(path: str, least_send_buffer: int, require_owner: int | str | None = None) -> _socket.socket:
+def connect_queue(
+    path: str | os.PathLike[str], least_send_buffer: int, require_owner: int | str | None = None
+) -> _socket.socket:
     """A connected blocking datagram socket whose send buffer has at least so many bytes."""
     place = check_path(path, QUEUE_REFUSAL, require_owner)
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)

@@ -12,9 +12,10 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
-from wazuh_comms_trio.errors import SocketTimeout
+from wazuh_comms_trio.errors import SocketTimeout, WazuhError
 from wazuh_comms_trio.transport.call_shapes import Shape, receive_shape
 from wazuh_comms_trio.transport.conversation import Conversation, SchemaSource
+from wazuh_comms_trio.transport.guards import guard_at
 from wazuh_comms_trio.transport.paths import (
     STREAM_REFUSAL,
     PeerCredentials,
@@ -58,17 +59,18 @@ class WazuhSocket:
 
     def __init__(
         self,
-        path: str,
+        path: str | os.PathLike[str],
         *,
         timeout: float | None = None,
         require_owner: int | str | None = None,
         max_receive_bytes: int = MAX_RECEIVE_BYTES,
     ) -> None:
-        self.path = path
         self._timeout = timeout
         self._shortened = False
         self._decoder = FrameDecoder(max_receive_bytes)
         self.s = connect_to_either(path, lambda place: connect_stream(place, timeout, require_owner))
+        self.path = os.fspath(path)
+        self._guard = guard_at(self.path)
 
     @property
     def timeout(self) -> float | None:
@@ -102,13 +104,19 @@ class WazuhSocket:
         ``header_format`` None sends the bytes as they are, with no header and no upper limit.
         """
         frame = encode_payload(msg_bytes, header_format, self.MAX_SIZE)
+        if self._guard is not None:
+            self._guard(msg_bytes)
         deadline = None if self._timeout is None else monotonic() + self._timeout
         sent = 0
         try:
             sent = self.s.send(frame)  # almost always all of it
             while sent < len(frame):
+                if not sent:
+                    raise WazuhError(1014, f"sending to {self.path}: not a byte was taken")
                 self._allow_until(deadline)
-                sent += self.s.send(memoryview(frame)[sent:])
+                if not (more := self.s.send(memoryview(frame)[sent:])):
+                    raise WazuhError(1014, f"sending to {self.path}: only {sent} of {len(frame)} bytes were taken")
+                sent += more
         except OSError as exc:
             raise stream_error(exc, f"sending to {self.path}") from exc
         finally:

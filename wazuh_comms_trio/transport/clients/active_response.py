@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import trio
 
-from wazuh_comms_trio.errors import WazuhInternalError
+from wazuh_comms_trio.errors import MessageInvalid
 from wazuh_comms_trio.transport.aio.datagram import WazuhAsyncQueue
 from wazuh_comms_trio.transport.clients.broadcast import BroadcastReport, broadcast
 from wazuh_comms_trio.transport.clients.status import ORIGIN
@@ -25,12 +25,13 @@ from wazuh_comms_trio.wire.agent_command import (
     HC_FORCE_RECONNECT,
     HC_SK_RESTART,
     RESTART_AGENTS,
-    RESTART_WAZUH,
+    RESTART_AGENTS_JSON,
     SERVER_ID,
     check_agent_id,
     check_message,
 )
 from wazuh_comms_trio.wire.envelope import create_wazuh_socket_message
+from wazuh_comms_trio.wire.text_rules import check_line
 
 #: One agent's id, several, or every agent that is connected.
 Agents: TypeAlias = "str | Iterable[str] | Literal['all']"
@@ -50,28 +51,28 @@ def create_active_response(
     agent's folder of active responses, not a command that its server configured. 1012 for a name that can't be one,
     arguments that aren't text."""
     if not isinstance(command, str) or not _NAME.match(command):
-        raise WazuhInternalError(1012, f"{command!r:.60} is no command's name: letters, digits, '_', '.' and '-'")
+        raise MessageInvalid(1012, f"{command!r:.60} is no command's name: letters, digits, '_', '.' and '-'")
     if isinstance(arguments, str | bytes):
-        raise WazuhInternalError(1012, "arguments are a sequence of texts, not one text")
-    if bad := [argument for argument in arguments if not isinstance(argument, str) or "\0" in argument]:
-        raise WazuhInternalError(1012, f"an argument is text without NULs: {bad[0]!r:.60}")
+        raise MessageInvalid(1012, "arguments are a sequence of texts, not one text")
+    for argument in arguments:
+        check_line(argument, "an argument")
     name = f"!{command}" if custom and not command.startswith("!") else command
     parameters = {"extra_args": list(arguments), "alert": dict(alert or {})}
     message = create_wazuh_socket_message(dict(ORIGIN if origin is None else origin), name, parameters)
     try:
         return json.dumps(message, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise WazuhInternalError(1012, f"the alert or the origin can't be written as JSON: {error}") from error
+        raise MessageInvalid(1012, f"the alert or the origin can't be written as JSON: {error}") from error
 
 
 def create_script_command(script: str, *arguments: str) -> str:
     """``!script argument…`` as text, for agents before 4.2. 1012 for an argument that isn't one word: the agent splits
     at spaces."""
     if not isinstance(script, str) or not _NAME.match(script):
-        raise WazuhInternalError(1012, f"{script!r:.60} is no script's name: letters, digits, '_', '.' and '-'")
+        raise MessageInvalid(1012, f"{script!r:.60} is no script's name: letters, digits, '_', '.' and '-'")
     for argument in arguments:
-        if not isinstance(argument, str) or not argument or re.search(r"[\s\0]", argument):
-            raise WazuhInternalError(1012, f"{argument!r:.60} isn't one word: give it with create_active_response")
+        if not check_line(argument, "an argument") or re.search(r"\s", argument):
+            raise MessageInvalid(1012, f"{argument!r:.60} isn't one word: give it with create_active_response")
     return " ".join(["!" + script.removeprefix("!"), *arguments])
 
 
@@ -115,11 +116,9 @@ async def send_command(
     if ids is None or SERVER_ID not in ids:
         return await broadcast(queue, ids, message, msg_type=AR_TYPE, send_timeout=send_timeout)
     if execq is None:
-        raise WazuhInternalError(
-            1012, "agent 000 is the server itself, its commands go to execd: give its queue as execq"
-        )
+        raise MessageInvalid(1012, "agent 000 is the server itself, its commands go to execd: give its queue as execq")
     if not message.startswith("{"):
-        raise WazuhInternalError(1012, "execd, and so agent 000, takes version 1 messages only")
+        raise MessageInvalid(1012, "execd, and so agent 000, takes version 1 messages only")
     give_up = trio.current_time() + (float("inf") if send_timeout is None else send_timeout)
     report = await broadcast(execq, [SERVER_ID], message, msg_type=AR_TYPE, send_timeout=send_timeout)
     if others := [one for one in ids if one != SERVER_ID]:
@@ -131,8 +130,11 @@ async def send_command(
 async def restart_agents(
     queue: WazuhAsyncQueue, agents: Agents, *, legacy: bool = False, send_timeout: float | None = None
 ) -> BroadcastReport:
-    """Restart agents. ``legacy`` says it in the words that agents before 4.2 know. Otherwise as ``send_command``."""
-    return await _order(queue, agents, RESTART_AGENTS if legacy else RESTART_WAZUH, send_timeout)
+    """Restart agents, by the JSON message that agents of 4.2 and newer take: they drop the text without a word, and the
+    report, which is of the queue, is the same. ``legacy`` sends the text ``restart-ossec0``, which older agents need.
+    Otherwise as ``send_command``.
+    """
+    return await _order(queue, agents, RESTART_AGENTS if legacy else RESTART_AGENTS_JSON, send_timeout)
 
 
 async def restart_syscheck(
@@ -152,7 +154,7 @@ async def force_reconnect(
 async def _order(queue: WazuhAsyncQueue, agents: Agents, message: str, send_timeout: float | None) -> BroadcastReport:
     ids = _ids(agents)
     if ids is not None and SERVER_ID in ids:
-        raise WazuhInternalError(1012, "agent 000 is the server itself: it takes no such order")
+        raise MessageInvalid(1012, "agent 000 is the server itself: it takes no such order")
     return await broadcast(queue, ids, message, send_timeout=send_timeout)
 
 
@@ -162,5 +164,5 @@ def _ids(agents: Agents) -> list[str] | None:
         return None
     ids = [check_agent_id(one) for one in ([agents] if isinstance(agents, str) else agents)]
     if not ids:
-        raise WazuhInternalError(1012, "no agent was named; every agent is 'all'")
+        raise MessageInvalid(1012, "no agent was named; every agent is 'all'")
     return ids

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final, Literal, TypeAlias
 
-from wazuh_comms_trio.errors import AnswerInvalid, WazuhInternalError
+from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid
 from wazuh_comms_trio.transport.clients.wazuh_db import WazuhDB
-from wazuh_comms_trio.wire.agent_command import check_agent_id
+from wazuh_comms_trio.wire.text_rules import check_agent_id
+from wazuh_comms_trio.wire.text_rules import check_group as check_group
 
 #: ``append`` keeps the groups that an agent has, ``override`` replaces them, ``remove`` takes those named away,
 #: ``empty_only`` assigns them
@@ -23,7 +24,6 @@ ConnectionStatus: TypeAlias = Literal["active", "disconnected", "pending", "neve
 
 # Agents in one set-agent-groups: 500 with a dozen group names each stay well below the 65536 bytes of a query.
 _AGENTS_A_QUERY: Final = 500
-_GROUP: Final = re.compile(r"[A-Za-z0-9_.\-]{1,255}\Z")
 
 
 async def agent_ids(db: WazuhDB, *, status: ConnectionStatus | None = None, group: str | None = None) -> list[str]:
@@ -70,11 +70,11 @@ async def assign_groups(
     Cancelled, or failed at a later query, the earlier ones hold; doing it again does no harm.
     """
     if mode not in ("append", "override", "remove", "empty_only"):
-        raise WazuhInternalError(1012, f"{mode!r} is no way to assign groups")
+        raise MessageInvalid(1012, f"{mode!r} is no way to assign groups")
     if sync_status not in ("syncreq", "synced"):
-        raise WazuhInternalError(1012, f"{sync_status!r} is no synchronisation status of groups")
+        raise MessageInvalid(1012, f"{sync_status!r} is no synchronisation status of groups")
     if isinstance(groups, str):
-        raise WazuhInternalError(1012, "groups are a sequence of names, not one name")
+        raise MessageInvalid(1012, "groups are a sequence of names, not one name")
     names = [check_group(group) for group in groups]
     numbers = [_id_number(one) for one in ([agent_ids] if isinstance(agent_ids, str) else agent_ids)]
     for start in range(0, len(numbers), _AGENTS_A_QUERY):
@@ -83,18 +83,9 @@ async def assign_groups(
         await db.query(f"global set-agent-groups {json.dumps(message, separators=(',', ':'))}")
 
 
-def check_group(group: object) -> str:
-    """A group's name: up to 255 letters, digits, ``_``, ``.`` and ``-``. ``WazuhInternalError`` 1012 otherwise."""
-    if not isinstance(group, str) or not _GROUP.match(group) or group in (".", ".."):
-        raise WazuhInternalError(
-            1012, f"{group!r:.60} is no group's name: letters, digits, '_', '.' and '-', at most 255"
-        )
-    return group
-
-
 def _word(text: str, what: str) -> str:
     if not re.fullmatch(r"[a-z_]+", text):
-        raise WazuhInternalError(1012, f"{text!r:.60} is not {what}")
+        raise MessageInvalid(1012, f"{text!r:.60} is not {what}")
     return text
 
 

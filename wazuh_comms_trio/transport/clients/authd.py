@@ -12,10 +12,16 @@ from typing import Any
 
 from attrs import field, frozen
 
-from wazuh_comms_trio.errors import WazuhInternalError
-from wazuh_comms_trio.transport.clients.agents import check_group
+from wazuh_comms_trio.errors import MessageInvalid
 from wazuh_comms_trio.transport.pool.pool import Pool
-from wazuh_comms_trio.wire.agent_command import check_agent_id
+from wazuh_comms_trio.wire.text_rules import (
+    check_agent_address,
+    check_agent_id,
+    check_agent_key,
+    check_agent_name,
+    check_duration,
+    check_group,
+)
 
 
 @frozen
@@ -34,28 +40,28 @@ class ForceInsertion:
     ``"0"``.
 
     ``disconnected_time``: only one that has been disconnected for so long, None for any. ``after_registration_time``:
-    only one that was registered at least so long ago. ``key_mismatch``: only one whose key differs.
+    only one that was registered at least so long ago. ``key_mismatch``: only one whose key differs, as the framework
+    always asks.
     """
 
     enabled: bool = True
-    key_mismatch: bool | None = None
+    key_mismatch: bool = True
     disconnected_time: str | None = None
-    after_registration_time: str | None = None
+    after_registration_time: str = "0"
 
     def as_arguments(self) -> dict[str, Any]:
-        """As authd takes it."""
-        arguments: dict[str, Any] = {"enabled": _flag("force.enabled", self.enabled)}
-        if self.key_mismatch is not None:
-            arguments["key_mismatch"] = _flag("force.key_mismatch", self.key_mismatch)
-        if self.disconnected_time is not None:
-            value = _text("force.disconnected_time", self.disconnected_time)
-            arguments["disconnected_time"] = {"enabled": True, "value": value}
-        else:
-            arguments["disconnected_time"] = {"enabled": False, "value": "0"}
-        if self.after_registration_time is not None:
-            value = _text("force.after_registration_time", self.after_registration_time)
-            arguments["after_registration_time"] = value
-        return arguments
+        """As authd takes it: all four, since it refuses an object that lacks one (9002). ``MessageInvalid`` (1012) for
+        what is neither true nor false, or no length of time."""
+        disconnected = self.disconnected_time
+        return {
+            "enabled": _flag("force.enabled", self.enabled),
+            "key_mismatch": _flag("force.key_mismatch", self.key_mismatch),
+            "disconnected_time": {
+                "enabled": disconnected is not None,
+                "value": "0" if disconnected is None else check_duration(disconnected, "force.disconnected_time"),
+            },
+            "after_registration_time": check_duration(self.after_registration_time, "force.after_registration_time"),
+        }
 
 
 async def add_agent(
@@ -70,20 +76,23 @@ async def add_agent(
 ) -> EnrolledAgent:
     """Enrol an agent; authd chooses id and key unless they are given.
 
+    authd writes what it is given into its key file as it is, so all of it is checked here: a name has 2 to 128 letters,
+    digits, ``_``, ``.``, ``%`` and ``-``; ``ip`` is ``any``, an address or a network; a key has 64 letters and digits.
+
     authd's own errors come with its number: ``WazuhException`` 9008 ``Duplicate name`` and its kin.
-    ``WazuhInternalError`` 1012 for an argument of a wrong type or form, before anything is sent.
+    ``MessageInvalid`` (1012) for an argument of a wrong type or form, before anything is sent.
 
     Cancelled: the connection is given up; the agent may have been added all the same.
     """
-    arguments: dict[str, Any] = {"name": _text("name", name), "ip": _text("ip", ip)}
+    arguments: dict[str, Any] = {"name": check_agent_name(name), "ip": check_agent_address(ip)}
     if isinstance(groups, str):
-        raise WazuhInternalError(1012, "groups are a sequence of names, not one name")
+        raise MessageInvalid(1012, "groups are a sequence of names, not one name")
     if names := [check_group(group) for group in groups]:
         arguments["groups"] = ",".join(names)
     if agent_id is not None:
         arguments["id"] = check_agent_id(agent_id)
     if key is not None:
-        arguments["key"] = _text("key", key)
+        arguments["key"] = check_agent_key(key)
     if force is not None:
         arguments["force"] = force.as_arguments()
     return await authd.request({"function": "add", "arguments": arguments}, type=EnrolledAgent)
@@ -102,13 +111,7 @@ async def get_agent(authd: Pool, agent_id: str) -> EnrolledAgent:
     return await authd.request({"function": "get", "arguments": arguments}, type=EnrolledAgent)
 
 
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise WazuhInternalError(1012, f"authd crashes unless {name} is text: {value!r:.60}")
-    return value
-
-
 def _flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise WazuhInternalError(1012, f"{name} is true or false, not {value!r:.60}")
+        raise MessageInvalid(1012, f"{name} is true or false, not {value!r:.60}")
     return value

@@ -5,25 +5,24 @@ Over pools: ``open_pool("remoted")`` for agents, ``"remoted"``, ``"analysis"`` o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
 from attrs import frozen
 
-from wazuh_comms_trio.errors import AnswerInvalid, PeerClosed, WazuhInternalError
+from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid, PeerClosed
 from wazuh_comms_trio.transport.conversation import decode_as
 from wazuh_comms_trio.transport.errors import TransportPeerClosed
 from wazuh_comms_trio.transport.pool.pool import Pool
 from wazuh_comms_trio.transport.schema import validate_reply, validate_request
-from wazuh_comms_trio.wire.agent_command import SERVER_ID, check_agent_id
+from wazuh_comms_trio.wire.agent_command import SERVER_ID
 from wazuh_comms_trio.wire.envelope import create_wazuh_socket_message, decode_json, encode_json, reply_data
+from wazuh_comms_trio.wire.text_rules import check_agent_id
+from wazuh_comms_trio.wire.text_rules import check_word as check_word
 from wazuh_comms_trio.wire.wdb import parse_reply
 
 #: What the requests say where they come from.
 ORIGIN: Final[Mapping[str, str]] = {"module": "framework"}
-
-_WORD: Final = re.compile(r"[A-Za-z0-9_.:\-]+\Z")
 
 
 class NoSuchAgent(TransportPeerClosed):
@@ -107,17 +106,10 @@ async def ask_agent(remoted: Pool, agent_id: str, component: str, command: str, 
     for words that would be read as something else. Cancelled: the connection is given up.
     """
     if check_agent_id(agent_id) == SERVER_ID:
-        raise WazuhInternalError(1012, "agent 000 is the server itself: ask its daemons")
+        raise MessageInvalid(1012, "agent 000 is the server itself: ask its daemons")
     words = [agent_id, *(check_word(word) for word in (component, command, section) if word is not None)]
     try:
         answer = await remoted.request(" ".join(words).encode())
     except PeerClosed as error:
         raise NoSuchAgent(1014, f"remoted closed without an answer: it knows no agent {agent_id}") from error
     return parse_reply(answer).data()
-
-
-def check_word(word: object) -> str:
-    """One word of a text request. ``WazuhInternalError`` 1012 for what would be read as several, or as none."""
-    if not isinstance(word, str) or not _WORD.match(word):
-        raise WazuhInternalError(1012, f"{word!r:.60} is not one word of letters, digits, '_', '.', ':' and '-'")
-    return word

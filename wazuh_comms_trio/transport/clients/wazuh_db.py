@@ -22,7 +22,7 @@ from typing import Any, Final, Self, TypeAlias, TypeVar, overload
 
 import trio
 
-from wazuh_comms_trio.errors import AnswerInvalid, WazuhInternalError
+from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid
 from wazuh_comms_trio.transport.aio.protocol import WazuhAsyncProtocol
 from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
 from wazuh_comms_trio.transport.clients.wazuh_db_paging import (
@@ -139,7 +139,7 @@ class WazuhDBSession:
             return conversation.result(await self._connection.request(conversation.payload), type)
         text = check_query(query)
         if due_meaning(text) is Due.ROWS:
-            raise WazuhInternalError(1012, "streamed rows take a connection of their own: use WazuhDB.rows")
+            raise MessageInvalid(1012, "streamed rows take a connection of their own: use WazuhDB.rows")
         data = await _collect(self._ask, text)
         return data if type is None else decode_as(data, type)
 
@@ -159,7 +159,7 @@ class PageStream:
 
     def __init__(self, ask: Ask, query: str, last_id: Callable[[Any], int | str] = last_id_of) -> None:
         if due_meaning(query) is not Due.PAGES:
-            raise WazuhInternalError(1012, f"no place for the last id in {query!r:.60}: write {PLACEHOLDER} there")
+            raise MessageInvalid(1012, f"no place for the last id in {query!r:.60}: write {PLACEHOLDER} there")
         self._ask = ask
         self._query = query
         self._last_id = last_id
@@ -244,14 +244,14 @@ class RowStream:
 
 
 def check_query(query: object) -> str:
-    """A query that wazuh-db reads as it was meant. ``WazuhInternalError`` 1012 for what isn't text, is empty, or has a
+    """A query that wazuh-db reads as it was meant. ``MessageInvalid`` (1012) for what isn't text, is empty, or has a
     NUL, where its reader stops."""
     if not isinstance(query, str):
-        raise WazuhInternalError(1012, f"a query is text, not {type(query).__name__}")
+        raise MessageInvalid(1012, f"a query is text, not {type(query).__name__}")
     if not query.strip():
-        raise WazuhInternalError(1012, "the query is empty")
+        raise MessageInvalid(1012, "the query is empty")
     if "\0" in query:
-        raise WazuhInternalError(1012, f"the query has a NUL at {query.index(chr(0))}, where its reader stops")
+        raise MessageInvalid(1012, f"the query has a NUL at {query.index(chr(0))}, where its reader stops")
     check_payload(encode_text(query))
     return query
 

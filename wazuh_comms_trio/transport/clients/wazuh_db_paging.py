@@ -11,10 +11,13 @@ import re
 from enum import Enum
 from typing import Any, Final
 
-from wazuh_comms_trio.errors import AnswerInvalid, WazuhInternalError
+from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid
+from wazuh_comms_trio.wire.text_rules import check_word
 
 #: Stands in a query where the last id belongs: ``global get-all-agents last_id {last_id}``.
 PLACEHOLDER: Final = "{last_id}"
+
+_NUMBER: Final = re.compile(r"[0-9]+\Z")
 
 _LAST_ID: Final = re.compile(r"\blast_id (\d+)(?!\S)")
 _JSON_LAST_ID: Final = re.compile(r'("last_id"\s*:\s*)\d+')
@@ -34,8 +37,8 @@ class Due(Enum):
 
 
 def due_meaning(query: str) -> Due | None:
-    """What ``due`` means as an answer to this query, None when nothing tells."""
-    text = query.rstrip("\n")
+    """What ``due`` means as an answer to this query, None when nothing tells. wazuh-db skips blanks in front of it."""
+    text = query.strip(" \n")
     if _STREAMED.match(text):
         return Due.ROWS
     forms = (_LAST_ID.search, _ID_FIRST.match, _ID_LAST.match, _ID_IN_JSON.match)
@@ -50,7 +53,9 @@ def first_page(query: str) -> str:
 
 
 def next_page(query: str, last_id: int | str) -> str:
-    """The query for the page behind ``last_id``. ``WazuhInternalError`` 1012 when the query has no place for an id."""
+    """The query for the page behind ``last_id``. ``MessageInvalid`` (1012) when the query has no place for an id, or
+    the id is not one word."""
+    check_word(str(last_id))
     if PLACEHOLDER in query:
         return query.replace(PLACEHOLDER, str(last_id))
     if _ID_FIRST.match(query):
@@ -61,10 +66,12 @@ def next_page(query: str, last_id: int | str) -> str:
         return _LAST_ID.sub(f"last_id {last_id}", query, count=1)
     if _ID_LAST.match(query):
         return f"{query} last_id {last_id}"
-    raise WazuhInternalError(1012, f"no place for the last id in {query!r:.60}: write {PLACEHOLDER} where it belongs")
+    raise MessageInvalid(1012, f"no place for the last id in {query!r:.60}: write {PLACEHOLDER} where it belongs")
 
 
 def _with_json_id(query: str, arguments: str | None, last_id: int | str) -> str:
+    if not _NUMBER.match(str(last_id)):
+        raise MessageInvalid(1012, f"the last id is a number in this query, not {last_id!r:.60}")
     if not arguments:
         return f'{query.rstrip()} {{"last_id":{last_id}}}'
     if _JSON_LAST_ID.search(arguments):
@@ -72,7 +79,7 @@ def _with_json_id(query: str, arguments: str | None, last_id: int | str) -> str:
     try:
         decoded = json.loads(arguments)
     except ValueError as error:
-        raise WazuhInternalError(1012, f"the query's arguments aren't JSON: {error}") from error
+        raise MessageInvalid(1012, f"the query's arguments aren't JSON: {error}") from error
     return query.replace(arguments, json.dumps(decoded | {"last_id": last_id}, separators=(",", ":")))
 
 

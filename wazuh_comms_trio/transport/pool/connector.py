@@ -11,6 +11,8 @@ import trio
 from wazuh_comms_trio.errors import BacklogFull, WazuhInternalError
 from wazuh_comms_trio.transport.aio.protocol import WazuhAsyncProtocol
 from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
+from wazuh_comms_trio.transport.guards import guard_of
+from wazuh_comms_trio.transport.paths import failure_of_all, nobody_there
 from wazuh_comms_trio.transport.registry import Daemon
 from wazuh_comms_trio.transport.translate import connect_error
 
@@ -78,27 +80,28 @@ class Connector:
             except OSError as error:
                 raise connect_error(error, self._daemon.name) from error
             return new(stream)
-        first: WazuhInternalError | None = None
+        errors: list[WazuhInternalError] = []
         for place in self._places:
             connection = new(None)
             try:
                 await connection.connect(place, patience=0)  # it is waited for here, on the pool's own terms
             except WazuhInternalError as error:
-                if error.code != 1121 and not isinstance(error.__cause__, FileNotFoundError):
+                if not nobody_there(error):
                     raise
-                first = first or error
+                errors.append(error)
             else:
                 return connection
-        assert first is not None  # a daemon has a place
-        raise first
+        raise failure_of_all(errors)  # a daemon has a place
 
     def _new_protocol(self, stream: trio.abc.Stream | None) -> WazuhAsyncProtocol:
-        return WazuhAsyncProtocol(
+        connection = WazuhAsyncProtocol(
             stream,
             max_receive_bytes=self._max_receive_bytes,
             header_format=self._daemon.header_format,
             require_owner=self._require_owner,
         )
+        connection._guard = guard_of(self._daemon.name)  # also where it isn't connected by a path
+        return connection
 
     def _new_socket(self, stream: trio.abc.Stream | None) -> WazuhAsyncSocket:
         if stream is not None:

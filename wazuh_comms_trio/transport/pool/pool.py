@@ -28,6 +28,7 @@ from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
 from wazuh_comms_trio.transport.clients.wazuh_db_paging import Due, due_meaning
 from wazuh_comms_trio.transport.conversation import Conversation
 from wazuh_comms_trio.transport.errors import TransportBroken, TransportClosed, require_trio
+from wazuh_comms_trio.transport.guards import guard_of
 from wazuh_comms_trio.transport.pool.connector import Connect, Connector
 from wazuh_comms_trio.transport.registry import Daemon
 from wazuh_comms_trio.transport.releases.switches import ReleaseName, is_known_at_once, resolve
@@ -82,6 +83,7 @@ class Pool:
         self.daemon = daemon
         self.size = size
         self._connector = connector
+        self._guard = guard_of(daemon.name)
         self._idle_timeout = idle_timeout
         self._nursery = nursery
         self._token = trio.lowlevel.current_trio_token()
@@ -174,6 +176,8 @@ class Pool:
     async def _exchange_one(self, payload: bytes, *, paged: bool = False) -> bytes:
         """``paged``: an answer that is ``due`` is a page, whatever the query looks like."""
         check_payload(payload)  # before a connection is made for it
+        if self._guard is not None:
+            self._guard(payload)
         self._requests += 1
         try:
             self._turns.acquire_nowait()
