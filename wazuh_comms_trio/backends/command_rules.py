@@ -21,7 +21,7 @@ NO_ANSWER: Final = "no answer"
 CANCELLED: Final = "cancelled"
 AGENT_REMOVED: Final = "agent removed"
 
-#: What an agent's result codes make of a command; 2 is "in progress". A code that nobody knows is no success.
+#: What an agent's result codes make of a command; 2 is "in progress". An unknown code is no success.
 _SUCCESS: Final = 0
 _IN_PROGRESS: Final = 2
 

@@ -53,7 +53,7 @@ def read_object(body: bytes) -> dict[str, msgspec.Raw]:
 
 
 def check_object(body: bytes) -> None:
-    """As ``read_object``, for those who need no more than to know."""
+    """As ``read_object``, without returning anything."""
     if not are_objects([body]):
         read_object(body)
 

@@ -35,7 +35,7 @@ async def open_backends(
     ``tolerant``, for a daemon: where the disk is full, or a database locked or damaged, that is no reason not to start;
     what needs it is ``BackendUnavailable`` until the cause is gone, and the log says so. ``token_key``: the id of a
     daemon's signing key, which daemons that share their backends must have in common; others are warned about.
-    ``leadership``: which of several processes of this node looks for what is new; None: this one alone.
+    ``leadership``: which of several processes of this node searches the stores; None: this process is alone.
     """
     if config.communications_api.backend == "embedded":
         async with open_embedded(config, wall_clock=wall_clock, tolerant=tolerant, leadership=leadership) as backends:

@@ -46,7 +46,7 @@ class Agent:
 
 
 class AgentRegistry(Protocol):
-    """Who may talk to us."""
+    """The agents that may talk to this server."""
 
     async def get(self, agent_id: str) -> Agent | None:
         """Fresh from the store."""
@@ -201,7 +201,7 @@ class CommandReport:
 
 
 class CommandStore(Protocol):
-    """Commands and who has them now. A *claim* is this node's exclusive right to offer a command."""
+    """Commands, and which node has them now. A *claim* is this node's exclusive right to offer a command."""
 
     #: True when commands posted to the local command server are this store's to keep (embedded); False when they stay
     #: the poster's.
@@ -215,7 +215,7 @@ class CommandStore(Protocol):
         ...
 
     async def wait_news(self) -> Collection[str]:
-        """Waits until some agents may have pending commands that nobody has claimed; returns their ids. One caller."""
+        """Waits until some agents may have pending commands that no node has claimed; returns their ids. One caller."""
         ...
 
     async def claim(self, agent_ids: Collection[str]) -> Sequence[Command]:
@@ -288,9 +288,8 @@ class Engine(Protocol):
 
 
 class StoredFile(Protocol):
-    """One file, open for reading; ``size`` in bytes holds for what ``chunks`` yields. Who stops early closes the
-    generator.
-    """
+    """One file, open for reading; ``size`` in bytes holds for what ``chunks`` yields. A reader that stops early closes
+    the generator."""
 
     size: int
 

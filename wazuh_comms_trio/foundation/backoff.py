@@ -19,8 +19,8 @@ def pause_after(failures: int, *, first: float, longest: float, factor: float = 
 
 class Backoff:
     """The pauses between one thing's tries, in seconds: ``first``, then each ``factor`` times the one before, at most
-    ``longest``. With ``rng`` each is multiplied by a number out of ``jitter``, so that many who began together don't
-    go on together."""
+    ``longest``. With ``rng`` each is multiplied by a number out of ``jitter``, so that processes that began together
+    don't go on together."""
 
     __slots__ = ("_factor", "_failures", "_first", "_jitter", "_longest", "_rng")
 

@@ -45,8 +45,8 @@ def try_lock(descriptor: int) -> bool:
 
 
 def adopt(descriptor: int, folder: Path) -> None:
-    """Gives a file that root made to who owns its folder: the operator's tool, run with sudo, must not leave files that
-    the daemon can't open."""
+    """Gives a file that root made to the owner of its folder: the operator's tool, run with sudo, must not leave files
+    that the daemon can't open."""
     if os.geteuid() != 0:
         return
     owner = os.stat(folder)

@@ -126,7 +126,7 @@ def test_ids_that_cannot_be_sent(document_id: str) -> None:
     encoded = encode_all([create("1"), create(document_id), create("3"), create("4")])
     assert encoded.positions == [0, 2, 3]
     assert {position: result.outcome for position, result in encoded.refused.items()} == {1: Outcome.REFUSED}
-    assert encoded.edges([0, 1, 2, 3]) == [0, 1, 1, 2]
+    assert encoded.item_boundaries([0, 1, 2, 3]) == [0, 1, 1, 2]
 
 
 @pytest.mark.parametrize("body", [b"[]", b"1", b"", b"{}{}", b'{"a":', b'{"a":"\xff"}', b'{"a":01}'])

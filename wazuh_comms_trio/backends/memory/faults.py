@@ -37,7 +37,7 @@ class Faults:
             self._hang = None
 
     async def probe(self) -> None:
-        """How the store is, to who asks."""
+        """What a probe of the store says."""
         await trio.lowlevel.checkpoint()
         if self.probe_error is not None:
             raise self.probe_error

@@ -62,8 +62,8 @@ async def had_registry(client: OpenSearchClient) -> bool:
 
 
 class NodeWatch:
-    """Says who we are, and warns of nodes that sign with another key. Remembers, for nodes that start later, that there
-    was a ``registry``."""
+    """Registers this node, and warns of nodes that sign with another key. Remembers, for nodes that start later, that
+    there was a ``registry``."""
 
     def __init__(
         self,

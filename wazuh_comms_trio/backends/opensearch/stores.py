@@ -53,8 +53,8 @@ async def open_opensearch(
     """The stores of one cluster. It needn't be there yet: calls are ``BackendUnavailable`` until it is. ``revocation``,
     in seconds, is how old what is known of an agent may be. ``node``: for a daemon, whose token key is compared with
     other nodes'. Raises ``AccessError`` for certificates or secrets that can't be used. Claims are given back, and
-    log-ins written, before this ends. ``leadership``: who of this node's processes looks for commands
-    and for agents that are away."""
+    log-ins written, before this ends. ``leadership``: which of this node's processes
+    searches for commands and for agents that are away."""
     rng = rng or random.Random()
     async with OpenSearchClient(settings, connect=connect, rng=rng) as client, BackgroundNursery() as nursery:
         agents_name = IndexName(client, "agents", settings.names)

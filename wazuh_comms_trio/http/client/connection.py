@@ -99,7 +99,7 @@ class HttpConnection:
 
     @property
     def reusable(self) -> bool:
-        """Whether another request may be sent: the last exchange is complete and nobody wants to close."""
+        """Whether another request may be sent: the last exchange is complete, and neither side wants to close."""
         return not self._cut_off and self._http.our_state is h11.IDLE and self._http.their_state is h11.IDLE
 
     def looks_closed(self) -> bool:
@@ -114,7 +114,7 @@ class HttpConnection:
         return bool(poll.poll(0))
 
     async def aclose(self) -> None:
-        """Abruptly: nobody waits for a peer's farewell. Safe to call twice, and within a cancelled scope."""
+        """Abruptly, without waiting for the peer's farewell. Safe to call twice, and within a cancelled scope."""
         await trio.aclose_forcefully(self._stream)
 
     def close_nowait(self) -> None:

@@ -50,7 +50,8 @@ async def init_indexer(
 
 
 def server_of(reply: HttpReply) -> tuple[str, str]:
-    """Who answered ``GET /`` so, and what is to be done if it can't be used: empty for an OpenSearch that we know."""
+    """Which server this answer to ``GET /`` comes from, and what is to be done if it can't be used: empty for a known
+    OpenSearch."""
     try:
         version: Mapping[str, Any] = decode(reply)["version"]
         number, distribution = str(version["number"]), version.get("distribution")
@@ -103,7 +104,7 @@ async def matching_template(client: OpenSearchClient, index: str, *, besides: Co
 
 
 def _matches(index: str, patterns: Iterable[str] | str) -> bool:
-    """A pattern for everything is somebody's default, and says nothing of this index."""
+    """A pattern for everything is a site's default, and says nothing of this index."""
     listed = [patterns] if isinstance(patterns, str) else patterns
     return any(fnmatchcase(index, pattern) for pattern in listed if pattern.strip("*."))
 

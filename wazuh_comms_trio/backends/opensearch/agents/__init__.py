@@ -1,1 +1,1 @@
-"""The agents' registry in the indexer, and who of them is away."""
+"""The agents' registry in the indexer, and which of them are away."""

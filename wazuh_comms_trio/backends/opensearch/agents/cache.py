@@ -20,7 +20,7 @@ _ABSENT_LONGEST: Final = 1.0
 
 @define
 class Entry:
-    """``agent`` is None for an id that nobody has. Moments on trio's clock."""
+    """``agent`` is None for an id that no agent has. Moments on trio's clock."""
 
     agent: Agent | None
     fingerprint: str | None

@@ -27,7 +27,7 @@ def to_document(agent: Agent) -> dict[str, Any]:
 
 
 def to_agent(document_id: str, source: object) -> Agent | None:
-    """From a document of any writer; None for one that is no agent's (without a key nobody can log in)."""
+    """From a document of any writer; None for one that is no agent's (without a key no agent can log in)."""
     fields = source.get("agent") if isinstance(source, Mapping) else None
     if not isinstance(fields, Mapping) or not isinstance(fields.get("key"), str):
         return None

@@ -1,4 +1,4 @@
-"""Log-ins on their way to the registry: many in one call, nobody waits for them."""
+"""Log-ins on their way to the registry: many in one call, and no request waits for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agents that nobody has seen for a while become ``disconnected``."""
+"""Agents that no node has seen for a while become ``disconnected``."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class Presence:
         self._seen_since = seen_since
         #: Agent -> the log-in by which it was found to be away here, and until when that isn't repeated.
         self._found: dict[str, tuple[float, float]] = {}
-        #: Agents that were seen by other workers of this node, and when we heard of it.
-        self._elsewhere: dict[str, float] = {}
-        self._said_at = -inf
+        #: Agents that other workers of this node saw, and when they said so.
+        self._seen_elsewhere: dict[str, float] = {}
+        self._reported_at = -inf
         self._leader_changed_at = -inf
 
     async def run(self) -> None:
@@ -63,10 +63,10 @@ class Presence:
         while True:
             await trio.sleep(min(_LONGEST, max(_SHORTEST, self._after * _SHARE)))
             if not self._leadership.is_leader:
-                self._say_seen()
+                self._report_seen()
                 continue
             if trio.current_time() - self._leader_changed_at < _SHORTEST:
-                continue  # the others have yet to say whom they saw
+                continue  # the other workers have yet to report which agents they saw
             try:
                 await self.sweep()
             except BackendUnavailable as exc:
@@ -74,26 +74,28 @@ class Presence:
             except Exception:
                 logger.exception("agents that are away can't be found: an error of ours")
 
-    def _say_seen(self) -> None:
+    def _report_seen(self) -> None:
         now = trio.current_time()
-        seen = list(self._seen_since(max(self._said_at, now - self._after)))
-        self._said_at = now
+        seen = list(self._seen_since(max(self._reported_at, now - self._after)))
+        self._reported_at = now
         if seen:
             self._leadership.ask_leader(_TOPIC, {"agents": seen})
 
     def _on_leader_change(self) -> None:
-        self._leader_changed_at, self._said_at = trio.current_time(), -inf
+        self._leader_changed_at, self._reported_at = trio.current_time(), -inf
         if not self._leadership.is_leader:
-            self._say_seen()
+            self._report_seen()
 
-    def _note_seen(self, wish: Finding) -> None:
-        self._elsewhere |= dict.fromkeys(wish.get("agents", ()), trio.current_time())
+    def _note_seen(self, request: Finding) -> None:
+        self._seen_elsewhere |= dict.fromkeys(request.get("agents", ()), trio.current_time())
 
-    def _here(self) -> set[str]:
-        """Who was seen on this node lately."""
+    def _seen_here(self) -> set[str]:
+        """The agents that any worker of this node saw lately."""
         oldest = trio.current_time() - self._after
-        self._elsewhere = {agent_id: moment for agent_id, moment in self._elsewhere.items() if moment >= oldest}
-        return self._elsewhere.keys() | set(self._seen_since(oldest))
+        self._seen_elsewhere = {
+            agent_id: moment for agent_id, moment in self._seen_elsewhere.items() if moment >= oldest
+        }
+        return self._seen_elsewhere.keys() | set(self._seen_since(oldest))
 
     async def sweep(self) -> int:
         """Returns how many are away now. Raises ``BackendUnavailable``."""
@@ -103,7 +105,7 @@ class Presence:
         now = self._now()
         oldest = now - self._after
         self._found = {agent_id: each for agent_id, each in self._found.items() if each[1] > now}
-        here = self._here()
+        here = self._seen_here()
         query = every(exactly("agent.status", ["active"]), {"range": {"agent.last_login": {"lt": to_iso(oldest)}}})
         hits = await search(
             self._client,

@@ -29,8 +29,8 @@ from wazuh_comms_trio.foundation.outage_log import OutageLog
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a request waits for what is already known, though old, before it goes on with that.
-_PATIENCE: Final = 2.0
+#: Seconds that a request waits for a fresh read of an agent, before it goes on with what was known.
+_LOOKUP_TIMEOUT: Final = 2.0
 #: Agents read again in one call.
 _RENEWED_AT_ONCE: Final = 500
 _UPDATE: Final = {"retry_on_conflict": "5", "filter_path": "result"}
@@ -86,7 +86,7 @@ class OpenSearchAgents:
         if self._cache.is_fresh(entry, now) or self._outage.failing:
             return entry.agent
         try:
-            with trio.fail_after(_PATIENCE):
+            with trio.fail_after(_LOOKUP_TIMEOUT):
                 return await self.get(agent_id)
         except (BackendUnavailable, trio.TooSlowError) as exc:
             self._note_failure(exc)
@@ -141,7 +141,7 @@ class OpenSearchAgents:
             wanted = ids[start : start + _RENEWED_AT_ONCE]
             began = trio.current_time()
             try:
-                with trio.fail_after(max(_PATIENCE, self._cache.window / 2)):
+                with trio.fail_after(max(_LOOKUP_TIMEOUT, self._cache.window / 2)):
                     found = await self._fetch(wanted)
             except (BackendUnavailable, trio.TooSlowError) as exc:
                 self._note_failure(exc)

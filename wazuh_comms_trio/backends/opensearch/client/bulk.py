@@ -127,7 +127,7 @@ def partial(document: Any) -> bytes:
 
 # --- what an answer means ---
 
-#: 400s that are no fault of the document: they end when somebody puts the indexer in order.
+#: 400s that are no fault of the document: they end when an operator puts the indexer in order.
 _PASSING_TYPES: Final = frozenset({"index_closed_exception", "cluster_block_exception", "validation_exception"})
 _PASSING_REASONS: Final = ("no write index is defined for alias", "pipeline with id")
 
@@ -204,8 +204,8 @@ def split(sizes: Sequence[int], boundaries: Sequence[int], limit: int) -> list[P
     alone."""
     parts: list[Part] = []
     begin = size = 0
-    edges = sorted({0, *(edge for edge in boundaries if 0 < edge < len(sizes)), len(sizes)})
-    for first, last in pairwise(edges):
+    cuts = sorted({0, *(cut for cut in boundaries if 0 < cut < len(sizes)), len(sizes)})
+    for first, last in pairwise(cuts):
         packet = sum(sizes[first:last])
         if size and size + packet > limit:
             parts.append(Part(begin, first, size))
@@ -224,7 +224,7 @@ def split(sizes: Sequence[int], boundaries: Sequence[int], limit: int) -> list[P
 
 
 def middle(part: Part, boundaries: Sequence[int]) -> int:
-    """Where a part of several items is halved: at the packet's edge nearest to its middle, else in its middle."""
+    """Where a part of several items is halved: between the two packets nearest to its middle, else in its middle."""
     centre = (part.start + part.stop) // 2
-    edges = [edge for edge in boundaries if part.start < edge < part.stop]
-    return min(edges, key=lambda edge: abs(edge - centre), default=centre)
+    cuts = [cut for cut in boundaries if part.start < cut < part.stop]
+    return min(cuts, key=lambda cut: abs(cut - centre), default=centre)

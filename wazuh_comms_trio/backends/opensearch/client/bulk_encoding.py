@@ -46,9 +46,9 @@ class Encoded:
         lines[1::2] = bodies = self.bodies[start:stop]
         return b"\n".join([line for line in lines if line is not None] if None in bodies else lines)  # type: ignore[arg-type]  # none is None
 
-    def edges(self, boundaries: Sequence[int]) -> list[int]:
-        """Operations' positions as items'."""
-        return [bisect_left(self.positions, edge) for edge in boundaries] if self.refused else list(boundaries)
+    def item_boundaries(self, boundaries: Sequence[int]) -> list[int]:
+        """From positions among the operations to positions among the items."""
+        return [bisect_left(self.positions, position) for position in boundaries] if self.refused else list(boundaries)
 
 
 def encode_all(operations: Sequence[DocumentOperation]) -> Encoded:

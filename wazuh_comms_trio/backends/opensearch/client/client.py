@@ -1,4 +1,4 @@
-"""The indexer's client: requests to whichever node is well, over few connections that are kept. Created once."""
+"""The indexer's client: requests to whichever node is well, over few connections that are kept."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def make_connector(settings: Indexer) -> Connect:
 
 
 class OpenSearchClient:
-    """Use as an async context manager; leaving it closes the connections. ``connect`` and ``rng`` are seams for tests.
+    """Use as an async context manager; leaving it closes the connections. ``connect`` and ``rng`` are for tests.
 
     Of ``settings.client.max_connections`` a half is for bulk calls of events, which find their places themselves
     (``bulk_places``), so that what hangs there holds up nothing else; more requests than places wait in order."""

@@ -1,8 +1,8 @@
-"""Bulk calls that outlive those who made them.
+"""Bulk calls that go on when their caller is cancelled.
 
 A request that is given up says nothing of what it does in the indexer: there it may still happen, half a minute later,
-after a newer write of the same documents. So a call whose caller went stays and is waited for, and a later one that
-touches one of its documents doesn't begin before. One agent's events are applied in the order they came.
+after a newer write of the same documents. So a call whose caller was cancelled goes on (it is *detached*), and a later
+call that touches one of its documents waits for its end. One agent's events are applied in the order they came.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailabl
 T = TypeVar("T")
 
 
-class Call(Generic[T]):
-    """``stray``: its caller went."""
+class BulkCall(Generic[T]):
+    """One call under way; ``detached``: its caller was cancelled."""
 
     def __init__(self, operations: Sequence[DocumentOperation]) -> None:
         self.operations = operations
-        self.stray = False
+        self.detached = False
         self.done = trio.Event()
         self.scope = trio.CancelScope()
         self.value: T | None = None
@@ -34,22 +34,22 @@ class Call(Generic[T]):
         return any((operation.index, operation.document_id) in mine for operation in operations)
 
 
-class Calls:
-    """Calls run in ``nursery``; one whose caller waits holds one of ``places``. At most ``strays`` others are kept,
-    each with what it sends: of more the oldest is given up."""
+class DetachableCalls:
+    """Calls run in ``nursery``; one whose caller waits holds one of ``places``. At most ``most_detached`` others go on,
+    each with what it sends in memory: of more the oldest is cancelled."""
 
-    def __init__(self, nursery: trio.Nursery, places: trio.Semaphore, *, strays: int) -> None:
+    def __init__(self, nursery: trio.Nursery, places: trio.Semaphore, *, most_detached: int) -> None:
         self._nursery = nursery
         self._places = places
-        self._most = strays
-        self._strays: dict[Call[Any], None] = {}
+        self._most_detached = most_detached
+        self._detached: dict[BulkCall[Any], None] = {}
 
-    async def run(self, operations: Sequence[DocumentOperation], work: Callable[[Call[T]], Awaitable[T]]) -> T:
+    async def run(self, operations: Sequence[DocumentOperation], work: Callable[[BulkCall[T]], Awaitable[T]]) -> T:
         """What ``work`` returns or raises. Cancelled, ``work`` goes on."""
-        if self._strays:
-            await self._wait_for_strays(operations)
+        if self._detached:
+            await self._wait_for_detached(operations)
         await self._places.acquire()
-        call: Call[T] = Call(operations)
+        call: BulkCall[T] = BulkCall(operations)
         self._nursery.start_soon(self._run, call, work)
         try:
             await call.done.wait()
@@ -60,7 +60,7 @@ class Calls:
             raise call.error
         return call.value  # type: ignore[return-value]  # there is one where there is no error
 
-    async def _run(self, call: Call[T], work: Callable[[Call[T]], Awaitable[T]]) -> None:
+    async def _run(self, call: BulkCall[T], work: Callable[[BulkCall[T]], Awaitable[T]]) -> None:
         try:
             with call.scope:
                 call.value = await work(call)
@@ -69,20 +69,20 @@ class Calls:
             call.error = exc
         finally:
             call.done.set()
-            if call.stray:
-                self._strays.pop(call, None)
+            if call.detached:
+                self._detached.pop(call, None)
             else:
                 self._places.release()
 
-    def _abandon(self, call: Call[T]) -> None:
+    def _abandon(self, call: BulkCall[T]) -> None:
         if call.done.is_set():
             return
-        call.stray = True
+        call.detached = True
         self._places.release()
-        self._strays[call] = None
-        if len(self._strays) > self._most:
-            next(iter(self._strays)).scope.cancel()
+        self._detached[call] = None
+        if len(self._detached) > self._most_detached:
+            next(iter(self._detached)).scope.cancel()
 
-    async def _wait_for_strays(self, operations: Sequence[DocumentOperation]) -> None:
-        for call in [call for call in self._strays if call.touches(operations)]:
+    async def _wait_for_detached(self, operations: Sequence[DocumentOperation]) -> None:
+        for call in [call for call in self._detached if call.touches(operations)]:
             await call.done.wait()

@@ -21,7 +21,7 @@ FIRST_REST: Final = 0.5
 LONGEST_REST: Final = 30.0
 #: Seconds between attempts while no node answers.
 PROBE_INTERVAL: Final = 0.8
-#: Seconds after which a node that owes answers and gives none is passed over.
+#: Seconds after which a node with unanswered requests, that has answered none meanwhile, is passed over.
 SILENCE: Final = 4.0
 #: Seconds for which a node that answers, but with 502 to 504, is asked only where no other one is well.
 UNREADY_REST: Final = 1.0

@@ -74,8 +74,8 @@ class IndexName:
         return self._found
 
     async def present(self) -> str | None:
-        """As ``get``, but makes none: who only looks must not make an empty registry of one that vanished, which others
-        that know it would believe. Raises ``BackendUnavailable``."""
+        """As ``get``, but makes none, and returns None: a mere look must not make an empty registry where one has
+        vanished, which nodes that know it would believe. Raises ``BackendUnavailable``."""
         if self._found is None:
             self._found = await find_name(self._client, self._kind, self._configured)
         return self._found

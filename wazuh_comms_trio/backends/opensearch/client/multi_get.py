@@ -65,8 +65,8 @@ async def get_many(
     return found
 
 
-class _Pending(Generic[T]):
-    """One id that is being read, for all who wait for it."""
+class _Read(Generic[T]):
+    """One id that is being read, for all tasks that wait for it."""
 
     def __init__(self) -> None:
         self.done = trio.Event()
@@ -75,9 +75,9 @@ class _Pending(Generic[T]):
 
 
 class SharedReads(Generic[T]):
-    """Concurrent reads by id share calls: who comes while ``at_once`` calls are under way waits for the next one,
-    together with all others. A reader that is cancelled stops nobody else's read. ``fetch`` takes ids and returns those
-    found; it runs in ``nursery``."""
+    """Concurrent reads by id share calls: a reader that comes while ``at_once`` calls are under way waits for the next
+    one, together with all others. A reader that is cancelled stops no other reader's. ``fetch`` takes ids and returns
+    those found; it runs in ``nursery``."""
 
     def __init__(
         self,
@@ -90,13 +90,13 @@ class SharedReads(Generic[T]):
         self._fetch = fetch
         self._at_once = at_once
         self._running = 0
-        self._next: dict[str, _Pending[T]] = {}
+        self._next: dict[str, _Read[T]] = {}
 
     async def get(self, document_id: str) -> T | None:
         """Read after this call began. Raises ``BackendUnavailable``."""
         pending = self._next.get(document_id)
         if pending is None:
-            pending = self._next[document_id] = _Pending()
+            pending = self._next[document_id] = _Read()
             if self._running < self._at_once:
                 self._running += 1
                 self._nursery.start_soon(self._run)
@@ -106,7 +106,7 @@ class SharedReads(Generic[T]):
         return pending.value
 
     async def _run(self) -> None:
-        """Until nobody waits."""
+        """Until no reader waits."""
         try:
             while self._next:
                 ids = list(self._next)[:LARGEST_BATCH]

@@ -1,1 +1,1 @@
-"""The command store in the indexer, and how pending commands are found."""
+"""The command store in the indexer: how pending commands are found, claimed and delivered by several nodes."""

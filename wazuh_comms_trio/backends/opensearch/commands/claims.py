@@ -13,7 +13,7 @@ from wazuh_comms_trio.backends.opensearch.commands import documents
 from wazuh_comms_trio.backends.opensearch.commands.documents import Document
 from wazuh_comms_trio.backends.opensearch.commands.index import CommandIndex, Decide
 from wazuh_comms_trio.backends.opensearch.commands.news import News
-from wazuh_comms_trio.backends.opensearch.commands.pending import Pending
+from wazuh_comms_trio.backends.opensearch.commands.pending import PendingCommands
 from wazuh_comms_trio.errors import BackendUnavailable
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,9 @@ _CLOSE_TIMEOUT: Final = 2.0
 class Claims:
     """Changes ``index``, and ``pending`` with it. ``wall_clock`` in epoch seconds."""
 
-    def __init__(self, index: CommandIndex, pending: Pending, news: News, *, wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self, index: CommandIndex, pending: PendingCommands, news: News, *, wall_clock: Callable[[], float]
+    ) -> None:
         self._index = index
         self._pending = pending
         self._news = news

@@ -21,7 +21,7 @@ from wazuh_comms_trio.backends.opensearch.commands.group_expansion import GroupE
 from wazuh_comms_trio.backends.opensearch.commands.index import CommandIndex, Place
 from wazuh_comms_trio.backends.opensearch.commands.interest import Interest
 from wazuh_comms_trio.backends.opensearch.commands.news import News
-from wazuh_comms_trio.backends.opensearch.commands.pending import Pending
+from wazuh_comms_trio.backends.opensearch.commands.pending import PendingCommands
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.backoff import Backoff
 from wazuh_comms_trio.foundation.outage_log import OutageLog
@@ -45,7 +45,9 @@ class Search:
     """The leader's search, page by page: all that is pending, or, where that is too much, what concerns the agents of
     ``interest``. Fills ``pending`` and tells the other workers."""
 
-    def __init__(self, index: CommandIndex, pending: Pending, interest: Interest, exchange: WorkerExchange) -> None:
+    def __init__(
+        self, index: CommandIndex, pending: PendingCommands, interest: Interest, exchange: WorkerExchange
+    ) -> None:
         self._index = index
         self._pending = pending
         self._interest = interest
@@ -98,7 +100,7 @@ class Discovery:
     def __init__(
         self,
         search: Search,
-        pending: Pending,
+        pending: PendingCommands,
         interest: Interest,
         exchange: WorkerExchange,
         news: News,

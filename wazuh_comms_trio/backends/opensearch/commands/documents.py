@@ -1,6 +1,6 @@
-"""A command as the indexer keeps it, whoever wrote it; and what each step of its life changes there. Pure.
+"""A command as the indexer keeps it, whichever program wrote it; and what each step of its life changes there. Pure.
 
-What is known only to us stands under ``delivery``: ``token`` (whose claim it is), ``offered`` (it was written to the
+What only this program uses stands under ``delivery``: ``token`` (whose claim it is), ``offered`` (it was written to the
 agent at least once), ``renewed``, ``sent_at`` and ``answer_by`` (epoch milliseconds: a number is a number in every
 mapping), and ``data``, a result's data that a keyword can't hold, as JSON text.
 """
@@ -42,7 +42,7 @@ def id_query(field: str, *agent_ids: str) -> Query:
     return exactly(field, [spelling for agent_id in agent_ids for spelling in {agent_id, agent_id.upper()}])
 
 
-#: Pending ones that are ours: those for servers are another program's.
+#: Pending commands for agents and groups: those for servers are another program's.
 PENDING: Final = nothing_of(status_query("pending"), exactly("command.target.type", ["server"]))
 
 
@@ -68,7 +68,7 @@ class Document:
 
     @property
     def status(self) -> CommandStatus:
-        """A word that nobody knows is some program's way of saying that it is under way."""
+        """An unknown word counts as ``sent``: some program's way of saying that the command is under way."""
         word = _part(self.source, "command").get("status")
         return _STATUSES.get(str(word).lower(), "sent")
 

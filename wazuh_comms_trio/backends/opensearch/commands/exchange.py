@@ -16,7 +16,7 @@ from wazuh_comms_trio.backends.leadership import Finding, Leadership
 from wazuh_comms_trio.backends.opensearch.commands.documents import Document, document_from, document_to
 from wazuh_comms_trio.backends.opensearch.commands.interest import Interest
 from wazuh_comms_trio.backends.opensearch.commands.news import News
-from wazuh_comms_trio.backends.opensearch.commands.pending import LARGEST, Pending
+from wazuh_comms_trio.backends.opensearch.commands.pending import LARGEST, PendingCommands
 
 _TOPIC: Final = "commands"
 #: Documents in one message.
@@ -30,7 +30,7 @@ _ON_ITS_WAY: Final = 5.0
 class WorkerExchange:
     """Fills ``pending``, ``interest`` and ``news`` with what other workers send, and sends them what they lack."""
 
-    def __init__(self, leadership: Leadership, pending: Pending, interest: Interest, news: News) -> None:
+    def __init__(self, leadership: Leadership, pending: PendingCommands, interest: Interest, news: News) -> None:
         self._leadership = leadership
         self._pending = pending
         self._interest = interest

@@ -16,7 +16,7 @@ from wazuh_comms_trio.backends.opensearch.commands.claims import Claims
 from wazuh_comms_trio.backends.opensearch.commands.documents import Document
 from wazuh_comms_trio.backends.opensearch.commands.exchange import WorkerExchange
 from wazuh_comms_trio.backends.opensearch.commands.index import CommandIndex, Refused
-from wazuh_comms_trio.backends.opensearch.commands.pending import Pending
+from wazuh_comms_trio.backends.opensearch.commands.pending import PendingCommands
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class GroupExpansion:
     def __init__(
         self,
         index: CommandIndex,
-        pending: Pending,
+        pending: PendingCommands,
         claims: Claims,
         exchange: WorkerExchange,
         members: Callable[[str], Awaitable[Iterable[str]]],

@@ -6,13 +6,13 @@ from collections.abc import Collection
 
 import trio
 
-from wazuh_comms_trio.backends.opensearch.commands.pending import Pending
+from wazuh_comms_trio.backends.opensearch.commands.pending import PendingCommands
 
 
 class News:
     """Agents with commands that are free and that ``wait`` hasn't told of yet."""
 
-    def __init__(self, pending: Pending) -> None:
+    def __init__(self, pending: PendingCommands) -> None:
         self._pending = pending
         self._agents: set[str] = set()
         self._arrived = trio.Event()

@@ -1,8 +1,8 @@
 """What one node knows of pending commands, and which of them it may take. No I/O; moments on trio's clock.
 
-A claim is a token in the document. The token of a node that died stays there; so each node notes when it first saw a
-document in its present version, and after ``lease`` seconds without a change by its owner, who renews it, takes it
-over. Clocks of different machines are never compared.
+A claim is a token in the document. The token of a node that died stays there. So each node notes when it first saw a
+document in its present version; after ``lease`` seconds without a change, by which the claim's node would have renewed
+it, another node takes the claim over. Clocks of different machines are never compared.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from wazuh_comms_trio.backends.opensearch.commands.documents import Document
 
 #: Pending commands remembered at most, some 2 kB each.
 LARGEST: Final = 20_000
-#: For so many seconds a search may still show what we changed as it was before.
+#: Seconds for which a search may still show a changed document as it was before.
 _STALE_FOR: Final = 120.0
 
 
@@ -32,8 +32,8 @@ class _Known:
     announced: bool = False
 
 
-class Pending:
-    """``lease`` in seconds."""
+class PendingCommands:
+    """The pending commands that this worker knows, and the claims that it holds. ``lease`` in seconds."""
 
     def __init__(self, lease: float) -> None:
         self.node = secrets.token_hex(8)
@@ -43,7 +43,7 @@ class Pending:
         self.busy: set[str] = set()  # being claimed or expanded at this moment
         self._known: dict[str, _Known] = {}
         self._agents: dict[str, dict[str, None]] = {}
-        self._written: dict[str, tuple[int, float]] = {}  # the version we made, and when
+        self._written: dict[str, tuple[int, float]] = {}  # the version written here, and when
         self._count = 0
 
     def new_token(self) -> str:
@@ -53,7 +53,7 @@ class Pending:
     # --- what was seen ---
 
     def put(self, document: Document, now: float) -> None:
-        """A version that was read, found, or made by us. One that we know to be out of date is ignored."""
+        """A version that was read, found, or written here. One that is known to be out of date is ignored."""
         written = self._written.get(document.id)
         known = self._known.get(document.id)
         newest = max(written[0] if written else -1, known.document.seq_no if known else -1)
@@ -78,7 +78,7 @@ class Pending:
                 self._agents.setdefault(agent_id, {})[document.id] = None
 
     def note_written(self, documents: Iterable[Document], now: float) -> None:
-        """What we changed: an older version that a search still shows isn't believed."""
+        """These versions were written here: an older one that a search still shows is ignored."""
         for document in documents:
             self._written.pop(document.id, None)
             self._written[document.id] = (document.seq_no, now)
@@ -90,7 +90,7 @@ class Pending:
             del self._written[oldest]
 
     def drop(self, document_id: str) -> None:
-        """It isn't pending any more."""
+        """The command isn't pending any more."""
         known = self._known.pop(document_id, None)
         if known is not None and known.agent_id is not None:
             documents = self._agents[known.agent_id]
@@ -109,7 +109,7 @@ class Pending:
             self.drop(document_id)
 
     def drop_version(self, document_id: str, seq_no: int) -> None:
-        """Another worker doesn't find it any more, who knew it in this version. What is newer here stays."""
+        """The leader, which knew this version, doesn't find it any more. A newer version stays."""
         known = self._known.get(document_id)
         if known is not None and known.document.seq_no == seq_no and document_id not in self.held:
             self.drop(document_id)
@@ -117,7 +117,7 @@ class Pending:
     # --- what may be taken ---
 
     def is_takeable(self, document: Document, now: float) -> bool:
-        """Whether nobody offers it: unclaimed, or claimed by a node that is silent, or by ourselves and forgotten (a
+        """Whether no node offers it: unclaimed, or claimed by a node that is silent, or by ourselves and forgotten (a
         call that was cancelled, or whose answer was lost)."""
         token = document.token
         if document.id in self.held or document.status != "pending":
@@ -148,7 +148,7 @@ class Pending:
         return known.document.id not in self.busy and self.is_takeable(known.document, now)
 
     def groups(self, now: float) -> list[Document]:
-        """Groups' commands that nobody expands."""
+        """Groups' commands that no node expands."""
         return [k.document for k in self._known.values() if k.agent_id is None and self._is_free(k, now)]
 
     def overdue(self, now: float, wall_now: float) -> list[Document]:
@@ -183,7 +183,7 @@ class Pending:
             if known := self._known.get(document_id):
                 known.announced = False
 
-    # --- what we hold ---
+    # --- claims that this node holds ---
 
     def hold(self, document: Document, now: float) -> None:
         self.held[document.id] = document

@@ -23,13 +23,13 @@ from wazuh_comms_trio.backends.opensearch.commands.group_expansion import GroupE
 from wazuh_comms_trio.backends.opensearch.commands.index import CommandIndex, Refused
 from wazuh_comms_trio.backends.opensearch.commands.interest import Interest
 from wazuh_comms_trio.backends.opensearch.commands.news import News
-from wazuh_comms_trio.backends.opensearch.commands.pending import Pending
+from wazuh_comms_trio.backends.opensearch.commands.pending import PendingCommands
 from wazuh_comms_trio.config.models import IndexerCommands
 from wazuh_comms_trio.errors import MalformedRequest
 
 _LARGEST_LIST: Final = 10_000  # index.max_result_window
 _EXPIRED_AT_ONCE: Final = 500
-#: At most every so many seconds of wall-clock time is looked for commands that nobody answered.
+#: Seconds of wall-clock time between two searches for commands that no agent has answered.
 _EXPIRE_INTERVAL: Final = 2.0
 
 
@@ -55,7 +55,7 @@ class OpenSearchCommands:
         self._leadership = leadership or Leadership()
         self._nursery = nursery
         self._index = index = CommandIndex(client, name, wall_clock=wall_clock, rng=rng)
-        self._pending = pending = Pending(settings.lease)
+        self._pending = pending = PendingCommands(settings.lease)
         self._news = news = News(pending)
         interest = Interest()
         self._exchange = exchange = WorkerExchange(self._leadership, pending, interest, news)

@@ -34,7 +34,7 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
     error_of,
     path,
 )
-from wazuh_comms_trio.backends.opensearch.client.detached_calls import Call, Calls
+from wazuh_comms_trio.backends.opensearch.client.detached_calls import BulkCall, DetachableCalls
 from wazuh_comms_trio.backends.opensearch.client.queries import is_possible_id
 from wazuh_comms_trio.backends.opensearch.events.probe import probe_index
 from wazuh_comms_trio.errors import BackendUnavailable
@@ -97,7 +97,7 @@ class OpenSearchEvents:
 
     def __init__(self, client: OpenSearchClient, nursery: trio.Nursery, *, largest: int) -> None:
         self._client = client
-        self._calls = Calls(nursery, client.bulk_places, strays=client.bulk_places.value)
+        self._calls = DetachableCalls(nursery, client.bulk_places, most_detached=client.bulk_places.value)
         self._largest = largest
         self._limit = largest
         self._limited_at = 0.0
@@ -114,20 +114,20 @@ class OpenSearchEvents:
             await trio.lowlevel.checkpoint()
             return batch.all_results()
 
-        async def apply(call: Call[Sequence[ItemResult]]) -> Sequence[ItemResult]:
+        async def apply(call: BulkCall[Sequence[ItemResult]]) -> Sequence[ItemResult]:
             await self._send_all(batch, call)
-            if batch.conflicts and not call.stray:
+            if batch.conflicts and not call.detached:
                 await self._compare(batch)
             return batch.all_results()
 
         return await self._calls.run(operations, apply)
 
-    async def _send_all(self, batch: _Batch, call: Call[Sequence[ItemResult]]) -> None:
+    async def _send_all(self, batch: _Batch, call: BulkCall[Sequence[ItemResult]]) -> None:
         """In order; after a part that came to nothing no later one is sent, or one agent's events would overtake each
         other."""
         parts = split(batch.sizes, batch.boundaries, self._current_limit())
         parts.reverse()
-        while parts and not call.stray:
+        while parts and not call.detached:
             part = parts.pop()
             try:
                 parts.extend(reversed(await self._send(batch, part)))
@@ -176,8 +176,9 @@ class OpenSearchEvents:
     # --- creates that met a document ---
 
     async def _compare(self, batch: _Batch) -> None:
-        """A create of what is there with equal content did what it should: it was this agent's earlier try, perhaps, or
-        the indexer's own. One whose document has gone since is to be tried again."""
+        """A create that met a document with the same content did what it should: the document comes from this agent's
+        earlier try, perhaps, or from a repetition by the indexer. A create whose document has gone since is to be tried
+        again."""
         for start in range(0, len(batch.conflicts), _COMPARED_AT_ONCE):
             positions = batch.conflicts[start : start + _COMPARED_AT_ONCE]
             try:
@@ -224,7 +225,7 @@ def _prepare(operations: Sequence[DocumentOperation], boundaries: Sequence[int])
     results: list[ItemResult | None] = [None] * len(operations)
     for position, result in encoded.refused.items():
         results[position] = result
-    return _Batch(operations, encoded, encoded.sizes(), encoded.edges(boundaries), results, [])
+    return _Batch(operations, encoded, encoded.sizes(), encoded.item_boundaries(boundaries), results, [])
 
 
 def _halves(batch: _Batch, part: Part) -> list[Part]:
