@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from wazuh_comms_trio.cli.commands.service import find_problems
+from wazuh_comms_trio.cli.commands.status import find_problems
 from wazuh_comms_trio.daemon.status import read_status
 
 WELL = {"name": "1.1", "generation": 2, "state": "serving", "heard": 0.9, "lag": 0.01, "backend": "ready"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import subprocess
@@ -14,7 +13,8 @@ from typing import Any
 import pytest
 import trio
 
-from wazuh_comms_trio.cli.commands.daemon_request import add_parser, run
+from wazuh_comms_trio.cli.commands.daemon import add_parser, run
+from wazuh_comms_trio.cli.parser import make_tree
 from wazuh_comms_trio.testing import (
     Answer,
     AuthdModel,
@@ -49,10 +49,10 @@ class Ask:
         self._capsys = capsys
 
     async def __call__(self, home: Path, *words: str) -> tuple[int, str, str]:
-        parser = argparse.ArgumentParser(prog="wazuh-comms")
-        add_parser(parser.add_subparsers())
-        arguments = parser.parse_args(["daemon", "--home", str(home), *words])
-        assert arguments.run is run
+        tree = make_tree("wazuh-comms", "The tool.")
+        add_parser(tree)
+        arguments = tree.parser.parse_args(["daemon", "--home", str(home), *words])
+        assert arguments.work is run
         status = await trio.to_thread.run_sync(run, arguments)
         captured = self._capsys.readouterr()
         return status, captured.out, captured.err
@@ -198,10 +198,10 @@ async def test_oddities_of_answers(home: Path, ask: Ask, tmp_path: Path) -> None
     ],
 )
 def test_misuse(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    parser = argparse.ArgumentParser(prog="wazuh-comms")
-    add_parser(parser.add_subparsers(required=True))
+    tree = make_tree("wazuh-comms", "The tool.")
+    add_parser(tree)
     with pytest.raises(SystemExit) as caught:
-        parser.parse_args(words)
+        tree.parser.parse_args(words)
     assert caught.value.code == 2
     assert "usage: wazuh-comms" in capsys.readouterr().err
 

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(config: str | None, *, check: bool, version: bool) -> int:
     if version:
-        from wazuh_comms_trio.cli.commands.version import version_line
+        from wazuh_comms_trio.cli.version import version_line
 
         print(version_line(_NAME))
         return 0

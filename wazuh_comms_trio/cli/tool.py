@@ -13,21 +13,21 @@ from wazuh_comms_trio.cli.program import run_program
 
 _NAME: Final = "wazuh-comms"
 
-#: Command -> its module, which has ``add_parser(group)``.
-_MODULES: Final = {
-    "agents": "agents",
-    "commands": "commands",
-    "events": "events",
-    "quarantine": "quarantine",
-    "backup": "backup",
-    "restore": "backup",
-    "enrollment": "enrollment",
-    "config": "config",
-    "indexer": "indexer",
-    "status": "service",
-    "reload": "service",
-    "daemon": "daemon",
-}
+#: Each has a module in ``cli/commands/``, with ``add_parser(group)``.
+_COMMANDS: Final = (
+    "agents",
+    "commands",
+    "events",
+    "quarantine",
+    "backup",
+    "restore",
+    "enrollment",
+    "config",
+    "indexer",
+    "status",
+    "reload",
+    "daemon",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,8 +54,8 @@ def make_parser(words: Sequence[str] = ()) -> ArgumentParser:
     tree = make_tree(_NAME, "The operator's tool of wazuh-comms-apid.")
     tree.parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     wanted = _command_of(words)
-    for module in dict.fromkeys([_MODULES[wanted]] if wanted in _MODULES else _MODULES.values()):
-        import_module(f"wazuh_comms_trio.cli.commands.{module}").add_parser(tree)
+    for command in [wanted] if wanted in _COMMANDS else _COMMANDS:
+        import_module(f"wazuh_comms_trio.cli.commands.{command}").add_parser(tree)
     return tree.parser
 
 
@@ -72,7 +72,7 @@ def _command_of(words: Sequence[str]) -> str:
 
 class _Version(Action):
     def __call__(self, parser: ArgumentParser, *_: object) -> None:
-        from wazuh_comms_trio.cli.commands.version import version_line
+        from wazuh_comms_trio.cli.version import version_line
 
         print(version_line(_NAME))
         parser.exit()

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError, Namespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wazuh_comms_trio.cli import arguments as types
 from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import EXIT_MISUSE, Failure
-
-if TYPE_CHECKING:
-    from wazuh_comms_trio.backends.interfaces import Command
 
 _STATUSES = ("pending", "sent", "success", "failed")
 
@@ -61,65 +58,6 @@ def add_parser(parent: Group) -> None:
         parser.add_argument("id", metavar="ID", type=types.text)
 
 
-def command_document(command: Command) -> dict[str, Any]:
-    """A command as ``--json`` prints it."""
-    from wazuh_comms_trio.cli.output import timestamp
-
-    result = command.result
-    return {
-        "document_id": command.document_id,
-        "status": command.status,
-        "target": {"type": command.target.type, "id": command.target.id},
-        "action": {
-            "name": command.action.name,
-            "version": command.action.version,
-            "args": None if command.action.args is None else dict(command.action.args),
-        },
-        "timeout": int(command.timeout),
-        "result": None if result is None else {"code": result.code, "message": result.message, "data": result.data},
-        "request_id": command.request_id,
-        "order_id": command.order_id,
-        "source": command.source,
-        "user": command.user,
-        "created_at": timestamp(command.created_at),
-        "sent_at": timestamp(command.sent_at),
-    }
-
-
-def command_text(command: Command) -> str:
-    """One command for people."""
-    import json
-
-    from wazuh_comms_trio.cli.output import pairs, timestamp
-
-    action = command.action
-    args = json.dumps(dict(action.args), ensure_ascii=False) if action.args else None
-    result = command.result
-    return pairs(
-        {
-            "document_id": command.document_id,
-            "status": command.status,
-            "target": f"{command.target.type} {command.target.id}",
-            "action": " ".join(filter(None, (action.name, action.version))),
-            "args": args,
-            "timeout": f"{command.timeout:g} s",
-            "result": outcome_text(command) if result is not None else None,
-            "data": None if result is None or result.data is None else json.dumps(result.data, ensure_ascii=False),
-            "user": command.user,
-            "created_at": timestamp(command.created_at),
-            "sent_at": timestamp(command.sent_at),
-        }
-    )
-
-
-def outcome_text(command: Command) -> str:
-    """``success``, ``failed: no answer`` ..."""
-    result = command.result
-    words = [] if result is None else [result.message or "", f"(code {result.code})" if result.code is not None else ""]
-    reason = " ".join(filter(None, words))
-    return f"{command.status}: {reason}" if reason else command.status
-
-
 def _send(arguments: Namespace) -> Any:
     """Checks what argparse can't, then hands over."""
     try:
@@ -136,6 +74,7 @@ def _send(arguments: Namespace) -> Any:
 
 
 async def _list(arguments: Namespace) -> int:
+    from wazuh_comms_trio.cli.documents import command_document, outcome_text
     from wazuh_comms_trio.cli.output import table, timestamp
     from wazuh_comms_trio.cli.stores import open_stores
 
@@ -161,6 +100,7 @@ async def _list(arguments: Namespace) -> int:
 
 
 async def _show(arguments: Namespace) -> int:
+    from wazuh_comms_trio.cli.documents import command_document, command_text
     from wazuh_comms_trio.cli.stores import open_stores
 
     async with open_stores(arguments) as stores:
@@ -172,6 +112,7 @@ async def _show(arguments: Namespace) -> int:
 
 
 async def _cancel(arguments: Namespace) -> int:
+    from wazuh_comms_trio.cli.documents import command_document, outcome_text
     from wazuh_comms_trio.cli.stores import open_stores
 
     async with open_stores(arguments) as stores:

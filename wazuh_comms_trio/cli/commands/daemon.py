@@ -1,15 +1,248 @@
-"""``wazuh-comms daemon``: mounts ``daemon_command``, which needs no configuration and only the bare installation."""
+"""``wazuh-comms daemon NAME REQUEST``: ask one of the classic daemons from the shell.
+
+Needs no configuration file, and nothing but the bare installation: it talks over the blocking socket. The request is
+sent as it was typed, text or JSON; the answer's content is printed, over all its pages or streamed rows. Exit status 1
+for an error, the daemon's own included.
+"""
 
 from __future__ import annotations
 
-from importlib import import_module
+import argparse
+import json
+import math
+import sys
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Iterator
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
 
+from wazuh_comms_trio.cli.output import Output
 from wazuh_comms_trio.cli.parser import Group
+from wazuh_comms_trio.cli.program import EXIT_FAILED, printable
+
+if TYPE_CHECKING:
+    from wazuh_comms_trio.transport.blocking.socket import WazuhSocket
+    from wazuh_comms_trio.transport.registry import Daemon
+
+_PROGRAM: Final = "wazuh-comms"
+_HOME: Final = "/var/ossec"
+_TIMEOUT_S: Final = 10.0
+_DESCRIPTION: Final = """
+Ask one of a Wazuh server's daemons over its socket. REQUEST is text ("global get-agent-info 1") or JSON, sent as it is;
+"-" reads it from standard input. An answer in pages or in streamed rows is printed whole.
+"""
 
 
 def add_parser(parent: Group) -> None:
+    """Without the tool's ``--config``: the command reads none."""
+    parser: argparse.ArgumentParser = parent.commands.add_parser(
+        "daemon", help="ask a classic daemon over its socket", description=_DESCRIPTION
+    )
+    parser.add_argument("--home", metavar="DIR", default=_HOME, help="the Wazuh folder (default: %(default)s)")
+    parser.add_argument(
+        "--timeout",
+        metavar="S",
+        type=_seconds,
+        default=_TIMEOUT_S,
+        help="seconds for the whole answer (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="print the answer as one JSON document"
+    )
+    parser.add_argument("name", metavar="NAME", type=_daemon, help=f"one of {', '.join(_known())}")
+    parser.add_argument("request", metavar="REQUEST", help="text or JSON; '-': standard input")
+    parser.set_defaults(work=run)
+
+
+def run(arguments: Namespace) -> int:
+    """The command. Prints the answer; returns the exit status."""
+    from wazuh_comms_trio.errors import SocketTimeout, WazuhException
+
+    output = Output(as_json=getattr(arguments, "json", False))
     try:
-        command = import_module("wazuh_comms_trio.cli.commands.daemon_request")
-    except ModuleNotFoundError:
-        return
-    command.add_parser(parent.commands).set_defaults(work=command.run)
+        request = read_request(arguments.request)
+        conversation = DaemonConversation(arguments.name, arguments.home, arguments.timeout)
+        answer = conversation.ask(request)
+    except SocketTimeout:
+        return _fail(f"{arguments.name} didn't answer within {arguments.timeout:g} s")
+    except WazuhException as error:
+        return _fail(str(error))
+    output.document(answer, answer_text(answer))
+    return 0
+
+
+def read_request(word: str) -> str:
+    """The request as typed, or from standard input, then without its last line's end. 1012 for an empty one."""
+    from wazuh_comms_trio.errors import WazuhInternalError
+
+    text = sys.stdin.read().removesuffix("\n") if word == "-" else word
+    if not text.strip():
+        raise WazuhInternalError(1012, "the request is empty")
+    return text
+
+
+def answer_text(answer: Any) -> str:
+    """An answer for people: text as it is, everything else as indented JSON."""
+    return answer if isinstance(answer, str) else json.dumps(answer, indent=2, ensure_ascii=False)
+
+
+class DaemonConversation:
+    """One request and all of its answer, over as many connections as it takes, within ``timeout`` seconds."""
+
+    def __init__(self, name: str, home: str, timeout: float) -> None:
+        from wazuh_comms_trio.transport.registry import get_daemon
+
+        self._daemon: Daemon = get_daemon(name)
+        self._path = self._daemon.places(home)[0]
+        self._deadline = monotonic() + timeout
+        self._connection: WazuhSocket | None = None
+
+    def ask(self, request: str) -> Any:
+        """The answer's content. Raises what the daemon answered as an error, and the connection's errors."""
+        try:
+            message = _as_object(request)
+            if message is not None:
+                return self._ask_object(message, request)
+            items: list[Any] = []
+            for status, data in self._text_answers(request):
+                if status != "due" and not items:
+                    return "ok" if data is None else data
+                items += data if isinstance(data, list) else [] if data is None else [data]
+            return items
+        finally:
+            self._close()
+
+    # --- text requests ---
+
+    def _text_answers(self, request: str) -> Iterator[tuple[str, Any]]:
+        """Status and content of each answer, following ``due`` to its end."""
+        from wazuh_comms_trio.errors import AnswerInvalid
+        from wazuh_comms_trio.transport.clients.wazuh_db_paging import (
+            PLACEHOLDER,
+            Due,
+            due_meaning,
+            first_page,
+            last_id_of,
+            next_page,
+        )
+        from wazuh_comms_trio.wire.envelope import decode_text
+        from wazuh_comms_trio.wire.wdb import parse_reply
+
+        paged = due_meaning(request) is Due.PAGES
+        text = first_page(request) if PLACEHOLDER in request else request
+        payload = self._exchange(text.encode(errors="surrogateescape"))
+        while True:
+            try:
+                reply = parse_reply(payload)
+            except AnswerInvalid:
+                yield "ok", decode_text(payload)  # some answers are just text
+                return
+            data = reply.data()
+            yield reply.status, data
+            if reply.is_last:
+                return
+            if paged:
+                following = next_page(request, last_id_of(data))
+                if following == text:
+                    raise AnswerInvalid(1014, "a page says that more follow, and ends where it began")
+                text = following
+                payload = self._exchange(text.encode(errors="surrogateescape"))
+            else:
+                payload = self._receive()
+
+    # --- requests in JSON ---
+
+    def _ask_object(self, message: dict[str, Any], request: str) -> Any:
+        """An answer's ``data``, or its message where it has none; agents' pages are put together."""
+        from wazuh_comms_trio.transport.schema import validate_request
+        from wazuh_comms_trio.wire.envelope import decode_json, reply_data
+
+        validate_request(self._daemon.name, message)  # authd crashes on a number where a string belongs
+        reply = decode_json(self._exchange(request.encode(errors="surrogateescape")))
+        data = reply_data(reply)
+        page = data
+        while reply.get("message") == "due" and (following := _next_object(message, page)) is not None:
+            message = following
+            reply = decode_json(self._exchange(json.dumps(message).encode()))
+            page = reply_data(reply)
+            data["agents"] += page["agents"]
+        return data if data is not None else reply.get("message", "ok")
+
+    # --- the connection ---
+
+    def _exchange(self, payload: bytes) -> bytes:
+        """Send a request, return the first frame of its answer."""
+        from wazuh_comms_trio.transport.blocking.socket import WazuhSocket
+
+        if self._connection is None or not self._daemon.reusable:
+            self._close()
+            self._connection = WazuhSocket(self._path, timeout=self._left())
+        self._connection.timeout = self._left()
+        self._connection.send(payload)
+        return self._receive()
+
+    def _receive(self) -> bytes:
+        assert self._connection is not None
+        self._connection.timeout = self._left()
+        return self._connection.receive()
+
+    def _left(self) -> float:
+        # Not 0, which would mean: don't wait at all, and so another error.
+        return max(self._deadline - monotonic(), 0.001)
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _as_object(request: str) -> dict[str, Any] | None:
+    """The request if it is a JSON object."""
+    if not request.lstrip().startswith("{"):
+        return None
+    from wazuh_comms_trio.errors import WazuhInternalError
+
+    try:
+        message: dict[str, Any] = json.loads(request)
+    except (ValueError, RecursionError) as error:
+        raise WazuhInternalError(1012, f"the request begins like JSON and isn't: {error}") from None
+    return message
+
+
+def _next_object(message: dict[str, Any], page: Any) -> dict[str, Any] | None:
+    """The request for the page behind this one, None where there is no way to ask."""
+    parameters = message.get("parameters")
+    try:
+        last_id = page["agents"][-1]["id"]
+    except (TypeError, LookupError):
+        return None
+    if not isinstance(parameters, dict) or parameters.get("agents") != "all" or parameters.get("last_id") == last_id:
+        return None
+    return message | {"parameters": parameters | {"last_id": last_id}}
+
+
+def _fail(text: str) -> int:
+    print("\n".join(f"{_PROGRAM}: {printable(line)}" for line in text.splitlines()), file=sys.stderr)
+    return EXIT_FAILED
+
+
+def _known() -> list[str]:
+    from wazuh_comms_trio.transport.registry import daemons
+
+    return sorted(daemons)
+
+
+def _daemon(word: str) -> str:
+    if word not in _known():
+        raise ArgumentTypeError(f"{word!r} isn't a daemon; known are {', '.join(_known())}")
+    return word
+
+
+def _seconds(word: str) -> float:
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ArgumentTypeError(f"{word!r} isn't a number of seconds above 0")
+    return seconds

@@ -12,7 +12,7 @@ from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import EXIT_FAILED, EXIT_MISUSE, Failure
 
 if TYPE_CHECKING:
-    from wazuh_comms_trio.cli.commands.replay import Replayed
+    from wazuh_comms_trio.cli.replay import Replayed
     from wazuh_comms_trio.cli.stores import Kept
     from wazuh_comms_trio.quarantine.interface import Entry
 
@@ -135,7 +135,7 @@ async def _drop(arguments: Namespace) -> int:
 
 async def _replay(arguments: Namespace) -> int:
     """Exit status 1 when some entry still can't be taken."""
-    from wazuh_comms_trio.cli.commands.replay import open_replay
+    from wazuh_comms_trio.cli.replay import open_replay
     from wazuh_comms_trio.cli.stores import open_kept, open_stores
 
     async with open_kept(arguments) as kept, open_stores(arguments) as stores:

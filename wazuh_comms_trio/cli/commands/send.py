@@ -15,7 +15,7 @@ import trio
 
 from wazuh_comms_trio.audit.log import current_user
 from wazuh_comms_trio.backends.interfaces import Action, Backends, Command, Target
-from wazuh_comms_trio.cli.commands.commands import command_document, command_text, outcome_text
+from wazuh_comms_trio.cli.documents import command_document, command_text, outcome_text
 from wazuh_comms_trio.cli.program import EXIT_FAILED, Failure, printable
 from wazuh_comms_trio.cli.stores import Stores, open_stores
 from wazuh_comms_trio.errors import BackendUnavailable

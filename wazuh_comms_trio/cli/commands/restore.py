@@ -1,0 +1,84 @@
+"""``wazuh-comms restore``: the state of a backup takes the place of the present one, which is kept beside it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wazuh_comms_trio.cli.parser import Group
+
+if TYPE_CHECKING:
+    from wazuh_comms_trio.config.models import Config
+
+
+def add_parser(parent: Group) -> None:
+    restore = parent.command(
+        "restore",
+        _restore,
+        help="put the state of a backup in place; the daemon must be stopped",
+        description="Puts the state of a backup in the place of the present one, which is kept in a file beside it. "
+        "Nothing is touched before FILE was found good. The daemon must be stopped.",
+    )
+    restore.add_argument("--discard", action="store_true", help="don't keep the present state")
+    restore.add_argument("file", metavar="FILE", type=Path)
+
+
+def _restore(arguments: Namespace) -> int:
+    from wazuh_comms_trio.audit.log import audit_log, current_user
+    from wazuh_comms_trio.backends.embedded.state_lock import RESTORING
+    from wazuh_comms_trio.backup.create import restore
+    from wazuh_comms_trio.cli.documents import backup_document
+    from wazuh_comms_trio.cli.output import Output
+    from wazuh_comms_trio.cli.stores import acting_as_owner, embedded_folder, read_config
+
+    config = read_config(arguments)
+    folder = embedded_folder(config)
+    file = arguments.file.absolute()
+    user = current_user()
+    kept = None if arguments.discard else _keep_present(config, folder)
+    try:
+        contents = restore(config, file, replace=True)
+    except BaseException:
+        if kept is not None and not (folder / RESTORING).exists():  # nothing was touched
+            shutil.rmtree(kept) if kept.is_dir() else kept.unlink(missing_ok=True)
+        raise
+    with acting_as_owner(folder):
+        audit_log(folder).append(user, "restore", str(file), created=contents.created, kept=str(kept) if kept else None)
+    output = Output(as_json=arguments.json)
+    document = {**backup_document(file, contents), "kept": str(kept) if kept else None}
+    output.document(document, f"restored {file}, made {contents.created}: {len(contents.members)} files")
+    if kept is not None:
+        output.note(f"What was there before is kept in {kept}; remove it when it isn't needed any more.")
+    return 0
+
+
+def _keep_present(config: Config, folder: Path) -> Path | None:
+    """The present state as a backup beside it; where it is too damaged for one, its databases as they are. None when
+    there is nothing."""
+    from wazuh_comms_trio.backends.factory import quarantine_folder
+    from wazuh_comms_trio.backup.create import BackupError, backup
+
+    if not (folder / "state.db").exists():
+        return None
+    kept = _free_name(folder, "replaced-" + time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
+    try:
+        backup(config, kept.with_suffix(".backup"))
+    except BackupError:
+        kept.mkdir(mode=0o700)
+        for database in (folder / "state.db", quarantine_folder(config) / "quarantine.db"):
+            for file in (database, database.with_name(f"{database.name}-wal")):
+                if file.exists():
+                    shutil.copy2(file, kept / file.name)
+        return kept
+    return kept.with_suffix(".backup")
+
+
+def _free_name(folder: Path, name: str) -> Path:
+    for number in range(1000):
+        path = folder / (f"{name}-{number}" if number else name)
+        if not path.exists() and not path.with_suffix(".backup").exists():
+            break
+    return path

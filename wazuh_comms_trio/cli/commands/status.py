@@ -1,0 +1,101 @@
+"""``wazuh-comms status``: how the running daemon and its workers are."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from typing import TYPE_CHECKING, Final
+
+from wazuh_comms_trio.cli.command_socket import EXIT_NOT_RUNNING, ask_daemon
+from wazuh_comms_trio.cli.output import Output, pairs, table
+from wazuh_comms_trio.cli.parser import Group
+from wazuh_comms_trio.cli.program import Failure
+
+if TYPE_CHECKING:
+    from wazuh_comms_trio.daemon.status import DaemonStatus
+
+EXIT_WELL: Final = 0
+EXIT_DEGRADED: Final = 1
+
+#: Seconds.
+STATUS_TIMEOUT: Final = 5.0
+#: A worker whose event loop is that late isn't well; seconds.
+WORST_LAG: Final = 1.0
+#: Workers are asked every second; one that has said nothing for so many seconds hangs, and will soon be replaced.
+WORST_SILENCE: Final = 3.0
+
+
+def add_parser(parent: Group) -> None:
+    parent.command(
+        "status",
+        _status,
+        help="how the running daemon and its workers are",
+        description=f"How the running daemon is. Exit status: {EXIT_WELL} all is well, {EXIT_DEGRADED} something isn't"
+        " (fewer workers than configured, an event loop that lags or hangs, connections that have to wait for"
+        " descriptors, a backend that is away),"
+        f" {EXIT_NOT_RUNNING} it doesn't run.",
+    )
+
+
+def _status(arguments: Namespace) -> int:
+    from wazuh_comms_trio.daemon.status import read_status
+
+    document = ask_daemon(arguments, "GET", "/api/v1/status", STATUS_TIMEOUT)
+    try:
+        status = read_status(document)
+    except ValueError as error:
+        raise Failure(f"the daemon's status isn't understood: {error}") from error
+    problems = find_problems(status)
+    serving = sum(worker.state == "serving" for worker in status.workers)
+    head = {
+        "up": None if status.started is None else _duration(time.time() - status.started),
+        "workers": f"{serving} of {status.configured_workers} serve",
+        "generation": status.generation,
+        "parked polls": sum(worker.parked or 0 for worker in status.workers),
+    }
+    heads = ["WORKER", "PID", "STATE", "AGE", "LAG", "CONNS", "PARKED", "WAITING", "BACKEND", "LAST ERROR"]
+    rows = [
+        [
+            worker.name,
+            worker.pid,
+            worker.state,
+            _duration(worker.age or 0),
+            f"{(worker.lag or 0) * 1000:.0f} ms",
+            worker.connections,
+            worker.parked,
+            worker.batcher and worker.batcher.waiting,
+            (worker.backend or "").partition(":")[0],  # the reason is among the problems
+            worker.last_error and worker.last_error.text,
+        ]
+        for worker in status.workers
+    ]
+    text = "\n".join([pairs(head), "", table(heads, rows), *(["", *problems] if problems else [])])
+    Output(as_json=arguments.json).document({**document, "problems": problems}, text)
+    return EXIT_DEGRADED if problems else EXIT_WELL
+
+
+def find_problems(status: DaemonStatus) -> list[str]:
+    """What a monitor should know of, a sentence each."""
+    current = [worker for worker in status.workers if worker.generation == status.generation]
+    serving = [worker for worker in current if worker.state == "serving"]
+    problems = []
+    if len(serving) < status.configured_workers:
+        problems.append(f"{len(serving)} of {status.configured_workers} workers serve")
+    for worker in serving:
+        if worker.heard > WORST_SILENCE:
+            problems.append(f"worker {worker.name} hangs: nothing was heard of it for {worker.heard:.0f} s")
+        if worker.lag is not None and worker.lag > WORST_LAG:
+            problems.append(f"worker {worker.name}: its event loop was {worker.lag:.1f} s late")
+        if worker.crowded:
+            problems.append(f"worker {worker.name}: connections have to wait, too many files are open")
+        if worker.backend not in (None, "ready"):
+            problems.append(f"worker {worker.name}: {worker.backend}")
+    return problems
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
