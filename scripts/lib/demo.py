@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
 def serve(loaded: LoadedConfig, demo: Demo, folder: Path) -> int:
     def ready(addresses: ListenAddresses) -> None:
         enrollment = addresses.enrollment[0][1] if addresses.enrollment else None
-        print(hints(ROOT, folder, asdict(demo), addresses.api[0][1], enrollment), flush=True)
+        print(hints(folder, asdict(demo), addresses.api[0][1], enrollment), flush=True)
 
     warnings = [warning.render(loaded.file) for warning in loaded.warnings]
     return run_daemon(loaded.config, warnings=warnings, ready=ready)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
@@ -10,12 +11,12 @@ from shlex import quote
 INDENT = "    "
 
 
-def hints(root: Path, folder: Path, demo: Mapping[str, str], port: int, enrollment_port: int | None) -> str:
+def hints(folder: Path, demo: Mapping[str, str], port: int, enrollment_port: int | None) -> str:
     """``demo`` has ``uuid``, ``name``, ``key``, ``user`` and ``password``."""
     url = f"https://127.0.0.1:{port}/api/v1"
     curl = f"curl -sS --cacert {quote(str(folder / 'certs' / 'ca.pem'))}"
     bearer = '-H "Authorization: Bearer $TOKEN"'
-    tool = f"{quote(str(root / '.venv' / 'bin' / 'wazuh-comms'))} --config {quote(str(folder / 'wazuh-server.yml'))}"
+    tool = f"{installed_tool()} --config {quote(str(folder / 'wazuh-server.yml'))}"
     metadata = compact(
         {
             "agent": {
@@ -81,3 +82,9 @@ def compact(document: object) -> str:
 
 def lines(*parts: str) -> str:
     return "printf '%s\\n' " + " ".join(quote(part) for part in parts)
+
+
+def installed_tool() -> str:
+    """The tool of the Python that runs the demo; where that has no programs installed, as a module."""
+    program = Path(sys.executable).with_name("wazuh-comms")
+    return quote(str(program)) if program.exists() else f"{quote(sys.executable)} -m wazuh_comms_trio.cli.tool"

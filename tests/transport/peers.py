@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import trio
-
-#: makes the other side of a connection that is waiting
-Accept = Callable[[], socket.socket]
 
 
 def frame(payload: bytes) -> bytes:

@@ -15,7 +15,6 @@ from wazuh_comms_trio.errors import EventTooLarge, MessageInvalid
 from wazuh_comms_trio.wire.text_rules import check_text
 
 MAX_EVENT_BYTES: Final[int] = 65535
-MIN_EVENT_BYTES: Final[int] = 4
 
 #: queue char -> what it stands for
 QUEUES: Final[dict[str, str]] = {

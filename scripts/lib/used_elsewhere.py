@@ -1,0 +1,54 @@
+# ruff: noqa: B018, F821
+"""What vulture would call unused, but others use by its name. Read by vulture, never run."""
+
+# --- attributes that a library reads: tarfile, ssl, hypercorn
+_.mtime
+_.linkname
+_.num_tickets
+_.include_server_header
+_.keep_alive_max_requests
+_.accesslog
+_.errorlog
+
+# --- methods and parameters of a form that others fix: hypercorn's task group and application, trio's abort function
+_.spawn_app
+_.spawn
+func
+sync_spawn
+call_soon
+raise_cancel
+
+# --- ... __exit__, socket.getsockopt
+exc_type
+trace
+optname
+buflen
+
+# --- fields of a vulnerability scan: an agent's words, checked by their type and passed on as they came
+_.architecture
+_.item_id
+_.multiarch
+_.scan_time
+_.vendor
+_.codename
+_.major_version
+_.minor_version
+_.kernel_release
+_.kernel_name
+_.kernel_version
+_.hotfixes
+
+# --- fields of transport's AgentStatus, for the programs that ask
+_.last_keepalive
+_.last_ack
+_.msg_count
+_.msg_sent
+_.msg_buffer
+_.buffer_enabled
+
+# --- tests: programs called by name, fields that are decoded
+_.os_name
+orderly
+early_twice
+worker_killed
+killed
