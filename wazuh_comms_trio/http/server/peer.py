@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import trio
 
+from wazuh_comms_trio.foundation.backoff import Backoff
 from wazuh_comms_trio.http.server.delivery import is_reset, unacknowledged_bytes, unread_bytes
 from wazuh_comms_trio.http.server.tls_stream import TlsStream
 
@@ -127,13 +128,14 @@ class Peer:
         """Of everything sent: see ``DeliveryConfirmation``."""
         if self.gone:
             return False
-        wait = DELIVERY_FIRST_WAIT
+        backoff = Backoff(DELIVERY_FIRST_WAIT, DELIVERY_LAST_WAIT)
         ended = False
         with trio.move_on_after(self._send_timeout):
             while not self.gone:
                 unacknowledged = unacknowledged_bytes(self.sock)
                 if unacknowledged == 0 or (ended and unacknowledged is None):
                     return True
+                wait = backoff.next_pause()
                 if ended:
                     # It closed its side, maybe without having seen the reply: then a reset is on its way.
                     self.gone = is_reset(self.sock)
@@ -141,7 +143,6 @@ class Peer:
                 else:
                     with trio.move_on_after(wait):
                         ended = await self.has_ended()
-                wait = min(2 * wait, DELIVERY_LAST_WAIT)
             return unacknowledged_bytes(self.sock) == 0
         self.gone = True
         return False
