@@ -17,6 +17,7 @@ from wazuh_comms_trio.config.models import Batcher, Events
 from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
+from wazuh_comms_trio.services.commands.command_delivery import CommandDelivery
 from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher
 from wazuh_comms_trio.services.stateful.events import StatefulEvents
 
@@ -137,6 +138,16 @@ async def open_dispatch(*, keeps_posted: bool = True, agents: Sequence[str] = (A
         await nursery.start(service.run)
         yield Dispatch(service, backends)
         service.close()
+
+
+def ids(commands: Sequence[Command]) -> list[str]:
+    return [one.document_id for one in commands]
+
+
+async def next_delivery(dispatch: Dispatch, agent_id: str = A1, *, limit: float = 300.0) -> CommandDelivery:
+    delivery = await dispatch.service.poll(caller(agent_id), deadline=trio.current_time() + limit)
+    assert delivery is not None
+    return delivery
 
 
 async def gather(*calls: Callable[[], Awaitable[T]]) -> list[T]:

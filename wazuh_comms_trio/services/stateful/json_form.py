@@ -1,8 +1,9 @@
-"""The form of a JSON text, told without recursion: for lines that the fast decoder refuses, or can't be asked about.
+"""A scanner of JSON by hand, because ``json`` and ``msgspec`` recurse and give up at a depth of about a thousand.
 
-``msgspec`` says what a line's value is, quickly, but keeps the last of duplicate keys and refuses what is nested deeper
-than the interpreter's stack. These functions say whether a line is one JSON object at all, whatever its depth, what its
-members are, and whether a key stands in it twice, at any level.
+A header line nested deeper must still be told from one that isn't JSON: after the first the next event can be read,
+after the second the rest of the body is lost to the quarantine. ``json``'s hooks and ``msgspec`` raise
+``RecursionError`` for both. This module says of a line of any depth whether it is one JSON object, what its members
+are, and whether a key stands in it twice. It reads only lines that the fast decoder has refused.
 """
 
 from __future__ import annotations
