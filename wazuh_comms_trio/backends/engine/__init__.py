@@ -1,1 +1,1 @@
-"""The engine behind its Unix socket."""
+"""The engine behind its Unix socket: a client on ``http.client``."""

@@ -17,9 +17,9 @@ from wazuh_comms_trio.backends.opensearch.agents.agent_search import AgentSearch
 from wazuh_comms_trio.backends.opensearch.agents.presence import Presence
 from wazuh_comms_trio.backends.opensearch.agents.registry import OpenSearchAgents
 from wazuh_comms_trio.backends.opensearch.client.client import Connect, OpenSearchClient
-from wazuh_comms_trio.backends.opensearch.client.index_names import IndexName
 from wazuh_comms_trio.backends.opensearch.commands.store import OpenSearchCommands
 from wazuh_comms_trio.backends.opensearch.events.index import OpenSearchEvents
+from wazuh_comms_trio.backends.opensearch.index_names import IndexName
 from wazuh_comms_trio.backends.opensearch.node_registry import NodeWatch, ThisNode
 from wazuh_comms_trio.config.models import Indexer
 from wazuh_comms_trio.errors import BackendUnavailable

@@ -21,7 +21,7 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
     describe,
     path,
 )
-from wazuh_comms_trio.backends.opensearch.client.index_names import CANDIDATES, find_name
+from wazuh_comms_trio.backends.opensearch.index_names import CANDIDATES, find_name
 from wazuh_comms_trio.backends.opensearch.node_registry import had_registry
 from wazuh_comms_trio.backends.state_modules import STATE_INDICES
 from wazuh_comms_trio.config.models import Indexer

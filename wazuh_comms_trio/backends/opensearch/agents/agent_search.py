@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
-from wazuh_comms_trio.backends.opensearch.client.index_names import IndexName
 from wazuh_comms_trio.backends.opensearch.client.multi_get import Found
 from wazuh_comms_trio.backends.opensearch.client.queries import Query, exactly
 from wazuh_comms_trio.backends.opensearch.client.search import Refresher, scroll
+from wazuh_comms_trio.backends.opensearch.index_names import IndexName
 
 EVERYONE: Final[Query] = {"match_all": {}}
 

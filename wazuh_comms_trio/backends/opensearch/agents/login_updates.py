@@ -10,7 +10,7 @@ import trio
 
 from wazuh_comms_trio.backends.opensearch.client.bulk import FILTER, judge, partial, read_items, update_line
 from wazuh_comms_trio.backends.opensearch.client.client import NDJSON, IndexerUnavailable, OpenSearchClient
-from wazuh_comms_trio.backends.opensearch.client.index_names import IndexName
+from wazuh_comms_trio.backends.opensearch.index_names import IndexName
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.backoff import Backoff
 from wazuh_comms_trio.foundation.timestamps import to_iso

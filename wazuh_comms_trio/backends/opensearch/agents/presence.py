@@ -12,9 +12,9 @@ import trio
 from wazuh_comms_trio.backends.leadership import Finding, Leadership
 from wazuh_comms_trio.backends.opensearch.client.bulk import FILTER, partial, read_items, update_if_line
 from wazuh_comms_trio.backends.opensearch.client.client import NDJSON, OpenSearchClient
-from wazuh_comms_trio.backends.opensearch.client.index_names import IndexName
 from wazuh_comms_trio.backends.opensearch.client.queries import by_time, every, exactly, to_moment
 from wazuh_comms_trio.backends.opensearch.client.search import search
+from wazuh_comms_trio.backends.opensearch.index_names import IndexName
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.timestamps import to_iso
 

@@ -21,9 +21,9 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
     error_of,
     path,
 )
-from wazuh_comms_trio.backends.opensearch.client.index_names import IndexName
 from wazuh_comms_trio.backends.opensearch.client.multi_get import SharedReads, get_many
 from wazuh_comms_trio.backends.opensearch.client.queries import encode_json, is_possible_id
+from wazuh_comms_trio.backends.opensearch.index_names import IndexName
 from wazuh_comms_trio.errors import AgentExists, BackendUnavailable, MalformedRequest
 from wazuh_comms_trio.foundation.outage_log import OutageLog
 

@@ -19,7 +19,6 @@ from wazuh_comms_trio.backends.opensearch.client.bulk import (
     update_if_line,
 )
 from wazuh_comms_trio.backends.opensearch.client.client import NDJSON, IndexerUnavailable, OpenSearchClient
-from wazuh_comms_trio.backends.opensearch.client.index_names import IndexName
 from wazuh_comms_trio.backends.opensearch.client.multi_get import get_many
 from wazuh_comms_trio.backends.opensearch.client.queries import (
     LONGEST_ID,
@@ -30,6 +29,7 @@ from wazuh_comms_trio.backends.opensearch.client.queries import (
 )
 from wazuh_comms_trio.backends.opensearch.client.search import Hits, Refresher, search
 from wazuh_comms_trio.backends.opensearch.commands.documents import Document, read
+from wazuh_comms_trio.backends.opensearch.index_names import IndexName
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.interfaces import Command, CommandReport, CommandStatus, ItemResult
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
-from wazuh_comms_trio.backends.opensearch.client.index_names import IndexName
 from wazuh_comms_trio.backends.opensearch.client.queries import Query, every, exactly
 from wazuh_comms_trio.backends.opensearch.commands import documents as documents
 from wazuh_comms_trio.backends.opensearch.commands.claims import Claims
@@ -24,6 +23,7 @@ from wazuh_comms_trio.backends.opensearch.commands.index import CommandIndex, Re
 from wazuh_comms_trio.backends.opensearch.commands.interest import Interest
 from wazuh_comms_trio.backends.opensearch.commands.news import News
 from wazuh_comms_trio.backends.opensearch.commands.pending import PendingCommands
+from wazuh_comms_trio.backends.opensearch.index_names import IndexName
 from wazuh_comms_trio.config.models import IndexerCommands
 from wazuh_comms_trio.errors import MalformedRequest
 
