@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ async def test_a_large_body_streams_at_constant_memory(tmp_path: Path) -> None:
 async def test_a_slow_engine_holds_the_body_back(tmp_path: Path) -> None:
     given = 0
 
-    async def body() -> AsyncIterator[bytes]:
+    async def body() -> AsyncGenerator[bytes, None]:
         nonlocal given
         for _ in range(1000):
             given += 65536
@@ -96,9 +97,10 @@ async def test_a_slow_engine_holds_the_body_back(tmp_path: Path) -> None:
     async with (
         fake_engine(tmp_path, read_pause=1000) as fake,
         open_engine_client(settings(tmp_path, timeout=0.3)) as engine,
+        aclosing(body()) as pieces_of_body,
     ):
         with pytest.raises(EngineTimeout):
-            await engine.send_events(body(), agent_id="a", length=1000 * 65536)
+            await engine.send_events(pieces_of_body, agent_id="a", length=1000 * 65536)
         assert fake.received == 0
         assert given < 2 * 1024 * 1024
 

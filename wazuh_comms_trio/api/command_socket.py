@@ -1,7 +1,7 @@
 """The local command server's ASGI application, on a Unix socket, for the programs of this host: ``POST
 /api/v1/commands``, and for the operator's tool ``GET /api/v1/status`` and ``POST /api/v1/reload``.
 
-Plain ASGI: a supervisor serves it, too, whose memory Quart would nearly double (docs/design.md).
+Plain ASGI: a supervisor serves it, too, and Quart would add a fifth to its memory (docs/design.md).
 """
 
 from __future__ import annotations

@@ -271,9 +271,9 @@ class Engine(Protocol):
     """Where stateless events and scans go."""
 
     async def send_events(self, body: AsyncIterable[bytes], *, agent_id: str, length: int | None) -> None:
-        """Streams one request's body, unchanged; returns when the engine has taken all of it. What ``body`` raises goes
-        through. Raises ``EngineRefused`` (never: quarantine it), ``EngineTimeout``, ``EngineSocketError``,
-        ``EngineRequestError``, ``StorageFull``, ``BackendUnavailable``.
+        """Streams one request's body, unchanged; returns when the engine has taken all of it. ``body`` stays the
+        caller's, to read on and to close; what it raises goes through. Raises ``EngineRefused`` (never: quarantine it),
+        ``EngineTimeout``, ``EngineSocketError``, ``EngineRequestError``, ``StorageFull``, ``BackendUnavailable``.
         """
         ...
 
