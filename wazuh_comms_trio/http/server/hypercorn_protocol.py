@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from functools import lru_cache
 from http import HTTPStatus
+from time import time
 from typing import Any, Final, NoReturn, cast
 
 import h11
@@ -187,6 +189,12 @@ class _Tasks:
 _TASKS: Final = _Tasks()
 
 
+@lru_cache(maxsize=8)
+def server_header_lines(config: Config, second: int) -> list[bytes]:
+    """Hypercorn's own headers: the date, which is formatted once a second."""
+    return [name + b": " + value for name, value in config.response_headers("h11")]
+
+
 async def _drop(message: object) -> None:
     """Hypercorn's queue towards the application; the body goes there by another way."""
 
@@ -199,7 +207,7 @@ def reply_head(status: int, headers: Headers, config: Config) -> bytes:
     """Every reply ends its connection. Raises ``ValueError`` for what would be two headers, or none."""
     lines = [f"HTTP/1.1 {status} {REASONS.get(status, '')}".encode("ascii")]
     lines += [name + b": " + value for name, value in headers if name.lower() != b"connection"]
-    lines += [name + b": " + value for name, value in config.response_headers("h11")]
+    lines += server_header_lines(config, int(time()))
     lines += [b"connection: close", b"", b""]
     head = b"\r\n".join(lines)
     if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1 or b"\0" in head:
