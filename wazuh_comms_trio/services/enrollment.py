@@ -89,7 +89,7 @@ class EnrollmentService:
         ``Unauthorized``; ``TooManyAttempts`` when too many attempts of the same wait already."""
         stored = self._users.get(user)
         sound = len(password) <= _LONGEST_PASSWORD
-        # A password that was right lately needs no patience: a fleet that enrols behind one address is no attack.
+        # A password that was right lately isn't throttled: a fleet that enrols behind one address is no attack.
         if stored is None or not sound or not self._secrets.are_verified(user, stored, password):
             async with self._throttle.attempt((user[:NAME_LIMIT], peer)) as attempt:
                 owner, secret = (user if stored is not None else "", password if sound else "")

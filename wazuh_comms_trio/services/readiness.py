@@ -32,14 +32,14 @@ Probe = Callable[[], Awaitable[None]]
 def probes_of(backends: Backends) -> dict[str, Probe]:
     """Where events go, by what the log calls it. A store may have ``async def probe()``, which raises
     ``BackendUnavailable``, with a sentence, when the store could take nothing now; it is cheap, and called about once a
-    second. Stores without one count as well."""
+    second. Stores without one count as ready."""
     stores = {"index": backends.events, "engine": backends.engine}
     probes = {name: getattr(store, "probe", None) for name, store in stores.items()}
     return {name: probe for name, probe in probes.items() if probe is not None}
 
 
 class Readiness:
-    """``run`` keeps ``state`` current; ``check`` is for who has to know now."""
+    """``run`` keeps ``state`` current; ``check`` is for a caller that has to know now."""
 
     def __init__(self, probes: Mapping[str, Probe] | None = None) -> None:
         self._probes = dict(probes or {})

@@ -232,7 +232,7 @@ class Hub:
     # --- posts
 
     async def post(self, commands: Sequence[JsonObject]) -> list[JsonObject]:
-        """As ``CommandDispatcher.post``, by whichever worker takes it; when one dies or sleeps over it, by another.
+        """As ``Posts.post``, by whichever worker takes it; when one dies or sleeps over it, by another.
         Raises ``BackendUnavailable``."""
         request = list(commands)
         ids = {command["document_id"]: command["timeout"] for command in request}

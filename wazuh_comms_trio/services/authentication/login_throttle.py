@@ -23,7 +23,7 @@ LONGEST_PAUSE: Final = 8.0
 WAITING_LIMIT: Final = 4
 #: Failures are forgotten after so long without another, seconds.
 FORGOTTEN_AFTER: Final = 600.0
-# Some 500 bytes each: 5 MB. Who makes more kinds of failures than that makes us forget the oldest.
+# Some 500 bytes each: 5 MB. With more kinds of failures than that the oldest are forgotten.
 _REMEMBERED: Final = 10_000
 
 

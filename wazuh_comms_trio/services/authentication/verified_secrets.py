@@ -24,7 +24,8 @@ _REMEMBERED: Final = 32768
 
 @frozen
 class _Verified:
-    """``mark`` is a keyed digest of owner, stored hash and secret: it proves nothing to anyone else."""
+    """A secret that was right. ``mark`` is a keyed digest of owner, stored hash and secret: it proves nothing to anyone
+    else."""
 
     mark: bytes
     until: float
@@ -32,14 +33,14 @@ class _Verified:
 
 @define
 class _OwnerLock:
-    """Those who check secrets of one owner, one after the other: a flood for one owner holds up only that owner."""
+    """Secrets of one owner are checked one after the other: a flood for one owner holds up only that owner."""
 
     lock: trio.Lock
     users: int = 0
 
 
 class VerifiedSecrets:
-    """Secrets that are checked, and those that have been."""
+    """Checks secrets, and remembers those that were right."""
 
     def __init__(self, run_blocking: RunBlocking, *, at_once: int | None = None) -> None:
         self._run_blocking = run_blocking

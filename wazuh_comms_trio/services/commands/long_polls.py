@@ -1,4 +1,4 @@
-"""Parked polls: who waits, and which of an agent's polls is answered. Synchronous.
+"""Parked polls: which agents wait, and which of an agent's polls is answered.
 
 What one waiting poll costs here: an object, its event and its places in the dictionaries and scopes, some 2 kB.
 """

@@ -26,7 +26,8 @@ class OtherWorkers(Protocol):
         ...
 
     def hold(self, commands: Sequence[Command], seconds: float) -> None:
-        """These were posted here, no store keeps them: who parks their agent within ``seconds`` may ask."""
+        """These were posted here, no store keeps them: a worker that parks their agent within ``seconds`` may
+        ask for them."""
         ...
 
     def withdraw(self, commands: Sequence[Command]) -> None:
@@ -38,7 +39,7 @@ class OtherWorkers(Protocol):
         ...
 
     def returned(self, commands: Sequence[Command]) -> None:
-        """Acquired, and not delivered: somebody else's turn."""
+        """Acquired, and not delivered: another worker may acquire them."""
         ...
 
 

@@ -40,24 +40,18 @@ class _Hold:
 
 
 class AgentOrder:
-    """Who holds which agent, and the packets that wait for that. ``len``: how many wait, ready ones too."""
+    """Which holder has which agent, and the packets that wait for it. ``waiting``: how many do, with the ``ready``
+    ones, whose holder is done."""
 
     def __init__(self) -> None:
-        self._ready: deque[Packet] = deque()
+        self.ready: deque[Packet] = deque()
+        self.waiting = 0
         self._holds: dict[str, _Hold] = {}
-        self._waiting = 0
-
-    def __len__(self) -> int:
-        return self._waiting
-
-    @property
-    def has_ready(self) -> bool:
-        return bool(self._ready)
 
     @property
     def idle(self) -> bool:
         """Nothing waits and nothing is in flight."""
-        return not self._ready and not self._holds
+        return not self.ready and not self._holds
 
     def place(self, packet: Packet, batch: Batch, now: float) -> None:
         """Puts ``packet`` into ``batch``, or behind its agent's holder. A big packet (``part`` is None) becomes the
@@ -67,7 +61,7 @@ class AgentOrder:
         hold = self._holds.get(packet.agent_id)
         if hold is not None and (hold.holder is not batch or hold.behind or packet.part is None):
             hold.behind.append(packet)
-            self._waiting += 1
+            self.waiting += 1
         elif packet.part is None:
             self._holds[packet.agent_id] = _Hold(packet)
             packet.news.set()
@@ -82,9 +76,9 @@ class AgentOrder:
 
     def place_ready(self, batch: Batch, limits: models.Batcher, now: float) -> None:
         """``place`` for the packets that are ready, in order, until ``batch`` is full."""
-        while self._ready and not batch.is_full(limits):
-            self._waiting -= 1
-            self.place(self._ready.popleft(), batch, now)
+        while self.ready and not batch.is_full(limits):
+            self.waiting -= 1
+            self.place(self.ready.popleft(), batch, now)
 
     def release(self, holder: Batch | Packet) -> None:
         """The holder is done: the packets behind it are ready. Nothing happens when it holds nothing."""
@@ -93,14 +87,14 @@ class AgentOrder:
             hold = self._holds.get(agent_id)
             if hold is not None and hold.holder is holder:
                 del self._holds[agent_id]
-                self._ready.extendleft(reversed(hold.behind))
+                self.ready.extendleft(reversed(hold.behind))
 
     def take_all(self) -> list[Packet]:
         """Everything that waits, when nothing will be written any more."""
-        packets = list(self._ready)
+        packets = list(self.ready)
         for hold in self._holds.values():
             packets += hold.behind
             hold.behind.clear()
-        self._ready.clear()
-        self._waiting = 0
+        self.ready.clear()
+        self.waiting = 0
         return packets

@@ -143,9 +143,10 @@ class Batcher:
     def _take_queued(self, batch: Batch) -> None:
         """What is there without waiting, until ``batch`` is full."""
         now = trio.current_time()
-        self._order.place_ready(batch, self._limits, now)
+        if self._order.ready:
+            self._order.place_ready(batch, self._limits, now)
         try:
-            while not batch.is_full(self._limits) and len(self._order) < _MAX_BEHIND:
+            while not batch.is_full(self._limits) and self._order.waiting < _MAX_BEHIND:
                 self._order.place(self._packets.receive_nowait(), batch, now)
         except trio.WouldBlock:
             pass
@@ -154,7 +155,7 @@ class Batcher:
 
     async def _receive(self, batch: Batch) -> None:
         """Waits for the next packet, or until ``_pause`` is over."""
-        if self._ended or len(self._order) >= _MAX_BEHIND:
+        if self._ended or self._order.waiting >= _MAX_BEHIND:
             await trio.sleep_forever()
         try:
             packet = await self._packets.receive()
@@ -180,7 +181,7 @@ class Batcher:
     def _release(self, holder: Batch | Packet) -> None:
         """The holder's agents are free. The writer that collects goes on when that makes a difference to it."""
         self._order.release(holder)
-        if self._batch.packets or self._order.has_ready or self._ended:
+        if self._batch.packets or self._order.ready or self._ended:
             self._pause.cancel()
 
     def _fail_what_waits(self) -> None:

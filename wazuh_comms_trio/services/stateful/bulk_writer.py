@@ -80,7 +80,7 @@ class BulkWriter:
         return failure
 
     async def _attempt_each(self, packets: Sequence[Packet]) -> BackendUnavailable | None:
-        """Which one is it that breaks the store? Only that one fails."""
+        """One after the other, so that only the packet that breaks the store fails."""
         failure = None
         for packet in packets:
             failure = await self._attempt([packet]) or failure

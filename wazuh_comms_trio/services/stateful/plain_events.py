@@ -2,7 +2,8 @@
 
 Nearly all events are such: a header with nothing but its fields, and one object on the line after it. What has to be
 checked is checked for all lines at once, in half the time that one event after another takes. Nothing is decided here
-but that events are plain: whatever isn't of this form, sound or not, is left to who reads event by event.
+but that events are plain: whatever isn't of this form, sound or not, is left to the packet reader, which
+reads event by event.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def read_plain_events(
     None when one of them isn't plain, or none is whole.
 
     ``prefix``: what documents begin with, an object's only other member, ``agent``, and a comma. ``id_prefix`` comes
-    before each id and is plain text. The operations are the events' own: who needs only them needn't look for them in a
-    thousand places of memory.
+    before each id and is plain text. The operations are the events' own: a caller that needs only them needn't look for
+    them in a thousand places of memory.
     """
     lines = _lines(body, position, stop, end)
     if lines is None:

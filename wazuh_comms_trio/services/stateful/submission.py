@@ -77,7 +77,8 @@ class Part:
         return [self.events[position].action for position in self.reports]  # type: ignore[misc]  # as above
 
     def settle_writes(self, results: Sequence[ItemResult]) -> bool:
-        """The results of ``operations()``, by position. Those that failed for a passing reason stay; are there none?"""
+        """The results of ``operations()``, by position. Returns whether all are settled: writes that failed for a
+        passing reason stay."""
         self.writes = self._settle(self.writes, results)
         return not self.writes
 
@@ -131,7 +132,7 @@ class Part:
 
 
 def _outcomes(results: Sequence[ItemResult | None]) -> set[Outcome]:
-    """Which there are. Mostly the results are one and the same object, which is quick to be sure of."""
+    """The different outcomes. Mostly all results are one and the same object, which is found out quickly."""
     first = results[0] if results else None
     if first is not None and results.count(first) == len(results):
         return {first.outcome}

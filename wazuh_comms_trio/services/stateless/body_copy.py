@@ -20,7 +20,7 @@ _IN_MEMORY: Final = 1024 * 1024
 
 
 class BodyCopy:
-    """``add`` never fails: a copy that couldn't be kept is missed only by who asks for it, with ``StorageFull``.
+    """``add`` never fails: a copy that couldn't be kept is missed only by a caller that asks for it: ``StorageFull``.
 
     A context manager: leaving it closes the file. At most 1 MiB (and one chunk) is in memory at a time.
     """
