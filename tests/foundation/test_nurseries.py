@@ -80,3 +80,11 @@ async def test_cancelled_from_outside(autojump_clock: MockClock, wait: bool) -> 
             await trio.sleep_forever()
     assert scope.cancelled_caught
     assert trio.current_time() == began + 5
+
+
+async def test_the_blocks_error_is_not_lost_when_the_wait_is_cancelled(autojump_clock: MockClock) -> None:
+    with pytest.RaisesGroup(LookupError), trio.move_on_after(5):
+        async with BackgroundNursery(wait=True) as nursery:
+            nursery.start_soon(trio.sleep, 100)
+            raise LookupError
+    assert trio.current_time() == pytest.approx(5, abs=1e-6)
