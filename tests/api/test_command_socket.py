@@ -99,7 +99,7 @@ async def test_a_bug_is_a_500_and_logged_once(serving: Serving, unexpected_error
 @pytest.mark.real_clock
 @pytest.mark.parametrize("server_name", SERVERS)
 async def test_on_a_unix_socket(server_name: str, tmp_path: Path) -> None:
-    """Where our own connections know who called."""
+    """Our own connections know the calling process, hypercorn doesn't."""
     path, dispatcher, control = tmp_path / "comms.sock", FakeDispatcher(), FakeControl()
     app = create_command_app(dispatcher, LIMITS, control)
     ours = server_name == "connections"

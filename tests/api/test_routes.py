@@ -176,7 +176,7 @@ async def test_head(serving: Serving) -> None:
         assert (reply.status, reply.body) == (404, b"")
 
 
-# --- who may
+# --- tokens
 
 
 @pytest.mark.parametrize(

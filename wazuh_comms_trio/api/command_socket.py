@@ -31,9 +31,9 @@ __all__ = ["Caller", "Control", "Poster", "create_command_app"]
 
 #: One of the largest posts, and then some: its users are local programs that post one after the other.
 BUDGET_BYTES: Final = 256 * 1024 * 1024
-#: Of one post, in the audit log.
+#: Ids of one post that the audit log lists.
 NOTED_IDS: Final = 100
-#: For the audit log's disk.
+#: Seconds that writing the audit log may take.
 NOTE_LIMIT: Final = 10.0
 
 
@@ -45,7 +45,7 @@ class Poster(Protocol):
 
 @frozen
 class Caller:
-    """Who called, as the kernel says it; None where it doesn't."""
+    """The calling process, as the kernel says it; None where it doesn't."""
 
     uid: int | None = None
     pid: int | None = None
@@ -66,7 +66,7 @@ class Control(Protocol):
 
 
 def create_command_app(poster: Poster, limits: Limits, control: Control | None = None) -> PlainApplication:
-    """Who may open the socket may command all agents; there is no other check."""
+    """A process that may open the socket may command all agents; there is no other check."""
     budget = BodyBudget(BUDGET_BYTES)
 
     async def post(scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,7 +110,7 @@ def create_command_app(poster: Poster, limits: Limits, control: Control | None =
 
 
 def peer_credentials(scope: Scope) -> Caller:
-    """Who is at the other end of the Unix socket (``SO_PEERCRED``)."""
+    """The process at the other end of the Unix socket (``SO_PEERCRED``)."""
     sock = getattr(scope["extensions"].get(EXTENSION), "sock", None)
     if not isinstance(sock, socket.socket) or sock.family != socket.AF_UNIX:
         return Caller()

@@ -1,4 +1,4 @@
-"""What stands behind the daemon, as Protocols. Services and the HTTP edge know these and never a store.
+"""What stands behind the daemon, as Protocols. Services and the APIs know these and never a store.
 
 Every implementation passes the same contract suite (tests/contract/). Rules that hold for all of them:
 

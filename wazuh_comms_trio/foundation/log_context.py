@@ -1,4 +1,5 @@
-"""What a log line says of the request it was written for. Set at the HTTP edge, read by ``daemon/logging/formats.py``.
+"""What a log line says of the request it was written for. Set by connections and the guard, read by
+``daemon/logging/formats.py``.
 
 A connection is a task of its own with a context of its own, so that ``REQUEST.set(...)`` and ``AGENT.set(...)`` there
 hold for its whole life and need no reset; ``log_context`` is for code that goes on to something else afterwards.

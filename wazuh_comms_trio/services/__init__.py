@@ -26,7 +26,7 @@ __all__ = ["ServiceEnvironment", "Services", "build_services"]
 
 @frozen
 class Services:
-    """What the HTTP edge is given. ``enrollment`` is None when it is off."""
+    """What the APIs are given. ``enrollment`` is None when it is off."""
 
     authentication: Authenticator
     stateful: StatefulEvents

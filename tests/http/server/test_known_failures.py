@@ -1,4 +1,4 @@
-"""What goes wrong at the edge of the API that agents use today, one by one, and doesn't here."""
+"""What goes wrong in the API that agents use today, one by one, and doesn't here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every time limit of the edge, on the mock clock, and what a peer gets that runs into it."""
+"""Every time limit of a connection, on the mock clock, and what a peer gets that runs into it."""
 
 from __future__ import annotations
 

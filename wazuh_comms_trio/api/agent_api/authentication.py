@@ -15,7 +15,7 @@ from wazuh_comms_trio.services.strict_json import decode_body
 
 __all__ = ["add_authentication", "decode_credentials"]
 
-#: Nobody's credentials are longer, and they come from anybody.
+#: Credentials are far shorter; the limit is low since they come before any check of the sender.
 CREDENTIALS_BYTES: Final = 1024 * 1024
 
 

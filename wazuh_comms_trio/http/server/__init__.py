@@ -1,2 +1,2 @@
-"""One connection from accept to close, under any ASGI application. Knows configuration and errors, no route and no
-service."""
+"""Connections from accept to close under any ASGI application, and the application's side of ASGI. Knows configuration
+and errors; no API and no service."""

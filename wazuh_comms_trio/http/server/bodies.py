@@ -1,4 +1,4 @@
-"""Request bodies: streamed to those who can take them in parts, collected within a memory budget for the others."""
+"""Request bodies: streamed to handlers that take them in parts, collected within a memory budget for the others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ FREE_BYTES: Final = 64 * 1024
 class BodyBudget:
     """How much of collected bodies may be in memory at once.
 
-    Bytes are counted as they arrive, not as they are declared: who announces 100 MB and sends nothing takes nothing.
+    Bytes are counted as they arrive, not as they are declared: a client that announces 100 MB and sends nothing takes
+    nothing.
     When the budget is used up, the bodies that grow wait, and with them their senders; one of them, the *senior*, may
     go on to its own limit all the same, so that they can't all wait for each other.
     """
@@ -101,7 +102,7 @@ async def collect_body(
 
 
 async def skip_body(receive: Receive) -> None:
-    """Of requests whose endpoint takes none."""
+    """Reads and drops the body of a request whose endpoint takes none."""
     while True:
         message = await receive()
         body_part(message)

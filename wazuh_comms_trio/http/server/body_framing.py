@@ -1,7 +1,7 @@
 """Where a request's body ends: Content-Length and chunks, sans-IO. Bytes in, the body's bytes out.
 
 h11 has both, but looks at a chunk's size only once its data is there, takes bare line feeds in places, copies every
-byte three times and spends 8 µs on each one-byte chunk, all before anybody else gets a turn.
+byte three times and spends 8 µs on each one-byte chunk, all without giving other tasks a turn.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One connection: shaken hands with, read within limits, answered once, closed so that the answer arrives.
+"""One connection: TLS handshake, one request read within limits, one reply, and a close that lets the reply arrive.
 
 One task a connection, one request a connection. The application is called by that task itself and pulls the body out
 of the stream by ``receive``, which is all the backpressure that is needed. Time limits are cancel scopes around each
@@ -81,7 +81,7 @@ class Connection:
 
     @property
     def sock(self) -> Any:
-        """The connection's socket, for who has to ask the kernel about the peer (``SO_PEERCRED``)."""
+        """The connection's socket, for applications that ask the kernel about the peer (``SO_PEERCRED``)."""
         return self.peer.sock
 
     async def run(self) -> None:
@@ -118,7 +118,7 @@ class Connection:
             await self._finish()
 
     def release(self) -> None:
-        """Breaks the cycles that hold it together, once it is over. OpenSSL's part of a connection is some 35 kB that
+        """Breaks the connection's reference cycles, once it is over. OpenSSL's part of a connection is some 35 kB that
         the garbage collector doesn't count, so that it would let many of them pile up.
         """
         self.peer.release()
@@ -142,7 +142,7 @@ class Connection:
         return True
 
     async def _read_head(self) -> bool:
-        """False when the peer left without a word."""
+        """False when the peer left before it sent anything."""
         http, stream = self.http, self.peer.stream
         while True:
             data = await stream.receive_some(RECEIVE_BYTES)
@@ -171,7 +171,7 @@ class Connection:
         return {"type": "http.request", "body": data, "more_body": not body.complete}
 
     async def _receive_body(self) -> bytes | bytearray:
-        """Some more of it; empty at its end, and when the peer ends too early."""
+        """The next part of the body; empty at its end, and when the peer ends too early."""
         limits, body = self.context.limits, self.http.body
         if self.http.wants_100:
             self.http.wants_100 = False
@@ -212,7 +212,7 @@ class Connection:
             if is_leaving(error):
                 logger.debug("%s left before its reply", self.peer)
                 return None
-            if self.context.describe(error).is_bug:  # also when the peer has left: nobody else would tell
+            if self.context.describe(error).is_bug:  # also when the peer has left: a bug is logged in any case
                 logger.exception("%s %s failed", scope["method"], scope["path"])
             return self._break_off(error if isinstance(error, CommsError) else ServerError())
         if self.http.finished or self.peer.gone:
@@ -247,7 +247,7 @@ class Connection:
         if not self.http.finished or not await self.peer.confirmed():
             return False
         if self._expected:
-            # It has arrived, whoever is in a hurry: the end finds room at once.
+            # The reply has arrived, also if the request is cancelled now; TLS's end fits into the socket's buffer.
             with suppress(PeerGone), trio.CancelScope(shield=True):
                 await self.peer.send(b"", last=True)
         return True
@@ -282,7 +282,7 @@ class Connection:
 
 
 def body_size(body: BodyDecoder) -> int:
-    """What its time is counted from: the declared size, or what has arrived."""
+    """The bytes that a body's time limit is computed from: its declared size, or what has arrived."""
     return body.received if body.declared is None else body.declared
 
 

@@ -1,4 +1,4 @@
-"""Has the peer got it? What the kernel knows of bytes that were sent."""
+"""Has the reply arrived? What the kernel knows of bytes that were sent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DeliveryConfirmation(Protocol):
 
     def expect(self) -> None:
         """To be called before the reply: its TLS end is held back until delivery is confirmed. A peer that has read
-        the reply and closes with that end unread resets the connection, and then nobody knows what it had read.
+        the reply and closes with that end unread resets the connection, and then it can't be known what it had read.
         """
         ...
 
@@ -48,7 +48,7 @@ def unread_bytes(sock: Any) -> int:
 
 
 def is_reset(sock: Any) -> bool:
-    """Is a TCP connection gone, whatever its reads say? (After an end in order they go on saying "end".) False for a
+    """Was a TCP connection reset? (After an end in order its reads go on saying "end".) False for a
     stand-in.
     """
     if sock.fileno() < 0 or sock.family not in (AF_INET, AF_INET6):

@@ -17,28 +17,28 @@ from wazuh_comms_trio.http.server.tls_stream import TlsStream
 __all__ = ["RECEIVE_BYTES", "Peer", "PeerGone", "is_leaving"]
 
 RECEIVE_BYTES: Final = 65536
-#: What one ``limits.send_timeout`` is given for.
+#: Bytes that one ``limits.send_timeout`` is for.
 SEND_BYTES: Final = 65536
-#: How long a peer that is to be closed may be silent.
+#: Seconds that a peer may be silent before its connection is closed.
 LINGER_TIMEOUT: Final = 2.0
-#: How often to look at what is unacknowledged: first after 1 ms, then ever less often.
+#: Seconds between two looks at unacknowledged bytes: 1 ms at first, doubled each time up to the last.
 DELIVERY_FIRST_WAIT: Final = 0.001
 DELIVERY_LAST_WAIT: Final = 0.25
 
 
 class PeerGone(trio.BrokenResourceError):
-    """The peer closed, reset, or didn't read for ``limits.send_timeout``. Of no interest to anybody."""
+    """The peer closed, reset, or didn't read for ``limits.send_timeout``. Everyday: not worth a line in the log."""
 
 
 def is_leaving(error: BaseException) -> bool:
-    """Is it only that the peer is gone? (A nursery of the application's may have wrapped it up.)"""
+    """Does the error only say that the peer is gone? (A nursery of the application's may have put it into a group.)"""
     if isinstance(error, BaseExceptionGroup):
         return all(map(is_leaving, error.exceptions))
     return isinstance(error, PeerGone)
 
 
 class _NoSocket:
-    """Of a stream that knows nothing of where it leads: deliveries are confirmed by its end alone."""
+    """In place of a socket for streams without one: deliveries are confirmed by the stream's end alone."""
 
     family = None
 
@@ -87,7 +87,7 @@ class Peer:
         self.stream = self._tls = tls
 
     def release(self) -> None:
-        """Drops what is OpenSSL's: nothing more is read or sent."""
+        """Drops OpenSSL's objects: nothing more is read or sent."""
         self.stream = self.transport
         self._tls = None
         self.gone = True
@@ -137,7 +137,7 @@ class Peer:
                     return True
                 wait = backoff.next_pause()
                 if ended:
-                    # It closed its side, maybe without having seen the reply: then a reset is on its way.
+                    # The peer closed its side, maybe without having seen the reply: then a reset is on its way.
                     self.gone = is_reset(self.sock)
                     await trio.sleep(wait)
                 else:
@@ -149,7 +149,7 @@ class Peer:
 
     @property
     def has_sent_more(self) -> bool:
-        """Has it sent what nobody has read? Closing now would reset the connection."""
+        """Has the peer sent bytes that weren't read? Closing now would reset the connection."""
         return unread_bytes(self.sock) > 0
 
     async def linger(self, spare: int) -> None:
@@ -161,7 +161,7 @@ class Peer:
         """
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             if isinstance(self.transport, trio.abc.HalfCloseableStream):
-                await self.transport.send_eof()  # who reads to the end shall not have to wait for it
+                await self.transport.send_eof()  # a peer that reads to the end needn't wait for it
             while spare > 0:
                 data: bytes | bytearray = b""
                 with trio.move_on_after(LINGER_TIMEOUT):

@@ -1,4 +1,4 @@
-"""Accepted sockets with as few turns of the event loop as there are waits.
+"""Accepted sockets that yield to the event loop only where they have to wait.
 
 trio's own ``SocketStream`` takes a turn on every call, whether or not there is something to wait for, and is built for
 several tasks at once. An agent's request is a whole connection, of some eight calls: about 40 µs of what it costs.
@@ -16,10 +16,10 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, notify_closing, w
 
 __all__ = ["SocketListener", "SocketStream"]
 
-#: Calls in a row that found something to do at once; then everybody else gets a turn.
-AT_ONCE: Final = 8
-#: Of a connection that failed before it was accepted, not of the listener.
-PASSING: Final = frozenset(
+#: Calls in a row without waiting, after which other tasks get a turn.
+CALLS_PER_YIELD: Final = 8
+#: Errors of a connection that failed before it was accepted, not of the listener.
+TRANSIENT: Final = frozenset(
     {
         errno.ECONNABORTED,
         errno.EHOSTDOWN,
@@ -46,21 +46,21 @@ class SocketStream(trio.abc.HalfCloseableStream):
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
-        self._left = AT_ONCE
+        self._left = CALLS_PER_YIELD
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        await self._take_turns()
+        await self._yield_at_times()
         while True:
             try:
                 return self.socket.recv(max_bytes or 65536)
             except BlockingIOError:
-                self._left = AT_ONCE
+                self._left = CALLS_PER_YIELD
                 await wait_readable(self.socket)
             except OSError as error:
                 raise self._translated(error) from error
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._take_turns()
+        await self._yield_at_times()
         with memoryview(data) as rest:
             start = 0
             while start < len(rest):
@@ -68,7 +68,7 @@ class SocketStream(trio.abc.HalfCloseableStream):
                     with rest[start:] as piece:
                         start += self.socket.send(piece)
                 except BlockingIOError:
-                    self._left = AT_ONCE
+                    self._left = CALLS_PER_YIELD
                     await wait_writable(self.socket)
                 except OSError as error:
                     raise self._translated(error) from error
@@ -95,10 +95,10 @@ class SocketStream(trio.abc.HalfCloseableStream):
             notify_closing(self.socket)
             self.socket.close()
 
-    async def _take_turns(self) -> None:
+    async def _yield_at_times(self) -> None:
         self._left -= 1
         if self._left <= 0:
-            self._left = AT_ONCE
+            self._left = CALLS_PER_YIELD
             await checkpoint()
 
     def _translated(self, error: OSError) -> Exception:
@@ -116,24 +116,24 @@ class SocketListener(trio.abc.Listener[SocketStream]):
         self._listener = listener
         self.socket = socket.socket(fileno=os.dup(listener.socket.fileno()))
         self.socket.setblocking(False)
-        self._left = AT_ONCE
+        self._left = CALLS_PER_YIELD
 
     async def accept(self) -> SocketStream:
         """Raises what ``accept`` of a socket raises, but for the failures of a single connection."""
         self._left -= 1
         if self._left <= 0:
-            self._left = AT_ONCE
+            self._left = CALLS_PER_YIELD
             await checkpoint()
         while True:
             try:
                 sock, _ = self.socket.accept()
             except BlockingIOError:
-                self._left = AT_ONCE
+                self._left = CALLS_PER_YIELD
                 await wait_readable(self.socket)
             except OSError as error:
                 if self.socket.fileno() < 0:
                     raise trio.ClosedResourceError("this listener was closed") from error
-                if error.errno not in PASSING:
+                if error.errno not in TRANSIENT:
                     raise
             else:
                 sock.setblocking(False)

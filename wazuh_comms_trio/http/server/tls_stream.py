@@ -16,9 +16,9 @@ import trio
 __all__ = ["HandshakeRefused", "TlsStream"]
 
 RECEIVE_BYTES: Final = 65536
-#: Failures that the client is told of by an alert: it speaks TLS, but not as it is asked to here. Anything else is
-#: closed without a word.
-TOLD: Final = frozenset(
+#: Failures that the client gets an alert for: it speaks TLS, but not as the context demands. After others the
+#: connection is closed without one.
+ALERTED: Final = frozenset(
     {
         "CERTIFICATE_VERIFY_FAILED",
         "INAPPROPRIATE_FALLBACK",
@@ -55,7 +55,7 @@ class TlsStream(trio.abc.Stream):
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
     async def do_handshake(self) -> None:
-        """Raises ``HandshakeRefused`` when the client was told why, else ``BrokenResourceError``."""
+        """Raises ``HandshakeRefused`` when the client was sent an alert, else ``BrokenResourceError``."""
         await self._fetch()  # the client begins
         while True:
             try:
@@ -64,7 +64,7 @@ class TlsStream(trio.abc.Stream):
                 await self._flush()
                 await self._fetch()
             except (ssl.SSLError, ssl.CertificateError) as error:
-                if getattr(error, "reason", None) not in TOLD:
+                if getattr(error, "reason", None) not in ALERTED:
                     raise trio.BrokenResourceError from error
                 await self._flush()
                 raise HandshakeRefused from error
@@ -105,7 +105,7 @@ class TlsStream(trio.abc.Stream):
         """The last bytes, with the close_notify that makes them an end. Receiving goes on."""
         if data:
             self._encrypt(data)
-        with suppress(ssl.SSLError):  # "want read": for the peer's own close_notify, which nobody waits for
+        with suppress(ssl.SSLError):  # "want read": for the peer's own close_notify, which isn't waited for
             self._object.unwrap()
         await self._flush()
 
