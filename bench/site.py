@@ -27,7 +27,7 @@ from bench.workloads import Agent, metadata, request
 from tests.indexer.cluster import nodes
 from wazuh_comms_trio.backends.opensearch.admin.init import init_indexer
 from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
-from wazuh_comms_trio.config.models import Indexer, IndexerHost, IndexerNames
+from wazuh_comms_trio.config.backend_models import Indexer, IndexerHost, IndexerNames
 
 LARGE_BYTES = 100 * 1024 * 1024
 

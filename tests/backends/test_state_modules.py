@@ -44,7 +44,7 @@ from tests.indexer.bench import client_of, fakes
 from wazuh_comms_trio.backends.opensearch.admin.check import check_indexer
 from wazuh_comms_trio.backends.opensearch.admin.init import init_indexer
 from wazuh_comms_trio.backends.opensearch.admin.templates import templates
-from wazuh_comms_trio.config.models import Indexer, IndexerHost, IndexerNames
+from wazuh_comms_trio.config.backend_models import Indexer, IndexerHost, IndexerNames
 from wazuh_comms_trio.services.metadata import read_metadata
 from wazuh_comms_trio.services.stateful.event_header import PLAIN_FORMS, index_of, read_header
 

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wazuh_comms_trio.config import load
+from wazuh_comms_trio.config.backend_models import IndexerHost
 from wazuh_comms_trio.config.load import LoadedConfig, load_config
-from wazuh_comms_trio.config.models import CommunicationsApi, Config, IndexerHost, Ssl
+from wazuh_comms_trio.config.models import CommunicationsApi, Config, Ssl
 from wazuh_comms_trio.config.problems import ConfigError
 from wazuh_comms_trio.config.reader import Reader
 from wazuh_comms_trio.config.rules import apply_rules

@@ -10,8 +10,9 @@ import attrs
 import yaml
 
 from wazuh_comms_trio.config.accepted import types_of, without_none
+from wazuh_comms_trio.config.backend_models import Indexer
 from wazuh_comms_trio.config.key import key_of
-from wazuh_comms_trio.config.models import Config, Enrollment, Indexer, Ssl
+from wazuh_comms_trio.config.models import Config, Enrollment, Ssl
 from wazuh_comms_trio.config.show import as_data, as_yaml, markdown
 
 

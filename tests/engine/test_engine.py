@@ -12,7 +12,7 @@ import trio
 
 from tests.engine.fake import fake_engine
 from wazuh_comms_trio.backends.engine.client import UnixEngine, open_engine_client, reason_of, socket_path
-from wazuh_comms_trio.config.models import EngineClient
+from wazuh_comms_trio.config.backend_models import EngineClient
 from wazuh_comms_trio.errors import (
     CommsError,
     EngineRefused,

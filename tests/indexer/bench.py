@@ -14,7 +14,7 @@ from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
 from wazuh_comms_trio.backends.opensearch.node_registry import ThisNode
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
-from wazuh_comms_trio.config.models import Indexer, IndexerHost
+from wazuh_comms_trio.config.backend_models import Indexer, IndexerHost
 
 A1 = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
 A2 = "0194857f-39b5-7bfb-a7bc-c5c6835f03d2"

@@ -22,7 +22,7 @@ from wazuh_comms_trio.backends.files.folder import FolderFiles
 from wazuh_comms_trio.backends.interfaces import Backends, Engine, FileStore
 from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
-from wazuh_comms_trio.config.models import EngineClient, Indexer, IndexerCommands, IndexerHost
+from wazuh_comms_trio.config.backend_models import EngineClient, Indexer, IndexerCommands, IndexerHost
 from wazuh_comms_trio.errors import BackendUnavailable
 
 #: Documents of the contract suite have values of every kind in the same field: kept, not indexed.

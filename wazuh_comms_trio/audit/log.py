@@ -20,8 +20,8 @@ _FILE: Final = "audit.log"
 
 @frozen
 class User:
-    """Who did it: ``name`` and ``uid`` of the process, and with sudo the name and uid of who called it; only root's
-    are to be believed, anybody else could have set them."""
+    """The user of a change: ``name`` and ``uid`` of the process, and with sudo those of its caller; sudo's are to be
+    believed of root only, other users could have set them."""
 
     uid: int
     name: str | None = None

@@ -44,7 +44,7 @@ from wazuh_comms_trio.foundation.timestamps import to_iso
 __all__ = ["BackupError", "Contents", "backup", "restore"]
 
 #: Seconds to wait for a database that another process holds.
-_PATIENCE: Final = 30.0
+_BUSY_TIMEOUT: Final = 30.0
 
 
 def backup(config: Config, file: Path, *, wall_clock: Callable[[], float] = time.time) -> Contents:
@@ -166,7 +166,7 @@ def _copy_database(source_path: Path, target_path: Path) -> None:
     source = apsw.Connection(str(source_path), apsw.SQLITE_OPEN_READWRITE)
     target = apsw.Connection(str(target_path))
     try:
-        source.set_busy_timeout(int(_PATIENCE * 1000))
+        source.set_busy_timeout(int(_BUSY_TIMEOUT * 1000))
         with target.backup("main", source, "main") as copying:
             copying.step()
         target.execute("PRAGMA journal_mode = DELETE").get  # noqa: B018  # no log beside it

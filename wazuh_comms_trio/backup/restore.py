@@ -154,7 +154,7 @@ def _places(folder: Path, quarantine: Path, staging: Path) -> list[_Place]:
 
 
 def _swap(places: Sequence[_Place], folders: Sequence[Path]) -> None:
-    """From the first rename to the last a mark says that the state isn't whole; nobody opens it then, and a restore
+    """From the first rename to the last a mark says that the state isn't whole; no process opens it then, and a restore
     that is run again goes on from whatever it finds."""
     for folder in folders:
         (folder / RESTORING).touch(mode=0o600)

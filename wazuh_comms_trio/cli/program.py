@@ -15,7 +15,7 @@ EXIT_BAD_CONFIGURATION: Final = 78
 EXIT_INTERRUPTED: Final = 130
 EXIT_BROKEN_PIPE: Final = 141
 
-#: Set to anything, an error that nobody foresaw is shown with its traceback.
+#: Set to anything, an unforeseen error is shown with its traceback.
 TRACEBACK_VARIABLE: Final = "WAZUH_COMMS_TRACEBACK"
 
 CONFIG_VARIABLE: Final = "WAZUH_COMMS_CONFIG"
@@ -49,7 +49,7 @@ def config_path(given: str | None) -> str:
 
 
 def printable(text: str) -> str:
-    """Without what a terminal would obey: names and events come from agents."""
+    """Control characters escaped, since a terminal acts on them: names and events come from agents."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
@@ -60,7 +60,7 @@ def run_program(name: str, main: Callable[[], int]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         status = main()
-        if sys.stdout is not None:  # closed by who called us
+        if sys.stdout is not None:  # closed by the caller
             sys.stdout.flush()
     except SystemExit:
         raise
@@ -76,7 +76,7 @@ def _report(name: str, error: BaseException) -> int:
     if any(isinstance(reason, KeyboardInterrupt) for reason in reasons):
         return EXIT_INTERRUPTED
     if any(isinstance(reason, BrokenPipeError) for reason in reasons):
-        return EXIT_BROKEN_PIPE  # whoever read our output has left
+        return EXIT_BROKEN_PIPE  # the reader of our output has left
     status = EXIT_FAILED
     for reason in reasons:
         if isinstance(reason, Failure):

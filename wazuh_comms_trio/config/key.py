@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from attrs import Attribute, frozen
@@ -69,3 +70,12 @@ def key_of(attribute: Attribute[Any]) -> Key:
     """What the field says about itself; a field without anything is an ordinary one."""
     metadata: Mapping[str, Key] = attribute.metadata
     return metadata.get(_METADATA_KEY) or Key("")
+
+
+#: ``sun_path`` has 108 bytes, the last one a NUL.
+_LONGEST_SOCKET_PATH = 107
+
+
+def socket_path(path: Path) -> str | None:
+    """What a Unix socket's path must be; None when ``path`` is."""
+    return f"a path of at most {_LONGEST_SOCKET_PATH} bytes" if len(bytes(path)) > _LONGEST_SOCKET_PATH else None

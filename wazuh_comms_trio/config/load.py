@@ -48,7 +48,7 @@ def load_config(path: Path | str, *, check_files: bool = True, text: str | None 
     config = with_credentials(_absolute(reader.config(), file.absolute().parent))
     apply_rules(reader, config)
     if check_files:
-        from wazuh_comms_trio.config import check  # cryptography: not for those who don't need it
+        from wazuh_comms_trio.config import check  # imports cryptography, which not every caller needs
 
         check.check_files(reader, config)
     if reader.problems:

@@ -55,8 +55,8 @@ def server_context(settings: Ssl) -> ssl.SSLContext:
     """
     context = bare_context(settings)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
-    # Agents end without a close_notify. Bodies are framed, so nothing is cut off unnoticed, and who only closed one
-    # direction can still be answered.
+    # Agents end without a close_notify. Bodies are framed, so nothing is cut off unnoticed, and an agent that only
+    # closed one direction can still be answered.
     context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
     context.num_tickets = 0
     # A function, since OpenSSL would otherwise ask for the password of an encrypted key on the terminal.

@@ -1,4 +1,4 @@
-"""The quarantine: what can never be taken goes here with its bytes and the reason, so that its agent can go on.
+"""The quarantine: an event that can never be taken is kept with its bytes and the reason, so that its agent can go on.
 
 Durable when ``add`` returns, and bounded: an entry that finds no room is ``StorageFull``, a passing failure for its
 agent. The operator's tool lists, shows, drops and replays entries, from its own process. One store for every backend;

@@ -1,7 +1,7 @@
 """Large payloads of the quarantine: a file each, written and synced before the row that names it.
 
-Its writer holds a lock on it until the row is there. So what has neither a row nor a lock is what a killed process
-left.
+Its writer holds a lock on it until the row is there. So a file that has neither a row nor a lock was left by a killed
+process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class PayloadFiles:
     """The files that one call writes. Entered with ``async with``; on leaving, their locks end.
 
     Files are removed when it is certain that no row names them: after ``StorageFull``, and by ``keep_only``. After a
-    cancellation or another failure that isn't certain; ``orphans`` finds them later.
+    cancellation or another failure that isn't certain; ``remove_orphans`` of the store finds them later.
     """
 
     folder: Path
@@ -74,7 +74,7 @@ class PayloadFiles:
 
 
 def candidates(folder: Path) -> list[str]:
-    """The files that are there; which of them are orphans, the table says."""
+    """The files in the folder; which of them are orphans, the table says."""
     try:
         return os.listdir(folder)
     except FileNotFoundError:
@@ -82,8 +82,8 @@ def candidates(folder: Path) -> list[str]:
 
 
 def lock_orphan(folder: Path, name: str) -> int | None:
-    """A descriptor that holds the file's lock, None when somebody is writing it. Look for its row *then*: before the
-    lock is free its row is there."""
+    """A descriptor that holds the file's lock, None when a process is writing it. Look for its row *then*: a
+    writer releases the lock after its row is stored."""
     try:
         descriptor = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:

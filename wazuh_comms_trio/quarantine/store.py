@@ -1,7 +1,7 @@
 """The quarantine on disk: one SQLite file, and a file for each large payload beside it.
 
 Any process may open it beside the daemon. Large payloads are written and synced before the row that names them, under a
-lock, so what has neither row nor lock is what a killed process left and is removed.
+lock, so a file that has neither row nor lock was left by a killed process and is removed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import apsw
 import trio
 from attrs import evolve, frozen
 
-from wazuh_comms_trio.backends.embedded.database.connection import Database, open_database
+from wazuh_comms_trio.backends.embedded.database.database import Database, open_database
 from wazuh_comms_trio.backends.embedded.database.schema import Migration, Schema
 from wazuh_comms_trio.backends.embedded.ndjson.segments import is_full
 from wazuh_comms_trio.backends.embedded.state_lock import hold_state
@@ -80,8 +80,8 @@ QUARANTINE: Final = Schema("quarantine.db", 0x575A4351, [Migration(_VERSION_1, u
 _ENTRY: Final = "id, agent_id, kind, reason, size, payload_bytes, first_at, last_at, count, replayed_at, replay_error"
 
 
-#: Seconds until the log is told again of an agent, or of all, for whom there is no room.
-_TOLD_AGAIN: Final = 3600.0
+#: Seconds until it is logged again that an agent's share, or the whole quarantine, is full.
+_REPEAT_WARNING: Final = 3600.0
 
 
 class _NoRoom(StorageFull):
@@ -111,7 +111,7 @@ class StoredQuarantine:
         self._max_bytes = max_bytes
         self._now = wall_clock
         self._outage = OutageLog(logger, "quarantine", quiet=QUIET)
-        self._told: dict[str | None, float] = {}  # at most the agents' number
+        self._warned_at: dict[str | None, float] = {}  # at most the agents' number
 
     # --- for the services ----------------------------------------------------------------------------------------
 
@@ -168,7 +168,7 @@ class StoredQuarantine:
             _check_limits(connection, row.rejected.agent_id, size, self._max_bytes)
             return False
 
-        with self._full_is_told():
+        with self._warning_when_full():
             known = await self._database.read(is_known)
         if known:
             return row
@@ -177,20 +177,20 @@ class StoredQuarantine:
     async def _insert(self, rows: Sequence[_Row]) -> None:
         now = self._now()
         weight = sum(row.payload_bytes for row in rows if row.file is None)
-        with self._full_is_told():
+        with self._warning_when_full():
             await self._database.write(
                 lambda connection: _insert_rows(connection, rows, now, self._max_bytes), weight=weight
             )
 
     @contextmanager
-    def _full_is_told(self) -> Iterator[None]:
+    def _warning_when_full(self) -> Iterator[None]:
         """A quota that is reached is the operator's to know: an agent stands still until entries are dropped."""
         try:
             yield
         except _NoRoom as exc:
             now = trio.current_time()
-            if now - self._told.get(exc.agent_id, -_TOLD_AGAIN) >= _TOLD_AGAIN:
-                self._told[exc.agent_id] = now
+            if now - self._warned_at.get(exc.agent_id, -_REPEAT_WARNING) >= _REPEAT_WARNING:
+                self._warned_at[exc.agent_id] = now
                 if exc.agent_id is None:
                     whose = f"its {self._max_bytes} bytes are full: what can't be taken gets 503"
                 else:
@@ -270,7 +270,7 @@ class StoredQuarantine:
         return Usage(entries, used, self._max_bytes)
 
     async def remove_orphans(self) -> None:
-        """Files that no row names and nobody is writing."""
+        """Removes files that no row names and no process is writing."""
         for name in candidates(self._files):
             descriptor = lock_orphan(self._files, name)
             if descriptor is None:
@@ -318,7 +318,7 @@ def _insert_rows(connection: apsw.Connection, rows: Sequence[_Row], now: float, 
 
 def _check_limits(connection: apsw.Connection, agent_id: str, size: int, max_bytes: int) -> None:
     query = "SELECT bytes FROM usage WHERE agent_id = ?"
-    total, own = (connection.execute(query, (who,)).get or 0 for who in ("", agent_id))
+    total, own = (connection.execute(query, (whose,)).get or 0 for whose in ("", agent_id))
     assert isinstance(total, int)
     assert isinstance(own, int)
     if total + size > max_bytes:
@@ -346,6 +346,6 @@ async def open_quarantine_store(
     with hold_state(folder):
         async with open_database(folder / "quarantine.db", QUARANTINE, tolerant=tolerant) as database:
             quarantine = StoredQuarantine(folder, database, max_bytes, wall_clock)
-            with suppress(BackendUnavailable):  # there is a next time
+            with suppress(BackendUnavailable):  # the next opening tries again
                 await quarantine.remove_orphans()
             yield quarantine

@@ -1,5 +1,5 @@
-"""Fakes for those who build on this: daemons and queues as they really behave, and an agent. Nothing here is imported
-before it is asked for."""
+"""Fakes for programs that build on this: daemons and queues as they really behave, and an agent. Nothing here is
+imported before it is asked for."""
 
 from __future__ import annotations
 

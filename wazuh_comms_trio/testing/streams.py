@@ -52,7 +52,7 @@ class _Direction:
         (self.held if self.holding else self.delivered).extend(data)
         self.changed.unpark_all()
 
-    def let_go(self) -> None:
+    def deliver_held(self) -> None:
         self.holding = False
         self.delivered += self.held
         self.held.clear()
@@ -221,8 +221,8 @@ class MemoryStream(HalfCloseableStream):
 
     def wake_up(self) -> None:
         """Ends ``fall_silent``: what was on its way arrives."""
-        self._incoming.let_go()
-        self._outgoing.let_go()
+        self._incoming.deliver_held()
+        self._outgoing.deliver_held()
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -277,7 +277,7 @@ class MemoryListener(Listener[MemoryStream]):
         return await self._receive.receive()
 
     async def aclose(self) -> None:
-        """Connections that nobody accepted are reset."""
+        """Connections that were not accepted are reset."""
         while True:
             try:
                 self._receive.receive_nowait().reset()

@@ -7,7 +7,7 @@ import logging
 import apsw
 import pytest
 
-from wazuh_comms_trio.backends.embedded.database.connection import Database
+from wazuh_comms_trio.backends.embedded.database.database import Database
 
 
 async def write(database: Database, text: str) -> None:

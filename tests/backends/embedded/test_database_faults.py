@@ -10,7 +10,7 @@ import trio
 from tests.backends.embedded.conftest import NOTES
 from tests.backends.embedded.notes import complaints, insert, read, select, write
 from tests.contract.harness import until_it_works
-from wazuh_comms_trio.backends.embedded.database.connection import Database, open_database
+from wazuh_comms_trio.backends.embedded.database.database import Database, open_database
 from wazuh_comms_trio.backends.embedded.database.schema import Migration, Schema
 from wazuh_comms_trio.backends.unavailable import StateUnusable
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
@@ -144,7 +144,7 @@ async def test_the_log_file_is_deleted(notes: Database) -> None:
 async def test_not_writable_for_a_while(notes: Database, caplog: pytest.LogCaptureFixture) -> None:
     await write(notes, "before")
     await notes.read(lambda connection: None)
-    writer = notes._writer
+    writer = notes._connections.writer
     assert writer is not None
     await writer.execute("PRAGMA query_only = ON")
     await refused(notes, 1)

@@ -9,7 +9,7 @@ import trio
 
 from tests.backends.embedded.conftest import NOTES
 from tests.backends.embedded.notes import insert, read, write
-from wazuh_comms_trio.backends.embedded.database.connection import Database, open_database
+from wazuh_comms_trio.backends.embedded.database.database import Database, open_database
 from wazuh_comms_trio.errors import BackendUnavailable
 
 pytestmark = pytest.mark.real_clock

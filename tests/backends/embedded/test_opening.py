@@ -9,7 +9,7 @@ import pytest
 from tests.backends.embedded.notes import complaints
 from tests.backends.embedded.small_disk import fill, small_disk
 from tests.contract.harness import A1, INDEX, embedded_config, until_it_works
-from wazuh_comms_trio.backends.embedded.process_locks import hold_owner
+from wazuh_comms_trio.backends.embedded.process_locks import hold_process_lock
 from wazuh_comms_trio.backends.factory import StateUnusable, open_backends, open_quarantine
 from wazuh_comms_trio.backends.interfaces import (
     Action,
@@ -127,18 +127,18 @@ async def test_it_is_made_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 def test_who_is_alive(tmp_path: Path) -> None:
     folder = tmp_path / "owners"
-    with hold_owner(folder) as one:
-        with hold_owner(folder) as other:
-            assert not one.others_gone(other.token)
-            assert not other.others_gone(one.token)
-            assert not one.others_gone(one.token)
-        assert one.others_gone(other.token)
+    with hold_process_lock(folder) as one:
+        with hold_process_lock(folder) as other:
+            assert not one.has_ended(other.token)
+            assert not other.has_ended(one.token)
+            assert not one.has_ended(one.token)
+        assert one.has_ended(other.token)
         (folder / "killed").touch()
-        assert one.others_gone("killed")
+        assert one.has_ended("killed")
         (folder / "killed too").touch()
-        with hold_owner(folder) as third:
+        with hold_process_lock(folder) as third:
             assert {path.name for path in folder.iterdir()} == {one.token, third.token}
-            assert not third.others_gone(one.token)
+            assert not third.has_ended(one.token)
 
 
 async def test_names_that_are_no_unicode(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from wazuh_comms_trio.backends.opensearch.client.bulk import (
 from wazuh_comms_trio.backends.opensearch.client.bulk_encoding import encode_all
 from wazuh_comms_trio.backends.opensearch.client.client import ErrorDetail, IndexerUnavailable
 from wazuh_comms_trio.backends.opensearch.events.index import OpenSearchEvents
-from wazuh_comms_trio.config.models import IndexerClient
+from wazuh_comms_trio.config.backend_models import IndexerClient
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.http.client.connection import HttpReply
 

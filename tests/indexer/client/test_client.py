@@ -17,7 +17,7 @@ from tests.indexer.fake import FakeOpenSearch
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, path
 from wazuh_comms_trio.backends.opensearch.client.credentials import AccessError, make_ssl_context, read_account
 from wazuh_comms_trio.backends.opensearch.client.hosts import UNREADY_REST, Hosts
-from wazuh_comms_trio.config.models import Indexer, IndexerClient, IndexerSsl
+from wazuh_comms_trio.config.backend_models import Indexer, IndexerClient, IndexerSsl
 
 
 async def ask(client: OpenSearchClient, count: int = 1) -> int:

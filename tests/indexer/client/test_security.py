@@ -27,7 +27,7 @@ from wazuh_comms_trio.backends.opensearch.admin.check import Finding, check_inde
 from wazuh_comms_trio.backends.opensearch.admin.init import init_indexer
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
-from wazuh_comms_trio.config.models import Indexer, IndexerHost, IndexerNames, IndexerSsl
+from wazuh_comms_trio.config.backend_models import Indexer, IndexerHost, IndexerNames, IndexerSsl
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.testing import Reply, stateful_event, stateless_event
 

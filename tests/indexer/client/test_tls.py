@@ -20,7 +20,7 @@ from tests.indexer.harness import call, settings
 from tests.indexer.proxy import proxy
 from wazuh_comms_trio.backends.opensearch.admin.check import check_indexer
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient
-from wazuh_comms_trio.config.models import Indexer, IndexerHost, IndexerSsl
+from wazuh_comms_trio.config.backend_models import Indexer, IndexerHost, IndexerSsl
 
 pytestmark = [pytest.mark.indexer, pytest.mark.real_clock]
 

@@ -19,7 +19,7 @@ from tests.indexer.harness import call, settings
 from wazuh_comms_trio.backends.opensearch.admin.check import Finding, check_indexer
 from wazuh_comms_trio.backends.opensearch.admin.init import init_indexer
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient
-from wazuh_comms_trio.config.models import Indexer, IndexerHost, IndexerNames
+from wazuh_comms_trio.config.backend_models import Indexer, IndexerHost, IndexerNames
 
 pytestmark = [pytest.mark.indexer, pytest.mark.real_clock]
 

@@ -26,7 +26,7 @@ from wazuh_comms_trio.backends.interfaces import (
 from wazuh_comms_trio.backends.opensearch.client.bulk import read_items
 from wazuh_comms_trio.backends.opensearch.client.client import NDJSON, IndexerUnavailable, OpenSearchClient
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
-from wazuh_comms_trio.config.models import IndexerClient
+from wazuh_comms_trio.config.backend_models import IndexerClient
 from wazuh_comms_trio.errors import BackendUnavailable
 
 pytestmark = [pytest.mark.indexer, pytest.mark.real_clock]

@@ -18,7 +18,7 @@ from wazuh_comms_trio.backends.opensearch.events.probe import (
     probe_index,
     read_state,
 )
-from wazuh_comms_trio.config.models import Indexer
+from wazuh_comms_trio.config.backend_models import Indexer
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.http.client.connection import HttpReply
 from wazuh_comms_trio.services.readiness import PROBE_LIMIT, READY, Readiness

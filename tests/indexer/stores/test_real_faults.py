@@ -28,7 +28,7 @@ from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient,
 from wazuh_comms_trio.backends.opensearch.client.queries import exactly
 from wazuh_comms_trio.backends.opensearch.client.search import search
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
-from wazuh_comms_trio.config.models import IndexerClient, IndexerNames
+from wazuh_comms_trio.config.backend_models import IndexerClient, IndexerNames
 from wazuh_comms_trio.errors import BackendUnavailable, MalformedRequest
 
 pytestmark = [pytest.mark.indexer, pytest.mark.real_clock]

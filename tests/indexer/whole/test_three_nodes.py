@@ -21,7 +21,7 @@ from tests.indexer.daemons import wazuh_files
 from tests.indexer.harness import call, settings
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
-from wazuh_comms_trio.config.models import IndexerClient
+from wazuh_comms_trio.config.backend_models import IndexerClient
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.testing import AgentClient, stateful_event
 

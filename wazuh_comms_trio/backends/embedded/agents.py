@@ -10,7 +10,7 @@ import apsw
 import trio
 
 from wazuh_comms_trio.backends import command_rules as rules
-from wazuh_comms_trio.backends.embedded.database.connection import Database
+from wazuh_comms_trio.backends.embedded.database.database import Database
 from wazuh_comms_trio.backends.embedded.database.text import storable
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.errors import AgentExists, MalformedRequest

@@ -13,9 +13,9 @@ from wazuh_comms_trio.backends.embedded.agents import members, set_groups
 from wazuh_comms_trio.backends.interfaces import Action, Command, CommandReport, CommandResult, ItemResult, Target
 
 COLUMNS: Final = "id, target_type, target_id, status, created_at, sent_at, timeout, body, result"
-#: That may be offered, as soon as somebody claims it.
+#: A command that may be claimed, and then delivered.
 FREE: Final = "status = 'pending' AND owner IS NULL"
-#: Of those that nobody has claimed.
+#: An unclaimed command whose time is over.
 OVERDUE: Final = "due_at IS NOT NULL AND owner IS NULL AND due_at < :now"
 
 

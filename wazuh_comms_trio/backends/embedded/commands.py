@@ -1,7 +1,8 @@
 """The embedded command store.
 
-A claim is a row's ``owner``; an owner that is gone loses its claims when anybody looks (``owners.py``). Commands become
-news under a number that only grows, so a process sees every one however it was busy meanwhile.
+A claim is a row's ``owner``, the token of a process lock; a process that has ended loses its claims at the next look
+(``process_locks.py``). Commands become news under a number that only grows, so a process sees every one however busy it
+was meanwhile.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import trio
 
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.embedded import command_rows as rows
-from wazuh_comms_trio.backends.embedded.database.connection import Database
+from wazuh_comms_trio.backends.embedded.database.database import Database
 from wazuh_comms_trio.backends.embedded.database.text import storable
-from wazuh_comms_trio.backends.embedded.process_locks import Owner
+from wazuh_comms_trio.backends.embedded.process_locks import ProcessLock
 from wazuh_comms_trio.backends.interfaces import (
     Command,
     CommandReport,
@@ -30,7 +31,7 @@ from wazuh_comms_trio.foundation.aligned_timer import next_tick
 
 #: Seconds between looks, by one process of the daemon, for what other processes did; a look costs microseconds.
 POLL_INTERVAL: Final = 1.0
-#: ... and by the others, in case the leader can't see what they can: its connections may be broken, theirs not.
+#: ... and by the other processes: the leader's connections may be broken while theirs are not.
 FOLLOWERS_INTERVAL: Final = 10.0
 _TOPIC: Final = "commands"
 
@@ -41,12 +42,16 @@ class SqliteCommands:
     keeps_posted = True
 
     def __init__(
-        self, database: Database, owner: Owner, wall_clock: Callable[[], float], leadership: Leadership | None = None
+        self,
+        database: Database,
+        process_lock: ProcessLock,
+        wall_clock: Callable[[], float],
+        leadership: Leadership | None = None,
     ) -> None:
         self._leadership = leadership = leadership or Leadership()
         leadership.register(_TOPIC, on_finding=self._take_news, on_change=self._wake)
         self._database = database
-        self._owner = owner
+        self._process_lock = process_lock
         self._now = wall_clock
         self._seen = -1  # the news up to here were handed out
         self._data_version: object = None
@@ -73,7 +78,7 @@ class SqliteCommands:
         result = rows.encode_result(CommandResult(message=rules.CANCELLED))
 
         def update(connection: apsw.Connection) -> Command | None:
-            self._take_over(connection)
+            self._free_claims_of_ended(connection)
             connection.execute(
                 f"UPDATE commands SET status = 'failed', result = ? WHERE id = ? AND {rows.FREE}",
                 (result, document_id),
@@ -82,7 +87,7 @@ class SqliteCommands:
 
         return await self._database.write(update)
 
-    # --- offering ------------------------------------------------------------------------------------------------
+    # --- delivering ----------------------------------------------------------------------------------------------
 
     async def wait_news(self) -> Collection[str]:
         while True:
@@ -127,7 +132,7 @@ class SqliteCommands:
             return last, [row[0] for row in connection.execute(query, (since, now))]
 
         last, agents = await self._database.read(select)
-        # No checkpoint from here: who is cancelled has taken nothing.
+        # No checkpoint from here: a cancelled call has taken no news.
         self._seen = last
         self._data_version = version
         return agents
@@ -152,7 +157,7 @@ class SqliteCommands:
             )
             taken: list[Any] = []
             for agent_id in wanted:
-                taken += connection.execute(query, (self._owner.token, agent_id, now, rules.CLAIM_LIMIT))
+                taken += connection.execute(query, (self._process_lock.token, agent_id, now, rules.CLAIM_LIMIT))
             taken.sort(key=lambda row: (row[5], row[0]))
             return [rows.decode(row[1:]) for row in taken]
 
@@ -184,15 +189,15 @@ class SqliteCommands:
         def update(connection: apsw.Connection) -> None:
             query = "UPDATE commands SET owner = NULL, news = ? WHERE id = ? AND owner = ?"
             number = rows.next_news(connection)
-            connection.executemany(query, [(number, i, self._owner.token) for i in document_ids])
+            connection.executemany(query, [(number, i, self._process_lock.token) for i in document_ids])
 
         await self._database.write(update, durable=False)
         self._own_news.set()
 
-    def _take_over(self, connection: apsw.Connection) -> None:
-        """Frees what was claimed by those who are gone."""
+    def _free_claims_of_ended(self, connection: apsw.Connection) -> None:
+        """Frees what processes that have ended had claimed."""
         owners = [row[0] for row in connection.execute("SELECT DISTINCT owner FROM commands WHERE owner IS NOT NULL")]
-        gone = [owner for owner in owners if self._owner.others_gone(owner)]
+        gone = [owner for owner in owners if self._process_lock.has_ended(owner)]
         if gone:
             number = rows.next_news(connection)
             query = "UPDATE commands SET owner = NULL, news = ? WHERE owner = ?"
@@ -219,13 +224,13 @@ class SqliteCommands:
 
         def is_due(connection: apsw.Connection) -> bool:
             owned = "SELECT DISTINCT owner FROM commands WHERE owner IS NOT NULL"
-            if any(self._owner.others_gone(str(owner)) for (owner,) in connection.execute(owned).fetchall()):
+            if any(self._process_lock.has_ended(str(owner)) for (owner,) in connection.execute(owned).fetchall()):
                 return True
             overdue = f"SELECT 1 FROM commands WHERE {rows.OVERDUE} LIMIT 1"
             return connection.execute(overdue, {"now": now}).get is not None
 
         def update(connection: apsw.Connection) -> None:
-            self._take_over(connection)
+            self._free_claims_of_ended(connection)
             query = f"UPDATE commands SET status = 'failed', result = :result WHERE status = :status AND {rows.OVERDUE}"
             for status, reason in (("pending", rules.NOT_DELIVERED), ("sent", rules.NO_ANSWER)):
                 connection.execute(

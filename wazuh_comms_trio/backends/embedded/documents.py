@@ -17,7 +17,7 @@ from wazuh_comms_trio.backends.document_rules import (
     plan,
     refused,
 )
-from wazuh_comms_trio.backends.embedded.database.connection import Database
+from wazuh_comms_trio.backends.embedded.database.database import Database
 from wazuh_comms_trio.backends.embedded.database.text import storable
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult
 from wazuh_comms_trio.errors import BackendUnavailable
@@ -60,11 +60,11 @@ class SqliteEvents:
     async def probe(self) -> None:
         """Asks for the right to write, as every write does; where something was wrong, writes, too."""
         database = self._database
-        suspected = database.outage.kind is not None
+        failed_before = database.outage is not None
         try:
-            await database.write(_touch if suspected else _do_nothing, durable=suspected)
+            await database.write(_touch if failed_before else _do_nothing, durable=failed_before)
         except BackendUnavailable as exc:
-            raise BackendUnavailable(database.outage.kind or exc.message) from exc
+            raise BackendUnavailable(database.outage or exc.message) from exc
 
     async def bulk(
         self, operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()

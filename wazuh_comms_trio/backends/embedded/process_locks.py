@@ -1,6 +1,7 @@
-"""Who of the processes on one state folder is alive.
+"""Which processes on one state folder are alive.
 
-Each holds a lock on a file of its own; the kernel lets go of it however the process ends. No clock is asked.
+Each holds a lock on a file of its own, whose name is the lock's *token*; the kernel releases the lock however the
+process ends. No clock is asked.
 """
 
 from __future__ import annotations
@@ -18,45 +19,32 @@ from wazuh_comms_trio.foundation.folders import adopt, make_folder
 
 
 @frozen
-class Owner:
-    """``token`` names this holder; it is new each time."""
+class ProcessLock:
+    """``token`` names the process that holds the lock; it is new each time."""
 
     token: str
     folder: Path
 
-    def others_gone(self, token: str) -> bool:
-        """Whether the holder of ``token`` is no more; then its file is removed."""
-        if token == self.token:
-            return False
-        path = self.folder / token
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(descriptor)
-        return True
+    def has_ended(self, token: str) -> bool:
+        """Whether the process that held the lock ``token`` has ended; then its file is removed. False for one's own."""
+        return token != self.token and _remove_if_ended(self.folder / token)
 
 
 @contextmanager
-def hold_owner(folder: Path) -> Iterator[Owner]:
-    """One who is alive while this is entered; ``folder`` is made if it isn't there. Raises ``OSError``."""
+def hold_process_lock(folder: Path) -> Iterator[ProcessLock]:
+    """This process counts as alive while the lock is held; ``folder`` is made if it isn't there. Raises ``OSError``."""
     make_folder(folder)
-    _remove_dead(folder)
-    owner, descriptor = _become_owner(folder)
+    for token in os.listdir(folder):  # of killed processes: their claims are free with or without their files
+        _remove_if_ended(folder / token)
+    lock, descriptor = _take_lock(folder)
     try:
-        yield owner
+        yield lock
     finally:
-        (folder / owner.token).unlink(missing_ok=True)
+        (folder / lock.token).unlink(missing_ok=True)
         os.close(descriptor)
 
 
-def _become_owner(folder: Path) -> tuple[Owner, int]:
+def _take_lock(folder: Path) -> tuple[ProcessLock, int]:
     while True:
         token = f"{os.getpid()}-{secrets.token_hex(8)}"
         path = folder / token
@@ -65,15 +53,24 @@ def _become_owner(folder: Path) -> tuple[Owner, int]:
             adopt(descriptor, folder)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if os.fstat(descriptor).st_nlink:
-                return Owner(token, folder), descriptor
+                return ProcessLock(token, folder), descriptor
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # taken for dead by one who tidied up, between its making and its lock
+        os.close(descriptor)  # another process took the file for a dead one's, before the lock was held
 
 
-def _remove_dead(folder: Path) -> None:
-    """Tidies up after those who were killed: their claims are free with or without their files."""
-    nobody = Owner("", folder)
-    for token in os.listdir(folder):
-        nobody.others_gone(token)
+def _remove_if_ended(path: Path) -> bool:
+    """Whether no process holds the lock on ``path``; then the file is removed."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

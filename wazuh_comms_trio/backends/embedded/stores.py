@@ -11,9 +11,9 @@ from attrs import frozen
 
 from wazuh_comms_trio.backends.embedded.agents import SqliteAgents
 from wazuh_comms_trio.backends.embedded.commands import SqliteCommands
-from wazuh_comms_trio.backends.embedded.database.connection import Database, open_database
+from wazuh_comms_trio.backends.embedded.database.database import Database, open_database
 from wazuh_comms_trio.backends.embedded.documents import SqliteEvents
-from wazuh_comms_trio.backends.embedded.process_locks import hold_owner
+from wazuh_comms_trio.backends.embedded.process_locks import hold_process_lock
 from wazuh_comms_trio.backends.embedded.state_schema import STATE
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.unavailable import StateUnusable
@@ -41,13 +41,13 @@ async def open_sqlite(
     with ExitStack() as stack:
         try:
             make_folder(folder)
-            owner = stack.enter_context(hold_owner(folder / "owners"))
+            process_lock = stack.enter_context(hold_process_lock(folder / "owners"))
         except OSError as exc:
             raise StateUnusable(f"{folder}: the state can't be opened: {exc.strerror}") from exc
         async with open_database(folder / "state.db", STATE, tolerant=tolerant) as database:
             yield SqliteStores(
                 SqliteAgents(database),
                 SqliteEvents(database, wall_clock),
-                SqliteCommands(database, owner, wall_clock, leadership),
+                SqliteCommands(database, process_lock, wall_clock, leadership),
                 database,
             )

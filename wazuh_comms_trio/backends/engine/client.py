@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from wazuh_comms_trio.backends.interfaces import EngineReply
-from wazuh_comms_trio.config.models import EngineClient
+from wazuh_comms_trio.config.backend_models import EngineClient
 from wazuh_comms_trio.errors import (
     EngineRefused,
     EngineRequestError,

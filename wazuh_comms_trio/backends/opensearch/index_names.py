@@ -10,7 +10,7 @@ import trio
 
 from wazuh_comms_trio.backends.opensearch.admin.templates import create_index, index_exists
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient
-from wazuh_comms_trio.config.models import IndexerNames
+from wazuh_comms_trio.config.backend_models import IndexerNames
 
 logger = logging.getLogger(__name__)
 

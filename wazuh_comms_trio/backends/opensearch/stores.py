@@ -21,7 +21,7 @@ from wazuh_comms_trio.backends.opensearch.commands.store import OpenSearchComman
 from wazuh_comms_trio.backends.opensearch.events.index import OpenSearchEvents
 from wazuh_comms_trio.backends.opensearch.index_names import IndexName
 from wazuh_comms_trio.backends.opensearch.node_registry import NodeWatch, ThisNode
-from wazuh_comms_trio.config.models import Indexer
+from wazuh_comms_trio.config.backend_models import Indexer
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 

@@ -1,4 +1,4 @@
-"""``wazuh-comms agents``: who may talk to the daemon."""
+"""``wazuh-comms agents``: the agents that may talk to the daemon."""
 
 from __future__ import annotations
 

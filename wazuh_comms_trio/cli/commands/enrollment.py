@@ -1,4 +1,4 @@
-"""``wazuh-comms enrollment``: who may enrol agents."""
+"""``wazuh-comms enrollment``: the users that may enrol agents."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from wazuh_comms_trio.cli.program import EXIT_BAD_CONFIGURATION, EXIT_FAILED, Fa
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.backends.opensearch.admin.check import Finding
-    from wazuh_comms_trio.config.models import Indexer
+    from wazuh_comms_trio.config.backend_models import Indexer
 
 
 def add_parser(parent: Group) -> None:

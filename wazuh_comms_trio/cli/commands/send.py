@@ -23,7 +23,7 @@ from wazuh_comms_trio.errors import BackendUnavailable
 #: Seconds between two looks at the commands that are waited for.
 _LOOK_INTERVAL: Final = 0.2
 #: Seconds that the store may be unavailable meanwhile.
-_PATIENCE: Final = 30.0
+_STORE_TIMEOUT: Final = 30.0
 _ENDED: Final = frozenset({"success", "failed"})
 
 
@@ -55,7 +55,7 @@ async def send(arguments: Namespace, args: Mapping[str, Any]) -> int:
 
 
 async def _members(backends: Backends, arguments: Namespace) -> Sequence[str]:
-    """Whom it will go to. Raises ``Failure`` when that is nobody: such a command would never be heard of again."""
+    """The agents that the command goes to. Raises ``Failure`` when there are none: nothing would ever end it."""
     if arguments.agent:
         if await backends.agents.get(arguments.agent) is None:
             raise Failure(f"there is no agent {arguments.agent}")
@@ -104,10 +104,10 @@ async def _ended(stores: Stores, ids: Sequence[str], progress: _Progress) -> Seq
                     if command is None:
                         raise Failure(f"the command {one} is gone")
                     found[one] = command
-            # Without a daemon nobody else would end them.
+            # Without a daemon no other process would end overdue commands.
             await commands.expire()
         except BackendUnavailable as error:
-            if looked - answered > _PATIENCE:
+            if looked - answered > _STORE_TIMEOUT:
                 raise
             progress.show(f"waiting: {error.message}")
         else:

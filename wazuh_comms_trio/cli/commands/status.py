@@ -19,9 +19,9 @@ EXIT_DEGRADED: Final = 1
 
 #: Seconds.
 STATUS_TIMEOUT: Final = 5.0
-#: A worker whose event loop is that late isn't well; seconds.
+#: Seconds. A worker whose event loop is later than that isn't well.
 WORST_LAG: Final = 1.0
-#: Workers are asked every second; one that has said nothing for so many seconds hangs, and will soon be replaced.
+#: Seconds. Workers are asked every second and a half; a worker that was silent for longer hangs, and is soon replaced.
 WORST_SILENCE: Final = 3.0
 
 

@@ -1,7 +1,8 @@
 """A database's files as they are seen from outside, by their names.
 
 SQLite goes on writing into a file that was removed, replaced or overwritten under it. What it reports as committed then
-isn't there for the next who opens it, so this is looked at around every commit; it takes microseconds.
+isn't there for the next process that opens it, so the files are looked at around every commit; a look takes
+microseconds.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class FileWatch:
         self._head = b""
 
     def create(self) -> None:
-        """With the right mode and owner before SQLite opens it; the files beside it then get the same."""
+        """Makes the file with the right mode and owner before SQLite opens it; files beside it get the same then."""
         try:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError:
@@ -55,7 +56,7 @@ class FileWatch:
             raise FileGone("the database file is empty")
 
     def remember(self, connection: apsw.Connection) -> None:
-        """What is open now; the log has to be, too."""
+        """Keeps in mind which files the connection has open; the log has to be open, too."""
         self._head = _head(connection)
         self._file = _identity(self.path)
         self._file_bytes = self.size
@@ -83,8 +84,8 @@ class FileWatch:
 
     def set_log_aside(self) -> None:
         """When another file was put in the place of ours, the log beside it is still the old one's: applied to the new
-        file it would ruin it. Only what is known to be the old one's is moved, since another process may have gone
-        ahead. Raises ``OSError``."""
+        file it would ruin it. Only files that are known to be the old one's are moved, since another process may have
+        done so already. Raises ``OSError``."""
         if self._file is None or _identity(self.path) == self._file:
             return
         for suffix, identity in self._beside.items():
@@ -97,7 +98,7 @@ class FileWatch:
         return _size_of(self.path)
 
     def look(self) -> object:
-        """Differs from an earlier look when somebody has touched the file since."""
+        """What ``stat`` says of the file: differs from an earlier look when the file was touched in between."""
         try:
             found = os.stat(self.path)
         except OSError as exc:

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 W = TypeVar("W")
 
 #: Jobs that wait for the group under way. A job is held by the request that waits for it, so this bounds nothing but
-#: the queue itself; those who find it full wait for a place, in order.
+#: the queue itself; callers that find it full wait for a place, in order.
 QUEUE_SIZE: Final = 1024
 
 #: What one group may hold: jobs, and their weight in bytes (soft: one job may weigh more). A heavier group would make
@@ -79,11 +79,11 @@ class GroupCommit(Generic[W]):
         return job
 
     def close(self) -> None:
-        """No new jobs; ``run`` ends when those that wait are done."""
+        """No new jobs; ``run`` ends when the waiting ones are done."""
         self._send.close()
 
     async def run(self) -> None:
-        """Until ``close``. A cancelled ``run`` leaves nobody waiting."""
+        """Until ``close``. A cancelled ``run`` leaves no caller waiting: their jobs end as ``BackendUnavailable``."""
         group: list[Job[W]] = []
         try:
             async for first in self._receive:

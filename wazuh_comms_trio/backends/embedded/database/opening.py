@@ -26,7 +26,7 @@ _CHECKPOINT_PAGES: Final = 2000
 _LOG_BYTES: Final = 64 * 1024 * 1024
 
 
-class Patience:
+class BusyHandler:
     """How long a locked file is waited for, in seconds, which may change meanwhile: SQLite's busy handler. SQLite's
     own sleeps up to 100 ms at a time, which several workers on one file would feel in every hundredth request."""
 
@@ -46,7 +46,7 @@ class Patience:
 
 
 async def open_connection(path: Path, what: str) -> apsw.AsyncConnection:
-    """One with a thread of its own. Raises SQLite's errors."""
+    """A connection with a thread of its own. Raises SQLite's errors."""
     controller = partial(apsw.aio.Trio, thread_name=f"{path.stem}-{what}")
     token = apsw.async_controller.set(cast(Any, controller))  # the stub misses that it is a factory
     try:
@@ -64,24 +64,24 @@ async def in_thread(connection: apsw.AsyncConnection, function: Callable[..., T]
         apsw.aio.deadline.reset(token)
 
 
-def open_glance(path: Path) -> apsw.Connection:
-    """One for this thread, which waits for nobody."""
+def open_loop_reader(path: Path) -> apsw.Connection:
+    """A connection for the event loop's thread; it never waits for a lock. Raises SQLite's errors."""
     connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)
     connection.set_busy_timeout(0)
     _prepare(connection, cache_kib=4000)
-    _look_only(connection)
+    _only_read(connection)
     return connection
 
 
-def prepare_reader(connection: apsw.Connection, patience: Patience) -> None:
-    connection.set_busy_handler(patience)
+def prepare_reader(connection: apsw.Connection, busy_handler: BusyHandler) -> None:
+    connection.set_busy_handler(busy_handler)
     _prepare(connection)
-    _look_only(connection)
+    _only_read(connection)
 
 
-def prepare_writer(connection: apsw.Connection, patience: Patience) -> bool:
+def prepare_writer(connection: apsw.Connection, busy_handler: BusyHandler) -> bool:
     """False where SQLite can't use a write-ahead log."""
-    connection.set_busy_handler(patience)
+    connection.set_busy_handler(busy_handler)
     _prepare(connection)
     connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # of a new file
     if connection.execute("PRAGMA journal_mode = WAL").get != "wal":
@@ -98,7 +98,8 @@ def set_sync(connection: apsw.Connection, mode: int) -> None:
 
 
 def write_log_back(connection: apsw.Connection, how: str) -> None:
-    """A checkpoint: ``PASSIVE`` as far as nobody is in the way, ``TRUNCATE`` wholly, so that a new log begins."""
+    """A checkpoint: ``PASSIVE`` as far as no reader or writer is in the way, ``TRUNCATE`` wholly, so that a new log
+    begins."""
     connection.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
 
 
@@ -110,6 +111,6 @@ def _prepare(connection: apsw.Connection, *, cache_kib: int = 16000) -> None:
     connection.execute(f"PRAGMA cache_size = -{cache_kib}")
 
 
-def _look_only(connection: apsw.Connection) -> None:
+def _only_read(connection: apsw.Connection) -> None:
     connection.execute("PRAGMA query_only = ON")
     connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # opens the log

@@ -1,7 +1,7 @@
 """The embedded engine: events are kept in rotated NDJSON files.
 
 What comes at the same time shares one write and one fsync. A body is stored whole or not at all for every reader,
-however the process ends. Scans have nobody to answer them: 200 and nothing.
+however the process ends. There is no scanner here: a scan's answer is 200 with an empty body.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Threads that take large bodies from memory to the disk. One's own, so that nobody else's slow work holds them up; the
-#: small ones have a thread to themselves.
+#: Threads that take large bodies from memory to the disk. Not trio's shared ones, where other slow work would hold them
+#: up; small bodies have a thread to themselves.
 _SPOOLING_AT_ONCE: Final = 8
 
 #: Large bodies that are checked and synced at a time: each has the disk and, between reads, a processor to itself.
@@ -94,7 +94,7 @@ class NdjsonEngine:
                 large.close()
 
     async def probe(self) -> None:
-        """The quota, and where something was wrong whether the folder can be written to again."""
+        """Checks the quota, and after a fault whether the folder can be written to again."""
         try:
             await self._blocking(self._try)
         except BackendUnavailable as exc:
@@ -155,7 +155,7 @@ class NdjsonEngine:
             rest = [job for job in jobs if job.outcome is None]
             error = self._translated(exc)
             if isinstance(error, StorageFull) and len(rest) > 1:
-                # One that is too large for what is left must not keep out those that aren't.
+                # A body that is too large for the room left must not keep out those that aren't.
                 for job in rest:
                     await self._commit([job])
                 return
@@ -186,7 +186,7 @@ class NdjsonEngine:
             del small[:count], bodies[:count]
 
     def _translated(self, exc: OSError | QuotaReached) -> BackendUnavailable:
-        """What the caller is told; the log is, once."""
+        """The error for the caller; the cause is logged, once in an outage."""
         if isinstance(exc, QuotaReached):
             limit = self._settings.max_bytes
             advice = f"events get 503 until some of the {limit} bytes in {self._folder} are removed"

@@ -1,7 +1,7 @@
 """The embedded engine's folder: segment files that are appended to, rotated and kept within a quota. Blocking calls.
 
-Every process appends to segments of its own and holds a lock on the one it writes, so nobody else deletes it. Names
-begin with the time of their making, so they sort by age.
+Every process appends to segments of its own and holds a lock on the one it writes, so no other process deletes it.
+Names begin with the time of their making, so they sort by age.
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ class Segments:
             self._total += length
 
     def _take_back(self, descriptor: int, size: int) -> None:
-        """After an error: nobody is to find what nobody was promised. A segment that can't be cut back is left as it
-        is: readers skip what is incomplete."""
+        """After an error: readers aren't to find events that no agent was promised. A segment that can't be cut back
+        is left as it is: readers skip what is incomplete."""
         try:
             os.ftruncate(descriptor, size)
         except OSError as exc:
@@ -222,7 +222,7 @@ class Segments:
             self._logger.info("events: %s deleted (events.on_full: delete_oldest)", segment.path.name)
 
     def _deletable(self) -> Iterator[SegmentFile]:
-        """Oldest first, without those that somebody writes to; our own, at last, can be closed for it."""
+        """Oldest first, without those that a process writes to; our own comes last and can be closed for it."""
         for segment in segment_files(self.folder):
             if segment.path == self._path and self._descriptor is not None:
                 self.rotate()

@@ -1,7 +1,7 @@
 """A body while it arrives: the first MiB in memory, a larger one in a file without a name beside the segments.
 
 The file begins with room for an envelope, so once it is complete it only needs a name to be a segment of its own: it is
-written once, and nobody else waits for its fsync.
+written once, and no other request waits for its fsync.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
 from wazuh_comms_trio.backends.opensearch.index_names import CANDIDATES, find_name
 from wazuh_comms_trio.backends.opensearch.node_registry import had_registry
 from wazuh_comms_trio.backends.state_modules import STATE_INDICES
-from wazuh_comms_trio.config.models import Indexer
+from wazuh_comms_trio.config.backend_models import Indexer
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.http.client.connection import HttpReply
 

@@ -22,7 +22,7 @@ from wazuh_comms_trio.backends.opensearch.client.credentials import (
 )
 from wazuh_comms_trio.backends.opensearch.client.hosts import Host, Hosts
 from wazuh_comms_trio.backends.opensearch.client.queries import encode_json
-from wazuh_comms_trio.config.models import Indexer
+from wazuh_comms_trio.config.backend_models import Indexer
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.http.client.connecting import connect_tcp

@@ -11,7 +11,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from wazuh_comms_trio.config.models import Indexer, IndexerSsl
+from wazuh_comms_trio.config.backend_models import Indexer, IndexerSsl
 
 #: Names under which systemd's LoadCredential= may hand us the account.
 _USERNAME_CREDENTIAL: Final = "indexer.username"

@@ -24,7 +24,7 @@ from wazuh_comms_trio.backends.opensearch.commands.interest import Interest
 from wazuh_comms_trio.backends.opensearch.commands.news import News
 from wazuh_comms_trio.backends.opensearch.commands.pending import PendingCommands
 from wazuh_comms_trio.backends.opensearch.index_names import IndexName
-from wazuh_comms_trio.config.models import IndexerCommands
+from wazuh_comms_trio.config.backend_models import IndexerCommands
 from wazuh_comms_trio.errors import MalformedRequest
 
 _LARGEST_LIST: Final = 10_000  # index.max_result_window

@@ -1,0 +1,141 @@
+"""The three connections to one SQLite file, opened and closed together.
+
+The *writer* belongs to the writer's task. The *reader* has a thread, for what may take long. The *loop reader* is used
+on the event loop, for single rows by key: microseconds, where a thread costs a hundred.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import apsw
+import trio
+
+from wazuh_comms_trio.backends.embedded.database.file_watch import FileWatch
+from wazuh_comms_trio.backends.embedded.database.health import Health
+from wazuh_comms_trio.backends.embedded.database.opening import (
+    FULL_SYNC,
+    LAZY_SYNC,
+    BusyHandler,
+    in_thread,
+    open_connection,
+    open_loop_reader,
+    prepare_reader,
+    prepare_writer,
+    set_sync,
+    write_log_back,
+)
+from wazuh_comms_trio.backends.embedded.database.schema import Schema, migrate
+from wazuh_comms_trio.backends.unavailable import StateUnusable
+from wazuh_comms_trio.foundation.folders import open_folder, try_lock
+
+#: Seconds that a write waits for another process to release the file; the operator's tool needs milliseconds.
+BUSY_TIMEOUT: Final[float] = 5.0
+#: ... and while an earlier write found it locked.
+BUSY_TIMEOUT_IN_OUTAGE: Final = 0.5
+
+#: After damage a file up to this size is checked through before it is trusted again.
+CHECKED_BYTES: Final = 1024 * 1024 * 1024
+
+
+class Connections:
+    """Each is None between ``close`` and the next ``open``. A file is made by the first ``open`` only: one that is
+    gone while we run stays gone, since every agent would be told that it doesn't exist."""
+
+    def __init__(self, path: Path, schema: Schema, watch: FileWatch, health: Health) -> None:
+        self.path = path
+        self.writer: apsw.AsyncConnection | None = None
+        self.reader: apsw.AsyncConnection | None = None
+        self.loop_reader: apsw.Connection | None = None
+        self._schema = schema
+        self._watch = watch
+        self._health = health
+        self._sync_mode = FULL_SYNC
+        self._busy_timeout = BUSY_TIMEOUT
+        self._may_create = True
+
+    async def open(self) -> None:
+        """Raises SQLite's errors, ``FileGone``, ``StateUnusable``, ``OSError``; nothing stays open then."""
+        if self._may_create:
+            self._watch.create()
+        self._watch.check_before_opening(is_new=self._may_create)
+        try:
+            self.writer = await open_connection(self.path, "writes")
+            await in_thread(self.writer, self._prepare_writer)
+            self.reader = await open_connection(self.path, "reads")
+            await in_thread(self.reader, prepare_reader, BusyHandler(lambda: self._busy_timeout))
+            self.loop_reader = open_loop_reader(self.path)
+            self._may_create = False
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """A damaged file gets nothing written to it: its log stays beside it."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * BUSY_TIMEOUT):
+            loop_reader, self.loop_reader = self.loop_reader, None
+            if loop_reader is not None:
+                self._keep_log_if_damaged(loop_reader)
+                loop_reader.close(force=True)
+            reader, self.reader = self.reader, None
+            writer, self.writer = self.writer, None
+            for connection in (reader, writer):
+                if connection is not None:
+                    await in_thread(connection, self._keep_log_if_damaged)
+                    await connection.aclose(force=True)
+
+    def never_create(self) -> None:
+        """The file was seen: from now on one that is gone isn't made anew."""
+        self._may_create = False
+
+    def shorten_waits(self) -> None:
+        """At the end: a locked file isn't waited for any longer than in an outage."""
+        self._busy_timeout = BUSY_TIMEOUT_IN_OUTAGE
+
+    def sync_commits(self, connection: apsw.Connection, *, durable: bool) -> None:
+        """In the writer's thread, outside of a transaction: whether the next commit waits for an fsync."""
+        sync_mode = FULL_SYNC if durable else LAZY_SYNC
+        if sync_mode != self._sync_mode:
+            set_sync(connection, sync_mode)
+            self._sync_mode = sync_mode
+
+    def _prepare_writer(self, connection: apsw.Connection) -> None:
+        """In the writer's thread."""
+        busy_handler = BusyHandler(
+            lambda: BUSY_TIMEOUT_IN_OUTAGE if self._health.outage.failing else self._busy_timeout
+        )
+        if not prepare_writer(connection, busy_handler):
+            raise StateUnusable(f"{self.path}: SQLite can't use a write-ahead log here (a network file system?)")
+        self._sync_mode = FULL_SYNC
+        if migrate(connection, self._schema):
+            write_log_back(connection, "PASSIVE")
+        if self._health.damaged and self._watch.size <= CHECKED_BYTES:
+            verdict = connection.execute("PRAGMA quick_check(1)").get
+            if verdict != "ok":
+                raise apsw.CorruptError(str(verdict))
+        self._watch.remember(connection)
+        self._watch.check(connection)
+        if not self._health.usable:
+            # A write, for the sake of knowing that one is possible.
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("UPDATE compatibility SET usable_since = usable_since")
+            connection.execute("COMMIT")
+            # After a failed fsync it isn't known what of the log is on the disk: later commits begin a new log.
+            write_log_back(connection, "TRUNCATE")
+
+    def _keep_log_if_damaged(self, connection: apsw.Connection) -> None:
+        if self._health.damaged:
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+
+async def open_in_turn(connections: Connections) -> None:
+    """Processes open the file one after the other: the process that makes a new file needs it for itself, and where
+    SQLite's own waiting could be a deadlock it gives up at once."""
+    deadline = trio.current_time() + BUSY_TIMEOUT
+    with open_folder(connections.path.parent) as folder:
+        while not try_lock(folder) and trio.current_time() < deadline:  # noqa: ASYNC110  # locks announce nothing
+            await trio.sleep(0.005)
+        # Bounded by the busy timeouts. A cancelled opening would leave a thread behind, for ever.
+        with trio.CancelScope(shield=True):
+            await connections.open()
