@@ -314,8 +314,8 @@ async def test_a_stop_may_answer_polls_over_time(autojump_clock: MockClock) -> N
         assert 7 <= middle <= 13
 
 
-async def test_a_worker_of_an_older_version_has_no_duty(autojump_clock: MockClock) -> None:
-    """It would look for itself alone, and tell nobody what it finds."""
+async def test_a_worker_of_an_older_version_is_never_the_leader(autojump_clock: MockClock) -> None:
+    """The worker would search for itself alone, and publish nothing of what it finds."""
     async with trio.open_nursery() as nursery:
         hub = Hub()
         duties: dict[str, list[bool]] = {}
@@ -349,8 +349,8 @@ async def test_a_worker_of_an_older_version_has_no_duty(autojump_clock: MockCloc
         nursery.cancel_scope.cancel()
 
 
-async def test_that_nobody_is_on_duty_is_said_once(autojump_clock: MockClock) -> None:
-    """While all are stopping, and whoever had it has left."""
+async def test_that_there_is_no_leader_is_said_once(autojump_clock: MockClock) -> None:
+    """While all are stopping, and the one that was has left."""
     async with trio.open_nursery() as nursery:
         hub = Hub()
         nursery.start_soon(hub.run)

@@ -1,1 +1,1 @@
-"""The composition root: one worker's tree, the process around it, and its logs."""
+"""The composition root: processes, listeners, signals, logs. Whatever a program is put together of comes in."""

@@ -71,7 +71,7 @@ def _reason(error: OSError) -> str:
 @asynccontextmanager
 async def open_command_listener(path: Path) -> AsyncIterator[trio.SocketListener]:
     """The local command server's Unix socket, mode 0660. What an earlier process left behind is replaced, a socket that
-    somebody serves is not (``StartError``). At the end the file is removed, if it is still this one.
+    another process serves is not (``StartError``). At the end the file is removed, if it is still this one.
     """
     sock, identity = _make_socket(path)
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
@@ -113,7 +113,7 @@ def _identity(path: Path) -> tuple[int, int, int]:
 
 
 def _check_free(path: Path) -> None:
-    """Makes the folder where it may, and removes a socket that nobody serves. Raises ``StartError``."""
+    """Makes the folder where it may, and removes a socket that no process serves. Raises ``StartError``."""
     if len(os.fsencode(path)) > LONGEST_PATH:
         raise StartError(
             f"command_socket: {path} is longer than {LONGEST_PATH} bytes, which is all a socket's path may have"

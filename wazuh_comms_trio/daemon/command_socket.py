@@ -41,8 +41,8 @@ class Auditor:
         self._outage = OutageLog(logger, "the audit log")
 
     async def note(self, caller: Caller, action: str, target: str, **details: object) -> None:
-        """Durable on return, and once it has begun also when cancelled. An audit log that can't be written keeps nobody
-        from working: that is logged, once."""
+        """Durable on return, and once it has begun also when cancelled. An audit log that can't be written keeps no
+        request from being done: that is logged, once."""
         try:
             await trio.to_thread.run_sync(partial(self._append, caller, action, target, details))
         except OSError as error:

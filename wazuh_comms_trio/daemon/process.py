@@ -48,7 +48,7 @@ def run_daemon(
 
 
 def _leave(*_: object) -> None:
-    """A signal before the daemon obeys them, or when it has ended: there is nothing that could be lost."""
+    """A signal before the daemon handles them, or after its end: there is nothing that could be lost."""
     os._exit(EXIT_OK)
 
 

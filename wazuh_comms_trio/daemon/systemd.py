@@ -28,7 +28,7 @@ class Notifier:
         self._address = environment.get("NOTIFY_SOCKET", "")
 
     def __bool__(self) -> bool:
-        """Is there somebody who listens?"""
+        """Does a service manager listen?"""
         return bool(self._address)
 
     def ready(self, status: str) -> None:

@@ -1,4 +1,4 @@
-"""SIGHUP has two meanings: somebody asks for a reload, or the terminal that the daemon was started in is gone."""
+"""SIGHUP has two meanings: the operator asks for a reload, or the terminal that the daemon was started in is gone."""
 
 from __future__ import annotations
 

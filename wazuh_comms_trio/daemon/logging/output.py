@@ -1,4 +1,4 @@
-"""Where log lines go: each record with one write, whoever else writes there."""
+"""Where log lines go: each record with one write, so that other processes may write there, too."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class DescriptorHandler(logging.Handler):
                 data = data[written:]
                 self._cut = bool(data)
         except Exception:
-            self.handleError(record)  # which says nothing: there is nobody to be told
+            self.handleError(record)  # which says nothing: there is no other place to say it
 
 
 def _write(descriptor: int, data: bytes) -> int:
     while True:
         try:
             return os.write(descriptor, data)
-        except BlockingIOError:  # somebody else has made it so: a log waits for its reader
+        except BlockingIOError:  # another process has made it non-blocking: a log waits for its reader
             poll = select.poll()
             poll.register(descriptor, select.POLLOUT)
             poll.poll()

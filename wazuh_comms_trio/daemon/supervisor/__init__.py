@@ -1,2 +1,1 @@
-"""The process that keeps several workers: generations of them, their processes, the hub where they meet, the link's
-messages."""
+"""The supervisor of several workers: generations, processes, the hub and its messages. No service and no store come in."""

@@ -2,7 +2,7 @@
 
 ``trio.lowlevel.open_process`` starts processes from a thread, which ends some seconds later. To the kernel that thread
 is the parent, and its end a parent's: a worker that asked to be woken by its parent's death (``PR_SET_PDEATHSIG``)
-would be woken then, also one that somebody has stopped and that is to be found out as hanging.
+would be woken then, also one that was stopped (SIGSTOP) and has to be found hanging.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Child:
                 os.close(self._descriptor)
                 self._descriptor = None
             elif self.returncode is None:
-                # Only looks: whoever was cancelled leaves its thread behind, and the status for the next one.
+                # WNOWAIT only looks: a cancelled call leaves its thread behind, and the status for the next call.
                 look = partial(os.waitid, os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
                 with suppress(ChildProcessError):
                     await trio.to_thread.run_sync(look, abandon_on_cancel=True)

@@ -1,4 +1,4 @@
-"""One generation of workers: so many processes with one configuration, each replaced when it dies or hangs."""
+"""One generation of workers: processes with one configuration, each replaced when it dies or hangs."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ __all__ = ["Generation", "WorkerFailed", "run_generation"]
 
 logger = logging.getLogger(__name__)
 
-#: A worker that was not heard of for so long hangs: its event loop turns no more. Seconds.
+#: A worker that has sent nothing for this long hangs: its event loop turns no more. Seconds.
 HUNG_AFTER: Final = 5.0
 WATCH_INTERVAL: Final = 1.5
 #: From spawning to serving; a damaged disk may make opening the state slow.
 START_TIMEOUT: Final = 60.0
-#: In a row, before giving up; and in a reload, where somebody waits for the answer and the old workers go on.
+#: Failed starts in a row before the daemon gives up; and in a reload, whose caller waits and whose old workers go on.
 FAILED_STARTS: Final = 5
 FAILED_STARTS_IN_RELOAD: Final = 2
 BACKOFF_FIRST: Final = 0.1
 BACKOFF_LAST: Final = 5.0
-#: A worker that lived for so long was all right; seconds.
+#: A worker that lived this long wasn't broken from the start: the pauses begin anew. Seconds.
 LONG_LIFE: Final = 10.0
 #: After the grace period: draining, closing stores, and leaving.
 STOP_MARGIN: Final = 8.0
@@ -80,14 +80,14 @@ class Generation:
         return self.loaded.config.communications_api
 
     def stop(self, *, spread: float, grace: float | None = None) -> None:
-        """Its workers stop accepting, answer parked polls over ``spread`` seconds, finish within ``grace`` more
+        """The workers stop accepting, answer parked polls over ``spread`` seconds, finish within ``grace`` more
         (``shutdown.grace`` by default) and leave."""
         if not self.stopping.is_set():
             self.spread, self.grace = spread, grace
             self.stopping.set()
 
     def shorten(self) -> None:
-        """There is only ``shutdown.grace`` left for what is still going on."""
+        """Requests in flight get ``shutdown.grace`` from now on."""
         self.stop(spread=0)
         self.shortened.set()
 
@@ -110,9 +110,9 @@ async def run_generation(
     whole: bool,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Until it was stopped and its workers have ended. Started when the first worker serves, or all (``whole``). Raises
-    ``WorkerFailed`` when one can't start so many times in a row; the others are stopped then."""
-    REQUEST.set(None)  # whoever asked for it, what happens here is nobody's request
+    """Runs the generation until it was stopped and its workers have ended. Started when the first worker serves, or all
+    (``whole``). Raises ``WorkerFailed`` when a worker fails to start again and again; the others are stopped then."""
+    REQUEST.set(None)  # a reload may be a request's; what the workers do isn't
     workers = generation.settings.workers
     waiting = workers if whole else 1
     first = trio.Event()
@@ -139,7 +139,7 @@ async def run_generation(
             failures.append(error)
             generation.stop(spread=0)
         finally:
-            first.set()  # also when it was stopped before any served: the others are to see that
+            first.set()  # also when this one was stopped before any served: the others are to see that
 
     async with trio.open_nursery() as nursery:
         for slot in range(1, workers + 1):
@@ -257,7 +257,7 @@ class WorkerProcess:
                 nursery.start_soon(self._watch, process)
                 nursery.start_soon(self._stop_when_told, process, link)
                 await process.wait()
-                with trio.move_on_after(0.5):  # its last words
+                with trio.move_on_after(0.5):  # its last messages
                     await self.member.left.wait()
                 nursery.cancel_scope.cancel()
         finally:
@@ -279,7 +279,7 @@ class WorkerProcess:
         while True:
             due = await sleep_until_next_tick(WATCH_INTERVAL)
             if trio.current_time() - due > HUNG_AFTER / 5:
-                member.heard = trio.current_time()  # it was this process that stood still
+                member.heard = trio.current_time()  # the supervisor stood still, not the worker
             elif trio.current_time() - member.heard > HUNG_AFTER:
                 logger.error("worker %s hangs: nothing was heard of it for %.0f s; it is killed", self.name, HUNG_AFTER)
                 return process.kill()
@@ -289,7 +289,7 @@ class WorkerProcess:
         await generation.stopping.wait()
         self._hub.dismiss(self.member)
         if not self.member.ready.is_set():
-            return process.kill()  # it has nothing yet that could be lost
+            return process.kill()  # the worker has nothing yet that could be lost
         shutdown = generation.settings.shutdown
         grace = shutdown.grace if generation.grace is None else generation.grace
         link.send_nowait(messages.Stop(spread=generation.spread, grace=generation.grace))
@@ -304,7 +304,7 @@ class WorkerProcess:
         return process.kill()
 
 
-#: What the service manager says to this process, and to no worker of it.
+#: Variables by which the service manager speaks to the supervisor alone.
 _OF_SERVICE_MANAGER: Final = frozenset(
     ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 )

@@ -1,12 +1,12 @@
 """The hub: where the workers of one node meet. It knows messages and links, no process, no socket and no store.
 
-a post       -> one worker, which stores it or holds it; its answer comes back the same way
-news         -> every other worker: these agents may have commands
-delivered    -> every other worker, and remembered here until the command's timeout
-hold         -> every other worker: commands that were posted and that no store keeps
-acquire      -> answered: a held command is one worker's to offer, until it says ``returned`` or dies
-finding      -> every other worker: what the one on duty saw in the store that all share
-wish         -> the one on duty: what another one wants found
+Post               -> one worker, which stores the commands or holds them; its answer comes back the same way
+NewCommands        -> every other worker: these agents may have commands
+CommandsDelivered  -> every other worker; the hub remembers them until the commands' timeouts
+HoldCommands       -> every other worker: commands that were posted and that no store keeps
+AcquireCommands    -> answered by the hub: one worker alone may deliver a held command, until it returns it or dies
+Finding            -> every other worker: what the leader saw in the store that all share
+LeaderRequest      -> the leader: what another worker wants to be searched for
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ __all__ = ["Hub", "Member"]
 
 logger = logging.getLogger(__name__)
 
-#: Seconds from a post to its answer, at most; the worker that has it answers earlier.
+#: Seconds from a post to its answer, at most; the worker that has the post answers earlier.
 POST_LIMIT: Final = 1.95
-#: What of that is the way of the answer.
+#: The part of that which is left for the answer's way back.
 POST_MARGIN: Final = 0.15
-#: A worker that hasn't taken a post after so many seconds is busy or hangs: another one is asked.
+#: A worker that hasn't taken a post by then (seconds) is busy or hangs: the hub asks another one.
 TAKEN_LIMIT: Final = 0.4
 #: Commands whose delivery is remembered: an id and two numbers are some 250 bytes, at most 25 MB.
 MAX_DELIVERED: Final = 100_000
-#: Seconds between two questions after the members' health.
-ASK_INTERVAL: Final = 1.5
-#: A worker that wasn't heard of for so many seconds isn't relied upon.
-QUIET: Final = 2.5
+#: Seconds between two health requests.
+HEALTH_INTERVAL: Final = 1.5
+#: A worker that has sent nothing for this long (seconds) gets posts and leadership only when no other one is there.
+SILENT_AFTER: Final = 2.5
 
 
 @define(eq=False)
@@ -55,13 +55,13 @@ class Member:
     link: Link
     generation: int = 0
     ready: trio.Event = field(factory=trio.Event)
-    #: Its link has ended.
+    #: The worker's link has ended.
     left: trio.Event = field(factory=trio.Event)
-    #: Why it couldn't start, in its own words.
+    #: Why the worker couldn't start, in its own words.
     failure: str | None = None
-    #: It takes posts: it is ready, and hasn't been told to stop.
+    #: The worker takes posts: it is ready, and hasn't been told to stop.
     in_service: bool = False
-    #: It knows what duty is; one of an older version doesn't, and looks for itself alone.
+    #: The worker knows leadership; one of an older version doesn't, and searches for itself alone.
     can_lead: bool = False
     report: JsonObject = field(factory=dict)
     heard: float = field(factory=trio.current_time)
@@ -74,7 +74,7 @@ class Member:
 
     @property
     def awake(self) -> bool:
-        return trio.current_time() - self.heard < QUIET
+        return trio.current_time() - self.heard < SILENT_AFTER
 
 
 @define(eq=False)
@@ -95,15 +95,15 @@ class Hub:
         self._pending_posts: dict[int, _PendingPost] = {}
         self._numbers = count(1)
         self._changed = trio.Event()
-        #: Who looks into the shared store for all.
+        #: The worker that searches the shared store for all.
         self._leader: Member | None = None
 
     # --- members
 
     async def run(self) -> None:
-        """Asks the members how they are, until cancelled."""
+        """Asks the workers for their health, until cancelled."""
         while True:
-            await sleep_until_next_tick(ASK_INTERVAL)
+            await sleep_until_next_tick(HEALTH_INTERVAL)
             for member in self.members:
                 member.link.send_nowait(messages.HealthRequest())
             self.choose_leader()
@@ -131,22 +131,22 @@ class Hub:
                 if pending.member is member:
                     pending.taken.set()
                     pending.decided.set()
-            self._change()
+            self._note_change()
 
     def dismiss(self, member: Member) -> None:
-        """It gets no posts and no duty any more."""
+        """The worker gets no posts any more, and isn't the leader."""
         member.in_service = False
         self.choose_leader()
 
     def choose_leader(self) -> None:
-        """Sees to it that somebody who is awake is on duty. Called when members come and go, and now and then."""
+        """Makes a worker the leader that is awake. Called when workers come and go, and with each health request."""
         awake = [each for each in self.members if each.in_service and each.awake and each.can_lead]
         if self._leader in awake or not (awake or self._leader not in self.members):
-            return  # while nobody is awake, it stays who it was
-        # The newest: it will stay longest.
+            return  # while no worker is awake, the leader stays
+        # One of the newest generation, which will stay longest.
         before, self._leader = self._leader, max(awake, key=lambda each: each.generation, default=None)
         if self._leader is before:
-            return  # nobody, as before
+            return  # there was none before, either
         for member in self.members:
             if member.ready.is_set():
                 member.link.send_nowait(messages.LeaderChange(leader=member is self._leader))
@@ -164,7 +164,7 @@ class Hub:
                 member.ready.set()
                 if on_ready is not None:
                     on_ready(message)
-                self._welcome(member)
+                self._send_leader(member)
             case messages.Failed():
                 member.failure = message.reason
             case messages.NewCommands() | messages.HoldCommands() | messages.WithdrawCommands() | messages.Finding():
@@ -199,12 +199,12 @@ class Hub:
                     "worker %s sent what is the supervisor's to say: %s", member.name, type(message).__name__
                 )
 
-    def _welcome(self, member: Member) -> None:
+    def _send_leader(self, member: Member) -> None:
         before = self._leader
         self.choose_leader()
         if self._leader is before:
             member.link.send_nowait(messages.LeaderChange(leader=False))
-        self._change()
+        self._note_change()
 
     def _tell_others(self, member: Member, message: Message) -> None:
         for other in self.members:
@@ -225,14 +225,14 @@ class Hub:
                 granted.append(document_id)
         return granted
 
-    def _change(self) -> None:
+    def _note_change(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
 
     # --- posts
 
     async def post(self, commands: Sequence[JsonObject]) -> list[JsonObject]:
-        """As ``Posts.post``, by whichever worker takes it; when one dies or sleeps over it, by another.
+        """As ``Posts.post``, by whichever worker takes it; when that one dies or hangs, by another.
         Raises ``BackendUnavailable``."""
         request = list(commands)
         ids = {command["document_id"]: command["timeout"] for command in request}
@@ -252,10 +252,10 @@ class Hub:
     async def _next_in_service(self) -> Member:
         while True:
             serving = [member for member in self.members if member.in_service]
-            # Those that are awake first; but whoever has just begun to hang can't be told from them.
+            # Workers that are awake come first; but one that has just begun to hang can't be told from them.
             member = min(serving, key=lambda each: not each.awake, default=None)
             if member is not None:
-                # It goes to the end: posts are spread over the workers.
+                # The member goes to the end: posts are spread over the workers.
                 self.members.remove(member)
                 self.members.append(member)
                 return member
@@ -264,7 +264,7 @@ class Hub:
     async def _post_to(
         self, member: Member, commands: list[JsonObject], delivered: dict[str, float], limit: float
     ) -> messages.PostAnswer | None:
-        """None when nothing is to be expected of it."""
+        """None when no answer is to be expected of this worker."""
         number = next(self._numbers)
         pending = self._pending_posts[number] = _PendingPost(member)
         try:
@@ -280,5 +280,5 @@ class Hub:
         finally:
             del self._pending_posts[number]
             if pending.answer is None:
-                # Should it wake up: the poster won't hear of it any more.
+                # Should the worker wake up: the poster won't hear of the post any more.
                 member.link.send_nowait(messages.WithdrawPost(number=number))

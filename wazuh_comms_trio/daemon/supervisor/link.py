@@ -1,8 +1,8 @@
 """The link between the supervisor and a worker: JSON messages in frames, over one stream, both ways.
 
 What the messages are: ``messages.py``. Sending never blocks: what is sent waits in a queue and leaves in order, as
-many messages in one write as wait. What the queue can hold: ``ROOM`` messages, of some hundred bytes as a rule; a peer
-that lets so many wait has hung, and the link is given up.
+many messages in one write as wait. What the queue can hold: ``MAX_WAITING`` messages, of some hundred bytes as a rule;
+a peer that lets as many wait has hung, and the link is given up.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from wazuh_comms_trio.wire.framing import FrameDecoder, encode_frame
 
 __all__ = ["Link", "LinkBroken"]
 
-#: A post to the command server goes through a link whole.
-LIMIT: Final = 256 * 1024 * 1024
-ROOM: Final = 10_000
+#: Bytes of a message: a post to the command socket goes through a link whole.
+MAX_MESSAGE: Final = 256 * 1024 * 1024
+MAX_WAITING: Final = 10_000
 RECEIVE_BYTES: Final = 65536
 
 
@@ -34,7 +34,7 @@ class Link:
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
-        self._frames = FrameDecoder(LIMIT)
+        self._frames = FrameDecoder(MAX_MESSAGE)
         self._queue: deque[bytes] = deque()
         self._wake = trio.Event()
         self._broken = False
@@ -45,12 +45,12 @@ class Link:
         return len(self._queue)
 
     def send_nowait(self, message: Message) -> None:
-        """Queues one message. To a link that is broken: nothing happens, ``receive`` tells."""
+        """Queues one message; does nothing when the link is broken, which ``receive`` tells."""
         if self._broken:
             return
-        if len(self._queue) >= ROOM:
+        if len(self._queue) >= MAX_WAITING:
             self._broken = True
-        self._queue.append(encode_frame(json.dumps(encode(message)).encode(), limit=LIMIT))
+        self._queue.append(encode_frame(json.dumps(encode(message)).encode(), limit=MAX_MESSAGE))
         self._wake.set()
 
     async def run(self) -> None:
@@ -70,7 +70,7 @@ class Link:
             self._broken = True
 
     async def flush(self) -> None:
-        """Sends what is queued, without ``run``: for a last word."""
+        """Sends what is queued, without ``run``: for a worker's last message."""
         data = b"".join(self._queue)
         self._queue.clear()
         try:

@@ -1,4 +1,4 @@
-"""The supervisor of several workers: it keeps them, tells them what to do, and does no agent's work itself.
+"""The supervisor of several workers: it starts, watches and stops them, and does no agent's work itself.
 
     SUPERVISOR   trio.run
      `- nursery: signals | command server (Unix socket) | service manager | generations
@@ -37,6 +37,7 @@ from wazuh_comms_trio.daemon.supervisor.hub import Hub
 from wazuh_comms_trio.daemon.systemd import Notifier, keep_notified
 from wazuh_comms_trio.daemon.terminal import Terminal
 from wazuh_comms_trio.foundation.log_context import WORKER
+from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 
 __all__ = ["Supervisor", "supervise"]
 
@@ -57,15 +58,14 @@ async def supervise(loaded: LoadedConfig, *, ready: Callable[[ListenAddresses], 
         async with open_listeners(loaded.config.communications_api) as (listeners, addresses):
             key_files = await trio.to_thread.run_sync(read_key_files, loaded.config.communications_api)
             supervisor = Supervisor(loaded, key_files, listeners, addresses)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(handle_signals, signals, supervisor)
+            async with BackgroundNursery() as background:
+                background.start_soon(handle_signals, signals, supervisor)
                 await supervisor.run(ready)
-                nursery.cancel_scope.cancel()
     logger.info("stopped")
 
 
 class Supervisor:
-    """``stop``, ``reload`` and ``status`` are what it can be told and asked; ``run`` is its life."""
+    """``run`` keeps the workers; ``stop``, ``reload`` and ``status`` are for signals and the command socket."""
 
     def __init__(
         self, loaded: LoadedConfig, key_files: Mapping[str, str], listeners: Listeners, addresses: ListenAddresses
@@ -74,7 +74,7 @@ class Supervisor:
         self._addresses = addresses
         self._notifier = Notifier()
         self._started = time.time()
-        #: What the supervisor's listeners are from.
+        #: The settings that the listeners were opened with.
         self._opened_with = loaded.config.communications_api
         self._stop = trio.Event()
         self._generations: list[Generation] = []
@@ -96,7 +96,7 @@ class Supervisor:
             earlier_keys=list(self._earlier_keys),
         )
 
-    # --- what it is told
+    # --- for signals and the command socket
 
     def stop(self) -> None:
         """The orderly procedure; a second call hurries."""
@@ -107,7 +107,7 @@ class Supervisor:
         self._stop.set()
         for generation in self._generations:
             if generation.stopping.is_set():
-                generation.shorten()  # it was leaving at its leisure, after a reload
+                generation.shorten()  # it has had a reload's longer time until now
             else:
                 generation.stop(spread=generation.settings.shutdown.spread)
 
@@ -144,7 +144,7 @@ class Supervisor:
         warnings = [warning.render(loaded.file) for warning in loaded.warnings]
         for warning in warnings:
             logger.warning("%s", warning)
-        fixed = what_stays(self._opened_with, loaded.config.communications_api)
+        fixed = keys_that_need_a_restart(self._opened_with, loaded.config.communications_api)
         for name in fixed:
             logger.warning("%s has changed; that needs a restart, and stays as it was until then", name)
         if old.public_key is not None:
@@ -192,9 +192,9 @@ class Supervisor:
 
     async def run(self, ready: Callable[[ListenAddresses], None] | None = None) -> None:
         """Until ``stop``; then every generation has ended. Raises ``WorkerFailed``."""
-        async with trio.open_nursery() as beside:
-            beside.start_soon(self.hub.run)
-            beside.start_soon(keep_notified, self._notifier, self._status_line)
+        async with BackgroundNursery() as background:
+            background.start_soon(self.hub.run)
+            background.start_soon(keep_notified, self._notifier, self._status_line)
             async with trio.open_nursery() as generations:
                 self._nursery = generations
                 await generations.start(partial(self._run_generation, self.current, whole=False))
@@ -206,13 +206,12 @@ class Supervisor:
                 generations.start_soon(self._serve_commands)
                 await self._stop.wait()
                 await self._begin_to_stop()
-            beside.cancel_scope.cancel()
 
     async def _begin_to_stop(self) -> None:
         shutdown = self.current.settings.shutdown
         self._notifier.stopping()
         self._notifier.extend_timeout(shutdown.grace + shutdown.spread + STOP_MARGIN)
-        # Whoever connects from now on is to look elsewhere. (What the service manager holds stays open.)
+        # An agent that connects from now on is refused, and tries another server. (The service manager's sockets stay.)
         for listener in (*self._listeners.api, *self._listeners.enrollment):
             await listener.aclose()
 
@@ -242,7 +241,7 @@ class Supervisor:
         return f"{len(serving)} of {self.current.settings.workers} workers serve; {parked} agents parked"
 
 
-def what_stays(old: CommunicationsApi, new: CommunicationsApi) -> list[str]:
+def keys_that_need_a_restart(old: CommunicationsApi, new: CommunicationsApi) -> list[str]:
     """Keys whose change needs a restart: what the supervisor itself listens on."""
     fixed = [
         ("host", old.host, new.host),

@@ -21,10 +21,10 @@ __all__ = ["Heartbeat", "LastError"]
 
 logger = logging.getLogger(__name__)
 
-#: What is worth a line in the log, and how often; seconds.
+#: A lag that is worth a line in the log, and how often; seconds.
 LAG_LIMIT: Final = 0.1
 LAG_LOG_INTERVAL: Final = 10.0
-#: The lag that is told is the worst of so many seconds.
+#: The lag that is reported is the worst of this many seconds.
 WINDOW: Final = 10.0
 #: Less than this isn't noted.
 LEAST_LAG: Final = 0.002

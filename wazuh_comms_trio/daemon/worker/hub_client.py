@@ -22,6 +22,7 @@ from wazuh_comms_trio.daemon.supervisor.messages import JsonObject, Message, Unk
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.daemon.worker.tree import Stop
 from wazuh_comms_trio.errors import CommsError
+from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.services.commands.command_json import decode_commands, encode_commands
 from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher
 from wazuh_comms_trio.services.commands.posts import POST_LIMIT
@@ -30,7 +31,7 @@ __all__ = ["HEARTBEAT_INTERVAL", "HubLeadership", "HubOtherWorkers", "run_hub_cl
 
 logger = logging.getLogger(__name__)
 
-#: A beat is sent when the hub asks for one, which it does of all at the same moment, and after so many seconds at the
+#: A worker sends its heartbeat when the hub asks for it, all workers at the same moment; after these seconds at the
 #: latest.
 HEARTBEAT_INTERVAL: Final = 2.0
 #: A hold lives on for this long after its time, in case its ``withdraw`` is on its way.
@@ -113,7 +114,7 @@ async def run_hub_client(
 ) -> None:
     """Follows the link until it ends: then the supervisor is gone, and so must its worker be. The link's ``run`` is the
     caller's. Cancelled: at once."""
-    async with trio.open_nursery() as nursery:
+    async with BackgroundNursery() as nursery:
         client = _HubClient(link, other_workers, leadership, dispatcher, stop, nursery)
         nursery.start_soon(client.send_heartbeats, heartbeat)
         with suppress(LinkBroken):
@@ -122,7 +123,6 @@ async def run_hub_client(
         if not stop.requested.is_set():
             logger.error("the supervisor is gone; stopping")
         stop.shorten()
-        nursery.cancel_scope.cancel()
 
 
 @define(eq=False)

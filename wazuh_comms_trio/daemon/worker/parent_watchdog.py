@@ -1,4 +1,4 @@
-"""A worker whose supervisor is gone must be gone, too: also one whose event loop doesn't turn any more.
+"""A worker whose supervisor is gone must end, too: also one whose event loop doesn't turn any more.
 
 The link's end tells a worker, and it leaves in order. Beside that, a thread of its own waits for the same: it makes
 sure that the worker is gone when its time is over, or at once when its event loop answers no more. It blocks in poll(2)
@@ -28,11 +28,11 @@ logger = logging.getLogger(__name__)
 PR_SET_PDEATHSIG: Final = 1
 #: After the grace period: draining, closing stores, and leaving; seconds.
 MARGIN: Final = 8.0
-#: An event loop that takes longer to answer hangs; as long as the supervisor would wait for a beat.
+#: An event loop that takes longer to answer hangs; as long as the supervisor would wait for a heartbeat.
 HUNG_AFTER: Final = 5.0
 ASK_INTERVAL: Final = 0.5
 #: For the last line in the log, which may not get out of a process that hangs.
-LAST_WORD: Final = 0.5
+LAST_LINE: Final = 0.5
 
 
 def wake_when_parent_dies() -> None:
@@ -50,8 +50,8 @@ class ParentWatchdog:
         self.grace = 0.0
 
     def start(self, link: int) -> None:
-        """From now on, until the process ends. ``link``: the descriptor of the link, which may be closed later. Within
-        trio."""
+        """Watches from now on, until the process ends. ``link``: the descriptor of the link, which may be closed later.
+        Called within trio."""
         own = os.dup(link)
         threading.Thread(
             target=self._run, args=(own, trio.lowlevel.current_trio_token()), name="parent watchdog", daemon=True
@@ -80,7 +80,7 @@ def _answers(token: trio.lowlevel.TrioToken, timeout: float) -> bool:
 
 
 def _end(why: str) -> None:
-    # In a thread: whoever hangs may hold the log's lock, or nobody reads it.
+    # In a thread: the hanging event loop may hold the log's lock, or the log's reader hangs.
     threading.Thread(target=logger.critical, args=(why,), daemon=True).start()
-    time.sleep(LAST_WORD)
+    time.sleep(LAST_LINE)
     os.kill(os.getpid(), signal.SIGKILL)

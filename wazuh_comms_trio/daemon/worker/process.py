@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> int:
-    # Ctrl-C in a terminal reaches the whole group; what is to be done about it is the supervisor's to say.
+    # Ctrl-C in a terminal reaches the whole group; the supervisor decides what its workers do then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     name, descriptor = sys.argv[1], int(sys.argv[2])
     WORKER.set(name)
@@ -79,10 +79,10 @@ async def _serve(link: Link, first: messages.WorkerConfig, watchdog: ParentWatch
     # The supervisor has checked the files.
     config = load_config(Path(first.file), text=first.text, check_files=False).config
     if first.listeners.enrollment and config.communications_api.enrollment is None:
-        # The section went with a reload, but the supervisor listens until it is restarted. Nobody may join any more,
-        # and is told so.
-        nobody = attrs.evolve(config.communications_api, enrollment=Enrollment())
-        config = attrs.evolve(config, communications_api=nobody)
+        # The section went with a reload, but the supervisor listens until it is restarted. No agent may join any more,
+        # and each that tries is told so.
+        without_users = attrs.evolve(config.communications_api, enrollment=Enrollment())
+        config = attrs.evolve(config, communications_api=without_users)
     set_up_logs(config.communications_api.logging)
     watchdog.grace = config.communications_api.shutdown.grace
     with key_files_in_memory(config.communications_api, first.materials) as settings:
@@ -128,7 +128,7 @@ def _inherited_listeners(descriptors: list[int]) -> list[trio.SocketListener]:
 
 
 async def _forget_earlier_keys(keys: TokenKeys, seconds: float) -> None:
-    """Whoever has stolen an earlier key isn't to have the use of it for ever."""
+    """A stolen earlier key isn't to be of use for ever."""
     await trio.sleep(seconds)
     keys.forget_earlier()
 

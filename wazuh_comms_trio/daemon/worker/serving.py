@@ -1,4 +1,4 @@
-"""One worker in this process: stores and quarantine around its tree of tasks, its health beside it."""
+"""One worker in this process: stores and quarantine around its tree of tasks, its health nursery it."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ async def serve_worker(
         async with (
             open_backends(config, tolerant=True, token_key=keys.kid, leadership=leadership) as backends,
             open_quarantine(config, tolerant=True) as quarantine,
-            BackgroundNursery() as beside,
+            BackgroundNursery() as nursery,
         ):
             for task in background:
-                beside.start_soon(task)
+                nursery.start_soon(task)
             environment = WorkerEnvironment(
                 listeners=listeners,
                 backends=backends,
@@ -59,9 +59,9 @@ async def serve_worker(
                 other_workers=other_workers,
                 control=control,
             )
-            async with trio.open_nursery() as nursery:
-                worker: Worker = await nursery.start(partial(run_worker, config, environment, stop))
+            async with trio.open_nursery() as serving:
+                worker: Worker = await serving.start(partial(run_worker, config, environment, stop))
                 heartbeat = Heartbeat(worker, last_error, wall_clock=environment.wall_clock)
-                beside.start_soon(heartbeat.run)
-                on_serving(beside, worker, heartbeat)
+                nursery.start_soon(heartbeat.run)
+                on_serving(nursery, worker, heartbeat)
                 calm_collector()

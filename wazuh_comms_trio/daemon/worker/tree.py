@@ -4,8 +4,8 @@ Its order is the shutdown. Services live in the outer block, connections in the 
 the accept loops have ended and requests have finished, so the batcher can write what it holds and end; then backends
 (the caller's, further out) close.
 
-It knows no socket, no store, no signal and no clock but trio's: with in-memory listeners, memory backends and an inline
-``run_blocking`` the same tree runs under the mock clock.
+The tree knows no socket, no store, no signal and no clock but trio's: with in-memory listeners, memory backends and an
+inline ``run_blocking`` the same tree runs under the mock clock.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 #: What the batcher may take, after the last request, to settle what it holds. Its requests are gone by then: what it
 #: still has are packets whose senders left, and bulk calls in flight, which have time limits of their own.
 DRAIN_TIMEOUT: Final = 5.0
-#: The same for somebody who has asked twice.
+#: The same when the operator has asked twice.
 HURRIED_DRAIN_TIMEOUT: Final = 0.5
 HURRIED_ANSWER_TIMEOUT: Final = 0.5
 
@@ -73,7 +73,7 @@ class Stop:
 
 @frozen
 class Worker:
-    """A running worker, for those who look at it."""
+    """A running worker: its services, and what its listeners' connections share."""
 
     services: Services
     contexts: Sequence[ListenerContext] = field(factory=tuple)
@@ -147,7 +147,7 @@ async def _watch(
             _limit(limit, grace)
             await stop.hurried.wait()
             nursery.cancel_scope.cancel()
-    # Who was hurried still sends the answers that are there: parked polls' were made just now.
+    # A worker that is hurried still sends the answers that are there: those of parked polls were made just now.
     _limit(serving, HURRIED_ANSWER_TIMEOUT if stop.hurried.is_set() else 0)
     await stop.hurried.wait()
     _limit(serving, HURRIED_ANSWER_TIMEOUT)

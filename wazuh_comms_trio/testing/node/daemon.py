@@ -101,7 +101,7 @@ class Daemon(Generic[B]):
         return self.client(uuid, key, name=name, groups=groups, **options)
 
     async def connect(self) -> trio.SSLStream[trio.abc.Stream]:
-        """A new connection to the agents' port, shaken hands, for those who write their requests themselves.
+        """A new connection to the agents' port, shaken hands, for tests that write their requests themselves.
         ``transport_stream`` is the ``MemoryStream`` under it.
         """
         return await open_tls(self.listener.connect, agent_tls(), host="localhost")

@@ -40,7 +40,7 @@ __all__ = ["Node", "open_node"]
 
 @frozen
 class Node:
-    """``links``: the hub's ends, for those who want to break one. ``kill`` is what a worker's sudden end looks like to
+    """``links``: the hub's ends, for tests that break one. ``kill`` is what a worker's sudden end looks like to
     the others: its link is gone, and nothing that it does from then on reaches them. ``hang`` is what SIGSTOP looks
     like to them, until ``wake``."""
 
