@@ -1,1 +1,1 @@
-"""The supervisor of several workers: generations, processes, the hub and its messages. No service and no store come in."""
+"""The supervisor: generations of workers, their processes, the hub and its messages. No service or store comes in."""
