@@ -27,6 +27,7 @@ def modules_after(program: str) -> set[str]:
         "import wazuh_comms_trio.transport, wazuh_comms_trio.wire.wdb, wazuh_comms_trio.wire.event",
         "import wazuh_comms_trio; dir(wazuh_comms_trio)",
         "from wazuh_comms_trio.transport import HTTPClient, EngineHTTPClient, db_agent_groups, HTTPStatusError",
+        "from wazuh_comms_trio.transport import WazuhServer, create_task, keystore_get, upgrade_agents",
         "from wazuh_comms_trio.transport import set_defaults, detect_release; set_defaults(release='5.0.0-beta3')",
     ],
 )

@@ -58,6 +58,13 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.testing.daemons.models import ComponentModel as ComponentModel
     from wazuh_comms_trio.testing.daemons.models import RemotedModel as RemotedModel
     from wazuh_comms_trio.testing.daemons.models import TaskManagerModel as TaskManagerModel
+    from wazuh_comms_trio.testing.daemons.models_5 import AgentTasksModel as AgentTasksModel
+    from wazuh_comms_trio.testing.daemons.models_5 import AuthdModel5 as AuthdModel5
+    from wazuh_comms_trio.testing.daemons.models_5 import ControlModel as ControlModel
+    from wazuh_comms_trio.testing.daemons.models_5 import KeystoreModel as KeystoreModel
+    from wazuh_comms_trio.testing.daemons.models_5 import RemotedModel5 as RemotedModel5
+    from wazuh_comms_trio.testing.daemons.models_5 import UpgradeModel as UpgradeModel
+    from wazuh_comms_trio.testing.daemons.models_5 import WazuhDBModel5 as WazuhDBModel5
     from wazuh_comms_trio.testing.daemons.queues import ArMessage as ArMessage
     from wazuh_comms_trio.testing.daemons.queues import EventMessage as EventMessage
     from wazuh_comms_trio.testing.daemons.queues import ExecMessage as ExecMessage

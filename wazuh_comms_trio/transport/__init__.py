@@ -153,6 +153,29 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.transport.schema import validate_request as validate_request
     from wazuh_comms_trio.transport.send import wazuh_sendasync as wazuh_sendasync
     from wazuh_comms_trio.transport.send import wazuh_sendsync as wazuh_sendsync
+    from wazuh_comms_trio.transport.server.agent_tasks import PendingTask as PendingTask
+    from wazuh_comms_trio.transport.server.agent_tasks import create_task as create_task
+    from wazuh_comms_trio.transport.server.agent_tasks import get_pending_tasks as get_pending_tasks
+    from wazuh_comms_trio.transport.server.aio import AsyncServer as AsyncServer
+    from wazuh_comms_trio.transport.server.aio import open_server as open_server
+    from wazuh_comms_trio.transport.server.call import DaemonCall as DaemonCall
+    from wazuh_comms_trio.transport.server.orders import NotDone as NotDone
+    from wazuh_comms_trio.transport.server.orders import OrderReport as OrderReport
+    from wazuh_comms_trio.transport.server.plain import WazuhServer as WazuhServer
+    from wazuh_comms_trio.transport.server.small_sockets import all_module_configurations as all_module_configurations
+    from wazuh_comms_trio.transport.server.small_sockets import check_configuration as check_configuration
+    from wazuh_comms_trio.transport.server.small_sockets import component_configuration as component_configuration
+    from wazuh_comms_trio.transport.server.small_sockets import control as control
+    from wazuh_comms_trio.transport.server.small_sockets import host_address as host_address
+    from wazuh_comms_trio.transport.server.small_sockets import keystore_delete as keystore_delete
+    from wazuh_comms_trio.transport.server.small_sockets import keystore_get as keystore_get
+    from wazuh_comms_trio.transport.server.small_sockets import keystore_put as keystore_put
+    from wazuh_comms_trio.transport.server.small_sockets import module_query as module_query
+    from wazuh_comms_trio.transport.server.small_sockets import reload_ruleset as reload_ruleset
+    from wazuh_comms_trio.transport.server.upgrades import task_status as task_status
+    from wazuh_comms_trio.transport.server.upgrades import upgrade_agents as upgrade_agents
+    from wazuh_comms_trio.transport.server.upgrades import upgrade_agents_custom as upgrade_agents_custom
+    from wazuh_comms_trio.transport.server.upgrades import upgrade_result as upgrade_result
     from wazuh_comms_trio.wire.agent_command import create_wazuh_queue_socket_msg as create_wazuh_queue_socket_msg
     from wazuh_comms_trio.wire.envelope import (
         SOCKET_COMMUNICATION_PROTOCOL_VERSION as SOCKET_COMMUNICATION_PROTOCOL_VERSION,

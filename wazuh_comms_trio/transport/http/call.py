@@ -16,7 +16,7 @@ from wazuh_comms_trio.transport.releases.release import Release
 from wazuh_comms_trio.wire.agent_command import check_agent_id
 from wazuh_comms_trio.wire.envelope import encode_json
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 #: The most bytes of an answer that are taken, unless told otherwise.
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
@@ -41,7 +41,7 @@ class HTTPAnswer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class HTTPCall(Generic[T]):
+class HTTPCall(Generic[T_co]):
     """One typed request. ``service`` is the registry's name of the socket; ``prepare`` makes the request for a release,
     or raises :class:`NotInRelease`; ``decode`` takes a successful answer's JSON (its bytes when ``as_bytes``).
 
@@ -52,14 +52,14 @@ class HTTPCall(Generic[T]):
     name: str
     service: str
     prepare: Callable[[Release], HTTPRequest]
-    decode: Callable[[Any], T]
+    decode: Callable[[Any], T_co]
     repeatable: bool = True
     as_bytes: bool = False
 
     def __repr__(self) -> str:
         return f"<HTTPCall {self.name} to {self.service}>"
 
-    def result(self, answer: HTTPAnswer) -> T:
+    def result(self, answer: HTTPAnswer) -> T_co:
         """What the answer says. :class:`HTTPStatusError` for one of 400 and above, :class:`HTTPAnswerInvalid` for one
         of another form."""
         if not 200 <= answer.status < 300:

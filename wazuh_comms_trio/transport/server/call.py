@@ -1,0 +1,74 @@
+"""A request to one of the server's daemons, and what becomes of its answer: pure, for either kind of program."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from wazuh_comms_trio.errors import AnswerInvalid, NotInRelease, WazuhError, WazuhInternalError
+from wazuh_comms_trio.transport.releases.release import Release
+from wazuh_comms_trio.wire.agent_command import check_agent_id
+from wazuh_comms_trio.wire.envelope import decode_json, decode_text, reply_data
+
+T_co = TypeVar("T_co", covariant=True)
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class DaemonCall(Generic[T_co]):
+    """One typed request. ``daemon`` is the registry's name; ``prepare`` makes the payload for a release, or raises
+    :class:`NotInRelease`; ``decode`` takes the answer's payload.
+
+    ``repeatable``: sent a second time it changes nothing more, so it is, where the connection was lost before the
+    answer came. Everything else is sent a second time only where nothing of it had gone out.
+    """
+
+    name: str
+    daemon: str
+    prepare: Callable[[Release], bytes]
+    decode: Callable[[bytes], T_co]
+    repeatable: bool = False
+
+    def __repr__(self) -> str:
+        return f"<DaemonCall {self.name} to {self.daemon}>"
+
+
+def only_in(release: Release, first: str, last: str, what: str) -> None:
+    """:class:`NotInRelease` (1012) unless the release's group is one of these."""
+    if not release.in_groups(first, last):
+        raise NotInRelease(1012, f"{what} is not in {release}")
+
+
+def data_of(payload: bytes) -> Any:
+    """The ``data`` of a JSON answer, or the whole of one that has a ``status``. Errors as ``reply_data``."""
+    return reply_data(decode_json(payload))
+
+
+def text_of(payload: bytes) -> str:
+    """What stands behind ``ok``. ``WazuhError`` 1014 with the daemon's own text for ``err``, :class:`AnswerInvalid` for
+    anything else."""
+    text = decode_text(payload).strip()
+    word, _, rest = text.partition(" ")
+    if word == "ok":
+        return rest
+    if word.lower() == "err":
+        raise WazuhError(1014, rest or "the daemon gave no reason", cmd_error=True)
+    raise AnswerInvalid(1014, f"the daemon answered neither ok nor err: {text[:60]!r}")
+
+
+def check_line(value: object, what: str) -> str:
+    """Text of one line that isn't empty. 1012 otherwise."""
+    if not isinstance(value, str) or not value or _CONTROL.search(value):
+        raise WazuhInternalError(1012, f"{what} is text of one line, not {value!r:.60}")
+    return value
+
+
+def agent_ids(agents: str | Iterable[str]) -> list[str]:
+    """Ids of agents in order, checked; one id stands for itself. 1012 for what is no id, and for nobody at all."""
+    ids = [check_agent_id(one) for one in ([agents] if isinstance(agents, str) else agents)]
+    if not ids:
+        raise WazuhInternalError(1012, "no agent was named; every agent is 'all'")
+    return ids

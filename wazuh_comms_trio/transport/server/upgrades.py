@@ -1,0 +1,98 @@
+"""Upgrades of agents through the ``upgrade`` socket, which every release has, and the task-manager until
+5.0.0-beta4."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any, Final, Literal
+
+from wazuh_comms_trio.errors import AnswerInvalid, WazuhInternalError
+from wazuh_comms_trio.transport.releases.release import Release
+from wazuh_comms_trio.transport.server.call import DaemonCall, agent_ids, check_line, data_of, only_in
+from wazuh_comms_trio.wire.envelope import create_wazuh_socket_message, encode_json
+
+#: Agents in one request.
+CHUNK: Final = 500
+
+Row = dict[str, Any]
+
+
+def upgrade_agents(
+    agents: str | Iterable[str],
+    *,
+    version: str | None = None,
+    force_upgrade: bool | None = None,
+    use_http: bool | None = None,
+    wpk_repo: str | None = None,
+    package_type: Literal["rpm", "deb"] | None = None,
+) -> DaemonCall[list[Row]]:
+    """Have agents upgraded from a repository; rows with ``agent``, ``error``, ``message`` and, for those that were
+    begun, ``task_id``. The numbers of errors differ by release: compare ``message``. At most 500 agents at once;
+    ``package_type`` since 4.13."""
+    parameters: dict[str, Any] = {"agents": _numbers(agents), "force_upgrade": force_upgrade, "use_http": use_http}
+    if version is not None:
+        parameters["version"] = check_line(version, "a version")
+    if wpk_repo is not None:
+        parameters["wpk_repo"] = check_line(wpk_repo, "a repository")
+    if package_type is not None:
+        if package_type not in ("rpm", "deb"):
+            raise WazuhInternalError(1012, f"{package_type!r:.60} is no type of a package")
+        parameters["package_type"] = package_type
+    return _call("upgrade", parameters, stamped=True)
+
+
+def upgrade_agents_custom(
+    agents: str | Iterable[str], file_path: str, *, installer: str | None = None
+) -> DaemonCall[list[Row]]:
+    """Have agents upgraded from a file on this server. Otherwise as ``upgrade_agents``."""
+    if not check_line(file_path, "a file's path").startswith("/"):
+        raise WazuhInternalError(1012, f"{file_path!r:.60} is no absolute path")
+    parameters: dict[str, Any] = {"agents": _numbers(agents), "file_path": file_path}
+    if installer is not None:
+        parameters["installer"] = check_line(installer, "an installer's name")
+    return _call("upgrade_custom", parameters, stamped=True)
+
+
+def upgrade_result(agents: str | Iterable[str]) -> DaemonCall[list[Row]]:
+    """How agents' upgrades came out. Otherwise as ``upgrade_agents``."""
+    return _call("upgrade_result", {"agents": _numbers(agents)}, repeatable=True)
+
+
+def task_status(agents: str | Iterable[str]) -> DaemonCall[list[Row]]:
+    """The last upgrade task of each of these agents, as the task-manager has it (``upgrade_result`` asks the daemon in
+    front of it). Until 5.0.0-beta4."""
+    parameters = {"agents": _numbers(agents)}
+
+    def prepare(release: Release) -> bytes:
+        only_in(release, "A", "F", "the task-manager's upgrade_result")
+        return encode_json(create_wazuh_socket_message({"name": "", "module": "api"}, "upgrade_result", parameters))
+
+    return DaemonCall("task_status", "task-manager", prepare, _rows, repeatable=True)
+
+
+def _call(command: str, parameters: Row, *, stamped: bool = False, repeatable: bool = False) -> DaemonCall[list[Row]]:
+    given = {name: value for name, value in parameters.items() if value is not None}
+    asked_at = int(time.time())
+
+    def prepare(release: Release) -> bytes:
+        if "package_type" in given:
+            only_in(release, "C", "G", "a package's type")
+        stamp = {"request_time": asked_at} if stamped and release.group == "G" else {}
+        return encode_json(create_wazuh_socket_message({"module": "api"}, command, given | stamp))
+
+    return DaemonCall(command, "upgrade", prepare, _rows, repeatable=repeatable)
+
+
+def _numbers(agents: str | Iterable[str]) -> list[int]:
+    ids = agent_ids(agents)
+    if len(ids) > CHUNK:
+        raise WazuhInternalError(1012, f"{len(ids)} agents, at most {CHUNK} at once")
+    return [int(one) for one in ids]
+
+
+def _rows(answer: bytes) -> list[Row]:
+    found = data_of(answer)
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise AnswerInvalid(1014, f"the answer has no rows: {found!r:.60}")
+    return found
