@@ -46,6 +46,12 @@ _.msg_sent
 _.msg_buffer
 _.buffer_enabled
 
+# --- orders of transport's servers, which the tests give by name to either kind
+_.reload_agents
+_.reconnect_agents
+_.agent_groups
+_.assign_groups
+
 # --- tests: programs called by name, fields that are decoded
 _.os_name
 orderly

@@ -43,8 +43,6 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.transport.blocking.datagram import WazuhQueue as WazuhQueue
     from wazuh_comms_trio.transport.blocking.socket import WazuhSocket as WazuhSocket
     from wazuh_comms_trio.transport.blocking.socket import WazuhSocketJSON as WazuhSocketJSON
-    from wazuh_comms_trio.transport.clients.active_response import create_active_response as create_active_response
-    from wazuh_comms_trio.transport.clients.active_response import create_script_command as create_script_command
     from wazuh_comms_trio.transport.clients.active_response import force_reconnect as force_reconnect
     from wazuh_comms_trio.transport.clients.active_response import restart_agents as restart_agents
     from wazuh_comms_trio.transport.clients.active_response import restart_syscheck as restart_syscheck
@@ -176,6 +174,8 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.transport.server.upgrades import upgrade_agents as upgrade_agents
     from wazuh_comms_trio.transport.server.upgrades import upgrade_agents_custom as upgrade_agents_custom
     from wazuh_comms_trio.transport.server.upgrades import upgrade_result as upgrade_result
+    from wazuh_comms_trio.wire.active_response import create_active_response as create_active_response
+    from wazuh_comms_trio.wire.active_response import create_script_command as create_script_command
     from wazuh_comms_trio.wire.agent_command import create_wazuh_queue_socket_msg as create_wazuh_queue_socket_msg
     from wazuh_comms_trio.wire.envelope import (
         SOCKET_COMMUNICATION_PROTOCOL_VERSION as SOCKET_COMMUNICATION_PROTOCOL_VERSION,

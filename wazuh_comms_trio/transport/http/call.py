@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from wazuh_comms_trio.errors import NotInRelease, WazuhInternalError
+from wazuh_comms_trio.errors import MessageInvalid, NotInRelease
 from wazuh_comms_trio.transport.http.errors import HTTPAnswerInvalid, numbers_of, status_error
 from wazuh_comms_trio.transport.releases.release import Release
-from wazuh_comms_trio.wire.agent_command import check_agent_id
 from wazuh_comms_trio.wire.envelope import encode_json
+from wazuh_comms_trio.wire.text_rules import check_agent_id
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -111,7 +111,7 @@ def agent_header(agent_id: object) -> tuple[str, str]:
 def numbers(agent_ids: object) -> list[int]:
     """Agents' ids as numbers. 1012 for one text where a list is meant, and for what is no id."""
     if isinstance(agent_ids, str | bytes):
-        raise WazuhInternalError(1012, "agents' ids are a sequence, not one text")
+        raise MessageInvalid(1012, "agents' ids are a sequence, not one text")
     return [agent_number(one) for one in agent_ids]  # type: ignore[attr-defined]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from wazuh_comms_trio.errors import WazuhInternalError
+from wazuh_comms_trio.errors import MessageInvalid
 from wazuh_comms_trio.transport.http.call import (
     HTTPCall,
     HTTPRequest,
@@ -91,9 +91,9 @@ def update_scanner(topic: str, offset: Literal[0, -1] | None = None) -> HTTPCall
     """Have the detector's feed updated from the beginning (0), from its end (-1), or from where it is. 409 while it is
     under way, 404 for an unknown topic (``HTTPStatusError``). 5.0.0 and later."""
     if not isinstance(topic, str) or not topic or len(topic) > _SCAN_BYTES // 2:
-        raise WazuhInternalError(1012, f"{topic!r:.60} is no topic")
+        raise MessageInvalid(1012, f"{topic!r:.60} is no topic")
     if offset not in (None, 0, -1) or isinstance(offset, bool):
-        raise WazuhInternalError(1012, f"an offset is 0 or -1, not {offset!r:.60}")
+        raise MessageInvalid(1012, f"an offset is 0 or -1, not {offset!r:.60}")
 
     def prepare(release: Release) -> HTTPRequest:
         only_in(release, "G", "G", "an update on demand")
@@ -124,7 +124,7 @@ def inventory_stateful(agent_id: int | str, message: bytes) -> HTTPCall[dict[str
     nothing changed; ``HTTPStatusError`` 409 with ``checksum_mismatch`` or ``version_mismatch``. Never sent twice."""
     header = agent_header(agent_id)
     if not isinstance(message, bytes) or not message:
-        raise WazuhInternalError(1012, "a stateful message is bytes, at least one")
+        raise MessageInvalid(1012, "a stateful message is bytes, at least one")
 
     def prepare(release: Release) -> HTTPRequest:
         _inventory(release)

@@ -5,13 +5,12 @@ Ids may be given as text or numbers. The routes changed in 5.0.0; each function 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
-from wazuh_comms_trio.errors import WazuhInternalError
+from wazuh_comms_trio.errors import MessageInvalid
 from wazuh_comms_trio.transport.http.call import (
     HTTPCall,
     HTTPRequest,
@@ -28,10 +27,10 @@ from wazuh_comms_trio.transport.http.call import (
     post,
 )
 from wazuh_comms_trio.transport.releases.release import Release
+from wazuh_comms_trio.wire.text_rules import check_group
 
 SERVICE: Final = "wdb-http"
 
-_GROUP: Final = re.compile(r"[A-Za-z0-9_.\-]{1,255}\Z")
 _SYNC_KEYS: Final = frozenset({"syncreq", "syncreq_keepalive", "syncreq_status"})
 
 
@@ -54,13 +53,6 @@ class AgentsSummary:
     def to_dict(self) -> dict[str, dict[str, int]]:
         """As the server answered."""
         return {"agents_by_status": self.status, "agents_by_os": self.os, "agents_by_groups": self.groups}
-
-
-def check_group(group: object) -> str:
-    """A group's name. 1012 for what is none."""
-    if not isinstance(group, str) or not _GROUP.match(group) or group in (".", ".."):
-        raise WazuhInternalError(1012, f"{group!r:.60} is no group's name")
-    return group
 
 
 def _in_all(release: Release) -> None:
@@ -146,7 +138,7 @@ def db_agents_sync() -> HTTPCall[dict[str, Any]]:
 def db_set_agents_sync(changes: Mapping[str, Any]) -> HTTPCall[None]:
     """What another node told: the form of ``db_agents_sync``. 1012 for other keys. Never sent twice."""
     if not isinstance(changes, Mapping) or not changes.keys() <= _SYNC_KEYS:
-        raise WazuhInternalError(1012, f"changes have the keys {', '.join(sorted(_SYNC_KEYS))} and no others")
+        raise MessageInvalid(1012, f"changes have the keys {', '.join(sorted(_SYNC_KEYS))} and no others")
     message = dict(changes)
 
     def prepare(release: Release) -> HTTPRequest:

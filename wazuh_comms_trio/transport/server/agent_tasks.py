@@ -11,11 +11,11 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-from wazuh_comms_trio.errors import AnswerInvalid, WazuhInternalError
+from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid
 from wazuh_comms_trio.transport.releases.release import Release
-from wazuh_comms_trio.transport.server.call import DaemonCall, check_line, data_of, only_in
-from wazuh_comms_trio.wire.agent_command import check_agent_id
+from wazuh_comms_trio.transport.server.call import DaemonCall, check_words, data_of, only_in
 from wazuh_comms_trio.wire.envelope import encode_json
+from wazuh_comms_trio.wire.text_rules import check_agent_id
 
 TaskType: TypeAlias = Literal["active_response", "remote_upgrade", "agent_restart", "agent_reload"]
 
@@ -49,11 +49,11 @@ def create_task(
     """
     agent = check_agent_id(agent_id)
     if task_type not in _TYPES:
-        raise WazuhInternalError(1012, f"{task_type!r:.60} is no type of a task")
+        raise MessageInvalid(1012, f"{task_type!r:.60} is no type of a task")
     if create_time is None:
         create_time = int(time.time())
     elif not isinstance(create_time, int) or isinstance(create_time, bool) or create_time < 0:
-        raise WazuhInternalError(1012, f"a task's create_time is a number of seconds, not {create_time!r:.60}")
+        raise MessageInvalid(1012, f"a task's create_time is a number of seconds, not {create_time!r:.60}")
     message: dict[str, Any] = {
         "action": "create_task",
         "agent_id": agent,
@@ -62,7 +62,7 @@ def create_task(
         "create_time": create_time,
     }
     if source_id is not None:
-        message["source_id"] = check_line(source_id, "a task's source_id")
+        message["source_id"] = check_words(source_id, "a task's source_id")
     request = encode_json(message)
 
     def prepare(release: Release) -> bytes:

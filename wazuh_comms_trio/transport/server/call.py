@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from wazuh_comms_trio.errors import AnswerInvalid, NotInRelease, WazuhError, WazuhInternalError
+from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid, NotInRelease, WazuhError
 from wazuh_comms_trio.transport.releases.release import Release
-from wazuh_comms_trio.wire.agent_command import check_agent_id
 from wazuh_comms_trio.wire.envelope import decode_json, decode_text, reply_data
+from wazuh_comms_trio.wire.text_rules import check_agent_id, check_line
 
 T_co = TypeVar("T_co", covariant=True)
-
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -59,16 +56,16 @@ def text_of(payload: bytes) -> str:
     raise AnswerInvalid(1014, f"the daemon answered neither ok nor err: {text[:60]!r}")
 
 
-def check_line(value: object, what: str) -> str:
+def check_words(value: object, what: str) -> str:
     """Text of one line that isn't empty. 1012 otherwise."""
-    if not isinstance(value, str) or not value or _CONTROL.search(value):
-        raise WazuhInternalError(1012, f"{what} is text of one line, not {value!r:.60}")
-    return value
+    if not check_line(value, what):
+        raise MessageInvalid(1012, f"{what} is empty")
+    return str(value)
 
 
 def agent_ids(agents: str | Iterable[str]) -> list[str]:
     """Ids of agents in order, checked; one id stands for itself. 1012 for what is no id, and for nobody at all."""
     ids = [check_agent_id(one) for one in ([agents] if isinstance(agents, str) else agents)]
     if not ids:
-        raise WazuhInternalError(1012, "no agent was named; every agent is 'all'")
+        raise MessageInvalid(1012, "no agent was named; every agent is 'all'")
     return ids

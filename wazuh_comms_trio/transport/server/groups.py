@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wazuh_comms_trio.errors import AnswerInvalid
 from wazuh_comms_trio.transport.server.call import DaemonCall
-from wazuh_comms_trio.wire.agent_command import check_agent_id
+from wazuh_comms_trio.wire.text_rules import check_agent_id
 from wazuh_comms_trio.wire.wdb import parse_reply
 
 

@@ -19,11 +19,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from wazuh_comms_trio.errors import NotInRelease, WazuhInternalError
+from wazuh_comms_trio.errors import MessageInvalid, NotInRelease
 from wazuh_comms_trio.transport.releases.release import Release
 from wazuh_comms_trio.transport.server.agent_tasks import TaskType, create_task
 from wazuh_comms_trio.transport.server.call import DaemonCall, agent_ids, only_in, text_of
 from wazuh_comms_trio.transport.server.small_sockets import control
+from wazuh_comms_trio.wire.active_response import create_active_response
 from wazuh_comms_trio.wire.agent_command import (
     AR_TYPE,
     HC_FORCE_RECONNECT,
@@ -122,10 +123,10 @@ def plan_active_response(
     """``message`` is the version 1 message that the ar queue takes, ``document`` what 5.0.0 takes."""
     if release.in_groups(*_AR_GROUPS):
         if message is None:
-            raise WazuhInternalError(1012, f"{release} takes a command, not a document")
+            raise MessageInvalid(1012, f"{release} takes a command, not a document")
         return _datagrams(agents, message, AR_TYPE, to_server=release.in_groups("A", "alpha"))
     if document is None:
-        raise WazuhInternalError(1012, f"{release} takes the response's document: give it as document")
+        raise MessageInvalid(1012, f"{release} takes the response's document: give it as document")
     return None if agents == ALL else _tasks(agents, "active_response", dict(document), create_time)
 
 
@@ -135,8 +136,6 @@ def active_response_message(
     """The message for the ar queue, None without a command. 1012 as ``create_active_response``."""
     if command is None:
         return None
-    from wazuh_comms_trio.transport.clients.active_response import create_active_response
-
     return create_active_response(command, arguments, custom=custom, alert=alert)
 
 
@@ -175,7 +174,7 @@ def _datagrams(agents: AgentIds, message: str, msg_type: str = "", *, to_server:
     ids = agent_ids(agents)
     if SERVER_ID in ids:
         if not to_server or len(ids) > 1:
-            raise WazuhInternalError(1012, "agent 000 is the server itself: it takes no such order, or by itself alone")
+            raise MessageInvalid(1012, "agent 000 is the server itself: it takes no such order, or by itself alone")
         return Datagrams("execq", (SERVER_ID,), (encode_agent_command(message, SERVER_ID, msg_type).datagram,))
     return Datagrams("ar", tuple(ids), tuple(encode_agent_command(message, one, msg_type).datagram for one in ids))
 
@@ -203,5 +202,5 @@ def _tasks(agents: AgentIds, task_type: TaskType, payload: Any, create_time: int
 def _others(agents: AgentIds) -> list[str]:
     ids = agent_ids(agents)
     if SERVER_ID in ids:
-        raise WazuhInternalError(1012, "agent 000 is the server itself: it takes no such order")
+        raise MessageInvalid(1012, "agent 000 is the server itself: it takes no such order")
     return ids

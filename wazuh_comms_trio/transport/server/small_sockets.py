@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from wazuh_comms_trio.errors import AnswerInvalid, DaemonRefusal, NotInRelease, WazuhError, WazuhInternalError
+from wazuh_comms_trio.errors import (
+    AnswerInvalid,
+    DaemonRefusal,
+    MessageInvalid,
+    NotInRelease,
+    WazuhError,
+)
 from wazuh_comms_trio.transport.registry import get_daemon
 from wazuh_comms_trio.transport.releases.release import Release
-from wazuh_comms_trio.transport.server.call import DaemonCall, check_line, data_of, only_in, text_of
+from wazuh_comms_trio.transport.server.call import DaemonCall, check_words, data_of, only_in, text_of
 from wazuh_comms_trio.wire.envelope import (
     create_wazuh_socket_message,
     decode_json,
@@ -25,7 +31,7 @@ def control(order: str) -> DaemonCall[None]:
     the caller is root or the server's own user. ``WazuhError`` 1014 for anything but ``ok``. 5.0.0-beta1 and later:
     before, whatever is said there is answered with the host's address."""
     if order not in ("restart", "reload"):
-        raise WazuhInternalError(1012, f"the control socket knows restart and reload, not {order!r:.60}")
+        raise MessageInvalid(1012, f"the control socket knows restart and reload, not {order!r:.60}")
 
     def prepare(release: Release) -> bytes:
         only_in(release, "E", "G", f"a {order} by the control socket")
@@ -76,7 +82,7 @@ def keystore_put(family: str, key: str, value: str) -> DaemonCall[None]:
     """Store a value, which may hold anything but a NUL. Otherwise as ``keystore_get``; whether there was one before
     isn't told."""
     if not isinstance(value, str) or "\0" in value:
-        raise WazuhInternalError(1012, "a value is text without NULs")
+        raise MessageInvalid(1012, "a value is text without NULs")
     return _keystore("PUT", _done, family, key, value, repeatable=True)
 
 
@@ -87,12 +93,12 @@ def keystore_delete(family: str, key: str) -> DaemonCall[None]:
 
 def _keystore(verb: str, decode: Any, family: str, key: str, *value: str, repeatable: bool) -> DaemonCall[Any]:
     for name, word in (("family", family), ("key", key)):
-        if "|" in check_line(word, f"a keystore's {name}"):
-            raise WazuhInternalError(1012, f"a keystore's {name} has no bars: {word!r:.60}")
+        if "|" in check_words(word, f"a keystore's {name}"):
+            raise MessageInvalid(1012, f"a keystore's {name} has no bars: {word!r:.60}")
     try:
         request = "|".join((verb, family, key, *value)).encode()
     except UnicodeEncodeError as exc:
-        raise WazuhInternalError(1012, f"the request can't be written in UTF-8: {exc}") from exc
+        raise MessageInvalid(1012, f"the request can't be written in UTF-8: {exc}") from exc
 
     def prepare(release: Release) -> bytes:
         only_in(release, "E", "G", "the keystore's socket")
@@ -126,9 +132,9 @@ def component_configuration(daemon: str, section: str) -> DaemonCall[Any]:
     :class:`NotInRelease` (1013) for a daemon that this release doesn't have; ``WazuhError`` 1014, or the daemon's own
     number, for a section that it doesn't know.
     """
-    words = check_line(section, "a section")
+    words = check_words(section, "a section")
     if " " in words:
-        raise WazuhInternalError(1012, f"a section is one word, not {section!r:.60}")
+        raise MessageInvalid(1012, f"a section is one word, not {section!r:.60}")
 
     def as_text(release: Release) -> bool:
         return daemon == "authd" or get_daemon(daemon, release).content == "text"
@@ -150,7 +156,7 @@ def _either(answer: bytes) -> Any:
 def module_query(query: str) -> DaemonCall[Any]:
     """``query <module> …`` of modulesd (``wmodules``), given without the word ``query``; the answer decoded where it is
     JSON, else as text."""
-    text = check_line(query, "a module's query")
+    text = check_words(query, "a module's query")
     return DaemonCall("module_query", "wmodules", lambda release: f"query {text}".encode(), _either)
 
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final, Literal
 
-from wazuh_comms_trio.errors import AnswerInvalid, WazuhInternalError
+from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid
 from wazuh_comms_trio.transport.releases.release import Release
-from wazuh_comms_trio.transport.server.call import DaemonCall, agent_ids, check_line, data_of, only_in
+from wazuh_comms_trio.transport.server.call import DaemonCall, agent_ids, check_words, data_of, only_in
 from wazuh_comms_trio.wire.envelope import create_wazuh_socket_message, encode_json
 
 #: Agents in one request.
@@ -32,12 +32,12 @@ def upgrade_agents(
     ``package_type`` since 4.13."""
     parameters: dict[str, Any] = {"agents": _numbers(agents), "force_upgrade": force_upgrade, "use_http": use_http}
     if version is not None:
-        parameters["version"] = check_line(version, "a version")
+        parameters["version"] = check_words(version, "a version")
     if wpk_repo is not None:
-        parameters["wpk_repo"] = check_line(wpk_repo, "a repository")
+        parameters["wpk_repo"] = check_words(wpk_repo, "a repository")
     if package_type is not None:
         if package_type not in ("rpm", "deb"):
-            raise WazuhInternalError(1012, f"{package_type!r:.60} is no type of a package")
+            raise MessageInvalid(1012, f"{package_type!r:.60} is no type of a package")
         parameters["package_type"] = package_type
     return _call("upgrade", parameters, stamped=True)
 
@@ -46,11 +46,11 @@ def upgrade_agents_custom(
     agents: str | Iterable[str], file_path: str, *, installer: str | None = None
 ) -> DaemonCall[list[Row]]:
     """Have agents upgraded from a file on this server. Otherwise as ``upgrade_agents``."""
-    if not check_line(file_path, "a file's path").startswith("/"):
-        raise WazuhInternalError(1012, f"{file_path!r:.60} is no absolute path")
+    if not check_words(file_path, "a file's path").startswith("/"):
+        raise MessageInvalid(1012, f"{file_path!r:.60} is no absolute path")
     parameters: dict[str, Any] = {"agents": _numbers(agents), "file_path": file_path}
     if installer is not None:
-        parameters["installer"] = check_line(installer, "an installer's name")
+        parameters["installer"] = check_words(installer, "an installer's name")
     return _call("upgrade_custom", parameters, stamped=True)
 
 
@@ -87,7 +87,7 @@ def _call(command: str, parameters: Row, *, stamped: bool = False, repeatable: b
 def _numbers(agents: str | Iterable[str]) -> list[int]:
     ids = agent_ids(agents)
     if len(ids) > CHUNK:
-        raise WazuhInternalError(1012, f"{len(ids)} agents, at most {CHUNK} at once")
+        raise MessageInvalid(1012, f"{len(ids)} agents, at most {CHUNK} at once")
     return [int(one) for one in ids]
 
 
