@@ -24,7 +24,7 @@ _TOKENS_REMEMBERED: Final = 16384
 
 @frozen
 class Caller:
-    """A request's proven sender. ``expires`` is the token's ``exp``, epoch seconds."""
+    """A request's authenticated sender. ``expires`` is the token's ``exp``, epoch seconds."""
 
     agent: Agent
     expires: float

@@ -27,8 +27,8 @@ from wazuh_comms_trio.services.stateful.submission import Packet, Piece
 
 __all__ = ["MAX_WAITING", "Batcher"]
 
-_MAX_QUEUED: Final = 512
-_MAX_BEHIND: Final = 512
+_MAX_QUEUED: Final = 256
+_MAX_BEHIND: Final = 768
 MAX_WAITING: Final = _MAX_QUEUED + _MAX_BEHIND
 
 #: Bulk calls in flight at a time, of batches and of big packets' pieces. More don't make a store faster.
