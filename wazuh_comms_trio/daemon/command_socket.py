@@ -8,7 +8,7 @@ import logging
 import pwd
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import trio
 
@@ -18,7 +18,6 @@ from wazuh_comms_trio.audit.log import User, audit_log
 from wazuh_comms_trio.backends.interfaces import Command
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.daemon.listeners import Listeners
-from wazuh_comms_trio.daemon.supervisor.hub import Hub
 from wazuh_comms_trio.foundation.folders import make_folder
 from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.http.server.accept_loop import serve_listeners
@@ -28,6 +27,8 @@ from wazuh_comms_trio.services.commands.command_json import decode_commands, enc
 __all__ = ["Auditor", "HubPoster", "SupervisorControl", "serve_control"]
 
 logger = logging.getLogger(__name__)
+
+JsonObject: TypeAlias = dict[str, Any]
 
 #: For requests on the command socket when the supervisor stops.
 GRACE: Final = 3.0
@@ -84,14 +85,14 @@ class SupervisorControl:
 
 
 class HubPoster:
-    """``Poster`` of a supervisor: through the hub, which knows commands as JSON."""
+    """``Poster`` of a supervisor, over the hub's ``post``, which knows commands as JSON."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, post: Callable[[Sequence[JsonObject]], Awaitable[Sequence[JsonObject]]]) -> None:
+        self._post = post
 
     async def post(self, commands: Sequence[Command]) -> Sequence[Command]:
         """Those that were delivered. Raises ``BackendUnavailable``."""
-        delivered = await self._hub.post(json.loads(encode_commands(commands))["commands"])
+        delivered = await self._post(json.loads(encode_commands(commands))["commands"])
         return decode_commands(json.dumps({"commands": delivered}).encode())
 
 

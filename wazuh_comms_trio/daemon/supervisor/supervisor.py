@@ -233,7 +233,7 @@ class Supervisor:
 
         settings = self.current.settings
         control = SupervisorControl(self.status, self.reload, lambda: self.current.settings)
-        await serve_control(control, HubPoster(self.hub), self._listeners, settings, stop=self._stop)
+        await serve_control(control, HubPoster(self.hub.post), self._listeners, settings, stop=self._stop)
 
     def _status_line(self) -> str:
         serving = [member for member in self.hub.members if member.in_service]

@@ -52,7 +52,7 @@ class Node:
 
     async def post(self, commands: Sequence[Command]) -> Sequence[Command]:
         """As the command socket's clients do."""
-        return await HubPoster(self.hub).post(commands)
+        return await HubPoster(self.hub.post).post(commands)
 
     def hang(self, number: int) -> None:
         self.valves[number].shut()
