@@ -20,7 +20,7 @@ from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, EngineR
 from wazuh_comms_trio.config.models import CommunicationsApi, Limits, Ssl, Timeouts
 from wazuh_comms_trio.errors import FileMissing, InvalidKey, TokenInvalid
 from wazuh_comms_trio.http.server.accept_loop import serve_listeners
-from wazuh_comms_trio.http.server.connection import Application, ListenerContext
+from wazuh_comms_trio.http.server.listener_context import Application, ListenerContext
 from wazuh_comms_trio.http.server.refusals import Describe
 from wazuh_comms_trio.services import Services
 from wazuh_comms_trio.services.authentication.authenticator import Caller

@@ -28,8 +28,9 @@ from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.backends.interfaces import Action, Command, Target
 from wazuh_comms_trio.config.models import Limits
 from wazuh_comms_trio.errors import TokenInvalid
-from wazuh_comms_trio.http.server.connection import Connection, ListenerContext, serve_connection
+from wazuh_comms_trio.http.server.connection import Connection, serve_connection
 from wazuh_comms_trio.http.server.delivery import is_reset, unacknowledged_bytes, unread_bytes
+from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.testing.streams import MemoryStream, memory_connection
 
 POLL = request_bytes("GET", "/api/v1/commands")

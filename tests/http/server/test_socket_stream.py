@@ -25,7 +25,7 @@ from wazuh_comms_trio.http.server.accept_loop import (
     accept_connections,
     prepare_socket,
 )
-from wazuh_comms_trio.http.server.connection import ListenerContext
+from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.testing.agent.http import ReplyDecoder
 from wazuh_comms_trio.testing.streams import MemoryListener
 

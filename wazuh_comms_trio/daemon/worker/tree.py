@@ -26,7 +26,7 @@ from wazuh_comms_trio.api.problems import describe, describe_management
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
 from wazuh_comms_trio.http.server.accept_loop import STOP_IDLE_TIMEOUT, serve_listeners
-from wazuh_comms_trio.http.server.connection import ListenerContext
+from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.services import Services, build_services
 
 __all__ = ["Stop", "Worker", "run_worker"]

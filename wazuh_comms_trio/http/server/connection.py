@@ -19,13 +19,13 @@ from wazuh_comms_trio.foundation.log_context import REQUEST
 from wazuh_comms_trio.http.server.body_framing import BodyDecoder
 from wazuh_comms_trio.http.server.delivery import EXTENSION
 from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Http11, Message, reply_head
-from wazuh_comms_trio.http.server.listener_context import Application, ListenerContext, Receive, Send
+from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.peer import LINGER_TIMEOUT, RECEIVE_BYTES, Peer, PeerGone, is_leaving
 from wazuh_comms_trio.http.server.refusals import Refusal, ServerError
 from wazuh_comms_trio.http.server.socket_stream import SocketStream
 from wazuh_comms_trio.http.server.tls_stream import HandshakeRefused
 
-__all__ = ["Application", "ListenerContext", "PeerGone", "Receive", "Send", "serve_connection"]
+__all__ = ["Connection", "serve_connection"]
 
 logger = logging.getLogger(__name__)
 
