@@ -56,8 +56,7 @@ def test_least_file_has_every_default(load_text: Load, tmp_path: Path) -> None:
     assert loaded.warnings == ()
 
 
-def test_typical_file_of_an_installed_server_works_unchanged(load_text: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wazuh_comms_trio.config.rules.UNAVAILABLE_BACKENDS", {})
+def test_typical_file_of_an_installed_server_works_unchanged(load_text: Load) -> None:
     text = """
     server: {update_check: false, logging: {level: info}}
     indexer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Mapping
 from typing import Final
 
 from wazuh_comms_trio.config.models import Config
@@ -12,28 +11,17 @@ from wazuh_comms_trio.config.models import Ssl as SslSettings
 from wazuh_comms_trio.config.reader import Reader
 from wazuh_comms_trio.config.tls import LEGACY_VERSIONS, allows_tls13, bare_context
 
-#: Backends that can't be chosen yet, with the sentence that says so.
-UNAVAILABLE_BACKENDS: Final[Mapping[str, str]] = {}
-
 _API: Final = "communications_api"
 _WILDCARDS: Final = {"0.0.0.0", "::"}
 
 
 def apply_rules(reader: Reader, config: Config) -> None:
     """Notes problems and warnings of combinations whose parts are sound."""
-    _backend(reader, config)
     _ports(reader, config)
     _enrollment(reader, config)
     _sizes(reader, config)
     _tls(reader, config.communications_api.ssl)
     _indexer(reader, config)
-
-
-def _backend(reader: Reader, config: Config) -> None:
-    path, backend = f"{_API}.backend", config.communications_api.backend
-    if reader.sound(path) and (sentence := UNAVAILABLE_BACKENDS.get(backend)):
-        default = "" if reader.is_set(path) else " (the default)"
-        reader.problem_at(path, f'"{backend}"{default} is not accepted: {sentence}')
 
 
 def _ports(reader: Reader, config: Config) -> None:
