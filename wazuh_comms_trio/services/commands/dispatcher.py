@@ -57,8 +57,8 @@ class CommandDispatcher:
         self._other_workers = other_workers
         self._closing = trio.Event()
         self._long_polls = LongPolls()
-        self.lookups = LookupQueue(self._long_polls)
-        self.posts = Posts(store, self.lookups, other_workers)
+        self.lookups: LookupQueue = LookupQueue(self._long_polls)
+        self.posts: Posts = Posts(store, self.lookups, other_workers)
         self._recorder = DeliveryRecorder(store, rng, self.lookups.commands_returned)
         self._deliveries = Deliveries(self._long_polls, self.lookups, self.posts, self._recorder, other_workers)
 

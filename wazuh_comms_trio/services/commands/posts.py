@@ -32,8 +32,8 @@ class Posts:
         self._lookups = lookups
         self._other_workers = other_workers
         self._waiting: set[Post] = set()
-        self.delivered = DeliveredCommands()
-        self.held = PostedCommands()
+        self.delivered: DeliveredCommands = DeliveredCommands()
+        self.held: PostedCommands = PostedCommands()
 
     async def post(self, commands: Sequence[Command], *, within: float = POST_LIMIT) -> Sequence[Command]:
         """Those of ``commands`` whose delivery was confirmed before the answer, in order, and groups once their
