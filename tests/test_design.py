@@ -1,11 +1,16 @@
-"""docs/design.md leads to files that are there."""
+"""docs/design.md leads to files that are there, its tree is the package's, and no folder grows beyond what one can
+survey."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "wazuh_comms_trio"
+FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 
 
 def test_every_file_that_the_design_names_exists() -> None:
@@ -15,3 +20,37 @@ def test_every_file_that_the_design_names_exists() -> None:
     missing = {name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in there)}
     assert len(named) > 30
     assert missing == set()
+
+
+def tree_of_design() -> set[Path]:
+    """The folders of the page's tree; two blanks more are one level deeper."""
+    page = (ROOT / "docs" / "design.md").read_text()
+    block = page.partition("\n    wazuh_comms_trio/\n")[2].partition("\n\n")[0]
+    above: list[tuple[int, Path]] = [(4, PACKAGE)]
+    found = set()
+    for line in block.splitlines():
+        depth = len(line) - len(line.lstrip())
+        name = line.split()[0]
+        while above[-1][0] >= depth:
+            above.pop()
+        path = above[-1][1] / name
+        if name.endswith("/"):
+            above.append((depth, path))
+            found.add(path)
+        else:
+            assert path.is_file(), line
+    return found
+
+
+def test_the_tree_in_the_design_is_that_of_the_package() -> None:
+    data = {PACKAGE / "transport" / "schemas"}  # no modules
+    assert tree_of_design() - data == set(FOLDERS) - {PACKAGE}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_folder_can_be_surveyed(folder: Path) -> None:
+    modules = list(folder.glob("*.py"))
+    assert len(modules) <= 16  # its __init__ is one of them
+    assert (folder / "__init__.py").read_text().startswith('"""')
+    for module in modules:
+        assert len(module.read_text().splitlines()) <= 400, module
