@@ -21,8 +21,8 @@ from tests.cli.test_events import fill
 from wazuh_comms_trio.audit.log import AuditLog, User
 from wazuh_comms_trio.cli import apid
 from wazuh_comms_trio.cli.arguments import json_or_text, named_value, seconds
+from wazuh_comms_trio.cli.owner import acting_as_owner
 from wazuh_comms_trio.cli.program import Failure, run_program
-from wazuh_comms_trio.cli.stores import acting_as_owner
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.services.authentication.secret_hashes import key_matches
 
@@ -344,7 +344,7 @@ def test_daemons_program(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
-def test_root_acts_as_the_owner_of_the_state(tool: Tool, state: Path) -> None:
+def test_root_acts_as_the_owner_of_the_state(tool: Tool, state: Path, tmp_path: Path) -> None:
     state.mkdir()
     os.chmod(state.parent, 0o755)
     for parent in state.parents[1:4]:
@@ -354,7 +354,7 @@ def test_root_acts_as_the_owner_of_the_state(tool: Tool, state: Path) -> None:
     owners = {(file.stat().st_uid, file.stat().st_gid) for file in (state, *state.rglob("*"))}
     assert owners == {(4242, 4343)}
     assert (os.geteuid(), os.getegid()) == (0, os.getgid())
-    with acting_as_owner(state / "not" / "yet"):
+    with acting_as_owner(state / "not" / "yet", tmp_path / "wazuh-server.yml"):
         assert os.geteuid() == 4242
 
 

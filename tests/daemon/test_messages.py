@@ -44,6 +44,8 @@ ON_THE_WIRE: list[tuple[Message, dict[str, Any]]] = [
     (messages.HurryStop(), {"type": "hurry"}),
     (messages.HealthRequest(), {"type": "ask"}),
     (messages.HealthReport(report={"pid": 12}), {"type": "beat", "report": {"pid": 12}}),
+    (messages.HealthRequest(look=True), {"type": "ask", "look": True}),
+    (messages.HealthReport(report={}, looked=True), {"type": "beat", "report": {}, "looked": True}),
     (messages.LeaderChange(leader=True), {"type": "duty", "on": True}),
     (messages.Finding(topic="t", finding={"a": 1}), {"type": "finding", "topic": "t", "finding": {"a": 1}}),
     (messages.LeaderRequest(topic="t", request={"a": 1}), {"type": "wish", "topic": "t", "wish": {"a": 1}}),

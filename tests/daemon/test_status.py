@@ -32,7 +32,15 @@ REPORT: dict[str, Any] = {
 
 def document(report: dict[str, Any]) -> dict[str, Any]:
     worker = worker_document("1.1", generation=2, state="serving", heard=0.9123, report=report)
-    return status_document(started=1.5, generation=2, configured_workers=4, reload=True, workers=[worker])
+    return status_document(
+        started=1.5,
+        up=60.04,
+        warnings=["mind the gap"],
+        generation=2,
+        configured_workers=4,
+        reload=True,
+        workers=[worker],
+    )
 
 
 def test_a_report_as_json() -> None:
@@ -47,7 +55,8 @@ def test_a_report_as_json() -> None:
 
 def test_the_document() -> None:
     worker = {"name": "1.1", "generation": 2, "state": "serving", "heard": 0.9, **REPORT}
-    expected = {"started": 1.5, "generation": 2, "configured_workers": 4, "reload": True, "workers": [worker]}
+    head = {"started": 1.5, "up": 60.0, "warnings": ["mind the gap"]}
+    expected = {**head, "generation": 2, "configured_workers": 4, "reload": True, "workers": [worker]}
     assert document(REPORT) == expected
     assert list(document(REPORT)["workers"][0]) == list(worker)
 

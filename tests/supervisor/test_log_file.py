@@ -84,6 +84,6 @@ async def test_a_start_with_a_file_that_cant_be_written_says_so(workers: int, ma
     change(files, logging={"file": str(files.folder)})
     done = await trio.run_process(command_line(files), capture_stderr=True, check=False)
     said = done.stderr.decode()
-    assert done.returncode == 1
+    assert done.returncode == 78
     assert f"CRITICAL wazuh_comms_trio.daemon.process: logging.file can't be written: {files.folder}: Is a dir" in said
     assert "Traceback" not in said

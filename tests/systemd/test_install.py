@@ -122,5 +122,5 @@ def test_misuse_is_said_and_changes_nothing(arguments: list[str], status: int, s
 def test_help(tmp_path: Path) -> None:
     done = install(tmp_path, "--help")
     assert done.returncode == 0
-    assert "scripts/install [--prefix DIR] [--uninstall]" in done.stdout
+    assert "scripts/install [--prefix DIR] [--uninstall [--purge]]" in done.stdout
     assert "set -eu" not in done.stdout

@@ -54,7 +54,7 @@ class Caller:
 class Control(Protocol):
     """The daemon, as its operator sees it. Both results are JSON objects."""
 
-    def status(self) -> dict[str, Any]: ...
+    async def status(self) -> dict[str, Any]: ...
 
     async def reload(self) -> dict[str, Any]:
         """``reloaded``, ``problems``, ``warnings``, ``needs_restart``."""
@@ -93,7 +93,7 @@ def create_command_app(poster: Poster, limits: Limits, control: Control | None =
 
         async def status(scope: Scope, receive: Receive, send: Send) -> None:
             await skip_body(receive)
-            await send_reply(send, 200, json.dumps(control.status()).encode())
+            await send_reply(send, 200, json.dumps(await control.status()).encode())
 
         async def reload(scope: Scope, receive: Receive, send: Send) -> None:
             await skip_body(receive)

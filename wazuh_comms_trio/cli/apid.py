@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wazuh_comms_trio.cli.program import CONFIG_HELP, Parser, config_path, run_program
+from wazuh_comms_trio.cli.program import CONFIG_HELP, Parser, complain, config_path, run_program
+from wazuh_comms_trio.foundation.journal import WARNING
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.config.problems import Problem
@@ -44,7 +45,17 @@ def _run(config: str | None, *, check: bool, version: bool) -> int:
         _print_warnings(error.warnings, error.file)
         raise
     if check:
+        from wazuh_comms_trio.cli.owner import unreadable_for_service
+
         _print_warnings(loaded.warnings, loaded.file)
+        if refused := unreadable_for_service(loaded.file, loaded.config.communications_api.embedded.path):
+            name, problems = refused
+            for problem in problems:
+                complain(_NAME, f"warning: as {name}: {problem.render(loaded.file)}", WARNING)
+            print(
+                f"{loaded.file} can be used by root, but not by {name}, unless the service gets that by LoadCredential="
+            )
+            return 0
         print(f"{loaded.file} can be used")
         return 0
     from wazuh_comms_trio.daemon.process import run_daemon
@@ -55,7 +66,7 @@ def _run(config: str | None, *, check: bool, version: bool) -> int:
 
 def _print_warnings(warnings: Iterable[Problem], file: Path) -> None:
     for warning in warnings:
-        print(f"{_NAME}: warning: {warning.render(file)}", file=sys.stderr)
+        complain(_NAME, f"warning: {warning.render(file)}", WARNING)
 
 
 if __name__ == "__main__":

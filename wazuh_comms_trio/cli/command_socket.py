@@ -37,7 +37,7 @@ def find_command_socket(file: Path) -> Path:
     from wazuh_comms_trio.config.source import parse
 
     try:
-        return load_config(file, check_files=False).config.communications_api.command_socket
+        return load_config(file, check_files=False, credentials=False).config.communications_api.command_socket
     except ConfigError:
         try:
             section = parse(file.read_text(), ("communications_api",)).data.get("communications_api")

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from io import TextIOWrapper
 from typing import Final, NoReturn
 
+from wazuh_comms_trio.foundation.journal import ERROR, is_journal, with_priority
+
 EXIT_FAILED: Final = 1
 EXIT_MISUSE: Final = 2
 EXIT_BAD_CONFIGURATION: Final = 78
@@ -41,7 +43,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(EXIT_MISUSE, f"{self.prog}: {printable(message)}\n")
+        complain(self.prog, message)
+        self.exit(EXIT_MISUSE)
 
 
 def config_path(given: str | None) -> str:
@@ -51,6 +54,12 @@ def config_path(given: str | None) -> str:
 def printable(text: str) -> str:
     """Control characters escaped, since a terminal acts on them: names and events come from agents."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def complain(name: str, line: str, priority: int = ERROR) -> None:
+    """A line on stderr; for the journal, if that is what reads it, with its priority."""
+    text = f"{name}: {printable(line)}"
+    print(with_priority(priority, text) if is_journal(sys.stderr) else text, file=sys.stderr)
 
 
 def run_program(name: str, main: Callable[[], int]) -> int:
@@ -84,7 +93,7 @@ def _report(name: str, error: BaseException) -> int:
         elif type(reason).__name__ == "ConfigError":  # by name: not everybody imports the configuration
             status = EXIT_BAD_CONFIGURATION
         for line in _sentence(reason).splitlines():
-            print(f"{name}: {printable(line)}", file=sys.stderr)
+            complain(name, line)
     if os.environ.get(TRACEBACK_VARIABLE):
         import traceback
 
@@ -114,10 +123,26 @@ def _sentence(reason: BaseException) -> str:
     if hasattr(reason, "message") and hasattr(reason, "code"):  # one of errors.py
         return str(reason.message) or f"error {reason.code}"
     if isinstance(reason, ModuleNotFoundError) and reason.name and not reason.name.startswith("wazuh_comms_trio"):
-        return f"{reason}; this needs the daemon's packages: pip install 'wazuh-comms-trio[daemon]'"
+        return f"{reason}; this needs the daemon's packages: {_how_to_install()}"
     if type(reason).__name__ == "StartError":
         return str(reason)
     return f"unexpected error: {reason!r} (with {TRACEBACK_VARIABLE}=1 it is shown in full)"
+
+
+def _how_to_install() -> str:
+    """What this was installed from, with the daemon's packages: no index has it under its name."""
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import unquote, urlsplit
+
+    try:
+        said = distribution("wazuh-comms-trio").read_text("direct_url.json")
+        source = urlsplit(json.loads(said or "{}").get("url", ""))
+    except (PackageNotFoundError, ValueError, AttributeError):
+        source = urlsplit("")
+    if source.scheme == "file":
+        return f"pip install '{unquote(source.path)}[daemon]'"
+    return "install the wheel or the checkout again with its extra, as in: pip install './FILE.whl[daemon]'"
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from argparse import Namespace
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 from attrs import frozen
@@ -13,6 +12,7 @@ from attrs import frozen
 from wazuh_comms_trio.audit.log import AuditLog, User, audit_log, current_user
 from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.cli.output import Output
+from wazuh_comms_trio.cli.owner import acting_as_owner, prepare_folder
 from wazuh_comms_trio.cli.program import Failure, config_path
 from wazuh_comms_trio.config.load import load_config
 from wazuh_comms_trio.config.models import Config
@@ -25,9 +25,14 @@ class Session:
     """What every command that touches stores has; made by ``open_session``."""
 
     config: Config
+    config_file: Path
     output: Output
     audit: AuditLog
     user: User
+
+    def acting_as_owner(self, folder: Path) -> AbstractContextManager[None]:
+        """As root: with the user of the state folder, so that no file is left that the daemon can't open."""
+        return acting_as_owner(folder, self.config_file)
 
     def prepare_change(self) -> None:
         """To be called before the first change: one that can't be written down isn't made. Raises ``OSError``."""
@@ -63,9 +68,9 @@ async def open_stores(arguments: Namespace) -> AsyncIterator[Stores]:
     from wazuh_comms_trio.backends.factory import open_backends
 
     session = open_session(arguments)
-    with acting_as_owner(session.audit.path.parent):
+    with session.acting_as_owner(session.audit.path.parent):
         async with open_backends(session.config) as backends:
-            yield Stores(session.config, session.output, session.audit, session.user, backends)
+            yield Stores(session.config, session.config_file, session.output, session.audit, session.user, backends)
 
 
 @asynccontextmanager
@@ -74,42 +79,17 @@ async def open_kept(arguments: Namespace) -> AsyncIterator[Kept]:
     from wazuh_comms_trio.backends.factory import open_quarantine, quarantine_folder
 
     session = open_session(arguments)
-    with acting_as_owner(quarantine_folder(session.config)):
+    prepare_folder(session.audit.path.parent, session.config_file)  # most quarantines are in it
+    with session.acting_as_owner(quarantine_folder(session.config)):
         async with open_quarantine(session.config) as quarantine:
-            yield Kept(session.config, session.output, session.audit, session.user, quarantine)
+            yield Kept(session.config, session.config_file, session.output, session.audit, session.user, quarantine)
 
 
 def open_session(arguments: Namespace) -> Session:
     """Nothing is opened yet. Raises ``ConfigError``."""
     config = read_config(arguments)
     log = audit_log(config.communications_api.embedded.path)
-    return Session(config, Output(as_json=arguments.json), log, current_user())
-
-
-@contextmanager
-def acting_as_owner(folder: Path) -> Iterator[None]:
-    """As root: with the owner's user and group, of the folder or the nearest one above that exists."""
-    if os.geteuid() != 0:
-        yield
-        return
-    found = _nearest(folder).stat()
-    if found.st_uid == 0:
-        yield
-        return
-    groups = os.getgroups()
-    os.setgroups([])
-    os.setegid(found.st_gid)
-    os.seteuid(found.st_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(os.getgid())
-        os.setgroups(groups)
-
-
-def _nearest(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.parents) if path.exists())
+    return Session(config, Path(config_path(arguments.config)), Output(as_json=arguments.json), log, current_user())
 
 
 def embedded_folder(config: Config) -> Path:

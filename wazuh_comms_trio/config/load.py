@@ -34,10 +34,13 @@ class LoadedConfig:
     text: str = field(default="", repr=False)
 
 
-def load_config(path: Path | str, *, check_files: bool = True, text: str | None = None) -> LoadedConfig:
-    """Reads the YAML file. Relative paths in it start at the file's folder. With ``check_files=False`` keys and
-    certificates aren't looked at, for programs that don't need them. ``text`` stands in for what the file says. Raises
-    ``ConfigError`` with every problem, and nothing else."""
+def load_config(
+    path: Path | str, *, check_files: bool = True, credentials: bool = True, text: str | None = None
+) -> LoadedConfig:
+    """Reads the YAML file. Relative paths in it start at the file's folder. With ``check_files=False`` keys
+    and certificates aren't looked at, for programs that don't need them, nor, with ``credentials=False``, what the
+    service manager passed in their place. ``text`` stands in for what the file says. Raises ``ConfigError`` with every
+    problem, and nothing else."""
     file = Path(path)
     text = _read(file) if text is None else text
     source = parse(text, _SECTIONS)
@@ -45,7 +48,12 @@ def load_config(path: Path | str, *, check_files: bool = True, text: str | None 
         raise ConfigError(file, source.problems)
     reader = Reader(source)
     _note_misspelt_section(reader, source)
-    config = with_credentials(_absolute(reader.config(), file.absolute().parent))
+    config = _absolute(reader.config(), file.absolute().parent)
+    if credentials:
+        try:
+            config = with_credentials(config)
+        except OSError as error:
+            reader.problem(f"the service's credentials can't be read: {error.filename}: {error.strerror}")
     apply_rules(reader, config)
     if check_files:
         from wazuh_comms_trio.config import check  # imports cryptography, which not every caller needs

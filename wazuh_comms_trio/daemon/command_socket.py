@@ -72,13 +72,16 @@ class SupervisorControl:
 
     def __init__(
         self,
-        status: Callable[[], dict[str, Any]],
+        status: Callable[[], Awaitable[dict[str, Any]]],
         reload: Callable[[], Awaitable[dict[str, Any]]],
         settings: Callable[[], CommunicationsApi],
     ) -> None:
-        self.status = status
+        self._status = status
         self._reload = reload
         self.note = Auditor(settings).note
+
+    async def status(self) -> dict[str, Any]:
+        return await self._status()
 
     async def reload(self) -> dict[str, Any]:
         return await self._reload()

@@ -20,7 +20,7 @@ from wazuh_comms_trio.daemon.bound_sockets import (
     raise_file_limit,
 )
 from wazuh_comms_trio.daemon.exit_status import BadConfiguration
-from wazuh_comms_trio.daemon.systemd import passed_descriptors
+from wazuh_comms_trio.daemon.systemd import enabled_socket_unit, passed_descriptors
 
 __all__ = ["ListenAddresses", "Listeners", "announce", "check_file_limit", "open_listeners"]
 
@@ -48,9 +48,13 @@ class ListenAddresses:
     api: Sequence[tuple[str, int]]
     enrollment: Sequence[tuple[str, int]]
     command_socket: Path
+    #: What isn't as it was meant, a sentence each; for the log and for ``status``.
+    warnings: Sequence[str] = ()
 
 
 def announce(addresses: ListenAddresses) -> None:
+    for warning in addresses.warnings:
+        logger.warning("%s", warning)
     for address in addresses.api:
         logger.info("agents are served on https://%s", format_address(address))
     for address in addresses.enrollment:
@@ -110,6 +114,16 @@ def _check_port(where: str, port: int, key: str, configured: int) -> None:
         raise BadConfiguration(f"{where} listens on port {port}, but {key} is {configured}: change one of the two")
 
 
+def _missed_socket_unit() -> list[str]:
+    unit = enabled_socket_unit()
+    if unit is None:
+        return []
+    return [
+        f"{unit} is enabled, but nothing was passed: connections are refused while the service restarts; `systemctl "
+        f"status {unit}` says why, and a restart of the service starts both"
+    ]
+
+
 @asynccontextmanager
 async def open_listeners(settings: CommunicationsApi) -> AsyncIterator[tuple[Listeners, ListenAddresses]]:
     """Everything the daemon listens on. Raises ``StartError``, with nothing left open."""
@@ -133,5 +147,6 @@ async def open_listeners(settings: CommunicationsApi) -> AsyncIterator[tuple[Lis
             [listener.socket.getsockname()[:2] for listener in api],
             [listener.socket.getsockname()[:2] for listener in enrollment],
             settings.command_socket,
+            [] if passed.api else _missed_socket_unit(),
         )
         yield Listeners(api, command, enrollment), addresses

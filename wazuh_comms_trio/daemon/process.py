@@ -13,9 +13,10 @@ from attrs import evolve
 
 from wazuh_comms_trio.config.load import LoadedConfig
 from wazuh_comms_trio.config.models import Config
-from wazuh_comms_trio.daemon.exit_status import EXIT_FAILED, EXIT_OK, report_failure
+from wazuh_comms_trio.daemon.exit_status import EXIT_BAD_CONFIGURATION, EXIT_FAILED, EXIT_OK, report_failure
 from wazuh_comms_trio.daemon.listeners import ListenAddresses
 from wazuh_comms_trio.daemon.logging.formats import LogFileUnusable, set_up_logs
+from wazuh_comms_trio.daemon.restore_wait import wait_for_restore
 
 __all__ = ["ListenAddresses", "run_daemon"]
 
@@ -63,9 +64,10 @@ def _run(
     except LogFileUnusable as error:
         set_up_logs(evolve(config.communications_api.logging, file=None))
         logger.critical("%s", error)
-        return EXIT_FAILED
+        return EXIT_FAILED if error.may_pass else EXIT_BAD_CONFIGURATION
     for warning in warnings:
         logger.warning("%s", warning)
+    wait_for_restore(config)
     try:
         # Each brings what it needs and no more: importing is most of the time that starting takes.
         if loaded is not None and config.communications_api.workers > 1:

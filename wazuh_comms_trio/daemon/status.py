@@ -70,12 +70,15 @@ class WorkerStatus(WorkerReport, frozen=True, kw_only=True):
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """``generation``: of the configuration that is in force. ``reload``: the daemon can be reloaded."""
+    """``generation``: of the configuration that is in force. ``reload``: the daemon can be reloaded. ``up``: for how
+    long it runs, whatever became of the clock since ``started``. ``warnings``: sentences for the operator."""
 
     generation: int
     configured_workers: int
     workers: list[WorkerStatus]
     started: float | None = None
+    up: float | None = None
+    warnings: list[str] = []
     reload: bool = False
 
 
@@ -92,10 +95,19 @@ def worker_document(
 
 
 def status_document(
-    *, started: float, generation: int, configured_workers: int, reload: bool, workers: Sequence[dict[str, Any]]
+    *,
+    started: float,
+    up: float,
+    warnings: Sequence[str],
+    generation: int,
+    configured_workers: int,
+    reload: bool,
+    workers: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     return {
         "started": started,
+        "up": round(up, 1),
+        "warnings": list(warnings),
         "generation": generation,
         "configured_workers": configured_workers,
         "reload": reload,

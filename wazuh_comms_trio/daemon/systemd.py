@@ -8,15 +8,18 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
 
-__all__ = ["Notifier", "keep_notified", "passed_descriptors", "watchdog_interval"]
+__all__ = ["Notifier", "enabled_socket_unit", "keep_notified", "passed_descriptors", "watchdog_interval"]
 
 FIRST_DESCRIPTOR: Final = 3
+_CGROUPS: Final = Path("/proc/self/cgroup")
+_UNIT_FOLDERS: Final = (Path("/etc/systemd/system"), Path("/run/systemd/system"), Path("/usr/lib/systemd/system"))
 #: Seconds between two status lines.
 STATUS_INTERVAL: Final = 5.0
 
@@ -83,6 +86,23 @@ def passed_descriptors(environment: Mapping[str, str] = os.environ) -> list[tupl
     names = environment.get("LISTEN_FDNAMES", "").split(":")
     names += ["unknown"] * (count - len(names))
     return [(names[number] or "unknown", FIRST_DESCRIPTOR + number) for number in range(count)]
+
+
+def enabled_socket_unit(
+    environment: Mapping[str, str] = os.environ, *, cgroups: Path = _CGROUPS, folders: Sequence[Path] = _UNIT_FOLDERS
+) -> str | None:
+    """The socket unit of the service that this process is, if it is enabled; None outside of a service. Blocks."""
+    if "INVOCATION_ID" not in environment:
+        return None
+    try:
+        places = [line.rsplit("/", 1)[-1] for line in cgroups.read_text().splitlines()]
+    except OSError:
+        return None
+    service = next((place for place in places if place.endswith(".service")), None)
+    if service is None:
+        return None
+    unit = service.removesuffix(".service") + ".socket"
+    return unit if any((folder / "sockets.target.wants" / unit).is_symlink() for folder in folders) else None
 
 
 async def keep_notified(notifier: Notifier, status_line: Callable[[], str]) -> None:

@@ -223,5 +223,5 @@ def test_a_daemon_whose_log_cannot_be_written_says_so(
     root_logger: logging.Logger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = daemon_config(logging=Logging(file=tmp_path / "nowhere" / "comms.log"))
-    assert run_daemon(config) == 1
+    assert run_daemon(config) == 78
     assert capsys.readouterr().err.count("logging.file can't be written") == 1

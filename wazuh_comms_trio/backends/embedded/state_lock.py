@@ -18,6 +18,21 @@ LOCK: Final = "state.lock"
 RESTORING: Final = "restore-under-way"
 
 
+def is_being_restored(folder: Path) -> bool:
+    """Does a restore have the folder for itself at this moment? Makes nothing, and what can't be opened isn't."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 @contextmanager
 def hold_state(folder: Path, *, alone: bool = False) -> Iterator[None]:
     """The folder is in use while this is entered; it is made if it isn't there. Raises ``StateUnusable`` when that

@@ -24,16 +24,25 @@ def add_parser(parent: Group) -> None:
 
 
 def _check(arguments: Namespace) -> int:
+    from attrs import evolve
+
     from wazuh_comms_trio.cli.output import Output
+    from wazuh_comms_trio.cli.owner import unreadable_for_service
     from wazuh_comms_trio.config.load import load_config
     from wazuh_comms_trio.config.problems import ConfigError
 
     file = config_path(arguments.config)
     problems: Sequence[Problem] = ()
+    verdict = f"{file} can be used"
     try:
-        warnings: Sequence[Problem] = load_config(file).warnings
+        loaded = load_config(file)
+        warnings: list[Problem] = list(loaded.warnings)
+        if refused := unreadable_for_service(loaded.file, loaded.config.communications_api.embedded.path):
+            name, unreadable = refused
+            warnings += [evolve(problem, text=f"as {name}: {problem.text}") for problem in unreadable]
+            verdict += f" by root, but not by {name}, unless the service gets that by LoadCredential="
     except ConfigError as error:
-        problems, warnings = error.problems, error.warnings
+        problems, warnings = error.problems, list(error.warnings)
     if not arguments.json:
         for problem in problems:
             print(f"wazuh-comms: {problem.render(file)}", file=sys.stderr)
@@ -45,7 +54,7 @@ def _check(arguments: Namespace) -> int:
         "problems": [_data(problem) for problem in problems],
         "warnings": [_data(warning) for warning in warnings],
     }
-    Output(as_json=arguments.json).document(document, "" if problems else f"{file} can be used")
+    Output(as_json=arguments.json).document(document, "" if problems else verdict)
     return EXIT_BAD_CONFIGURATION if problems else 0
 
 

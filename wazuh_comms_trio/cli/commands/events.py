@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from wazuh_comms_trio.cli.parser import Group
-from wazuh_comms_trio.cli.program import printable
+from wazuh_comms_trio.cli.program import config_path, printable
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.backends.embedded.reader import TailedEvent
@@ -30,11 +31,12 @@ def add_parser(parent: Group) -> None:
 
 async def _tail(arguments: Namespace) -> int:
     from wazuh_comms_trio.backends.embedded.reader import tail_events
-    from wazuh_comms_trio.cli.stores import acting_as_owner, embedded_folder, read_config
+    from wazuh_comms_trio.cli.owner import acting_as_owner
+    from wazuh_comms_trio.cli.stores import embedded_folder, read_config
 
     folder = embedded_folder(read_config(arguments))
     out = sys.stdout.buffer
-    with acting_as_owner(folder):
+    with acting_as_owner(folder, Path(config_path(arguments.config)), make=False):
         async for event in tail_events(folder, follow=arguments.follow):
             line = event.encode() if arguments.json else event_text(event).encode("utf-8", "backslashreplace")
             out.write(line + b"\n")

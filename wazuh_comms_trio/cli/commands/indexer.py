@@ -35,7 +35,7 @@ async def _init(arguments: Namespace) -> int:
     from wazuh_comms_trio.backends.opensearch.admin.init import Step, init_indexer
     from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient
     from wazuh_comms_trio.backends.opensearch.client.credentials import AccessError
-    from wazuh_comms_trio.cli.stores import acting_as_owner, open_session
+    from wazuh_comms_trio.cli.stores import open_session
 
     session = open_session(arguments)
     settings = session.config.indexer
@@ -44,10 +44,10 @@ async def _init(arguments: Namespace) -> int:
 
     def note(step: Step) -> None:
         if step.made:
-            with acting_as_owner(folder):
+            with session.acting_as_owner(folder):
                 session.changed("indexer init", step.name, what=step.what)
 
-    with acting_as_owner(folder):
+    with session.acting_as_owner(folder):
         session.prepare_change()
     try:
         async with OpenSearchClient(settings) as client:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import time
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wazuh_comms_trio.cli.parser import Group
+from wazuh_comms_trio.cli.program import Failure, config_path
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.config.models import Config
@@ -29,23 +32,31 @@ def add_parser(parent: Group) -> None:
 def _restore(arguments: Namespace) -> int:
     from wazuh_comms_trio.audit.log import audit_log, current_user
     from wazuh_comms_trio.backends.embedded.state_lock import RESTORING
+    from wazuh_comms_trio.backends.factory import quarantine_folder
+    from wazuh_comms_trio.backends.unavailable import StateUnusable
     from wazuh_comms_trio.backup.create import restore
     from wazuh_comms_trio.cli.documents import backup_document
     from wazuh_comms_trio.cli.output import Output
-    from wazuh_comms_trio.cli.stores import acting_as_owner, embedded_folder, read_config
+    from wazuh_comms_trio.cli.owner import acting_as_owner, prepare_folder
+    from wazuh_comms_trio.cli.stores import embedded_folder, read_config
 
     config = read_config(arguments)
     folder = embedded_folder(config)
     file = arguments.file.absolute()
     user = current_user()
+    config_file = Path(config_path(arguments.config))
+    for each in (folder, quarantine_folder(config)):
+        prepare_folder(each, config_file)
     kept = None if arguments.discard else _keep_present(config, folder)
     try:
         contents = restore(config, file, replace=True)
-    except BaseException:
+    except BaseException as error:
         if kept is not None and not (folder / RESTORING).exists():  # nothing was touched
             shutil.rmtree(kept) if kept.is_dir() else kept.unlink(missing_ok=True)
+        if isinstance(error, StateUnusable):
+            raise Failure(f"{error.message}{_restarted_by_socket()}") from error
         raise
-    with acting_as_owner(folder):
+    with acting_as_owner(folder, config_file):
         audit_log(folder).append(user, "restore", str(file), created=contents.created, kept=str(kept) if kept else None)
     output = Output(as_json=arguments.json)
     document = {**backup_document(file, contents), "kept": str(kept) if kept else None}
@@ -53,6 +64,23 @@ def _restore(arguments: Namespace) -> int:
     if kept is not None:
         output.note(f"What was there before is kept in {kept}; remove it when it isn't needed any more.")
     return 0
+
+
+def _restarted_by_socket() -> str:
+    """What to do about a service that uses the state, where its socket would start it again."""
+    unit = "wazuh-comms-apid"
+    try:
+        found = subprocess.run(
+            ["systemctl", "is-active", f"{unit}.socket"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    if found.stdout.strip() != "active":
+        return ""
+    return (
+        f"; {unit}.socket starts the service with the next connection: systemctl stop {unit}.socket {unit}.service "
+        "stops both"
+    )
 
 
 def _keep_present(config: Config, folder: Path) -> Path | None:
@@ -72,6 +100,10 @@ def _keep_present(config: Config, folder: Path) -> Path | None:
             for file in (database, database.with_name(f"{database.name}-wal")):
                 if file.exists():
                     shutil.copy2(file, kept / file.name)
+        if os.geteuid() == 0:  # the service's to remove, too
+            owner = folder.stat()
+            for path in (kept, *kept.iterdir()):
+                os.chown(path, owner.st_uid, owner.st_gid)
         return kept
     return kept.with_suffix(".backup")
 

@@ -47,8 +47,11 @@ def _status(arguments: Namespace) -> int:
         raise Failure(f"the daemon's status isn't understood: {error}") from error
     problems = find_problems(status)
     serving = sum(worker.state == "serving" for worker in status.workers)
+    up = status.up
+    if up is None and status.started is not None:  # an older daemon: by a clock that may have been set since
+        up = time.time() - status.started
     head = {
-        "up": None if status.started is None else _duration(time.time() - status.started),
+        "up": None if up is None else _duration(up),
         "workers": f"{serving} of {status.configured_workers} serve",
         "generation": status.generation,
         "parked polls": sum(worker.parked or 0 for worker in status.workers),
@@ -78,7 +81,7 @@ def find_problems(status: DaemonStatus) -> list[str]:
     """What a monitor should know of, a sentence each."""
     current = [worker for worker in status.workers if worker.generation == status.generation]
     serving = [worker for worker in current if worker.state == "serving"]
-    problems = []
+    problems = list(status.warnings)
     if len(serving) < status.configured_workers:
         problems.append(f"{len(serving)} of {status.configured_workers} workers serve")
     for worker in serving:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import sys
 from typing import Final, Literal, TextIO
 
 from wazuh_comms_trio.config.models import Logging
 from wazuh_comms_trio.daemon.logging.output import DescriptorHandler, LogFileHandler, LogFileUnusable
+from wazuh_comms_trio.foundation.journal import is_journal, with_priority
 from wazuh_comms_trio.foundation.log_context import AGENT, REQUEST, WORKER
 from wazuh_comms_trio.foundation.timestamps import to_iso
 
@@ -127,16 +127,7 @@ class JournalFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         priority = next((number for level, number in self._PRIORITIES if record.levelno >= level), 7)
-        return "\n".join(f"<{priority}>{line}" for line in self._inner.format(record).split("\n"))
-
-
-def is_journal(stream: TextIO) -> bool:
-    """Does systemd's journal read this stream? (``JOURNAL_STREAM`` names its device and inode.)"""
-    try:
-        status = os.fstat(stream.fileno())
-    except (OSError, ValueError, AttributeError):
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+        return with_priority(priority, self._inner.format(record))
 
 
 def make_formatter(format: Literal["plain", "json"], *, journal: bool = False) -> logging.Formatter:

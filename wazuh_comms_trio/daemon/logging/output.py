@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -15,6 +16,11 @@ MODE: Final = 0o640
 
 class LogFileUnusable(OSError):
     """``logging.file`` can't be written."""
+
+    @property
+    def may_pass(self) -> bool:
+        """A full disk does, and so do descriptors; a folder that isn't there, or that isn't ours, doesn't."""
+        return self.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO)
 
     def __str__(self) -> str:
         return f"logging.file can't be written: {self.filename}: {self.strerror}"
@@ -58,7 +64,18 @@ def _write(descriptor: int, data: bytes) -> int:
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, MODE)
+    """A new one has its mode whatever the process's mask: a unit's hides files from the group."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, MODE)
+    except FileExistsError:
+        return os.open(path, flags | os.O_CREAT, MODE)
+    try:
+        os.fchmod(descriptor, MODE)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def check_log_file(path: Path | None) -> None:

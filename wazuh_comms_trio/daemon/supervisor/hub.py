@@ -64,6 +64,8 @@ class Member:
     #: The worker knows leadership; one of an older version doesn't, and searches for itself alone.
     can_lead: bool = False
     report: JsonObject = field(factory=dict)
+    #: It has looked at its stores since it was last asked to.
+    refreshed: trio.Event = field(factory=trio.Event)
     heard: float = field(factory=trio.current_time)
 
     @property
@@ -108,6 +110,17 @@ class Hub:
                 member.link.send_nowait(messages.HealthRequest())
             self.choose_leader()
 
+    async def refresh(self, limit: float) -> None:
+        """Has the members look at their stores, and waits for their reports, for so many seconds at most."""
+        with trio.move_on_after(limit):
+            asked = [member for member in self.members if member.in_service]
+            for member in asked:
+                if member.refreshed.is_set():  # else somebody else waits for the same
+                    member.refreshed = trio.Event()
+                member.link.send_nowait(messages.HealthRequest(look=True))
+            for member in asked:
+                await member.refreshed.wait()
+
     async def serve(self, member: Member, on_ready: Callable[[messages.Ready], None] | None = None) -> None:
         """Carries one member's messages until its link ends. The link's ``run`` is the caller's."""
         with self._joined(member):
@@ -126,6 +139,7 @@ class Hub:
             self.members.remove(member)
             self.dismiss(member)
             member.left.set()
+            member.refreshed.set()
             self._free(member, [document_id for document_id, owner in self._granted.items() if owner is member])
             for pending in list(self._pending_posts.values()):
                 if pending.member is member:
@@ -158,6 +172,8 @@ class Hub:
         match message:
             case messages.HealthReport():
                 member.report = message.report
+                if message.looked is True:
+                    member.refreshed.set()
             case messages.Ready():
                 member.in_service = True
                 member.can_lead = message.duty

@@ -88,14 +88,17 @@ class HurryStop(Message, frozen=True, kw_only=True, tag="hurry"):
 
 
 class HealthRequest(Message, frozen=True, kw_only=True, tag="ask"):
-    """To a worker, which answers with a ``HealthReport``."""
+    """To a worker, which answers with a ``HealthReport``; with ``look`` once it has looked at its stores."""
+
+    look: bool | UnsetType = UNSET
 
 
 class HealthReport(Message, frozen=True, kw_only=True, tag="beat"):
     """To the hub. ``report`` is a ``daemon.status.WorkerReport`` as JSON: the supervisor passes on what it doesn't
-    know of it."""
+    know of it. ``looked``: the worker was asked to look at its stores, and has."""
 
     report: JsonObject
+    looked: bool | UnsetType = UNSET
 
 
 # --- leadership

@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 #: A reload answers parked polls over at least this time, seconds: a fleet that is sent away comes back.
 RELOAD_SPREAD: Final = 2.0
+#: Seconds that a question after the status waits for workers.
+STATUS_PATIENCE: Final = 1.0
 #: How long earlier keys' tokens can be good: their life, and the requests that were under way.
 EARLIER_KEYS_LIFETIME: Final = 930.0
 
@@ -74,6 +76,7 @@ class Supervisor:
         self._addresses = addresses
         self._notifier = Notifier()
         self._started = time.time()
+        self._began = trio.current_time()
         #: The settings that the listeners were opened with.
         self._opened_with = loaded.config.communications_api
         self._stop = trio.Event()
@@ -167,6 +170,11 @@ class Supervisor:
         logger.info("reloaded: %d workers serve with the configuration as it is now", new.settings.workers)
         return {"reloaded": True, "problems": [], "warnings": warnings, "needs_restart": fixed}
 
+    async def fresh_status(self) -> dict[str, Any]:
+        """After the workers have looked at their stores; one that hangs isn't waited for."""
+        await self.hub.refresh(STATUS_PATIENCE)
+        return self.status()
+
     def status(self) -> dict[str, Any]:
         """The status document."""
         now = trio.current_time()
@@ -182,6 +190,8 @@ class Supervisor:
         ]
         return status_document(
             started=self._started,
+            up=now - self._began,
+            warnings=self._addresses.warnings,
             generation=self.current.number,
             configured_workers=self.current.settings.workers,
             reload=True,
@@ -232,7 +242,7 @@ class Supervisor:
         from wazuh_comms_trio.daemon.command_socket import HubPoster, SupervisorControl, serve_control
 
         settings = self.current.settings
-        control = SupervisorControl(self.status, self.reload, lambda: self.current.settings)
+        control = SupervisorControl(self.fresh_status, self.reload, lambda: self.current.settings)
         await serve_control(control, HubPoster(self.hub.post), self._listeners, settings, stop=self._stop)
 
     def _status_line(self) -> str:

@@ -7,7 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from typing import Final
 
@@ -15,7 +15,7 @@ import trio
 
 from wazuh_comms_trio.daemon.status import BulkWriterReport, LoggedError, WorkerReport
 from wazuh_comms_trio.daemon.worker.tree import Worker
-from wazuh_comms_trio.foundation.environment import WallClock
+from wazuh_comms_trio.errors import BackendUnavailable
 
 __all__ = ["Heartbeat", "LastError"]
 
@@ -106,23 +106,27 @@ class LastError(logging.Handler):
 class Heartbeat:
     """``run`` measures until cancelled; ``report`` is a snapshot."""
 
-    def __init__(self, worker: Worker, last_error: LastError, *, wall_clock: WallClock) -> None:
+    def __init__(self, worker: Worker, last_error: LastError) -> None:
         self._worker = worker
         self._last_error = last_error
-        self._wall_clock = wall_clock
-        self._started = wall_clock()
+        self._started = trio.current_time()
         self._lag = LoopLag()
 
     async def run(self) -> None:
         with self._lag.attached():
             await trio.sleep_forever()
 
+    async def look(self) -> None:
+        """At the stores, so that the next report says how they are now, as ``GET /api/v1/ready`` does."""
+        with suppress(BackendUnavailable):
+            await self._worker.services.readiness.check()
+
     def report(self) -> WorkerReport:
         services, error = self._worker.services, self._last_error
         stateful = services.stateful.statistics()
         return WorkerReport(
             pid=os.getpid(),
-            age=round(self._wall_clock() - self._started, 1),
+            age=round(trio.current_time() - self._started, 1),
             lag=round(self._lag.worst, 4),
             connections=sum(context.connections for context in self._worker.contexts),
             crowded=any(context.out_of_descriptors for context in self._worker.contexts),

@@ -115,8 +115,8 @@ async def run_hub_client(
     """Follows the link until it ends: then the supervisor is gone, and so must its worker be. The link's ``run`` is the
     caller's. Cancelled: at once."""
     async with BackgroundNursery() as nursery:
-        client = _HubClient(link, other_workers, leadership, dispatcher, stop, nursery)
-        nursery.start_soon(client.send_heartbeats, heartbeat)
+        client = _HubClient(link, other_workers, leadership, dispatcher, heartbeat, stop, nursery)
+        nursery.start_soon(client.send_heartbeats)
         with suppress(LinkBroken):
             while True:
                 client.handle(await link.receive())
@@ -133,6 +133,7 @@ class _HubClient:
     other_workers: HubOtherWorkers
     leadership: HubLeadership
     dispatcher: CommandDispatcher
+    heartbeat: Heartbeat
     stop: Stop
     nursery: trio.Nursery
     #: What other workers were posted, and no store keeps.
@@ -142,15 +143,21 @@ class _HubClient:
 
     asked: trio.Event = field(factory=trio.Event)
 
-    async def send_heartbeats(self, heartbeat: Heartbeat) -> None:
+    async def _look(self) -> None:
+        await self.heartbeat.look()
+        self.link.send_nowait(messages.HealthReport(report=report_document(self.heartbeat.report()), looked=True))
+
+    async def send_heartbeats(self) -> None:
         while True:
             self.asked = trio.Event()
-            self.link.send_nowait(messages.HealthReport(report=report_document(heartbeat.report())))
+            self.link.send_nowait(messages.HealthReport(report=report_document(self.heartbeat.report())))
             with trio.move_on_after(HEARTBEAT_INTERVAL):
                 await self.asked.wait()
 
     def handle(self, message: Message | Unknown) -> None:
         match message:
+            case messages.HealthRequest(look=True):
+                self.nursery.start_soon(self._look)
             case messages.HealthRequest():
                 self.asked.set()
             case messages.Post():

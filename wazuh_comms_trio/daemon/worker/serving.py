@@ -61,7 +61,7 @@ async def serve_worker(
             )
             async with trio.open_nursery() as serving:
                 worker: Worker = await serving.start(partial(run_worker, config, environment, stop))
-                heartbeat = Heartbeat(worker, last_error, wall_clock=environment.wall_clock)
+                heartbeat = Heartbeat(worker, last_error)
                 nursery.start_soon(heartbeat.run)
                 on_serving(nursery, worker, heartbeat)
                 calm_collector()

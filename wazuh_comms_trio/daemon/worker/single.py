@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -48,6 +48,7 @@ async def serve(
 
     def on_serving(background: trio.Nursery, worker: Worker, heartbeat: Heartbeat) -> None:
         control.heartbeat = heartbeat
+        control.warnings = addresses.warnings
         announce(addresses)
         notifier.ready(_status_line(heartbeat))
         background.start_soon(keep_notified, notifier, partial(_status_line, heartbeat))
@@ -82,11 +83,15 @@ class SingleControl:
 
     def __init__(self, settings: CommunicationsApi) -> None:
         self._started = time.time()
+        self._began = trio.current_time()
         self.note = Auditor(lambda: settings).note
         #: Once the worker runs.
         self.heartbeat: Heartbeat | None = None
+        self.warnings: Sequence[str] = ()
 
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
+        if self.heartbeat is not None:
+            await self.heartbeat.look()
         worker = worker_document(
             "1",
             generation=1,
@@ -95,7 +100,13 @@ class SingleControl:
             report={"pid": os.getpid()} if self.heartbeat is None else report_document(self.heartbeat.report()),
         )
         return status_document(
-            started=self._started, generation=1, configured_workers=1, reload=False, workers=[worker]
+            started=self._started,
+            up=trio.current_time() - self._began,
+            warnings=self.warnings,
+            generation=1,
+            configured_workers=1,
+            reload=False,
+            workers=[worker],
         )
 
     async def reload(self) -> dict[str, Any]:

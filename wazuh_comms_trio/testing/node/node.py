@@ -128,7 +128,7 @@ async def open_node(
                 open_daemon(config, backends=own, other_workers=other_workers, seed=number)
             )
             member = Member(str(number), ours)
-            heartbeat = Heartbeat(daemon.worker, LastError(mask), wall_clock=wall_clock)
+            heartbeat = Heartbeat(daemon.worker, LastError(mask))
             for link in (ours, theirs):
                 nursery.start_soon(link.run)
             nursery.start_soon(hub.serve, member)

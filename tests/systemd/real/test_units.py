@@ -1,0 +1,93 @@
+"""The units under a real systemd: reload, restart, stop, and what becomes of a configuration that can't be used."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.systemd.real.conftest import CERTIFICATES, CONFIG, CONFIGURATION
+from tests.systemd.real.machine import Machine
+
+pytestmark = [pytest.mark.processes, pytest.mark.machine]
+
+SERVICE, SOCKET = "wazuh-comms-apid.service", "wazuh-comms-apid.socket"
+ALIVE = "curl -sSk --max-time 20 https://127.0.0.1:27000/api/v1/"
+BROKEN = CONFIGURATION.replace("workers: 2", "workers: many")
+ROOTS_KEY = f"chown root:root {CERTIFICATES}/key.pem; chmod 600 {CERTIFICATES}/key.pem"
+GROUPS_KEY = f"chgrp wazuh-comms {CERTIFICATES}/key.pem; chmod 640 {CERTIFICATES}/key.pem"
+CREDENTIALS = f"""\
+[Service]
+LoadCredential=ssl.key:{CERTIFICATES}/key.pem
+LoadCredential=ssl.cert:{CERTIFICATES}/cert.pem
+"""
+
+
+def test_it_starts_serves_reloads_restarts_and_stops(machine: Machine) -> None:
+    machine.shell(f"systemctl enable --now {SOCKET} {SERVICE}")
+    machine.wait(f"systemctl status {SERVICE} | grep -q '2 of 2 workers serve'")
+    machine.shell(ALIVE)
+    machine.run("wazuh-comms", "status")
+    supervisor = machine.property(SERVICE, "MainPID")
+    machine.shell(f"systemctl reload {SERVICE}")
+    assert machine.property(SERVICE, "MainPID") == supervisor
+    machine.shell(f"systemctl restart {SERVICE}; {ALIVE}")
+    machine.shell(f"systemctl stop {SOCKET} {SERVICE}")
+    assert (machine.state(SERVICE), machine.state(SOCKET)) == ("inactive", "inactive")
+    assert machine.journal("--priority=warning") == ""
+
+
+def test_a_reload_with_credentials_that_only_root_can_read(machine: Machine) -> None:
+    machine.write(f"/etc/systemd/system/{SERVICE}.d/keys.conf", CREDENTIALS)
+    machine.shell(f"{ROOTS_KEY}; systemctl daemon-reload; systemctl enable --now {SOCKET} {SERVICE}")
+    try:
+        machine.shell(f"systemctl reload {SERVICE}; {ALIVE}")
+        machine.write(CONFIG, BROKEN, "640", "root:wazuh-comms")
+        refused = machine.run("systemctl", "reload", SERVICE, check=False)
+        assert refused.returncode == 1
+        assert "communications_api.workers" in machine.journal("--priority=warning")
+        machine.shell(ALIVE)
+    finally:
+        machine.shell(GROUPS_KEY)
+
+
+def test_a_configuration_that_cannot_be_used_is_tried_once_and_heals_by_a_restart(machine: Machine) -> None:
+    machine.shell(f"systemctl enable {SOCKET} {SERVICE}")
+    machine.write(CONFIG, BROKEN, "640", "root:wazuh-comms")
+    machine.shell(f"systemctl start {SOCKET}")
+    agents = [machine.start("sh", "-c", f"{ALIVE} || true") for _ in range(5)]  # each would start the service
+    machine.wait(f"systemctl is-failed {SERVICE}")
+    machine.wait(f"! systemctl is-active {SOCKET}")
+    for agent in agents:
+        agent.communicate(timeout=30)
+    machine.run("sh", "-c", f"{ALIVE}", check=False)
+    assert machine.property(SERVICE, "ExecMainStatus") == "78"
+    # The reason is where it is looked for, and once: there was no storm.
+    assert machine.journal("--priority=warning").count("communications_api.workers") == 1
+    assert machine.property(SERVICE, "NRestarts") == "0"
+
+    machine.write(CONFIG, CONFIGURATION, "640", "root:wazuh-comms")
+    machine.shell(f"systemctl restart {SERVICE}; {ALIVE}")
+    assert (machine.state(SERVICE), machine.state(SOCKET)) == ("active", "active")
+    supervisor = machine.property(SERVICE, "MainPID")
+    machine.shell(f"systemctl restart {SERVICE}; {ALIVE}")  # the socket is passed again
+    assert machine.property(SERVICE, "MainPID") != supervisor
+    machine.run("wazuh-comms", "status")
+
+
+def test_it_goes_on_trying_after_what_may_pass(machine: Machine) -> None:
+    """Another program has the port for a while; afterwards the service is there again by itself."""
+    machine.shell("systemd-run --unit=other python3 -m http.server 27000")
+    machine.wait("ss -ltn | grep -q :27000")
+    machine.shell(f"systemctl start --no-block {SERVICE}")
+    machine.wait(f'[ "$(systemctl show --property=NRestarts --value {SERVICE})" -ge 6 ]', 60)
+    machine.shell("systemctl stop other")
+    machine.wait(f"systemctl is-active {SERVICE}")
+
+
+def test_a_socket_unit_that_passes_nothing_is_said(machine: Machine) -> None:
+    """Enabled, but the service was started without it: connections would be refused while it restarts."""
+    machine.shell(f"systemctl enable --now {SERVICE} {SOCKET}; systemctl stop {SERVICE} {SOCKET}")
+    machine.shell(f"systemctl mask --runtime {SOCKET}; systemctl start {SERVICE}; systemctl unmask --runtime {SOCKET}")
+    said = f"{SOCKET} is enabled, but nothing was passed"
+    assert said in machine.journal("--priority=warning")
+    status = machine.run("wazuh-comms", "status", check=False)
+    assert (status.returncode, said in status.stdout) == (1, True), status.stdout
