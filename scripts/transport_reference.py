@@ -39,7 +39,7 @@ SECTIONS: Final[dict[str, list[str]]] = {
         "Requests",
     ],
     "Connections for many tasks": ["open_pool", "Pool", "PoolStatistics", "Connect"],
-    "wazuh-db": ["open_wazuh_db", "WazuhDB", "PageStream", "RowStream", "WazuhDBSession"],
+    "wazuh-db": ["WazuhDBClient", "open_wazuh_db", "WazuhDB", "PageStream", "RowStream", "WazuhDBSession"],
     "Datagram queues": [
         "BaseQueue",
         "WazuhQueue",
@@ -167,6 +167,7 @@ SECTIONS: Final[dict[str, list[str]]] = {
         "AnswerInvalid",
         "AnswerCut",
         "NoSuchAgent",
+        "NotSynchronized",
         "MessageInvalid",
         "PayloadTooLarge",
         "EventTooLarge",

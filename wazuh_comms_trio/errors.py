@@ -160,6 +160,10 @@ class NotInRelease(WazuhInternalError):
     """1012 (1013 for a socket): the release that the server runs has no such thing. Nothing was sent."""
 
 
+class NotSynchronized(WazuhError):
+    """1014: wazuh-db has no inventory of this agent, since the agent never sent it any (``NOT_SYNCED``)."""
+
+
 class AnswerCut(AnswerInvalid):
     """1014: wazuh-db cut its answer at 65536 bytes. Ask for less."""
 

@@ -10,14 +10,13 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import trio
 
 from wazuh_comms_trio import transport
 from wazuh_comms_trio.testing import (
-    Answer,
     AuthdModel,
     FakeQueue,
     RemotedModel,
@@ -57,20 +56,13 @@ def database() -> WazuhDBModel:
     return model
 
 
-def answer_seed_example(model: WazuhDBModel) -> Any:
-    def answer(request: bytes) -> Answer:
-        return {"error": 0, "message": "ok", "data": {}} if b'"agent"' in request else model(request)
-
-    return answer
-
-
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[tuple[Path, FakeQueue, FakeQueue]]:
     """All daemons of a server under a home folder."""
     remoted = RemotedModel(states={("001", "agent"): {"status": "connected"}})
-    tasks = TaskManagerModel({1: {"agent": 1, "status": "Updated"}})
+    tasks = TaskManagerModel({1: {"status": "Updated"}})
     async with (
-        open_fake_daemon("wazuh-db", answer_seed_example(database()), home=tmp_path),
+        open_fake_daemon("wazuh-db", database(), home=tmp_path),
         open_fake_daemon("authd", AuthdModel(), home=tmp_path),
         open_fake_daemon("remoted", remoted, home=tmp_path),
         open_fake_daemon("task-manager", tasks, home=tmp_path),
@@ -106,7 +98,8 @@ async def test_programs_of_the_page(program: Program, server: tuple[Path, FakeQu
         "open_wazuh_db()", f"open_wazuh_db(home={str(home)!r})"
     )
     code = re.sub(r'open_pool\(("[a-z-]+")\)', rf"open_pool(\1, home={str(home)!r})", code)
-    code = re.sub(r"(wazuh_sendsync\('task-manager', [^)]*)\)", rf"\1, home={str(home)!r})", code)
+    code = code.replace("WazuhDBClient(", f"WazuhDBClient(home={str(home)!r}, ")
+    code = re.sub(r"(wazuh_sendsync\('[a-z-]+', [^)]*)\)", rf"\1, home={str(home)!r})", code)
     source = "\n" * (program.line - 1) + code
     printed = await trio.to_thread.run_sync(run_program, source, str(PAGE))
     assert printed == program.output

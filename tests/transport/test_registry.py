@@ -23,6 +23,7 @@ from wazuh_comms_trio.errors import (
     WazuhException,
     WazuhInternalError,
 )
+from wazuh_comms_trio.testing import WazuhDBModel, open_fake_daemon
 from wazuh_comms_trio.transport import registry
 from wazuh_comms_trio.transport.errors import TrioOnly
 from wazuh_comms_trio.transport.registry import (
@@ -271,10 +272,21 @@ def test_errors_of_sendsync(home: Path, run: Runner) -> None:
         run("remoted", "x", home=home)
     with answering(home / "queue/sockets/remote", None), pytest.raises(WazuhError, match="Error 1014"):
         run("remoted", "x", home=home)
-    with answering(home / "queue/sockets/remote", b"\xff"), pytest.raises(WazuhError, match="Error 1014"):
-        run("remoted", "x", home=home)
+    with answering(home / "queue/sockets/remote", b"a\xffb"):
+        assert run("remoted", "x", home=home) == "a\ufffdb"
     with listening(home / "queue/sockets/com"), pytest.raises(SocketTimeout):
         run("com", "x", home=home, timeout=0.01)
+
+
+async def test_sendasync_takes_no_part_for_the_whole(home: Path) -> None:
+    model = WazuhDBModel(page_rows=2)
+    for number in range(1, 6):
+        model.add_agent(number, f"agent-{number}")
+    async with open_fake_daemon("wazuh-db", model, home=home):
+        assert await wazuh_sendasync("wazuh-db", "global find-group default", home=home) == [{"id": 1}]
+        with pytest.raises(AnswerInvalid, match=r"Error 1014 .*more follows"):
+            await wazuh_sendasync("wazuh-db", "global get-all-agents last_id 0", home=home)
+        assert await wazuh_sendasync("wazuh-db", "global get-all-agents last_id 3", home=home) == [{"id": 4}, {"id": 5}]
 
 
 async def test_sendsync_cancelled_on_trio(home: Path) -> None:

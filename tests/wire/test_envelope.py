@@ -63,8 +63,10 @@ def test_one_trailing_nul_is_no_text() -> None:
     assert decode_text(b"ok\0") == "ok"
     assert decode_text(b"ok\0\0") == "ok\0"
     assert decode_text("é".encode()) == "é"
+    assert decode_text(b"a\xffb\0") == "a\ufffdb", "one byte doesn't cost the whole answer"
+    assert decode_text(b"a\xffb", "surrogateescape").encode(errors="surrogateescape") == b"a\xffb"
     with pytest.raises(AnswerInvalid, match=r"isn't UTF-8"):
-        decode_text(b"\xff")
+        decode_text(b"a\xffb", "strict")
     with pytest.raises(WazuhInternalError, match=r"UTF-8"):
         encode_text("\ud800")
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.testing.agent.program import Outbox as Outbox
     from wazuh_comms_trio.testing.certificates import Certificate as Certificate
     from wazuh_comms_trio.testing.certificates import throwaway_certificate as throwaway_certificate
+    from wazuh_comms_trio.testing.daemons.authd import AuthdModel as AuthdModel
     from wazuh_comms_trio.testing.daemons.conduct import CONDUCTS as CONDUCTS
     from wazuh_comms_trio.testing.daemons.conduct import HEALTHY as HEALTHY
     from wazuh_comms_trio.testing.daemons.conduct import Act as Act
@@ -54,7 +55,6 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.testing.daemons.http_server import HTTPCallback as HTTPCallback
     from wazuh_comms_trio.testing.daemons.http_server import HTTPConduct as HTTPConduct
     from wazuh_comms_trio.testing.daemons.http_server import open_fake_http as open_fake_http
-    from wazuh_comms_trio.testing.daemons.models import AuthdModel as AuthdModel
     from wazuh_comms_trio.testing.daemons.models import ComponentModel as ComponentModel
     from wazuh_comms_trio.testing.daemons.models import RemotedModel as RemotedModel
     from wazuh_comms_trio.testing.daemons.models import TaskManagerModel as TaskManagerModel

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.errors import FrameTooLarge as FrameTooLarge
     from wazuh_comms_trio.errors import MessageInvalid as MessageInvalid
     from wazuh_comms_trio.errors import NotInRelease as NotInRelease
+    from wazuh_comms_trio.errors import NotSynchronized as NotSynchronized
     from wazuh_comms_trio.errors import PayloadTooLarge as PayloadTooLarge
     from wazuh_comms_trio.errors import PeerClosed as PeerClosed
     from wazuh_comms_trio.errors import QueueTimeout as QueueTimeout
@@ -43,6 +44,7 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.transport.blocking.datagram import WazuhQueue as WazuhQueue
     from wazuh_comms_trio.transport.blocking.socket import WazuhSocket as WazuhSocket
     from wazuh_comms_trio.transport.blocking.socket import WazuhSocketJSON as WazuhSocketJSON
+    from wazuh_comms_trio.transport.blocking.wazuh_db import WazuhDBClient as WazuhDBClient
     from wazuh_comms_trio.transport.clients.active_response import force_reconnect as force_reconnect
     from wazuh_comms_trio.transport.clients.active_response import restart_agents as restart_agents
     from wazuh_comms_trio.transport.clients.active_response import restart_syscheck as restart_syscheck

@@ -9,7 +9,14 @@ from typing import Any, TypeAlias
 
 from wazuh_comms_trio.errors import AnswerInvalid
 from wazuh_comms_trio.transport.guards import guard_of
-from wazuh_comms_trio.wire.envelope import carries_version, decode_json, encode_json, encode_text, reply_data
+from wazuh_comms_trio.wire.envelope import (
+    TextErrors,
+    carries_version,
+    decode_json,
+    encode_json,
+    encode_text,
+    reply_data,
+)
 
 #: A JSON Schema for the message, ``{"request": SCHEMA, "reply": SCHEMA}``, or the path of a file with either.
 SchemaSource: TypeAlias = "Mapping[str, Any] | str | os.PathLike[str]"
@@ -62,12 +69,12 @@ class Conversation:
 
             validate_reply(self.daemon, self.command, reply, schema=self.schema, versioned=self.versioned)
 
-    def result(self, payload: bytes, type: Any = None) -> Any:
+    def result(self, payload: bytes, type: Any = None, text_errors: TextErrors = "replace") -> Any:
         """The answer's ``data``, decoded into ``type`` when given.
 
         Raises the daemon's own error, and :class:`AnswerInvalid` (1014) for an answer of another form.
         """
-        reply = decode_json(payload)
+        reply = decode_json(payload, text_errors)
         self.check(reply)
         data = reply_data(reply)
         return data if type is None else decode_as(data, type)

@@ -61,7 +61,7 @@ async def wazuh_sendasync(
         if raw:
             return answer
         if isinstance(message, str) and not answer.startswith(b"{"):
-            return parse_reply(answer).data()
+            return parse_reply(answer).only().data()
         return conversation.result(answer)
     except WazuhException:
         raise

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from wazuh_comms_trio.errors import MessageInvalid
 from wazuh_comms_trio.wire.envelope import create_wazuh_socket_message
-from wazuh_comms_trio.wire.text_rules import check_line
+from wazuh_comms_trio.wire.text_rules import check_line, check_list
 
 #: What the messages say where they come from.
 ORIGIN: Final[Mapping[str, str]] = {"module": "framework"}
@@ -29,12 +29,11 @@ def create_active_response(
     arguments that aren't text."""
     if not isinstance(command, str) or not _NAME.match(command):
         raise MessageInvalid(1012, f"{command!r:.60} is no command's name: letters, digits, '_', '.' and '-'")
-    if isinstance(arguments, str | bytes):
-        raise MessageInvalid(1012, "arguments are a sequence of texts, not one text")
+    arguments = check_list(arguments, "arguments")
     for argument in arguments:
         check_line(argument, "an argument")
     name = f"!{command}" if custom and not command.startswith("!") else command
-    parameters = {"extra_args": list(arguments), "alert": dict(alert or {})}
+    parameters = {"extra_args": arguments, "alert": dict(alert or {})}
     message = create_wazuh_socket_message(dict(ORIGIN if origin is None else origin), name, parameters)
     try:
         return json.dumps(message, allow_nan=False)

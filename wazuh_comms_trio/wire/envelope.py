@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from wazuh_comms_trio.errors import AnswerInvalid, DaemonRefusal, MessageInvalid, WazuhException
 
 SOCKET_COMMUNICATION_PROTOCOL_VERSION: Final[int] = 1
+
+#: What becomes of bytes of an answer that aren't UTF-8.
+TextErrors: TypeAlias = Literal["replace", "strict", "surrogateescape"]
 
 
 def create_wazuh_socket_message(
@@ -48,17 +51,19 @@ def strip_nul(payload: bytes) -> bytes:
     return payload[:-1] if payload.endswith(b"\0") else payload
 
 
-def decode_text(payload: bytes) -> str:
-    """A daemon's text answer. :class:`AnswerInvalid` when it isn't UTF-8."""
+def decode_text(payload: bytes, errors: TextErrors = "replace") -> str:
+    """A daemon's text answer. What isn't UTF-8 (inventories have such names) is replaced by U+FFFD, so that one byte
+    doesn't cost the whole answer; with ``strict`` it is :class:`AnswerInvalid`, ``surrogateescape`` keeps the bytes."""
     try:
-        return strip_nul(payload).decode()
+        return strip_nul(payload).decode(errors=errors)
     except UnicodeDecodeError as exc:
         raise AnswerInvalid(1014, f"the answer isn't UTF-8: {exc}") from exc
 
 
-def decode_json(payload: bytes) -> Any:
-    """A daemon's JSON answer, whatever its form. :class:`AnswerInvalid` when it isn't JSON."""
-    text = decode_text(payload)
+def decode_json(payload: bytes, errors: TextErrors = "replace") -> Any:
+    """A daemon's JSON answer, whatever its form. :class:`AnswerInvalid` when it isn't JSON. ``errors`` as in
+    :func:`decode_text`."""
+    text = decode_text(payload, errors)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as exc:

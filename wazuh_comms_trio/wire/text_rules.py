@@ -8,9 +8,12 @@ Every refusal is :class:`MessageInvalid` (1012), before anything is sent.
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, TypeVar
 
 from wazuh_comms_trio.errors import MessageInvalid
+
+T = TypeVar("T")
 
 #: The largest number that the daemons' 32-bit ids hold.
 MAX_AGENT_NUMBER: Final[int] = 2**31 - 1
@@ -42,6 +45,13 @@ def check_line(value: object, what: str) -> str:
     if found := _CONTROL.search(text):
         raise MessageInvalid(1012, f"{what} has {found.group()!r} at {found.start()}; it must be a part of one line")
     return text
+
+
+def check_list(values: Iterable[T], what: str) -> list[T]:
+    """Several values. One text would be taken apart into its letters, so it is refused."""
+    if isinstance(values, str | bytes | bytearray):
+        raise MessageInvalid(1012, f"{what} are a sequence of texts, not one text: {values!r:.60}")
+    return list(values)
 
 
 def check_agent_id(agent_id: object) -> str:

@@ -7,10 +7,11 @@ again with the last id until ``ok``. *Row streaming*: many ``due`` frames follow
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from wazuh_comms_trio.errors import AnswerCut, AnswerInvalid, WazuhError
-from wazuh_comms_trio.wire.envelope import decode_text, reply_data
+from wazuh_comms_trio.wire.envelope import TextErrors, decode_text, reply_data
 
 #: wazuh-db cuts the answer to an SQL query at this many bytes, without a word.
 CUT_BYTES: Final[int] = 65536
@@ -46,6 +47,19 @@ class WdbReply(NamedTuple):
             raise WazuhError(1014, self.text or "wazuh-db gave no reason", cmd_error=True)
         return self
 
+    def only(self) -> WdbReply:
+        """This answer, unless more frames or pages follow: then :class:`AnswerInvalid` (1014), since it is a part."""
+        if self.status == DUE:
+            raise AnswerInvalid(1014, f"this is a part of the answer, more follows: {self.text[:60]!r}")
+        return self
+
+    def members(self) -> Mapping[str, Any]:
+        """All members of an answer that is a JSON object, none of any other."""
+        if self.status != JSON:
+            return {}
+        value = json.loads(self.text)
+        return value if isinstance(value, dict) else {}
+
     def data(self) -> Any:
         """The payload: decoded JSON, or the text when it is none; for a JSON object its ``data``. None for a bare
         ``ok``.
@@ -80,19 +94,15 @@ class WdbReply(NamedTuple):
         return rows
 
 
-def parse_reply(payload: bytes) -> WdbReply:
-    """One frame as an answer. :class:`AnswerInvalid` for what wazuh-db never says, or what isn't UTF-8.
+def parse_reply(payload: bytes, text_errors: TextErrors = "replace") -> WdbReply:
+    """One frame as an answer. :class:`AnswerInvalid` for what wazuh-db never says, and with ``strict`` for what isn't
+    UTF-8; see :func:`decode_text`.
 
     A frame cut inside a character keeps its readable part: it says that it may be cut, and :meth:`WdbReply.data`
     raises for it.
     """
     maybe_cut = len(payload) == CUT_BYTES
-    try:
-        text = decode_text(payload)
-    except AnswerInvalid:
-        if not maybe_cut:
-            raise
-        text = payload.decode(errors="ignore")
+    text = decode_text(payload, "replace" if maybe_cut else text_errors)
     if text.startswith("{"):
         return WdbReply(JSON, text, maybe_cut)
     status, _, rest = text.partition(" ")

@@ -12,6 +12,7 @@ from wazuh_comms_trio.errors import AnswerInvalid, WazuhError, WazuhException, W
 from wazuh_comms_trio.testing import ComponentModel, FakeDaemon, RemotedModel, WazuhDBModel, open_fake_daemon
 from wazuh_comms_trio.transport import (
     AgentStatus,
+    Daemon,
     NoSuchAgent,
     Pool,
     WazuhDB,
@@ -193,22 +194,27 @@ async def test_stats(remoted: Pool, remote: FakeDaemon) -> None:
     assert [row["id"] for row in await agents_stats(remoted)] == list(range(1, 26))
     assert len(remote.requests) == 4
     assert [row["metrics"] for row in await agents_stats(remoted, ["003", "004"])] == [{"messages": 3}, {"messages": 4}]
-    remote.set_answer(lambda request: {"error": 0, "message": "due", "data": {"agents": []}})
+    remote.set_answer(lambda request: {"error": 1, "message": "due", "data": {"agents": []}})
     with pytest.raises(AnswerInvalid, match="ends where it began"):
         await agents_stats(remoted)
 
 
 async def test_daemons_configuration(remoted: Pool) -> None:
     assert "remote" in await daemon_configuration(remoted, "remote")
-    model = ComponentModel("wazuh-execd", configurations={"active-response": {"disabled": "no"}})
-    async with open_fake_daemon("com", model) as daemon, open_pool("com", connect=daemon.connect) as com:
-        assert await daemon_configuration(com, "active-response") == {"disabled": "no"}
-        assert daemon.requests == [b"getconfig active-response"]
-        with pytest.raises(WazuhError, match="Could not get"):
-            await daemon_configuration(com, "other")
+    for name in ("com", "monitor", "wmodules", "authd"):
+        model = ComponentModel(name, configurations={"internal": {"debug": "0"}}, takes="text")
+        path = f"queue/sockets/{name}"
+        async with (
+            open_fake_daemon(name, model) as daemon,
+            open_pool(Daemon(name, (path,)), connect=daemon.connect) as pool,
+        ):
+            assert await daemon_configuration(pool, "internal") == {"debug": "0"}
+            assert daemon.requests == [b"getconfig internal"]
+            with pytest.raises(WazuhError, match="Could not get"):
+                await daemon_configuration(pool, "other")
     model = ComponentModel(configurations={"global": {"email": "no"}})
     async with open_fake_daemon("analysis", model) as daemon, open_pool("analysis", connect=daemon.connect) as pool:
         assert await daemon_configuration(pool, "global") == {"email": "no"}
         with pytest.raises(WazuhException) as caught:
             await daemon_configuration(pool, "other")
-        assert caught.value.code == 6
+        assert caught.value.code == 7

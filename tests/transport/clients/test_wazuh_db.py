@@ -13,7 +13,14 @@ import trio
 import trio.testing
 from attrs import frozen
 
-from wazuh_comms_trio.errors import AnswerCut, AnswerInvalid, PayloadTooLarge, WazuhError, WazuhInternalError
+from wazuh_comms_trio.errors import (
+    AnswerCut,
+    AnswerInvalid,
+    NotSynchronized,
+    PayloadTooLarge,
+    WazuhError,
+    WazuhInternalError,
+)
 from wazuh_comms_trio.testing import Answer, FakeDaemon, Frames, Oddities, WazuhDBModel, open_fake_daemon
 from wazuh_comms_trio.transport import WazuhDB, open_wazuh_db
 from wazuh_comms_trio.transport.clients.wazuh_db_paging import (
@@ -24,6 +31,11 @@ from wazuh_comms_trio.transport.clients.wazuh_db_paging import (
     last_id_of,
     next_page,
 )
+
+
+@frozen
+class Package:
+    name: str
 
 
 @pytest.fixture
@@ -167,9 +179,34 @@ async def test_streamed_rows(db: WazuhDB, daemon: FakeDaemon) -> None:
     assert await db.query("global find-group default") == [{"id": 1}]
 
 
-async def test_query_collects_streamed_rows(db: WazuhDB) -> None:
+async def test_query_collects_streamed_rows(db: WazuhDB, daemon: FakeDaemon) -> None:
     assert len(await db.query("agent 001 package get")) == 600
-    assert await db.query("agent 002 package get") == []
+    found = await db.query("agent 001 package get", type=list[Package])
+    assert (len(found), found[-1]) == (600, Package("package-599"))
+    daemon.set_answer([Frames(['ok {"status":"SUCCESS"}'], streamed=True)])
+    assert await db.query("agent 001 package get") == []
+
+
+async def test_an_agent_that_was_never_synchronized_has_no_empty_list(db: WazuhDB, daemon: FakeDaemon) -> None:
+    with pytest.raises(NotSynchronized, match="Error 1014"):
+        await db.query("agent 002 package get")
+    with pytest.raises(NotSynchronized):
+        await anext(db.rows("agent 002 package get"))
+    daemon.set_answer([Frames(['ok {"status":"BROKEN"}'], streamed=True)])
+    with pytest.raises(AnswerInvalid, match="BROKEN"):
+        await db.query("agent 001 package get")
+    assert db.statistics().in_use == 0
+
+
+async def test_text_that_is_not_utf_8(daemon: FakeDaemon) -> None:
+    answer = b'ok [{"name":"caf\xe9"}]'
+    daemon.set_answer([answer] * 3)
+    async with open_wazuh_db(connect=daemon.connect) as db:
+        assert await db.query("global sql x") == [{"name": "caf\ufffd"}]
+        assert await db.pool.request(b"global sql x") == answer
+    async with open_wazuh_db(connect=daemon.connect, text_errors="strict") as db:
+        with pytest.raises(AnswerInvalid, match="isn't UTF-8"):
+            await db.query("global sql x")
 
 
 async def test_rows_left_early_in_a_with_block(db: WazuhDB) -> None:

@@ -167,7 +167,7 @@ async def test_the_task_manager_of_4(opener: Open, home: Path, release: str) -> 
         opener(home=home, release=release) as server,
     ):
         rows = await server("call", task_status(["001", "002"]))
-        assert [(row["agent"], row["error"]) for row in rows] == [(1, 0), (2, 7)]
+        assert [(row["agent"], row["error"]) for row in rows] == [(1, 0), (2, 3)]
     async with opener(home=home, release="5.0.0") as server:
         with pytest.raises(NotInRelease):
             await server("call", task_status("001"))
@@ -245,7 +245,7 @@ async def test_an_unframed_answer_in_pieces(opener: Open, home: Path) -> None:
 async def test_configuration_as_text_or_json(
     opener: Open, home: Path, daemon: str, release: str, request_: bytes | None
 ) -> None:
-    model = ComponentModel(configurations={"global": {"a": 1}})
+    model = ComponentModel(configurations={"global": {"a": 1}}, takes="text" if request_ else "json")
     name = daemon.replace("wazuh-manager-db", "wazuh-db")
     async with (
         open_fake_daemon(name, model, home=home, release=release) as fake,

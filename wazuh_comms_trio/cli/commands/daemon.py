@@ -12,7 +12,6 @@ import json
 import math
 import sys
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +20,6 @@ from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import EXIT_FAILED, printable
 
 if TYPE_CHECKING:
-    from wazuh_comms_trio.transport.blocking.socket import WazuhSocket
     from wazuh_comms_trio.transport.registry import Daemon
 
 _PROGRAM: Final = "wazuh-comms"
@@ -61,8 +59,7 @@ def run(arguments: Namespace) -> int:
     output = Output(as_json=getattr(arguments, "json", False))
     try:
         request = read_request(arguments.request)
-        conversation = DaemonConversation(arguments.name, arguments.home, arguments.timeout)
-        answer = conversation.ask(request)
+        answer = Asker(arguments.name, arguments.home, arguments.timeout).ask(request)
     except SocketTimeout:
         return _fail(f"{arguments.name} didn't answer within {arguments.timeout:g} s")
     except WazuhException as error:
@@ -86,114 +83,81 @@ def answer_text(answer: Any) -> str:
     return answer if isinstance(answer, str) else json.dumps(answer, indent=2, ensure_ascii=False)
 
 
-class DaemonConversation:
+class Asker:
     """One request and all of its answer, over as many connections as it takes, within ``timeout`` seconds."""
 
     def __init__(self, name: str, home: str, timeout: float) -> None:
         from wazuh_comms_trio.transport.registry import get_daemon
 
         self._daemon: Daemon = get_daemon(name)
-        self._path = self._daemon.places(home)[0]
+        self._home = home
         self._deadline = monotonic() + timeout
-        self._connection: WazuhSocket | None = None
 
     def ask(self, request: str) -> Any:
         """The answer's content. Raises what the daemon answered as an error, and the connection's errors."""
-        try:
-            message = _as_object(request)
-            if message is not None:
-                return self._ask_object(message, request)
-            items: list[Any] = []
-            for status, data in self._text_answers(request):
-                if status != "due" and not items:
-                    return "ok" if data is None else data
-                items += data if isinstance(data, list) else [] if data is None else [data]
-            return items
-        finally:
-            self._close()
+        message = _as_object(request)
+        if message is not None:
+            return self._ask_object(message, request)
+        if self._daemon.name == "wazuh-db":
+            return self._ask_database(request)
+        return self._ask_text(request)
 
-    # --- text requests ---
+    def _ask_database(self, request: str) -> Any:
+        """An answer's data, all pages and rows of it."""
+        from wazuh_comms_trio.transport.blocking.wazuh_db import WazuhDBClient
+        from wazuh_comms_trio.transport.clients.wazuh_db_paging import rows_of
 
-    def _text_answers(self, request: str) -> Iterator[tuple[str, Any]]:
-        """Status and content of each answer, following ``due`` to its end."""
+        with WazuhDBClient(home=self._home, timeout=self._left()) as database:
+            replies = list(database.replies(request))
+        if len(replies) > 1:
+            return [row for reply in replies for row in rows_of(reply)]
+        data = replies[0].data()
+        return "ok" if data is None else data
+
+    def _ask_text(self, request: str) -> Any:
+        """An answer ``ok <data>`` or ``err <text>``; some are just text."""
         from wazuh_comms_trio.errors import AnswerInvalid
-        from wazuh_comms_trio.transport.clients.wazuh_db_paging import (
-            PLACEHOLDER,
-            Due,
-            due_meaning,
-            first_page,
-            last_id_of,
-            next_page,
-        )
         from wazuh_comms_trio.wire.envelope import decode_text
         from wazuh_comms_trio.wire.wdb import parse_reply
 
-        paged = due_meaning(request) is Due.PAGES
-        text = first_page(request) if PLACEHOLDER in request else request
-        payload = self._exchange(text.encode(errors="surrogateescape"))
-        while True:
-            try:
-                reply = parse_reply(payload)
-            except AnswerInvalid:
-                yield "ok", decode_text(payload)  # some answers are just text
-                return
-            data = reply.data()
-            yield reply.status, data
-            if reply.is_last:
-                return
-            if paged:
-                following = next_page(request, last_id_of(data))
-                if following == text:
-                    raise AnswerInvalid(1014, "a page says that more follow, and ends where it began")
-                text = following
-                payload = self._exchange(text.encode(errors="surrogateescape"))
-            else:
-                payload = self._receive()
-
-    # --- requests in JSON ---
+        payload = self._exchange(request)
+        try:
+            reply = parse_reply(payload)
+        except AnswerInvalid:
+            return decode_text(payload)
+        data = reply.only().data()
+        return "ok" if data is None else data
 
     def _ask_object(self, message: dict[str, Any], request: str) -> Any:
         """An answer's ``data``, or its message where it has none; agents' pages are put together."""
         from wazuh_comms_trio.transport.schema import validate_request
         from wazuh_comms_trio.wire.envelope import decode_json, reply_data
 
-        validate_request(self._daemon.name, message)  # authd crashes on a number where a string belongs
-        reply = decode_json(self._exchange(request.encode(errors="surrogateescape")))
+        validate_request(self._daemon.name, message)
+        reply = decode_json(self._exchange(request))
         data = reply_data(reply)
         page = data
         while reply.get("message") == "due" and (following := _next_object(message, page)) is not None:
             message = following
-            reply = decode_json(self._exchange(json.dumps(message).encode()))
+            reply = decode_json(self._exchange(json.dumps(message)))
             page = reply_data(reply)
             data["agents"] += page["agents"]
         return data if data is not None else reply.get("message", "ok")
 
-    # --- the connection ---
-
-    def _exchange(self, payload: bytes) -> bytes:
-        """Send a request, return the first frame of its answer."""
+    def _exchange(self, request: str) -> bytes:
+        """Send a request over a connection of its own, return its answer's frame."""
         from wazuh_comms_trio.transport.blocking.socket import WazuhSocket
+        from wazuh_comms_trio.wire.envelope import encode_text
 
-        if self._connection is None or not self._daemon.reusable:
-            self._close()
-            self._connection = WazuhSocket(self._path, timeout=self._left())
-        self._connection.timeout = self._left()
-        self._connection.send(payload)
-        return self._receive()
-
-    def _receive(self) -> bytes:
-        assert self._connection is not None
-        self._connection.timeout = self._left()
-        return self._connection.receive()
+        with WazuhSocket(self._daemon.places(self._home)[0], timeout=self._left()) as connection:
+            connection.timeout = self._left()
+            connection.send(encode_text(request))
+            connection.timeout = self._left()
+            return connection.receive()
 
     def _left(self) -> float:
         # Not 0, which would mean: don't wait at all, and so another error.
         return max(self._deadline - monotonic(), 0.001)
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
 
 def _as_object(request: str) -> dict[str, Any] | None:

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from attrs import define, field
 
+from wazuh_comms_trio.testing.daemons.authd import AuthdModel
 from wazuh_comms_trio.testing.daemons.conduct import Act, Answer
-from wazuh_comms_trio.testing.daemons.models import AuthdModel, RemotedModel
+from wazuh_comms_trio.testing.daemons.models import RemotedModel
 from wazuh_comms_trio.testing.daemons.wazuh_db import WazuhDBModel
 from wazuh_comms_trio.transport.releases.release import release_of
 

@@ -1,8 +1,9 @@
 """Fake datagram readers: the ar queue (remoted), the analysisd queue and execq (execd), as strict and as silent as the
-real ones.
+real ones (DAEMONS.md, "The ar queue", "The analysisd queue", "execq").
 
 They answer nothing and drop what is malformed; what a real reader would have understood is in ``messages``, what it
-would have dropped or cut in ``dropped``, with the reason, so that a test sees what a server never tells.
+would have dropped or cut in ``dropped``, with the reason, so that a test sees what a server never tells. What an agent
+does with a message isn't theirs to know: those of 4.2 and newer drop a restart that is text.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ QUEUE_PATHS: Final[Mapping[str, str]] = {
     "analysisd": "queue/sockets/queue",
     "execq": "queue/alerts/execq",
 }
+#: What remoted reads at most, and the longest datagram that is known to have reached an agent.
 AR_LIMIT: Final = 65534
+AR_ARRIVES: Final = 65349
 EVENT_LIMIT: Final = 65535
 EXEC_LIMIT: Final = 65535
 QUEUE_CHARS: Final = frozenset("1234589defpu")
@@ -84,9 +87,11 @@ QueueName: TypeAlias = Literal["ar", "analysisd", "execq"]
 
 
 def read_ar(datagram: bytes) -> ArMessage:
-    """One datagram of the ar queue. The message ends at a NUL."""
+    """One datagram of the ar queue. The message ends at a NUL; what is too long for an agent goes no further."""
     if len(datagram) > AR_LIMIT:
         raise Malformed(f"{len(datagram)} bytes, more than {AR_LIMIT}")
+    if len(datagram) > AR_ARRIVES:
+        raise Malformed(f"{len(datagram)} bytes: what is above {AR_ARRIVES} doesn't reach an agent")
     if (match := _AR_FORM.fullmatch(datagram.split(b"\0", 1)[0])) is None:
         raise Malformed("not '(location) [ip] FLAGS ID MESSAGE'")
     message = ArMessage(*(match[name].decode(errors="replace") for name in ("location", "flags", "agent", "message")))
@@ -159,6 +164,9 @@ class FakeQueue:
             self.messages.append(_READERS[self.name](datagram))
         except Malformed as error:
             self.dropped.append((datagram, str(error)))
+        else:
+            if self.name == "analysisd" and len(datagram) > EVENT_LIMIT:
+                self.dropped.append((datagram, f"cut: {len(datagram)} bytes, more than {EVENT_LIMIT}"))
         event, self._changed = self._changed, trio.Event()
         event.set()
 
@@ -213,7 +221,9 @@ async def open_fake_queue(
     name: QueueName, *, home: StrPath | None = None, path: StrPath | None = None, reading: bool = True
 ) -> AsyncIterator[FakeQueue]:
     """Run a fake datagram reader for the length of the block: at its place under ``home``, at ``path``, or without a
-    file (``connect``). ``reading=False`` starts it paused."""
+    file (``connect``). ``reading=False`` starts it paused. ``ValueError`` for a name that no queue has."""
+    if name not in QUEUE_PATHS:
+        raise ValueError(f"no queue is called {name!r}; known are {', '.join(QUEUE_PATHS)}")
     queue = FakeQueue(name)
     if path is not None:
         queue.path = Path(path)

@@ -1,4 +1,5 @@
-"""A model of wazuh-db: agents, groups and packages in memory, asked in its own language.
+"""A model of wazuh-db: agents, groups and packages in memory, asked in its own language (DAEMONS.md, "Replies",
+wazuh-db; SOCKETS.md, 5).
 
 What it knows is what the transport library talks about: paging (``global get-all-agents last_id N`` and its kin), row
 streaming (``agent N package get``), ``sql`` on the two databases, group assignment, and the JSON commands. Everything
@@ -50,14 +51,17 @@ def encode_rows(rows: Sequence[Any]) -> str:
 class WazuhDBModel:
     """The callback to give to ``open_fake_daemon("wazuh-db", model)``.
 
-    ``agents`` is id -> row, ``groups`` group name -> ids, ``packages`` agent id -> rows. ``page_rows`` rows are one
-    page.
+    ``agents`` is id -> row, ``groups`` group name -> ids, ``packages`` agent id -> rows; an agent that isn't there was
+    never synchronized. ``configurations`` are its own sections. ``page_rows`` rows are one page.
     """
 
     agents: dict[int, dict[str, Any]] = field(factory=dict)
     groups: dict[str, set[int]] = field(factory=lambda: {"default": set()})
     packages: dict[int, list[dict[str, Any]]] = field(factory=dict)
     page_rows: int = 100
+    configurations: dict[str, Mapping[str, Any]] = field(
+        factory=lambda: {"wdb": {"wazuh-db": {"worker_pool_size": 8}}, "internal": {"wazuh_db": {"debug": 0}}}
+    )
 
     def add_agent(self, number: int, name: str, *, groups: Sequence[str] = ("default",), **columns: Any) -> None:
         """Enrol an agent; ``columns`` are more of its row, None for NULL."""
@@ -79,31 +83,41 @@ class WazuhDBModel:
         return sorted(name for name, members in self.groups.items() if number in members)
 
     def __call__(self, request: bytes) -> Answer:
-        """One request's answer. A query that ends in a newline gets its answer with one."""
+        """One request's answer. A query that ends in a newline gets its answer with one; blanks and newlines in front
+        are skipped."""
         text = request.decode(errors="replace")
         if text.lstrip().startswith("{"):
             return self._json(text)
-        answer = self._text(text.rstrip("\n"))
+        answer = self._text(text.lstrip(" \n").rstrip("\n"))
         return answer + "\n" if text.endswith("\n") and isinstance(answer, str) else answer
 
     # --- requests as JSON ---------------------------------------------------------------------------------------------
 
     def _json(self, text: str) -> Answer:
+        """Numbers of its errors: SOCKETS.md, 5."""
         try:
             message = json.loads(text)
         except ValueError:
-            return {"error": 1, "message": "Invalid JSON message", "data": {}}
-        match message.get("command"):
-            case "getstats":
-                return {
-                    "error": 0,
-                    "message": "ok",
-                    "data": {"name": "wazuh-db", "metrics": {"queries": {"received": 0}}},
-                }
-            case "getconfig":
-                return {"error": 0, "message": "ok", "data": {"wazuh-db": {"worker_pool_size": 8}}}
-            case command:
-                return {"error": 6, "message": f"Unknown command: {command}", "data": {}}
+            return self._json_failure(1, "Invalid JSON input")
+        command, parameters = message.get("command"), message.get("parameters")
+        if not isinstance(command, str):
+            return self._json_failure(2, "Empty command")
+        if command == "getstats":
+            metrics = {"queries": {"received": 0}}
+            return {"error": 0, "message": "ok", "data": {"name": "wazuh-db", "metrics": metrics}}
+        if command != "getconfig":
+            return self._json_failure(3, "Unknown command")
+        if not isinstance(parameters, dict):
+            return self._json_failure(4, "Empty parameters")
+        section = parameters.get("section")
+        if not isinstance(section, str):
+            return self._json_failure(5, "Empty section")
+        if (found := self.configurations.get(section)) is None:
+            return self._json_failure(6, "Unrecognized section")
+        return {"error": 0, "message": "ok", "data": dict(found)}
+
+    def _json_failure(self, code: int, reason: str) -> Answer:
+        return {"error": code, "message": reason, "data": {}}
 
     # --- requests as text ---------------------------------------------------------------------------------------------
 
@@ -167,10 +181,13 @@ class WazuhDBModel:
         return self._page(rows, int(match[1]) if match else 0, lambda page: [{"data": page}])
 
     def _agent_info(self, arguments: str) -> Answer:
-        if not arguments.isdigit():
-            raise Refused(f"Invalid argument '{arguments}'")
-        row = self.agents.get(int(arguments))
-        return "ok " + encode_rows([row | {"group": ",".join(self.groups_of(int(arguments)))}] if row else [])
+        """Takes a bare number; anything else, JSON too, is read as 0."""
+        if not arguments:
+            raise Refused("Invalid DB query syntax, near 'get-agent-info'")
+        digits = re.match(r"\d*", arguments)
+        number = int(digits[0] or 0) if digits else 0
+        row = self.agents.get(number)
+        return "ok " + encode_rows([row | {"group": ",".join(self.groups_of(number))}] if row else [])
 
     def _insert_group(self, name: str) -> Answer:
         self.groups.setdefault(name, set())
@@ -203,10 +220,15 @@ class WazuhDBModel:
         match = re.fullmatch(r"(\d+) (\S+) ?(.*)", rest, re.DOTALL)
         if match is None or int(match[1]) not in self.agents:
             raise Refused(f"Invalid agent ID '{rest.split(' ', 1)[0]}'")
+        synchronized = int(match[1]) in self.packages
         rows = self.packages.get(int(match[1]), [])
         match (match[2], match[3]):
+            case ("package", "get") if not synchronized:
+                return Frames(['ok {"status":"NOT_SYNCED"}'], streamed=True)
             case ("package", "get"):
-                return Frames([*(f"due {encode_rows([row])[1:-1]}" for row in rows), "ok"], streamed=True)
+                # The last frame is no row.
+                due = [f"due {encode_rows([row])[1:-1]}" for row in rows]
+                return Frames([*due, 'ok {"status":"SUCCESS"}'], streamed=True)
             case ("sql", query):
                 return self._run_sql(query, {"sys_programs": rows})
             case (command, _):

@@ -28,6 +28,7 @@ from wazuh_comms_trio.wire.agent_command import (
     check_agent_id,
     check_message,
 )
+from wazuh_comms_trio.wire.text_rules import check_list
 
 #: One agent's id, several, or every agent that is connected.
 Agents: TypeAlias = "str | Iterable[str] | Literal['all']"
@@ -119,7 +120,7 @@ def _ids(agents: Agents) -> list[str] | None:
     """The ids in order, checked; None for all agents. Nobody at all is a mistake more often than meant: 1012."""
     if agents == "all":
         return None
-    ids = [check_agent_id(one) for one in ([agents] if isinstance(agents, str) else agents)]
+    ids = [check_agent_id(one) for one in ([agents] if isinstance(agents, str) else check_list(agents, "agents"))]
     if not ids:
         raise MessageInvalid(1012, "no agent was named; every agent is 'all'")
     return ids

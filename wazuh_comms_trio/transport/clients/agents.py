@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid
 from wazuh_comms_trio.transport.clients.wazuh_db import WazuhDB
-from wazuh_comms_trio.wire.text_rules import check_agent_id
+from wazuh_comms_trio.wire.framing import MAX_SEND_BYTES
+from wazuh_comms_trio.wire.text_rules import check_agent_id, check_list
 from wazuh_comms_trio.wire.text_rules import check_group as check_group
 
 #: ``append`` keeps the groups that an agent has, ``override`` replaces them, ``remove`` takes those named away,
@@ -21,9 +22,6 @@ GroupMode: TypeAlias = Literal["append", "override", "remove", "empty_only"]
 SyncStatus: TypeAlias = Literal["syncreq", "synced"]
 
 ConnectionStatus: TypeAlias = Literal["active", "disconnected", "pending", "never_connected"]
-
-# Agents in one set-agent-groups: 500 with a dozen group names each stay well below the 65536 bytes of a query.
-_AGENTS_A_QUERY: Final = 500
 
 
 async def agent_ids(db: WazuhDB, *, status: ConnectionStatus | None = None, group: str | None = None) -> list[str]:
@@ -64,8 +62,9 @@ async def assign_groups(
     mode: GroupMode = "append",
     sync_status: SyncStatus = "syncreq",
 ) -> None:
-    """Assign groups to one agent or to several, some hundred in one query. Errors as ``WazuhDB.query``; 1012 for an id
-    or a group's name that can't be one, before anything was sent.
+    """Assign groups to one agent or to several, as many in one query as its 65536 bytes hold. Errors as
+    ``WazuhDB.query``; ``MessageInvalid`` (1012) for an id or a group's name that can't be one, and for more groups than
+    a query holds, before anything was sent.
 
     Cancelled, or failed at a later query, the earlier ones hold; doing it again does no harm.
     """
@@ -73,14 +72,29 @@ async def assign_groups(
         raise MessageInvalid(1012, f"{mode!r} is no way to assign groups")
     if sync_status not in ("syncreq", "synced"):
         raise MessageInvalid(1012, f"{sync_status!r} is no synchronisation status of groups")
-    if isinstance(groups, str):
-        raise MessageInvalid(1012, "groups are a sequence of names, not one name")
-    names = [check_group(group) for group in groups]
-    numbers = [_id_number(one) for one in ([agent_ids] if isinstance(agent_ids, str) else agent_ids)]
-    for start in range(0, len(numbers), _AGENTS_A_QUERY):
-        data = [{"id": number, "groups": names} for number in numbers[start : start + _AGENTS_A_QUERY]]
-        message = {"mode": mode, "sync_status": sync_status, "data": data}
-        await db.query(f"global set-agent-groups {json.dumps(message, separators=(',', ':'))}")
+    names = [check_group(group) for group in check_list(groups, "groups")]
+    agents = [agent_ids] if isinstance(agent_ids, str) else check_list(agent_ids, "agents")
+    for query in _assignments([_id_number(one) for one in agents], names, mode, sync_status):
+        await db.query(query)
+
+
+def _assignments(numbers: Iterable[int], names: list[str], mode: str, sync_status: str) -> list[str]:
+    """The queries, each as long as it may be. All of it is ASCII: a character is a byte."""
+    head = f'global set-agent-groups {{"mode":"{mode}","sync_status":"{sync_status}","data":['
+    rest = f',"groups":{json.dumps(names, separators=(",", ":"))}}}'
+    queries: list[str] = []
+    items: list[str] = []
+    size = len(head) + len("]}")
+    for number in numbers:
+        item = f'{{"id":{number}{rest}'
+        if items and size + len(items) + len(item) > MAX_SEND_BYTES:
+            queries.append(f"{head}{','.join(items)}]}}")
+            items, size = [], len(head) + len("]}")
+        items.append(item)
+        size += len(item)
+        if size > MAX_SEND_BYTES:
+            raise MessageInvalid(1012, f"{len(names)} groups are more than a query of {MAX_SEND_BYTES} bytes holds")
+    return [*queries, f"{head}{','.join(items)}]}}"] if items else queries
 
 
 def _word(text: str, what: str) -> str:

@@ -21,6 +21,7 @@ from wazuh_comms_trio.wire.text_rules import (
     check_agent_name,
     check_duration,
     check_group,
+    check_list,
 )
 
 
@@ -85,9 +86,7 @@ async def add_agent(
     Cancelled: the connection is given up; the agent may have been added all the same.
     """
     arguments: dict[str, Any] = {"name": check_agent_name(name), "ip": check_agent_address(ip)}
-    if isinstance(groups, str):
-        raise MessageInvalid(1012, "groups are a sequence of names, not one name")
-    if names := [check_group(group) for group in groups]:
+    if names := [check_group(group) for group in check_list(groups, "groups")]:
         arguments["groups"] = ",".join(names)
     if agent_id is not None:
         arguments["id"] = check_agent_id(agent_id)

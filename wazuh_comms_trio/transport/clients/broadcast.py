@@ -12,6 +12,7 @@ from attrs import frozen
 from wazuh_comms_trio.errors import WazuhInternalError
 from wazuh_comms_trio.transport.aio.datagram import WazuhAsyncQueue
 from wazuh_comms_trio.wire.agent_command import encode_agent_command
+from wazuh_comms_trio.wire.text_rules import check_list
 
 ALL: Final = "all"
 
@@ -80,4 +81,4 @@ def encode_all(agent_ids: Sequence[str] | None, message: str, msg_type: str = ""
     """The datagrams in order. 1012 for what remoted would drop or misread."""
     if agent_ids is None:
         return [encode_agent_command(message, None, msg_type).datagram]
-    return [encode_agent_command(message, one, msg_type).datagram for one in agent_ids]
+    return [encode_agent_command(message, one, msg_type).datagram for one in check_list(agent_ids, "agents")]

@@ -22,24 +22,25 @@ from typing import Any, Final, Self, TypeAlias, TypeVar, overload
 
 import trio
 
-from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid
+from wazuh_comms_trio.errors import MessageInvalid
 from wazuh_comms_trio.transport.aio.protocol import WazuhAsyncProtocol
 from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
 from wazuh_comms_trio.transport.clients.wazuh_db_paging import (
-    PLACEHOLDER,
     Due,
+    Paging,
+    check_query,
     due_meaning,
-    first_page,
-    items_of,
+    joined,
     last_id_of,
-    next_page,
+    rows_of,
+    single,
 )
 from wazuh_comms_trio.transport.conversation import Conversation, decode_as
 from wazuh_comms_trio.transport.pool.connector import Connect
 from wazuh_comms_trio.transport.pool.pool import DEFAULT_SIZE, Pool, PoolStatistics, open_pool
 from wazuh_comms_trio.transport.releases.switches import ReleaseName
-from wazuh_comms_trio.wire.envelope import encode_text
-from wazuh_comms_trio.wire.framing import MAX_RECEIVE_BYTES, check_payload
+from wazuh_comms_trio.wire.envelope import TextErrors
+from wazuh_comms_trio.wire.framing import MAX_RECEIVE_BYTES
 from wazuh_comms_trio.wire.wdb import DUE, WdbReply, parse_reply
 
 T = TypeVar("T")
@@ -76,9 +77,10 @@ class WazuhDB:
         JSON, and validated as in ``WazuhAsyncSocketJSON.request``. ``type`` is what the answer is decoded into, such as
         ``list[Agent]``.
 
-        ``WazuhError`` 1014 with the daemon's text for ``err``, 1012 for a query above 65536 bytes, ``AnswerCut`` and
-        ``AnswerInvalid`` (1014) for what can't be understood, and the connection's errors. Cancelled: the connection is
-        given up; the query may have been carried out all the same.
+        ``WazuhError`` 1014 with the daemon's text for ``err``, ``NotSynchronized`` (1014) where ``rows`` raises it,
+        1012 for a query above 65536 bytes, ``AnswerCut`` and ``AnswerInvalid`` (1014) for what can't be understood, and
+        the connection's errors. Cancelled: the connection is given up; the query may have been carried out all the
+        same.
         """
         if isinstance(query, Mapping):
             return await self.pool.request(query, type=type)
@@ -90,7 +92,9 @@ class WazuhDB:
         return data if type is None else decode_as(data, type)
 
     async def _ask(self, text: str, paged: bool) -> WdbReply:
-        return _single(parse_reply(await self.pool._exchange_one(text.encode(), paged=paged)), text, paged)
+        payload = await self.pool._exchange_one(text.encode(), paged=paged)
+        reply = parse_reply(payload, self.pool.text_errors)
+        return reply if paged else single(reply, text)
 
     def pages(self, query: str, *, last_id: Callable[[Any], int | str] = last_id_of) -> PageStream:
         """Iterate over an answer that comes in pages: the query is asked again with the last id until ``ok``.
@@ -104,8 +108,8 @@ class WazuhDB:
     def rows(self, query: str) -> RowStream:
         """Iterate over streamed rows: one query, an answer frame for each row. The connection isn't used again.
 
-        ``async for row in db.rows(query)``; who may leave early puts it in an ``async with`` first. Errors as
-        ``query``.
+        ``async for row in db.rows(query)``; a program that may leave early puts it in an ``async with`` first. An agent
+        that never sent its inventory has no rows but ``NotSynchronized`` (1014). Errors as ``query``.
         """
         return RowStream(self.pool, check_query(query))
 
@@ -113,7 +117,7 @@ class WazuhDB:
     async def session(self) -> AsyncIterator[WazuhDBSession]:
         """One connection for the length of the block, whose queries are carried out in order."""
         async with self.pool.lease() as connection:
-            yield WazuhDBSession(connection)
+            yield WazuhDBSession(connection, self.pool.text_errors)
 
 
 class WazuhDBSession:
@@ -122,8 +126,9 @@ class WazuhDBSession:
     A query that is cancelled closes the connection: the next one is ``trio.ClosedResourceError``.
     """
 
-    def __init__(self, connection: WazuhAsyncProtocol) -> None:
+    def __init__(self, connection: WazuhAsyncProtocol, text_errors: TextErrors = "replace") -> None:
         self._connection = connection
+        self._text_errors: TextErrors = text_errors
 
     @overload
     async def query(self, query: str | Mapping[str, Any], *, type: type[T]) -> T: ...
@@ -136,7 +141,8 @@ class WazuhDBSession:
         1012."""
         if isinstance(query, Mapping):
             conversation = Conversation(query, daemon=DAEMON)
-            return conversation.result(await self._connection.request(conversation.payload), type)
+            payload = await self._connection.request(conversation.payload)
+            return conversation.result(payload, type, self._text_errors)
         text = check_query(query)
         if due_meaning(text) is Due.ROWS:
             raise MessageInvalid(1012, "streamed rows take a connection of their own: use WazuhDB.rows")
@@ -144,10 +150,10 @@ class WazuhDBSession:
         return data if type is None else decode_as(data, type)
 
     async def _ask(self, text: str, paged: bool) -> WdbReply:
-        reply = parse_reply(await self._connection.request(text.encode()))
+        reply = parse_reply(await self._connection.request(text.encode()), self._text_errors)
         if reply.status == DUE and not paged:
             await self._connection.aclose()  # rows are being streamed: they must not become the next query's answer
-        return _single(reply, text, paged)
+        return reply if paged else single(reply, text)
 
 
 class PageStream:
@@ -158,28 +164,19 @@ class PageStream:
     """
 
     def __init__(self, ask: Ask, query: str, last_id: Callable[[Any], int | str] = last_id_of) -> None:
-        if due_meaning(query) is not Due.PAGES:
-            raise MessageInvalid(1012, f"no place for the last id in {query!r:.60}: write {PLACEHOLDER} there")
+        self._paging = Paging(query, last_id)
         self._ask = ask
-        self._query = query
-        self._last_id = last_id
-        self._next: str | None = first_page(query)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
         """The next page. A checkpoint."""
-        if self._next is None:
+        query = self._paging.next_query
+        if query is None:
             await trio.lowlevel.checkpoint()
             raise StopAsyncIteration
-        reply = await self._ask(self._next, True)
-        page = reply.data()
-        following = next_page(self._query, self._last_id(page)) if reply.status == DUE else None
-        if following == self._next:
-            raise AnswerInvalid(1014, f"a page says that more follow, and ends where it began: {following!r:.60}")
-        self._next = following
-        return page
+        return self._paging.take(await self._ask(query, True))
 
 
 class RowStream:
@@ -217,9 +214,9 @@ class RowStream:
             while not self._rows:
                 if self._done:
                     raise StopAsyncIteration
-                reply = parse_reply(await self._next_frame())
+                reply = parse_reply(await self._next_frame(), self._pool.text_errors)
                 self._done = reply.status != DUE
-                self._rows = items_of(reply.data())[::-1]
+                self._rows = rows_of(reply)[::-1]
             return self._rows.pop()
         except BaseException:
             await self.aclose()
@@ -243,35 +240,11 @@ class RowStream:
         return await self._connection.receive()
 
 
-def check_query(query: object) -> str:
-    """A query that wazuh-db reads as it was meant. ``MessageInvalid`` (1012) for what isn't text, is empty, or has a
-    NUL, where its reader stops."""
-    if not isinstance(query, str):
-        raise MessageInvalid(1012, f"a query is text, not {type(query).__name__}")
-    if not query.strip():
-        raise MessageInvalid(1012, "the query is empty")
-    if "\0" in query:
-        raise MessageInvalid(1012, f"the query has a NUL at {query.index(chr(0))}, where its reader stops")
-    check_payload(encode_text(query))
-    return query
-
-
-def _single(reply: WdbReply, text: str, paged: bool) -> WdbReply:
-    """The answer, unless it is the first of streamed rows."""
-    if reply.status == DUE and not paged:
-        raise AnswerInvalid(
-            1014,
-            f"the answer to {text!r:.60} is due, more follows: use rows(), or pages() with {PLACEHOLDER} in the query",
-        )
-    return reply
-
-
 async def _collect(ask: Ask, text: str) -> Any:
     """A query's data; where it has pages, the items of all of them."""
     if due_meaning(text) is not Due.PAGES:
         return (await ask(text, False)).data()
-    pages = [page async for page in PageStream(ask, text)]
-    return pages[0] if len(pages) == 1 else [item for page in pages for item in items_of(page)]
+    return joined([page async for page in PageStream(ask, text)])
 
 
 @asynccontextmanager
@@ -285,6 +258,7 @@ async def open_wazuh_db(
     max_receive_bytes: int = MAX_RECEIVE_BYTES,
     require_owner: int | str | None = None,
     connect: Connect | None = None,
+    text_errors: TextErrors = "replace",
 ) -> AsyncIterator[WazuhDB]:
     """wazuh-db for the length of the block, over a pool of connections. The arguments are ``open_pool``'s."""
     async with open_pool(
@@ -297,5 +271,6 @@ async def open_wazuh_db(
         max_receive_bytes=max_receive_bytes,
         require_owner=require_owner,
         connect=connect,
+        text_errors=text_errors,
     ) as pool:
         yield WazuhDB(pool)

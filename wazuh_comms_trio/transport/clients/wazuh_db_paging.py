@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final
 
-from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid
+from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid, NotSynchronized
+from wazuh_comms_trio.wire.envelope import encode_text
+from wazuh_comms_trio.wire.framing import check_payload
 from wazuh_comms_trio.wire.text_rules import check_word
+from wazuh_comms_trio.wire.wdb import DUE, OK, WdbReply
 
 #: Stands in a query where the last id belongs: ``global get-all-agents last_id {last_id}``.
 PLACEHOLDER: Final = "{last_id}"
 
+# What wazuh-db skips in front of a query.
+_BLANKS: Final = " \n"
 _NUMBER: Final = re.compile(r"[0-9]+\Z")
 
 _LAST_ID: Final = re.compile(r"\blast_id (\d+)(?!\S)")
@@ -38,7 +44,7 @@ class Due(Enum):
 
 def due_meaning(query: str) -> Due | None:
     """What ``due`` means as an answer to this query, None when nothing tells. wazuh-db skips blanks in front of it."""
-    text = query.strip(" \n")
+    text = query.strip(_BLANKS)
     if _STREAMED.match(text):
         return Due.ROWS
     forms = (_LAST_ID.search, _ID_FIRST.match, _ID_LAST.match, _ID_IN_JSON.match)
@@ -67,6 +73,59 @@ def next_page(query: str, last_id: int | str) -> str:
     if _ID_LAST.match(query):
         return f"{query} last_id {last_id}"
     raise MessageInvalid(1012, f"no place for the last id in {query!r:.60}: write {PLACEHOLDER} where it belongs")
+
+
+class Paging:
+    """How far one is in the pages of a query. ``next_query`` is what to ask, None after the last page.
+
+    ``MessageInvalid`` (1012) for a query without a place for the last id. ``last_id`` takes a page, returns the id to
+    go on from.
+    """
+
+    def __init__(self, query: str, last_id: Callable[[Any], int | str]) -> None:
+        if due_meaning(query) is not Due.PAGES:
+            raise MessageInvalid(1012, f"no place for the last id in {query!r:.60}: write {PLACEHOLDER} there")
+        self._query = query.strip(_BLANKS)
+        self._last_id = last_id
+        self.next_query: str | None = first_page(self._query)
+
+    def take(self, reply: WdbReply) -> Any:
+        """The page that answers ``next_query``, decoded. Errors as :meth:`WdbReply.data`, ``AnswerInvalid`` (1014) for
+        one that doesn't lead on."""
+        page = reply.data()
+        following = next_page(self._query, self._last_id(page)) if reply.status == DUE else None
+        if following is not None and following == self.next_query:
+            raise AnswerInvalid(1014, f"a page says that more follow, and ends where it began: {following!r:.60}")
+        self.next_query = following
+        return page
+
+
+def joined(pages: list[Any]) -> Any:
+    """The answer as a whole: one page as it is, the items of several."""
+    return pages[0] if len(pages) == 1 else [item for page in pages for item in items_of(page)]
+
+
+def check_query(query: object) -> str:
+    """A query that wazuh-db reads as it was meant. ``MessageInvalid`` (1012) for what isn't text, is empty, or has a
+    NUL, where its reader stops."""
+    if not isinstance(query, str):
+        raise MessageInvalid(1012, f"a query is text, not {type(query).__name__}")
+    if not query.strip():
+        raise MessageInvalid(1012, "the query is empty")
+    if "\0" in query:
+        raise MessageInvalid(1012, f"the query has a NUL at {query.index(chr(0))}, where its reader stops")
+    check_payload(encode_text(query))
+    return query
+
+
+def single(reply: WdbReply, query: str) -> WdbReply:
+    """The answer, unless it is the first of several: ``AnswerInvalid`` (1014) then."""
+    if reply.status == DUE:
+        raise AnswerInvalid(
+            1014,
+            f"the answer to {query!r:.60} is due, more follows: use rows(), or pages() with {PLACEHOLDER} in the query",
+        )
+    return reply
 
 
 def _with_json_id(query: str, arguments: str | None, last_id: int | str) -> str:
@@ -104,6 +163,23 @@ def last_id_of(page: Any) -> int:
             case _:
                 break
     raise AnswerInvalid(1014, f"a page says that more follow but has no id to go on from: {page!r:.60}")
+
+
+def rows_of(reply: WdbReply) -> list[Any]:
+    """The rows in one frame of a streamed answer. Its last frame, ``ok {"status":"SUCCESS"}``, has none.
+
+    ``NotSynchronized`` (1014) for ``NOT_SYNCED``, which an agent has instead of rows that never sent any;
+    ``AnswerInvalid`` (1014) for another status; otherwise errors as :meth:`WdbReply.data`.
+    """
+    data = reply.data()
+    if reply.status == OK and isinstance(data, dict) and data.keys() == {"status"}:
+        status = data["status"]
+        if status == "NOT_SYNCED":
+            raise NotSynchronized(1014, "this agent was never synchronized: wazuh-db has no rows of it")
+        if status != "SUCCESS":
+            raise AnswerInvalid(1014, f"wazuh-db ended the rows with the status {status!r:.60}")
+        return []
+    return items_of(data)
 
 
 def items_of(page: Any) -> list[Any]:

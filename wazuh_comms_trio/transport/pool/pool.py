@@ -32,7 +32,7 @@ from wazuh_comms_trio.transport.guards import guard_of
 from wazuh_comms_trio.transport.pool.connector import Connect, Connector
 from wazuh_comms_trio.transport.registry import Daemon
 from wazuh_comms_trio.transport.releases.switches import ReleaseName, is_known_at_once, resolve
-from wazuh_comms_trio.wire.envelope import decode_text, encode_text
+from wazuh_comms_trio.wire.envelope import TextErrors, decode_text, encode_text
 from wazuh_comms_trio.wire.framing import MAX_RECEIVE_BYTES, check_payload
 
 T = TypeVar("T")
@@ -79,9 +79,12 @@ class Pool:
         size: int,
         idle_timeout: float,
         nursery: trio.Nursery,
+        text_errors: TextErrors = "replace",
     ) -> None:
         self.daemon = daemon
         self.size = size
+        #: what becomes of bytes of an answer that aren't UTF-8
+        self.text_errors: TextErrors = text_errors
         self._connector = connector
         self._guard = guard_of(daemon.name)
         self._idle_timeout = idle_timeout
@@ -141,9 +144,9 @@ class Pool:
             return await self._exchange_one(message)
         if isinstance(message, str):
             _refuse_options(type, schema)
-            return decode_text(await self._exchange_one(encode_text(message)))
+            return decode_text(await self._exchange_one(encode_text(message)), self.text_errors)
         conversation = Conversation(message, daemon=self.daemon.name, schema=schema)
-        return conversation.result(await self._exchange_one(conversation.payload), type)
+        return conversation.result(await self._exchange_one(conversation.payload), type, self.text_errors)
 
     @asynccontextmanager
     async def lease(self, *, reuse: bool = True, fresh: bool = False) -> AsyncIterator[WazuhAsyncProtocol]:
@@ -334,16 +337,19 @@ async def open_pool(
     max_receive_bytes: int = MAX_RECEIVE_BYTES,
     require_owner: int | str | None = None,
     connect: Connect | None = None,
+    text_errors: TextErrors = "replace",
 ) -> AsyncIterator[Pool]:
     """A pool of connections to a registered daemon (or to a ``Daemon``) for the length of the block. Connects when
     asked to, not before.
 
     ``home`` is the Wazuh folder that the daemon's path is under, None where the release is installed; ``release`` as in
-    :func:`set_defaults`. At most ``size`` connections are open; a task that
-    finds none waits, first come first served. A connection idle for ``idle_timeout`` seconds (on trio's clock) is
-    closed. While the daemon's backlog is full, connecting is tried again with growing pauses for ``connect_timeout``
-    seconds. ``max_receive_bytes`` limits one answer's payload; ``require_owner`` as in ``WazuhAsyncSocket``;
-    ``connect`` returns a stream to talk over instead of the daemon's socket.
+    :func:`set_defaults`. At most ``size`` connections are open; a task that finds none waits, first come first served.
+    A connection idle for ``idle_timeout`` seconds (on trio's clock) is closed. While the daemon's backlog is full,
+    connecting is tried again with growing pauses for ``connect_timeout`` seconds. ``max_receive_bytes`` limits one
+    answer's payload; ``require_owner`` as in ``WazuhAsyncSocket``; ``connect`` returns a stream to talk over instead of
+    the daemon's socket. ``text_errors``: bytes of an answer that aren't UTF-8 are replaced by U+FFFD, with ``"strict"``
+    they are ``AnswerInvalid`` (1014), with ``"surrogateescape"`` kept as Python keeps them in file names; a request in
+    bytes gets its answer as bytes whatever it says.
 
     A daemon that answers one request and then closes gets a fresh connection for each request.
     """
@@ -370,7 +376,7 @@ async def open_pool(
     )
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
-        pool = Pool(known, connector, size=size, idle_timeout=idle_timeout, nursery=nursery)
+        pool = Pool(known, connector, size=size, idle_timeout=idle_timeout, nursery=nursery, text_errors=text_errors)
         nursery.start_soon(pool._expire)
         try:
             yield pool
