@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import select
-from collections.abc import AsyncIterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import h11
@@ -17,6 +18,7 @@ from attrs import frozen
 
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.http.client.connecting import describe_cause
+from wazuh_comms_trio.http.client.simple_messages import SimpleHead, encode_head, parse_head
 
 __all__ = ["HttpConnection", "HttpFailure", "HttpReply"]
 
@@ -24,6 +26,7 @@ __all__ = ["HttpConnection", "HttpFailure", "HttpReply"]
 #: taken for a dead one.
 _PIECE_BYTES: Final = 256 * 1024
 _RECEIVE_BYTES: Final = 64 * 1024
+_LARGEST_HEAD: Final = 64 * 1024
 #: Bodies up to this size go out together with the head.
 _TOGETHER_BYTES: Final = 64 * 1024
 #: How long the answer may take of a peer that stopped reading our request: it was sent before, or never.
@@ -90,9 +93,10 @@ class HttpConnection:
         self._write_timeout = write_timeout
         self.read_timeout = read_timeout
         self._largest_reply = largest_reply
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=64 * 1024)
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LARGEST_HEAD)
         self._heard = False
-        self._cut_off = False  # a request that didn't go out whole
+        self._cut_off = False  # a request that didn't go out whole, or an answer after which the peer closes
+        self._simple = False  # an exchange is under way that h11 knows nothing of
 
     def __repr__(self) -> str:
         return f"<HttpConnection to {self._host}: {self._http.our_state}, {self._http.their_state}>"
@@ -100,7 +104,11 @@ class HttpConnection:
     @property
     def reusable(self) -> bool:
         """Whether another request may be sent: the last exchange is complete, and neither side wants to close."""
-        return not self._cut_off and self._http.our_state is h11.IDLE and self._http.their_state is h11.IDLE
+        return (
+            not (self._cut_off or self._simple)
+            and self._http.our_state is h11.IDLE
+            and self._http.their_state is h11.IDLE
+        )
 
     def looks_closed(self) -> bool:
         """Whether the peer has closed, or said something unasked, while nothing was going on. Never blocks."""
@@ -130,11 +138,21 @@ class HttpConnection:
     ) -> HttpReply:
         """Sends one request and reads the whole answer. Raises ``HttpFailure``; when cancelled, the connection
         is unusable."""
-        framing = [] if body is None else [("Content-Length", str(len(body)))]
-        parts = [self._begin(method, target, [*headers, *framing])]
-        if body:
-            parts += self._encode(h11.Data(data=body))
-        parts += self._encode(h11.EndOfMessage())
+
+        def begin() -> list[Any]:
+            framing = [] if body is None else [("Content-Length", str(len(body)))]
+            parts = [self._begin(method, target, [*headers, *framing])]
+            if body:
+                parts += self._encode(h11.Data(data=body))
+            return parts + self._encode(h11.EndOfMessage())
+
+        head = encode_head(method, target, self._host, headers, None if body is None else len(body))
+        if head is None:
+            parts = begin()
+        else:
+            self._require_reusable()
+            parts = [head, body] if body else [head]
+            self._simple = True
         deadline = _LAST_WORDS_TIMEOUT
         unsent: HttpFailure | None = None
         try:
@@ -143,9 +161,12 @@ class HttpConnection:
         except HttpFailure as failure:
             self._cut_off = True
             unsent = failure
-        with trio.move_on_after(deadline):
+        limit: AbstractContextManager[Any] = (
+            nullcontext() if deadline == math.inf else trio.CancelScope(deadline=trio.current_time() + deadline)
+        )
+        with limit:
             try:
-                return await self._read_reply()
+                return await (self._read_reply() if head is None else self._read_simple(begin))
             except HttpFailure:
                 if unsent is not None:
                     raise unsent from unsent.__cause__
@@ -219,12 +240,16 @@ class HttpConnection:
 
     def _begin(self, method: str, target: str, headers: Sequence[tuple[str, str]]) -> bytes:
         """The head's bytes."""
+        if not self._simple:
+            self._require_reusable()
+        request = h11.Request(method=method, target=target, headers=[("Host", self._host), *headers])
+        return self._http.send(request) or b""
+
+    def _require_reusable(self) -> None:
         if not self.reusable:
             raise RuntimeError(f"{self!r} cannot take another request")
         self.used += 1
         self._heard = False
-        request = h11.Request(method=method, target=target, headers=[("Host", self._host), *headers])
-        return self._http.send(request) or b""
 
     def _encode(self, event: h11.Data | h11.EndOfMessage) -> list[Any]:
         try:
@@ -250,12 +275,47 @@ class HttpConnection:
 
     async def _send_piece(self, piece: bytearray | memoryview) -> None:
         try:
-            with trio.fail_after(self._write_timeout):
+            if self._write_timeout == math.inf:
                 await self._stream.send_all(piece)
+            else:
+                with trio.fail_after(self._write_timeout):
+                    await self._stream.send_all(piece)
         except trio.TooSlowError as exc:
             raise HttpFailure("the peer doesn't read the request", sent=True, timed_out=True) from exc
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise HttpFailure(f"the connection broke while sending: {describe_cause(exc)}", sent=True) from exc
+
+    async def _read_simple(self, begin: Callable[[], list[Any]]) -> HttpReply:
+        """The answer to a request that h11 wasn't told of. When it isn't a simple one, h11 is told: ``begin``."""
+        data = bytearray()
+        head: SimpleHead | None = None
+        while head is None:
+            received = await self._receive()
+            data += received
+            end = data.find(b"\r\n\r\n") + 4
+            head = parse_head(data, end) if end > 3 else None
+            if head is None and (end > 3 or not received or len(data) > _LARGEST_HEAD):
+                begin()
+                self._simple = False
+                if not data:
+                    raise HttpFailure("the connection was closed without an answer", sent=True)
+                self._http.receive_data(bytes(data))
+                if not received:
+                    self._http.receive_data(b"")
+                return await self._read_reply()
+        if head.length > self._largest_reply:
+            raise HttpFailure("the answer is too large", sent=True, heard=True)
+        end += head.length
+        while len(data) < end:
+            received = await self._receive()
+            if not received:
+                text = f"it ended after {len(data) - end + head.length} of {head.length} bytes"
+                raise HttpFailure(f"the answer isn't sound HTTP: {text}", sent=True, heard=True)
+            data += received
+        self._simple = False
+        self._cut_off = self._cut_off or head.closing or len(data) > end  # more than was asked for
+        self.idle_since = trio.current_time()
+        return HttpReply(head.status, head.headers, bytes(data[end - head.length : end]))
 
     async def _read_reply(self) -> HttpReply:
         """Without a time limit of its own."""

@@ -132,8 +132,11 @@ class HttpPool:
 
     async def _open(self) -> HttpConnection:
         try:
-            with trio.fail_after(self._connect_timeout):
+            if self._connect_timeout == math.inf:
                 stream = await self._connect()
+            else:
+                with trio.fail_after(self._connect_timeout):
+                    stream = await self._connect()
         except trio.TooSlowError as exc:
             text = f"no connection within {self._connect_timeout:g} s"
             raise HttpFailure(text, sent=False, timed_out=True) from exc

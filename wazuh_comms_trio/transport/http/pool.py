@@ -19,8 +19,8 @@ from weakref import WeakSet
 import trio
 from attrs import frozen
 
-from wazuh_comms_trio.errors import WazuhException
-from wazuh_comms_trio.transport.aio.stream_io import SocketIO, connect_unix
+from wazuh_comms_trio.errors import BacklogFull, WazuhException
+from wazuh_comms_trio.transport.aio.stream_io import SocketIO, connect_nowait, connect_unix
 from wazuh_comms_trio.transport.errors import TransportClosed, require_trio
 from wazuh_comms_trio.transport.http.call import MAX_ANSWER_BYTES, HTTPAnswer, HTTPCall, HTTPRequest
 from wazuh_comms_trio.transport.http.errors import HTTPConnectError, HTTPFailed, HTTPTimeout, numbers_of
@@ -114,22 +114,23 @@ class HTTPPool:
         turn not included."""
         self._require_open()
         pool = self._kept if repeatable else self._fresh
-        async with self._turns:
-            self._requests += 1
-            self._in_use += 1
-            try:
-                with trio.fail_at(trio.current_time() + self._timeout) as limit:
-                    reply = await pool.request(*request, was_unseen=_was_unseen)
-            except trio.TooSlowError as exc:
-                if not limit.cancelled_caught:
-                    raise
-                raise HTTPTimeout(self._numbers.timeout, f"no whole answer within {self._timeout:g} s") from exc
-            except HttpFailure as exc:
-                self._require_open()
-                raise HTTPFailed(self._numbers.failed, str(exc), sent=exc.sent) from exc
-            finally:
-                self._in_use -= 1
-        return HTTPAnswer(reply.status, reply.headers, reply.body)
+        try:
+            self._turns.acquire_nowait()
+        except trio.WouldBlock:
+            await self._turns.acquire()
+        self._requests += 1
+        self._in_use += 1
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + self._timeout):
+                reply = await pool.request(*request, was_unseen=_was_unseen)
+                return HTTPAnswer(reply.status, reply.headers, reply.body)
+            raise HTTPTimeout(self._numbers.timeout, f"no whole answer within {self._timeout:g} s")
+        except HttpFailure as exc:
+            self._require_open()
+            raise HTTPFailed(self._numbers.failed, str(exc), sent=exc.sent) from exc
+        finally:
+            self._in_use -= 1
+            self._turns.release()
 
     def _require_open(self) -> None:
         if self._closed:
@@ -150,7 +151,11 @@ class HTTPPool:
         first: WazuhException | None = None
         for place in self._target.places:
             try:
-                return _SocketStream(await connect_unix(place, self._require_owner))
+                await trio.lowlevel.checkpoint_if_cancelled()
+                try:
+                    return _SocketStream(SocketIO(connect_nowait(place, self._require_owner)))
+                except BacklogFull:
+                    return _SocketStream(await connect_unix(place, self._require_owner))
             except WazuhException as exc:
                 first = first or exc
         assert first is not None  # a service has a place
@@ -186,7 +191,7 @@ class _SocketStream(trio.abc.Stream):
         return await self.io.receive_some(max_bytes or _RECEIVE_BYTES)
 
     async def aclose(self) -> None:
-        await self.io.aclose()
+        await self.io.abort()
 
 
 @asynccontextmanager
