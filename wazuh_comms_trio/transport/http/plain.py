@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import http.client
 import os
+import select
 import socket
+from struct import pack
 from time import monotonic
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
 from wazuh_comms_trio.errors import SocketTimeout, WazuhException
-from wazuh_comms_trio.transport.blocking.socket import connect_stream
 from wazuh_comms_trio.transport.http.call import MAX_ANSWER_BYTES, HTTPAnswer, HTTPCall, HTTPRequest
 from wazuh_comms_trio.transport.http.errors import (
     HTTPConnectError,
@@ -19,8 +20,10 @@ from wazuh_comms_trio.transport.http.errors import (
     numbers_of,
 )
 from wazuh_comms_trio.transport.http.target import http_target
+from wazuh_comms_trio.transport.paths import STREAM_REFUSAL, check_path
 from wazuh_comms_trio.transport.releases.release import Release
 from wazuh_comms_trio.transport.releases.switches import ReleaseName
+from wazuh_comms_trio.transport.translate import connect_error
 
 T = TypeVar("T")
 
@@ -106,7 +109,7 @@ class HTTPClient:
         for place in self._target.places:
             left = max(deadline - monotonic(), 1e-3)
             try:
-                return _Connection(connect_stream(place, left, self._require_owner))
+                return _Connection(_connected(place, left, self._require_owner))
             except SocketTimeout as exc:
                 raise HTTPTimeout(self._numbers.timeout, f"{place}: no connection within {self.timeout:g} s") from exc
             except WazuhException as exc:
@@ -146,11 +149,11 @@ class _TooLarge(http.client.HTTPException):
 class _Connection(http.client.HTTPConnection):
     """A connection that is there already. ``sent`` and ``heard``: bytes of a request went out, of an answer came."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: _Socket) -> None:
         super().__init__("localhost")
         self.sent = False
         self.heard = False
-        self.own = _Socket(sock.family, sock.type, sock.proto, sock.detach())
+        self.own = sock
         self.sock = self.own  # what http.client needs of a socket
 
     def connect(self) -> None:
@@ -158,14 +161,9 @@ class _Connection(http.client.HTTPConnection):
 
     def ended(self) -> bool:
         """Whether the peer has closed it, or said something unasked."""
-        self.own.settimeout(0)
-        try:
-            self.own.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass
-        return True
+        poll = select.poll()
+        poll.register(self.own.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def exchange(self, request: HTTPRequest, deadline: float, limit: int) -> tuple[HTTPAnswer, bool]:
         """The answer, and whether another request may follow."""
@@ -190,6 +188,26 @@ class _Connection(http.client.HTTPConnection):
             response.close()  # it holds the socket open
         headers = {name.lower(): value for name, value in response.getheaders()}
         return HTTPAnswer(response.status, headers, body), not response.will_close
+
+
+def _connected(path: str, timeout: float, require_owner: int | str | None) -> _Socket:
+    """As ``connect_stream``."""
+    place = check_path(path, STREAM_REFUSAL, require_owner)
+    sock = _Socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # A non-blocking connect would fail at once; this way the kernel waits for room, as long as it is told to.
+        seconds, part = divmod(max(timeout, 1e-6), 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, pack("@ll", int(seconds), int(part * 1e6)))
+        sock.connect(place)
+    except OSError as exc:
+        sock.close()
+        if isinstance(exc, BlockingIOError):
+            raise SocketTimeout(1014, f"{place}: no room for another connection") from exc
+        raise connect_error(exc, place) from exc
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _read(response: http.client.HTTPResponse, limit: int) -> bytes:
