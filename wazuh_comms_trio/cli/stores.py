@@ -50,7 +50,7 @@ class Stores(Session):
 
 
 @frozen
-class Kept(Session):
+class QuarantineSession(Session):
     """The quarantine alone: it is on this machine, whatever the backends."""
 
     quarantine: Quarantine
@@ -74,7 +74,7 @@ async def open_stores(arguments: Namespace) -> AsyncIterator[Stores]:
 
 
 @asynccontextmanager
-async def open_kept(arguments: Namespace) -> AsyncIterator[Kept]:
+async def open_quarantine_session(arguments: Namespace) -> AsyncIterator[QuarantineSession]:
     """As ``open_stores``, the quarantine."""
     from wazuh_comms_trio.backends.factory import open_quarantine, quarantine_folder
 
@@ -82,7 +82,9 @@ async def open_kept(arguments: Namespace) -> AsyncIterator[Kept]:
     prepare_folder(session.audit.path.parent, session.config_file)  # most quarantines are in it
     with session.acting_as_owner(quarantine_folder(session.config)):
         async with open_quarantine(session.config) as quarantine:
-            yield Kept(session.config, session.config_file, session.output, session.audit, session.user, quarantine)
+            yield QuarantineSession(
+                session.config, session.config_file, session.output, session.audit, session.user, quarantine
+            )
 
 
 def open_session(arguments: Namespace) -> Session:

@@ -50,7 +50,7 @@ class StoredDocument:
 
 
 class SqliteEvents:
-    """``EventIndex``: what a batch does is worked out by ``documents.plan`` from what is stored, inside the write's own
+    """``EventIndex``: ``document_rules.plan`` works out what a batch does, from what is stored and inside the write's own
     transaction."""
 
     def __init__(self, database: Database, wall_clock: Callable[[], float]) -> None:

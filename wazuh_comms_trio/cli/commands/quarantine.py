@@ -13,7 +13,7 @@ from wazuh_comms_trio.cli.program import EXIT_FAILED, EXIT_MISUSE, Failure
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.cli.replay import Replayed
-    from wazuh_comms_trio.cli.stores import Kept
+    from wazuh_comms_trio.cli.stores import QuarantineSession
     from wazuh_comms_trio.quarantine.interface import Entry
 
 
@@ -52,9 +52,9 @@ def entry_document(entry: Entry) -> dict[str, Any]:
     }
 
 
-async def _entries(kept: Kept, agent_id: str | None) -> AsyncIterator[Entry]:
+async def _entries(session: QuarantineSession, agent_id: str | None) -> AsyncIterator[Entry]:
     after = 0
-    while page := await kept.quarantine.list(agent_id=agent_id, after=after):
+    while page := await session.quarantine.list(agent_id=agent_id, after=after):
         for entry in page:
             yield entry
         after = page[-1].id
@@ -62,10 +62,10 @@ async def _entries(kept: Kept, agent_id: str | None) -> AsyncIterator[Entry]:
 
 async def _list(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.output import table, timestamp
-    from wazuh_comms_trio.cli.stores import open_kept
+    from wazuh_comms_trio.cli.stores import open_quarantine_session
 
-    async with open_kept(arguments) as kept:
-        entries = [entry async for entry in _entries(kept, arguments.agent)]
+    async with open_quarantine_session(arguments) as session:
+        entries = [entry async for entry in _entries(session, arguments.agent)]
         rows = [
             (
                 entry.id,
@@ -79,19 +79,19 @@ async def _list(arguments: Namespace) -> int:
             for entry in entries
         ]
         text = table(("ID", "LAST", "AGENT", "KIND", "BYTES", "COUNT", "REASON"), rows) if rows else ""
-        kept.output.document([entry_document(entry) for entry in entries], text)
-        usage = await kept.quarantine.usage()
+        session.output.document([entry_document(entry) for entry in entries], text)
+        usage = await session.quarantine.usage()
         entries_held = "1 entry" if usage.entries == 1 else f"{usage.entries} entries"
-        kept.output.note(f"{entries_held}, {usage.bytes} of {usage.max_bytes} bytes")
+        session.output.note(f"{entries_held}, {usage.bytes} of {usage.max_bytes} bytes")
     return 0
 
 
 async def _show(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.output import pairs
-    from wazuh_comms_trio.cli.stores import open_kept
+    from wazuh_comms_trio.cli.stores import open_quarantine_session
 
-    async with open_kept(arguments) as kept:
-        found = await kept.quarantine.get(arguments.id)
+    async with open_quarantine_session(arguments) as session:
+        found = await session.quarantine.get(arguments.id)
         if found is None:
             raise Failure(f"there is no entry {arguments.id} in the quarantine")
         entry, rejected = found
@@ -102,18 +102,18 @@ async def _show(arguments: Namespace) -> int:
         document = entry_document(entry)
         metadata, payload = (part.decode("utf-8", "backslashreplace") for part in (rejected.metadata, rejected.payload))
         text = f"{pairs(document)}\n\n{metadata}\n{payload}".rstrip("\n")
-        kept.output.document({**document, "metadata": metadata, "payload": payload}, text)
+        session.output.document({**document, "metadata": metadata, "payload": payload}, text)
     return 0
 
 
-async def _chosen(arguments: Namespace, kept: Kept) -> list[Entry]:
+async def _chosen(arguments: Namespace, session: QuarantineSession) -> list[Entry]:
     """The entries named. Raises ``Failure`` when one isn't there, or none was named."""
     if sum((bool(arguments.ids), arguments.agent is not None, arguments.all)) != 1:
         raise Failure("name entries by their ids, by --agent, or with --all", EXIT_MISUSE)
     if not arguments.ids:
-        return [entry async for entry in _entries(kept, arguments.agent)]
+        return [entry async for entry in _entries(session, arguments.agent)]
     wanted = set(arguments.ids)
-    found = [entry async for entry in _entries(kept, None) if entry.id in wanted]
+    found = [entry async for entry in _entries(session, None) if entry.id in wanted]
     missing = wanted - {entry.id for entry in found}
     if missing:
         raise Failure(f"not in the quarantine: {', '.join(map(str, sorted(missing)))}; nothing was done")
@@ -121,40 +121,42 @@ async def _chosen(arguments: Namespace, kept: Kept) -> list[Entry]:
 
 
 async def _drop(arguments: Namespace) -> int:
-    from wazuh_comms_trio.cli.stores import open_kept
+    from wazuh_comms_trio.cli.stores import open_quarantine_session
 
-    async with open_kept(arguments) as kept:
-        entries = await _chosen(arguments, kept)
-        kept.prepare_change()
-        dropped = await kept.quarantine.drop([entry.id for entry in entries])
+    async with open_quarantine_session(arguments) as session:
+        entries = await _chosen(arguments, session)
+        session.prepare_change()
+        dropped = await session.quarantine.drop([entry.id for entry in entries])
         if entries:
-            kept.changed("quarantine drop", _ids(entries), agents=sorted({entry.agent_id for entry in entries}))
-        kept.output.document({"dropped": dropped}, f"dropped {dropped} entries" if dropped != 1 else "dropped 1 entry")
+            session.changed("quarantine drop", _ids(entries), agents=sorted({entry.agent_id for entry in entries}))
+        session.output.document(
+            {"dropped": dropped}, f"dropped {dropped} entries" if dropped != 1 else "dropped 1 entry"
+        )
     return 0
 
 
 async def _replay(arguments: Namespace) -> int:
     """Exit status 1 when some entry still can't be taken."""
     from wazuh_comms_trio.cli.replay import open_replay
-    from wazuh_comms_trio.cli.stores import open_kept, open_stores
+    from wazuh_comms_trio.cli.stores import open_quarantine_session, open_stores
 
-    async with open_kept(arguments) as kept, open_stores(arguments) as stores:
-        entries = await _chosen(arguments, kept)
-        kept.prepare_change()
+    async with open_quarantine_session(arguments) as session, open_stores(arguments) as stores:
+        entries = await _chosen(arguments, session)
+        session.prepare_change()
         replayed: list[Replayed] = []
-        async with open_replay(stores.backends, kept.quarantine, kept.config) as replay:
+        async with open_replay(stores.backends, session.quarantine, session.config) as replay:
             try:
                 for entry in entries:
                     replayed.append(await replay.replay(entry))
             finally:
                 taken = [one.entry for one in replayed if one.error is None]
                 if taken:
-                    kept.changed("quarantine replay", _ids(taken), agents=sorted({one.agent_id for one in taken}))
+                    session.changed("quarantine replay", _ids(taken), agents=sorted({one.agent_id for one in taken}))
         lines = [f"{one.entry.id}  {_outcome(one)}" for one in replayed]
         documents = [{"id": one.entry.id, "error": one.error, "results": one.results} for one in replayed]
-        kept.output.document(documents, "\n".join(lines))
+        session.output.document(documents, "\n".join(lines))
         if not entries:
-            kept.output.note("nothing to replay")
+            session.output.note("nothing to replay")
     return EXIT_FAILED if any(one.error is not None for one in replayed) else 0
 
 

@@ -6,7 +6,7 @@
 
 It behaves like a real agent: a new connection for every request, no keep-alive, the same headers, an end without
 close_notify. It runs over TCP or over any other stream (``MemoryListener.connect``), and on any clock of trio's. The
-program is ``agent_program.AgentProgram``.
+program is ``testing.agent.program.AgentProgram``.
 """
 
 from __future__ import annotations
