@@ -50,8 +50,8 @@ class StoredDocument:
 
 
 class SqliteEvents:
-    """``EventIndex``: ``document_rules.plan`` works out what a batch does, from what is stored and inside the write's own
-    transaction."""
+    """``EventIndex``: what a batch does is worked out by ``document_rules.plan`` from what is stored, inside the
+    write's own transaction."""
 
     def __init__(self, database: Database, wall_clock: Callable[[], float]) -> None:
         self._database = database
