@@ -12,7 +12,6 @@ pytestmark = [pytest.mark.processes, pytest.mark.machine]
 SERVICE, SOCKET = "wazuh-comms-apid.service", "wazuh-comms-apid.socket"
 ALIVE = "curl -sSk --max-time 20 https://127.0.0.1:27000/api/v1/"
 LOG_FILE = "/var/log/wazuh-comms/apid.log"
-WITH_LOG_FILE = f"{CONFIGURATION}  logging: {{file: {LOG_FILE}}}\n"
 #: What a restore does that takes three seconds.
 HOLD = """
 import fcntl, sys, time
