@@ -6,7 +6,7 @@ fail() {
 }
 
 find_python() { # prints the first Python that is new enough
-    for name in python3.11 python3.12 python3.13 python3; do
+    for name in python3.11 python3.12 python3.13 python3.14 python3; do
         if command -v "$name" > /dev/null \
             && "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
             echo "$name"
@@ -16,15 +16,34 @@ find_python() { # prints the first Python that is new enough
     fail "no Python 3.11 or newer found; on Debian and Ubuntu: apt install python3 python3-venv"
 }
 
+is_set_up() { # as the lock file says, in this place
+    [ "$(cat "$stamp" 2> /dev/null)" = "$want" ] && [ "$(cat .venv/.made-in 2> /dev/null)" = "$(pwd)" ] \
+        && .venv/bin/python -c '' 2> /dev/null
+}
+
+why_not() { # <folder>: what a write to it fails with, as words
+    if [ ! -w "$1" ]; then
+        echo "it is read-only, or isn't yours"
+    elif [ "$(df -P "$1" | awk 'NR == 2 { print $4 }')" -lt 1024 ]; then
+        echo "the disk is full"
+    else
+        echo "see above"
+    fi
+}
+
 set_up() { # <lock file>: installs it and this checkout into .venv, unless that was done before
     lock=$1
-    mkdir -p .cache
+    want=$(cat "$lock" pyproject.toml | cksum)
+    stamp=.venv/.installed-$lock
+    if is_set_up; then # a checkout that can't be written to is enough for that
+        return
+    fi
+    mkdir -p .cache 2> /dev/null && echo yes > .cache/.writable 2> /dev/null || fail "can't write to $(pwd): $(why_not .)"
+    rm -f .cache/.writable
     if command -v flock > /dev/null; then # two at a time would tread on each other
         exec 9> .cache/setup.lock
         flock 9
     fi
-    want=$(cat "$lock" pyproject.toml | cksum)
-    stamp=.venv/.installed-$lock
     if [ -e .venv ] && ! .venv/bin/python -c '' 2> /dev/null; then
         echo "The virtual environment's Python is gone; making it anew" >&2
         rm -rf .venv
@@ -40,6 +59,7 @@ set_up() { # <lock file>: installs it and this checkout into .venv, unless that 
             "$python" -m venv .venv > .cache/venv.log 2>&1 || {
                 cat .cache/venv.log >&2
                 rm -rf .venv
+                [ "$(why_not .)" = "see above" ] || fail "can't make a virtual environment in $(pwd): $(why_not .)"
                 fail "$python can't make a virtual environment; on Debian and Ubuntu: apt install python3-venv"
             }
             pwd > .venv/.made-in
@@ -47,7 +67,7 @@ set_up() { # <lock file>: installs it and this checkout into .venv, unless that 
         echo "Installing what $lock lists" >&2
         # Without dependency resolution: the list is complete, and every file of it has its hash.
         .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r "$lock" \
-            || fail "the packages could not be installed (see above); the next run tries again"
+            || fail "the packages could not be installed ($(why_not .)); the next run tries again"
         # As a path, which type checkers understand and which is quicker to start than an import hook.
         .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
             --config-settings editable_mode=compat --editable . > .cache/install.log 2>&1 || {
