@@ -1,4 +1,4 @@
-"""``scripts/lib/setup.sh`` in a checkout that can't be written to: nothing is needed once it is set up, and the reason is
+"""``scripts/lib/setup.sh`` in a checkout that can't be written to: one that is set up needs nothing, and the reason is
 said otherwise."""
 
 from __future__ import annotations
