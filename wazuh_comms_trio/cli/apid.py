@@ -18,6 +18,11 @@ _NAME = "wazuh-comms-apid"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program. Returns its exit status; 78 for a configuration that can't be used."""
+    parsed = make_parser().parse_args(arguments)
+    return run_program(_NAME, lambda: _run(parsed.config, check=parsed.check, version=parsed.version))
+
+
+def make_parser() -> Parser:
     parser = Parser(
         prog=_NAME, description="The agents' API of a Wazuh server, in the foreground; its log is on stderr."
     )
@@ -26,8 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--check", action="store_true", help="only check the configuration, keys and certificates included"
     )
     parser.add_argument("--version", action="store_true", help="print the version")
-    parsed = parser.parse_args(arguments)
-    return run_program(_NAME, lambda: _run(parsed.config, check=parsed.check, version=parsed.version))
+    return parser
 
 
 def _run(config: str | None, *, check: bool, version: bool) -> int:
