@@ -66,8 +66,12 @@ def test_it_is_put_in_place_kept_up_to_date_and_taken_away(tmp_path: Path) -> No
         )
         assert shown.stdout.startswith(program)
         assert shown.stderr == ""
-    for compiled in list(home.rglob("supervisor.*.pyc"))[:1]:
-        assert str(stage).encode() not in compiled.read_bytes()
+    # Compiled, and nothing names the folder that it was staged in; what installs packages isn't part of it.
+    assert len(list(home.rglob("supervisor.*.pyc"))) >= 1
+    assert [path for path in home.rglob("*") if path.is_file() and str(stage).encode() in path.read_bytes()] == []
+    packages = {path.name for path in home.glob("lib/python3*/site-packages/*")}
+    assert not packages & {"pip", "setuptools", "pkg_resources", "_distutils_hack"}
+    assert (stage / "opt/comms/share/man/man1/wazuh-comms.1").exists()
 
     # Again, over a configuration and state that are in use.
     config.write_text("# mine\n")
@@ -91,6 +95,33 @@ def test_it_is_put_in_place_kept_up_to_date_and_taken_away(tmp_path: Path) -> No
     assert install(stage, "--prefix", PREFIX, "--uninstall").returncode == 0  # there is nothing left to do
 
 
+def test_purging_takes_what_was_made_here_and_no_more(tmp_path: Path) -> None:
+    assert install(tmp_path).returncode == 0
+    config = tmp_path / "etc/wazuh-server/wazuh-server.yml"
+    config.write_text(config.read_text() + "\n# mine\n")
+    for path in ("var/lib/wazuh-comms/state.db", "var/log/wazuh-comms/apid.log"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    drop_in = tmp_path / "etc/systemd/system/wazuh-comms-apid.service.d/keys.conf"
+    drop_in.parent.mkdir(parents=True)
+    drop_in.touch()
+    done = install(tmp_path, "--uninstall")
+    for left in (
+        "/etc/wazuh-server/wazuh-server.yml",
+        "/var/lib/wazuh-comms",
+        "/var/log/wazuh-comms",
+        "apid.service.d",
+    ):
+        assert left in done.stdout
+    assert install(tmp_path, "--uninstall", "--purge").returncode == 0
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text("# another program's\n")
+    assert "wazuh-server.yml" in install(tmp_path, "--uninstall", "--purge").stdout
+    assert config.exists()
+
+
 def test_what_is_somebody_elses_is_left_alone(tmp_path: Path) -> None:
     program = tmp_path / "usr/local/bin/wazuh-comms"
     program.parent.mkdir(parents=True)
@@ -109,6 +140,7 @@ def test_what_is_somebody_elses_is_left_alone(tmp_path: Path) -> None:
         (["--prefix", "relative"], 2, "has to begin with /"),
         (["--prefix"], 2, "needs a folder"),
         (["--prefix", "/opt/with space"], 2, "letters, digits"),
+        (["--purge"], 2, "goes with --uninstall"),
         (["--nonsense"], 2, "unknown argument: --nonsense"),
         (["--prefix", "/root/x"], 1, "ProtectHome"),
     ],
