@@ -36,7 +36,7 @@ from wazuh_comms_trio.transport import (
     open_pool,
     open_wazuh_db,
 )
-from wazuh_comms_trio.transport.clients.agents import _assignments
+from wazuh_comms_trio.wire.group_assignment import group_assignments
 
 STATS: dict[int, Any] = {number: {"n": number} for number in range(1, 401)}
 
@@ -155,7 +155,7 @@ async def test_a_silent_agent_and_a_deadline(autojump_clock: trio.testing.MockCl
 @given(st.integers(1, 3000), st.lists(st.from_regex(r"[a-z]{1,255}", fullmatch=True), min_size=1, max_size=200))
 def test_assignments_fit_and_lose_nobody(count: int, groups: list[str]) -> None:
     numbers = list(range(1, count + 1))
-    queries = _assignments(numbers, groups, "append", "syncreq")
+    queries = group_assignments([f"{number:03}" for number in numbers], groups, "append", "syncreq")
     found = []
     for query in queries:
         assert len(query.encode()) <= 65536

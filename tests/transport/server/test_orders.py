@@ -286,6 +286,23 @@ async def test_an_agents_groups(opener: Open, home: Path, release: str) -> None:
         assert await server("agent_groups", "009") == []
 
 
+@pytest.mark.parametrize("release", EVERY)
+async def test_groups_are_assigned_alike_everywhere(opener: Open, home: Path, release: str) -> None:
+    database = WazuhDBModel5() if release_of(release).at_least("E") else WazuhDBModel()
+    for number in (1, 2):
+        database.add_agent(number, f"a{number}")
+    async with (
+        open_fake_daemon("wazuh-db", database, home=home, release=release),
+        opener(home=home, release=release) as server,
+    ):
+        await server("assign_groups", ["001", "002"], ["web", "db"])
+        assert database.groups_of(1) == database.groups_of(2) == ["db", "default", "web"]
+        await server("assign_groups", "002", ["web"], mode="remove", sync_status="synced")
+        assert database.groups_of(2) == ["db", "default"]
+        with pytest.raises(WazuhInternalError, match="Error 1012"):
+            await server("assign_groups", "001", ["a b"])
+
+
 async def test_a_full_queue_is_in_the_report(opener: Open, home: Path) -> None:
     path = home / place_of("ar", "D")
     named: dict[str, Any] = {"home": home, "release": "4.14.2"}

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from typing import Any, Literal, TypeAlias
 
 from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid
 from wazuh_comms_trio.transport.clients.wazuh_db import WazuhDB
-from wazuh_comms_trio.wire.framing import MAX_SEND_BYTES
-from wazuh_comms_trio.wire.text_rules import check_agent_id, check_list
+from wazuh_comms_trio.wire.group_assignment import GroupMode, SyncStatus, group_assignments
+from wazuh_comms_trio.wire.text_rules import check_agent_id
 from wazuh_comms_trio.wire.text_rules import check_group as check_group
-
-#: ``append`` keeps the groups that an agent has, ``override`` replaces them, ``remove`` takes those named away,
-#: ``empty_only`` assigns them
-#: to agents without any.
-GroupMode: TypeAlias = Literal["append", "override", "remove", "empty_only"]
-
-#: ``syncreq`` has the cluster's master tell the other nodes, ``synced`` doesn't: right for a server without a cluster.
-SyncStatus: TypeAlias = Literal["syncreq", "synced"]
 
 ConnectionStatus: TypeAlias = Literal["active", "disconnected", "pending", "never_connected"]
 
@@ -68,33 +59,8 @@ async def assign_groups(
 
     Cancelled, or failed at a later query, the earlier ones hold; doing it again does no harm.
     """
-    if mode not in ("append", "override", "remove", "empty_only"):
-        raise MessageInvalid(1012, f"{mode!r} is no way to assign groups")
-    if sync_status not in ("syncreq", "synced"):
-        raise MessageInvalid(1012, f"{sync_status!r} is no synchronisation status of groups")
-    names = [check_group(group) for group in check_list(groups, "groups")]
-    agents = [agent_ids] if isinstance(agent_ids, str) else check_list(agent_ids, "agents")
-    for query in _assignments([_id_number(one) for one in agents], names, mode, sync_status):
+    for query in group_assignments(agent_ids, groups, mode, sync_status):
         await db.query(query)
-
-
-def _assignments(numbers: Iterable[int], names: list[str], mode: str, sync_status: str) -> list[str]:
-    """The queries, each as long as it may be. All of it is ASCII: a character is a byte."""
-    head = f'global set-agent-groups {{"mode":"{mode}","sync_status":"{sync_status}","data":['
-    rest = f',"groups":{json.dumps(names, separators=(",", ":"))}}}'
-    queries: list[str] = []
-    items: list[str] = []
-    size = len(head) + len("]}")
-    for number in numbers:
-        item = f'{{"id":{number}{rest}'
-        if items and size + len(items) + len(item) > MAX_SEND_BYTES:
-            queries.append(f"{head}{','.join(items)}]}}")
-            items, size = [], len(head) + len("]}")
-        items.append(item)
-        size += len(item)
-        if size > MAX_SEND_BYTES:
-            raise MessageInvalid(1012, f"{len(names)} groups are more than a query of {MAX_SEND_BYTES} bytes holds")
-    return [*queries, f"{head}{','.join(items)}]}}"] if items else queries
 
 
 def _word(text: str, what: str) -> str:

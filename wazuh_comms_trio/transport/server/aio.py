@@ -20,7 +20,7 @@ from wazuh_comms_trio.errors import PeerClosed, WazuhException, WazuhInternalErr
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.transport.aio.datagram import BaseAsyncQueue
 from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
-from wazuh_comms_trio.transport.clients.agents import GroupMode, SyncStatus, assign_groups
+from wazuh_comms_trio.transport.clients.agents import assign_groups
 from wazuh_comms_trio.transport.clients.wazuh_db import WazuhDB
 from wazuh_comms_trio.transport.errors import TransportClosed, require_trio
 from wazuh_comms_trio.transport.http.call import HTTPCall
@@ -41,6 +41,7 @@ from wazuh_comms_trio.transport.server.call import DaemonCall
 from wazuh_comms_trio.transport.server.carrying import Carrying, control_error, may_repeat
 from wazuh_comms_trio.transport.server.groups import groups_of
 from wazuh_comms_trio.transport.server.orders import AgentIds, OrderReport, Plan, active_response_message
+from wazuh_comms_trio.wire.group_assignment import GroupMode, SyncStatus
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.transport.http.pool import HTTPPool

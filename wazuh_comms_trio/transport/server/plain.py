@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar, overload
 from wazuh_comms_trio.errors import PeerClosed, WazuhException, WazuhInternalError
 from wazuh_comms_trio.transport.blocking.datagram import BaseQueue
 from wazuh_comms_trio.transport.blocking.socket import WazuhSocket
+from wazuh_comms_trio.transport.blocking.wazuh_db import WazuhDBClient
 from wazuh_comms_trio.transport.http.call import HTTPCall
 from wazuh_comms_trio.transport.http.plain import HTTPClient
 from wazuh_comms_trio.transport.http.wazuh_db import db_agent_groups
@@ -23,6 +24,7 @@ from wazuh_comms_trio.transport.server.call import DaemonCall
 from wazuh_comms_trio.transport.server.carrying import Carrying, control_error, may_repeat
 from wazuh_comms_trio.transport.server.groups import groups_of
 from wazuh_comms_trio.transport.server.orders import AgentIds, OrderReport, Plan, active_response_message
+from wazuh_comms_trio.wire.group_assignment import GroupMode, SyncStatus, group_assignments
 
 T = TypeVar("T")
 
@@ -148,6 +150,24 @@ class WazuhServer:
         if self.release.at_least("C"):
             return self.call(db_agent_groups(agent_id))
         return self.call(groups_of(agent_id))
+
+    def assign_groups(
+        self,
+        agent_ids: str | Iterable[str],
+        groups: Iterable[str],
+        *,
+        mode: GroupMode = "append",
+        sync_status: SyncStatus = "syncreq",
+    ) -> None:
+        """Assign groups to one agent or to several, which is the same in every release. ``MessageInvalid`` (1012) for
+        an id or a group's name that can't be one, before anything is sent. Failed at a later query, the earlier ones
+        hold; doing it again does no harm."""
+        queries = group_assignments(agent_ids, groups, mode, sync_status)
+        with WazuhDBClient(
+            home=self.home, release=self.release, timeout=self.timeout, require_owner=self._require_owner
+        ) as db:
+            for query in queries:
+                db.query(query)
 
     def active_agents(self) -> list[str]:
         """The ids of the agents that are connected, in ascending order, without the server itself."""
