@@ -12,14 +12,14 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Final
 
-from wazuh_comms_trio import transport
+from wazuh_comms_trio import testing, transport
 from wazuh_comms_trio.foundation.public_names import PUBLIC_NAMES
 
 INTRODUCTION: Final = """\
 # Transport: reference
 
-Every public name of `wazuh_comms_trio.transport`; how to use them is in [transport.md](transport.md). This page is made
-from the program by `scripts/make-docs`.
+Every public name of `wazuh_comms_trio.transport`, and of `wazuh_comms_trio.testing` the fakes of the daemons that it
+talks to; how to use them is in [transport.md](transport.md). This page is made from the program by `scripts/make-docs`.
 
 Conventions: times are float seconds, sizes are bytes. An error's number stands in front of what it means; all of them
 are `WazuhException`s. *A checkpoint* is trio's word: other tasks may run and a cancellation may arrive there. A
@@ -27,175 +27,82 @@ deadline set by the caller (`trio.fail_after`) stays `trio.TooSlowError`; two ta
 `trio.BusyResourceError`.
 """
 
-#: heading -> names in the order in which they are shown
-SECTIONS: Final[dict[str, list[str]]] = {
-    "Blocking sockets": ["WazuhSocket", "WazuhSocketJSON"],
-    "Trio sockets": ["WazuhAsyncSocket", "WazuhAsyncSocketJSON"],
-    "Request and answer for several tasks": [
-        "WazuhAsyncProtocol",
-        "ConnectionState",
-        "ProtocolStatistics",
-        "Exchange",
-        "Requests",
-    ],
-    "Connections for many tasks": ["open_pool", "Pool", "PoolStatistics", "Connect"],
-    "wazuh-db": ["WazuhDBClient", "open_wazuh_db", "WazuhDB", "PageStream", "RowStream", "WazuhDBSession"],
-    "Datagram queues": [
-        "BaseQueue",
-        "WazuhQueue",
-        "WazuhAnalysisdQueue",
-        "BaseAsyncQueue",
-        "WazuhAsyncQueue",
-        "WazuhAsyncAnalysisdQueue",
-    ],
-    "Commands to agents": [
-        "send_active_response",
-        "send_command",
-        "restart_agents",
-        "restart_syscheck",
-        "force_reconnect",
-        "broadcast",
-        "create_active_response",
-        "create_script_command",
-        "BroadcastReport",
-        "NotReached",
-    ],
-    "Events": ["send_event"],
-    "Agents": [
-        "agent_ids",
-        "agent_info",
-        "assign_groups",
-        "add_agent",
-        "get_agent",
-        "remove_agent",
-        "EnrolledAgent",
-        "ForceInsertion",
-    ],
-    "Status and configuration": [
-        "agent_status",
-        "agent_state",
-        "AgentStatus",
-        "agents_stats",
-        "daemon_stats",
-        "agent_configuration",
-        "daemon_configuration",
-        "ask_agent",
-    ],
-    "One call": ["wazuh_sendasync", "wazuh_sendsync"],
-    "Messages": [
-        "create_wazuh_socket_message",
-        "create_wazuh_queue_socket_msg",
-        "create_event_header",
-        "escape_location",
-    ],
-    "Registry": ["daemons", "Daemon", "DaemonEntry", "register_daemon", "get_daemon", "daemons_under"],
-    "Releases": ["set_defaults", "release_of", "detect_release", "Release"],
-    "HTTP": [
-        "open_http",
-        "HTTPPool",
-        "HTTPStatistics",
-        "HTTPClient",
-        "HTTPCall",
-        "HTTPRequest",
-        "HTTPAnswer",
-        "WazuhDBHTTPClient",
-        "get_wdb_http_client",
-        "EngineHTTPClient",
-        "VdHTTPClient",
-        "ModulesdHTTPClient",
-    ],
-    "HTTP calls": [
-        "db_agent_ids",
-        "db_agent_groups",
-        "db_agents_groups",
-        "db_group_agents",
-        "db_agents_summary",
-        "db_agents_sync",
-        "db_set_agents_sync",
-        "db_restart_info",
-        "db_all_agents",
-        "AgentIDGroups",
-        "AgentsSummary",
-        "engine_metrics",
-        "engine_status",
-        "scanner_status",
-        "scanner_offset",
-        "scan_agent",
-        "update_scanner",
-        "inventory_metrics",
-        "inventory_stateful",
-        "delete_inventory",
-        "remoted_metrics",
-        "service_status",
-    ],
-    "One server": ["open_server", "AsyncServer", "WazuhServer", "OrderReport", "NotDone", "DaemonCall"],
-    "Calls to a server": [
-        "create_task",
-        "get_pending_tasks",
-        "PendingTask",
-        "upgrade_agents",
-        "upgrade_agents_custom",
-        "upgrade_result",
-        "task_status",
-        "control",
-        "host_address",
-        "keystore_get",
-        "keystore_put",
-        "keystore_delete",
-        "component_configuration",
-        "module_query",
-        "all_module_configurations",
-        "reload_ruleset",
-        "check_configuration",
-    ],
-    "Validation": [
-        "register_schemas",
-        "unregister_schemas",
-        "validate_request",
-        "validate_reply",
-    ],
-    "Paths and peers": ["check_path", "PeerCredentials"],
-    "Errors": [
-        "WazuhException",
-        "WazuhError",
-        "WazuhInternalError",
-        "FrameError",
-        "TruncatedFrame",
-        "EmptyFrame",
-        "FrameTooLarge",
-        "PeerClosed",
-        "AnswerInvalid",
-        "AnswerCut",
-        "NoSuchAgent",
-        "NotSynchronized",
-        "MessageInvalid",
-        "PayloadTooLarge",
-        "EventTooLarge",
-        "BacklogFull",
-        "SocketTimeout",
-        "QueueTimeout",
-        "SendSyncError",
-        "TransportError",
-        "TransportClosed",
-        "TransportBroken",
-        "TransportPeerClosed",
-        "TransportTruncatedFrame",
-        "TransportEmptyFrame",
-        "TransportFrameTooLarge",
-        "QueueClosed",
-        "QueueBroken",
-        "TrioOnly",
-        "DaemonRefusal",
-        "NotInRelease",
-        "HTTPError",
-        "HTTPConnectError",
-        "HTTPFailed",
-        "HTTPTimeout",
-        "HTTPAnswerInvalid",
-        "HTTPStatusError",
-        "RouteMissing",
-    ],
-    "Constants": ["SOCKET_COMMUNICATION_PROTOCOL_VERSION", "HOME", "AR_QUEUE", "EXECQ_QUEUE", "ANALYSISD_QUEUE"],
+#: heading -> names, in the order in which they are shown
+SECTIONS: Final[dict[str, str]] = {
+    "Blocking sockets": "WazuhSocket WazuhSocketJSON",
+    "Trio sockets": "WazuhAsyncSocket WazuhAsyncSocketJSON",
+    "Request and answer for several tasks": "WazuhAsyncProtocol ConnectionState ProtocolStatistics Exchange Requests",
+    "Connections for many tasks": "open_pool Pool PoolStatistics Connect",
+    "wazuh-db": "WazuhDBClient open_wazuh_db WazuhDB PageStream RowStream WazuhDBSession",
+    "Datagram queues": """
+        BaseQueue WazuhQueue WazuhAnalysisdQueue BaseAsyncQueue WazuhAsyncQueue WazuhAsyncAnalysisdQueue
+    """,
+    "Commands to agents": """
+        send_active_response send_command restart_agents restart_syscheck force_reconnect broadcast
+        create_active_response create_script_command BroadcastReport NotReached
+    """,
+    "Events": "send_event",
+    "Agents": "agent_ids agent_info assign_groups add_agent get_agent remove_agent EnrolledAgent ForceInsertion",
+    "Status and configuration": """
+        agent_status agent_state AgentStatus agents_stats daemon_stats agent_configuration daemon_configuration
+        ask_agent
+    """,
+    "One call": "wazuh_sendasync wazuh_sendsync",
+    "Messages": "create_wazuh_socket_message create_wazuh_queue_socket_msg create_event_header escape_location",
+    "Registry": "daemons Daemon DaemonEntry register_daemon get_daemon daemons_under",
+    "Releases": "set_defaults release_of detect_release Release",
+    "HTTP": """
+        open_http HTTPPool HTTPStatistics HTTPClient HTTPCall HTTPRequest HTTPAnswer WazuhDBHTTPClient
+        get_wdb_http_client EngineHTTPClient VdHTTPClient ModulesdHTTPClient
+    """,
+    "HTTP calls": """
+        db_agent_ids db_agent_groups db_agents_groups db_group_agents db_agents_summary db_agents_sync
+        db_set_agents_sync db_restart_info db_all_agents AgentIDGroups AgentsSummary engine_metrics engine_status
+        scanner_status scanner_offset scan_agent update_scanner inventory_metrics inventory_stateful
+        delete_inventory remoted_metrics service_status
+    """,
+    "One server": "open_server AsyncServer WazuhServer OrderReport NotDone DaemonCall",
+    "Calls to a server": """
+        create_task get_pending_tasks PendingTask upgrade_agents upgrade_agents_custom upgrade_result task_status
+        control host_address keystore_get keystore_put keystore_delete component_configuration module_query
+        all_module_configurations reload_ruleset check_configuration
+    """,
+    "Validation": "register_schemas unregister_schemas validate_request validate_reply",
+    "Paths and peers": "check_path PeerCredentials",
+    "Errors": """
+        WazuhException WazuhError WazuhInternalError FrameError TruncatedFrame EmptyFrame FrameTooLarge PeerClosed
+        AnswerInvalid AnswerCut NoSuchAgent NotSynchronized MessageInvalid PayloadTooLarge EventTooLarge BacklogFull
+        SocketTimeout QueueTimeout SendSyncError TransportError TransportClosed TransportBroken TransportPeerClosed
+        TransportTruncatedFrame TransportEmptyFrame TransportFrameTooLarge QueueClosed QueueBroken TrioOnly
+        DaemonRefusal NotInRelease HTTPError HTTPConnectError HTTPFailed HTTPTimeout HTTPAnswerInvalid
+        HTTPStatusError RouteMissing
+    """,
+    "Constants": "SOCKET_COMMUNICATION_PROTOCOL_VERSION HOME AR_QUEUE EXECQ_QUEUE ANALYSISD_QUEUE",
+}
+
+#: the same for the fakes, which are in another package
+TESTING_SECTIONS: Final[dict[str, str]] = {
+    "Testing: daemons that speak in frames": """
+        open_fake_daemon FakeDaemon Answer AnswerCallback AnswerScript Act Frames Raw ScriptExhausted
+    """,
+    "Testing: daemons that speak HTTP": """
+        open_fake_http FakeHTTPDaemon FakeRequest FakeReply HTTPCallback HTTPConduct
+    """,
+    "Testing: datagram queues": "open_fake_queue FakeQueue ArMessage EventMessage ExecMessage",
+    "Testing: how daemons behave": "Conduct CONDUCTS Oddities HEALTHY",
+    "Testing: models of daemons": """
+        WazuhDBModel AuthdModel RemotedModel TaskManagerModel ComponentModel UpgradeModel ControlModel
+    """,
+    "Testing: models of 5.0's daemons": """
+        AgentTasksModel KeystoreModel WazuhDBModel5 AuthdModel5 RemotedModel5 WazuhDBHTTPModel EngineModel
+        ScannerModel InventoryModel RemotedAdminModel
+    """,
+}
+
+_FAKES: Final = "wazuh_comms_trio.testing.daemons."
+#: public name -> the module that has it
+_PUBLIC: Final = PUBLIC_NAMES[transport.__name__] | {
+    name: module for name, module in PUBLIC_NAMES[testing.__name__].items() if module.startswith(_FAKES)
 }
 
 _WIDTH: Final = 120
@@ -203,22 +110,23 @@ _WIDTH: Final = 120
 
 def reference() -> str:
     """The page. ``ValueError`` when a public name is in no section, or in several."""
-    shown = [name for names in SECTIONS.values() for name in names if name in transport.__all__]
-    if missing := set(transport.__all__) - set(shown):
+    sections = {heading: names.split() for heading, names in (SECTIONS | TESTING_SECTIONS).items()}
+    shown = [name for names in sections.values() for name in names if name in _PUBLIC]
+    if missing := _PUBLIC.keys() - set(shown):
         raise ValueError(f"in no section of the reference: {', '.join(sorted(missing))}")
     if len(shown) != len(set(shown)):
         raise ValueError("a name is in two sections of the reference")
-    parts = [INTRODUCTION, "\n".join(f"- [{heading}](#{_anchor(heading)})" for heading in SECTIONS)]
-    for heading, names in SECTIONS.items():
+    parts = [INTRODUCTION, "\n".join(f"- [{heading}](#{_anchor(heading)})" for heading in sections)]
+    for heading, names in sections.items():
         parts.append(f"## {heading}")
         for name in names:
-            if name in transport.__all__:
+            if name in _PUBLIC:
                 parts += _entry(name)
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
 def _entry(name: str) -> Iterator[str]:
-    value = getattr(transport, name)
+    value = getattr(_module_of(name), name)
     yield f"### {name}"
     if inspect.isclass(value):
         yield from _class(name, value)
@@ -241,7 +149,7 @@ def _class(name: str, value: type) -> Iterator[str]:
         yield "\n".join(attributes)
     inherited: dict[str, list[str]] = {}
     for method, function, owner in _methods(value):
-        if owner is not value and owner.__name__ in transport.__all__:
+        if owner is not value and owner.__name__ in _PUBLIC:
             inherited.setdefault(owner.__name__, []).append(f"`{method}`")
             continue
         label = "property" if isinstance(function, property) else ""
@@ -329,7 +237,7 @@ def _attributes(value: type) -> Iterator[str]:
     for base in value.__mro__:
         if not base.__module__.startswith("wazuh_comms_trio") or base.__name__ == "WazuhException":
             continue
-        if base is not value and base.__name__ in transport.__all__:
+        if base is not value and base.__name__ in _PUBLIC:
             continue
         if base is not value and hasattr(value, "__members__"):
             continue
@@ -386,7 +294,7 @@ def _methods(value: type) -> Iterator[tuple[str, Any, type]]:
 
 
 def _module_of(name: str) -> ModuleType:
-    return import_module(PUBLIC_NAMES[transport.__name__][name])
+    return import_module(_PUBLIC[name])
 
 
 def _comment_of(module: ModuleType, name: str) -> str:

@@ -7,22 +7,29 @@ import io
 import os
 import re
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import redirect_stdout
+from contextlib import AsyncExitStack, asynccontextmanager, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import trio
 
 from wazuh_comms_trio import transport
 from wazuh_comms_trio.testing import (
+    AgentTasksModel,
     AuthdModel,
+    EngineModel,
     FakeQueue,
+    KeystoreModel,
     RemotedModel,
     TaskManagerModel,
+    UpgradeModel,
+    WazuhDBHTTPModel,
     WazuhDBModel,
     open_fake_daemon,
+    open_fake_http,
     open_fake_queue,
 )
 from wazuh_comms_trio.transport import unregister_schemas
@@ -72,6 +79,33 @@ async def server(tmp_path: Path) -> AsyncIterator[tuple[Path, FakeQueue, FakeQue
         yield tmp_path, ar, analysisd
 
 
+@asynccontextmanager
+async def server_of_4(home: Path) -> AsyncIterator[None]:
+    """What the page asks of a server of 4.14.2."""
+    agents = {1: {"connection_status": "active"}, 2: {"connection_status": "active"}}
+    model = WazuhDBHTTPModel("4.14.2", agents, {1: ["default", "web"]})
+    async with open_fake_http("wdb-http", model, home=home, release="4.14.2"):
+        yield
+
+
+@asynccontextmanager
+async def server_of_5(home: Path) -> AsyncIterator[None]:
+    """What the page asks of a server of 5.0.0."""
+    versions = {1: {"version": "Wazuh v5.0.0"}, 2: {"version": "Wazuh v4.14.2"}}
+    where: dict[str, Any] = {"home": home, "release": "5.0.0"}
+    async with (
+        open_fake_daemon("task-manager", AgentTasksModel(now=time.time()), **where),
+        open_fake_daemon("keystore", KeystoreModel({("indexer", "username"): "admin"}), **where),
+        open_fake_daemon("upgrade", UpgradeModel(), **where),
+        open_fake_http("wdb-http", WazuhDBHTTPModel(agents=versions, groups={1: ["default", "web"]}), **where),
+        open_fake_http("engine", EngineModel(), **where),
+    ):
+        yield
+
+
+SERVERS = {"4.14.2": server_of_4, "5.0.0": server_of_5}
+
+
 @pytest.fixture(autouse=True)
 def _registry() -> Iterator[None]:
     """What a program registers is forgotten."""
@@ -100,8 +134,14 @@ async def test_programs_of_the_page(program: Program, server: tuple[Path, FakeQu
     code = re.sub(r'open_pool\(("[a-z-]+")\)', rf"open_pool(\1, home={str(home)!r})", code)
     code = code.replace("WazuhDBClient(", f"WazuhDBClient(home={str(home)!r}, ")
     code = re.sub(r"(wazuh_sendsync\('[a-z-]+', [^)]*)\)", rf"\1, home={str(home)!r})", code)
-    source = "\n" * (program.line - 1) + code
-    printed = await trio.to_thread.run_sync(run_program, source, str(PAGE))
+    async with AsyncExitStack() as stack:
+        for release, server_of in SERVERS.items():
+            if f'release="{release}"' in code and "open_fake_" not in code:
+                elsewhere = home / release
+                await stack.enter_async_context(server_of(elsewhere))
+                code = code.replace(f'release="{release}"', f'release="{release}", home={str(elsewhere)!r}')
+        source = "\n" * (program.line - 1) + code
+        printed = await trio.to_thread.run_sync(run_program, source, str(PAGE))
     assert printed == program.output
     await trio.testing.wait_all_tasks_blocked()
     assert ar.dropped == analysisd.dropped == [], "the queues' readers understood everything"
