@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import random
 import sys
 import tempfile
 import time
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import trio
 
 from tests.e2e.processes import Files, start_daemon, write_files
+from tests.lossy_network import CannotLose, in_namespace
 from tests.supervisor.nodes import add_logged_in, ask, kill, parked, post, serving, under_load
+from tests.supervisor.soak_polls import polls
 from tests.supervisor.starts import KINDS, prepare
 from wazuh_comms_trio.testing import AgentClient, ExchangeFailed, throwaway_certificate
 
 POST_SIZE = 200
 
 
-def files_in(folder: Path, workers: int) -> Files:
+def files_in(folder: Path, workers: int, **changes: Any) -> Files:
     certificate = throwaway_certificate()
-    return write_files(folder, certificate.cert, certificate.key, workers=workers, logging={"level": "info"})
+    changes = {"logging": {"level": "info"}, **changes}
+    return write_files(folder, certificate.cert, certificate.key, workers=workers, **changes)
 
 
 def say(text: str) -> None:
@@ -137,13 +143,27 @@ def main() -> int:
     of_delivery.add_argument("--agents", type=int, default=5000)
     of_delivery.add_argument("--commands", type=int, default=10_000)
     of_delivery.add_argument("--kill", action="store_true")
+    of_polls = kinds.add_parser("polls")
+    of_polls.add_argument("--polls", type=int, default=1000)
+    of_polls.add_argument("--seconds", type=float, default=400)
+    of_polls.add_argument("--loss", type=int, default=5, metavar="PERCENT")
+    of_polls.add_argument("--in-namespace", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.kind == "polls" and not options.in_namespace:
+        command = in_namespace([sys.executable, "-m", __spec__.name, *sys.argv[1:], "--in-namespace"])
+        os.execvp(command[0], command)
     with tempfile.TemporaryDirectory(prefix="wazuh-comms-soak-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         if options.kind == "starts":
             trio.run(starts, files_in(folder, 2), options.count)
         elif options.kind == "reload":
             trio.run(reload, files_in(folder, 2), options.minutes)
+        elif options.kind == "polls":
+            try:
+                make_files = partial(files_in, folder)
+                trio.run(polls, make_files, options.polls, options.seconds, options.loss, say)
+            except* CannotLose as error:
+                say(f"skipped: no packets can be lost here: {error.exceptions[0]}")
         else:
 
             async def run() -> None:

@@ -20,11 +20,7 @@ from tests.http.server.listener import Fakes, app_of, read_reply, request_bytes,
 from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.config.models import Limits, Ssl
 from wazuh_comms_trio.config.tls import server_context
-from wazuh_comms_trio.http.server.accept_loop import (
-    DESCRIPTOR_WAIT,
-    accept_connections,
-    prepare_socket,
-)
+from wazuh_comms_trio.http.server.accept_loop import DESCRIPTOR_WAIT, accept_connections
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.testing.agent.http import ReplyDecoder
 from wazuh_comms_trio.testing.streams import MemoryListener
@@ -114,26 +110,6 @@ async def test_a_pipelined_request_doesnt_cost_the_first_its_reply(certificates:
         await stream.send_all(request_bytes("POST", "/api/v1/events/stateful", b"first"))
         await stream.send_all(request_bytes("POST", "/api/v1/events/stateful", b"second" * 1000))
         assert (await read_reply(stream)).status == 200
-        await stream.aclose()
-
-
-@pytest.mark.real_clock
-async def test_accepted_sockets_have_keepalive() -> None:
-    """A laptop that went to sleep is noticed: both when it is silent and when it was sent something."""
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    prepare_socket(listener)
-    client = await trio.open_tcp_stream(*listener.socket.getsockname())
-    server = await listener.accept()
-    assert server.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-    idle = server.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
-    interval = server.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
-    probes = server.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT)
-    assert isinstance(idle, int)
-    assert isinstance(interval, int)
-    assert isinstance(probes, int)
-    assert idle + interval * probes <= 120
-    assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 40_000
-    for stream in (client, server, listener):
         await stream.aclose()
 
 

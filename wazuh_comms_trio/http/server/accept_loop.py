@@ -7,25 +7,15 @@ import logging
 import os
 import resource
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from math import inf
-from socket import (
-    AF_INET,
-    AF_INET6,
-    IPPROTO_TCP,
-    SO_KEEPALIVE,
-    SOL_SOCKET,
-    TCP_KEEPCNT,
-    TCP_KEEPIDLE,
-    TCP_KEEPINTVL,
-    TCP_NODELAY,
-    TCP_USER_TIMEOUT,
-)
+from socket import AF_INET, AF_INET6
 from typing import Any, Final
 
 import trio
 
 from wazuh_comms_trio.http.server.connection import serve_connection
+from wazuh_comms_trio.http.server.keepalive import prepare_listener
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.socket_stream import SocketListener
 
@@ -43,13 +33,6 @@ SPARE_SHARE: Final = 4
 DESCRIPTOR_LOG_INTERVAL: Final = 60.0
 #: Seconds that handshakes and heads under way get at stop.
 STOP_IDLE_TIMEOUT: Final = 0.5
-
-#: A parked poll is silent for minutes. A peer that went to sleep without a word is noticed after 60 s of silence and,
-#: at the latest, 40 s of unanswered probes; one that has been sent something, 40 s after that.
-KEEPALIVE_IDLE_S: Final = 60
-KEEPALIVE_INTERVAL_S: Final = 10
-KEEPALIVE_PROBES: Final = 4
-USER_TIMEOUT_MS: Final = 40_000
 
 
 async def serve_listeners(
@@ -72,7 +55,7 @@ async def serve_listeners(
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
                 for listener in own:
-                    prepare_socket(listener)
+                    prepare_listener(getattr(listener, "socket", None))
                     accepting.start_soon(accept_connections, listener, context, connections)
                 task_status.started()
                 await stop.wait()
@@ -145,17 +128,3 @@ def lowest_free(listener: trio.abc.Listener[Any]) -> float:
         return inf
     os.close(descriptor)
     return descriptor
-
-
-def prepare_socket(listener: trio.abc.Listener[Any]) -> None:
-    """Accepted sockets inherit these from the listening one, which saves six system calls a connection."""
-    sock = getattr(listener, "socket", None)
-    if sock is None or sock.family not in (AF_INET, AF_INET6):
-        return
-    with suppress(OSError):
-        sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-        sock.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
-        sock.setsockopt(IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
-        sock.setsockopt(IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
-        sock.setsockopt(IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES)
-        sock.setsockopt(IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_MS)

@@ -14,6 +14,8 @@ from typing import Final
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, notify_closing, wait_readable, wait_writable
 
+from wazuh_comms_trio.http.server.keepalive import idle_times, is_tcp, set_idle_time
+
 __all__ = ["SocketListener", "SocketStream"]
 
 #: Calls in a row without waiting, after which other tasks get a turn.
@@ -117,6 +119,7 @@ class SocketListener(trio.abc.Listener[SocketStream]):
         self.socket = socket.socket(fileno=os.dup(listener.socket.fileno()))
         self.socket.setblocking(False)
         self._left = CALLS_PER_YIELD
+        self._idle_times = idle_times() if is_tcp(self.socket) else None
 
     async def accept(self) -> SocketStream:
         """Raises what ``accept`` of a socket raises, but for the failures of a single connection."""
@@ -137,6 +140,8 @@ class SocketListener(trio.abc.Listener[SocketStream]):
                     raise
             else:
                 sock.setblocking(False)
+                if self._idle_times is not None:
+                    set_idle_time(sock, next(self._idle_times))
                 return SocketStream(sock)
 
     async def aclose(self) -> None:
