@@ -70,6 +70,7 @@ SECTIONS: Final[dict[str, str]] = {
     "Validation": "register_schemas unregister_schemas validate_request validate_reply",
     "Paths and peers": "check_path PeerCredentials",
     "Errors": """
+        use_framework_errors FRAMEWORK_NUMBERS
         WazuhException WazuhError WazuhInternalError FrameError TruncatedFrame EmptyFrame FrameTooLarge PeerClosed
         AnswerInvalid AnswerCut NoSuchAgent NotSynchronized MessageInvalid PayloadTooLarge EventTooLarge BacklogFull
         SocketTimeout QueueTimeout SendSyncError TransportError TransportClosed TransportBroken TransportPeerClosed

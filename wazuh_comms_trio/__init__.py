@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from wazuh_comms_trio.foundation.lazy_imports import lazy_imports
 
 if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them from here
-    from wazuh_comms_trio.errors import WazuhError as WazuhError
-    from wazuh_comms_trio.errors import WazuhException as WazuhException
-    from wazuh_comms_trio.errors import WazuhInternalError as WazuhInternalError
+    from wazuh_comms_trio.numbered_errors import WazuhError as WazuhError
+    from wazuh_comms_trio.numbered_errors import WazuhException as WazuhException
+    from wazuh_comms_trio.numbered_errors import WazuhInternalError as WazuhInternalError
     from wazuh_comms_trio.transport.aio.datagram import WazuhAsyncAnalysisdQueue as WazuhAsyncAnalysisdQueue
     from wazuh_comms_trio.transport.aio.datagram import WazuhAsyncQueue as WazuhAsyncQueue
     from wazuh_comms_trio.transport.aio.protocol import WazuhAsyncProtocol as WazuhAsyncProtocol

@@ -1,116 +1,13 @@
-"""Every error this project raises: Wazuh's numbered exceptions, and the families on them.
-
-Standard library only, so that the synchronous transport stays light. Numbers, texts and classes of the transport's
-errors are facts from the framework that programs already rely on; those of the REST API (27xx, 28xx) are what agents
-already get.
-"""
+"""Every error this project raises, in families on Wazuh's numbered exceptions. Standard library only, so that the
+synchronous transport stays light."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
-
-_RESTART_REMEDIATION: Final = "Restart Wazuh to restore the sockets"
-
-#: number -> text, or (text, remediation)
-TEXTS: Final[Mapping[int, str | tuple[str, str]]] = {
-    1010: "Unable to connect to queue",
-    1011: "Error communicating with queue",
-    1012: "Invalid message to queue",
-    1013: ("Unable to connect with socket", _RESTART_REMEDIATION),
-    1014: ("Error communicating with socket", _RESTART_REMEDIATION),
-    1105: "Type must be bytes",
-    1121: ("Error connecting with socket", "Ensure that the module is running and properly configured"),
-    1901: "The control socket is missing",
-    1902: "Unable to connect to the control socket",
-    2012: "wazuh-db's HTTP socket answered with an error",
-    2013: "The HTTP request failed",
-    2019: "The engine answered with an error",
-    2020: "The engine did not answer in time",
-    2021: "Unable to connect to the engine",
-    2022: "The engine's answer is no JSON of the expected form",
-    2024: "The vulnerability detector answered with an error",
-    2025: "The vulnerability detector did not answer in time",
-    2026: "Unable to connect to the vulnerability detector",
-    2027: "The vulnerability detector's answer is no JSON of the expected form",
-    2704: "The file name is a folder",
-    2705: "The file name contains folders",
-    2706: "Invalid authentication token",
-    2707: "Authentication token has expired",
-    2708: "Client disconnected while sending the request",
-    2709: "Invalid request body",
-    2710: "The engine refused the request",
-    2800: "The engine did not answer in time",
-    2801: "The engine's address has an unsupported scheme",
-    2802: "The engine's socket cannot be reached",
-    2803: "The request to the engine failed",
-}
-
-
-class WazuhException(Exception):
-    """An error with Wazuh's number.
-
-    ``code`` is the number, ``message`` the text, ``remediation`` what to do about it (or None). A plain string as
-    ``extra_message`` is appended to the number's text (``<text>: <extra>``); a mapping fills the text's placeholders.
-    With ``cmd_error=True`` (an error that a daemon answered) ``extra_message`` *is* the message.
-    """
-
-    def __init__(
-        self,
-        code: int,
-        extra_message: str | Mapping[str, Any] | None = None,
-        extra_remediation: str | Mapping[str, Any] | None = None,
-        cmd_error: bool = False,
-        dapi_errors: Mapping[str, Any] | None = None,
-        title: str | None = None,
-        type: str | None = None,
-    ) -> None:
-        entry = TEXTS.get(code, "")
-        text, remediation = (entry, None) if isinstance(entry, str) else entry
-        if cmd_error:
-            text = str(extra_message) if extra_message is not None else text
-        elif isinstance(extra_message, Mapping):
-            text = text.format(**extra_message)
-        elif extra_message:
-            text = f"{text}: {extra_message}" if text else extra_message
-        if isinstance(extra_remediation, Mapping):
-            remediation = remediation.format(**extra_remediation) if remediation else None
-        elif extra_remediation:
-            remediation = f"{remediation}: {extra_remediation}" if remediation else extra_remediation
-        self.code = code
-        self.message = text
-        self.remediation = remediation
-        self.cmd_error = cmd_error
-        self.dapi_errors: Mapping[str, Any] = dapi_errors if dapi_errors is not None else {}
-        self.title = title
-        self.type = type
-        super().__init__(code, text)
-
-    def __str__(self) -> str:
-        return f"Error {self.code} - {self.message}"
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.code}, {self.message!r})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # The default would call the class with the finished text, and the number's text would be there twice.
-        return _restore, (type(self), self.args, self.__dict__.copy())
-
-
-def _restore(kind: type[WazuhException], args: tuple[Any, ...], state: dict[str, Any]) -> WazuhException:
-    error = kind.__new__(kind)
-    error.args = args
-    error.__dict__.update(state)
-    return error
-
-
-class WazuhError(WazuhException):
-    """The caller's to deal with: a request that cannot be served as it is."""
-
-
-class WazuhInternalError(WazuhException):
-    """Something that this program relies on does not work."""
-
+from wazuh_comms_trio.numbered_errors import TEXTS as TEXTS
+from wazuh_comms_trio.numbered_errors import WazuhError as WazuhError
+from wazuh_comms_trio.numbered_errors import WazuhException as WazuhException
+from wazuh_comms_trio.numbered_errors import WazuhInternalError as WazuhInternalError
+from wazuh_comms_trio.numbered_errors import daemon_error as daemon_error
 
 # --- the transport's errors
 # ----------------------------------------------------------------------------------------------------

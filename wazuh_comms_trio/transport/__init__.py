@@ -27,9 +27,9 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.errors import SendSyncError as SendSyncError
     from wazuh_comms_trio.errors import SocketTimeout as SocketTimeout
     from wazuh_comms_trio.errors import TruncatedFrame as TruncatedFrame
-    from wazuh_comms_trio.errors import WazuhError as WazuhError
-    from wazuh_comms_trio.errors import WazuhException as WazuhException
-    from wazuh_comms_trio.errors import WazuhInternalError as WazuhInternalError
+    from wazuh_comms_trio.numbered_errors import WazuhError as WazuhError
+    from wazuh_comms_trio.numbered_errors import WazuhException as WazuhException
+    from wazuh_comms_trio.numbered_errors import WazuhInternalError as WazuhInternalError
     from wazuh_comms_trio.transport.aio.datagram import BaseAsyncQueue as BaseAsyncQueue
     from wazuh_comms_trio.transport.aio.datagram import WazuhAsyncAnalysisdQueue as WazuhAsyncAnalysisdQueue
     from wazuh_comms_trio.transport.aio.datagram import WazuhAsyncQueue as WazuhAsyncQueue
@@ -86,6 +86,8 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.transport.errors import TransportPeerClosed as TransportPeerClosed
     from wazuh_comms_trio.transport.errors import TransportTruncatedFrame as TransportTruncatedFrame
     from wazuh_comms_trio.transport.errors import TrioOnly as TrioOnly
+    from wazuh_comms_trio.transport.framework_errors import FRAMEWORK_NUMBERS as FRAMEWORK_NUMBERS
+    from wazuh_comms_trio.transport.framework_errors import use_framework_errors as use_framework_errors
     from wazuh_comms_trio.transport.http.call import HTTPAnswer as HTTPAnswer
     from wazuh_comms_trio.transport.http.call import HTTPCall as HTTPCall
     from wazuh_comms_trio.transport.http.call import HTTPRequest as HTTPRequest

@@ -76,7 +76,8 @@ _TWINS: dict[type[WazuhError], type[TransportBroken]] = {
 def as_broken(exc: WazuhError) -> TransportBroken:
     """The trio twin of an error from the decoder."""
     twin = _TWINS.get(type(exc), TransportBroken)(exc.code)
-    twin.message, twin.args = exc.message, exc.args
+    twin.__dict__.update(exc.__dict__)
+    twin.args = exc.args
     return twin
 
 

@@ -144,10 +144,12 @@ def failure_of_all(errors: Sequence[WazuhInternalError]) -> WazuhInternalError:
     """The error when no place has the daemon: the first that says more than that a path is missing, and what was found
     at the other places in its text."""
     error = next((one for one in errors if not _is_missing(one)), errors[0])
-    if others := [_reason(one) for one in errors if one is not error]:
-        error.message += f"; also tried {'; '.join(others)}"
-        error.args = (error.code, error.message)
-    return error
+    others = [_reason(one) for one in errors if one is not error]
+    if not others:
+        return error
+    whole = error.__class__(error.code, f"{_reason(error)}; also tried {'; '.join(others)}")
+    whole.__cause__ = error.__cause__
+    return whole
 
 
 def _is_missing(error: WazuhInternalError) -> bool:

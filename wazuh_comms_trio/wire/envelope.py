@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeAlias
 
-from wazuh_comms_trio.errors import AnswerInvalid, DaemonRefusal, MessageInvalid, WazuhException
+from wazuh_comms_trio.errors import AnswerInvalid, DaemonRefusal, MessageInvalid, daemon_error
 
 SOCKET_COMMUNICATION_PROTOCOL_VERSION: Final[int] = 1
 
@@ -91,7 +91,7 @@ def reply_data(reply: Any) -> Any:
             raise DaemonRefusal(error, _reason(reply))
         if not isinstance(error, int):
             raise AnswerInvalid(1014, f"the answer's error is neither a number nor a word: {error!r:.60}")
-        raise WazuhException(error, str(reply.get("message") or "the daemon gave no reason"), cmd_error=True)
+        raise daemon_error(error, str(reply.get("message") or "the daemon gave no reason"))
     if "data" in reply or "error" in reply:
         return reply.get("data")
     if reply.get("status") == "error":

@@ -187,7 +187,8 @@ class ProtocolConnection(trio.abc.AsyncResource):
         end = self._end
         assert end is not None  # callers looked
         error = type(end)(1014)
-        error.message, error.args, error.__cause__ = end.message, end.args, end.__cause__
+        error.__dict__.update(end.__dict__)
+        error.args, error.__cause__ = end.args, end.__cause__
         error.bytes_sent = bytes_sent
         return error
 
