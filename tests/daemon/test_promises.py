@@ -80,15 +80,32 @@ async def test_an_event_that_can_never_be_taken_holds_up_nobody(name: str, autoj
         assert refused["result"] in rejected.reason or rejected.reason in refused["result"]
 
 
-async def test_from_a_header_that_is_no_object_the_rest_is_one_event(autojump_clock: MockClock) -> None:
+async def test_what_follows_lines_without_a_header_is_taken(autojump_clock: MockClock) -> None:
     async with open_daemon() as daemon:
         agent = await logged_in(daemon)
-        rest = b'not a header\n{"id":"y","module":"fim","operation":"delete"}\n'
-        reply = await agent.post_stateful([GOOD, rest])
-        assert statuses(reply) == [201, 400]
+        stray = b'not a header\n{"stray":"data"}\n\n'
+        reply = await agent.post_stateful([GOOD, stray, stateful_event("more", "sca", "create", {"n": 1})])
+        assert statuses(reply) == [201, 400, 201]
         assert (reply.json()["results"][1]["index"], reply.json()["results"][1]["id"]) == (None, None)
         (rejected,) = rejected_by(daemon)
-        assert rejected.payload.rstrip(b"\n") == rest.rstrip(b"\n")
+        assert rejected.payload == stray.rstrip(b"\n")
+        # The same again is kept once.
+        assert statuses(await agent.post_stateful([stray, stray, GOOD]))[-1] == 200
+        assert (await daemon.quarantine.list())[0].count == 1
+        assert statuses(await agent.post_stateful([stray, GOOD])) == [400, 200]
+        assert (await daemon.quarantine.list())[0].count == 2
+
+
+async def test_blank_lines_are_skipped_and_data_may_be_left_out(autojump_clock: MockClock) -> None:
+    async with open_daemon() as daemon:
+        agent = await logged_in(daemon)
+        bare = b'{"id":"bare","module":"fim","operation":"create"}\n'
+        for blank in (b"\n", b" \n", b"\r\n"):
+            events = [blank, GOOD, blank, bare, stateful_event("more", "sca", "create", {"n": 1}), bare]
+            reply = await agent.post_stateful(events)
+            assert len(statuses(reply)) == 4
+            assert set(statuses(reply)) <= {200, 201}
+        assert not rejected_by(daemon)
 
 
 async def test_a_document_that_the_index_refuses_goes_to_the_quarantine(autojump_clock: MockClock) -> None:

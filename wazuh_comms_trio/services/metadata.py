@@ -81,6 +81,9 @@ def _read(line: bytes) -> Metadata:
     agent_id = agent.get("id")
     if not isinstance(agent_id, str):
         raise MalformedBody("The metadata line's agent has no id")
+    if any(key.startswith("agent.") for key in value):
+        # An indexer takes it for a member of the agent, which would be in its documents twice.
+        raise MalformedBody("A name in the metadata line reaches into the agent by dots")
     return Metadata(line, agent_id, frozenset(value), line[:-1].rstrip(_BLANKS))
 
 

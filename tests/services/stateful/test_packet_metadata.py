@@ -69,7 +69,12 @@ class TestMetadata:
     @pytest.mark.parametrize(
         ("line", "reason"),
         [
-            (b"", "The metadata line is not a JSON object"),
+            (b"", "The metadata line has no agent"),  # the blank line is skipped, and the header isn't one
+            (b'{"agent":{"id":"a"},"agent.id":"b"}', "A name in the metadata line reaches into the agent by dots"),
+            (
+                b'{"agent":{"id":"a"},"\\u0061gent\\u002ehost.os":1}',
+                "A name in the metadata line reaches into the agent by dots",
+            ),
             (b"nonsense", "The metadata line is not a JSON object"),
             (b"[]", "The metadata line is not a JSON object"),
             (b'{"agent":{"id":"\xff"}}', "The metadata line is not a JSON object"),

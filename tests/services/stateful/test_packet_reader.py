@@ -67,9 +67,20 @@ class TestEvents:
         (found,) = read(metadata() + b'\n{"id":"e","module":"fim","operation":"create"}\n' + data)
         assert operation(found).body == metadata()[:-1] + b',"a":1.50,"b":"\\u00e9"}'
 
+    @pytest.mark.parametrize(
+        "name", ["agent.id", "agent.host.os.name", "agent.", "\\u0061gent.id", "agent\\u002eid", "agent\\u002Eid.x"]
+    )
+    @pytest.mark.parametrize("blank", [b"", b" "])  # as plain events are written, and otherwise
+    def test_a_name_that_reaches_into_the_agent_by_dots_is_the_agents(self, name: str, blank: bytes) -> None:
+        data = b'{"a":1.50,"%b":"someone else","b":{"agent.id":"a file\'s"},"agents.id":2}' % name.encode()
+        (found,) = read(metadata() + b'\n{"id":"e",%b"module":"fim","operation":"create"}\n' % blank + data)
+        assert operation(found).body == metadata()[:-1] + b',"a":1.50,"b":{"agent.id":"a file\'s"},"agents.id":2}'
+
     def test_every_member_of_the_metadata_wins(self) -> None:
         line = b'{"agent":{"id":"%s"},"cluster":"c1"}' % A1.encode()
-        (found,) = read(line + b'\n{"id":"e","module":"fim","operation":"create"}\n{"cluster":"mine","x":1}')
+        (found,) = read(
+            line + b'\n{"id":"e","module":"fim","operation":"create"}\n{"cluster":"mine","x":1,"cluster.y":2}'
+        )
         assert operation(found).body == line[:-1] + b',"x":1}'
 
     def test_line_ends(self) -> None:
@@ -106,10 +117,10 @@ class TestUnusable:
         ("lines", "index", "event_id", "reason"),
         [
             (b'{"id":"x","module":"fim","operation":"upsert"}\n{}', FIM, "x", "Unknown operation"),
-            (b'{"id":"x","module":"fim"}\n{}', FIM, "x", "The header line has no operation"),
             (b'{"id":"x","module":"fim","operation":"CREATE"}\n{}', FIM, "x", "Unknown operation"),
+            (b'{"id":"x","module":"fim","operation":""}\n{}', FIM, "x", "The header line has no operation"),
+            (b'{"id":"x","module":"","operation":"create"}\n{}', None, "x", "The header line has no module"),
             (b'{"id":"x","module":"mail","operation":"create"}\n{}', None, "x", "Unknown module"),
-            (b'{"id":"x","operation":"create"}\n{}', None, "x", "The header line has no module"),
             (b'{"id":"x","module":"inventory","operation":"delete"}', None, "x", "The header line has no collector"),
             (
                 b'{"id":"x","module":"inventory","collector":"pets","operation":"create"}\n{}',
@@ -122,12 +133,6 @@ class TestUnusable:
             (b'{"id":null,"module":"fim","operation":"create"}\n{}', FIM, None, "The header line has no id"),
             (b'{"id":7,"module":"fim","operation":"create"}\n{}', FIM, None, "The header line's id isn't a string"),
             (b'{"id":"x\\u0000","module":"fim","operation":"create"}\n{}', FIM, "x\0", "The id contains a NUL"),
-            (
-                b'{"id":"x","module":["fim"],"operation":"delete"}',
-                None,
-                "x",
-                "The header line's module isn't a string",
-            ),
             (
                 b'{"id":"x","id":"x","module":"fim","operation":"create"}\n{}',
                 FIM,
@@ -164,7 +169,7 @@ class TestUnusable:
         assert packet[bad.start : bad.end] == lines
 
     @pytest.mark.parametrize(
-        "data", [b"", b"nonsense", b'{"a":1', b'{"a":1}}', b'{"a":1} {"b":2}', b'{"a":"\x00"}', b'{"a":tru}', b"\x00"]
+        "data", [b"nonsense", b'{"a":1', b'{"a":1}}', b'{"a":1} {"b":2}', b'{"a":"\x00"}', b'{"a":tru}', b"\x00"]
     )
     def test_bad_data(self, data: bytes) -> None:
         bad, after = read(body(b'\n{"id":"x","module":"fim","operation":"create"}\n' + data, event("after")))
@@ -172,28 +177,85 @@ class TestUnusable:
         assert bad.action.reason.startswith("The data line is not JSON: ")
         assert after.id == "after"
 
-    @pytest.mark.parametrize("header", [b"", b"nonsense", b"[]", b'"x"', b"17", b'{"id":"x"', b'{"id":"\xff"}', b"\0"])
-    def test_from_a_header_that_is_no_object_the_rest_is_one_event(self, header: bytes) -> None:
-        rest = header + event("lost") + event("lost too", "delete")
-        packet = body(event("before"), b"\n" + rest)
-        before, bad = read(packet)
-        assert before.id == "before"
+    @pytest.mark.parametrize(
+        "header",
+        [
+            b"nonsense",
+            b"[]",
+            b'"x"',
+            b"17",
+            b'{"id":"x"',
+            b'{"id":"\xff"}',
+            b"\0",
+            b'{"id":"x","module":"fim"}',
+            b'{"id":"x","operation":"create"}',
+            b'{"id":"x","module":["fim"],"operation":"delete"}',
+            b'{"id":"x","module":"fim","operation":null}',
+        ],
+    )
+    def test_what_is_no_header_begins_a_gap_up_to_the_next_one(self, header: bytes) -> None:
+        gap = header + b'\n{"file":{}}\n \r\n[1]'
+        packet = body(event("before"), b"\n" + gap, event("after"), event("last", "delete"), b"\n" + header)
+        before, bad, after, last = read(packet)
+        assert (before.id, after.id, last.id) == ("before", "after", "last")
         assert (bad.index, bad.id) == (None, None)
-        assert bad.action == Unusable("The header line is not a JSON object")
-        assert packet[bad.start : bad.end] == rest
+        assert reasons([bad]) == ["These lines belong to no event: where its header was due, there was none"]
+        assert packet[bad.start : bad.end] == gap
+        assert packet[last.start : last.end].endswith(b"\n" + header)  # a delete's data, whatever it is
 
-    def test_a_header_without_its_data_line(self) -> None:
+    def test_a_header_without_its_data_line_has_empty_data(self) -> None:
         lines = b'{"id":"x","module":"fim","operation":"create"}'
-        for end in (b"", b"\n", b"\r\n\n"):
+        for end in (b"", b"\n", b"\r\n\n", event("after"), b"\n \n\r" + event("after")):
             packet = body(event("before"), b"\n" + lines + end)
-            before, bad = read(packet)
+            before, bare = read(packet)[:2]
             assert before.id == "before"
-            assert (bad.index, bad.id, bad.action) == (FIM, "x", Unusable("The data line is missing"))
-            assert packet[bad.start : bad.end] == lines
+            assert operation(bare).body == metadata()
+            assert packet[bare.start : bare.end] == lines
 
-    def test_an_unusable_header_without_its_data_line(self) -> None:
-        (bad,) = read(body(b'\n{"x":1}'))
-        assert (bad.index, bad.id, bad.action) == (None, None, Unusable("The data line is missing"))
+    def test_two_headers_in_a_row_make_no_false_document(self) -> None:
+        """Also among plain events, where many are read at a time."""
+        plain = b'{"id":"%b","module":"fim","operation":"create"}'
+        lines = [b'%b\n{"n":1}' % (plain % b"p%d" % number) for number in range(50)]
+        lines[20:20] = [plain % b"bare", plain % b"bare too"]
+        found = read(metadata() + b"\n" + b"\n".join(lines))
+        assert reasons(found) == [None] * 52
+        assert [item.id for item in found if b'"n":1' not in (operation(item).body or b"")] == ["bare", "bare too"]
+        assert all(b'"module"' not in (operation(item).body or b"") for item in found)
+
+    def test_a_deletes_data_is_dropped(self) -> None:
+        for data in (b"\n{}", b"\n \n{}", b"\nnonsense", b'\n{"a":1}\r'):
+            gone, after = read(body(event("gone", "delete"), data, event("after")))
+            assert operation(gone).body is None
+            assert operation(after)
+
+    def test_further_members_are_no_harm_where_a_header_is_due(self) -> None:
+        newer = b'{"id":"%b","module":"fim","operation":"create","version":3}'
+        packet = body(b"\n" + newer % b"1", b'\n{"a":1}\n', newer % b"2", b'\n{"a":2}')
+        assert [(item.id, b'"a":' in (operation(item).body or b"")) for item in read(packet)] == [
+            ("1", True),
+            ("2", True),
+        ]
+        # As a data line it is data: an agent's own business.
+        (found,) = read(body(b"\n" + newer % b"1", b"\n" + newer % b"2"))
+        assert b'"version":3' in (operation(found).body or b"")
+
+    def test_a_header_of_64_kib_at_most(self) -> None:
+        def header(length: int) -> bytes:
+            line = b'{"id":"x","module":"fim","operation":"delete","x":""}'
+            return line[:-2] + b"y" * (length - len(line)) + line[-2:]
+
+        assert reasons(read(body(b"\n" + header(65536), b" \r"))) == [None]
+        assert reasons(read(body(b"\n" + header(65537)))) != [None]
+
+    def test_a_long_gap_is_cut_at_line_ends(self) -> None:
+        line = b"x" * 2**20
+        packet = body(
+            b"\n" + b"\n".join([line] * 20), event("after"), b"\n[" + b"1" * (9 * 2**20) + b"]", event("last")
+        )
+        found = read(packet)
+        sizes = [item.end - item.start for item in found if type(item.action) is Unusable]
+        assert sizes == [7 * (2**20 + 1) - 1, 7 * (2**20 + 1) - 1, 6 * (2**20 + 1) - 1, 9 * 2**20 + 2]
+        assert found[-1].id == "last"
 
     @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
     @pytest.mark.parametrize("depth", [10_000, 1_000_000])
@@ -214,8 +276,9 @@ class TestUnusable:
 
     def test_a_header_too_long_to_be_one(self) -> None:
         header = b'{"id":"x","module":"fim","operation":"delete","x":%b}' % (b"[" * 10**6 + b"]" * 10**6)
-        (bad,) = read(body(b"\n" + header, event("lost")))
-        assert bad.action == Unusable("The header line is not a JSON object")
+        bad, after = read(body(b"\n" + header, event("after")))
+        assert isinstance(bad.action, Unusable)
+        assert after.id == "after"
 
     def test_unknown_fields_of_a_header_are_no_harm(self) -> None:
         line = (
@@ -256,10 +319,12 @@ pieces = st.one_of(
 
 
 def assert_all_accounted_for(packet: bytes, reader: PacketReader) -> None:
-    position = packet.find(b"\n")
+    lead = len(packet) - len(packet.lstrip(b" \t\r\n"))
+    position = packet.find(b"\n", lead)
     while not reader.exhausted:
         for found in reader.read(7, 500):
-            assert packet[position : found.start] == b"\n"  # one line end, nothing else, between the events
+            assert packet[position : found.start].startswith(b"\n")  # a line end, blank lines perhaps, between events
+            assert not packet[position : found.start].strip(b" \t\r\n")
             assert found.end > found.start
             position = found.end
     assert packet[max(position, 0) :].strip(b" \t\r\n") in (b"", packet.strip(b" \t\r\n"))

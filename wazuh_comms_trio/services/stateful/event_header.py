@@ -13,6 +13,7 @@ from wazuh_comms_trio.services.stateful.json_form import NotAnObject, object_for
 
 __all__ = [
     "COMMANDS_INDEX",
+    "HEADER_LIMIT",
     "PLAIN_FORMS",
     "SHORT_ID",
     "Header",
@@ -48,8 +49,8 @@ PLAIN_FORMS: Final = dict(_plain_forms())
 #: With any agent's uuid before it, far from the longest document id.
 SHORT_ID: Final = 64
 
-#: What the fast decoder refuses is read slowly up to this length (some 60 ms); anything longer is no header line.
-SLOW_LIMIT: Final = 65536
+#: A header line is no longer than this (one that the fast decoder refuses takes some 60 ms then).
+HEADER_LIMIT: Final = 65536
 
 
 class Header(msgspec.Struct, gc=False):
@@ -62,16 +63,21 @@ class Header(msgspec.Struct, gc=False):
     type: str | None = None
 
 
+class _OnlyFields(Header, gc=False, forbid_unknown_fields=True):
+    """A header line without any further member."""
+
+
 class Unsound(Header, gc=False):
-    """A header line that is a JSON object and yet can't be used; ``reason`` says why. The fields are those that could
-    be told."""
+    """A header line that can't be used; ``reason`` says why. The fields are those that could be told."""
 
     reason: str = ""
 
 
+_BLANKS: Final = b" \t\r\n"
 _DUPLICATE: Final = "A key stands twice in the header line"
 
 _decode: Final[Callable[[bytes | bytearray], Header]] = msgspec.json.Decoder(Header).decode
+_decode_only: Final[Callable[[bytes | bytearray], Header]] = msgspec.json.Decoder(_OnlyFields).decode
 _decode_str: Final[Callable[[bytes], str | None]] = msgspec.json.Decoder(str | None).decode
 
 
@@ -90,13 +96,24 @@ def index_of(header: Header) -> str | None:
     return None if collector is None else _INDICES.get((header.module, collector))
 
 
-def read_header(line: bytes) -> Header | None:
-    """None when ``line`` isn't a JSON object; ``Unsound`` for an object with duplicate keys, wrong types, or nested too
-    deeply."""
+def read_header(line: bytes, *, further: bool) -> Header | None:
+    """None when ``line`` is no header: an object of at most ``HEADER_LIMIT`` bytes with strings ``module`` and
+    ``operation``, whose other members are ``Header``'s, or any others where it may have ``further`` members. One with
+    duplicate keys, wrong types of the other members, or nested too deeply is ``Unsound``."""
+    if b'"operation"' not in line and b"\\u00" not in line:  # nor spelled otherwise
+        return None
+    line = line.strip(_BLANKS)
+    if len(line) > HEADER_LIMIT:
+        return None
     try:
-        header = _decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _read_slowly(line)
+        header = _decode(line) if further else _decode_only(line)
+    except msgspec.ValidationError as exc:
+        # Of a line without further members it is known now that it has some.
+        return None if not further and "unknown field" in str(exc) else _read_slowly(line, further)
+    except RecursionError:
+        return _read_slowly(line, further)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
     # Four quotation marks for each field that was found: then there is nothing else in the line, and nothing twice.
     # (Nor does the decoder look at the encoding of what it skips.)
     marks = 12 + 4 * (header.collector is not None) + 4 * (header.type is not None)
@@ -105,13 +122,13 @@ def read_header(line: bytes) -> Header | None:
     try:
         duplicate = has_duplicate_keys(line)
     except (ValueError, RecursionError):
-        return _read_slowly(line)
+        return _read_slowly(line, further)
+    if header.module is None or header.operation is None:
+        return None
     return Unsound(**msgspec.structs.asdict(header), reason=_DUPLICATE) if duplicate else header
 
 
-def _read_slowly(line: bytes) -> Header | None:
-    if len(line) > SLOW_LIMIT:
-        return None
+def _read_slowly(line: bytes, further: bool) -> Header | None:
     try:
         form = object_form(line)
     except NotAnObject:
@@ -119,6 +136,8 @@ def _read_slowly(line: bytes) -> Header | None:
     header = Unsound(reason=_DUPLICATE if form.duplicate else "")
     for member in form.members:
         if member.key not in Header.__struct_fields__:
+            if not further:
+                return None
             continue
         try:
             value = _decode_str(line[member.value_start : member.end])
@@ -126,5 +145,7 @@ def _read_slowly(line: bytes) -> Header | None:
             value = None
             header.reason = header.reason or f"The header line's {member.key} isn't a string"
         setattr(header, member.key, value)
+    if header.module is None or header.operation is None:
+        return None
     header.reason = header.reason or "The header line is nested too deeply"
     return header

@@ -188,7 +188,8 @@ async def _read_part(reader: PacketReader) -> Part:
     size = 0
     while not reader.exhausted and size < _PIECE_BYTES and len(events) < _PIECE_EVENTS:
         read = reader.read(_STEP_EVENTS, _STEP_BYTES, operations)
-        size += read[-1].end - read[0].start
+        if read:
+            size += read[-1].end - read[0].start
         events += read
         await trio.lowlevel.checkpoint()
     return Part(reader, events, operations)

@@ -1,14 +1,17 @@
 """A stateful request's body, read into events. Pure: bytes in, events out; every byte after the metadata line belongs
-to one event, apart from line ends.
+to one event, apart from line ends and blank lines.
 
     metadata line
-    header line        one event each; a header whose operation is "delete" has no data line
-    data line
+    header line        one event each
+    data line          left out where the data is ``{}``
     ...
 
-Each event stands on its own: one that can never be taken carries the reason, and the next one begins after it. Only
-where a header line isn't a JSON object, or its data line is missing, nobody can say where the next one begins: the rest
-of the body is then one event that can't be taken.
+Blank lines are skipped. After a header, whatever its operation, the next line is its data unless it is a header, too,
+or the body ends: then the data is ``{}``. A delete's data is dropped. Each event stands on its own: one that can never
+be taken carries the reason, and the next one begins after it. Where a header is due and isn't there, the lines up to
+the next header are a *gap*, one event that can't be taken (or several, where they are many).
+
+A line is looked at once as a header and once as data, so the time is linear in the body's length.
 """
 
 from __future__ import annotations
@@ -25,17 +28,27 @@ from wazuh_comms_trio.services.metadata import METADATA_LIMIT, Metadata, check_a
 from wazuh_comms_trio.services.stateful.event import Event, Unusable
 from wazuh_comms_trio.services.stateful.event_header import (
     COMMANDS_INDEX,
+    HEADER_LIMIT,
     Header,
     Unsound,
     index_of,
     needs_collector,
     read_header,
 )
-from wazuh_comms_trio.services.stateful.plain_events import is_plain_text, read_plain_events
+from wazuh_comms_trio.services.stateful.plain_events import (
+    is_plain_text,
+    may_name_agent,
+    read_plain_events,
+)
 
-__all__ = ["DOCUMENT_ID_LIMIT", "Event", "PacketReader", "Unusable", "open_packet"]
+__all__ = ["DOCUMENT_ID_LIMIT", "GAP_LIMIT", "Event", "PacketReader", "Unusable", "open_packet"]
 
 DOCUMENT_ID_LIMIT: Final = 512
+
+#: A longer gap is cut, at a line's end.
+GAP_LIMIT: Final = 8 * 1024 * 1024
+
+_NO_HEADER: Final = "These lines belong to no event: where its header was due, there was none"
 
 #: How many plain bytes could be read in the time that one byte of an unusable line may take.
 _UNUSABLE_WEIGHT: Final = 64
@@ -48,10 +61,8 @@ _BLANKS: Final = b" \t\r\n"
 _TAIL: Final = 65536
 
 
-class _Data(msgspec.Struct, gc=False):
-    """A data line, as far as it must be looked at. Everything else in it is only checked to be JSON."""
-
-    agent: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+class _Object(msgspec.Struct, gc=False):
+    """A data line that is only checked to be a JSON object."""
 
 
 class _Result(msgspec.Struct, gc=False):
@@ -71,7 +82,7 @@ class _Report(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     agent: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-_decode_data: Final[Callable[[bytes | bytearray], _Data]] = msgspec.json.Decoder(_Data).decode
+_check_object: Final[Callable[[bytes | bytearray], _Object]] = msgspec.json.Decoder(_Object).decode
 _decode_members: Final[Callable[[bytes], dict[str, msgspec.Raw]]] = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_report: Final[Callable[[bytes], _Report]] = msgspec.json.Decoder(_Report).decode
 
@@ -83,12 +94,24 @@ def open_packet(body: bytes | bytearray, agent_id: str, settings: Events) -> Pac
     end = _end_of(body)
     if end == 0:
         raise MalformedBody("The request body is empty")
-    first = body.find(b"\n", 0, end)
-    first = end if first < 0 else first
+    start, first = _next_line(body, 0, end)
     # One byte too many is enough to be refused for its length.
-    metadata = read_metadata(bytes(body[: min(first, METADATA_LIMIT + 1)]))
+    metadata = read_metadata(bytes(body[start : min(first, start + METADATA_LIMIT + 1)]))
     check_agent(metadata, agent_id, settings.foreign_agent)
     return PacketReader(body, metadata, agent_id, first + 1, end, own_ids=settings.document_id == "agent")
+
+
+def _next_line(body: bytes | bytearray, position: int, end: int) -> tuple[int, int]:
+    """Where the first line at or after ``position`` that isn't blank begins and ends; ``end`` twice when there is
+    none."""
+    while position < end:
+        after = body.find(b"\n", position, end)
+        if after < 0:
+            after = end
+        if body[position] not in _BLANKS or body[position:after].strip(_BLANKS):
+            return position, after
+        position = after + 1
+    return end, end
 
 
 def _end_of(body: bytes | bytearray) -> int:
@@ -127,40 +150,47 @@ class PacketReader:
         self._step = _PLAIN_STEP
         self._one_by_one = not (self._only_agent and is_plain_text(self._id_prefix))
         self._careful = end if self._one_by_one else position  # up to here, at least
+        self._suspect = position  # up to here there is something that isn't plain
+        self._gap: tuple[int, int] | None = None  # where the gap that is being read begins, and its last line ends
+        self._known: tuple[int, int, Header] | None = None  # the next line, when it was found to be a header
 
     @property
     def exhausted(self) -> bool:
-        return self._position >= self._end
+        return self._position >= self._end and self._gap is None
 
     def rewind(self) -> None:
         """Back to the first event."""
         self._position = self._first
+        self._gap = self._known = None
         self._careful = self._end if self._one_by_one else self._first
 
     def bytes_of(self, event: Event) -> bytes:
         return bytes(self.body[event.start : event.end])
 
     def read(self, max_events: int, max_bytes: int, operations: list[DocumentOperation] | None = None) -> list[Event]:
-        """The next events: as many as ``max_events``, and about ``max_bytes`` of body (one event at least, unless
-        ``exhausted``). Where lines are unusable and cost more to read, fewer. ``operations`` gets those of the plain
-        ones."""
+        """The next events: as many as ``max_events``, and about ``max_bytes`` of body. Where lines are unusable and
+        cost more to read, fewer, perhaps none yet. ``operations`` gets those of the plain ones."""
         events: list[Event] = []
         stop = min(self._end, self._position + max_bytes)
-        while self._position < stop and len(events) < max_events:
-            if self._position >= self._careful:
+        while (self._position < stop or self._gap_is_complete) and len(events) < max_events:
+            if self._position >= self._careful and self._gap is None and self._known is None:
                 plain = self._read_plain(stop, max_events - len(events))
                 if plain is not None:
                     events += plain[0]
                     if operations is not None:
                         operations += plain[1]
                 continue
+            began = self._position
             event = self._next()
-            if event is None:
-                break
-            events.append(event)
-            if type(event.action) is Unusable:
-                stop -= (event.end - event.start) * _UNUSABLE_WEIGHT
+            if event is not None:
+                events.append(event)
+            if event is None or type(event.action) is Unusable:
+                stop -= (self._position - began) * _UNUSABLE_WEIGHT
         return events
+
+    @property
+    def _gap_is_complete(self) -> bool:
+        return self._gap is not None and self._position >= self._end
 
     def _read_plain(self, stop: int, max_events: int) -> tuple[list[Event], list[DocumentOperation]] | None:
         """Some of the next events, and their operations. None where they have to be read one by one."""
@@ -176,41 +206,61 @@ class PacketReader:
         )
         if found is not None:
             self._position = found[0][-1].end + 1
-            self._step = min(4 * self._step, _PLAIN_STEP)
+            if self._position >= self._suspect:
+                self._step = min(4 * self._step, _PLAIN_STEP)
         elif self._step > _SMALL_STEP:
-            self._step //= 4
+            self._step, self._suspect = _SMALL_STEP, edge
         else:
             self._careful = edge
         return found
 
     def _next(self) -> Event | None:
-        if self._position >= self._end:
-            return None
-        body, start, end = self.body, self._position, self._end
-        after = body.find(b"\n", start, end)
-        if after < 0:
-            after = end
-        header = read_header(bytes(body[start:after]))
+        """The event at this place; None when one more line belongs to a gap, or nothing is left."""
+        start, after, header = self._known or self._read_line(self._position, further=True)
+        self._known = None
         if header is None:
-            self._position = end
-            return Event(None, None, start, end, Unusable("The header line is not a JSON object"))
+            return self._widen_gap(start, after)
+        if self._gap is not None:
+            self._known = start, after, header
+            self._position = start
+            return self._close_gap()
         index = index_of(header)
-        if header.operation == "delete":
-            self._position = after + 1
-            return Event(index, header.id, start, after, self._action(header, index, None))
-        if after >= end:
-            self._position = end
-            return Event(index, header.id, start, end, Unusable("The data line is missing"))
-        data_start = after + 1
-        after = body.find(b"\n", data_start, end)
-        if after < 0:
-            after = end
+        data_start, data_end, following = self._read_line(after + 1, further=False)
+        if following is not None:
+            self._known = data_start, data_end, following
+        data = b"{}"
+        if following is None and data_start < self._end:
+            if header.operation != "delete" and type(header) is not Unsound:
+                data = bytes(self.body[data_start:data_end])
+            after = data_end
         self._position = after + 1
-        return Event(index, header.id, start, after, self._action(header, index, bytes(body[data_start:after])))
+        return Event(index, header.id, start, after, self._action(header, index, data))
 
-    def _action(
-        self, header: Header, index: str | None, data: bytes | None
-    ) -> DocumentOperation | CommandReport | Unusable:
+    def _read_line(self, position: int, *, further: bool) -> tuple[int, int, Header | None]:
+        """The next line that isn't blank, and the header that it is, perhaps with ``further`` members."""
+        start, after = _next_line(self.body, position, self._end)
+        if after - start > 2 * HEADER_LIMIT:  # a header with blanks around would be shorter
+            return start, after, None
+        return start, after, read_header(bytes(self.body[start:after]), further=further)
+
+    def _widen_gap(self, start: int, after: int) -> Event | None:
+        """The line isn't a header: it belongs to the gap, or, at the end, there is none. Returns the gap so far when
+        it is complete, or would become too long."""
+        complete = None
+        if self._gap is not None and (start >= self._end or after - self._gap[0] > GAP_LIMIT):
+            complete = self._close_gap()
+        if start < self._end:
+            self._gap = (self._gap[0] if self._gap is not None else start), after
+        self._position = after + 1
+        return complete
+
+    def _close_gap(self) -> Event:
+        assert self._gap is not None
+        start, end = self._gap
+        self._gap = None
+        return Event(None, None, start, end, Unusable(_NO_HEADER))
+
+    def _action(self, header: Header, index: str | None, data: bytes) -> DocumentOperation | CommandReport | Unusable:
         if type(header) is Unsound:
             return Unusable(header.reason)
         operation = header.operation
@@ -225,7 +275,7 @@ class PacketReader:
         document_id = self._id_prefix + header.id
         if len(document_id) > 128 and len(document_id.encode()) > DOCUMENT_ID_LIMIT:
             return Unusable(f"The document id is longer than {DOCUMENT_ID_LIMIT} bytes")
-        if data is None:
+        if operation == "delete":
             return DocumentOperation("delete", index, document_id)
         merged = self._merge(data)
         if type(merged) is str:
@@ -238,13 +288,13 @@ class PacketReader:
         try:
             if not data.isascii():
                 data.decode()  # the decoder doesn't look at the encoding of what it skips
-            if self._only_agent:
-                collides = _decode_data(data).agent is not msgspec.UNSET
+            if self._only_agent and not may_name_agent(data):
+                _check_object(data)
             else:
-                collides = not self.metadata.keys.isdisjoint(_decode_members(data))
-            if collides:
                 members = _decode_members(data)
-                data = msgspec.json.encode({k: v for k, v in members.items() if k not in self.metadata.keys})
+                own = {name: value for name, value in members.items() if not self._is_metadatas(name)}
+                if len(own) < len(members):
+                    data = msgspec.json.encode(own)
         except RecursionError:
             return "The data line is nested too deeply"
         except _NOT_DECODED as exc:
@@ -256,8 +306,13 @@ class PacketReader:
             return self.metadata.prefix + b"}"
         return b"".join((self.metadata.prefix, b",", memoryview(data)[1:]))
 
-    def _report(self, document_id: str, operation: str, data: bytes | None) -> CommandReport | Unusable:
-        if operation != "update" or data is None:
+    def _is_metadatas(self, name: str) -> bool:
+        """Whether a member of this name would stand beside the metadata's, or, by dots, in it: a search would find the
+        document by either."""
+        return name.partition(".")[0] in self.metadata.keys or name in self.metadata.keys
+
+    def _report(self, document_id: str, operation: str, data: bytes) -> CommandReport | Unusable:
+        if operation != "update":
             return Unusable("Only updates of a command's result are taken")
         if len(document_id.encode()) > DOCUMENT_ID_LIMIT:
             return Unusable(f"The document id is longer than {DOCUMENT_ID_LIMIT} bytes")

@@ -17,7 +17,7 @@ from wazuh_comms_trio.backends.interfaces import DocumentOperation
 from wazuh_comms_trio.services.stateful.event import Event
 from wazuh_comms_trio.services.stateful.event_header import PLAIN_FORMS, SHORT_ID, Header
 
-__all__ = ["LONGEST_DATA", "is_plain_text", "read_plain_events"]
+__all__ = ["LONGEST_DATA", "is_plain_text", "may_name_agent", "read_plain_events"]
 
 #: Longer data lines are merged with care for memory, one by one.
 LONGEST_DATA: Final = 65536
@@ -28,9 +28,12 @@ _BRACE: Final = ord("}")
 
 
 class _Data(msgspec.Struct, gc=False):
-    """A data line, as far as it must be looked at. Everything else in it is only checked to be JSON."""
+    """A data line, as far as it must be looked at. Everything else in it is only checked to be JSON. With a module and
+    an operation it may be a header."""
 
     agent: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    module: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    operation: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _decode_headers: Final[Callable[[bytes], list[Header]]] = msgspec.json.Decoder(Header).decode_lines
@@ -40,6 +43,14 @@ _decode_data: Final[Callable[[bytes], list[_Data]]] = msgspec.json.Decoder(_Data
 def is_plain_text(text: str) -> bool:
     """Whether it is ASCII that stands in JSON as it is."""
     return text.isascii() and len(msgspec.json.encode(text)) == len(text) + 2
+
+
+def may_name_agent(data: bytes, *, reaching: bool = False) -> bool:
+    """Whether a member's name may be ``agent`` or begin with ``agent.``, which is a way to write a member of ``agent``;
+    ``reaching``: only the latter. The letters can be escaped."""
+    return (b'"agent.' if reaching else b'"agent') in data or (
+        b"\\u00" in data and (b"\\u006" in data or b"\\u007" in data or b"\\u002" in data)
+    )
 
 
 def read_plain_events(
@@ -52,20 +63,23 @@ def read_plain_events(
     before each id and is plain text. The operations are the events' own: a caller that needs only them needn't look for
     them in a thousand places of memory.
     """
-    lines = _lines(body, position, stop, end)
-    if lines is None:
+    found = _lines(body, position, stop, end)
+    if found is None:
         return None
+    lines, cut = found
     try:
-        found = _read(lines[0::2], lines[1::2], position, max_events, prefix, id_prefix)
-        if found is None and True in [line.endswith(_DELETE) for line in lines]:
-            found = _read(*_told_apart(lines), position, max_events, prefix, id_prefix)
+        if True in [line.endswith(_DELETE) for line in lines]:
+            headers, data, complete = _told_apart(lines)
+            whole = complete and cut == end
+            return _read(headers, data, position, max_events, prefix, id_prefix, whole=whole)
+        return _read(lines[0::2], lines[1::2], position, max_events, prefix, id_prefix, whole=True)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    return found
 
 
-def _lines(body: bytes | bytearray, position: int, stop: int, end: int) -> list[bytes] | None:
-    """Those that begin before ``stop`` and one more: the last event's data, or a header that is left out."""
+def _lines(body: bytes | bytearray, position: int, stop: int, end: int) -> tuple[list[bytes], int] | None:
+    """Those that begin before ``stop`` and one more, the last event's data, or a header that is left out; and where
+    they end."""
     cut = body.find(b"\n", stop - 1, end)
     if cut >= 0:
         cut = body.find(b"\n", cut + 1, end)
@@ -74,21 +88,22 @@ def _lines(body: bytes | bytearray, position: int, stop: int, end: int) -> list[
     if cut > stop + LONGEST_DATA:
         return None
     with memoryview(body) as view:
-        return bytes(view[position:cut]).split(b"\n")
+        return bytes(view[position:cut]).split(b"\n"), cut
 
 
-def _told_apart(lines: Sequence[bytes]) -> tuple[list[bytes], list[bytes | None]]:
-    """Headers, and the data of each: None for a delete. What only looks like one is noticed when it is decoded."""
+def _told_apart(lines: Sequence[bytes]) -> tuple[list[bytes], list[bytes | None], bool]:
+    """Headers, and the data of each: None for a delete. What only looks like one is noticed when it is decoded. And
+    whether these are all the lines: a last one without data is left out, unless it is blank."""
     headers: list[bytes] = []
     data: list[bytes | None] = []
     rest = iter(lines)
     for header in rest:
         line = None
         if not header.endswith(_DELETE) and (line := next(rest, None)) is None:
-            break
+            return headers, data, not header
         headers.append(header)
         data.append(line)
-    return headers, data
+    return headers, data, True
 
 
 def _read(
@@ -98,8 +113,11 @@ def _read(
     max_events: int,
     prefix: bytes,
     id_prefix: str,
+    *,
+    whole: bool,
 ) -> tuple[list[Event], list[DocumentOperation]] | None:
-    count = min(len(data), max_events)
+    """``whole``: nothing that follows these lines can be the last one's data."""
+    count = min(len(data), max_events + 1)  # the next header is read, too: that it isn't a delete's data
     headers, data = headers[:count], data[:count]
     try:
         decoded = _decode_headers(b"\n".join(headers))
@@ -127,12 +145,17 @@ def _read(
         operations.append(write)
         events.append(Event(index, event_id, position, end, write))
         position = end + 1
-    return events, operations
+    if count > max_events:
+        del events[max_events:], operations[max_events:]
+    elif data[-1] is None and not whole:
+        events.pop()
+        operations.pop()
+    return (events, operations) if events else None
 
 
 def _documents(data: Sequence[bytes | None], prefix: bytes) -> Sequence[bytes | None] | None:
     """The data lines with the metadata before them. None when one isn't an object with a member, on one line of its
-    own, without an ``agent``. Raises ``MsgspecError``, ``UnicodeDecodeError``."""
+    own, without an ``agent``, or may be a header. Raises ``MsgspecError``, ``UnicodeDecodeError``."""
     present = [line for line in data if line is not None]
     if not present:
         return data
@@ -146,7 +169,13 @@ def _documents(data: Sequence[bytes | None], prefix: bytes) -> Sequence[bytes | 
     joined = b"\n".join(present)
     if not joined.isascii():
         joined.decode()  # the decoder doesn't look at the encoding of what it skips
+    if may_name_agent(joined, reaching=True):
+        return None
     decoded = _decode_data(joined)
     if len(decoded) != len(present) or True in [line.agent is not msgspec.UNSET for line in decoded]:
+        return None
+    if b'"operation"' in joined and True in [
+        line.operation is not msgspec.UNSET and line.module is not msgspec.UNSET for line in decoded
+    ]:
         return None
     return [None if line is None else prefix + line[1:] for line in data]
