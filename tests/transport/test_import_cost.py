@@ -47,6 +47,17 @@ def test_http_clients_are_imported_when_asked_for() -> None:
     assert not modules_after("from wazuh_comms_trio.transport import HTTPClient") & {"h11"}
 
 
+def test_a_missing_extra_says_which() -> None:
+    program = (
+        "import sys; sys.modules['h11'] = None\n"
+        "from wazuh_comms_trio.transport import HTTPClient, open_server, WazuhServer\n"
+        "try:\n    from wazuh_comms_trio.transport import open_http\n"
+        "except ModuleNotFoundError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert "needs h11: pip install 'wazuh-comms-trio[http]'" in done.stdout
+
+
 def test_what_it_costs() -> None:
     def seconds(program: str) -> float:
         """Of the processor, so that a busy machine doesn't count."""

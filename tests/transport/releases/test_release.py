@@ -10,7 +10,7 @@ import pytest
 
 from wazuh_comms_trio.errors import NotInRelease, WazuhInternalError
 from wazuh_comms_trio.testing import open_fake_daemon
-from wazuh_comms_trio.transport import wazuh_sendasync, wazuh_sendsync
+from wazuh_comms_trio.transport import open_pool, wazuh_sendasync, wazuh_sendsync
 from wazuh_comms_trio.transport.registry import (
     HOME,
     Daemon,
@@ -216,3 +216,14 @@ async def test_both_sendings_find_the_release_they_are_told(home: Path) -> None:
     assert daemon.requests == [b'{"action": "x"}'] * 2
     with pytest.raises(NotInRelease):
         await wazuh_sendasync("com", "getconfig internal", **told)
+
+
+@pytest.mark.parametrize("release", [None, "4.7.5", "5.0.0"])
+@pytest.mark.parametrize("name", ["wazuh-db", "wazuh-manager-db"])
+async def test_both_names_of_the_database_in_every_call(home: Path, name: str, release: str | None) -> None:
+    told: dict[str, Any] = {"home": home, "release": release}
+    async with open_fake_daemon("wazuh-db", ["ok 1", "ok 2", "ok 3"], home=home):
+        async with open_pool(name, **told) as pool:
+            assert await pool.request("global x") == "ok 1"
+        assert await wazuh_sendasync(name, "global x", **told) == 2
+        assert await wazuh_sendsync(name, "global x", **told) == "ok 3"
