@@ -16,12 +16,15 @@ import trio
 from wazuh_comms_trio.cli.commands.daemon import add_parser, run
 from wazuh_comms_trio.cli.parser import make_tree
 from wazuh_comms_trio.testing import (
+    AgentTasksModel,
     Answer,
     AuthdModel,
+    KeystoreModel,
     Oddities,
     RemotedModel,
     TaskManagerModel,
     WazuhDBModel,
+    WazuhDBModel5,
     open_fake_daemon,
 )
 
@@ -220,3 +223,42 @@ async def test_as_a_program_without_a_configuration(home: Path) -> None:
     assert not imported & {"trio", "msgspec", "quart", "hypercorn", "apsw", "yaml", "jwt"}
     done = await trio.to_thread.run_sync(start, "nobody", "x")
     assert done.returncode == 2
+
+
+async def test_a_server_of_5(tmp_path: Path, ask: Ask) -> None:
+    model = WazuhDBModel5(page_rows=2)
+    for number in range(1, 6):
+        model.add_agent(number, f"agent-{number}")
+    tasks = AgentTasksModel()
+    async with (
+        open_fake_daemon("wazuh-db", model, home=tmp_path, release="5.0.0"),
+        open_fake_daemon("task-manager", tasks, home=tmp_path, release="5.0.0"),
+        open_fake_daemon("keystore", KeystoreModel(), home=tmp_path, release="5.0.0"),
+    ):
+        final = ("--release", "5.0.0")
+        status, out, _ = await ask(tmp_path, *final, "--json", "wazuh-manager-db", "global get-all-agents last_id 0")
+        assert status == 0
+        assert len(json.loads(out)) == 5
+        pending = '{"action": "get_pending_tasks", "agent_id": "001"}'
+        status, out, _ = await ask(tmp_path, *final, "--json", "task-manager", pending)
+        assert (status, json.loads(out)) == (0, {"status": "ok", "tasks": []})
+        status, out, _ = await ask(tmp_path, *final, "keystore", "GET|indexer|password")
+        assert status == 0
+        assert '"value": "wazuh-manager"' in out
+        status, _, err = await ask(tmp_path, *final, "task-manager", '{"action": "?"}')
+        assert status == 1
+        assert "parsing_error" in err
+        status, _, err = await ask(tmp_path, *final, "com", "getconfig internal")
+        assert status == 1
+        assert "5.0.0 has no 'com'" in err
+        status, _, err = await ask(tmp_path, *final, "engine", "x")
+        assert status == 1
+        assert "doesn't speak in frames" in err
+        status, _, err = await ask(tmp_path, "--release", "auto", "wazuh-db", "global get-agent-info 1")
+        assert (status, err) == (0, "")
+
+
+async def test_a_release_that_is_none(tmp_path: Path, ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        await ask(tmp_path, "--release", "5.0", "wazuh-db", "x")
+    assert "several releases that differ" in capsys.readouterr().err

@@ -36,7 +36,15 @@ def add_parser(parent: Group) -> None:
     parser: argparse.ArgumentParser = parent.commands.add_parser(
         "daemon", help="ask a classic daemon over its socket", description=_DESCRIPTION
     )
-    parser.add_argument("--home", metavar="DIR", default=_HOME, help="the Wazuh folder (default: %(default)s)")
+    parser.add_argument(
+        "--home", metavar="DIR", help=f"the Wazuh folder (default: {_HOME}, with --release where that is installed)"
+    )
+    parser.add_argument(
+        "--release",
+        metavar="VERSION",
+        type=_release,
+        help="the server's version, such as 5.0.0-beta3, or 'auto' to find it out (default: 4.x, in either place)",
+    )
     parser.add_argument(
         "--timeout",
         metavar="S",
@@ -59,7 +67,7 @@ def run(arguments: Namespace) -> int:
     output = Output(as_json=getattr(arguments, "json", False))
     try:
         request = read_request(arguments.request)
-        answer = Asker(arguments.name, arguments.home, arguments.timeout).ask(request)
+        answer = Asker(arguments.name, arguments.home, arguments.timeout, arguments.release).ask(request)
     except SocketTimeout:
         return _fail(f"{arguments.name} didn't answer within {arguments.timeout:g} s")
     except WazuhException as error:
@@ -86,12 +94,17 @@ def answer_text(answer: Any) -> str:
 class Asker:
     """One request and all of its answer, over as many connections as it takes, within ``timeout`` seconds."""
 
-    def __init__(self, name: str, home: str, timeout: float) -> None:
-        from wazuh_comms_trio.transport.registry import get_daemon
+    def __init__(self, name: str, home: str | None, timeout: float, release: str | None = None) -> None:
+        from wazuh_comms_trio.errors import NotInRelease
+        from wazuh_comms_trio.transport.releases.switches import resolve
 
-        self._daemon: Daemon = get_daemon(name)
-        self._home = home
         self._deadline = monotonic() + timeout
+        target = resolve(name, release, home)
+        self._daemon: Daemon = target.daemon
+        self._home = target.home
+        self._release = target.release
+        if self._daemon.kind != "stream":
+            raise NotInRelease(1013, f"{name} doesn't speak in frames")
 
     def ask(self, request: str) -> Any:
         """The answer's content. Raises what the daemon answered as an error, and the connection's errors."""
@@ -107,7 +120,7 @@ class Asker:
         from wazuh_comms_trio.transport.blocking.wazuh_db import WazuhDBClient
         from wazuh_comms_trio.transport.clients.wazuh_db_paging import rows_of
 
-        with WazuhDBClient(home=self._home, timeout=self._left()) as database:
+        with WazuhDBClient(home=self._home, release=self._release, timeout=self._left()) as database:
             replies = list(database.replies(request))
         if len(replies) > 1:
             return [row for reply in replies for row in rows_of(reply)]
@@ -197,9 +210,22 @@ def _known() -> list[str]:
 
 
 def _daemon(word: str) -> str:
-    if word not in _known():
+    from wazuh_comms_trio.transport.registry import ALIASES
+    from wazuh_comms_trio.transport.releases.sockets import SOCKETS
+
+    if word not in {*_known(), *ALIASES, *(one.name for one in SOCKETS)}:
         raise ArgumentTypeError(f"{word!r} isn't a daemon; known are {', '.join(_known())}")
     return word
+
+
+def _release(word: str) -> str:
+    from wazuh_comms_trio.transport.releases.release import release_of
+    from wazuh_comms_trio.transport.releases.switches import AUTO
+
+    try:
+        return word if word == AUTO else release_of(word).version
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def _seconds(word: str) -> float:
