@@ -108,7 +108,9 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.transport.http.pool import HTTPStatistics as HTTPStatistics
     from wazuh_comms_trio.transport.http.pool import open_http as open_http
     from wazuh_comms_trio.transport.http.services import delete_inventory as delete_inventory
+    from wazuh_comms_trio.transport.http.services import engine_events as engine_events
     from wazuh_comms_trio.transport.http.services import engine_metrics as engine_metrics
+    from wazuh_comms_trio.transport.http.services import engine_request as engine_request
     from wazuh_comms_trio.transport.http.services import engine_status as engine_status
     from wazuh_comms_trio.transport.http.services import inventory_metrics as inventory_metrics
     from wazuh_comms_trio.transport.http.services import inventory_stateful as inventory_stateful

@@ -6,7 +6,7 @@ function __wazuh_comms_at --description 'Does the line name this command?'
     for word in (commandline --tokenize --cut-at-cursor --current-process)[2..]
         if test $skip = yes
             set skip no
-        else if contains -- $word --agent --arg --config --group --home --key --limit --status --timeout --uuid --version
+        else if contains -- $word --agent --arg --config --group --home --key --limit --release --status --timeout --uuid --version
             set skip yes
         else if not string match --quiet -- '-*' $word
             set --local next (string trim -- "$command $word")
@@ -167,6 +167,7 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'reload'" --short-o
 complete --command wazuh-comms --condition "__wazuh_comms_at 'reload'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'reload'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'daemon'" --short-option h --long-option help --description 'show this help message and exit'
-complete --command wazuh-comms --condition "__wazuh_comms_at 'daemon'" --long-option home --require-parameter --force-files --description 'the Wazuh folder (default: /var/ossec)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'daemon'" --long-option home --require-parameter --force-files --description 'the Wazuh folder (default: /var/ossec, with --release where that is installed)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'daemon'" --long-option release --require-parameter --description 'the server\'s version, such as 5.0.0-beta3, or \'auto\' to find it out (default: 4.x, in either place)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'daemon'" --long-option timeout --require-parameter --description 'seconds for the whole answer (default: 10)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'daemon'" --long-option json --description 'print the answer as one JSON document'

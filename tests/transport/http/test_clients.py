@@ -45,11 +45,14 @@ from wazuh_comms_trio.transport import (
     db_restart_info,
     db_set_agents_sync,
     delete_inventory,
+    engine_events,
     engine_metrics,
+    engine_request,
     engine_status,
     inventory_metrics,
     inventory_stateful,
     open_http,
+    release_of,
     remoted_metrics,
     scan_agent,
     scanner_offset,
@@ -167,6 +170,28 @@ async def test_the_engine(opener: Open, home: Path) -> None:
                     await engine.call(engine_status())
             else:
                 assert (await engine.call(engine_status()))["ready"] is True
+
+
+async def test_other_routes_and_events_of_the_engine(opener: Open, home: Path) -> None:
+    model = EngineModel(metrics={"b": 1, "a": 2}, limit=100)
+    async with (
+        open_fake_http("engine", model, release="5.0.0-beta2", home=home),
+        open_fake_http("engine-events", model, release="5.0.0-beta2", home=home),
+        opener("engine", home=home, release="5.0.0-beta2") as engine,
+        opener("engine-events", home=home, release="5.0.0-beta2") as events,
+    ):
+        assert await engine.call(engine_request("/metrics/list")) == ["a", "b"]
+        with pytest.raises(RouteMissing):
+            await engine.call(engine_request("/content/ioc/state", {}))
+        await events.call(engine_events(b"H {}\nE {}\n"))
+        assert model.batches == [b"H {}\nE {}\n"]
+        for batch, status, text in ((b"garbage", 400, "invalid batch"), (b"H " + b"x" * 200, 413, "too large")):
+            with pytest.raises(HTTPStatusError, match=text) as caught:
+                await events.call(engine_events(batch))
+            assert (caught.value.code, caught.value.status) == (2019, status)
+    for call in (engine_request("/metrics/get"), engine_events(b"H {}")):
+        with pytest.raises(NotInRelease):
+            call.prepare(release_of("4.14.2"))
 
 
 async def test_the_vulnerability_detector(opener: Open, home: Path) -> None:
@@ -451,6 +476,9 @@ async def test_the_limits_of_5(opener: Open, home: Path) -> None:
         lambda: inventory_stateful("001\r\nX: y", b"x"),
         lambda: inventory_stateful(1, "x"),  # type: ignore[arg-type]
         lambda: delete_inventory(True),
+        lambda: engine_request("/_internal/x"),
+        lambda: engine_events(b""),
+        lambda: engine_events("H"),  # type: ignore[arg-type]
     ],
 )
 def test_what_no_call_can_be_made_of(make: Callable[[], Any]) -> None:

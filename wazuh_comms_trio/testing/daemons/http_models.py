@@ -104,20 +104,36 @@ class WazuhDBHTTPModel:
 
 @define
 class EngineModel:
-    """The engine's API: metrics and status. ``release`` decides whether there is a status."""
+    """The engine's API, and its socket for events (``engine-events``), whose ``batches`` are ``H`` and ``E`` lines of
+    ``limit`` bytes at most. ``release`` decides whether there is a status."""
 
     release: str = "5.0.0"
     metrics: dict[str, Any] = field(factory=dict)
     ready: bool = True
+    batches: list[bytes] = field(factory=list)
+    limit: int = 1024 * 1024
 
     def __call__(self, request: FakeRequest) -> FakeReply:
         match (request.method, request.target):
             case ("POST", "/metrics/dump"):
                 return FakeReply(200, self.metrics)
+            case ("POST", "/metrics/list"):
+                return FakeReply(200, sorted(self.metrics))
+            case ("POST", "/events/enriched"):
+                return self._events(request.body)
             case ("GET", "/status") if release_of(self.release).at_least("5.0.0-beta3"):
                 return FakeReply(200, {"ready": self.ready, "spaces": {}, "ioc": {}, "geo": {}})
             case _:
                 return FakeReply(404)
+
+    def _events(self, batch: bytes) -> FakeReply:
+        if len(batch) > self.limit:
+            return FakeReply(413, "too large")
+        kinds = [line[:2] for line in batch.splitlines()]
+        if not kinds or kinds[0] != b"H " or any(kind not in (b"H ", b"E ") for kind in kinds):
+            return FakeReply(400, {"error": "invalid batch", "code": 400})
+        self.batches.append(batch)
+        return FakeReply(200)
 
 
 @define

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from wazuh_comms_trio.errors import MessageInvalid
@@ -48,6 +49,40 @@ def engine_status() -> HTTPCall[dict[str, Any]]:
         return get("/status")
 
     return HTTPCall("engine_status", "engine", prepare, as_object)
+
+
+#: What the engine's API offers beside its status and its metrics' dump; everything else of it is private.
+_ENGINE_ROUTES: Final = frozenset(
+    {"/metrics/list", "/metrics/get", "/metrics/enable", "/content/ioc/update", "/content/ioc/state"}
+)
+
+
+def engine_request(route: str, message: Mapping[str, Any] | None = None) -> HTTPCall[Any]:
+    """Any other route of the engine that programs may use: ``/metrics/list``, ``/metrics/get``, ``/metrics/enable``,
+    ``/content/ioc/update``, ``/content/ioc/state``. 1012 for another one. 5.0.0-alpha0 and later."""
+    if route not in _ENGINE_ROUTES:
+        raise MessageInvalid(1012, f"{route!r:.60} is no route of the engine for programs")
+    content = dict(message or {})
+
+    def prepare(release: Release) -> HTTPRequest:
+        _since(release, "alpha", "the engine over HTTP")
+        return post(route, content)
+
+    return HTTPCall(f"engine {route}", "engine", prepare, lambda answer: answer, repeatable=False)
+
+
+def engine_events(batch: bytes) -> HTTPCall[None]:
+    """Hand events to the engine (the service is ``engine-events``): lines that begin with ``H`` and ``E``, as they
+    come. ``HTTPStatusError`` 400 for a batch that it can't read, 413 for one that is too large. Never sent twice.
+    5.0.0-alpha0 and later."""
+    if not isinstance(batch, bytes) or not batch:
+        raise MessageInvalid(1012, "a batch of events is bytes, at least one")
+
+    def prepare(release: Release) -> HTTPRequest:
+        _since(release, "alpha", "the engine over HTTP")
+        return HTTPRequest("POST", "/events/enriched", (("Content-Type", "application/x-ndjson"),), batch)
+
+    return HTTPCall("engine_events", "engine-events", prepare, nothing, repeatable=False, as_bytes=True)
 
 
 # --- vulnerability detector ---
