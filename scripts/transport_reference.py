@@ -58,8 +58,8 @@ SECTIONS: Final[dict[str, str]] = {
     "HTTP calls": """
         db_agent_ids db_agent_groups db_agents_groups db_group_agents db_agents_summary db_agents_sync
         db_set_agents_sync db_restart_info db_all_agents AgentIDGroups AgentsSummary engine_metrics engine_status
-        engine_events engine_request scanner_status scanner_offset scan_agent update_scanner inventory_metrics inventory_stateful
-        delete_inventory remoted_metrics service_status
+        engine_events engine_request scanner_status scanner_offset scan_agent update_scanner inventory_metrics
+        inventory_stateful delete_inventory remoted_metrics service_status
     """,
     "One server": "open_server AsyncServer WazuhServer OrderReport NotDone DaemonCall",
     "Calls to a server": """
