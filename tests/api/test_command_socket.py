@@ -24,7 +24,7 @@ class FakeControl:
     reloaded: bool = True
     noted: list[tuple[Caller, str, str]] = field(factory=list)
 
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         return {"generation": 1}
 
     async def reload(self) -> dict[str, Any]:
