@@ -63,7 +63,8 @@ SECTIONS: Final[dict[str, str]] = {
     """,
     "One server": "open_server AsyncServer WazuhServer OrderReport NotDone DaemonCall",
     "Calls to a server": """
-        create_task get_pending_tasks PendingTask upgrade_agents upgrade_agents_custom upgrade_result task_status
+        create_task get_pending_tasks PendingTask upgrade_agents upgrade_agents_custom UpgradeOptions upgrade_result
+        task_status
         control host_address keystore_get keystore_put keystore_delete component_configuration module_query
         all_module_configurations reload_ruleset check_configuration
     """,

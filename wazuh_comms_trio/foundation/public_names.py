@@ -179,6 +179,7 @@ PUBLIC_NAMES: Final[dict[str, dict[str, str]]] = {
         "TransportTruncatedFrame": "wazuh_comms_trio.transport.errors",
         "TrioOnly": "wazuh_comms_trio.transport.errors",
         "TruncatedFrame": "wazuh_comms_trio.errors",
+        "UpgradeOptions": "wazuh_comms_trio.transport.server.upgrades",
         "VdHTTPClient": "wazuh_comms_trio.transport.http.framework",
         "WazuhAnalysisdQueue": "wazuh_comms_trio.transport.blocking.datagram",
         "WazuhAsyncAnalysisdQueue": "wazuh_comms_trio.transport.aio.datagram",

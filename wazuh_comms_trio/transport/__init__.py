@@ -176,6 +176,7 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.transport.server.small_sockets import keystore_put as keystore_put
     from wazuh_comms_trio.transport.server.small_sockets import module_query as module_query
     from wazuh_comms_trio.transport.server.small_sockets import reload_ruleset as reload_ruleset
+    from wazuh_comms_trio.transport.server.upgrades import UpgradeOptions as UpgradeOptions
     from wazuh_comms_trio.transport.server.upgrades import task_status as task_status
     from wazuh_comms_trio.transport.server.upgrades import upgrade_agents as upgrade_agents
     from wazuh_comms_trio.transport.server.upgrades import upgrade_agents_custom as upgrade_agents_custom

@@ -13,12 +13,15 @@ import pytest
 from tests.transport.server.kinds import Open
 from wazuh_comms_trio.errors import NotInRelease, PeerClosed, WazuhError, WazuhException, WazuhInternalError
 from wazuh_comms_trio.testing import (
+    Act,
     AgentTasksModel,
+    Answer,
     ArMessage,
     ControlModel,
     ExecMessage,
     FakeQueue,
     RemotedModel5,
+    UpgradeModel,
     WazuhDBHTTPModel,
     WazuhDBModel,
     WazuhDBModel5,
@@ -284,6 +287,45 @@ async def test_an_agents_groups(opener: Open, home: Path, release: str) -> None:
         server = await stack.enter_async_context(opener(home=home, release=release))
         assert await server("agent_groups", "001") == ["default", "web"]
         assert await server("agent_groups", "009") == []
+
+
+@pytest.mark.parametrize("release", EVERY)
+async def test_any_number_of_agents_is_upgraded(opener: Open, home: Path, release: str) -> None:
+    agents = [f"{number:03}" for number in range(1, 1102)]
+    async with (
+        open_fake_daemon("upgrade", UpgradeModel(release), home=home, release=release) as upgrade,
+        opener(home=home, release=release) as server,
+    ):
+        rows = await server("upgrade_agents", agents, version="v4.14.2")
+        assert [row["agent"] for row in rows] == list(range(1, 1102))
+        asked = [json.loads(request)["parameters"] for request in upgrade.requests]
+        assert [len(one["agents"]) for one in asked] == [500, 500, 101]
+        (row,) = await server("upgrade_agents", "2000", file_path="/tmp/a.wpk", installer="i.sh")
+        assert row["error"] == 0
+        for wrong in ({"installer": "x"}, {"file_path": "/a", "version": "v1"}):
+            with pytest.raises(WazuhInternalError, match="Error 1012"):
+                await server("upgrade_agents", "001", **wrong)
+
+
+async def test_a_daemon_that_is_gone_is_asked_once(opener: Open, home: Path) -> None:
+    async with opener(home=home, release="5.0.0-beta3") as server:
+        report = await server("restart_agents", ["001", "002"])
+        assert [one.agent_id for one in report.not_done] == ["001", "002"]
+        assert "No such file" in report.not_done[0].reason
+
+
+async def test_an_agent_that_is_silent_holds_nobody_up(opener: Open, home: Path) -> None:
+    def answer(request: bytes) -> Answer:
+        return Act.SILENCE if request.startswith(b"001") else "ok "
+
+    limit = {"timeout": 0.05} if "plain" in repr(opener) else {"call_timeout": 0.05}
+    async with (
+        open_fake_daemon("remoted", answer, home=home, release="5.0.0-beta3"),
+        opener(home=home, release="5.0.0-beta3", **limit) as server,
+    ):
+        report = await server("restart_agents", ["001", "002"])
+        assert report.done == ("002",)
+        assert [one.agent_id for one in report.not_done] == ["001"]
 
 
 @pytest.mark.parametrize("release", EVERY)

@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack, overload
 
 import trio
 
-from wazuh_comms_trio.errors import PeerClosed, WazuhException, WazuhInternalError
+from wazuh_comms_trio.errors import PeerClosed, SocketTimeout, WazuhException, WazuhInternalError
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.transport.aio.datagram import BaseAsyncQueue
 from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
@@ -41,6 +41,7 @@ from wazuh_comms_trio.transport.server.call import DaemonCall
 from wazuh_comms_trio.transport.server.carrying import Carrying, control_error, may_repeat
 from wazuh_comms_trio.transport.server.groups import groups_of
 from wazuh_comms_trio.transport.server.orders import AgentIds, OrderReport, Plan, active_response_message
+from wazuh_comms_trio.transport.server.upgrades import UpgradeOptions, upgrade_calls
 from wazuh_comms_trio.wire.group_assignment import GroupMode, SyncStatus
 
 if TYPE_CHECKING:
@@ -162,6 +163,12 @@ class AsyncServer:
             agents, lambda who: orders.plan_active_response(self.release, who, message, document, create_time)
         )
 
+    async def upgrade_agents(
+        self, agents: str | Iterable[str], **options: Unpack[UpgradeOptions]
+    ) -> list[dict[str, Any]]:
+        """As ``WazuhServer.upgrade_agents``. A checkpoint."""
+        return [row for call in upgrade_calls(agents, options) for row in await self.call(call)]
+
     async def restart(self) -> OrderReport:
         """As ``WazuhServer.restart``. A checkpoint."""
         return await self._carry_out(orders.plan_server_restart(self.release))
@@ -216,8 +223,11 @@ class AsyncServer:
         for call in plan.calls:
             try:
                 carrying.done(await self.call(call))
-            except WazuhException as exc:
-                carrying.failed(exc)
+            except (WazuhException, trio.TooSlowError) as exc:
+                if isinstance(exc, trio.TooSlowError):
+                    exc = SocketTimeout(1014, f"no answer within {self._timeout:g} s")
+                if carrying.failed(exc):
+                    break
         return carrying.report()
 
     async def _send_all(self, plan: orders.Datagrams, carrying: Carrying) -> None:

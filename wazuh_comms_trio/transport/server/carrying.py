@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wazuh_comms_trio.errors import PeerClosed, TruncatedFrame, WazuhError, WazuhException, WazuhInternalError
+from wazuh_comms_trio.errors import (
+    NotInRelease,
+    PeerClosed,
+    TruncatedFrame,
+    WazuhError,
+    WazuhException,
+    WazuhInternalError,
+)
 from wazuh_comms_trio.transport.server.orders import Calls, Datagrams, NotDone, OrderReport, too_old
 
+_NO_CONNECTION = (1013, 1121)
 _DROPPED = "is older than 5.0: the server takes such a task and drops it"
 
 
@@ -43,12 +51,17 @@ class Carrying:
         if self._plan.via == "task-manager" and isinstance(result, str):
             self._task_ids[target] = result
 
-    def failed(self, error: WazuhException) -> None:
-        """The next step failed. What concerns the whole server, and not one of many agents, is raised."""
-        if self._plan.via in ("control", "com"):
+    def failed(self, error: WazuhException) -> bool:
+        """The next step failed; returns whether those after it would, too, and needn't be tried. What concerns the
+        server itself, and not one of many agents, is raised."""
+        if self._plan.via in ("control", "com") or isinstance(error, NotInRelease):
             raise error
+        if error.code in _NO_CONNECTION and not error.cmd_error:
+            self.stopped(error)
+            return True
         self._not_done.append(NotDone(self._plan.targets[self._position], _reason(error)))
         self._position += 1
+        return False
 
     def stopped(self, error: Exception) -> None:
         """The next step failed, and those after it would. Raised when there is nobody but the server itself."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypedDict
 
 from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid
 from wazuh_comms_trio.transport.releases.release import Release
@@ -52,6 +52,34 @@ def upgrade_agents_custom(
     if installer is not None:
         parameters["installer"] = check_words(installer, "an installer's name")
     return _call("upgrade_custom", parameters, stamped=True)
+
+
+class UpgradeOptions(TypedDict, total=False):
+    """How agents are upgraded: as ``upgrade_agents`` takes it, or with ``file_path`` (and ``installer``) as
+    ``upgrade_agents_custom``."""
+
+    version: str
+    force_upgrade: bool
+    use_http: bool
+    wpk_repo: str
+    package_type: Literal["rpm", "deb"]
+    file_path: str
+    installer: str
+
+
+def upgrade_calls(agents: str | Iterable[str], options: UpgradeOptions) -> list[DaemonCall[list[Row]]]:
+    """One call for every 500 agents. 1012 for options that don't go together."""
+    ids = agent_ids(agents)
+    parts = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
+    given = dict(options)
+    path = given.pop("file_path", None)
+    if path is None:
+        if "installer" in given:
+            raise MessageInvalid(1012, "an installer belongs to a file: give file_path as well")
+        return [upgrade_agents(part, **given) for part in parts]  # type: ignore[arg-type]
+    if given.keys() - {"installer"}:
+        raise MessageInvalid(1012, f"from a file nothing is chosen: {', '.join(sorted(given.keys() - {'installer'}))}")
+    return [upgrade_agents_custom(part, path, **given) for part in parts]  # type: ignore[arg-type]
 
 
 def upgrade_result(agents: str | Iterable[str]) -> DaemonCall[list[Row]]:
