@@ -3,31 +3,48 @@
 
     scripts/bench transport [--rounds 5] [--seconds 0.5] [--json] [--only requests,frames,datagrams,import]
 
-A fake daemon that takes 40 µs a query runs in a process of its own; both processes are pinned, each to a core of its
-own where there are two. Every round runs all contestants one after another, so that what disturbs one disturbs its
-neighbours too; a figure is the median of the rounds' ratios to the plain socket *of the same round*. Absolute rates are
-printed to be looked at, not to be compared between machines.
+A fake daemon that takes 40 µs a query, or answers at once, runs in a process of its own; both processes are pinned,
+each to a core of its own where there are two. Every round runs all contestants one after another, so that what disturbs
+one disturbs its neighbours too; a figure is the median of the rounds' ratios to the plain program *of the same round*.
+Absolute rates are printed to be looked at, not to be compared between machines.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
-import select
-import socket
-import struct
 import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
 
 import trio
+from bench_transport_peers import (
+    AGENTS,
+    COMMAND,
+    QUERY,
+    QUICK,
+    REPEATS,
+    STREAM,
+    STREAM_BYTES,
+    TASKS,
+    asyncio_queries,
+    plain_datagrams,
+    plain_frames,
+    plain_queries,
+    plain_requests,
+    rate,
+    rate_async,
+    serve_daemon,
+    serve_queue,
+)
 
 from wazuh_comms_trio.transport import (
     WazuhAsyncProtocol,
@@ -40,161 +57,23 @@ from wazuh_comms_trio.transport import (
     open_wazuh_db,
 )
 
-QUERY = b"global sql select name from agent where id = 1"
-ANSWER = b'ok [{"name":"agent-1"}]'
-QUERY_TIME = 40e-6
-STREAM = b"agent 001 package get"
-STREAM_BYTES = 10_000_000
-TASKS = 16
-#: A broadcast and a 10 MB answer take milliseconds: their median of so many is one round's.
-REPEATS = 15
-AGENTS = [f"{number:03}" for number in range(1, 2001)]
-COMMAND = "syscheck restart"
-
 #: figure -> what it must reach, as a multiple of the plain program's rate
 TARGETS = {
     "trio, one query after another: WazuhAsyncSocket": 0.5,
     "trio, one query after another: open_wazuh_db": None,
     "trio, 16 tasks on a connection": 1.0,
     "trio, 16 tasks on a pool": 1.0,
+    "at once, one after another: open_wazuh_db": 1.0,
+    "at once, 16 tasks: open_wazuh_db": 1.2,
     "sync class": 0.9,
     "10 MB in frames of 64 kB": 0.8,
     "10 MB in frames of 4 kB": 0.8,
     "datagrams: sync class": 0.5,
     "datagrams: broadcast": 0.5,
-    "datagrams: single awaited sends": 0.2,
+    "datagrams: single awaited sends": 0.9,
 }
 IMPORT_TARGET_MS = 40.0
 FORBIDDEN_MODULES = ("trio", "msgspec", "quart")
-
-
-# --- the daemon's side, in a process of its own -----------------------------------------------------------------------
-
-
-def serve_daemon(path: str) -> None:
-    """Frames in, frames out, for any number of connections, 40 µs of work for each query; ``agent`` queries stream
-    rows."""
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    listener.listen(128)
-    frame = struct.pack("<I", len(ANSWER)) + ANSWER
-    poll = select.epoll()
-    poll.register(listener, select.EPOLLIN)
-    connections: dict[int, tuple[socket.socket, bytearray]] = {}
-    while True:
-        for fileno, _ in poll.poll():
-            if fileno == listener.fileno():
-                accepted, _ = listener.accept()
-                connections[accepted.fileno()] = accepted, bytearray()
-                poll.register(accepted, select.EPOLLIN)
-                continue
-            connection, buffer = connections[fileno]
-            try:
-                data = connection.recv(65536)
-                buffer += data
-                if data:
-                    answer_all(connection, buffer, frame)
-            except OSError:
-                data = b""
-            if not data:
-                poll.unregister(fileno)
-                del connections[fileno]
-                connection.close()
-
-
-def answer_all(connection: socket.socket, buffer: bytearray, frame: bytes) -> None:
-    while len(buffer) >= 4 and len(buffer) >= 4 + (size := struct.unpack_from("<I", buffer)[0]):
-        request = bytes(buffer[4 : 4 + size])
-        del buffer[: 4 + size]
-        if request.startswith(STREAM):
-            stream_rows(connection, int(request.split()[-1]))
-            continue
-        end = perf_counter() + QUERY_TIME
-        while perf_counter() < end:
-            pass
-        connection.sendall(frame)
-
-
-def stream_rows(connection: socket.socket, frame_bytes: int) -> None:
-    row = b"due " + b"x" * (frame_bytes - 4)
-    frame = struct.pack("<I", len(row)) + row
-    for _ in range(STREAM_BYTES // frame_bytes):
-        connection.sendall(frame)
-    connection.sendall(struct.pack("<I", 2) + b"ok")
-
-
-def serve_queue(path: str) -> None:
-    """Reads datagrams and forgets them. Never sleeps: waking it would be charged to whoever sends slowly enough."""
-    reader = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    reader.bind(path)
-    reader.setblocking(False)
-    while True:
-        with suppress(BlockingIOError):
-            reader.recv(65536)
-
-
-# --- the plain programs -----------------------------------------------------------------------------------------------
-
-
-def receive_exactly(sock: socket.socket, count: int) -> bytes:
-    data = sock.recv(count)
-    while len(data) < count:
-        data += sock.recv(count - len(data))
-    return data
-
-
-def plain_requests(path: str, seconds: float) -> float:
-    """``sendall`` and two ``recv``: queries a second."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(path)
-        frame = struct.pack("<I", len(QUERY)) + QUERY
-
-        def once() -> None:
-            sock.sendall(frame)
-            sock.recv(struct.unpack("<I", sock.recv(4))[0])
-
-        return rate(once, seconds)
-
-
-def plain_frames(path: str, frame_bytes: int) -> float:
-    """Frame after frame: bytes a second."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(path)
-        query = STREAM + b" %d" % frame_bytes
-        begin = perf_counter()
-        sock.sendall(struct.pack("<I", len(query)) + query)
-        while receive_exactly(sock, struct.unpack("<I", receive_exactly(sock, 4))[0]) != b"ok":
-            pass
-        return STREAM_BYTES / (perf_counter() - begin)
-
-
-def plain_datagrams(path: str) -> float:
-    """Ready datagrams, raw ``send``: datagrams a second."""
-    datagrams = [f"(msg_to_agent) [] N!S {agent} {COMMAND}".encode() for agent in AGENTS]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.connect(path)
-        begin = perf_counter()
-        for datagram in datagrams:
-            sock.send(datagram)
-        return len(AGENTS) / (perf_counter() - begin)
-
-
-def rate(once: Callable[[], object], seconds: float) -> float:
-    count, begin = 0, perf_counter()
-    while (now := perf_counter()) < begin + seconds:
-        for _ in range(50):
-            once()
-        count += 50
-    return count / (now - begin)
-
-
-async def rate_async(once: Callable[[], Awaitable[object]], seconds: float) -> float:
-    count, begin = 0, perf_counter()
-    while (now := perf_counter()) < begin + seconds:
-        for _ in range(50):
-            await once()
-        count += 50
-    return count / (now - begin)
 
 
 # --- ours -------------------------------------------------------------------------------------------------------------
@@ -250,6 +129,18 @@ async def trio_connection(path: str, seconds: float) -> float:
 async def trio_pool(home: str, seconds: float) -> float:
     async with open_pool("wazuh-db", home=home) as pool:
         return await many_tasks(pool.request, seconds)
+
+
+async def trio_quick(home: str, seconds: float) -> float:
+    text = QUICK.decode()
+    async with open_wazuh_db(home=home) as db:
+        return await rate_async(lambda: db.query(text), seconds)
+
+
+async def trio_quick_tasks(home: str, seconds: float) -> float:
+    text = QUICK.decode()
+    async with open_wazuh_db(home=home) as db:
+        return await many_tasks(lambda _: db.query(text), seconds)
 
 
 async def trio_frames(path: str, frame_bytes: int) -> float:
@@ -313,6 +204,15 @@ def requests_round(figures: Figures, home: str, seconds: float) -> None:
     figures.add("trio, one query after another: open_wazuh_db", trio.run(trio_database, home, seconds))
     figures.add("trio, 16 tasks on a connection", trio.run(trio_connection, path, seconds))
     figures.add("trio, 16 tasks on a pool", trio.run(trio_pool, home, seconds))
+
+
+def quick_round(figures: Figures, home: str, seconds: float) -> None:
+    """Where the daemon answers at once, what a query costs is the program's."""
+    path = f"{home}/queue/db/wdb"
+    figures.plain("at once: plain socket and json", plain_queries(path, seconds))
+    figures.add("at once, one after another: open_wazuh_db", trio.run(trio_quick, home, seconds))
+    figures.plain("at once: 16 asyncio connections", asyncio.run(asyncio_queries(path, seconds)))
+    figures.add("at once, 16 tasks: open_wazuh_db", trio.run(trio_quick_tasks, home, seconds))
 
 
 def frames_round(figures: Figures, home: str) -> None:
@@ -381,6 +281,7 @@ def measure(rounds: int, seconds: float, only: set[str]) -> tuple[Figures, dict[
                     print(f"streams, round {number + 1} of {rounds}", file=sys.stderr)
                     if "requests" in only:
                         requests_round(figures, home, seconds)
+                        quick_round(figures, home, seconds)
                     if "frames" in only:
                         frames_round(figures, home)
         if "datagrams" in only:

@@ -36,6 +36,26 @@ class ProtocolClient(ProtocolConnection):
         finally:
             self._turn.release()
 
+    async def _request_alone(self, frame: bytes) -> bytes:
+        """As :meth:`request`, of a frame that is ready, for a caller that has this connection to itself: nobody else
+        sends, or reads, meanwhile."""
+        if self._role is None:
+            self._be("client")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        slot = Slot()
+        try:
+            await self._send_request(frame, slot)
+            while not slot.replies and self._end is None:
+                await self._read_once()
+        except BaseException:
+            if not slot.complete and self._end is None:
+                slot.abandoned = True
+                await self._finish(TransportClosed(1014, "closed, since a request was cancelled before its answer"))
+            raise
+        if not slot.replies:
+            raise self._ended(slot.sent)
+        return slot.replies.popleft()
+
     @asynccontextmanager
     async def open_exchange(self, payload: bytes, *, is_last: Callable[[bytes], bool]) -> AsyncIterator[Exchange]:
         """Send one request and iterate over its answers, until ``is_last`` is true for the payload of one.
@@ -92,7 +112,7 @@ class ProtocolClient(ProtocolConnection):
         """Send it all, and put its slot in the queue. When nothing was sent, nothing has happened."""
         io = self._connection()
         slots = self._pipeline.slots
-        if not slots:
+        if not slots and (self._decoder.buffered or not io.is_quiet()):
             await self._check_silence(io)
         try:
             sent = io.send_nowait(frame)
@@ -177,7 +197,9 @@ class ProtocolClient(ProtocolConnection):
         io = self._connection()
         self._reading = True
         try:
-            self._bytes_received += await io.read_into(self._decoder, self._header)
+            data = await io.receive_some(io.read_size(self._decoder, self._header))
+            self._decoder.feed(data)
+            self._bytes_received += len(data)
         except (TransportBroken, TransportClosed) as exc:
             await self._finish(exc)
             return

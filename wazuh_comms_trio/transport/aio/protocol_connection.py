@@ -10,8 +10,9 @@ from typing import Literal
 import trio
 
 from wazuh_comms_trio.errors import WazuhInternalError
+from wazuh_comms_trio.transport.aio.connecting import CONNECT_PATIENCE, connect_unix
 from wazuh_comms_trio.transport.aio.pipeline import Pipeline, Slot
-from wazuh_comms_trio.transport.aio.stream_io import CONNECT_PATIENCE, ByteIO, connect_unix, over_stream
+from wazuh_comms_trio.transport.aio.stream_io import ByteIO, over_stream
 from wazuh_comms_trio.transport.errors import TransportBroken, TransportClosed, require_trio
 from wazuh_comms_trio.transport.guards import Guard, guard_at
 from wazuh_comms_trio.transport.paths import PeerCredentials
@@ -126,6 +127,10 @@ class ProtocolConnection(trio.abc.AsyncResource):
         if self._io is None:
             return ConnectionState.CONNECTING
         return ConnectionState.BUSY if self._pipeline.slots or self._owed else ConnectionState.READY
+
+    def _is_ready(self) -> bool:
+        """``state`` is READY, more cheaply."""
+        return self._end is None and self._io is not None and not self._pipeline.slots and not self._owed
 
     def statistics(self) -> ProtocolStatistics:
         """A snapshot."""

@@ -18,7 +18,8 @@ from typing import Any, Final, Self, TypeVar, overload
 import trio
 
 from wazuh_comms_trio.errors import FrameError, PeerClosed, WazuhInternalError
-from wazuh_comms_trio.transport.aio.stream_io import CONNECT_PATIENCE, ByteIO, connect_unix, over_stream
+from wazuh_comms_trio.transport.aio.connecting import CONNECT_PATIENCE, connect_unix
+from wazuh_comms_trio.transport.aio.stream_io import ByteIO, over_stream
 from wazuh_comms_trio.transport.call_shapes import Shape, receive_shape
 from wazuh_comms_trio.transport.conversation import Conversation, SchemaSource
 from wazuh_comms_trio.transport.errors import TransportClosed, TransportError, as_broken, require_trio
@@ -272,7 +273,7 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
                 if frame is not None:
                     return frame
             while (frame := decoder.next_frame(header)) is None:
-                await io.read_into(decoder, header)
+                decoder.feed(await io.receive_some(io.read_size(decoder, header)))
             return frame
         except (FrameError, PeerClosed) as exc:
             raise as_broken(exc) from None

@@ -18,26 +18,17 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from wazuh_comms_trio.errors import BacklogFull
 from wazuh_comms_trio.transport.errors import TransportBroken, TransportClosed
 from wazuh_comms_trio.transport.paths import (
-    STREAM_REFUSAL,
     PeerCredentials,
-    check_path,
-    connect_to_either,
     peer_credentials,
 )
-from wazuh_comms_trio.transport.translate import connect_error, reason_of
+from wazuh_comms_trio.transport.translate import reason_of
 from wazuh_comms_trio.wire.framing import LONG_READ_BYTES, READ_BYTES, FrameDecoder
 
 # After a read that was filled to the brim, so many more bytes are read without waiting first, as far as they are there.
 # Then other tasks get a turn: after a millisecond or two.
 _EAGER_BYTES: Final = 8 * 1024 * 1024
-
-#: For so many seconds a full queue of connections is waited for, unless told otherwise.
-CONNECT_PATIENCE: Final[float] = 1.0
-# The pauses meanwhile: 1, 2, 4 ... 64, 64 ... ms.
-_CONNECT_STEPS: Final = (0.001, 0.064)
 
 
 class ByteIO(Protocol):
@@ -68,10 +59,12 @@ class ByteIO(Protocol):
         """At least one byte, ``b""`` at the end of the stream. A checkpoint. Cancelled: nothing was taken."""
         ...
 
-    async def read_into(self, decoder: FrameDecoder, header: Struct) -> int:
-        """Feed the decoder what comes next, in portions that suit; returns how many bytes. A checkpoint. Cancelled:
-        nothing was taken.
-        """
+    def read_size(self, decoder: FrameDecoder, header: Struct) -> int:
+        """How many bytes to ask for next, in portions that suit."""
+        ...
+
+    def is_quiet(self) -> bool:
+        """Whether nothing has come, not even the end. False where that can't be seen."""
         ...
 
     def long_frame_nowait(self, decoder: FrameDecoder, header: Struct) -> bytes | None:
@@ -97,46 +90,6 @@ class ByteIO(Protocol):
         ...
 
 
-def connect_nowait(path: str | os.PathLike[str], require_owner: int | str | None = None) -> socket.socket:
-    """A connected non-blocking socket. :class:`BacklogFull` when there is no room; a Unix socket never has to wait."""
-    return connect_to_either(path, lambda place: _connect_nowait(place, require_owner))
-
-
-def _connect_nowait(path: str | os.PathLike[str], require_owner: int | str | None) -> socket.socket:
-    place = check_path(path, STREAM_REFUSAL, require_owner)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        sock.connect(place)
-    except OSError as exc:
-        sock.close()
-        raise connect_error(exc, place) from exc
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-async def connect_unix(
-    path: str | os.PathLike[str], require_owner: int | str | None = None, patience: float = CONNECT_PATIENCE
-) -> SocketIO:
-    """Connect to a Unix stream socket. A checkpoint; cancelled, nothing is left open.
-
-    A full queue of connections is tried again with growing pauses, for ``patience`` seconds: then
-    :class:`BacklogFull`.
-    """
-    await trio.lowlevel.checkpoint()
-    pause, longest = _CONNECT_STEPS
-    give_up = trio.current_time() + patience
-    while True:
-        try:
-            return SocketIO(connect_nowait(path, require_owner))
-        except BacklogFull:
-            if trio.current_time() + pause > give_up:
-                raise
-        await trio.sleep(pause)
-        pause = min(2 * pause, longest)
-
-
 class SocketIO:
     """A connected stream socket of the standard library. It belongs to this object."""
 
@@ -148,6 +101,9 @@ class SocketIO:
         self.sock: Any = sock
         self.torn: bool = False
         self.eager: int = 0
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN | select.POLLRDHUP)
+        self._poll = poll.poll
 
     def _send(self, data: bytes | memoryview) -> int:
         sent: int = self.sock.send(data)
@@ -221,10 +177,11 @@ class SocketIO:
                     self.eager = _EAGER_BYTES
                 return data
 
-    async def read_into(self, decoder: FrameDecoder, header: Struct) -> int:
-        data = await self.receive_some(decoder.read_size(header))
-        decoder.feed(data)
-        return len(data)
+    def read_size(self, decoder: FrameDecoder, header: Struct) -> int:
+        return decoder.read_size(header)
+
+    def is_quiet(self) -> bool:
+        return self.sock.fileno() != -1 and not self._poll(0)
 
     def long_frame_nowait(self, decoder: FrameDecoder, header: Struct) -> bytes | None:
         head = payload = None
@@ -340,12 +297,12 @@ class StreamIO:
         except trio.BrokenResourceError as exc:
             raise TransportBroken(1014, f"receiving: {str(exc.__cause__ or exc) or 'the peer is gone'}") from exc
 
-    async def read_into(self, decoder: FrameDecoder, header: Struct) -> int:
+    def read_size(self, decoder: FrameDecoder, header: Struct) -> int:
         # Every read is a wait here: as few as can be.
-        long = decoder.missing(header) > READ_BYTES
-        data = await self.receive_some(LONG_READ_BYTES if long else READ_BYTES)
-        decoder.feed(data)
-        return len(data)
+        return LONG_READ_BYTES if decoder.missing(header) > READ_BYTES else READ_BYTES
+
+    def is_quiet(self) -> bool:
+        return False
 
     def long_frame_nowait(self, decoder: FrameDecoder, header: Struct) -> bytes | None:
         return None

@@ -30,6 +30,7 @@ from wazuh_comms_trio.transport.clients.wazuh_db_paging import (
     Paging,
     check_query,
     due_meaning,
+    encode_query,
     joined,
     last_id_of,
     rows_of,
@@ -82,13 +83,17 @@ class WazuhDB:
         the connection's errors. Cancelled: the connection is given up; the query may have been carried out all the
         same.
         """
-        if isinstance(query, Mapping):
+        if not isinstance(query, str) and isinstance(query, Mapping):
             return await self.pool.request(query, type=type)
-        text = check_query(query)
-        if due_meaning(text) is Due.ROWS:
-            data: Any = [row async for row in self.rows(text)]
-        else:
-            data = await _collect(self._ask, text)
+        payload = encode_query(query)
+        match due_meaning(query):
+            case None:
+                reply = parse_reply(await self.pool._exchange_one(payload), self.pool.text_errors)
+                data: Any = (reply if reply.status != DUE else single(reply, query)).data()
+            case Due.PAGES:
+                data = joined([page async for page in self.pages(query)])
+            case Due.ROWS:
+                data = [row async for row in self.rows(query)]
         return data if type is None else decode_as(data, type)
 
     async def _ask(self, text: str, paged: bool) -> WdbReply:

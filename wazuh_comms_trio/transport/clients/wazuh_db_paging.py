@@ -32,6 +32,7 @@ _ID_FIRST: Final = re.compile(r"(global (?:get-agents-by-connection-status|disco
 # Commands whose id stands behind everything else and may be left out by those who ask for the first page.
 _ID_LAST: Final = re.compile(r"global (?:get-all-agents|get-group-agents \S+|sync-agent-info-get)\Z")
 _ID_IN_JSON: Final = re.compile(r"global sync-agent-groups-get ?(\{.*\})?\Z", re.DOTALL)
+_MAY_BE_DUE: Final = re.compile(r"agent \d+ (?:package|hotfix)|global (?:get-|sync-|disconnect-)")
 _STREAMED: Final = re.compile(r"agent \d+ (?:package|hotfix) get\Z")
 
 
@@ -45,10 +46,13 @@ class Due(Enum):
 def due_meaning(query: str) -> Due | None:
     """What ``due`` means as an answer to this query, None when nothing tells. wazuh-db skips blanks in front of it."""
     text = query.strip(_BLANKS)
+    if "last_id" in text and (PLACEHOLDER in text or _LAST_ID.search(text)):
+        return Due.PAGES
+    if not _MAY_BE_DUE.match(text):  # the one look that most queries cost
+        return None
     if _STREAMED.match(text):
         return Due.ROWS
-    forms = (_LAST_ID.search, _ID_FIRST.match, _ID_LAST.match, _ID_IN_JSON.match)
-    return Due.PAGES if PLACEHOLDER in text or any(form(text) for form in forms) else None
+    return Due.PAGES if any(form.match(text) for form in (_ID_FIRST, _ID_LAST, _ID_IN_JSON)) else None
 
 
 def first_page(query: str) -> str:
@@ -105,16 +109,21 @@ def joined(pages: list[Any]) -> Any:
     return pages[0] if len(pages) == 1 else [item for page in pages for item in items_of(page)]
 
 
-def check_query(query: object) -> str:
-    """A query that wazuh-db reads as it was meant. ``MessageInvalid`` (1012) for what isn't text, is empty, or has a
-    NUL, where its reader stops."""
+def encode_query(query: object) -> bytes:
+    """A query that wazuh-db reads as it was meant, but for its length. ``MessageInvalid`` (1012) for what isn't text,
+    is empty, or has a NUL, where its reader stops."""
     if not isinstance(query, str):
         raise MessageInvalid(1012, f"a query is text, not {type(query).__name__}")
-    if not query.strip():
+    if not query or query.isspace():
         raise MessageInvalid(1012, "the query is empty")
     if "\0" in query:
         raise MessageInvalid(1012, f"the query has a NUL at {query.index(chr(0))}, where its reader stops")
-    check_payload(encode_text(query))
+    return encode_text(query)
+
+
+def check_query(query: str) -> str:
+    """The query, checked as ``encode_query`` does, and its length."""
+    check_payload(encode_query(query))
     return query
 
 

@@ -20,7 +20,8 @@ import trio
 from attrs import frozen
 
 from wazuh_comms_trio.errors import BacklogFull, WazuhException
-from wazuh_comms_trio.transport.aio.stream_io import SocketIO, connect_nowait, connect_unix
+from wazuh_comms_trio.transport.aio.connecting import connect_nowait, connect_unix
+from wazuh_comms_trio.transport.aio.stream_io import SocketIO
 from wazuh_comms_trio.transport.errors import TransportClosed, require_trio
 from wazuh_comms_trio.transport.http.call import MAX_ANSWER_BYTES, HTTPAnswer, HTTPCall, HTTPRequest
 from wazuh_comms_trio.transport.http.errors import HTTPConnectError, HTTPFailed, HTTPTimeout, numbers_of

@@ -3,7 +3,7 @@
     async with open_pool("wazuh-db") as pool:
         answer = await pool.request("global get-agent-info 1")
 
-Who gets which connection is decided synchronously (``_Idle`` and the semaphore), then acted upon. A request has its
+Who gets which connection is decided synchronously (``_idle`` and the turns), then acted upon. A request has its
 connection to itself: an idle one where the daemon allows it (wazuh-db), the one used last, otherwise a new one. Tasks
 are served in the order in which they came.
 
@@ -23,17 +23,18 @@ from typing import Any, Final, TypeVar, overload
 import trio
 from attrs import frozen
 
-from wazuh_comms_trio.transport.aio.protocol import ConnectionState, WazuhAsyncProtocol
+from wazuh_comms_trio.transport.aio.protocol import WazuhAsyncProtocol
 from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
 from wazuh_comms_trio.transport.clients.wazuh_db_paging import Due, due_meaning
 from wazuh_comms_trio.transport.conversation import Conversation
 from wazuh_comms_trio.transport.errors import TransportBroken, TransportClosed, require_trio
 from wazuh_comms_trio.transport.guards import guard_of
 from wazuh_comms_trio.transport.pool.connector import Connect, Connector
+from wazuh_comms_trio.transport.pool.turns import Turns
 from wazuh_comms_trio.transport.registry import Daemon
 from wazuh_comms_trio.transport.releases.switches import ReleaseName, is_known_at_once, resolve
 from wazuh_comms_trio.wire.envelope import TextErrors, decode_text, encode_text
-from wazuh_comms_trio.wire.framing import MAX_RECEIVE_BYTES, check_payload
+from wazuh_comms_trio.wire.framing import MAX_RECEIVE_BYTES, encode_frame
 
 T = TypeVar("T")
 
@@ -62,12 +63,6 @@ class PoolStatistics:
     backlog_waits: int
 
 
-@frozen
-class _Idle:
-    connection: WazuhAsyncProtocol
-    since: float
-
-
 class Pool:
     """Made by ``open_pool``; may be used by any number of tasks."""
 
@@ -90,8 +85,9 @@ class Pool:
         self._idle_timeout = idle_timeout
         self._nursery = nursery
         self._token = trio.lowlevel.current_trio_token()
-        self._turns = trio.Semaphore(size)
-        self._idle: deque[_Idle] = deque()  # the one used last at the right end
+        self._turns = Turns(size)
+        # Connections and since when they are idle, the one used last at the right end.
+        self._idle: deque[tuple[WazuhAsyncProtocol, float]] = deque()
         self._in_use: set[WazuhAsyncProtocol | WazuhAsyncSocket] = set()
         self._idle_came = trio.Event()
         self._closed = False
@@ -107,7 +103,7 @@ class Pool:
             size=self.size,
             idle=len(self._idle),
             in_use=len(self._in_use),
-            tasks_waiting=self._turns.statistics().tasks_waiting,
+            tasks_waiting=self._turns.waiting,
             requests=self._requests,
             connects=self._connector.connects,
             retries=self._retries,
@@ -156,7 +152,8 @@ class Pool:
         It is kept for others afterwards if nothing is under way on it, unless ``reuse`` is false; ``fresh`` asks for a
         new one. With a daemon that answers one request and closes it serves one request.
         """
-        await self._turns.acquire()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._turns.take()
         try:
             connection = None if fresh else self._take_idle()
             while connection is not None and connection.is_connection_lost():
@@ -172,51 +169,61 @@ class Pool:
             finally:
                 await self._give_back(connection, reuse and clean)
         finally:
-            self._turns.release()
+            self._turns.give_back()
 
     # --- one request --------------------------------------------------------------------------------------------------
 
     async def _exchange_one(self, payload: bytes, *, paged: bool = False) -> bytes:
         """``paged``: an answer that is ``due`` is a page, whatever the query looks like."""
-        check_payload(payload)  # before a connection is made for it
+        frame = encode_frame(payload, self.daemon.header_format)  # refused before a connection is made for it
         if self._guard is not None:
             self._guard(payload)
         self._requests += 1
-        try:
-            self._turns.acquire_nowait()
-        except trio.WouldBlock:
-            await self._turns.acquire()
+        if not self._turns.take_nowait():
+            await self._turns.take()
         try:
             connection = self._take_idle()
             try:
-                return await self._ask(connection or await self._connect(), payload, paged)
+                answer = await self._ask(connection or await self._connect(), frame, paged)
             except TransportBroken as error:
                 if error.bytes_sent or self._closed:
                     raise
-            self._retries += 1
-            return await self._ask(await self._connect(), payload, paged)
+                self._retries += 1
+                answer = None
+            if answer is None:  # on a fresh connection, outside of the handler: this one's error has no such context
+                answer = await self._ask(await self._connect(), frame, paged)
+            return answer
         finally:
-            self._turns.release()
+            self._turns.give_back()
 
-    async def _ask(self, connection: WazuhAsyncProtocol, payload: bytes, paged: bool) -> bytes:
+    async def _ask(self, connection: WazuhAsyncProtocol, frame: bytes, paged: bool) -> bytes:
         self._in_use.add(connection)
         clean = False
         try:
-            answer = await connection.request(payload)
-            clean = paged or _is_whole(payload, answer)
-            return answer
+            answer = await connection._request_alone(frame)
+            clean = paged or _is_whole(frame, self.daemon.header_size, answer)
         finally:
-            await self._give_back(connection, clean)
+            self._in_use.discard(connection)
+            if not clean or not self._keep(connection):
+                self._given_up += not clean
+                await _close_now(connection)
+        return answer
 
     # --- deciding, synchronously --------------------------------------------------------------------------------------
 
     def _take_idle(self) -> WazuhAsyncProtocol | None:
         """The connection used last, which the daemon's caches and the peer's patience know best."""
         self._require_open()
-        return self._idle.pop().connection if self._idle else None
+        return self._idle.pop()[0] if self._idle else None
 
-    def _may_keep(self, connection: WazuhAsyncProtocol) -> bool:
-        return self.daemon.reusable and not self._closed and connection.state is ConnectionState.READY
+    def _keep(self, connection: WazuhAsyncProtocol) -> bool:
+        """Keep it for the next request, if that may be."""
+        if not self.daemon.reusable or self._closed or not connection._is_ready():
+            return False
+        self._idle.append((connection, trio.current_time()))
+        if not self._idle_came.is_set():
+            self._idle_came.set()
+        return True
 
     def _require_open(self) -> None:
         if self._closed:
@@ -242,13 +249,14 @@ class Pool:
     async def _open_own(self) -> WazuhAsyncSocket:
         """A fresh connection in this task's turn, to be given to ``_close_own`` or ``_abandon_own``."""
         self._requests += 1
-        await self._turns.acquire()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._turns.take()
         try:
             await self._make_room()
             connection = await self._connector.socket()
             await self._refuse_if_closed(connection)
         except BaseException:
-            self._turns.release()
+            self._turns.give_back()
             raise
         self._in_use.add(connection)
         return connection
@@ -258,7 +266,7 @@ class Pool:
         if connection in self._in_use:
             self._given_up += not clean
             self._in_use.discard(connection)
-            self._turns.release()
+            self._turns.give_back()
         await _close_now(connection)
 
     def _abandon_own(self, connection: WazuhAsyncSocket) -> None:
@@ -274,35 +282,32 @@ class Pool:
     async def _give_back(self, connection: WazuhAsyncProtocol, clean: bool) -> None:
         """Keep it, or close it without waiting. Not cancelled."""
         self._in_use.discard(connection)
-        if clean and self._may_keep(connection):
-            self._idle.append(_Idle(connection, trio.current_time()))
-            self._idle_came.set()
-            return
-        self._given_up += not clean
-        await _close_now(connection)
+        if not clean or not self._keep(connection):
+            self._given_up += not clean
+            await _close_now(connection)
 
     async def _make_room(self) -> None:
         """Close idle connections in favour of a fresh one: no more than ``size`` are ever open."""
-        while len(self._idle) > self._turns.value:  # every turn that is taken has a connection, or will
-            await _close_now(self._idle.popleft().connection)
+        while len(self._idle) > self._turns.free:  # every turn that is taken has a connection, or will
+            await _close_now(self._idle.popleft()[0])
 
     async def _expire(self) -> None:
         """Close what was idle for too long, while the pool is open."""
         while True:
             self._idle_came = trio.Event()
             while self._idle:
-                oldest = self._idle[0]
-                if trio.current_time() < (deadline := oldest.since + self._idle_timeout):
+                connection, since = self._idle[0]
+                if trio.current_time() < (deadline := since + self._idle_timeout):
                     await trio.sleep_until(deadline)
                     continue
                 self._idle.popleft()
                 self._expired += 1
-                await _close_now(oldest.connection)
+                await _close_now(connection)
             await self._idle_came.wait()
 
     async def _close(self) -> None:
         self._closed = True
-        for connection in [*(idle.connection for idle in self._idle), *self._in_use]:
+        for connection in [*(connection for connection, _ in self._idle), *self._in_use]:
             await _close_now(connection)
         self._idle.clear()
 
@@ -314,10 +319,12 @@ async def _close_now(connection: trio.abc.AsyncResource) -> None:
         await connection.aclose()
 
 
-def _is_whole(payload: bytes, answer: bytes) -> bool:
+def _is_whole(frame: bytes, header_size: int, answer: bytes) -> bool:
     """Whether nothing more will come: wazuh-db streams rows after some queries, which must not become others'
     answers."""
-    return not answer.startswith(b"due") or due_meaning(payload.decode(errors="replace")) is Due.PAGES
+    if not answer.startswith(b"due"):
+        return True
+    return due_meaning(frame[header_size:].decode(errors="replace")) is Due.PAGES
 
 
 def _refuse_options(type: Any, schema: Any) -> None:
