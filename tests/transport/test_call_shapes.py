@@ -18,7 +18,7 @@ import pytest
 import trio
 
 from tests.transport.peers import Listening, frame
-from wazuh_comms_trio.errors import WazuhError
+from wazuh_comms_trio.errors import DaemonRefusal, WazuhError
 from wazuh_comms_trio.transport import (
     WazuhAsyncSocket,
     WazuhAsyncSocketJSON,
@@ -202,3 +202,32 @@ async def test_a_raw_answer_may_be_an_error(home: Any) -> None:
     async with open_fake_daemon("authd", [{"error": 9005, "message": "x"}], home=home):
         asked = {"function": "get", "arguments": {"id": "001"}}
         assert b"9005" in await wazuh_sendasync("authd", asked, home=home, raw=True)
+
+
+ANSWERS: list[tuple[Any, Any]] = [
+    ({"status": "ok", "task_id": "t"}, {"status": "ok", "task_id": "t"}),
+    ({"status": "ok"}, {"status": "ok"}),
+    ({"error": 0, "data": {"id": "001"}}, {"id": "001"}),
+    ({"error": 1, "message": "due", "data": {"agents": [1]}}, {"agents": [1]}),
+    ({"error": "parsing_error", "message": "no action"}, ("parsing_error", "no action")),
+    ({"error": "create_failed"}, ("create_failed", None)),
+]
+
+
+@pytest.mark.parametrize(("answer", "expected"), ANSWERS)
+@pytest.mark.parametrize("method", ["receive", "request"])
+async def test_answers_of_every_release(
+    server: Listening, plain: bool, method: str, answer: Any, expected: Any
+) -> None:
+    """An answer without ``error`` isn't lost, a word keeps its message, a page isn't an error."""
+    subject = Subject(server, plain, True)
+    peer = await subject.open()
+    peer.sendall(frame(json.dumps(answer).encode()))
+    arguments = ({"action": "x"},) if method == "request" else ()
+    if isinstance(expected, tuple):
+        with pytest.raises(DaemonRefusal) as caught:
+            await subject.call(method, *arguments)
+        assert (caught.value.word, caught.value.reason, caught.value.code) == (*expected, 1014)
+    else:
+        assert await subject.call(method, *arguments) == expected
+    await subject.call("close")

@@ -8,10 +8,28 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.transport.peers import Listening, listening, receive_frame
+from wazuh_comms_trio.testing import (
+    AgentTasksModel,
+    KeystoreModel,
+    TaskManagerModel,
+    WazuhDBModel,
+    open_fake_daemon,
+)
+from wazuh_comms_trio.transport import (
+    WazuhDBClient,
+    WazuhServer,
+    open_pool,
+    open_server,
+    open_wazuh_db,
+    release_of,
+    wazuh_sendasync,
+    wazuh_sendsync,
+)
 from wazuh_comms_trio.transport.releases import detect
 from wazuh_comms_trio.transport.releases.detect import default_home, detect_release
 
@@ -137,3 +155,39 @@ def test_auto_of_a_call(home: Path) -> None:
     assert (release and release.group, place) == ("E", str(home))
     assert locate("5.0.0", home)[0] != release, "an explicit argument wins"
     assert resolve("wazuh-db", "auto", home).daemon.paths == ("queue/db/wdb",)
+
+
+@pytest.mark.parametrize("release", ["4.7.5", "5.0.0-beta1", "5.0.0"])
+async def test_auto_of_every_kind_of_call(home: Path, release: str) -> None:
+    """Against that release's fakes: their own answers tell."""
+    from contextlib import AsyncExitStack
+
+    import trio
+
+    group = release_of(release).group
+    told: dict[str, Any] = {"home": home, "release": "auto"}
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(open_fake_daemon("wazuh-db", WazuhDBModel(), home=home, release=release))
+        if group == "G":
+            tasks = open_fake_daemon("task-manager", AgentTasksModel(), home=home, release=release)
+            await stack.enter_async_context(tasks)
+        else:
+            await stack.enter_async_context(
+                open_fake_daemon("task-manager", TaskManagerModel(), home=home, release=release)
+            )
+        if group == "E":
+            await stack.enter_async_context(open_fake_daemon("keystore", KeystoreModel(), home=home, release=release))
+        async with open_server(**told) as server:
+            assert server.release.group == group
+        async with open_wazuh_db(**told) as db:
+            assert await db.query("global find-group default") == [{"id": 1}]
+        async with open_pool("wazuh-manager-db", **told) as pool:
+            assert await pool.request("global find-group default") == 'ok [{"id":1}]'
+        assert await wazuh_sendasync("wazuh-db", "global find-group default", **told) == [{"id": 1}]
+        assert await wazuh_sendsync("wazuh-db", "global find-group default", **told) == 'ok [{"id":1}]'
+
+        def plain() -> Any:
+            with WazuhServer(**told) as found, WazuhDBClient(**told) as db:
+                return found.release.group, db.query("global find-group default")
+
+        assert await trio.to_thread.run_sync(plain) == (group, [{"id": 1}])
