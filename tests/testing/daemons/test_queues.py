@@ -152,3 +152,17 @@ async def test_a_failing_test_is_not_wrapped_into_a_group() -> None:
 
     with pytest.raises(IndexError):
         await fail()
+
+
+async def test_where_each_release_has_its_queues(tmp_path: Path) -> None:
+    for release, place in (
+        ("4.7.5", "queue/alerts/ar"),
+        ("5.0.0-beta1", "queue/alerts/ar"),
+        ("5.0.0-beta2", "queue/sockets/ar"),
+    ):
+        async with open_fake_queue("ar", home=tmp_path, release=release) as queue:
+            assert queue.path == tmp_path / place
+    for name in ("ar", "execq", "analysisd"):
+        with pytest.raises(LookupError, match="group G has no"):
+            async with open_fake_queue(name, home=tmp_path, release="5.0.0"):
+                pass

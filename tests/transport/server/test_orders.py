@@ -19,7 +19,6 @@ from wazuh_comms_trio.testing import (
     ArMessage,
     ControlModel,
     ExecMessage,
-    FakeQueue,
     RemotedModel5,
     UpgradeModel,
     WazuhDBHTTPModel,
@@ -29,7 +28,6 @@ from wazuh_comms_trio.testing import (
     open_fake_http,
     open_fake_queue,
 )
-from wazuh_comms_trio.testing.daemons.releases import place_of
 from wazuh_comms_trio.transport import release_of
 from wazuh_comms_trio.wire.agent_command import RESTART_AGENTS_JSON
 
@@ -37,12 +35,6 @@ WITH_AR = ["4.7.5", "4.9.0", "4.14.1", "4.14.2", "5.0.0-alpha0"]
 BY_WORD = ["5.0.0-beta1", "5.0.0-beta2", "5.0.0-beta4"]
 FINAL = "5.0.0"
 EVERY = [*WITH_AR, *BY_WORD, FINAL]
-
-
-@asynccontextmanager
-async def queue(name: Any, home: Path, release: str) -> AsyncIterator[FakeQueue]:
-    async with open_fake_queue(name, path=home / place_of(name, release_of(release).group)) as opened:
-        yield opened
 
 
 @asynccontextmanager
@@ -61,7 +53,7 @@ async def final_server(home: Path, model: AgentTasksModel, versions: dict[int, s
 
 @pytest.mark.parametrize("release", WITH_AR)
 async def test_agents_are_restarted_by_the_ar_queue(opener: Open, home: Path, release: str) -> None:
-    async with queue("ar", home, release) as ar, opener(home=home, release=release) as server:
+    async with open_fake_queue("ar", home=home, release=release) as ar, opener(home=home, release=release) as server:
         report = await server("restart_agents", ["001", "002"])
         assert (report.via, report.done, report.complete) == ("ar", ("001", "002"), True)
         everybody = await server("restart_agents", "all")
@@ -158,7 +150,7 @@ async def test_what_a_release_has_no_more_or_not_yet(opener: Open, home: Path, r
 
 @pytest.mark.parametrize("release", [*WITH_AR, *BY_WORD])
 async def test_an_active_response_by_the_ar_queue(opener: Open, home: Path, release: str) -> None:
-    async with queue("ar", home, release) as ar, opener(home=home, release=release) as server:
+    async with open_fake_queue("ar", home=home, release=release) as ar, opener(home=home, release=release) as server:
         report = await server("active_response", ["001"], "firewall-drop", ["-", "10.0.0.7"], alert={"id": 5})
         assert (report.via, report.done) == ("ar", ("001",))
         await ar.wait_datagrams(1)
@@ -190,7 +182,10 @@ async def test_an_active_response_by_a_task(opener: Open, home: Path) -> None:
 
 
 async def test_the_server_itself_runs_a_command(opener: Open, home: Path) -> None:
-    async with queue("execq", home, "4.14.2") as execq, opener(home=home, release="4.14.2") as server:
+    async with (
+        open_fake_queue("execq", home=home, release="4.14.2") as execq,
+        opener(home=home, release="4.14.2") as server,
+    ):
         report = await server("active_response", "000", "firewall-drop")
         assert (report.via, report.done) == ("execq", ("000",))
         await execq.wait_datagrams(1)
@@ -208,7 +203,10 @@ async def test_the_server_itself_runs_a_command(opener: Open, home: Path) -> Non
 
 @pytest.mark.parametrize("release", WITH_AR)
 async def test_the_server_is_restarted_by_execd(opener: Open, home: Path, release: str) -> None:
-    async with queue("execq", home, release) as execq, opener(home=home, release=release) as server:
+    async with (
+        open_fake_queue("execq", home=home, release=release) as execq,
+        opener(home=home, release=release) as server,
+    ):
         assert (await server("restart")).via == "execq"
         await execq.wait_datagrams(1)
         (message,) = execq.messages
@@ -346,9 +344,8 @@ async def test_groups_are_assigned_alike_everywhere(opener: Open, home: Path, re
 
 
 async def test_a_full_queue_is_in_the_report(opener: Open, home: Path) -> None:
-    path = home / place_of("ar", "D")
     named: dict[str, Any] = {"home": home, "release": "4.14.2"}
-    async with open_fake_queue("ar", path=path, reading=False):
+    async with open_fake_queue("ar", home=home, release="4.14.2", reading=False):
         plain = "plain" in repr(opener)
         limit = {"timeout": 0.05} if plain else {"call_timeout": 0.05}
         async with opener(**named, **limit) as server:

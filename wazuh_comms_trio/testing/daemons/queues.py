@@ -20,13 +20,10 @@ import trio
 from attrs import field, frozen
 
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
+from wazuh_comms_trio.testing.daemons.releases import place_of
 from wazuh_comms_trio.testing.daemons.sockets import StrPath, bind_socket
+from wazuh_comms_trio.transport.releases.release import release_of
 
-QUEUE_PATHS: Final[Mapping[str, str]] = {
-    "ar": "queue/alerts/ar",
-    "analysisd": "queue/sockets/queue",
-    "execq": "queue/alerts/execq",
-}
 #: What remoted reads at most, and the longest datagram that is known to have reached an agent.
 AR_LIMIT: Final = 65534
 AR_ARRIVES: Final = 65349
@@ -218,17 +215,23 @@ class FakeQueue:
 
 @asynccontextmanager
 async def open_fake_queue(
-    name: QueueName, *, home: StrPath | None = None, path: StrPath | None = None, reading: bool = True
+    name: QueueName,
+    *,
+    home: StrPath | None = None,
+    path: StrPath | None = None,
+    release: str = "4.14.2",
+    reading: bool = True,
 ) -> AsyncIterator[FakeQueue]:
-    """Run a fake datagram reader for the length of the block: at its place under ``home``, at ``path``, or without a
-    file (``connect``). ``reading=False`` starts it paused. ``ValueError`` for a name that no queue has."""
-    if name not in QUEUE_PATHS:
-        raise ValueError(f"no queue is called {name!r}; known are {', '.join(QUEUE_PATHS)}")
+    """Run a fake datagram reader for the length of the block: under ``home``, where ``release`` has it, at ``path``, or
+    without a file (``connect``). ``reading=False`` starts it paused. ``ValueError`` for a name that no queue has,
+    ``LookupError`` for one that this release hasn't."""
+    if name not in _READERS:
+        raise ValueError(f"no queue is called {name!r}; known are {', '.join(_READERS)}")
     queue = FakeQueue(name)
     if path is not None:
         queue.path = Path(path)
     elif home is not None:
-        queue.path = Path(home) / QUEUE_PATHS[name]
+        queue.path = Path(home) / place_of(name, release_of(release).group)
     async with BackgroundNursery() as nursery:
         queue._nursery = nursery
         try:
