@@ -213,6 +213,22 @@ class BackendUnavailable(CommsError):
     reported: bool = False
 
 
+class DocumentUnreadable(BackendUnavailable):
+    """503: one document of a store can't be read, and it alone. ``name`` is its place (``index/_id``), ``why`` the
+    reason, ``text`` what stands there, as far as it can be shown.
+    """
+
+    def __init__(self, name: str, why: str, text: str = "") -> None:
+        super().__init__()
+        self.name = name
+        self.why = why
+        self.text = text
+        self.detail = f"{name} can't be read: {why}"
+
+    def __str__(self) -> str:
+        return self.detail
+
+
 class StorageFull(BackendUnavailable):
     """503: no room on the disk or within a quota."""
 

@@ -189,7 +189,10 @@ class FakeOpenSearch:
             return error(404, "index_not_found_exception", f"no such index [{parts[0]}]")
         match method, parts[1:]:
             case "POST", ["_mget"]:
-                return 200, {"docs": [self._found(index.name, each) for each in json.loads(body)["ids"]]}
+                docs = [self._found(index.name, each) for each in json.loads(body)["ids"]]
+                if "_source_includes" in query:
+                    docs = [_with_source(each, query["_source_includes"].split(",")) for each in docs]
+                return 200, {"docs": docs}
             case "POST", ["_refresh"]:
                 index.refresh()
                 return 200, {}
@@ -230,6 +233,11 @@ class FakeOpenSearch:
                 ((name, options),) = key.items()
                 found.sort(key=_sort_key(name), reverse=options["order"] == "desc")
         hits = [{"_index": index.name, "_id": i, **_body(stored)} for i, stored in found]
+        match body.get("_source"):
+            case False:
+                hits = [{name: value for name, value in hit.items() if name != "_source"} for hit in hits]
+            case list(fields):
+                hits = [_with_source(hit, fields) for hit in hits]
         size = body.get("size", 10)
         total = len(hits)
         if "sort" in body and not scroll:
@@ -368,3 +376,20 @@ def _sort_key(name: str) -> Callable[[tuple[str, Stored]], Any]:
         return values[0] if values and values[0] is not None else 2**63 - 1
 
     return key
+
+
+def _with_source(found: dict[str, Any], fields: list[str]) -> dict[str, Any]:
+    """With these fields of its source alone."""
+    if "_source" not in found:
+        return found
+    kept: dict[str, Any] = {}
+    for field in fields:
+        source, into = found["_source"], kept
+        *parents, last = field.split(".")
+        for parent in parents:
+            source = source.get(parent) if isinstance(source, dict) else None
+            if isinstance(source, dict):
+                into = into.setdefault(parent, {})
+        if isinstance(source, dict) and last in source:
+            into[last] = source[last]
+    return {**found, "_source": kept}

@@ -11,6 +11,7 @@ from wazuh_comms_trio.cli.output import pairs, timestamp
 if TYPE_CHECKING:
     from wazuh_comms_trio.backends.interfaces import Command
     from wazuh_comms_trio.backup.create import Contents
+    from wazuh_comms_trio.errors import DocumentUnreadable
 
 
 def command_document(command: Command) -> dict[str, Any]:
@@ -56,6 +57,12 @@ def command_text(command: Command) -> str:
             "sent_at": timestamp(command.sent_at),
         }
     )
+
+
+def unreadable_document(name: str, value: str, error: DocumentUnreadable) -> tuple[dict[str, Any], str]:
+    """One that can't be read, which is known as ``value``, in both forms."""
+    document = {name: value, "unreadable": error.why, "text": error.text}
+    return document, pairs({name: value, "can't be read": error.why, "text": error.text})
 
 
 def outcome_text(command: Command) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import trio
@@ -13,7 +13,8 @@ from attrs import frozen
 
 from wazuh_comms_trio.backends.opensearch.admin.templates import index_exists
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, error_of, path
-from wazuh_comms_trio.backends.opensearch.client.multi_get import Found
+from wazuh_comms_trio.backends.opensearch.client.found import Found
+from wazuh_comms_trio.backends.opensearch.client.queries import to_moment
 from wazuh_comms_trio.backends.opensearch.client.search import search
 from wazuh_comms_trio.backends.opensearch.index_names import IndexName
 from wazuh_comms_trio.errors import BackendUnavailable
@@ -58,7 +59,7 @@ async def had_registry(client: OpenSearchClient) -> bool:
         if exc.reply is not None and exc.reply.status == 403:
             return False  # an index that we may not keep says nothing
         raise
-    return any(isinstance(hit.source, dict) and hit.source.get("registry") is True for hit in hits.hits)
+    return any(isinstance(hit.source, dict) and hit.source.get("registry") is True for hit in hits.readable)
 
 
 class NodeWatch:
@@ -106,7 +107,7 @@ class NodeWatch:
         body = {"doc": own, "doc_as_upsert": True}
         await self._client.json("POST", path(INDEX, "_update", self._node.id), body, query=_UPDATE)
         hits = await search(self._client, INDEX, {"match_all": {}}, size=_MOST)
-        for name, key in self._others(hits.hits):
+        for name, key in self._others(hits.readable):
             if (name, key) not in self._told:
                 self._told.add((name, key))
                 logger.warning(
@@ -119,11 +120,11 @@ class NodeWatch:
         """``had_registry`` of our cluster."""
         return await had_registry(self._client)
 
-    def _others(self, found: list[Found]) -> Iterator[tuple[str, str]]:
+    def _others(self, found: Sequence[Found]) -> Iterator[tuple[str, str]]:
         for document in found:
             fields: Any = document.source if isinstance(document.source, dict) else {}
-            key, seen = fields.get("key"), fields.get("seen")
-            alive = isinstance(seen, int) and self._now() - seen / 1000 < _GONE_AFTER
+            key, seen = fields.get("key"), to_moment(fields.get("seen"))
+            alive = seen is not None and self._now() - seen < _GONE_AFTER
             if document.id != self._node.id and alive and isinstance(key, str) and key != self._node.key:
                 yield str(fields.get("name")), key
 

@@ -99,11 +99,17 @@ async def _list(arguments: Namespace) -> int:
 async def _show(arguments: Namespace) -> int:
     import json
 
+    from wazuh_comms_trio.cli.documents import unreadable_document
     from wazuh_comms_trio.cli.output import pairs
     from wazuh_comms_trio.cli.stores import open_stores
+    from wazuh_comms_trio.errors import DocumentUnreadable
 
     async with open_stores(arguments) as stores:
-        agent = await stores.backends.agents.get(arguments.uuid)
+        try:
+            agent = await stores.backends.agents.get(arguments.uuid)
+        except DocumentUnreadable as exc:
+            stores.output.document(*unreadable_document("uuid", arguments.uuid, exc))
+            return 0
         if agent is None:
             raise _unknown(arguments.uuid)
         document = agent_document(agent)
@@ -115,14 +121,22 @@ async def _show(arguments: Namespace) -> int:
 
 async def _remove(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.stores import open_stores
+    from wazuh_comms_trio.errors import DocumentUnreadable
 
     async with open_stores(arguments) as stores:
-        agent = await stores.backends.agents.get(arguments.uuid)
+        agent_id = arguments.uuid
+        try:
+            agent = await stores.backends.agents.get(agent_id)
+            if agent is None:
+                raise _unknown(agent_id)
+            name = agent.name
+        except DocumentUnreadable:  # which the log says
+            name = None
         stores.prepare_change()
-        if agent is None or not await stores.backends.agents.remove(agent.id):
-            raise _unknown(arguments.uuid)
-        stores.changed("agents remove", agent.id, name=agent.name)
-        stores.output.document({"uuid": agent.id, "removed": True}, f"removed {agent.id} ({agent.name})")
+        if not await stores.backends.agents.remove(agent_id):
+            raise _unknown(agent_id)
+        stores.changed("agents remove", agent_id, name=name)
+        stores.output.document({"uuid": agent_id, "removed": True}, f"removed {agent_id} ({name or 'name unknown'})")
     return 0
 
 

@@ -100,11 +100,16 @@ async def _list(arguments: Namespace) -> int:
 
 
 async def _show(arguments: Namespace) -> int:
-    from wazuh_comms_trio.cli.documents import command_document, command_text
+    from wazuh_comms_trio.cli.documents import command_document, command_text, unreadable_document
     from wazuh_comms_trio.cli.stores import open_stores
+    from wazuh_comms_trio.errors import DocumentUnreadable
 
     async with open_stores(arguments) as stores:
-        command = await stores.backends.commands.get(arguments.id)
+        try:
+            command = await stores.backends.commands.get(arguments.id)
+        except DocumentUnreadable as exc:
+            stores.output.document(*unreadable_document("document_id", arguments.id, exc))
+            return 0
         if command is None:
             raise Failure(f"there is no command {arguments.id}")
         stores.output.document(command_document(command), command_text(command))
@@ -114,18 +119,24 @@ async def _show(arguments: Namespace) -> int:
 async def _cancel(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.documents import command_document, outcome_text
     from wazuh_comms_trio.cli.stores import open_stores
+    from wazuh_comms_trio.errors import DocumentUnreadable
 
     async with open_stores(arguments) as stores:
-        before = await stores.backends.commands.get(arguments.id)
-        if before is None:
-            raise Failure(f"there is no command {arguments.id}")
+        was_pending = True
+        try:
+            before = await stores.backends.commands.get(arguments.id)
+            if before is None:
+                raise Failure(f"there is no command {arguments.id}")
+            was_pending = before.status == "pending"
+        except DocumentUnreadable:
+            pass  # it can be cancelled all the same
         stores.prepare_change()
         command = await stores.backends.commands.cancel(arguments.id)
         if command is None:
             raise Failure(f"there is no command {arguments.id}")
         if command.status != "failed" or command.result is None or command.result.message != "cancelled":
             raise Failure(f"{arguments.id} can't be cancelled any more: {outcome_text(command)}")
-        if before.status == "pending":
+        if was_pending:
             stores.changed("commands cancel", command.document_id, command=command.action.name)
         stores.output.document(command_document(command), f"cancelled {command.document_id}")
     return 0

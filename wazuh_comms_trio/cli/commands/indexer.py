@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from wazuh_comms_trio.cli import arguments as types
 from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import EXIT_BAD_CONFIGURATION, EXIT_FAILED, Failure, printable
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.backends.opensearch.admin.check import Finding
+    from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
+    from wazuh_comms_trio.backends.opensearch.client.found import Found
+    from wazuh_comms_trio.cli.stores import Session
     from wazuh_comms_trio.config.backend_models import Indexer
 
 
@@ -21,8 +27,22 @@ def add_parser(parent: Group) -> None:
     indexer.command(
         "check",
         _check,
-        help="check connection, versions, permissions, mappings and clocks, a line each; 1 if there is a problem",
+        help="check connection, versions, permissions, mappings, clocks and documents, a line each; 1 if there is a "
+        "problem",
     )
+    show = indexer.command("show", _show, help="show a document that can't be read, as it stands there")
+    remove = indexer.command("remove", _remove, help="remove a document that can't be read, and no other")
+    for parser in (show, remove):
+        parser.add_argument("document", metavar="INDEX/ID", type=_document)
+
+
+def _document(text: str) -> tuple[str, str]:
+    from wazuh_comms_trio.backends.opensearch.admin.unreadable import split_name
+
+    try:
+        return split_name(types.text(text))
+    except ValueError as exc:
+        raise ArgumentTypeError(str(exc)) from None
 
 
 def _settings(arguments: Namespace) -> Indexer:
@@ -64,6 +84,72 @@ async def _init(arguments: Namespace) -> int:
     document = [{"what": step.what, "name": step.name, "made": step.made, "found": step.found} for step in steps]
     session.output.document(document, "\n".join(lines))
     return 0
+
+
+async def _show(arguments: Namespace) -> int:
+    from wazuh_comms_trio.cli.output import pairs
+
+    session, settings = _session(arguments)
+    async with _client(settings) as client:
+        found = await _get(client, arguments)
+    if found.problem is None:
+        raise Failure(f"{found.index}/{found.id} can be read: `wazuh-comms agents`, `commands` show what is in it")
+    text = found.unreadable().text
+    document = {"index": found.index, "id": found.id, "problem": found.problem, "text": text}
+    lines = {"index": found.index, "id": found.id, "can't be read": found.problem, "text": text}
+    session.output.document(document, pairs(lines))
+    return 0
+
+
+async def _remove(arguments: Namespace) -> int:
+    from wazuh_comms_trio.backends.opensearch.admin.unreadable import remove_unreadable
+    from wazuh_comms_trio.cli.stores import acting_as_owner
+
+    session, settings = _session(arguments)
+    index, document_id = arguments.document
+    with acting_as_owner(session.audit.path.parent):
+        session.prepare_change()
+        async with _client(settings) as client:
+            found = await _get(client, arguments)
+            if found.problem is None:
+                raise Failure(f"{index}/{document_id} can be read: it isn't removed")
+            if not await remove_unreadable(client, found):
+                raise Failure(f"{index}/{document_id} has just been changed: look again")
+        session.changed("indexer remove", f"{index}/{document_id}", why=found.problem)
+    session.output.document({"index": index, "id": document_id, "removed": True}, f"removed {index}/{document_id}")
+    return 0
+
+
+def _session(arguments: Namespace) -> tuple[Session, Indexer]:
+    from wazuh_comms_trio.cli.stores import open_session
+
+    session = open_session(arguments)
+    return session, session.config.indexer
+
+
+@asynccontextmanager
+async def _client(settings: Indexer) -> AsyncIterator[OpenSearchClient]:
+    """That tells of nothing by itself. Raises ``Failure`` where our account's files can't be used."""
+    from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
+    from wazuh_comms_trio.backends.opensearch.client.credentials import AccessError
+    from wazuh_comms_trio.backends.unreadable import UnreadableLog
+
+    try:
+        async with OpenSearchClient(settings) as client:
+            client.unreadable = UnreadableLog(silent=True)
+            yield client
+    except AccessError as exc:
+        raise Failure(str(exc), EXIT_BAD_CONFIGURATION) from exc
+
+
+async def _get(client: OpenSearchClient, arguments: Namespace) -> Found:
+    from wazuh_comms_trio.backends.opensearch.admin.unreadable import get_document
+
+    index, document_id = arguments.document
+    found = await get_document(client, index, document_id)
+    if found is None:
+        raise Failure(f"there is no document {index}/{document_id}")
+    return found
 
 
 async def _check(arguments: Namespace) -> int:

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import attrs
+import msgspec
 from attrs import frozen
 
 from wazuh_comms_trio.backends.opensearch.admin.init import matching_template, server_of
 from wazuh_comms_trio.backends.opensearch.admin.mappings import agents_problems, commands_problems, settings_problems
 from wazuh_comms_trio.backends.opensearch.admin.templates import index_exists
+from wazuh_comms_trio.backends.opensearch.admin.unreadable import find_unreadable
 from wazuh_comms_trio.backends.opensearch.client.bulk import partial, read_items, update_line
 from wazuh_comms_trio.backends.opensearch.client.client import (
     NDJSON,
@@ -22,14 +24,19 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
     path,
 )
 from wazuh_comms_trio.backends.opensearch.index_names import CANDIDATES, find_name
+from wazuh_comms_trio.backends.opensearch.node_registry import INDEX as NODES_INDEX
 from wazuh_comms_trio.backends.opensearch.node_registry import had_registry
 from wazuh_comms_trio.backends.state_modules import STATE_INDICES
+from wazuh_comms_trio.backends.unreadable import UnreadableLog
 from wazuh_comms_trio.config.backend_models import Indexer
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.http.client.connection import HttpReply
 
 #: Seconds by which clocks may differ.
 _SKEW: Final = 2.0
+#: Lines for documents of one index.
+_MOST_UNREADABLE: Final = 20
+_CORRECT: Final = "correct it; `wazuh-comms indexer show INDEX/ID` shows it, `wazuh-comms indexer remove` removes it"
 _INIT: Final = "run `wazuh-comms indexer init`"
 _RESTORE: Final = (
     "restore it from a snapshot, if there is one: `wazuh-comms indexer init` makes an empty registry, in which no agent"
@@ -64,6 +71,7 @@ async def check_indexer(
     if not reachable:
         return
     async with OpenSearchClient(attrs.evolve(settings, hosts=tuple(reachable)), connect=connect) as client:
+        client.unreadable = UnreadableLog(silent=True)  # they are findings
         for what, check in _CHECKS.items():
             try:
                 async for finding in check(client, settings, wall_clock):
@@ -121,10 +129,24 @@ def _remedy(reply: HttpReply | None) -> str:
     return "see the indexer's log"
 
 
+class _Health(msgspec.Struct):
+    status: str
+    number_of_nodes: int
+
+
+class _Node(msgspec.Struct):
+    timestamp: float
+    name: str = "a node"
+
+
+class _Nodes(msgspec.Struct):
+    nodes: dict[str, _Node] = {}
+
+
 async def _health(client: OpenSearchClient, settings: Indexer, now: Callable[[], float]) -> AsyncIterator[Finding]:
-    health = await client.json("GET", "/_cluster/health")
-    text = f"{health['status']}, {health['number_of_nodes']} nodes"
-    if health["status"] == "red":
+    health = await client.json("GET", "/_cluster/health", type=_Health)
+    text = f"{health.status}, {health.number_of_nodes} nodes"
+    if health.status == "red":
         yield Finding("problem", "cluster", text, "some shards have no node: see the indexer's log")
     else:
         yield Finding("ok", "cluster", text)
@@ -132,11 +154,12 @@ async def _health(client: OpenSearchClient, settings: Indexer, now: Callable[[],
 
 async def _clocks(client: OpenSearchClient, settings: Indexer, now: Callable[[], float]) -> AsyncIterator[Finding]:
     before = now()
-    stats = await client.json("GET", "/_nodes/stats/os", query={"filter_path": "nodes.*.timestamp,nodes.*.name"})
+    wanted = {"filter_path": "nodes.*.timestamp,nodes.*.name"}
+    stats = await client.json("GET", "/_nodes/stats/os", query=wanted, type=_Nodes)
     ours = (before + now()) / 2
-    for node in stats.get("nodes", {}).values():
-        skew = node["timestamp"] / 1000 - ours
-        what = f"clock of {node.get('name', 'a node')}"
+    for node in stats.nodes.values():
+        skew = node.timestamp / 1000 - ours
+        what = f"clock of {node.name}"
         if abs(skew) > _SKEW:
             text = f"{abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} this machine's"
             yield Finding("problem", what, text, "synchronise both, by NTP for instance")
@@ -184,16 +207,42 @@ async def _index(
         yield Finding("warning", what, f"{name}: settings and mapping can't be looked at: {exc}", _GIVE_RIGHT)
     else:
         remedy = "remove the block, once there is room on the disk"
-        for text in (text for each in blocks.values() for text in settings_problems(each.get("settings", {}))):
+        for text in (text for each in _objects(blocks) for text in settings_problems(_object(each, "settings"))):
             problems.append(Finding("problem", what, f"{name}: {text}", remedy))
         remedy = "index it anew with the mapping of the template"
-        for text in (text for each in mappings.values() for text in find_problems(each.get("mappings", {}))):
+        for text in (text for each in _objects(mappings) for text in find_problems(_object(each, "mappings"))):
             problems.append(Finding("problem", what, f"{name}: {text}", remedy))
     problems += [finding async for finding in _permissions(client, what, name)]
+    problems += await _unreadable(client, what, name, ["agent"] if kind == "agents" else None)
     for finding in problems:
         yield finding
     if all(finding.level != "problem" for finding in problems):
         yield Finding("ok", what, name)
+
+
+def _objects(answer: object) -> list[Any]:
+    return list(answer.values()) if isinstance(answer, dict) else []
+
+
+def _object(answer: object, name: str) -> Mapping[str, Any]:
+    found = answer.get(name) if isinstance(answer, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+async def _unreadable(
+    client: OpenSearchClient, what: str, name: str, fields: Sequence[str] | None = None
+) -> list[Finding]:
+    """A line for each document that is passed over, but not without end."""
+    found: list[Finding] = []
+    more = 0
+    async for document in find_unreadable(client, name, fields=fields):
+        if len(found) < _MOST_UNREADABLE:
+            found.append(Finding("problem", what, str(document.unreadable()), _CORRECT))
+        else:
+            more += 1
+    if more:
+        found.append(Finding("problem", what, f"{name}: {more} more can't be read", _CORRECT))
+    return found
 
 
 async def _permissions(client: OpenSearchClient, what: str, name: str) -> AsyncIterator[Finding]:
@@ -226,6 +275,12 @@ async def _writes(client: OpenSearchClient, what: str, names: Sequence[str]) -> 
             denied = item.error.type == "security_exception"
             text = f"{name}: no write: {item.error.type}: {item.error.reason}"
             yield Finding("problem", what, text, _GIVE_RIGHT if denied else "see the indexer's log")
+
+
+async def _nodes(client: OpenSearchClient, settings: Indexer, now: Callable[[], float]) -> AsyncIterator[Finding]:
+    if await _is_there(client, NODES_INDEX):
+        for finding in await _unreadable(client, "nodes index", NODES_INDEX):
+            yield finding
 
 
 async def _is_there(client: OpenSearchClient, name: str) -> bool | None:
@@ -278,4 +333,5 @@ _CHECKS: Final = {
     "agents index": _agents,
     "commands index": _commands,
     "state indices": _states,
+    "nodes index": _nodes,
 }

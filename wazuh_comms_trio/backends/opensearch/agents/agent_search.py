@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
-from wazuh_comms_trio.backends.opensearch.client.multi_get import Found
+from wazuh_comms_trio.backends.opensearch.client.found import Found
 from wazuh_comms_trio.backends.opensearch.client.queries import Query, exactly
 from wazuh_comms_trio.backends.opensearch.client.search import Refresher, scroll
 from wazuh_comms_trio.backends.opensearch.index_names import IndexName
@@ -28,7 +28,8 @@ class AgentSearch:
         return sorted(found.id.lower() for found in await self.find(query, []))
 
     async def find(self, query: Query, fields: Sequence[str]) -> Sequence[Found]:
-        """Every agent's document that ``query`` finds, with these ``fields`` of it. Raises ``BackendUnavailable``."""
+        """Every agent's document that ``query`` finds and that can be read, with these ``fields`` of it. Raises
+        ``BackendUnavailable``."""
         index = await self._index.present()
         if index is None:
             return []

@@ -31,20 +31,27 @@ def to_agent(document_id: str, source: object) -> Agent | None:
     fields = source.get("agent") if isinstance(source, Mapping) else None
     if not isinstance(fields, Mapping) or not isinstance(fields.get("key"), str):
         return None
-    groups = fields.get("groups") or ()
+    groups = fields.get("groups")
     host = fields.get("host")
     return Agent(
         id=document_id.lower(),
-        name=str(fields.get("name") or ""),
+        name=_text(fields.get("name")) or "",
         key_hash=fields["key"],
         type=_text(fields.get("type")),
         version=_text(fields.get("version")),
-        groups=(groups,) if isinstance(groups, str) else tuple(str(group) for group in groups),
+        groups=_groups(groups),
         host=host if isinstance(host, Mapping) else {},
         status="active" if fields.get("status") == "active" else "disconnected",
         last_login=to_moment(fields.get("last_login")),
     )
 
 
+def _groups(value: object) -> tuple[str, ...]:
+    """Of a field that is one name, a list of names, or anything else."""
+    names = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    return tuple(text for text in map(_text, names) if text)
+
+
 def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+    """What other writers have as a number is its text."""
+    return value if isinstance(value, str) else None if value is None else str(value)

@@ -117,8 +117,9 @@ class Presence:
         )
         away: dict[str, float] = {}
         lines = []
-        for hit in hits.hits:
-            login = to_moment((hit.source or {}).get("agent", {}).get("last_login"))
+        for hit in hits.readable:
+            agent = hit.source.get("agent") if isinstance(hit.source, dict) else None
+            login = to_moment(agent.get("last_login")) if isinstance(agent, dict) else None
             if login is None or login >= oldest or hit.id.lower() in here:
                 continue
             if hit.id in self._found and self._found[hit.id][0] == login:

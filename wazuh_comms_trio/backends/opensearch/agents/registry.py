@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
@@ -21,10 +22,11 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
     error_of,
     path,
 )
-from wazuh_comms_trio.backends.opensearch.client.multi_get import SharedReads, get_many
+from wazuh_comms_trio.backends.opensearch.client.multi_get import get_many
 from wazuh_comms_trio.backends.opensearch.client.queries import encode_json, is_possible_id
+from wazuh_comms_trio.backends.opensearch.client.shared_reads import SharedReads
 from wazuh_comms_trio.backends.opensearch.index_names import IndexName
-from wazuh_comms_trio.errors import AgentExists, BackendUnavailable, MalformedRequest
+from wazuh_comms_trio.errors import AgentExists, BackendUnavailable, DocumentUnreadable, MalformedRequest
 from wazuh_comms_trio.foundation.outage_log import OutageLog
 
 logger = logging.getLogger(__name__)
@@ -68,6 +70,8 @@ class OpenSearchAgents:
         began = trio.current_time()
         try:
             agent = await self._reads.get(agent_id)
+        except DocumentUnreadable:
+            raise  # the log names it; the registry is well
         except BackendUnavailable as exc:
             self._note_failure(exc)
             raise
@@ -75,7 +79,8 @@ class OpenSearchAgents:
         return agent
 
     async def lookup(self, agent_id: str) -> Agent | None:
-        """While the indexer can't be read, what was known before the outage holds: agents with a token work on."""
+        """While the indexer, or the agent's document, can't be read, what was known before holds: agents with a token
+        work on."""
         agent_id = agent_id.lower()
         now = trio.current_time()
         entry = self._cache.use(agent_id, now)
@@ -88,6 +93,8 @@ class OpenSearchAgents:
         try:
             with trio.fail_after(_LOOKUP_TIMEOUT):
                 return await self.get(agent_id)
+        except DocumentUnreadable:
+            return entry.agent
         except (BackendUnavailable, trio.TooSlowError) as exc:
             self._note_failure(exc)
             return entry.agent
@@ -103,14 +110,19 @@ class OpenSearchAgents:
         entry = self._cache.entries.get(agent_id.lower())
         return entry is not None and entry.fingerprint != fingerprint
 
-    async def _fetch(self, ids: Sequence[str]) -> Mapping[str, Agent]:
+    async def _fetch(self, ids: Sequence[str]) -> Mapping[str, Agent | DocumentUnreadable]:
         index = await self._index.present()
         if index is None and self._had_registry is not None and await self._had_registry():
             raise IndexerUnavailable("the index of agents has vanished")  # which makes nobody unknown
         found = {} if index is None else await get_many(self._client, index, ids, fields=["agent"])
         self._outage.worked()
-        agents = {document_id: to_agent(document_id, document.source) for document_id, document in found.items()}
-        return {document_id: agent for document_id, agent in agents.items() if agent is not None}
+        agents: dict[str, Agent | DocumentUnreadable] = {}
+        for document_id, document in found.items():
+            if document.problem is not None:
+                agents[document_id] = document.unreadable()
+            elif (agent := to_agent(document_id, document.source)) is not None:
+                agents[document_id] = agent
+        return agents
 
     def _note_failure(self, cause: BackendUnavailable | trio.TooSlowError) -> None:
         why = "it doesn't answer" if isinstance(cause, trio.TooSlowError) else cause
@@ -148,6 +160,8 @@ class OpenSearchAgents:
                 return
             for agent_id in wanted:
                 agent = found.get(agent_id)
+                if isinstance(agent, DocumentUnreadable):
+                    continue
                 self._cache.put(agent_id, agent, began)
                 if agent is not None and agent.status == "disconnected" and agent.last_login is not None:
                     self._logins.record(agent_id, None)  # another node didn't know that it is here
@@ -208,7 +222,8 @@ class OpenSearchAgents:
         if reply.status == 404 and error_of(reply).type == "document_missing_exception":
             return False
         decode(reply)
-        await self.get(agent_id)
+        with contextlib.suppress(DocumentUnreadable):  # which it was before, but for these fields
+            await self.get(agent_id)
         return True
 
     async def record_login(self, agent_id: str, when: float) -> None:

@@ -11,8 +11,10 @@ import msgspec
 from attrs import frozen
 
 from wazuh_comms_trio.backends.interfaces import ItemResult, Outcome
-from wazuh_comms_trio.backends.opensearch.client.client import ErrorDetail, IndexerUnavailable, decode
+from wazuh_comms_trio.backends.opensearch.client.client import ErrorDetail, IndexerUnavailable, decode_around
 from wazuh_comms_trio.backends.opensearch.client.queries import encode_json
+from wazuh_comms_trio.backends.opensearch.client.slices import lenient
+from wazuh_comms_trio.backends.unreadable import DECODE_ERRORS
 from wazuh_comms_trio.http.client.connection import HttpReply
 
 #: How often the indexer itself tries an update again that another writer overtook.
@@ -42,7 +44,12 @@ class _BulkReply(msgspec.Struct):
     items: list[_Item] = []
 
 
+class _RawReply(msgspec.Struct):
+    items: list[msgspec.Raw]
+
+
 _ITEMS: Final = b'{"items":['
+_decode_reply: Final = msgspec.json.Decoder(_BulkReply).decode
 _decode_item: Final = msgspec.json.Decoder(_Item).decode
 
 _ANSWER: Final = "items.*.status,items.*.result,items.*.error.type,items.*.error.reason"
@@ -57,12 +64,33 @@ def read_items(reply: HttpReply, count: int) -> list[BulkItem]:
     items: of a call cut short by one line the indexer drops the last item and says nothing."""
     if (uniform := _uniform_item(reply, count)) is not None:
         return [uniform] * count
-    answer: _BulkReply = decode(reply, _BulkReply)
-    items = [item.create or item.update or item.delete or item.index for item in answer.items]
+    items = [item.create or item.update or item.delete or item.index for item in _read_all(reply)]
     whole = [item for item in items if item is not None]
     if len(whole) != count:
         raise IndexerUnavailable(f"a bulk call of {count} items got {len(whole)} answers", reply=reply, sent=True)
     return whole
+
+
+def _read_all(reply: HttpReply) -> Sequence[_Item]:
+    """Reasons quote documents: what of them is no sound text costs no other item its answer."""
+    if 200 <= reply.status < 300:
+        try:
+            return _decode_reply(reply.body).items
+        except DECODE_ERRORS:
+            pass
+    _, slices = decode_around(reply, _RawReply, "items")
+    return list(map(_read_item, slices))
+
+
+def _read_item(text: msgspec.Raw | bytes) -> _Item:
+    """Empty where it is no item. What is no sound text becomes question marks."""
+    try:
+        return _decode_item(text)
+    except DECODE_ERRORS:
+        try:
+            return msgspec.convert(lenient(bytes(text)), _Item)
+        except (ValueError, RecursionError):
+            return _Item()
 
 
 def _uniform_item(reply: HttpReply, count: int) -> BulkItem | None:

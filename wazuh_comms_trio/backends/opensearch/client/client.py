@@ -22,6 +22,8 @@ from wazuh_comms_trio.backends.opensearch.client.credentials import (
 )
 from wazuh_comms_trio.backends.opensearch.client.hosts import Host, Hosts
 from wazuh_comms_trio.backends.opensearch.client.queries import encode_json
+from wazuh_comms_trio.backends.opensearch.client.slices import NotSliced, cut_list, lenient
+from wazuh_comms_trio.backends.unreadable import DECODE_ERRORS, UnreadableLog, describe_decode_error
 from wazuh_comms_trio.config.backend_models import Indexer
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.outage_log import OutageLog
@@ -105,8 +107,11 @@ def error_of(reply: HttpReply) -> ErrorDetail:
     """What a reply that isn't a success says; ``type`` is empty when it isn't OpenSearch's JSON (a proxy, a plugin)."""
     try:
         error = _decode_error(reply.body).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        error = reply.body[:200].decode("utf-8", "replace").strip()
+    except DECODE_ERRORS:
+        try:  # reasons quote documents
+            error = msgspec.convert(lenient(reply.body), _ErrorReply).error
+        except (ValueError, RecursionError):
+            error = reply.body[:200].decode("utf-8", "replace").strip()
     return error if isinstance(error, ErrorDetail) else ErrorDetail("", error)
 
 
@@ -143,6 +148,7 @@ class OpenSearchClient:
         self._limits = settings.client
         self._connect = make_connector(settings) if connect is None else connect
         self._account: Account = read_account(settings)
+        self.unreadable = UnreadableLog()
         self._account_outage = OutageLog(logger, "indexer account", clock=trio.current_time)
         self._secrets_outage = OutageLog(logger, "indexer credentials", clock=trio.current_time)
         self._refusal: HttpReply | None = None
@@ -324,5 +330,30 @@ def decode(reply: HttpReply, type: Any = Any) -> Any:
         raise IndexerUnavailable(describe(reply), reply=reply)
     try:
         return msgspec.json.decode(reply.body, type=type)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise IndexerUnavailable(f"the indexer's answer isn't as expected: {exc}", reply=reply) from exc
+    except DECODE_ERRORS as exc:
+        if type is Any:  # names of fields come from documents
+            with contextlib.suppress(ValueError, RecursionError):
+                return lenient(reply.body)
+        raise _unexpected(reply, exc) from exc
+
+
+def decode_around(reply: HttpReply, type: Any, *path: str) -> tuple[Any, Sequence[msgspec.Raw | bytes]]:
+    """A success's body that has a list at ``path``, and the list's elements, each still to be decoded: one that can't
+    be must not sink the others. ``type`` has that list as a list of ``msgspec.Raw``. Raises ``IndexerUnavailable``."""
+    if not 200 <= reply.status < 300:
+        raise IndexerUnavailable(describe(reply), reply=reply)
+    try:
+        elements = whole = msgspec.json.decode(reply.body, type=type)
+        for part in path:
+            elements = getattr(elements, part)
+        return whole, elements
+    except DECODE_ERRORS as exc:
+        try:
+            around, slices = cut_list(reply.body, *path)
+            return msgspec.json.decode(around, type=type), slices
+        except (NotSliced, *DECODE_ERRORS):
+            raise _unexpected(reply, exc) from exc
+
+
+def _unexpected(reply: HttpReply, exc: Exception) -> IndexerUnavailable:
+    return IndexerUnavailable(f"the indexer's answer isn't as expected: {describe_decode_error(exc)}", reply=reply)

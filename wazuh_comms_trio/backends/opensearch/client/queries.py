@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -15,6 +14,8 @@ Query = Mapping[str, Any]
 
 #: Numbers below this are epoch seconds (until the year 5138), from it on epoch milliseconds (since 1973).
 _MILLISECONDS_FROM: Final = 1e11
+#: The end of the year 9999: a date of a document that lies beyond it is none.
+_LATEST_MILLISECONDS: Final = 253_402_300_799_999
 
 
 def exactly(field: str, values: Iterable[str]) -> Query:
@@ -71,6 +72,6 @@ def to_moment(value: object) -> float | None:
             value = float(value)
         except ValueError:
             return from_iso(str(value))
-    if isinstance(value, int | float) and math.isfinite(value):
+    if isinstance(value, int | float) and abs(value) <= _LATEST_MILLISECONDS:  # a number that is none isn't
         return float(value) if abs(value) < _MILLISECONDS_FROM else value / 1000
     return None

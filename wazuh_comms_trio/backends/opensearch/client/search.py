@@ -9,11 +9,19 @@ from typing import Any, Final
 
 import msgspec
 import trio
+from attrs import frozen
 
-from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, decode, path
-from wazuh_comms_trio.backends.opensearch.client.multi_get import Found
-from wazuh_comms_trio.backends.opensearch.client.queries import Query
+from wazuh_comms_trio.backends.opensearch.client.client import (
+    IndexerUnavailable,
+    OpenSearchClient,
+    decode,
+    decode_around,
+    path,
+)
+from wazuh_comms_trio.backends.opensearch.client.found import Found, read_found
+from wazuh_comms_trio.backends.opensearch.client.queries import Query, encode_json
 from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.http.client.connection import HttpReply
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +40,24 @@ class _Total(msgspec.Struct):
     value: int = 0
 
 
-class Hits(msgspec.Struct):
-    hits: list[Found] = []
+class _RawHits(msgspec.Struct):
+    hits: list[msgspec.Raw] = []
     total: _Total | None = None
+
+
+@frozen
+class Hits:
+    """``total``: how many match in all, if that was asked; ``seen``: how many were in the answer, those that can't be
+    read too; ``last``: what the last of these was sorted by."""
+
+    readable: Sequence[Found] = ()
+    unreadable: Sequence[Found] = ()
+    total: int | None = None
+    last: Sequence[Any] | None = None
+
+    @property
+    def seen(self) -> int:
+        return len(self.readable) + len(self.unreadable)
 
 
 class _Shards(msgspec.Struct):
@@ -44,7 +67,7 @@ class _Shards(msgspec.Struct):
 
 
 class _SearchReply(msgspec.Struct):
-    hits: Hits
+    hits: _RawHits
     timed_out: bool = False
     shards: _Shards | None = msgspec.field(name="_shards", default=None)
     scroll_id: str | None = msgspec.field(name="_scroll_id", default=None)
@@ -54,11 +77,32 @@ class _RefreshReply(msgspec.Struct):
     shards: _Shards = msgspec.field(name="_shards", default_factory=_Shards)
 
 
-def _complete(reply: _SearchReply) -> _SearchReply:
-    shards = reply.shards
-    if reply.timed_out or (shards is not None and shards.successful < shards.total):
+def read_hits(reply: HttpReply) -> tuple[Hits, str | None]:
+    """An answer to a search, and its scroll's id. Pure. Raises ``IndexerUnavailable`` where it isn't one, or isn't
+    complete."""
+    whole, raw = decode_around(reply, _SearchReply, "hits", "hits")
+    shards = whole.shards
+    if whole.timed_out or (shards is not None and shards.successful < shards.total):
         raise IndexerUnavailable("the search saw only a part of the index")
-    return reply
+    found = [read_found(each) for each in raw]
+    total = whole.hits.total
+    hits = Hits(
+        [each for each in found if each.problem is None],
+        [each for each in found if each.problem is not None],
+        None if total is None else total.value,
+        found[-1].sort if found else None,
+    )
+    return hits, whole.scroll_id
+
+
+async def _ask(
+    client: OpenSearchClient, target: str, body: Mapping[str, Any], query: Mapping[str, str]
+) -> tuple[Hits, str | None]:
+    """Names what can't be read in the log."""
+    found = read_hits(await client.request("POST", target, encode_json(body), query=query))
+    for each in found[0].unreadable:
+        client.unreadable.note(each.unreadable())
+    return found
 
 
 async def search(
@@ -81,17 +125,21 @@ async def search(
             body["search_after"] = list(after)
     if fields is not None:
         body["_source"] = list(fields) or False
-    found = await client.json(
-        "POST", path(index, "_search"), body, query={"allow_partial_search_results": "false"}, type=_SearchReply
-    )
-    return _complete(found).hits
+    hits, _ = await _ask(client, path(index, "_search"), body, {"allow_partial_search_results": "false"})
+    return hits
 
 
 @asynccontextmanager
 async def scroll(
-    client: OpenSearchClient, index: str, query: Query, *, fields: Sequence[str] | None = None
+    client: OpenSearchClient,
+    index: str,
+    query: Query,
+    *,
+    fields: Sequence[str] | None = None,
+    unreadable: bool = False,
 ) -> AsyncIterator[AsyncIterator[Found]]:
-    """All that matched at one moment, however many, in no order. Raises ``BackendUnavailable``."""
+    """All that matched at one moment, however many, in no order. ``unreadable``: those that can't be read are among
+    them. Raises ``BackendUnavailable``."""
     body: dict[str, Any] = {"query": query, "size": _PAGE, "sort": ["_doc"]}
     if fields is not None:
         body["_source"] = list(fields) or False
@@ -99,17 +147,17 @@ async def scroll(
     ids: list[str] = []
 
     async def pages() -> AsyncIterator[Found]:
-        reply = _complete(await client.json("POST", path(index, "_search"), body, query=options, type=_SearchReply))
-        while reply.hits.hits:
-            for hit in reply.hits.hits:
+        hits, scroll_id = await _ask(client, path(index, "_search"), body, options)
+        while hits.seen:
+            for hit in [*hits.readable, *(hits.unreadable if unreadable else ())]:
                 yield hit
-            if reply.scroll_id is None or len(reply.hits.hits) < _PAGE:
+            if scroll_id is None or hits.seen < _PAGE:
                 break
-            ids[:] = [reply.scroll_id]
-            more = {"scroll": _SCROLL, "scroll_id": reply.scroll_id}
-            reply = _complete(await client.json("POST", "/_search/scroll", more, type=_SearchReply))
-        if reply.scroll_id is not None:
-            ids[:] = [reply.scroll_id]
+            ids[:] = [scroll_id]
+            more = {"scroll": _SCROLL, "scroll_id": scroll_id}
+            hits, scroll_id = await _ask(client, "/_search/scroll", more, {})
+        if scroll_id is not None:
+            ids[:] = [scroll_id]
 
     found = pages()
     try:

@@ -126,7 +126,7 @@ class Claims:
         changes = documents.renewed(self._now())
 
         def decide(document: Document) -> Mapping[str, Any] | None:
-            fresh = document.source.get("delivery", {}).get("renewed") == changes["delivery"]["renewed"]
+            fresh = document.renewed_at == changes["delivery"]["renewed"]
             return None if fresh or document.token != tokens[document.id] else changes
 
         for document in (await self.change({d.id: d for d in due}, decide)).values():

@@ -15,13 +15,32 @@ import msgspec
 from attrs import evolve, frozen
 
 from wazuh_comms_trio.backends.interfaces import Action, Command, CommandResult, CommandStatus, Target
-from wazuh_comms_trio.backends.opensearch.client.multi_get import Found
+from wazuh_comms_trio.backends.opensearch.client.found import Found
 from wazuh_comms_trio.backends.opensearch.client.queries import Query, exactly, nothing_of, to_moment
+from wazuh_comms_trio.backends.opensearch.client.slices import is_too_deep
+from wazuh_comms_trio.backends.unreadable import DECODE_ERRORS
 from wazuh_comms_trio.foundation.timestamps import to_iso
 
 #: What a keyword holds at most is 32766 bytes; readers of other programs get the beginning.
 _LONGEST_KEYWORD: Final = 8000
 _DEFAULT_TIMEOUT: Final = 100.0
+#: Seconds: what other writers have beyond it, some thirty years, never ends.
+_LONGEST_TIMEOUT: Final = 1e9
+
+#: What a document's steps need of it: one whose rest can't be read can still be cancelled or ended.
+ESSENTIAL: Final = (
+    "@timestamp",
+    "delivery_timestamp",
+    "command.status",
+    "command.target",
+    "command.timeout",
+    "command.action.name",
+    "command.result.code",
+    "delivery.token",
+    "delivery.offered",
+    "delivery.renewed",
+    "delivery.sent_at",
+)
 
 _STATUSES: Final[Mapping[str, CommandStatus]] = {
     "pending": "pending",
@@ -67,6 +86,11 @@ class Document:
         return _part(self.source, "delivery").get("offered") is True
 
     @property
+    def renewed_at(self) -> object:
+        """As it stands there: epoch milliseconds, if it was this program that wrote it."""
+        return _part(self.source, "delivery").get("renewed")
+
+    @property
     def status(self) -> CommandStatus:
         """An unknown word counts as ``sent``: some program's way of saying that the command is under way."""
         word = _part(self.source, "command").get("status")
@@ -79,11 +103,10 @@ class Document:
         target, action = _part(fields, "target"), _part(fields, "action")
         kind = str(target.get("type") or "agent").lower()
         target_id = str(target.get("id") or "")
-        timeout = _number(fields.get("timeout"), _DEFAULT_TIMEOUT)
+        timeout = min(_number(fields.get("timeout"), _DEFAULT_TIMEOUT), _LONGEST_TIMEOUT)
         created_at = self._created_at(timeout)
         result = _result(_part(fields, "result"), delivery.get("data"))
-        sent_at = _number(delivery.get("sent_at"), None)
-        sent_at = None if sent_at is None else sent_at / 1000
+        sent_at = _moment(delivery.get("sent_at"))
         if sent_at is None and (self.status == "sent" or (result is not None and result.code is not None)):
             sent_at = created_at
         args = action.get("args")
@@ -219,14 +242,26 @@ def _fit_data(data: Any) -> tuple[str | None, str | None]:
 def _result(fields: Mapping[str, Any], data: object) -> CommandResult | None:
     code, message, plain = fields.get("code"), fields.get("message"), fields.get("data")
     if isinstance(data, str):
-        try:
-            plain = msgspec.json.decode(data)
-        except msgspec.DecodeError:
-            plain = data
+        plain = _read_data(data)
     if code is None and message is None and plain is None:
         return None
     number = _number(code, None)
     return CommandResult(None if number is None else int(number), _text(message), plain)
+
+
+def _read_data(text: str) -> Any:
+    """A result's data from its JSON text; what is none, or too deep, stays text."""
+    try:
+        encoded = text.encode()
+        return text if is_too_deep(encoded) else msgspec.json.decode(encoded)
+    except (UnicodeEncodeError, *DECODE_ERRORS):
+        return text
+
+
+def _moment(milliseconds: object) -> float | None:
+    """Epoch seconds, within the calendar."""
+    number = _number(milliseconds, None)
+    return None if number is None or to_moment(number) is None else number / 1000
 
 
 def _number(value: object, default: Any) -> Any:

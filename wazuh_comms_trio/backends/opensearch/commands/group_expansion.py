@@ -17,6 +17,7 @@ from wazuh_comms_trio.backends.opensearch.commands.documents import Document
 from wazuh_comms_trio.backends.opensearch.commands.exchange import WorkerExchange
 from wazuh_comms_trio.backends.opensearch.commands.index import CommandIndex, Refused
 from wazuh_comms_trio.backends.opensearch.commands.pending import PendingCommands
+from wazuh_comms_trio.backends.unreadable import escaped
 
 logger = logging.getLogger(__name__)
 
@@ -62,15 +63,27 @@ class GroupExpansion:
         return await self._claims.change({document.id: mine.get(document.id) for document in groups}, decide)
 
     async def expand_found(self, groups: Sequence[Document]) -> None:
-        """As ``expand``, of those that a search found; what the index refuses is logged."""
+        """As ``expand``, of those that a search found, each on its own: one whose children the index refuses ends as
+        failed, and holds up no other."""
         ids = {document.id for document in groups}
         self._pending.busy |= ids
         try:
-            await self.expand(groups)
-        except Refused as exc:
-            logger.warning("a group's command can't be expanded: the index refuses its children: %s", exc)
+            for group in groups:
+                try:
+                    await self.expand([group])
+                except Refused as exc:
+                    await self._fail(group, exc)
         finally:
             self._pending.busy -= ids
+
+    async def _fail(self, group: Document, why: Refused) -> None:
+        reason = f"can't be expanded: {why}"
+        logger.warning("the group's command %s %s", escaped(group.id), reason)
+
+        def decide(document: Document) -> Mapping[str, Any] | None:
+            return documents.ended(rules.failed(document.command, reason)) if document.status == "pending" else None
+
+        await self._claims.change({group.id: None}, decide)
 
 
 def _child(parent: Document, child: Command) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from wazuh_comms_trio.backends.opensearch.client.bulk import (
     update_if_line,
 )
 from wazuh_comms_trio.backends.opensearch.client.client import NDJSON, IndexerUnavailable, OpenSearchClient
+from wazuh_comms_trio.backends.opensearch.client.found import Found
 from wazuh_comms_trio.backends.opensearch.client.multi_get import get_many
 from wazuh_comms_trio.backends.opensearch.client.queries import (
     LONGEST_ID,
@@ -28,7 +29,7 @@ from wazuh_comms_trio.backends.opensearch.client.queries import (
     is_possible_id,
 )
 from wazuh_comms_trio.backends.opensearch.client.search import Hits, Refresher, search
-from wazuh_comms_trio.backends.opensearch.commands.documents import Document, read
+from wazuh_comms_trio.backends.opensearch.commands.documents import ESSENTIAL, Document, read
 from wazuh_comms_trio.backends.opensearch.index_names import IndexName
 
 logger = logging.getLogger(__name__)
@@ -69,21 +70,40 @@ class CommandIndex:
         return self._refresher.staleness
 
     async def read(self, ids: Sequence[str]) -> dict[str, Document]:
-        """Those that exist, as they are at this moment. Raises ``BackendUnavailable``."""
-        found = await get_many(self._client, await self._name.get(), ids)
+        """Those that exist and can be read, as they are at this moment. Raises ``BackendUnavailable``."""
+        return (await self._read(ids))[0]
+
+    async def read_one(self, document_id: str) -> Document | None:
+        """None when there is none. Raises ``BackendUnavailable``, ``DocumentUnreadable``."""
+        readable, unreadable = await self._read([document_id])
+        for found in unreadable.values():
+            raise found.unreadable()
+        return readable.get(document_id)
+
+    async def read_for_change(self, ids: Sequence[str]) -> dict[str, Document]:
+        """As ``read``; of one that can't be read as a whole, what its steps need, if that can."""
+        readable, unreadable = await self._read(ids)
+        return readable | (await self._read(list(unreadable), ESSENTIAL))[0] if unreadable else readable
+
+    async def _read(
+        self, ids: Sequence[str], fields: Sequence[str] = ()
+    ) -> tuple[dict[str, Document], dict[str, Found]]:
+        """Those that can be read, and those that can't."""
+        found = await get_many(self._client, await self._name.get(), ids, fields=fields)
         now = self._now()
-        return {document_id: read(document, now) for document_id, document in found.items()}
+        readable = {document_id: read(each, now) for document_id, each in found.items() if each.problem is None}
+        return readable, {document_id: each for document_id, each in found.items() if each.problem is not None}
 
     async def search(self, query: Query, *, order: str, size: int) -> list[Document]:
-        """What matches now, by its time. Raises ``BackendUnavailable``."""
+        """What matches now and can be read, by its time. Raises ``BackendUnavailable``."""
         return (await self._search(query, order, size))[0]
 
     async def page(self, query: Query, size: int, after: Place | None) -> tuple[list[Document], int, Place | None]:
-        """What matches now, the oldest first, how many match in all, and after which place there may be more (None:
-        there isn't, or the index can't be sorted). Raises ``BackendUnavailable``."""
+        """What matches now and can be read, the oldest first, how many of this kind there are in all, and after which
+        place there may be more (None: there isn't, or the index can't be sorted). Raises ``BackendUnavailable``."""
         found, hits = await self._search(query, "asc", size, True, after)
-        total = hits.total.value if hits.total is not None else len(found)
-        return found, total, hits.hits[-1].sort if hits.hits and len(found) >= size else None
+        total = hits.seen if hits.total is None else hits.total
+        return found, total - len(hits.unreadable), hits.last if hits.seen >= size else None
 
     async def _search(
         self, query: Query, order: str, size: int, count: bool = False, after: Place | None = None
@@ -92,7 +112,7 @@ class CommandIndex:
         await self._refresher.refresh(name)
         hits = await self._sorted(name, query, order, size, count, after)
         now = self._now()
-        return [read(hit, now) for hit in hits.hits], hits
+        return [read(hit, now) for hit in hits.readable], hits
 
     async def _sorted(self, name: str, query: Query, order: str, size: int, count: bool, after: Place | None) -> Hits:
         if self._sortable:
@@ -139,7 +159,7 @@ class CommandIndex:
         known = {document_id: document for document_id, document in documents.items() if document is not None}
         for attempt in range(_ATTEMPTS):
             if unread:
-                known |= await self.read(unread)
+                known |= await self.read_for_change(unread)
             wanted: list[tuple[Document, Mapping[str, Any]]] = []
             for document_id, document in known.items():
                 changes = decide(document)

@@ -196,7 +196,7 @@ class OpenSearchCommands:
     # --- looks ---
 
     async def get(self, document_id: str) -> Command | None:
-        document = (await self._index.read([document_id])).get(document_id)
+        document = await self._index.read_one(document_id)
         return None if document is None else document.command
 
     async def list(

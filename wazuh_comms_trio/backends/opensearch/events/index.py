@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import trio
@@ -29,13 +29,14 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
     NDJSON,
     IndexerUnavailable,
     OpenSearchClient,
-    decode,
+    decode_around,
     describe,
     error_of,
     path,
 )
 from wazuh_comms_trio.backends.opensearch.client.detached_calls import BulkCall, DetachableCalls
-from wazuh_comms_trio.backends.opensearch.client.queries import is_possible_id
+from wazuh_comms_trio.backends.opensearch.client.found import read_found_text
+from wazuh_comms_trio.backends.opensearch.client.queries import encode_json, is_possible_id
 from wazuh_comms_trio.backends.opensearch.events.probe import probe_index
 from wazuh_comms_trio.errors import BackendUnavailable
 
@@ -51,16 +52,8 @@ _FORGIVE_AFTER: Final = 60.0
 _COMPARED_AT_ONCE: Final = 100
 
 
-class _Source(msgspec.Struct):
-    index: str = msgspec.field(name="_index", default="")
-    id: str = msgspec.field(name="_id", default="")
-    found: bool = False
-    source: msgspec.Raw = msgspec.field(name="_source", default=msgspec.Raw(b""))
-    error: Any = None
-
-
-class _Sources(msgspec.Struct):
-    docs: list[_Source]
+class _Documents(msgspec.Struct):
+    docs: list[msgspec.Raw]
 
 
 @define
@@ -196,12 +189,17 @@ class OpenSearchEvents:
                     batch.results[position] = _SAME
 
     async def _read(self, operations: Sequence[DocumentOperation]) -> Sequence[bytes | None]:
+        """Their documents as they stand there; one that is no sound JSON is other content than any event's."""
         wanted = [{"_index": operation.index, "_id": operation.document_id} for operation in operations]
         query = {"filter_path": "docs._index,docs._id,docs.found,docs._source,docs.error.type"}
-        found = await self._client.json("POST", "/_mget", {"docs": wanted}, query=query, type=_Sources)
-        if len(found.docs) != len(wanted) or any(document.error for document in found.docs):
+        reply = await self._client.request("POST", "/_mget", encode_json({"docs": wanted}), query=query)
+        _, docs = decode_around(reply, _Documents, "docs")
+        if len(docs) != len(wanted):
             raise IndexerUnavailable("not all documents could be read")
-        return [bytes(document.source) if document.found else None for document in found.docs]
+        found = [read_found_text(document) for document in docs]
+        if any(document.error is not None for document in found):
+            raise IndexerUnavailable("not all documents could be read")
+        return [bytes(document.source) if document.found else None for document in found]
 
     async def get(self, index: str, document_id: str) -> bytes | None:
         if not is_possible_id(document_id):
@@ -211,7 +209,9 @@ class OpenSearchEvents:
         )
         if reply.status == 404 and error_of(reply).type in ("", "index_not_found_exception"):
             return None
-        document: _Source = decode(reply, _Source)
+        if reply.status != 200:
+            raise IndexerUnavailable(describe(reply), reply=reply)
+        document = read_found_text(reply.body)
         return bytes(document.source) if document.found else None
 
 

@@ -1,0 +1,52 @@
+"""Documents of the agents', commands' and nodes' indices that can't be read: found, shown and removed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from wazuh_comms_trio.backends.opensearch.client.client import (
+    OpenSearchClient,
+    decode,
+    error_of,
+    path,
+)
+from wazuh_comms_trio.backends.opensearch.client.found import Found
+from wazuh_comms_trio.backends.opensearch.client.multi_get import get_many
+from wazuh_comms_trio.backends.opensearch.client.queries import Query
+from wazuh_comms_trio.backends.opensearch.client.search import scroll
+
+_EVERYTHING: Final[Query] = {"match_all": {}}
+
+
+async def find_unreadable(
+    client: OpenSearchClient, index: str, *, fields: Sequence[str] | None = None
+) -> AsyncIterator[Found]:
+    """All of an index; ``fields``: what is read of them. Raises ``BackendUnavailable``."""
+    async with scroll(client, index, _EVERYTHING, fields=fields, unreadable=True) as found:
+        async for document in found:
+            if document.problem is not None:
+                yield document
+
+
+async def get_document(client: OpenSearchClient, index: str, document_id: str) -> Found | None:
+    """Readable or not. Raises ``BackendUnavailable``."""
+    return (await get_many(client, index, [document_id])).get(document_id)
+
+
+async def remove_unreadable(client: OpenSearchClient, document: Found) -> bool:
+    """As it was read; False when it has been changed or removed since. Raises ``BackendUnavailable``."""
+    version = {"if_seq_no": str(document.seq_no), "if_primary_term": str(document.primary_term), "refresh": "true"}
+    reply = await client.request("DELETE", path(document.index, "_doc", document.id), query=version)
+    if reply.status == 409 or (reply.status == 404 and not error_of(reply).type):
+        return False
+    decode(reply)
+    return True
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """``index/_id`` in its parts. Raises ``ValueError``."""
+    index, sign, document_id = name.partition("/")
+    if not index or not sign or not document_id or index.startswith("_") or "*" in index or "," in index:
+        raise ValueError("give the document's index and id, as INDEX/ID")
+    return index, document_id
