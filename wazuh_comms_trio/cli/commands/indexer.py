@@ -103,11 +103,10 @@ async def _show(arguments: Namespace) -> int:
 
 async def _remove(arguments: Namespace) -> int:
     from wazuh_comms_trio.backends.opensearch.admin.unreadable import remove_unreadable
-    from wazuh_comms_trio.cli.stores import acting_as_owner
 
     session, settings = _session(arguments)
     index, document_id = arguments.document
-    with acting_as_owner(session.audit.path.parent):
+    with session.acting_as_owner(session.audit.path.parent):
         session.prepare_change()
         async with _client(settings) as client:
             found = await _get(client, arguments)
