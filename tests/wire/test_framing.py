@@ -203,3 +203,10 @@ def test_memory_grows_with_bytes_that_came_and_not_with_those_announced() -> Non
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_an_http_answer_where_frames_were_expected() -> None:
+    decoder = FrameDecoder()
+    decoder.feed(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    with pytest.raises(FrameTooLarge, match="it speaks HTTP"):
+        decoder.next_frame()

@@ -159,11 +159,17 @@ async def _in_thread_if_unknown(
 
     def resolve_it() -> Target:
         try:
-            return resolve(name or "", release, home)
+            target = resolve(name or "", release, home)
         except NotInRelease:
             raise
         except WazuhInternalError as exc:
             raise LookupError(f"no daemon is called {name!r}") from exc
+        if target.daemon.kind != "stream":
+            ways = {"http": "speaks HTTP: use open_http", "unframed": "knows no frames: use open_server"}
+            raise WazuhInternalError(
+                1013, f"{name} {ways.get(target.daemon.kind, 'reads datagrams and never answers')}"
+            )
+        return target
 
     return resolve_it() if is_known_at_once(release) else await _in_thread(resolve_it)
 

@@ -29,6 +29,9 @@ MAX_RECEIVE_BYTES: Final[int] = 64 * 1024 * 1024
 HEADER_FORMAT: Final[str] = "<I"
 HEADER: Final[Struct] = Struct(HEADER_FORMAT)
 
+# What the beginning of an HTTP answer would announce: newer servers have HTTP where older ones have frames.
+_HTTP: Final = int.from_bytes(b"HTTP", "little")
+
 # Shorter chunks than this are merged, so that a peer that sends byte by byte costs its bytes and not an object for
 # each of them.
 _SMALL: Final = 2048
@@ -252,7 +255,8 @@ class FrameDecoder:
     def _refuse(self, size: int) -> None:
         if size <= 0:
             self._fail(EmptyFrame, "the peer sent a frame of length 0")
-        self._fail(FrameTooLarge, f"the peer announced a frame of {size} bytes, at most {self.limit} are taken")
+        hint = ": it speaks HTTP" if size == _HTTP else ""
+        self._fail(FrameTooLarge, f"the peer announced a frame of {size} bytes, at most {self.limit} are taken{hint}")
 
     def _fail(self, kind: type[WazuhError], reason: str) -> NoReturn:
         self._failure = kind, reason

@@ -227,3 +227,20 @@ async def test_both_names_of_the_database_in_every_call(home: Path, name: str, r
             assert await pool.request("global x") == "ok 1"
         assert await wazuh_sendasync(name, "global x", **told) == 2
         assert await wazuh_sendsync(name, "global x", **told) == "ok 3"
+
+
+@pytest.mark.parametrize(
+    ("name", "release", "words"),
+    [
+        ("engine", "5.0.0", "speaks HTTP"),
+        ("control", "5.0.0", "knows no frames"),
+        ("ar", "5.0.0-beta1", "reads datagrams"),
+    ],
+)
+async def test_what_takes_no_frames(home: Path, name: str, release: str, words: str) -> None:
+    for send in (wazuh_sendasync, wazuh_sendsync):
+        with pytest.raises(WazuhInternalError, match=f"Error 1013 .*{words}"):
+            await send(name, "x", home=home, release=release)
+    with pytest.raises(ValueError, match=words):
+        async with open_pool(name, home=home, release=release):
+            pass
