@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
+from tests.backends.embedded.faulty_files import faulty_files
 from wazuh_comms_trio.backends.embedded.ndjson.records import records
 from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
 from wazuh_comms_trio.backends.factory import open_backends
@@ -178,6 +179,14 @@ async def open_embedded(folder: Path) -> AsyncIterator[Harness]:
         )
 
 
+@asynccontextmanager
+async def open_embedded_with_short_writes(folder: Path) -> AsyncIterator[Harness]:
+    """Every write takes a half of what it is given."""
+    with faulty_files("short"):
+        async with open_embedded(folder) as harness:
+            yield evolve(harness, name="embedded-short-writes")
+
+
 def stored_bodies(state: Path) -> list[tuple[str, bytes]]:
     """Agent and body of each record in the embedded engine's folder."""
     found = []
@@ -209,6 +218,7 @@ HARNESSES: dict[
 ] = {
     "memory": (open_memory, ()),
     "embedded": (open_embedded, (pytest.mark.real_clock,)),
+    "embedded-short-writes": (open_embedded_with_short_writes, (pytest.mark.real_clock,)),
     "fake-wazuh": (open_fake_wazuh, (pytest.mark.real_clock,)),
     "wazuh": (open_wazuh, (pytest.mark.indexer, pytest.mark.real_clock)),
 }

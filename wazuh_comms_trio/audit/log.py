@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from wazuh_comms_trio.foundation.file_writes import sync, write_all
 from wazuh_comms_trio.foundation.timestamps import to_iso
 
 _FILE: Final = "audit.log"
@@ -62,10 +63,8 @@ class AuditLog:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":  # an entry that a full disk cut off
                 line = b"\n" + line
-            written = os.write(descriptor, line)
-            while written < len(line):  # a disk that filled up in the middle says so with the next write
-                written += os.write(descriptor, line[written:])
-            os.fsync(descriptor)
+            write_all(descriptor, line)
+            sync(descriptor)
         finally:
             os.close(descriptor)
 

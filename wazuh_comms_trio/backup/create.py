@@ -38,6 +38,7 @@ from wazuh_comms_trio.backup.format import (
 )
 from wazuh_comms_trio.backup.restore import restore
 from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.foundation.file_writes import WholeFile, rename, sync
 from wazuh_comms_trio.foundation.folders import adopt, sync_folder
 from wazuh_comms_trio.foundation.timestamps import to_iso
 
@@ -45,6 +46,9 @@ __all__ = ["BackupError", "Contents", "backup", "restore"]
 
 #: Seconds to wait for a database that another process holds.
 _BUSY_TIMEOUT: Final = 30.0
+
+#: Bytes of one write.
+_AT_ONCE: Final = 1024 * 1024
 
 
 def backup(config: Config, file: Path, *, wall_clock: Callable[[], float] = time.time) -> Contents:
@@ -62,7 +66,7 @@ def backup(config: Config, file: Path, *, wall_clock: Callable[[], float] = time
         with (
             _new_file(file) as target,
             tempfile.TemporaryDirectory(dir=file.parent, prefix=".backup-") as scratch,
-            tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT) as archive,
+            tarfile.open(fileobj=target, mode="w|", bufsize=_AT_ONCE, format=tarfile.PAX_FORMAT) as archive,
         ):
             archiver = _Archiver(archive, wall_clock(), members)
             _add_state(archiver, folder, Path(scratch))
@@ -82,12 +86,13 @@ def _new_file(path: Path) -> Iterator[IO[bytes]]:
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with open(descriptor, "wb") as file:
+        try:
             adopt(descriptor, path.parent)
-            yield file
-            file.flush()
-            os.fsync(descriptor)
-        partial.rename(path)
+            yield cast("IO[bytes]", WholeFile(descriptor))
+            sync(descriptor)
+        finally:
+            os.close(descriptor)
+        rename(partial, path)
         sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)

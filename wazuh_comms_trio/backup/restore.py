@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -32,6 +33,7 @@ from wazuh_comms_trio.backup.format import (
     is_member_name,
 )
 from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.foundation.file_writes import WholeFile, copy_file, rename, sync
 from wazuh_comms_trio.foundation.folders import adopt, make_folder, sync_folder
 from wazuh_comms_trio.quarantine.store import QUARANTINE
 
@@ -110,11 +112,12 @@ def _unpack(file: Path, staging: Path) -> Contents:
                 make_folder(target.parent)
                 measured = Measured(source, head.size)
                 descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                with open(descriptor, "wb") as unpacked:
+                try:
                     adopt(descriptor, target.parent)
-                    measured.copy_to(unpacked.write)
-                    unpacked.flush()
-                    os.fsync(descriptor)
+                    measured.copy_to(WholeFile(descriptor).write)
+                    sync(descriptor)
+                finally:
+                    os.close(descriptor)
                 found[head.name] = measured.member(head.name)
     except tarfile.TarError as exc:
         raise BackupError(f"{file}: not a backup, or a damaged one ({exc})") from exc
@@ -175,8 +178,25 @@ def _swap(places: Sequence[_Place], folders: Sequence[Path]) -> None:
 def _move(source: Path, target: Path) -> None:
     """Also to another file system: the quarantine may have one of its own."""
     try:
-        source.rename(target)
-    except OSError:
-        shutil.move(source, target)
+        rename(source, target)
+    except OSError as exc:
+        if exc.errno != errno.EXDEV:
+            raise
+        if source.is_dir():
+            make_folder(target)
+            for file in source.iterdir():
+                copy_file(file, target / file.name)
+        else:
+            copy_file(source, target)
+        for path in (target, *(target.iterdir() if target.is_dir() else ())):
+            _give_to_owner(path, target.parent)
     if target.is_dir():
         sync_folder(target)
+
+
+def _give_to_owner(path: Path, folder: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        adopt(descriptor, folder)
+    finally:
+        os.close(descriptor)

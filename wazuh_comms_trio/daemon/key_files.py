@@ -15,6 +15,7 @@ import attrs
 
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.daemon.exit_status import BadConfiguration
+from wazuh_comms_trio.foundation.file_writes import write_all
 
 __all__ = ["key_files_in_memory", "read_key_files"]
 
@@ -46,8 +47,7 @@ def key_files_in_memory(settings: CommunicationsApi, key_files: Mapping[str, str
                 return file
             descriptor = os.memfd_create(file.name, os.MFD_CLOEXEC)
             stack.callback(os.close, descriptor)
-            with open(descriptor, "wb", closefd=False) as opened:
-                opened.write(key_files[str(file)].encode("latin-1"))
+            write_all(descriptor, key_files[str(file)].encode("latin-1"))
             return Path(f"/proc/self/fd/{descriptor}")
 
         ssl, token = settings.ssl, settings.token

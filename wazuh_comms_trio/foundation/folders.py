@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from wazuh_comms_trio.foundation.file_writes import sync
+
 
 def make_folder(path: Path, mode: int = 0o700) -> None:
     """``path``, and its missing parents, which others may look into; those that exist are left as they are."""
@@ -57,4 +59,4 @@ def adopt(descriptor: int, folder: Path) -> None:
 def sync_folder(path: Path) -> None:
     """Makes the names in a folder durable."""
     with open_folder(path) as descriptor:
-        os.fsync(descriptor)
+        sync(descriptor)

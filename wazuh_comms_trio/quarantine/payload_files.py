@@ -17,6 +17,7 @@ import trio
 from attrs import define, field
 
 from wazuh_comms_trio.errors import StorageFull
+from wazuh_comms_trio.foundation.file_writes import sync, write_all
 from wazuh_comms_trio.foundation.folders import adopt, make_folder, sync_folder
 
 
@@ -47,11 +48,8 @@ class PayloadFiles:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             adopt(descriptor, self.folder)
             for piece in pieces:
-                with memoryview(piece) as view:
-                    done = 0
-                    while done < len(piece):
-                        done += os.write(descriptor, view[done:])
-            os.fsync(descriptor)
+                write_all(descriptor, piece)
+            sync(descriptor)
             sync_folder(self.folder)
         except BaseException:
             path.unlink(missing_ok=True)

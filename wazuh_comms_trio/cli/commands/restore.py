@@ -88,6 +88,7 @@ def _keep_present(config: Config, folder: Path) -> Path | None:
     there is nothing."""
     from wazuh_comms_trio.backends.factory import quarantine_folder
     from wazuh_comms_trio.backup.create import BackupError, backup
+    from wazuh_comms_trio.foundation.file_writes import copy_file
 
     if not (folder / "state.db").exists():
         return None
@@ -99,7 +100,7 @@ def _keep_present(config: Config, folder: Path) -> Path | None:
         for database in (folder / "state.db", quarantine_folder(config) / "quarantine.db"):
             for file in (database, database.with_name(f"{database.name}-wal")):
                 if file.exists():
-                    shutil.copy2(file, kept / file.name)
+                    copy_file(file, kept / file.name)
         if os.geteuid() == 0:  # the service's to remove, too
             owner = folder.stat()
             for path in (kept, *kept.iterdir()):

@@ -9,6 +9,8 @@ import select
 from pathlib import Path
 from typing import Final
 
+from wazuh_comms_trio.foundation.file_writes import write_part
+
 __all__ = ["DescriptorHandler", "LogFileHandler", "LogFileUnusable", "check_log_file"]
 
 MODE: Final = 0o640
@@ -56,7 +58,7 @@ class DescriptorHandler(logging.Handler):
 def _write(descriptor: int, data: bytes) -> int:
     while True:
         try:
-            return os.write(descriptor, data)
+            return write_part(descriptor, data)
         except BlockingIOError:  # another process has made it non-blocking: a log waits for its reader
             poll = select.poll()
             poll.register(descriptor, select.POLLOUT)

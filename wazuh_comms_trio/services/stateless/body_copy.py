@@ -11,6 +11,7 @@ from typing import BinaryIO, Final, Self
 
 from wazuh_comms_trio.errors import StorageFull
 from wazuh_comms_trio.foundation.environment import RunBlocking
+from wazuh_comms_trio.foundation.file_writes import write_all
 
 __all__ = ["BodyCopy"]
 
@@ -64,9 +65,7 @@ class BodyCopy:
         if self._file is None:
             folder = self._folder if self._folder is not None and self._folder.is_dir() else None
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by __exit__
-        rest = memoryview(held)
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        write_all(self._file.fileno(), held)
 
     async def file(self) -> BinaryIO | None:
         """The whole copy as a file, None when it is short: then it is ``held``. Raises ``StorageFull``."""

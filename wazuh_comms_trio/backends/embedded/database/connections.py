@@ -6,6 +6,7 @@ on the event loop, for single rows by key: microseconds, where a thread costs a 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -77,13 +78,15 @@ class Connections:
             loop_reader, self.loop_reader = self.loop_reader, None
             if loop_reader is not None:
                 self._keep_log_if_damaged(loop_reader)
-                loop_reader.close(force=True)
+                with suppress(apsw.Error):
+                    loop_reader.close(force=True)
             reader, self.reader = self.reader, None
             writer, self.writer = self.writer, None
             for connection in (reader, writer):
                 if connection is not None:
                     await in_thread(connection, self._keep_log_if_damaged)
-                    await connection.aclose(force=True)
+                    with suppress(apsw.Error):  # the log couldn't be written back; it is as good where it is
+                        await connection.aclose(force=True)
 
     def never_create(self) -> None:
         """The file was seen: from now on one that is gone isn't made anew."""

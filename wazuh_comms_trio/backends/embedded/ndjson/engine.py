@@ -7,7 +7,6 @@ however the process ends. There is no scanner here: a scan's answer is 200 with 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -27,6 +26,7 @@ from wazuh_comms_trio.backends.interfaces import EngineReply
 from wazuh_comms_trio.backends.unavailable import StateUnusable, reported
 from wazuh_comms_trio.config.models import EmbeddedEvents
 from wazuh_comms_trio.errors import BackendUnavailable, EngineRefused, StorageFull
+from wazuh_comms_trio.foundation.file_writes import sync, write_all
 from wazuh_comms_trio.foundation.folders import make_folder
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.foundation.outage_log import QUIET, OutageLog
@@ -106,9 +106,8 @@ class NdjsonEngine:
             self._segments.check_room(1)
             if self.outage.failing:
                 with TemporaryFile(dir=self._folder) as file:
-                    file.write(bytes(_PROBE_BYTES))
-                    file.flush()
-                    os.fsync(file.fileno())
+                    write_all(file.fileno(), bytes(_PROBE_BYTES))
+                    sync(file.fileno())
                 self.outage.worked()
         except (OSError, QuotaReached) as exc:
             raise self._translated(exc) from exc

@@ -22,6 +22,7 @@ from attrs import frozen
 from wazuh_comms_trio.backends.embedded.ndjson.records import envelope, envelope_room
 from wazuh_comms_trio.backends.embedded.ndjson.spool import SpoolFile
 from wazuh_comms_trio.config.models import EmbeddedEvents
+from wazuh_comms_trio.foundation.file_writes import cut, sync_data, write_pieces
 from wazuh_comms_trio.foundation.folders import adopt, make_folder, sync_folder
 
 SUFFIX: Final = ".ndjson"
@@ -30,8 +31,6 @@ SUFFIX: Final = ".ndjson"
 _SIZES_VALID: Final = 1.0
 
 _FULL_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-_IOV_MAX: Final = 1024
 
 
 class QuotaReached(Exception):
@@ -100,7 +99,7 @@ class Segments:
         pieces, count = self._pieces(bodies, now)
         try:
             self._write(descriptor, pieces)
-            os.fdatasync(descriptor)
+            sync_data(descriptor)
         except OSError:
             self._take_back(descriptor, before)
             raise
@@ -122,21 +121,16 @@ class Segments:
         return pieces, count
 
     def _write(self, descriptor: int, pieces: Sequence[bytes]) -> None:
-        for start in range(0, len(pieces), _IOV_MAX):
-            part = pieces[start : start + _IOV_MAX]
-            length = sum(map(len, part))
-            done = os.writev(descriptor, part)
-            rest = b"" if done == length else b"".join(part)[done:]
-            while rest:  # a disk that is nearly full takes a part
-                rest = rest[os.write(descriptor, rest) :]
-            self._size += length
-            self._total += length
+        write_pieces(descriptor, pieces)
+        length = sum(map(len, pieces))
+        self._size += length
+        self._total += length
 
     def _take_back(self, descriptor: int, size: int) -> None:
         """After an error: readers aren't to find events that no agent was promised. A segment that can't be cut back
         is left as it is: readers skip what is incomplete."""
         try:
-            os.ftruncate(descriptor, size)
+            cut(descriptor, size)
         except OSError as exc:
             self._logger.debug("events: %s can't be cut back: %s", self._path, exc)
         # After a failed fsync the kernel has forgotten what wasn't written: only a new file can be trusted.

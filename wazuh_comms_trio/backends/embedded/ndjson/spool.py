@@ -18,6 +18,7 @@ from zlib import crc32
 from wazuh_comms_trio.backends.embedded.ndjson.records import envelope, envelope_room
 from wazuh_comms_trio.backends.event_lines import LineChecker
 from wazuh_comms_trio.errors import EngineRefused
+from wazuh_comms_trio.foundation.file_writes import link_descriptor, rename, sync, write_all_at
 from wazuh_comms_trio.foundation.folders import adopt, make_folder
 
 #: A body up to this size waits in memory.
@@ -56,13 +57,12 @@ class SpoolFile:
     def give_name(self, path: Path) -> None:
         """``path`` must be free and in the same folder."""
         if self._hidden is not None:
-            os.rename(self._hidden, path)
+            rename(self._hidden, path)
             self._hidden = None
             return
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            # With a folder's descriptor Python calls linkat, which follows /proc's link to the file; link() wouldn't.
-            os.link(f"/proc/self/fd/{self.descriptor}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+            link_descriptor(self.descriptor, path.name, folder)
         finally:
             os.close(folder)
 
@@ -103,10 +103,7 @@ class LargeBody:
 
     def write(self, pieces: list[bytes]) -> None:
         data = b"".join(pieces)
-        done = 0
-        with memoryview(data) as view:
-            while done < len(data):
-                done += os.pwrite(self.file.descriptor, view[done:], self.size + done)
+        write_all_at(self.file.descriptor, data, self.size)
         self._checksum = crc32(data, self._checksum)
         self._last = data[-1:] or self._last
         self.size += len(data)
@@ -121,11 +118,11 @@ class LargeBody:
         if fault is not None:
             raise EngineRefused(fault)
         if self._last != b"\n":
-            os.pwrite(self.file.descriptor, b"\n", self.size)
+            write_all_at(self.file.descriptor, b"\n", self.size)
             self.size += 1
         head = envelope(self.agent_id, received, self.body_bytes, self._checksum, width=self._head_bytes)
-        os.pwrite(self.file.descriptor, head, 0)
-        os.fsync(self.file.descriptor)
+        write_all_at(self.file.descriptor, head, 0)
+        sync(self.file.descriptor)
 
     def _chunks(self) -> Iterator[bytes]:
         for start in range(self._head_bytes, self.size, _CHECK_CHUNK):
