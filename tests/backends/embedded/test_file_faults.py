@@ -185,7 +185,9 @@ async def test_every_call_of_ours_fails_once(tmp_path: Path, fault: Fault) -> No
         await check_stored(config, told)
 
 
-@pytest.mark.parametrize(("first", "code"), enumerate(["SQLITE_IOERR_WRITE", "SQLITE_FULL", "SQLITE_IOERR_FSYNC"]))
+@pytest.mark.parametrize(
+    ("first", "code"), list(enumerate(["SQLITE_IOERR_WRITE", "SQLITE_FULL", "SQLITE_IOERR_FSYNC"]))
+)
 async def test_every_call_of_sqlite_fails_once(tmp_path: Path, first: int, code: str) -> None:
     """Each call in one of the three ways."""
     number = getattr(apsw, code)
