@@ -59,7 +59,7 @@ def check_agent_id(agent_id: object) -> str:
     nobody."""
     if not isinstance(agent_id, str):
         raise MessageInvalid(1012, f"an agent's id is text, not {type(agent_id).__name__}")
-    if not _AGENT_ID.match(agent_id) or int(agent_id) > MAX_AGENT_NUMBER:
+    if not _AGENT_ID.match(agent_id) or (len(agent_id) > 9 and int(agent_id) > MAX_AGENT_NUMBER):
         raise MessageInvalid(
             1012,
             f"{agent_id!r:.60} is no agent's id: a number, filled up with zeros to three digits",

@@ -103,20 +103,42 @@ class BaseAsyncQueue(trio.abc.AsyncResource):
             require_trio(type(self).__name__)
         await trio.lowlevel.checkpoint_if_cancelled()
         # A task that finds others waiting stands in line behind them.
-        if not self._line.locked() and self._send_nowait(msg):
-            self._until_turn -= 1
-            if self._until_turn < 0:
-                self._until_turn = _SENDS_PER_TURN - 1
-                await trio.lowlevel.cancel_shielded_checkpoint()
-            return
-        async with self._line:
+        if self._line.locked() or not self._send_nowait(msg):
+            await self._send_in_line(msg)
+        elif self._is_others_turn():
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def _is_others_turn(self) -> bool:
+        """Whether as many datagrams have gone out at once as one task may send before others run."""
+        self._until_turn -= 1
+        if self._until_turn >= 0:
+            return False
+        self._until_turn = _SENDS_PER_TURN - 1
+        return True
+
+    async def _send_in_line(self, msg: bytes) -> None:
+        """Behind those who wait already. What waits for room is a checkpoint; standing in an empty line need not be."""
+        try:
+            self._line.acquire_nowait()
+        except trio.WouldBlock:
+            await self._line.acquire()
+        try:
             while not self._send_nowait(msg):
                 await self._wait_for_room()
+        finally:
+            self._line.release()
 
     async def _send_checked(self, datagram: bytes) -> None:
         """As :meth:`_send`, with the error that the public methods raise: 1014, naming the path."""
+        if self.socket is None:
+            require_trio(type(self).__name__)
         try:
-            await self._send(datagram)
+            # As _send, whose frame each datagram would cost once more.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if self._line.locked() or not self._send_nowait(datagram):
+                await self._send_in_line(datagram)
+            elif self._is_others_turn():
+                await trio.lowlevel.cancel_shielded_checkpoint()
         except QueueClosed as exc:
             raise TransportClosed(1014, not_sent(exc, type(self).__name__)) from exc
         except QueueBroken as exc:
