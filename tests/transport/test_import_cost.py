@@ -70,3 +70,22 @@ def test_what_it_costs() -> None:
     rounds = [[seconds(program) for program in programs] for _ in range(9)]
     bare, with_import = (median(column) for column in zip(*rounds, strict=True))
     assert with_import - bare < 0.040
+
+
+def test_what_the_bare_installation_lacks_is_said_with_its_extra() -> None:
+    program = """
+import sys
+sys.modules.update(dict.fromkeys(("msgspec", "quart", "h11")))  # as if they weren't installed
+from wazuh_comms_trio import testing, transport
+for package, name in ((testing, "open_daemon"), (transport, "open_http")):
+    try:
+        getattr(package, name)
+    except ModuleNotFoundError as error:
+        print(error)
+transport.WazuhSocket, transport.open_pool, transport.WazuhDBClient, testing.open_fake_daemon
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    daemon, http = done.stdout.splitlines()
+    assert daemon.startswith("wazuh_comms_trio.testing.open_daemon needs ")
+    assert daemon.endswith(": pip install 'wazuh-comms-trio[daemon]'")
+    assert "pip install 'wazuh-comms-trio[http]'" in http

@@ -23,8 +23,24 @@ def lazy_imports(package: str) -> None:
         source = modules.get(name)
         if source is None:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value: object = getattr(import_module(source), name)
+        try:
+            value: object = getattr(import_module(source), name)
+        except ModuleNotFoundError as error:
+            if (named := _naming_the_extra(error, f"{package}.{name}")) is None:
+                raise
+            raise named from error
         setattr(module, name, value)
         return value
 
     vars(module).update(__getattr__=get_attribute, __dir__=lambda: list(names), __all__=list(names))
+
+
+def _naming_the_extra(error: ModuleNotFoundError, what: str) -> ModuleNotFoundError | None:
+    """The bare installation has what most of the transport needs; everything else is in the extra ``daemon``. None for
+    an error that says so already, or is about a module of ours."""
+    missing = error.name or "a module"
+    if missing.startswith("wazuh_comms_trio") or "wazuh-comms-trio[" in str(error):
+        return None
+    return ModuleNotFoundError(
+        f"{what} needs {missing}: pip install 'wazuh-comms-trio[daemon]'", name=error.name, path=error.path
+    )

@@ -328,11 +328,11 @@ async def test_a_full_backlog_is_waited_for(home: Path, autojump_clock: trio.tes
 async def test_how_long_a_full_backlog_is_waited_for(home: Path, autojump_clock: trio.testing.MockClock) -> None:
     with listening(home / "s", backlog=0) as server:
         async with await connected(server), WazuhAsyncSocket() as sock:
-            for patience in (0, 0.5, 3):
+            for connect_timeout in (0, 0.5, 3):
                 began = trio.current_time()
                 with pytest.raises(BacklogFull):
-                    await sock.connect(server.path, patience=patience)
-                assert patience * 0.8 <= trio.current_time() - began <= patience
+                    await sock.connect(server.path, connect_timeout=connect_timeout)
+                assert connect_timeout * 0.8 <= trio.current_time() - began <= connect_timeout
 
 
 async def test_closing_while_another_task_connects(home: Path, autojump_clock: trio.testing.MockClock) -> None:

@@ -15,7 +15,7 @@ from wazuh_comms_trio.transport.paths import STREAM_REFUSAL, check_path, connect
 from wazuh_comms_trio.transport.translate import connect_error
 
 #: For so many seconds a full queue of connections is waited for, unless told otherwise.
-CONNECT_PATIENCE: Final[float] = 1.0
+CONNECT_TIMEOUT: Final[float] = 1.0
 # The pauses meanwhile: 1, 2, 4 ... 64, 64 ... ms.
 _CONNECT_STEPS: Final = (0.001, 0.064)
 
@@ -40,16 +40,16 @@ def _connect_nowait(path: str | os.PathLike[str], require_owner: int | str | Non
 
 
 async def connect_unix(
-    path: str | os.PathLike[str], require_owner: int | str | None = None, patience: float = CONNECT_PATIENCE
+    path: str | os.PathLike[str], require_owner: int | str | None = None, connect_timeout: float = CONNECT_TIMEOUT
 ) -> SocketIO:
     """Connect to a Unix stream socket. A checkpoint; cancelled, nothing is left open.
 
-    A full queue of connections is tried again with growing pauses, for ``patience`` seconds: then
+    A full queue of connections is tried again with growing pauses, for ``connect_timeout`` seconds: then
     :class:`BacklogFull`.
     """
     await trio.lowlevel.checkpoint()
     pause, longest = _CONNECT_STEPS
-    give_up = trio.current_time() + patience
+    give_up = trio.current_time() + connect_timeout
     while True:
         try:
             return SocketIO(connect_nowait(path, require_owner))

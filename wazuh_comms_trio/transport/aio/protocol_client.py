@@ -40,7 +40,7 @@ class ProtocolClient(ProtocolConnection):
         """As :meth:`request`, of a frame that is ready, for a caller that has this connection to itself: nobody else
         sends, or reads, meanwhile."""
         if self._role is None:
-            self._be("client")
+            self._take_role("client")
         await trio.lowlevel.checkpoint_if_cancelled()
         slot = Slot()
         try:
@@ -65,7 +65,7 @@ class ProtocolClient(ProtocolConnection):
         the block before that is ``trio.BusyResourceError``. Left before the last answer came, the connection is closed.
         """
         frame = self._encode(payload)
-        self._be("client")
+        self._take_role("client")
         slot = Slot(is_last, trio.lowlevel.current_task())
         await self._take_turn()
         holding = True
@@ -93,7 +93,7 @@ class ProtocolClient(ProtocolConnection):
 
     async def _take_turn(self) -> None:
         """Wait until this task may send. Misuse that would wait for ever is an error."""
-        self._be("client")
+        self._take_role("client")
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._exchanges:
             task = trio.lowlevel.current_task()
@@ -124,7 +124,7 @@ class ProtocolClient(ProtocolConnection):
             raise self._ended(exc.bytes_sent) from exc.__cause__
         except BaseException:
             slot.abandoned = True
-            if io.torn:
+            if io.sent_in_part:
                 await self._finish(TransportClosed(1014, "closed, since a request went out only in part"))
             else:
                 self._pipeline.withdraw(slot)

@@ -10,7 +10,7 @@ from typing import Literal
 import trio
 
 from wazuh_comms_trio.errors import WazuhInternalError
-from wazuh_comms_trio.transport.aio.connecting import CONNECT_PATIENCE, connect_unix
+from wazuh_comms_trio.transport.aio.connecting import CONNECT_TIMEOUT, connect_unix
 from wazuh_comms_trio.transport.aio.pipeline import Pipeline, Slot
 from wazuh_comms_trio.transport.aio.stream_io import ByteIO, over_stream
 from wazuh_comms_trio.transport.errors import TransportBroken, TransportClosed, require_trio
@@ -87,7 +87,7 @@ class ProtocolConnection(trio.abc.AsyncResource):
         self._connecting = False
         self._reading = False
         self._exchanges: set[Slot] = set()
-        self._owed = 0
+        self._unanswered = 0
         self._frames_sent = 0
         self._bytes_sent = 0
         self._bytes_received = 0
@@ -98,7 +98,7 @@ class ProtocolConnection(trio.abc.AsyncResource):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path or ''}: {self.state.value}>"
 
-    async def connect(self, path: str | os.PathLike[str], *, patience: float = CONNECT_PATIENCE) -> None:
+    async def connect(self, path: str | os.PathLike[str], *, connect_timeout: float = CONNECT_TIMEOUT) -> None:
         """Connect to a daemon's Unix socket, once. Errors and waiting as in ``WazuhAsyncSocket.connect``."""
         require_trio(type(self).__name__)
         if self._connecting:
@@ -109,7 +109,7 @@ class ProtocolConnection(trio.abc.AsyncResource):
             raise WazuhInternalError(1013, f"connected already, to {self.path or 'a stream'}")
         self._connecting = True
         try:
-            io = await connect_unix(path, self.require_owner, patience)
+            io = await connect_unix(path, self.require_owner, connect_timeout)
         finally:
             self._connecting = False
         if self.state is not ConnectionState.CONNECTING:  # closed by another task meanwhile
@@ -126,11 +126,11 @@ class ProtocolConnection(trio.abc.AsyncResource):
             return ConnectionState.CLOSED if isinstance(self._end, TransportClosed) else ConnectionState.BROKEN
         if self._io is None:
             return ConnectionState.CONNECTING
-        return ConnectionState.BUSY if self._pipeline.slots or self._owed else ConnectionState.READY
+        return ConnectionState.BUSY if self._pipeline.slots or self._unanswered else ConnectionState.READY
 
     def _is_ready(self) -> bool:
         """``state`` is READY, more cheaply."""
-        return self._end is None and self._io is not None and not self._pipeline.slots and not self._owed
+        return self._end is None and self._io is not None and not self._pipeline.slots and not self._unanswered
 
     def statistics(self) -> ProtocolStatistics:
         """A snapshot."""
@@ -141,7 +141,7 @@ class ProtocolConnection(trio.abc.AsyncResource):
             requests=received if server else sent,
             replies=sent if server else received,
             dropped=self._pipeline.dropped,
-            in_flight=self._owed if server else len(self._pipeline.slots),
+            in_flight=self._unanswered if server else len(self._pipeline.slots),
             waiting=self._turn.statistics().tasks_waiting,
             bytes_sent=self._bytes_sent,
             bytes_received=self._bytes_received,
@@ -172,7 +172,7 @@ class ProtocolConnection(trio.abc.AsyncResource):
         self._wake_all()
         await self._io.aclose()
 
-    def _be(self, role: Literal["client", "server"]) -> None:
+    def _take_role(self, role: Literal["client", "server"]) -> None:
         if self._role is None:
             require_trio(type(self).__name__)
             self._role = role
@@ -210,7 +210,7 @@ class ProtocolConnection(trio.abc.AsyncResource):
         for slot in self._pipeline.slots:
             wake(slot)
         self._pipeline.slots.clear()
-        self._owed = 0
+        self._unanswered = 0
 
 
 async def sleep(slot: Slot) -> None:

@@ -21,7 +21,7 @@ class ProtocolServer(ProtocolConnection):
 
         :class:`PeerClosed` when the client has ended its side between two requests; answers may still be sent then.
         """
-        self._be("server")
+        self._take_role("server")
         io = self._connection()
         if self._reading:
             raise trio.BusyResourceError("another task is receiving requests on this connection")
@@ -43,7 +43,7 @@ class ProtocolServer(ProtocolConnection):
             raise self._ended() from exc.__cause__
         finally:
             self._reading = False
-        self._owed += 1
+        self._unanswered += 1
         self._pipeline.received += 1
         return payload
 
@@ -53,10 +53,10 @@ class ProtocolServer(ProtocolConnection):
         A checkpoint. Cancelled after a part went out: the connection is closed. 1014 when no request waits.
         """
         frame = encode_frame(payload, self._header_format, self.max_send_bytes)
-        self._be("server")
+        self._take_role("server")
         async with self._turn:
             io = self._connection()
-            if not self._owed:
+            if not self._unanswered:
                 raise WazuhInternalError(1014, "no request waits for an answer on this connection")
             try:
                 await io.send_all(frame)
@@ -64,13 +64,13 @@ class ProtocolServer(ProtocolConnection):
                 await self._finish(exc)
                 raise self._ended(exc.bytes_sent) from exc.__cause__
             except BaseException:
-                if io.torn:
+                if io.sent_in_part:
                     await self._finish(TransportClosed(1014, "closed, since an answer went out only in part"))
                 raise
             self._frames_sent += 1
             self._bytes_sent += len(frame)
             if last:
-                self._owed -= 1
+                self._unanswered -= 1
 
     def requests(self) -> Requests:
         """The requests as they come, for ``async for``, until the client ends the conversation in an orderly way."""

@@ -18,7 +18,7 @@ from typing import Any, Final, Self, TypeVar, overload
 import trio
 
 from wazuh_comms_trio.errors import FrameError, PeerClosed, WazuhInternalError
-from wazuh_comms_trio.transport.aio.connecting import CONNECT_PATIENCE, connect_unix
+from wazuh_comms_trio.transport.aio.connecting import CONNECT_TIMEOUT, connect_unix
 from wazuh_comms_trio.transport.aio.stream_io import ByteIO, over_stream
 from wazuh_comms_trio.transport.call_shapes import Shape, receive_shape
 from wazuh_comms_trio.transport.conversation import Conversation, SchemaSource
@@ -74,7 +74,7 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
         self._io: ByteIO | None = None
         self._decoder = FrameDecoder(max_receive_bytes)
         self._guard: Guard | None = None
-        self._without = "not connected"  # why there is no connection
+        self._not_connected_because = "not connected"  # why there is no connection
         self._connecting = False
         self._sending = False
         self._receiving = False
@@ -105,14 +105,14 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
         return sock
 
     def __repr__(self) -> str:
-        state = self._without if self._io is None else "connected"
+        state = self._not_connected_because if self._io is None else "connected"
         return f"<{type(self).__name__} {self.path or ''}: {state}>"
 
-    async def connect(self, path: str | os.PathLike[str], *, patience: float = CONNECT_PATIENCE) -> None:
+    async def connect(self, path: str | os.PathLike[str], *, connect_timeout: float = CONNECT_TIMEOUT) -> None:
         """Connect to a daemon's Unix socket. A checkpoint.
 
-        Waits ``patience`` seconds for room in the daemon's queue of new connections, then :class:`BacklogFull` (1013).
-        A connection that was lost is closed first; connecting twice otherwise is 1013.
+        Waits ``connect_timeout`` seconds for room in the daemon's queue of new connections, then :class:`BacklogFull`
+        (1013). A connection that was lost is closed first; connecting twice otherwise is 1013.
         """
         require_trio(type(self).__name__)
         if self._connecting:
@@ -123,7 +123,7 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
             await self._give_up("closed, since its connection was lost")
         self._connecting = True
         try:
-            io = await connect_unix(path, self.require_owner, patience)
+            io = await connect_unix(path, self.require_owner, connect_timeout)
         finally:
             connecting, self._connecting = self._connecting, False
         if not connecting:
@@ -212,7 +212,7 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
         require_trio(type(self).__name__)
         io, self._io = self._io, None
         if io is not None or self._connecting:
-            self._without = "closed"
+            self._not_connected_because = "closed"
         self._connecting = False
         if io is not None:
             await io.aclose()
@@ -226,7 +226,7 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
     def _connection(self) -> ByteIO:
         if self._io is None:
             require_trio(type(self).__name__)
-            raise TransportClosed(1014, f"this socket is {self._without}")
+            raise TransportClosed(1014, f"this socket is {self._not_connected_because}")
         return self._io
 
     def _encode(self, payload: bytes, header_format: str | None) -> bytes:
@@ -245,7 +245,7 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
         except TransportError:
             raise
         except BaseException:
-            if io.torn and io is self._io:
+            if io.sent_in_part and io is self._io:
                 await self._give_up("closed, since a message went out only in part")
             raise
         finally:
@@ -260,14 +260,14 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
         decoder = self._decoder
         try:
             if decoder.buffered:
-                await self._breathe()
+                await self._yield_sometimes()
             if header is None:
                 if not decoder.buffered and not decoder.at_eof:
                     decoder.feed(await io.receive_some(READ_BYTES))
                 if not decoder.buffered:
                     decoder.next_frame()  # raises for the end of the stream
                 return decoder.take_raw()
-            if decoder.after_long and io.eager > 0:
+            if decoder.after_long and io.unwaited_bytes > 0:
                 await trio.lowlevel.checkpoint_if_cancelled()
                 frame = io.long_frame_nowait(decoder, header)
                 if frame is not None:
@@ -280,7 +280,7 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
         finally:
             self._receiving = False
 
-    async def _breathe(self) -> None:
+    async def _yield_sometimes(self) -> None:
         """The checkpoint of a receive that needn't wait: always for cancellation, now and then to let others run."""
         self._unyielding = (self._unyielding + 1) % _FRAMES_PER_TURN
         if self._unyielding:
@@ -290,7 +290,7 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
 
     async def _give_up(self, why: str) -> None:
         io, self._io = self._io, None
-        self._without = why
+        self._not_connected_because = why
         if io is not None:
             await io.abort()
 

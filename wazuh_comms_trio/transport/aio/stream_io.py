@@ -1,8 +1,8 @@
 """Bytes out and in for the trio classes, over a Unix socket of our own or over any trio stream.
 
-All kinds have the same methods and one promise: after a send that was cancelled or failed, ``torn`` tells whether any
-byte of it may have gone out. The socket of our own is driven without a layer in between, which is where the speed
-comes from: a request costs one ``send``, one wait and one ``recv``.
+All kinds have the same methods and one promise: after a send that was cancelled or failed, ``sent_in_part`` tells
+whether any byte of it may have gone out. The socket of our own is driven without a layer in between, which is where the
+speed comes from: a request costs one ``send``, one wait and one ``recv``.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from wazuh_comms_trio.wire.framing import LONG_READ_BYTES, READ_BYTES, FrameDeco
 
 # After a read that was filled to the brim, so many more bytes are read without waiting first, as far as they are there.
 # Then other tasks get a turn: after a millisecond or two.
-_EAGER_BYTES: Final = 8 * 1024 * 1024
+_UNWAITED_BYTES: Final = 8 * 1024 * 1024
 
 
 class ByteIO(Protocol):
     """What the trio classes need of a connection. One sender beside one receiver, which their users see to."""
 
     #: A send was cancelled or failed after its first byte may have gone out.
-    torn: bool
+    sent_in_part: bool
     #: How many bytes may be read without waiting first; 0 or less: none.
-    eager: int
+    unwaited_bytes: int
 
     def send_nowait(self, data: bytes) -> int:
         """Send what goes out at once; returns how many bytes that was, 0 for a stream that can only wait."""
@@ -48,11 +48,12 @@ class ByteIO(Protocol):
         ...
 
     async def send_rest(self, data: bytes, sent: int) -> None:
-        """Send what is left after the first ``sent`` bytes. Sets ``torn`` when it is cancelled or fails half-way."""
+        """Send what is left after the first ``sent`` bytes. Cancelled or failed half-way, ``sent_in_part`` is set."""
         ...
 
     async def send_all(self, data: bytes) -> None:
-        """Send all of it. A checkpoint. Cancelled before anything went out nothing happened, else ``torn`` is set."""
+        """Send all of it. A checkpoint. Cancelled before anything went out nothing happened, else ``sent_in_part`` is
+        set."""
         ...
 
     async def receive_some(self, max_bytes: int) -> bytes:
@@ -99,8 +100,8 @@ class SocketIO:
 
     def _begin(self, sock: Any) -> None:
         self.sock: Any = sock
-        self.torn: bool = False
-        self.eager: int = 0
+        self.sent_in_part: bool = False
+        self.unwaited_bytes: int = 0
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLIN | select.POLLRDHUP)
         self._poll = poll.poll
@@ -141,7 +142,7 @@ class SocketIO:
             await self.send_rest(data, sent)
 
     async def send_rest(self, data: bytes, sent: int) -> None:
-        self.torn = sent > 0
+        self.sent_in_part = sent > 0
         with memoryview(data) as view:
             while sent < len(data):
                 try:
@@ -153,19 +154,19 @@ class SocketIO:
                 except TransportBroken as exc:
                     exc.bytes_sent = sent
                     raise
-                self.torn = sent > 0
-        self.torn = False
+                self.sent_in_part = sent > 0
+        self.sent_in_part = False
 
     async def receive_some(self, max_bytes: int) -> bytes:
         # Waiting first is the checkpoint. Data is seldom there already, and when it is, this costs no more than trying
         # first and yielding afterwards. Except after a read that was filled to the brim: more is likely to follow.
-        if self.eager > 0:
+        if self.unwaited_bytes > 0:
             await trio.lowlevel.checkpoint_if_cancelled()
             data = self.receive_nowait(LONG_READ_BYTES if max_bytes == READ_BYTES else max_bytes)
             if data is not None:
-                self.eager -= len(data)
+                self.unwaited_bytes -= len(data)
                 return data
-            self.eager = 0
+            self.unwaited_bytes = 0
         while True:
             try:
                 await trio.lowlevel.wait_readable(self.sock)
@@ -174,7 +175,7 @@ class SocketIO:
             data = self.receive_nowait(max_bytes)
             if data is not None:
                 if len(data) == max_bytes:
-                    self.eager = _EAGER_BYTES
+                    self.unwaited_bytes = _UNWAITED_BYTES
                 return data
 
     def read_size(self, decoder: FrameDecoder, header: Struct) -> int:
@@ -191,11 +192,11 @@ class SocketIO:
             if size := decoder.long_size(header, head):
                 payload = self._recv(size)
         except BlockingIOError:
-            self.eager = 0
+            self.unwaited_bytes = 0
         except OSError as exc:
             raise self._translate(exc, "receiving") from exc
         if payload is not None and len(payload) == size:
-            self.eager -= size
+            self.unwaited_bytes -= size
             return payload
         for data in (head, payload):
             if data is not None:
@@ -212,7 +213,7 @@ class SocketIO:
         return kind(1014, f"{doing}: {reason_of(exc)}")
 
     def peer_ended(self) -> bool:
-        return _hung_up(self.sock.fileno())
+        return _peer_closed(self.sock.fileno())
 
     def peer_credentials(self) -> PeerCredentials:
         return peer_credentials(self.sock)
@@ -259,8 +260,8 @@ class StreamIO:
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream: trio.abc.Stream = stream
-        self.torn: bool = False
-        self.eager: int = 0
+        self.sent_in_part: bool = False
+        self.unwaited_bytes: int = 0
         self._socket: trio.socket.SocketType | None = _socket_of(stream)
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -274,11 +275,11 @@ class StreamIO:
         await self.send_rest(data, 0)
 
     async def send_rest(self, data: bytes, sent: int) -> None:
-        self.torn = True
+        self.sent_in_part = True
         try:
             await self.stream.send_all(data)
         except trio.BusyResourceError:
-            self.torn = False
+            self.sent_in_part = False
             raise
         except trio.ClosedResourceError as exc:
             raise TransportClosed(1014, f"sending: {str(exc) or 'the stream is closed'}") from exc
@@ -287,7 +288,7 @@ class StreamIO:
             if not _in_memory(self.stream):
                 broken.bytes_sent = len(data)  # perhaps: it must not be sent a second time
             raise broken from exc
-        self.torn = False
+        self.sent_in_part = False
 
     async def receive_some(self, max_bytes: int) -> bytes:
         try:
@@ -308,7 +309,7 @@ class StreamIO:
         return None
 
     def peer_ended(self) -> bool:
-        return self._socket is not None and _hung_up(self._socket.fileno())
+        return self._socket is not None and _peer_closed(self._socket.fileno())
 
     def peer_credentials(self) -> PeerCredentials:
         raise OSError(errno.ENOTSUP, "only a Unix socket knows its peer's credentials")
@@ -345,7 +346,7 @@ def _in_memory(stream: object) -> bool:
     return testing is not None and isinstance(sender, testing.MemorySendStream)
 
 
-def _hung_up(fileno: int) -> bool:
+def _peer_closed(fileno: int) -> bool:
     """Whether the peer has closed or shut down its side, even if unread bytes are still there."""
     if fileno == -1:
         return True

@@ -146,8 +146,8 @@ class WazuhDBClient:
             yield from rows_of(reply)
 
     def _frames(self, text: str, deadline: Callable[[], float | None]) -> Generator[WdbReply, None, None]:
-        # After a streamed answer wazuh-db has little patience with a slow reader on that connection, for ever: so this
-        # is one of its own.
+        # After a streamed answer wazuh-db gives that connection a send timeout of 1 s, for ever: so this is one of its
+        # own, which isn't used again.
         with self._connect(deadline()) as sock:
             sock.send(text.encode())
             while True:

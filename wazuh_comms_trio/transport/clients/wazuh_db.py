@@ -237,8 +237,8 @@ class RowStream:
             await self._pool._close_own(connection, clean)
 
     async def _next_frame(self) -> bytes:
-        # After a streamed answer wazuh-db has little patience with a slow reader on that connection, for ever: so this
-        # is one of its own.
+        # After a streamed answer wazuh-db gives that connection a send timeout of 1 s, for ever: so this is one of its
+        # own, which isn't used again.
         if self._connection is None:
             self._connection = await self._pool._open_own()
             await self._connection.send(self._query.encode())

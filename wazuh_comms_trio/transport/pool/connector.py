@@ -84,7 +84,7 @@ class Connector:
         for place in self._places:
             connection = new(None)
             try:
-                await connection.connect(place, patience=0)  # it is waited for here, on the pool's own terms
+                await connection.connect(place, connect_timeout=0)  # it is waited for here, on the pool's own terms
             except WazuhInternalError as error:
                 if not nobody_there(error):
                     raise

@@ -212,7 +212,7 @@ class Pool:
     # --- deciding, synchronously --------------------------------------------------------------------------------------
 
     def _take_idle(self) -> WazuhAsyncProtocol | None:
-        """The connection used last, which the daemon's caches and the peer's patience know best."""
+        """The connection used last: the daemon has it in its caches, and is the least likely to have ended it."""
         self._require_open()
         return self._idle.pop()[0] if self._idle else None
 
