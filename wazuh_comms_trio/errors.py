@@ -223,7 +223,7 @@ class DocumentUnreadable(BackendUnavailable):
         self.name = name
         self.why = why
         self.text = text
-        self.detail = f"{name} can't be read: {why}"
+        self.detail: str = f"{name} can't be read: {why}"
 
     def __str__(self) -> str:
         return self.detail
