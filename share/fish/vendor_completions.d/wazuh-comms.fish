@@ -10,7 +10,7 @@ function __wazuh_comms_at --description 'Does the line name this command?'
             set skip yes
         else if not string match --quiet -- '-*' $word
             set --local next (string trim -- "$command $word")
-            contains -- "$next" 'agents' 'agents add' 'agents list' 'agents show' 'agents remove' 'agents rekey' 'commands' 'commands send' 'commands list' 'commands show' 'commands cancel' 'events' 'events tail' 'quarantine' 'quarantine list' 'quarantine show' 'quarantine replay' 'quarantine drop' 'backup' 'restore' 'enrollment' 'enrollment passwd' 'config' 'config check' 'config show' 'indexer' 'indexer init' 'indexer check' 'status' 'reload' 'daemon'; and set command $next
+            contains -- "$next" 'agents' 'agents add' 'agents list' 'agents show' 'agents remove' 'agents rekey' 'commands' 'commands send' 'commands list' 'commands show' 'commands cancel' 'events' 'events tail' 'quarantine' 'quarantine list' 'quarantine show' 'quarantine replay' 'quarantine drop' 'backup' 'restore' 'enrollment' 'enrollment passwd' 'config' 'config check' 'config show' 'indexer' 'indexer init' 'indexer check' 'indexer show' 'indexer remove' 'status' 'reload' 'daemon'; and set command $next
         end
     end
     test "$command" = "$argv[1]"
@@ -150,7 +150,9 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'config show'" --sh
 complete --command wazuh-comms --condition "__wazuh_comms_at 'config show'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'config show'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'indexer'" --arguments init --description 'make the index templates and indices that are missing; changes nothing that exists'
-complete --command wazuh-comms --condition "__wazuh_comms_at 'indexer'" --arguments check --description 'check connection, versions, permissions, mappings and clocks, a line each; 1 if there is a problem'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'indexer'" --arguments check --description 'check connection, versions, permissions, mappings, clocks and documents, a line each; 1 if there is a problem'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'indexer'" --arguments show --description 'show a document that can\'t be read, as it stands there'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'indexer'" --arguments remove --description 'remove a document that can\'t be read, and no other'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'indexer'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'indexer'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'indexer'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
@@ -160,6 +162,12 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'indexer init'" --l
 complete --command wazuh-comms --condition "__wazuh_comms_at 'indexer check'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'indexer check'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'indexer check'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'indexer show'" --short-option h --long-option help --description 'show this help message and exit'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'indexer show'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'indexer show'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'indexer remove'" --short-option h --long-option help --description 'show this help message and exit'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'indexer remove'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'indexer remove'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'status'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'status'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'status'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
