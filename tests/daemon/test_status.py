@@ -24,6 +24,7 @@ REPORT: dict[str, Any] = {
     "connections": 4,
     "crowded": False,
     "parked": 2,
+    "tasks": 40,
     "backend": "ready",
     "batcher": {"waiting": 1, "room": 1023, "batches_in_flight": 1, "pieces_in_flight": 0},
     "last_error": None,
@@ -46,7 +47,7 @@ def document(report: dict[str, Any]) -> dict[str, Any]:
 def test_a_report_as_json() -> None:
     batcher = BulkWriterReport(waiting=1, room=1023, batches_in_flight=1)
     report = WorkerReport(
-        pid=12, age=3.5, lag=0.01, connections=4, crowded=False, parked=2, backend="ready", batcher=batcher
+        pid=12, age=3.5, lag=0.01, connections=4, crowded=False, parked=2, tasks=40, backend="ready", batcher=batcher
     )
     assert list(report_document(report).items()) == list(REPORT.items())
     failed = WorkerReport(last_error=LoggedError(text="no disk", time=1.5))
@@ -74,6 +75,7 @@ def test_the_tool_reads_what_the_worker_said() -> None:
         connections=4,
         crowded=False,
         parked=2,
+        tasks=40,
         backend="ready",
         batcher=BulkWriterReport(waiting=1, room=1023, batches_in_flight=1),
     )

@@ -20,6 +20,8 @@ import trio
 from tests.e2e.processes import Files, start_daemon, write_files
 from tests.lossy_network import CannotLose, in_namespace
 from tests.supervisor.nodes import add_logged_in, ask, kill, parked, post, serving, under_load
+from tests.supervisor.soak_hour import WORKERS as HOUR_WORKERS
+from tests.supervisor.soak_hour import hour
 from tests.supervisor.soak_polls import polls
 from tests.supervisor.starts import KINDS, prepare
 from wazuh_comms_trio.testing import AgentClient, ExchangeFailed, throwaway_certificate
@@ -143,6 +145,7 @@ def main() -> int:
     of_delivery.add_argument("--agents", type=int, default=5000)
     of_delivery.add_argument("--commands", type=int, default=10_000)
     of_delivery.add_argument("--kill", action="store_true")
+    kinds.add_parser("hour").add_argument("--minutes", type=float, default=60)
     of_polls = kinds.add_parser("polls")
     of_polls.add_argument("--polls", type=int, default=1000)
     of_polls.add_argument("--seconds", type=float, default=400)
@@ -158,6 +161,11 @@ def main() -> int:
             trio.run(starts, files_in(folder, 2), options.count)
         elif options.kind == "reload":
             trio.run(reload, files_in(folder, 2), options.minutes)
+        elif options.kind == "hour":
+            wrong = trio.run(hour, files_in(folder, HOUR_WORKERS), options.minutes, say)
+            for sentence in wrong:
+                say(f"WRONG: {sentence}")
+            return int(bool(wrong))
         elif options.kind == "polls":
             try:
                 make_files = partial(files_in, folder)

@@ -46,7 +46,8 @@ class LoggedError(msgspec.Struct, frozen=True, kw_only=True):
 
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     """``lag``: the worst delay of the event loop, of late. ``crowded``: connections wait until fewer files are open.
-    ``parked``: long polls. ``backend``: ``ready``, or why it isn't. A worker that hasn't reported yet: None."""
+    ``parked``: long polls. ``tasks``: of the event loop. ``backend``: ``ready``, or why it isn't. A worker that hasn't
+    reported yet: None."""
 
     pid: int | None = None
     age: float | None = None
@@ -54,6 +55,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     connections: int | None = None
     crowded: bool | None = None
     parked: int | None = None
+    tasks: int | None = None
     backend: str | None = None
     batcher: BulkWriterReport | None = None
     last_error: LoggedError | None = None

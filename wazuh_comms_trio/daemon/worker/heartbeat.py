@@ -131,6 +131,7 @@ class Heartbeat:
             connections=sum(context.connections for context in self._worker.contexts),
             crowded=any(context.out_of_descriptors for context in self._worker.contexts),
             parked=services.commands.parked,
+            tasks=trio.lowlevel.current_statistics().tasks_living,
             backend=services.readiness.state,
             batcher=BulkWriterReport(
                 waiting=stateful.waiting,
