@@ -211,7 +211,8 @@ class Load:
     async def move_log(self) -> None:
         log = self.files.folder / "daemon.log"
         await trio.lowlevel.checkpoint()
-        log.rename(log.with_suffix(".log.1"))
+        with suppress(FileNotFoundError):  # nothing was logged since it was moved
+            log.rename(log.with_suffix(".log.1"))
         self.done["log moved"] += 1
 
 

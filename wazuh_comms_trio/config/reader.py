@@ -4,6 +4,7 @@ place."""
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,9 +157,17 @@ class Reader:
             value_shown = "*** (not shown)"
         elif has_secrets(kind):
             value_shown = "text" if isinstance(value, str) else "a list" if isinstance(value, list) else "this"
+        elif isinstance(value, bool) and (word := self._word()):
+            value_shown = f"{word} (to YAML the same as {shown(value)}; text stands in quotes)"
         else:
             value_shown = shown(value)
         self.problem(f"{value_shown} is not accepted; accepted is {error.accepted}{error.hint}")
+
+    def _word(self) -> str | None:
+        """For what YAML reads as true or false: the word that stands in the file, when it is another one. A list's
+        only item may stand there without the list."""
+        words = self._source.words
+        return words.get(self._place) or words.get(self._place[:-1])
 
     # --- values ---
 
@@ -190,12 +199,12 @@ class Reader:
 
     def _int(self, value: Any, kind: type) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not self._key.accepts_number(value):
-            raise _Unaccepted(accepted(kind, self._key))
+            raise _Unaccepted(accepted(kind, self._key), without_zero(value))
         return value
 
     def _float(self, value: Any, kind: type) -> float:
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not self._key.accepts_number(value):
-            raise _Unaccepted(accepted(kind, self._key))
+            raise _Unaccepted(accepted(kind, self._key), without_zero(value))
         if not math.isfinite(value):
             raise _Unaccepted(accepted(kind, self._key))
         return float(value)
@@ -250,6 +259,11 @@ class Reader:
         if len(value) > 1:
             self.warning(f"has {len(value)} values; the first is used")
         return value[0]
+
+
+def without_zero(value: Any) -> str:
+    """A hint for ``08080``, which is no number to YAML, since octal digits end at 7."""
+    return "; write it without the zero" if isinstance(value, str) and re.fullmatch(r"[-+]?0\d+", value) else ""
 
 
 def _is_within(path: str, other: str) -> bool:

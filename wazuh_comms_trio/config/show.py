@@ -13,6 +13,7 @@ from attrs import NOTHING, Attribute
 from wazuh_comms_trio.config.accepted import accepted, types_of, without_none
 from wazuh_comms_trio.config.key import Key, key_of
 from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.config.source import Dumper
 
 MASK: Final = "***"
 
@@ -29,6 +30,9 @@ is in force, defaults included, with secrets masked.
 * A key without a value, or with a blank one (`ca: " "`), is unset: its default holds.
 * Relative paths start at the file's folder.
 * Anchors, aliases and merges (`<<`) work; a key that stands twice is an error; tags (`!...`) aren't taken.
+* A number is written in decimal, without a leading zero, underscores or colons: YAML 1.1 reads `027000` as 11776 and
+  `1:30` as 90, so that such numbers are errors. So are dates, and `yes`, `no`, `on` and `off` where text is wanted:
+  text that looks like these stands in quotes.
 
 The least that is needed:
 
@@ -54,7 +58,7 @@ def as_data(model: Any) -> dict[str, Any]:
 
 
 def as_yaml(config: Config) -> str:
-    return yaml.safe_dump(as_data(config), sort_keys=False, allow_unicode=True, default_flow_style=False)
+    return yaml.dump(as_data(config), Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
 
 
 def _masked(value: Any) -> Any:

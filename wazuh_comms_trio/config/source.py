@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import yaml
@@ -12,21 +13,43 @@ from attrs import frozen
 from wazuh_comms_trio.config.problems import Place, Problem, dotted
 
 _PREFIX: Final = "tag:yaml.org,2002:"
-_SCALARS: Final = frozenset(
-    _PREFIX + name for name in ("null", "bool", "int", "float", "binary", "timestamp", "str", "value")
-)
 #: Far more than any configuration has. Aliases of aliases could otherwise multiply a small file without end.
 _MOST_NODES: Final = 20_000
 _DEEPEST: Final = 50
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's, which also reads ``1e-3`` as the number that YAML 1.2 says it is."""
-
-
-_Loader.add_implicit_resolver(
-    _PREFIX + "float", re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+0123456789.")
+#: Numbers that YAML 1.1, YAML 1.2 and people read alike. PyYAML reads 1.1's: ``027000`` is 11776 there, ``1:30`` is 90.
+_PLAIN_NUMBER: Final = re.compile(
+    r"[-+]?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][-+]?[0-9]+)?|[-+]?\.[0-9]+([eE][-+]?[0-9]+)?"
+    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 )
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's, which also reads ``1e-3`` as the number that YAML 1.2 says it is, and notes in ``tagged`` which nodes
+    have a tag of their own."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.tagged: set[int] = set()
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        tag = getattr(self.peek_event(), "tag", None)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
+        if tag is not None and node is not None:
+            self.tagged.add(id(node))
+        return node
+
+
+_EXPONENT: Final = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver(_PREFIX + "float", _EXPONENT, list("-+0123456789."))
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes so that ``parse`` reads the same: text that it would take for a number is put in quotes."""
+
+
+Dumper.add_implicit_resolver(_PREFIX + "float", _EXPONENT, list("-+0123456789."))
 
 
 class _TooLarge(Exception):
@@ -36,11 +59,13 @@ class _TooLarge(Exception):
 @frozen
 class Source:
     """The sections that were asked for, as dicts, lists and scalars; ``lines`` has the line of every key and list
-    item in them, and of every section of the file."""
+    item in them, and of every section of the file. ``words`` has what stands in the file where YAML reads another
+    word as true or false (``no``)."""
 
     data: Mapping[str, Any]
     lines: Mapping[Place, int]
     problems: tuple[Problem, ...]
+    words: Mapping[Place, str] = MappingProxyType({})
 
     def line(self, place: Place) -> int | None:
         """Of the place, or of the nearest one above it that is in the file."""
@@ -98,6 +123,7 @@ class _Reader:
         self._sections = sections
         self._lines: dict[Place, int] = {}
         self._problems: list[Problem] = []
+        self._words: dict[Place, str] = {}
         self._nodes = 0
         # A mapping that aliases share is flattened once: afterwards its merged keys look like its own.
         self._flat: dict[int, list[tuple[str, int, yaml.Node]]] = {}
@@ -105,7 +131,7 @@ class _Reader:
     def read(self, root: yaml.MappingNode) -> Source:
         pairs = self._pairs(root, ())
         data = {name: self._value(value, (name,)) for name, value in pairs if name in self._sections}
-        return Source(data, self._lines, tuple(self._problems))
+        return Source(data, self._lines, tuple(self._problems), self._words)
 
     def _pairs(self, node: yaml.MappingNode, place: Place) -> list[tuple[str, yaml.Node]]:
         """The mapping's pairs, merged ones included; an explicit key wins over a merged one, as YAML says."""
@@ -119,6 +145,8 @@ class _Reader:
         own: dict[str, int] = {}
         for key, _ in node.value:
             name = _name(key)
+            if id(key) in self._loader.tagged:
+                self._unreadable(key, (*place, name), "has a tag (`!...`), which isn't taken here")
             if key.tag == _PREFIX + "merge":
                 continue
             if name in own:
@@ -134,16 +162,28 @@ class _Reader:
         if self._nodes > _MOST_NODES or len(place) > _DEEPEST:
             raise _TooLarge
         self._lines.setdefault(place, _line(node))
-        if isinstance(node, yaml.MappingNode) and node.tag == _PREFIX + "map":
-            return {name: self._value(value, (*place, name)) for name, value in self._pairs(node, place)}
-        if isinstance(node, yaml.SequenceNode) and node.tag == _PREFIX + "seq":
-            return [self._value(item, (*place, position)) for position, item in enumerate(node.value)]
-        if not isinstance(node, yaml.ScalarNode) or node.tag not in _SCALARS:
+        if id(node) in self._loader.tagged:
             return self._unreadable(node, place, "has a tag (`!...`), which isn't taken here")
+        if isinstance(node, yaml.MappingNode):
+            return {name: self._value(value, (*place, name)) for name, value in self._pairs(node, place)}
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(item, (*place, position)) for position, item in enumerate(node.value)]
+        return self._scalar(node, place)
+
+    def _scalar(self, node: yaml.Node, place: Place) -> Any:
+        """Nothing else than what stands there: refused is what YAML 1.1 makes something else of."""
+        kind, word = node.tag.removeprefix(_PREFIX), node.value
+        if kind in ("int", "float") and (sentence := other_number(word)):
+            return self._unreadable(node, place, sentence)
         try:
-            return self._loader.construct_object(node)
+            value = self._loader.construct_object(node)
         except (yaml.YAMLError, ValueError, OverflowError):  # a month 13, or a number of 5000 digits
             return self._unreadable(node, place, "isn't the kind of value that it looks like; text stands in quotes")
+        if kind == "timestamp":
+            return self._unreadable(node, place, "is a date to YAML, which nothing here takes; text stands in quotes")
+        if kind == "bool" and word.lower() not in ("true", "false"):
+            self._words[place] = word
+        return value
 
     def _unreadable(self, node: yaml.Node, place: Place, text: str) -> None:
         self._problems.append(Problem(dotted(place), _line(node), text))
@@ -152,3 +192,16 @@ class _Reader:
 def _name(key: yaml.Node) -> str:
     """A key as text. One that isn't a scalar matches no name and comes out as unknown."""
     return str(key.value) if isinstance(key, yaml.ScalarNode) else "<a list or mapping>"
+
+
+def other_number(word: str) -> str | None:
+    """What is wrong with a number that YAML 1.1 reads as another one than people do. None: nothing is."""
+    if _PLAIN_NUMBER.fullmatch(word):
+        return None
+    if "_" in word:
+        return "is a number with underscores; write it without them (text stands in quotes)"
+    if ":" in word:
+        return "is a number to the base of 60 in YAML 1.1 (`1:30` is 90); write it in decimal (text stands in quotes)"
+    if re.match(r"[-+]?0[xb]", word):
+        return "is a number to another base than ten; write it in decimal (text stands in quotes)"
+    return "is a number that begins with a zero: octal in YAML 1.1; write it without the zero (text stands in quotes)"
