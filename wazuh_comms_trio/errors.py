@@ -218,7 +218,7 @@ class DocumentUnreadable(BackendUnavailable):
     reason, ``text`` what stands there, as far as it can be shown.
     """
 
-    def __init__(self, name: str, why: str, text: str = "") -> None:
+    def __init__(self, name: str = "a document", why: str = "", text: str = "") -> None:
         super().__init__()
         self.name = name
         self.why = why

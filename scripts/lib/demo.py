@@ -175,8 +175,8 @@ def command_socket(folder: Path) -> Path:
 def make_groups(folder: Path) -> None:
     if not folder.exists():
         folder.mkdir()
-        (folder / "default.conf").write_text(
-            "# What agents of no group get: GET /api/v1/files?file_name=default.conf\n"
+        (folder / "default.yml").write_text(
+            "# What agents of the group `default` ask for: GET /api/v1/files?file_name=default.yml\n"
         )
 
 

@@ -52,13 +52,14 @@ def hints(folder: Path, demo: Mapping[str, str], port: int, enrollment_port: int
         ("Park a poll: it waits for a command", f"{curl} {bearer} -w '\\n' {url}/commands"),
         ("Meanwhile, from another terminal, send one", f"{tool} commands send --agent {demo['uuid']} restart"),
         ("What became of it", f"{tool} commands list"),
+        ("Fetch a group's file, as agents do", f"{curl} {bearer} '{url}/files?file_name=default.yml'"),
         ("How the daemon is", f"{tool} status"),
     ]
     if enrollment_port is not None:
         steps.append(
             (
                 f"Join with a real agent (it must trust {folder / 'certs' / 'ca.pem'})",
-                f"wazuh-agent --enroll-agent --url https://127.0.0.1:{enrollment_port} --user {quote(demo['user'])} "
+                f"wazuh-agent --enroll --enroll-url https://127.0.0.1:{enrollment_port} --user {quote(demo['user'])} "
                 f"--password {quote(demo['password'])}",
             )
         )

@@ -29,6 +29,7 @@ EXPECTED = {
     errors.AgentExists: (409, 409),
     errors.BackendUnavailable: (503, 503),
     errors.StorageFull: (503, 503),
+    errors.DocumentUnreadable: (503, 503),
     errors.EngineRefused: (400, 2710),
     errors.EngineTimeout: (503, 2800),
     errors.EngineSchemeError: (503, 2801),

@@ -75,7 +75,7 @@ def read_hints(stdout: IO[str]) -> str:
     lines = []
     for line in stdout:
         lines.append(line)
-        if "wazuh-agent --enroll-agent" in line:
+        if "wazuh-agent --enroll " in line:
             break
     return "".join(lines)
 
@@ -110,7 +110,7 @@ def test_hints_work_when_pasted(folder: Path) -> None:
     with running(folder, ports) as demo:
         assert f"https://127.0.0.1:{ports[0]}" in demo.hints
         assert f"https://127.0.0.1:{ports[1]}" in demo.hints
-        authenticate, stateless, stateful, look, park, send, status, well, join = demo.commands.values()
+        authenticate, stateless, stateful, look, park, send, status, fetch, well, join = demo.commands.values()
         assert paste(authenticate).count(".") == 2
         assert paste(authenticate, stateless).partition("\n")[2].startswith("HTTP/1.1 204")
         results = json.loads(paste(authenticate, stateful).partition("\n")[2])["results"]
@@ -125,8 +125,9 @@ def test_hints_work_when_pasted(folder: Path) -> None:
             (command,) = json.loads(poll.stdout.readline())["commands"]
         assert (command["document_id"], command["action"]["name"]) == (document_id, "restart")
         assert document_id in paste(status)
+        assert "file_name=default.yml" in paste(authenticate, fetch)
         assert "1 of 1 serve" in paste(well)
-        assert f"--url https://127.0.0.1:{ports[1]} --user demo --password " in join
+        assert f" --enroll --enroll-url https://127.0.0.1:{ports[1]} --user demo --password " in join
 
 
 def test_second_run_finds_the_same_agent_on_other_ports(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,6 +29,7 @@ from wazuh_comms_trio.testing import (
     ReplyDecoder,
     ReplyRefused,
     open_daemon,
+    stateful_event,
     stateless_event,
     throwaway_certificate,
 )
@@ -308,19 +310,72 @@ async def test_two_texts_make_an_agent_exit(status: int, message: str, autojump_
         nursery.cancel_scope.cancel()
 
 
-async def test_a_rekeyed_agent_logs_in_again_and_exits(autojump_clock: MockClock) -> None:
+async def test_a_rekeyed_agent_tries_again_and_again(autojump_clock: MockClock) -> None:
+    """While it runs these texts end nothing: on its host it looks well."""
     from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 
-    async with open_daemon() as daemon:
+    async with open_daemon() as daemon, trio.open_nursery() as nursery:
         agent = AgentProgram(await daemon.enrol_agent(), AgentSettings(batch_interval=1))
+        await nursery.start(agent.run)
+        await daemon.backends.agents.rekey(agent.client.uuid, hash_key("another"))
+        agent.add_stateless("m", "c", {"n": 1})
+        await trio.sleep(200)
+        assert 403 in [each.status for each in agent.exchanges if each.kind == "stateless"]
+        times = [each.time for each in agent.exchanges if each.kind == "authentication" and each.status == 401]
+        assert all(later - time == pytest.approx(30, abs=0.5) for time, later in pairwise(times))
+        assert len(times) >= 5
+        await daemon.backends.agents.rekey(agent.client.uuid, hash_key(agent.client.key))
+        await agent.wait_until(lambda agent: not agent.stateless)
+        nursery.cancel_scope.cancel()
 
-        async def change_the_key() -> None:
-            await wait_all_tasks_blocked()
-            await daemon.backends.agents.rekey(agent.client.uuid, hash_key("another"))
-            agent.add_stateless("m", "c", {"n": 1})
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(change_the_key)
-            with pytest.RaisesGroup(pytest.RaisesExc(AgentExits, match="Invalid key")):
-                await agent.run()
-        assert 403 in [each.status for each in agent.exchanges]
+def test_the_data_line_is_left_out_where_there_is_no_data() -> None:
+    for operation in ("create", "update", "delete"):
+        assert stateful_event("i", "fim", operation, {}) == stateful_event("i", "fim", operation)
+        assert stateful_event("i", "fim", operation).count(b"\n") == 1
+        assert stateful_event("i", "fim", operation, {"a": 1}).endswith(b'\n{"a":1}\n')
+
+
+COMMANDS = {
+    "c1": {"name": "set-group", "args": {"groups": ["web", "db"]}},
+    "c2": {"name": "fetch-config"},
+    "c3": {"name": "set-group", "args": {"groups": ["old"]}},
+    "c4": {"name": "restart"},
+}
+
+
+async def test_commands_are_kept_by_their_id(autojump_clock: MockClock) -> None:
+    """One that comes a second time fails; set-group and fetch-config ask for the groups' .yml."""
+    token = "x." + "eyJleHAiOiAxMDAwMDB9" + ".x"  # {"exp": 100000}
+    asked: list[bytes] = []
+    polls = iter([["c1", "c2"], ["c1", "c3", "c4"]])
+
+    def serve(request: bytes) -> bytes:
+        if b"/authentication" in request:
+            return reply(200, b'{"token":"%s"}' % token.encode())
+        if b"/commands" in request:
+            names = next(polls, [])
+            commands = [{"document_id": name, "action": COMMANDS[name]} for name in names]
+            return reply(200, json.dumps({"commands": commands}).encode()) if names else reply(408)
+        if b"/files" in request:
+            name = request.split(b"file_name=")[1].split(b" ")[0]
+            asked.append(name)
+            return reply(404 if name.startswith(b"old") else 200, b"x: 1")
+        return reply(200, b"results that nobody reads")
+
+    server = Scripted(serve)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        client = AgentClient(server.listener.connect, uuid="u", key="k", wall_clock=trio.current_time)
+        agent = AgentProgram(client)
+        await nursery.start(agent.run)
+        await trio.sleep(30)
+        nursery.cancel_scope.cancel()
+    assert asked == [b"web.yml", b"db.yml", b"web.yml", b"db.yml", b"old.yml"]
+    assert client.groups == ("web", "db")
+    assert b'"groups":["web","db"]' in client.metadata
+    sent = [line for each in server.requests if b"/stateful" in each for line in each.splitlines()]
+    headers = [json.loads(line)["id"] for line in sent if line.startswith(b'{"id"')]
+    codes = [json.loads(line)["command"]["result"]["code"] for line in sent if line.startswith(b'{"command"')]
+    assert list(zip(headers, codes, strict=True)) == [("c1", 0), ("c2", 0), ("c1", 1), ("c3", 1), ("c4", 0)]
+    assert not agent.stateful

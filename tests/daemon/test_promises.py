@@ -10,13 +10,14 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
+from wazuh_comms_trio.backends.interfaces import Action, Command, DocumentOperation, ItemResult, Outcome, Target
 from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.config.models import Events, Files, Timeouts
 from wazuh_comms_trio.quarantine.interface import Rejected
 from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 from wazuh_comms_trio.testing import (
     AgentClient,
+    AgentProgram,
     MemoryStream,
     Reply,
     daemon_config,
@@ -281,13 +282,37 @@ async def test_agents_have_documents_of_their_own(autojump_clock: MockClock) -> 
         assert ids == [f"{one.uuid}_good"]
 
 
+async def test_set_group_and_fetch_config_succeed_on_an_agent(autojump_clock: MockClock) -> None:
+    backends = memory_backends(files={"web.yml": b"a: 1", "db.conf": b""})
+    async with open_daemon(backends=backends) as daemon, trio.open_nursery() as nursery:
+        agent = AgentProgram(await daemon.enrol_agent())
+        await nursery.start(agent.run)
+        uuid = agent.client.uuid
+        ended: dict[str, str] = {}
+        for document_id, name, groups in (
+            ("c1", "set-group", ["web"]),
+            ("c2", "fetch-config", None),
+            ("c3", "set-group", ["db"]),  # of which there is only what agents don't ask for
+        ):
+            args = None if groups is None else {"groups": groups}
+            await backends.commands.add([Command(document_id, Target("agent", uuid), Action(name, args=args))])
+            await trio.sleep(30)
+            command = await backends.commands.get(document_id)
+            assert command is not None
+            ended[document_id] = command.status
+        nursery.cancel_scope.cancel()
+    assert ended == {"c1": "success", "c2": "success", "c3": "failed"}
+
+
 async def test_files_of_ones_own_groups_only(autojump_clock: MockClock) -> None:
-    names = ("default.conf", "web.conf", "db.conf")
+    names = ("default.conf", "web.conf", "db.conf", "default.yml", "web.yml", "db.yml")
     backends = memory_backends(files={name: name.encode() for name in names})
     async with open_daemon(backends=backends) as daemon:
         agent = await logged_in(daemon, groups=["web"])
         found = {name: (await agent.get_file(name)).status for name in names}
-        assert found == {"default.conf": 200, "web.conf": 200, "db.conf": 404}
+        assert {name for name, status in found.items() if status == 404} == {"db.conf", "db.yml"}
+        assert {name for name, status in found.items() if status == 200} == set(names) - {"db.conf", "db.yml"}
+        assert (await agent.get_group_file("web")).body == b"web.yml"  # the exact name, never the other one
         for name in ("../default.conf", "a/b", "%2e%2e%2fx", "x%00"):
             reply = await agent.get_file(name)
             assert (reply.status, reply.json()["code"]) == (400, 2705)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.services.bench import agent, caller
-from wazuh_comms_trio.backends.memory.stores import MemoryFiles
+from wazuh_comms_trio.backends.interfaces import Action, Command, Target
+from wazuh_comms_trio.backends.memory.stores import MemoryBackends, MemoryFiles, memory_backends
 from wazuh_comms_trio.errors import CommsError, FileIsFolder, FileMissing, FileNameHasFolders, MalformedRequest
 from wazuh_comms_trio.services.files import FileService, decode_name, may_read
 
@@ -87,31 +89,65 @@ def test_whose() -> None:
         may_read(member, name)
         for name in ("web.conf", "a.b.conf", "default.conf", "db.conf", "web", ".conf", "web.conf.conf", "")
     ] == [True, True, True, False, False, False, False, False]
+    assert [
+        may_read(member, name)
+        for name in ("web.yml", "a.b.yml", "default.yml", "db.yml", "web.yaml", ".yml", "web.yml.conf", "web.conf.yml")
+    ] == [True, True, True, False, False, False, False, False]
+
+
+def service_of(scope: Literal["groups", "all"], backends: MemoryBackends | None = None) -> FileService:
+    stores = backends or memory_backends()
+    return FileService(MemoryFiles(CONTENTS), scope, stores.agents, stores.commands)
+
+
+async def test_groups_that_an_agent_has_just_got() -> None:
+    """What is remembered of it, and what it was sent, may not be the same yet."""
+    backends = memory_backends()
+    known = caller(groups=())
+    service = service_of("groups", backends)
+
+    async def status(name: bytes) -> bool:
+        try:
+            async with service.open_file(known, name):
+                return True
+        except FileMissing:
+            return False
+
+    assert not await status(b"web.conf")  # no such agent any more
+    await backends.agents.add(known.agent)
+    assert not await status(b"web.conf")
+    await backends.agents.set_groups(known.agent.id, ["web"])
+    assert await status(b"web.conf")
+    assert not await status(b"db.conf")
+    args = {"groups": ["web", "db"]}
+    await backends.commands.add([Command("c", Target("agent", known.agent.id), Action("set-group", args=args))])
+    assert await status(b"db.conf")
+    assert not await status(b"web+db.conf")
 
 
 class TestService:
     @pytest.mark.parametrize("name", ["default.conf", "web.conf"])
     async def test_ones_own(self, name: str) -> None:
-        service = FileService(MemoryFiles(CONTENTS), "groups")
+        service = service_of("groups")
         async with service.open_file(caller(groups=("web",)), name.encode()) as file:
             assert file.size == len(CONTENTS[name] or b"")
             assert b"".join([chunk async for chunk in file.chunks()]) == CONTENTS[name]
 
     @pytest.mark.parametrize("name", [b"db.conf", b"web", b"dir.conf", b"a%25b", b"nothing.conf"])
     async def test_others_are_as_if_missing(self, name: bytes) -> None:
-        service = FileService(MemoryFiles(CONTENTS), "groups")
+        service = service_of("groups")
         with pytest.raises(FileMissing, match="File does not exist"):
             async with service.open_file(caller(groups=("web", "nothing")), name):
                 pass
 
     async def test_folders_in_the_name_come_first(self) -> None:
-        service = FileService(MemoryFiles(CONTENTS), "groups")
+        service = service_of("groups")
         with pytest.raises(FileNameHasFolders):
             async with service.open_file(caller(), b"web/"):
                 pass
 
     async def test_all(self) -> None:
-        service = FileService(MemoryFiles(CONTENTS), "all")
+        service = service_of("all")
         async with service.open_file(caller(), b"a%25b") as file:
             assert file.size == 7
         with pytest.raises(FileIsFolder):

@@ -11,6 +11,7 @@ import attrs
 from attrs import field, frozen
 
 from wazuh_comms_trio.config.credentials import with_credentials
+from wazuh_comms_trio.config.group_files import check_group_files
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.config.problems import ConfigError, Problem, near
 from wazuh_comms_trio.config.reader import Reader
@@ -59,6 +60,7 @@ def load_config(
         from wazuh_comms_trio.config import check  # imports cryptography, which not every caller needs
 
         check.check_files(reader, config)
+        check_group_files(reader, config)
     if reader.problems:
         raise ConfigError(file, _in_order(reader.problems), _in_order(reader.warnings))
     return LoadedConfig(config, tuple(_in_order(reader.warnings)), file, text)

@@ -160,8 +160,9 @@ class Files:
     scope: Literal["groups", "all"] = field(
         default="groups",
         metadata=about(
-            "`groups`: an agent gets `<group>.conf` of its own groups, and `default.conf`; anything else is as if "
-            "missing. `all`: any file of the folder."
+            "`groups`: an agent gets `<group>.yml` and `<group>.conf` of its own groups, `default.yml` and "
+            "`default.conf`, each by its exact name; anything else is as if missing. `all`: any file of the folder. "
+            "Agents ask for `<group>.yml`, those from before December 2024 for `<group>.conf`."
         ),
     )
 

@@ -75,7 +75,7 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
             rng=rng,
             other_workers=environment.other_workers,
         ),
-        files=FileService(backends.files, api.files.scope),
+        files=FileService(backends.files, api.files.scope, backends.agents, backends.commands),
         scans=ScanService(backends.engine),
         readiness=Readiness(probes_of(backends)),
         enrollment=None

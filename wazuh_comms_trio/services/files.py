@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Literal
 
-from wazuh_comms_trio.backends.interfaces import Agent, FileStore, StoredFile
-from wazuh_comms_trio.errors import FileMissing, FileNameHasFolders, MalformedRequest
+from attrs import evolve
+
+from wazuh_comms_trio.backends.command_rules import new_groups
+from wazuh_comms_trio.backends.interfaces import Agent, AgentRegistry, CommandStore, FileStore, StoredFile
+from wazuh_comms_trio.errors import FileIsFolder, FileMissing, FileNameHasFolders, MalformedRequest
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 
 __all__ = ["FileService", "decode_name", "may_read"]
@@ -37,26 +40,63 @@ def decode_name(raw: bytes) -> str:
     return os.fsdecode(name)
 
 
+def _is_groups(name: str) -> bool:
+    """Whether it is a group's configuration, whichever group's."""
+    return name.endswith((".yml", ".conf"))
+
+
 def may_read(agent: Agent, name: str) -> bool:
-    """With ``files.scope: groups``: the configuration of the agent's own groups, and everyone's."""
-    group, extension = name[:-5], name[-5:]
-    return extension == ".conf" and (group == "default" or group in agent.groups)
+    """With ``files.scope: groups``: the configuration of the agent's own groups, and everyone's. Agents ask for
+    ``<group>.yml``; before December 2024 it was ``<group>.conf``."""
+    group, dot, extension = name.rpartition(".")
+    return bool(dot) and extension in ("yml", "conf") and (group == "default" or group in agent.groups)
 
 
 class FileService:
-    def __init__(self, files: FileStore, scope: Literal["groups", "all"]) -> None:
+    """``commands``, where they are this store's own: a ``set-group`` on its way to an agent counts already, since the
+    agent asks for its new groups' files at once."""
+
+    def __init__(
+        self,
+        files: FileStore,
+        scope: Literal["groups", "all"],
+        agents: AgentRegistry,
+        commands: CommandStore,
+    ) -> None:
         self._files = files
         self._scope = scope
+        self._agents = agents
+        self._commands = commands
 
     def open_file(self, caller: Caller, raw_name: bytes) -> AbstractAsyncContextManager[StoredFile]:
         """``raw_name``: the query's ``file_name`` as it came, still %-encoded. Raises on entering:
-        ``MalformedRequest``, ``FileNameHasFolders``, ``FileIsFolder``, ``FileMissing``."""
+        ``MalformedRequest``, ``FileNameHasFolders``, ``FileIsFolder``, ``FileMissing``; ``BackendUnavailable`` where
+        only the registry can tell whose the file is."""
         return self._open(caller, raw_name)
 
     @asynccontextmanager
     async def _open(self, caller: Caller, raw_name: bytes) -> AsyncIterator[StoredFile]:
         name = decode_name(raw_name)
-        if self._scope == "groups" and not may_read(caller.agent, name):
+        sure = self._scope == "all" or may_read(caller.agent, name)
+        if not sure and not _is_groups(name):
             raise FileMissing
-        async with self._files.open_file(name) as file:
-            yield file
+        try:
+            async with self._files.open_file(name) as file:
+                if not sure and not await self._may_read_now(caller.agent, name):
+                    raise FileMissing
+                yield file
+        except FileIsFolder:
+            if not sure and not await self._may_read_now(caller.agent, name):
+                raise FileMissing from None
+            raise
+
+    async def _may_read_now(self, agent: Agent, name: str) -> bool:
+        """What is remembered of the agent may be older than its groups."""
+        fresh = await self._agents.get(agent.id)
+        if fresh is None or may_read(fresh, name):
+            return fresh is not None
+        if not self._commands.keeps_posted:
+            return False
+        pending = await self._commands.list(status="pending", agent_id=agent.id)
+        coming = [group for command in pending for group in new_groups(command) or ()]
+        return may_read(evolve(fresh, groups=tuple(coming)), name)

@@ -42,10 +42,11 @@ def stateless_event(module: str, collector: str, data: Mapping[str, Any]) -> byt
 def stateful_event(
     id: str, module: str, operation: str, data: Mapping[str, Any] | None = None, *, collector: str | None = None
 ) -> bytes:
-    """The lines of one stateful event: a ``delete`` has no data line."""
+    """The lines of one stateful event. As agents do it, the data line is left out whenever the data is ``{}``,
+    whatever the operation."""
     header = {"id": id, "module": module, "collector": collector, "operation": operation}
     line = compact({name: value for name, value in header.items() if value is not None}) + b"\n"
-    return line if data is None else line + compact(data) + b"\n"
+    return line + compact(data) + b"\n" if data else line
 
 
 def metadata_line(
@@ -98,13 +99,19 @@ class AgentClient:
         self.chunked = chunked
         self.wall_clock = wall_clock
         self.token: str | None = None
-        self.metadata: bytes = metadata_line(uuid, name=name, groups=groups)
+        self._name = name
+        self.set_groups(groups)
         self._connect = connect
         self._verification: Verification = verification
         self._tls: ssl.SSLContext = agent_tls(verification=verification, ca=ca, certificate=certificate)
 
     def __repr__(self) -> str:
         return f"<AgentClient {self.uuid}>"
+
+    def set_groups(self, groups: Sequence[str]) -> None:
+        """From now on the agent says that it is in these."""
+        self.groups: Sequence[str] = tuple(groups)
+        self.metadata: bytes = metadata_line(self.uuid, name=self._name, groups=groups)
 
     async def request(
         self,
@@ -164,7 +171,12 @@ class AgentClient:
         return await self.request("GET", "/api/v1/commands", read_timeout=POLL_TIMEOUT)
 
     async def get_file(self, name: str) -> Reply:
+        """``name`` goes out unencoded, as agents write it."""
         return await self.request("GET", f"/api/v1/files?file_name={name}")
+
+    async def get_group_file(self, group: str) -> Reply:
+        """What an agent asks for of each of its groups."""
+        return await self.get_file(f"{group}.yml")
 
     async def scan(self, request: Mapping[str, Any]) -> Reply:
         return await self.request("POST", "/api/v1/vulnerability/scan", compact(request))

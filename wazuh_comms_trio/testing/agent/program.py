@@ -25,11 +25,13 @@ from wazuh_comms_trio.testing.agent.http import ExchangeFailed, Reply
 
 __all__ = ["AgentExits", "AgentProgram", "AgentSettings", "Exchange", "Outbox"]
 
-#: With one of these, on authentication, an agent exits.
+#: With one of these, on authentication, an agent exits at its start.
 FATAL_MESSAGES: Final = ("Invalid key", "Agent does not exist")
 REAUTHENTICATE_BEFORE_EXPIRY: Final = 2.0
 AFTER_SUCCESS: Final = 1.0
 KEPT_EXCHANGES: Final = 10_000
+SUCCESS: Final = 0
+FAILURE: Final = 1
 
 Command = Mapping[str, Any]
 #: Carries out a command; returns its result's code and message.
@@ -37,7 +39,7 @@ Execute = Callable[[Command], Awaitable[tuple[int, str]]]
 
 
 class AgentExits(Exception):
-    """The server answered what makes an agent exit."""
+    """The server answered what makes an agent exit at its start."""
 
 
 @frozen
@@ -102,23 +104,21 @@ class Outbox:
             self._bytes -= len(event)
 
 
-async def succeed(command: Command) -> tuple[int, str]:
-    """Carries out any command by doing nothing."""
-    await trio.lowlevel.checkpoint()
-    return 0, ""
-
-
 class AgentProgram:
     """Give it news with ``add_stateless`` and ``add_stateful``; ``run`` sends them, polls, carries commands out and
-    reports them.
+    reports them. It never reads the results of single events.
+
+    ``execute`` stands in for ``carry_out``. ``kept_commands``: the ids of commands that it has had, as in the agent's
+    own database; one that comes again is reported as failed, after the report of the first.
     """
 
     def __init__(
-        self, client: AgentClient, settings: AgentSettings | None = None, *, execute: Execute = succeed
+        self, client: AgentClient, settings: AgentSettings | None = None, *, execute: Execute | None = None
     ) -> None:
         self.client = client
         self.settings: AgentSettings = settings or AgentSettings()
-        self.execute = execute
+        self.execute: Execute = execute or self.carry_out
+        self.kept_commands: set[str] = set()
         self.stateless: Outbox = Outbox()
         self.stateful: Outbox = Outbox()
         self.commands: list[Command] = []  # as received, in order
@@ -142,9 +142,33 @@ class AgentProgram:
     ) -> None:
         self.stateful.add(stateful_event(id, module, operation, data, collector=collector))
 
+    async def carry_out(self, command: Command) -> tuple[int, str]:
+        """``set-group`` and ``fetch-config`` fetch the file of each group, ``<group>.yml``, and fail where one can't be
+        had; anything else is done by doing nothing.
+        """
+        action = command.get("action") or {}
+        groups: Any = self.client.groups
+        if action.get("name") == "set-group":
+            groups = (action.get("args") or {}).get("groups")
+            if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
+                return FAILURE, "the groups are no list of names"
+        elif action.get("name") != "fetch-config":
+            await trio.lowlevel.checkpoint()
+            return SUCCESS, ""
+        for group in groups:
+            try:
+                reply = await self.client.get_group_file(group)
+            except ExchangeFailed as exc:
+                return FAILURE, f"{group}.yml: {exc}"
+            if reply.status != 200:
+                return FAILURE, f"{group}.yml: {reply.status}"
+        self.client.set_groups(groups)
+        await trio.lowlevel.checkpoint()
+        return SUCCESS, ""
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled, or until the server tells the agent to exit (``AgentExits``). Started: it has its first
-        token.
+        """Until cancelled. Raises ``AgentExits`` when the server tells the agent to exit before it has its first token;
+        later it tries again every ``retry_interval``. Started: it has its first token.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_token)
@@ -165,7 +189,8 @@ class AgentProgram:
         while True:
             reply = await self._exchange("authentication", self.client.authenticate)
             if reply is None or reply.status != 200:
-                if reply is not None and reply.status in (401, 403) and _message(reply) in FATAL_MESSAGES:
+                starts = not self._token_there.is_set()
+                if starts and reply is not None and reply.status in (401, 403) and _message(reply) in FATAL_MESSAGES:
                     raise AgentExits(_message(reply))
                 await trio.sleep(self.settings.retry_interval)
                 continue
@@ -206,8 +231,13 @@ class AgentProgram:
                 return
             for command in commands:
                 self.commands.append(command)
-                code, message = await self.execute(command)
-                self.stateful.add(command_report(command["document_id"], code, message))
+                document_id = command["document_id"]
+                if document_id in self.kept_commands:
+                    code, message = FAILURE, "the command can't be stored: it is there"
+                else:
+                    self.kept_commands.add(document_id)
+                    code, message = await self.execute(command)
+                self.stateful.add(command_report(document_id, code, message))
             self._tell()
             await trio.sleep(AFTER_SUCCESS)
 
