@@ -80,7 +80,8 @@ async def wazuh_sendsync(
     """Send one request to a registered daemon over the plain socket, in a thread; returns the answer as text.
 
     ``message`` is text (or bytes) that is sent as it is, or anything that JSON can say; it is validated as in
-    ``WazuhSocketJSON.request``, its answer only when it carries ``version``. Works under trio and asyncio. The answer
+    ``WazuhSocketJSON.request``, its answer only when it carries ``version``. An answer of wazuh-db that begins with
+    ``due`` is a part of the whole: ``WazuhDBClient`` gets the rest. Works under trio and asyncio. The answer
     loses one trailing NUL. Errors: the sockets' own; anything else is 1014, a ``WazuhInternalError`` and a
     ``WazuhError``. Cancelled: the connection is closed, and the thread ends by itself.
     """

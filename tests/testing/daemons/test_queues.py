@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -166,3 +167,27 @@ async def test_where_each_release_has_its_queues(tmp_path: Path) -> None:
         with pytest.raises(LookupError, match="group G has no"):
             async with open_fake_queue(name, home=tmp_path, release="5.0.0"):
                 pass
+
+
+@pytest.mark.parametrize("name", ["arr", "", "queue", None])
+async def test_no_such_queue(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="known are ar, analysisd, execq"):
+        async with open_fake_queue(name, home=tmp_path):  # type: ignore[arg-type]
+            pass
+    assert os.listdir(tmp_path) == []
+
+
+async def test_what_is_cut_is_told() -> None:
+    async with open_fake_queue("analysisd") as queue:
+        queue.deliver(b"1:a:" + b"x" * 65531)
+        assert queue.dropped == []
+        queue.deliver(b"1:a:" + b"x" * 65532)
+        assert (len(queue.messages), queue.dropped[0][1]) == (2, "cut: 65536 bytes, more than 65535")
+
+
+async def test_what_no_agent_gets_is_told() -> None:
+    async with open_fake_queue("ar") as queue:
+        queue.deliver(b"(msg_to_agent) [] NNS 001 ".ljust(65349, b"x"))
+        assert (len(queue.messages), queue.dropped) == (1, [])
+        queue.deliver(b"(msg_to_agent) [] NNS 001 ".ljust(65350, b"x"))
+        assert "doesn't reach an agent" in queue.dropped[0][1]

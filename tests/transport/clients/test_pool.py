@@ -532,3 +532,15 @@ async def test_repr_tells_the_state() -> None:
     async with open_pool("wazuh-db", size=2) as pool:
         assert repr(pool) == "<Pool wazuh-db: 0 idle, 0 in use, of 2>"
     assert repr(pool) == "<Pool wazuh-db: closed>"
+
+
+async def test_a_connection_that_streamed_rows_is_not_used_again() -> None:
+    """wazuh-db gives it a send timeout for ever, also where the agent has none."""
+    answers = ['ok {"status":"NOT_SYNCED"}', "ok []", 'ok {"status":"x"}', "ok []"]
+    async with (
+        open_fake_daemon("wazuh-db", answers) as daemon,
+        open_pool("wazuh-db", connect=daemon.connect) as pool,
+    ):
+        for query, connections in (("agent 002 package get", 1), ("a", 2), ("b", 2), ("c", 2)):
+            await pool.request(query)
+            assert daemon.connections == connections

@@ -1,5 +1,6 @@
 """How a fake daemon treats its connections: what the real one does always, and the oddities a test switches on. Pure
-data.
+data. Limits, time-outs, threads and which daemons answer once and close are DAEMONS.md's ("Stream framing", its list
+and its table); the send timeout after streamed rows is in its "Replies", wazuh-db.
 
 A ``Conduct`` is the daemon as it is when all goes well; ``Oddities`` is what goes wrong. Both are frozen: change one
 with ``attrs.evolve``.

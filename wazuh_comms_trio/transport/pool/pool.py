@@ -184,15 +184,12 @@ class Pool:
         try:
             connection = self._take_idle()
             try:
-                answer = await self._ask(connection or await self._connect(), frame, paged)
+                return await self._ask(connection or await self._connect(), frame, paged)
             except TransportBroken as error:
                 if error.bytes_sent or self._closed:
                     raise
-                self._retries += 1
-                answer = None
-            if answer is None:  # on a fresh connection, outside of the handler: this one's error has no such context
-                answer = await self._ask(await self._connect(), frame, paged)
-            return answer
+            self._retries += 1
+            return await self._ask(await self._connect(), frame, paged)
         finally:
             self._turns.give_back()
 
@@ -320,11 +317,12 @@ async def _close_now(connection: trio.abc.AsyncResource) -> None:
 
 
 def _is_whole(frame: bytes, header_size: int, answer: bytes) -> bool:
-    """Whether nothing more will come: wazuh-db streams rows after some queries, which must not become others'
-    answers."""
-    if not answer.startswith(b"due"):
+    """Whether the connection is as good as before: wazuh-db streams rows after some queries, which must not become
+    others' answers, and gives that connection a send timeout, also where there are no rows."""
+    if not answer.startswith((b"due", b'ok {"status"')):
         return True
-    return due_meaning(frame[header_size:].decode(errors="replace")) is Due.PAGES
+    meaning = due_meaning(frame[header_size:].decode(errors="replace"))
+    return meaning is Due.PAGES if answer.startswith(b"due") else meaning is not Due.ROWS
 
 
 def _refuse_options(type: Any, schema: Any) -> None:
