@@ -72,6 +72,16 @@ async def test_refusals(serving: Serving, method: str, path: str, body: bytes | 
     assert dispatcher.posted == []
 
 
+@pytest.mark.parametrize("path", ["/api/v1/commands", "/api/v1/reload"])
+async def test_a_body_in_a_coding_is_415(serving: Serving, path: str) -> None:
+    dispatcher, control = FakeDispatcher(), FakeControl()
+    async with serving(app=create_command_app(dispatcher, LIMITS, control)) as server:
+        reply = await server.ask(request_bytes("POST", path, BODY, headers=[b"Content-Encoding: gzip"]))
+        assert problem(reply) == (415, 415)
+        assert reply.header("accept-encoding") == "identity"
+    assert (dispatcher.posted, control.noted) == ([], [])
+
+
 class FailingPoster:
     def __init__(self, error: Exception) -> None:
         self.error = error

@@ -128,6 +128,16 @@ async def test_other_routes(enrolling: Enrolling, method: str, path: str, status
         assert shape(await server.request(method, path)) == (status, status)
 
 
+@pytest.mark.parametrize("path", ["/security/user/authenticate", "/agents"])
+async def test_a_body_in_a_coding_is_415(path: str) -> None:
+    fake = FakeEnrollment()
+    async with enrolling_by_connections(fake) as server:
+        reply = await server.ask(request_bytes("POST", path, b"{}", headers=[BASIC, b"Content-Encoding: gzip"]))
+        assert shape(reply) == (415, 415)
+        assert reply.header("accept-encoding") == "identity"
+    assert fake.calls == []
+
+
 async def test_bodies_that_are_too_large(enrolling: Enrolling) -> None:
     async with enrolling(FakeEnrollment()) as server:
         assert shape(await server.request("POST", "/agents", b"x" * 1_100_000)) == (413, 413)

@@ -9,7 +9,14 @@ import pytest
 from wazuh_comms_trio import errors
 from wazuh_comms_trio.api.problems import describe, describe_management
 from wazuh_comms_trio.errors import BackendUnavailable, CommsError
-from wazuh_comms_trio.http.server.refusals import HeadTooLarge, MethodNotAllowed, Refusal, RouteUnknown, ServerError
+from wazuh_comms_trio.http.server.refusals import (
+    CodingUnsupported,
+    HeadTooLarge,
+    MethodNotAllowed,
+    Refusal,
+    RouteUnknown,
+    ServerError,
+)
 from wazuh_comms_trio.services.authentication.login_throttle import TooManyAttempts
 from wazuh_comms_trio.services.enrollment import Unauthorized
 
@@ -36,6 +43,7 @@ EXPECTED = {
     errors.EngineSocketError: (503, 2802),
     errors.EngineRequestError: (503, 2803),
     RouteUnknown: (404, 404),
+    CodingUnsupported: (415, 415),
     HeadTooLarge: (431, 431),
     ServerError: (500, 500),
     Unauthorized: (401, 401),

@@ -117,6 +117,15 @@ async def test_poll_ends_with_408(autojump_clock: trio.testing.MockClock) -> Non
         "/api/v1/./commands",
         "/API/v1/commands",
         "/api/v1/commands%2F",
+        "/api%2Fv1%2F",
+        "/api/v1%2F",
+        "/api/v1%2fready",
+        "/api/v1/events%2Fstateful",
+        "/%2Fapi/v1/",
+        "https://localhost/api%2Fv1/",
+        "https:%2F%2Flocalhost/api/v1/",
+        "https%3A//localhost/api/v1/",
+        "/api/v1/commands%252F",
         "/api/v1/commands%00",
         "/api/v1/commands;x",
         "/api/v2/commands",
@@ -131,6 +140,55 @@ async def test_unknown_routes_are_404_and_never_a_redirect(serving: Serving, pat
     async with serving() as server:
         assert problem(await server.request(method, path)) == (404, 404)
         assert server.fakes.commands.parked == 0
+
+
+@pytest.mark.parametrize("path", ["/api/v1/", "/api/%76%31/", "/%61pi/v1/", "https://localhost/ap%69/v1/"])
+async def test_an_encoded_letter_is_that_letter(serving: Serving, path: str) -> None:
+    """RFC 3986, 2.3: of letters, digits and ``-._~`` both forms are the same."""
+    async with serving() as server:
+        assert (await server.request("GET", path)).status == 200
+
+
+CODINGS = ["gzip", "deflate", "br", "zstd", "GZIP", "identity, gzip", "gzip, identity", "x"]
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize(
+    "path",
+    ["/api/v1/authentication", STATEFUL, STATELESS, "/api/v1/vulnerability/scan"],
+    ids=lambda p: p.split("/")[-1],
+)
+async def test_a_body_in_a_coding_is_415(serving: Serving, path: str, coding: str) -> None:
+    """And says what would have been taken (RFC 9110, 15.5.16). Nobody looks into the body."""
+    async with serving() as server:
+        header = b"Content-Encoding: " + coding.encode()
+        reply = await server.ask(request_bytes("POST", path, b"\x1f\x8b...", headers=[header]))
+        assert problem(reply) == (415, 415)
+        assert reply.header("accept-encoding") == "identity"
+        fakes = server.fakes
+        assert (fakes.stateful.bodies, fakes.stateless.bodies, fakes.scans.bodies) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    "headers", [[b"Content-Encoding: identity"], [b"Content-Encoding:"], [b"Accept-Encoding: gzip"]]
+)
+async def test_a_body_as_it_is(serving: Serving, headers: list[bytes]) -> None:
+    async with serving() as server:
+        reply = await server.ask(request_bytes("POST", STATEFUL, b"one body", headers=headers))
+        assert reply.status == 200
+    assert server.fakes.stateful.bodies == [b"one body"]
+
+
+async def test_two_headers_are_one_list(serving: Serving) -> None:
+    async with serving() as server:
+        headers = [b"Content-Encoding: identity", b"Content-Encoding: gzip"]
+        assert problem(await server.ask(request_bytes("POST", STATEFUL, b"x", headers=headers))) == (415, 415)
+
+
+async def test_what_takes_no_body_doesnt_mind_its_coding(serving: Serving) -> None:
+    async with serving() as server:
+        request = request_bytes("GET", "/api/v1/files?file_name=default.conf", headers=[b"Content-Encoding: gzip"])
+        assert (await server.ask(request)).status == 200
 
 
 ALLOWED = {

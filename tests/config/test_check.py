@@ -159,7 +159,8 @@ def test_key_of_another_certificate(load_ssl: Load, pair: Pair, tmp_path: Path) 
         (1.5, -1, "in 1 day"),
         (0.5, -1, "in 0 days"),
         (-0.5, -5, "the certificate expired on"),
-        (400, 2, "isn't valid before"),
+        (400, 2, "the certificate isn't valid before"),
+        (20, 2, "the certificate isn't valid before"),  # and will expire soon after
     ],
 )
 def test_certificate_that_does_not_last(

@@ -11,6 +11,7 @@ import msgspec
 from wazuh_comms_trio import errors
 from wazuh_comms_trio.errors import CommsError
 from wazuh_comms_trio.http.server.refusals import (
+    CodingUnsupported,
     Headers,
     HeadTooLarge,
     MethodNotAllowed,
@@ -41,6 +42,7 @@ STATUS: Final[Mapping[type[CommsError], int]] = {
     errors.TimeLimitExceeded: 408,
     errors.AgentExists: 409,
     errors.BodyTooLarge: 413,
+    CodingUnsupported: 415,
     HeadTooLarge: 431,
     ServerError: 500,
     errors.BackendUnavailable: 503,  # the engine's and the storage's among them
@@ -59,6 +61,8 @@ def status_of(error: CommsError) -> int | None:
 def extra_headers(error: CommsError) -> Headers:
     if isinstance(error, MethodNotAllowed):
         return ((b"allow", error.allowed.encode("ascii")),)
+    if isinstance(error, CodingUnsupported):  # RFC 9110, 12.5.3: what would have been taken
+        return ((b"accept-encoding", b"identity"),)
     return ()
 
 

@@ -36,10 +36,15 @@ def check_files(reader: Reader, config: Config, *, now: datetime | None = None) 
     ssl = config.communications_api.ssl
     key = _key(reader, ssl.key, ssl.keyfile_password, _KEY)
     chain = _certificates(reader, ssl.cert, _CERT)
-    if chain:
-        _expiry(reader, chain[0], now or datetime.now(UTC))
+    now = now or datetime.now(UTC)
+    for position, certificate in enumerate(chain):
+        name = "the certificate" if position == 0 else f"number {position + 1} of its certificates"
+        _note_dates(reader, _CERT, certificate, name, now, "agents that verify it will not connect")
     if ssl.use_ca and ssl.ca is not None:
-        _certificates(reader, ssl.ca, _CA)
+        for certificate in _certificates(reader, ssl.ca, _CA):
+            _note_dates(
+                reader, _CA, certificate, "the CA's certificate", now, "agents with certificates of it get nowhere"
+            )
     if key and chain and _public(key) != _public(chain[0]):
         reader.problem_at(_KEY, f'"{ssl.key}" is not accepted: it isn\'t the key of the certificate {ssl.cert}')
     elif key and chain and reader.sound(f"{_API}.ssl"):
@@ -131,18 +136,21 @@ def _certificates(reader: Reader, file: Path, path: str) -> list[x509.Certificat
         return []
 
 
-def _expiry(reader: Reader, certificate: x509.Certificate, now: datetime) -> None:
+def _note_dates(
+    reader: Reader, path: str, certificate: x509.Certificate, name: str, now: datetime, effect: str
+) -> None:
+    """A certificate that isn't valid yet is called that, however soon it will expire."""
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    if now >= end:
-        text = f"the certificate expired on {end:%Y-%m-%d %H:%M} UTC; agents that verify it will not connect"
+    if now < start:
+        text = f"{name} isn't valid before {start:%Y-%m-%d %H:%M} UTC; {effect} until then"
+    elif now >= end:
+        text = f"{name} expired on {end:%Y-%m-%d %H:%M} UTC; {effect}"
     elif now >= end - EXPIRES_SOON:
         days = (end - now).days
-        text = f"the certificate expires on {end:%Y-%m-%d %H:%M} UTC, in {days} day{'' if days == 1 else 's'}"
-    elif now < start:
-        text = f"the certificate isn't valid before {start:%Y-%m-%d %H:%M} UTC"
+        text = f"{name} expires on {end:%Y-%m-%d %H:%M} UTC, in {days} day{'' if days == 1 else 's'}"
     else:
         return
-    reader.warning_at(_CERT, text)
+    reader.warning_at(path, text)
 
 
 def _context(reader: Reader, ssl: Ssl) -> None:

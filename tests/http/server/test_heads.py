@@ -25,6 +25,35 @@ MALFORMED = {
     "h2 prior knowledge": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\x12\4\0\0\0\0\0",
     "no host": b"GET /api/v1/ HTTP/1.1\r\n\r\n",
     "two hosts": b"GET /api/v1/ HTTP/1.1\r\n" + HOST + HOST + b"\r\n",
+    **{
+        f"Host {value}": b"GET /api/v1/ HTTP/1.1\r\nHost: " + value.encode("latin-1") + b"\r\n\r\n"
+        for value in (
+            "a b",
+            "a/b",
+            "user@a",
+            "http://a",
+            "a:b",
+            "a:-1",
+            "a:65536",
+            "a:100000000000000000000",
+            "a:1:2",
+            "a?b",
+            "a#b",
+            "a%zz",
+            "a%2",
+            "a\\b",
+            "<a>",
+            "caf\xe9",
+            "::1",
+            "[::1",
+            "[]",
+            "[::g]",
+            "[1.2.3.4]",
+            "[::1]a",
+            "[1::2::3]",
+        )
+    },
+    "an invalid host in HTTP/1.0": b"GET /api/v1/ HTTP/1.0\r\nHost: a/b\r\n\r\n",
     "space in the target": b"GET /api/v1/files?file_name=a b HTTP/1.1\r\n" + HOST + AUTH + b"\r\n",
     "tab in the target": b"GET /api/v1/files?file_name=a\tb HTTP/1.1\r\n" + HOST + AUTH + b"\r\n",
     "high byte in the target": b"GET /api/v1/files?file_name=\xc3\xa9 HTTP/1.1\r\n" + HOST + AUTH + b"\r\n",
@@ -71,6 +100,27 @@ async def test_malformed_is_400_in_the_one_shape(data: bytes, caplog: pytest.Log
     ours = [record for record in caplog.records if record.name.startswith("wazuh_comms_trio")]
     assert len(ours) <= 1
     assert all(record.levelno == logging.DEBUG and not record.exc_info for record in ours)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "LOCALHOST:27000",
+        "a_b.example",
+        "10.0.0.1:0",
+        "[::1]",
+        "[::ffff:10.0.0.1]:27000",
+        "a:",
+        "",
+        "a%2Db",
+        "x,y",
+    ],
+)
+async def test_hosts_that_are_taken(host: str) -> None:
+    async with serving() as server:
+        reply = await server.ask(f"GET /api/v1/ HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert reply.status == 200
 
 
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED.keys())

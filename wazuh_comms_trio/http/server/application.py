@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from wazuh_comms_trio.http.server.hypercorn_protocol import Message, Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.peer import is_leaving
-from wazuh_comms_trio.http.server.refusals import Describe
+from wazuh_comms_trio.http.server.refusals import CodingUnsupported, Describe
 from wazuh_comms_trio.http.server.replies import send_refusal
 from wazuh_comms_trio.http.server.routing import Routes
 
 __all__ = ["PlainApplication", "handle_request"]
 
 logger = logging.getLogger(__name__)
+
+#: Methods whose handlers take no body: what comes all the same is dropped, in whatever coding.
+BODILESS: Final = frozenset({"GET", "HEAD"})
+
+#: Content codings that are none; a list may have empty items (RFC 9110, 5.6.1.2).
+PLAIN: Final = (b"", b"identity")
 
 
 class PlainApplication:
@@ -39,7 +46,10 @@ async def handle_request(routes: Routes, describe: Describe, scope: Scope, recei
     """
     reply = _Reply(send)
     try:
-        await routes.find(scope)(scope, receive, reply.send)
+        handler = routes.find(scope)
+        if scope["method"] not in BODILESS:
+            check_coding(scope)
+        await handler(scope, receive, reply.send)
     except Exception as error:
         if reply.begun or is_leaving(error):
             raise
@@ -55,6 +65,13 @@ async def handle_request(routes: Routes, describe: Describe, scope: Scope, recei
             refusal.summary,
         )
         await send_refusal(send, refusal)
+
+
+def check_coding(scope: Scope) -> None:
+    """Bodies are taken as they are: raises ``CodingUnsupported`` for one that is compressed."""
+    for name, value in scope["headers"]:
+        if name == b"content-encoding" and any(coding.strip() not in PLAIN for coding in value.lower().split(b",")):
+            raise CodingUnsupported
 
 
 class _Reply:

@@ -9,9 +9,11 @@ no hook for what agents need: one request a connection, deadlines, bounded sends
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from http import HTTPStatus
+from ipaddress import IPv6Address
 from time import time
 from typing import Any, Final, NoReturn, cast
 
@@ -34,6 +36,10 @@ Scope = dict[str, Any]
 Message = dict[str, Any]
 
 REASONS: Final = {int(status): status.phrase for status in HTTPStatus}
+HOST: Final = re.compile(
+    rb"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::(?P<port>[0-9]{0,5}))?"
+)
+LARGEST_PORT: Final = 65535
 #: Hypercorn numbers a connection's streams; HTTP/1.1 has one.
 STREAM_ID: Final = 1
 _CONTEXT: Final = WorkerContext(None)
@@ -219,9 +225,27 @@ def check_head(request: h11.Request) -> None:
     """What h11 takes and we don't. Raises ``MalformedRequest``."""
     if request.http_version not in (b"1.1", b"1.0"):
         raise MalformedRequest("Unsupported HTTP version")
-    names = [name for name, _ in request.headers]
+    names = []
+    for name, value in request.headers:
+        names.append(name)
+        if name == b"host" and not is_host(value):  # that there is one, and one alone, h11 checks
+            raise MalformedRequest("Invalid Host")
     if b"transfer-encoding" in names and (b"content-length" in names or request.http_version == b"1.0"):
         raise MalformedRequest("Ambiguous body length")
+
+
+def is_host(value: bytes) -> bool:
+    """As RFC 9110, 7.2, and RFC 3986, 3.2.2, want it: a name or an address, and maybe a port. An empty one is valid,
+    for targets without a host."""
+    match = HOST.fullmatch(value)
+    if match is None:
+        return False
+    if match["address"] is not None:
+        try:
+            IPv6Address(match["address"].decode("ascii"))
+        except ValueError:
+            return False
+    return int(match["port"] or 0) <= LARGEST_PORT
 
 
 def body_decoder(request: h11.Request, limit: int) -> BodyDecoder:

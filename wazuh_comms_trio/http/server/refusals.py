@@ -10,7 +10,16 @@ from attrs import field, frozen
 
 from wazuh_comms_trio.errors import CommsError
 
-__all__ = ["Describe", "HeadTooLarge", "Headers", "MethodNotAllowed", "Refusal", "RouteUnknown", "ServerError"]
+__all__ = [
+    "CodingUnsupported",
+    "Describe",
+    "HeadTooLarge",
+    "Headers",
+    "MethodNotAllowed",
+    "Refusal",
+    "RouteUnknown",
+    "ServerError",
+]
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -31,6 +40,13 @@ class MethodNotAllowed(CommsError):
     def __init__(self, allowed: Iterable[str]) -> None:
         super().__init__()
         self.allowed = ", ".join(allowed)
+
+
+class CodingUnsupported(CommsError):
+    """415: the body is in a coding (``Content-Encoding``) that isn't undone here."""
+
+    default_code = 415
+    default_message = "The body's content coding is not supported"
 
 
 class HeadTooLarge(CommsError):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import NoReturn
+from typing import Final, NoReturn
+from urllib.parse import quote, unquote
 
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.refusals import MethodNotAllowed, RouteUnknown
 
 __all__ = ["Handler", "Routes"]
+
+#: RFC 3986, 2.2: encoded it is no slash, and a path with one is another path, which a proxy's rules don't know as ours.
+ENCODED_SLASH: Final = "%2f"
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -35,10 +39,14 @@ class Routes:
     def find(self, scope: Scope) -> Handler:
         """Raises ``RouteUnknown``, ``MethodNotAllowed``."""
         handler = self._exact.get((scope["method"], scope["path"]))
-        return handler if handler is not None else self._find_slowly(scope)
+        raw = scope.get("raw_path") or b""  # ASGI lets a server leave it out
+        return handler if handler is not None and b"%" not in raw else self._find_slowly(scope, raw)
 
-    def _find_slowly(self, scope: Scope) -> Handler:
-        path = origin_path(scope["path"])
+    def _find_slowly(self, scope: Scope, raw: bytes) -> Handler:
+        path = origin_path(raw.decode("ascii") or quote(scope["path"]))
+        if ENCODED_SLASH in path.lower():
+            raise RouteUnknown
+        path = unquote(path)
         handler = self._exact.get((scope["method"], path))
         return handler if handler is not None else self._refuse(path)
 
@@ -49,7 +57,9 @@ class Routes:
 
 
 def origin_path(target: str) -> str:
-    """Of a target in absolute form, as proxies send it (RFC 9112, 3.2.2): the path; anything else as it is."""
+    """Of a target in absolute form, as proxies send it (RFC 9112, 3.2.2): the path; anything else as it is. Before
+    anything is decoded: an encoded colon or slash makes no scheme.
+    """
     scheme, separator, rest = target.partition("://")
     if not separator or scheme.lower() not in ("http", "https"):
         return target

@@ -96,6 +96,10 @@ async def _check_host(settings: Indexer, connect: Connect | None) -> Finding:
 
 
 def _connection_remedy(text: str) -> str:
+    if "certificate is not yet valid" in text:
+        return "is this machine's clock right? If it is, wait until the certificate is valid, or replace it"
+    if "certificate has expired" in text:
+        return "replace the certificate, or its CA's; or is this machine's clock wrong?"
     if "certificate is not accepted" in text:
         return "indexer.ssl.certificate_authorities must name the CA that signed it, and the host its name in it"
     if "certificate required" in text:
