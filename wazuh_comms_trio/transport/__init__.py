@@ -76,6 +76,9 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.transport.clients.wazuh_db import WazuhDB as WazuhDB
     from wazuh_comms_trio.transport.clients.wazuh_db import WazuhDBSession as WazuhDBSession
     from wazuh_comms_trio.transport.clients.wazuh_db import open_wazuh_db as open_wazuh_db
+    from wazuh_comms_trio.transport.daemon import HOME as HOME
+    from wazuh_comms_trio.transport.daemon import Daemon as Daemon
+    from wazuh_comms_trio.transport.daemon import DaemonEntry as DaemonEntry
     from wazuh_comms_trio.transport.errors import QueueBroken as QueueBroken
     from wazuh_comms_trio.transport.errors import QueueClosed as QueueClosed
     from wazuh_comms_trio.transport.errors import TransportBroken as TransportBroken
@@ -140,9 +143,6 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.transport.registry import ANALYSISD_QUEUE as ANALYSISD_QUEUE
     from wazuh_comms_trio.transport.registry import AR_QUEUE as AR_QUEUE
     from wazuh_comms_trio.transport.registry import EXECQ_QUEUE as EXECQ_QUEUE
-    from wazuh_comms_trio.transport.registry import HOME as HOME
-    from wazuh_comms_trio.transport.registry import Daemon as Daemon
-    from wazuh_comms_trio.transport.registry import DaemonEntry as DaemonEntry
     from wazuh_comms_trio.transport.registry import daemons as daemons
     from wazuh_comms_trio.transport.registry import daemons_under as daemons_under
     from wazuh_comms_trio.transport.registry import get_daemon as get_daemon

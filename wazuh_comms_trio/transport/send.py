@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from wazuh_comms_trio.errors import NotInRelease, SendSyncError, WazuhException, WazuhInternalError
 from wazuh_comms_trio.transport.blocking.socket import WazuhSocket
 from wazuh_comms_trio.transport.conversation import Conversation, SchemaSource
-from wazuh_comms_trio.transport.registry import Daemon
+from wazuh_comms_trio.transport.daemon import Daemon
 from wazuh_comms_trio.transport.releases.switches import ReleaseName, Target, is_known_at_once, resolve, shapes_of
 from wazuh_comms_trio.wire.envelope import decode_json, decode_text
 from wazuh_comms_trio.wire.wdb import parse_reply

@@ -20,7 +20,7 @@ from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import EXIT_FAILED, printable
 
 if TYPE_CHECKING:
-    from wazuh_comms_trio.transport.registry import Daemon
+    from wazuh_comms_trio.transport.daemon import Daemon
 
 _PROGRAM: Final = "wazuh-comms"
 _HOME: Final = "/var/ossec"
@@ -210,7 +210,7 @@ def _known() -> list[str]:
 
 
 def _daemon(word: str) -> str:
-    from wazuh_comms_trio.transport.registry import ALIASES
+    from wazuh_comms_trio.transport.daemon import ALIASES
     from wazuh_comms_trio.transport.releases.sockets import SOCKETS
 
     if word not in {*_known(), *ALIASES, *(one.name for one in SOCKETS)}:

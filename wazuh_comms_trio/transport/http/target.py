@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from wazuh_comms_trio.transport.registry import Daemon
+from wazuh_comms_trio.transport.daemon import Daemon
 from wazuh_comms_trio.transport.releases.release import Release
 from wazuh_comms_trio.transport.releases.switches import AUTO, ReleaseName, default_release, resolve
 

@@ -11,9 +11,9 @@ import trio
 from wazuh_comms_trio.errors import BacklogFull, WazuhInternalError
 from wazuh_comms_trio.transport.aio.protocol import WazuhAsyncProtocol
 from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
+from wazuh_comms_trio.transport.daemon import Daemon
 from wazuh_comms_trio.transport.guards import guard_of
 from wazuh_comms_trio.transport.paths import failure_of_all, nobody_there
-from wazuh_comms_trio.transport.registry import Daemon
 from wazuh_comms_trio.transport.translate import connect_error
 
 C = TypeVar("C", WazuhAsyncProtocol, WazuhAsyncSocket)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from wazuh_comms_trio.errors import NotInRelease
-from wazuh_comms_trio.transport.registry import ALIASES, Content, Daemon, Kind
+from wazuh_comms_trio.transport.daemon import ALIASES, Content, Daemon, Kind
 from wazuh_comms_trio.transport.releases.release import Release
 
 Groups: TypeAlias = "tuple[str, ...]"

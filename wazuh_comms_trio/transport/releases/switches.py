@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
 from wazuh_comms_trio.transport import registry
-from wazuh_comms_trio.transport.registry import HOME, Daemon
+from wazuh_comms_trio.transport.daemon import HOME, Daemon
 from wazuh_comms_trio.transport.releases.release import HOME_VARIABLE, Release, parse_version, release_of
 
 #: A version's text, a group, ``"auto"``, or a :class:`Release`.
