@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -137,3 +138,22 @@ def test_replay_of_nothing(tool: Tool) -> None:
     nothing = tool("quarantine", "replay", "--all")
     assert (nothing.status, nothing.out) == (0, "")
     assert "nothing to replay" in nothing.err
+
+
+def test_damage_is_told_with_the_exit_status(tool: Tool, config: Config, state: Path, tmp_path: Path) -> None:
+    fill(config)
+    (segment,) = (state / "events").glob("*.ndjson")
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 4] ^= 0x20
+    segment.write_bytes(data)
+    tailed = tool("events", "tail", "--json")
+    assert tailed.status == 1
+    assert [json.loads(line)["kind"] for line in tailed.lines] == ["stateful"]
+    assert f"{segment.name}: {len(data)} bytes with 1 record can't be read" in tailed.err
+    made = tool("backup", str(tmp_path / "comms.backup"))
+    assert made.status == 1
+    assert "not complete" in made.out
+    assert segment.name in made.err
+    restored = tool("restore", str(tmp_path / "comms.backup"))
+    assert restored.status == 0
+    assert segment.name in restored.err

@@ -95,7 +95,7 @@ async def open_embedded(
     with hold_state(folder):
         async with (
             open_sqlite(folder, wall_clock=wall_clock, tolerant=tolerant, leadership=leadership) as sqlite,
-            open_engine(folder / "events", api.embedded.events, wall_clock=wall_clock) as engine,
+            open_engine(folder / "events", api.embedded.events, wall_clock=wall_clock, checked=tolerant) as engine,
         ):
             yield Backends(
                 agents=sqlite.agents,

@@ -20,7 +20,8 @@ from typing import IO, Final, cast
 
 import apsw
 
-from wazuh_comms_trio.backends.embedded.ndjson.records import whole_end
+from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, Reading, missing_segments, read_segment
+from wazuh_comms_trio.backends.embedded.ndjson.ledger import promises
 from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
 from wazuh_comms_trio.backends.factory import quarantine_folder
 from wazuh_comms_trio.backup.format import (
@@ -71,7 +72,7 @@ def backup(config: Config, file: Path, *, wall_clock: Callable[[], float] = time
             archiver = _Archiver(archive, wall_clock(), members)
             _add_state(archiver, folder, Path(scratch))
             _add_quarantine(archiver, quarantine_folder(config), Path(scratch))
-            contents = Contents(to_iso(wall_clock()), _program_version(), tuple(members))
+            contents = Contents(to_iso(wall_clock()), _program_version(), tuple(members), tuple(archiver.damaged))
             archiver.add_bytes(MANIFEST, encode_manifest(contents))
     except OSError as exc:
         raise BackupError(f"{exc.filename or file}: {exc.strerror}") from exc
@@ -102,6 +103,8 @@ class _Archiver:
     """Adds files to the archive and notes what they were."""
 
     def __init__(self, archive: tarfile.TarFile, now: float, members: list[Member]) -> None:
+        #: What was acknowledged and couldn't be read, a sentence for each file.
+        self.damaged: list[str] = []
         self._archive = archive
         self._now = now
         self._members = members
@@ -133,19 +136,29 @@ def _add_state(archiver: _Archiver, folder: Path, scratch: Path) -> None:
     _copy_database(folder / "state.db", copy)
     archiver.add_path(STATE_DB, copy)
     copy.unlink()
-    for segment in segment_files(folder / "events"):
-        try:
-            file = segment.path.open("rb")
-        except FileNotFoundError:  # deleted to make room
-            continue
-        with file:
-            size = whole_end(file, segment.size)
-            file.seek(0)
-            if size:
-                archiver.add(EVENTS + segment.path.name, file, size)
+    _add_events(archiver, folder / "events")
     audit_log = folder / AUDIT_LOG
     if audit_log.exists():
         archiver.add_path(AUDIT_LOG, audit_log)
+
+
+def _add_events(archiver: _Archiver, folder: Path) -> None:
+    known = promises(folder)  # before the sizes: a segment only grows
+    for segment in segment_files(folder):
+        size = 0
+        for part in read_segment(segment, Reading(segment.path.name), known.get(segment.path.name)):
+            if isinstance(part, Damage):
+                archiver.damaged.append(f"{EVENTS}{part}")
+            else:
+                size = part[0].end
+        try:
+            opened = segment.path.open("rb")
+        except OSError:  # deleted to make room; or told as damage
+            continue
+        with opened:
+            if size:
+                archiver.add(EVENTS + segment.path.name, opened, size)
+    archiver.damaged.extend(f"{EVENTS}{damage}" for damage in missing_segments(folder))
 
 
 def _add_quarantine(archiver: _Archiver, folder: Path, scratch: Path) -> None:

@@ -51,11 +51,13 @@ class Member:
 
 @frozen
 class Contents:
-    """What a backup holds. ``created`` as RFC 3339; ``program``: the version that made it."""
+    """What a backup holds. ``created`` as RFC 3339; ``program``: the version that made it; ``damaged``: what couldn't
+    be read when it was made, a sentence for each file."""
 
     created: str
     program: str
     members: tuple[Member, ...]
+    damaged: tuple[str, ...] = ()
 
     @property
     def total_bytes(self) -> int:
@@ -69,7 +71,14 @@ def is_member_name(name: str) -> bool:
 
 def encode_manifest(contents: Contents) -> bytes:
     files = [{"name": member.name, "bytes": member.bytes, "sha256": member.sha256} for member in contents.members]
-    manifest = {"format": FORMAT, "program": contents.program, "created": contents.created, "files": files}
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "program": contents.program,
+        "created": contents.created,
+        "files": files,
+    }
+    if contents.damaged:
+        manifest["damaged"] = list(contents.damaged)
     return json.dumps(manifest, indent=1).encode()
 
 
@@ -80,7 +89,8 @@ def decode_manifest(data: bytes) -> Contents:
         if manifest["format"] > FORMAT:
             raise BackupError("the backup was made by a newer version of this program; restore it with that one")
         members = tuple(Member(file["name"], file["bytes"], file["sha256"]) for file in manifest["files"])
-        return Contents(str(manifest["created"]), str(manifest["program"]), members)
+        damaged = tuple(map(str, manifest.get("damaged", ())))
+        return Contents(str(manifest["created"]), str(manifest["program"]), members, damaged)
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise BackupError("the file's manifest is damaged") from exc
 

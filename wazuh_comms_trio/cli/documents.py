@@ -81,4 +81,5 @@ def backup_document(file: Path, contents: Contents) -> dict[str, Any]:
         "program": contents.program,
         "bytes": contents.total_bytes,
         "files": [{"name": member.name, "bytes": member.bytes} for member in contents.members],
+        "damaged": list(contents.damaged),
     }

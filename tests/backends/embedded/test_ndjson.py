@@ -15,6 +15,7 @@ from tests.backends.embedded.small_disk import fill, small_disk
 from tests.contract.harness import A1, A2, Clock, stored_bodies
 from wazuh_comms_trio.backends.embedded.ndjson import spool as ndjson_spool
 from wazuh_comms_trio.backends.embedded.ndjson.engine import NdjsonEngine, open_engine
+from wazuh_comms_trio.backends.embedded.ndjson.ledger import LEDGER
 from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
 from wazuh_comms_trio.config.models import EmbeddedEvents
 from wazuh_comms_trio.errors import BackendUnavailable, EngineRefused, StorageFull
@@ -282,7 +283,8 @@ async def test_large_bodies_without_tmpfile(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="gone"):
             await engine.send_events(leave(), agent_id=A1, length=None)
         assert len(stored_bodies(tmp_path)) == 1
-        assert len(os.listdir(tmp_path / "events")) == 1
+        assert sorted(os.listdir(tmp_path / "events")) == [*names(tmp_path), LEDGER]
+    assert len(names(tmp_path)) == 1
 
 
 async def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:

@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 
 from wazuh_comms_trio.backends.embedded.ndjson.records import (
     ENVELOPE_BYTES,
+    Gap,
+    Record,
     envelope,
     envelope_room,
     read_envelope,
     records,
+    scan,
     whole_end,
 )
 from wazuh_comms_trio.foundation.timestamps import to_iso
@@ -127,3 +130,52 @@ def test_what_is_no_envelope(line: bytes) -> None:
 def test_time_is_utc() -> None:
     assert to_iso(0) == "1970-01-01T00:00:00.000Z"
     assert to_iso(WHEN) == "2025-03-11T19:12:36.629Z"
+
+
+def scanned(data: bytes) -> list[Record | Gap]:
+    return list(scan(io.BytesIO(data), len(data)))
+
+
+@pytest.mark.parametrize("bits", [0x01, 0x20, 0xFF])
+@pytest.mark.parametrize("last", [b'{"n":3}\n', b'{"n":3}'])
+def test_every_byte_flipped_once_is_found_or_harmless(bits: int, last: bytes) -> None:
+    contents = [b'{"n":1}\n', b'{"n":22}', b"{}\n", last]
+    whole = segment(contents)
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= bits
+        found = read(bytes(damaged))
+        assert [item for item in found if item not in expected(contents)] == [], position
+        lost = len(contents) - len(found)
+        gaps = [part for part in scanned(bytes(damaged)) if isinstance(part, Gap)]
+        assert lost <= 1, position
+        assert lost == 0 or gaps, position
+        assert all(gap.start <= position < gap.end for gap in gaps), position
+
+
+def test_a_zeroed_beginning_costs_what_it_covers() -> None:
+    contents = [b"1\n", b"22", b"333\n", b"4444\n"]
+    whole = segment(contents)
+    for zeroed in range(1, len(segment(contents[:3]))):
+        damaged = bytes(zeroed) + whole[zeroed:]
+        covered = sum(len(segment(contents[:count])) < zeroed for count in range(len(contents))) if zeroed else 0
+        assert read(damaged) == expected(contents)[covered:]
+        first = scanned(damaged)[0]
+        assert first == Gap(0, len(segment(contents[:covered])))
+
+
+def test_records_of_earlier_versions_are_found_again() -> None:
+    """They have no checksum of their envelopes; a length that is wrong by damage loses its own record only."""
+
+    def old(number: int, body: bytes) -> bytes:
+        line = b'{"@received":"2025-03-11T19:12:36.629Z","agent":"agent-%d","bytes":%d,"crc32":"%08x"}' % (
+            number,
+            len(body),
+            crc32(body),
+        )
+        return line.ljust(ENVELOPE_BYTES - 1) + b"\n" + body
+
+    data = old(0, b"{}\n") + old(1, b'{"n":11}\n') + old(2, b"[]\n") + old(3, b"[]\n")
+    assert read(data) == [("agent-0", b"{}\n"), ("agent-1", b'{"n":11}\n'), ("agent-2", b"[]\n"), ("agent-3", b"[]\n")]
+    damaged = data.replace(b'"bytes":9', b'"bytes":8')
+    assert [agent for agent, _ in read(damaged)] == ["agent-0", "agent-2", "agent-3"]

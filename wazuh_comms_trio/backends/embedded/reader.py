@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, Final, Literal
 
 import apsw
 import msgspec
@@ -14,8 +14,10 @@ from attrs import define, frozen
 
 from wazuh_comms_trio.backends.embedded.database.faults import fault_of
 from wazuh_comms_trio.backends.embedded.documents import stored_documents
-from wazuh_comms_trio.backends.embedded.ndjson.records import Record, records
-from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
+from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, Reading, missing_segments, read_segment
+from wazuh_comms_trio.backends.embedded.ndjson.ledger import Promise, promises
+from wazuh_comms_trio.backends.embedded.ndjson.records import Record
+from wazuh_comms_trio.backends.embedded.ndjson.segments import SegmentFile, segment_files
 from wazuh_comms_trio.backends.event_lines import lines_of
 from wazuh_comms_trio.backends.unavailable import StateUnusable
 from wazuh_comms_trio.foundation.timestamps import to_iso
@@ -85,35 +87,39 @@ class EventTail:
     """Reads what has come since it was asked last. Blocking calls; nothing stays open between them."""
 
     folder: Path
-    _offsets: dict[str, int]
+    #: By file: what of acknowledged events can't be read, as far as was looked.
+    damage: dict[str, Damage]
+    _readings: dict[str, Reading]
     _document_no: int = 0
 
     @classmethod
     def of(cls, folder: Path) -> EventTail:
         """``folder``: ``embedded.path``."""
-        return cls(folder, {})
+        return cls(folder, {}, {})
 
     def poll(self) -> Iterator[TailedEvent]:
         """In the order of time. Raises ``OSError``, and ``StateUnusable`` for a database that can't be read."""
         yield from heapq.merge(self._stateless(), self._stateful(), key=lambda event: event.received)
 
     def _stateless(self) -> Iterator[TailedEvent]:
-        segments = [self._segment(segment.path, segment.size) for segment in segment_files(self.folder / "events")]
-        yield from heapq.merge(*segments, key=lambda event: event.received)
+        folder = self.folder / "events"
+        known = promises(folder)  # before the sizes: a segment only grows
+        segments = segment_files(folder)
+        parts = [self._segment(segment, known.get(segment.path.name)) for segment in segments]
+        yield from heapq.merge(*parts, key=lambda event: event.received)
+        self.damage.update((damage.file, damage) for damage in missing_segments(folder))
 
-    def _segment(self, path: Path, size: int) -> Iterator[TailedEvent]:
-        offset = self._offsets.get(path.name, 0)
-        if size <= offset:
+    def _segment(self, segment: SegmentFile, promise: Promise | None) -> Iterator[TailedEvent]:
+        reading = self._readings.setdefault(segment.path.name, Reading(segment.path.name))
+        if segment.size <= reading.offset and (promise is None or promise.size <= segment.size):
             return
-        try:
-            file: BinaryIO = path.open("rb")
-        except FileNotFoundError:  # deleted to make room
-            return
-        with file:
-            for record in records(file, size, offset):
-                file.seek(record.body_start)
-                self._offsets[path.name] = record.end
-                yield from events_of(record, file.read(record.body_bytes))
+        for part in read_segment(segment, reading, promise):
+            if isinstance(part, Damage):
+                self.damage[part.file] = part
+                continue
+            record, file = part
+            file.seek(record.body_start)
+            yield from events_of(record, file.read(record.body_bytes))
 
     def _stateful(self) -> Iterator[TailedEvent]:
         path = self.folder / "state.db"
@@ -149,14 +155,24 @@ class EventTail:
 
 
 async def tail_events(
-    folder: Path, *, follow: bool = False, interval: float = INTERVAL
+    folder: Path,
+    *,
+    follow: bool = False,
+    interval: float = INTERVAL,
+    on_damage: Callable[[Damage], None] = lambda damage: None,
 ) -> AsyncGenerator[TailedEvent, None]:
     """What is there, in the order of time; with ``follow`` then what comes, until it is cancelled. ``folder``:
-    ``embedded.path``. Raises as ``EventTail.poll``."""
+    ``embedded.path``. ``on_damage`` is told of each file that has lost acknowledged events, after what could be read.
+    Raises as ``EventTail.poll``."""
     tail = EventTail.of(folder)
+    told: dict[str, Damage] = {}
     while True:
         for event in tail.poll():
             yield event
+        for name, damage in tail.damage.items():
+            if told.get(name) != damage:
+                told[name] = damage
+                on_damage(damage)
         if not follow:
             return
         await trio.sleep(interval)

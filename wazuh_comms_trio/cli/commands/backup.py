@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from wazuh_comms_trio.cli.parser import Group
+from wazuh_comms_trio.cli.program import EXIT_FAILED, complain
 
 
 def add_parser(parent: Group) -> None:
@@ -29,6 +30,9 @@ def _backup(arguments: Namespace) -> int:
     embedded_folder(config)
     file = arguments.file.absolute()
     contents = backup(config, file)
-    text = f"{file}: {len(contents.members)} files, {contents.total_bytes} bytes"
+    incomplete = "; not complete" if contents.damaged else ""
+    text = f"{file}: {len(contents.members)} files, {contents.total_bytes} bytes{incomplete}"
     Output(as_json=arguments.json).document(backup_document(file, contents), text)
-    return 0
+    for sentence in contents.damaged:
+        complain("wazuh-comms", f"not in the backup: {sentence}")
+    return EXIT_FAILED if contents.damaged else 0

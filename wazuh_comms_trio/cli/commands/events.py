@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from wazuh_comms_trio.cli.parser import Group
-from wazuh_comms_trio.cli.program import config_path, printable
+from wazuh_comms_trio.cli.program import EXIT_FAILED, complain, config_path, printable
 
 if TYPE_CHECKING:
+    from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage
     from wazuh_comms_trio.backends.embedded.reader import TailedEvent
 
 _LONGEST_DATA: Final = 400
@@ -36,14 +37,22 @@ async def _tail(arguments: Namespace) -> int:
 
     folder = embedded_folder(read_config(arguments))
     out = sys.stdout.buffer
+    status = 0
+
+    def tell(damage: Damage) -> None:
+        nonlocal status
+        status = EXIT_FAILED
+        out.flush()
+        complain("wazuh-comms", f"{folder / 'events'}/{damage}; see `wazuh-comms store verify`")
+
     with acting_as_owner(folder, Path(config_path(arguments.config)), make=False):
-        async for event in tail_events(folder, follow=arguments.follow):
+        async for event in tail_events(folder, follow=arguments.follow, on_damage=tell):
             line = event.encode() if arguments.json else event_text(event).encode("utf-8", "backslashreplace")
             out.write(line + b"\n")
             if arguments.follow:
                 out.flush()
     out.flush()
-    return 0
+    return status
 
 
 def event_text(event: TailedEvent) -> str:

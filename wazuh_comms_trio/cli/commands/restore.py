@@ -61,6 +61,8 @@ def _restore(arguments: Namespace) -> int:
     output = Output(as_json=arguments.json)
     document = {**backup_document(file, contents), "kept": str(kept) if kept else None}
     output.document(document, f"restored {file}, made {contents.created}: {len(contents.members)} files")
+    for sentence in contents.damaged:
+        output.note(f"The backup was made of a damaged state; not in it: {sentence}")
     if kept is not None:
         output.note(f"What was there before is kept in {kept}; remove it when it isn't needed any more.")
     return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -19,7 +19,14 @@ import outcome
 import trio
 
 from wazuh_comms_trio.backends.embedded.database.group_commit import GroupCommit, Job
-from wazuh_comms_trio.backends.embedded.ndjson.segments import Appended, QuotaReached, Segments, is_full
+from wazuh_comms_trio.backends.embedded.ndjson.scrub import tell_damage
+from wazuh_comms_trio.backends.embedded.ndjson.segments import (
+    Appended,
+    QuotaReached,
+    Segments,
+    is_full,
+    take_in_segments,
+)
 from wazuh_comms_trio.backends.embedded.ndjson.spool import MEMORY_BYTES, LargeBody, remove_stale
 from wazuh_comms_trio.backends.event_lines import find_bad_line
 from wazuh_comms_trio.backends.interfaces import EngineReply
@@ -204,18 +211,26 @@ class NdjsonEngine:
 
 @asynccontextmanager
 async def open_engine(
-    folder: Path, settings: EmbeddedEvents, *, wall_clock: Callable[[], float] = time.time
+    folder: Path,
+    settings: EmbeddedEvents,
+    *,
+    wall_clock: Callable[[], float] = time.time,
+    checked: bool = False,
 ) -> AsyncIterator[NdjsonEngine]:
     """The engine on ``folder``, which is made if it isn't there. Raises ``StateUnusable``. What was accepted is written
-    before this ends."""
+    before this ends. ``checked``, for a daemon: what is there is read through meanwhile, and the log told of damage."""
     try:
         make_folder(folder)
         remove_stale(folder)
+        with suppress(OSError):  # without its ledger, a folder is as good as one of an earlier version
+            take_in_segments(folder)
     except OSError as exc:
         raise StateUnusable(f"{folder}: events can't be kept here: {exc.strerror}") from exc
     engine = NdjsonEngine(folder, settings, wall_clock=wall_clock)
-    async with BackgroundNursery(wait=True) as nursery:
+    async with BackgroundNursery() as looking, BackgroundNursery(wait=True) as nursery:
         nursery.start_soon(engine.run)
+        if checked:
+            looking.start_soon(tell_damage, folder)
         try:
             yield engine
         finally:

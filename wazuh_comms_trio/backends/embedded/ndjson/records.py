@@ -2,11 +2,12 @@
 
 A *record* is one request's body as it came, behind a line that says whose it is and how long:
 
-    {"@received":"2025-03-11T19:12:36.629Z","agent":"<uuid>","bytes":1234,"crc32":"9ae0daaf"}
+    {"@received":"2025-03-11T19:12:36.629Z","agent":"<uuid>","bytes":1234,"crc32":"9ae0daaf","head":"0f3c77b1"}
     <1234 bytes>
 
-and a newline if the body doesn't end in one, so that a segment as a whole is NDJSON. A record counts when all its bytes
-are there and their checksum is right: one that a crash cut off is skipped by every reader.
+and a newline if the body doesn't end in one, so that a segment as a whole is NDJSON. ``crc32`` is the body's, ``head``
+that of the line before it (earlier versions wrote none). A record counts when all its bytes are there and their
+checksums are right; what can't be read is a ``Gap``, and the next record is found again behind it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from attrs import frozen
 from wazuh_comms_trio.foundation.timestamps import from_iso, to_iso
 
 _START: Final = b'{"@received":'
+_SEAL: Final = b',"head":'
 
 #: An envelope's usual length, padded with blanks, so that one can be written after its body.
 ENVELOPE_BYTES: Final = 192
@@ -43,6 +45,16 @@ class Record:
     end: int
 
 
+@frozen
+class Gap:
+    """Bytes between two records, or before the end, that are no record. ``tail``: none follows, so that it may be what
+    a crash cut off."""
+
+    start: int
+    end: int
+    tail: bool = False
+
+
 def envelope_room(agent_id: str) -> int:
     """The length that an envelope of this agent needs whatever its body turns out to be."""
     return max(ENVELOPE_BYTES, len(envelope(agent_id, 0.0, 2**63, 0)))
@@ -50,29 +62,40 @@ def envelope_room(agent_id: str) -> int:
 
 def envelope(agent_id: str, received: float, body_bytes: int, checksum: int, *, width: int = ENVELOPE_BYTES) -> bytes:
     """The line before a body, ``width`` bytes if it isn't longer by itself."""
-    line = b'%s"%s","agent":%s,"bytes":%d,"crc32":"%08x"}' % (
+    line = b'%s"%s","agent":%s,"bytes":%d,"crc32":"%08x"' % (
         _START,
         to_iso(received).encode(),
         json.dumps(agent_id).encode(),
         body_bytes,
         checksum,
     )
-    return line.ljust(width - 1) + b"\n"
+    return (b'%s%s"%08x"}' % (line, _SEAL, crc32(line))).ljust(width - 1) + b"\n"
 
 
 def read_envelope(line: bytes) -> tuple[str, float, int, int] | None:
-    """Agent, time, length and checksum; None when this is no envelope."""
+    """Agent, time, length and checksum; None when this is no envelope, or a damaged one."""
     if not line.startswith(_START):
         return None
     try:
         fields: dict[str, Any] = json.loads(line)
         received = from_iso(str(fields["@received"]))
         agent_id, length, checksum = fields["agent"], fields["bytes"], int(fields["crc32"], 16)
-    except (ValueError, KeyError, TypeError):
+        seal = fields.get("head")
+        if seal is not None and int(seal, 16) != crc32(line.partition(_SEAL)[0]):
+            return None
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     if received is None or not isinstance(agent_id, str) or not isinstance(length, int) or length < 0:
         return None
     return agent_id, received, length, checksum
+
+
+def _envelope_at(file: BinaryIO, offset: int) -> tuple[str, float, int, int, int, bool] | None:
+    """An envelope's fields, where its body begins, and whether it has a checksum of its own."""
+    file.seek(offset)
+    line = file.readline(_ENVELOPE_LIMIT)
+    fields = read_envelope(line) if line.endswith(b"\n") else None
+    return None if fields is None else (*fields, offset + len(line), _SEAL in line)
 
 
 def _body_is_whole(file: BinaryIO, length: int, checksum: int) -> bool:
@@ -92,33 +115,62 @@ def _newline_at(file: BinaryIO, offset: int) -> bool:
     return file.read(1) == b"\n"
 
 
-def records(file: BinaryIO, size: int, offset: int = 0) -> Iterator[Record]:
-    """The whole records of a segment's first ``size`` bytes from ``offset`` on.
+def scan(file: BinaryIO, size: int, offset: int = 0) -> Iterator[Record | Gap]:
+    """The whole records of a segment's first ``size`` bytes from ``offset`` on, and what is between them.
 
-    Ends at a record that isn't complete: what is still being written, or what a crash cut off (a process that comes
-    after begins a segment of its own). One with a wrong checksum is skipped; where there is no envelope, the next line
-    that is one counts. A body isn't searched for envelopes, so an agent can't forge one.
+    A body isn't searched for envelopes, so an agent can't forge one, unless the envelope before it is damaged: then the
+    next record is the first that has a right checksum.
     """
     while offset < size:
-        file.seek(offset)
-        line = file.readline(_ENVELOPE_LIMIT)
-        found = read_envelope(line) if line.endswith(b"\n") else None
+        found = _envelope_at(file, offset)
         if found is None:
-            offset += len(line)
+            following = _search(file, offset + 1, size)
+            yield Gap(offset, following, following == size)
+            offset = following
             continue
-        agent_id, received, length, checksum = found
-        start = offset + len(line)
+        agent_id, received, length, checksum, start, sealed = found
         end = start + length
         if end > size:
+            yield Gap(offset, size, True)
             return
+        file.seek(start)
         whole = _body_is_whole(file, length, checksum)
         if not _newline_at(file, end - 1):
             if end == size:
+                yield Gap(offset, size, True)
                 return
             end += _newline_at(file, end)  # a body's last newline may be what is damaged
         if whole:
             yield Record(agent_id, received, start, length, end)
+        else:
+            if not sealed and end < size and _envelope_at(file, end) is None:
+                end = _search(file, start, size)  # its length may be what is damaged
+            yield Gap(offset, end, end >= size)
         offset = end
+
+
+def records(file: BinaryIO, size: int, offset: int = 0) -> Iterator[Record]:
+    """As ``scan``, the records alone."""
+    return (found for found in scan(file, size, offset) if isinstance(found, Record))
+
+
+def _search(file: BinaryIO, offset: int, size: int) -> int:
+    """Where the first whole record from ``offset`` on begins; ``size`` when there is none."""
+    while offset < size:
+        file.seek(offset)
+        block = file.read(min(_CHUNK + len(_START), size - offset))
+        at = block.find(_START)
+        if at < 0:
+            offset += max(1, len(block) - len(_START) + 1)
+            continue
+        found = _envelope_at(file, offset + at)
+        if found is not None:
+            _, _, length, checksum, start, _ = found
+            file.seek(start)
+            if start + length <= size and _body_is_whole(file, length, checksum):
+                return offset + at
+        offset += at + 1
+    return size
 
 
 def whole_end(file: BinaryIO, size: int) -> int:

@@ -10,15 +10,18 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from zlib import crc32
 
 from attrs import frozen
 
+from wazuh_comms_trio.backends.embedded.ndjson.ledger import Slot, forget, promises, take_in
 from wazuh_comms_trio.backends.embedded.ndjson.records import envelope, envelope_room
 from wazuh_comms_trio.backends.embedded.ndjson.spool import SpoolFile
 from wazuh_comms_trio.config.models import EmbeddedEvents
@@ -26,6 +29,11 @@ from wazuh_comms_trio.foundation.file_writes import cut, sync_data, write_pieces
 from wazuh_comms_trio.foundation.folders import adopt, make_folder, sync_folder
 
 SUFFIX: Final = ".ndjson"
+
+#: What may be a segment: names that a backup takes. Other files and folders are somebody else's.
+_NAME: Final = re.compile(r"[A-Za-z0-9-]+\.ndjson")
+#: What this program calls them; only these are ever deleted, or missed.
+_OWN_NAME: Final = re.compile(r"\d{14}-\d+-\d{6,}-[0-9a-f]{8}\.ndjson")
 
 #: Seconds for which the sum of the files' sizes, other processes' too, is believed.
 _SIZES_VALID: Final = 1.0
@@ -62,7 +70,7 @@ def segment_files(folder: Path) -> list[SegmentFile]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.endswith(SUFFIX):
+                if _NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                     try:
                         found.append(SegmentFile(Path(entry.path), entry.stat(follow_symlinks=False).st_size))
                     except FileNotFoundError:
@@ -70,6 +78,22 @@ def segment_files(folder: Path) -> list[SegmentFile]:
     except FileNotFoundError:
         return []
     return sorted(found, key=lambda segment: segment.path.name)
+
+
+def take_in_segments(folder: Path) -> None:
+    """Notes the segments of this folder that the ledger doesn't know and nobody writes to. Raises ``OSError``."""
+    known = promises(folder)
+    unknown = [segment for segment in segment_files(folder) if segment.path.name not in known]
+    found = [
+        (segment.path.name, segment.size) for segment in unknown if is_own(segment) and not is_locked(segment.path)
+    ]
+    if found:
+        take_in(folder, found)
+
+
+def is_own(segment: SegmentFile) -> bool:
+    """Whether this program gave it its name."""
+    return _OWN_NAME.fullmatch(segment.path.name) is not None
 
 
 class Segments:
@@ -85,6 +109,7 @@ class Segments:
         self._descriptor: int | None = None
         self._path = folder
         self._made = 0
+        self._slot = Slot(folder, "")
         self._size = 0
         self._total = 0
         self._total_at = -_SIZES_VALID
@@ -103,6 +128,7 @@ class Segments:
         except OSError:
             self._take_back(descriptor, before)
             raise
+        self._slot.hold(self._size, count)
         return count
 
     def _pieces(self, bodies: Sequence[Appended], now: float) -> tuple[list[bytes], int]:
@@ -140,9 +166,11 @@ class Segments:
     def publish(self, spool: SpoolFile, size: int) -> None:
         """Gives a complete, fsynced file its place as a segment of its own. Raises as ``append``."""
         self._make_room(size)
-        spool.give_name(self._new_path())
+        path = self._new_path()
+        spool.give_name(path)
         sync_folder(self.folder)
         self._total += size
+        Slot(self.folder, path.name).hold(size, 1)
 
     def _open_for(self, length: int) -> int:
         """The segment to append to: the present one, if ``length`` bytes more fit and it is still there for others."""
@@ -164,6 +192,7 @@ class Segments:
                 raise
             self._descriptor = descriptor
             self._size = 0
+            self._slot = Slot(self.folder, self._path.name)
         return self._descriptor
 
     def _is_there(self, descriptor: int) -> bool:
@@ -210,6 +239,8 @@ class Segments:
         for segment in self._deletable():
             if needed <= 0:
                 break
+            with suppress(OSError):
+                forget(self.folder, [segment.path.name])
             segment.path.unlink(missing_ok=True)
             self._total -= segment.size
             needed -= segment.size
@@ -221,7 +252,7 @@ class Segments:
             if segment.path == self._path and self._descriptor is not None:
                 self.rotate()
                 yield segment
-            elif not _is_locked(segment.path):
+            elif is_own(segment) and not is_locked(segment.path):
                 yield segment
 
 
@@ -229,7 +260,7 @@ def _sum_of(folder: Path) -> int:
     return sum(segment.size for segment in segment_files(folder))
 
 
-def _is_locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:

@@ -1,0 +1,167 @@
+"""What the segments of a folder should hold: a file of slots, one a segment, that its writer brings up to date after
+each acknowledged append. With it an emptied, shortened or missing segment is noticed.
+
+A slot is written in place and not synced: after a power cut it may say less than what is there, never more. Slots of
+dropped segments are used again. Blocking calls; no failure here is a failure of the events.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any, Final, Literal
+from zlib import crc32
+
+from attrs import define, frozen
+
+from wazuh_comms_trio.foundation.file_writes import write_all_at
+from wazuh_comms_trio.foundation.folders import adopt
+
+logger = logging.getLogger(__name__)
+
+LEDGER: Final = "segments.ledger"
+
+#: A slot's length; two fit into a disk's smallest sector, so that none is written by halves.
+_SLOT: Final = 256
+_FREE: Final = b" " * (_SLOT - 1) + b"\n"
+
+#: ``written``: by this version's writer, up to ``size``. ``found``: by its size only, of an earlier version's writer.
+Source = Literal["written", "found"]
+
+
+@frozen
+class Promise:
+    """What a segment holds at least: ``size`` bytes, ``records`` (None: unknown)."""
+
+    segment: str
+    size: int
+    records: int | None
+    source: Source = "written"
+
+
+def _encode(promise: Promise) -> bytes:
+    fields = json.dumps([promise.segment, promise.size, promise.records, promise.source], separators=(",", ":"))
+    line = b"%s %08x" % (fields.encode(), crc32(fields.encode()))
+    return line.ljust(_SLOT - 1) + b"\n"
+
+
+def _decode(slot: bytes) -> Promise | None:
+    """None for a free slot, and for a damaged one."""
+    fields, _, checksum = slot.rstrip().rpartition(b" ")
+    try:
+        if int(checksum, 16) != crc32(fields):
+            return None
+        values: list[Any] = json.loads(fields)
+        return Promise(*values)
+    except (ValueError, TypeError):
+        return None
+
+
+def promises(folder: Path) -> dict[str, Promise]:
+    """Of each segment that has a slot; none when there is no ledger. Raises ``OSError``."""
+    try:
+        data = (folder / LEDGER).read_bytes()
+    except FileNotFoundError:
+        return {}
+    slots = (data[start : start + _SLOT] for start in range(0, len(data), _SLOT))
+    return {promise.segment: promise for slot in slots if (promise := _decode(slot)) is not None}
+
+
+def damaged_slots(folder: Path) -> int:
+    """How many slots are neither free nor readable."""
+    try:
+        data = (folder / LEDGER).read_bytes()
+    except FileNotFoundError:
+        return 0
+    slots = (data[start : start + _SLOT] for start in range(0, len(data), _SLOT))
+    return sum(slot != _FREE and _decode(slot) is None for slot in slots)
+
+
+@define
+class Slot:
+    """One segment's, for its writer."""
+
+    folder: Path
+    segment: str
+    size: int = 0
+    records: int = 0
+    _place: int | None = None
+
+    def hold(self, size: int, records: int) -> None:
+        """``records`` more were acknowledged; the segment has ``size`` bytes now."""
+        self.size = size
+        self.records += records
+        promise = Promise(self.segment, self.size, self.records)
+        try:
+            if self._place is None:
+                with _locked(self.folder) as descriptor:
+                    self._place = next(_free_places(descriptor))
+                    write_all_at(descriptor, _encode(promise), self._place)
+                return
+            descriptor = os.open(self.folder / LEDGER, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                write_all_at(descriptor, _encode(promise), self._place)
+            finally:
+                os.close(descriptor)
+        except OSError as exc:
+            self._place = None
+            logger.debug("events: the ledger of segments can't be written: %s", exc)
+
+
+def forget(folder: Path, segments: Collection[str]) -> None:
+    """Segments that are dropped: their slots are free. Raises ``OSError``."""
+    if not (folder / LEDGER).exists():
+        return
+    with _locked(folder) as descriptor:
+        for place, slot in _slots(descriptor):
+            promise = _decode(slot)
+            if promise is not None and promise.segment in segments:
+                write_all_at(descriptor, _FREE, place)
+
+
+def clear_damaged(folder: Path) -> None:
+    """Slots that can't be read become free. Raises ``OSError``."""
+    with _locked(folder) as descriptor:
+        for place, slot in _slots(descriptor):
+            if slot != _FREE and _decode(slot) is None:
+                write_all_at(descriptor, _FREE, place)
+
+
+def take_in(folder: Path, found: Iterable[tuple[str, int]]) -> None:
+    """Gives segments that have no slot one: what another version wrote, or a restore brought. Raises ``OSError``."""
+    with _locked(folder) as descriptor:
+        known = {promise.segment for _, slot in _slots(descriptor) if (promise := _decode(slot)) is not None}
+        new = [Promise(name, size, None, "found") for name, size in found if name not in known]
+        for promise, place in zip(new, _free_places(descriptor), strict=False):
+            write_all_at(descriptor, _encode(promise), place)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(folder / LEDGER, flags, 0o600)
+    try:
+        adopt(descriptor, folder)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _slots(descriptor: int) -> Iterator[tuple[int, bytes]]:
+    size = os.fstat(descriptor).st_size
+    for place in range(0, size, _SLOT):
+        yield place, os.pread(descriptor, _SLOT, place)
+
+
+def _free_places(descriptor: int) -> Iterator[int]:
+    """Never ends: behind the last slot there is room."""
+    slots = list(_slots(descriptor))
+    yield from (place for place, slot in slots if slot == _FREE or len(slot) < _SLOT)
+    yield from count(len(slots) * _SLOT, _SLOT)
