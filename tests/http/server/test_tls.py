@@ -176,8 +176,27 @@ async def test_no_alpn_and_no_tickets(ssl_settings: Ssl, certificates: Certifica
         _, stream = await try_it(server, context)
         assert stream.selected_alpn_protocol() is None
         assert not stream.session.has_ticket
-        _, stream = await try_it(server, client_context(certificates, V1_2))
-        assert not stream.session.has_ticket
+        context = client_context(certificates, V1_2)
+        context.options |= ssl.OP_NO_TICKET
+        _, stream = await try_it(server, context)
+        assert not stream.session.has_ticket  # only who asks gets one, and only in TLS 1.2
+
+
+@pytest.mark.parametrize("use_ca", [False, True])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_no_session_stays_in_memory(
+    ssl_settings: Ssl, certificates: Certificates, version: ssl.TLSVersion, use_ca: bool
+) -> None:
+    """OpenSSL would keep those of TLS 1.2 for two hours, a kilobyte or more each; a ticket is kept by the client."""
+    context = server_context(attrs.evolve(ssl_settings, use_ca=use_ca))
+    client = client_context(certificates, version, own_certificate=use_ca)
+    async with serving(ssl_context=context) as server:
+        for _ in range(3):
+            reply, stream = await try_it(server, client)
+            assert reply.status == 200
+            await stream.aclose()
+    assert context.session_stats()["accept_good"] == 3
+    assert context.session_stats()["number"] == 0
 
 
 async def test_an_agent_ends_without_close_notify(ssl_settings: Ssl, certificates: Certificates) -> None:
