@@ -203,3 +203,48 @@ async def test_a_place_that_cannot_be_written(config: Config, tmp_path: Path) ->
         backup(config, tmp_path)
     with pytest.raises(BackupError):
         restore(config, tmp_path / "missing.tar", replace=True)
+
+
+# --- a node whose state is in an indexer -----------------------------------------------------------------------------
+
+
+def on_an_indexer(config: Config) -> Config:
+    return attrs.evolve(config, communications_api=attrs.evolve(config.communications_api, backend="wazuh"))
+
+
+async def test_a_node_on_an_indexer_keeps_its_quarantine_and_its_audit_log(tmp_path: Path) -> None:
+    config = on_an_indexer(embedded_config(tmp_path))
+    with pytest.raises(BackupError, match="holds no state"):
+        backup(config, tmp_path / "backup.tar")
+    async with open_quarantine(config) as quarantine:  # the daemon may go on
+        await quarantine.add([Rejected(A1, "stateless", "why", b"", LARGE)])
+        folder = config.communications_api.embedded.path
+        (folder / "audit.log").write_text("{}\n")
+        contents = backup(config, tmp_path / "backup.tar")
+    names = {member.name.rpartition("/")[0] or member.name for member in contents.members}
+    assert names == {"audit.log", "quarantine", "quarantine/payloads"}
+    assert not contents.embedded_state
+
+    other = on_an_indexer(embedded_config(tmp_path / "other"))
+    assert restore(other, tmp_path / "backup.tar") == contents
+    assert (other.communications_api.embedded.path / "audit.log").read_text() == "{}\n"
+    async with open_quarantine(other) as quarantine:
+        (entry,) = await quarantine.list()
+        found = await quarantine.get(entry.id)
+        assert found is not None
+        assert found[1].payload == LARGE
+    with pytest.raises(BackupError, match="holds state already"):
+        restore(other, tmp_path / "backup.tar")
+
+
+async def test_backups_of_the_two_kinds_of_nodes_are_told_apart(config: Config, tmp_path: Path) -> None:
+    embedded = tmp_path / "embedded.tar"
+    backup(config, embedded)
+    with pytest.raises(BackupError, match=r"embedded backends; the configuration says `backend: wazuh`"):
+        restore(on_an_indexer(embedded_config(tmp_path / "other")), embedded)
+    backup(on_an_indexer(config), tmp_path / "indexer.tar")
+    with pytest.raises(BackupError, match=r"the configuration says `backend: embedded`"):
+        restore(config, tmp_path / "indexer.tar", replace=True)
+    await check(config)  # and nothing was touched
+    restore(on_an_indexer(config), tmp_path / "indexer.tar", replace=True)
+    await check(config)  # the quarantine is as it was, and what is embedded was left alone

@@ -70,6 +70,8 @@ def test_it_is_put_in_place_kept_up_to_date_and_taken_away(tmp_path: Path) -> No
     assert len(list(home.rglob("supervisor.*.pyc"))) >= 1
     assert [path for path in home.rglob("*") if path.is_file() and str(stage).encode() in path.read_bytes()] == []
     packages = {path.name for path in home.glob("lib/python3*/site-packages/*")}
+    programs = {path.name for path in (home / "bin").iterdir() if not path.name.startswith("python")}
+    assert programs == {"wazuh-comms", "wazuh-comms-apid"}
     assert not packages & {"pip", "setuptools", "pkg_resources", "_distutils_hack"}
     assert (stage / "opt/comms/share/man/man1/wazuh-comms.1").exists()
 

@@ -1,4 +1,5 @@
-"""Backup and restore of embedded state: one file for everything under ``embedded.path``. Blocking calls.
+"""Backup and restore of what a node keeps: one file for everything under ``embedded.path``; with `backend: wazuh` that
+is the quarantine and the audit log. Blocking calls.
 
 A backup may be made while the daemon runs: each database as it is at one moment, each segment of events up to its last
 whole record. A restore needs the state for itself.
@@ -56,7 +57,9 @@ def backup(config: Config, file: Path, *, wall_clock: Callable[[], float] = time
     """Writes ``file`` (mode 0600; one that is there is replaced when the new one is complete). Raises
     ``BackupError``."""
     folder = config.communications_api.embedded.path
-    if not (folder / "state.db").exists():
+    embedded = config.communications_api.backend == "embedded"
+    kept = [folder / "state.db"] if embedded else [quarantine_folder(config) / "quarantine.db", folder / AUDIT_LOG]
+    if not any(path.exists() for path in kept):
         raise BackupError(f"{folder} holds no state to back up")
     if file.is_dir():
         raise BackupError(f"{file} is a folder; name the file to write")
@@ -70,9 +73,14 @@ def backup(config: Config, file: Path, *, wall_clock: Callable[[], float] = time
             tarfile.open(fileobj=target, mode="w|", bufsize=_AT_ONCE, format=tarfile.PAX_FORMAT) as archive,
         ):
             archiver = _Archiver(archive, wall_clock(), members)
-            _add_state(archiver, folder, Path(scratch))
+            if embedded:
+                _add_state(archiver, folder, Path(scratch))
+            if (folder / AUDIT_LOG).exists():
+                archiver.add_path(AUDIT_LOG, folder / AUDIT_LOG)
             _add_quarantine(archiver, quarantine_folder(config), Path(scratch))
-            contents = Contents(to_iso(wall_clock()), _program_version(), tuple(members), tuple(archiver.damaged))
+            contents = Contents(
+                to_iso(wall_clock()), _program_version(), tuple(members), tuple(archiver.damaged), embedded
+            )
             archiver.add_bytes(MANIFEST, encode_manifest(contents))
     except OSError as exc:
         raise BackupError(f"{exc.filename or file}: {exc.strerror}") from exc
@@ -137,9 +145,6 @@ def _add_state(archiver: _Archiver, folder: Path, scratch: Path) -> None:
     archiver.add_path(STATE_DB, copy)
     copy.unlink()
     _add_events(archiver, folder / "events")
-    audit_log = folder / AUDIT_LOG
-    if audit_log.exists():
-        archiver.add_path(AUDIT_LOG, audit_log)
 
 
 def _add_events(archiver: _Archiver, folder: Path) -> None:

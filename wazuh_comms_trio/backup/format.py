@@ -15,7 +15,9 @@ from attrs import frozen
 
 from wazuh_comms_trio.errors import WazuhInternalError
 
+#: Of a backup of embedded state, and of one that has none, which versions that know only the first don't take.
 FORMAT: Final = 1
+FORMAT_WITHOUT_STATE: Final = 2
 MANIFEST: Final = "manifest.json"
 STATE_DB: Final = "state.db"
 QUARANTINE_DB: Final = "quarantine/quarantine.db"
@@ -52,12 +54,14 @@ class Member:
 @frozen
 class Contents:
     """What a backup holds. ``created`` as RFC 3339; ``program``: the version that made it; ``damaged``: what couldn't
-    be read when it was made, a sentence for each file."""
+    be read when it was made, a sentence for each file. Without ``embedded_state`` it is of a node whose agents, events
+    and commands are in an indexer: quarantine and audit log."""
 
     created: str
     program: str
     members: tuple[Member, ...]
     damaged: tuple[str, ...] = ()
+    embedded_state: bool = True
 
     @property
     def total_bytes(self) -> int:
@@ -72,7 +76,7 @@ def is_member_name(name: str) -> bool:
 def encode_manifest(contents: Contents) -> bytes:
     files = [{"name": member.name, "bytes": member.bytes, "sha256": member.sha256} for member in contents.members]
     manifest: dict[str, Any] = {
-        "format": FORMAT,
+        "format": FORMAT if contents.embedded_state else FORMAT_WITHOUT_STATE,
         "program": contents.program,
         "created": contents.created,
         "files": files,
@@ -86,11 +90,12 @@ def decode_manifest(data: bytes) -> Contents:
     """Raises ``BackupError``."""
     try:
         manifest: dict[str, Any] = json.loads(data)
-        if manifest["format"] > FORMAT:
+        if manifest["format"] > FORMAT_WITHOUT_STATE:
             raise BackupError("the backup was made by a newer version of this program; restore it with that one")
         members = tuple(Member(file["name"], file["bytes"], file["sha256"]) for file in manifest["files"])
         damaged = tuple(map(str, manifest.get("damaged", ())))
-        return Contents(str(manifest["created"]), str(manifest["program"]), members, damaged)
+        embedded_state = manifest["format"] == FORMAT
+        return Contents(str(manifest["created"]), str(manifest["program"]), members, damaged, embedded_state)
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise BackupError("the file's manifest is damaged") from exc
 

@@ -39,6 +39,11 @@ from wazuh_comms_trio.quarantine.store import QUARANTINE
 
 _MANIFEST_LIMIT: Final = 64 * 1024 * 1024
 _STAGING: Final = ".restore-"
+#: What a node keeps, by whether that is embedded state.
+_KINDS: Final = {
+    True: "embedded backends; the configuration says `backend: wazuh`",
+    False: "`backend: wazuh`, with a quarantine and an audit log; the configuration says `backend: embedded`",
+}
 
 
 @frozen
@@ -63,17 +68,21 @@ def restore(config: Config, file: Path, *, replace: bool = False) -> Contents:
             stack.enter_context(_alone(folder))
             stack.enter_context(_alone(quarantine))
             interrupted = (folder / RESTORING).exists()
-            if not replace and not interrupted and _holds_state(folder, quarantine):
+            embedded = config.communications_api.backend == "embedded"
+            if not replace and not interrupted and _holds_state(folder if embedded else None, quarantine):
                 raise BackupError(f"{folder} holds state already; it is replaced only when that is asked for")
             staging = folder / f"{_STAGING}{secrets.token_hex(8)}"
             stack.callback(shutil.rmtree, staging, ignore_errors=True)
             for stale in folder.glob(f"{_STAGING}*"):
                 shutil.rmtree(stale, ignore_errors=True)
             contents = _unpack(file, staging)
-            _check_database(staging / STATE_DB, STATE)
+            if contents.embedded_state != embedded:
+                raise BackupError(f"{file} is the backup of a node with {_KINDS[contents.embedded_state]}")
+            if embedded:
+                _check_database(staging / STATE_DB, STATE)
             if (staging / QUARANTINE_DB).exists():
                 _check_database(staging / QUARANTINE_DB, QUARANTINE)
-            _swap(_places(folder, quarantine, staging), [folder, quarantine])
+            _swap(_places(folder, quarantine, staging, embedded=embedded), [folder, quarantine])
     except OSError as exc:
         raise BackupError(f"{exc.filename or file}: {exc.strerror}") from exc
     return contents
@@ -85,11 +94,12 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _holds_state(folder: Path, quarantine: Path) -> bool:
-    return (
-        (folder / "state.db").exists()
-        or (quarantine / "quarantine.db").exists()
-        or any(path.suffix == ".ndjson" for path in (folder / "events").glob("*"))
+def _holds_state(folder: Path | None, quarantine: Path) -> bool:
+    """``folder``: of embedded state; None where that isn't what is kept."""
+    if (quarantine / "quarantine.db").exists():
+        return True
+    return folder is not None and (
+        (folder / "state.db").exists() or any(path.suffix == ".ndjson" for path in (folder / "events").glob("*"))
     )
 
 
@@ -123,7 +133,9 @@ def _unpack(file: Path, staging: Path) -> Contents:
         raise BackupError(f"{file}: not a backup, or a damaged one ({exc})") from exc
     if contents is None:
         raise BackupError(f"{file}: the backup is incomplete")
-    if {member.name: member for member in contents.members} != found or STATE_DB not in found:
+    if {member.name: member for member in contents.members} != found:
+        raise BackupError(f"{file}: the backup is damaged: its files aren't those of its manifest")
+    if contents.embedded_state and STATE_DB not in found:
         raise BackupError(f"{file}: the backup is damaged: its files aren't those of its manifest")
     return contents
 
@@ -143,12 +155,13 @@ def _check_database(path: Path, schema: Schema) -> None:
         connection.close()
 
 
-def _places(folder: Path, quarantine: Path, staging: Path) -> list[_Place]:
-    """What is replaced, and by what; what the backup doesn't have is removed, but for the audit log."""
-    pairs = [(folder / name, staging / name) for name in ("state.db", "events")]
+def _places(folder: Path, quarantine: Path, staging: Path, *, embedded: bool) -> list[_Place]:
+    """What is replaced, and by what; what the backup doesn't have is removed, but for the audit log. Where the state
+    isn't embedded, what there may be of it stays."""
+    pairs = [(folder / name, staging / name) for name in ("state.db", "events") if embedded]
     pairs += [(quarantine / name, staging / "quarantine" / name) for name in ("quarantine.db", "payloads")]
     places = [_Place(target, staged if staged.exists() else None) for target, staged in pairs]
-    for database in ("state.db", "quarantine.db"):
+    for database in ("state.db", "quarantine.db") if embedded else ("quarantine.db",):
         parent = folder if database == "state.db" else quarantine
         places += [_Place(parent / f"{database}{suffix}", None) for suffix in ("-wal", "-shm")]
     if not (folder / AUDIT_LOG).exists() and (staging / AUDIT_LOG).exists():

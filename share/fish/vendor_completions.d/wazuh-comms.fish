@@ -21,7 +21,7 @@ complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments age
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments commands --description 'commands: send, list, show, cancel'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments events --description 'the events that the embedded backends hold'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments quarantine --description 'events that could never be taken: list, show, replay, drop'
-complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments backup --description 'write all embedded state to a file'
+complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments backup --description 'write all state that this node keeps to a file'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments restore --description 'put the state of a backup in place; the daemon must be stopped'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments enrollment --description 'the users who may enrol agents'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments config --description 'check or show the configuration'

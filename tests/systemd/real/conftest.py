@@ -21,8 +21,8 @@ communications_api:
   backend: embedded
 """
 
-_INSTALL = f"env PIP_NO_INDEX=1 PIP_FIND_LINKS={WHEELS} {CHECKOUT}/scripts/install"
-_CERTIFICATES = f"""
+INSTALL = f"env PIP_NO_INDEX=1 PIP_FIND_LINKS={WHEELS} {CHECKOUT}/scripts/install"
+MAKE_CERTIFICATES = f"""
 mkdir -p {CERTIFICATES}
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 400 -subj /CN=localhost \
     -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout {CERTIFICATES}/key.pem -out {CERTIFICATES}/cert.pem
@@ -45,7 +45,7 @@ def _booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     if reason := missing():
         pytest.skip(reason)
     with boot("wazuh-comms-tests", tmp_path_factory.mktemp("machine") / "console") as machine:
-        machine.shell(f"cd /\n{_INSTALL}\n{_CERTIFICATES}")
+        machine.shell(f"cd /\n{INSTALL}\n{MAKE_CERTIFICATES}")
         yield machine
 
 

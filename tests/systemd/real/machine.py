@@ -95,12 +95,13 @@ class Machine:
 
 
 @contextmanager
-def boot(name: str, log: Path, binds: Sequence[str] = ()) -> Iterator[Machine]:
-    """It is there, booted, while this is entered."""
+def boot(name: str, log: Path, binds: Sequence[str] = (), writable: Sequence[str] = ()) -> Iterator[Machine]:
+    """Booted while this is entered. ``binds`` (``here:there``) can be read in it, ``writable`` changed."""
     name = f"{name}-{os.getpid()}"
     leader = None
     with log.open("wb") as output:
-        process = _start(name, output, [f"{ROOT}:{CHECKOUT}", f"{CACHE / 'wheels'}:{WHEELS}", *binds])
+        readable = [f"{ROOT}:{CHECKOUT}", f"{CACHE / 'wheels'}:{WHEELS}", *binds]
+        process = _start(name, output, readable, writable)
         try:
             leader = _leader(process, log)
             machine = Machine(leader)
@@ -114,10 +115,11 @@ def boot(name: str, log: Path, binds: Sequence[str] = ()) -> Iterator[Machine]:
             subprocess.run([ENTER_CGROUP, "--remove", name], timeout=30, check=False)
 
 
-def _start(name: str, output: IO[bytes], binds: Sequence[str]) -> subprocess.Popen[bytes]:
+def _start(name: str, output: IO[bytes], readable: Sequence[str], writable: Sequence[str]) -> subprocess.Popen[bytes]:
     # This host may have no service manager that could be told of it.
     alone = ["--quiet", "--register=no", "--keep-unit", f"--machine={name}", "--private-network", "--console=pipe"]
-    places = [f"--directory={CACHE / 'root'}", "--volatile=overlay", *(f"--bind-ro={bind}" for bind in binds)]
+    places = [f"--directory={CACHE / 'root'}", "--volatile=overlay"]
+    places += [f"--bind-ro={bind}" for bind in readable] + [f"--bind={bind}" for bind in writable]
     command = [ENTER_CGROUP, name, "setpriv", "--pdeathsig=TERM", "systemd-nspawn", *alone, *places, "--boot"]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 

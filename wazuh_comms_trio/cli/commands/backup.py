@@ -13,9 +13,10 @@ def add_parser(parent: Group) -> None:
     backup = parent.command(
         "backup",
         _backup,
-        help="write all embedded state to a file",
-        description="Writes all embedded state to FILE: agents, commands, documents, events, quarantine, audit log. "
-        "The daemon may go on meanwhile.",
+        help="write all state that this node keeps to a file",
+        description="Writes what this node keeps to FILE: agents, commands, documents, events, quarantine, audit log; "
+        "with `backend: wazuh` the quarantine and the audit log, the rest being in the indexer. The daemon may go on "
+        "meanwhile.",
     )
     backup.add_argument("file", metavar="FILE", type=Path)
 
@@ -24,12 +25,10 @@ def _backup(arguments: Namespace) -> int:
     from wazuh_comms_trio.backup.create import backup
     from wazuh_comms_trio.cli.documents import backup_document
     from wazuh_comms_trio.cli.output import Output
-    from wazuh_comms_trio.cli.stores import embedded_folder, read_config
+    from wazuh_comms_trio.cli.stores import read_config
 
-    config = read_config(arguments)
-    embedded_folder(config)
     file = arguments.file.absolute()
-    contents = backup(config, file)
+    contents = backup(read_config(arguments), file)
     incomplete = "; not complete" if contents.damaged else ""
     text = f"{file}: {len(contents.members)} files, {contents.total_bytes} bytes{incomplete}"
     Output(as_json=arguments.json).document(backup_document(file, contents), text)

@@ -38,10 +38,10 @@ def _restore(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.documents import backup_document
     from wazuh_comms_trio.cli.output import Output
     from wazuh_comms_trio.cli.owner import acting_as_owner, prepare_folder
-    from wazuh_comms_trio.cli.stores import embedded_folder, read_config
+    from wazuh_comms_trio.cli.stores import read_config
 
     config = read_config(arguments)
-    folder = embedded_folder(config)
+    folder = config.communications_api.embedded.path
     file = arguments.file.absolute()
     user = current_user()
     config_file = Path(config_path(arguments.config))
@@ -92,14 +92,16 @@ def _keep_present(config: Config, folder: Path) -> Path | None:
     from wazuh_comms_trio.backup.create import BackupError, backup
     from wazuh_comms_trio.foundation.file_writes import copy_file
 
-    if not (folder / "state.db").exists():
+    embedded = config.communications_api.backend == "embedded"
+    if not (folder / "state.db" if embedded else quarantine_folder(config) / "quarantine.db").exists():
         return None
     kept = _free_name(folder, "replaced-" + time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
     try:
         backup(config, kept.with_suffix(".backup"))
     except BackupError:
         kept.mkdir(mode=0o700)
-        for database in (folder / "state.db", quarantine_folder(config) / "quarantine.db"):
+        databases = [folder / "state.db"] if embedded else []
+        for database in (*databases, quarantine_folder(config) / "quarantine.db"):
             for file in (database, database.with_name(f"{database.name}-wal")):
                 if file.exists():
                     copy_file(file, kept / file.name)
