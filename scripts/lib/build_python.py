@@ -54,9 +54,8 @@ def wheel(file: Path, epoch: int) -> bytes:
     with zipfile.ZipFile(file) as source, zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as target:
         for name in sorted(source.namelist(), key=lambda name: (".dist-info/" in name, name)):
             head = zipfile.ZipInfo(name, time.gmtime(max(epoch, 315532800))[:6])
-            head.compress_type = zipfile.ZIP_DEFLATED
             head.external_attr = (0o100000 | mode(source.getinfo(name).external_attr >> 16)) << 16
-            target.writestr(head, source.read(name), compresslevel=9)
+            target.writestr(head, source.read(name), zipfile.ZIP_DEFLATED, 9)
     return written.getvalue()
 
 
