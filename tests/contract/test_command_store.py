@@ -257,6 +257,54 @@ async def test_progress_then_the_end(backends: Backends) -> None:
     assert (ended.status, ended.result) == ("success", CommandResult(0, "done"))
 
 
+@pytest.mark.parametrize("first", [0, 1, 3, 4])
+@pytest.mark.parametrize("together", [False, True])
+async def test_the_first_final_report_stands(backends: Backends, first: int, together: bool) -> None:
+    """A command that is delivered twice, after a crash, comes back as failed the second time: the agent has it."""
+    await deliver(backends, "c1")
+    reports = [
+        CommandReport(A1, "c1", CommandResult(code, text, {"k": text}))
+        for code, text in ((2, "working"), (first, "ended"), (1, "it is there"), (2, "working"), (0, "done"))
+    ]
+    calls = [reports] if together else [[report] for report in reports]
+    results = [result for call in calls for result in await backends.commands.report(call)]
+    assert [(result.status, result.outcome) for result in results] == [(200, Outcome.DONE)] * 5
+    assert [result.result for result in results] == ["updated", "updated", "noop", "noop", "noop"]
+    ended = await get(backends, "c1")
+    assert ended.status == ("success" if first == 0 else "failed")
+    assert ended.result == CommandResult(first, "ended", {"k": "ended"})
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_after_no_answer_a_report_counts_once(backends: Backends, clock: Clock, first: int) -> None:
+    await deliver(backends, "c1")
+    clock.advance(101)
+    await backends.commands.expire()
+    assert (await get(backends, "c1")).result == CommandResult(message="no answer")
+    for code, text in ((first, "late"), (1, "it is there"), (0, "done")):
+        (result,) = await backends.commands.report([CommandReport(A1, "c1", CommandResult(code, text))])
+        assert result.status == 200
+    clock.advance(101)
+    await backends.commands.expire()
+    ended = await get(backends, "c1")
+    assert (ended.status, ended.result) == ("success" if first == 0 else "failed", CommandResult(first, "late"))
+
+
+async def test_a_groups_children_end_each_as_its_agent_said_first(harness: Harness, backends: Backends) -> None:
+    await harness.enrol(A1, groups=("web",))
+    await harness.enrol(A2, groups=("web",))
+    await backends.commands.add([Command("p", Target("group", "web"), Action("restart"))])
+    await backends.commands.mark_sent(ids(await backends.commands.claim([A1, A2])))
+    for code, text in ((0, "done"), (1, "it is there")):
+        await backends.commands.report([CommandReport(A1, f"p_{A1}", CommandResult(code, text))])
+    for code, text in ((1, "not here"), (0, "done")):
+        await backends.commands.report([CommandReport(A2, f"p_{A2}", CommandResult(code, text))])
+    ended = [(await get(backends, f"p_{agent_id}")) for agent_id in (A1, A2)]
+    assert [command.status for command in ended] == ["success", "failed"]
+    assert [command.result for command in ended] == [CommandResult(0, "done"), CommandResult(1, "not here")]
+    assert (await get(backends, "p")).status == "sent"
+
+
 async def test_reports_on_what_is_not_theirs_are_refused(backends: Backends) -> None:
     await deliver(backends, "c1")
     await backends.commands.add([command("c2"), command("c3", A2)])

@@ -204,6 +204,8 @@ async def test_a_command_is_not_lost_when_the_daemon_is_killed_while_handing_it_
             assert find((await agent.poll()).json(), "document_id") == ["c1"]
         assert (await agent.report("c1", 0)).json()["results"][0]["status"] == 200
         assert find(await tool(daemon_files, "commands", "show", "c1"), "status") == ["success"]
+        assert (await agent.report("c1", 1)).json()["results"][0]["status"] == 200  # of its second delivery
+        assert find(await tool(daemon_files, "commands", "show", "c1"), "status") == ["success"]
 
 
 async def post_commands(files: Files, commands: list[dict[str, Any]]) -> Reply:

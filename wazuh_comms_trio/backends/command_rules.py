@@ -98,18 +98,18 @@ def apply_report(
 
     ``offered``: it was written to the agent at least once. An agent may report before its delivery is confirmed, or
     after a delivery that looked broken from here: it has the command, so that counts as sent.
+
+    The first final report stands: a command that is delivered twice after a crash is reported by the agent first as it
+    ended, then as failed, since it is there already. What the server said meanwhile (``no answer``) is no report.
     """
     yours = command is not None and command.target.type == "agent" and command.target.id == report.agent_id.lower()
     if command is None or not yours or not (offered or command.sent_at is not None):
         return not_yours(report.document_id), None
     code = report.result.code
-    reported = command.result is not None and command.result.code is not None
-    if code is None or code == _IN_PROGRESS:
-        if command.status == "success" or (command.status == "failed" and reported):
-            return ItemResult(200, "noop"), None  # overtaken by its own end
-        status = "sent"
-    else:
-        status = "success" if code == _SUCCESS else "failed"
+    if _has_ended_as_reported(command):
+        return ItemResult(200, "noop"), None
+    ended = "success" if code == _SUCCESS else "failed"
+    status = "sent" if code is None or code == _IN_PROGRESS else ended
     after = evolve(
         command,
         status=status,  # type: ignore[arg-type]  # one of CommandStatus by construction
@@ -119,3 +119,9 @@ def apply_report(
     if after == command:
         return ItemResult(200, "noop"), None
     return ItemResult(200, "updated"), after
+
+
+def _has_ended_as_reported(command: Command) -> bool:
+    """Nothing but a report makes it a success; that it failed is also said of what nobody reported."""
+    code = None if command.result is None else command.result.code
+    return command.status == "success" or (command.status == "failed" and code not in (None, _IN_PROGRESS))
