@@ -12,6 +12,7 @@ import trio
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.embedded.database.database import Database
 from wazuh_comms_trio.backends.embedded.database.text import storable
+from wazuh_comms_trio.backends.embedded.row_checksums import row_checksum, seal_agent
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.errors import AgentExists, MalformedRequest
 from wazuh_comms_trio.foundation.lru_cache import LruCache
@@ -101,8 +102,11 @@ class SqliteAgents:
         )
 
         def insert(connection: apsw.Connection) -> None:
-            query = f"INSERT INTO agents ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING RETURNING id"
-            if connection.execute(query, row).get is None:
+            query = (
+                f"INSERT INTO agents ({_COLUMNS}, checksum) VALUES (?,?,?,?,?,?,?,?,?,?)"
+                " ON CONFLICT DO NOTHING RETURNING id"
+            )
+            if connection.execute(query, (*row, row_checksum(*row[:7]))).get is None:
                 raise AgentExists
 
         await self._database.write(insert)
@@ -137,7 +141,9 @@ class SqliteAgents:
         query = f"UPDATE agents SET {column} = ? WHERE id = ? RETURNING id"
 
         def update(connection: apsw.Connection) -> bool:
-            return connection.execute(query, (value, agent_id.lower())).get is not None
+            found = connection.execute(query, (value, agent_id.lower())).get is not None
+            seal_agent(connection, agent_id.lower())
+            return found
 
         return await self._database.write(update)
 
@@ -180,6 +186,7 @@ def members(connection: apsw.Connection, group: str) -> list[str]:
 def set_groups(connection: apsw.Connection, agent_id: str, groups: Sequence[str]) -> None:
     """As part of another write."""
     connection.execute("UPDATE agents SET groups = ? WHERE id = ?", (_json(list(groups)), agent_id))
+    seal_agent(connection, agent_id)
 
 
 def _select(connection: apsw.Connection, agent_id: str) -> Agent | None:

@@ -10,6 +10,7 @@ from attrs import evolve
 
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.embedded.agents import members, set_groups
+from wazuh_comms_trio.backends.embedded.row_checksums import row_checksum
 from wazuh_comms_trio.backends.interfaces import Action, Command, CommandReport, CommandResult, ItemResult, Target
 
 COLUMNS: Final = "id, target_type, target_id, status, created_at, sent_at, timeout, body, result"
@@ -36,8 +37,13 @@ def insert(connection: apsw.Connection, command: Command, now: float) -> Command
         for child in children:
             insert(connection, child, now)
     news = next_news(connection) if command.status == "pending" else 0
+    body = _encode_body(command)
+    target = command.target
+    checksum = row_checksum(
+        command.document_id, target.type, target.id, float(command.created_at), float(command.timeout), body
+    )
     connection.execute(
-        f"INSERT INTO commands ({COLUMNS}, news) VALUES (?,?,?,?,?,?,?,?,?,?)",
+        f"INSERT INTO commands ({COLUMNS}, news, checksum) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
         (
             command.document_id,
             command.target.type,
@@ -46,9 +52,10 @@ def insert(connection: apsw.Connection, command: Command, now: float) -> Command
             command.created_at,
             command.sent_at,
             command.timeout,
-            _encode_body(command),
+            body,
             None if command.result is None else encode_result(command.result),
             news,
+            checksum,
         ),
     )
     return command

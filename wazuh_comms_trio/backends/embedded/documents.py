@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Final
+from zlib import crc32
 
 import apsw
 from attrs import frozen
@@ -19,6 +20,7 @@ from wazuh_comms_trio.backends.document_rules import (
 )
 from wazuh_comms_trio.backends.embedded.database.database import Database
 from wazuh_comms_trio.backends.embedded.database.text import storable
+from wazuh_comms_trio.backends.embedded.row_checksums import document_checksum
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult
 from wazuh_comms_trio.errors import BackendUnavailable
 
@@ -29,11 +31,11 @@ _ROW_BYTES: Final = 200
 _SELECT: Final = "SELECT id, version, body FROM documents WHERE index_no = ?"
 
 
-_INTO_DOCUMENTS: Final = "INTO documents (no, index_no, id, version, changed_at, body) VALUES (?,?,?,?,?,?)"
+_INTO_DOCUMENTS: Final = "INTO documents (no, index_no, id, version, changed_at, body, checksum) VALUES (?,?,?,?,?,?,?)"
 
 _ROWS_TOGETHER: Final = 50
 _INSERT: Final = f"INSERT {_INTO_DOCUMENTS} ON CONFLICT DO NOTHING"
-_INSERT_TOGETHER: Final = f"INSERT {_INTO_DOCUMENTS}{',(?,?,?,?,?,?)' * (_ROWS_TOGETHER - 1)} ON CONFLICT DO NOTHING"
+_INSERT_TOGETHER: Final = f"INSERT {_INTO_DOCUMENTS}{',(?,?,?,?,?,?,?)' * (_ROWS_TOGETHER - 1)} ON CONFLICT DO NOTHING"
 
 
 @frozen
@@ -103,7 +105,8 @@ class SqliteEvents:
             if document is None:
                 deletes.append((index_no, document_id))
             else:
-                upserts.append((number, index_no, document_id, document.version, now, document.body))
+                checksum = document_checksum(document_id, document.body)
+                upserts.append((number, index_no, document_id, document.version, now, document.body, checksum))
         if upserts:
             connection.executemany(f"INSERT OR REPLACE {_INTO_DOCUMENTS}", upserts)
             _set_last_number(connection, last + len(changes))
@@ -122,7 +125,15 @@ class SqliteEvents:
         index_numbers = {index: self._index_number(connection, index) for index in indices}
         first = _last_number(connection) + 1
         rows = [
-            (number, index_numbers[operation.index], operation.document_id, 1, now, operation.body)
+            (
+                number,
+                index_numbers[operation.index],
+                operation.document_id,
+                1,
+                now,
+                operation.body,
+                crc32(operation.body or b"", crc32(operation.document_id.encode())),  # as document_checksum
+            )
             for number, operation in enumerate(operations, first)
         ]
         connection.execute("SAVEPOINT creates")

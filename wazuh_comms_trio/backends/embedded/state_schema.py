@@ -72,4 +72,33 @@ CREATE INDEX commands_by_age ON commands (created_at, no);
 CREATE INDEX commands_by_target ON commands (target_id, created_at, no);
 """
 
-STATE: Final = Schema("state.db", 0x575A4353, [Migration(_VERSION_1, usable_since=1)])
+# Checksums of rows (row_checksums.py) and what pruning keeps in mind (pruning.py). `age` is the store's own clock, in
+# seconds that were lived through: a wall clock that jumps makes nothing old.
+_VERSION_2: Final = """
+INSERT INTO counters VALUES ('age', 0), ('age_at', 0);
+
+ALTER TABLE agents ADD COLUMN checksum INTEGER;
+ALTER TABLE commands ADD COLUMN checksum INTEGER;
+ALTER TABLE documents ADD COLUMN checksum INTEGER;
+CREATE TRIGGER agent_unsealed AFTER UPDATE OF id, name, key_hash, type, version, groups, host ON agents
+    WHEN new.checksum IS NOT NULL BEGIN
+    UPDATE agents SET checksum = NULL WHERE no = new.no;
+END;
+
+ALTER TABLE commands ADD COLUMN ended_age INTEGER;   -- `age` when it was first seen to have ended
+CREATE INDEX commands_ended ON commands (ended_age) WHERE status IN ('success', 'failed');
+
+CREATE TABLE removed_agents (id TEXT PRIMARY KEY, age INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TRIGGER agent_removed AFTER DELETE ON agents BEGIN
+    INSERT OR REPLACE INTO removed_agents VALUES (old.id, (SELECT value FROM counters WHERE name = 'age'));
+END;
+CREATE TRIGGER agent_is_back AFTER INSERT ON agents BEGIN
+    DELETE FROM removed_agents WHERE id = new.id;
+END;
+
+CREATE TABLE document_marks (no INTEGER PRIMARY KEY, age INTEGER NOT NULL);   -- how far documents were numbered then
+"""
+
+STATE: Final = Schema(
+    "state.db", 0x575A4353, [Migration(_VERSION_1, usable_since=1), Migration(_VERSION_2, usable_since=1)]
+)
