@@ -15,6 +15,7 @@ import trio
 
 from wazuh_comms_trio.backends.embedded.database.file_watch import FileWatch
 from wazuh_comms_trio.backends.embedded.database.health import Health
+from wazuh_comms_trio.backends.embedded.database.log_check import keep_damaged_log, open_here
 from wazuh_comms_trio.backends.embedded.database.opening import (
     FULL_SYNC,
     LAZY_SYNC,
@@ -55,6 +56,7 @@ class Connections:
         self._sync_mode = FULL_SYNC
         self._busy_timeout = BUSY_TIMEOUT
         self._may_create = True
+        self._counted = False
 
     async def open(self) -> None:
         """Raises SQLite's errors, ``FileGone``, ``StateUnusable``, ``OSError``; nothing stays open then."""
@@ -62,6 +64,9 @@ class Connections:
             self._watch.create()
         self._watch.check_before_opening(is_new=self._may_create)
         try:
+            await trio.to_thread.run_sync(keep_damaged_log, self.path)
+            open_here[self.path] += 1
+            self._counted = True
             self.writer = await open_connection(self.path, "writes")
             await in_thread(self.writer, self._prepare_writer)
             self.reader = await open_connection(self.path, "reads")
@@ -87,6 +92,9 @@ class Connections:
                     await in_thread(connection, self._keep_log_if_damaged)
                     with suppress(apsw.Error):  # the log couldn't be written back; it is as good where it is
                         await connection.aclose(force=True)
+        if self._counted:
+            open_here[self.path] -= 1
+            self._counted = False
 
     def never_create(self) -> None:
         """The file was seen: from now on one that is gone isn't made anew."""

@@ -1,0 +1,90 @@
+"""SQLite's log after an end without order: what it would drop in silence is told."""
+
+import shutil
+from pathlib import Path
+
+import apsw
+import pytest
+
+from tests.backends.embedded.conftest import NOTES
+from tests.backends.embedded.notes import read, write
+from wazuh_comms_trio.backends.embedded.database.database import open_database
+from wazuh_comms_trio.backends.embedded.database.log_check import dropped_frames, is_in_use
+
+pytestmark = pytest.mark.real_clock
+
+TEXTS = [f"note {number}" for number in range(4)]
+
+
+@pytest.fixture
+async def left(tmp_path: Path) -> Path:
+    """A database as a killed process leaves it, with four commits in its log."""
+    async with open_database(tmp_path / "notes.db", NOTES) as database:
+        for text in TEXTS:
+            await write(database, text)
+        (tmp_path / "left").mkdir()
+        for name in ("notes.db", "notes.db-wal"):
+            shutil.copy(tmp_path / name, tmp_path / "left" / name)
+    return tmp_path / "left" / "notes.db"
+
+
+def _notes_after(database: Path) -> set[str]:
+    connection = apsw.Connection(str(database))
+    try:
+        found = connection.execute("SELECT name FROM sqlite_schema WHERE name = 'notes'").get
+        return {row[0] for row in connection.execute("SELECT text FROM notes")} if found else set()
+    finally:
+        connection.close()
+
+
+async def test_what_is_dropped_is_counted(left: Path, tmp_path: Path) -> None:
+    """Each byte of the log, as far as it takes a while: what SQLite loses, this notices."""
+    log = left.with_name("notes.db-wal").read_bytes()
+    assert dropped_frames(log) == 0
+    noticed = 0
+    for position in [*range(64), *range(64, len(log), 509)]:
+        spoilt = bytearray(log)
+        spoilt[position] ^= 0x10
+        folder = tmp_path / f"at-{position}"
+        folder.mkdir()
+        shutil.copy(left, folder / "notes.db")
+        (folder / "notes.db-wal").write_bytes(spoilt)
+        lost = _notes_after(folder / "notes.db") != set(TEXTS)
+        assert lost <= (dropped_frames(bytes(spoilt)) > 0), position
+        noticed += lost
+        shutil.rmtree(folder)
+    assert noticed > 10
+
+
+async def test_a_torn_end_is_no_damage(left: Path) -> None:
+    log = left.with_name("notes.db-wal").read_bytes()
+    frame = 24 + 8192
+    assert (len(log) - 32) % frame == 0
+    assert dropped_frames(log[:-100]) == 0
+    assert dropped_frames(log + bytes(frame)) == 0
+    assert dropped_frames(b"") == dropped_frames(log[:32]) == 0
+
+
+@pytest.mark.expects_errors
+async def test_at_the_start_the_log_is_kept_and_told_of(left: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = left.with_name("notes.db-wal")
+    spoilt = bytearray(log.read_bytes())
+    spoilt[len(spoilt) // 2] ^= 1
+    log.write_bytes(spoilt)
+    async with open_database(left, NOTES) as database:
+        assert await read(database) < set(TEXTS)
+        assert is_in_use(left)
+    (record,) = [record for record in caplog.records if "log is damaged" in record.getMessage()]
+    (kept,) = left.parent.glob("notes.db-wal.damaged-*")
+    assert kept.name in record.getMessage()
+    assert kept.read_bytes() == spoilt
+    assert not is_in_use(left)
+
+
+async def test_a_log_that_is_in_use_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with open_database(tmp_path / "notes.db", NOTES) as one:
+        await write(one, "a")
+        async with open_database(tmp_path / "notes.db", NOTES) as other:
+            await write(other, "b")
+        assert await read(one) == {"a", "b"}
+    assert caplog.records == []

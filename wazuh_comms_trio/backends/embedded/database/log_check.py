@@ -1,0 +1,115 @@
+"""Whether SQLite's write-ahead log is whole. After an end without order SQLite takes from it what comes before the
+first frame with a wrong checksum, and drops the rest without a word.
+
+Sources: "Database File Format", section 4 (sqlite.org/fileformat2.html); the byte whose lock says that a process has
+the file open: "WAL-mode File Format", section 2.3.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import struct
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+from wazuh_comms_trio.foundation.file_writes import copy_file
+
+logger = logging.getLogger(__name__)
+
+_HEAD: Final = 32
+_FRAME_HEAD: Final = 24
+_IN_USE_BYTE: Final = 128
+
+#: Databases that this process has open: their shared memory isn't touched, since closing it would end SQLite's locks.
+open_here: Counter[Path] = Counter()
+
+
+def dropped_frames(log: bytes) -> int:
+    """How many frames SQLite would drop although a commit is among them: some was promised to somebody. A log whose
+    end a power cut has torn has none."""
+    if len(log) <= _HEAD:
+        return 0
+    magic, _, page_bytes, _, _, _, sum1, sum2 = struct.unpack(">8I", log[:_HEAD])
+    order = ">" if magic & 1 else "<"
+    frame_bytes = _FRAME_HEAD + page_bytes
+    sound = magic & ~1 == 0x377F0682 and 512 <= page_bytes <= 65536
+    first, second = _add(order, log[:24], 0, 0)
+    if not sound or (first, second) != (sum1, sum2):
+        return max(1, (len(log) - _HEAD) // 8216)  # nothing in it is used; most pages have 8192 bytes
+    total = (len(log) - _HEAD) // frame_bytes
+    for number in range(total):
+        start = _HEAD + number * frame_bytes
+        head = log[start : start + _FRAME_HEAD]
+        first, second = _add(order, head[:8] + log[start + _FRAME_HEAD : start + frame_bytes], first, second)
+        if head[8:16] != log[16:24] or struct.unpack(">2I", head[16:]) != (first, second):
+            return _with_commit(log, number, total, frame_bytes)
+    return 0
+
+
+def _with_commit(log: bytes, bad: int, total: int, frame_bytes: int) -> int:
+    """The frames from the bad one on that are of the same log, as far as its last commit."""
+    last = 0
+    for number in range(bad, total):
+        start = _HEAD + number * frame_bytes
+        size = int.from_bytes(log[start + 4 : start + 8], "big")
+        # Frames of the log before have two other salts; damage leaves at least one of them.
+        own = log[start + 8 : start + 12] == log[16:20] or log[start + 12 : start + 16] == log[20:24]
+        if not own and number > bad:
+            break
+        if size and own:
+            last = number - bad + 1
+    return last
+
+
+def _add(order: str, data: bytes, first: int, second: int) -> tuple[int, int]:
+    words = struct.unpack(f"{order}{len(data) // 4}I", data)
+    for one, other in zip(words[::2], words[1::2], strict=True):
+        first = (first + one + second) & 0xFFFFFFFF
+        second = (second + other + first) & 0xFFFFFFFF
+    return first, second
+
+
+def is_in_use(database: Path) -> bool:
+    """Whether a process has the database open."""
+    if open_here[database]:
+        return True
+    try:
+        descriptor = os.open(database.with_name(f"{database.name}-shm"), os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, _IN_USE_BYTE, 1, 0)
+        answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, lock)
+        return int(struct.unpack("hhqqi4x", answer)[0]) != fcntl.F_UNLCK
+    finally:
+        os.close(descriptor)
+
+
+def check_log(database: Path) -> int:
+    """How many frames of a log that nobody uses would be dropped. Raises ``OSError``."""
+    log = database.with_name(f"{database.name}-wal")
+    if not log.exists() or is_in_use(database):
+        return 0
+    return dropped_frames(log.read_bytes())
+
+
+def keep_damaged_log(database: Path) -> None:
+    """Before a database is opened: where SQLite would drop commits, the log is kept beside it and the operator told."""
+    try:
+        dropped = check_log(database)
+        if dropped:
+            log = database.with_name(f"{database.name}-wal")
+            kept = log.with_name(f"{log.name}.damaged-{log.stat().st_mtime_ns}")
+            if not kept.exists():
+                copy_file(log, kept)
+            logger.error(
+                "%s: its log is damaged: up to %d pages that were committed are lost; the log is kept as %s",
+                database,
+                dropped,
+                kept.name,
+            )
+    except OSError as exc:
+        logger.warning("%s: its log can't be checked: %s", database, exc)
