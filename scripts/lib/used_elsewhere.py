@@ -1,7 +1,7 @@
 # ruff: noqa: B018, F821
 """What vulture would call unused, but others use by its name. Read by vulture, never run."""
 
-# --- attributes that a library reads: tarfile, ssl, hypercorn
+# --- attributes and methods that a library uses: tarfile, ssl, hypercorn, apsw
 _.mtime
 _.linkname
 _.num_tickets
@@ -9,6 +9,7 @@ _.include_server_header
 _.keep_alive_max_requests
 _.accesslog
 _.errorlog
+_.xOpen
 
 # --- methods and parameters of a form that others fix: hypercorn's task group and application, trio's abort function
 _.spawn_app

@@ -13,20 +13,13 @@ from attrs import define, field
 
 from wazuh_comms_trio.testing.daemons.authd import AuthdModel
 from wazuh_comms_trio.testing.daemons.conduct import Act, Answer
-from wazuh_comms_trio.testing.daemons.models import RemotedModel
+from wazuh_comms_trio.testing.daemons.models import RemotedModel, decode
 from wazuh_comms_trio.testing.daemons.wazuh_db import WazuhDBModel
 from wazuh_comms_trio.transport.releases.release import release_of
 
 _YEAR: Final = 31536000
 _TASK_TYPES: Final = ("active_response", "remote_upgrade", "agent_restart", "agent_reload")
 _BAD_NAME: Final = re.compile(r"[\x00-\x20\x7f]|\A[#!]|\A\Z")
-
-
-def _decode(request: bytes) -> Any:
-    try:
-        return json.loads(request)
-    except ValueError:
-        return None
 
 
 @define
@@ -40,7 +33,7 @@ class AgentTasksModel:
     tasks: dict[str, dict[str, Any]] = field(factory=dict)
 
     def __call__(self, request: bytes) -> Answer:
-        message = _decode(request)
+        message = decode(request)
         if not isinstance(message, dict):
             return {"error": "invalid_json"}
         match message.get("action"):
@@ -133,7 +126,7 @@ class UpgradeModel:
     tasks: dict[int, int] = field(factory=dict)
 
     def __call__(self, request: bytes) -> Answer:
-        message = _decode(request)
+        message = decode(request)
         parameters = message.get("parameters") if isinstance(message, dict) else None
         if not isinstance(parameters, dict) or message.get("command") not in (
             "upgrade",
@@ -167,7 +160,7 @@ class RemotedModel5(RemotedModel):
     orders: list[tuple[str, str]] = field(factory=list)
 
     def __call__(self, request: bytes) -> Answer:
-        message = _decode(request)
+        message = decode(request)
         final = release_of(self.release).group == "G"
         if isinstance(message, dict):
             if final and message.get("command") == "getagentsstats":
@@ -194,7 +187,7 @@ class AuthdModel5(AuthdModel):
     reachable: bool = True
 
     def __call__(self, request: bytes) -> Answer:
-        message = _decode(request)
+        message = decode(request)
         if not isinstance(message, dict):
             return {"error": 9002, "message": "Parsing JSON input"}
         function, arguments = message.get("function"), message.get("arguments")

@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from wazuh_comms_trio.errors import BacklogFull
+from wazuh_comms_trio.foundation.backoff import Backoff
 from wazuh_comms_trio.transport.aio.stream_io import SocketIO
 from wazuh_comms_trio.transport.paths import STREAM_REFUSAL, check_path, connect_to_either
 from wazuh_comms_trio.transport.translate import connect_error
@@ -17,7 +18,8 @@ from wazuh_comms_trio.transport.translate import connect_error
 #: For so many seconds a full queue of connections is waited for, unless told otherwise.
 CONNECT_TIMEOUT: Final[float] = 1.0
 # The pauses meanwhile: 1, 2, 4 ... 64, 64 ... ms.
-_CONNECT_STEPS: Final = (0.001, 0.064)
+_FIRST_PAUSE: Final = 0.001
+_LONGEST_PAUSE: Final = 0.064
 
 
 def connect_nowait(path: str | os.PathLike[str], require_owner: int | str | None = None) -> socket.socket:
@@ -48,13 +50,13 @@ async def connect_unix(
     :class:`BacklogFull`.
     """
     await trio.lowlevel.checkpoint()
-    pause, longest = _CONNECT_STEPS
+    backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
     give_up = trio.current_time() + connect_timeout
     while True:
         try:
             return SocketIO(connect_nowait(path, require_owner))
         except BacklogFull:
+            pause = backoff.next_pause()
             if trio.current_time() + pause > give_up:
                 raise
         await trio.sleep(pause)
-        pause = min(2 * pause, longest)

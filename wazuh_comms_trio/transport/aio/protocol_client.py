@@ -9,6 +9,7 @@ from typing import Self
 import trio
 
 from wazuh_comms_trio.errors import FrameError, PeerClosed
+from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.transport.aio.pipeline import PredicateFailed, Slot
 from wazuh_comms_trio.transport.aio.protocol_connection import ProtocolConnection, sleep, wake
 from wazuh_comms_trio.transport.aio.stream_io import ByteIO
@@ -139,16 +140,9 @@ class ProtocolClient(ProtocolConnection):
             return
         # The peer may wait until we have taken earlier answers before it reads on. Mostly another task does that, but
         # all of them may be cancelled meanwhile.
-        failure: TransportBroken | TransportClosed | None = None
-        async with trio.open_nursery() as nursery:
+        async with BackgroundNursery() as nursery:
             nursery.start_soon(self._read_until_reply, slot)
-            try:
-                await io.send_rest(frame, sent)
-            except (TransportBroken, TransportClosed) as exc:
-                failure = exc
-            nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+            await io.send_rest(frame, sent)
 
     async def _check_silence(self, io: ByteIO) -> None:
         """With no request under way nothing may have come: it would be taken for the next one's answer."""

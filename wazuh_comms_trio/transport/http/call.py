@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from wazuh_comms_trio.errors import MessageInvalid, NotInRelease
+from wazuh_comms_trio.errors import MessageInvalid
 from wazuh_comms_trio.transport.http.errors import HTTPAnswerInvalid, numbers_of, status_error
 from wazuh_comms_trio.transport.releases.release import Release
 from wazuh_comms_trio.wire.envelope import encode_json
@@ -88,12 +88,6 @@ def post(target: str, message: Any = None, *headers: tuple[str, str]) -> HTTPReq
     if message is None:
         return HTTPRequest("POST", target, headers, b"")
     return HTTPRequest("POST", target, (("Content-Type", "application/json"), *headers), encode_json(message))
-
-
-def only_in(release: Release, first: str, last: str, what: str) -> None:
-    """:class:`NotInRelease` (1012) unless the release's group is one of these."""
-    if not release.in_groups(first, last):
-        raise NotInRelease(1012, f"{what} is not in {release}")
 
 
 def agent_number(agent_id: object) -> int:

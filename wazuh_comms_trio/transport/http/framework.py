@@ -6,12 +6,14 @@ The plain ones never import trio.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+from wazuh_comms_trio.foundation.backoff import pause_after
 from wazuh_comms_trio.transport.http import services, wazuh_db
 from wazuh_comms_trio.transport.http.call import HTTPCall
 from wazuh_comms_trio.transport.http.errors import HTTPConnectError
@@ -60,11 +62,11 @@ class WazuhDBHTTPClient:
             opening = open_http("wdb-http", home=self._home, release=self._release, request_timeout=self._timeout)
             self._pool = await self._open.enter_async_context(opening)
         pool = self._pool
-        for attempt in range(self._retries):
+        for failures in range(self._retries):
             try:
                 return await pool.call(call)
             except HTTPConnectError:
-                await trio.sleep(_FIRST_PAUSE * 2**attempt)
+                await trio.sleep(pause_after(failures, first=_FIRST_PAUSE, longest=math.inf))
         return await pool.call(call)
 
     async def get_agents_ids(self) -> list[int]:

@@ -14,10 +14,9 @@ from wazuh_comms_trio.transport.http.call import (
     as_object,
     get,
     nothing,
-    only_in,
     post,
 )
-from wazuh_comms_trio.transport.releases.release import Release
+from wazuh_comms_trio.transport.releases.release import Release, only_in
 
 _SCAN_BYTES: Final = 4096
 _DETECTOR: Final = "/vulnerability-detector"

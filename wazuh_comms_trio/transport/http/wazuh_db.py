@@ -23,10 +23,9 @@ from wazuh_comms_trio.transport.http.call import (
     get,
     nothing,
     numbers,
-    only_in,
     post,
 )
-from wazuh_comms_trio.transport.releases.release import Release
+from wazuh_comms_trio.transport.releases.release import Release, only_in
 from wazuh_comms_trio.wire.text_rules import check_group
 
 SERVICE: Final = "wdb-http"

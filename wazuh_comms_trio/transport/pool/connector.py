@@ -9,6 +9,7 @@ from typing import Final, TypeAlias, TypeVar
 import trio
 
 from wazuh_comms_trio.errors import BacklogFull, WazuhInternalError
+from wazuh_comms_trio.foundation.backoff import Backoff
 from wazuh_comms_trio.transport.aio.protocol import WazuhAsyncProtocol
 from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
 from wazuh_comms_trio.transport.daemon import Daemon
@@ -59,11 +60,12 @@ class Connector:
 
     async def _connect(self, new: Callable[[trio.abc.Stream | None], C]) -> C:
         give_up = trio.current_time() + self._connect_timeout
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 connection = await self._connect_once(new)
             except BacklogFull:
+                pause = backoff.next_pause()
                 if trio.current_time() + pause > give_up:
                     raise
             else:
@@ -71,7 +73,6 @@ class Connector:
                 return connection
             self.backlog_waits += 1
             await trio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _connect_once(self, new: Callable[[trio.abc.Stream | None], C]) -> C:
         if self._connect_stream is not None:

@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar, overload
 import trio
 from attrs import frozen
 
+from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.transport.aio.protocol import WazuhAsyncProtocol
 from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
 from wazuh_comms_trio.transport.clients.wazuh_db_paging import Due, due_meaning
@@ -379,20 +380,10 @@ async def open_pool(
         require_owner=require_owner,
         connect=connect,
     )
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
+    async with BackgroundNursery() as nursery:
         pool = Pool(known, connector, size=size, idle_timeout=idle_timeout, nursery=nursery, text_errors=text_errors)
         nursery.start_soon(pool._expire)
         try:
             yield pool
-        except Exception as error:
-            # Raised below, outside of the nursery, which would wrap the caller's error into a group.
-            failure = error
         finally:
             await pool._close()
-            nursery.cancel_scope.cancel()
-    if failure is not None:
-        try:
-            raise failure
-        finally:
-            del failure  # its traceback leads here: no cycle

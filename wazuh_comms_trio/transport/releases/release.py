@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeAlias
 
+from wazuh_comms_trio.errors import NotInRelease
+
 #: A version as it can be compared: major, minor, patch, stage (alpha 0, beta 1, release candidate 2, final 3), number.
 Version: TypeAlias = "tuple[int, int, int, int, int]"
 
@@ -63,6 +65,12 @@ class Release:
     def in_groups(self, first: str, last: str) -> bool:
         """Whether the group is one of ``first`` to ``last``."""
         return _ORDER.index(first) <= _ORDER.index(self.group) <= _ORDER.index(last)
+
+
+def only_in(release: Release, first: str, last: str, what: str) -> None:
+    """:class:`NotInRelease` (1012) unless the release's group is one of these."""
+    if not release.in_groups(first, last):
+        raise NotInRelease(1012, f"{what} is not in {release}")
 
 
 @lru_cache(maxsize=64)

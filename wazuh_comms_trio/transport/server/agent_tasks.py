@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid
-from wazuh_comms_trio.transport.releases.release import Release
-from wazuh_comms_trio.transport.server.call import DaemonCall, check_words, data_of, only_in
+from wazuh_comms_trio.transport.releases.release import Release, only_in
+from wazuh_comms_trio.transport.server.call import DaemonCall, check_words, data_of
 from wazuh_comms_trio.wire.envelope import encode_json
 from wazuh_comms_trio.wire.text_rules import check_agent_id
 

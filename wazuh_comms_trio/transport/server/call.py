@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid, NotInRelease, WazuhError
+from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid, WazuhError
 from wazuh_comms_trio.transport.releases.release import Release
 from wazuh_comms_trio.wire.envelope import decode_json, decode_text, reply_data
 from wazuh_comms_trio.wire.text_rules import check_agent_id, check_line
@@ -31,12 +31,6 @@ class DaemonCall(Generic[T_co]):
 
     def __repr__(self) -> str:
         return f"<DaemonCall {self.name} to {self.daemon}>"
-
-
-def only_in(release: Release, first: str, last: str, what: str) -> None:
-    """:class:`NotInRelease` (1012) unless the release's group is one of these."""
-    if not release.in_groups(first, last):
-        raise NotInRelease(1012, f"{what} is not in {release}")
 
 
 def data_of(payload: bytes) -> Any:

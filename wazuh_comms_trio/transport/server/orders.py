@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from wazuh_comms_trio.errors import MessageInvalid, NotInRelease
-from wazuh_comms_trio.transport.releases.release import Release
+from wazuh_comms_trio.transport.releases.release import Release, only_in
 from wazuh_comms_trio.transport.server.agent_tasks import TaskType, create_task
-from wazuh_comms_trio.transport.server.call import DaemonCall, agent_ids, only_in, text_of
+from wazuh_comms_trio.transport.server.call import DaemonCall, agent_ids, text_of
 from wazuh_comms_trio.transport.server.small_sockets import control
 from wazuh_comms_trio.wire.active_response import create_active_response
 from wazuh_comms_trio.wire.agent_command import (

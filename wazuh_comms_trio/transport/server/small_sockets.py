@@ -12,8 +12,8 @@ from wazuh_comms_trio.errors import (
     WazuhError,
 )
 from wazuh_comms_trio.transport.registry import get_daemon
-from wazuh_comms_trio.transport.releases.release import Release
-from wazuh_comms_trio.transport.server.call import DaemonCall, check_words, data_of, only_in, text_of
+from wazuh_comms_trio.transport.releases.release import Release, only_in
+from wazuh_comms_trio.transport.server.call import DaemonCall, check_words, data_of, text_of
 from wazuh_comms_trio.wire.envelope import (
     create_wazuh_socket_message,
     decode_json,

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any, Final, Literal, TypedDict
 
 from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid
-from wazuh_comms_trio.transport.releases.release import Release
-from wazuh_comms_trio.transport.server.call import DaemonCall, agent_ids, check_words, data_of, only_in
+from wazuh_comms_trio.transport.releases.release import Release, only_in
+from wazuh_comms_trio.transport.server.call import DaemonCall, agent_ids, check_words, data_of
 from wazuh_comms_trio.wire.envelope import create_wazuh_socket_message, encode_json
 
 #: Agents in one request.
