@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import TextIOWrapper
 from typing import Final, NoReturn
 
@@ -80,7 +80,9 @@ def run_program(name: str, main: Callable[[], int]) -> int:
 
 def _report(name: str, error: BaseException) -> int:
     """A line a reason. What has a name of its own needs no more than its sentence."""
-    reasons = list(_leaves(error))
+    from wazuh_comms_trio.foundation.nurseries import exceptions_of
+
+    reasons = list(exceptions_of(error))
     _give_up_output()
     if any(isinstance(reason, KeyboardInterrupt) for reason in reasons):
         return EXIT_INTERRUPTED
@@ -143,11 +145,3 @@ def _how_to_install() -> str:
     if source.scheme == "file":
         return f"pip install '{unquote(source.path)}[daemon]'"
     return "install the wheel or the checkout again with its extra, as in: pip install './FILE.whl[daemon]'"
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Final
 
 from wazuh_comms_trio.backends.unavailable import StateForeign
 from wazuh_comms_trio.daemon.bound_sockets import StartError
 from wazuh_comms_trio.errors import WazuhException
+from wazuh_comms_trio.foundation.nurseries import exceptions_of
 
-__all__ = ["EXIT_BAD_CONFIGURATION", "EXIT_FAILED", "EXIT_OK", "BadConfiguration", "exceptions_of", "report_failure"]
+__all__ = ["EXIT_BAD_CONFIGURATION", "EXIT_FAILED", "EXIT_OK", "BadConfiguration", "report_failure"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +37,3 @@ def report_failure(error: Exception) -> int:
     if any(isinstance(reason, (BadConfiguration, StateForeign)) for reason in reasons):
         return EXIT_BAD_CONFIGURATION
     return EXIT_FAILED
-
-
-def exceptions_of(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions of a group, however deep."""
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from exceptions_of(inner)
-    else:
-        yield error

@@ -1,13 +1,14 @@
-"""Tasks that live beside a block."""
+"""Tasks that live beside a block, and what their groups of exceptions hold."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
 import trio
 
-__all__ = ["BackgroundNursery"]
+__all__ = ["BackgroundNursery", "exceptions_of"]
 
 
 class BackgroundNursery:
@@ -45,3 +46,12 @@ class BackgroundNursery:
                 raise
             raise group.derive([*group.exceptions, error]) from None
         return False
+
+
+def exceptions_of(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions of a group, however deep."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from exceptions_of(inner)
+    else:
+        yield error

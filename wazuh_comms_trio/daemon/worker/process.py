@@ -22,7 +22,7 @@ import trio
 from wazuh_comms_trio.config.load import load_config
 from wazuh_comms_trio.config.models import Enrollment
 from wazuh_comms_trio.daemon.bound_sockets import StartError
-from wazuh_comms_trio.daemon.exit_status import EXIT_OK, exceptions_of, report_failure
+from wazuh_comms_trio.daemon.exit_status import EXIT_OK, report_failure
 from wazuh_comms_trio.daemon.key_files import key_files_in_memory
 from wazuh_comms_trio.daemon.listeners import Listeners
 from wazuh_comms_trio.daemon.logging.formats import set_up_logs
@@ -35,6 +35,7 @@ from wazuh_comms_trio.daemon.worker.parent_watchdog import ParentWatchdog, wake_
 from wazuh_comms_trio.daemon.worker.serving import serve_worker
 from wazuh_comms_trio.daemon.worker.tree import Stop, Worker
 from wazuh_comms_trio.foundation.log_context import WORKER
+from wazuh_comms_trio.foundation.nurseries import exceptions_of
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 
 logger = logging.getLogger(__name__)
