@@ -19,8 +19,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import trio
+
 from wazuh_comms_trio.testing.agent.connection import Connect, Verification, agent_tls, close_as_agent, open_tls
-from wazuh_comms_trio.testing.agent.http import Reply, exchange, in_chunks, request_head
+from wazuh_comms_trio.testing.agent.http import ExchangeFailed, Reply, exchange, in_chunks, request_head
 
 __all__ = ["AgentClient", "enroll", "metadata_line", "stateful_event", "stateless_event", "token_expiry"]
 
@@ -75,7 +77,7 @@ class AgentClient:
 
     Every request returns a ``Reply``, whatever its status, or raises ``ExchangeFailed``. ``token`` is the last one that
     ``authenticate`` got; it may be set. ``chunked`` sends bodies in HTTP chunks, as agents built with other HTTP
-    libraries do.
+    libraries do. Without ``tls`` it speaks in the clear, with a server that does.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class AgentClient:
         ca: Path | None = None,
         certificate: tuple[Path, Path] | None = None,
         chunked: bool = False,
+        tls: bool = True,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.uuid = uuid
@@ -103,7 +106,9 @@ class AgentClient:
         self.set_groups(groups)
         self._connect = connect
         self._verification: Verification = verification
-        self._tls: ssl.SSLContext = agent_tls(verification=verification, ca=ca, certificate=certificate)
+        self._tls: ssl.SSLContext | None = None
+        if tls:
+            self._tls = agent_tls(verification=verification, ca=ca, certificate=certificate)
 
     def __repr__(self) -> str:
         return f"<AgentClient {self.uuid}>"
@@ -137,11 +142,19 @@ class AgentClient:
                 all_headers.append(("Content-Length", str(len(body))))
                 pieces = (body,)
         head = request_head(method, path, [*all_headers, *headers])
-        stream = await open_tls(self._connect, self._tls, host=self.host, verification=self._verification)
+        stream = await self._open()
         try:
             return await exchange(stream, head, pieces, write_timeout=REQUEST_TIMEOUT, read_timeout=read_timeout)
         finally:
             await close_as_agent(stream)
+
+    async def _open(self) -> trio.abc.Stream:
+        if self._tls is not None:
+            return await open_tls(self._connect, self._tls, host=self.host, verification=self._verification)
+        try:
+            return await self._connect()
+        except OSError as error:
+            raise ExchangeFailed(f"no connection: {error}") from error
 
     # --- the endpoints ------------------------------------------------------------------------------------------------
 

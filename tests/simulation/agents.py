@@ -1,0 +1,263 @@
+"""The agents: the whole program of ``wazuh_comms_trio.testing``, with a ledger of what it was promised, and hostile
+ones."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import trio
+
+from tests.simulation.model import CommandLife, DocumentModel, Operation
+from tests.simulation.trace import Violation
+from wazuh_comms_trio.backends.interfaces import Agent
+from wazuh_comms_trio.testing.agent.client import AgentClient, command_report, metadata_line, stateful_event
+from wazuh_comms_trio.testing.agent.http import ExchangeFailed, Reply
+from wazuh_comms_trio.testing.agent.program import AgentProgram, AgentSettings, Outbox
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+__all__ = ["SimAgent", "SimClient", "run_hostile"]
+
+KEY = "0123456789abcdefghijklmnopqrstuv"
+
+
+class SimClient(AgentClient):
+    """On plain streams of the balancer; every exchange is looked at. ``first_token``: the first log-in is spared, as if
+    it had been done a while ago."""
+
+    def __init__(self, world: World, name: str, uuid: str, key: str, *, first_token: str | None, chunked: bool) -> None:
+        connect = partial(world.balancer.connect, name)
+        super().__init__(
+            connect, uuid=uuid, key=key, name=name, chunked=chunked, wall_clock=world.agents_clock, tls=False
+        )
+        self.world = world
+        self.name = name
+        self._first_token = first_token
+
+    async def request(self, method: str, path: str, body: bytes | None = None, **options: Any) -> Reply:
+        world, place = self.world, f"{method} {path.removeprefix('/api/v1/')}"
+        world.requests += 1
+        world.trace.add(self.name, f"{place} {'' if body is None else len(body)}")
+        try:
+            reply = await super().request(method, path, body, **options)
+        except ExchangeFailed as error:
+            world.trace.add(self.name, f"{place} -> {str(error)[:60]}")
+            if not world.had_cause(100.0):
+                raise Violation("answers", f"{self.name}: {place} got no answer, without a cause: {error}") from None
+            raise
+        world.trace.add(self.name, f"{place} -> {reply.status}")
+        self._check(place, reply)
+        return reply
+
+    def _check(self, place: str, reply: Reply) -> None:
+        status = reply.status
+        if status in (200, 204) or (status == 408 and place == "GET commands"):
+            return
+        cause = self.world.had_cause(45.0)
+        if status >= 500 and (status != 503 or not cause):
+            raise Violation("no 5xx", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")
+        if status < 500 and not (status in (403, 408) and cause):
+            raise Violation("replies", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")
+
+    async def authenticate(self) -> Reply:
+        if (token := self._first_token) is not None:
+            self._first_token, self.token = None, token
+            return Reply(200, (), json.dumps({"token": token}).encode())
+        return await super().authenticate()
+
+    async def post_stateful(self, events: Iterable[bytes]) -> Reply:
+        batch = list(events)
+        reply = await super().post_stateful(batch)
+        if reply.status == 200:
+            wanted = [json.loads(event.split(b"\n", 1)[0])["id"] for event in batch]
+            got = [result["id"] for result in reply.json()["results"]]
+            if wanted != got:
+                raise Violation("own results", f"{self.name} sent {wanted} and was answered {got}")
+        return reply
+
+
+class Ledger(Outbox):
+    """Notes what is acknowledged. ``make`` goes into the world's books before the event can be sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: deque[Any] = deque()
+
+    def note(self, event: bytes, what: Any) -> None:
+        self.notes.append(what)
+        super().add(event)
+
+    def add(self, event: bytes) -> None:
+        """By the program itself: a report."""
+        self.note(event, event)
+
+    def remove(self, batch: list[bytes]) -> None:
+        super().remove(batch)
+        for _ in batch:
+            self.acknowledged(self.notes.popleft())
+
+    def acknowledged(self, what: Any) -> None:
+        raise NotImplementedError
+
+
+class SimAgent:
+    """An honest agent and what it knows. Its documents: ``model``; its stateless events: ``sent``, those acknowledged
+    in ``promised``."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world = world
+        self.rng = rng = Random(f"{world.plan.seed} agent {number}")
+        self.name = f"agent{number}"
+        self.uuid = str(UUID(int=rng.getrandbits(128), version=4))
+        self.model = DocumentModel()
+        self.promised: list[str] = []
+        self.commands: dict[str, CommandLife] = {}
+        self._made = 0
+        groups = ("web",) if rng.random() < 0.5 else ()
+        self.record = Agent(self.uuid, self.name, world.key_hash, groups=groups)
+        world.shared.agents.stored[self.uuid] = self.record
+        token = None
+        if rng.random() < 0.7:
+            token = world.keys.mint(self.uuid, self.record.fingerprint, world.agents_clock() - rng.uniform(0, 890))
+        self.client = SimClient(world, self.name, self.uuid, KEY, first_token=token, chunked=rng.random() < 0.2)
+        settings = AgentSettings(
+            batch_interval=rng.choice([0.5, 2.0, 5.0]), batch_bytes=rng.choice([300, 3000, 100000])
+        )
+        self.program = AgentProgram(self.client, settings, execute=self.execute)
+        self.program.stateful = self._ledger(self._stateful_acknowledged)
+        self.program.stateless = self._ledger(self.promised.append)
+
+    def _ledger(self, acknowledged: Any) -> Ledger:
+        ledger = Ledger()
+        ledger.acknowledged = acknowledged  # type: ignore[method-assign]
+        return ledger
+
+    @property
+    def is_idle(self) -> bool:
+        return not len(self.program.stateful) and not len(self.program.stateless)
+
+    async def run(self) -> None:
+        await trio.sleep(self.rng.uniform(0, 2))
+        await self.program.run()
+
+    async def work(self, until: float) -> None:
+        """Makes news."""
+        while trio.current_time() < until:
+            await trio.sleep(self.rng.expovariate(1.2))
+            if self.rng.random() < 0.3:
+                self._make_stateless()
+            else:
+                for _ in range(self.rng.choice([1, 1, 2, 6])):
+                    self._make_stateful()
+
+    def _make_stateless(self) -> None:
+        self._made += 1
+        mark = f"{self.name}-{self._made}"
+        line = json.dumps({"module": "logcollector", "collector": "file"}) + "\n" + json.dumps({"event": mark}) + "\n"
+        ledger = self.program.stateless
+        assert isinstance(ledger, Ledger)
+        ledger.note(line.encode(), mark)
+
+    def _make_stateful(self) -> None:
+        rng, model = self.rng, self.model
+        self._made += 1
+        module = rng.choice(["fim", "sca", "vulnerability"])
+        id = f"d{rng.randrange(6)}"  # agents have equal ids
+        operation = Operation(module, id, "create", {"n": self._made, "o": {f"k{rng.randrange(3)}": self._made}})
+        if operation.key in model.documents:
+            operation.action = rng.choice(["update", "update", "delete"])
+            if operation.action == "delete":
+                operation.data = None
+        elif rng.random() < 0.03:
+            operation.id, operation.poison = f"poison{self._made}", True
+            operation.data = {"text": "poison"}
+        model.apply(operation)
+        ledger = self.program.stateful
+        assert isinstance(ledger, Ledger)
+        ledger.note(stateful_event(operation.id, module, operation.action, operation.data), operation)
+
+    def _stateful_acknowledged(self, what: Any) -> None:
+        if isinstance(what, Operation):
+            self.model.acknowledge(what)
+            return
+        header, data = what.strip().split(b"\n")
+        life = self.commands.get(json.loads(header)["id"])
+        code = json.loads(data)["command"]["result"]["code"]
+        if life is not None and life.first_final is None and code != 2:
+            life.first_final = code
+
+    async def execute(self, command: Mapping[str, Any]) -> tuple[int, str]:
+        """Carries a command out: here it is noted that it came."""
+        document_id = command["document_id"]
+        life = self.world.commands.get(document_id)
+        if life is None or life.agent != self.uuid:
+            raise Violation("own commands", f"{self.name} was given {document_id}")
+        self.world.trace.add(self.name, f"has command {document_id}")
+        self.commands[document_id] = life
+        life.received.append(trio.current_time())
+        again = len(life.received) > 1
+        if again and not life.excused and document_id not in self.world.shared.commands.excused:
+            raise Violation("exactly once", f"{self.name} was given {document_id} at {life.received}")
+        await trio.sleep(self.rng.uniform(0, 0.5))
+        return (1, "a database failure") if again else (self.rng.choice([0, 0, 0, 1]), "")
+
+
+async def run_hostile(world: World, number: int, until: float) -> None:
+    """Knows a victim's uuid and ids of commands, has a token of its own at best. What it is answered doesn't matter,
+    but for 2xx that it must not get and 500."""
+    rng = Random(f"{world.plan.seed} hostile {number}")
+    name = f"hostile{number}"
+    uuid = str(UUID(int=rng.getrandbits(128), version=4))
+    record = Agent(uuid, name, world.key_hash)
+    world.shared.agents.stored[uuid] = record
+    own = world.keys.mint(uuid, record.fingerprint, world.agents_clock())
+    while trio.current_time() < until:
+        await trio.sleep(rng.expovariate(0.6))
+        victim = rng.choice(world.agents)
+        forged = own.rsplit(".", 1)[0] + ".AAAA"
+        token = rng.choice([own, own, own, forged, "", "x.y.z"])
+        create = stateful_event("d0", "fim", "create", {"n": "hostile"})
+        report = command_report(rng.choice([*world.commands, "c0"]), 0, "hostile")
+        bodies: Sequence[tuple[str, bytes, bool]] = [
+            ("events/stateful", metadata_line(victim.uuid) + create, False),
+            ("events/stateful", metadata_line(uuid) + report, True),
+            ("events/stateful", metadata_line(uuid) + b'{"id":"d0","module":"fim"', True),
+            ("events/stateful", rng.randbytes(200), False),
+            ("events/stateless", metadata_line(victim.uuid) + b"{}\n", False),
+            ("authentication", b'{"uuid":"%b","key":"wrong"}' % victim.uuid.encode(), False),
+            ("authentication", b'{"uuid":[],"key":', False),
+        ]
+        path, body, may_succeed = rng.choice(bodies)
+        length = len(body) + rng.choice([0, 0, 0, 5, 100000])
+        head = (
+            f"POST /api/v1/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n"
+        )
+        data = head.encode() + b"\r\n" + body + (b"GET /api/v1/ HTTP/1.1\r\n\r\n" if rng.random() < 0.2 else b"")
+        world.requests += 1
+        try:
+            stream = await world.balancer.connect(name)
+        except OSError:
+            continue
+        answer = b""
+        with trio.move_on_after(rng.uniform(0.5, 5)):
+            try:
+                for start in range(0, len(data), piece := rng.choice([7, 100, 10000])):
+                    await stream.send_all(data[start : start + piece])
+                while more := await stream.receive_some():
+                    answer += more
+            except trio.BrokenResourceError:
+                pass
+        await trio.aclose_forcefully(stream)
+        status = answer[9:12]
+        world.trace.add(name, f"POST {path} -> {status.decode('latin-1')}")
+        if status == b"500" or (status[:1] == b"2" and not may_succeed):
+            raise Violation("hostile", f"{name}: POST {path} -> {answer[:80]!r}")
+        if answer.count(b"HTTP/1.1 ") > 1:
+            raise Violation("hostile", f"{name} had two replies")

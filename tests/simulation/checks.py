@@ -1,0 +1,141 @@
+"""What has to hold: while a run goes on, once everything is served, and when all processes have ended."""
+
+from __future__ import annotations
+
+import traceback
+from functools import cache
+from typing import TYPE_CHECKING
+
+import trio
+
+from tests.simulation.agents import KEY, SimAgent
+from tests.simulation.trace import Violation
+from wazuh_comms_trio.backends import command_rules as rules
+from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
+from wazuh_comms_trio.services.stateful.batcher import MAX_WAITING
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+__all__ = ["check_end", "check_leaks", "key_hash", "open_ends", "watch"]
+
+#: Messages that may wait on a link; batches that may be in flight.
+LINK_BUDGET = 1000
+BATCHES = 8
+
+
+@cache
+def key_hash() -> str:
+    return hash_key(KEY)
+
+
+async def watch(world: World) -> None:
+    """Until cancelled."""
+    while True:
+        await trio.sleep(1)
+        for agent in world.agents:
+            _check_documents(world, agent)
+        for node in world.nodes:
+            for process, (member, worker) in node.running.items():
+                if member.link.waiting > LINK_BUDGET:
+                    raise Violation("budgets", f"{member.link.waiting} messages wait for {process.name}")
+                if worker is None:
+                    continue
+                stateful = worker.services.stateful.statistics()
+                if stateful.waiting > MAX_WAITING or stateful.batches_in_flight > BATCHES:
+                    raise Violation("budgets", f"{process.name}: {stateful}")
+
+
+def _check_documents(world: World, agent: SimAgent) -> None:
+    prefix = f"{agent.uuid}_"
+    held = {
+        (index, document_id.removeprefix(prefix)): document.body
+        for (index, document_id), document in world.shared.events.documents.items()
+        if document_id.startswith(prefix)
+    }
+    if differences := agent.model.differences(held, agent.uuid):
+        raise Violation("index", f"{agent.name}: {'; '.join(sorted(differences)[:3])}")
+
+
+def open_ends(world: World) -> list[str]:
+    """What isn't served yet."""
+    found = [f"{agent.name} has events" for agent in world.agents if not agent.is_idle]
+    for life in world.commands.values():
+        stored = world.shared.commands.stored.get(life.document_id)
+        # A node's posts that no store keeps reach those agents alone that park there.
+        needed = world.shared.commands.keeps_posted or len(world.nodes) == 1
+        needed = needed and (stored is None or stored.status != "failed")
+        if life.posted and needed and not (life.listed or life.given_up):
+            found.append(f"{life.document_id} isn't listed")
+        if stored is not None and stored.status not in ("success", "failed"):
+            found.append(f"{life.document_id} is {stored.status}")
+    return found
+
+
+def check_end(world: World) -> None:
+    for agent in world.agents:
+        _check_documents(world, agent)
+        _check_quarantine(world, agent)
+    taken = b"".join(body.body for body in world.shared.engine.bodies)
+    for agent in world.agents:
+        for mark in agent.promised:
+            if b'"%b"' % mark.encode() not in taken:
+                raise Violation("stateless", f"{mark} was acknowledged and isn't with the engine")
+    for life in world.commands.values():
+        stored = world.shared.commands.stored.get(life.document_id)
+        if life.listed and not life.received:
+            raise Violation("posts", f"{life.document_id} was listed as delivered and never came")
+        if stored is None:
+            if not life.posted:
+                raise Violation("commands", f"{life.document_id} is gone")
+            continue
+        if stored.sent_at is not None and not life.received:
+            raise Violation("commands", f"{life.document_id} counts as sent and never came")
+        if life.first_final is not None:
+            code = None if stored.result is None else stored.result.code
+            if code != life.first_final or stored.status != ("success" if code == 0 else "failed"):
+                raise Violation(
+                    "first report",
+                    f"{life.document_id} is {stored.status} {code}, and the first was {life.first_final}",
+                )
+        elif stored.status == "success":
+            raise Violation("reports", f"{life.document_id} is a success that nobody reported")
+        elif stored.result is None or stored.result.message not in (
+            rules.NOT_DELIVERED,
+            rules.NO_ANSWER,
+            rules.CANCELLED,
+        ):
+            raise Violation("commands", f"{life.document_id} ended without a reason: {stored}")
+
+
+def _check_quarantine(world: World, agent: SimAgent) -> None:
+    kept = [
+        rejected.payload
+        for node in world.nodes
+        for rejected in node.quarantine.rejected
+        if rejected.agent_id == agent.uuid
+    ]
+    poisoned = {operation.id for operation in agent.model.refused}
+    for document_id in poisoned:
+        if not any(b'"%b"' % document_id.encode() in payload for payload in kept):
+            raise Violation("quarantine", f"{agent.name}'s {document_id} was acknowledged and is nowhere")
+    for payload in kept:
+        of_posters = b'"module":"command"' in payload and not world.shared.commands.keeps_posted  # it keeps them itself
+        if b"poison" not in payload and not of_posters:
+            raise Violation("quarantine", f"{agent.name} has {payload!r} in quarantine without a reason")
+
+
+def check_leaks(world: World) -> None:
+    for connection in world.connections:
+        if not connection.server._closed:
+            raise Violation("leaks", f"a connection of {connection.who} is open after the end")
+    if left := [each for each, owner in world.shared.commands.claimed.items() if owner is not None]:
+        raise Violation("leaks", f"claims are left: {left}")
+
+
+def last_time(world: World) -> float:
+    return float(world.trace.lines[-1].split()[0]) if world.trace.lines else 0.0
+
+
+def shown(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error)[-30:])

@@ -1,0 +1,107 @@
+"""What ought to be: an agent's documents as its operations in order make them, and the life of each command. Written
+from docs/guarantees.md, not from the code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from attrs import define, field
+
+__all__ = ["CommandLife", "DocumentModel", "Operation"]
+
+Key = tuple[str, str]
+INDEX_OF: Final = {
+    "fim": "wazuh-states-fim",
+    "sca": "wazuh-states-sca",
+    "vulnerability": "wazuh-states-vulnerabilities",
+}
+
+
+@define(eq=False)
+class Operation:
+    """One stateful event of an agent. ``poison``: the index refuses it for good."""
+
+    module: str
+    id: str
+    action: str
+    data: Mapping[str, Any] | None
+    poison: bool = False
+    acknowledged: bool = False
+
+    @property
+    def key(self) -> Key:
+        return INDEX_OF[self.module], self.id
+
+
+def merged(current: Mapping[str, Any], partial: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(current)
+    for name, value in partial.items():
+        old = result.get(name)
+        result[name] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+class DocumentModel:
+    """One agent's documents. ``apply`` is called for each operation in the order it was made; what the index has to
+    hold is known for every document without an operation that isn't acknowledged yet."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self.documents: dict[Key, dict[str, Any]] = {}
+        self.open: dict[Key, int] = {}
+        self.refused: list[Operation] = []
+
+    def apply(self, operation: Operation) -> None:
+        self.operations.append(operation)
+        key = operation.key
+        self.open[key] = self.open.get(key, 0) + 1
+        if operation.poison:
+            self.refused.append(operation)
+        elif operation.action == "delete":
+            self.documents.pop(key, None)
+        elif operation.action == "create":
+            self.documents[key] = dict(operation.data or {})
+        else:
+            self.documents[key] = merged(self.documents.get(key, {}), operation.data or {})
+
+    def acknowledge(self, operation: Operation) -> None:
+        if not operation.acknowledged:
+            operation.acknowledged = True
+            self.open[operation.key] -= 1
+
+    def differences(self, held: Mapping[Key, bytes], uuid: str) -> list[str]:
+        """Where the index (this agent's documents by their own ids) isn't what it has to be now."""
+        found = []
+        for key in {*self.documents, *held}:
+            if self.open.get(key):
+                continue
+            wanted, body = self.documents.get(key), held.get(key)
+            if body is None or wanted is None:
+                if (body is None) != (wanted is None):
+                    found.append(f"{key} is {'missing' if body is None else 'there'}")
+                continue
+            document = json.loads(body)
+            owner = document.pop("agent", {}).get("id")
+            if document != wanted or owner != uuid:
+                found.append(f"{key} is {document} of {owner}, not {wanted}")
+        return found
+
+
+@define(eq=False)
+class CommandLife:
+    """A command for one agent, as seen from both ends. ``posted``: by a local program, whether or not a store keeps it.
+    ``excused``: it may be delivered twice, ``given_up``: it needn't be delivered."""
+
+    document_id: str
+    agent: str
+    posted: bool
+    made: float
+    timeout: float
+    received: list[float] = field(factory=list)
+    listed: bool = False
+    excused: bool = False
+    given_up: bool = False
+    #: What the agent reported first, once that is acknowledged.
+    first_final: int | None = None

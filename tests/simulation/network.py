@@ -1,0 +1,222 @@
+"""The network between agents and nodes: connections that meet a fate, a balancer, and listeners that workers share."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING
+
+import trio
+
+from tests.simulation.plan import Fault
+from wazuh_comms_trio.testing.streams import BUFFER_BYTES, MemoryStream, _Direction
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+    from tests.simulation.world import World
+
+__all__ = ["Balancer", "Connection", "NodeListener", "SimStream", "process_stream_pair"]
+
+
+class SimStream(MemoryStream):
+    """One end of a connection. ``process``: whose it is, if that can die or hang."""
+
+    _numbers = count()
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        self.number = next(SimStream._numbers)
+        self.process: Process | None = None
+        self.connection: Connection | None = None
+
+    def belongs_to(self, process: Process) -> None:
+        self.process = process
+        process.streams.add(self)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.process is not None:
+            await self.process.passable()
+        if self.connection is not None:
+            await self.connection.pass_on(self, bytes(data))
+        else:
+            await super().send_all(data)
+
+    async def send_through(self, data: bytes) -> None:
+        await super().send_all(data)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self.process is not None:
+            await self.process.passable()
+        if (connection := self.connection) is not None:
+            max_bytes = await connection.read_size(self, max_bytes)
+        try:
+            data = await super().receive_some(max_bytes)
+        except trio.ClosedResourceError:
+            if connection is None or self is connection.server:
+                raise
+            raise trio.BrokenResourceError("the agent has left") from None
+        if self.process is not None:
+            await self.process.passable()
+        return data
+
+    def close(self) -> None:
+        super().close()
+        if self.process is not None:
+            self.process.streams.discard(self)
+
+
+def process_stream_pair() -> tuple[SimStream, SimStream]:
+    up, down = _Direction(BUFFER_BYTES), _Direction(BUFFER_BYTES)
+    local = ("127.0.0.1", 1)
+    return SimStream(up, down, local, local), SimStream(down, up, local, local)
+
+
+class Connection:
+    """An agent's connection, and the fate that it meets: ``fault``, once ``amount`` bytes have gone in a
+    direction."""
+
+    def __init__(self, world: World, host: str, port: int, fault: Fault | None) -> None:
+        self.world = world
+        self.fault = fault
+        self.directions = up, down = _Direction(BUFFER_BYTES), _Direction(BUFFER_BYTES)
+        remote, local = (host, port), ("10.0.0.1", 27000)
+        self.agent = SimStream(up, down, remote, local)
+        self.server = SimStream(down, up, local, remote)
+        self.agent.connection = self.server.connection = self
+        self._downwards = world.rng_network.random() < 0.5
+        self._left = fault.amount if fault is not None else 0.0
+        self._struck = False
+
+    async def pass_on(self, sender: SimStream, data: bytes) -> None:
+        fault = self.fault
+        mine = (sender is self.server) == self._downwards
+        if fault is None or self._struck or not mine or fault.kind not in ("cut", "hold", "silent", "leave"):
+            await sender.send_through(data)
+            return
+        if len(data) <= self._left:
+            self._left -= len(data)
+            await sender.send_through(data)
+            return
+        first = int(self._left)
+        self._struck = True
+        self.world.trace.strike(fault.kind, "reply" if self._downwards else "request", self.who)
+        if first:
+            await sender.send_through(data[:first])
+        if fault.kind == "leave":
+            self.agent.close()
+            if sender is self.agent:
+                raise trio.BrokenResourceError("the agent has left")
+        elif fault.kind == "cut":
+            self.cut()
+        else:
+            self.agent.fall_silent()
+            self.world.silent.append(self)
+            if fault.kind == "hold":
+                self.world.nursery.start_soon(self._wake_later, fault.amount % 1 * 20)
+        await sender.send_through(data[first:])
+
+    async def read_size(self, reader: SimStream, max_bytes: int | None) -> int | None:
+        fault = self.fault
+        if fault is None:
+            return max_bytes
+        if fault.kind == "split":
+            self.world.trace.strike("split", "read", self.who)
+            return 1 + self.world.rng_network.randrange(200)
+        if fault.kind == "slow reader" and reader is self.agent:
+            self.world.trace.strike("slow reader", "agent", self.who)
+            await trio.sleep(fault.amount % 1 * 10)
+        if fault.kind == "forget" and reader is self.server and not self._struck:
+            self._struck = True
+            self.world.nursery.start_soon(self._forget, 1 + fault.amount % 1 * 5)
+        return max_bytes
+
+    async def _wake_later(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        self.agent.wake_up()
+
+    async def _forget(self, seconds: float) -> None:
+        """As a NAT does with what has been silent for a while."""
+        await trio.sleep(seconds)
+        if not self.agent._closed and not self.server._closed:
+            self.world.trace.strike("forget", "connection", self.who)
+            self.agent.fall_silent()
+            self.world.silent.append(self)
+
+    def cut(self) -> None:
+        """A reset, seen by both ends."""
+        for direction in self.directions:
+            direction.break_off()
+
+    @property
+    def who(self) -> str:
+        return self.agent.socket.getsockname()[0]
+
+
+class NodeListener:
+    """A node's port, which its workers share: a connection goes to one of those that accept."""
+
+    def __init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[SimStream](1000)
+        self.closed = False
+
+    def offer(self, stream: SimStream) -> None:
+        self._send.send_nowait(stream)
+
+    def worker(self, process: Process) -> WorkerListener:
+        return WorkerListener(self._receive.clone(), process)
+
+    def close(self) -> None:
+        """What wasn't accepted is reset."""
+        if self.closed:
+            return
+        self.closed = True
+        self._send.close()
+        while True:
+            try:
+                self._receive.receive_nowait().close()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                break
+        self._receive.close()
+
+
+class WorkerListener(trio.abc.Listener[SimStream]):
+    def __init__(self, channel: trio.MemoryReceiveChannel[SimStream], process: Process) -> None:
+        self._channel = channel
+        self._process = process
+
+    async def accept(self) -> SimStream:
+        await self._process.passable()
+        try:
+            stream = await self._channel.receive()
+        except trio.EndOfChannel:
+            await trio.sleep_forever()
+        stream.belongs_to(self._process)
+        return stream
+
+    async def aclose(self) -> None:
+        self._channel.close()
+        await trio.lowlevel.checkpoint()
+
+
+class Balancer:
+    """Connects agents to nodes: to one that is up, as a rule."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._ports = count(40000)
+
+    async def connect(self, host: str) -> SimStream:
+        """Raises ``ConnectionRefusedError``."""
+        world, rng = self._world, self._world.rng_network
+        await trio.sleep(rng.uniform(0.0002, 0.002))
+        fault = world.meets("network", None)
+        if fault is not None and fault.kind == "refuse":
+            world.trace.strike("refuse", "connection", host)
+            raise ConnectionRefusedError(111, "Connection refused")
+        up = [node for node in world.nodes if node.is_up]
+        node = rng.choice(up if up and rng.random() < 0.95 else world.nodes)
+        if not node.is_up:
+            raise ConnectionRefusedError(111, "Connection refused")
+        connection = Connection(world, host, next(self._ports), fault)
+        node.listener.offer(connection.server)
+        world.connections.append(connection)
+        return connection.agent

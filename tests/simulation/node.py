@@ -1,0 +1,228 @@
+"""A node: the hub, the workers with their links, and what the supervisor does for them: it starts them, starts them
+again, kills those that hang, reloads and stops. Worker trees, hub, links and their clients are the real ones."""
+
+from __future__ import annotations
+
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING, Any, cast
+
+import trio
+
+from tests.simulation.determinism import EPOCH
+from tests.simulation.network import NodeListener, process_stream_pair
+from tests.simulation.process import Process, Seam
+from tests.simulation.shared import OwnCommands
+from tests.simulation.trace import Violation
+from wazuh_comms_trio.backends.interfaces import Backends
+from wazuh_comms_trio.daemon.listeners import Listeners
+from wazuh_comms_trio.daemon.logging.formats import mask
+from wazuh_comms_trio.daemon.supervisor import messages
+from wazuh_comms_trio.daemon.supervisor.generation import HUNG_AFTER
+from wazuh_comms_trio.daemon.supervisor.hub import Hub, Member
+from wazuh_comms_trio.daemon.supervisor.link import Link
+from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
+from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
+from wazuh_comms_trio.daemon.worker.hub_client import HubLeadership, HubOtherWorkers, run_hub_client
+from wazuh_comms_trio.daemon.worker.tree import Worker, run_worker
+from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
+from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
+from wazuh_comms_trio.testing.node.daemon import run_inline
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+__all__ = ["Node"]
+
+#: Seconds from a stop to the tree's end, beyond ``shutdown.grace``: draining, telling the store, sends under a shield.
+STOP_BOUND = 20.0
+
+
+class Node:
+    """``quarantine`` outlives the node's processes. ``is_up``: it listens."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world = world
+        self.number = number
+        self.name = f"node{number}"
+        self.clock_offset = 0.0
+        self.quarantine = MemoryQuarantine(wall_clock=self.wall_clock)
+        self.hub = Hub()
+        self.listener = NodeListener()
+        self.listener.close()
+        self.running: dict[Process, tuple[Member, Worker | None]] = {}
+        self.generation = 0
+        self.pause = 1.0  # until it is started again
+
+    def wall_clock(self) -> float:
+        return EPOCH + trio.current_time() + self.clock_offset
+
+    @property
+    def is_up(self) -> bool:
+        return not self.listener.closed
+
+    # --- the whole node
+
+    async def run(self) -> None:
+        """One life of the node, until ``stop`` or ``kill``."""
+        self.hub, self.listener = Hub(), NodeListener()
+        self._stopping = False
+        self.world.trace.add(self.name, "starts")
+        with trio.CancelScope() as self._scope:
+            async with BackgroundNursery() as background:
+                background.start_soon(self.hub.run)
+                background.start_soon(self._kill_hanging)
+                self._background = background
+                async with trio.open_nursery() as self._slots:
+                    self._start_generation()
+        self.listener.close()
+        self.world.trace.add(self.name, "has ended")
+
+    def kill(self) -> None:
+        """The supervisor and all workers at once."""
+        self._stopping = True
+        self.listener.close()
+        for process in list(self.running):
+            process.kill()
+        self._scope.cancel()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self.listener.close()
+        self.world.trace.add(self.name, "is stopped")
+        self._tell_to_stop(list(self.running), None)
+
+    def reload(self) -> None:
+        """A new generation of workers, then the old one is told to stop."""
+        if self._stopping:
+            return
+        old = list(self.running)
+        self.world.trace.add(self.name, "reloads")
+        self._start_generation()
+        self._background.start_soon(self._replace, old)
+
+    async def _replace(self, old: list[Process]) -> None:
+        generation = self.generation
+        while not any(m.in_service for m, _ in self.running.values() if m.generation == generation):  # noqa: ASYNC110
+            await trio.sleep(0.05)
+        self._tell_to_stop(old, 30.0)
+
+    def _tell_to_stop(self, processes: list[Process], grace: float | None) -> None:
+        for process in processes:
+            if process in self.running:
+                member, _ = self.running[process]
+                self.hub.dismiss(member)
+                member.link.send_nowait(messages.Stop(spread=0.0, grace=grace))
+                self._background.start_soon(self._watch_stop, process, 10.0 if grace is None else grace)
+
+    async def _watch_stop(self, process: Process, grace: float) -> None:
+        with trio.move_on_after(grace + STOP_BOUND):
+            while process in self.running:  # noqa: ASYNC110  # nothing tells
+                await trio.sleep(0.25)
+            return
+        if not process.hangs:
+            raise Violation("stops", f"{process.name} was told to stop {grace + STOP_BOUND:.0f} s ago")
+        process.kill()
+
+    # --- workers
+
+    def _start_generation(self) -> None:
+        self.generation += 1
+        for slot in range(self.world.plan.workers):
+            self._slots.start_soon(self._keep_worker, slot, self.generation)
+
+    async def _keep_worker(self, slot: int, generation: int) -> None:
+        life = 0
+        while not self._stopping and generation == self.generation:
+            life += 1
+            process = Process(self.world, self.number, f"{self.name}.{generation}.{slot}.{life}")
+            await self._run_process(process, generation)
+            if not self._stopping:
+                await trio.sleep(0.5)
+
+    async def _run_process(self, process: Process, generation: int) -> None:
+        ours_stream, theirs_stream = process_stream_pair()
+        theirs_stream.belongs_to(process)
+        ours, theirs = Link(ours_stream), Link(theirs_stream)
+        member = Member(process.name, ours, generation)
+        self.running[process] = member, None
+        try:
+            async with BackgroundNursery() as hub_side:
+                hub_side.start_soon(ours.run)
+                hub_side.start_soon(self.hub.serve, member)
+                async with trio.open_nursery() as own:
+                    own.start_soon(self._live, process, theirs, member)
+        finally:
+            if not process.dead:
+                self._check_left(process)
+                process.dead = True
+                self.world.shared.commands.process_died(process)
+            del self.running[process]
+
+    async def _live(self, process: Process, link: Link, member: Member) -> None:
+        """In the worker's process."""
+        self.world.process.set(process)
+        with process.scope:
+            async with BackgroundNursery() as background:
+                other_workers, leadership = HubOtherWorkers(link), HubLeadership(link)
+                async with trio.open_nursery() as serving:
+                    environment = self._environment(process, other_workers)
+                    background.start_soon(link.run)
+                    tree = partial(run_worker, self.world.config, environment, process.stop)
+                    worker: Worker = await serving.start(tree)
+                    self.running[process] = member, worker
+                    heartbeat = Heartbeat(worker, LastError(mask))
+                    dispatcher = worker.services.commands
+                    background.start_soon(
+                        run_hub_client, link, other_workers, leadership, dispatcher, heartbeat, process.stop
+                    )
+                    link.send_nowait(messages.Ready(public_key="", duty=True))
+
+    def _environment(self, process: Process, other_workers: HubOtherWorkers) -> WorkerEnvironment:
+        shared = self.world.shared
+        backends = Backends(
+            agents=Seam(process, "agents", shared.agents),
+            events=Seam(process, "events", shared.events),
+            commands=Seam(process, "commands", OwnCommands(shared.commands, process)),
+            engine=Seam(process, "engine", shared.engine),
+            files=shared.files,
+        )
+        return WorkerEnvironment(
+            listeners=Listeners([self.listener.worker(process)], [], []),
+            backends=backends,
+            quarantine=cast(Any, Seam(process, "quarantine", self.quarantine)),
+            keys=self.world.keys,
+            ssl_context=None,  # type: ignore[arg-type]  # plain: handshakes aren't repeatable
+            wall_clock=self.wall_clock,
+            rng=Random(f"{self.world.plan.seed} {process.name}"),
+            run_blocking=run_inline,
+            other_workers=other_workers,
+        )
+
+    def _check_left(self, process: Process) -> None:
+        """A process that ended in order leaves nothing behind."""
+        _, worker = self.running[process]
+        if worker is not None:
+            for context in worker.contexts:
+                if context.connections:
+                    raise Violation("leaks", f"{process.name} ended with {context.connections} connections")
+            if worker.services.commands.parked:
+                raise Violation("leaks", f"{process.name} ended with parked polls")
+        claims = [each for each, owner in self.world.shared.commands.claimed.items() if owner is process]
+        if claims and not self.world.had_cause(60.0):
+            raise Violation("leaks", f"{process.name} ended with claims on {claims}")
+
+    async def _kill_hanging(self) -> None:
+        while True:
+            await trio.sleep(1)
+            for process, (member, _) in list(self.running.items()):
+                stopping = process.stop.requested.is_set()  # maybe since its link is gone
+                if (
+                    not process.dead
+                    and member.ready.is_set()
+                    and not stopping
+                    and trio.current_time() - member.heard > HUNG_AFTER
+                ):
+                    if not process.hangs:
+                        raise Violation("heartbeats", f"{process.name} runs, and wasn't heard for {HUNG_AFTER} s")
+                    process.kill()

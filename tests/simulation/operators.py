@@ -1,0 +1,102 @@
+"""Who sends commands: an operator with the tool, on the store, and a local program that posts to a node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import TYPE_CHECKING
+
+import trio
+
+from tests.simulation.model import CommandLife
+from tests.simulation.trace import Violation
+from wazuh_comms_trio.backends.interfaces import Action, Command, Target
+from wazuh_comms_trio.daemon.command_socket import HubPoster
+from wazuh_comms_trio.errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    from tests.simulation.agents import SimAgent
+    from tests.simulation.world import World
+
+__all__ = ["run_operator", "run_poster"]
+
+#: A local program offers again what wasn't delivered.
+POST_INTERVAL = 10.0
+#: The answer to a post is there by then.
+POST_BOUND = 2.05
+
+
+def _command(document_id: str, target: Target, timeout: float) -> Command:
+    return Command(document_id=document_id, target=target, action=Action("restart"), timeout=timeout)
+
+
+def _begin(world: World, document_id: str, agent: SimAgent, timeout: float, *, posted: bool) -> None:
+    world.commands[document_id] = CommandLife(document_id, agent.uuid, posted, trio.current_time(), timeout)
+
+
+async def run_operator(world: World, until: float) -> None:
+    rng = Random(f"{world.plan.seed} operator")
+    store, number = world.shared.commands, 0
+    while trio.current_time() < until:
+        await trio.sleep(rng.expovariate(0.3))
+        number += 1
+        timeout = rng.choice([5.0, 60.0, 600.0])
+        what = rng.random()
+        if what < 0.7:
+            agent = rng.choice(world.agents)
+            document_id = f"c{number}"
+            _begin(world, document_id, agent, timeout, posted=False)
+            await store.add([_command(document_id, Target("agent", agent.uuid), timeout)])
+            world.trace.add("operator", f"sends {document_id} to {agent.name}")
+        elif what < 0.85:
+            parent = f"g{number}"
+            for agent in world.agents:
+                if "web" in agent.record.groups:
+                    _begin(world, f"{parent}_{agent.uuid}", agent, timeout, posted=False)
+            await store.add([_command(parent, Target("group", "web"), timeout)])
+            world.trace.add("operator", f"sends {parent} to a group")
+        elif world.commands:
+            document_id = rng.choice(list(world.commands))
+            ended = await store.cancel(document_id)
+            world.trace.add("operator", f"cancels {document_id}: {ended and ended.status}")
+
+
+async def run_poster(world: World, until: float) -> None:
+    """Posts, to one node after the other, until each command is listed as delivered or its time is over."""
+    rng = Random(f"{world.plan.seed} poster")
+    number = 0
+    async with trio.open_nursery() as nursery:
+        while trio.current_time() < until:
+            await trio.sleep(rng.expovariate(0.15))
+            number += 1
+            agent, timeout = rng.choice(world.agents), rng.choice([30.0, 300.0])
+            document_id = f"p{number}"
+            _begin(world, document_id, agent, timeout, posted=True)
+            nursery.start_soon(_post, world, document_id, agent, timeout, rng.randrange(len(world.nodes)))
+
+
+async def _post(world: World, document_id: str, agent: SimAgent, seconds: float, number: int) -> None:
+    life = world.commands[document_id]
+    node, command = world.nodes[number], _command(document_id, Target("agent", agent.uuid), seconds)
+    while trio.current_time() < life.made + seconds:
+        hub = node.hub
+        if node.is_up:
+            world.trace.add(node.name, f"is posted {document_id}")
+            began = trio.current_time()
+            answer: Sequence[Command] = ()
+            try:
+                with trio.move_on_after(POST_BOUND) as scope:
+                    answer = await HubPoster(hub.post).post([command])
+            except BackendUnavailable:
+                if not world.had_cause(10.0):
+                    raise Violation("posts", f"{document_id} got an error at {began}, without a cause") from None
+            if scope.cancelled_caught and node.hub is hub and node.is_up:
+                raise Violation("posts", f"{document_id} wasn't answered in {POST_BOUND} s")
+            if answer:
+                life.listed = True
+                world.trace.add(node.name, f"says that {document_id} is delivered")
+                return
+        await trio.sleep(POST_INTERVAL)
+        # What a node remembers of posts goes with its processes.
+        life.excused = life.excused or node.hub is not hub or world.had_cause(trio.current_time() - life.made)
+    life.given_up = True

@@ -1,0 +1,119 @@
+"""The plan of one seed: how big the world is, its limits, and which faults come when. Swarm testing: each seed switches
+a random half of the kinds of faults on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from random import Random
+from typing import Final
+
+from attrs import field, frozen
+
+__all__ = ["Fault", "Plan", "make_plan"]
+
+#: What happens at a moment, to a node or one of its workers.
+SUDDEN: Final = ("kill worker", "kill node", "stop node", "hang worker", "cut link", "reload", "clock jump")
+#: What a connection may meet that is made while the fault lasts.
+NETWORK: Final = ("cut", "hold", "silent", "split", "refuse", "slow reader", "forget", "leave")
+#: What a call of a store may meet while the fault lasts.
+CALLS: Final = ("fail", "lose answer", "slow", "hang", "full")
+STORES: Final = ("agents", "events", "commands", "engine", "quarantine")
+#: What the index may say of a part of the documents.
+INDEX: Final = ("passing",)
+
+
+@frozen
+class Fault:
+    """``start`` and ``seconds`` on trio's clock; ``node`` and ``worker`` count from 0 (a worker modulo how many there
+    are); ``share`` of the calls or connections; ``amount``: bytes, seconds or whatever the kind needs."""
+
+    number: int
+    kind: str
+    start: float
+    seconds: float = 0.0
+    node: int = 0
+    worker: int = 0
+    place: str = ""
+    share: float = 1.0
+    amount: float = 0.0
+
+    def __str__(self) -> str:
+        where = self.place or f"node {self.node}"
+        return f"#{self.number} {self.kind} ({where}) at {self.start:.2f} for {self.seconds:.1f}"
+
+
+@frozen
+class Plan:
+    seed: int
+    nodes: int
+    workers: int
+    agents: int
+    hostile: int
+    seconds: float  # of the part with faults
+    keeps_posted: bool
+    lease: float
+    poll_timeout: float
+    batch_elements: int
+    batch_wait: float
+    eager: bool
+    faults: tuple[Fault, ...] = field(repr=False)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.nodes} nodes of {self.workers} workers, {self.agents} agents, {self.hostile} hostile;"
+            f" {len(self.faults)} faults in {self.seconds:.0f} s; polls {self.poll_timeout:.0f} s,"
+            f" batches of {self.batch_elements} in {self.batch_wait:.2f} s"
+        )
+
+
+def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int] | None = None) -> Plan:
+    """``without``: numbers of faults that are left out, ``only``: those that are kept; everything else stays as it
+    is."""
+    rng = Random(f"plan {seed}")
+    seconds = rng.uniform(30, 75)
+    nodes, workers = rng.choice([(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (3, 1)])
+    kinds = [("sudden", kind) for kind in SUDDEN] + [("network", kind) for kind in NETWORK]
+    kinds += [("call", kind) for kind in CALLS] + [("index", kind) for kind in INDEX]
+    chosen = [kind for kind in kinds if rng.random() < 0.5] if rng.random() < 0.95 else []
+    faults = [
+        _fault(rng, number, *rng.choice(chosen), seconds, nodes) for number in range(rng.randint(4, 14)) if chosen
+    ]
+    kept = [each for each in faults if each.number not in without and (only is None or each.number in only)]
+    return Plan(
+        seed=seed,
+        nodes=nodes,
+        workers=workers,
+        agents=rng.randint(3, 6),
+        hostile=rng.choice([0, 0, 1, 2]),
+        seconds=seconds,
+        keeps_posted=rng.random() < 0.5,
+        lease=rng.uniform(2, 10),
+        poll_timeout=rng.choice([4.0, 15.0, 60.0, 300.0]),
+        batch_elements=rng.choice([1, 2, 5, 20]),
+        batch_wait=rng.choice([0.0, 0.15, 1.0]),
+        eager=rng.random() < 0.7,
+        faults=tuple(kept),
+    )
+
+
+def _fault(rng: Random, number: int, family: str, kind: str, seconds: float, nodes: int) -> Fault:
+    start = rng.uniform(0.5, seconds * 0.9)
+    lasting = rng.choice([0.5, 3.0, 10.0, 25.0]) * rng.uniform(0.5, 1.5)
+    place, amount = "", 0.0
+    if family == "call":
+        place = rng.choice(STORES)
+        amount = rng.choice([0.01, 0.5, 4.0])
+    elif family == "network":
+        place = "network"
+        amount = rng.choice([0, 1, 40, 300, 600, 2000]) + rng.random()
+    elif family == "index":
+        place = "index"
+        amount = rng.randrange(4)
+    elif kind == "clock jump":
+        amount = rng.choice([-30.0, -2.0, 2.0, 30.0, 1000.0])
+    else:
+        amount = rng.uniform(0.2, 3.0)  # until it is started again
+    share = rng.choice([0.2, 0.6, 1.0])
+    return Fault(
+        number, kind, start, min(lasting, seconds - start), rng.randrange(nodes), rng.randrange(8), place, share, amount
+    )

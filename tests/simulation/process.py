@@ -1,0 +1,135 @@
+"""One simulated process: what a kill cuts, what a hang holds up, and what its calls of stores meet on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+
+from wazuh_comms_trio.daemon.worker.tree import Stop
+from wazuh_comms_trio.errors import BackendUnavailable, EngineRequestError, EngineTimeout, StorageFull
+
+if TYPE_CHECKING:
+    from tests.simulation.network import SimStream
+    from tests.simulation.world import World
+
+__all__ = ["Process", "Seam"]
+
+T = TypeVar("T")
+
+
+class Process:
+    """A worker's process. Dead, nothing that its tasks still do has an effect: they are cancelled, and what can't be
+    cancelled waits in a seam until its own limit."""
+
+    def __init__(self, world: World, node: int, name: str) -> None:
+        self.world = world
+        self.node = node
+        self.name = name
+        self.dead = False
+        self.scope = trio.CancelScope()
+        self.stop = Stop()
+        self.streams: set[SimStream] = set()
+        self._awake = trio.Event()
+        self._awake.set()
+
+    @property
+    def hangs(self) -> bool:
+        return not self._awake.is_set()
+
+    def kill(self) -> None:
+        """Its seams are cut first: what ``finally`` blocks do reaches nobody."""
+        if self.dead:
+            return
+        self.dead = True
+        self.world.trace.add(self.name, "is killed")
+        for stream in sorted(self.streams, key=lambda each: each.number):
+            stream.close()
+        self.world.shared.commands.process_died(self)
+        self._awake.set()
+        self.scope.cancel()
+
+    def hang(self) -> None:
+        if not self.hangs:
+            self._awake = trio.Event()
+
+    def wake(self) -> None:
+        self._awake.set()
+
+    async def passable(self) -> None:
+        """At every seam: returns when the process lives and runs."""
+        if not self._awake.is_set():
+            await self._awake.wait()  # a kill wakes, too
+        if self.dead:
+            await trio.sleep_forever()
+
+
+class Seam:
+    """A store as one process has it: ``Seam(process, "events", store)`` has the store's methods."""
+
+    def __init__(self, process: Process, place: str, target: Any) -> None:
+        self._process = process
+        self._place = place
+        self._target = target
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._target, name)
+        if not callable(method) or name in ("open_file", "payload"):
+            return method
+        place = f"{self._place}.{name}"
+
+        async def call(*args: Any, **options: Any) -> Any:
+            return await self._call(place, lambda: method(*args, **options))
+
+        return call
+
+    async def _call(self, place: str, apply: Callable[[], Awaitable[T]]) -> T:
+        process, world = self._process, self._process.world
+        await trio.lowlevel.checkpoint()
+        await process.passable()
+        fault = None if place.endswith("wait_news") else world.meets(self._place, process.node)
+        if fault is None:
+            if not place.endswith(("wait_news", "send_events")):
+                await self._wait(world.rng_calls.uniform(0.0002, 0.003), place, apply)
+            result = await apply()
+            await process.passable()
+            return result
+        world.trace.strike(fault.kind, place, process.name)
+        if fault.kind == "fail":
+            await trio.sleep(min(fault.amount, 0.5))
+            raise _failure(self._place)
+        if fault.kind == "full":
+            raise StorageFull
+        if fault.kind == "slow":
+            await self._wait(fault.amount, place, apply)
+            return await apply()
+        if fault.kind == "hang":
+            await self._wait(max(0.0, fault.start + fault.seconds - trio.current_time()), place, apply)
+            return await apply()
+        await self._unheard(place, await apply())  # "lose answer"
+        raise _failure(self._place, answer=True)
+
+    async def _unheard(self, place: str, result: Any) -> None:
+        """By contract what a process has claimed without learning of it is its own to take again."""
+        if place == "commands.claim":
+            await self._target.release([command.document_id for command in result])
+
+    async def _wait(self, seconds: float, place: str, apply: Callable[[], Awaitable[object]]) -> None:
+        """The call is under way. Who is cancelled doesn't know whether it was carried out."""
+        try:
+            await trio.sleep(seconds)
+        except trio.Cancelled:
+            if self._place != "engine" and self._process.world.rng_calls.random() < 0.5:
+                with trio.CancelScope(shield=True):
+                    self._process.world.trace.strike("applied all the same", self._place, self._process.name)
+                    with suppress(BackendUnavailable):
+                        await self._unheard(place, await apply())
+            raise
+
+
+def _failure(place: str, *, answer: bool = False) -> BackendUnavailable:
+    if place == "engine":
+        return EngineTimeout() if answer else EngineRequestError()
+    return BackendUnavailable("injected")

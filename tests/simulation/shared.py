@@ -1,0 +1,148 @@
+"""The stores that all nodes share, and that outlive every one of them: the memory stores, but with claims that belong
+to a process and end when it does, and news for each process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+import trio
+from attrs import frozen
+
+from wazuh_comms_trio.backends.interfaces import Command, DocumentOperation, ItemResult, Outcome
+from wazuh_comms_trio.backends.memory.commands import MemoryCommands
+from wazuh_comms_trio.backends.memory.engine import MemoryEngine, MemoryFiles
+from wazuh_comms_trio.backends.memory.stores import MemoryAgents, MemoryEvents
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+
+__all__ = ["POISON", "SHARDS", "OwnCommands", "Shared", "SharedCommands", "shard_of"]
+
+#: A document with this in it is refused for good, as a malformed one is.
+POISON = b"poison"
+SHARDS = 4
+
+
+def shard_of(document_id: str) -> int:
+    return crc32(document_id.encode()) % SHARDS
+
+
+class Claims(dict[str, "Process | None"]):
+    """Document id -> who has it; None: a dead process, until its lease is over."""
+
+    def discard(self, document_id: str) -> None:
+        self.pop(document_id, None)
+
+    def __ior__(self, other: Any) -> Any:
+        return self  # ``OwnCommands.claim`` enters the owner
+
+
+class SharedCommands(MemoryCommands):
+    """``claimed`` knows the owners. ``excused``: commands that were in the hands of a process that died, and may come a
+    second time."""
+
+    def __init__(self, agents: MemoryAgents, wall_clock: Callable[[], float], lease: float) -> None:
+        super().__init__(agents, wall_clock)
+        self.claimed: Any = Claims()
+        self.own: list[OwnCommands] = []
+        self.excused: set[str] = set()
+        self.lease = lease
+        self.nursery: trio.Nursery | None = None
+
+    def _announce(self, agent_id: str) -> None:
+        for own in self.own:
+            own.announce(agent_id)
+
+    def free_agents(self) -> set[str]:
+        return {command.target.id for command in self.stored.values() if self._is_free(command)}
+
+    def process_died(self, process: Process) -> None:
+        held = [document_id for document_id, owner in self.claimed.items() if owner is process]
+        self.excused.update(held)
+        self.own = [own for own in self.own if own.process is not process]
+        for document_id in held:
+            self.claimed[document_id] = None
+        if held and self.nursery is not None:
+            self.nursery.start_soon(self._end_leases, held)
+
+    async def _end_leases(self, held: Sequence[str]) -> None:
+        await trio.sleep(self.lease)
+        for document_id in held:
+            if document_id in self.claimed and self.claimed[document_id] is None:
+                del self.claimed[document_id]
+                if (command := self.stored.get(document_id)) is not None and command.status == "pending":
+                    self._announce(command.target.id)
+
+
+class OwnCommands:
+    """``CommandStore`` of one process on the shared one."""
+
+    def __init__(self, shared: SharedCommands, process: Process) -> None:
+        self.shared = shared
+        self.process = process
+        self.keeps_posted = shared.keeps_posted
+        self._news = shared.free_agents()
+        self._arrived = trio.Event()
+        shared.own.append(self)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.shared, name)
+
+    def announce(self, agent_id: str) -> None:
+        self._news.add(agent_id)
+        self._arrived.set()
+
+    async def wait_news(self) -> Collection[str]:
+        while True:
+            if not self._news:
+                self._arrived = trio.Event()
+                await self._arrived.wait()
+            news, self._news = self._news & self.shared.free_agents(), set()
+            if news:
+                return news
+
+    async def claim(self, agent_ids: Collection[str]) -> Sequence[Command]:
+        commands = await self.shared.claim(agent_ids)
+        for command in commands:
+            if not self.process.dead:
+                self.shared.claimed[command.document_id] = self.process
+        return commands
+
+    async def mark_sent(self, document_ids: Collection[str]) -> None:
+        await self.shared.mark_sent(document_ids)
+
+    async def release(self, document_ids: Collection[str]) -> None:
+        mine = [each for each in document_ids if self.shared.claimed.get(each) is self.process]
+        await self.shared.release(mine)
+
+
+@frozen
+class Shared:
+    agents: MemoryAgents
+    events: MemoryEvents
+    commands: SharedCommands
+    engine: MemoryEngine
+    files: MemoryFiles
+
+
+def make_shared(
+    wall_clock: Callable[[], float], *, lease: float, keeps_posted: bool, is_passing: Callable[[int], bool]
+) -> Shared:
+    """``is_passing``: whether this shard of the index takes nothing now."""
+    agents = MemoryAgents()
+    commands = SharedCommands(agents, wall_clock, lease)
+    commands.keeps_posted = keeps_posted
+    agents.serve(commands)
+    events = MemoryEvents()
+
+    def judge(operation: DocumentOperation) -> ItemResult | None:
+        if operation.body is not None and POISON in operation.body:
+            return ItemResult(400, "failed to parse: poison", Outcome.REFUSED)
+        if is_passing(shard_of(operation.document_id)):
+            return ItemResult(429, "rejected execution", Outcome.PASSING)
+        return None
+
+    events.judge = judge
+    return Shared(agents, events, commands, MemoryEngine(), MemoryFiles({"default.conf": b"default"}))

@@ -1,0 +1,275 @@
+"""One run: the world of one seed, what is done to it, and what has to hold meanwhile and afterwards."""
+
+from __future__ import annotations
+
+import logging
+from contextvars import ContextVar
+from functools import cache
+from random import Random
+
+import trio
+import trio.testing
+from attrs import define, evolve
+
+from tests.simulation import checks
+from tests.simulation.agents import SimAgent, run_hostile
+from tests.simulation.determinism import EPOCH
+from tests.simulation.model import CommandLife
+from tests.simulation.network import Balancer, Connection
+from tests.simulation.node import STOP_BOUND, Node
+from tests.simulation.operators import run_operator, run_poster
+from tests.simulation.plan import CALLS, INDEX, NETWORK, Fault, Plan
+from tests.simulation.process import Process
+from tests.simulation.shared import Shared, make_shared
+from tests.simulation.trace import Trace, Violation
+from wazuh_comms_trio.config.models import Batcher, Config, Timeouts
+from wazuh_comms_trio.services.authentication import secret_hashes
+from wazuh_comms_trio.services.authentication.tokens import TokenKeys
+from wazuh_comms_trio.testing.node.daemon import daemon_config
+
+__all__ = ["World", "run_world"]
+
+#: Once faults end, everything is served within this many seconds: an agent's pause after a failure, twice, and a
+#: request's longest time.
+LIVENESS_BOUND = 120.0
+#: What is logged as an error when faults are injected.
+EXPECTED_ERRORS = ("the supervisor is gone", "the command store couldn't be told what was delivered")
+
+
+@cache
+def _config() -> Config:
+    return daemon_config()
+
+
+@cache
+def _keys() -> TokenKeys:
+    return TokenKeys.from_pem(_config().communications_api.ssl.key.read_bytes())
+
+
+class World:
+    def __init__(self, plan: Plan, nursery: trio.Nursery) -> None:
+        self.plan = plan
+        self.nursery = nursery
+        self.trace = Trace()
+        self.requests = 0
+        self.rng_calls = Random(f"{plan.seed} calls")
+        self.rng_network = Random(f"{plan.seed} network")
+        self.process: ContextVar[Process | None] = ContextVar("process", default=None)
+        api = _config().communications_api
+        batcher = Batcher(max_elements=plan.batch_elements, wait_time=plan.batch_wait, eager=plan.eager)
+        timeouts = Timeouts(commands=plan.poll_timeout)
+        self.config = Config(evolve(api, workers=plan.workers, batcher=batcher, timeouts=timeouts))
+        self.keys = _keys()
+        self.key_hash = checks.key_hash()
+        self.shared: Shared = make_shared(
+            self.agents_clock, lease=plan.lease, keeps_posted=plan.keeps_posted, is_passing=self.is_passing
+        )
+        self.shared.commands.nursery = nursery
+        self.balancer = Balancer(self)
+        self.connections: list[Connection] = []
+        self.silent: list[Connection] = []
+        self.commands: dict[str, CommandLife] = {}
+        self.nodes = [Node(self, number) for number in range(plan.nodes)]
+        self.agents = [SimAgent(self, number) for number in range(plan.agents)]
+        self.ending = False
+        self._calls = [fault for fault in plan.faults if fault.kind in CALLS]
+        self._network = [fault for fault in plan.faults if fault.kind in NETWORK]
+        self._index = [fault for fault in plan.faults if fault.kind in INDEX]
+
+    def agents_clock(self) -> float:
+        return EPOCH + trio.current_time()
+
+    # --- faults
+
+    def meets(self, place: str, node: int | None) -> Fault | None:
+        """The fault that a call of this store, or a new connection, meets now."""
+        now = trio.current_time()
+        faults, rng = (self._network, self.rng_network) if node is None else (self._calls, self.rng_calls)
+        for fault in faults:
+            here = fault.place == place and node in (None, fault.node)
+            if here and fault.start <= now < fault.start + fault.seconds and rng.random() < fault.share:
+                return fault
+        return None
+
+    def is_passing(self, shard: int) -> bool:
+        now = trio.current_time()
+        for fault in self._index:
+            if int(fault.amount) == shard and fault.start <= now < fault.start + fault.seconds:
+                self.trace.strike("passing", "index", f"shard{shard}")
+                return True
+        return False
+
+    def had_cause(self, within: float) -> bool:
+        """Was a fault injected in the last ``within`` seconds?"""
+        now = trio.current_time()
+        return any(fault.start <= now <= fault.start + fault.seconds + within for fault in self.plan.faults)
+
+    async def strike(self, fault: Fault) -> None:
+        """What happens at a moment."""
+        await trio.sleep_until(fault.start)
+        node = self.nodes[fault.node]
+        processes = [process for process in node.running if not process.dead]
+        process = processes[fault.worker % len(processes)] if processes else None
+        if not node.is_up or process is None:
+            return
+        self.trace.strike(fault.kind, "node", process.name)
+        if fault.kind == "kill worker":
+            process.kill()
+        elif fault.kind == "kill node":
+            node.pause = fault.amount
+            node.kill()
+        elif fault.kind == "stop node":
+            node.pause = fault.amount
+            node.stop()
+        elif fault.kind == "hang worker":
+            process.hang()
+            await trio.sleep(fault.seconds)
+            process.wake()
+        elif fault.kind == "cut link":
+            await node.running[process][0].link.aclose()
+        elif fault.kind == "reload":
+            node.reload()
+        else:
+            node.clock_offset += fault.amount
+
+    def end_faults(self) -> None:
+        self.trace.add("world", "faults end")
+        for connection in self.silent:
+            connection.cut()
+        for connection in self.connections:
+            connection.fault = None
+        for node in self.nodes:
+            node.clock_offset = 0.0
+            for process in node.running:
+                process.wake()
+
+    # --- the run
+
+    async def keep_node(self, node: Node) -> None:
+        while not self.ending:
+            await node.run()
+            if not self.ending:
+                await trio.sleep(node.pause)
+
+    async def run(self) -> None:
+        plan = self.plan
+        async with trio.open_nursery() as nodes:
+            for node in self.nodes:
+                nodes.start_soon(self.keep_node, node)
+            async with trio.open_nursery() as others:
+                others.start_soon(checks.watch, self)
+                for agent in self.agents:
+                    others.start_soon(agent.run)
+                async with trio.open_nursery() as busy:
+                    for agent in self.agents:
+                        busy.start_soon(agent.work, plan.seconds)
+                    for number in range(plan.hostile):
+                        busy.start_soon(run_hostile, self, number, plan.seconds)
+                    busy.start_soon(run_operator, self, plan.seconds)
+                    others.start_soon(run_poster, self, plan.seconds)
+                    for fault in plan.faults:
+                        if fault.kind not in (*CALLS, *NETWORK, *INDEX):
+                            busy.start_soon(self.strike, fault)
+                    busy.start_soon(trio.sleep_until, plan.seconds)
+                self.end_faults()
+                await self._until_served()
+                checks.check_end(self)
+                others.cancel_scope.cancel()
+            self.ending = True
+            with trio.move_on_after(10.0 + STOP_BOUND) as limit:
+                async with trio.open_nursery() as stopping:
+                    for node in self.nodes:
+                        stopping.start_soon(self._stop, node)
+                while any(node.running or node.is_up for node in self.nodes):  # noqa: ASYNC110
+                    await trio.sleep(0.1)
+            if limit.cancelled_caught:
+                raise Violation("stops", f"there are {[each.name for node in self.nodes for each in node.running]}")
+        checks.check_leaks(self)
+
+    async def _stop(self, node: Node) -> None:
+        while not node.is_up or not node.running:  # noqa: ASYNC110  # it is starting again
+            await trio.sleep(0.1)
+        node.stop()
+
+    async def _until_served(self) -> None:
+        began = trio.current_time()
+        while open_ends := checks.open_ends(self):
+            if trio.current_time() > began + LIVENESS_BOUND:
+                raise Violation("liveness", f"{LIVENESS_BOUND:.0f} s after the last fault: {'; '.join(open_ends)}")
+            await trio.sleep(0.5)
+        self.trace.add("world", "everything is served")
+
+
+class _Errors(logging.Handler):
+    """An unexpected ERROR fails the run; what a dead process logs, nobody reads."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        world, process = self._world, self._world.process.get()
+        text = record.getMessage()
+        if (process is not None and process.dead) or (text.startswith(EXPECTED_ERRORS) and world.had_cause(60.0)):
+            return
+        if record.exc_info and record.exc_info[1] is not None:
+            text += f": {record.exc_info[1]!r}"
+        self.found.append(f"{record.name}: {text}")
+        world.trace.add("log", text)
+
+
+@define
+class Result:
+    plan: Plan
+    trace: Trace
+    requests: int
+    seconds: float
+    violation: Violation | None
+
+
+def run_world(plan: Plan) -> Result:
+    """One run from its beginning to its end."""
+    worlds: list[World] = []
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            world = World(plan, nursery)
+            worlds.append(world)
+            errors = _Errors(world)
+            logging.getLogger().addHandler(errors)
+            try:
+                with trio.fail_after(3600):
+                    await world.run()
+            finally:
+                logging.getLogger().removeHandler(errors)
+            nursery.cancel_scope.cancel()
+            if errors.found:
+                raise Violation("log", errors.found[0])
+
+    violation: Violation | None = None
+    try:
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or not worlds:
+            raise
+        violation = _violation_in(error)
+        if violation is None:
+            violation = Violation("exceptions", checks.shown(error))
+    world = worlds[0]
+    return Result(plan, world.trace, world.requests, checks.last_time(world), violation)
+
+
+def _violation_in(error: BaseException) -> Violation | None:
+    if isinstance(error, Violation):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            if (found := _violation_in(each)) is not None:
+                return found
+    return None
+
+
+def remember_hashes() -> None:
+    """Deriving a key is a pure function and 12 ms: once for each key is enough."""
+    secret_hashes._derive = cache(secret_hashes._derive)
