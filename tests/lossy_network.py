@@ -16,6 +16,8 @@ __all__ = ["CANNOT", "CannotLose", "in_namespace", "lose", "start_network"]
 
 #: Exit status of a program in the namespace that can't have its network there; the reason is on stderr.
 CANNOT: Final = 77
+#: The programs needn't be on the path of who isn't root.
+PATH: Final = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 
 class CannotLose(Exception):
@@ -69,9 +71,10 @@ def _by_netem(percent: int) -> None:
 
 
 def run(*command: str, text: str | None = None) -> None:
-    if shutil.which(command[0]) is None:
+    program = shutil.which(command[0], path=PATH)
+    if program is None:
         raise CannotLose(f"no {command[0]}")
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    done = subprocess.run([program, *command[1:]], input=text, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
         raise CannotLose(f"{command[0]}: {lines[0]}")
