@@ -42,11 +42,13 @@ def put_aside(config: Config, *entries: Rejected) -> None:
     trio.run(run)
 
 
-def stateful(header: str, data: str, agent: str = AGENT) -> Rejected:
-    return Rejected(agent, "stateful", "unknown operation", METADATA, f"{header}\n{data}".encode())
+def stateful(header: str, data: str, document_id: str = "", version: str = "") -> Rejected:
+    document = document_id and f"wazuh-states-fim/{AGENT}_{document_id}"
+    payload = f"{header}\n{data}".encode()
+    return Rejected(AGENT, "stateful", "unknown operation", METADATA, payload, document, version)
 
 
-GOOD = stateful('{"id":"f2","module":"fim","operation":"create"}', '{"file":{"path":"/b"}}')
+GOOD = stateful('{"id":"f2","module":"fim","operation":"create"}', '{"file":{"path":"/b"}}', "f2", "absent")
 BAD = stateful('{"id":"f3","module":"fim","operation":"explode"}', '{"file":{}}')
 
 
@@ -117,7 +119,7 @@ def test_replay_takes_what_can_be_taken(tool: Tool, config: Config, audit: Calla
     assert good["error"] is None
     assert [(result["status"], result["result"]) for result in good["results"]] == [(201, "created")]
     assert "explode" in bad["error"] or "operation" in bad["error"]
-    assert stateless == {"id": stateless["id"], "error": None, "results": []}
+    assert stateless == {"id": stateless["id"], "error": None, "results": [], "overtaken": False}
     (left,) = tool("quarantine", "list", "--json").document
     assert (left["id"], left["replay_error"], left["count"]) == (bad["id"], bad["error"], 1)
     events = [json.loads(line) for line in tool("events", "tail", "--json").lines]
@@ -126,12 +128,79 @@ def test_replay_takes_what_can_be_taken(tool: Tool, config: Config, audit: Calla
     assert (entry["action"], entry["object"]) == ("quarantine replay", f"{good['id']},{stateless['id']}")
 
 
-def test_replay_of_an_event_that_exists_with_other_content(tool: Tool, config: Config) -> None:
-    other = stateful('{"id":"f2","module":"fim","operation":"create"}', '{"file":{"path":"/other"}}')
-    put_aside(config, GOOD, other)
-    assert tool("quarantine", "replay", "--agent", AGENT).status == 0
-    text = tool("quarantine", "list", "--json").document
-    assert text == []  # a conflict is an ordinary result
+def write(config: Config, *operations: DocumentOperation) -> list[str]:
+    """The versions of their documents afterwards."""
+
+    async def run() -> list[str]:
+        async with open_backends(config) as backends:
+            await backends.events.bulk(operations)
+            return list(await backends.events.versions([(one.index, one.document_id) for one in operations]))
+
+    return trio.run(run)
+
+
+def stored(config: Config, document_id: str) -> Any:
+    async def run() -> Any:
+        async with open_backends(config) as backends:
+            body = await backends.events.get("wazuh-states-fim", f"{AGENT}_{document_id}")
+            return None if body is None else json.loads(body).get("file")
+
+    return trio.run(run)
+
+
+CREATE = '{"id":"f2","module":"fim","operation":"create"}'
+
+
+def test_replay_writes_only_onto_what_was_there_at_the_refusal(tool: Tool, config: Config) -> None:
+    there = DocumentOperation("create", "wazuh-states-fim", f"{AGENT}_f2", b'{"file":{"path":"/there"}}')
+    (version,) = write(config, there)
+    put_aside(config, stateful(CREATE, '{"file":{"path":"/other"}}', "f2", version))
+    assert tool("quarantine", "replay", "--all").status == 0
+    assert stored(config, "f2") == {"path": "/other"}
+    # What has changed since is overtaken: it stays, and says so.
+    put_aside(config, stateful(CREATE, '{"file":{"path":"/late"}}', "f2", version))
+    for words in ((), ("--force",)):
+        late = tool("quarantine", "replay", "--all", *words)
+        assert late.status == 1
+        assert "overtaken: a later event has changed the document since" in late.out
+    assert stored(config, "f2") == {"path": "/other"}
+    (left,) = tool("quarantine", "list", "--json").document
+    assert left["overtaken_at"] is not None
+    assert "(overtaken)" in tool("quarantine", "list").out
+
+
+def test_replay_of_what_is_not_known_to_be_the_newest_asks_for_force(tool: Tool, config: Config) -> None:
+    put_aside(config, stateful(CREATE, '{"file":{"path":"/unknown"}}'))
+    asked = tool("quarantine", "replay", "--all")
+    assert asked.status == 1
+    assert "it isn't known whether its document has changed since; --force" in asked.out
+    assert stored(config, "f2") is None
+    assert tool("quarantine", "replay", "--all", "--force").status == 0
+    assert stored(config, "f2") == {"path": "/unknown"}
+    assert tool("quarantine", "list", "--json").document == []
+
+
+def test_replay_of_many_events_keeps_what_is_still_refused(tool: Tool, config: Config) -> None:
+    def event(number: int, operation: str = "create") -> str:
+        return f'{{"id":"e{number}","module":"fim","operation":"{operation}"}}\n{{"file":{{"path":"/{number}"}}}}\n'
+
+    many = event(1) + event(2, "explode") + event(3) + '{"id":"e4","module":"fim","operation":"delete"}\n' + event(5)
+    lines = f"no header\n{many}"
+    put_aside(config, Rejected(AGENT, "stateful", "from here on nothing is known", METADATA, lines.encode()))
+    replayed = tool("quarantine", "replay", "--all", "--force", "--json")
+    assert replayed.status == 1
+    (one,) = replayed.document
+    assert [(result["id"], result["status"]) for result in one["results"]] == [
+        ("e1", 201),
+        ("e3", 201),
+        ("e4", 404),
+        ("e5", 201),
+    ]
+    assert stored(config, "e5") == {"path": "/5"}
+    left = tool("quarantine", "list", "--json").document
+    payloads = [tool("quarantine", "show", str(entry["id"]), "--raw").out for entry in left]
+    assert payloads == ["no header", event(2, "explode").rstrip("\n")]
+    assert left[1]["reason"] == "Unknown operation"
 
 
 def test_replay_of_nothing(tool: Tool) -> None:

@@ -27,6 +27,10 @@ def test_all_is_well() -> None:
         ({"heard": 4.2}, "worker 1.1 hangs: nothing was heard of it for 4 s"),
         ({"lag": 1.5}, "worker 1.1: its event loop was 1.5 s late"),
         ({"backend": "index: the disk is full"}, "worker 1.1: index: the disk is full"),
+        (
+            {"quarantine": "the quarantine's share of agent x is full"},
+            "worker 1.1: the quarantine's share of agent x is full",
+        ),
         ({"state": "starting"}, "1 of 2 workers serve"),
         ({"generation": 1, "heard": 9.0, "state": "stopping"}, "1 of 2 workers serve"),
     ],

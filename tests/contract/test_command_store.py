@@ -316,7 +316,8 @@ async def test_reports_on_what_is_not_theirs_are_refused(backends: Backends) -> 
             CommandReport(A1, "c1", CommandResult(0)),
         ]
     )
-    assert [(r.status, r.outcome) for r in results] == [(400, Outcome.REFUSED)] * 3 + [(200, Outcome.DONE)]
+    refused, done = (400, Outcome.REFUSED), Outcome.DONE
+    assert [(r.status, r.outcome) for r in results] == [refused, refused, (404, done), (200, done)]
     assert (await get(backends, "c2")).status == "pending"
 
 

@@ -28,6 +28,7 @@ REPORT: dict[str, Any] = {
     "backend": "ready",
     "batcher": {"waiting": 1, "room": 1023, "batches_in_flight": 1, "pieces_in_flight": 0},
     "last_error": None,
+    "quarantine": None,
 }
 
 

@@ -25,7 +25,8 @@ class Faults:
     asked, or None. ``false_conflicts``: how many conditional writes and creates yet are done and reported as 409, as
     the real one does when a node goes. ``busy_items``: how many items yet are refused with 429. ``largest``: bytes of
     a body; above it 413. ``most``: bytes above which a bulk call gets 429. ``cut``: so many bytes of each answer, then
-    the end. ``lost``: how many answers yet are done and never sent."""
+    the end. ``lost``: how many answers yet are done and never sent. ``malformed``: whether a document, or a part of
+    one, can't be mapped."""
 
     before: Callable[[str, str], Awaitable[None]] | None = None
     whole: Callable[[str, str], Answer | None] = lambda method, path: None
@@ -35,6 +36,7 @@ class Faults:
     most: int = 100 * 1024 * 1024
     cut: int | None = None
     lost: int = 0
+    malformed: Callable[[dict[str, Any]], bool] = lambda source: False
 
 
 def error(status: int, kind: str, reason: str) -> Answer:
@@ -328,12 +330,21 @@ class FakeOpenSearch:
         partial: dict[str, Any] | None,
         if_seq_no: int | None,
     ) -> dict[str, Any]:
+        if if_seq_no is not None and action in ("delete", "index"):
+            index.check(document_id, if_seq_no)
         if action == "delete":
             there = index.delete(document_id)
             return {"status": 200 if there else 404, "result": "deleted" if there else "not_found"}
         if action == "update":
             assert partial is not None
+            if document_id in index.documents and self.faults.malformed(partial):
+                raise Malformed("failed to parse field [bad]")
             result, stored = index.update(document_id, partial, if_seq_no)
+        elif source is not None and self.faults.malformed(parse(source)):
+            raise Malformed("failed to parse field [bad]")
+        elif action == "index":
+            assert source is not None
+            result, stored = "updated", index.write(document_id, source)
         else:
             assert source is not None
             result, stored = "created", index.create(document_id, source)

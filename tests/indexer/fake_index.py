@@ -70,13 +70,21 @@ class Index:
             raise Conflict(text)
         return self.write(document_id, raw)
 
+    def check(self, document_id: str, if_seq_no: int) -> None:
+        """A conditional write's condition."""
+        text = f"[{document_id}]: version conflict, required seqNo [{if_seq_no}], primary term [1]."
+        present = self.documents.get(document_id)
+        if present is None:
+            raise Conflict(f"{text} but no document was found")
+        if present.seq_no != if_seq_no:
+            raise Conflict(f"{text} current document has seqNo [{present.seq_no}] and primary term [1]")
+
     def update(self, document_id: str, partial: Source, if_seq_no: int | None) -> tuple[str, Stored]:
         present = self.documents.get(document_id)
         if present is None:
             raise Missing(f"[{document_id}]: document missing")
-        if if_seq_no is not None and present.seq_no != if_seq_no:
-            text = f"[{document_id}]: version conflict, required seqNo [{if_seq_no}], primary term [1]."
-            raise Conflict(f"{text} current document has seqNo [{present.seq_no}] and primary term [1]")
+        if if_seq_no is not None:
+            self.check(document_id, if_seq_no)
         merged = merge(present.source, partial)
         if same(merged, present.source):
             return "noop", present

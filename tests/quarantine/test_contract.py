@@ -170,3 +170,82 @@ async def test_many_at_once(quarantine: Quarantine) -> None:
     entries = await quarantine.list()
     assert len(entries) == 20
     assert {entry.count for entry in entries} == {3}
+
+
+# --- entries on one document ---
+
+
+def on(document: str, payload: bytes, version: str = "1.a", *, agent_id: str = A1) -> Rejected:
+    return Rejected(agent_id, "stateful", "409: it exists", b'{"agent":{"id":"x"}}', payload, document, version)
+
+
+async def test_one_entry_a_document_the_newest(quarantine: Quarantine) -> None:
+    await quarantine.add([on("i/1", b"old"), on("i/2", b"other"), rejected(b"of no document")])
+    CLOCK.advance(5)
+    await quarantine.add([on("i/1", b"newer", "absent"), on("i/1", b"newest", "2.b"), on("i/1", b"newest", "3.c")])
+    entries = await quarantine.list()
+    assert [(entry.document, entry.version, entry.count) for entry in entries] == [
+        ("i/2", "1.a", 1),
+        ("", "", 1),
+        ("i/1", "3.c", 2),
+    ]
+    found = await quarantine.get(entries[2].id)
+    assert found is not None
+    assert (found[1].payload, found[1].document, found[1].version) == (b"newest", "i/1", "3.c")
+    assert (await quarantine.usage()).bytes == sum(entry.size for entry in entries)
+
+
+async def test_what_a_newer_one_replaces_comes_back_when_that_has_no_room(quarantine: Quarantine) -> None:
+    await quarantine.add([on("i/1", b"old")])
+    with pytest.raises(StorageFull):
+        await quarantine.add([on("i/1", b"x" * (MAX_BYTES // 10))])
+    (entry,) = await quarantine.list()
+    assert entry.payload_bytes == 3
+
+
+async def test_a_large_one_that_is_replaced_goes_with_its_file(quarantine: Quarantine, tmp_path: Path) -> None:
+    await quarantine.add([on("i/1", b"x" * 300_000)])
+    await quarantine.add([on("i/1", b"y" * 300_001)])
+    (entry,) = await quarantine.list()
+    assert b"".join([piece async for piece in quarantine.payload(entry.id)]) == b"y" * 300_001
+    files = list((tmp_path / "quarantine" / "payloads").glob("*"))
+    assert [file.stat().st_size for file in files] == [300_001] * len(files)
+
+
+async def test_what_is_overtaken_is_not_counted_in_the_share(quarantine: Quarantine) -> None:
+    large = b"x" * (MAX_BYTES // 10 - 1000)
+    await quarantine.add([on("i/1", large)])
+    with pytest.raises(StorageFull):
+        await quarantine.add([on("i/2", large + b"2")])
+    assert quarantine.alarm() is not None
+    assert A1 in (quarantine.alarm() or "")
+    (entry,) = await quarantine.list()
+    CLOCK.advance(3)
+    await quarantine.mark_overtaken([entry.id, 99])
+    await quarantine.add([on("i/2", large + b"2")])
+    assert quarantine.alarm() is None
+    first, second = await quarantine.list()
+    assert (first.overtaken_at, second.overtaken_at) == (1003.0, None)
+    assert (await quarantine.usage()).entries == 2
+    # The same event again is current again: then it counts.
+    await quarantine.add([on("i/1", large, "5.e")])
+    assert [(entry.overtaken_at, entry.version) for entry in await quarantine.list()] == [(None, "5.e"), (None, "1.a")]
+    with pytest.raises(StorageFull):
+        await quarantine.add([rejected(b"small")])
+    await quarantine.drop([first.id, second.id])
+    assert (await quarantine.usage()).bytes == 0
+    await quarantine.add([rejected(large)])
+
+
+async def test_what_is_overtaken_goes_first_when_room_is_needed(quarantine: Quarantine) -> None:
+    large = b"x" * (MAX_BYTES // 10 - 1000)
+    await quarantine.add([on(f"i/{n}", large, agent_id=f"agent-{n}") for n in range(10)])
+    entries = await quarantine.list()
+    await quarantine.mark_overtaken([entries[number].id for number in (3, 6, 7)])
+    await quarantine.add([on("i/10", large, agent_id="agent-10"), on("i/11", large, agent_id="agent-11")])
+    left = [entry.document for entry in await quarantine.list()]
+    assert left == [f"i/{n}" for n in (0, 1, 2, 4, 5, 7, 8, 9, 10, 11)]
+    await quarantine.add([on("i/12", large, agent_id="agent-12")])
+    with pytest.raises(StorageFull):
+        await quarantine.add([on("i/13", large, agent_id="agent-13")])
+    assert "i/7" not in [entry.document for entry in await quarantine.list()]

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import trio
+from attrs import evolve
 
 from tests.backends.embedded.notes import complaints
 from tests.backends.embedded.small_disk import fill, small_disk
 from tests.contract.harness import A1, A2, until_it_works
+from wazuh_comms_trio.backends.embedded.database.database import open_database
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
 from wazuh_comms_trio.quarantine.interface import Rejected
+from wazuh_comms_trio.quarantine.schema import QUARANTINE
 from wazuh_comms_trio.quarantine.store import StoredQuarantine, open_quarantine_store
 
 pytestmark = pytest.mark.real_clock
@@ -175,3 +178,34 @@ async def test_memory_stays_small_with_a_large_file(quarantine: StoredQuarantine
             assert len(piece) <= MIB
             assert piece == file.read(len(piece))
         assert file.read() == b""
+
+
+async def test_two_versions_of_the_program_on_one_file(tmp_path: Path) -> None:
+    """The one before knows nothing of documents; its entries are ones of which nothing is known."""
+    folder = tmp_path / "quarantine"
+    folder.mkdir()
+    before = evolve(QUARANTINE, migrations=QUARANTINE.migrations[:1])
+    insert = (
+        "INSERT INTO entries (agent_id, kind, reason, size, payload_bytes, first_at, last_at, digest, metadata,"
+        " payload, file) VALUES (?, 'stateful', 'r', ?, 1, 1.0, 1.0, ?, x'', x'00', NULL)"
+    )
+    async with open_database(folder / "quarantine.db", before) as database:
+        await database.write(lambda connection: connection.execute(insert, ("a", 600, b"1")).get)
+        async with open_quarantine_store(folder, max_bytes=10**6) as quarantine:
+            await quarantine.add([Rejected("a", "stateful", "r", b"", b"new", "i/1", "absent")])
+            await database.write(lambda connection: connection.execute(insert, ("a", 700, b"2")).get)
+            entries = await quarantine.list()
+            assert [(entry.document, entry.version) for entry in entries] == [("", ""), ("i/1", "absent"), ("", "")]
+            assert (await quarantine.usage()).bytes == sum(entry.size for entry in entries)
+            await quarantine.mark_overtaken([entries[1].id])
+            # What the version before deletes and counts is right for both.
+            delete = "DELETE FROM entries WHERE id = ?"
+            for entry in entries[:2]:
+                await database.write(lambda connection, no=entry.id: connection.execute(delete, (no,)).get)
+            assert (await quarantine.usage()).bytes == 700
+            own = "SELECT entries, bytes FROM usage WHERE agent_id = 'a'"
+            assert await database.read(lambda connection: connection.execute(own).fetchall()) == [(1, 700)]
+    # And it opens what the later one has left.
+    async with open_database(folder / "quarantine.db", before) as database:
+        count = "SELECT count(*) FROM entries"
+        assert await database.read(lambda connection: connection.execute(count).get) == 1

@@ -19,7 +19,7 @@ from tests.e2e.test_processes import stored
 from tests.supervisor.nodes import add_logged_in, ask, parked, post, serving, status, under_load
 from tests.upgrade.versions import install
 from wazuh_comms_trio.backends.embedded.state_schema import STATE
-from wazuh_comms_trio.quarantine.store import QUARANTINE
+from wazuh_comms_trio.quarantine.schema import QUARANTINE
 from wazuh_comms_trio.testing import AgentClient, stateful_event, stateless_event
 
 pytestmark = [pytest.mark.processes, pytest.mark.real_clock]

@@ -90,6 +90,10 @@ def not_yours(document_id: str) -> ItemResult:
     return ItemResult(400, f"[{document_id}]: no command of this id was sent to this agent", Outcome.REFUSED)
 
 
+def not_there(document_id: str) -> ItemResult:
+    return ItemResult(404, f"[{document_id}]: no such command")
+
+
 def apply_report(
     command: Command | None, offered: bool, report: CommandReport, now: float
 ) -> tuple[ItemResult, Command | None]:
@@ -103,7 +107,9 @@ def apply_report(
     ended, then as failed, since it is there already. What the server said meanwhile (``no answer``) is no report.
     """
     yours = command is not None and command.target.type == "agent" and command.target.id == report.agent_id.lower()
-    if command is None or not yours or not (offered or command.sent_at is not None):
+    if command is None:
+        return not_there(report.document_id), None
+    if not yours or not (offered or command.sent_at is not None):
         return not_yours(report.document_id), None
     code = report.result.code
     if _has_ended_as_reported(command):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from decimal import Decimal, InvalidOperation
+from hashlib import sha256
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
@@ -27,6 +28,14 @@ class Document(NamedTuple):
     body: bytes
     version: int
 
+    @property
+    def name(self) -> str:
+        """What it is known by later, as it is now: one that was deleted and made anew counts from 1 again."""
+        return f"{self.version}.{sha256(self.body).hexdigest()[:16]}"
+
+
+#: The version of a document that isn't there.
+ABSENT: Final = "absent"
 
 _decode_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_raw: Final = msgspec.json.Decoder(msgspec.Raw).decode
@@ -172,18 +181,28 @@ def _merge(current: bytes, partial: Mapping[str, msgspec.Raw]) -> bytes:
     return _encode_object(members) if changed else current
 
 
-def conflict(document_id: str, version: int) -> ItemResult:
+def conflict(document_id: str, present: Document) -> ItemResult:
     """The answer to a create of what exists, worded as the indexer words it."""
-    return ItemResult(409, f"[{document_id}]: version conflict, document already exists (current version [{version}])")
+    text = f"[{document_id}]: version conflict, document already exists (current version [{present.version}])"
+    return ItemResult(409, text, version=present.name)
 
 
 def missing(document_id: str) -> ItemResult:
     """The answer to an update of what doesn't exist, worded as the indexer words it."""
-    return ItemResult(404, f"[{document_id}]: document missing")
+    return ItemResult(404, f"[{document_id}]: document missing", version=ABSENT)
 
 
-def refused(reason: str) -> ItemResult:
-    return ItemResult(400, reason, Outcome.REFUSED)
+def overtaken(document_id: str, version: str) -> ItemResult:
+    """The answer to an operation on a document that isn't the expected one any more; ``version``: what it is."""
+    return ItemResult(412, f"[{document_id}]: the document has changed since", version=version)
+
+
+def refused(reason: str, version: str = "") -> ItemResult:
+    return ItemResult(400, reason, Outcome.REFUSED, version)
+
+
+def version_of(present: Document | None) -> str:
+    return ABSENT if present is None else present.name
 
 
 def plan(
@@ -201,7 +220,7 @@ def plan(
         try:
             result, after = _apply(operation, present)
         except NotADocument as exc:
-            results.append(refused(str(exc)))
+            results.append(refused(str(exc), version_of(present)))
             continue
         if after is not present:
             changes[key] = after
@@ -210,6 +229,8 @@ def plan(
 
 
 def _apply(operation: DocumentOperation, present: Document | None) -> tuple[ItemResult, Document | None]:
+    if operation.expected and operation.expected != version_of(present):
+        return overtaken(operation.document_id, version_of(present)), present
     if operation.action == "delete":
         return (_NOT_FOUND if present is None else _DELETED), None
     if operation.body is None:
@@ -220,14 +241,20 @@ def _apply(operation: DocumentOperation, present: Document | None) -> tuple[Item
             return CREATED, Document(operation.body, 1)
         if equal_json(present.body, operation.body):
             return _NOOP, present
-        return conflict(operation.document_id, present.version), present
+        if operation.own:
+            return _UPDATED, Document(operation.body, present.version + 1)
+        return conflict(operation.document_id, present), present
     if present is None:
         check_object(operation.body)
-        return missing(operation.document_id), None
+        return (CREATED, Document(operation.body, 1)) if operation.own else (missing(operation.document_id), None)
     body = merge(present.body, operation.body)
     if body is present.body:
         return _NOOP, present
     return _UPDATED, Document(body, present.version + 1)
+
+
+def key_of(operation: DocumentOperation) -> Key:
+    return operation.index, operation.document_id
 
 
 def keys_of(operations: Iterable[DocumentOperation]) -> set[Key]:

@@ -11,7 +11,7 @@ Every implementation passes the same contract suite (tests/contract/). Rules tha
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from hashlib import sha256
@@ -102,6 +102,12 @@ class DocumentOperation(msgspec.Struct, frozen=True, gc=False):
 
     ``plain``: its maker has checked that the body is such an object, on one line, and that the id is short ASCII that
     stands in JSON as it is. No store has to look again.
+
+    ``own``: the document is its agent's alone and follows it: a ``create`` of what exists replaces it, an ``update`` of
+    what doesn't makes it.
+
+    ``expected``: the document's version, ``absent`` for one that isn't there: the operation is applied to exactly that,
+    and is 412 otherwise. Empty: to whatever is there.
     """
 
     action: Literal["create", "update", "delete"]
@@ -109,6 +115,8 @@ class DocumentOperation(msgspec.Struct, frozen=True, gc=False):
     document_id: str
     body: bytes | None = None
     plain: bool = False
+    own: bool = False
+    expected: str = ""
 
 
 class Outcome(StrEnum):
@@ -120,12 +128,20 @@ class Outcome(StrEnum):
 @frozen
 class ItemResult:
     """The outcome of one operation. ``result``: ``created``, ``updated``, ``deleted``, ``noop``, ``not_found``, or the
-    error's reason.
+    error's reason. ``version``: of one that was refused or that a document stood against, what the document was then,
+    as ``DocumentOperation.expected`` takes it; empty where that isn't known. ``cause``: what an error's reason comes
+    from, where more is known than the reason says.
     """
 
     status: int
     result: str
     outcome: Outcome = Outcome.DONE
+    version: str = ""
+    cause: str = ""
+
+    @property
+    def whole_reason(self) -> str:
+        return f"{self.result}: {self.cause}" if self.cause else self.result
 
 
 class EventIndex(Protocol):
@@ -134,16 +150,28 @@ class EventIndex(Protocol):
     about once a second."""
 
     async def bulk(
-        self, operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()
+        self,
+        operations: Sequence[DocumentOperation],
+        *,
+        boundaries: Sequence[int] = (),
+        is_open: Callable[[int], bool] | None = None,
     ) -> Sequence[ItemResult]:
         """Applies the operations in order; the results stand in the same positions. A ``create`` of an existing id is
         409, unless the content is equal: then 200 ``noop``. An ``update`` of a missing one is 404 (its reason as text),
-        a ``delete`` 404 ``not_found``. ``boundaries``: the positions at which packets begin; where calls are limited in
-        size, they are cut there. Raises ``BackendUnavailable`` when nothing can be said of the whole.
+        a ``delete`` 404 ``not_found``. Of an ``own`` document such a ``create`` replaces it, 200 ``updated``, and such
+        an ``update`` makes it, 201 ``created``. ``boundaries``: the positions at which packets begin; where calls are
+        limited in size, they are cut there. ``is_open``: whether somebody still waits for the operation at a position:
+        where a store takes a second step, to replace or to make an own document, it asks before it. Raises
+        ``BackendUnavailable`` when nothing can be said of the whole.
         """
         ...
 
     async def get(self, index: str, document_id: str) -> bytes | None: ...
+
+    async def versions(self, documents: Sequence[tuple[str, str]]) -> Sequence[str]:
+        """Of these (index and id), the versions as ``DocumentOperation.expected`` takes them, by position; empty where
+        one can't be known. Raises ``BackendUnavailable``."""
+        ...
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
@@ -233,7 +261,8 @@ class CommandStore(Protocol):
         ...
 
     async def report(self, reports: Sequence[CommandReport]) -> Sequence[ItemResult]:
-        """Results by position. ``refused`` (status 400) unless the command was sent to that very agent. Code 0 makes it
+        """Results by position. ``refused`` (status 400) unless the command was sent to that very agent; of one that
+        isn't there 404, and nothing of it is kept. Code 0 makes it
         ``success``, 2 leaves it ``sent``, 1, 3 and 4 make it ``failed``. Repeating an equal report is a success.
         """
         ...

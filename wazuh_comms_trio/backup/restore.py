@@ -35,7 +35,7 @@ from wazuh_comms_trio.backup.format import (
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.file_writes import WholeFile, copy_file, rename, sync
 from wazuh_comms_trio.foundation.folders import adopt, make_folder, sync_folder
-from wazuh_comms_trio.quarantine.store import QUARANTINE
+from wazuh_comms_trio.quarantine.schema import QUARANTINE
 
 _MANIFEST_LIMIT: Final = 64 * 1024 * 1024
 _STAGING: Final = ".restore-"

@@ -1,93 +1,184 @@
-"""Quarantined events, sent on once more as if their agent had just sent them, with nothing going back to the
-quarantine."""
+"""Quarantined events, sent on once more, with nothing going back to the quarantine but what is still refused.
+
+An event on a document is written only onto exactly what that was when the event was refused: what later events have
+changed since isn't undone.
+"""
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from random import Random
 from typing import Any, Final
 
 import attrs
+import msgspec
 import trio
 from attrs import frozen
 
-from wazuh_comms_trio.backends.interfaces import Agent, Backends
+from wazuh_comms_trio.backends.interfaces import (
+    Backends,
+    CommandReport,
+    DocumentOperation,
+    ItemResult,
+    Outcome,
+)
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.errors import BackendUnavailable, EngineRefused, MalformedBody
-from wazuh_comms_trio.quarantine.interface import Entry, Quarantine
-from wazuh_comms_trio.services.authentication.authenticator import Caller
-from wazuh_comms_trio.services.stateful.events import StatefulEvents
+from wazuh_comms_trio.quarantine.interface import Entry, Quarantine, Rejected
+from wazuh_comms_trio.services.stateful.packet_reader import Event, PacketReader, Unusable, open_packet
 
 #: Seconds for one entry.
 _LIMIT: Final = 60.0
+_OVERTAKEN: Final = 412
+_EVENTS_AT_ONCE: Final = 256
+_BYTES_AT_ONCE: Final = 65536
 
 
 @frozen
 class Replayed:
-    """One entry's replay. ``error``: why it can still not be taken; the entry stays then. ``results``: of a stateful
-    one, which may be ordinary failures (409, 404)."""
+    """One entry's replay. ``error``: why it, or what is left of it, can still not be taken; it stays then. ``results``:
+    of a stateful one's events that were tried. ``overtaken``: a later event has changed the document since."""
 
     entry: Entry
     error: str | None = None
     results: list[Any] = attrs.field(factory=list)
+    overtaken: bool = False
+
+
+@frozen
+class _Left:
+    """An event that stays, and why."""
+
+    reason: str
+    payload: bytes
+    overtaken: bool = False
 
 
 class Replay:
-    """Use ``open_replay``."""
+    """Use ``open_replay``. ``force``: also what isn't known to be the newest on its document. ``other_node``: one that
+    writes to the same indices, and may keep newer events on a document in a quarantine of its own."""
 
-    def __init__(self, backends: Backends, quarantine: Quarantine, stateful: StatefulEvents) -> None:
+    def __init__(
+        self, backends: Backends, quarantine: Quarantine, config: Config, *, force: bool, other_node: str | None
+    ) -> None:
         self._backends = backends
         self._quarantine = quarantine
-        self._stateful = stateful
+        self._events = config.communications_api.events
+        self._force = force
+        self._other_node = other_node
 
     async def replay(self, entry: Entry) -> Replayed:
         """Drops the entry when it was taken. Raises ``BackendUnavailable`` when that can't be told now: the entry
         stays."""
         try:
-            results = await (self._stateless(entry) if entry.kind == "stateless" else self._as_packet(entry))
+            if entry.kind == "stateful":
+                return await self._stateful(entry)
+            await self._stateless(entry)
         except (MalformedBody, EngineRefused) as error:
             await self._quarantine.note_replay(entry.id, error.message)
             return Replayed(entry, error.message)
         await self._quarantine.drop([entry.id])
-        return Replayed(entry, None, results)
+        return Replayed(entry)
 
-    async def _as_packet(self, entry: Entry) -> list[Any]:
+    async def _stateful(self, entry: Entry) -> Replayed:
+        """Event by event: many may be in one entry."""
         found = await self._quarantine.get(entry.id)
         if found is None:
             raise MalformedBody("the entry is gone")
         rejected = found[1]
-        agent = await self._backends.agents.get(entry.agent_id)
-        # Its agent may have been removed since; its documents are still its own.
-        caller = Caller(agent or Agent(entry.agent_id, "", ""), expires=float("inf"))
-        body = rejected.metadata + b"\n" + rejected.payload + b"\n"
-        reply = await self._stateful.submit(caller, body, deadline=trio.current_time() + _LIMIT)
-        results: list[Any] = json.loads(reply)["results"]
-        return results
+        body = rejected.metadata + b"\n" + rejected.payload
+        reader = open_packet(body, entry.agent_id, self._events)
+        results: list[Any] = []
+        left: list[_Left] = []
+        tried = 0
+        while not reader.exhausted:
+            for event in reader.read(_EVENTS_AT_ONCE, _BYTES_AT_ONCE):
+                tried += 1
+                result = await self._try(entry, event)
+                if isinstance(result, str):
+                    left.append(_Left(result, reader.bytes_of(event)))
+                    continue
+                results.append({"index": event.index, "id": event.id, "result": result.result, "status": result.status})
+                if result.status == _OVERTAKEN:
+                    left.append(_Left("a later event has changed the document since", reader.bytes_of(event), True))
+                elif result.outcome is Outcome.REFUSED:
+                    left.append(_Left(result.whole_reason, reader.bytes_of(event)))
+        if not left:
+            await self._quarantine.drop([entry.id])
+            return Replayed(entry, None, results)
+        overtaken = all(one.overtaken for one in left)
+        if len(left) < tried:
+            await self._keep_only(entry, rejected, left, reader)
+        else:
+            await self._quarantine.note_replay(entry.id, left[0].reason)
+            if overtaken:
+                await self._quarantine.mark_overtaken([entry.id])
+        return Replayed(entry, left[0].reason, results, overtaken)
 
-    async def _stateless(self, entry: Entry) -> list[Any]:
+    async def _keep_only(self, entry: Entry, rejected: Rejected, left: list[_Left], reader: PacketReader) -> None:
+        """An entry for each event that is left, in place of the one with all of them."""
+        metadata = reader.metadata.line
+        kept = [Rejected(rejected.agent_id, "stateful", one.reason, metadata, one.payload) for one in left]
+        await self._quarantine.add(kept)
+        await self._quarantine.drop([entry.id])
+
+    async def _try(self, entry: Entry, event: Event) -> ItemResult | str:
+        """The event's result, or why it isn't tried."""
+        action = event.action
+        if isinstance(action, Unusable):
+            return action.reason
+        with trio.move_on_after(_LIMIT):
+            if isinstance(action, CommandReport):
+                (result,) = await self._backends.commands.report([action])
+                return _said(result)
+            expected = entry.version if entry.document == f"{action.index}/{action.document_id}" else ""
+            if not expected and not self._force:
+                return "it isn't known whether its document has changed since; --force writes it all the same"
+            if self._other_node is not None and not self._force:
+                return (
+                    f"it isn't known whether {self._other_node} keeps a newer event on its document; "
+                    "--force writes it if the document is still the same"
+                )
+            operation: DocumentOperation = msgspec.structs.replace(action, own=True, plain=False, expected=expected)
+            (result,) = await self._backends.events.bulk([operation])
+            return _said(result)
+        raise BackendUnavailable
+
+    async def _stateless(self, entry: Entry) -> None:
         payload = self._quarantine.payload(entry.id)
         with trio.move_on_after(_LIMIT):
             await self._backends.engine.send_events(payload, agent_id=entry.agent_id, length=entry.payload_bytes)
-            return []
+            return
         raise BackendUnavailable
 
 
+def _said(result: ItemResult) -> ItemResult:
+    if result.outcome is Outcome.PASSING:
+        raise BackendUnavailable(result.result)
+    return result
+
+
 @asynccontextmanager
-async def open_replay(backends: Backends, quarantine: Quarantine, config: Config) -> AsyncIterator[Replay]:
-    """With a batcher of its own. What is invalid is refused, not put aside again."""
+async def open_replay(
+    backends: Backends, quarantine: Quarantine, config: Config, *, force: bool = False
+) -> AsyncIterator[Replay]:
+    """``force`` as ``Replay``. Raises ``BackendUnavailable``."""
+    other_node = None if force or config.communications_api.backend == "embedded" else await _other_node(config)
+    yield Replay(backends, quarantine, config, force=force, other_node=other_node)
+
+
+async def _other_node(config: Config) -> str | None:
+    from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient
+    from wazuh_comms_trio.backends.opensearch.node_registry import other_nodes, this_node
+
     api = config.communications_api
-    stateful = StatefulEvents(
-        backends,
-        quarantine,
-        events=attrs.evolve(api.events, invalid="refuse"),
-        batcher=api.batcher,
-        rng=Random(),
-    )
-    async with trio.open_nursery() as nursery:
-        await nursery.start(stateful.run_batcher)
-        try:
-            yield Replay(backends, quarantine, stateful)
-        finally:
-            stateful.close()
+    node = this_node(api.port, str(api.command_socket), "")
+    try:
+        async with OpenSearchClient(config.indexer) as client:
+            others = await other_nodes(client, node.id, time.time())
+    except IndexerUnavailable as exc:
+        if exc.reply is not None and exc.reply.status == 403:
+            return "another node"  # which ones there are we may not know
+        raise
+    return f"the node {others[0]}" if others else None

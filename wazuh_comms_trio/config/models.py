@@ -146,8 +146,9 @@ class Events:
     document_id: Literal["agent", "global"] = field(
         default="agent",
         metadata=about(
-            "`agent`: a document's id in the index is `<agent uuid>_<id>`. `global`: the bare id, for indices that "
-            "have those."
+            "`agent`: a document's id in the index is `<agent uuid>_<id>`, and it follows its agent: a `create` "
+            "replaces it, an `update` makes it. `global`: the bare id, for indices that have those; there an event "
+            "that meets other content, or nothing, is 409 or 404 and goes to the quarantine."
         ),
     )
 

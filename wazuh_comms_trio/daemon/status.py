@@ -46,8 +46,9 @@ class LoggedError(msgspec.Struct, frozen=True, kw_only=True):
 
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     """``lag``: the worst delay of the event loop, of late. ``crowded``: connections wait until fewer files are open.
-    ``parked``: long polls. ``tasks``: of the event loop. ``backend``: ``ready``, or why it isn't. A worker that hasn't
-    reported yet: None."""
+    ``parked``: long polls. ``tasks``: of the event loop. ``backend``: ``ready``, or why it isn't.
+    ``quarantine``: a sentence when events that can't be taken find no room there. A worker that hasn't reported yet:
+    None."""
 
     pid: int | None = None
     age: float | None = None
@@ -59,6 +60,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     backend: str | None = None
     batcher: BulkWriterReport | None = None
     last_error: LoggedError | None = None
+    quarantine: str | None = None
 
 
 class WorkerStatus(WorkerReport, frozen=True, kw_only=True):

@@ -21,26 +21,34 @@ OVERHEAD_BYTES: Final = 512
 
 PAYLOAD_CHUNK: Final = 1024 * 1024
 
+#: Seconds for which a share is believed full after it was met so; an agent comes again every half a minute.
+FULL_FOR: Final = 120.0
+
 Kind = Literal["stateful", "stateless"]
 
 
 @frozen
 class Rejected:
     """What couldn't be taken. ``metadata``: the body's metadata line, empty for stateless, where it is in the payload.
-    ``payload``: stateful: header line, ``\\n``, data line, as they came; stateless: the whole body."""
+    ``payload``: stateful: header line, ``\\n``, data line, as they came; stateless: the whole body. ``document``: of an
+    event on one document its index, ``/``, and its id, else empty. ``version``: what the document was when the event
+    was refused, as ``DocumentOperation.expected`` takes it; empty where that isn't known."""
 
     agent_id: str
     kind: Kind
     reason: str
     metadata: bytes = field(repr=False)
     payload: bytes = field(repr=False)
+    document: str = ""
+    version: str = ""
 
 
 @frozen
 class Entry:
     """One kept entry, without its bytes. ``size``: what it counts against the limits; ``payload_bytes``: of the payload
     alone; ``count``: how often it came; ``replayed_at``: when its replay was last tried without success,
-    ``replay_error``: why."""
+    ``replay_error``: why. ``document``, ``version``: as ``Rejected``. ``overtaken_at``: when it was found that a later
+    event has changed the document since."""
 
     id: int
     agent_id: str
@@ -53,6 +61,9 @@ class Entry:
     count: int = 1
     replayed_at: float | None = None
     replay_error: str | None = None
+    document: str = ""
+    version: str = ""
+    overtaken_at: float | None = None
 
 
 @frozen
@@ -65,7 +76,9 @@ class Usage:
 class Quarantine(Protocol):
     async def add(self, entries: Sequence[Rejected]) -> None:
         """Durable on return, all of them or none. An equal entry of the same agent (kind, metadata, payload) is kept
-        once and counted. Raises ``StorageFull`` when its own or the agent's share is full, ``BackendUnavailable``."""
+        once and counted. Of a document's entries the newest is kept. What is overtaken isn't counted in the agent's
+        share, and goes, the oldest first, when room is needed. Raises ``StorageFull`` when its own or the agent's share
+        is full, ``BackendUnavailable``."""
         ...
 
     async def add_file(self, rejected: Rejected, file: BinaryIO, size: int) -> None:
@@ -93,7 +106,27 @@ class Quarantine(Protocol):
         """A replay without success: the entry stays and remembers why."""
         ...
 
+    def alarm(self) -> str | None:
+        """A sentence when, of late, something was turned down because an agent's share, or all, is full: such an
+        agent's bodies can't pass until an operator makes room."""
+        ...
+
+    async def mark_overtaken(self, entry_ids: Collection[int]) -> None:
+        """Later events have changed their documents."""
+        ...
+
     async def usage(self) -> Usage: ...
+
+
+def describe_full(full: Collection[str | None]) -> str | None:
+    """As ``Quarantine.alarm`` of these agents; None among them: all of it is full."""
+    if None in full:
+        return "the quarantine is full: what can't be taken gets 503"
+    agents = sorted(whose for whose in full if whose is not None)
+    if not agents:
+        return None
+    others = f" and {len(agents) - 1} more" if len(agents) > 1 else ""
+    return f"the quarantine's share of agent {agents[0]}{others} is full: what can't be taken gets 503"
 
 
 def digest(rejected: Rejected, pieces: Iterable[bytes]) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import BinaryIO
 
@@ -12,7 +11,16 @@ from attrs import evolve
 
 from wazuh_comms_trio.backends.memory.faults import Faults
 from wazuh_comms_trio.errors import StorageFull
-from wazuh_comms_trio.quarantine.interface import AGENT_SHARE, PAYLOAD_CHUNK, Entry, Rejected, Usage, digest, size_of
+from wazuh_comms_trio.quarantine.interface import (
+    AGENT_SHARE,
+    PAYLOAD_CHUNK,
+    Entry,
+    Rejected,
+    Usage,
+    describe_full,
+    digest,
+    size_of,
+)
 
 
 class MemoryQuarantine:
@@ -24,9 +32,8 @@ class MemoryQuarantine:
         self._max_bytes = max_bytes
         self._now = wall_clock
         self._last_id = 0
+        self._full: set[str | None] = set()
         self._ids: dict[tuple[str, bytes], int] = {}  # by agent and digest
-        self._used: Counter[str] = Counter()  # bytes, by agent
-        self._total = 0
 
     @property
     def rejected(self) -> Sequence[Rejected]:
@@ -35,29 +42,43 @@ class MemoryQuarantine:
 
     async def add(self, entries: Sequence[Rejected]) -> None:
         await self.faults.strike("add")
-        added: list[tuple[int, Entry | None]] = []
+        before = dict(self.stored), dict(self._ids)
         try:
             for rejected in entries:
-                added.append(self._add(rejected))
+                self._add(rejected)
         except StorageFull:
-            for entry_id, before in reversed(added):
-                if before is None:
-                    self._drop(entry_id)
-                else:
-                    self.stored[entry_id] = before, self.stored[entry_id][1]
+            self.stored, self._ids = before
+            self._full.update({rejected.agent_id for rejected in entries})
             raise
+        self._full -= {rejected.agent_id for rejected in entries}
 
-    def _add(self, rejected: Rejected) -> tuple[int, Entry | None]:
-        """Its number, and what was there before."""
+    def alarm(self) -> str | None:
+        return describe_full(self._full)
+
+    def _add(self, rejected: Rejected) -> None:
         now = self._now()
         key = rejected.agent_id, digest(rejected, [rejected.payload])
+        if rejected.document:
+            for entry, kept in list(self.stored.values()):
+                if entry.document == rejected.document and (entry.agent_id, digest(kept, [kept.payload])) != key:
+                    self._drop(entry.id)
         if (known := self._ids.get(key)) is not None:
             entry, kept = self.stored[known]
-            self.stored[known] = evolve(entry, count=entry.count + 1, last_at=now), kept
-            return known, entry
+            if rejected.document:
+                entry = evolve(entry, document=rejected.document, version=rejected.version)
+                kept = evolve(kept, document=rejected.document, version=rejected.version)
+            self.stored[known] = evolve(entry, count=entry.count + 1, last_at=now, overtaken_at=None), kept
+            return
         size = size_of(rejected, len(rejected.payload))
-        own = self._used[rejected.agent_id] + size
-        if self._total + size > self._max_bytes or own > self._max_bytes // AGENT_SHARE:
+        for entry, _ in list(self.stored.values()):
+            if self._bytes() + size <= self._max_bytes:
+                break
+            if entry.overtaken_at is not None:
+                self._drop(entry.id)
+        if (
+            self._bytes() + size > self._max_bytes
+            or self._bytes(rejected.agent_id) + size > self._max_bytes // AGENT_SHARE
+        ):
             raise StorageFull("The quarantine is full")
         self._last_id += 1
         entry = Entry(
@@ -69,12 +90,18 @@ class MemoryQuarantine:
             payload_bytes=len(rejected.payload),
             first_at=now,
             last_at=now,
+            document=rejected.document,
+            version=rejected.version,
         )
         self.stored[entry.id] = entry, rejected
         self._ids[key] = entry.id
-        self._used[rejected.agent_id] = own
-        self._total += size
-        return entry.id, None
+
+    def _bytes(self, agent_id: str | None = None) -> int:
+        """Of all entries, or of an agent's that count in its share."""
+        entries = [entry for entry, _ in self.stored.values()]
+        if agent_id is not None:
+            entries = [entry for entry in entries if entry.agent_id == agent_id and entry.overtaken_at is None]
+        return sum(entry.size for entry in entries)
 
     async def add_file(self, rejected: Rejected, file: BinaryIO, size: int) -> None:
         file.seek(0)
@@ -106,8 +133,6 @@ class MemoryQuarantine:
             return False
         entry, rejected = found
         del self._ids[entry.agent_id, digest(rejected, [rejected.payload])]
-        self._used[entry.agent_id] -= entry.size
-        self._total -= entry.size
         return True
 
     async def note_replay(self, entry_id: int, error: str) -> None:
@@ -116,6 +141,13 @@ class MemoryQuarantine:
             entry, rejected = self.stored[entry_id]
             self.stored[entry_id] = evolve(entry, replayed_at=self._now(), replay_error=error), rejected
 
+    async def mark_overtaken(self, entry_ids: Collection[int]) -> None:
+        await self.faults.strike("mark_overtaken")
+        for entry_id in entry_ids:
+            if entry_id in self.stored:
+                entry, rejected = self.stored[entry_id]
+                self.stored[entry_id] = evolve(entry, overtaken_at=self._now()), rejected
+
     async def usage(self) -> Usage:
         await self.faults.strike("usage")
-        return Usage(len(self.stored), self._total, self._max_bytes)
+        return Usage(len(self.stored), self._bytes(), self._max_bytes)

@@ -19,7 +19,6 @@ import trio
 from attrs import evolve, frozen
 
 from wazuh_comms_trio.backends.embedded.database.database import Database, open_database
-from wazuh_comms_trio.backends.embedded.database.schema import Migration, Schema
 from wazuh_comms_trio.backends.embedded.ndjson.segments import is_full
 from wazuh_comms_trio.backends.embedded.state_lock import hold_state
 from wazuh_comms_trio.backends.unavailable import reported
@@ -27,14 +26,17 @@ from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
 from wazuh_comms_trio.foundation.outage_log import QUIET, OutageLog
 from wazuh_comms_trio.quarantine.interface import (
     AGENT_SHARE,
+    FULL_FOR,
     PAYLOAD_CHUNK,
     Entry,
     Rejected,
     Usage,
+    describe_full,
     digest,
     size_of,
 )
 from wazuh_comms_trio.quarantine.payload_files import PayloadFiles, candidates, lock_orphan
+from wazuh_comms_trio.quarantine.schema import QUARANTINE
 
 logger = logging.getLogger(__name__)
 
@@ -43,41 +45,10 @@ INLINE_BYTES: Final = 256 * 1024
 
 FILES: Final = "payloads"
 
-_VERSION_1: Final = """
-CREATE TABLE entries (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    agent_id TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    size INTEGER NOT NULL,             -- what it counts against the limits
-    payload_bytes INTEGER NOT NULL,
-    first_at REAL NOT NULL,
-    last_at REAL NOT NULL,
-    count INTEGER NOT NULL DEFAULT 1,
-    replayed_at REAL,
-    replay_error TEXT,
-    digest BLOB NOT NULL,
-    metadata BLOB NOT NULL,
-    payload BLOB,                      -- NULL: in the file of this name
-    file TEXT UNIQUE,
-    UNIQUE (agent_id, digest)
-);
-CREATE TABLE usage (agent_id TEXT PRIMARY KEY, entries INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO usage VALUES ('', 0, 0);   -- all of them
-CREATE TRIGGER entry_added AFTER INSERT ON entries BEGIN
-    INSERT INTO usage VALUES (new.agent_id, 1, new.size)
-        ON CONFLICT DO UPDATE SET entries = entries + 1, bytes = bytes + new.size;
-    UPDATE usage SET entries = entries + 1, bytes = bytes + new.size WHERE agent_id = '';
-END;
-CREATE TRIGGER entry_dropped AFTER DELETE ON entries BEGIN
-    UPDATE usage SET entries = entries - 1, bytes = bytes - old.size WHERE agent_id IN ('', old.agent_id);
-    DELETE FROM usage WHERE agent_id = old.agent_id AND entries = 0;
-END;
-"""
-
-QUARANTINE: Final = Schema("quarantine.db", 0x575A4351, [Migration(_VERSION_1, usable_since=1)])
-
-_ENTRY: Final = "id, agent_id, kind, reason, size, payload_bytes, first_at, last_at, count, replayed_at, replay_error"
+_ENTRY: Final = (
+    "id, agent_id, kind, reason, size, payload_bytes, first_at, last_at, count, replayed_at, replay_error,"
+    " coalesce(document, ''), coalesce(version, ''), overtaken_at"
+)
 
 
 #: Seconds until it is logged again that an agent's share, or the whole quarantine, is full.
@@ -90,6 +61,13 @@ class _NoRoom(StorageFull):
     def __init__(self, agent_id: str | None) -> None:
         super().__init__("The quarantine is full")
         self.agent_id = agent_id
+
+
+#: Of an equal entry: counted, and current again. One of an earlier version learns what it is about.
+_AGAIN: Final = (
+    "UPDATE entries SET count = count + 1, last_at = ?1, document = coalesce(?2, document),"
+    " version = iif(?2 IS NULL, version, ?3), overtaken_at = NULL WHERE agent_id = ?4 AND digest = ?5 RETURNING id"
+)
 
 
 @frozen
@@ -112,6 +90,7 @@ class StoredQuarantine:
         self._now = wall_clock
         self._outage = OutageLog(logger, "quarantine", quiet=QUIET)
         self._warned_at: dict[str | None, float] = {}  # at most the agents' number
+        self._full: dict[str | None, float] = {}  # whose share was met full, and when last; None: all of it
 
     # --- for the services ----------------------------------------------------------------------------------------
 
@@ -165,7 +144,9 @@ class StoredQuarantine:
         def is_known(connection: apsw.Connection) -> bool:
             if connection.execute(query, values).get is not None:
                 return True
-            _check_limits(connection, row.rejected.agent_id, size, self._max_bytes)
+            overtaken = connection.execute("SELECT sum(size) FROM entries WHERE overtaken_at IS NOT NULL").get or 0
+            assert isinstance(overtaken, int)
+            _check_limits(connection, row.rejected.agent_id, size, self._max_bytes, to_be_dropped=overtaken)
             return False
 
         with self._warning_when_full():
@@ -178,9 +159,22 @@ class StoredQuarantine:
         now = self._now()
         weight = sum(row.payload_bytes for row in rows if row.file is None)
         with self._warning_when_full():
-            await self._database.write(
+            gone = await self._database.write(
                 lambda connection: _insert_rows(connection, rows, now, self._max_bytes), weight=weight
             )
+        self._remove(gone)
+        for whose in {None, *(row.rejected.agent_id for row in rows)}:
+            self._full.pop(whose, None)
+
+    def _remove(self, names: Iterable[str]) -> None:
+        """Files that no row names any more."""
+        for name in names:
+            (self._files / name).unlink(missing_ok=True)
+
+    def alarm(self) -> str | None:
+        now = trio.current_time()
+        self._full = {whose: when for whose, when in self._full.items() if now - when < FULL_FOR}
+        return describe_full(self._full)
 
     @contextmanager
     def _warning_when_full(self) -> Iterator[None]:
@@ -188,7 +182,7 @@ class StoredQuarantine:
         try:
             yield
         except _NoRoom as exc:
-            now = trio.current_time()
+            now = self._full[exc.agent_id] = trio.current_time()
             if now - self._warned_at.get(exc.agent_id, -_REPEAT_WARNING) >= _REPEAT_WARNING:
                 self._warned_at[exc.agent_id] = now
                 if exc.agent_id is None:
@@ -226,7 +220,9 @@ class StoredQuarantine:
         *columns, metadata = row
         entry = Entry(*columns)
         payload = b"".join([piece async for piece in self.payload(entry_id)])
-        return entry, Rejected(entry.agent_id, entry.kind, entry.reason, metadata, payload)
+        return entry, Rejected(
+            entry.agent_id, entry.kind, entry.reason, metadata, payload, entry.document, entry.version
+        )
 
     async def payload(self, entry_id: int) -> AsyncGenerator[bytes, None]:
         query = "SELECT payload, file FROM entries WHERE id = ?"
@@ -252,15 +248,18 @@ class StoredQuarantine:
             return [row[1] for row in rows if row is not None]
 
         dropped = await self._database.write(delete)
-        for name in dropped:
-            if name is not None:
-                (self._files / name).unlink(missing_ok=True)
+        self._remove(name for name in dropped if name is not None)
         return len(dropped)
 
     async def note_replay(self, entry_id: int, error: str) -> None:
         query = "UPDATE entries SET replayed_at = ?, replay_error = ? WHERE id = ?"
         values = (self._now(), error, entry_id)
         await self._database.write(lambda connection: connection.execute(query, values).get)
+
+    async def mark_overtaken(self, entry_ids: Collection[int]) -> None:
+        query = "UPDATE entries SET overtaken_at = ? WHERE id = ? AND overtaken_at IS NULL"
+        values = [(self._now(), entry_id) for entry_id in entry_ids]
+        await self._database.write(lambda connection: connection.executemany(query, values).get)
 
     async def usage(self) -> Usage:
         def select(connection: apsw.Connection) -> Any:
@@ -282,24 +281,31 @@ class StoredQuarantine:
                 os.close(descriptor)
 
 
-def _insert_rows(connection: apsw.Connection, rows: Sequence[_Row], now: float, max_bytes: int) -> None:
-    """All or none: what is raised undoes the rows before it."""
+def _insert_rows(connection: apsw.Connection, rows: Sequence[_Row], now: float, max_bytes: int) -> list[str]:
+    """All or none: what is raised undoes the rows before it. Returns the files of the entries that went."""
+    gone: list[str] = []
     for row in rows:
         rejected = row.rejected
-        again = connection.execute(
-            "UPDATE entries SET count = count + 1, last_at = ? WHERE agent_id = ? AND digest = ? RETURNING id",
-            (now, rejected.agent_id, row.digest),
-        ).get
+        document, version = rejected.document or None, rejected.version or None
+        if document is not None:
+            gone += _files(
+                connection.execute(
+                    "DELETE FROM entries WHERE document = ? AND NOT (agent_id = ? AND digest = ?) RETURNING file",
+                    (document, rejected.agent_id, row.digest),
+                )
+            )
+        again = connection.execute(_AGAIN, (now, document, version, rejected.agent_id, row.digest)).get
         if again is not None:
             continue
         size = size_of(rejected, row.payload_bytes)
+        gone += _make_room(connection, size, max_bytes)
         _check_limits(connection, rejected.agent_id, size, max_bytes)
         if row.file is None and row.payload_bytes > INLINE_BYTES:
             # Its equal was dropped since it was looked for. Rare enough to let the agent come again.
             raise BackendUnavailable
         connection.execute(
             "INSERT INTO entries (agent_id, kind, reason, size, payload_bytes, first_at, last_at, digest, metadata,"
-            " payload, file) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            " payload, file, document, version) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 rejected.agent_id,
                 rejected.kind,
@@ -312,18 +318,41 @@ def _insert_rows(connection: apsw.Connection, rows: Sequence[_Row], now: float, 
                 rejected.metadata,
                 None if row.file is not None else rejected.payload,
                 row.file,
+                document,
+                version,
             ),
         )
+    return gone
 
 
-def _check_limits(connection: apsw.Connection, agent_id: str, size: int, max_bytes: int) -> None:
-    query = "SELECT bytes FROM usage WHERE agent_id = ?"
-    total, own = (connection.execute(query, (whose,)).get or 0 for whose in ("", agent_id))
-    assert isinstance(total, int)
-    assert isinstance(own, int)
-    if total + size > max_bytes:
+def _files(deleted: Iterable[Any]) -> list[str]:
+    return [name for (name,) in list(deleted) if name is not None]
+
+
+def _make_room(connection: apsw.Connection, size: int, max_bytes: int) -> list[str]:
+    """Drops what is overtaken, the oldest first, as far as needed. Returns its files."""
+    gone: list[str] = []
+    while _used(connection, "") + size > max_bytes:
+        oldest = connection.execute("SELECT min(id) FROM entries WHERE overtaken_at IS NOT NULL").get
+        if oldest is None:
+            break
+        gone += _files(connection.execute("DELETE FROM entries WHERE id = ? RETURNING file", (oldest,)))
+    return gone
+
+
+def _used(connection: apsw.Connection, agent_id: str) -> int:
+    used = connection.execute("SELECT bytes FROM usage WHERE agent_id = ?", (agent_id,)).get or 0
+    assert isinstance(used, int)
+    return used
+
+
+def _check_limits(
+    connection: apsw.Connection, agent_id: str, size: int, max_bytes: int, *, to_be_dropped: int = 0
+) -> None:
+    """``to_be_dropped``: bytes that will go when room is needed. Raises ``_NoRoom``."""
+    if _used(connection, "") + size - to_be_dropped > max_bytes:
         raise _NoRoom(None)
-    if own + size > max_bytes // AGENT_SHARE:
+    if _used(connection, agent_id) + size > max_bytes // AGENT_SHARE:
         raise _NoRoom(agent_id)
 
 

@@ -115,6 +115,7 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'quarantine show'" 
 complete --command wazuh-comms --condition "__wazuh_comms_at 'quarantine replay'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'quarantine replay'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'quarantine replay'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'quarantine replay'" --long-option force --description 'also events of which it isn\'t known whether a later one has changed their document'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'quarantine replay'" --long-option agent --require-parameter --description 'all of this agent'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'quarantine replay'" --long-option all --description 'every entry'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'quarantine drop'" --short-option h --long-option help --description 'show this help message and exit'

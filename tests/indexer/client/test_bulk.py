@@ -471,3 +471,15 @@ async def test_one_that_never_ends_is_not_waited_for_for_ever(autojump_clock: Mo
         assert 50 < trio.current_time() - began < 61
         await trio.sleep(1)
         assert outcomes(await stores.events.bulk([create("1", v=1)])) == [(201, "done")]
+
+
+def test_a_refusals_whole_cause_is_kept() -> None:
+    body = (
+        b'{"items":[{"create":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"failed to parse",'
+        b'"caused_by":{"type":"illegal_argument_exception","reason":"outer","caused_by":{"type":"x","reason":"outer",'
+        b'"caused_by":{"type":"root_exception","reason":null,"caused_by":null}}}}}}]}'
+    )
+    (item,) = read_items(HttpReply(200, {}, body), 1)
+    result = to_result(item)
+    assert (result.result, result.cause) == ("failed to parse", "outer: root_exception")
+    assert result.whole_reason == "failed to parse: outer: root_exception"

@@ -33,7 +33,7 @@ async def test_an_agents_whole_day(tmp_path: Path, certificates: Certificates, p
             ]
         )
         assert reply.status == 200
-        assert [(r["id"], r["status"]) for r in reply.json()["results"]] == [("e1", 201), ("e2", 404), ("e3", 404)]
+        assert [(r["id"], r["status"]) for r in reply.json()["results"]] == [("e1", 201), ("e2", 404), ("e3", 201)]
         document = call(port, "GET", f"/wazuh-states-fim/_doc/{agent.uuid}_e1")["_source"]
         assert document["file"] == {"path": "/etc/passwd"}
         assert document["agent"]["id"] == agent.uuid

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.services.bench import A1, A2, body, event, gather, open_stateful, results
+from tests.services.bench import A1, A2, A3, body, event, gather, open_stateful, results
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.config.models import Batcher
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
@@ -36,6 +36,54 @@ class TestPassingFailures:
             reply = await stateful.submit(body(event("e1"), event("e2"), event("e3")))
             assert results(reply) == [("e1", 201), ("e2", 201), ("e3", 201)]
             assert stateful.backends.events.batches == [3, 1, 1]
+
+    async def test_what_follows_it_on_the_same_document_is_applied_again_after_it(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async with open_stateful() as stateful:
+            verdicts = iter([None, PASSING])
+            stateful.backends.events.judge = lambda one: next(verdicts, None)
+            packet = body(event("e", data={"n": 1}), event("e", "update", {"n": 2}), event("e", "update", {"n": 3}))
+            assert results(await stateful.submit(packet)) == [("e", 201), ("e", 200), ("e", 200)]
+            assert stateful.backends.events.batches == [3, 2]
+            (document,) = stateful.backends.events.documents.values()
+            assert b'"n":3' in document.body
+
+    async def test_it_is_known_which_requests_are_still_open(self, autojump_clock: MockClock) -> None:
+        """A store that takes a second step asks before it."""
+        async with open_stateful(batcher=Batcher(eager=False)) as stateful:
+            events = stateful.backends.events
+            complete = events.bulk
+            seen: list[list[bool]] = []
+
+            async def bulk(
+                operations: Sequence[DocumentOperation],
+                *,
+                boundaries: Sequence[int] = (),
+                is_open: Callable[[int], bool] | None = None,
+            ) -> Sequence[ItemResult]:
+                assert is_open is not None
+                for _ in range(3):
+                    seen.append([is_open(position) for position in range(len(operations))])
+                    await trio.sleep(2)
+                return await complete(operations)
+
+            events.bulk = bulk  # type: ignore[method-assign]
+
+            async def leave() -> None:
+                with trio.move_on_after(1):
+                    await stateful.submit(body(event("e1"), event("e2")))
+
+            async def give_up() -> None:
+                with pytest.raises(BackendUnavailable):
+                    await stateful.submit(body(event("e1"), agent_id=A2), A2, limit=3.5)
+
+            async def stay() -> None:
+                await stateful.submit(body(event("e1"), agent_id=A3), A3)
+
+            await gather(leave, give_up, stay)
+        first, second, third = (sorted(each) for each in seen[:3])
+        assert (first, second, third) == ([True] * 4, [False, False, True, True], [False, False, False, True])
 
     async def test_an_item_that_goes_on_failing_fails_its_packet_and_no_other(self, autojump_clock: MockClock) -> None:
         async with open_stateful(batcher=Batcher(eager=False)) as stateful:
@@ -134,7 +182,7 @@ class TestPassingFailures:
             complete = events.bulk
 
             async def cut(
-                operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()
+                operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = (), **more: object
             ) -> Sequence[ItemResult]:
                 events.bulk = complete  # type: ignore[method-assign]
                 assert list(boundaries) == [0]

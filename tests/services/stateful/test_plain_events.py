@@ -174,7 +174,7 @@ def test_an_agent_whose_id_is_not_plain() -> None:
     reader = open_packet(metadata(agent_id) + b"\n" + PLAIN, agent_id, Events())
     (event,) = reader.read(9, 999)
     assert event.action == DocumentOperation(
-        "create", "wazuh-states-fim", 'a"_e', metadata(agent_id)[:-1] + b"," + DATA[1:-1]
+        "create", "wazuh-states-fim", 'a"_e', metadata(agent_id)[:-1] + b"," + DATA[1:-1], own=True
     )
 
 

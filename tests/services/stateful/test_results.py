@@ -17,7 +17,7 @@ REFUSED = ItemResult(400, "mapper_parsing_exception", Outcome.REFUSED)
 
 class TestResults:
     async def test_one_of_each(self, autojump_clock: MockClock) -> None:
-        async with open_stateful() as stateful:
+        async with open_stateful(events=Events(document_id="global")) as stateful:
             reply = await stateful.submit(
                 body(
                     event("e1", data={"n": 1}),
@@ -35,13 +35,45 @@ class TestResults:
                 {
                     "index": FIM,
                     "id": "e1",
-                    "result": f"[{A1}_e1]: version conflict, document already exists (current version [1])",
+                    "result": "[e1]: version conflict, document already exists (current version [1])",
                     "status": 409,
                 },
                 {"index": FIM, "id": "e1", "result": "updated", "status": 200},
-                {"index": FIM, "id": "e2", "result": f"[{A1}_e2]: document missing", "status": 404},
+                {"index": FIM, "id": "e2", "result": "[e2]: document missing", "status": 404},
                 {"index": FIM, "id": "e1", "result": "deleted", "status": 200},
                 {"index": FIM, "id": "e1", "result": "not_found", "status": 404},
+            ]
+            kept = [(rejected.reason, rejected.payload) for rejected in stateful.quarantine.rejected]
+            assert kept == [
+                (
+                    "409: [e1]: version conflict, document already exists (current version [1])",
+                    event("e1", data={"n": 2})[1:],
+                ),
+                ("404: [e2]: document missing", event("e2", "update")[1:]),
+            ]
+
+    async def test_one_of_each_of_ones_own(self, autojump_clock: MockClock) -> None:
+        """The documents follow their agent, and nothing is put aside."""
+        async with open_stateful() as stateful:
+            reply = await stateful.submit(
+                body(
+                    event("e1", data={"n": 1}),
+                    event("e1", data={"n": 1}),
+                    event("e1", data={"n": 2}),
+                    event("e1", "update", {"m": 3}),
+                    event("e2", "update"),
+                    event("e1", "delete"),
+                    event("e1", "delete"),
+                )
+            )
+            assert [(item["result"], item["status"]) for item in json.loads(reply)["results"]] == [
+                ("created", 201),
+                ("noop", 200),
+                ("updated", 200),
+                ("updated", 200),
+                ("created", 201),
+                ("deleted", 200),
+                ("not_found", 404),
             ]
             assert stateful.quarantine.rejected == []
 
@@ -142,13 +174,10 @@ class TestCommandReports:
             reply = await stateful.submit(
                 body(self.report("c1"), event("e1"), self.report("c2"), self.report("nobody's"))
             )
-            assert results(reply) == [("c1", 200), ("e1", 201), ("c2", 400), ("nobody's", 400)]
+            assert results(reply) == [("c1", 200), ("e1", 201), ("c2", 400), ("nobody's", 404)]
             assert commands.stored["c1"].status == "success"
             assert commands.stored["c2"].status == "sent"
-            assert [one.payload for one in stateful.quarantine.rejected] == [
-                self.report("c2")[1:],
-                self.report("nobody's")[1:],
-            ]
+            assert [one.payload for one in stateful.quarantine.rejected] == [self.report("c2")[1:]]
 
     async def test_tried_again_alone(self, autojump_clock: MockClock) -> None:
         async with open_stateful() as stateful:

@@ -212,7 +212,7 @@ class SqliteCommands:
             return [
                 rows.apply_report(connection, report, now)
                 if storable(report.document_id)
-                else rules.not_yours(report.document_id)
+                else rules.not_there(report.document_id)
                 for report in reports
             ]
 

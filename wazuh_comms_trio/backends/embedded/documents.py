@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 from zlib import crc32
 
@@ -17,6 +17,7 @@ from wazuh_comms_trio.backends.document_rules import (
     keys_of,
     plan,
     refused,
+    version_of,
 )
 from wazuh_comms_trio.backends.embedded.database.database import Database
 from wazuh_comms_trio.backends.embedded.database.text import storable
@@ -69,7 +70,11 @@ class SqliteEvents:
             raise BackendUnavailable(database.outage or exc.message) from exc
 
     async def bulk(
-        self, operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()
+        self,
+        operations: Sequence[DocumentOperation],
+        *,
+        boundaries: Sequence[int] = (),
+        is_open: Callable[[int], bool] | None = None,
     ) -> Sequence[ItemResult]:
         if not operations:
             return ()
@@ -92,11 +97,11 @@ class SqliteEvents:
     def _apply(
         self, connection: apsw.Connection, operations: Sequence[DocumentOperation], now: float, plain: bool
     ) -> list[ItemResult]:
-        if {operation.action for operation in operations} == {"create"}:
+        if {operation.action for operation in operations} == {"create"} and not operations[0].expected:
             results = self._create(connection, operations, now, plain)
             if results is not None:
                 return results
-        results, changes = plan(operations, self._present(connection, operations))
+        results, changes = plan(operations, self._present(connection, keys_of(operations)))
         upserts = []
         deletes = []
         last = _last_number(connection)
@@ -156,10 +161,10 @@ class SqliteEvents:
         _set_last_number(connection, first + len(rows) - 1)
         return [CREATED] * len(rows)
 
-    def _present(self, connection: apsw.Connection, operations: Sequence[DocumentOperation]) -> dict[Key, Document]:
+    def _present(self, connection: apsw.Connection, keys: Collection[Key]) -> dict[Key, Document]:
         """Those of the documents named that exist."""
         by_index: dict[str, list[str]] = {}
-        for index, document_id in keys_of(operations):
+        for index, document_id in keys:
             by_index.setdefault(index, []).append(document_id)
         found: dict[Key, Document] = {}
         for index, ids in by_index.items():
@@ -198,6 +203,11 @@ class SqliteEvents:
             return body if isinstance(body, bytes) else None
 
         return await self._database.read(select)
+
+    async def versions(self, documents: Sequence[tuple[str, str]]) -> Sequence[str]:
+        keys = {key for key in documents if storable(*key)}
+        present = await self._database.read(lambda connection: self._present(connection, keys))
+        return [version_of(present.get(key)) if key in keys else "" for key in documents]
 
 
 def _do_nothing(connection: apsw.Connection) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from wazuh_comms_trio.backends.document_rules import Document, Key, plan
+from wazuh_comms_trio.backends.document_rules import Document, Key, plan, version_of
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, DocumentOperation, ItemResult
 from wazuh_comms_trio.backends.memory.commands import MemoryCommands
 from wazuh_comms_trio.backends.memory.engine import MemoryEngine, MemoryFiles
@@ -127,7 +127,11 @@ class MemoryEvents:
         await self.faults.probe()
 
     async def bulk(
-        self, operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()
+        self,
+        operations: Sequence[DocumentOperation],
+        *,
+        boundaries: Sequence[int] = (),
+        is_open: Callable[[int], bool] | None = None,
     ) -> Sequence[ItemResult]:
         await self.faults.strike("bulk")
         self.batches.append(len(operations))
@@ -146,6 +150,10 @@ class MemoryEvents:
         await self.faults.strike("get")
         document = self.documents.get((index, document_id))
         return None if document is None else document.body
+
+    async def versions(self, documents: Sequence[tuple[str, str]]) -> Sequence[str]:
+        await self.faults.strike("versions")
+        return [version_of(self.documents.get(key)) for key in documents]
 
 
 @frozen

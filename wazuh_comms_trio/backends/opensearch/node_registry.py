@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import trio
@@ -60,6 +60,24 @@ async def had_registry(client: OpenSearchClient) -> bool:
             return False  # an index that we may not keep says nothing
         raise
     return any(isinstance(hit.source, dict) and hit.source.get("registry") is True for hit in hits.readable)
+
+
+async def other_nodes(client: OpenSearchClient, node_id: str, now: float) -> list[str]:
+    """The names of the nodes that gave a sign of life of late, but for this one. Raises ``BackendUnavailable``."""
+    if not await index_exists(client, INDEX):
+        return []
+    hits = await search(client, INDEX, {"match_all": {}}, size=_MOST)
+    names = []
+    for document in hits.readable:
+        fields: Any = document.source if isinstance(document.source, dict) else {}
+        if document.id != node_id and _is_alive(fields, now):
+            names.append(str(fields.get("name")))
+    return sorted(names)
+
+
+def _is_alive(fields: Mapping[str, Any], now: float) -> bool:
+    seen = to_moment(fields.get("seen"))
+    return seen is not None and now - seen < _GONE_AFTER
 
 
 class NodeWatch:
@@ -123,8 +141,8 @@ class NodeWatch:
     def _others(self, found: Sequence[Found]) -> Iterator[tuple[str, str]]:
         for document in found:
             fields: Any = document.source if isinstance(document.source, dict) else {}
-            key, seen = fields.get("key"), to_moment(fields.get("seen"))
-            alive = seen is not None and self._now() - seen < _GONE_AFTER
+            key = fields.get("key")
+            alive = _is_alive(fields, self._now())
             if document.id != self._node.id and alive and isinstance(key, str) and key != self._node.key:
                 yield str(fields.get("name")), key
 

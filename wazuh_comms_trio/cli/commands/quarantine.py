@@ -27,6 +27,11 @@ def add_parser(parent: Group) -> None:
     replay = quarantine.command(
         "replay", _replay, help="send entries on once more; those that are taken now are dropped"
     )
+    replay.add_argument(
+        "--force",
+        action="store_true",
+        help="also events of which it isn't known whether a later one has changed their document",
+    )
     drop = quarantine.command("drop", _drop, help="delete entries")
     for parser in (replay, drop):
         parser.add_argument("ids", metavar="ID", type=types.count, nargs="*")
@@ -49,6 +54,8 @@ def entry_document(entry: Entry) -> dict[str, Any]:
         "last_at": timestamp(entry.last_at),
         "replayed_at": timestamp(entry.replayed_at),
         "replay_error": entry.replay_error,
+        "document": entry.document or None,
+        "overtaken_at": timestamp(entry.overtaken_at),
     }
 
 
@@ -74,7 +81,7 @@ async def _list(arguments: Namespace) -> int:
                 entry.kind,
                 entry.payload_bytes,
                 entry.count,
-                entry.reason,
+                entry.reason if entry.overtaken_at is None else f"(overtaken) {entry.reason}",
             )
             for entry in entries
         ]
@@ -144,7 +151,7 @@ async def _replay(arguments: Namespace) -> int:
         entries = await _chosen(arguments, session)
         session.prepare_change()
         replayed: list[Replayed] = []
-        async with open_replay(stores.backends, session.quarantine, session.config) as replay:
+        async with open_replay(stores.backends, session.quarantine, session.config, force=arguments.force) as replay:
             try:
                 for entry in entries:
                     replayed.append(await replay.replay(entry))
@@ -153,7 +160,10 @@ async def _replay(arguments: Namespace) -> int:
                 if taken:
                     session.changed("quarantine replay", _ids(taken), agents=sorted({one.agent_id for one in taken}))
         lines = [f"{one.entry.id}  {_outcome(one)}" for one in replayed]
-        documents = [{"id": one.entry.id, "error": one.error, "results": one.results} for one in replayed]
+        documents = [
+            {"id": one.entry.id, "error": one.error, "results": one.results, "overtaken": one.overtaken}
+            for one in replayed
+        ]
         session.output.document(documents, "\n".join(lines))
         if not entries:
             session.output.note("nothing to replay")
@@ -161,6 +171,8 @@ async def _replay(arguments: Namespace) -> int:
 
 
 def _outcome(one: Replayed) -> str:
+    if one.overtaken:
+        return "overtaken: a later event has changed the document since; it isn't written, `drop` deletes it"
     if one.error is not None:
         return f"still refused: {one.error}"
     results = ", ".join(f"{result['status']} {result['result']}" for result in one.results)

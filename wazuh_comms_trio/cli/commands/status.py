@@ -32,7 +32,7 @@ def add_parser(parent: Group) -> None:
         help="how the running daemon and its workers are",
         description=f"How the running daemon is. Exit status: {EXIT_WELL} all is well, {EXIT_DEGRADED} something isn't"
         " (fewer workers than configured, an event loop that lags or hangs, connections that have to wait for"
-        " descriptors, a backend that is away),"
+        " descriptors, a backend that is away, a quarantine without room),"
         f" {EXIT_NOT_RUNNING} it doesn't run.",
     )
 
@@ -93,6 +93,8 @@ def find_problems(status: DaemonStatus) -> list[str]:
             problems.append(f"worker {worker.name}: connections have to wait, too many files are open")
         if worker.backend not in (None, "ready"):
             problems.append(f"worker {worker.name}: {worker.backend}")
+        if worker.quarantine is not None:
+            problems.append(f"worker {worker.name}: {worker.quarantine}")
     return problems
 
 

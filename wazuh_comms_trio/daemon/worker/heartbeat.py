@@ -139,5 +139,6 @@ class Heartbeat:
                 batches_in_flight=stateful.batches_in_flight,
                 pieces_in_flight=stateful.pieces_in_flight,
             ),
+            quarantine=stateful.quarantine,
             last_error=None if error.text is None else LoggedError(text=error.text, time=error.when),
         )

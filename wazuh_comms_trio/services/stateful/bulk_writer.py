@@ -4,6 +4,7 @@ is settled or its time is up."""
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, chain
 from random import Random
@@ -92,7 +93,13 @@ class BulkWriter:
         operations = list(chain.from_iterable([part.operations() for part in parts]))
         if operations:
             starts = list(accumulate((len(part.writes) for part in parts[:-1]), initial=0))
-            results = await self._events.bulk(operations, boundaries=starts)
+            waiting = [packet for packet in packets if packet.part is not None]
+
+            def is_open(position: int) -> bool:
+                packet = waiting[bisect_right(starts, position) - 1]
+                return not packet.abandoned and trio.current_time() < packet.deadline
+
+            results = await self._events.bulk(operations, boundaries=starts, is_open=is_open)
             if len(results) != len(operations):
                 raise BackendUnavailable("The index answered incompletely")
             start = 0
@@ -110,6 +117,11 @@ class BulkWriter:
             outcomes = await self._commands.report(reports)
             if len(outcomes) != len(reports):
                 raise BackendUnavailable("The command store answered incompletely")
+            for report, outcome in zip(reports, outcomes, strict=True):
+                if outcome.status == 404:
+                    _log.warning(
+                        "agent %s reports on a command that isn't there: %.64r", report.agent_id, report.document_id
+                    )
             start = 0
             for part in parts:
                 end = start + len(part.reports)

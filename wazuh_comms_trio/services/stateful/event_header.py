@@ -96,7 +96,7 @@ def index_of(header: Header) -> str | None:
     return None if collector is None else _INDICES.get((header.module, collector))
 
 
-def read_header(line: bytes, *, further: bool) -> Header | None:
+def read_header(line: bytes, *, further: bool = True) -> Header | None:
     """None when ``line`` is no header: an object of at most ``HEADER_LIMIT`` bytes with strings ``module`` and
     ``operation``, whose other members are ``Header``'s, or any others where it may have ``further`` members. One with
     duplicate keys, wrong types of the other members, or nested too deeply is ``Unsound``."""

@@ -25,6 +25,7 @@ from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.services.deadlines import give_up_at
 from wazuh_comms_trio.services.stateful.batcher import MAX_WAITING, Batcher
 from wazuh_comms_trio.services.stateful.bulk_writer import BulkWriter
+from wazuh_comms_trio.services.stateful.overtaken_entries import OvertakenEntries
 from wazuh_comms_trio.services.stateful.packet_reader import Event, PacketReader, open_packet
 from wazuh_comms_trio.services.stateful.submission import Packet, Part, Piece
 from wazuh_comms_trio.services.store_backoff import store_backoff
@@ -47,12 +48,13 @@ _NO_RESULTS: Final = b'{"results":[]}'
 @frozen
 class StatefulStatistics:
     """``waiting`` packets, in flight or not; ``room`` is for those that aren't; bulk calls in flight, of batches and of
-    big packets' pieces."""
+    big packets' pieces; ``quarantine``: its alarm."""
 
     waiting: int
     room: int
     batches_in_flight: int
     pieces_in_flight: int
+    quarantine: str | None = None
 
 
 class StatefulEvents:
@@ -66,6 +68,7 @@ class StatefulEvents:
         self._rng = rng
         self._batcher = Batcher(BulkWriter(backends.events, backends.commands, rng), batcher)
         self._outage = OutageLog(_log, "events can't be put in quarantine", clock=trio.current_time)
+        self._overtaken = OvertakenEntries(quarantine, backends.events)
         self._submitted = 0
 
     async def run_batcher(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -79,7 +82,13 @@ class StatefulEvents:
 
     def statistics(self) -> StatefulStatistics:
         batcher = self._batcher
-        return StatefulStatistics(self._submitted, MAX_WAITING, batcher.batches_in_flight, batcher.pieces_in_flight)
+        return StatefulStatistics(
+            self._submitted,
+            MAX_WAITING,
+            batcher.batches_in_flight,
+            batcher.pieces_in_flight,
+            self._quarantine.alarm(),
+        )
 
     async def submit(self, caller: Caller, body: bytes | bytearray, *, deadline: float) -> bytes:
         """One request's body; returns the reply's JSON, ``{"results":[...]}``: every event that it calls a success is
@@ -150,14 +159,15 @@ class StatefulEvents:
 
     def _refuse_unusable(self, part: Part) -> None:
         if self._settings.invalid == "refuse" and part.unusable:
-            raise MalformedBody(part.rejected()[0].reason)
+            raise MalformedBody(part.refusal() or "")
 
     async def _reply(self, part: Part) -> bytes:
         """Once what can never be taken is in quarantine."""
         rejected = part.rejected()
         if rejected:
-            if self._settings.invalid == "refuse":
-                raise MalformedBody(rejected[0].reason)
+            refusal = part.refusal() if self._settings.invalid == "refuse" else None
+            if refusal is not None:
+                raise MalformedBody(refusal)
             await self._quarantine_rejected(rejected)
         return part.reply()
 
@@ -167,7 +177,9 @@ class StatefulEvents:
             try:
                 await self._quarantine.add(rejected)
             except StorageFull:
-                raise
+                if not await self._overtaken.find(rejected[0].agent_id):
+                    raise
+                continue
             except BackendUnavailable as exc:
                 self._outage.failed(exc)
             else:

@@ -144,6 +144,7 @@ class PacketReader:
         self.agent_id = agent_id
         self._first = self._position = position
         self._end = end
+        self._own_ids = own_ids
         self._id_prefix = f"{agent_id}_" if own_ids else ""
         self._only_agent = metadata.keys == {"agent"}
         self._plain_prefix = metadata.prefix + b","
@@ -203,6 +204,7 @@ class PacketReader:
             prefix=self._plain_prefix,
             id_prefix=self._id_prefix,
             max_events=max_events,
+            own=self._own_ids,
         )
         if found is not None:
             self._position = found[0][-1].end + 1
@@ -276,11 +278,11 @@ class PacketReader:
         if len(document_id) > 128 and len(document_id.encode()) > DOCUMENT_ID_LIMIT:
             return Unusable(f"The document id is longer than {DOCUMENT_ID_LIMIT} bytes")
         if operation == "delete":
-            return DocumentOperation("delete", index, document_id)
+            return DocumentOperation("delete", index, document_id, own=self._own_ids)
         merged = self._merge(data)
         if type(merged) is str:
             return Unusable(merged)
-        return DocumentOperation(operation, index, document_id, merged)  # type: ignore[arg-type]  # bytes: see above
+        return DocumentOperation(operation, index, document_id, merged, own=self._own_ids)  # type: ignore[arg-type]  # bytes: see above
 
     def _merge(self, data: bytes) -> bytes | str:
         """One object of the metadata's members and the data line's; the reason why not as a string. The metadata's win,

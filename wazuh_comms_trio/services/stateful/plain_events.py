@@ -54,14 +54,22 @@ def may_name_agent(data: bytes, *, reaching: bool = False) -> bool:
 
 
 def read_plain_events(
-    body: bytes | bytearray, position: int, stop: int, end: int, *, prefix: bytes, id_prefix: str, max_events: int
+    body: bytes | bytearray,
+    position: int,
+    stop: int,
+    end: int,
+    *,
+    prefix: bytes,
+    id_prefix: str,
+    max_events: int,
+    own: bool = False,
 ) -> tuple[list[Event], list[DocumentOperation]] | None:
     """The events of ``body[:end]`` that begin at ``position`` and before ``stop``, perhaps without the last of them;
     None when one of them isn't plain, or none is whole.
 
     ``prefix``: what documents begin with, an object's only other member, ``agent``, and a comma. ``id_prefix`` comes
-    before each id and is plain text. The operations are the events' own: a caller that needs only them needn't look for
-    them in a thousand places of memory.
+    before each id and is plain text. ``own``: the documents are the agent's alone. The operations are the events' own:
+    a caller that needs only them needn't look for them in a thousand places of memory.
     """
     found = _lines(body, position, stop, end)
     if found is None:
@@ -71,8 +79,8 @@ def read_plain_events(
         if True in [line.endswith(_DELETE) for line in lines]:
             headers, data, complete = _told_apart(lines)
             whole = complete and cut == end
-            return _read(headers, data, position, max_events, prefix, id_prefix, whole=whole)
-        return _read(lines[0::2], lines[1::2], position, max_events, prefix, id_prefix, whole=True)
+            return _read(headers, data, position, max_events, prefix, id_prefix, own=own, whole=whole)
+        return _read(lines[0::2], lines[1::2], position, max_events, prefix, id_prefix, own=own, whole=True)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -114,6 +122,7 @@ def _read(
     prefix: bytes,
     id_prefix: str,
     *,
+    own: bool,
     whole: bool,
 ) -> tuple[list[Event], list[DocumentOperation]] | None:
     """``whole``: nothing that follows these lines can be the last one's data."""
@@ -141,7 +150,7 @@ def _read(
         if len(line) != marks + len(event_id):
             return None
         end = position + len(line) if rest is None else position + len(line) + len(rest) + 1
-        write = DocumentOperation(action, index, id_prefix + event_id, document, True)
+        write = DocumentOperation(action, index, id_prefix + event_id, document, True, own)
         operations.append(write)
         events.append(Event(index, event_id, position, end, write))
         position = end + 1

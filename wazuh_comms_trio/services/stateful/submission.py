@@ -78,7 +78,7 @@ class Part:
 
     def settle_writes(self, results: Sequence[ItemResult]) -> bool:
         """The results of ``operations()``, by position. Returns whether all are settled: writes that failed for a
-        passing reason stay."""
+        passing reason stay, and what follows them on the same document."""
         self.writes = self._settle(self.writes, results)
         return not self.writes
 
@@ -93,10 +93,14 @@ class Part:
         if len(results) == len(self.results) and Outcome.PASSING not in _outcomes(results):
             self.results = list(results)
             return []
-        again = []
+        again: list[int] = []
+        touched: set[tuple[str | None, str | None]] = set()
         for position, result in zip(positions, results, strict=True):
-            if result.outcome is Outcome.PASSING:
+            event = self.events[position]
+            document = event.index, event.id
+            if result.outcome is Outcome.PASSING or (document in touched and result.outcome is Outcome.DONE):
                 again.append(position)
+                touched.add(document)
             else:
                 self.results[position] = result
         return again
@@ -109,16 +113,44 @@ class Part:
         for position in self.writes:
             self.results[position] = None
 
+    def refusal(self) -> str | None:
+        """Why the first of the events that are refused for good is; None when none is."""
+        results = _different(self.results)
+        return next((result.result for result in results if result.outcome is Outcome.REFUSED), None)
+
     def rejected(self) -> list[Rejected]:
-        """What goes to the quarantine: what couldn't be taken, and what the stores refused for good."""
-        reader = self.reader
-        if Outcome.REFUSED not in _outcomes(self.results):
+        """What goes to the quarantine: what couldn't be taken, what the stores refused for good, and what a document
+        stood against that may be another's: a create over other content, an update of what isn't there. Agents don't
+        read results."""
+        if not any(
+            result.outcome is Outcome.REFUSED or result.status in (404, 409) for result in _different(self.results)
+        ):
             return []
-        return [
-            Rejected(reader.agent_id, "stateful", result.result, reader.metadata.line, reader.bytes_of(event))
-            for event, result in zip(self.events, self.results, strict=True)
-            if result is not None and result.outcome is Outcome.REFUSED
-        ]
+        reader = self.reader
+        rejected = []
+        for event, result in zip(self.events, self.results, strict=True):
+            if result is None:
+                continue
+            if result.outcome is Outcome.REFUSED:
+                reason = result.whole_reason
+            elif _is_unmet(event, result):
+                reason = f"{result.status}: {result.result}"
+            else:
+                continue
+            action = event.action
+            document = f"{action.index}/{action.document_id}" if type(action) is DocumentOperation else ""
+            rejected.append(
+                Rejected(
+                    reader.agent_id,
+                    "stateful",
+                    reason,
+                    reader.metadata.line,
+                    reader.bytes_of(event),
+                    document,
+                    result.version if document else "",
+                )
+            )
+        return rejected
 
     def reply(self) -> bytes:
         """The results as JSON without brackets around them; all must be known."""
@@ -131,13 +163,25 @@ class Part:
         )
 
 
-def _outcomes(results: Sequence[ItemResult | None]) -> set[Outcome]:
-    """The different outcomes. Mostly all results are one and the same object, which is found out quickly."""
+def _is_unmet(event: Event, result: ItemResult) -> bool:
+    """Whether a document stood against the event."""
+    action = event.action
+    if type(action) is not DocumentOperation:
+        return False
+    return (result.status == 409 and action.action == "create") or (result.status == 404 and action.action == "update")
+
+
+def _different(results: Sequence[ItemResult | None]) -> list[ItemResult]:
+    """The different ones. Mostly all results are one and the same object, which is found out quickly."""
     first = results[0] if results else None
     if first is not None and results.count(first) == len(results):
-        return {first.outcome}
+        return [first]
     different = dict(zip(map(id, results), results, strict=True))
-    return {result.outcome for result in different.values() if result is not None}
+    return [result for result in different.values() if result is not None]
+
+
+def _outcomes(results: Sequence[ItemResult | None]) -> set[Outcome]:
+    return {result.outcome for result in _different(results)}
 
 
 class Packet:

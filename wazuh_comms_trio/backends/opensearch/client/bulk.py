@@ -52,7 +52,7 @@ _ITEMS: Final = b'{"items":['
 _decode_reply: Final = msgspec.json.Decoder(_BulkReply).decode
 _decode_item: Final = msgspec.json.Decoder(_Item).decode
 
-_ANSWER: Final = "items.*.status,items.*.result,items.*.error.type,items.*.error.reason"
+_ANSWER: Final = "items.*.status,items.*.result,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
 #: What is asked for: every item has a ``status``, so that none vanishes and positions hold.
 FILTER: Final[Mapping[str, str]] = {"filter_path": _ANSWER}
 #: The same with what the next conditional write needs.
@@ -144,6 +144,26 @@ def update_if_line(index: str, document_id: str, seq_no: int, primary_term: int)
     )
 
 
+def replace_if_line(index: str, document_id: str, seq_no: int, primary_term: int) -> bytes:
+    """As ``update_if_line``, with the whole document after it."""
+    return b'{"index":{"_index":%b,"_id":%b,"if_seq_no":%d,"if_primary_term":%d}}\n' % (
+        _encode(index),
+        _encode(document_id),
+        seq_no,
+        primary_term,
+    )
+
+
+def delete_if_line(index: str, document_id: str, seq_no: int, primary_term: int) -> bytes:
+    """As ``update_if_line``; no line after it."""
+    return b'{"delete":{"_index":%b,"_id":%b,"if_seq_no":%d,"if_primary_term":%d}}\n' % (
+        _encode(index),
+        _encode(document_id),
+        seq_no,
+        primary_term,
+    )
+
+
 def delete_line(index: str, document_id: str) -> bytes:
     return _opening("delete", index) + _encode(document_id) + b"}}\n"
 
@@ -178,6 +198,11 @@ def judge(item: BulkItem) -> Verdict:
     return "refused" if status == 413 else "passing"
 
 
+def is_missing(item: BulkItem) -> bool:
+    """An update of a document that isn't there."""
+    return item.status == 404 and item.error is not None and item.error.type == "document_missing_exception"
+
+
 def is_passing_400(error: ErrorDetail) -> bool:
     return error.type in _PASSING_TYPES or (error.reason or "").startswith(_PASSING_REASONS)
 
@@ -199,7 +224,9 @@ def _plain(status: int, result: str) -> ItemResult:
 def to_result(item: BulkItem) -> ItemResult:
     if item.error is None:
         return _plain(item.status, item.result)
-    return ItemResult(item.status, item.error.reason or item.error.type, _OUTCOMES[judge(item)])
+    outcome = _OUTCOMES[judge(item)]
+    cause = ": ".join(item.error.causes()) if outcome is Outcome.REFUSED else ""
+    return ItemResult(item.status, item.error.reason or item.error.type, outcome, cause=cause)
 
 
 def is_bad_request(reply: HttpReply, error: ErrorDetail) -> bool:

@@ -94,12 +94,32 @@ class ErrorDetail(msgspec.Struct):
 
     type: str = ""
     reason: str | None = ""
+    caused_by: msgspec.Raw = msgspec.Raw(b"")
+
+    def causes(self) -> list[str]:
+        """What it comes from, down to the root: the reason of each cause, its type where it has none. What was said
+        before isn't said again."""
+        said = [self.reason or self.type]
+        raw = self.caused_by
+        while bytes(raw) not in (b"", b"null") and len(said) < _MOST_CAUSES:
+            try:
+                cause = _decode_detail(raw)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                break
+            text = cause.reason or cause.type
+            if text and not any(text in before for before in said):
+                said.append(text)
+            raw = cause.caused_by
+        return said[1:]
 
 
 class _ErrorReply(msgspec.Struct):
     error: ErrorDetail | str = ""
 
 
+_decode_detail: Final = msgspec.json.Decoder(ErrorDetail).decode
+#: Of an indexer there are four or five.
+_MOST_CAUSES: Final = 50
 _decode_error: Final = msgspec.json.Decoder(_ErrorReply).decode
 
 

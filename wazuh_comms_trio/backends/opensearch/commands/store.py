@@ -132,7 +132,7 @@ class OpenSearchCommands:
         by_document: dict[str, list[int]] = {}
         for position, report in enumerate(reports):
             by_document.setdefault(report.document_id, []).append(position)
-        results = [rules.not_yours(report.document_id) for report in reports]
+        results = [rules.not_there(report.document_id) for report in reports]
         now = self._now()
 
         def decide(document: Document) -> Mapping[str, Any] | None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
 import trio
-from attrs import define
+from attrs import define, evolve
 
-from wazuh_comms_trio.backends.document_rules import equal_json
+from wazuh_comms_trio.backends.document_rules import ABSENT, equal_json, key_of, overtaken
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.backends.opensearch.client.bulk import (
     FILTER,
     BulkItem,
     Part,
     is_bad_request,
+    is_missing,
     is_queue_full,
     judge,
     middle,
@@ -24,26 +26,25 @@ from wazuh_comms_trio.backends.opensearch.client.bulk import (
     split,
     to_result,
 )
-from wazuh_comms_trio.backends.opensearch.client.bulk_encoding import Encoded, encode_all
+from wazuh_comms_trio.backends.opensearch.client.bulk_encoding import SHARD_WAIT, Encoded, encode, encode_all
 from wazuh_comms_trio.backends.opensearch.client.client import (
     NDJSON,
     IndexerUnavailable,
     OpenSearchClient,
-    decode_around,
     describe,
     error_of,
     path,
 )
 from wazuh_comms_trio.backends.opensearch.client.detached_calls import BulkCall, DetachableCalls
 from wazuh_comms_trio.backends.opensearch.client.found import read_found_text
-from wazuh_comms_trio.backends.opensearch.client.queries import encode_json, is_possible_id
+from wazuh_comms_trio.backends.opensearch.client.queries import is_possible_id
+from wazuh_comms_trio.backends.opensearch.events.own_documents import NOT_TRIED, Corrections, plan_write
 from wazuh_comms_trio.backends.opensearch.events.probe import probe_index
+from wazuh_comms_trio.backends.opensearch.events.stored_documents import StoredDocuments, Unreadable, version_of
 from wazuh_comms_trio.errors import BackendUnavailable
 
 logger = logging.getLogger(__name__)
 
-#: How long the indexer itself waits for a shard that is moving, before it says so item by item.
-_SHARD_WAIT: Final = "10s"
 #: Below this a call isn't made smaller because the indexer has no room for it: the next one has to wait.
 _SMALLEST_LIMIT: Final = 64 * 1024
 #: Seconds after which a limit that was met is tried again at twice its size.
@@ -52,13 +53,11 @@ _FORGIVE_AFTER: Final = 60.0
 _COMPARED_AT_ONCE: Final = 100
 
 
-class _Documents(msgspec.Struct):
-    docs: list[msgspec.Raw]
-
-
 @define
 class _Batch:
-    """One call of ``bulk`` under way: results by position, None where there is none yet."""
+    """One call of ``bulk`` under way: results by position, None where there is none yet. ``conflicts`` are the
+    positions of creates of what exists, ``to_correct`` of operations on an agent's own documents that have to be put
+    right, ``refused`` of what was refused for good."""
 
     operations: Sequence[DocumentOperation]
     encoded: Encoded
@@ -66,6 +65,8 @@ class _Batch:
     boundaries: Sequence[int]
     results: list[ItemResult | None]
     conflicts: list[int]
+    to_correct: list[int]
+    refused: list[int]
 
     def settle(self, start: int, items: Sequence[BulkItem]) -> None:
         results, positions = self.results, self.encoded.positions[start : start + len(items)]
@@ -77,11 +78,27 @@ class _Batch:
             return
         for position, item in zip(positions, items, strict=True):
             results[position] = to_result(item)
-            if item.error is not None and judge(item) == "exists":
+            if item.error is None:
+                continue
+            verdict = judge(item)
+            exists = verdict == "exists"
+            if self.operations[position].own and (exists or is_missing(item)):
+                self.to_correct.append(position)
+            elif exists:
                 self.conflicts.append(position)
+            elif verdict == "refused":
+                self.refused.append(position)
+            elif is_missing(item):
+                results[position] = evolve(to_result(item), version=ABSENT)
+
+    def set_version(self, position: int, version: str) -> None:
+        """Of the document, for a result that is there."""
+        result = self.results[position]
+        if result is not None:
+            self.results[position] = evolve(result, version=version)
 
     def all_results(self) -> Sequence[ItemResult]:
-        return [result if result is not None else _NOT_TRIED for result in self.results]
+        return [result if result is not None else NOT_TRIED for result in self.results]
 
 
 class OpenSearchEvents:
@@ -94,14 +111,21 @@ class OpenSearchEvents:
         self._largest = largest
         self._limit = largest
         self._limited_at = 0.0
+        self._documents = StoredDocuments(client, self._current_limit)
 
     async def probe(self) -> None:
         await probe_index(self._client)
 
     async def bulk(
-        self, operations: Sequence[DocumentOperation], *, boundaries: Sequence[int] = ()
+        self,
+        operations: Sequence[DocumentOperation],
+        *,
+        boundaries: Sequence[int] = (),
+        is_open: Callable[[int], bool] | None = None,
     ) -> Sequence[ItemResult]:
         """Cancelled: what is under way goes on, and a later call that touches the same documents waits for it."""
+        if any(operation.expected for operation in operations):
+            return await self._calls.run(operations, partial(self._apply_exactly, operations))
         batch = _prepare(operations, boundaries)
         if not batch.encoded:
             await trio.lowlevel.checkpoint()
@@ -111,6 +135,14 @@ class OpenSearchEvents:
             await self._send_all(batch, call)
             if batch.conflicts and not call.detached:
                 await self._compare(batch)
+            if batch.to_correct:
+
+                def is_wanted(position: int) -> bool:
+                    return not call.detached and (is_open is None or is_open(position))
+
+                await Corrections(operations, batch.results, batch.to_correct, is_wanted).make(self._documents)
+            if batch.refused and not call.detached:
+                await self._note_versions(batch)
             return batch.all_results()
 
         return await self._calls.run(operations, apply)
@@ -133,7 +165,7 @@ class OpenSearchEvents:
     async def _send(self, batch: _Batch, part: Part) -> list[Part]:
         """One call. Returns the parts to send instead, when it was too much or something in it can't be read."""
         body = batch.encoded.wire(part.start, part.stop)
-        query = {**FILTER, "timeout": _SHARD_WAIT}
+        query = {**FILTER, "timeout": SHARD_WAIT}
         reply = await self._client.request(
             "POST", "/_bulk", body, query=query, content_type=NDJSON, repeatable=False, has_place=True
         )
@@ -146,7 +178,8 @@ class OpenSearchEvents:
             if not alone:
                 return _halves(batch, part)
             reason = error.reason or "the document is too large"
-            batch.results[batch.encoded.positions[part.start]] = ItemResult(400, reason, Outcome.REFUSED)
+            cause = ": ".join(error.causes())
+            batch.results[batch.encoded.positions[part.start]] = ItemResult(400, reason, Outcome.REFUSED, cause=cause)
             return []
         is_too_much = reply.status == 413 or (reply.status == 429 and not is_queue_full(error))
         if is_too_much and not alone and part.size > _SMALLEST_LIMIT:
@@ -175,31 +208,68 @@ class OpenSearchEvents:
         for start in range(0, len(batch.conflicts), _COMPARED_AT_ONCE):
             positions = batch.conflicts[start : start + _COMPARED_AT_ONCE]
             try:
-                stored = await self._read([batch.operations[position] for position in positions])
+                keys = [key_of(batch.operations[position]) for position in positions]
+                stored = await self._documents.read(keys)
             except BackendUnavailable as exc:
                 logger.warning("indexer: documents that exist could not be compared: %s", exc)
                 for position in batch.conflicts[start:]:
-                    batch.results[position] = _NOT_TRIED
+                    batch.results[position] = NOT_TRIED
                 return
             for position, present in zip(positions, stored, strict=True):
                 operation = batch.operations[position]
-                if present is None and not _deleted_later(batch, position):
-                    batch.results[position] = _NOT_TRIED
-                elif present is not None and equal_json(present, operation.body or b""):
+                if isinstance(present, Unreadable) or (present is None and not _deleted_later(batch, position)):
+                    batch.results[position] = NOT_TRIED
+                elif present is not None and equal_json(present.body, operation.body or b""):
                     batch.results[position] = _SAME
+                elif present is not None:
+                    batch.set_version(position, present.version)
 
-    async def _read(self, operations: Sequence[DocumentOperation]) -> Sequence[bytes | None]:
-        """Their documents as they stand there; one that is no sound JSON is other content than any event's."""
-        wanted = [{"_index": operation.index, "_id": operation.document_id} for operation in operations]
-        query = {"filter_path": "docs._index,docs._id,docs.found,docs._source,docs.error.type"}
-        reply = await self._client.request("POST", "/_mget", encode_json({"docs": wanted}), query=query)
-        _, docs = decode_around(reply, _Documents, "docs")
-        if len(docs) != len(wanted):
-            raise IndexerUnavailable("not all documents could be read")
-        found = [read_found_text(document) for document in docs]
-        if any(document.error is not None for document in found):
-            raise IndexerUnavailable("not all documents could be read")
-        return [bytes(document.source) if document.found else None for document in found]
+    async def _note_versions(self, batch: _Batch) -> None:
+        """What the documents are, of the operations that were refused for good; that they are refused holds without."""
+        keys = [key_of(batch.operations[position]) for position in batch.refused]
+        try:
+            versions = await self.versions(keys)
+        except BackendUnavailable as exc:
+            logger.warning("indexer: documents whose events are refused could not be read: %s", exc)
+            return
+        for position, version in zip(batch.refused, versions, strict=True):
+            batch.set_version(position, version)
+
+    async def versions(self, documents: Sequence[tuple[str, str]]) -> Sequence[str]:
+        readable = [key for key in documents if is_possible_id(key[1])]
+        found = dict(zip(readable, await self._documents.read(readable), strict=True))
+        return [version_of(found[key]) if key in found else "" for key in documents]
+
+    # --- one after the other, each to the very document that it expects ---
+
+    async def _apply_exactly(
+        self, operations: Sequence[DocumentOperation], call: BulkCall[Sequence[ItemResult]]
+    ) -> Sequence[ItemResult]:
+        return [NOT_TRIED if call.detached else await self._apply_one(operation) for operation in operations]
+
+    async def _apply_one(self, operation: DocumentOperation) -> ItemResult:
+        encoded = encode(operation)
+        if isinstance(encoded, ItemResult):
+            return encoded
+        (present,) = await self._documents.read([key_of(operation)])
+        version = version_of(present)
+        if isinstance(present, Unreadable):
+            return NOT_TRIED
+        if operation.expected and operation.expected != version:
+            return overtaken(operation.document_id, version)
+        planned = plan_write(key_of(operation), [msgspec.structs.replace(operation, expected="")], present)
+        if planned is None:
+            return NOT_TRIED
+        write, (result,) = planned
+        if write is None:
+            return result
+        (item,) = await self._documents.write([write])
+        if item is None:
+            return NOT_TRIED
+        if item.status == 409:
+            return overtaken(operation.document_id, "")
+        verdict = judge(item)
+        return result if verdict == "done" else to_result(item)
 
     async def get(self, index: str, document_id: str) -> bytes | None:
         if not is_possible_id(document_id):
@@ -215,7 +285,6 @@ class OpenSearchEvents:
         return bytes(document.source) if document.found else None
 
 
-_NOT_TRIED: Final = ItemResult(503, "not now", Outcome.PASSING)
 _SAME: Final = ItemResult(200, "noop")
 
 
@@ -225,7 +294,7 @@ def _prepare(operations: Sequence[DocumentOperation], boundaries: Sequence[int])
     results: list[ItemResult | None] = [None] * len(operations)
     for position, result in encoded.refused.items():
         results[position] = result
-    return _Batch(operations, encoded, encoded.sizes(), encoded.item_boundaries(boundaries), results, [])
+    return _Batch(operations, encoded, encoded.sizes(), encoded.item_boundaries(boundaries), results, [], [], [])
 
 
 def _halves(batch: _Batch, part: Part) -> list[Part]:

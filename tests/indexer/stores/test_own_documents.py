@@ -1,0 +1,146 @@
+"""An agent's own documents in the indexer: the second step that a create of what exists or an update of what doesn't
+takes, and what may come between the two."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Literal
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.indexer.bench import fake, stores_of
+from tests.indexer.fake import FakeOpenSearch
+from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
+
+INDEX = "wazuh-states-fim"
+
+Before = Callable[[str, str], Awaitable[None]]
+
+
+def op(action: Literal["create", "update", "delete"], document_id: str, **data: Any) -> DocumentOperation:
+    body = None if action == "delete" else json.dumps(data).encode()
+    return DocumentOperation(action, INDEX, document_id, body, own=True)
+
+
+def outcomes(results: Sequence[ItemResult]) -> list[str]:
+    return [str(result.outcome) for result in results]
+
+
+def sources(node: FakeOpenSearch) -> dict[str, Any]:
+    return {document_id: stored.source for document_id, stored in node.indices[INDEX].documents.items()}
+
+
+def at(node: FakeOpenSearch, end: str, *, call: int, do: Callable[[], object]) -> None:
+    """``do`` once, before the node answers the so manieth call of this path."""
+    seen = 0
+
+    async def before(method: str, path: str) -> None:
+        nonlocal seen
+        seen += path.endswith(end)
+        if path.endswith(end) and seen == call:
+            do()
+
+    node.faults.before = before
+
+
+async def test_a_write_between_comparing_and_replacing_is_not_lost(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        await stores.events.bulk([op("create", "1", old=1), op("create", "2", old=1)])
+        at(node, "_bulk", call=2, do=lambda: node.indices[INDEX].write("1", b'{"theirs":1}'))
+        results = await stores.events.bulk([op("create", "1", a=1), op("update", "1", b=1), op("create", "2", a=1)])
+        assert outcomes(results) == ["passing", "passing", "done"]
+        assert sources(node) == {"1": {"theirs": 1}, "2": {"a": 1}}
+        node.faults.before = None
+        assert outcomes(await stores.events.bulk([op("create", "1", a=1), op("update", "1", b=1)])) == ["done"] * 2
+        assert sources(node)["1"] == {"a": 1, "b": 1}
+
+
+async def test_one_that_is_deleted_between_is_not_revived(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        await stores.events.bulk([op("create", "1", old=1)])
+        at(node, "_bulk", call=2, do=lambda: node.indices[INDEX].delete("1"))
+        assert outcomes(await stores.events.bulk([op("create", "1", a=1)])) == ["passing"]
+        assert sources(node) == {}
+
+
+async def test_one_that_is_made_between_is_not_overwritten(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        await stores.events.bulk([op("create", "other")])
+        at(node, "_bulk", call=2, do=lambda: node.indices[INDEX].write("1", b'{"theirs":1}'))
+        assert outcomes(await stores.events.bulk([op("update", "1", a=1)])) == ["passing"]
+        assert sources(node)["1"] == {"theirs": 1}
+        node.faults.before = None
+        assert outcomes(await stores.events.bulk([op("update", "1", a=1)])) == ["done"]
+        assert sources(node)["1"] == {"theirs": 1, "a": 1}
+
+
+async def test_nothing_is_replaced_once_the_request_is_closed(autojump_clock: MockClock) -> None:
+    """Before it is read, and between that and the write."""
+    async with fake() as node, stores_of(node) as stores:
+        for call, path in ((1, "_bulk"), (1, "_mget")):
+            await stores.events.bulk([op("create", "1", old=1), op("create", "2", old=1)])
+            open_positions = {0, 1, 2}
+            at(node, path, call=call, do=open_positions.clear)
+            operations = [op("create", "1", a=1), op("update", "missing", a=1), op("create", "2", a=1)]
+            results = await stores.events.bulk(operations, is_open=open_positions.__contains__)
+            assert outcomes(results) == ["passing"] * 3
+            assert sources(node) == {"1": {"old": 1}, "2": {"old": 1}}
+            node.faults.before = None
+        results = await stores.events.bulk(operations, is_open={1, 2}.__contains__)
+        assert outcomes(results) == ["passing", "done", "done"]
+        assert sources(node) == {"1": {"old": 1}, "2": {"a": 1}, "missing": {"a": 1}}
+
+
+async def test_nothing_is_replaced_once_the_caller_is_gone(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        await stores.events.bulk([op("create", "1", old=1)])
+        slow = trio.Event()
+
+        async def hold(method: str, path: str) -> None:
+            await slow.wait()
+
+        node.faults.before = hold
+        with trio.move_on_after(1):
+            await stores.events.bulk([op("create", "1", a=1), op("update", "2", a=1)])
+        slow.set()
+        await trio.sleep(1)
+        assert sources(node) == {"1": {"old": 1}}
+
+
+async def test_one_that_cannot_be_read_or_written_now_is_tried_again(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        await stores.events.bulk([op("create", "1", old=1)])
+        node.faults.whole = lambda method, path: (503, None) if path == "/_mget" else None
+        results = await stores.events.bulk([op("create", "1", a=1), op("update", "1", b=1), op("create", "2", a=1)])
+        assert outcomes(results) == ["passing", "passing", "done"]
+        node.faults.whole = lambda method, path: None
+        results = await stores.events.bulk([op("create", "1", a=1), op("update", "1", b=1), op("create", "2", a=1)])
+        assert outcomes(results) == ["done"] * 3
+        assert sources(node) == {"1": {"a": 1, "b": 1}, "2": {"a": 1}}
+
+
+async def test_a_false_conflict_of_a_replacement_is_tried_again_and_is_a_noop(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        await stores.events.bulk([op("create", "1", old=1)])
+        node.faults.false_conflicts = 1
+        (result,) = await stores.events.bulk([op("create", "1", a=1)])
+        assert result.outcome is Outcome.PASSING
+        (result,) = await stores.events.bulk([op("create", "1", a=1)])
+        assert (result.status, result.result) == (200, "noop")
+
+
+@pytest.mark.parametrize("bad", [{0}, {1}, {3}, {0, 2}, {0, 1, 2, 3}])
+async def test_of_several_only_what_is_refused_is_refused(bad: set[int], autojump_clock: MockClock) -> None:
+    """A document that isn't there: none of the updates was looked at before, and all are written in one step."""
+    async with fake() as node, stores_of(node) as stores:
+        await stores.events.bulk([op("create", "other")])
+
+        node.faults.malformed = lambda source: "bad" in source
+        updates = [op("update", "1", **{("bad" if number in bad else f"n{number}"): 1}) for number in range(4)]
+        results = await stores.events.bulk(updates)
+        assert outcomes(results) == ["refused" if number in bad else "done" for number in range(4)]
+        expected = {f"n{number}": 1 for number in range(4) if number not in bad}
+        assert sources(node).get("1", {}) == expected

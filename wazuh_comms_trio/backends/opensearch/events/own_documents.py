@@ -1,0 +1,175 @@
+"""An agent's own documents follow it: a create that met other content, an update that met nothing are put right here.
+
+The indexer answers 409 or 404 to these, and applies what follows them in the same call: to the old document, or to
+none. So of each such document the operations from that one on are applied once more, in order, to what is stored now,
+and the result is written in one step, under the condition that nothing else was written since: a replacement with the
+``_seq_no`` and ``_primary_term`` that were read, a new document as a ``create`` (an upsert would revive what was
+deleted meanwhile). Who loses this race tries again, as after any failure that may pass.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+import msgspec
+
+from wazuh_comms_trio.backends.document_rules import Document, Key, equal_json, key_of, plan
+from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
+from wazuh_comms_trio.backends.opensearch.client.bulk import (
+    BulkItem,
+    create_line,
+    delete_if_line,
+    judge,
+    replace_if_line,
+    to_result,
+)
+from wazuh_comms_trio.backends.opensearch.events.stored_documents import (
+    AT_ONCE,
+    Stored,
+    StoredDocuments,
+    Unreadable,
+    Write,
+)
+from wazuh_comms_trio.errors import BackendUnavailable
+
+logger = logging.getLogger(__name__)
+
+NOT_TRIED: Final = ItemResult(503, "not now", Outcome.PASSING)
+
+
+class Corrections:
+    """What is to be put right after one bulk call: ``positions`` are those of the operations that were answered 409 or
+    404. ``results`` are the call's, and are changed here. ``is_open``: whether somebody waits for the operation at a
+    position; what nobody waits for isn't begun any more."""
+
+    def __init__(
+        self,
+        operations: Sequence[DocumentOperation],
+        results: list[ItemResult | None],
+        positions: Collection[int],
+        is_open: Callable[[int], bool],
+    ) -> None:
+        self._operations = operations
+        self._results = results
+        self._is_open = is_open
+        #: By document: runs of positions, in order; each run is written in one step.
+        self._runs: dict[Key, deque[list[int]]] = {}
+        first = {key_of(operations[position]): position for position in sorted(positions, reverse=True)}
+        found: dict[Key, list[int]] = {key: [] for key in sorted(first, key=first.__getitem__)}
+        for position in range(min(positions), len(operations)):
+            key = key_of(operations[position])
+            if key in first and position >= first[key]:
+                found[key].append(position)
+        for key, run in found.items():
+            self._add(key, run)
+
+    def _add(self, key: Key, positions: Sequence[int]) -> None:
+        """One run of those up to the first that has to be tried again; with that one, those after it have to."""
+        run: list[int] = []
+        passing = False
+        for position in positions:
+            result = self._results[position]
+            passing = passing or result is None or result.outcome is Outcome.PASSING
+            if passing:
+                self._results[position] = NOT_TRIED
+            elif result is not None and result.outcome is not Outcome.REFUSED:
+                run.append(position)
+        self._runs[key] = deque([run])
+
+    async def make(self, documents: StoredDocuments) -> None:
+        """Until nothing is left. What can't be put right now is to be tried again, with all that follows on it."""
+        while self._runs:
+            keys = list(self._runs)
+            for start in range(0, len(keys), AT_ONCE):
+                await self._step(documents, keys[start : start + AT_ONCE])
+
+    async def _step(self, documents: StoredDocuments, keys: Sequence[Key]) -> None:
+        keys = self._still_open(keys)
+        if not keys:
+            return
+        try:
+            stored = await documents.read(keys)
+        except BackendUnavailable as exc:
+            logger.warning("indexer: documents that are to be replaced could not be read: %s", exc)
+            self._give_up(keys)
+            return
+        writes: dict[Key, tuple[Write, Sequence[ItemResult]]] = {}
+        for key, present in zip(keys, stored, strict=True):
+            planned = None if isinstance(present, Unreadable) else self._plan(key, present)
+            if planned is None:
+                self._give_up([key])
+            elif planned[0] is None:
+                self._settle(key, planned[1])
+            else:
+                writes[key] = planned[0], planned[1]
+        open_keys = self._still_open(list(writes))
+        if not open_keys:
+            return
+        answers = await documents.write([writes[key][0] for key in open_keys])
+        for key, answer in zip(open_keys, answers, strict=True):
+            verdict = "passing" if answer is None else judge(answer)
+            if verdict == "done":
+                self._settle(key, writes[key][1])
+            elif verdict == "refused" and answer is not None:
+                self._refuse(key, answer)
+            else:
+                self._give_up([key])
+
+    def _plan(self, key: Key, present: Stored | None) -> tuple[Write | None, Sequence[ItemResult]] | None:
+        return plan_write(key, [self._operations[position] for position in self._runs[key][0]], present)
+
+    def _still_open(self, keys: Sequence[Key]) -> Sequence[Key]:
+        closed = [key for key in keys if not all(map(self._is_open, self._runs[key][0]))]
+        self._give_up(closed)
+        return [key for key in keys if key not in closed]
+
+    def _settle(self, key: Key, results: Sequence[ItemResult]) -> None:
+        runs = self._runs[key]
+        for position, result in zip(runs.popleft(), results, strict=True):
+            self._results[position] = result
+        if not runs:
+            del self._runs[key]
+
+    def _refuse(self, key: Key, answer: BulkItem) -> None:
+        """Of several operations at once it can't be told which is at fault: they go in two runs then."""
+        runs = self._runs[key]
+        if len(runs[0]) == 1:
+            self._settle(key, [to_result(answer)])
+            return
+        run = runs.popleft()
+        middle = len(run) // 2
+        runs.extendleft((run[middle:], run[:middle]))
+
+    def _give_up(self, keys: Collection[Key]) -> None:
+        for key in keys:
+            for run in self._runs.pop(key):
+                for position in run:
+                    self._results[position] = NOT_TRIED
+
+
+def plan_write(
+    key: Key, operations: Sequence[DocumentOperation], present: Stored | None
+) -> tuple[Write | None, Sequence[ItemResult]] | None:
+    """What ``operations`` on one document make of it: the conditional write that is needed, None where none is, and
+    their results after it. None when that can't be told."""
+    current = {} if present is None else {key: Document(present.body, 1)}
+    try:
+        results, changes = plan(operations, current)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    after = changes.get(key, current.get(key))
+    index, document_id = key
+    if after is None:
+        if present is None:
+            return None, results
+        line = delete_if_line(index, document_id, present.seq_no, present.primary_term)
+        return Write(line[:-1], None), results
+    body = after.body if b"\n" not in after.body else msgspec.json.format(after.body, indent=-1)
+    if present is None:
+        return Write(create_line(index, document_id)[:-1], body), results
+    if equal_json(present.body, body):
+        return None, results
+    return Write(replace_if_line(index, document_id, present.seq_no, present.primary_term)[:-1], body), results
