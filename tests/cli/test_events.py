@@ -226,3 +226,20 @@ def test_damage_is_told_with_the_exit_status(tool: Tool, config: Config, state: 
     restored = tool("restore", str(tmp_path / "comms.backup"))
     assert restored.status == 0
     assert segment.name in restored.err
+
+
+def test_store_verify(tool: Tool, config: Config, state: Path) -> None:
+    fill(config)
+    assert tool("store", "verify").status == 0
+    (segment,) = (state / "events").glob("*.ndjson")
+    segment.write_bytes(segment.read_bytes().replace(b"hello", b"hallo"))
+    looked = tool("store", "verify", "--json")
+    assert looked.status == 1
+    (damage,) = looked.document["damaged"]
+    assert (damage["place"], damage["repaired"]) == (f"events/{segment.name}", False)
+    repaired = tool("store", "verify", "--repair")
+    assert repaired.status == 0
+    assert "0 records are kept" in repaired.out
+    assert tool("store", "verify").out.strip() == f"{state}: nothing is damaged"
+    entry = json.loads((state / "audit.log").read_text().splitlines()[-1])
+    assert (entry["action"], entry["object"]) == ("store verify", f"events/{segment.name}")

@@ -1,1 +1,2 @@
-"""Backup and restore of embedded state: one file for everything under ``embedded.path``. Blocking calls."""
+"""Backup and restore of embedded state: one file for everything under ``embedded.path``; and whether it is whole.
+Blocking calls."""

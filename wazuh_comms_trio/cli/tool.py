@@ -21,6 +21,7 @@ _COMMANDS: Final = (
     "quarantine",
     "backup",
     "restore",
+    "store",
     "enrollment",
     "config",
     "indexer",

@@ -109,6 +109,11 @@ def link_descriptor(descriptor: int, name: str, folder: int) -> None:
     calls.link(f"/proc/self/fd/{descriptor}", name, folder)
 
 
+def link_file(source: Path, name: str, folder: int) -> None:
+    """A second name for a file, in the folder whose descriptor is ``folder``."""
+    calls.link(str(source), name, folder)
+
+
 def remove(path: Path) -> None:
     """It needn't be there."""
     try:

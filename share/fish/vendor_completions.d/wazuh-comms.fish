@@ -10,7 +10,7 @@ function __wazuh_comms_at --description 'Does the line name this command?'
             set skip yes
         else if not string match --quiet -- '-*' $word
             set --local next (string trim -- "$command $word")
-            contains -- "$next" 'agents' 'agents add' 'agents list' 'agents show' 'agents remove' 'agents rekey' 'commands' 'commands send' 'commands list' 'commands show' 'commands cancel' 'events' 'events tail' 'quarantine' 'quarantine list' 'quarantine show' 'quarantine replay' 'quarantine drop' 'backup' 'restore' 'enrollment' 'enrollment passwd' 'config' 'config check' 'config show' 'indexer' 'indexer init' 'indexer check' 'indexer show' 'indexer remove' 'status' 'reload' 'daemon'; and set command $next
+            contains -- "$next" 'agents' 'agents add' 'agents list' 'agents show' 'agents remove' 'agents rekey' 'commands' 'commands send' 'commands list' 'commands show' 'commands cancel' 'events' 'events tail' 'quarantine' 'quarantine list' 'quarantine show' 'quarantine replay' 'quarantine drop' 'backup' 'restore' 'store' 'store verify' 'enrollment' 'enrollment passwd' 'config' 'config check' 'config show' 'indexer' 'indexer init' 'indexer check' 'indexer show' 'indexer remove' 'status' 'reload' 'daemon'; and set command $next
         end
     end
     test "$command" = "$argv[1]"
@@ -23,6 +23,7 @@ complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments eve
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments quarantine --description 'events that could never be taken: list, show, replay, drop'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments backup --description 'write all state that this node keeps to a file'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments restore --description 'put the state of a backup in place; the daemon must be stopped'
+complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments store --description 'the files of the embedded backends'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments enrollment --description 'the users who may enrol agents'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments config --description 'check or show the configuration'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments indexer --description 'prepare or check the indexer of `backend: wazuh`'
@@ -132,6 +133,14 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'restore'" --short-
 complete --command wazuh-comms --condition "__wazuh_comms_at 'restore'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'restore'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'restore'" --long-option discard --description 'don\'t keep the present state'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'store'" --arguments verify --description 'read everything and say what is damaged'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'store'" --short-option h --long-option help --description 'show this help message and exit'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'store'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'store'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'store verify'" --short-option h --long-option help --description 'show this help message and exit'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'store verify'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'store verify'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'store verify'" --long-option repair --description 'save what can be saved; damaged files are kept under another name'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'enrollment'" --arguments passwd --description 'print the entry of a user for enrollment.users'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'enrollment'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'enrollment'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'

@@ -35,14 +35,15 @@ _CHUNK: Final = 1024 * 1024
 
 @frozen
 class Record:
-    """Where a record's body lies in its segment. ``received`` in epoch seconds; ``end`` is where the next one
-    begins."""
+    """Where a record's body lies in its segment. ``received`` in epoch seconds; ``end`` is where the next one begins;
+    ``checksum``: the body's."""
 
     agent_id: str
     received: float
     body_start: int
     body_bytes: int
     end: int
+    checksum: int
 
 
 @frozen
@@ -141,7 +142,7 @@ def scan(file: BinaryIO, size: int, offset: int = 0) -> Iterator[Record | Gap]:
                 return
             end += _newline_at(file, end)  # a body's last newline may be what is damaged
         if whole:
-            yield Record(agent_id, received, start, length, end)
+            yield Record(agent_id, received, start, length, end, checksum)
         else:
             if not sealed and end < size and _envelope_at(file, end) is None:
                 end = _search(file, start, size)  # its length may be what is damaged

@@ -1,0 +1,258 @@
+"""Whether embedded state is whole, and what can be saved of it where it isn't. Blocking calls; the daemon may run.
+
+What is damaged stays beside what was saved of it, under a name of its own: nothing is thrown away.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, cast
+
+import apsw
+from attrs import evolve, frozen
+
+from wazuh_comms_trio.backends.embedded.database.log_check import check_log, keep_damaged_log
+from wazuh_comms_trio.backends.embedded.database.schema import Schema, check_usable, migrate
+from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, Reading, find_damage, read_segment
+from wazuh_comms_trio.backends.embedded.ndjson.ledger import Slot, clear_damaged, damaged_slots, forget, promises
+from wazuh_comms_trio.backends.embedded.ndjson.records import envelope, envelope_room
+from wazuh_comms_trio.backends.embedded.ndjson.segments import is_locked, segment_files
+from wazuh_comms_trio.backends.embedded.row_checksums import damaged_rows
+from wazuh_comms_trio.backends.embedded.state_schema import STATE
+from wazuh_comms_trio.backends.factory import quarantine_folder
+from wazuh_comms_trio.backends.unavailable import StateForeign
+from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.foundation.file_writes import link_file, rename, sync, write_all
+from wazuh_comms_trio.foundation.folders import adopt, open_folder, sync_folder
+from wazuh_comms_trio.quarantine.interface import Rejected, digest
+from wazuh_comms_trio.quarantine.store import QUARANTINE
+
+_CHUNK: Final = 1024 * 1024
+_BUSY_TIMEOUT: Final = 30_000
+_SAVING: Final = ".saving"
+
+
+@frozen
+class Finding:
+    """One thing that isn't as it should be. ``damage``: the sentence; ``remedy``: what ``--repair`` does, empty where
+    it can do nothing; ``repaired``: it did."""
+
+    place: str
+    damage: str
+    remedy: str = ""
+    repaired: bool = False
+
+
+def verify(config: Config, *, repair: bool = False) -> Iterator[Finding]:
+    """Reads all of it. Raises ``OSError``."""
+    folder = config.communications_api.embedded.path
+    yield from _events(folder / "events", repair)
+    yield from _database(folder / "state.db", STATE, _state_rows, repair)
+    quarantine = quarantine_folder(config)
+
+    def entries(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:
+        yield from check_entries(connection, quarantine / "payloads", connection)
+        yield from _usage(connection, repair)
+
+    yield from _database(quarantine / "quarantine.db", QUARANTINE, entries, repair)
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+
+def _events(folder: Path, repair: bool) -> Iterator[Finding]:
+    broken = damaged_slots(folder)
+    if broken:
+        if repair:
+            clear_damaged(folder)
+        sentence = f"{broken} entries of the list of segments can't be read"
+        yield Finding("events/segments.ledger", sentence, "they are taken out; sizes are noted anew", repair)
+    for damage in list(find_damage(folder)):
+        path = folder / damage.file
+        if not path.exists():
+            if repair:
+                forget(folder, [damage.file])
+            yield Finding(f"events/{damage.file}", str(damage), "it is no longer missed", repair)
+        elif is_locked(path):
+            yield Finding(f"events/{damage.file}", f"{damage}; a process writes to it: stop the daemon to repair it")
+        else:
+            saved = _save_segment(folder, damage, write=repair)
+            remedy = f"{saved} records are kept; the damaged file is {damage.file}.damaged"
+            yield Finding(f"events/{damage.file}", str(damage), remedy, repair)
+
+
+def _save_segment(folder: Path, damage: Damage, *, write: bool) -> int:
+    """How many records are whole. ``write``: they take the damaged file's place."""
+    segment = next(segment for segment in segment_files(folder) if segment.path.name == damage.file)
+    promise = promises(folder).get(damage.file)
+    fresh = folder / f".{damage.file}{_SAVING}"
+    count = size = 0
+    descriptor = -1
+    if write:
+        fresh.unlink(missing_ok=True)
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        adopt(descriptor, folder)
+    try:
+        for part in read_segment(segment, Reading(damage.file), promise):
+            if isinstance(part, Damage):
+                continue
+            record, file = part
+            count += 1
+            if not write:
+                continue
+            width = envelope_room(record.agent_id)
+            checksum = record.checksum
+            head = envelope(record.agent_id, record.received, record.body_bytes, checksum, width=width)
+            write_all(descriptor, head)
+            file.seek(record.body_start)
+            left, last = record.body_bytes, b""
+            while left > 0 and (piece := file.read(min(_CHUNK, left))):
+                write_all(descriptor, piece)
+                left, last = left - len(piece), piece[-1:]
+            if last != b"\n":
+                write_all(descriptor, b"\n")
+            size += len(head) + record.body_bytes + (last != b"\n")
+        if write:
+            sync(descriptor)
+    finally:
+        if write:
+            os.close(descriptor)
+    if write:
+        with open_folder(folder) as opened:
+            link_file(segment.path, f"{damage.file}.damaged", opened)
+        forget(folder, [damage.file])
+        if count:
+            rename(fresh, segment.path)
+            Slot(folder, damage.file).hold(size, count)
+        else:
+            fresh.unlink()
+            segment.path.unlink()
+        sync_folder(folder)
+    return count
+
+
+# --- SQLite ----------------------------------------------------------------------------------------------------------
+
+
+def _database(path: Path, schema: Schema, rows: Any, repair: bool) -> Iterator[Finding]:
+    if not path.exists():
+        return
+    place = path.name
+    dropped = check_log(path)
+    if dropped:
+        sentence = f"the log is damaged: up to {dropped} committed pages are lost when the file is opened"
+        if repair:
+            keep_damaged_log(path)
+        yield Finding(f"{place}-wal", sentence, "a copy of the log is kept beside it, and the file opened", repair)
+        if not repair:
+            return  # opening it would take the log away
+    try:
+        connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)
+    except apsw.Error as exc:
+        yield Finding(place, f"can't be opened: {exc}")
+        return
+    try:
+        connection.set_busy_timeout(_BUSY_TIMEOUT)
+        complaints = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
+        if complaints != ["ok"]:
+            repaired = False
+            if repair:
+                connection.execute("REINDEX")
+                repaired = connection.execute("PRAGMA integrity_check(1)").get == "ok"
+            remedy = "its indexes are made anew; where its tables are damaged, only a backup helps"
+            yield Finding(place, "; ".join(complaints), remedy, repaired)
+        yield from _schema(connection, schema)
+        yield from rows(connection, repair)
+    except apsw.Error as exc:
+        yield Finding(place, f"can't be read: {exc}; restore a backup")
+    finally:
+        connection.close()
+
+
+def _schema(connection: apsw.Connection, schema: Schema) -> Iterator[Finding]:
+    """Tables, indexes and triggers, as the file's version has them."""
+    try:
+        check_usable(connection, schema)
+    except StateForeign as exc:
+        yield Finding(schema.name, exc.message)
+        return
+    version = cast("int", connection.execute("PRAGMA user_version").get)
+    if version > schema.version:
+        return  # a later version's, which this one can use
+    query = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
+    model = apsw.Connection(":memory:")
+    try:
+        migrate(model, evolve(schema, migrations=schema.migrations[:version]))
+        if model.execute(query).fetchall() != connection.execute(query).fetchall():
+            yield Finding(schema.name, "its tables, indexes or triggers aren't those of its version; restore a backup")
+    finally:
+        model.close()
+
+
+def _state_rows(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:
+    has_checksums = connection.execute("SELECT count(*) FROM pragma_table_info('documents') WHERE name = 'checksum'")
+    if has_checksums.get:
+        for row in damaged_rows(connection):
+            yield Finding("state.db", f"{row}: its content isn't what was written")
+    for name, query in (
+        ("documents", "SELECT max(no) FROM documents"),
+        ("news", "SELECT max(news) FROM commands"),
+    ):
+        highest = cast("int | None", connection.execute(query).get) or 0
+        value = cast("int | None", connection.execute("SELECT value FROM counters WHERE name = ?", (name,)).get)
+        if value is None or value < highest:
+            if repair:
+                connection.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", (name, highest))
+            sentence = f"the counter of {name} is {value}, and {highest} is in use"
+            yield Finding("state.db", sentence, f"it is set to {highest}", repair)
+
+
+def check_entries(connection: apsw.Connection, files: Path, live: apsw.Connection) -> Iterator[Finding]:
+    """Entries of the quarantine whose bytes aren't what was kept; ``live``: which are still there. Raises SQLite's
+    errors."""
+    query = "SELECT id, agent_id, kind, reason, metadata, payload, file, payload_bytes, digest FROM entries"
+    for entry_id, agent_id, kind, reason, metadata, payload, name, size, mark in connection.execute(query):
+        rejected = Rejected(agent_id, kind, reason, metadata, b"")
+        place = f"quarantine entry {entry_id}"
+        try:
+            right = digest(rejected, [payload] if name is None else _pieces(files / name)) == mark
+        except FileNotFoundError:
+            if _is_there(live, entry_id):
+                yield Finding(place, f"its payload of {size} bytes, {name}, is missing")
+            continue
+        except (OSError, TypeError, AttributeError) as exc:
+            yield Finding(place, f"can't be read: {exc}")
+            continue
+        if not right:
+            yield Finding(place, f"its {size} bytes aren't what was kept")
+
+
+def _is_there(connection: apsw.Connection, entry_id: int) -> bool:
+    return connection.execute("SELECT 1 FROM entries WHERE id = ?", (entry_id,)).get is not None
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(_CHUNK):
+            yield piece
+
+
+def _usage(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:
+    """The sums that limits are judged by, against the entries themselves."""
+    column = connection.execute("SELECT count(*) FROM pragma_table_info('entries') WHERE name = 'overtaken_at'").get
+    current = "overtaken_at IS NULL" if column else "1"
+    right = (
+        "SELECT '' AS agent_id, count(*), coalesce(sum(size), 0) FROM entries"
+        f" UNION ALL SELECT agent_id, count(*), sum(size) FROM entries WHERE {current} GROUP BY agent_id"
+    )
+    wrong = f"SELECT count(*) FROM (SELECT * FROM ({right}) EXCEPT SELECT * FROM usage)"
+    wrong_too = f"SELECT count(*) FROM (SELECT * FROM usage EXCEPT SELECT * FROM ({right}))"
+    if connection.execute(wrong).get or connection.execute(wrong_too).get:
+        if repair:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("DELETE FROM usage")
+            connection.execute(f"INSERT INTO usage {right}")
+            connection.execute("COMMIT")
+        yield Finding("quarantine.db", "its sums aren't those of its entries", "they are counted anew", repair)
