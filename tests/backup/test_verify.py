@@ -14,6 +14,7 @@ from wazuh_comms_trio.backends.embedded.row_checksums import AGENT_COLUMNS, COMM
 from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
 from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, CommandReport, CommandResult, Target
 from wazuh_comms_trio.backends.interfaces import DocumentOperation as Operation
+from wazuh_comms_trio.backup.create import backup
 from wazuh_comms_trio.backup.verify import Finding, verify
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.quarantine.interface import Rejected
@@ -130,7 +131,7 @@ async def test_every_byte_of_a_segment_flipped_once_and_repaired(config: Config,
         shutil.copytree(tmp_path / "kept", events)
 
 
-async def test_payloads_and_sums(config: Config) -> None:
+async def test_payloads_and_sums(config: Config, tmp_path: Path) -> None:
     payloads = state(config) / "quarantine" / "payloads"
     (payload,) = payloads.iterdir()
     spoil(payload, 1000)
@@ -139,6 +140,8 @@ async def test_payloads_and_sums(config: Config) -> None:
     payload.unlink()
     (finding,) = found(config)
     assert "is missing" in finding.damage
+    contents = backup(config, tmp_path / "one.backup")
+    assert contents.damaged == (f"{finding.place}: {finding.damage}",)
     payload.write_bytes(LARGE)
     connection = apsw.Connection(str(state(config) / "quarantine" / "quarantine.db"))
     connection.execute("UPDATE usage SET bytes = bytes + 1")

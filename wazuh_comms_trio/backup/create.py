@@ -13,8 +13,9 @@ import secrets
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Final, cast
@@ -24,6 +25,7 @@ import apsw
 from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, Reading, missing_segments, read_segment
 from wazuh_comms_trio.backends.embedded.ndjson.ledger import promises
 from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
+from wazuh_comms_trio.backends.embedded.state_schema import STATE
 from wazuh_comms_trio.backends.factory import quarantine_folder
 from wazuh_comms_trio.backup.format import (
     AUDIT_LOG,
@@ -39,10 +41,12 @@ from wazuh_comms_trio.backup.format import (
     encode_manifest,
 )
 from wazuh_comms_trio.backup.restore import restore
+from wazuh_comms_trio.backup.verify import Finding, check_database, check_entries, check_rows
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.file_writes import WholeFile, rename, sync
 from wazuh_comms_trio.foundation.folders import adopt, sync_folder
 from wazuh_comms_trio.foundation.timestamps import to_iso
+from wazuh_comms_trio.quarantine.store import QUARANTINE
 
 __all__ = ["BackupError", "Contents", "backup", "restore"]
 
@@ -123,6 +127,9 @@ class _Archiver:
         self._archive.addfile(self._head(name, size), cast("IO[bytes]", measured))
         self._members.append(measured.member(name))
 
+    def note(self, findings: Iterable[Finding]) -> None:
+        self.damaged.extend(f"{finding.place}: {finding.damage}" for finding in findings)
+
     def add_bytes(self, name: str, data: bytes) -> None:
         """Not noted."""
         self._archive.addfile(self._head(name, len(data)), io.BytesIO(data))
@@ -142,6 +149,7 @@ class _Archiver:
 def _add_state(archiver: _Archiver, folder: Path, scratch: Path) -> None:
     copy = scratch / "state.db"
     _copy_database(folder / "state.db", copy)
+    archiver.note(check_database(copy, STATE, check_rows))
     archiver.add_path(STATE_DB, copy)
     copy.unlink()
     _add_events(archiver, folder / "events")
@@ -171,13 +179,20 @@ def _add_quarantine(archiver: _Archiver, folder: Path, scratch: Path) -> None:
         return
     copy = scratch / "quarantine.db"
     _copy_database(folder / "quarantine.db", copy)
+    live = apsw.Connection(str(folder / "quarantine.db"), apsw.SQLITE_OPEN_READWRITE)
+    live.set_busy_timeout(int(_BUSY_TIMEOUT * 1000))
+    try:
+        entries = partial(check_entries, files=folder / "payloads", live=live)
+        archiver.note(check_database(copy, QUARANTINE, lambda connection, _: entries(connection)))
+    finally:
+        live.close()
     connection = apsw.Connection(str(copy))
     try:
         rows = connection.execute("SELECT file FROM entries WHERE file IS NOT NULL").fetchall()
         for name in (str(row[0]) for row in rows):
             try:
                 archiver.add_path(PAYLOADS + name, folder / "payloads" / name)
-            except FileNotFoundError:  # dropped since the copy was made
+            except FileNotFoundError:  # dropped since the copy was made, or told as damage
                 connection.execute("DELETE FROM entries WHERE file = ?", (name,))
     finally:
         connection.close()

@@ -6,9 +6,9 @@ What is damaged stays beside what was saved of it, under a name of its own: noth
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import apsw
 from attrs import evolve, frozen
@@ -49,14 +49,14 @@ def verify(config: Config, *, repair: bool = False) -> Iterator[Finding]:
     """Reads all of it. Raises ``OSError``."""
     folder = config.communications_api.embedded.path
     yield from _events(folder / "events", repair)
-    yield from _database(folder / "state.db", STATE, _state_rows, repair)
+    yield from check_database(folder / "state.db", STATE, check_rows, repair)
     quarantine = quarantine_folder(config)
 
     def entries(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:
         yield from check_entries(connection, quarantine / "payloads", connection)
         yield from _usage(connection, repair)
 
-    yield from _database(quarantine / "quarantine.db", QUARANTINE, entries, repair)
+    yield from check_database(quarantine / "quarantine.db", QUARANTINE, entries, repair)
 
 
 # --- events ----------------------------------------------------------------------------------------------------------
@@ -136,7 +136,10 @@ def _save_segment(folder: Path, damage: Damage, *, write: bool) -> int:
 # --- SQLite ----------------------------------------------------------------------------------------------------------
 
 
-def _database(path: Path, schema: Schema, rows: Any, repair: bool) -> Iterator[Finding]:
+def check_database(
+    path: Path, schema: Schema, rows: Callable[[apsw.Connection, bool], Iterator[Finding]], repair: bool = False
+) -> Iterator[Finding]:
+    """One SQLite file: its log, its structure, and by ``rows`` what is in it."""
     if not path.exists():
         return
     place = path.name
@@ -191,7 +194,8 @@ def _schema(connection: apsw.Connection, schema: Schema) -> Iterator[Finding]:
         model.close()
 
 
-def _state_rows(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:
+def check_rows(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:
+    """Of ``state.db``: contents against checksums, counters against what is in use."""
     has_checksums = connection.execute("SELECT count(*) FROM pragma_table_info('documents') WHERE name = 'checksum'")
     if has_checksums.get:
         for row in damaged_rows(connection):

@@ -23,7 +23,7 @@ complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments eve
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments quarantine --description 'events that could never be taken: list, show, replay, drop'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments backup --description 'write all state that this node keeps to a file'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments restore --description 'put the state of a backup in place; the daemon must be stopped'
-complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments store --description 'the files of the embedded backends'
+complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments store --description 'the files that are kept on this machine'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments enrollment --description 'the users who may enrol agents'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments config --description 'check or show the configuration'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments indexer --description 'prepare or check the indexer of `backend: wazuh`'
