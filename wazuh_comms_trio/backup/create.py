@@ -46,7 +46,7 @@ from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.file_writes import WholeFile, rename, sync
 from wazuh_comms_trio.foundation.folders import adopt, sync_folder
 from wazuh_comms_trio.foundation.timestamps import to_iso
-from wazuh_comms_trio.quarantine.store import QUARANTINE
+from wazuh_comms_trio.quarantine.schema import QUARANTINE
 
 __all__ = ["BackupError", "Contents", "backup", "restore"]
 

@@ -27,7 +27,7 @@ from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.file_writes import link_file, rename, sync, write_all
 from wazuh_comms_trio.foundation.folders import adopt, open_folder, sync_folder
 from wazuh_comms_trio.quarantine.interface import Rejected, digest
-from wazuh_comms_trio.quarantine.store import QUARANTINE
+from wazuh_comms_trio.quarantine.schema import QUARANTINE
 
 _CHUNK: Final = 1024 * 1024
 _BUSY_TIMEOUT: Final = 30_000
