@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Final
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final, TypeVar
 
 import msgspec
 
 from wazuh_comms_trio.errors import DocumentUnreadable
 from wazuh_comms_trio.foundation.lru_cache import LruCache
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 #: What decoders raise for a text that isn't sound JSON of the expected shape.
@@ -48,3 +51,22 @@ class UnreadableLog:
         if not self._silent and self._told.get(error.name) != error.why:
             self._told.put(error.name, error.why)
             logger.warning("%s; it is passed over", error.detail)
+
+    def without(self, found: Iterable[T | DocumentUnreadable]) -> list[T]:
+        """Those that can be read; the others are named."""
+        readable: list[T] = []
+        for each in found:
+            if isinstance(each, DocumentUnreadable):
+                self.note(each)
+            else:
+                readable.append(each)
+        return readable
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Names the one whose error goes through."""
+        try:
+            yield
+        except DocumentUnreadable as error:
+            self.note(error)
+            raise

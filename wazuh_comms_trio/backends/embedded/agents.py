@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import apsw
+import msgspec
 import trio
 
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.embedded.database.database import Database
 from wazuh_comms_trio.backends.embedded.database.text import storable
 from wazuh_comms_trio.backends.embedded.row_checksums import row_checksum, seal_agent
+from wazuh_comms_trio.backends.embedded.row_reading import read_row, read_rows
 from wazuh_comms_trio.backends.interfaces import Agent
-from wazuh_comms_trio.errors import AgentExists, MalformedRequest
+from wazuh_comms_trio.backends.unreadable import UnreadableLog
+from wazuh_comms_trio.errors import AgentExists, DocumentUnreadable, MalformedRequest
 from wazuh_comms_trio.foundation.lru_cache import LruCache
 
 #: Agents kept in memory: about 1.5 kB each, so 30 MB at most.
@@ -29,6 +33,7 @@ class SqliteAgents:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._unreadable = UnreadableLog()
         self._cache: LruCache[str, tuple[Agent, str]] = LruCache(CACHE_SIZE)
         self._data_version: object = None
         self._generation: object = None
@@ -36,13 +41,16 @@ class SqliteAgents:
         self._log_ins_written: trio.Event | None = None
 
     async def get(self, agent_id: str) -> Agent | None:
-        return await self._database.read_now(lambda connection: _select(connection, agent_id.lower()))
+        with self._unreadable.noting():
+            return await self._database.read_now(lambda connection: _select(connection, agent_id.lower()))
 
     async def lookup(self, agent_id: str) -> Agent | None:
         agent_id = agent_id.lower()
-        return await self._database.read_now(
-            lambda connection: self._look_up(connection, agent_id)[0], lambda connection: _select(connection, agent_id)
-        )
+        with self._unreadable.noting():
+            return await self._database.read_now(
+                lambda connection: self._look_up(connection, agent_id)[0],
+                lambda connection: _select(connection, agent_id),
+            )
 
     def _look_up(self, connection: apsw.Connection, agent_id: str) -> tuple[Agent | None, str | None]:
         """The agent and its fingerprint. On the event loop's thread only: the cache is not locked."""
@@ -75,14 +83,22 @@ class SqliteAgents:
             known = self._cache
             gone = []
             for agent_id, fingerprint in agents.items():
-                found = known.get(agent_id) or self._look_up(connection, agent_id.lower())
+                try:
+                    found = known.get(agent_id) or self._look_up(connection, agent_id.lower())
+                except DocumentUnreadable:
+                    continue  # it isn't known to be gone
                 if found[1] != fingerprint:
                     gone.append(agent_id)
             return gone
 
         def compare_anew(connection: apsw.Connection) -> list[str]:
-            found = ((agent_id, _select(connection, agent_id.lower())) for agent_id in agents)
-            return [agent_id for agent_id, agent in found if agent is None or agent.fingerprint != agents[agent_id]]
+            gone = []
+            for agent_id, fingerprint in agents.items():
+                with contextlib.suppress(DocumentUnreadable):
+                    agent = _select(connection, agent_id.lower())
+                    if agent is None or agent.fingerprint != fingerprint:
+                        gone.append(agent_id)
+            return gone
 
         return await self._database.read_now(compare, compare_anew) if agents else ()
 
@@ -164,10 +180,10 @@ class SqliteAgents:
         connection.executemany("UPDATE agents SET last_login = ?, status = 'active' WHERE id = ?", rows)
 
     async def list(self) -> Sequence[Agent]:
-        def select(connection: apsw.Connection) -> list[Agent]:
-            return [_agent(row) for row in connection.execute(f"SELECT {_COLUMNS} FROM agents ORDER BY id")]
+        def select(connection: apsw.Connection) -> list[Agent | DocumentUnreadable]:
+            return list(read_rows(connection, "agents", _COLUMNS, "ORDER BY id", (), _agent))
 
-        return await self._database.read(select)
+        return self._unreadable.without(await self._database.read(select))
 
     async def members(self, group: str) -> Sequence[str]:
         if not storable(group):
@@ -179,7 +195,11 @@ def members(connection: apsw.Connection, group: str) -> list[str]:
     """The ids of a group's agents; ``all`` is every agent."""
     if group == "all":
         return [row[0] for row in connection.execute("SELECT id FROM agents ORDER BY id")]
-    query = "SELECT id FROM agents WHERE EXISTS (SELECT 1 FROM json_each(agents.groups) WHERE value = ?) ORDER BY id"
+    # A row whose groups can't be read is in no group, and costs the others nothing.
+    query = (
+        "SELECT id FROM agents WHERE CASE WHEN json_valid(agents.groups) THEN"
+        " EXISTS (SELECT 1 FROM json_each(agents.groups) WHERE value = ?) ELSE 0 END ORDER BY id"
+    )
     return [row[0] for row in connection.execute(query, (group,))]
 
 
@@ -190,22 +210,26 @@ def set_groups(connection: apsw.Connection, agent_id: str, groups: Sequence[str]
 
 
 def _select(connection: apsw.Connection, agent_id: str) -> Agent | None:
+    """Raises ``DocumentUnreadable``."""
     if not storable(agent_id):
         return None
-    row = connection.execute(f"SELECT {_COLUMNS} FROM agents WHERE id = ?", (agent_id,)).fetchone()
-    return None if row is None else _agent(row)
+    return read_row(connection, "agents", _COLUMNS, agent_id, _agent)
+
+
+_Row = tuple[str, str, str, str | None, str | None, str, str, Literal["active", "disconnected"], float | None]
 
 
 def _agent(row: Any) -> Agent:
-    agent_id, name, key_hash, kind, version, groups, host, status, last_login = row
+    """Raises ``ValueError``, ``RecursionError``."""
+    agent_id, name, key_hash, kind, version, groups, host, status, last_login = msgspec.convert(row, _Row)
     return Agent(
         id=agent_id,
         name=name,
         key_hash=key_hash,
         type=kind,
         version=version,
-        groups=tuple(json.loads(groups)),
-        host=json.loads(host),
+        groups=msgspec.convert(json.loads(groups), tuple[str, ...]),
+        host=msgspec.convert(json.loads(host), dict[str, Any]),
         status=status,
         last_login=last_login,
     )

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, Literal
 
 import apsw
-from attrs import evolve
+import msgspec
 
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.embedded.agents import members, set_groups
 from wazuh_comms_trio.backends.embedded.row_checksums import row_checksum
-from wazuh_comms_trio.backends.interfaces import Action, Command, CommandReport, CommandResult, ItemResult, Target
+from wazuh_comms_trio.backends.embedded.row_reading import read_row, read_rows
+from wazuh_comms_trio.backends.interfaces import (
+    Action,
+    Command,
+    CommandReport,
+    CommandResult,
+    CommandStatus,
+    ItemResult,
+    Target,
+)
+from wazuh_comms_trio.errors import DocumentUnreadable
 
 COLUMNS: Final = "id, target_type, target_id, status, created_at, sent_at, timeout, body, result"
+_ESSENTIAL: Final = "id, target_type, target_id, status, created_at, sent_at, timeout"
 #: A command that may be claimed, and then delivered.
 FREE: Final = "status = 'pending' AND owner IS NULL"
 #: An unclaimed command whose time is over.
@@ -29,7 +41,7 @@ def next_news(connection: apsw.Connection) -> int:
 def insert(connection: apsw.Connection, command: Command, now: float) -> Command:
     if not rules.is_ours(command):
         return command
-    present = select(connection, command.document_id)
+    present = select_for_change(connection, command.document_id)
     if present is not None:
         return present
     if command.target.type == "group" and command.status == "pending":
@@ -62,7 +74,10 @@ def insert(connection: apsw.Connection, command: Command, now: float) -> Command
 
 
 def apply_report(connection: apsw.Connection, report: CommandReport, now: float) -> ItemResult:
-    command = select(connection, report.document_id)
+    try:
+        command = select_for_change(connection, report.document_id)
+    except DocumentUnreadable:
+        return rules.not_yours(report.document_id)
     offered = connection.execute("SELECT offered FROM commands WHERE id = ?", (report.document_id,)).get == 1
     result, after = rules.apply_report(command, offered, report, now)
     if after is not None and after.result is not None:
@@ -82,9 +97,34 @@ def apply_groups(connection: apsw.Connection, command: Command) -> None:
 
 
 def select(connection: apsw.Connection, document_id: str) -> Command | None:
-    query = f"SELECT {COLUMNS} FROM commands WHERE id = ?"
-    row = connection.execute(query, (document_id,)).fetchone()
-    return None if row is None else decode(row)
+    """Raises ``DocumentUnreadable``."""
+    return read_row(connection, "commands", COLUMNS, document_id, decode)
+
+
+def select_for_change(connection: apsw.Connection, document_id: str) -> Command | None:
+    """As ``select``; of one that can't be read as a whole, what a step of its life needs. Raises
+    ``DocumentUnreadable`` where that can't be read either."""
+    try:
+        return select(connection, document_id)
+    except DocumentUnreadable:
+        return read_row(connection, "commands", _ESSENTIAL, document_id, _decode_essential)
+
+
+def read_taken(connection: apsw.Connection, numbers: Sequence[int]) -> tuple[list[Command], list[DocumentUnreadable]]:
+    """Those that were claimed, in this order. One that can't be read ends as failed: it holds up no other."""
+    commands: list[Command] = []
+    unreadable: list[DocumentUnreadable] = []
+    for number in numbers:
+        for found in read_rows(connection, "commands", COLUMNS, "WHERE no = ?", (number,), decode):
+            if not isinstance(found, DocumentUnreadable):
+                commands.append(found)
+                continue
+            unreadable.append(found)
+            connection.execute(
+                "UPDATE commands SET status = 'failed', owner = NULL, result = ? WHERE no = ?",
+                (encode_result(CommandResult(message=f"can't be read: {found.why}")), number),
+            )
+    return commands, unreadable
 
 
 def _encode_body(command: Command) -> str:
@@ -106,20 +146,52 @@ def encode_result(result: CommandResult) -> str:
     return json.dumps({name: value for name, value in body.items() if value is not None}, separators=(",", ":"))
 
 
+class _Body(msgspec.Struct):
+    name: str
+    version: str | None = None
+    args: dict[str, Any] | None = None
+    request_id: str | None = None
+    order_id: str | None = None
+    source: str | None = None
+    user: str | None = None
+
+
+class _Result(msgspec.Struct):
+    code: int | None = None
+    message: str | None = None
+    data: Any = None
+
+
+_TargetType = Literal["agent", "group", "server"]
+_Row = tuple[str, _TargetType, str, CommandStatus, float, float | None, float, str, str | None]
+_EssentialRow = tuple[str, _TargetType, str, CommandStatus, float, float | None, float]
+
+
 def decode(row: Any) -> Command:
-    document_id, target_type, target_id, status, created_at, sent_at, timeout, body_text, result_text = row
-    body = json.loads(body_text)
-    command = Command(
+    """Raises ``ValueError``, ``RecursionError``."""
+    document_id, kind, target_id, status, created_at, sent_at, timeout, body_text, result_text = msgspec.convert(
+        row, _Row
+    )
+    body = msgspec.convert(json.loads(body_text), _Body)
+    result = None if result_text is None else msgspec.convert(json.loads(result_text), _Result)
+    return Command(
         document_id=document_id,
-        target=Target(target_type, target_id),
-        action=Action(body["name"], body.get("version"), body.get("args")),
+        target=Target(kind, target_id),
+        action=Action(body.name, body.version, body.args),
         timeout=timeout,
-        request_id=body.get("request_id"),
-        order_id=body.get("order_id"),
-        source=body.get("source"),
-        user=body.get("user"),
+        request_id=body.request_id,
+        order_id=body.order_id,
+        source=body.source,
+        user=body.user,
         status=status,
+        result=None if result is None else CommandResult(result.code, result.message, result.data),
         created_at=created_at,
         sent_at=sent_at,
     )
-    return command if result_text is None else evolve(command, result=CommandResult(**json.loads(result_text)))
+
+
+def _decode_essential(row: Any) -> Command:
+    document_id, kind, target_id, status, created_at, sent_at, timeout = msgspec.convert(row, _EssentialRow)
+    return Command(
+        document_id, Target(kind, target_id), Action(""), timeout, status=status, created_at=created_at, sent_at=sent_at
+    )

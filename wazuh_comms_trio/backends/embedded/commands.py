@@ -18,6 +18,7 @@ from wazuh_comms_trio.backends.embedded import command_rows as rows
 from wazuh_comms_trio.backends.embedded.database.database import Database
 from wazuh_comms_trio.backends.embedded.database.text import storable
 from wazuh_comms_trio.backends.embedded.process_locks import ProcessLock
+from wazuh_comms_trio.backends.embedded.row_reading import read_rows
 from wazuh_comms_trio.backends.interfaces import (
     Command,
     CommandReport,
@@ -26,7 +27,8 @@ from wazuh_comms_trio.backends.interfaces import (
     ItemResult,
 )
 from wazuh_comms_trio.backends.leadership import Finding, Leadership
-from wazuh_comms_trio.errors import BackendUnavailable, MalformedRequest
+from wazuh_comms_trio.backends.unreadable import UnreadableLog
+from wazuh_comms_trio.errors import BackendUnavailable, DocumentUnreadable, MalformedRequest
 from wazuh_comms_trio.foundation.aligned_timer import next_tick
 
 #: Seconds between looks, by one process of the daemon, for what other processes did; a look costs microseconds.
@@ -48,6 +50,7 @@ class SqliteCommands:
         wall_clock: Callable[[], float],
         leadership: Leadership | None = None,
     ) -> None:
+        self._unreadable = UnreadableLog()
         self._leadership = leadership = leadership or Leadership()
         leadership.register(_TOPIC, on_finding=self._take_news, on_change=self._wake)
         self._database = database
@@ -83,7 +86,7 @@ class SqliteCommands:
                 f"UPDATE commands SET status = 'failed', result = ? WHERE id = ? AND {rows.FREE}",
                 (result, document_id),
             )
-            return rows.select(connection, document_id)
+            return rows.select_for_change(connection, document_id)
 
         return await self._database.write(update)
 
@@ -150,26 +153,28 @@ class SqliteCommands:
         if not await look(is_there):
             return ()
 
-        def take(connection: apsw.Connection) -> list[Command]:
+        def take(connection: apsw.Connection) -> tuple[list[Command], list[DocumentUnreadable]]:
             query = (
                 "UPDATE commands SET owner = ?, offered = 1 WHERE no IN (SELECT no FROM commands WHERE target_id = ?"
-                f" AND {rows.FREE} AND due_at >= ? ORDER BY created_at, no LIMIT ?) RETURNING no, {rows.COLUMNS}"
+                f" AND {rows.FREE} AND due_at >= ? ORDER BY created_at, no LIMIT ?) RETURNING created_at, no"
             )
             taken: list[Any] = []
             for agent_id in wanted:
                 taken += connection.execute(query, (self._process_lock.token, agent_id, now, rules.CLAIM_LIMIT))
-            taken.sort(key=lambda row: (row[5], row[0]))
-            return [rows.decode(row[1:]) for row in taken]
+            return rows.read_taken(connection, [no for _, no in sorted(taken)])
 
         # After a power cut a claim is worth nothing: its owner is gone too.
-        return await self._database.write(take, durable=False)
+        commands, unreadable = await self._database.write(take, durable=False)
+        for error in unreadable:
+            self._unreadable.note(error)
+        return commands
 
     async def mark_sent(self, document_ids: Collection[str]) -> None:
         now = self._now()
 
         def update(connection: apsw.Connection) -> None:
             for document_id in document_ids:
-                command = rows.select(connection, document_id)
+                command = rows.select_for_change(connection, document_id)
                 if command is not None and command.status == "pending":
                     connection.execute(
                         "UPDATE commands SET status = 'sent', sent_at = ?, owner = NULL WHERE id = ?",
@@ -261,12 +266,9 @@ class SqliteCommands:
                 return ()
             conditions.append("target_type = 'agent' AND target_id = ?")
             values.append(agent_id.lower())
-        query = (
-            f"SELECT {rows.COLUMNS} FROM commands WHERE {' AND '.join(conditions)}"
-            " ORDER BY created_at DESC, no DESC LIMIT ?"
-        )
+        rest = f"WHERE {' AND '.join(conditions)} ORDER BY created_at DESC, no DESC LIMIT ?"
 
-        def select(connection: apsw.Connection) -> list[Command]:
-            return [rows.decode(row) for row in connection.execute(query, (*values, limit))]
+        def select(connection: apsw.Connection) -> list[Command | DocumentUnreadable]:
+            return list(read_rows(connection, "commands", rows.COLUMNS, rest, (*values, limit), rows.decode))
 
-        return await self._database.read(select)
+        return self._unreadable.without(await self._database.read(select))

@@ -1,0 +1,75 @@
+"""Rows of ``state.db`` as values; one that can't be read costs no other row anything.
+
+SQLite keeps any value in any column, and doesn't notice a byte that changes inside of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import apsw
+
+from wazuh_comms_trio.backends.unreadable import describe_decode_error, escaped
+from wazuh_comms_trio.errors import DocumentUnreadable
+
+T = TypeVar("T")
+Make = Callable[[Any], T]
+"""From a row, whose first value is its id, to what it holds. Raises ``ValueError`` or ``RecursionError``."""
+
+
+def read_rows(
+    connection: apsw.Connection, table: str, columns: str, rest: str, values: Sequence[Any], make: Make[T]
+) -> Iterator[T | DocumentUnreadable]:
+    """``rest``: which rows, and in which order."""
+    cursor = connection.execute(f"SELECT {columns} FROM {table} {rest}", values)
+    position = -1
+    while True:
+        position += 1
+        try:
+            row = next(cursor)
+        except StopIteration:
+            return
+        except UnicodeDecodeError as exc:
+            yield _unreadable(table, _id_at(connection, table, rest, values, position), exc)
+            continue
+        yield _made(table, row, make)
+
+
+def read_row(connection: apsw.Connection, table: str, columns: str, row_id: str, make: Make[T]) -> T | None:
+    """None where there is none. Raises ``DocumentUnreadable``, with the text of its columns."""
+    found = next(read_rows(connection, table, columns, "WHERE id = ?", (row_id,), make), None)
+    if isinstance(found, DocumentUnreadable):
+        raise DocumentUnreadable(found.name, found.why, _text(connection, table, columns, row_id))
+    return found
+
+
+def _made(table: str, row: Any, make: Make[T]) -> T | DocumentUnreadable:
+    try:
+        return make(row)
+    except (ValueError, RecursionError) as exc:
+        return _unreadable(table, str(row[0]), exc)
+
+
+def _unreadable(table: str, row_id: str, exc: Exception) -> DocumentUnreadable:
+    return DocumentUnreadable(f"state.db: {table}/{escaped(row_id)}", describe_decode_error(exc))
+
+
+def _id_at(connection: apsw.Connection, table: str, rest: str, values: Sequence[Any], position: int) -> str:
+    """Of the row at this place of the same selection."""
+    found: Any = connection.execute(f"SELECT CAST(id AS BLOB) FROM {table} {rest}", values).fetchall()
+    raw = found[position][0] if position < len(found) else b"?"
+    return bytes(raw).decode("utf-8", "backslashreplace")
+
+
+def _text(connection: apsw.Connection, table: str, columns: str, row_id: str) -> str:
+    """What stands there, an agent's key hash aside."""
+    names = [name for name in columns.split(", ") if name != "key_hash"]
+    cast = ", ".join(f"CAST({name} AS BLOB)" for name in names)
+    row: Any = connection.execute(f"SELECT {cast} FROM {table} WHERE id = ?", (row_id,)).fetchone()
+    if row is None:
+        return ""
+    values = zip(names, row, strict=True)
+    return " ".join(
+        f"{name}={value.decode('utf-8', 'backslashreplace')}" for name, value in values if value is not None
+    )
