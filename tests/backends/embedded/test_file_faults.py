@@ -148,8 +148,8 @@ async def check_stored(config: Config, told: Acknowledged) -> None:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    logging.getLogger("wazuh_comms_trio").setLevel(logging.ERROR)
+def quick(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR, "wazuh_comms_trio")  # until the test's end
     monkeypatch.setattr(recovery, "RETRY_INTERVAL", 0.01)
     monkeypatch.setattr(connections, "BUSY_TIMEOUT", 0.5)
 
