@@ -46,14 +46,14 @@ LATER: Final = (
     REPORTS_LATER,
     (
         "backends/embedded/state_schema.py",
-        "[Migration(_VERSION_1, usable_since=1)]",
-        "[Migration(_VERSION_1, usable_since=1), Migration('ALTER TABLE agents ADD later TEXT;"
+        "Migration(_VERSION_2, usable_since=1)]",
+        "Migration(_VERSION_2, usable_since=1), Migration('ALTER TABLE agents ADD later TEXT;"
         "ALTER TABLE documents ADD later TEXT; ALTER TABLE commands ADD later TEXT', usable_since=1)]",
     ),
     (
-        "quarantine/store.py",
-        "[Migration(_VERSION_1, usable_since=1)]",
-        "[Migration(_VERSION_1, usable_since=1), Migration('ALTER TABLE entries ADD later TEXT', usable_since=1)]",
+        "quarantine/schema.py",
+        "Migration(_VERSION_2, usable_since=1)]",
+        "Migration(_VERSION_2, usable_since=1), Migration('ALTER TABLE entries ADD later TEXT', usable_since=1)]",
     ),
     (
         "backends/opensearch/commands/documents.py",
