@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from wazuh_comms_trio.backends.opensearch.admin.templates import templates
+from wazuh_comms_trio.backends.opensearch.templates import templates
 from wazuh_comms_trio.backends.state_modules import (
     STATE_INDICES,
     STATE_MODULES,
@@ -43,7 +43,7 @@ exec(compile(source, table.__file__, "exec"), table.__dict__)
 from tests.indexer.bench import client_of, fakes
 from wazuh_comms_trio.backends.opensearch.admin.check import check_indexer
 from wazuh_comms_trio.backends.opensearch.admin.init import init_indexer
-from wazuh_comms_trio.backends.opensearch.admin.templates import templates
+from wazuh_comms_trio.backends.opensearch.templates import templates
 from wazuh_comms_trio.config.backend_models import Indexer, IndexerHost, IndexerNames
 from wazuh_comms_trio.services.metadata import read_metadata
 from wazuh_comms_trio.services.stateful.event_header import PLAIN_FORMS, index_of, read_header

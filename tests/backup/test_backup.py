@@ -10,11 +10,12 @@ import attrs
 import pytest
 
 from tests.contract.harness import A1, A2, INDEX, embedded_config, stored_bodies
-from wazuh_comms_trio.backends.factory import StateUnusable, open_backends, open_quarantine
+from wazuh_comms_trio.backends.factory import StateUnusable, open_backends
 from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, DocumentOperation, Target
 from wazuh_comms_trio.backup.create import BackupError, backup, restore
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.quarantine.interface import Rejected
+from wazuh_comms_trio.quarantine.opening import open_quarantine
 
 pytestmark = pytest.mark.real_clock
 

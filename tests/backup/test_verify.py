@@ -11,13 +11,14 @@ import pytest
 
 from tests.contract.harness import A1, A2, INDEX, embedded_config, stored_bodies
 from wazuh_comms_trio.backends.embedded.row_checksums import AGENT_COLUMNS, COMMAND_COLUMNS
-from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
+from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, CommandReport, CommandResult, Target
 from wazuh_comms_trio.backends.interfaces import DocumentOperation as Operation
 from wazuh_comms_trio.backup.create import backup
 from wazuh_comms_trio.backup.verify import Finding, verify
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.quarantine.interface import Rejected
+from wazuh_comms_trio.quarantine.opening import open_quarantine
 
 pytestmark = pytest.mark.real_clock
 

@@ -10,10 +10,11 @@ from typing import Any
 import trio
 
 from tests.cli.conftest import Tool
-from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
+from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backends.interfaces import DocumentOperation
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.quarantine.interface import Rejected
+from wazuh_comms_trio.quarantine.opening import open_quarantine
 
 AGENT = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
 METADATA = b'{"agent":{"id":"%s","name":"one","groups":[]}}' % AGENT.encode()

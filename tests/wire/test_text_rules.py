@@ -13,11 +13,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wazuh_comms_trio.errors import MessageInvalid
-from wazuh_comms_trio.transport.clients.wazuh_db_paging import first_page, next_page
 from wazuh_comms_trio.wire import text_rules
 from wazuh_comms_trio.wire.active_response import create_active_response, create_script_command
 from wazuh_comms_trio.wire.agent_command import AR_TYPE, MAX_COMMAND_BYTES, encode_agent_command
 from wazuh_comms_trio.wire.event import create_event_header, encode_event, unescape_location
+from wazuh_comms_trio.wire.wdb_paging import first_page, next_page
 
 HOSTILE = st.text() | st.text(" \0\n\r\t|:()[]{}\"'\\!#,;./%ax09", max_size=12)
 T = TypeVar("T")

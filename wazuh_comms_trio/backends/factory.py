@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from wazuh_comms_trio.backends.embedded.ndjson.engine import open_engine
 from wazuh_comms_trio.backends.embedded.state_lock import hold_state
@@ -15,9 +14,8 @@ from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.unavailable import StateUnusable
 from wazuh_comms_trio.config.models import Config
-from wazuh_comms_trio.quarantine.store import StoredQuarantine, open_quarantine_store
 
-__all__ = ["StateUnusable", "open_backends", "open_embedded", "open_quarantine", "quarantine_folder"]
+__all__ = ["StateUnusable", "open_backends", "open_embedded"]
 
 
 @asynccontextmanager
@@ -104,22 +102,3 @@ async def open_embedded(
                 engine=engine,
                 files=FolderFiles(api.files.path),
             )
-
-
-def quarantine_folder(config: Config) -> Path:
-    api = config.communications_api
-    return api.quarantine.path or api.embedded.path / "quarantine"
-
-
-@asynccontextmanager
-async def open_quarantine(
-    config: Config, *, wall_clock: Callable[[], float] = time.time, tolerant: bool = False
-) -> AsyncIterator[StoredQuarantine]:
-    """The quarantine, whatever the backend. Raises ``StateUnusable``; ``tolerant`` as ``open_backends``."""
-    async with open_quarantine_store(
-        quarantine_folder(config),
-        max_bytes=config.communications_api.quarantine.max_bytes,
-        wall_clock=wall_clock,
-        tolerant=tolerant,
-    ) as quarantine:
-        yield quarantine

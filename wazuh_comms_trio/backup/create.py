@@ -26,7 +26,6 @@ from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, Reading, mi
 from wazuh_comms_trio.backends.embedded.ndjson.ledger import promises
 from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
 from wazuh_comms_trio.backends.embedded.state_schema import STATE
-from wazuh_comms_trio.backends.factory import quarantine_folder
 from wazuh_comms_trio.backup.format import (
     AUDIT_LOG,
     EVENTS,
@@ -46,6 +45,7 @@ from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.file_writes import WholeFile, rename, sync
 from wazuh_comms_trio.foundation.folders import adopt, sync_folder
 from wazuh_comms_trio.foundation.timestamps import to_iso
+from wazuh_comms_trio.quarantine.opening import quarantine_folder
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
 
 __all__ = ["BackupError", "Contents", "backup", "restore"]

@@ -18,7 +18,6 @@ from attrs import frozen
 from wazuh_comms_trio.backends.embedded.database.schema import Schema, check_usable
 from wazuh_comms_trio.backends.embedded.state_lock import RESTORING, hold_state
 from wazuh_comms_trio.backends.embedded.state_schema import STATE
-from wazuh_comms_trio.backends.factory import quarantine_folder
 from wazuh_comms_trio.backends.unavailable import StateUnusable
 from wazuh_comms_trio.backup.format import (
     AUDIT_LOG,
@@ -35,6 +34,7 @@ from wazuh_comms_trio.backup.format import (
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.file_writes import WholeFile, copy_file, rename, sync
 from wazuh_comms_trio.foundation.folders import adopt, make_folder, sync_folder
+from wazuh_comms_trio.quarantine.opening import quarantine_folder
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
 
 _MANIFEST_LIMIT: Final = 64 * 1024 * 1024

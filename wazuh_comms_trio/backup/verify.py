@@ -21,12 +21,12 @@ from wazuh_comms_trio.backends.embedded.ndjson.records import envelope, envelope
 from wazuh_comms_trio.backends.embedded.ndjson.segments import is_locked, segment_files
 from wazuh_comms_trio.backends.embedded.row_checksums import damaged_rows
 from wazuh_comms_trio.backends.embedded.state_schema import STATE
-from wazuh_comms_trio.backends.factory import quarantine_folder
 from wazuh_comms_trio.backends.unavailable import StateForeign
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.file_writes import link_file, rename, sync, write_all
 from wazuh_comms_trio.foundation.folders import adopt, open_folder, sync_folder
 from wazuh_comms_trio.quarantine.interface import Rejected, digest
+from wazuh_comms_trio.quarantine.opening import quarantine_folder
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
 
 _CHUNK: Final = 1024 * 1024

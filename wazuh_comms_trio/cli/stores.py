@@ -76,7 +76,7 @@ async def open_stores(arguments: Namespace) -> AsyncIterator[Stores]:
 @asynccontextmanager
 async def open_quarantine_session(arguments: Namespace) -> AsyncIterator[QuarantineSession]:
     """As ``open_stores``, the quarantine."""
-    from wazuh_comms_trio.backends.factory import open_quarantine, quarantine_folder
+    from wazuh_comms_trio.quarantine.opening import open_quarantine, quarantine_folder
 
     session = open_session(arguments)
     prepare_folder(session.audit.path.parent, session.config_file)  # most quarantines are in it

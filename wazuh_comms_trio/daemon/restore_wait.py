@@ -8,9 +8,9 @@ import time
 from typing import Final
 
 from wazuh_comms_trio.backends.embedded.state_lock import is_being_restored
-from wazuh_comms_trio.backends.factory import quarantine_folder
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.systemd import Notifier
+from wazuh_comms_trio.quarantine.opening import quarantine_folder
 
 __all__ = ["wait_for_restore"]
 

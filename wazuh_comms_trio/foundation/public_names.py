@@ -270,7 +270,7 @@ PUBLIC_NAMES: Final[dict[str, dict[str, str]]] = {
         "send_command": "wazuh_comms_trio.transport.clients.active_response",
         "send_event": "wazuh_comms_trio.transport.clients.events",
         "service_status": "wazuh_comms_trio.transport.http.services",
-        "set_defaults": "wazuh_comms_trio.transport.releases.switches",
+        "set_defaults": "wazuh_comms_trio.transport.switches",
         "task_status": "wazuh_comms_trio.transport.server.upgrades",
         "unregister_schemas": "wazuh_comms_trio.transport.schema",
         "update_scanner": "wazuh_comms_trio.transport.http.services",

@@ -150,7 +150,6 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.transport.releases.detect import detect_release as detect_release
     from wazuh_comms_trio.transport.releases.release import Release as Release
     from wazuh_comms_trio.transport.releases.release import release_of as release_of
-    from wazuh_comms_trio.transport.releases.switches import set_defaults as set_defaults
     from wazuh_comms_trio.transport.schema import register_schemas as register_schemas
     from wazuh_comms_trio.transport.schema import unregister_schemas as unregister_schemas
     from wazuh_comms_trio.transport.schema import validate_reply as validate_reply
@@ -181,6 +180,7 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.transport.server.upgrades import upgrade_agents as upgrade_agents
     from wazuh_comms_trio.transport.server.upgrades import upgrade_agents_custom as upgrade_agents_custom
     from wazuh_comms_trio.transport.server.upgrades import upgrade_result as upgrade_result
+    from wazuh_comms_trio.transport.switches import set_defaults as set_defaults
     from wazuh_comms_trio.wire.active_response import create_active_response as create_active_response
     from wazuh_comms_trio.wire.active_response import create_script_command as create_script_command
     from wazuh_comms_trio.wire.agent_command import create_wazuh_queue_socket_msg as create_wazuh_queue_socket_msg

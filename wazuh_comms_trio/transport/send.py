@@ -17,7 +17,7 @@ from wazuh_comms_trio.errors import NotInRelease, SendSyncError, WazuhException,
 from wazuh_comms_trio.transport.blocking.socket import WazuhSocket
 from wazuh_comms_trio.transport.conversation import Conversation, SchemaSource
 from wazuh_comms_trio.transport.daemon import Daemon
-from wazuh_comms_trio.transport.releases.switches import ReleaseName, Target, is_known_at_once, resolve, shapes_of
+from wazuh_comms_trio.transport.switches import ReleaseName, Target, is_known_at_once, resolve, shapes_of
 from wazuh_comms_trio.wire.envelope import decode_json, decode_text
 from wazuh_comms_trio.wire.wdb import parse_reply
 

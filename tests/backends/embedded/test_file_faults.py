@@ -17,7 +17,7 @@ from tests.contract.harness import A1, INDEX, embedded_config, stored_bodies, un
 from wazuh_comms_trio.audit.log import User, audit_log
 from wazuh_comms_trio.backends.embedded.database import connections, recovery
 from wazuh_comms_trio.backends.embedded.ndjson.spool import MEMORY_BYTES
-from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
+from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, DocumentOperation, Target
 from wazuh_comms_trio.backends.unavailable import StateUnusable
 from wazuh_comms_trio.backup.create import BackupError, backup, restore
@@ -25,6 +25,7 @@ from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation import file_writes
 from wazuh_comms_trio.quarantine.interface import Quarantine, Rejected
+from wazuh_comms_trio.quarantine.opening import open_quarantine
 
 pytestmark = [pytest.mark.real_clock, pytest.mark.expects_errors]
 

@@ -9,10 +9,11 @@ import pytest
 from tests.backends.embedded.notes import complaints
 from tests.backends.embedded.small_disk import fill, small_disk
 from tests.contract.harness import A1, A2, INDEX, embedded_config, stored_bodies, until_it_works
-from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
+from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, DocumentOperation, Target
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.quarantine.interface import Rejected
+from wazuh_comms_trio.quarantine.opening import open_quarantine
 
 pytestmark = [pytest.mark.real_clock, pytest.mark.expects_errors]
 

@@ -11,7 +11,8 @@ import trio
 
 from tests.backends.embedded.writer_program import stateless
 from tests.contract.harness import A1, INDEX, embedded_config, stored_bodies
-from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
+from wazuh_comms_trio.backends.factory import open_backends
+from wazuh_comms_trio.quarantine.opening import open_quarantine
 
 pytestmark = [pytest.mark.real_clock, pytest.mark.processes]
 

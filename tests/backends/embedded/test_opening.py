@@ -10,7 +10,7 @@ from tests.backends.embedded.notes import complaints
 from tests.backends.embedded.small_disk import fill, small_disk
 from tests.contract.harness import A1, INDEX, embedded_config, until_it_works
 from wazuh_comms_trio.backends.embedded.process_locks import hold_process_lock
-from wazuh_comms_trio.backends.factory import StateUnusable, open_backends, open_quarantine
+from wazuh_comms_trio.backends.factory import StateUnusable, open_backends
 from wazuh_comms_trio.backends.interfaces import (
     Action,
     Agent,
@@ -22,6 +22,7 @@ from wazuh_comms_trio.backends.interfaces import (
 )
 from wazuh_comms_trio.errors import BackendUnavailable, MalformedRequest
 from wazuh_comms_trio.quarantine.interface import Rejected
+from wazuh_comms_trio.quarantine.opening import open_quarantine
 
 pytestmark = pytest.mark.real_clock
 

@@ -15,9 +15,10 @@ from pathlib import Path
 import trio
 
 from tests.contract.harness import A1, INDEX, embedded_config
-from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
+from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backends.interfaces import Action, Backends, Command, DocumentOperation, Target
 from wazuh_comms_trio.quarantine.interface import Quarantine, Rejected
+from wazuh_comms_trio.quarantine.opening import open_quarantine
 
 LARGE = 1_500_000
 

@@ -23,7 +23,7 @@ from wazuh_comms_trio.errors import (
 )
 from wazuh_comms_trio.testing import Answer, FakeDaemon, Frames, Oddities, WazuhDBModel, open_fake_daemon
 from wazuh_comms_trio.transport import WazuhDB, open_wazuh_db
-from wazuh_comms_trio.transport.clients.wazuh_db_paging import (
+from wazuh_comms_trio.wire.wdb_paging import (
     Due,
     due_meaning,
     first_page,

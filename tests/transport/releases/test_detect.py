@@ -148,7 +148,7 @@ def test_nobody_answers(home: Path) -> None:
 
 
 def test_auto_of_a_call(home: Path) -> None:
-    from wazuh_comms_trio.transport.releases.switches import locate, resolve
+    from wazuh_comms_trio.transport.switches import locate, resolve
 
     put(home, "sockets/keystore")
     release, place = locate("auto", home)

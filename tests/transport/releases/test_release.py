@@ -22,7 +22,7 @@ from wazuh_comms_trio.transport.registry import (
 )
 from wazuh_comms_trio.transport.releases.release import GROUPS, HOME_5, Release, release_of
 from wazuh_comms_trio.transport.releases.sockets import daemons_of
-from wazuh_comms_trio.transport.releases.switches import locate, resolve, set_defaults
+from wazuh_comms_trio.transport.switches import locate, resolve, set_defaults
 
 VERSIONS = {
     "4.7.5": "A",

@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from wazuh_comms_trio.backends.files.names import check_name
+from wazuh_comms_trio.backends.file_names import check_name
 from wazuh_comms_trio.backends.interfaces import StoredFile
 from wazuh_comms_trio.backends.unavailable import reported
 from wazuh_comms_trio.errors import BackendUnavailable, FileIsFolder, FileMissing

@@ -10,7 +10,7 @@ import trio
 from attrs import frozen
 
 from wazuh_comms_trio.backends.event_lines import find_bad_line
-from wazuh_comms_trio.backends.files.names import check_name
+from wazuh_comms_trio.backends.file_names import check_name
 from wazuh_comms_trio.backends.interfaces import EngineReply, StoredFile
 from wazuh_comms_trio.backends.memory.faults import Faults
 from wazuh_comms_trio.errors import EngineRefused, FileIsFolder, FileMissing

@@ -8,8 +8,8 @@ from typing import Final, Literal
 
 import trio
 
-from wazuh_comms_trio.backends.opensearch.admin.templates import create_index, index_exists
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient
+from wazuh_comms_trio.backends.opensearch.templates import create_index, index_exists
 from wazuh_comms_trio.config.backend_models import IndexerNames
 
 logger = logging.getLogger(__name__)

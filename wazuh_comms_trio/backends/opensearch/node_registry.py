@@ -11,12 +11,12 @@ from typing import Any, Final
 import trio
 from attrs import frozen
 
-from wazuh_comms_trio.backends.opensearch.admin.templates import index_exists
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, error_of, path
 from wazuh_comms_trio.backends.opensearch.client.found import Found
 from wazuh_comms_trio.backends.opensearch.client.queries import to_moment
 from wazuh_comms_trio.backends.opensearch.client.search import search
 from wazuh_comms_trio.backends.opensearch.index_names import IndexName
+from wazuh_comms_trio.backends.opensearch.templates import index_exists
 from wazuh_comms_trio.errors import BackendUnavailable
 
 logger = logging.getLogger(__name__)

@@ -96,7 +96,7 @@ class Asker:
 
     def __init__(self, name: str, home: str | None, timeout: float, release: str | None = None) -> None:
         from wazuh_comms_trio.errors import NotInRelease
-        from wazuh_comms_trio.transport.releases.switches import resolve
+        from wazuh_comms_trio.transport.switches import resolve
 
         self._deadline = monotonic() + timeout
         target = resolve(name, release, home)
@@ -118,7 +118,7 @@ class Asker:
     def _ask_database(self, request: str) -> Any:
         """An answer's data, all pages and rows of it."""
         from wazuh_comms_trio.transport.blocking.wazuh_db import WazuhDBClient
-        from wazuh_comms_trio.transport.clients.wazuh_db_paging import rows_of
+        from wazuh_comms_trio.wire.wdb_paging import rows_of
 
         with WazuhDBClient(home=self._home, release=self._release, timeout=self._left()) as database:
             replies = list(database.replies(request))
@@ -220,7 +220,7 @@ def _daemon(word: str) -> str:
 
 def _release(word: str) -> str:
     from wazuh_comms_trio.transport.releases.release import release_of
-    from wazuh_comms_trio.transport.releases.switches import AUTO
+    from wazuh_comms_trio.transport.switches import AUTO
 
     try:
         return word if word == AUTO else release_of(word).version

@@ -32,13 +32,13 @@ def add_parser(parent: Group) -> None:
 def _restore(arguments: Namespace) -> int:
     from wazuh_comms_trio.audit.log import audit_log, current_user
     from wazuh_comms_trio.backends.embedded.state_lock import RESTORING
-    from wazuh_comms_trio.backends.factory import quarantine_folder
     from wazuh_comms_trio.backends.unavailable import StateUnusable
     from wazuh_comms_trio.backup.create import restore
     from wazuh_comms_trio.cli.documents import backup_document
     from wazuh_comms_trio.cli.output import Output
     from wazuh_comms_trio.cli.owner import acting_as_owner, prepare_folder
     from wazuh_comms_trio.cli.stores import read_config
+    from wazuh_comms_trio.quarantine.opening import quarantine_folder
 
     config = read_config(arguments)
     folder = config.communications_api.embedded.path
@@ -88,9 +88,9 @@ def _restarted_by_socket() -> str:
 def _keep_present(config: Config, folder: Path) -> Path | None:
     """The present state as a backup beside it; where it is too damaged for one, its databases as they are. None when
     there is nothing."""
-    from wazuh_comms_trio.backends.factory import quarantine_folder
     from wazuh_comms_trio.backup.create import BackupError, backup
     from wazuh_comms_trio.foundation.file_writes import copy_file
+    from wazuh_comms_trio.quarantine.opening import quarantine_folder
 
     embedded = config.communications_api.backend == "embedded"
     if not (folder / "state.db" if embedded else quarantine_folder(config) / "quarantine.db").exists():

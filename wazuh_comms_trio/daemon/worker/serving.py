@@ -9,7 +9,7 @@ from functools import partial
 import trio
 
 from wazuh_comms_trio.api.command_socket import Control
-from wazuh_comms_trio.backends.factory import open_backends, open_quarantine
+from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.listeners import Listeners
@@ -19,6 +19,7 @@ from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
 from wazuh_comms_trio.daemon.worker.tree import Stop, Worker, run_worker
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
+from wazuh_comms_trio.quarantine.opening import open_quarantine
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
 

@@ -25,7 +25,7 @@ from wazuh_comms_trio.transport.conversation import Conversation, SchemaSource
 from wazuh_comms_trio.transport.errors import TransportClosed, TransportError, as_broken, require_trio
 from wazuh_comms_trio.transport.guards import Guard, guard_at
 from wazuh_comms_trio.transport.paths import PeerCredentials
-from wazuh_comms_trio.transport.releases.switches import shapes_of
+from wazuh_comms_trio.transport.switches import shapes_of
 from wazuh_comms_trio.transport.translate import stream_error
 from wazuh_comms_trio.wire.envelope import decode_json, encode_json, reply_data
 from wazuh_comms_trio.wire.framing import (

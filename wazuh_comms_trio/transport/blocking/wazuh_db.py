@@ -21,7 +21,12 @@ from typing import Any, Final, Self, TypeVar, overload
 
 from wazuh_comms_trio.errors import SocketTimeout
 from wazuh_comms_trio.transport.blocking.socket import WazuhSocket
-from wazuh_comms_trio.transport.clients.wazuh_db_paging import (
+from wazuh_comms_trio.transport.conversation import Conversation, decode_as
+from wazuh_comms_trio.transport.switches import ReleaseName, resolve
+from wazuh_comms_trio.wire.envelope import TextErrors
+from wazuh_comms_trio.wire.framing import MAX_RECEIVE_BYTES
+from wazuh_comms_trio.wire.wdb import DUE, WdbReply, parse_reply
+from wazuh_comms_trio.wire.wdb_paging import (
     Due,
     Paging,
     check_query,
@@ -31,11 +36,6 @@ from wazuh_comms_trio.transport.clients.wazuh_db_paging import (
     rows_of,
     single,
 )
-from wazuh_comms_trio.transport.conversation import Conversation, decode_as
-from wazuh_comms_trio.transport.releases.switches import ReleaseName, resolve
-from wazuh_comms_trio.wire.envelope import TextErrors
-from wazuh_comms_trio.wire.framing import MAX_RECEIVE_BYTES
-from wazuh_comms_trio.wire.wdb import DUE, WdbReply, parse_reply
 
 T = TypeVar("T")
 

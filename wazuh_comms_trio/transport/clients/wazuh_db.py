@@ -25,7 +25,14 @@ import trio
 from wazuh_comms_trio.errors import MessageInvalid
 from wazuh_comms_trio.transport.aio.protocol import WazuhAsyncProtocol
 from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
-from wazuh_comms_trio.transport.clients.wazuh_db_paging import (
+from wazuh_comms_trio.transport.conversation import Conversation, decode_as
+from wazuh_comms_trio.transport.pool.connector import Connect
+from wazuh_comms_trio.transport.pool.pool import DEFAULT_SIZE, Pool, PoolStatistics, open_pool
+from wazuh_comms_trio.transport.switches import ReleaseName
+from wazuh_comms_trio.wire.envelope import TextErrors
+from wazuh_comms_trio.wire.framing import MAX_RECEIVE_BYTES
+from wazuh_comms_trio.wire.wdb import DUE, WdbReply, parse_reply
+from wazuh_comms_trio.wire.wdb_paging import (
     Due,
     Paging,
     check_query,
@@ -36,13 +43,6 @@ from wazuh_comms_trio.transport.clients.wazuh_db_paging import (
     rows_of,
     single,
 )
-from wazuh_comms_trio.transport.conversation import Conversation, decode_as
-from wazuh_comms_trio.transport.pool.connector import Connect
-from wazuh_comms_trio.transport.pool.pool import DEFAULT_SIZE, Pool, PoolStatistics, open_pool
-from wazuh_comms_trio.transport.releases.switches import ReleaseName
-from wazuh_comms_trio.wire.envelope import TextErrors
-from wazuh_comms_trio.wire.framing import MAX_RECEIVE_BYTES
-from wazuh_comms_trio.wire.wdb import DUE, WdbReply, parse_reply
 
 T = TypeVar("T")
 

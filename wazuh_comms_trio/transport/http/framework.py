@@ -19,7 +19,7 @@ from wazuh_comms_trio.transport.http.call import HTTPCall
 from wazuh_comms_trio.transport.http.errors import HTTPConnectError
 from wazuh_comms_trio.transport.http.plain import HTTPClient
 from wazuh_comms_trio.transport.http.wazuh_db import AgentIDGroups, AgentsSummary
-from wazuh_comms_trio.transport.releases.switches import ReleaseName
+from wazuh_comms_trio.transport.switches import ReleaseName
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.transport.http.pool import HTTPPool

@@ -22,7 +22,7 @@ from wazuh_comms_trio.transport.http.errors import (
 from wazuh_comms_trio.transport.http.target import http_target
 from wazuh_comms_trio.transport.paths import STREAM_REFUSAL, check_path
 from wazuh_comms_trio.transport.releases.release import Release
-from wazuh_comms_trio.transport.releases.switches import ReleaseName
+from wazuh_comms_trio.transport.switches import ReleaseName
 from wazuh_comms_trio.transport.translate import connect_error
 
 T = TypeVar("T")

@@ -28,7 +28,7 @@ from wazuh_comms_trio.transport.http.errors import HTTPConnectError, HTTPFailed,
 from wazuh_comms_trio.transport.http.target import HTTPTarget, http_target
 from wazuh_comms_trio.transport.pool.connector import Connect
 from wazuh_comms_trio.transport.releases.release import Release
-from wazuh_comms_trio.transport.releases.switches import ReleaseName, is_known_at_once
+from wazuh_comms_trio.transport.switches import ReleaseName, is_known_at_once
 
 try:
     from wazuh_comms_trio.http.client.connection import HttpFailure

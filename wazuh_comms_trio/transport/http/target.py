@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from wazuh_comms_trio.transport.daemon import Daemon
 from wazuh_comms_trio.transport.releases.release import Release
-from wazuh_comms_trio.transport.releases.switches import AUTO, ReleaseName, default_release, resolve
+from wazuh_comms_trio.transport.switches import AUTO, ReleaseName, default_release, resolve
 
 
 class HTTPTarget(NamedTuple):

@@ -26,16 +26,16 @@ from attrs import frozen
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.transport.aio.protocol import WazuhAsyncProtocol
 from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
-from wazuh_comms_trio.transport.clients.wazuh_db_paging import Due, due_meaning
 from wazuh_comms_trio.transport.conversation import Conversation
 from wazuh_comms_trio.transport.daemon import Daemon
 from wazuh_comms_trio.transport.errors import TransportBroken, TransportClosed, require_trio
 from wazuh_comms_trio.transport.guards import guard_of
 from wazuh_comms_trio.transport.pool.connector import Connect, Connector
 from wazuh_comms_trio.transport.pool.turns import Turns
-from wazuh_comms_trio.transport.releases.switches import ReleaseName, is_known_at_once, resolve
+from wazuh_comms_trio.transport.switches import ReleaseName, is_known_at_once, resolve
 from wazuh_comms_trio.wire.envelope import TextErrors, decode_text, encode_text
 from wazuh_comms_trio.wire.framing import MAX_RECEIVE_BYTES, encode_frame
+from wazuh_comms_trio.wire.wdb_paging import Due, due_meaning
 
 T = TypeVar("T")
 

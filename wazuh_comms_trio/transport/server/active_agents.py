@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from wazuh_comms_trio.errors import AnswerInvalid
-from wazuh_comms_trio.transport.clients.wazuh_db_paging import items_of, last_id_of, next_page
 from wazuh_comms_trio.transport.http.call import HTTPCall
 from wazuh_comms_trio.transport.http.wazuh_db import db_all_agents
 from wazuh_comms_trio.wire.wdb import DUE, parse_reply
+from wazuh_comms_trio.wire.wdb_paging import items_of, last_id_of, next_page
 
 _FIRST: Final = "global get-agents-by-connection-status 0 active"
 

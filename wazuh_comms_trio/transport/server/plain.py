@@ -17,7 +17,6 @@ from wazuh_comms_trio.transport.http.plain import HTTPClient
 from wazuh_comms_trio.transport.http.wazuh_db import db_agent_groups
 from wazuh_comms_trio.transport.registry import get_daemon
 from wazuh_comms_trio.transport.releases.release import Release
-from wazuh_comms_trio.transport.releases.switches import AUTO, ReleaseName, default_release, locate
 from wazuh_comms_trio.transport.server import orders
 from wazuh_comms_trio.transport.server.active_agents import ActiveAgents, versions_call
 from wazuh_comms_trio.transport.server.call import DaemonCall
@@ -25,6 +24,7 @@ from wazuh_comms_trio.transport.server.carrying import Carrying, control_error, 
 from wazuh_comms_trio.transport.server.groups import groups_of
 from wazuh_comms_trio.transport.server.orders import AgentIds, OrderReport, Plan, active_response_message
 from wazuh_comms_trio.transport.server.upgrades import UpgradeOptions, upgrade_calls
+from wazuh_comms_trio.transport.switches import AUTO, ReleaseName, default_release, locate
 from wazuh_comms_trio.wire.group_assignment import GroupMode, SyncStatus, group_assignments
 
 T = TypeVar("T")

@@ -12,7 +12,6 @@ from attrs import frozen
 
 from wazuh_comms_trio.backends.opensearch.admin.init import matching_template, server_of
 from wazuh_comms_trio.backends.opensearch.admin.mappings import agents_problems, commands_problems, settings_problems
-from wazuh_comms_trio.backends.opensearch.admin.templates import index_exists
 from wazuh_comms_trio.backends.opensearch.admin.unreadable import find_unreadable
 from wazuh_comms_trio.backends.opensearch.client.bulk import partial, read_items, update_line
 from wazuh_comms_trio.backends.opensearch.client.client import (
@@ -26,6 +25,7 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
 from wazuh_comms_trio.backends.opensearch.index_names import CANDIDATES, find_name
 from wazuh_comms_trio.backends.opensearch.node_registry import INDEX as NODES_INDEX
 from wazuh_comms_trio.backends.opensearch.node_registry import had_registry
+from wazuh_comms_trio.backends.opensearch.templates import index_exists
 from wazuh_comms_trio.backends.state_modules import STATE_INDICES
 from wazuh_comms_trio.backends.unreadable import UnreadableLog
 from wazuh_comms_trio.config.backend_models import Indexer

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import msgspec
 from attrs import frozen
 
-from wazuh_comms_trio.backends.opensearch.admin.templates import create_index, index_exists, templates
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, decode, path
 from wazuh_comms_trio.backends.opensearch.index_names import Kind, find_name, name_to_make
+from wazuh_comms_trio.backends.opensearch.templates import create_index, index_exists, templates
 from wazuh_comms_trio.backends.state_modules import STATE_INDICES, STATE_TEMPLATES
 from wazuh_comms_trio.config.backend_models import IndexerNames
 from wazuh_comms_trio.http.client.connection import HttpReply
