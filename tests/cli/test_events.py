@@ -244,3 +244,11 @@ def test_store_verify(tool: Tool, config: Config, state: Path) -> None:
     assert tool("store", "verify").out.strip() == f"{state}: nothing is damaged"
     entry = json.loads((state / "audit.log").read_text().splitlines()[-1])
     assert (entry["action"], entry["object"]) == ("store verify", f"events/{segment.name}")
+
+
+def test_store_prune(tool: Tool, config: Config) -> None:
+    fill(config)
+    looked = tool("store", "prune", "--dry-run", "--json")
+    assert looked.status == 0
+    assert looked.document == {"deleted": False, "commands": 0, "documents_of_removed_agents": 0, "documents": 0}
+    assert tool("store", "prune").out.startswith("deleted: 0 finished commands")

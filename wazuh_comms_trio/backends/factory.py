@@ -92,7 +92,13 @@ async def open_embedded(
     folder = api.embedded.path
     with hold_state(folder):
         async with (
-            open_sqlite(folder, wall_clock=wall_clock, tolerant=tolerant, leadership=leadership) as sqlite,
+            open_sqlite(
+                folder,
+                wall_clock=wall_clock,
+                tolerant=tolerant,
+                leadership=leadership,
+                keep=api.embedded.keep if tolerant else None,
+            ) as sqlite,
             open_engine(folder / "events", api.embedded.events, wall_clock=wall_clock, checked=tolerant) as engine,
         ):
             yield Backends(

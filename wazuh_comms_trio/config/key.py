@@ -62,6 +62,11 @@ def seconds(help: str, *, zero: bool = False) -> dict[str, Key]:
     return key(help, unit="s", maximum=LONGEST, **({"minimum": 0} if zero else {"above": 0}))
 
 
+def days(help: str, *, zero: bool = False) -> dict[str, Key]:
+    """A long time, as a whole number of days; with ``zero``, 0 means something too."""
+    return key(help, unit="days", minimum=0 if zero else 1, maximum=36_500)
+
+
 def size(help: str, *, minimum: int = 1) -> dict[str, Key]:
     return key(help, unit="bytes", minimum=minimum, maximum=LARGEST)
 

@@ -16,8 +16,8 @@ from typing import Literal
 from attrs import field, frozen
 
 from wazuh_comms_trio.config.backend_models import EngineSettings, Indexer
+from wazuh_comms_trio.config.key import days, seconds, size, socket_path
 from wazuh_comms_trio.config.key import key as about
-from wazuh_comms_trio.config.key import seconds, size, socket_path
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 SslProtocol = Literal["auto", "TLS", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
@@ -108,12 +108,41 @@ class EmbeddedEvents:
 
 
 @frozen
+class Keep:
+    finished_commands: int = field(
+        default=90, metadata=days("Days for which commands that have ended are kept. 0: for ever.", zero=True)
+    )
+    removed_agents: int = field(
+        default=30,
+        metadata=days(
+            "Days for which a removed agent's documents are kept; when its uuid is back they stay. 0: for ever.",
+            zero=True,
+        ),
+    )
+    documents: int = field(
+        default=0, metadata=days("Days for which a document is kept that nobody changes. 0: for ever.", zero=True)
+    )
+    audit_bytes: int = field(
+        default=1024 * 1024 * 1024,
+        metadata=size("What the audit log may take; above it its oldest part goes, if that is `audit_days` old."),
+    )
+    audit_days: int = field(default=90, metadata=days("Days for which each part of the audit log is kept at least."))
+
+
+@frozen
 class Embedded:
     path: Path = field(
         default=Path("/var/lib/wazuh-comms"),
         metadata=about("The state folder: the SQLite file, the events' files, the quarantine, the audit log."),
     )
     events: EmbeddedEvents = field(default=EmbeddedEvents(), metadata=about("Stateless events, kept as NDJSON files."))
+    keep: Keep = field(
+        default=Keep(),
+        metadata=about(
+            "How long things are kept. Ages count while the daemon runs, from when it first saw the thing; nothing is "
+            "deleted in a state's first day with this version."
+        ),
+    )
 
 
 @frozen

@@ -10,7 +10,7 @@ function __wazuh_comms_at --description 'Does the line name this command?'
             set skip yes
         else if not string match --quiet -- '-*' $word
             set --local next (string trim -- "$command $word")
-            contains -- "$next" 'agents' 'agents add' 'agents list' 'agents show' 'agents remove' 'agents rekey' 'commands' 'commands send' 'commands list' 'commands show' 'commands cancel' 'events' 'events tail' 'quarantine' 'quarantine list' 'quarantine show' 'quarantine replay' 'quarantine drop' 'backup' 'restore' 'store' 'store verify' 'enrollment' 'enrollment passwd' 'config' 'config check' 'config show' 'indexer' 'indexer init' 'indexer check' 'indexer show' 'indexer remove' 'status' 'reload' 'daemon'; and set command $next
+            contains -- "$next" 'agents' 'agents add' 'agents list' 'agents show' 'agents remove' 'agents rekey' 'commands' 'commands send' 'commands list' 'commands show' 'commands cancel' 'events' 'events tail' 'quarantine' 'quarantine list' 'quarantine show' 'quarantine replay' 'quarantine drop' 'backup' 'restore' 'store' 'store verify' 'store prune' 'enrollment' 'enrollment passwd' 'config' 'config check' 'config show' 'indexer' 'indexer init' 'indexer check' 'indexer show' 'indexer remove' 'status' 'reload' 'daemon'; and set command $next
         end
     end
     test "$command" = "$argv[1]"
@@ -134,6 +134,7 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'restore'" --long-o
 complete --command wazuh-comms --condition "__wazuh_comms_at 'restore'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'restore'" --long-option discard --description 'don\'t keep the present state'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'store'" --arguments verify --description 'read everything and say what is damaged'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'store'" --arguments prune --description 'delete what is older than embedded.keep says'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'store'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'store'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'store'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
@@ -141,6 +142,10 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'store verify'" --s
 complete --command wazuh-comms --condition "__wazuh_comms_at 'store verify'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'store verify'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'store verify'" --long-option repair --description 'save what can be saved; damaged files are kept under another name'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'store prune'" --short-option h --long-option help --description 'show this help message and exit'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'store prune'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'store prune'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'store prune'" --long-option dry-run --description 'only say what would be deleted'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'enrollment'" --arguments passwd --description 'print the entry of a user for enrollment.users'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'enrollment'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'enrollment'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'

@@ -14,10 +14,13 @@ from wazuh_comms_trio.backends.embedded.commands import SqliteCommands
 from wazuh_comms_trio.backends.embedded.database.database import Database, open_database
 from wazuh_comms_trio.backends.embedded.documents import SqliteEvents
 from wazuh_comms_trio.backends.embedded.process_locks import hold_process_lock
+from wazuh_comms_trio.backends.embedded.pruning import run_pruning
 from wazuh_comms_trio.backends.embedded.state_schema import STATE
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.unavailable import StateUnusable
+from wazuh_comms_trio.config.models import Keep
 from wazuh_comms_trio.foundation.folders import make_folder
+from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 
 
 @frozen
@@ -35,16 +38,23 @@ async def open_sqlite(
     wall_clock: Callable[[], float] = time.time,
     tolerant: bool = False,
     leadership: Leadership | None = None,
+    keep: Keep | None = None,
 ) -> AsyncIterator[SqliteStores]:
     """The stores in ``folder``, which is made if it isn't there. Raises ``StateUnusable``, ``tolerant`` as
-    ``open_database``. What was accepted is written before this ends."""
+    ``open_database``. What was accepted is written before this ends. ``keep``, for a daemon: what is older goes
+    meanwhile."""
     with ExitStack() as stack:
         try:
             make_folder(folder)
             process_lock = stack.enter_context(hold_process_lock(folder / "owners"))
         except OSError as exc:
             raise StateUnusable(f"{folder}: the state can't be opened: {exc.strerror}") from exc
-        async with open_database(folder / "state.db", STATE, tolerant=tolerant) as database:
+        async with (
+            open_database(folder / "state.db", STATE, tolerant=tolerant) as database,
+            BackgroundNursery() as background,
+        ):
+            if keep is not None:
+                background.start_soon(run_pruning, database, keep, wall_clock, leadership)
             yield SqliteStores(
                 SqliteAgents(database),
                 SqliteEvents(database, wall_clock),

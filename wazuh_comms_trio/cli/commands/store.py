@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
+from attrs import asdict
+
 from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import EXIT_FAILED
 
@@ -22,6 +24,36 @@ def add_parser(parent: Group) -> None:
     verify.add_argument(
         "--repair", action="store_true", help="save what can be saved; damaged files are kept under another name"
     )
+    prune = store.command(
+        "prune",
+        _prune,
+        help="delete what is older than embedded.keep says",
+        description="Deletes what is older than communications_api.embedded.keep says, as the daemon does by itself "
+        "every ten minutes.",
+    )
+    prune.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+
+
+async def _prune(arguments: Namespace) -> int:
+    from wazuh_comms_trio.backends.embedded.pruning import due, prune
+    from wazuh_comms_trio.backends.embedded.stores import open_sqlite
+    from wazuh_comms_trio.cli.stores import embedded_folder, open_session
+
+    session = open_session(arguments)
+    folder = embedded_folder(session.config)
+    keep = session.config.communications_api.embedded.keep
+    with session.acting_as_owner(folder):
+        async with open_sqlite(folder) as stores:
+            if arguments.dry_run:
+                found = await stores.database.read(lambda connection: due(connection, keep))
+            else:
+                session.prepare_change()
+                found = await prune(stores.database, keep)
+                if found:
+                    session.changed("store prune", str(folder), **asdict(found))
+    verb = "would be deleted" if arguments.dry_run else "deleted"
+    session.output.document({"deleted": not arguments.dry_run, **asdict(found)}, f"{verb}: {found}")
+    return 0
 
 
 def _verify(arguments: Namespace) -> int:
