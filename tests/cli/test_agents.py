@@ -240,3 +240,18 @@ def test_uuid_version_7() -> None:
     made = new_uuid(now=lambda: 0x0194857F39B5 / 1000)
     assert re.fullmatch(r"0194857f-39b[45]-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", made)
     assert new_uuid() != new_uuid()
+
+
+def test_an_agents_text_makes_no_lines_of_its_own(tool: Tool, config: Config) -> None:
+    forged = "endpoint\nstatus       active\x1b[2K"
+
+    async def add() -> None:
+        async with open_backends(config) as backends:
+            await backends.agents.add(Agent(id=UUID, name=forged, key_hash="x", type=forged, version=forged))
+
+    trio.run(add)
+    assert len(tool("agents", "list").lines) == 2
+    shown = tool("agents", "show", UUID)
+    assert [line.split()[1] for line in shown.lines if line.startswith("status ")] == ["disconnected"]
+    assert "\x1b" not in shown.out
+    assert len(tool("agents", "remove", UUID, "--yes").lines) <= 1

@@ -251,3 +251,28 @@ def test_progress_on_a_terminal(
     shown = capsys.readouterr().err
     assert shown.startswith("\r\x1b[Kpending, 0 s")
     assert shown.endswith("\r\x1b[K")
+
+
+FORGED = "broken\nstatus       success\r\x1b[2K\u2028x"
+
+
+@pytest.mark.usefixtures("agents")
+def test_an_agents_text_makes_no_lines_of_its_own(tool: Tool, config: Config) -> None:
+    for agent in (ONE, TWO):
+        tool("commands", "send", "--agent", agent, "restart")
+    sent = deliver(config)
+    assert len(sent) == 2
+
+    async def report() -> None:
+        async with open_backends(config) as backends:
+            result = CommandResult(1, FORGED, FORGED)
+            await backends.commands.report([CommandReport(one.target.id, one.document_id, result) for one in sent])
+
+    trio.run(report)
+    listing = tool("commands", "list")
+    assert len(listing.lines) == 1 + len(sent)
+    for command in sent:
+        shown = tool("commands", "show", command.document_id)
+        assert [line.split()[1] for line in shown.lines if line.startswith("status ")] == ["failed"]
+        assert not any(char in shown.out for char in "\r\x1b\u2028")
+        assert "broken\\nstatus" in shown.out

@@ -49,6 +49,7 @@ def test_what_the_daemon_relies_on() -> None:
         "KillMode=mixed",
         "WatchdogSec=30",
         "User=wazuh-comms",
+        "LimitCORE=0",
     ):
         assert f"\n{line}\n" in text
     assert "\nFileDescriptorName=agents\n" in SOCKET.read_text()

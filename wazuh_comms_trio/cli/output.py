@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from wazuh_comms_trio.cli.program import printable
@@ -18,7 +18,7 @@ class Output:
         self.as_json = as_json
 
     def document(self, document: Any, text: str) -> None:
-        """The result: the document, or the text (which may have several lines)."""
+        """The result: the document, or the text, whose lines are ours: see ``lines``, ``pairs``, ``table``."""
         if self.as_json:
             print(json.dumps(document, indent=2 if sys.stdout.isatty() else None))
         elif text:
@@ -43,9 +43,14 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     )
 
 
+def lines(texts: Iterable[str]) -> str:
+    """Each text is one line, whatever is in it: agents' texts can't make lines of their own."""
+    return "\n".join(map(printable, texts))
+
+
 def pairs(values: Mapping[str, object]) -> str:
-    """``name   value``, one a line; what is None is left out."""
-    shown = {name: value for name, value in values.items() if value is not None}
+    """``name   value``, one a line whatever is in them; what is None is left out."""
+    shown = {printable(name): printable(str(value)) for name, value in values.items() if value is not None}
     width = max(map(len, shown), default=0)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown.items())
 

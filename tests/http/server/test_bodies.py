@@ -153,6 +153,27 @@ async def test_no_room_in_time_is_503(autojump_clock: MockClock) -> None:
     assert len(await collect(LARGE, budget=budget)) == 4 * len(PART)
 
 
+async def test_patience_never_becomes_negative(mock_clock: MockClock) -> None:
+    """The room came in time, and the loop was late: the next part has no patience left, and needs none."""
+    budget = BodyBudget(4 * len(PART))
+    holder = Share()
+    await budget.take(holder, 5 * len(PART))
+    received = []
+
+    async def one() -> None:
+        receive = receiver(body_messages([*LARGE, PART, PART]))
+        async with collect_body(receive, limit=10**6, budget=budget, room_timeout=7) as body:
+            received.append(len(body))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one)
+        await wait_all_tasks_blocked()
+        budget.give_back(holder)
+        mock_clock.jump(8)
+    assert received == [6 * len(PART)]
+    assert budget.used_bytes == 0
+
+
 async def test_a_cancelled_wait_takes_nothing(autojump_clock: MockClock) -> None:
     budget = BodyBudget(100)
     holder, waiter = Share(), Share()

@@ -120,6 +120,7 @@ async def _show(arguments: Namespace) -> int:
 
 
 async def _remove(arguments: Namespace) -> int:
+    from wazuh_comms_trio.cli.output import lines
     from wazuh_comms_trio.cli.stores import open_stores
     from wazuh_comms_trio.errors import DocumentUnreadable
 
@@ -136,7 +137,8 @@ async def _remove(arguments: Namespace) -> int:
         if not await stores.backends.agents.remove(agent_id):
             raise _unknown(agent_id)
         stores.changed("agents remove", agent_id, name=name)
-        stores.output.document({"uuid": agent_id, "removed": True}, f"removed {agent_id} ({name or 'name unknown'})")
+        said = lines([f"removed {agent_id} ({name or 'name unknown'})"])
+        stores.output.document({"uuid": agent_id, "removed": True}, said)
     return 0
 
 

@@ -55,6 +55,7 @@ async def _init(arguments: Namespace) -> int:
     from wazuh_comms_trio.backends.opensearch.admin.init import Step, init_indexer
     from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient
     from wazuh_comms_trio.backends.opensearch.client.credentials import AccessError
+    from wazuh_comms_trio.cli.output import lines
     from wazuh_comms_trio.cli.stores import open_session
 
     session = open_session(arguments)
@@ -76,13 +77,13 @@ async def _init(arguments: Namespace) -> int:
         raise Failure(str(exc), EXIT_BAD_CONFIGURATION) from exc
     except IndexerUnavailable as exc:
         raise Failure(f"{exc}; `wazuh-comms indexer check` says more") from exc
-    lines = [
+    shown = [
         f"{'made  ' if step.made else 'exists'}  {step.what:8}  {step.name}"
         + (f" ({step.found})" if step.found not in ("", step.name) else "")
         for step in steps
     ]
     document = [{"what": step.what, "name": step.name, "made": step.made, "found": step.found} for step in steps]
-    session.output.document(document, "\n".join(lines))
+    session.output.document(document, lines(shown))
     return 0
 
 
@@ -96,8 +97,8 @@ async def _show(arguments: Namespace) -> int:
         raise Failure(f"{found.index}/{found.id} can be read: `wazuh-comms agents`, `commands` show what is in it")
     text = found.unreadable().text
     document = {"index": found.index, "id": found.id, "problem": found.problem, "text": text}
-    lines = {"index": found.index, "id": found.id, "can't be read": found.problem, "text": text}
-    session.output.document(document, pairs(lines))
+    shown = {"index": found.index, "id": found.id, "can't be read": found.problem, "text": text}
+    session.output.document(document, pairs(shown))
     return 0
 
 

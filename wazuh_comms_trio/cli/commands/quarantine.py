@@ -94,7 +94,7 @@ async def _list(arguments: Namespace) -> int:
 
 
 async def _show(arguments: Namespace) -> int:
-    from wazuh_comms_trio.cli.output import pairs
+    from wazuh_comms_trio.cli.output import lines, pairs
     from wazuh_comms_trio.cli.stores import open_quarantine_session
 
     async with open_quarantine_session(arguments) as session:
@@ -108,7 +108,7 @@ async def _show(arguments: Namespace) -> int:
             return 0
         document = entry_document(entry)
         metadata, payload = (part.decode("utf-8", "backslashreplace") for part in (rejected.metadata, rejected.payload))
-        text = f"{pairs(document)}\n\n{metadata}\n{payload}".rstrip("\n")
+        text = f"{pairs(document)}\n\n{lines([metadata])}\n{payload}".rstrip("\n")
         session.output.document({**document, "metadata": metadata, "payload": payload}, text)
     return 0
 
@@ -144,6 +144,7 @@ async def _drop(arguments: Namespace) -> int:
 
 async def _replay(arguments: Namespace) -> int:
     """Exit status 1 when some entry still can't be taken."""
+    from wazuh_comms_trio.cli.output import lines
     from wazuh_comms_trio.cli.replay import open_replay
     from wazuh_comms_trio.cli.stores import open_quarantine_session, open_stores
 
@@ -159,12 +160,11 @@ async def _replay(arguments: Namespace) -> int:
                 taken = [one.entry for one in replayed if one.error is None]
                 if taken:
                     session.changed("quarantine replay", _ids(taken), agents=sorted({one.agent_id for one in taken}))
-        lines = [f"{one.entry.id}  {_outcome(one)}" for one in replayed]
         documents = [
             {"id": one.entry.id, "error": one.error, "results": one.results, "overtaken": one.overtaken}
             for one in replayed
         ]
-        session.output.document(documents, "\n".join(lines))
+        session.output.document(documents, lines(f"{one.entry.id}  {_outcome(one)}" for one in replayed))
         if not entries:
             session.output.note("nothing to replay")
     return EXIT_FAILED if any(one.error is not None for one in replayed) else 0

@@ -16,6 +16,7 @@ import trio
 from wazuh_comms_trio.audit.log import current_user
 from wazuh_comms_trio.backends.interfaces import Action, Backends, Command, Target
 from wazuh_comms_trio.cli.documents import command_document, command_text, outcome_text
+from wazuh_comms_trio.cli.output import lines
 from wazuh_comms_trio.cli.program import EXIT_FAILED, Failure, printable
 from wazuh_comms_trio.cli.stores import Stores, open_stores
 from wazuh_comms_trio.errors import BackendUnavailable
@@ -83,7 +84,7 @@ async def _wait(stores: Stores, command: Command, children: Sequence[str]) -> in
         raise
     failed = [one for one in ended if one.status != "success"]
     if children:
-        text = "\n".join(f"{one.target.id}  {outcome_text(one)}" for one in ended)
+        text = lines(f"{one.target.id}  {outcome_text(one)}" for one in ended)
         document = {**command_document(command), "children": [command_document(one) for one in ended]}
         stores.output.document(document, text)
     else:

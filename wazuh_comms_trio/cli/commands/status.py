@@ -7,7 +7,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Final
 
 from wazuh_comms_trio.cli.command_socket import EXIT_NOT_RUNNING, ask_daemon
-from wazuh_comms_trio.cli.output import Output, pairs, table
+from wazuh_comms_trio.cli.output import Output, lines, pairs, table
 from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import Failure
 
@@ -72,7 +72,7 @@ def _status(arguments: Namespace) -> int:
         ]
         for worker in status.workers
     ]
-    text = "\n".join([pairs(head), "", table(heads, rows), *(["", *problems] if problems else [])])
+    text = "\n".join([pairs(head), "", table(heads, rows), *(["", lines(problems)] if problems else [])])
     Output(as_json=arguments.json).document({**document, "problems": problems}, text)
     return EXIT_DEGRADED if problems else EXIT_WELL
 

@@ -92,7 +92,8 @@ async def collect_body(
                     await budget.take(share, len(part))
                 if scope.cancelled_caught:
                     raise BackendUnavailable
-                room_timeout -= trio.current_time() - began
+                # Room that came while the task was late may have taken longer than all that was left.
+                room_timeout = max(0.0, room_timeout - (trio.current_time() - began))
             body += part
             if not message["more_body"]:
                 break
