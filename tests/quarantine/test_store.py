@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
+import apsw
 import pytest
 import trio
 from attrs import evolve
@@ -14,7 +15,7 @@ from tests.backends.embedded.notes import complaints
 from tests.backends.embedded.small_disk import fill, small_disk
 from tests.contract.harness import A1, A2, until_it_works
 from wazuh_comms_trio.backends.embedded.database.database import open_database
-from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
+from wazuh_comms_trio.errors import BackendUnavailable, DocumentUnreadable, StorageFull
 from wazuh_comms_trio.quarantine.interface import Rejected
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
 from wazuh_comms_trio.quarantine.store import StoredQuarantine, open_quarantine_store
@@ -209,3 +210,24 @@ async def test_two_versions_of_the_program_on_one_file(tmp_path: Path) -> None:
     async with open_database(folder / "quarantine.db", before) as database:
         count = "SELECT count(*) FROM entries"
         assert await database.read(lambda connection: connection.execute(count).get) == 1
+
+
+BAD_ENTRIES = {"no text": ("reason", "CAST(x'ff' AS TEXT)"), "another type": ("first_at", "'yesterday'")}
+
+
+@pytest.mark.parametrize("kind", BAD_ENTRIES)
+async def test_an_entry_that_cannot_be_read(
+    quarantine: StoredQuarantine, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await quarantine.add([rejected(b"1"), rejected(b"2"), rejected(b"3")])
+    first, bad, last = await quarantine.list()
+    connection = apsw.Connection(str(tmp_path / "quarantine.db"))
+    column, value = BAD_ENTRIES[kind]
+    connection.execute(f"UPDATE entries SET {column} = {value} WHERE id = {bad.id}")
+    connection.close()
+    assert await quarantine.list() == [first, last]
+    with pytest.raises(DocumentUnreadable, match=f"quarantine.db: entries/{bad.id} can't be read"):
+        await quarantine.get(bad.id)
+    assert len(complaints(caplog)) == 1
+    assert await quarantine.drop([bad.id]) == 1
+    assert await quarantine.get(bad.id) is None

@@ -15,20 +15,24 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import apsw
+import msgspec
 import trio
 from attrs import evolve, frozen
 
 from wazuh_comms_trio.backends.embedded.database.database import Database, open_database
 from wazuh_comms_trio.backends.embedded.ndjson.segments import is_full
+from wazuh_comms_trio.backends.embedded.row_reading import read_rows
 from wazuh_comms_trio.backends.embedded.state_lock import hold_state
 from wazuh_comms_trio.backends.unavailable import reported
-from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
+from wazuh_comms_trio.backends.unreadable import UnreadableLog
+from wazuh_comms_trio.errors import BackendUnavailable, DocumentUnreadable, StorageFull
 from wazuh_comms_trio.foundation.outage_log import QUIET, OutageLog
 from wazuh_comms_trio.quarantine.interface import (
     AGENT_SHARE,
     FULL_FOR,
     PAYLOAD_CHUNK,
     Entry,
+    Kind,
     Rejected,
     Usage,
     describe_full,
@@ -70,6 +74,21 @@ _AGAIN: Final = (
 )
 
 
+_EntryRow = tuple[int, str, Kind, str, int, int, float, float, int, float | None, str | None, str, str, float | None]
+
+
+def _entry(row: Any) -> Entry:
+    """Raises ``ValueError``."""
+    return Entry(*msgspec.convert(row, _EntryRow))
+
+
+def _whole(row: Any) -> tuple[Entry, bytes]:
+    *columns, metadata = row
+    if not isinstance(metadata, bytes):
+        raise msgspec.ValidationError("the metadata isn't bytes")
+    return _entry(tuple(columns)), metadata
+
+
 @frozen
 class _Row:
     """One entry on its way into the table; ``file``: the name of its payload's file, if it has one."""
@@ -85,6 +104,7 @@ class StoredQuarantine:
 
     def __init__(self, folder: Path, database: Database, max_bytes: int, wall_clock: Callable[[], float]) -> None:
         self._files = folder / FILES
+        self._unreadable = UnreadableLog()
         self._database = database
         self._max_bytes = max_bytes
         self._now = wall_clock
@@ -205,20 +225,28 @@ class StoredQuarantine:
     # --- for the operator's tool ---------------------------------------------------------------------------------
 
     async def list(self, *, agent_id: str | None = None, after: int = 0, limit: int = 1000) -> Sequence[Entry]:
-        query = f"SELECT {_ENTRY} FROM entries WHERE id > ? AND (?2 IS NULL OR agent_id = ?2) ORDER BY id LIMIT ?3"
+        rest = "WHERE id > ?1 AND (?2 IS NULL OR agent_id = ?2) ORDER BY id LIMIT ?3"
+        values = (after, agent_id, limit)
 
-        def select(connection: apsw.Connection) -> list[Entry]:
-            return [Entry(*row) for row in connection.execute(query, (after, agent_id, limit))]
+        def select(connection: apsw.Connection) -> list[Entry | DocumentUnreadable]:
+            return list(read_rows(connection, "entries", _ENTRY, rest, values, _entry, file=QUARANTINE.name))
 
-        return await self._database.read(select)
+        return self._unreadable.without(await self._database.read(select))
 
     async def get(self, entry_id: int) -> tuple[Entry, Rejected] | None:
-        query = f"SELECT {_ENTRY}, metadata FROM entries WHERE id = ?"
-        row: Any = await self._database.read(lambda connection: connection.execute(query, (entry_id,)).fetchone())
+        """Raises ``DocumentUnreadable`` beside what the Protocol says."""
+        columns = f"{_ENTRY}, metadata"
+
+        def select(connection: apsw.Connection) -> tuple[Entry, bytes] | DocumentUnreadable | None:
+            found = read_rows(connection, "entries", columns, "WHERE id = ?", (entry_id,), _whole, file=QUARANTINE.name)
+            return next(found, None)
+
+        row = await self._database.read(select)
+        if isinstance(row, DocumentUnreadable):
+            raise row
         if row is None:
             return None
-        *columns, metadata = row
-        entry = Entry(*columns)
+        entry, metadata = row
         payload = b"".join([piece async for piece in self.payload(entry_id)])
         return entry, Rejected(
             entry.agent_id, entry.kind, entry.reason, metadata, payload, entry.document, entry.version

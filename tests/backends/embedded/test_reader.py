@@ -103,3 +103,18 @@ async def test_follow_waits_for_what_comes(tmp_path: Path) -> None:
             await send(backends, b'{}\n{}\n{"n":1}\n')
             await backends.events.bulk([DocumentOperation("create", INDEX, "1", b"{}")])
     assert {event.kind for event in seen} == {"stateless", "stateful"}
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (b'{"a":1}', {"a": 1}),
+        (rb'{"a":"\udced"}', {"a": "\udced"}),
+        (b'{"a":', '{"a":'),
+        (b'{"a":"\xff"}', '{"a":"\\xff"}'),
+        (b"[" * 2000, "[" * 2000),
+    ],
+)
+def test_what_is_printed_is_json(line: bytes, shown: object) -> None:
+    event = TailedEvent("stateful", 1.0, data=line, index="i", document_id="d", version=1)
+    assert json.loads(event.encode())["data"] == shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -20,12 +21,15 @@ from wazuh_comms_trio.backends.embedded.ndjson.records import Record
 from wazuh_comms_trio.backends.embedded.ndjson.segments import SegmentFile, segment_files
 from wazuh_comms_trio.backends.event_lines import lines_of
 from wazuh_comms_trio.backends.unavailable import StateUnusable
+from wazuh_comms_trio.backends.unreadable import DECODE_ERRORS
 from wazuh_comms_trio.foundation.timestamps import to_iso
 
 #: Seconds between looks when following.
 INTERVAL: Final = 0.25
 
 _encode: Final = msgspec.json.Encoder().encode
+#: Of the grammar; it decodes nothing.
+_check_json: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 @frozen
@@ -60,8 +64,26 @@ class TailedEvent:
         return _encode({name: value for name, value in fields.items() if value is not None})
 
 
-def _raw(line: bytes | None) -> msgspec.Raw | None:
-    return None if line is None else msgspec.Raw(line.replace(b"\r", b" ").replace(b"\n", b" "))
+def _raw(line: bytes | None) -> msgspec.Raw | str | None:
+    """A line that is no JSON is its text: what is printed is JSON whatever a disk made of it."""
+    if line is None:
+        return None
+    if not _is_json(line):
+        return line.decode("utf-8", "backslashreplace")
+    return msgspec.Raw(line.replace(b"\r", b" ").replace(b"\n", b" "))
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        if not line.isascii():
+            line.decode()
+        _check_json(line)
+    except DECODE_ERRORS:
+        try:
+            json.loads(line)  # which takes what is JSON and no text: half of a pair
+        except (ValueError, RecursionError):
+            return False
+    return True
 
 
 def events_of(record: Record, body: bytes) -> Iterator[TailedEvent]:

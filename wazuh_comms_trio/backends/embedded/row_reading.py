@@ -1,4 +1,4 @@
-"""Rows of ``state.db`` as values; one that can't be read costs no other row anything.
+"""Rows of SQLite files as values; one that can't be read costs no other row anything.
 
 SQLite keeps any value in any column, and doesn't notice a byte that changes inside of one.
 """
@@ -19,9 +19,17 @@ Make = Callable[[Any], T]
 
 
 def read_rows(
-    connection: apsw.Connection, table: str, columns: str, rest: str, values: Sequence[Any], make: Make[T]
+    connection: apsw.Connection,
+    table: str,
+    columns: str,
+    rest: str,
+    values: Sequence[Any],
+    make: Make[T],
+    *,
+    file: str = "state.db",
 ) -> Iterator[T | DocumentUnreadable]:
-    """``rest``: which rows, and in which order."""
+    """``rest``: which rows, and in which order; ``file``: what errors call it."""
+    place = f"{file}: {table}"
     cursor = connection.execute(f"SELECT {columns} FROM {table} {rest}", values)
     position = -1
     while True:
@@ -31,9 +39,9 @@ def read_rows(
         except StopIteration:
             return
         except UnicodeDecodeError as exc:
-            yield _unreadable(table, _id_at(connection, table, rest, values, position), exc)
+            yield _unreadable(place, _id_at(connection, table, rest, values, position), exc)
             continue
-        yield _made(table, row, make)
+        yield _made(place, row, make)
 
 
 def read_row(connection: apsw.Connection, table: str, columns: str, row_id: str, make: Make[T]) -> T | None:
@@ -44,15 +52,15 @@ def read_row(connection: apsw.Connection, table: str, columns: str, row_id: str,
     return found
 
 
-def _made(table: str, row: Any, make: Make[T]) -> T | DocumentUnreadable:
+def _made(place: str, row: Any, make: Make[T]) -> T | DocumentUnreadable:
     try:
         return make(row)
     except (ValueError, RecursionError) as exc:
-        return _unreadable(table, str(row[0]), exc)
+        return _unreadable(place, str(row[0]), exc)
 
 
-def _unreadable(table: str, row_id: str, exc: Exception) -> DocumentUnreadable:
-    return DocumentUnreadable(f"state.db: {table}/{escaped(row_id)}", describe_decode_error(exc))
+def _unreadable(place: str, row_id: str, exc: Exception) -> DocumentUnreadable:
+    return DocumentUnreadable(f"{place}/{escaped(row_id)}", describe_decode_error(exc))
 
 
 def _id_at(connection: apsw.Connection, table: str, rest: str, values: Sequence[Any], position: int) -> str:
