@@ -4,7 +4,7 @@ takes, and what may come between the two."""
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import pytest
@@ -16,8 +16,6 @@ from tests.indexer.fake import FakeOpenSearch
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 
 INDEX = "wazuh-states-fim"
-
-Before = Callable[[str, str], Awaitable[None]]
 
 
 def op(action: Literal["create", "update", "delete"], document_id: str, **data: Any) -> DocumentOperation:
