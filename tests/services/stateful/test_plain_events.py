@@ -86,6 +86,16 @@ class TestPlain:
         ]
         assert json.loads(document)["agent"]["id"] == A1
 
+    def test_older_agents_say_type(self) -> None:
+        older = line({"id": "a1b2", "module": "inventory", "type": "ports", "operation": "update"})
+        events = plain(older + DATA + PLAIN)
+        assert events is not None
+        assert [(event.index, event.id) for event in events] == [
+            ("wazuh-states-inventory-ports", "a1b2"),
+            ("wazuh-states-fim", "e"),
+        ]
+        assert plain(line({"id": "e", "module": "fim", "type": "ports", "operation": "update"}) + DATA) is None
+
     def test_no_more_than_asked_for(self) -> None:
         events = plain(PLAIN * 5, max_events=3)
         assert events is not None

@@ -16,6 +16,7 @@ __all__ = [
     "HEADER_LIMIT",
     "PLAIN_FORMS",
     "SHORT_ID",
+    "TYPED_FORMS",
     "Header",
     "Unsound",
     "index_of",
@@ -35,17 +36,21 @@ _Action: TypeAlias = Literal["create", "update", "delete"]
 _ACTIONS: Final[tuple[_Action, ...]] = ("create", "update", "delete")
 
 
-def _plain_forms() -> Iterator[tuple[tuple[str | None, str | None, str | None, bool], tuple[str, _Action, int]]]:
+def _plain_forms(
+    key: str,
+) -> Iterator[tuple[tuple[str | None, str | None, str | None, bool], tuple[str, _Action, int]]]:
     for action in _ACTIONS:
         for row in STATE_MODULES:
-            collector = "" if row.collector is None else f'"collector":"{row.collector}",'
+            collector = "" if row.collector is None else f'"{key}":"{row.collector}",'
             length = len(f'{{"id":"","module":"{row.module}",{collector}"operation":"{action}"}}')
             yield (row.module, row.collector, action, action == "delete"), (row.index, action, length)
 
 
 #: Headers as real agents write them, nothing but these fields, no blanks, no escapes: by module, collector, operation
 #: and whether they stand without a data line, their index, the operation, and their length without the id.
-PLAIN_FORMS: Final = dict(_plain_forms())
+PLAIN_FORMS: Final = dict(_plain_forms("collector"))
+#: The same of older agents, whose headers have a ``type``.
+TYPED_FORMS: Final = dict(_plain_forms("type"))
 #: With any agent's uuid before it, far from the longest document id.
 SHORT_ID: Final = 64
 
@@ -73,6 +78,8 @@ class Unsound(Header, gc=False):
     reason: str = ""
 
 
+_BRACE: Final = ord("{")
+_END_BRACE: Final = ord("}")
 _BLANKS: Final = b" \t\r\n"
 _DUPLICATE: Final = "A key stands twice in the header line"
 
@@ -102,7 +109,8 @@ def read_header(line: bytes, *, further: bool = True) -> Header | None:
     duplicate keys, wrong types of the other members, or nested too deeply is ``Unsound``."""
     if b'"operation"' not in line and b"\\u00" not in line:  # nor spelled otherwise
         return None
-    line = line.strip(_BLANKS)
+    if line[0] != _BRACE or line[-1] != _END_BRACE:
+        line = line.strip(_BLANKS)
     if len(line) > HEADER_LIMIT:
         return None
     try:

@@ -57,6 +57,7 @@ _UNUSABLE_WEIGHT: Final = 64
 _PLAIN_STEP: Final = 65536
 _SMALL_STEP: Final = 4096
 
+_OPERATION: Final = b'"operation"'
 _BLANKS: Final = b" \t\r\n"
 _TAIL: Final = 65536
 
@@ -153,7 +154,7 @@ class PacketReader:
         self._careful = end if self._one_by_one else position  # up to here, at least
         self._suspect = position  # up to here there is something that isn't plain
         self._gap: tuple[int, int] | None = None  # where the gap that is being read begins, and its last line ends
-        self._known: tuple[int, int, Header] | None = None  # the next line, when it was found to be a header
+        self._known: Header | None = None  # the next line, when it was found to be a header
 
     @property
     def exhausted(self) -> bool:
@@ -218,20 +219,17 @@ class PacketReader:
 
     def _next(self) -> Event | None:
         """The event at this place; None when one more line belongs to a gap, or nothing is left."""
-        start, after, header = self._known or self._read_line(self._position, further=True)
-        self._known = None
+        start, after, header = self._read_line(self._position, further=True)
         if header is None:
             return self._widen_gap(start, after)
         if self._gap is not None:
-            self._known = start, after, header
+            self._known = header
             self._position = start
             return self._close_gap()
         index = index_of(header)
-        data_start, data_end, following = self._read_line(after + 1, further=False)
-        if following is not None:
-            self._known = data_start, data_end, following
+        data_start, data_end, self._known = self._read_line(after + 1, further=False)
         data = b"{}"
-        if following is None and data_start < self._end:
+        if self._known is None and data_start < self._end:
             if header.operation != "delete" and type(header) is not Unsound:
                 data = bytes(self.body[data_start:data_end])
             after = data_end
@@ -240,10 +238,21 @@ class PacketReader:
 
     def _read_line(self, position: int, *, further: bool) -> tuple[int, int, Header | None]:
         """The next line that isn't blank, and the header that it is, perhaps with ``further`` members."""
-        start, after = _next_line(self.body, position, self._end)
+        body, end = self.body, self._end
+        after = body.find(b"\n", position, end)
+        start = position
+        if after < 0:
+            after = end
+        if position >= end or body[position] in _BLANKS:
+            start, after = _next_line(body, position, end)
+        if self._known is not None:  # from a look at the line after the one before
+            header, self._known = self._known, None
+            return start, after, header
+        if body.find(_OPERATION, start, after) < 0 and body.find(b"\\u00", start, after) < 0:
+            return start, after, None  # as ``read_header`` would say, without a copy
         if after - start > 2 * HEADER_LIMIT:  # a header with blanks around would be shorter
             return start, after, None
-        return start, after, read_header(bytes(self.body[start:after]), further=further)
+        return start, after, read_header(bytes(body[start:after]), further=further)
 
     def _widen_gap(self, start: int, after: int) -> Event | None:
         """The line isn't a header: it belongs to the gap, or, at the end, there is none. Returns the gap so far when

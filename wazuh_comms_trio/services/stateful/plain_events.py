@@ -8,14 +8,15 @@ reads event by event.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 from wazuh_comms_trio.backends.interfaces import DocumentOperation
 from wazuh_comms_trio.services.stateful.event import Event
-from wazuh_comms_trio.services.stateful.event_header import PLAIN_FORMS, SHORT_ID, Header
+from wazuh_comms_trio.services.stateful.event_header import PLAIN_FORMS, SHORT_ID, TYPED_FORMS, Header
 
 __all__ = ["LONGEST_DATA", "is_plain_text", "may_name_agent", "read_plain_events"]
 
@@ -27,13 +28,16 @@ _DELETE: Final = b'"operation":"delete"}'
 _BRACE: Final = ord("}")
 
 
-class _Data(msgspec.Struct, gc=False):
-    """A data line, as far as it must be looked at. Everything else in it is only checked to be JSON. With a module and
-    an operation it may be a header."""
+#: No value is of it: an object with such a member isn't decoded.
+_Never = Annotated[int, msgspec.Meta(gt=0, lt=0)]
 
-    agent: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    module: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    operation: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+class _Data(msgspec.Struct, gc=False):
+    """A data line without an agent of its own, and without an operation: with one it may be a header. Everything else
+    in it is only checked to be JSON."""
+
+    agent: _Never | msgspec.UnsetType = msgspec.UNSET
+    operation: _Never | msgspec.UnsetType = msgspec.UNSET
 
 
 _decode_headers: Final[Callable[[bytes], list[Header]]] = msgspec.json.Decoder(Header).decode_lines
@@ -45,11 +49,15 @@ def is_plain_text(text: str) -> bool:
     return text.isascii() and len(msgspec.json.encode(text)) == len(text) + 2
 
 
+_REACHES: Final = re.compile(rb'"agent\.')  # in one go; `in` takes half as long again
+_NAMES: Final = re.compile(rb'"agent')
+
+
 def may_name_agent(data: bytes, *, reaching: bool = False) -> bool:
     """Whether a member's name may be ``agent`` or begin with ``agent.``, which is a way to write a member of ``agent``;
     ``reaching``: only the latter. The letters can be escaped."""
-    return (b'"agent.' if reaching else b'"agent') in data or (
-        b"\\u00" in data and (b"\\u006" in data or b"\\u007" in data or b"\\u002" in data)
+    return (_REACHES if reaching else _NAMES).search(data) is not None or (
+        b"\\" in data and b"\\u00" in data and (b"\\u006" in data or b"\\u007" in data or b"\\u002" in data)
     )
 
 
@@ -141,6 +149,8 @@ def _read(
     operations: list[DocumentOperation] = []
     for line, header, rest, document in zip(headers, decoded, data, documents, strict=True):
         form = PLAIN_FORMS.get((header.module, header.collector, header.operation, document is None))
+        if form is None and header.collector is None:
+            form = TYPED_FORMS.get((header.module, header.type, header.operation, document is None))
         event_id = header.id
         if form is None or not event_id or len(event_id) > SHORT_ID:
             return None
@@ -164,7 +174,7 @@ def _read(
 
 def _documents(data: Sequence[bytes | None], prefix: bytes) -> Sequence[bytes | None] | None:
     """The data lines with the metadata before them. None when one isn't an object with a member, on one line of its
-    own, without an ``agent``, or may be a header. Raises ``MsgspecError``, ``UnicodeDecodeError``."""
+    own, has an ``agent``, or may be a header. Raises ``MsgspecError``, ``UnicodeDecodeError``."""
     present = [line for line in data if line is not None]
     if not present:
         return data
@@ -181,10 +191,6 @@ def _documents(data: Sequence[bytes | None], prefix: bytes) -> Sequence[bytes | 
     if may_name_agent(joined, reaching=True):
         return None
     decoded = _decode_data(joined)
-    if len(decoded) != len(present) or True in [line.agent is not msgspec.UNSET for line in decoded]:
-        return None
-    if b'"operation"' in joined and True in [
-        line.operation is not msgspec.UNSET and line.module is not msgspec.UNSET for line in decoded
-    ]:
+    if len(decoded) != len(present):
         return None
     return [None if line is None else prefix + line[1:] for line in data]
