@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -76,7 +77,7 @@ class Seam:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._target, name)
-        if not callable(method) or name in ("open_file", "payload"):
+        if not iscoroutinefunction(method):  # a property, a context manager, a generator, or a word from memory
             return method
         place = f"{self._place}.{name}"
 
