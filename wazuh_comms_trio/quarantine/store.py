@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final
 import apsw
 import msgspec
 import trio
-from attrs import evolve, frozen
+from attrs import evolve
 
 from wazuh_comms_trio.backends.embedded.database.database import Database, open_database
 from wazuh_comms_trio.backends.embedded.ndjson.segments import is_full
@@ -40,12 +40,10 @@ from wazuh_comms_trio.quarantine.interface import (
     size_of,
 )
 from wazuh_comms_trio.quarantine.payload_files import PayloadFiles, candidates, lock_orphan
+from wazuh_comms_trio.quarantine.rows import INLINE_BYTES, NoRoom, Row, check_limits, insert_rows
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
 
 logger = logging.getLogger(__name__)
-
-#: Payloads above this size are files of their own: SQLite would write them twice, through its log.
-INLINE_BYTES: Final = 256 * 1024
 
 FILES: Final = "payloads"
 
@@ -57,21 +55,6 @@ _ENTRY: Final = (
 
 #: Seconds until it is logged again that an agent's share, or the whole quarantine, is full.
 _REPEAT_WARNING: Final = 3600.0
-
-
-class _NoRoom(StorageFull):
-    """``agent_id``: whose share is full; None: all of it."""
-
-    def __init__(self, agent_id: str | None) -> None:
-        super().__init__("The quarantine is full")
-        self.agent_id = agent_id
-
-
-#: Of an equal entry: counted, and current again. One of an earlier version learns what it is about.
-_AGAIN: Final = (
-    "UPDATE entries SET count = count + 1, last_at = ?1, document = coalesce(?2, document),"
-    " version = iif(?2 IS NULL, version, ?3), overtaken_at = NULL WHERE agent_id = ?4 AND digest = ?5 RETURNING id"
-)
 
 
 _EntryRow = tuple[int, str, Kind, str, int, int, float, float, int, float | None, str | None, str, str, float | None]
@@ -87,16 +70,6 @@ def _whole(row: Any) -> tuple[Entry, bytes]:
     if not isinstance(metadata, bytes):
         raise msgspec.ValidationError("the metadata isn't bytes")
     return _entry(tuple(columns)), metadata
-
-
-@frozen
-class _Row:
-    """One entry on its way into the table; ``file``: the name of its payload's file, if it has one."""
-
-    rejected: Rejected
-    digest: bytes
-    payload_bytes: int
-    file: str | None = None
 
 
 class StoredQuarantine:
@@ -117,7 +90,7 @@ class StoredQuarantine:
     async def add(self, entries: Sequence[Rejected]) -> None:
         if not entries:
             return
-        rows = [_Row(entry, digest(entry, [entry.payload]), len(entry.payload)) for entry in entries]
+        rows = [Row(entry, digest(entry, [entry.payload]), len(entry.payload)) for entry in entries]
         if all(row.payload_bytes <= INLINE_BYTES for row in rows):
             await self._insert(rows)
             return
@@ -131,7 +104,7 @@ class StoredQuarantine:
     async def add_file(self, rejected: Rejected, file: BinaryIO, size: int) -> None:
         async with self._writing() as files:
             mark = await trio.to_thread.run_sync(digest, rejected, _chunks(file, size))
-            row = await self._with_file(_Row(rejected, mark, size), files, _chunks(file, size))
+            row = await self._with_file(Row(rejected, mark, size), files, _chunks(file, size))
             await self._insert([row])
             files.keep_only(await self._named(files.names))
 
@@ -155,7 +128,7 @@ class StoredQuarantine:
         )
         return reported()
 
-    async def _with_file(self, row: _Row, files: PayloadFiles, pieces: Iterable[bytes]) -> _Row:
+    async def _with_file(self, row: Row, files: PayloadFiles, pieces: Iterable[bytes]) -> Row:
         """The row with its payload written, unless an equal entry is there or there is no room."""
         query = "SELECT 1 FROM entries WHERE agent_id = ? AND digest = ?"
         values = (row.rejected.agent_id, row.digest)
@@ -166,7 +139,7 @@ class StoredQuarantine:
                 return True
             overtaken = connection.execute("SELECT sum(size) FROM entries WHERE overtaken_at IS NOT NULL").get or 0
             assert isinstance(overtaken, int)
-            _check_limits(connection, row.rejected.agent_id, size, self._max_bytes, to_be_dropped=overtaken)
+            check_limits(connection, row.rejected.agent_id, size, self._max_bytes, to_be_dropped=overtaken)
             return False
 
         with self._warning_when_full():
@@ -175,12 +148,12 @@ class StoredQuarantine:
             return row
         return evolve(row, file=await files.write(pieces))
 
-    async def _insert(self, rows: Sequence[_Row]) -> None:
+    async def _insert(self, rows: Sequence[Row]) -> None:
         now = self._now()
         weight = sum(row.payload_bytes for row in rows if row.file is None)
         with self._warning_when_full():
             gone = await self._database.write(
-                lambda connection: _insert_rows(connection, rows, now, self._max_bytes), weight=weight
+                lambda connection: insert_rows(connection, rows, now, self._max_bytes), weight=weight
             )
         self._remove(gone)
         for whose in {None, *(row.rejected.agent_id for row in rows)}:
@@ -201,7 +174,7 @@ class StoredQuarantine:
         """A quota that is reached is the operator's to know: an agent stands still until entries are dropped."""
         try:
             yield
-        except _NoRoom as exc:
+        except NoRoom as exc:
             now = self._full[exc.agent_id] = trio.current_time()
             if now - self._warned_at.get(exc.agent_id, -_REPEAT_WARNING) >= _REPEAT_WARNING:
                 self._warned_at[exc.agent_id] = now
@@ -307,81 +280,6 @@ class StoredQuarantine:
                     (self._files / name).unlink(missing_ok=True)
             finally:
                 os.close(descriptor)
-
-
-def _insert_rows(connection: apsw.Connection, rows: Sequence[_Row], now: float, max_bytes: int) -> list[str]:
-    """All or none: what is raised undoes the rows before it. Returns the files of the entries that went."""
-    gone: list[str] = []
-    for row in rows:
-        rejected = row.rejected
-        document, version = rejected.document or None, rejected.version or None
-        if document is not None:
-            gone += _files(
-                connection.execute(
-                    "DELETE FROM entries WHERE document = ? AND NOT (agent_id = ? AND digest = ?) RETURNING file",
-                    (document, rejected.agent_id, row.digest),
-                )
-            )
-        again = connection.execute(_AGAIN, (now, document, version, rejected.agent_id, row.digest)).get
-        if again is not None:
-            continue
-        size = size_of(rejected, row.payload_bytes)
-        gone += _make_room(connection, size, max_bytes)
-        _check_limits(connection, rejected.agent_id, size, max_bytes)
-        if row.file is None and row.payload_bytes > INLINE_BYTES:
-            # Its equal was dropped since it was looked for. Rare enough to let the agent come again.
-            raise BackendUnavailable
-        connection.execute(
-            "INSERT INTO entries (agent_id, kind, reason, size, payload_bytes, first_at, last_at, digest, metadata,"
-            " payload, file, document, version) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
-            (
-                rejected.agent_id,
-                rejected.kind,
-                rejected.reason,
-                size,
-                row.payload_bytes,
-                now,
-                now,
-                row.digest,
-                rejected.metadata,
-                None if row.file is not None else rejected.payload,
-                row.file,
-                document,
-                version,
-            ),
-        )
-    return gone
-
-
-def _files(deleted: Iterable[Any]) -> list[str]:
-    return [name for (name,) in list(deleted) if name is not None]
-
-
-def _make_room(connection: apsw.Connection, size: int, max_bytes: int) -> list[str]:
-    """Drops what is overtaken, the oldest first, as far as needed. Returns its files."""
-    gone: list[str] = []
-    while _used(connection, "") + size > max_bytes:
-        oldest = connection.execute("SELECT min(id) FROM entries WHERE overtaken_at IS NOT NULL").get
-        if oldest is None:
-            break
-        gone += _files(connection.execute("DELETE FROM entries WHERE id = ? RETURNING file", (oldest,)))
-    return gone
-
-
-def _used(connection: apsw.Connection, agent_id: str) -> int:
-    used = connection.execute("SELECT bytes FROM usage WHERE agent_id = ?", (agent_id,)).get or 0
-    assert isinstance(used, int)
-    return used
-
-
-def _check_limits(
-    connection: apsw.Connection, agent_id: str, size: int, max_bytes: int, *, to_be_dropped: int = 0
-) -> None:
-    """``to_be_dropped``: bytes that will go when room is needed. Raises ``_NoRoom``."""
-    if _used(connection, "") + size - to_be_dropped > max_bytes:
-        raise _NoRoom(None)
-    if _used(connection, agent_id) + size > max_bytes // AGENT_SHARE:
-        raise _NoRoom(agent_id)
 
 
 def _chunks(file: BinaryIO, size: int) -> Iterator[bytes]:

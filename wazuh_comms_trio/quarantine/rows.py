@@ -1,0 +1,115 @@
+"""Rows of ``quarantine.db``: how entries get into the table, within its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import apsw
+from attrs import frozen
+
+from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
+from wazuh_comms_trio.quarantine.interface import AGENT_SHARE, Rejected, size_of
+
+#: Payloads above this size are files of their own: SQLite would write them twice, through its log.
+INLINE_BYTES: Final = 256 * 1024
+
+
+class NoRoom(StorageFull):
+    """``agent_id``: whose share is full; None: all of it."""
+
+    def __init__(self, agent_id: str | None) -> None:
+        super().__init__("The quarantine is full")
+        self.agent_id = agent_id
+
+
+#: Of an equal entry: counted, and current again. One of an earlier version learns what it is about.
+_AGAIN: Final = (
+    "UPDATE entries SET count = count + 1, last_at = ?1, document = coalesce(?2, document),"
+    " version = iif(?2 IS NULL, version, ?3), overtaken_at = NULL WHERE agent_id = ?4 AND digest = ?5 RETURNING id"
+)
+
+
+@frozen
+class Row:
+    """One entry on its way into the table; ``file``: the name of its payload's file, if it has one."""
+
+    rejected: Rejected
+    digest: bytes
+    payload_bytes: int
+    file: str | None = None
+
+
+def insert_rows(connection: apsw.Connection, rows: Sequence[Row], now: float, max_bytes: int) -> list[str]:
+    """All or none: what is raised undoes the rows before it. Returns the files of the entries that went."""
+    gone: list[str] = []
+    for row in rows:
+        rejected = row.rejected
+        document, version = rejected.document or None, rejected.version or None
+        if document is not None:
+            gone += _files(
+                connection.execute(
+                    "DELETE FROM entries WHERE document = ? AND NOT (agent_id = ? AND digest = ?) RETURNING file",
+                    (document, rejected.agent_id, row.digest),
+                )
+            )
+        again = connection.execute(_AGAIN, (now, document, version, rejected.agent_id, row.digest)).get
+        if again is not None:
+            continue
+        size = size_of(rejected, row.payload_bytes)
+        gone += _make_room(connection, size, max_bytes)
+        check_limits(connection, rejected.agent_id, size, max_bytes)
+        if row.file is None and row.payload_bytes > INLINE_BYTES:
+            # Its equal was dropped since it was looked for. Rare enough to let the agent come again.
+            raise BackendUnavailable
+        connection.execute(
+            "INSERT INTO entries (agent_id, kind, reason, size, payload_bytes, first_at, last_at, digest, metadata,"
+            " payload, file, document, version) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                rejected.agent_id,
+                rejected.kind,
+                rejected.reason,
+                size,
+                row.payload_bytes,
+                now,
+                now,
+                row.digest,
+                rejected.metadata,
+                None if row.file is not None else rejected.payload,
+                row.file,
+                document,
+                version,
+            ),
+        )
+    return gone
+
+
+def _files(deleted: Iterable[Any]) -> list[str]:
+    return [name for (name,) in list(deleted) if name is not None]
+
+
+def _make_room(connection: apsw.Connection, size: int, max_bytes: int) -> list[str]:
+    """Drops what is overtaken, the oldest first, as far as needed. Returns its files."""
+    gone: list[str] = []
+    while _used(connection, "") + size > max_bytes:
+        oldest = connection.execute("SELECT min(id) FROM entries WHERE overtaken_at IS NOT NULL").get
+        if oldest is None:
+            break
+        gone += _files(connection.execute("DELETE FROM entries WHERE id = ? RETURNING file", (oldest,)))
+    return gone
+
+
+def _used(connection: apsw.Connection, agent_id: str) -> int:
+    used = connection.execute("SELECT bytes FROM usage WHERE agent_id = ?", (agent_id,)).get or 0
+    assert isinstance(used, int)
+    return used
+
+
+def check_limits(
+    connection: apsw.Connection, agent_id: str, size: int, max_bytes: int, *, to_be_dropped: int = 0
+) -> None:
+    """``to_be_dropped``: bytes that will go when room is needed. Raises ``NoRoom``."""
+    if _used(connection, "") + size - to_be_dropped > max_bytes:
+        raise NoRoom(None)
+    if _used(connection, agent_id) + size > max_bytes // AGENT_SHARE:
+        raise NoRoom(agent_id)
