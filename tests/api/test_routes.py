@@ -266,7 +266,7 @@ async def test_no_good_token_is_403(serving: Serving, method: str, path: str, to
 BAD_CREDENTIALS = [b"", b"[]", b'{"uuid":1,"key":"k"}', b'{"uuid":"u"}', b"\xff", b'{"uuid":"\\u0000","key":"k"}']
 
 
-@pytest.mark.parametrize("body", [*BAD_CREDENTIALS, b"[" * 10_000])
+@pytest.mark.parametrize("body", [*BAD_CREDENTIALS, b"[" * 8_000])
 async def test_malformed_credentials_are_400(serving: Serving, body: bytes) -> None:
     async with serving() as server:
         assert problem(await server.request("POST", "/api/v1/authentication", body, token=None)) == (400, 400)
@@ -281,7 +281,7 @@ async def test_credentials_in_chunks_and_without_content_type(serving: Serving) 
 
 async def test_credentials_that_are_too_large_are_413(serving: Serving) -> None:
     async with serving() as server:
-        body = b'{"uuid":"u","key":"right"}' + b" " * 1_100_000
+        body = b'{"uuid":"u","key":"right"}' + b" " * 8_500
         assert problem(await server.request("POST", "/api/v1/authentication", body, token=None)) == (413, 413)
 
 

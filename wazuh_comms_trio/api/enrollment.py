@@ -17,7 +17,9 @@ from wazuh_comms_trio.services.enrollment import EnrollmentService
 __all__ = ["create_enrollment_app"]
 
 #: An agent's description is below 10 kB.
-BODY_BYTES: Final = 1024 * 1024
+BODY_BYTES: Final = 65536
+#: The password is in the head.
+LOGIN_BYTES: Final = 8192
 BUDGET_BYTES: Final = 64 * 1024 * 1024
 #: Slowing down wrong passwords is part of it: at most four tries behind each other, with 8 s before each.
 TIME_LIMIT: Final = 45.0
@@ -27,7 +29,7 @@ def create_enrollment_app(enrollment: EnrollmentService, limits: Limits) -> Quar
     """The application of the enrolment listeners. Errors are in the management API's shape."""
     app = QuartApplication(__name__, describe_management, limits, budget_bytes=BUDGET_BYTES)
 
-    @app.post_view("/security/user/authenticate", body_bytes=BODY_BYTES, time_limit=TIME_LIMIT)
+    @app.post_view("/security/user/authenticate", body_bytes=LOGIN_BYTES, time_limit=TIME_LIMIT)
     async def log_in() -> Response:
         credentials = basic_credentials(request.scope["headers"])
         if credentials is None:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import trio
 from attrs import frozen
@@ -20,9 +20,9 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from wazuh_comms_trio.config.models import Limits
-from wazuh_comms_trio.errors import CommsError, TimeLimitExceeded
+from wazuh_comms_trio.errors import BodyTooLarge, CommsError, TimeLimitExceeded
 from wazuh_comms_trio.http.server.application import handle_request
-from wazuh_comms_trio.http.server.bodies import BodyBudget, collect_body
+from wazuh_comms_trio.http.server.bodies import BodyBudget, collect_body, content_length
 from wazuh_comms_trio.http.server.hypercorn_protocol import Message, Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.refusals import Describe
@@ -32,6 +32,10 @@ from wazuh_comms_trio.services.authentication.authenticator import Caller
 __all__ = ["QuartApplication", "caller", "deadline"]
 
 logger = logging.getLogger(__name__)
+
+#: What the bodies of those who haven't shown yet who they are may take together: 2000 of the longest log-ins in the
+#: making. One that comes in a single piece, as agents' do, isn't counted.
+STRANGERS_BYTES: Final = 16 * 1024 * 1024
 
 View = Callable[[], Awaitable[Response]]
 Guard = Callable[[Scope], Awaitable[Caller]]
@@ -53,6 +57,7 @@ class QuartApplication(QuartTrio):
         self.limits = limits
         self.routes = Routes()
         self._budget = BodyBudget(budget_bytes)
+        self._strangers = BodyBudget(STRANGERS_BYTES)
         # Bodies and times were kept within the limits before Quart sees anything.
         self.config["MAX_CONTENT_LENGTH"] = self.config["BODY_TIMEOUT"] = self.config["RESPONSE_TIMEOUT"] = None
         self.register_error_handler(Exception, self._refuse)
@@ -84,14 +89,25 @@ class QuartApplication(QuartTrio):
         return register
 
     def collect(self, receive: Receive, limit: int) -> AbstractAsyncContextManager[bytes | bytearray]:
-        """See ``collect_body``: all bodies of the application share one budget."""
+        """See ``collect_body``: all bodies of known agents share one budget."""
         return collect_body(receive, limit=limit, budget=self._budget, room_timeout=self.limits.body_timeout)
 
     async def _call_view(self, view_limits: _ViewLimits, scope: Scope, receive: Receive, send: Send) -> None:
+        if (content_length(scope) or 0) > view_limits.body_bytes:
+            raise BodyTooLarge
         state = scope.setdefault("state", {})
         if view_limits.guard is not None:
             state["caller"] = await view_limits.guard(scope)
-        async with self.collect(receive, view_limits.body_bytes) as body:
+            collected = self.collect(receive, view_limits.body_bytes)
+        else:
+            collected = collect_body(
+                receive,
+                limit=view_limits.body_bytes,
+                budget=self._strangers,
+                room_timeout=self.limits.body_timeout,
+                free_bytes=0,
+            )
+        async with collected as body:
             state["deadline"] = trio.current_time() + view_limits.time_limit
             with trio.CancelScope(deadline=state["deadline"]) as limit:
                 await super().__call__(scope, once(bytes(body)), in_one_piece(send))  # type: ignore[arg-type]

@@ -248,12 +248,19 @@ class Limits:
     head_bytes: int = field(default=16384, metadata=size("Of a request's head; above it 431."))
     body_bytes: int = field(default=104857600, metadata=size("Of a request's body; above it 413."))
     body_timeout: float = field(
-        default=15.0, metadata=seconds("For a request's body, plus its size divided by `body_rate`; then 408.")
+        default=15.0,
+        metadata=seconds(
+            "How long a request's body may keep the daemon waiting; then 408. Bytes that arrived, not those that were "
+            "announced, give time back, by `body_rate`, up to this again."
+        ),
     )
     body_rate: float = field(
-        default=65536.0, metadata=about("The slowest body.", unit="bytes/s", above=0, maximum=1e15)
+        default=65536.0,
+        metadata=about("The least rate of a body, over any `body_timeout`.", unit="bytes/s", above=0, maximum=1e15),
     )
-    stall_timeout: float = field(default=30.0, metadata=seconds("How long a body may stand still."))
+    stall_timeout: float = field(
+        default=30.0, metadata=seconds("How long a body may stand still, if that is less than `body_timeout`.")
+    )
     send_timeout: float = field(default=30.0, metadata=seconds("How long a peer may not read."))
 
 

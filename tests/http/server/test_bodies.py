@@ -112,6 +112,13 @@ async def test_what_is_counted_is_given_back() -> None:
     assert budget.used_bytes == 0
 
 
+async def test_strangers_bodies_are_counted_from_their_second_part(autojump_clock: MockClock) -> None:
+    budget = BodyBudget(100)
+    parts = body_messages([b"x" * 60, b"x" * 60, b"x"])
+    async with collect_body(receiver(parts), limit=1000, budget=budget, room_timeout=1, free_bytes=0):
+        assert budget.used_bytes == 61
+
+
 async def test_small_bodies_ask_for_nothing(autojump_clock: MockClock) -> None:
     budget = BodyBudget(0)
     await budget.take(Share(), 1)  # used up

@@ -83,11 +83,12 @@ async def test_nagle_and_delayed_acknowledgement_dont_wait_for_each_other(certif
 @pytest.mark.parametrize("status", [403, 404, 405, 413])
 async def test_a_refusal_reaches_an_agent_that_writes_first(certificates: Certificates, status: int) -> None:
     """Every time, over TLS, with bodies that are larger than all buffers between."""
-    body = b"x" * (30_000_000 if status != 413 else LIMITS.body_bytes + 1)
+    body = b"x" * 1_900_000
+    limits = Limits(body_bytes=1_800_000 if status == 413 else LIMITS.body_bytes)
     path = {404: "/api/v1/nothing", 405: "/api/v1/commands"}.get(status, "/api/v1/events/stateful")
     request = request_bytes("POST", path, body, token=b"bad" if status == 403 else b"good")
-    async with serving_tcp(Fakes(), ssl_context=tls(certificates)) as (_, port):
-        for _ in range(3 if status != 413 else 1):
+    async with serving_tcp(Fakes(), limits=limits, ssl_context=tls(certificates)) as (_, port):
+        for _ in range(3):
             data = await in_thread(Agent(port).exchange, request)
             assert data.startswith(b"HTTP/1.1 %d " % status)
 

@@ -15,8 +15,8 @@ from wazuh_comms_trio.services.strict_json import decode_body
 
 __all__ = ["add_authentication", "decode_credentials"]
 
-#: Credentials are far shorter; the limit is low since they come before any check of the sender.
-CREDENTIALS_BYTES: Final = 1024 * 1024
+#: Credentials are some 100 bytes; the limit is low since they come before any check of the sender.
+CREDENTIALS_BYTES: Final = 8192
 
 
 class Credentials(msgspec.Struct):

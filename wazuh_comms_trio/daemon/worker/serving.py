@@ -14,6 +14,7 @@ from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.listeners import Listeners
 from wazuh_comms_trio.daemon.logging.formats import mask
+from wazuh_comms_trio.daemon.worker.allocator import return_large_blocks
 from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
 from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
@@ -66,3 +67,4 @@ async def serve_worker(
                 nursery.start_soon(heartbeat.run)
                 on_serving(nursery, worker, heartbeat)
                 calm_collector()
+                return_large_blocks()

@@ -96,7 +96,10 @@ async def run_worker(
     services = build_services(config, environment)
     listeners, ssl_context = environment.listeners, environment.ssl_context
     agent_app = create_app(services, settings)
-    contexts = [(ListenerContext(agent_app, settings.limits, describe, ssl_context), listeners.api)]
+    api_context = ListenerContext(
+        agent_app, settings.limits, describe, ssl_context, answer_oldest=services.commands.answer_oldest
+    )
+    contexts = [(api_context, listeners.api)]
     if listeners.command:
         command_app = create_command_app(services.commands.posts, settings.limits, environment.control)
         contexts.append((ListenerContext(command_app, settings.limits, describe), listeners.command))

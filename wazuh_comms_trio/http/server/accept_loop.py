@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 #: ``accept`` would fail again at once with these: the listener waits until connections have ended.
 DESCRIPTORS_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 DESCRIPTOR_WAIT: Final = 0.1
+#: How many connections are ended in each such time, so that others get theirs.
+ROOM: Final = 32
 #: Descriptors kept for stores, logs and the command socket; agents wait for others. Of a low limit: a quarter.
 SPARE_FILES: Final = 64
 SPARE_SHARE: Final = 4
@@ -91,6 +93,7 @@ async def accept_connections(listener: trio.abc.Listener[Any], context: Listener
                 raise
             warn(error.strerror)
             with waiting_for_descriptors(context):
+                context.make_room(ROOM)
                 await trio.sleep(DESCRIPTOR_WAIT)
         else:
             nursery.start_soon(serve_connection, stream, context)
@@ -98,7 +101,8 @@ async def accept_connections(listener: trio.abc.Listener[Any], context: Listener
             if stream.socket.fileno() >= highest:
                 warn(os.strerror(errno.EMFILE))
                 with waiting_for_descriptors(context):
-                    while lowest_free(listener) >= highest:  # noqa: ASYNC110  # nothing tells
+                    while lowest_free(listener) >= highest:  # nothing tells
+                        context.make_room(ROOM)
                         await trio.sleep(DESCRIPTOR_WAIT)
 
 

@@ -12,12 +12,14 @@ from wazuh_comms_trio.errors import BackendUnavailable, BodyTooLarge, ClientDisc
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.http.server.listener_context import Receive
 
-__all__ = ["BodyBudget", "BodyChunks", "collect_body", "content_length", "skip_body"]
+__all__ = ["SKIPPED_BYTES", "BodyBudget", "BodyChunks", "collect_body", "content_length", "skip_body"]
 
 #: Bodies up to this size are collected without asking: with 5000 of them at once, far more than two cores can parse,
 #: that is 320 MB, about what their connections take themselves. Most agents' batches are larger, but few of them
 #: arrive in the same moment.
 FREE_BYTES: Final = 64 * 1024
+#: Nobody sends a body where none is taken; some clients do send a small one.
+SKIPPED_BYTES: Final = 4096
 
 
 class BodyBudget:
@@ -63,10 +65,10 @@ class Share:
 
 @asynccontextmanager
 async def collect_body(
-    receive: Receive, *, limit: int, budget: BodyBudget, room_timeout: float
+    receive: Receive, *, limit: int, budget: BodyBudget, room_timeout: float, free_bytes: int = FREE_BYTES
 ) -> AsyncIterator[bytes | bytearray]:
     """The whole body, whose memory is accounted for until the block is left. ``room_timeout``: seconds to wait for room
-    in all.
+    in all. What goes beyond ``free_bytes`` needs room.
 
     Raises what ``receive`` raises, ``BodyTooLarge`` above ``limit`` bytes, ``ClientDisconnected``,
     ``BackendUnavailable`` when there was no room in time.
@@ -86,7 +88,7 @@ async def collect_body(
             part = body_part(message)
             if len(body) + len(part) > limit:
                 raise BodyTooLarge
-            if len(body) > FREE_BYTES:
+            if len(body) > free_bytes:
                 began = trio.current_time()
                 with trio.move_on_after(room_timeout) as scope:
                     await budget.take(share, len(part))
@@ -103,10 +105,13 @@ async def collect_body(
 
 
 async def skip_body(receive: Receive) -> None:
-    """Reads and drops the body of a request whose endpoint takes none."""
+    """Reads and drops the body of a request whose endpoint takes none. Raises ``BodyTooLarge``."""
+    left = SKIPPED_BYTES
     while True:
         message = await receive()
-        body_part(message)
+        left -= len(body_part(message))
+        if left < 0:
+            raise BodyTooLarge
         if not message["more_body"]:
             return
 
@@ -145,7 +150,7 @@ def body_part(message: Scope) -> bytes | bytearray:
 
 def content_length(scope: Scope) -> int | None:
     """None: not declared (chunks), 0: no body."""
-    for name, value in scope["headers"]:
+    for name, value in scope.get("headers", ()):
         if name == b"transfer-encoding":
             return None
         if name == b"content-length":

@@ -31,6 +31,10 @@ logger = logging.getLogger(__name__)
 
 #: What a peer may send after its request before it counts as gone.
 EXCESS_LIMIT: Final = 65536
+#: What is read and dropped of a body after its refusal, bytes and seconds: agents' batches are 1 MB, and an agent reads
+#: once all of it is sent. The rest of a larger one isn't worth the descriptor.
+DRAIN_BYTES: Final = 2 * 1024 * 1024
+DRAIN_TIMEOUT: Final = 10.0
 
 _request_ids = count(1)
 
@@ -66,7 +70,7 @@ async def serve_connection(stream: trio.abc.Stream, context: ListenerContext) ->
 class Connection:
     """``receive`` and ``send`` are the application's; ``expect`` and ``confirmed`` are the delivery extension."""
 
-    __slots__ = ("_body_waited", "_ended", "_expected", "_first", "_replied", "context", "http", "peer")
+    __slots__ = ("_ended", "_expected", "_first", "_patience", "_replied", "context", "http", "peer")
 
     http: Http11
 
@@ -77,7 +81,7 @@ class Connection:
         self._ended = False  # the application was given the end of the body
         self._expected = False  # the application waits for the delivery of its reply
         self._replied = False  # some of the reply is on its way
-        self._body_waited = 0.0  # seconds
+        self._patience = context.limits.body_timeout  # seconds that the body may keep us waiting still
 
     @property
     def sock(self) -> Any:
@@ -88,7 +92,7 @@ class Connection:
         context = self.context
         refusal: CommsError | None = None
         with trio.CancelScope(deadline=context.deadline_after(context.limits.handshake_timeout)) as scope:
-            context.idle_scopes.add(scope)
+            context.idle_scopes[scope] = trio.current_time()
             try:
                 if not await self._shake_hands():
                     return
@@ -105,9 +109,9 @@ class Connection:
                 except CommsError as error:
                     refusal = error
             finally:
-                context.idle_scopes.discard(scope)
+                shed = context.idle_scopes.pop(scope, None) is None
         if scope.cancelled_caught:
-            if context.is_stopping or not hasattr(self, "http"):
+            if shed or context.is_stopping or not hasattr(self, "http"):
                 return
             refusal = TimeLimitExceeded()
         if refusal is None:
@@ -177,16 +181,19 @@ class Connection:
             self.http.wants_100 = False
             await self.peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         while True:
-            left = limits.body_timeout + body_size(body) / limits.body_rate - self._body_waited
-            began = trio.current_time()
-            with trio.move_on_after(max(0.0, min(left, limits.stall_timeout))) as scope:
+            received, began = body.received, trio.current_time()
+            with self.context.reading_body(self._patience) as scope:
                 data = await self.peer.stream.receive_some(RECEIVE_BYTES)
             if scope.cancelled_caught:
                 raise TimeLimitExceeded
-            self._body_waited += trio.current_time() - began
+            waited = trio.current_time() - began
             if not data:
                 return b""
-            if (payload := body.feed(data)) or body.complete:
+            payload = body.feed(data)
+            # Time is given for bytes that have come, never more than at the start: so the rate holds in any such time.
+            gained = (body.received - received) / limits.body_rate
+            self._patience = min(limits.body_timeout, max(0.0, self._patience - waited) + gained)
+            if payload or body.complete:
                 return payload
 
     async def _wait_until_gone(self) -> Message:
@@ -263,27 +270,19 @@ class Connection:
 
     async def _finish(self) -> None:
         """Makes sure that closing doesn't take the reply away again."""
-        limits = self.context.limits
         body: BodyDecoder | None = getattr(self.http, "body", None)
         if body is not None and body.complete and not body.excess and not self.peer.has_sent_more:
             return
         if body is None or body.complete or self.http.wants_100:
             seconds, spare = LINGER_TIMEOUT, EXCESS_LIMIT
         else:
-            size = min(body_size(body), limits.body_bytes)
-            seconds = limits.body_timeout + size / limits.body_rate - self._body_waited
-            spare = 2 * limits.body_bytes  # an agent's largest batch is a little more than its limit, and encrypted
+            seconds, spare = DRAIN_TIMEOUT, DRAIN_BYTES
         with trio.CancelScope(deadline=self.context.deadline_after(seconds)) as scope:
-            self.context.idle_scopes.add(scope)
+            self.context.idle_scopes[scope] = trio.current_time()
             try:
                 await self.peer.linger(spare)
             finally:
-                self.context.idle_scopes.discard(scope)
-
-
-def body_size(body: BodyDecoder) -> int:
-    """The bytes that a body's time limit is computed from: its declared size, or what has arrived."""
-    return body.received if body.declared is None else body.declared
+                self.context.idle_scopes.pop(scope, None)
 
 
 def encode_refusal(refusal: Refusal, config: Config, *, with_body: bool = True) -> bytes:

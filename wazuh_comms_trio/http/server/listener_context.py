@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from heapq import nsmallest
+from itertools import islice
 from math import inf
+from typing import Final
 
 import trio
 from attrs import define, field
@@ -14,6 +18,9 @@ from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Message, Sco
 from wazuh_comms_trio.http.server.refusals import Describe
 
 __all__ = ["Application", "ListenerContext", "Receive", "Send"]
+
+#: Seconds that a connection isn't ended in, whatever there is a lack of: handshakes take less.
+SPARED: Final = 2.0
 
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -31,7 +38,12 @@ class ListenerContext:
     describe: Describe
     ssl_context: ssl.SSLContext | None = None
     #: Of connections without a request in flight: they wait for a handshake, a head, or their peer's end.
-    idle_scopes: set[trio.CancelScope] = field(init=False, factory=set)
+    #: Each with when it began to, in that order.
+    idle_scopes: dict[trio.CancelScope, float] = field(init=False, factory=dict)
+    #: Of connections whose body is being waited for, with when their patience would be at its end.
+    body_scopes: dict[trio.CancelScope, float] = field(init=False, factory=dict)
+    #: Answers so many of the oldest parked polls, if there are; returns how many.
+    answer_oldest: Callable[[int], int] = field(default=lambda _: 0, kw_only=True)
     #: On trio's clock: when these are closed. Set at stop.
     idle_deadline: float = field(init=False, default=inf)
     #: Open connections.
@@ -52,6 +64,34 @@ class ListenerContext:
         self.idle_deadline = trio.current_time() + after
         for scope in self.idle_scopes:
             scope.deadline = min(scope.deadline, self.idle_deadline)
+
+    @contextmanager
+    def reading_body(self, patience: float) -> Iterator[trio.CancelScope]:
+        """Around a wait for more of a body, which may take ``patience`` seconds: its scope."""
+        with trio.move_on_after(min(patience, self.limits.stall_timeout)) as scope:
+            self.body_scopes[scope] = trio.current_time() + patience
+            try:
+                yield scope
+            finally:
+                del self.body_scopes[scope]
+
+    def make_room(self, count: int) -> int:
+        """Ends up to ``count`` connections, since there are no descriptors left: the oldest without a complete head
+        first, then bodies that are behind the least rate, then the oldest parked polls. Returns how many. The first are
+        closed, the others answered with 408.
+        """
+        now = trio.current_time()
+        idle = [scope for scope, since in islice(self.idle_scopes.items(), count) if now - since >= SPARED]
+        for scope in idle:
+            del self.idle_scopes[scope]
+            scope.cancel()
+        if made := len(idle):
+            return made
+        behind = now + self.limits.body_timeout - SPARED
+        slow = nsmallest(count, ((end, id(scope), scope) for scope, end in self.body_scopes.items() if end < behind))
+        for _, _, scope in slow:
+            scope.cancel()
+        return len(slow) or self.answer_oldest(count)
 
     def deadline_after(self, seconds: float) -> float:
         """The deadline of a wait without a request in flight."""

@@ -67,6 +67,10 @@ class CommandDispatcher:
         """How many polls wait now."""
         return len(self._long_polls)
 
+    def answer_oldest(self, count: int) -> int:
+        """Answers up to ``count`` polls, those first that parked first, with None; returns how many."""
+        return self._long_polls.answer_oldest(count)
+
     def poll_limit(self) -> float:
         """How long one poll may take: ``timeouts.commands`` ± 10 %, in seconds."""
         return self._poll_timeout * self._rng.uniform(1 - _POLL_LIMIT_VARIATION, 1 + _POLL_LIMIT_VARIATION)

@@ -95,6 +95,13 @@ class LongPolls:
             await trio.sleep(min(pause, left))
         self.answer_all()
 
+    def answer_oldest(self, count: int) -> int:
+        """Nothing will come for up to ``count`` agents, those first that parked first. Returns how many."""
+        oldest = list(islice(self._by_agent.values(), count))
+        for of_agent in oldest:
+            self.answer(of_agent[0], None)
+        return len(oldest)
+
     def answer_all(self) -> None:
         """Nothing will come."""
         for of_agent in list(self._by_agent.values()):
