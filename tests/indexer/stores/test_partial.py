@@ -14,6 +14,7 @@ from tests.indexer.harness import call, settings
 from wazuh_comms_trio.backends.interfaces import Action, Command, DocumentOperation, Outcome, Target
 from wazuh_comms_trio.backends.opensearch.client import search as opensearch_search
 from wazuh_comms_trio.backends.opensearch.events import index as opensearch_events
+from wazuh_comms_trio.backends.opensearch.events import stored_documents
 from wazuh_comms_trio.backends.opensearch.node_registry import INDEX as NODES
 from wazuh_comms_trio.backends.opensearch.node_registry import NodeWatch, ThisNode
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
@@ -27,7 +28,8 @@ A1 = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
 @pytest.fixture
 async def stores(port: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OpenSearchStores]:
     monkeypatch.setattr(opensearch_search, "_REFRESH_TIMEOUT", 0.5)
-    monkeypatch.setattr(opensearch_events, "_SHARD_WAIT", "300ms")
+    for module in (opensearch_events, stored_documents):
+        monkeypatch.setattr(module, "SHARD_WAIT", "300ms")
     async with open_opensearch(settings(port), revocation=0.3) as opened:
         yield opened
 
