@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.simulation import determinism
 from tests.simulation.plan import make_plan
+from tests.simulation.planted_faults import search_all
 from tests.simulation.world import Result, remember_hashes, run_world
 
 __all__ = ["main"]
@@ -58,6 +59,7 @@ def run_many(
     quiet: bool = False,
     stop_at_first: bool = False,
     hashes: bool = False,
+    shrinks: bool = True,
     limit: float = inf,
 ) -> int:
     """Returns how many failed. ``limit``: seconds after which no further seed is begun."""
@@ -72,7 +74,7 @@ def run_many(
             print(f"hash of {seed}: {result.trace.hash}")
         if result.violation is not None:
             failures.append(seed)
-            tell(shrink(result))
+            tell(shrink(result) if shrinks else result)
             if stop_at_first:
                 break
         if time.perf_counter() - told > PROGRESS_SECONDS and not quiet:
@@ -131,6 +133,8 @@ def main() -> int:
     parser.add_argument("--trace", type=Path, help="with --seed: every step goes into this file")
     parser.add_argument("--quiet", action="store_true", help="no progress, no map of faults")
     parser.add_argument("--stop", action="store_true", help="at the first failure")
+    parser.add_argument("--no-shrink", action="store_true", help="tell of a failure as it came")
+    parser.add_argument("--planted", nargs="*", metavar="NAME", help="put these faults in (all), one at a time")
     parser.add_argument("--hashes", action="store_true", help="each seed's trace hash")
     parser.add_argument("--seconds", type=float, default=inf, help="no seed is begun after so many")
     arguments = parser.parse_args()
@@ -139,10 +143,17 @@ def main() -> int:
     if arguments.seed is not None:
         only = None if arguments.only is None else [int(each) for each in arguments.only.split(",") if each]
         return run_one(arguments.seed, arguments.trace, only)
+    if arguments.planted is not None:
+        return bool(search_all(arguments.planted, arguments.seeds))
     if arguments.jobs > 1:
         return _spread(arguments)
     seeds = range(arguments.start, arguments.start + arguments.seeds * arguments.step, arguments.step)
     failed = run_many(
-        seeds, quiet=arguments.quiet, stop_at_first=arguments.stop, hashes=arguments.hashes, limit=arguments.seconds
+        seeds,
+        quiet=arguments.quiet,
+        stop_at_first=arguments.stop,
+        hashes=arguments.hashes,
+        shrinks=not arguments.no_shrink,
+        limit=arguments.seconds,
     )
     return bool(failed)

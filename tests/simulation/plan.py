@@ -58,6 +58,11 @@ class Plan:
     eager: bool
     faults: tuple[Fault, ...] = field(repr=False)
 
+    @property
+    def one_worker_alone(self) -> bool:
+        """At any moment: a reload has two."""
+        return self.nodes * self.workers == 1 and all(fault.kind != "reload" for fault in self.faults)
+
     def __str__(self) -> str:
         return (
             f"{self.nodes} nodes of {self.workers} workers, {self.agents} agents, {self.hostile} hostile;"

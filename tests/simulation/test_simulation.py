@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from tests.simulation.plan import CALLS, INDEX, NETWORK, SUDDEN, make_plan
+from tests.simulation.planted_faults import PATCHES, search
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,6 +50,21 @@ def test_seeds_pass() -> None:
     """``scripts/simulate`` runs more."""
     run = simulate("--seeds", "40", "--from", "1000", "--quiet", "--seconds", "25")
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("patch", sorted(PATCHES.glob("*.patch")), ids=lambda patch: patch.stem)
+def test_a_planted_fault_applies(patch: Path) -> None:
+    """Whoever changes what it breaks brings it up to date."""
+    command = ["patch", "-p1", "--dry-run", "--batch", "--forward", "--fuzz=1", "-i", str(patch)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.real_clock
+@pytest.mark.parametrize("name", ["connection-left-open", "foreign-metadata", "expiry-off"])
+def test_a_planted_fault_is_found(name: str) -> None:
+    """``scripts/simulate --planted`` tries all."""
+    assert search(PATCHES / f"{name}.patch", 40).seeds is not None
 
 
 def test_trios_private_switches_are_there() -> None:
