@@ -132,13 +132,15 @@ class SimAgent:
         self._made = 0
         groups = ("web",) if rng.random() < 0.5 else ()
         self.record = Agent(self.uuid, self.name, world.key_hash, groups=groups)
-        world.shared.agents.stored[self.uuid] = self.record
         token = None
         if rng.random() < 0.7:
             token = world.keys.mint(self.uuid, self.record.fingerprint, world.agents_clock() - rng.uniform(0, 890))
         self.client = SimClient(world, self.name, self.uuid, KEY, first_token=token, chunked=rng.random() < 0.2)
         settings = AgentSettings(
-            batch_interval=rng.choice([0.5, 2.0, 5.0]), batch_bytes=rng.choice([300, 3000, 100000])
+            # One worker keeps an agent's order whatever the agent does; several rely on its pause after a failure.
+            retry_interval=rng.choice([0.5, 30.0]) if world.plan.one_worker_alone else 30.0,
+            batch_interval=rng.choice([0.5, 2.0, 5.0]),
+            batch_bytes=rng.choice([300, 3000, 100000]),
         )
         self.program = AgentProgram(self.client, settings, execute=self.execute)
         self.program.stateful = self._ledger(self._stateful_acknowledged)
@@ -187,11 +189,12 @@ class SimAgent:
                 operation.data = None
         elif rng.random() < 0.03:
             operation.id, operation.poison = f"poison{self._made}", True
-            operation.data = {"text": "poison"}
+            operation.data = {"text": "poison!"}
         model.apply(operation)
         ledger = self.program.stateful
         assert isinstance(ledger, Ledger)
-        ledger.note(stateful_event(operation.id, module, operation.action, operation.data), operation)
+        event = stateful_event(operation.id, module, operation.action, operation.data)
+        ledger.note(event.replace(b"poison!", b"poison\xff"), operation)
 
     def _stateful_acknowledged(self, what: Any) -> None:
         if isinstance(what, Operation):
@@ -213,7 +216,7 @@ class SimAgent:
         self.commands[document_id] = life
         life.received.append(trio.current_time())
         again = len(life.received) > 1
-        if again and not life.excused and document_id not in self.world.shared.commands.excused:
+        if again and not life.excused and document_id not in self.world.stores.excused:
             raise Violation("exactly once", f"{self.name} was given {document_id} at {life.received}")
         await trio.sleep(self.rng.uniform(0, 0.5))
         return (1, "a database failure") if again else (self.rng.choice([0, 0, 0, 1]), "")
@@ -226,7 +229,7 @@ async def run_hostile(world: World, number: int, until: float) -> None:
     name = f"hostile{number}"
     uuid = str(UUID(int=rng.getrandbits(128), version=4))
     record = Agent(uuid, name, world.key_hash)
-    world.shared.agents.stored[uuid] = record
+    await world.stores.add_agent(record)
     own = world.keys.mint(uuid, record.fingerprint, world.agents_clock())
     while trio.current_time() < until:
         await trio.sleep(rng.expovariate(0.6))

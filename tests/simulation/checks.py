@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -33,8 +34,9 @@ async def watch(world: World) -> None:
     """Until cancelled."""
     while True:
         await trio.sleep(1)
+        documents = await world.stores.documents()
         for agent in world.agents:
-            _check_documents(world, agent)
+            _check_documents(documents, agent)
         for node in world.nodes:
             for process, (member, worker) in node.running.items():
                 if member.link.waiting > LINK_BUDGET:
@@ -46,24 +48,25 @@ async def watch(world: World) -> None:
                     raise Violation("budgets", f"{process.name}: {stateful}")
 
 
-def _check_documents(world: World, agent: SimAgent) -> None:
+def _check_documents(documents: Mapping[tuple[str, str], bytes], agent: SimAgent) -> None:
     prefix = f"{agent.uuid}_"
     held = {
-        (index, document_id.removeprefix(prefix)): document.body
-        for (index, document_id), document in world.shared.events.documents.items()
+        (index, document_id.removeprefix(prefix)): body
+        for (index, document_id), body in documents.items()
         if document_id.startswith(prefix)
     }
     if differences := agent.model.differences(held, agent.uuid):
         raise Violation("index", f"{agent.name}: {'; '.join(sorted(differences)[:3])}")
 
 
-def open_ends(world: World) -> list[str]:
+async def open_ends(world: World) -> list[str]:
     """What isn't served yet."""
     found = [f"{agent.name} has events" for agent in world.agents if not agent.is_idle]
+    commands = await world.stores.commands()
     for life in world.commands.values():
-        stored = world.shared.commands.stored.get(life.document_id)
+        stored = commands.get(life.document_id)
         # A node's posts that no store keeps reach those agents alone that park there.
-        needed = world.shared.commands.keeps_posted or len(world.nodes) == 1
+        needed = world.stores.keeps_posted or len(world.nodes) == 1
         needed = needed and (stored is None or stored.status != "failed")
         if life.posted and needed and not (life.listed or life.given_up):
             found.append(f"{life.document_id} isn't listed")
@@ -72,17 +75,19 @@ def open_ends(world: World) -> list[str]:
     return found
 
 
-def check_end(world: World) -> None:
+async def check_end(world: World) -> None:
+    documents, quarantined = await world.stores.documents(), await world.stores.quarantined()
     for agent in world.agents:
-        _check_documents(world, agent)
-        _check_quarantine(world, agent)
-    taken = b"".join(body.body for body in world.shared.engine.bodies)
+        _check_documents(documents, agent)
+        _check_quarantine(world, quarantined, agent)
+    taken = world.stores.bodies()
     for agent in world.agents:
         for mark in agent.promised:
             if b'"%b"' % mark.encode() not in taken:
                 raise Violation("stateless", f"{mark} was acknowledged and isn't with the engine")
+    commands = await world.stores.commands()
     for life in world.commands.values():
-        stored = world.shared.commands.stored.get(life.document_id)
+        stored = commands.get(life.document_id)
         if life.listed and not life.received:
             raise Violation("posts", f"{life.document_id} was listed as delivered and never came")
         if stored is None:
@@ -108,19 +113,14 @@ def check_end(world: World) -> None:
             raise Violation("commands", f"{life.document_id} ended without a reason: {stored}")
 
 
-def _check_quarantine(world: World, agent: SimAgent) -> None:
-    kept = [
-        rejected.payload
-        for node in world.nodes
-        for rejected in node.quarantine.rejected
-        if rejected.agent_id == agent.uuid
-    ]
+def _check_quarantine(world: World, quarantined: Sequence[tuple[str, bytes]], agent: SimAgent) -> None:
+    kept = [payload for agent_id, payload in quarantined if agent_id == agent.uuid]
     poisoned = {operation.id for operation in agent.model.refused}
     for document_id in poisoned:
         if not any(b'"%b"' % document_id.encode() in payload for payload in kept):
             raise Violation("quarantine", f"{agent.name}'s {document_id} was acknowledged and is nowhere")
     for payload in kept:
-        of_posters = b'"module":"command"' in payload and not world.shared.commands.keeps_posted  # it keeps them itself
+        of_posters = b'"module":"command"' in payload and not world.stores.keeps_posted  # it keeps them itself
         if b"poison" not in payload and not of_posters:
             raise Violation("quarantine", f"{agent.name} has {payload!r} in quarantine without a reason")
 
@@ -129,8 +129,6 @@ def check_leaks(world: World) -> None:
     for connection in world.connections:
         if not connection.server._closed:
             raise Violation("leaks", f"a connection of {connection.who} is open after the end")
-    if left := [each for each, owner in world.shared.commands.claimed.items() if owner is not None]:
-        raise Violation("leaks", f"claims are left: {left}")
 
 
 def last_time(world: World) -> float:

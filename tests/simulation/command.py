@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.simulation import determinism
 from tests.simulation.plan import make_plan
 from tests.simulation.planted_faults import search_all
-from tests.simulation.world import Result, remember_hashes, run_world
+from tests.simulation.world import Result, prepare, run_world
 
 __all__ = ["main"]
 
@@ -139,7 +139,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=inf, help="no seed is begun after so many")
     arguments = parser.parse_args()
     logging.getLogger().setLevel(logging.ERROR)
-    remember_hashes()
+    prepare()
     if arguments.seed is not None:
         only = None if arguments.only is None else [int(each) for each in arguments.only.split(",") if each]
         return run_one(arguments.seed, arguments.trace, only)

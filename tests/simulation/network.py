@@ -41,7 +41,12 @@ class SimStream(MemoryStream):
             await super().send_all(data)
 
     async def send_through(self, data: bytes) -> None:
-        await super().send_all(data)
+        try:
+            await super().send_all(data)
+        except trio.ClosedResourceError:
+            if self.connection is None or self is self.connection.server:
+                raise
+            raise trio.BrokenResourceError("the agent has left") from None
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if self.process is not None:

@@ -12,7 +12,6 @@ import trio
 from tests.simulation.determinism import EPOCH
 from tests.simulation.network import NodeListener, process_stream_pair
 from tests.simulation.process import Process, Seam
-from tests.simulation.shared import OwnCommands
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.daemon.listeners import Listeners
@@ -26,7 +25,6 @@ from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
 from wazuh_comms_trio.daemon.worker.hub_client import HubLeadership, HubOtherWorkers, run_hub_client
 from wazuh_comms_trio.daemon.worker.tree import Worker, run_worker
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
-from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 from wazuh_comms_trio.testing.node.daemon import run_inline
 
 if TYPE_CHECKING:
@@ -39,14 +37,13 @@ STOP_BOUND = 20.0
 
 
 class Node:
-    """``quarantine`` outlives the node's processes. ``is_up``: it listens."""
+    """``is_up``: it listens."""
 
     def __init__(self, world: World, number: int) -> None:
         self.world = world
         self.number = number
         self.name = f"node{number}"
         self.clock_offset = 0.0
-        self.quarantine = MemoryQuarantine(wall_clock=self.wall_clock)
         self.hub = Hub()
         self.listener = NodeListener()
         self.listener.close()
@@ -156,17 +153,20 @@ class Node:
             if not process.dead:
                 self._check_left(process)
                 process.dead = True
-                self.world.shared.commands.process_died(process)
+                self.world.stores.process_died(process)
             del self.running[process]
 
     async def _live(self, process: Process, link: Link, member: Member) -> None:
         """In the worker's process."""
         self.world.process.set(process)
         with process.scope:
-            async with BackgroundNursery() as background:
+            async with (
+                self.world.stores.open_process(process, self.number) as (backends, quarantine),
+                BackgroundNursery() as background,
+            ):
                 other_workers, leadership = HubOtherWorkers(link), HubLeadership(link)
                 async with trio.open_nursery() as serving:
-                    environment = self._environment(process, other_workers)
+                    environment = self._environment(process, other_workers, backends, quarantine)
                     background.start_soon(link.run)
                     tree = partial(run_worker, self.world.config, environment, process.stop)
                     worker: Worker = await serving.start(tree)
@@ -178,19 +178,20 @@ class Node:
                     )
                     link.send_nowait(messages.Ready(public_key="", duty=True))
 
-    def _environment(self, process: Process, other_workers: HubOtherWorkers) -> WorkerEnvironment:
-        shared = self.world.shared
+    def _environment(
+        self, process: Process, other_workers: HubOtherWorkers, stores: Backends, quarantine: Any
+    ) -> WorkerEnvironment:
         backends = Backends(
-            agents=Seam(process, "agents", shared.agents),
-            events=Seam(process, "events", shared.events),
-            commands=Seam(process, "commands", OwnCommands(shared.commands, process)),
-            engine=Seam(process, "engine", shared.engine),
-            files=shared.files,
+            agents=Seam(process, "agents", stores.agents),
+            events=Seam(process, "events", stores.events),
+            commands=Seam(process, "commands", stores.commands),
+            engine=Seam(process, "engine", stores.engine),
+            files=stores.files,
         )
         return WorkerEnvironment(
             listeners=Listeners([self.listener.worker(process)], [], []),
             backends=backends,
-            quarantine=cast(Any, Seam(process, "quarantine", self.quarantine)),
+            quarantine=cast(Any, Seam(process, "quarantine", quarantine)),
             keys=self.world.keys,
             ssl_context=None,  # type: ignore[arg-type]  # plain: handshakes aren't repeatable
             wall_clock=self.wall_clock,
@@ -208,7 +209,7 @@ class Node:
                     raise Violation("leaks", f"{process.name} ended with {context.connections} connections")
             if worker.services.commands.parked:
                 raise Violation("leaks", f"{process.name} ended with parked polls")
-        claims = [each for each, owner in self.world.shared.commands.claimed.items() if owner is process]
+        claims = self.world.stores.held(process)
         if claims and not self.world.had_cause(60.0):
             raise Violation("leaks", f"{process.name} ended with claims on {claims}")
 

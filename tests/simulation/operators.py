@@ -36,7 +36,7 @@ def _begin(world: World, document_id: str, agent: SimAgent, timeout: float, *, p
 
 async def run_operator(world: World, until: float) -> None:
     rng = Random(f"{world.plan.seed} operator")
-    store, number = world.shared.commands, 0
+    store, number = world.stores.tool, 0
     while trio.current_time() < until:
         await trio.sleep(rng.expovariate(0.3))
         number += 1

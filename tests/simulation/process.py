@@ -36,6 +36,9 @@ class Process:
         self._awake = trio.Event()
         self._awake.set()
 
+    def wall_clock(self) -> float:
+        return self.world.nodes[self.node].wall_clock()
+
     @property
     def hangs(self) -> bool:
         return not self._awake.is_set()
@@ -48,7 +51,7 @@ class Process:
         self.world.trace.add(self.name, "is killed")
         for stream in sorted(self.streams, key=lambda each: each.number):
             stream.close()
-        self.world.shared.commands.process_died(self)
+        self.world.stores.process_died(self)
         self._awake.set()
         self.scope.cancel()
 

@@ -20,7 +20,8 @@ from tests.simulation.node import STOP_BOUND, Node
 from tests.simulation.operators import run_operator, run_poster
 from tests.simulation.plan import CALLS, INDEX, NETWORK, Fault, Plan
 from tests.simulation.process import Process
-from tests.simulation.shared import Shared, make_shared
+from tests.simulation.stores.embedded import EmbeddedStores, use_inline
+from tests.simulation.stores.memory import MemoryStores
 from tests.simulation.trace import Trace, Violation
 from wazuh_comms_trio.config.models import Batcher, Config, Timeouts
 from wazuh_comms_trio.services.authentication import secret_hashes
@@ -61,10 +62,13 @@ class World:
         self.config = Config(evolve(api, workers=plan.workers, batcher=batcher, timeouts=timeouts))
         self.keys = _keys()
         self.key_hash = checks.key_hash()
-        self.shared: Shared = make_shared(
-            self.agents_clock, lease=plan.lease, keeps_posted=plan.keeps_posted, is_passing=self.is_passing
-        )
-        self.shared.commands.nursery = nursery
+        self.stores: MemoryStores | EmbeddedStores
+        if plan.embedded:
+            self.stores = EmbeddedStores(self.agents_clock)
+        else:
+            self.stores = MemoryStores(
+                self.agents_clock, lease=plan.lease, keeps_posted=plan.keeps_posted, is_passing=self.is_passing
+            )
         self.balancer = Balancer(self)
         self.connections: list[Connection] = []
         self.silent: list[Connection] = []
@@ -152,6 +156,12 @@ class World:
                 await trio.sleep(node.pause)
 
     async def run(self) -> None:
+        async with self.stores.open():
+            for agent in self.agents:
+                await self.stores.add_agent(agent.record)
+            await self._run()
+
+    async def _run(self) -> None:
         plan = self.plan
         async with trio.open_nursery() as nodes:
             for node in self.nodes:
@@ -173,7 +183,7 @@ class World:
                     busy.start_soon(trio.sleep_until, plan.seconds)
                 self.end_faults()
                 await self._until_served()
-                checks.check_end(self)
+                await checks.check_end(self)
                 others.cancel_scope.cancel()
             self.ending = True
             with trio.move_on_after(10.0 + STOP_BOUND) as limit:
@@ -193,7 +203,7 @@ class World:
 
     async def _until_served(self) -> None:
         began = trio.current_time()
-        while open_ends := checks.open_ends(self):
+        while open_ends := await checks.open_ends(self):
             if trio.current_time() > began + LIVENESS_BOUND:
                 raise Violation("liveness", f"{LIVENESS_BOUND:.0f} s after the last fault: {'; '.join(open_ends)}")
             await trio.sleep(0.5)
@@ -270,6 +280,7 @@ def _violation_in(error: BaseException) -> Violation | None:
     return None
 
 
-def remember_hashes() -> None:
-    """Deriving a key is a pure function and 12 ms: once for each key is enough."""
+def prepare() -> None:
+    """Deriving a key is a pure function and 12 ms: once for each key is enough. Threads aren't for the mock clock."""
+    use_inline()
     secret_hashes._derive = cache(secret_hashes._derive)

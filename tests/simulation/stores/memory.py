@@ -3,30 +3,32 @@ to a process and end when it does, and news for each process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
 import trio
-from attrs import frozen
 
-from wazuh_comms_trio.backends.interfaces import Command, DocumentOperation, ItemResult, Outcome
+from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command, DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.backends.memory.commands import MemoryCommands
 from wazuh_comms_trio.backends.memory.engine import MemoryEngine, MemoryFiles
 from wazuh_comms_trio.backends.memory.stores import MemoryAgents, MemoryEvents
+from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
+from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
 
-__all__ = ["POISON", "SHARDS", "OwnCommands", "Shared", "SharedCommands", "shard_of"]
+__all__ = ["MemoryStores"]
 
 #: A document with this in it is refused for good, as a malformed one is.
-POISON = b"poison"
-SHARDS = 4
+_POISON = b"poison"
+_SHARDS = 4
 
 
-def shard_of(document_id: str) -> int:
-    return crc32(document_id.encode()) % SHARDS
+def _shard_of(document_id: str) -> int:
+    return crc32(document_id.encode()) % _SHARDS
 
 
 class Claims(dict[str, "Process | None"]):
@@ -118,31 +120,76 @@ class OwnCommands:
         await self.shared.release(mine)
 
 
-@frozen
-class Shared:
-    agents: MemoryAgents
-    events: MemoryEvents
-    commands: SharedCommands
-    engine: MemoryEngine
-    files: MemoryFiles
+class MemoryStores:
+    """Shared by all nodes, but for the quarantine, of which each node has one. ``is_passing``: whether this shard of
+    the index takes nothing now."""
+
+    def __init__(
+        self, wall_clock: Callable[[], float], *, lease: float, keeps_posted: bool, is_passing: Callable[[int], bool]
+    ) -> None:
+        self.keeps_posted = keeps_posted
+        self._agents = MemoryAgents()
+        self._commands = SharedCommands(self._agents, wall_clock, lease)
+        self._commands.keeps_posted = keeps_posted
+        self._agents.serve(self._commands)
+        self._events = MemoryEvents()
+        self._events.judge = _judge(is_passing)
+        self._engine = MemoryEngine()
+        self._files = MemoryFiles({"default.conf": b"default"})
+        self._quarantines: dict[int, MemoryQuarantine] = {}
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        async with BackgroundNursery() as nursery:
+            self._commands.nursery = nursery
+            yield
+
+    @asynccontextmanager
+    async def open_process(self, process: Process, node: int) -> AsyncIterator[tuple[Backends, MemoryQuarantine]]:
+        own = OwnCommands(self._commands, process)
+        if node not in self._quarantines:
+            self._quarantines[node] = MemoryQuarantine(wall_clock=process.wall_clock)
+        await trio.lowlevel.checkpoint()
+        backends = Backends(self._agents, self._events, cast(Any, own), self._engine, self._files)
+        yield backends, self._quarantines[node]
+
+    @property
+    def tool(self) -> SharedCommands:
+        return self._commands
+
+    @property
+    def excused(self) -> set[str]:
+        return self._commands.excused
+
+    async def add_agent(self, agent: Agent) -> None:
+        await self._agents.add(agent)
+
+    async def documents(self) -> Mapping[tuple[str, str], bytes]:
+        return {key: document.body for key, document in self._events.documents.items()}
+
+    async def commands(self) -> Mapping[str, Command]:
+        return self._commands.stored
+
+    def bodies(self) -> bytes:
+        return b"\n".join(taken.body for taken in self._engine.bodies)
+
+    async def quarantined(self) -> list[tuple[str, bytes]]:
+        return [(each.agent_id, each.payload) for kept in self._quarantines.values() for each in kept.rejected]
+
+    def held(self, process: Process) -> list[str]:
+        return [document_id for document_id, owner in self._commands.claimed.items() if owner is process]
+
+    def process_died(self, process: Process) -> None:
+        self._commands.process_died(process)
 
 
-def make_shared(
-    wall_clock: Callable[[], float], *, lease: float, keeps_posted: bool, is_passing: Callable[[int], bool]
-) -> Shared:
-    """``is_passing``: whether this shard of the index takes nothing now."""
-    agents = MemoryAgents()
-    commands = SharedCommands(agents, wall_clock, lease)
-    commands.keeps_posted = keeps_posted
-    agents.serve(commands)
-    events = MemoryEvents()
+def _judge(is_passing: Callable[[int], bool]) -> Callable[[DocumentOperation], ItemResult | None]:
 
     def judge(operation: DocumentOperation) -> ItemResult | None:
-        if operation.body is not None and POISON in operation.body:
+        if operation.body is not None and _POISON in operation.body:
             return ItemResult(400, "failed to parse: poison", Outcome.REFUSED)
-        if is_passing(shard_of(operation.document_id)):
+        if is_passing(_shard_of(operation.document_id)):
             return ItemResult(429, "rejected execution", Outcome.PASSING)
         return None
 
-    events.judge = judge
-    return Shared(agents, events, commands, MemoryEngine(), MemoryFiles({"default.conf": b"default"}))
+    return judge
