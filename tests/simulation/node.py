@@ -159,24 +159,25 @@ class Node:
     async def _live(self, process: Process, link: Link, member: Member) -> None:
         """In the worker's process."""
         self.world.process.set(process)
+        other_workers, leadership = HubOtherWorkers(link), HubLeadership(link)
+        process.leadership = leadership
         with process.scope:
             async with (
                 self.world.stores.open_process(process, self.number) as (backends, quarantine),
                 BackgroundNursery() as background,
+                trio.open_nursery() as serving,
             ):
-                other_workers, leadership = HubOtherWorkers(link), HubLeadership(link)
-                async with trio.open_nursery() as serving:
-                    environment = self._environment(process, other_workers, backends, quarantine)
-                    background.start_soon(link.run)
-                    tree = partial(run_worker, self.world.config, environment, process.stop)
-                    worker: Worker = await serving.start(tree)
-                    self.running[process] = member, worker
-                    heartbeat = Heartbeat(worker, LastError(mask))
-                    dispatcher = worker.services.commands
-                    background.start_soon(
-                        run_hub_client, link, other_workers, leadership, dispatcher, heartbeat, process.stop
-                    )
-                    link.send_nowait(messages.Ready(public_key="", duty=True))
+                environment = self._environment(process, other_workers, backends, quarantine)
+                background.start_soon(link.run)
+                tree = partial(run_worker, self.world.config, environment, process.stop)
+                worker: Worker = await serving.start(tree)
+                self.running[process] = member, worker
+                heartbeat = Heartbeat(worker, LastError(mask))
+                dispatcher = worker.services.commands
+                background.start_soon(
+                    run_hub_client, link, other_workers, leadership, dispatcher, heartbeat, process.stop
+                )
+                link.send_nowait(messages.Ready(public_key="", duty=True))
 
     def _environment(
         self, process: Process, other_workers: HubOtherWorkers, stores: Backends, quarantine: Any

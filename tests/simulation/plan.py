@@ -51,7 +51,7 @@ class Plan:
     hostile: int
     seconds: float  # of the part with faults
     keeps_posted: bool
-    embedded: bool  # the real stores, which one node has
+    stores: str  # "memory", "embedded" (which one node has), "indexer"
     lease: float
     poll_timeout: float
     batch_elements: int
@@ -66,9 +66,8 @@ class Plan:
 
     def __str__(self) -> str:
         return (
-            f"{'embedded' if self.embedded else 'memory'}: "
-            f"{self.nodes} nodes of {self.workers} workers, {self.agents} agents, {self.hostile} hostile;"
-            f" {len(self.faults)} faults in {self.seconds:.0f} s; polls {self.poll_timeout:.0f} s,"
+            f"{self.stores}; {self.nodes} nodes of {self.workers} workers, {self.agents} agents,"
+            f" {self.hostile} hostile; {len(self.faults)} faults in {self.seconds:.0f} s; polls {self.poll_timeout:.0f} s,"
             f" batches of {self.batch_elements} in {self.batch_wait:.2f} s"
         )
 
@@ -78,9 +77,10 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
     is."""
     rng = Random(f"plan {seed}")
     seconds = rng.uniform(30, 75)
-    embedded = rng.random() < 0.5
+    stores = rng.choice(["memory", "embedded", "embedded", "embedded", "indexer", "indexer"])
+    embedded = stores == "embedded"
     nodes, workers = rng.choice([(1, 1), (1, 2), (1, 3), *([] if embedded else [(2, 1), (2, 2), (3, 1)])])
-    keeps_posted = embedded or rng.random() < 0.5
+    keeps_posted = embedded or (stores == "memory" and rng.random() < 0.5)
     kinds = [("sudden", kind) for kind in SUDDEN] + [("network", kind) for kind in NETWORK]
     kinds += [("call", kind) for kind in CALLS] + [("index", kind) for kind in INDEX]
     chosen = [kind for kind in kinds if rng.random() < 0.5] if rng.random() < 0.95 else []
@@ -96,7 +96,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         hostile=rng.choice([0, 0, 1, 2]),
         seconds=seconds,
         keeps_posted=keeps_posted,
-        embedded=embedded,
+        stores=stores,
         lease=rng.uniform(2, 10),
         poll_timeout=rng.choice([4.0, 15.0, 60.0, 300.0]),
         batch_elements=rng.choice([1, 2, 5, 20]),

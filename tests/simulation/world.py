@@ -21,6 +21,7 @@ from tests.simulation.operators import run_operator, run_poster
 from tests.simulation.plan import CALLS, INDEX, NETWORK, Fault, Plan
 from tests.simulation.process import Process
 from tests.simulation.stores.embedded import EmbeddedStores, use_inline
+from tests.simulation.stores.indexer import IndexerStores
 from tests.simulation.stores.memory import MemoryStores
 from tests.simulation.trace import Trace, Violation
 from wazuh_comms_trio.config.models import Batcher, Config, Timeouts
@@ -62,9 +63,11 @@ class World:
         self.config = Config(evolve(api, workers=plan.workers, batcher=batcher, timeouts=timeouts))
         self.keys = _keys()
         self.key_hash = checks.key_hash()
-        self.stores: MemoryStores | EmbeddedStores
-        if plan.embedded:
+        self.stores: MemoryStores | EmbeddedStores | IndexerStores
+        if plan.stores == "embedded":
             self.stores = EmbeddedStores(self.agents_clock)
+        elif plan.stores == "indexer":
+            self.stores = IndexerStores(self, self.agents_clock, lease=plan.lease)
         else:
             self.stores = MemoryStores(
                 self.agents_clock, lease=plan.lease, keeps_posted=plan.keeps_posted, is_passing=self.is_passing
@@ -92,6 +95,15 @@ class World:
         for fault in faults:
             here = fault.place == place and node in (None, fault.node)
             if here and fault.start <= now < fault.start + fault.seconds and rng.random() < fault.share:
+                return fault
+        return None
+
+    def meets_any(self, places: tuple[str, ...]) -> Fault | None:
+        """The fault of any of these places that strikes now, whatever its node is."""
+        now = trio.current_time()
+        for fault in self._calls:
+            here = fault.place in places and fault.start <= now < fault.start + fault.seconds
+            if here and self.rng_calls.random() < fault.share:
                 return fault
         return None
 

@@ -1,0 +1,141 @@
+"""Our OpenSearch client against the fake indexer of ``tests/indexer``, which passes the contract suite. Faults strike
+its answers, not our calls; a kill cuts a process's connections to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from tests.indexer.fake import FakeOpenSearch, error
+from tests.simulation.network import SimStream, process_stream_pair
+from tests.simulation.process import INDEXER_PLACES
+from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command
+from wazuh_comms_trio.backends.memory.engine import MemoryEngine, MemoryFiles
+from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
+from wazuh_comms_trio.config.backend_models import Indexer, IndexerCommands, IndexerHost
+from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+    from tests.simulation.world import World
+
+__all__ = ["IndexerStores"]
+
+
+class IndexerStores:
+    """Shared by all nodes, but for the quarantine, of which each node has one."""
+
+    keeps_posted = False
+
+    def __init__(self, world: World, wall_clock: Callable[[], float], *, lease: float) -> None:
+        self.excused: set[str] = set()
+        self._world = world
+        self._clock = wall_clock
+        commands = IndexerCommands(interval=0.2, idle_interval=0.5, lease=lease)
+        self._settings = Indexer(hosts=(IndexerHost("127.0.0.1", 9200),), commands=commands)
+        self._engine = MemoryEngine()
+        self._files = MemoryFiles({"default.conf": b"default"})
+        self._quarantines: dict[int, MemoryQuarantine] = {}
+        self._opened: dict[Process, OpenSearchStores] = {}
+        self._tool: OpenSearchStores
+        self._fake: FakeOpenSearch
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        async with trio.open_nursery() as nursery:
+            self._fake = FakeOpenSearch(nursery)
+            self._fake.faults.before = self._before
+            self._fake.faults.whole = self._whole
+            async with open_opensearch(
+                self._settings, wall_clock=self._clock, rng=self._rng("tool"), connect=self._fake.connect
+            ) as self._tool:
+                yield
+            nursery.cancel_scope.cancel()
+
+    def _rng(self, name: str) -> Random:
+        return Random(f"{self._world.plan.seed} indexer {name}")
+
+    async def _before(self, method: str, path: str) -> None:
+        world = self._world
+        await trio.sleep(world.rng_calls.uniform(0.0002, 0.003))
+        fault = world.meets_any(INDEXER_PLACES)
+        if fault is not None and fault.kind in ("slow", "hang"):
+            world.trace.strike(fault.kind, "indexer", f"{method} {path[:20]}")
+            end = fault.start + fault.seconds - trio.current_time()
+            await trio.sleep(fault.amount if fault.kind == "slow" else max(0.0, end))
+
+    def _whole(self, method: str, path: str) -> Any:
+        world = self._world
+        fault = world.meets_any(INDEXER_PLACES)
+        if fault is None or fault.kind in ("slow", "hang"):
+            return None
+        world.trace.strike(fault.kind, "indexer", f"{method} {path[:20]}")
+        if fault.kind == "lose answer":
+            self._fake.faults.lost = 1
+            return None
+        if fault.kind == "full":
+            return error(429, "circuit_breaking_exception", "Data too large")
+        return error(503, "cluster_block_exception", "no master")
+
+    @asynccontextmanager
+    async def open_process(self, process: Process, node: int) -> AsyncIterator[tuple[Backends, MemoryQuarantine]]:
+        async with AsyncExitStack() as stack:
+            stores = await stack.enter_async_context(
+                open_opensearch(
+                    self._settings,
+                    wall_clock=process.wall_clock,
+                    rng=self._rng(process.name),
+                    connect=partial(self._connect, process),
+                    leadership=process.leadership,
+                )
+            )
+            self._opened[process] = stores
+            if node not in self._quarantines:
+                self._quarantines[node] = MemoryQuarantine(wall_clock=process.wall_clock)
+            backends = Backends(stores.agents, stores.events, stores.commands, self._engine, self._files)
+            yield backends, self._quarantines[node]
+
+    async def _connect(self, process: Process, host: str, port: int) -> SimStream:
+        await trio.lowlevel.checkpoint()
+        if process.dead:
+            raise OSError(111, "the process is dead")
+        ours, theirs = process_stream_pair()
+        ours.belongs_to(process)
+        self._fake._nursery.start_soon(self._fake._serve, theirs)
+        return ours
+
+    @property
+    def tool(self) -> Any:
+        return self._tool.commands
+
+    async def add_agent(self, agent: Agent) -> None:
+        await self._tool.agents.add(agent)
+
+    async def documents(self) -> Mapping[tuple[str, str], bytes]:
+        return {
+            (name, document_id): stored.raw
+            for name, index in self._fake.indices.items()
+            if name.startswith("wazuh-states")
+            for document_id, stored in index.documents.items()
+        }
+
+    async def commands(self) -> Mapping[str, Command]:
+        return {command.document_id: command for command in await self._tool.commands.list(limit=1000)}
+
+    def bodies(self) -> bytes:
+        return b"\n".join(taken.body for taken in self._engine.bodies)
+
+    async def quarantined(self) -> list[tuple[str, bytes]]:
+        return [(each.agent_id, each.payload) for kept in self._quarantines.values() for each in kept.rejected]
+
+    def held(self, process: Process) -> list[str]:
+        stores = self._opened.get(process)
+        return [] if stores is None else [*stores.commands._pending.held, *stores.commands._pending.busy]
+
+    def process_died(self, process: Process) -> None:
+        self.excused.update(self.held(process))
