@@ -67,8 +67,8 @@ class Plan:
     def __str__(self) -> str:
         return (
             f"{self.stores}; {self.nodes} nodes of {self.workers} workers, {self.agents} agents,"
-            f" {self.hostile} hostile; {len(self.faults)} faults in {self.seconds:.0f} s; polls {self.poll_timeout:.0f} s,"
-            f" batches of {self.batch_elements} in {self.batch_wait:.2f} s"
+            f" {self.hostile} hostile; {len(self.faults)} faults in {self.seconds:.0f} s;"
+            f" polls {self.poll_timeout:.0f} s, batches of {self.batch_elements} in {self.batch_wait:.2f} s"
         )
 
 
