@@ -14,6 +14,7 @@ from uuid import UUID
 import trio
 
 from tests.simulation.model import CommandLife, DocumentModel, Operation
+from tests.simulation.operators import insist
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.testing.agent.client import (
@@ -229,7 +230,7 @@ async def run_hostile(world: World, number: int, until: float) -> None:
     name = f"hostile{number}"
     uuid = str(UUID(int=rng.getrandbits(128), version=4))
     record = Agent(uuid, name, world.key_hash)
-    await world.stores.add_agent(record)
+    await insist(partial(world.stores.add_agent, record))
     own = world.keys.mint(uuid, record.fingerprint, world.agents_clock())
     while trio.current_time() < until:
         await trio.sleep(rng.expovariate(0.6))

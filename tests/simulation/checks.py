@@ -12,6 +12,7 @@ import trio
 from tests.simulation.agents import KEY, SimAgent
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends import command_rules as rules
+from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 from wazuh_comms_trio.services.stateful.batcher import MAX_WAITING
 
@@ -62,7 +63,10 @@ def _check_documents(documents: Mapping[tuple[str, str], bytes], agent: SimAgent
 async def open_ends(world: World) -> list[str]:
     """What isn't served yet."""
     found = [f"{agent.name} has events" for agent in world.agents if not agent.is_idle]
-    commands = await world.stores.commands()
+    try:
+        commands = await world.stores.commands()
+    except BackendUnavailable as error:
+        return [*found, f"commands can't be read: {error}"]
     for life in world.commands.values():
         stored = commands.get(life.document_id)
         # A node's posts that no store keeps reach those agents alone that park there.

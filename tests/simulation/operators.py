@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from tests.simulation.agents import SimAgent
     from tests.simulation.world import World
 
-__all__ = ["run_operator", "run_poster"]
+__all__ = ["insist", "run_operator", "run_poster"]
+
+T = TypeVar("T")
 
 #: A local program offers again what wasn't delivered.
 POST_INTERVAL = 10.0
@@ -34,6 +37,15 @@ def _begin(world: World, document_id: str, agent: SimAgent, timeout: float, *, p
     world.commands[document_id] = CommandLife(document_id, agent.uuid, posted, trio.current_time(), timeout)
 
 
+async def insist(call: Callable[[], Awaitable[T]]) -> T:
+    """As an operator does while the store is down. What may have been done is done again."""
+    while True:
+        try:
+            return await call()
+        except BackendUnavailable:
+            await trio.sleep(2)
+
+
 async def run_operator(world: World, until: float) -> None:
     rng = Random(f"{world.plan.seed} operator")
     store, number = world.stores.tool, 0
@@ -46,18 +58,18 @@ async def run_operator(world: World, until: float) -> None:
             agent = rng.choice(world.agents)
             document_id = f"c{number}"
             _begin(world, document_id, agent, timeout, posted=False)
-            await store.add([_command(document_id, Target("agent", agent.uuid), timeout)])
+            await insist(partial(store.add, [_command(document_id, Target("agent", agent.uuid), timeout)]))
             world.trace.add("operator", f"sends {document_id} to {agent.name}")
         elif what < 0.85:
             parent = f"g{number}"
             for agent in world.agents:
                 if "web" in agent.record.groups:
                     _begin(world, f"{parent}_{agent.uuid}", agent, timeout, posted=False)
-            await store.add([_command(parent, Target("group", "web"), timeout)])
+            await insist(partial(store.add, [_command(parent, Target("group", "web"), timeout)]))
             world.trace.add("operator", f"sends {parent} to a group")
         elif world.commands:
             document_id = rng.choice(list(world.commands))
-            ended = await store.cancel(document_id)
+            ended = await insist(partial(store.cancel, document_id))
             world.trace.add("operator", f"cancels {document_id}: {ended and ended.status}")
 
 
