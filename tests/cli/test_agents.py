@@ -188,6 +188,8 @@ def test_audit_log_has_who_what_and_no_key(
     tool("agents", "rekey", UUID, "--key", KEY)
     first, second = audit()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("time"))
+    chained = {name: first.pop(name) for name in ("age", "prev", "sum")}
+    assert (chained["age"], chained["prev"]) == (0, "")
     assert first == {
         "user": "alice",
         "uid": 0,

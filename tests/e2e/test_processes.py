@@ -127,6 +127,10 @@ async def test_an_agent_joins_and_works(tmp_path: Path, certificates: Certificat
         reply = await enroll(connect, password=PASSWORD, verification="full", **options)
         assert reply.status == 201
         assert (await enroll(connect, password=PASSWORD, **options)).status == 409
+        (entry,) = [json.loads(line) for line in (files.state / "audit.log").read_text().splitlines()]
+        assert (entry["action"], entry["user"], entry["address"]) == ("enrolment", "admin", "127.0.0.1")
+        assert entry["object"] == uuid
+        assert key not in json.dumps(entry)
         agent = daemon.client(uuid, key, ca=certificates.ca, verification="full")
         assert (await agent.authenticate()).status == 200
         assert (await agent.post_stateful([event(1)])).status == 200

@@ -44,7 +44,10 @@ def create_enrollment_app(enrollment: EnrollmentService, limits: Limits) -> Quar
         token = bearer_token(request.scope["headers"])
         if token is None:
             raise CommsError("No authorization token provided", code=401)
-        return reply(201, await enrollment.enrol(token.decode("latin-1"), await request.body))
+        client = request.scope["client"]
+        body = await request.body
+        peer = client[0] if client else None
+        return reply(201, await enrollment.enrol(token.decode("latin-1"), body, peer=peer))
 
     return app
 

@@ -22,6 +22,7 @@ from typing import IO, Final, cast
 
 import apsw
 
+from wazuh_comms_trio.audit.log import audit_log
 from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, Reading, missing_segments, read_segment
 from wazuh_comms_trio.backends.embedded.ndjson.ledger import promises
 from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
@@ -79,6 +80,8 @@ def backup(config: Config, file: Path, *, wall_clock: Callable[[], float] = time
             archiver = _Archiver(archive, wall_clock(), members)
             if embedded:
                 _add_state(archiver, folder, Path(scratch))
+            for part in audit_log(folder).parts():
+                archiver.add_path(part.name, part)
             if (folder / AUDIT_LOG).exists():
                 archiver.add_path(AUDIT_LOG, folder / AUDIT_LOG)
             _add_quarantine(archiver, quarantine_folder(config), Path(scratch))

@@ -1,6 +1,7 @@
 """What a backup file looks like: a tar archive with a manifest as its last member, so that a cut one shows.
 
-Members: ``state.db``, ``events/*.ndjson``, ``quarantine/quarantine.db``, ``quarantine/payloads/*``, ``audit.log``.
+Members: ``state.db``, ``events/*.ndjson``, ``quarantine/quarantine.db``, ``quarantine/payloads/*``, ``audit.log`` and
+its parts.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ EVENTS: Final = "events/"
 AUDIT_LOG: Final = "audit.log"
 
 _NAMES: Final = re.compile(
-    r"state\.db|audit\.log|quarantine/quarantine\.db|quarantine/payloads/[0-9a-f]{1,64}|events/[A-Za-z0-9-]+\.ndjson"
+    r"state\.db|audit\.log(\.[0-9]{6})?|quarantine/quarantine\.db|quarantine/payloads/[0-9a-f]{1,64}|events/[A-Za-z0-9-]+\.ndjson"
 )
 
 _CHUNK: Final = 1024 * 1024

@@ -165,7 +165,8 @@ def _places(folder: Path, quarantine: Path, staging: Path, *, embedded: bool) ->
         parent = folder if database == "state.db" else quarantine
         places += [_Place(parent / f"{database}{suffix}", None) for suffix in ("-wal", "-shm")]
     if not (folder / AUDIT_LOG).exists() and (staging / AUDIT_LOG).exists():
-        places.append(_Place(folder / AUDIT_LOG, staging / AUDIT_LOG))
+        for staged in staging.glob(f"{AUDIT_LOG}*"):
+            places.append(_Place(folder / staged.name, staged))
     return places
 
 

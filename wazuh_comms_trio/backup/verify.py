@@ -13,6 +13,7 @@ from typing import Final, cast
 import apsw
 from attrs import evolve, frozen
 
+from wazuh_comms_trio.audit.log import audit_log
 from wazuh_comms_trio.backends.embedded.database.log_check import check_log, keep_damaged_log
 from wazuh_comms_trio.backends.embedded.database.schema import Schema, check_usable, migrate
 from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, Reading, find_damage, read_segment
@@ -56,6 +57,7 @@ def verify(config: Config, *, repair: bool = False) -> Iterator[Finding]:
         yield from check_entries(connection, quarantine / "payloads", connection)
         yield from _usage(connection, repair)
 
+    yield from (Finding("audit.log", fault) for fault in audit_log(folder).faults())
     yield from check_database(quarantine / "quarantine.db", QUARANTINE, entries, repair)
 
 

@@ -90,7 +90,9 @@ async def open_quarantine_session(arguments: Namespace) -> AsyncIterator[Quarant
 def open_session(arguments: Namespace) -> Session:
     """Nothing is opened yet. Raises ``ConfigError``."""
     config = read_config(arguments)
-    log = audit_log(config.communications_api.embedded.path)
+    embedded = config.communications_api.embedded
+    keep = embedded.keep
+    log = audit_log(embedded.path, max_bytes=keep.audit_bytes, min_days=keep.audit_days)
     return Session(config, Path(config_path(arguments.config)), Output(as_json=arguments.json), log, current_user())
 
 

@@ -44,18 +44,31 @@ class Auditor:
     async def note(self, caller: Caller, action: str, target: str, **details: object) -> None:
         """Durable on return, and once it has begun also when cancelled. An audit log that can't be written keeps no
         request from being done: that is logged, once."""
+        await self._in_thread(partial(self._append, caller, action, target, details))
+
+    async def enrolled(self, user: str, address: str | None, agent_id: str, name: str) -> None:
+        """As ``note``: an enrolment, by a user of the configuration at a peer's address."""
+        details: dict[str, object] = {"address": address, "name": name}
+        await self._in_thread(partial(self._write, User(-1, user), "enrolment", agent_id, details))
+
+    async def _in_thread(self, write: Callable[[], None]) -> None:
         try:
-            await trio.to_thread.run_sync(partial(self._append, caller, action, target, details))
+            await trio.to_thread.run_sync(write)
         except OSError as error:
             self._outage.failed(error, kind="can't be written", level=logging.ERROR)
         else:
             self._outage.worked()
 
     def _append(self, caller: Caller, action: str, target: str, details: dict[str, object]) -> None:
-        folder = self._settings().embedded.path
-        make_folder(folder)
         pid = {} if caller.pid is None else {"pid": caller.pid}
-        audit_log(folder).append(_user(caller.uid), action, target, **pid, **details)
+        self._write(_user(caller.uid), action, target, {**pid, **details})
+
+    def _write(self, user: User, action: str, target: str, details: dict[str, object]) -> None:
+        embedded = self._settings().embedded
+        make_folder(embedded.path)
+        keep = embedded.keep
+        log = audit_log(embedded.path, max_bytes=keep.audit_bytes, min_days=keep.audit_days)
+        log.append(user, action, target, **details)
 
 
 def _user(uid: int | None) -> User:

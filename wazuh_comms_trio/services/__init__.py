@@ -14,7 +14,7 @@ from wazuh_comms_trio.services.authentication.authenticator import Authenticator
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher
 from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
-from wazuh_comms_trio.services.enrollment import EnrollmentService
+from wazuh_comms_trio.services.enrollment import EnrollmentService, NoteEnrolment
 from wazuh_comms_trio.services.files import FileService
 from wazuh_comms_trio.services.readiness import Readiness, probes_of
 from wazuh_comms_trio.services.stateful.events import StatefulEvents
@@ -49,6 +49,7 @@ class ServiceEnvironment:
     rng: Random
     run_blocking: RunBlocking
     other_workers: OtherWorkers = NO_OTHER_WORKERS
+    note_enrolment: NoteEnrolment | None = None
 
 
 def build_services(config: Config, environment: ServiceEnvironment) -> Services:
@@ -81,6 +82,11 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
         enrollment=None
         if api.enrollment is None
         else EnrollmentService(
-            backends.agents, keys, api.enrollment.users, wall_clock=wall_clock, run_blocking=run_blocking
+            backends.agents,
+            keys,
+            api.enrollment.users,
+            wall_clock=wall_clock,
+            run_blocking=run_blocking,
+            note=environment.note_enrolment,
         ),
     )

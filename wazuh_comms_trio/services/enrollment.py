@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -33,6 +33,10 @@ _KEY: Final = re.compile(rf"[A-Za-z0-9]{{{KEY_LENGTH}}}")
 _LONGEST_PASSWORD: Final = 1024
 # An unknown user takes as long as a wrong password.
 _NOBODY: Final = "A" * 64
+
+
+#: Writes an enrolment down: user, peer's address, the agent's uuid and name.
+NoteEnrolment = Callable[[str, str | None, str, str], Awaitable[None]]
 
 
 class Unauthorized(CommsError):
@@ -74,12 +78,14 @@ class EnrollmentService:
         *,
         wall_clock: WallClock,
         run_blocking: RunBlocking,
+        note: NoteEnrolment | None = None,
     ) -> None:
         self._agents = agents
         self._keys = keys
         self._users = users
         self._wall_clock = wall_clock
         self._run_blocking = run_blocking
+        self._note = note
         self._secrets = VerifiedSecrets(run_blocking, at_once=1)
         self._hashing = trio.Semaphore(1)
         self._throttle = LoginThrottle()
@@ -112,7 +118,7 @@ class EnrollmentService:
             raise Unauthorized("The token has expired")
         return session.sub
 
-    async def enrol(self, token: str, body: bytes | bytearray) -> Mapping[str, Any]:
+    async def enrol(self, token: str, body: bytes | bytearray, *, peer: str | None = None) -> Mapping[str, Any]:
         """Adds an agent; the ``data`` of the 201. Raises ``Unauthorized``, ``AgentExists`` (409), ``MalformedRequest``,
         ``BackendUnavailable``."""
         user = self._check_session(token)
@@ -134,6 +140,8 @@ class EnrollmentService:
             )
         )
         logger.info("agent %s (%s) was enrolled by %s", agent_id, request.name, user)
+        if self._note is not None:
+            await self._note(user, peer, agent_id, request.name)
         return {"id": agent_id, "name": request.name, "type": request.type, "version": request.version, "groups": []}
 
 

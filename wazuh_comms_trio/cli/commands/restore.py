@@ -57,7 +57,9 @@ def _restore(arguments: Namespace) -> int:
             raise Failure(f"{error.message}{_restarted_by_socket()}") from error
         raise
     with acting_as_owner(folder, config_file):
-        audit_log(folder).append(user, "restore", str(file), created=contents.created, kept=str(kept) if kept else None)
+        keep = config.communications_api.embedded.keep
+        log = audit_log(folder, max_bytes=keep.audit_bytes, min_days=keep.audit_days)
+        log.append(user, "restore", str(file), created=contents.created, kept=str(kept) if kept else None)
     output = Output(as_json=arguments.json)
     document = {**backup_document(file, contents), "kept": str(kept) if kept else None}
     output.document(document, f"restored {file}, made {contents.created}: {len(contents.members)} files")

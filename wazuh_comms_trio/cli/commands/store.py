@@ -5,8 +5,6 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from attrs import asdict
-
 from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import EXIT_FAILED
 
@@ -35,6 +33,8 @@ def add_parser(parent: Group) -> None:
 
 
 async def _prune(arguments: Namespace) -> int:
+    from attrs import asdict
+
     from wazuh_comms_trio.backends.embedded.pruning import due, prune
     from wazuh_comms_trio.backends.embedded.stores import open_sqlite
     from wazuh_comms_trio.cli.stores import embedded_folder, open_session

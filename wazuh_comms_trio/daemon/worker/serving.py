@@ -12,6 +12,7 @@ from wazuh_comms_trio.api.command_socket import Control
 from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.daemon.command_socket import Auditor
 from wazuh_comms_trio.daemon.listeners import Listeners
 from wazuh_comms_trio.daemon.logging.formats import mask
 from wazuh_comms_trio.daemon.worker.allocator import return_large_blocks
@@ -60,6 +61,7 @@ async def serve_worker(
                 ssl_context=ssl_context,
                 other_workers=other_workers,
                 control=control,
+                note_enrolment=Auditor(lambda: config.communications_api).enrolled,
             )
             async with trio.open_nursery() as serving:
                 worker: Worker = await serving.start(partial(run_worker, config, environment, stop))
