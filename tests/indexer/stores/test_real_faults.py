@@ -270,7 +270,7 @@ async def test_exactly_is_exact(port: int, mappings: Any) -> None:
     async with OpenSearchClient(settings(port)) as client:
 
         async def find(*wanted: str) -> set[str]:
-            return {hit.id for hit in (await search(client, "values", exactly("f.s", wanted))).hits}
+            return {hit.id for hit in (await search(client, "values", exactly("f.s", wanted))).readable}
 
         for number, value in enumerate(VALUES):
             assert await find(value) == {str(number)}

@@ -24,8 +24,6 @@ from wazuh_comms_trio.foundation.timestamps import to_iso
 #: What a keyword holds at most is 32766 bytes; readers of other programs get the beginning.
 _LONGEST_KEYWORD: Final = 8000
 _DEFAULT_TIMEOUT: Final = 100.0
-#: Seconds: what other writers have beyond it, some thirty years, never ends.
-_LONGEST_TIMEOUT: Final = 1e9
 
 #: What a document's steps need of it: one whose rest can't be read can still be cancelled or ended.
 ESSENTIAL: Final = (
@@ -103,7 +101,7 @@ class Document:
         target, action = _part(fields, "target"), _part(fields, "action")
         kind = str(target.get("type") or "agent").lower()
         target_id = str(target.get("id") or "")
-        timeout = min(_number(fields.get("timeout"), _DEFAULT_TIMEOUT), _LONGEST_TIMEOUT)
+        timeout = _number(fields.get("timeout"), _DEFAULT_TIMEOUT)
         created_at = self._created_at(timeout)
         result = _result(_part(fields, "result"), delivery.get("data"))
         sent_at = _moment(delivery.get("sent_at"))
