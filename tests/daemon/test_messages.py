@@ -58,6 +58,7 @@ ON_THE_WIRE: list[tuple[Message, dict[str, Any]]] = [
     (messages.PostAnswer(number=1, commands=[]), {"type": "posted", "number": 1, "commands": []}),
     (messages.WithdrawPost(number=1), {"type": "unpost", "number": 1}),
     (messages.NewCommands(agents=["a"]), {"type": "news", "agents": ["a"]}),
+    (messages.PollParked(agent="a"), {"type": "parked", "agent": "a"}),
     (messages.CommandsDelivered(ids={"c1": 60}), {"type": "delivered", "ids": {"c1": 60}}),
     (
         messages.HoldCommands(commands=[{"document_id": "c1"}], seconds=1.5),

@@ -83,6 +83,56 @@ class TestPolls:
                 await wait_all_tasks_blocked()
             assert answered == ["newest", "older", "dead laptop"]
 
+    async def test_one_token_parks_one_poll(self, autojump_clock: MockClock) -> None:
+        """A newer poll sends the older away, not before that is 5 s old; of a flood eight wait, until then."""
+        async with open_dispatch() as dispatch, trio.open_nursery() as nursery:
+            ended: list[tuple[str, float]] = []
+
+            async def poll(name: str) -> None:
+                assert await dispatch.poll() is None
+                ended.append((name, trio.current_time()))
+
+            nursery.start_soon(poll, "first")
+            await trio.sleep(20)
+            nursery.start_soon(poll, "second")
+            await wait_all_tasks_blocked()
+            assert ended == [("first", 20)]
+            await trio.sleep(1)
+            nursery.start_soon(poll, "third")
+            await trio.sleep(10)
+            assert ended == [("first", 20), ("second", 25)]
+            for _ in range(5000):
+                nursery.start_soon(poll, "flood")
+            await wait_all_tasks_blocked()
+            assert dispatch.service.parked == 8
+            await trio.sleep(6)
+            assert dispatch.service.parked == 1
+            nursery.cancel_scope.cancel()
+
+    async def test_a_poll_at_another_worker_sends_this_one_away(self, autojump_clock: MockClock) -> None:
+        async with open_dispatch() as dispatch, trio.open_nursery() as nursery:
+            nursery.start_soon(dispatch.poll)
+            nursery.start_soon(dispatch.poll, A2)
+            await trio.sleep(1)
+            dispatch.service.parked_elsewhere(A1)
+            await trio.sleep(3.9)
+            assert dispatch.service.parked == 2
+            await trio.sleep(0.2)
+            assert dispatch.service.parked == 1
+            nursery.cancel_scope.cancel()
+
+    async def test_the_oldest_can_be_sent_away(self, autojump_clock: MockClock) -> None:
+        async with open_dispatch() as dispatch, trio.open_nursery() as nursery:
+            for agent in (A1, A2):
+                nursery.start_soon(dispatch.poll, agent)
+                await wait_all_tasks_blocked()
+            assert dispatch.service.answer_oldest(1) == 1
+            assert dispatch.service.parked == 1
+            await dispatch.backends.commands.add([command("other", A2)])
+            await wait_all_tasks_blocked()
+            assert dispatch.received == {A2: ["other"]}
+            assert dispatch.service.answer_oldest(5) == 0
+
     async def test_one_delivery_at_a_time(self, autojump_clock: MockClock) -> None:
         async with open_dispatch() as dispatch, trio.open_nursery() as nursery:
             store = dispatch.backends.commands

@@ -183,7 +183,13 @@ class Hub:
                 self._send_leader(member)
             case messages.Failed():
                 member.failure = message.reason
-            case messages.NewCommands() | messages.HoldCommands() | messages.WithdrawCommands() | messages.Finding():
+            case (
+                messages.NewCommands()
+                | messages.PollParked()
+                | messages.HoldCommands()
+                | messages.WithdrawCommands()
+                | messages.Finding()
+            ):
                 self._tell_others(member, message)
             case messages.CommandsDelivered():
                 for document_id, timeout in message.ids.items():

@@ -163,6 +163,12 @@ class NewCommands(Message, frozen=True, kw_only=True, tag="news"):
     agents: list[str]
 
 
+class PollParked(Message, frozen=True, kw_only=True, tag="parked"):
+    """Through the hub to every other worker: this agent's newest poll is at the sender; older ones end."""
+
+    agent: str
+
+
 class CommandsDelivered(Message, frozen=True, kw_only=True, tag="delivered"):
     """Through the hub, which remembers them, to every other worker: document ids, and for how long they count."""
 

@@ -50,6 +50,9 @@ class HubOtherWorkers:
         if agent_ids:
             self._link.send_nowait(messages.NewCommands(agents=list(agent_ids)))
 
+    def parked(self, agent_id: str) -> None:
+        self._link.send_nowait(messages.PollParked(agent=agent_id))
+
     def delivered(self, commands: Sequence[Command]) -> None:
         ids = {command.document_id: command.timeout for command in commands}
         self._link.send_nowait(messages.CommandsDelivered(ids=ids))
@@ -169,6 +172,8 @@ class _HubClient:
                     under_way.cancel()
             case messages.NewCommands():
                 self.dispatcher.lookups.commands_arrived(message.agents)
+            case messages.PollParked():
+                self.dispatcher.parked_elsewhere(message.agent)
             case messages.CommandsDelivered():
                 self.dispatcher.posts.handle_delivered(message.ids)
             case messages.HoldCommands():

@@ -67,6 +67,10 @@ class CommandDispatcher:
         """How many polls wait now."""
         return len(self._long_polls)
 
+    def parked_elsewhere(self, agent_id: str) -> None:
+        """A newer poll of this agent's is parked at another worker."""
+        self._long_polls.displace(agent_id)
+
     def answer_oldest(self, count: int) -> int:
         """Answers up to ``count`` polls, those first that parked first, with None; returns how many."""
         return self._long_polls.answer_oldest(count)
@@ -76,17 +80,20 @@ class CommandDispatcher:
         return self._poll_timeout * self._rng.uniform(1 - _POLL_LIMIT_VARIATION, 1 + _POLL_LIMIT_VARIATION)
 
     async def poll(self, caller: Caller, *, deadline: float) -> CommandDelivery | None:
-        """None: nothing came (``deadline`` on trio's clock, the token's end, shutdown). Raises ``TokenInvalid`` when
-        the agent was removed or rekeyed meanwhile. Cancelled: what was on its way to this poll goes to another."""
+        """None: nothing came (``deadline`` on trio's clock, the token's end, a newer poll, shutdown). Raises
+        ``TokenInvalid`` when the agent was removed or rekeyed meanwhile. Cancelled: what was on its way to this poll
+        goes to another.
+        """
         end = min(deadline, trio.current_time() + caller.expires - self._wall_clock())
         if self._closing.is_set() or end <= trio.current_time():
             await trio.lowlevel.checkpoint()
             return None
-        poll = LongPoll(caller.agent.id, caller.agent.fingerprint)
+        poll = LongPoll(caller.agent.id, caller.agent.fingerprint, end)
         self._long_polls.add(poll)
+        self._other_workers.parked(poll.agent_id)
         try:
             self.lookups.poll_parked(poll.agent_id)
-            with trio.move_on_at(end):
+            with poll.scope:
                 await poll.news.wait()
         except BaseException:
             if poll.delivery is not None:

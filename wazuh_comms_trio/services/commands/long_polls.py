@@ -17,14 +17,22 @@ __all__ = ["LongPoll", "LongPolls"]
 
 #: Seconds between two handfuls of polls that are answered when the worker stops.
 _ANSWERING_STEP: Final = 0.02
+#: Seconds that a poll isn't sent away in by a newer one of its agent's.
+_PROTECTED: Final = 5.0
+#: Polls of one agent at a time, all the same: with one more the oldest is sent away.
+_AT_ONCE: Final = 8
 
 
 class LongPoll:
-    """One parked poll. ``news`` is set once, with a ``delivery``, or ``revoked``, or neither: nothing will come."""
+    """One parked poll. ``news`` is set once, with a ``delivery``, or ``revoked``, or neither: nothing will come. It is
+    waited for in ``scope``, until ``end`` (trio's clock) at the latest.
+    """
 
-    __slots__ = ("agent_id", "delivery", "fingerprint", "news", "revoked")
+    __slots__ = ("agent_id", "delivery", "fingerprint", "news", "revoked", "scope", "since")
 
-    def __init__(self, agent_id: str, fingerprint: str) -> None:
+    def __init__(self, agent_id: str, fingerprint: str, end: float) -> None:
+        self.since = trio.current_time()
+        self.scope = trio.CancelScope(deadline=end)
         self.agent_id = agent_id
         self.fingerprint = fingerprint
         self.news = trio.Event()
@@ -33,8 +41,9 @@ class LongPoll:
 
 
 class LongPolls:
-    """All parked polls, by agent. An agent has one, as a rule; more when a connection died and nobody has noticed yet:
-    the newest one is the likeliest to be alive."""
+    """All parked polls, by agent. An agent has one; for some seconds more, when a newer one came: that is the likeliest
+    to be alive, since a connection may have died and nobody has noticed yet.
+    """
 
     def __init__(self) -> None:
         self._by_agent: dict[str, list[LongPoll]] = {}
@@ -50,12 +59,27 @@ class LongPolls:
         return agent_id in self._by_agent
 
     def add(self, long_poll: LongPoll) -> None:
-        of_agent = self._by_agent.setdefault(long_poll.agent_id, [])
-        of_agent.append(long_poll)
+        if long_poll.agent_id in self._by_agent:
+            self.displace(long_poll.agent_id)
+            while len(of_agent := self._by_agent.get(long_poll.agent_id, [])) >= _AT_ONCE:
+                self.answer(of_agent[0], None)
+        self._by_agent.setdefault(long_poll.agent_id, []).append(long_poll)
         self._count += 1
         self._occupied.set()
         if self._fingerprints.setdefault(long_poll.agent_id, long_poll.fingerprint) != long_poll.fingerprint:
             self._rekeyed.add(long_poll.agent_id)
+
+    def displace(self, agent_id: str) -> None:
+        """A newer poll of this agent's is parked, here or at another worker: those that are here end, each once it is
+        ``_PROTECTED`` seconds old, or copies of an agent would send each other away all the time.
+        """
+        now = trio.current_time()
+        for long_poll in list(self._by_agent.get(agent_id, ())):
+            end = long_poll.since + _PROTECTED
+            if end <= now:
+                self.answer(long_poll, None)
+            elif end < long_poll.scope.deadline:
+                long_poll.scope.deadline = end
 
     def remove(self, long_poll: LongPoll) -> None:
         """Nothing happens when it has left already."""

@@ -21,6 +21,10 @@ class OtherWorkers(Protocol):
         """These may have new commands in the store."""
         ...
 
+    def parked(self, agent_id: str) -> None:
+        """This agent's newest poll is here."""
+        ...
+
     def delivered(self, commands: Sequence[Command]) -> None:
         """The agent's side has these."""
         ...
@@ -47,6 +51,8 @@ class NoOtherWorkers:
     """There are no others."""
 
     def news(self, agent_ids: Collection[str]) -> None: ...
+
+    def parked(self, agent_id: str) -> None: ...
 
     def delivered(self, commands: Sequence[Command]) -> None: ...
 
