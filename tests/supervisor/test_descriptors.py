@@ -14,7 +14,7 @@ from tests.e2e.processes import Files
 from tests.supervisor.nodes import status
 from tests.supervisor.starts import prepare, session, started
 from wazuh_comms_trio.config.load import load_config
-from wazuh_comms_trio.testing import agent_tls, connect_tcp, open_tls, stateful_event
+from wazuh_comms_trio.testing import stateful_event
 
 pytestmark = [pytest.mark.processes, pytest.mark.real_clock]
 
@@ -45,30 +45,23 @@ async def test_connections_wait_and_nothing_spins(workers: int, make_files: Call
     async with started(place.files, workers, open_files=LIMIT) as daemon:
         pids = await daemon.up()
         assert "room for about 50 agents at once in each worker" in daemon.log.read_text()
-        early = await open_tls(connect_tcp("127.0.0.1", port), agent_tls(), host="localhost")
         flood = [socket.create_connection(("127.0.0.1", port)) for _ in range(workers * LIMIT)]
         with trio.fail_after(20):
             while daemon.log.read_text().count("connections have to wait: Too many open files") < workers:  # noqa: ASYNC110
                 await trio.sleep(0.02)
+        with trio.fail_after(10):
+            while not all(worker.get("crowded") for worker in (await status(place.files))["workers"]):  # noqa: ASYNC110
+                await trio.sleep(0.1)
+            assert len((await status(place.files))["workers"]) == workers
         everybody = session(daemon.process.pid)
         before = cpu_seconds(everybody)
         await trio.sleep(LOOK)
         assert cpu_seconds(everybody) - before < MOST_CPU * LOOK * workers
         assert max(map(open_files, pids)) < LIMIT
-        # There is room for local programs, and for the stores of who is connected.
-        with trio.fail_after(10):
-            while not all(worker.get("crowded") for worker in (await status(place.files))["workers"]):  # noqa: ASYNC110
-                await trio.sleep(0.1)
-            assert len((await status(place.files))["workers"]) == workers
-            event = stateful_event("a", "fim", "create", {"n": 1})
-            body = agent.metadata + b"\n" + event
-            head = (
-                f"POST /api/v1/events/stateful HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {agent.token}\r\n"
-                f"Content-Type: application/x-ndjson\r\nContent-Length: {len(body)}\r\n\r\n"
-            )
-            await early.send_all(head.encode() + body)
-            assert (await early.receive_some(1000)).startswith(b"HTTP/1.1 200")
-        await trio.aclose_forcefully(early)
+        # There is room for local programs, and soon for agents: whoever sends no request has to go.
+        event = stateful_event("a", "fim", "create", {"n": 1})
+        with trio.fail_after(20):
+            assert (await agent.post_stateful([event])).status == 200
         for sock in flood:
             sock.close()
         with trio.fail_after(10):
