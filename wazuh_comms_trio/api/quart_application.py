@@ -49,7 +49,7 @@ class _ViewLimits:
 
 
 class QuartApplication(QuartTrio):
-    """It needs no lifespan events."""
+    """An application that needs no lifespan events."""
 
     def __init__(self, name: str, describe: Describe, limits: Limits, *, budget_bytes: int) -> None:
         super().__init__(name, static_folder=None)

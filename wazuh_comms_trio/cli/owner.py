@@ -19,7 +19,7 @@ SERVICE_USER: Final = "wazuh-comms"
 
 
 def find_owner(folder: Path, config_file: Path) -> pwd.struct_passwd | None:
-    """Who uses the state folder: its owner, or the nearest existing one's above it. Where that is root: whom the
+    """The user of the state folder: its owner, or the nearest existing one's above it. Where that is root: whom the
     configuration was made for, by its owner or its group. None: root itself, or a user without a name."""
     found = _nearest(folder).stat().st_uid
     if found:

@@ -16,5 +16,5 @@ class Terminal:
         self._was_there = os.isatty(_STDIN)
 
     def is_gone(self) -> bool:
-        """It was hung up: a connection or a window was closed."""
+        """The terminal was hung up: a connection or a window was closed."""
         return self._was_there and not os.isatty(_STDIN)

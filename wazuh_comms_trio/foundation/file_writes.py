@@ -115,7 +115,7 @@ def link_file(source: Path, name: str, folder: int) -> None:
 
 
 def remove(path: Path) -> None:
-    """It needn't be there."""
+    """Removes a file, which may be gone already."""
     try:
         calls.unlink(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Who may be talked to: checks on a socket's path before connecting, and the peer's credentials after.
+"""Which peers may be talked to: checks on a socket's path before connecting, and the peer's credentials after.
 
 Every refusal is a :class:`WazuhInternalError` with the number of its caller: 1013 for streams, 1010 for datagram
 queues.
@@ -27,7 +27,7 @@ _UCRED: Final = Struct("3i")
 
 
 class PeerCredentials(NamedTuple):
-    """Who called ``listen`` (seen by a client) or ``connect`` (seen by a server) on a Unix stream socket."""
+    """The process that called ``listen`` (seen by a client) or ``connect`` (seen by a server) on a Unix socket."""
 
     pid: int
     uid: int

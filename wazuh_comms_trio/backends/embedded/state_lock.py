@@ -1,4 +1,4 @@
-"""Who uses a state folder: any number of processes at a time, or one alone that replaces it."""
+"""The lock of a state folder: any number of processes at a time, or one alone that replaces it."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class IndexName:
 
     @property
     def is_known(self) -> bool:
-        """It was there once."""
+        """The index was there once."""
         return self._found is not None
 
     async def get(self) -> str:

@@ -111,7 +111,7 @@ class Hub:
             self.choose_leader()
 
     async def refresh(self, limit: float) -> None:
-        """Has the members look at their stores, and waits for their reports, for so many seconds at most."""
+        """Has the members look at their stores, and waits for their reports, at most ``limit`` seconds."""
         with trio.move_on_after(limit):
             asked = [member for member in self.members if member.in_service]
             for member in asked:

@@ -70,7 +70,7 @@ async def serve_connection(stream: trio.abc.Stream, context: ListenerContext) ->
 class Connection:
     """``receive`` and ``send`` are the application's; ``expect`` and ``confirmed`` are the delivery extension."""
 
-    __slots__ = ("_ended", "_expected", "_first", "_patience", "_replied", "context", "http", "peer")
+    __slots__ = ("_body_allowance", "_ended", "_expected", "_first", "_replied", "context", "http", "peer")
 
     http: Http11
 
@@ -81,7 +81,7 @@ class Connection:
         self._ended = False  # the application was given the end of the body
         self._expected = False  # the application waits for the delivery of its reply
         self._replied = False  # some of the reply is on its way
-        self._patience = context.limits.body_timeout  # seconds that the body may keep us waiting still
+        self._body_allowance = context.limits.body_timeout  # seconds that the body may keep us waiting still
 
     @property
     def sock(self) -> Any:
@@ -182,7 +182,7 @@ class Connection:
             await self.peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         while True:
             received, began = body.received, trio.current_time()
-            with self.context.reading_body(self._patience) as scope:
+            with self.context.reading_body(self._body_allowance) as scope:
                 data = await self.peer.stream.receive_some(RECEIVE_BYTES)
             if scope.cancelled_caught:
                 raise TimeLimitExceeded
@@ -192,7 +192,7 @@ class Connection:
             payload = body.feed(data)
             # Time is given for bytes that have come, never more than at the start: so the rate holds in any such time.
             gained = (body.received - received) / limits.body_rate
-            self._patience = min(limits.body_timeout, max(0.0, self._patience - waited) + gained)
+            self._body_allowance = min(limits.body_timeout, max(0.0, self._body_allowance - waited) + gained)
             if payload or body.complete:
                 return payload
 

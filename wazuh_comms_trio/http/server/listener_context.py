@@ -40,7 +40,7 @@ class ListenerContext:
     #: Of connections without a request in flight: they wait for a handshake, a head, or their peer's end.
     #: Each with when it began to, in that order.
     idle_scopes: dict[trio.CancelScope, float] = field(init=False, factory=dict)
-    #: Of connections whose body is being waited for, with when their patience would be at its end.
+    #: Of connections whose body is being waited for, with when their time for it is over.
     body_scopes: dict[trio.CancelScope, float] = field(init=False, factory=dict)
     #: Answers so many of the oldest parked polls, if there are; returns how many.
     answer_oldest: Callable[[int], int] = field(default=lambda _: 0, kw_only=True)
@@ -66,10 +66,10 @@ class ListenerContext:
             scope.deadline = min(scope.deadline, self.idle_deadline)
 
     @contextmanager
-    def reading_body(self, patience: float) -> Iterator[trio.CancelScope]:
-        """Around a wait for more of a body, which may take ``patience`` seconds: its scope."""
-        with trio.move_on_after(min(patience, self.limits.stall_timeout)) as scope:
-            self.body_scopes[scope] = trio.current_time() + patience
+    def reading_body(self, allowance: float) -> Iterator[trio.CancelScope]:
+        """Around a wait for more of a body, which may take ``allowance`` seconds: its scope."""
+        with trio.move_on_after(min(allowance, self.limits.stall_timeout)) as scope:
+            self.body_scopes[scope] = trio.current_time() + allowance
             try:
                 yield scope
             finally:

@@ -1,4 +1,4 @@
-"""Who is calling: agents' keys are exchanged for tokens here, and tokens for agents."""
+"""The agent that calls: agents' keys are exchanged for tokens here, and tokens for agents."""
 
 from __future__ import annotations
 

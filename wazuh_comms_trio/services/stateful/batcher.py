@@ -86,7 +86,7 @@ class Batcher:
             self._release(packet)
 
     def close(self) -> None:
-        """No more packets; what is there is finished."""
+        """No more packets are taken; those that were are finished."""
         self._packets_in.close()
 
     # --- the writers' side ---

@@ -15,7 +15,7 @@ from wazuh_comms_trio.transport.aio.stream_io import SocketIO
 from wazuh_comms_trio.transport.paths import STREAM_REFUSAL, check_path, connect_to_either
 from wazuh_comms_trio.transport.translate import connect_error
 
-#: For so many seconds a full queue of connections is waited for, unless told otherwise.
+#: Seconds for which a full queue of connections is waited for, unless told otherwise.
 CONNECT_TIMEOUT: Final[float] = 1.0
 # The pauses meanwhile: 1, 2, 4 ... 64, 64 ... ms.
 _FIRST_PAUSE: Final = 0.001

@@ -41,7 +41,7 @@ class BaseAsyncQueue(trio.abc.AsyncResource):
     """
 
     OS_MAXSTR: int = BaseQueue.OS_MAXSTR
-    #: The least send buffer. It limits no message.
+    #: The least send buffer, in bytes; no message is limited by it.
     MAX_MSG_SIZE: int = BaseQueue.MAX_MSG_SIZE
 
     def __init__(self, *, send_buffer: int | None = None, require_owner: int | str | None = None) -> None:

@@ -79,7 +79,7 @@ class ByteIO(Protocol):
         ...
 
     def peer_credentials(self) -> PeerCredentials:
-        """Who is at the other end. ``OSError`` for what isn't a Unix socket."""
+        """The process at the other end. ``OSError`` for what isn't a Unix socket."""
         ...
 
     async def abort(self) -> None:

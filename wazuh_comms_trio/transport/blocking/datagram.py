@@ -39,7 +39,7 @@ class BaseQueue:
     """
 
     OS_MAXSTR: int = 6144
-    #: The least send buffer. It limits no message.
+    #: The least send buffer, in bytes; no message is limited by it.
     MAX_MSG_SIZE: int = OS_MAXSTR + 256
 
     path: str
@@ -136,7 +136,7 @@ def not_sent(exc: WazuhInternalError, name: str) -> str:
 def connect_queue(
     path: str | os.PathLike[str], least_send_buffer: int, require_owner: int | str | None = None
 ) -> _socket.socket:
-    """A connected blocking datagram socket whose send buffer has at least so many bytes."""
+    """A connected blocking datagram socket whose send buffer has at least ``least_send_buffer`` bytes."""
     place = check_path(path, QUEUE_REFUSAL, require_owner)
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
     try:

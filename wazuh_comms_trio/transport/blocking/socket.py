@@ -293,6 +293,6 @@ def connect_stream(
 
 
 def _limit_connect(sock: socket.socket, timeout: float) -> None:
-    """For so many seconds; 0 stands for no limit."""
+    """``timeout`` in seconds limits connecting; 0 stands for no limit."""
     microseconds = round(timeout * 1e6)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, pack("@ll", *divmod(microseconds, 1_000_000)))

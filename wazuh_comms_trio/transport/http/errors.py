@@ -103,7 +103,7 @@ class HTTPStatusError(HTTPError):
 
     @property
     def retry_after(self) -> int | None:
-        """So many seconds later, where the answer says it."""
+        """Seconds after which to try again, where the answer says it."""
         value = self.headers.get("retry-after", "")
         return int(value) if value.isascii() and value.isdigit() else None
 

@@ -183,7 +183,7 @@ Verdict = Literal["done", "refused", "passing", "exists"]
 
 
 def judge(item: BulkItem) -> Verdict:
-    """``exists``: a create of what is there, which its content decides about."""
+    """``exists``: a create of a document that exists, whose content decides."""
     status = item.status
     if item.error is None:
         return "done" if status < 300 or (status == 404 and item.result == "not_found") else "passing"
