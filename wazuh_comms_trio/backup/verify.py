@@ -76,13 +76,15 @@ def _events(folder: Path, repair: bool) -> Iterator[Finding]:
         if not path.exists():
             if repair:
                 forget(folder, [damage.file])
-            yield Finding(f"events/{damage.file}", str(damage), "it is no longer missed", repair)
+            yield Finding(f"events/{damage.file}", damage.sentence, "it is no longer missed", repair)
         elif is_locked(path):
-            yield Finding(f"events/{damage.file}", f"{damage}; a process writes to it: stop the daemon to repair it")
+            sentence = f"{damage.sentence}; a process writes to it: stop the daemon to repair it"
+            yield Finding(f"events/{damage.file}", sentence)
         else:
             saved = _save_segment(folder, damage, write=repair)
-            remedy = f"{saved} records are kept; the damaged file is {damage.file}.damaged"
-            yield Finding(f"events/{damage.file}", str(damage), remedy, repair)
+            kept = "1 record is" if saved == 1 else f"{saved} records are"
+            remedy = f"{kept} kept; the damaged file is {damage.file}.damaged"
+            yield Finding(f"events/{damage.file}", damage.sentence, remedy, repair)
 
 
 def _save_segment(folder: Path, damage: Damage, *, write: bool) -> int:

@@ -26,8 +26,13 @@ class Damage:
     cause: str
 
     def __str__(self) -> str:
+        return f"{self.file}: {self.sentence}"
+
+    @property
+    def sentence(self) -> str:
+        """Without the file's name."""
         count = f"{'' if self.exact else 'at least '}{self.records} record{'' if self.records == 1 else 's'}"
-        return f"{self.file}: {self.bytes} bytes with {count} can't be read ({self.cause})"
+        return f"{self.bytes} bytes with {count} can't be read ({self.cause})"
 
 
 @define
