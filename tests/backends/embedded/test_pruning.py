@@ -169,3 +169,20 @@ async def test_the_daemon_prunes_and_announces(
             while await stores.commands.get("c") is not None:  # noqa: ASYNC110
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
+
+
+async def test_writers_go_on_meanwhile(stores: SqliteStores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows go in small steps: what is written meanwhile waits for one of them at most."""
+    await stores.agents.add(Agent(A1, "x", key_hash="h"))
+    await create(stores, *(f"{A1}_{number}" for number in range(1000)))
+    await stores.agents.remove(A1)
+    await live(stores, 31)
+    monkeypatch.setattr(pruning, "_PAUSE", 0.2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(prune, stores.database, KEEP)
+        while (await there(stores, f"{A1}_0")) == [True]:  # noqa: ASYNC110  # a database announces nothing
+            await trio.sleep(0.01)
+        await create(stores, "meanwhile")
+        assert await there(stores, f"{A1}_999") == [True]
+        monkeypatch.setattr(pruning, "_PAUSE", 0.0)
+    assert await there(stores, f"{A1}_999", "meanwhile") == [False, True]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from attrs import define, frozen
 
 from wazuh_comms_trio.backends.embedded.ndjson.ledger import Promise, promises
 from wazuh_comms_trio.backends.embedded.ndjson.records import Gap, Record, scan
 from wazuh_comms_trio.backends.embedded.ndjson.segments import SegmentFile, segment_files
+
+#: Bytes between two pauses of a reader that has time: a few milliseconds of a processor.
+_PAUSE_BYTES: Final = 128 * 1024
 
 
 @frozen
@@ -122,13 +125,18 @@ def _missing(folder: Path) -> Mapping[str, Promise]:
 
 
 def find_damage(folder: Path, *, pause: Callable[[int], None] = lambda size: None) -> Iterator[Damage]:
-    """Reads all segments through, the newest first: it is the most likely to be waited for. ``pause`` is called after
-    each with its size."""
+    """Reads all segments through, the newest first: it is the most likely to be waited for. ``pause`` is called again
+    and again, with the bytes read since."""
     yield from missing_segments(folder)
     for segment in reversed(segment_files(folder)):
         promise = promises(folder).get(segment.path.name)
-        found = read_segment(segment, Reading(segment.path.name), promise)
-        damage = [part for part in found if isinstance(part, Damage)]
+        damage: list[Damage] = []
+        paused_at = 0
+        for part in read_segment(segment, Reading(segment.path.name), promise):
+            if isinstance(part, Damage):
+                damage.append(part)
+            elif part[0].end - paused_at > _PAUSE_BYTES:
+                pause(part[0].end - paused_at)
+                paused_at = part[0].end
         if segment.path.exists():
             yield from damage
-        pause(segment.size)

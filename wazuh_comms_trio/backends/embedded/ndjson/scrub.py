@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 #: Seconds from one reading's end to the next one's beginning.
 INTERVAL: Final = 86_400.0
 
-#: Bytes a second at most, so that a disk has room for what agents send.
-_RATE: Final = 64 * 1024 * 1024
+#: Bytes a second at most, so that disk and interpreter have room for what agents send.
+_RATE: Final = 16 * 1024 * 1024
 
 _LOCK: Final = ".segments-read"
 
