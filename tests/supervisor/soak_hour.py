@@ -38,7 +38,8 @@ AGENTS: Final = 100
 BODY, LOG_IN, FILE, COMMAND, LARGE, BROKEN, CHANGE = 5.0, 400.0, 60.0, 0.5, 20.0, 2.0, 20.0
 POLL_LIMIT: Final = 60
 LOG_MOVED: Final = 60.0
-LARGE_EVENTS: Final = 10_000
+#: Of a large body. Few agents send them, so that all of their documents are soon there.
+LARGE_EVENTS, LARGE_AGENTS = 10_000, 2
 SAMPLE: Final = 10.0
 #: Documents of an agent: their number stays, so that what grows is the daemon and not what it keeps.
 DOCUMENTS: Final = 50
@@ -184,7 +185,7 @@ class Load:
         self.done["post"] += 1
 
     async def large(self) -> None:
-        agent = self.rng.choice(self.agents)
+        agent = self.rng.choice(self.agents[:LARGE_AGENTS])
         value = self.rng.random()
         data = {"n": value, "text": "x" * 400}
         events = [stateful_event(f"l{n}", "fim", "update", data) for n in range(LARGE_EVENTS)]
