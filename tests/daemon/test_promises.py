@@ -330,8 +330,8 @@ BAD_BODIES = {
     "not JSON": b"{",
     "a number": b"1",
     "NUL": b'{"agent":{"id":"\x00"}}\n',
-    "nesting": b"[" * 10_000,
-    "nested objects": b'{"a":' * 10_000,
+    "nesting": b"[" * 8000,  # of a log-in no more than 8 KiB are read
+    "nested objects": b'{"a":' * 1600,
     "not UTF-8": b"\xff\xfe\n",
     "a name twice": b'{"agent":{"id":"x"},"agent":{"id":"y"}}\n',
     "no agent": b"{}\n",
