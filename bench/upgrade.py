@@ -33,7 +33,7 @@ FILL = """
 import sys, trio
 from uuid import UUID
 from wazuh_comms_trio.backends.factory import open_backends
-from wazuh_comms_trio.backends.interfaces import Agent, DocumentOperation
+from wazuh_comms_trio.backends.base import Agent, DocumentOperation
 from wazuh_comms_trio.config.load import load_config
 
 async def main(config, agents, documents):
@@ -63,7 +63,7 @@ async def measure(folder: Path, agents: int, documents: int) -> list[dict[str, A
     files = write_files(folder, certificate.cert, certificate.key, workers=WORKERS)
     environment = install(site, commit=BEFORE_THE_MOVE)
     began = time.perf_counter()
-    fill = [sys.executable, "-c", FILL, str(files.config), str(agents), str(documents)]
+    fill = [sys.executable, "-P", "-c", FILL, str(files.config), str(agents), str(documents)]
     await trio.run_process(fill, env={**environment, "PATH": "/usr/bin:/bin"})
     size = sum(file.stat().st_size for file in files.state.rglob("*") if file.is_file())
     rows: list[dict[str, Any]] = [
