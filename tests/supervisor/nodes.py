@@ -103,10 +103,10 @@ class Load:
 
 
 @asynccontextmanager
-async def under_load(daemon: Running, agents: int = 4) -> AsyncIterator[Load]:
-    """Agents work while the block runs, and finish what they are at."""
+async def under_load(daemon: Running, agents: int | Sequence[AgentClient] = 4) -> AsyncIterator[Load]:
+    """Agents, so many new ones or those that are enrolled, work while the block runs, and finish what they are at."""
     load = Load()
-    clients = await daemon.add_agents(agents)
+    clients = await daemon.add_agents(agents) if isinstance(agents, int) else agents
     for client in clients:
         assert (await client.authenticate()).status == 200
     done = trio.Event()

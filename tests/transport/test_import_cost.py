@@ -5,10 +5,13 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from pathlib import Path
 from statistics import median
 
 import pytest
 
+#: What this is installed from.
+ROOT = Path(__file__).parents[2]
 HEAVY = {"trio", "attr", "attrs", "cattrs", "msgspec", "quart", "fastjsonschema", "asyncio", "hypercorn", "sniffio"}
 
 
@@ -55,7 +58,7 @@ def test_a_missing_extra_says_which() -> None:
         "except ModuleNotFoundError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert "needs h11: pip install 'wazuh-comms-trio[http]'" in done.stdout
+    assert f"needs h11: pip install '{ROOT}[http]'" in done.stdout
 
 
 def test_what_it_costs() -> None:
@@ -87,5 +90,5 @@ transport.WazuhSocket, transport.open_pool, transport.WazuhDBClient, testing.ope
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     daemon, http = done.stdout.splitlines()
     assert daemon.startswith("wazuh_comms_trio.testing.open_daemon needs ")
-    assert daemon.endswith(": pip install 'wazuh-comms-trio[daemon]'")
-    assert "pip install 'wazuh-comms-trio[http]'" in http
+    assert daemon.endswith(f": pip install '{ROOT}[daemon]'")
+    assert f"pip install '{ROOT}[http]'" in http

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from io import TextIOWrapper
 from typing import Final, NoReturn
 
+from wazuh_comms_trio.foundation.extras import how_to_install
 from wazuh_comms_trio.foundation.journal import ERROR, is_journal, with_priority
 
 EXIT_FAILED: Final = 1
@@ -125,23 +126,9 @@ def _sentence(reason: BaseException) -> str:
     if hasattr(reason, "message") and hasattr(reason, "code"):  # one of errors.py
         return str(reason.message) or f"error {reason.code}"
     if isinstance(reason, ModuleNotFoundError) and reason.name and not reason.name.startswith("wazuh_comms_trio"):
-        return f"{reason}; this needs the daemon's packages: {_how_to_install()}"
+        if "pip install" in str(reason):
+            return str(reason)
+        return f"{reason}; this needs the daemon's packages: {how_to_install('daemon')}"
     if type(reason).__name__ == "StartError":
         return str(reason)
     return f"unexpected error: {reason!r} (with {TRACEBACK_VARIABLE}=1 it is shown in full)"
-
-
-def _how_to_install() -> str:
-    """What this was installed from, with the daemon's packages: no index has it under its name."""
-    import json
-    from importlib.metadata import PackageNotFoundError, distribution
-    from urllib.parse import unquote, urlsplit
-
-    try:
-        said = distribution("wazuh-comms-trio").read_text("direct_url.json")
-        source = urlsplit(json.loads(said or "{}").get("url", ""))
-    except (PackageNotFoundError, ValueError, AttributeError):
-        source = urlsplit("")
-    if source.scheme == "file":
-        return f"pip install '{unquote(source.path)}[daemon]'"
-    return "install the wheel or the checkout again with its extra, as in: pip install './FILE.whl[daemon]'"

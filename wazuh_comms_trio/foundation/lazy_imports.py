@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
+from wazuh_comms_trio.foundation.extras import how_to_install
 from wazuh_comms_trio.foundation.public_names import PUBLIC_NAMES
 
 
@@ -39,8 +40,6 @@ def _naming_the_extra(error: ModuleNotFoundError, what: str) -> ModuleNotFoundEr
     """The bare installation has what most of the transport needs; everything else is in the extra ``daemon``. None for
     an error that says so already, or is about a module of ours."""
     missing = error.name or "a module"
-    if missing.startswith("wazuh_comms_trio") or "wazuh-comms-trio[" in str(error):
+    if missing.startswith("wazuh_comms_trio") or "pip install" in str(error):
         return None
-    return ModuleNotFoundError(
-        f"{what} needs {missing}: pip install 'wazuh-comms-trio[daemon]'", name=error.name, path=error.path
-    )
+    return ModuleNotFoundError(f"{what} needs {missing}: {how_to_install('daemon')}", name=error.name, path=error.path)

@@ -20,6 +20,7 @@ import trio
 from attrs import frozen
 
 from wazuh_comms_trio.errors import BacklogFull, WazuhException
+from wazuh_comms_trio.foundation.extras import how_to_install
 from wazuh_comms_trio.transport.aio.connecting import connect_nowait, connect_unix
 from wazuh_comms_trio.transport.aio.stream_io import SocketIO
 from wazuh_comms_trio.transport.errors import TransportClosed, require_trio
@@ -35,7 +36,7 @@ try:
     from wazuh_comms_trio.http.client.pool import HttpPool
 except ModuleNotFoundError as _missing:
     raise ModuleNotFoundError(
-        f"HTTP in trio programs needs {_missing.name}: pip install 'wazuh-comms-trio[http]' (HTTPClient does without)",
+        f"HTTP in trio programs needs {_missing.name}: {how_to_install('http')} (HTTPClient does without)",
         name=_missing.name,
     ) from _missing
 

@@ -25,6 +25,7 @@ from wazuh_comms_trio.backends.embedded.ndjson.segments import (
     QuotaReached,
     Segments,
     is_full,
+    looks_full,
     take_in_segments,
 )
 from wazuh_comms_trio.backends.embedded.ndjson.spool import MEMORY_BYTES, LargeBody, remove_stale
@@ -49,7 +50,7 @@ _SPOOLING_AT_ONCE: Final = 8
 #: Large bodies that are checked and synced at a time: each has the disk and, between reads, a processor to itself.
 _LARGE_AT_ONCE: Final = 2
 
-#: What a probe writes, after a fault, into a file without a name.
+#: What a probe writes, where it has to, into a file without a name.
 _PROBE_BYTES: Final = 65536
 
 Part = Appended | LargeBody
@@ -101,7 +102,8 @@ class NdjsonEngine:
                 large.close()
 
     async def probe(self) -> None:
-        """Checks the quota, and after a fault whether the folder can be written to again."""
+        """Checks the quota, and after a fault or on a disk that looks full whether the folder can be written to: also
+        a worker that has tried no write yet says that."""
         try:
             await self._blocking(self._try)
         except BackendUnavailable as exc:
@@ -111,7 +113,7 @@ class NdjsonEngine:
     def _try(self) -> None:
         try:
             self._segments.check_room(1)
-            if self.outage.failing:
+            if self.outage.failing or looks_full(self._folder, _PROBE_BYTES):
                 with TemporaryFile(dir=self._folder) as file:
                     write_all(file.fileno(), bytes(_PROBE_BYTES))
                     sync(file.fileno())

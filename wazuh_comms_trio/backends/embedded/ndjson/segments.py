@@ -64,6 +64,13 @@ def is_full(exc: OSError) -> bool:
     return exc.errno in _FULL_ERRORS
 
 
+def looks_full(folder: Path, length: int) -> bool:
+    """Whether ``length`` bytes hardly find room on its disk. Only a write tells whether that is so: some of a disk may
+    be root's alone. Raises ``OSError``."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < length
+
+
 def segment_files(folder: Path) -> list[SegmentFile]:
     """The segments of a folder, oldest first; none when it isn't there."""
     found = []
