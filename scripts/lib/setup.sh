@@ -38,7 +38,7 @@ set_up() { # <lock file>: installs it and this checkout into .venv, unless that 
     if is_set_up; then # a checkout that can't be written to is enough for that
         return
     fi
-    mkdir -p .cache 2> /dev/null && echo yes > .cache/.writable 2> /dev/null || fail "can't write to $(pwd): $(why_not .)"
+    { mkdir -p .cache && echo yes > .cache/.writable; } 2> /dev/null || fail "can't write to $(pwd): $(why_not .)"
     rm -f .cache/.writable
     if command -v flock > /dev/null; then # two at a time would tread on each other
         exec 9> .cache/setup.lock

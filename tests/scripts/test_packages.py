@@ -13,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.scripts.tree import ROOT, copy_tree, lend_environment
+
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 pytestmark = pytest.mark.processes
 
 
-def package(output: Path, *what: str, mask: int) -> dict[str, bytes]:
+def package(tree: Path, output: Path, *what: str, mask: int) -> dict[str, bytes]:
     subprocess.run(
-        [ROOT / "scripts/package", "--output", output, *what],
+        [tree / "scripts/package", "--output", output, *what],
         env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"},
         umask=mask,
         capture_output=True,
@@ -32,10 +33,19 @@ def package(output: Path, *what: str, mask: int) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This tree as it was when the tests began."""
+    folder = tmp_path_factory.mktemp("copy") / "tree"
+    copy_tree(folder)
+    lend_environment(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twice, in different circumstances."""
     first, second = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("second")
-    assert package(first, "wheel", "sdist", mask=0o022) == package(second, "sdist", "wheel", mask=0o077)
+    assert package(tree, first, "wheel", "sdist", mask=0o022) == package(tree, second, "sdist", "wheel", mask=0o077)
     return first
 
 
@@ -53,14 +63,14 @@ def test_the_sdist_has_all_that_a_service_needs(built: Path, tmp_path: Path) -> 
         assert os.access(tree / "scripts" / program, os.X_OK)
 
 
-def test_the_wheel_has_the_bill_of_materials_and_what_the_program_reads(built: Path) -> None:
+def test_the_wheel_has_the_bill_of_materials_and_what_the_program_reads(built: Path, tree: Path) -> None:
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         names = set(wheel.namelist())
         bill = json.loads(wheel.read("wazuh_comms_trio/sbom.cdx.json"))
-    tracked = {path.relative_to(ROOT).as_posix() for path in (ROOT / "wazuh_comms_trio").rglob("*.py")}
+    tracked = {path.relative_to(tree).as_posix() for path in (tree / "wazuh_comms_trio").rglob("*.py")}
     assert tracked <= names
     assert (bill["bomFormat"], bill["metadata"]["component"]["version"]) == ("CycloneDX", VERSION)
-    lock = (ROOT / "requirements.lock").read_text()
+    lock = (tree / "requirements.lock").read_text()
     pins = set(re.findall(r"^([A-Za-z0-9._-]+)==([^ ;\\\n]+)", lock, re.MULTILINE))
     assert {(each["name"], each["version"]) for each in bill["components"]} == pins
     assert sum(len(each["properties"]) for each in bill["components"]) == lock.count("--hash=sha256:")

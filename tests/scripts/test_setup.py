@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.scripts.tree import copy_tree, lend_environment
+
 ROOT = Path(__file__).parents[2]
 SETUP = ROOT / "scripts/lib/setup.sh"
 
@@ -52,7 +54,10 @@ def test_a_checkout_that_is_set_up_may_be_read_only(checkout: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
-def test_one_that_isnt_says_that_it_cannot_be_written_to(checkout: Path) -> None:
+@pytest.mark.parametrize("made", [(), (".cache",)], ids=["at all", "for this"])
+def test_one_that_isnt_says_that_it_cannot_be_written_to(made: tuple[str, ...], checkout: Path) -> None:
+    for name in made:
+        (checkout / name).mkdir()
     done = set_up(checkout, read_only(checkout))
     assert done.returncode == 1
     assert done.stderr.splitlines() == [f"sh: can't write to {checkout}: it is read-only, or isn't yours"]
@@ -64,3 +69,34 @@ def test_a_full_disk_is_named(checkout: Path) -> None:
     done = set_up(checkout, full)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [f"sh: can't write to {checkout}: the disk is full"]
+
+
+def test_a_missing_curl_is_named_and_stops_nothing(tmp_path: Path) -> None:
+    copy_tree(tmp_path / "tree")
+    lend_environment(tmp_path / "tree")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for folder in os.environ["PATH"].split(":"):
+        for program in Path(folder).glob("*"):
+            if program.name != "curl" and not (programs / program.name).is_symlink():
+                (programs / program.name).symlink_to(program)
+    said = []
+    for more in ("", f":{tmp_path / 'with'}"):
+        (tmp_path / "with").mkdir(exist_ok=True)
+        curl = tmp_path / "with/curl"
+        curl.touch(mode=0o755)
+        done = subprocess.run(
+            [tmp_path / "tree/scripts/run", "--help"],
+            env={**os.environ, "PATH": f"{programs}{more}"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, "--enrollment-port" in done.stdout) == (0, True), done.stderr
+        said.append(done.stderr.strip())
+    assert said == [
+        f"{tmp_path}/tree/scripts/run: curl isn't here; what is suggested below needs it"
+        " (Debian and Ubuntu: apt install curl)",
+        "",
+    ]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.scripts.tree import copy_tree
 from tests.systemd.real.conftest import CONFIG, CONFIGURATION, INSTALL, MAKE_CERTIFICATES, STATE
 from tests.systemd.real.machine import CHECKOUT, ROOT, WHEELS, Machine, boot, missing
 
@@ -21,9 +22,11 @@ ALIVE = "curl -sSk --max-time 20 https://127.0.0.1:27000/api/v1/"
 BEFORE, NOW = "0.1.0~1", "0.1.0~2"
 BUILD = f"env PIP_NO_INDEX=1 PIP_FIND_LINKS={WHEELS} DEB_COMPRESSION=gzip SOURCE_DATE_EPOCH=1700000000"
 BUILD += " DEB_ARCH=amd64 DEB_MACHINE=x86_64"
+#: In the machines: this tree as it was when the tests began, whoever works on it meanwhile, and what is made of it.
+TREE, MADE = "/tree", "/made"
 
 
-def unpack_commit_before(folder: Path) -> None:
+def unpack_commit_before(folder: Path, tree: Path) -> None:
     """The last but one that could make a package; this tree where there is none."""
     done = subprocess.run(
         ["git", "-c", f"safe.directory={ROOT}", "log", "--format=%H", "-n", "2", "--", "packaging/deb/build"],
@@ -38,36 +41,38 @@ def unpack_commit_before(folder: Path) -> None:
         archive.extractall(folder, filter="data")
     if not (folder / "packaging/deb/build").exists():
         shutil.rmtree(folder)
-        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        shutil.copytree(tree, folder)
 
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the package of this tree (``now``), and that of the commit before (``before``)."""
+    """A folder with the package of this tree (``made/now``), that of the commit before (``made/before``), and this
+    ``tree``."""
     if reason := missing():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("packages")
-    unpack_commit_before(folder / "earlier")
+    copy_tree(folder / "tree")
+    unpack_commit_before(folder / "earlier", folder / "tree")
     made = folder / "made"
     made.mkdir()
-    with boot(
-        "wazuh-comms-build", folder / "console", [f"{folder / 'earlier'}:/earlier"], [f"{made}:/made"]
-    ) as machine:
+    trees = [f"{folder / 'earlier'}:/earlier", f"{folder / 'tree'}:{TREE}"]
+    with boot("wazuh-comms-build", folder / "console", trees, [f"{made}:{MADE}"]) as machine:
         machine.shell(
             f"""
-            mkdir /made/now /made/before
-            {BUILD} DEB_VERSION={NOW} {CHECKOUT}/packaging/deb/build /made/now
-            {BUILD} DEB_VERSION={BEFORE} /earlier/packaging/deb/build /made/before
+            mkdir {MADE}/now {MADE}/before
+            {BUILD} DEB_VERSION={NOW} {TREE}/packaging/deb/build {MADE}/now
+            {BUILD} DEB_VERSION={BEFORE} /earlier/packaging/deb/build {MADE}/before
         """,
             timeout=280,
         )
-    return made
+    return folder
 
 
 @pytest.fixture
 def clean(packages: Path, tmp_path: Path) -> Iterator[Machine]:
-    """A machine without the program, and with the packages in /made."""
-    with boot("wazuh-comms-package", tmp_path / "console", [f"{packages}:/made"]) as machine:
+    """A machine without the program, and with the packages and the tree."""
+    binds = [f"{packages / 'made'}:{MADE}", f"{packages / 'tree'}:{TREE}"]
+    with boot("wazuh-comms-package", tmp_path / "console", binds) as machine:
         yield machine
 
 
@@ -81,9 +86,9 @@ def installed(machine: Machine) -> str:
 
 
 def test_two_builds_are_the_same_and_lintian_finds_no_error(packages: Path, clean: Machine) -> None:
-    clean.shell(f"umask 077; mkdir /tmp/again; cd /tmp; {BUILD} DEB_VERSION={NOW} {CHECKOUT}/packaging/deb/build again")
+    clean.shell(f"umask 077; mkdir /tmp/again; cd /tmp; {BUILD} DEB_VERSION={NOW} {TREE}/packaging/deb/build again")
     clean.shell("cmp /tmp/again/*.deb /made/now/*.deb")
-    (now,) = (packages / "now").glob("*.deb")
+    (now,) = (packages / "made/now").glob("*.deb")
     if shutil.which("lintian") is None:
         pytest.skip("lintian isn't here")
     done = subprocess.run(
@@ -128,7 +133,7 @@ def test_it_is_installed_upgraded_under_load_removed_and_purged(clean: Machine) 
 
     clean.shell("dpkg --purge wazuh-comms")
     left = clean.shell("""
-        find / -xdev -name '*wazuh*' -not -path '/proc/*' -not -path '/made/*' -not -path '/src/*' -not -path '/tmp/*'
+        find / -xdev -name '*wazuh*' | grep -Ev '^/(proc|made|src|tree|tmp)/' || true
         getent passwd wazuh-comms || true
     """)
     assert [path for path in left.split() if "machine-id" not in path and not path.startswith("/run")] == [
@@ -145,13 +150,13 @@ def test_it_is_installed_upgraded_under_load_removed_and_purged(clean: Machine) 
 def test_a_configuration_that_another_package_owns_survives_a_purge(clean: Machine) -> None:
     clean.shell(f"""
         mkdir -p /tmp/other/DEBIAN /tmp/other/etc/wazuh-server
-        cp {CHECKOUT}/conf/wazuh-server.yml /tmp/other{CONFIG}
+        cp {TREE}/conf/wazuh-server.yml /tmp/other{CONFIG}
         printf '%s\\n' 'Package: wazuh-other' 'Version: 1' 'Architecture: all' 'Maintainer: A <a@example.com>' \\
             'Description: x' > /tmp/other/DEBIAN/control
         dpkg-deb --build /tmp/other /tmp/other.deb
         dpkg --install /tmp/other.deb /made/now/*.deb
         dpkg --purge wazuh-comms
-        cmp {CONFIG} {CHECKOUT}/conf/wazuh-server.yml
+        cmp {CONFIG} {TREE}/conf/wazuh-server.yml
         dpkg --purge wazuh-other
         dpkg --install /made/now/*.deb
         test -s {CONFIG}
@@ -163,7 +168,7 @@ def test_a_configuration_that_another_package_owns_survives_a_purge(clean: Machi
 
 @pytest.mark.parametrize("prefix", ["/usr/local", "/opt/comms", "/usr"])
 def test_what_the_script_had_installed_is_taken_over(prefix: str, clean: Machine) -> None:
-    clean.shell(f"cd /; {INSTALL} --prefix {prefix}")
+    clean.shell(f"cd /; {INSTALL.replace(CHECKOUT, TREE)} --prefix {prefix}")
     configure(clean)
     clean.shell(f"systemctl enable --now {SOCKET} {SERVICE}; {prefix}/bin/wazuh-comms agents add web-1")
     clean.shell("dpkg --install /made/now/*.deb")
