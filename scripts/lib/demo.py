@@ -86,13 +86,16 @@ def port(word: str) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.state.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    make_certificates(folder / "certs")
-    demo = read_or_make_demo(folder / "demo.json")
     file = folder / "wazuh-server.yml"
-    ports = {"--port": arguments.port, "--enrollment-port": arguments.enrollment_port}
-    write_configuration(file, demo, ports)
-    make_groups(folder / "groups")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        make_certificates(folder / "certs")
+        demo = read_or_make_demo(folder / "demo.json")
+        ports = {"--port": arguments.port, "--enrollment-port": arguments.enrollment_port}
+        write_configuration(file, demo, ports)
+        make_groups(folder / "groups")
+    except OSError as error:
+        raise Failure(f"the state can't be kept in {folder}: {error.strerror or error}") from error
     loaded = load_config(file)
     check_ports(loaded.config)
     trio.run(enrol, loaded.config, demo)
