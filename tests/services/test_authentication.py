@@ -10,7 +10,7 @@ import attrs
 import pytest
 import trio
 from cryptography.hazmat.primitives.asymmetric import ec
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.services.bench import A1, A2, EPOCH, KEY, KEY_HASH, agent, gather, inline, trio_wall_clock
 from tests.services.test_tokens import pem, sign
@@ -167,6 +167,34 @@ class TestAuthenticate:
             assert trio.current_time() < 25
             assert made.blocking.most <= 4
 
+    async def test_a_right_key_isnt_behind_wrong_ones_of_another_address(self, autojump_clock: MockClock) -> None:
+        made = await setting()
+        made.blocking.takes = 0.012
+
+        async def wrong(number: int) -> None:
+            with pytest.raises(InvalidKey):
+                await made.service.authenticate(A1, f"wrong-{number}", peer="10.6.6.6")
+
+        async with trio.open_nursery() as nursery:
+            for number in range(500):
+                nursery.start_soon(wrong, number)
+            await wait_all_tasks_blocked()
+            start = trio.current_time()
+            assert await made.service.authenticate(A1, KEY, peer="10.0.0.1")
+            assert trio.current_time() - start < 0.05
+            nursery.cancel_scope.cancel()
+        assert not made.service._secrets._turns
+
+    async def test_a_wrong_key_isnt_hashed_again_and_a_rekey_makes_it_right(self, autojump_clock: MockClock) -> None:
+        made = await setting()
+        for _ in range(3):
+            with pytest.raises(InvalidKey):
+                await made.service.authenticate(A1, "old")
+        assert made.blocking.runs == 1
+        await made.backends.agents.remove(A1)
+        await made.backends.agents.add(attrs.evolve(agent(A1), key_hash=hash_key("old")))
+        assert await made.service.authenticate(A1, "old")
+
     async def test_a_log_in_that_cant_be_recorded_is_one(self, autojump_clock: MockClock) -> None:
         made = await setting()
 
@@ -190,7 +218,7 @@ class TestAuthenticate:
             await made.service.authenticate(A1, KEY)
         made.blocking.takes = 0
         assert await made.service.authenticate(A1, KEY)
-        assert not made.service._secrets._owner_locks
+        assert not made.service._secrets._turns
 
 
 class TestVerify:

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.services.bench import A1, EPOCH, KEY, gather, inline, trio_wall_clock
 from tests.services.test_authentication import KEYS, Blocking
@@ -209,6 +209,24 @@ class TestPasswords:
         assert trio.current_time() == pytest.approx(0.5 + 1 + 2 + 4)
         assert made.blocking.runs == 5
         assert not made.service._throttle._queues
+
+    async def test_time_doesnt_tell_users_apart(self, autojump_clock: MockClock) -> None:
+        """Under a load of unknown names, from one address, another's wrong tries take the same for any name."""
+        taken: dict[str, list[float]] = {}
+        for user in ("wazuh", "nobody"):
+            for peer in ("10.0.0.9", "10.0.0.5"):
+                made = setting()
+                made.blocking.takes = 0.05
+                start = trio.current_time()
+                async with trio.open_nursery() as nursery:
+                    for number in range(20):
+                        nursery.start_soon(partial(self.wrong, made, user=f"unknown-{number}"))
+                    await wait_all_tasks_blocked()
+                    await self.wrong(made, user=user, peer=peer)
+                    taken.setdefault(peer, []).append(trio.current_time() - start)
+        for known, unknown in taken.values():
+            assert known == pytest.approx(unknown)
+        assert max(taken["10.0.0.5"]) < 0.2 < min(taken["10.0.0.9"])
 
     async def test_leaving_early_is_no_faster(self, autojump_clock: MockClock) -> None:
         made = setting()

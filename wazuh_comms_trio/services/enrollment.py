@@ -99,7 +99,8 @@ class EnrollmentService:
         if stored is None or not sound or not self._secrets.are_verified(user, stored, password):
             async with self._throttle.attempt((user[:NAME_LIMIT], peer)) as attempt:
                 owner, secret = (user if stored is not None else "", password if sound else "")
-                right = await self._secrets.matches(owner, stored or _NOBODY, secret)
+                # One turn for all names of an address: what it takes doesn't say which of them there are.
+                right = await self._secrets.matches(owner, stored or _NOBODY, secret, turn=("peer", peer))
                 if stored is None or not sound or not right:
                     attempt.failed()
                     raise Unauthorized

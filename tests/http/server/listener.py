@@ -36,7 +36,7 @@ AUTHORIZED = b"Authorization: Bearer " + TOKEN
 
 
 class FakeAuthenticator:
-    async def authenticate(self, uuid: str, key: str) -> str:
+    async def authenticate(self, uuid: str, key: str, peer: str | None = None) -> str:
         await trio.lowlevel.checkpoint()
         if key != "right":
             raise InvalidKey

@@ -39,5 +39,7 @@ def add_authentication(api: AgentApi) -> None:
     @api.post_view(f"{PREFIX}/authentication", body_bytes=CREDENTIALS_BYTES, time_limit=api.timeouts.authentication)
     async def authentication() -> Response:
         uuid, key = decode_credentials(await request.body)
-        token = await backend_in_time(api.services.authentication.authenticate(uuid, key), deadline=deadline())
+        client = request.scope["client"]
+        call = api.services.authentication.authenticate(uuid, key, client[0] if client else None)
+        token = await backend_in_time(call, deadline=deadline())
         return Response(msgspec.json.encode({"token": token}), 200, content_type="application/json")

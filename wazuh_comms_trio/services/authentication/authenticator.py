@@ -37,18 +37,19 @@ class Authenticator:
         self._agents = agents
         self._keys = keys
         self._wall_clock = wall_clock
-        self._secrets = VerifiedSecrets(run_blocking)
+        self._secrets = VerifiedSecrets(run_blocking, remember_wrong=True)
         # By a token's bytes, for the signature's sake: times and the agent are looked at every time.
         self._read: LruCache[bytes, Claims] = LruCache(_TOKENS_REMEMBERED)
 
-    async def authenticate(self, uuid: str, key: str) -> str:
-        """A token. Records the log-in. Raises ``InvalidKey``, ``AgentUnknown``, ``BackendUnavailable``."""
+    async def authenticate(self, uuid: str, key: str, peer: str | None = None) -> str:
+        """A token. Records the log-in. ``peer`` is the sender's address: keys from one don't queue behind wrong ones
+        from another. Raises ``InvalidKey``, ``AgentUnknown``, ``BackendUnavailable``."""
         if UUID.fullmatch(uuid) is None:
             raise AgentUnknown
         agent = await self._agents.get(uuid.lower())
         if agent is None:
             raise AgentUnknown
-        if not await self._secrets.matches(agent.id, agent.key_hash, key):
+        if not await self._secrets.matches(agent.id, agent.key_hash, key, turn=(agent.id, peer)):
             raise InvalidKey
         now = self._wall_clock()
         try:

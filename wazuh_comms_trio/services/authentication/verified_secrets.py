@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from collections.abc import Hashable
 from typing import Final
 
 import trio
@@ -20,6 +21,10 @@ __all__ = ["VerifiedSecrets"]
 _REMEMBERED_FOR: Final = 3600.0
 # An entry is some 400 bytes: at most 13 MB.
 _REMEMBERED: Final = 32768
+#: How long a secret that was wrong needn't be hashed again, seconds: an agent with an old key tries it every 30 s.
+_REMEMBERED_WRONG_FOR: Final = 300.0
+# Some 200 bytes each: at most 2 MB.
+_REMEMBERED_WRONG: Final = 8192
 
 
 @frozen
@@ -32,22 +37,24 @@ class _Verified:
 
 
 @define
-class _OwnerLock:
-    """Secrets of one owner are checked one after the other: a flood for one owner holds up only that owner."""
+class _Turn:
+    """Secrets of one turn are checked one after the other: a flood in one turn holds up only that turn."""
 
     lock: trio.Lock
     users: int = 0
 
 
 class VerifiedSecrets:
-    """Checks secrets, and remembers those that were right."""
+    """Checks secrets, and remembers those that were right, and for a while (``remember_wrong``) those that were not."""
 
-    def __init__(self, run_blocking: RunBlocking, *, at_once: int | None = None) -> None:
+    def __init__(self, run_blocking: RunBlocking, *, at_once: int | None = None, remember_wrong: bool = False) -> None:
+        self._remember_wrong = remember_wrong
         self._run_blocking = run_blocking
         # Hashing is CPU and nothing else: more threads than processors only delay everything else.
         self._limiter = trio.Semaphore(at_once or max(1, min(4, os.cpu_count() or 1)))
         self._verified: LruCache[str, _Verified] = LruCache(_REMEMBERED)
-        self._owner_locks: dict[str, _OwnerLock] = {}
+        self._wrong: LruCache[bytes, float] = LruCache(_REMEMBERED_WRONG)
+        self._turns: dict[Hashable, _Turn] = {}
         self._secret = os.urandom(32)
 
     def _mark(self, owner: str, stored: str, secret: str) -> bytes:
@@ -68,23 +75,37 @@ class VerifiedSecrets:
         """Whether ``matches`` said so within the hour; at once."""
         return self._is_known(owner, self._mark(owner, stored, secret))
 
-    async def matches(self, owner: str, stored: str, secret: str) -> bool:
-        """Whether ``secret`` is what ``stored`` was made of. Changing ``stored`` makes the proof worthless."""
+    def _was_wrong(self, mark: bytes) -> bool:
+        until = self._wrong.get(mark)
+        return until is not None and until > trio.current_time()
+
+    async def matches(self, owner: str, stored: str, secret: str, *, turn: Hashable = None) -> bool:
+        """Whether ``secret`` is what ``stored`` was made of. Changing ``stored`` makes the proof worthless, and the
+        memory of what was wrong. ``turn``: those with the same one are checked one after the other; by default those of
+        one owner are.
+        """
         mark = self._mark(owner, stored, secret)
         if self._is_known(owner, mark):
             return True
-        owner_lock = self._owner_locks.setdefault(owner, _OwnerLock(trio.Lock()))
-        owner_lock.users += 1
+        if self._was_wrong(mark):
+            return False
+        turn = owner if turn is None else turn
+        own_turn = self._turns.setdefault(turn, _Turn(trio.Lock()))
+        own_turn.users += 1
         try:
-            async with owner_lock.lock:
+            async with own_turn.lock:
                 if self._is_known(owner, mark):  # meanwhile
                     return True
+                if self._was_wrong(mark):
+                    return False
                 async with self._limiter:
                     right = await self._run_blocking(key_matches, secret, stored)
                 if right:
                     self._verified.put(owner, _Verified(mark, trio.current_time() + _REMEMBERED_FOR))
+                elif self._remember_wrong:
+                    self._wrong.put(mark, trio.current_time() + _REMEMBERED_WRONG_FOR)
                 return right
         finally:
-            owner_lock.users -= 1
-            if not owner_lock.users:
-                del self._owner_locks[owner]
+            own_turn.users -= 1
+            if not own_turn.users:
+                del self._turns[turn]
