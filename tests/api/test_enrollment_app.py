@@ -37,7 +37,7 @@ class FakeEnrollment:
             raise self.error
         return "session"
 
-    async def enrol(self, token: str, body: bytes | bytearray) -> Mapping[str, Any]:
+    async def enrol(self, token: str, body: bytes | bytearray, *, peer: str | None = None) -> Mapping[str, Any]:
         self.calls.append((token, bytes(body)))
         await trio.sleep(self.takes)
         if self.error is not None:
