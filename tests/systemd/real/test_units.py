@@ -70,7 +70,7 @@ def test_a_configuration_that_cannot_be_used_is_tried_once_and_heals_by_a_restar
     supervisor = machine.property(SERVICE, "MainPID")
     machine.shell(f"systemctl restart {SERVICE}; {ALIVE}")  # the socket is passed again
     assert machine.property(SERVICE, "MainPID") != supervisor
-    machine.run("wazuh-comms", "status")
+    machine.wait("wazuh-comms status")  # the service is there with its first worker
 
 
 def test_it_goes_on_trying_after_what_may_pass(machine: Machine) -> None:
