@@ -19,6 +19,7 @@ from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 from wazuh_comms_trio.services.commands.command_delivery import CommandDelivery
 from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher
+from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
 from wazuh_comms_trio.services.stateful.events import StatefulEvents
 
 T = TypeVar("T")
@@ -126,13 +127,20 @@ class Dispatch:
 
 
 @asynccontextmanager
-async def open_dispatch(*, keeps_posted: bool = True, agents: Sequence[str] = (A1, A2)) -> AsyncIterator[Dispatch]:
+async def open_dispatch(
+    *, keeps_posted: bool = True, agents: Sequence[str] = (A1, A2), other_workers: OtherWorkers = NO_OTHER_WORKERS
+) -> AsyncIterator[Dispatch]:
     backends = memory_backends(wall_clock=trio_wall_clock)
     backends.commands.keeps_posted = keeps_posted
     for agent_id in agents:
         await backends.agents.add(agent(agent_id, groups=("web",)))
     service = CommandDispatcher(
-        backends.commands, backends.agents, poll_timeout=300.0, wall_clock=trio_wall_clock, rng=Random(0)
+        backends.commands,
+        backends.agents,
+        poll_timeout=300.0,
+        wall_clock=trio_wall_clock,
+        rng=Random(0),
+        other_workers=other_workers,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(service.run)

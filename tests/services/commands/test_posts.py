@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from random import Random
 
@@ -23,6 +24,7 @@ from tests.services.bench import (
 from wazuh_comms_trio.backends.interfaces import Action, Command, Target
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.services.commands.command_delivery import CommandDelivery
+from wazuh_comms_trio.services.commands.other_workers import NoOtherWorkers
 from wazuh_comms_trio.services.commands.posted_commands import DeliveredCommands
 from wazuh_comms_trio.services.commands.posts import POST_LIMIT
 
@@ -175,6 +177,37 @@ class TestPosts:
             with pytest.raises(BackendUnavailable):
                 await dispatch.service.posts.post([command("c1")])
             assert trio.current_time() <= 2
+
+
+class _Node(NoOtherWorkers):
+    """Grants every right, and knows which are out."""
+
+    def __init__(self) -> None:
+        self.granted: set[str] = set()
+
+    async def acquire(self, document_ids: Collection[str]) -> Collection[str]:
+        self.granted.update(document_ids)
+        await trio.lowlevel.checkpoint()
+        return document_ids
+
+    def returned(self, document_ids: Collection[str]) -> None:
+        self.granted.difference_update(document_ids)
+
+
+@pytest.mark.parametrize("answer", [None, BackendUnavailable()], ids=["late answer", "late failure"])
+async def test_a_right_that_outlives_its_post_goes_back(answer: Exception | None, autojump_clock: MockClock) -> None:
+    """The store takes longer to say what it has than the post waits."""
+    node = _Node()
+    async with open_dispatch(keeps_posted=False, other_workers=node) as dispatch, trio.open_nursery() as nursery:
+        nursery.start_soon(dispatch.poll)
+        await wait_all_tasks_blocked()
+        faults = dispatch.backends.commands.faults
+        faults.only, faults.delay, faults.error = frozenset({"claim"}), 5.0, answer
+        assert await dispatch.service.posts.post([command("c1")]) == []
+        assert node.granted == {"c1"}
+        await trio.sleep(5)
+        assert node.granted == set()
+        nursery.cancel_scope.cancel()
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

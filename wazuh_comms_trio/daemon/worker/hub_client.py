@@ -76,8 +76,8 @@ class HubOtherWorkers:
             del self._acquisitions[number]
         return acquisition.granted
 
-    def returned(self, commands: Sequence[Command]) -> None:
-        self._link.send_nowait(messages.CommandsReturned(ids=[command.document_id for command in commands]))
+    def returned(self, document_ids: Collection[str]) -> None:
+        self._link.send_nowait(messages.CommandsReturned(ids=list(document_ids)))
 
     def handle_granted(self, number: int, document_ids: Collection[str]) -> None:
         """The hub's answer to ``acquire``."""

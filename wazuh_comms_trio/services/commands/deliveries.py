@@ -65,7 +65,7 @@ class Deliveries:
                 self.in_delivery.add(agent_id)
                 self._long_polls.answer(poll, CommandDelivery(agent_id, stored + posted, ids, self._finish))
         if acquired:
-            self._other_workers.returned(self._posts.held.commands(acquired))
+            self._other_workers.returned(acquired)  # also what its post has withdrawn while the store was asked
 
     def _sort(self, claimed: Sequence[Command]) -> dict[str, list[Command]]:
         """By agent; without those that were delivered as a post's before the store had them."""
@@ -89,7 +89,7 @@ class Deliveries:
             posted = [command for command in delivery.commands if command.document_id not in delivery.claimed]
             self._posts.held.put_back(posted)
             if posted:
-                self._other_workers.returned(posted)
+                self._other_workers.returned([command.document_id for command in posted])
         self.in_delivery.discard(delivery.agent_id)
         self._lookups.delivery_decided(delivery.agent_id)
         self._decided.set()

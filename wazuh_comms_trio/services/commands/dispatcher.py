@@ -24,7 +24,7 @@ from wazuh_comms_trio.services.commands.lookup_queue import LookupQueue
 from wazuh_comms_trio.services.commands.lookups import find_news, look_up
 from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
 from wazuh_comms_trio.services.commands.posts import Posts
-from wazuh_comms_trio.services.commands.upkeep import expire_commands, revoke_polls
+from wazuh_comms_trio.services.commands.upkeep import expire_commands, notice_clock_set_back, revoke_polls
 
 __all__ = ["CommandDispatcher"]
 
@@ -114,6 +114,7 @@ class CommandDispatcher:
             nursery.start_soon(find_news, self._store, self.lookups)
             nursery.start_soon(expire_commands, self._store)
             nursery.start_soon(revoke_polls, self._long_polls, self._agents)
+            nursery.start_soon(notice_clock_set_back, self._wall_clock, self._long_polls, self.lookups)
             task_status.started()
             await self._closing.wait()
             await self._deliveries.wait_decided()

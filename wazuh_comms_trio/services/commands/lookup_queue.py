@@ -38,6 +38,10 @@ class LookupQueue:
         """Commands of these agents can be claimed again: the store has taken them back, or another worker has."""
         self._schedule(agent_ids)
 
+    def clock_set_back(self, agent_ids: Collection[str]) -> None:
+        """What looked overdue and was passed over may be offered again."""
+        self._schedule(agent_ids)
+
     def lookup_failed(self, agent_ids: Collection[str]) -> None:
         """The store couldn't say."""
         self._schedule(agent_ids)

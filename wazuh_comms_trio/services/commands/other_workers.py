@@ -42,7 +42,7 @@ class OtherWorkers(Protocol):
         """Which of these posted commands this worker alone may deliver now. Cancelled: none of them."""
         ...
 
-    def returned(self, commands: Sequence[Command]) -> None:
+    def returned(self, document_ids: Collection[str]) -> None:
         """Acquired, and not delivered: another worker may acquire them."""
         ...
 
@@ -63,7 +63,7 @@ class NoOtherWorkers:
     async def acquire(self, document_ids: Collection[str]) -> Collection[str]:
         return document_ids
 
-    def returned(self, commands: Sequence[Command]) -> None: ...
+    def returned(self, document_ids: Collection[str]) -> None: ...
 
 
 NO_OTHER_WORKERS: Final = NoOtherWorkers()

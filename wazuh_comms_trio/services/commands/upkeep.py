@@ -6,18 +6,24 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import trio
+
 from wazuh_comms_trio.backends.interfaces import AgentRegistry, CommandStore
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
+from wazuh_comms_trio.foundation.environment import WallClock
 from wazuh_comms_trio.services.commands.long_polls import LongPolls
+from wazuh_comms_trio.services.commands.lookup_queue import LookupQueue
 from wazuh_comms_trio.services.store_failures import StoreFailures
 
-__all__ = ["expire_commands", "revoke_polls"]
+__all__ = ["expire_commands", "notice_clock_set_back", "revoke_polls"]
 
 _log = logging.getLogger(__name__)
 
 #: Seconds between two looks after commands whose time is over, and after agents that were removed or rekeyed.
 EXPIRY_INTERVAL: Final = 1.0
 CHECK_INTERVAL: Final = 0.5
+#: Seconds that a wall clock is set back by at least, in one interval; less is its being brought into step.
+_CLOCK_STEP: Final = 0.5
 
 
 async def expire_commands(store: CommandStore) -> None:
@@ -39,6 +45,17 @@ async def revoke_polls(long_polls: LongPolls, agents: AgentRegistry) -> None:
             long_polls.revoke(agent_id, None if agent is None else agent.fingerprint)
 
     await _repeat(CHECK_INTERVAL, check, "parked agents can't be checked")
+
+
+async def notice_clock_set_back(wall_clock: WallClock, long_polls: LongPolls, lookups: LookupQueue) -> None:
+    """While the wall clock was ahead, a command may have looked overdue to whoever looked for it, and nobody would look
+    again before the next poll: so all parked agents are looked up once it is set back. Until cancelled."""
+    ahead = wall_clock() - trio.current_time()
+    while True:
+        await sleep_until_next_tick(EXPIRY_INTERVAL)
+        before, ahead = ahead, wall_clock() - trio.current_time()
+        if ahead < before - _CLOCK_STEP:
+            lookups.clock_set_back(long_polls.fingerprints())
 
 
 async def _repeat(interval: float, action: Callable[[], Awaitable[object]], trouble: str) -> None:
