@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,3 +85,13 @@ _LONGEST_SOCKET_PATH = 107
 def socket_path(path: Path) -> str | None:
     """What a Unix socket's path must be; None when ``path`` is."""
     return f"a path of at most {_LONGEST_SOCKET_PATH} bytes" if len(bytes(path)) > _LONGEST_SOCKET_PATH else None
+
+
+def networks(names: Iterable[str]) -> str | None:
+    """What each of ``names`` must be; None when all are."""
+    try:
+        for name in names:
+            ip_network(name)
+    except ValueError:
+        return "addresses (10.0.0.5) and networks without bits of a host (10.0.0.0/24)"
+    return None

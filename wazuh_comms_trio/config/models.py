@@ -16,7 +16,7 @@ from typing import Literal
 from attrs import field, frozen
 
 from wazuh_comms_trio.config.backend_models import EngineSettings, Indexer
-from wazuh_comms_trio.config.key import days, seconds, size, socket_path
+from wazuh_comms_trio.config.key import days, networks, seconds, size, socket_path
 from wazuh_comms_trio.config.key import key as about
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -232,6 +232,28 @@ class Enrollment:
 
 
 @frozen
+class Balancers:
+    proxy_protocol: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Their connections begin with a header of the PROXY protocol, version 1 or 2, and its address is the "
+            "agent's; one without it is closed. From anybody else such a header is no TLS, and closed as well.",
+            scalar_or_list=True,
+            check=networks,
+        ),
+    )
+    forwarded_for: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "The last address in their requests' `X-Forwarded-For` that isn't one of them is the agent's. From anybody "
+            "else the header means nothing.",
+            scalar_or_list=True,
+            check=networks,
+        ),
+    )
+
+
+@frozen
 class Timeouts:
     authentication: float = field(default=20.0, metadata=seconds("`POST /authentication`."))
     commands: float = field(default=300.0, metadata=seconds("`GET /commands`, the long poll; ± 10 %."))
@@ -311,6 +333,12 @@ class CommunicationsApi:
         default=Timeouts(), metadata=about("Time limits of the endpoints, from the last byte of the request.")
     )
     limits: Limits = field(default=Limits(), metadata=about("Limits of a connection."))
+    balancers: Balancers = field(
+        default=Balancers(),
+        metadata=about(
+            "Load balancers in front of this node, each an address (`10.0.0.5`) or a network (`10.0.0.0/24`)."
+        ),
+    )
     shutdown: Shutdown = field(default=Shutdown(), metadata=about("How the daemon stops."))
 
 

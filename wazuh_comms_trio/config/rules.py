@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from ipaddress import ip_network
 from typing import Final
 
 from wazuh_comms_trio.config.models import Config
@@ -22,6 +23,7 @@ def apply_rules(reader: Reader, config: Config) -> None:
     _sizes(reader, config)
     _tls(reader, config.communications_api.ssl)
     _indexer(reader, config)
+    _balancers(reader, config)
 
 
 def _ports(reader: Reader, config: Config) -> None:
@@ -63,6 +65,14 @@ def _indexer(reader: Reader, config: Config) -> None:
     path, settings = "indexer.ssl", config.indexer.ssl
     if settings.key is not None and settings.certificate is None and reader.sound(f"{path}.key", f"{path}.certificate"):
         reader.warning_at(f"{path}.certificate", "is missing: without it `key` is of no use")
+
+
+def _balancers(reader: Reader, config: Config) -> None:
+    settings = config.communications_api.balancers
+    for name, networks in (("proxy_protocol", settings.proxy_protocol), ("forwarded_for", settings.forwarded_for)):
+        path = f"{_API}.balancers.{name}"
+        if reader.sound(path) and any(ip_network(network).prefixlen == 0 for network in networks):
+            reader.warning_at(path, "takes anybody's word for an agent's address; name the balancers alone")
 
 
 def _ciphers(reader: Reader, settings: SslSettings, ciphers: str) -> None:

@@ -1,2 +1,2 @@
 """HTTP/1.1 of our own, over trio streams: ``server`` for agents and local programs, ``client`` for the indexer and
-the engine."""
+the engine, ``balancers`` for what stands between."""

@@ -25,6 +25,7 @@ from wazuh_comms_trio.api.enrollment import create_enrollment_app
 from wazuh_comms_trio.api.problems import describe, describe_management
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
+from wazuh_comms_trio.http.balancers.trusted import TrustedBalancers
 from wazuh_comms_trio.http.server.accept_loop import STOP_IDLE_TIMEOUT, serve_listeners
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.services import Services, build_services
@@ -95,9 +96,15 @@ async def run_worker(
     settings = config.communications_api
     services = build_services(config, environment)
     listeners, ssl_context = environment.listeners, environment.ssl_context
+    balancers = TrustedBalancers.of(settings.balancers.proxy_protocol, settings.balancers.forwarded_for)
     agent_app = create_app(services, settings)
     api_context = ListenerContext(
-        agent_app, settings.limits, describe, ssl_context, answer_oldest=services.commands.answer_oldest
+        agent_app,
+        settings.limits,
+        describe,
+        ssl_context,
+        answer_oldest=services.commands.answer_oldest,
+        balancers=balancers,
     )
     contexts = [(api_context, listeners.api)]
     if listeners.command:
@@ -105,7 +112,9 @@ async def run_worker(
         contexts.append((ListenerContext(command_app, settings.limits, describe), listeners.command))
     if listeners.enrollment and services.enrollment is not None:
         enrollment_app = create_enrollment_app(services.enrollment, settings.limits)
-        enrollment_context = ListenerContext(enrollment_app, settings.limits, describe_management, ssl_context)
+        enrollment_context = ListenerContext(
+            enrollment_app, settings.limits, describe_management, ssl_context, balancers=balancers
+        )
         contexts.append((enrollment_context, listeners.enrollment))
 
     def stop_timeout() -> float:

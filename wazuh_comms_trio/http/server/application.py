@@ -9,7 +9,7 @@ from wazuh_comms_trio.errors import BodyTooLarge
 from wazuh_comms_trio.http.server.bodies import SKIPPED_BYTES, content_length
 from wazuh_comms_trio.http.server.hypercorn_protocol import Message, Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
-from wazuh_comms_trio.http.server.peer import is_leaving
+from wazuh_comms_trio.http.server.peer import is_leaving, shown_address
 from wazuh_comms_trio.http.server.refusals import CodingUnsupported, Describe
 from wazuh_comms_trio.http.server.replies import send_refusal
 from wazuh_comms_trio.http.server.routing import Routes
@@ -62,7 +62,7 @@ async def handle_request(routes: Routes, describe: Describe, scope: Scope, recei
             logger.exception("%s %s failed", scope["method"], scope["path"])
         logger.debug(
             "%s %s %s: %d %s",
-            shown_client(scope),
+            shown_address(scope["client"]),
             scope["method"],
             scope["path"],
             refusal.status,
@@ -98,11 +98,6 @@ class _Reply:
             self.begun = True
             await self._send(self._head)
         await self._send(message)
-
-
-def shown_client(scope: Scope) -> str:
-    client = scope["client"]
-    return f"{client[0]}:{client[1]}" if client else "a local peer"
 
 
 async def accept_lifespan(receive: Receive, send: Send) -> None:

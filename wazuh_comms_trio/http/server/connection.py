@@ -16,6 +16,7 @@ import trio
 
 from wazuh_comms_trio.errors import CommsError, TimeLimitExceeded
 from wazuh_comms_trio.foundation.log_context import REQUEST
+from wazuh_comms_trio.http.balancers.proxy_header import ProxyHeaderInvalid, ProxyHeaderReader
 from wazuh_comms_trio.http.server.body_framing import BodyDecoder
 from wazuh_comms_trio.http.server.delivery import EXTENSION
 from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Http11, Message, reply_head
@@ -94,7 +95,7 @@ class Connection:
         with trio.CancelScope(deadline=context.deadline_after(context.limits.handshake_timeout)) as scope:
             context.idle_scopes[scope] = trio.current_time()
             try:
-                if not await self._shake_hands():
+                if not await self._find_client() or not await self._shake_hands():
                     return
                 self.http = Http11(
                     context.hypercorn,
@@ -132,6 +133,22 @@ class Connection:
 
     # --- the request
 
+    async def _find_client(self) -> bool:
+        """Whose connection it is, where a trusted balancer begins it with that. False when it doesn't."""
+        balancers, own = self.context.balancers, self.peer.own_address
+        if own is None or not balancers.proxy_protocol.has(own[0]):
+            return True
+        reader = ProxyHeaderReader()
+        try:
+            while (header := reader.feed(await self.peer.transport.receive_some(RECEIVE_BYTES))) is None:
+                pass
+        except ProxyHeaderInvalid as error:
+            if reader.has_begun:  # else it was a look whether the port is open
+                balancers.refused(self.peer, error)
+            return False
+        self.peer.client, self.peer.early = header.source, reader.rest
+        return True
+
     async def _shake_hands(self) -> bool:
         ssl_context = self.context.ssl_context
         if ssl_context is None:
@@ -149,10 +166,13 @@ class Connection:
         """False when the peer left before it sent anything."""
         http, stream = self.http, self.peer.stream
         while True:
-            data = await stream.receive_some(RECEIVE_BYTES)
+            data = self.peer.take_early() or await stream.receive_some(RECEIVE_BYTES)
             if not data and not http.head_size:
                 return False
             if await http.feed(data):
+                if self.context.balancers.forwarded_for and (address := self.peer.address) is not None:
+                    self.peer.client = self.context.balancers.client(address, http.asgi_scope["headers"])
+                    http.asgi_scope["client"] = self.peer.client
                 self._first, http.first_body = http.body.feed(http.first_body), b""
                 return True
 

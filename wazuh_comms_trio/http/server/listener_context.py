@@ -14,6 +14,7 @@ import trio
 from attrs import define, field
 
 from wazuh_comms_trio.config.models import Limits
+from wazuh_comms_trio.http.balancers.trusted import TrustedBalancers
 from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Message, Scope, hypercorn_config
 from wazuh_comms_trio.http.server.refusals import Describe
 
@@ -30,7 +31,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 @define(eq=False)
 class ListenerContext:
     """``describe`` makes the replies to what the connection itself refuses; the application answers its own errors.
-    ``ssl_context`` None: plain. A new context or new limits hold for the next connection.
+    ``ssl_context`` None: plain. ``balancers``: whose word is taken for a client's address. A new context or new limits
+    hold for the next connection.
     """
 
     app: Application
@@ -44,6 +46,7 @@ class ListenerContext:
     body_scopes: dict[trio.CancelScope, float] = field(init=False, factory=dict)
     #: Answers so many of the oldest parked polls, if there are; returns how many.
     answer_oldest: Callable[[int], int] = field(default=lambda _: 0, kw_only=True)
+    balancers: TrustedBalancers = field(factory=TrustedBalancers, kw_only=True)
     #: On trio's clock: when these are closed. Set at stop.
     idle_deadline: float = field(init=False, default=inf)
     #: Open connections.

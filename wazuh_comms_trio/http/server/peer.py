@@ -14,7 +14,7 @@ from wazuh_comms_trio.foundation.backoff import Backoff
 from wazuh_comms_trio.http.server.delivery import is_reset, unacknowledged_bytes, unread_bytes
 from wazuh_comms_trio.http.server.tls_stream import TlsStream
 
-__all__ = ["RECEIVE_BYTES", "Peer", "PeerGone", "is_leaving"]
+__all__ = ["RECEIVE_BYTES", "Peer", "PeerGone", "is_leaving", "shown_address"]
 
 RECEIVE_BYTES: Final = 65536
 #: Bytes that one ``limits.send_timeout`` is for.
@@ -37,6 +37,12 @@ def is_leaving(error: BaseException) -> bool:
     return isinstance(error, PeerGone)
 
 
+def shown_address(address: tuple[str, int] | None) -> str:
+    if address is None:
+        return "a local peer"
+    return f"{address[0]}:{address[1]}" if address[1] else address[0]
+
+
 class _NoSocket:
     """In place of a socket for streams without one: deliveries are confirmed by the stream's end alone."""
 
@@ -51,40 +57,53 @@ _NO_SOCKET: Final = _NoSocket()
 
 class Peer:
     """``stream`` is what to read from: plain, or through TLS. ``gone``: nothing can be sent any more, or nothing more
-    may be. One task at a time.
+    may be. ``client``: whom a balancer made the connection for; None: nobody else. ``early``: what was received and
+    not read yet. One task at a time.
     """
 
-    __slots__ = ("_send_timeout", "_tls", "gone", "sock", "stream", "transport")
+    __slots__ = ("_send_timeout", "_tls", "client", "early", "gone", "sock", "stream", "transport")
 
     def __init__(self, transport: trio.abc.Stream, *, send_timeout: float) -> None:
         self.transport = transport
         self.stream = transport
         self.sock: Any = getattr(transport, "socket", _NO_SOCKET)  # sockets and their stand-ins alike
         self.gone = False
+        self.client: tuple[str, int] | None = None
+        self.early: bytes = b""
         self._tls: TlsStream | None = None
         self._send_timeout = send_timeout
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Host and port; None for a local one, and for one that is gone already."""
+        """Host and port of the client, a port of 0 where it isn't known; None for a local one, and for one that is
+        gone already.
+        """
+        return self.client or self.own_address
+
+    @property
+    def own_address(self) -> tuple[str, int] | None:
+        """Of the connection's other end, a balancer's where there is one."""
         try:
             return self.sock.getpeername()[:2] if self.sock.family in (AF_INET, AF_INET6) else None
         except OSError:
             return None
 
     def __str__(self) -> str:
-        address = self.address
-        return f"{address[0]}:{address[1]}" if address else "a local peer"
+        return shown_address(self.address)
 
     async def shake_hands(self, context: ssl.SSLContext) -> None:
         """Raises ``BrokenResourceError`` (``HandshakeRefused`` among them), ``OSError``."""
         tls = TlsStream(self.transport, context)
-        await tls.do_handshake()
+        await tls.do_handshake(self.take_early())
         if self.sock.family in (AF_INET, AF_INET6):
             # The agent's Nagle holds its request back until its last flight is acknowledged, and nothing of ours
             # carries that: 40 ms, without this. Asking before the handshake doesn't last.
             self.sock.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
         self.stream = self._tls = tls
+
+    def take_early(self) -> bytes:
+        data, self.early = self.early, b""
+        return data
 
     def release(self) -> None:
         """Drops OpenSSL's objects: nothing more is read or sent."""

@@ -54,9 +54,14 @@ class TlsStream(trio.abc.Stream):
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
-    async def do_handshake(self) -> None:
-        """Raises ``HandshakeRefused`` when the client was sent an alert, else ``BrokenResourceError``."""
-        await self._fetch()  # the client begins
+    async def do_handshake(self, first: bytes = b"") -> None:
+        """``first``: what was received already. Raises ``HandshakeRefused`` when the client was sent an alert, else
+        ``BrokenResourceError``.
+        """
+        if first:
+            self._incoming.write(first)
+        else:
+            await self._fetch()  # the client begins
         while True:
             try:
                 self._object.do_handshake()
