@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from tests.services.bench import A1, A2, body, caller, inline, metadata, trio_wall_clock
+from wazuh_comms_trio.backends.embedded.ndjson.engine import open_engine
 from wazuh_comms_trio.backends.memory.stores import MemoryBackends, memory_backends
-from wazuh_comms_trio.config.models import Events
+from wazuh_comms_trio.config.models import EmbeddedEvents, Events
 from wazuh_comms_trio.errors import (
     BackendUnavailable,
     ClientDisconnected,
@@ -159,6 +160,26 @@ class TestRefusedByTheEngine:
         made.backends.engine.send_events = hasty  # type: ignore[method-assign]
         chunks = [metadata(), EVENTS, *[b"\n" + b"x" * 9999] * 300]
         await made.forward(*chunks)
+        assert made.quarantine.rejected[0].payload == b"".join(chunks)
+
+    async def test_refused_before_anything_was_taken(self) -> None:
+        made = setting()
+
+        async def unseen(body: AsyncIterable[bytes], *, agent_id: str, length: int | None) -> None:
+            raise EngineRefused("too big for me")
+
+        made.backends.engine.send_events = unseen  # type: ignore[method-assign]
+        await made.forward(metadata(), EVENTS, EVENTS)
+        assert made.quarantine.rejected[0].payload == metadata() + EVENTS + EVENTS
+
+    @pytest.mark.parametrize("lines", [1, 30_000])
+    async def test_the_engines_own_file_is_what_is_kept(self, tmp_path: Path, lines: int) -> None:
+        """No second copy beside that of an engine that keeps what it refuses."""
+        made = setting(tmp_path / "missing")
+        chunks = [metadata(), b"\n", *[b'{"m":"%100d"}\n' % 7] * lines, b"no json"]
+        async with open_engine(tmp_path / "events", EmbeddedEvents()) as engine:
+            made.service._engine = engine
+            await made.forward(*chunks)
         assert made.quarantine.rejected[0].payload == b"".join(chunks)
 
     async def test_reading_was_cut_off(self, autojump_clock: MockClock) -> None:

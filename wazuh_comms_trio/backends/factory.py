@@ -99,7 +99,13 @@ async def open_embedded(
                 leadership=leadership,
                 keep=api.embedded.keep if tolerant else None,
             ) as sqlite,
-            open_engine(folder / "events", api.embedded.events, wall_clock=wall_clock, checked=tolerant) as engine,
+            open_engine(
+                folder / "events",
+                api.embedded.events,
+                wall_clock=wall_clock,
+                checked=tolerant,
+                count_agents=sqlite.agents.count if tolerant else None,
+            ) as engine,
         ):
             yield Backends(
                 agents=sqlite.agents,

@@ -40,7 +40,7 @@ def accepted(kind: Any, key: Key) -> str:
     if kind is int:
         return f"a whole number{' of bytes,' if key.unit == 'bytes' else ''}{key.range_text()}"
     if kind is float:
-        unit = {"s": " of seconds,", "bytes/s": " of bytes a second,"}.get(key.unit, "")
+        unit = {"s": " of seconds,", "bytes/s": " of bytes a second,", "%": " of percent,"}.get(key.unit, "")
         return f"a number{unit}{key.range_text()}"
     if kind is str:
         return "text"

@@ -105,6 +105,16 @@ class EmbeddedEvents:
         default="refuse",
         metadata=about("When they take that much: `refuse` further ones (503), or delete the oldest file."),
     )
+    agent_percent: float = field(
+        default=10.0,
+        metadata=about(
+            "What one agent may have of `max_bytes`; with few agents an even part. What it sends beyond that is "
+            "refused (503), or with `delete_oldest` its own oldest go first. 100: no limit.",
+            unit="%",
+            above=0,
+            maximum=100,
+        ),
+    )
 
 
 @frozen

@@ -81,8 +81,8 @@ class Quarantine(Protocol):
         is full, ``BackendUnavailable``."""
         ...
 
-    async def add_file(self, rejected: Rejected, file: BinaryIO, size: int) -> None:
-        """As ``add`` for a payload of ``size`` bytes that is read from the beginning of ``file``; ``rejected.payload``
+    async def add_file(self, rejected: Rejected, file: BinaryIO, size: int, *, start: int = 0) -> None:
+        """As ``add`` for a payload of ``size`` bytes that is read from ``start`` on in ``file``; ``rejected.payload``
         is ignored. The file stays the caller's to close."""
         ...
 

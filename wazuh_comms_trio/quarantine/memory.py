@@ -103,8 +103,8 @@ class MemoryQuarantine:
             entries = [entry for entry in entries if entry.agent_id == agent_id and entry.overtaken_at is None]
         return sum(entry.size for entry in entries)
 
-    async def add_file(self, rejected: Rejected, file: BinaryIO, size: int) -> None:
-        file.seek(0)
+    async def add_file(self, rejected: Rejected, file: BinaryIO, size: int, *, start: int = 0) -> None:
+        file.seek(start)
         await self.add([evolve(rejected, payload=file.read(size))])
 
     async def list(self, *, agent_id: str | None = None, after: int = 0, limit: int = 1000) -> Sequence[Entry]:

@@ -101,10 +101,10 @@ class StoredQuarantine:
             await self._insert(rows)
             files.keep_only(await self._named(files.names))
 
-    async def add_file(self, rejected: Rejected, file: BinaryIO, size: int) -> None:
+    async def add_file(self, rejected: Rejected, file: BinaryIO, size: int, *, start: int = 0) -> None:
         async with self._writing() as files:
-            mark = await trio.to_thread.run_sync(digest, rejected, _chunks(file, size))
-            row = await self._with_file(Row(rejected, mark, size), files, _chunks(file, size))
+            mark = await trio.to_thread.run_sync(digest, rejected, _chunks(file, start, size))
+            row = await self._with_file(Row(rejected, mark, size), files, _chunks(file, start, size))
             await self._insert([row])
             files.keep_only(await self._named(files.names))
 
@@ -282,8 +282,8 @@ class StoredQuarantine:
                 os.close(descriptor)
 
 
-def _chunks(file: BinaryIO, size: int) -> Iterator[bytes]:
-    file.seek(0)
+def _chunks(file: BinaryIO, start: int, size: int) -> Iterator[bytes]:
+    file.seek(start)
     while size > 0:
         piece = file.read(min(PAYLOAD_CHUNK, size))
         if not piece:

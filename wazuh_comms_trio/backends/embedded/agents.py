@@ -185,6 +185,16 @@ class SqliteAgents:
 
         return self._unreadable.without(await self._database.read(select))
 
+    async def count(self) -> int:
+        """How many agents there are."""
+
+        def select(connection: apsw.Connection) -> int:
+            found = connection.execute("SELECT count(*) FROM agents").get
+            assert isinstance(found, int)
+            return found
+
+        return await self._database.read(select)
+
     async def members(self, group: str) -> Sequence[str]:
         if not storable(group):
             return ()

@@ -90,6 +90,8 @@ class UnixEngine:
     connection couldn't be made, or a kept one turned out to be closed. ``settings.timeout`` seconds are for the answer
     once the body is sent, and for each piece of it that the engine has to take."""
 
+    keeps_refused = False
+
     def __init__(self, settings: EngineClient) -> None:
         self._settings = settings
         self._pool = HttpPool(

@@ -33,6 +33,8 @@ class MemoryEngine:
     lines that aren't JSON, as the embedded engine does.
     """
 
+    keeps_refused = False
+
     def __init__(self) -> None:
         self.bodies: list[TakenBody] = []
         self.scans: list[bytes] = []

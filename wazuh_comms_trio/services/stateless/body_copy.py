@@ -4,11 +4,13 @@ name."""
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 
+from wazuh_comms_trio.backends.interfaces import ConsumedBody
 from wazuh_comms_trio.errors import StorageFull
 from wazuh_comms_trio.foundation.environment import RunBlocking
 from wazuh_comms_trio.foundation.file_writes import write_all
@@ -28,6 +30,7 @@ class BodyCopy:
 
     def __init__(self, folder: Path | None, run_blocking: RunBlocking) -> None:
         self.size = 0
+        self.start = 0  # where it begins in its file
         self._folder = folder
         self._run_blocking = run_blocking
         self._held = bytearray()
@@ -43,6 +46,15 @@ class BodyCopy:
         self._held = bytearray()
         if self._file is not None:
             self._file.close()
+
+    def resume(self, consumed: ConsumedBody) -> None:
+        """The copy, which is empty, goes on behind what an engine had taken, and kept."""
+        self._held = bytearray(consumed.rest)
+        self.size = consumed.size + len(consumed.rest)
+        if consumed.descriptor is not None:
+            self.start = consumed.start
+            self._file = os.fdopen(consumed.descriptor, "r+b", buffering=0)
+            self._file.seek(consumed.start + consumed.size)
 
     async def add(self, chunk: bytes) -> None:
         """Keeps ``chunk``. No fsync: it is worth nothing after a crash."""

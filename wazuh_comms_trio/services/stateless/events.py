@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from wazuh_comms_trio.backends.interfaces import Engine
+from wazuh_comms_trio.backends.interfaces import BodyRefused, Engine
 from wazuh_comms_trio.config.models import Events
 from wazuh_comms_trio.errors import BackendUnavailable, EngineRefused, EngineTimeout, MalformedBody
 from wazuh_comms_trio.foundation.environment import RunBlocking
@@ -57,13 +57,18 @@ class StatelessEvents:
         if not await body.has_events():
             return
         with BodyCopy(self._spool_folder, self._run_blocking) as copy, body.scope:
-            body.copy = copy if self._settings.invalid == "quarantine" else None
+            keeps = self._settings.invalid == "quarantine"
+            if keeps and not self._engine.keeps_refused:
+                body.copy = copy
             try:
                 async with aclosing(body.stream()) as stream:
                     await self._engine.send_events(stream, agent_id=caller.agent.id, length=length)
             except EngineRefused as exc:
-                if body.copy is None:
+                if isinstance(exc, BodyRefused):
+                    copy.resume(exc.consumed)
+                if not keeps:
                     raise
+                body.copy = copy
                 await body.read_rest()
                 await self._quarantine_body(caller.agent.id, exc.message, copy)
         if body.scope.cancelled_caught:
@@ -73,7 +78,7 @@ class StatelessEvents:
         file = await copy.file()
         rejected = Rejected(agent_id, "stateless", reason, b"", b"" if file is not None else copy.held)
         if file is not None:
-            await self._quarantine.add_file(rejected, file, copy.size)
+            await self._quarantine.add_file(rejected, file, copy.size, start=copy.start)
         else:
             await self._quarantine.add([rejected])
 
@@ -144,7 +149,8 @@ class _Body:
         when reading was cut off before."""
         if self._broken:
             raise BackendUnavailable
-        while not self._ended:
-            chunk = await self._next()
+        chunk, self._head = bytes(self._head), bytearray()  # of an engine that refused before it took anything
+        while chunk or not self._ended:
             if self.copy is not None and chunk:
                 await self.copy.add(chunk)
+            chunk = b"" if self._ended else await self._next()

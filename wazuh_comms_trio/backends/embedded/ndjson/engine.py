@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -24,16 +24,19 @@ from wazuh_comms_trio.backends.embedded.ndjson.segments import (
     Appended,
     QuotaReached,
     Segments,
+    ShareReached,
     is_full,
     looks_full,
+    segment_files,
     take_in_segments,
 )
 from wazuh_comms_trio.backends.embedded.ndjson.spool import MEMORY_BYTES, LargeBody, remove_stale
 from wazuh_comms_trio.backends.event_lines import find_bad_line
-from wazuh_comms_trio.backends.interfaces import EngineReply
+from wazuh_comms_trio.backends.interfaces import BodyRefused, ConsumedBody, EngineReply
 from wazuh_comms_trio.backends.unavailable import StateUnusable, reported
 from wazuh_comms_trio.config.models import EmbeddedEvents
 from wazuh_comms_trio.errors import BackendUnavailable, EngineRefused, StorageFull
+from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
 from wazuh_comms_trio.foundation.file_writes import sync, write_all
 from wazuh_comms_trio.foundation.folders import make_folder
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
@@ -53,11 +56,22 @@ _LARGE_AT_ONCE: Final = 2
 #: What a probe writes, where it has to, into a file without a name.
 _PROBE_BYTES: Final = 65536
 
+#: Seconds between two counts of the agents.
+_COUNT_INTERVAL: Final = 60.0
+
+#: Seconds between two lines in the log about one agent's share.
+_REPEAT_WARNING: Final = 600.0
+
 Part = Appended | LargeBody
+
+#: How many agents are enrolled. Raises ``BackendUnavailable``.
+CountAgents = Callable[[], Awaitable[int]]
 
 
 class NdjsonEngine:
     """``Engine``. Use ``open_engine``."""
+
+    keeps_refused = True
 
     def __init__(self, folder: Path, settings: EmbeddedEvents, *, wall_clock: Callable[[], float]) -> None:
         self._folder = folder
@@ -69,22 +83,23 @@ class NdjsonEngine:
         self._one = trio.CapacityLimiter(1)
         self._spooling = trio.CapacityLimiter(_SPOOLING_AT_ONCE)
         self._large = trio.CapacityLimiter(_LARGE_AT_ONCE)
+        self._warned_at: dict[str, float] = {}  # at most the agents' number
 
     async def send_events(self, body: AsyncIterable[bytes], *, agent_id: str, length: int | None) -> None:
-        if length is not None and length > MEMORY_BYTES:
-            await self._check_room(length)
         held: list[bytes] = []
         held_bytes = 0
         large: LargeBody | None = None
         try:
+            if length is not None and length > MEMORY_BYTES:
+                await self._check_room(agent_id, length)
             async for chunk in body:
                 held.append(chunk)
                 held_bytes += len(chunk)
                 if held_bytes > MEMORY_BYTES:
                     if large is None:
                         large = await self._blocking(LargeBody, self._folder, agent_id)
-                    await self._blocking(large.write, held)
-                    await self._check_room(large.size)
+                    self._check_size(large.size + held_bytes)
+                    await self._blocking(self._spool, large, held, held_bytes)
                     held, held_bytes = [], 0
             if large is None:
                 whole = b"".join(held)
@@ -92,14 +107,25 @@ class NdjsonEngine:
                     self._check_size(len(whole))
                     await self._commits.submit(Appended(agent_id, whole), weight=len(whole))
             else:
-                await self._blocking(large.write, held)
+                await self._blocking(self._spool, large, held, held_bytes)
+                held = []
                 await self._blocking(large.finish, self._now(), limiter=self._large)
                 # Until this is settled its descriptor is in use elsewhere. One turn of the disk, as the calls above.
                 with trio.CancelScope(shield=True):
                     await self._commits.submit(large)
+        except EngineRefused as exc:
+            rest = b"".join(held)
+            raise BodyRefused(
+                exc.message, ConsumedBody(None, 0, 0, rest) if large is None else large.consumed(rest)
+            ) from exc
         finally:
             if large is not None:
                 large.close()
+
+    def _spool(self, large: LargeBody, pieces: list[bytes], length: int) -> None:
+        """In a thread."""
+        self._segments.take_room(large.agent_id, length)
+        large.write(pieces)
 
     async def probe(self) -> None:
         """Checks the quota, and after a fault or on a disk that looks full whether the folder can be written to: also
@@ -112,7 +138,7 @@ class NdjsonEngine:
 
     def _try(self) -> None:
         try:
-            self._segments.check_room(1)
+            self._segments.check_room("", 1)
             if self.outage.failing or looks_full(self._folder, _PROBE_BYTES):
                 with TemporaryFile(dir=self._folder) as file:
                     write_all(file.fileno(), bytes(_PROBE_BYTES))
@@ -123,6 +149,10 @@ class NdjsonEngine:
 
     async def scan(self, request: bytes) -> EngineReply:
         return EngineReply(200, b"")
+
+    def remove_stale(self) -> None:
+        """What was said of segments that are gone. Raises ``OSError``."""
+        self._segments.shares.remove_stale(segment.path.name for segment in segment_files(self._folder))
 
     @property
     def commits(self) -> tuple[int, int]:
@@ -139,10 +169,10 @@ class NdjsonEngine:
         finally:
             self._segments.rotate()
 
-    async def _check_room(self, length: int) -> None:
-        """Before (and while) a large body comes: there is no use in reading what can't be kept."""
+    async def _check_room(self, agent_id: str, length: int) -> None:
+        """Before a large body comes: there is no use in reading what can't be kept."""
         self._check_size(length)
-        await self._blocking(self._segments.check_room, length)
+        await self._blocking(self._segments.check_room, agent_id, length)
 
     def _check_size(self, length: int) -> None:
         if length > self._settings.max_bytes:
@@ -178,15 +208,20 @@ class NdjsonEngine:
         bodies: list[Appended] = []
         for job in jobs:
             if isinstance(job.work, LargeBody):
-                self._segments.publish(job.work.file, job.work.size)
+                self._segments.publish(job.work.file, job.work.agent_id, job.work.size)
                 job.outcome = outcome.Value(None)
                 continue
             fault = find_bad_line(job.work.body)
             if fault is not None:
                 job.outcome = outcome.Error(EngineRefused(fault))
-            else:
-                small.append(job)
-                bodies.append(job.work)
+                continue
+            try:
+                self._segments.check_share(job.work.agent_id, len(job.work.body))
+            except ShareReached as exc:
+                job.outcome = outcome.Error(self._translated(exc))
+                continue
+            small.append(job)
+            bodies.append(job.work)
         while bodies:
             count = self._segments.append(bodies)
             for job in small[:count]:
@@ -195,6 +230,9 @@ class NdjsonEngine:
 
     def _translated(self, exc: OSError | QuotaReached) -> BackendUnavailable:
         """The error for the caller; the cause is logged, once in an outage."""
+        if isinstance(exc, ShareReached):
+            self._warn_of_share(exc)
+            return reported(StorageFull)
         if isinstance(exc, QuotaReached):
             limit = self._settings.max_bytes
             advice = f"events get 503 until some of the {limit} bytes in {self._folder} are removed"
@@ -210,6 +248,24 @@ class NdjsonEngine:
         )
         return reported()
 
+    def _warn_of_share(self, exc: ShareReached) -> None:
+        now = time.monotonic()
+        if now - self._warned_at.get(exc.agent_id, -_REPEAT_WARNING) >= _REPEAT_WARNING:
+            self._warned_at[exc.agent_id] = now
+            logger.warning(
+                "events: agent %s has filled its share of %d bytes: its events get 503 until some in %s are removed",
+                exc.agent_id,
+                exc.limit,
+                self._folder,
+            )
+
+    async def follow_agents(self, count: CountAgents) -> None:
+        """Until cancelled: an agent's share depends on how many there are."""
+        while True:
+            with suppress(BackendUnavailable):
+                self._segments.shares.agents = await count()
+            await sleep_until_next_tick(_COUNT_INTERVAL)
+
 
 @asynccontextmanager
 async def open_engine(
@@ -218,9 +274,11 @@ async def open_engine(
     *,
     wall_clock: Callable[[], float] = time.time,
     checked: bool = False,
+    count_agents: CountAgents | None = None,
 ) -> AsyncIterator[NdjsonEngine]:
     """The engine on ``folder``, which is made if it isn't there. Raises ``StateUnusable``. What was accepted is written
-    before this ends. ``checked``, for a daemon: what is there is read through meanwhile, and the log told of damage."""
+    before this ends. ``checked``, for a daemon: what is there is read through meanwhile, and the log told of damage.
+    ``count_agents``: None where no agent's share is limited."""
     try:
         make_folder(folder)
         remove_stale(folder)
@@ -229,10 +287,14 @@ async def open_engine(
     except OSError as exc:
         raise StateUnusable(f"{folder}: events can't be kept here: {exc.strerror}") from exc
     engine = NdjsonEngine(folder, settings, wall_clock=wall_clock)
+    with suppress(OSError):
+        engine.remove_stale()
     async with BackgroundNursery() as looking, BackgroundNursery(wait=True) as nursery:
         nursery.start_soon(engine.run)
         if checked:
             looking.start_soon(tell_damage, folder)
+        if count_agents is not None:
+            looking.start_soon(engine.follow_agents, count_agents)
         try:
             yield engine
         finally:

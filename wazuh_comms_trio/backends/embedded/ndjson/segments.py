@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -23,7 +24,8 @@ from attrs import frozen
 
 from wazuh_comms_trio.backends.embedded.ndjson.ledger import Slot, forget, promises, take_in
 from wazuh_comms_trio.backends.embedded.ndjson.records import envelope, envelope_room
-from wazuh_comms_trio.backends.embedded.ndjson.spool import SpoolFile
+from wazuh_comms_trio.backends.embedded.ndjson.shares import Shares, agent_mark
+from wazuh_comms_trio.backends.embedded.ndjson.spool import SpoolFile, spooled_bytes
 from wazuh_comms_trio.config.models import EmbeddedEvents
 from wazuh_comms_trio.foundation.file_writes import cut, sync_data, write_pieces
 from wazuh_comms_trio.foundation.folders import adopt, make_folder, sync_folder
@@ -43,6 +45,15 @@ _FULL_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 class QuotaReached(Exception):
     """``max_bytes`` are there, and nothing may be deleted for more."""
+
+
+class ShareReached(QuotaReached):
+    """One agent has what one agent may have."""
+
+    def __init__(self, agent_id: str, limit: int) -> None:
+        super().__init__(agent_id, limit)
+        self.agent_id = agent_id
+        self.limit = limit
 
 
 @frozen
@@ -104,7 +115,7 @@ def is_own(segment: SegmentFile) -> bool:
 
 
 class Segments:
-    """This process's end of the folder. One thread at a time."""
+    """This process's end of the folder. Any thread; one at a time gets on."""
 
     def __init__(
         self, folder: Path, settings: EmbeddedEvents, *, wall_clock: Callable[[], float], logger: logging.Logger
@@ -120,22 +131,30 @@ class Segments:
         self._size = 0
         self._total = 0
         self._total_at = -_SIZES_VALID
+        self._spooled: dict[str, int] = {}  # by agent: what is being received
+        self.shares = Shares(folder, settings)
+        self._lock = threading.RLock()
 
     def append(self, bodies: Sequence[Appended]) -> int:
         """Appends the first of ``bodies`` that fit into one segment, at least one; how many. They are durable on
         return; on ``OSError`` and ``QuotaReached`` none is there."""
         now = self._now()
-        self._make_room(sum(map(_length, bodies)))
-        descriptor = self._open_for(_length(bodies[0]))
-        before = self._size
-        pieces, count = self._pieces(bodies, now)
-        try:
-            self._write(descriptor, pieces)
-            sync_data(descriptor)
-        except OSError:
-            self._take_back(descriptor, before)
-            raise
-        self._slot.hold(self._size, count)
+        with self._lock:
+            self._make_room(sum(map(_length, bodies)))
+            descriptor = self._open_for(_length(bodies[0]))
+            before = self._size
+            pieces, count = self._pieces(bodies, now)
+            try:
+                self._write(descriptor, pieces)
+                sync_data(descriptor)
+            except OSError:
+                self._take_back(descriptor, before)
+                raise
+            self._slot.hold(self._size, count)
+            name = self._path.name
+            for item in bodies[:count]:
+                self.shares.note(name, item.agent_id, _length(item))
+            self.shares.appended(name, self._size - before)
         return count
 
     def _pieces(self, bodies: Sequence[Appended], now: float) -> tuple[list[bytes], int]:
@@ -170,14 +189,16 @@ class Segments:
         self.rotate()
         self._total_at = -_SIZES_VALID
 
-    def publish(self, spool: SpoolFile, size: int) -> None:
-        """Gives a complete, fsynced file its place as a segment of its own. Raises as ``append``."""
-        self._make_room(size)
-        path = self._new_path()
-        spool.give_name(path)
-        sync_folder(self.folder)
-        self._total += size
-        Slot(self.folder, path.name).hold(size, 1)
+    def publish(self, spool: SpoolFile, agent_id: str, size: int) -> None:
+        """Gives a complete, fsynced file, which has counted since it was begun, its place as a segment of its own.
+        Raises as ``append``."""
+        with self._lock:
+            self._make_room(0)
+            path = self._new_path()
+            spool.give_name(path)
+            sync_folder(self.folder)
+            Slot(self.folder, path.name).hold(size, 1)
+            self.shares.note(path.name, agent_id, size)
 
     def _open_for(self, length: int) -> int:
         """The segment to append to: the present one, if ``length`` bytes more fit and it is still there for others."""
@@ -216,16 +237,41 @@ class Segments:
 
     def rotate(self) -> None:
         """The present segment gets nothing more."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
+        with self._lock:
+            descriptor, self._descriptor = self._descriptor, None
+            if descriptor is not None:
+                os.close(descriptor)
+                self.shares.finished()
 
     # --- the quota -----------------------------------------------------------------------------------------------
 
-    def check_room(self, length: int) -> None:
-        """From any thread: raises ``QuotaReached`` when ``length`` bytes more will hardly find room."""
-        if self._settings.on_full == "refuse" and _sum_of(self.folder) + length > self._settings.max_bytes:
-            raise QuotaReached
+    def check_room(self, agent_id: str, length: int) -> None:
+        """Raises ``QuotaReached`` when ``length`` bytes more find no room, ``ShareReached`` when they are too many of
+        one agent."""
+        with self._lock:
+            self._make_room(length)
+            self.check_share(agent_id, length)
+
+    def take_room(self, agent_id: str, length: int) -> None:
+        """As ``check_room``, for bytes of a body that is being received: they count from now on."""
+        with self._lock:
+            self.check_room(agent_id, length)
+            self._total += length
+            mark = agent_mark(agent_id)
+            self._spooled[mark] = self._spooled.get(mark, 0) + length
+
+    def check_share(self, agent_id: str, length: int) -> None:
+        """Raises ``ShareReached``. Where the oldest are deleted those of this agent are (``_deletable``)."""
+        if self._settings.on_full == "refuse" and self._exceeds_share(agent_id, length):
+            with self._lock:
+                self._add_up()
+                if self._exceeds_share(agent_id, length):
+                    raise ShareReached(agent_id, self.shares.limit)
+
+    def _exceeds_share(self, agent_id: str, length: int) -> bool:
+        if self._spooled:
+            length += self._spooled.get(agent_mark(agent_id), 0)
+        return self.shares.exceeded(agent_id, length)
 
     def _make_room(self, length: int) -> None:
         limit = self._settings.max_bytes
@@ -239,8 +285,11 @@ class Segments:
             raise QuotaReached
 
     def _add_up(self) -> None:
-        self._total = _sum_of(self.folder)
+        segments = segment_files(self.folder)
+        self._spooled = spooled_bytes(self.folder)
+        self._total = sum(segment.size for segment in segments) + sum(self._spooled.values())
         self._total_at = time.monotonic()
+        self.shares.look([(segment.path, segment.size) for segment in segments])
 
     def _delete_oldest(self, needed: int) -> None:
         for segment in self._deletable():
@@ -249,22 +298,22 @@ class Segments:
             with suppress(OSError):
                 forget(self.folder, [segment.path.name])
             segment.path.unlink(missing_ok=True)
+            self.shares.forget(segment.path.name)
             self._total -= segment.size
             needed -= segment.size
             self._logger.info("events: %s deleted (events.on_full: delete_oldest)", segment.path.name)
 
     def _deletable(self) -> Iterator[SegmentFile]:
-        """Oldest first, without those that a process writes to; our own comes last and can be closed for it."""
-        for segment in segment_files(self.folder):
+        """Oldest first, those first that are from an agent that has more than its share, and without those that a
+        process writes to; our own comes last and can be closed for it."""
+        for segment in sorted(
+            segment_files(self.folder), key=lambda one: not self.shares.is_from_excess(one.path.name)
+        ):
             if segment.path == self._path and self._descriptor is not None:
                 self.rotate()
                 yield segment
             elif is_own(segment) and not is_locked(segment.path):
                 yield segment
-
-
-def _sum_of(folder: Path) -> int:
-    return sum(segment.size for segment in segment_files(folder))
 
 
 def is_locked(path: Path) -> bool:

@@ -1,7 +1,8 @@
-"""A body while it arrives: the first MiB in memory, a larger one in a file without a name beside the segments.
+"""A body while it arrives: the first MiB in memory, a larger one in a file of its own beside the segments.
 
-The file begins with room for an envelope, so once it is complete it only needs a name to be a segment of its own: it is
-written once, and no other request waits for its fsync.
+The file begins with room for an envelope, so once it is complete it only needs another name to be a segment: it is
+written once, and no other request waits for its fsync. Its first name lets every process count it to the quota, and to
+its agent's share, while it grows.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from zlib import crc32
 
 from wazuh_comms_trio.backends.embedded.ndjson.records import envelope, envelope_room
+from wazuh_comms_trio.backends.embedded.ndjson.shares import agent_mark
 from wazuh_comms_trio.backends.event_lines import LineChecker
+from wazuh_comms_trio.backends.interfaces import ConsumedBody
 from wazuh_comms_trio.errors import EngineRefused
 from wazuh_comms_trio.foundation.file_writes import link_descriptor, rename, sync, write_all_at
-from wazuh_comms_trio.foundation.folders import adopt, make_folder
+from wazuh_comms_trio.foundation.folders import adopt, make_folder, open_folder
 
 #: A body up to this size waits in memory.
 MEMORY_BYTES: Final = 1024 * 1024
@@ -33,44 +37,55 @@ PREFIX: Final = ".spool-"
 
 
 class SpoolFile:
-    """A new file in ``folder`` that vanishes with its last descriptor unless it is given a name. Blocking calls."""
+    """A new file in ``folder`` that is removed when it is closed unless it is given a name; until then it is called
+    ``.spool-...`` and locked, which tells it from what a killed process left. Blocking calls."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, agent_id: str) -> None:
         make_folder(folder)
-        self._folder = folder
         self._hidden: Path | None = None
+        hidden = folder / f"{PREFIX}{os.getpid()}-{secrets.token_hex(8)}-{agent_mark(agent_id)}"
         try:
             self.descriptor = os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
         except OSError as exc:
             if exc.errno not in _NO_TMPFILE:
                 raise
-            self._hidden = folder / f"{PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self.descriptor = os.open(self._hidden, flags, 0o600)
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.descriptor = os.open(hidden, flags, 0o600)
+            self._hidden = hidden
         try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             adopt(self.descriptor, folder)
+            if self._hidden is None:
+                with open_folder(folder) as parent:
+                    link_descriptor(self.descriptor, hidden.name, parent)
+                self._hidden = hidden
         except BaseException:
             self.close()
             raise
 
     def give_name(self, path: Path) -> None:
         """``path`` must be free and in the same folder."""
-        if self._hidden is not None:
-            rename(self._hidden, path)
-            self._hidden = None
-            return
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            link_descriptor(self.descriptor, path.name, folder)
-        finally:
-            os.close(folder)
+        assert self._hidden is not None
+        rename(self._hidden, path)
+        self._hidden = None
 
     def close(self) -> None:
         if self._hidden is not None:
             self._hidden.unlink(missing_ok=True)
             self._hidden = None
         os.close(self.descriptor)
+
+
+def spooled_bytes(folder: Path) -> dict[str, int]:
+    """What is being received now, by all processes, by the agents' marks. Raises ``OSError``."""
+    found: dict[str, int] = {}
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(PREFIX):
+                with suppress(FileNotFoundError):
+                    mark = entry.name.rpartition("-")[2]
+                    found[mark] = found.get(mark, 0) + entry.stat(follow_symlinks=False).st_size
+    return found
 
 
 def remove_stale(folder: Path) -> None:
@@ -99,7 +114,7 @@ class LargeBody:
         self._head_bytes = self.size
         self._checksum = 0
         self._last = b""
-        self.file = SpoolFile(folder)
+        self.file = SpoolFile(folder, agent_id)
 
     def write(self, pieces: list[bytes]) -> None:
         data = b"".join(pieces)
@@ -123,6 +138,10 @@ class LargeBody:
         head = envelope(self.agent_id, received, self.body_bytes, self._checksum, width=self._head_bytes)
         write_all_at(self.file.descriptor, head, 0)
         sync(self.file.descriptor)
+
+    def consumed(self, rest: bytes) -> ConsumedBody:
+        """The body as far as it came, ``rest`` behind what was written. Its file outlives this object."""
+        return ConsumedBody(os.dup(self.file.descriptor), self._head_bytes, self.body_bytes, rest)
 
     def _chunks(self) -> Iterator[bytes]:
         for start in range(self._head_bytes, self.size, _CHECK_CHUNK):
