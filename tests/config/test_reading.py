@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -13,36 +12,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wazuh_comms_trio.config import load
+from tests.config.loading import LEAST, Load, problems_of
 from wazuh_comms_trio.config.backend_models import IndexerHost
-from wazuh_comms_trio.config.load import LoadedConfig, load_config
+from wazuh_comms_trio.config.load import load_config
 from wazuh_comms_trio.config.models import CommunicationsApi, Config, Ssl
 from wazuh_comms_trio.config.problems import ConfigError
 from wazuh_comms_trio.config.reader import Reader
 from wazuh_comms_trio.config.rules import apply_rules
 from wazuh_comms_trio.config.source import parse
-
-Load = Callable[..., LoadedConfig]
-LEAST = "communications_api:\n  backend: embedded\n  ssl: {key: k.pem, cert: c.pem}\n"
-
-
-@pytest.fixture
-def load_text(tmp_path: Path) -> Load:
-    def load_it(text: str | bytes, **options: Any) -> LoadedConfig:
-        file = tmp_path / "wazuh-server.yml"
-        file.write_bytes(text.encode() if isinstance(text, str) else text)
-        return load_config(file, **{"check_files": False, **options})
-
-    return load_it
-
-
-def problems_of(load_text: Load, text: str | bytes) -> list[tuple[str, int | None, str]]:
-    with pytest.raises(ConfigError) as caught:
-        load_text(text)
-    return [
-        (problem.path.removeprefix("communications_api."), problem.line, problem.text)
-        for problem in caught.value.problems
-    ]
 
 
 def with_api(lines: str) -> str:
@@ -301,105 +278,8 @@ def test_a_mapping_merged_twice_is_no_duplicate(load_text: Load) -> None:
     assert load_text(text).config.communications_api.batcher.max_size == 8
 
 
-@pytest.mark.parametrize(
-    ("text", "line", "said"),
-    [
-        ("a: b: c\n", 1, "not YAML: mapping values are not allowed here (column 5)"),
-        ("communications_api:\n\tport: 1\n", 2, "not YAML"),
-        ("communications_api:\n  ssl: {key: *hunter2}\n", 2, "not YAML: found undefined alias"),
-        ("a: [1\n", 2, "not YAML"),
-        ("a: 1\n---\nb: 2\n", 2, "another document"),
-        ("- a\n- b\n", 1, "isn't a mapping of sections"),
-        ("just words\n", 1, "isn't a mapping of sections"),
-        ("", None, "empty"),
-        ("# nothing\n", None, "empty"),
-        ("a: \x07\n", 1, "not YAML: a character that may not stand in a file (0x7)"),
-        (b"a: 1\nb: \xff\n", 2, "isn't UTF-8"),
-        ("a: " + "[" * 3000, None, "nested too deeply"),
-        ("<<: 5\n", 1, "not YAML"),
-        ("a: %x\n", 1, "cannot start any token"),
-    ],
-)
-def test_what_is_no_configuration_at_all(load_text: Load, text: str | bytes, line: int | None, said: str) -> None:
-    ((_, at, words),) = problems_of(load_text, text)
-    assert said in words
-    assert at == line
-    assert "hunter2" not in words
-
-
 def test_byte_order_mark_and_windows_lines(load_text: Load) -> None:
     assert load_text(b"\xef\xbb\xbf" + LEAST.replace("\n", "\r\n").encode()).warnings == ()
-
-
-def test_aliases_that_multiply_are_refused(load_text: Load) -> None:
-    lines = ["x0: &x0 {a: b}"] + [f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9)}]" for n in range(1, 12)]
-    ((_, _, text),) = problems_of(load_text, "\n".join(lines) + "\nindexer: *x11\n")
-    assert "too many values" in text
-
-
-def test_recursive_aliases_are_refused(load_text: Load) -> None:
-    ((_, _, text),) = problems_of(load_text, "indexer: &i\n  hosts: [*i]\n")
-    assert "nested too deeply" in text
-
-
-@pytest.mark.parametrize("kind", ["missing", "folder", "unreadable", "large", "nul"])
-def test_file_that_cannot_be_read(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / ("a\0b" if kind == "nul" else "c.yml")
-    if kind == "folder":
-        file.mkdir()
-    elif kind == "large":
-        monkeypatch.setattr(load, "_LARGEST_FILE", 10)
-        file.write_text(LEAST)
-    elif kind == "unreadable":
-        file.write_text(LEAST)
-        monkeypatch.setattr(Path, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
-    said = {
-        "missing": "No such file",
-        "folder": "isn't a file",
-        "unreadable": "Permission denied",
-        "large": "too large",
-    }
-    with pytest.raises(ConfigError) as caught:
-        load_config(file)
-    assert said.get(kind, "can't be read") in str(caught.value)
-    assert str(file) in str(caught.value)
-
-
-SECRETS = (
-    "ssl: {key: k, cert: c, keyfile_password: [hunter2]}",
-    "ssl: hunter2",
-    "ssl: {key: k, cert: c, keyfile_pasword: hunter2}",
-    "enrollment: {users: {bob: hunter2}}",
-    "enrollment: {users: [hunter2]}",
-    "enrollment: [hunter2]",
-    "ssl: {key: k, cert: c, keyfile_password: !hunter2 x}",
-    "ssl: {key: k, cert: c, keyfile_password: *hunter2 }",
-    "ssl: {key: k, cert: c, keyfile_password: @hunter2 }",
-    "ssl: {key: k, cert: c, keyfile_password: 'hunter2}",
-    "ssl: {key: k, cert: c, keyfile_password: &hunter2 &hunter2 x}",
-)
-
-
-@pytest.mark.parametrize("line", SECRETS)
-def test_secrets_are_not_shown(load_text: Load, line: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load_text("communications_api:\n  backend: embedded\n  " + line + "\n")
-    assert "hunter2" not in str(caught.value)
-    assert "hunter2" not in repr(caught.value)
-
-
-@pytest.mark.parametrize("value", ["[hunter2]", "{a: hunter2}", "12345"])
-def test_password_of_the_indexer_is_not_shown(load_text: Load, value: str) -> None:
-    ((path, line, text),) = problems_of(load_text, LEAST + f"indexer:\n  password: {value}\n")
-    assert (path, line) == ("indexer.password", 5)
-    assert "hunter2" not in text
-    assert "12345" not in text
-    assert "text" in text
-
-
-def test_password_in_an_address_is_not_shown(load_text: Load) -> None:
-    ((_, _, text),) = problems_of(load_text, LEAST + "indexer: {hosts: ['https://admin:hunter2@host:9200']}\n")
-    assert "hunter2" not in text
 
 
 JSON_LIKE = st.recursive(
@@ -430,12 +310,6 @@ def test_any_data_gives_a_configuration_or_problems(data: dict[str, Any]) -> Non
     for problem in (*reader.problems, *reader.warnings):
         assert "\n" not in problem.render("f")
         assert len(problem.text) < 600
-
-
-@given(st.text(max_size=200) | st.text("{}[]&*!:-?,#|>'\"% \n\tab<0", max_size=60))
-def test_any_text_is_read_without_an_exception(text: str) -> None:
-    source = parse(text, ("a", "b"))
-    assert isinstance(source.data, dict)
 
 
 def test_the_example_is_sound() -> None:

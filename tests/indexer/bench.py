@@ -11,7 +11,7 @@ import trio
 
 from tests.indexer.fake import FakeOpenSearch
 from wazuh_comms_trio.backends.leadership import Leadership
-from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
+from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient
 from wazuh_comms_trio.backends.opensearch.node_registry import ThisNode
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
 from wazuh_comms_trio.config.backend_models import Indexer, IndexerHost
@@ -70,3 +70,15 @@ async def stores_of(
         node=None if key is None else ThisNode("this", "this", key),
     ) as stores:
         yield stores
+
+
+async def ask(client: OpenSearchClient, count: int = 1) -> int:
+    """How many of so many requests, one after the other, were answered."""
+    answered = 0
+    for _ in range(count):
+        try:
+            await client.json("GET", "/")
+            answered += 1
+        except IndexerUnavailable:
+            pass
+    return answered

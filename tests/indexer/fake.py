@@ -14,9 +14,8 @@ import trio
 import trio.testing
 from attrs import define
 
-from tests.indexer.fake_index import Conflict, Index, Malformed, Missing, Stored, flatten, parse, to_milliseconds
-
-Answer = tuple[int, Any]
+from tests.indexer.fake_bodies import Answer, error, failure, read_bulk, sort_key, stored_body, with_source
+from tests.indexer.fake_index import Conflict, Index, Malformed, Missing, parse
 
 
 @define
@@ -37,10 +36,6 @@ class Faults:
     cut: int | None = None
     lost: int = 0
     malformed: Callable[[dict[str, Any]], bool] = lambda source: False
-
-
-def error(status: int, kind: str, reason: str) -> Answer:
-    return status, {"error": {"type": kind, "reason": reason}, "status": status}
 
 
 class FakeOpenSearch:
@@ -193,7 +188,7 @@ class FakeOpenSearch:
             case "POST", ["_mget"]:
                 docs = [self._found(index.name, each) for each in json.loads(body)["ids"]]
                 if "_source_includes" in query:
-                    docs = [_with_source(each, query["_source_includes"].split(",")) for each in docs]
+                    docs = [with_source(each, query["_source_includes"].split(",")) for each in docs]
                 return 200, {"docs": docs}
             case "POST", ["_refresh"]:
                 index.refresh()
@@ -224,7 +219,7 @@ class FakeOpenSearch:
         stored = index.documents.get(document_id)
         if stored is None:
             return {**about, "found": False}
-        return {**about, "found": True, **_body(stored)}
+        return {**about, "found": True, **stored_body(stored)}
 
     # --- searches ---
 
@@ -233,19 +228,19 @@ class FakeOpenSearch:
         for key in reversed(body.get("sort", [])):
             if key != "_doc":
                 ((name, options),) = key.items()
-                found.sort(key=_sort_key(name), reverse=options["order"] == "desc")
-        hits = [{"_index": index.name, "_id": i, **_body(stored)} for i, stored in found]
+                found.sort(key=sort_key(name), reverse=options["order"] == "desc")
+        hits = [{"_index": index.name, "_id": i, **stored_body(stored)} for i, stored in found]
         match body.get("_source"):
             case False:
                 hits = [{name: value for name, value in hit.items() if name != "_source"} for hit in hits]
             case list(fields):
-                hits = [_with_source(hit, fields) for hit in hits]
+                hits = [with_source(hit, fields) for hit in hits]
         size = body.get("size", 10)
         total = len(hits)
         if "sort" in body and not scroll:
             names = [name for key in body["sort"] for name in key]
             for hit, one in zip(hits, found, strict=True):
-                hit["sort"] = [_sort_key(name)(one) for name in names]
+                hit["sort"] = [sort_key(name)(one) for name in names]
             if "search_after" in body:
                 hits = [hit for hit in hits if hit["sort"] > body["search_after"]]  # only what is sorted upwards
         if scroll:
@@ -270,7 +265,7 @@ class FakeOpenSearch:
         if len(body) > self.faults.most:
             return error(429, "circuit_breaking_exception", "[parent] Data too large")
         try:
-            calls = list(_read_bulk(body))
+            calls = list(read_bulk(body))
         except (ValueError, Malformed, Missing) as exc:
             return error(400, "illegal_argument_exception", str(exc))
         self.bulks.append([about["_id"] for _, about, _, _ in calls])
@@ -288,16 +283,16 @@ class FakeOpenSearch:
         try:
             done = self._write(index, action, document_id, source, partial, about.get("if_seq_no"))
         except Conflict as exc:
-            return _failed(409, "version_conflict_engine_exception", str(exc))
+            return failure(409, "version_conflict_engine_exception", str(exc))
         except Missing as exc:
-            return _failed(404, "document_missing_exception", str(exc))
+            return failure(404, "document_missing_exception", str(exc))
         except Malformed as exc:
-            return _failed(400, "mapper_parsing_exception", str(exc))
+            return failure(400, "mapper_parsing_exception", str(exc))
         conditional = action == "create" or about.get("if_seq_no") is not None
         if self.faults.false_conflicts and conditional and done["result"] != "noop":
             self.faults.false_conflicts -= 1
             already = f"[{document_id}]: version conflict, document already exists (current version [1])"
-            return _failed(
+            return failure(
                 409, "version_conflict_engine_exception", already if action == "create" else "required seqNo"
             )
         return done
@@ -306,17 +301,17 @@ class FakeOpenSearch:
         index = self.indices.get(name)
         if self.faults.busy_items:
             self.faults.busy_items -= 1
-            return _failed(429, "rejected_execution_exception", "rejected execution")
+            return failure(429, "rejected_execution_exception", "rejected execution")
         if index is None:
             return None
         if index.closed:
-            return _failed(400, "index_closed_exception", "closed")
+            return failure(400, "index_closed_exception", "closed")
         if index.block == "write":
-            return _failed(
+            return failure(
                 403, "cluster_block_exception", f"index [{name}] blocked by: [FORBIDDEN/8/index write (api)];"
             )
         if index.block == "read_only_allow_delete":
-            return _failed(
+            return failure(
                 429, "cluster_block_exception", f"index [{name}] blocked by: [TOO_MANY_REQUESTS/12/disk usage];"
             )
         return None
@@ -350,57 +345,3 @@ class FakeOpenSearch:
             result, stored = "created", index.create(document_id, source)
         status = 201 if result == "created" else 200
         return {"status": status, "result": result, "_seq_no": stored.seq_no, "_primary_term": 1}
-
-
-def _read_bulk(body: bytes) -> Any:
-    """Each call; one that can't be read sinks all."""
-    lines = body.removesuffix(b"\n").split(b"\n")
-    position = 0
-    while position < len(lines):
-        ((action, about),) = json.loads(lines[position]).items()
-        position += 1
-        if len(about["_id"].encode()) > 512:
-            raise Malformed("id is too long, must be no longer than 512 bytes")
-        if action == "delete":
-            yield action, about, None, None
-            continue
-        if position == len(lines):
-            return  # the last one has no source: dropped, as the real one does
-        line = lines[position]
-        position += 1
-        yield action, about, line, (parse(line)["doc"] if action == "update" else None)
-
-
-def _failed(status: int, kind: str, reason: str) -> dict[str, Any]:
-    return {"status": status, "error": {"type": kind, "reason": reason}}
-
-
-def _body(stored: Stored) -> dict[str, Any]:
-    return {"_source": stored.source, "_seq_no": stored.seq_no, "_primary_term": 1}
-
-
-def _sort_key(name: str) -> Callable[[tuple[str, Stored]], Any]:
-    def key(found: tuple[str, Stored]) -> Any:
-        if name == "_seq_no":
-            return found[1].seq_no
-        values = [to_milliseconds(value) for value in flatten(found[1].source, name)]
-        return values[0] if values and values[0] is not None else 2**63 - 1
-
-    return key
-
-
-def _with_source(found: dict[str, Any], fields: list[str]) -> dict[str, Any]:
-    """With these fields of its source alone."""
-    if "_source" not in found:
-        return found
-    kept: dict[str, Any] = {}
-    for field in fields:
-        source, into = found["_source"], kept
-        *parents, last = field.split(".")
-        for parent in parents:
-            source = source.get(parent) if isinstance(source, dict) else None
-            if isinstance(source, dict):
-                into = into.setdefault(parent, {})
-        if isinstance(source, dict) and last in source:
-            into[last] = source[last]
-    return {**found, "_source": kept}

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.e2e.agents import stored
 from tests.e2e.processes import Files, start_daemon
-from tests.e2e.test_processes import stored
 from tests.supervisor.nodes import ended, is_alive, kill, serving, under_load
 from wazuh_comms_trio.daemon.supervisor.child import Child
 from wazuh_comms_trio.daemon.worker.parent_watchdog import HUNG_AFTER, MARGIN

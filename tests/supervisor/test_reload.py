@@ -15,8 +15,8 @@ import trio
 import trustme
 
 from tests.conftest import Certificates
+from tests.e2e.agents import WRONG, stored
 from tests.e2e.processes import PROGRAMS, Files, Running, start_daemon, tool
-from tests.e2e.test_processes import WRONG, stored
 from tests.supervisor.nodes import ask, change, ended, kill, parked, serving, status, under_load
 from wazuh_comms_trio.testing import AgentClient, Reply, agent_tls, connect_tcp, enroll, open_tls, stateful_event
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 import trio
 
+from tests.e2e.agents import stored
 from tests.e2e.processes import Files, command_line, start_daemon, tool
-from tests.e2e.test_processes import stored
 from tests.supervisor.nodes import ended, is_alive, kill, parked, serving, status, under_load
 from wazuh_comms_trio.config.load import load_config
 from wazuh_comms_trio.daemon.bound_sockets import StartError

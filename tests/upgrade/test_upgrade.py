@@ -14,8 +14,8 @@ import pytest
 import trio
 
 from tests.conftest import Certificates
+from tests.e2e.agents import stored
 from tests.e2e.processes import Files, Running, command_line, start_daemon, tool, write_files
-from tests.e2e.test_processes import stored
 from tests.supervisor.nodes import add_logged_in, ask, parked, post, serving, status, under_load
 from tests.upgrade.versions import install
 from wazuh_comms_trio.backends.embedded.state_schema import STATE

@@ -13,8 +13,8 @@ import pytest
 import trio
 from attrs import define, field
 
+from tests.e2e.agents import stored
 from tests.e2e.processes import Files, Running, start_daemon
-from tests.e2e.test_processes import stored
 from tests.supervisor.nodes import POLL_INTERVAL, add_logged_in, ask, post, serving, status, under_load
 from tests.upgrade.versions import BEFORE_THE_MOVE, has_commit, install
 from wazuh_comms_trio.testing import AgentClient

@@ -31,6 +31,15 @@ AGENT = Agent(id="0194857f-39b5-7bfb-a7bc-c5c6835f03d1", name="a1", key_hash="")
 CALLER = Caller(agent=AGENT, expires=1e12)
 TOKEN = b"good"
 LIMITS = Limits()
+SHORT_LIMITS = Limits(
+    handshake_timeout=3,
+    head_timeout=5,
+    body_timeout=10,
+    body_rate=100,
+    stall_timeout=7,
+    send_timeout=4,
+    body_bytes=100_000,
+)
 TIMEOUTS = Timeouts()
 AUTHORIZED = b"Authorization: Bearer " + TOKEN
 

@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.conftest import Certificates
 from tests.http.server.listener import (
     AUTHORIZED,
-    FakeOffer,
+    SHORT_LIMITS,
     Fakes,
     problem,
     read_reply,
@@ -20,56 +20,44 @@ from tests.http.server.listener import (
     request_bytes,
     serving,
 )
-from wazuh_comms_trio.config.models import Limits, Ssl, Timeouts
+from wazuh_comms_trio.config.models import Ssl, Timeouts
 from wazuh_comms_trio.config.tls import server_context
 from wazuh_comms_trio.errors import BackendUnavailable, EngineTimeout
 
 STATEFUL = b"POST /api/v1/events/stateful HTTP/1.1\r\nHost: localhost\r\n" + AUTHORIZED + b"\r\n"
-LIMITS = Limits(
-    handshake_timeout=3,
-    head_timeout=5,
-    body_timeout=10,
-    body_rate=100,
-    stall_timeout=7,
-    send_timeout=4,
-    body_bytes=100_000,
-)
 
 
-@pytest.fixture
-def clock(autojump_clock: MockClock) -> MockClock:
-    return autojump_clock
-
-
-async def test_silence_before_tls_is_closed_without_a_word(clock: MockClock, certificates: Certificates) -> None:
+async def test_silence_before_tls_is_closed_without_a_word(
+    autojump_clock: MockClock, certificates: Certificates
+) -> None:
     context = server_context(Ssl(certificates.key, certificates.cert))
-    async with serving(limits=LIMITS, ssl_context=context) as server:
+    async with serving(limits=SHORT_LIMITS, ssl_context=context) as server:
         stream = await server.connect()
         began = trio.current_time()
         assert await read_to_end(stream) == b""
-        assert trio.current_time() - began == pytest.approx(LIMITS.handshake_timeout)
+        assert trio.current_time() - began == pytest.approx(SHORT_LIMITS.handshake_timeout)
 
 
-async def test_silence_after_tls_is_408(clock: MockClock, certificates: Certificates) -> None:
+async def test_silence_after_tls_is_408(autojump_clock: MockClock, certificates: Certificates) -> None:
     context = server_context(Ssl(certificates.key, certificates.cert))
     client_context = ssl.create_default_context(cafile=str(certificates.ca))
-    async with serving(limits=LIMITS, ssl_context=context) as server:
+    async with serving(limits=SHORT_LIMITS, ssl_context=context) as server:
         stream = trio.SSLStream(await server.connect(), client_context, server_hostname="localhost")
         await stream.do_handshake()
         began = trio.current_time()
         assert problem(await read_reply(stream)) == (408, 408)
-        assert trio.current_time() - began == pytest.approx(LIMITS.head_timeout)
+        assert trio.current_time() - began == pytest.approx(SHORT_LIMITS.head_timeout)
         await stream.aclose()
 
 
-async def test_a_head_of_one_byte_a_second_is_408(clock: MockClock) -> None:
-    async with serving(limits=LIMITS) as server:
+async def test_a_head_of_one_byte_a_second_is_408(autojump_clock: MockClock) -> None:
+    async with serving(limits=SHORT_LIMITS) as server:
         stream = await server.connect()
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(drip, stream, request_bytes("GET", "/api/v1/"), 1.0)
             assert problem(await read_reply(stream)) == (408, 408)
-            assert trio.current_time() - began == pytest.approx(LIMITS.head_timeout)
+            assert trio.current_time() - began == pytest.approx(SHORT_LIMITS.head_timeout)
             nursery.cancel_scope.cancel()
 
 
@@ -89,9 +77,9 @@ async def drip(stream: trio.abc.SendStream, data: bytes, interval: float, size: 
     ],
 )
 async def test_a_slow_declared_body_is_408(
-    clock: MockClock, size: int, interval: float, declared: int, expected: float
+    autojump_clock: MockClock, size: int, interval: float, declared: int, expected: float
 ) -> None:
-    async with serving(limits=LIMITS) as server:
+    async with serving(limits=SHORT_LIMITS) as server:
         stream = await server.connect()
         await stream.send_all(STATEFUL + b"Content-Length: %d\r\n\r\n" % declared)
         began = trio.current_time()
@@ -104,8 +92,8 @@ async def test_a_slow_declared_body_is_408(
     assert server.fakes.stateful.bodies == []
 
 
-async def test_chunks_are_given_time_by_what_has_arrived(clock: MockClock) -> None:
-    async with serving(limits=LIMITS) as server:
+async def test_chunks_are_given_time_by_what_has_arrived(autojump_clock: MockClock) -> None:
+    async with serving(limits=SHORT_LIMITS) as server:
         stream = await server.connect()
         await stream.send_all(STATEFUL + b"Transfer-Encoding: chunked\r\n\r\n")
         began = trio.current_time()
@@ -117,9 +105,9 @@ async def test_chunks_are_given_time_by_what_has_arrived(clock: MockClock) -> No
             nursery.cancel_scope.cancel()
 
 
-async def test_a_burst_is_no_credit(clock: MockClock) -> None:
+async def test_a_burst_is_no_credit(autojump_clock: MockClock) -> None:
     """What came fast at first buys no slowness afterwards: the rate holds over any ``body_timeout``."""
-    async with serving(limits=LIMITS) as server:
+    async with serving(limits=SHORT_LIMITS) as server:
         stream = await server.connect()
         await stream.send_all(STATEFUL + b"Content-Length: 100000\r\n\r\n" + b"x" * 50_000)
         began = trio.current_time()
@@ -140,9 +128,9 @@ async def test_a_burst_is_no_credit(clock: MockClock) -> None:
     ],
 )
 async def test_bodies_that_have_no_business_there_are_413_at_the_head(
-    clock: MockClock, method: str, path: str, size: int
+    autojump_clock: MockClock, method: str, path: str, size: int
 ) -> None:
-    async with serving(limits=LIMITS) as server:
+    async with serving(limits=SHORT_LIMITS) as server:
         stream = await server.connect()
         head = STATEFUL.replace(b"POST /api/v1/events/stateful", f"{method} {path}".encode())
         await stream.send_all(head + b"Content-Length: %d\r\n\r\n" % size)
@@ -151,8 +139,8 @@ async def test_bodies_that_have_no_business_there_are_413_at_the_head(
         assert trio.current_time() == began
 
 
-async def test_a_get_with_endless_chunks_is_413(clock: MockClock) -> None:
-    async with serving(limits=LIMITS) as server:
+async def test_a_get_with_endless_chunks_is_413(autojump_clock: MockClock) -> None:
+    async with serving(limits=SHORT_LIMITS) as server:
         stream = await server.connect()
         head = STATEFUL.replace(b"POST /api/v1/events/stateful", b"GET /api/v1/commands")
         await stream.send_all(head + b"Transfer-Encoding: chunked\r\n\r\n")
@@ -161,7 +149,7 @@ async def test_a_get_with_endless_chunks_is_413(clock: MockClock) -> None:
             assert problem(await read_reply(stream)) == (413, 413)
 
 
-async def test_room_is_made_for_those_who_wait(clock: MockClock) -> None:
+async def test_room_is_made_for_those_who_wait(autojump_clock: MockClock) -> None:
     """First the oldest without a head, then bodies behind the rate, then polls; and nobody in the first seconds."""
     answered: list[int] = []
 
@@ -169,7 +157,7 @@ async def test_room_is_made_for_those_who_wait(clock: MockClock) -> None:
         answered.append(count)
         return 0
 
-    async with serving(limits=attrs.evolve(LIMITS, head_timeout=100, stall_timeout=100)) as server:
+    async with serving(limits=attrs.evolve(SHORT_LIMITS, head_timeout=100, stall_timeout=100)) as server:
         context = server.context
         context.answer_oldest = answer_oldest
         silent = [await server.connect() for _ in range(3)]
@@ -193,9 +181,9 @@ async def test_room_is_made_for_those_who_wait(clock: MockClock) -> None:
         assert answered == [2]
 
 
-async def test_a_body_at_the_slowest_rate_is_taken(clock: MockClock) -> None:
+async def test_a_body_at_the_slowest_rate_is_taken(autojump_clock: MockClock) -> None:
     body = b"x" * 5000
-    async with serving(limits=LIMITS) as server:
+    async with serving(limits=SHORT_LIMITS) as server:
         stream = await server.connect()
         await stream.send_all(STATEFUL + b"Content-Length: 5000\r\n\r\n")
         await drip(stream, body, 1.0, 100)
@@ -203,11 +191,11 @@ async def test_a_body_at_the_slowest_rate_is_taken(clock: MockClock) -> None:
     assert server.fakes.stateful.bodies == [body]
 
 
-async def test_a_slow_engine_doesnt_use_up_the_senders_time(clock: MockClock) -> None:
+async def test_a_slow_engine_doesnt_use_up_the_senders_time(autojump_clock: MockClock) -> None:
     """The body's clock runs only while it is waited for; what the service takes is the service's."""
     fakes = Fakes()
     fakes.stateless.gate = gate = trio.Event()
-    async with serving(fakes, limits=LIMITS) as server:
+    async with serving(fakes, limits=SHORT_LIMITS) as server:
         stream = await server.connect()
         body = b"x" * 1000
         await stream.send_all(request_bytes("POST", "/api/v1/events/stateless", body))
@@ -217,7 +205,7 @@ async def test_a_slow_engine_doesnt_use_up_the_senders_time(clock: MockClock) ->
     assert fakes.stateless.bodies == [body]
 
 
-async def test_backpressure_reaches_the_sender(clock: MockClock) -> None:
+async def test_backpressure_reaches_the_sender(autojump_clock: MockClock) -> None:
     """While nobody takes the body, no more than the connection's buffers is taken from its sender."""
     fakes = Fakes()
     fakes.stateless.gate = gate = trio.Event()
@@ -239,30 +227,30 @@ async def test_backpressure_reaches_the_sender(clock: MockClock) -> None:
         await stream.aclose()
 
 
-async def test_a_peer_that_doesnt_read_is_dropped(clock: MockClock) -> None:
+async def test_a_peer_that_doesnt_read_is_dropped(autojump_clock: MockClock) -> None:
     fakes = Fakes()
     fakes.files.files[b"big"] = b"x" * 1_000_000
-    async with serving(fakes, limits=LIMITS, buffer_bytes=1000) as server:
+    async with serving(fakes, limits=SHORT_LIMITS, buffer_bytes=1000) as server:
         stream = await server.connect()
         await stream.send_all(request_bytes("GET", "/api/v1/files?file_name=big"))
-        await trio.sleep(LIMITS.send_timeout + 0.1)
+        await trio.sleep(SHORT_LIMITS.send_timeout + 0.1)
         await wait_all_tasks_blocked()
         with pytest.raises(trio.BrokenResourceError):
             await stream.send_all(b"x")
 
 
-async def test_a_peer_that_reads_slowly_is_not(clock: MockClock) -> None:
+async def test_a_peer_that_reads_slowly_is_not(autojump_clock: MockClock) -> None:
     """It is given ``send_timeout`` for every 64 KiB."""
     fakes = Fakes()
     fakes.files.files[b"big"] = content = b"x" * 1_000_000
-    async with serving(fakes, limits=LIMITS, buffer_bytes=1000) as server:
+    async with serving(fakes, limits=SHORT_LIMITS, buffer_bytes=1000) as server:
         stream = await server.connect()
         await stream.send_all(request_bytes("GET", "/api/v1/files?file_name=big"))
         data = b""
         while piece := await stream.receive_some(1000):
             data += piece
             await trio.sleep(0.05)
-        assert trio.current_time() > 10 * LIMITS.send_timeout
+        assert trio.current_time() > 10 * SHORT_LIMITS.send_timeout
     assert data.endswith(b"\r\n\r\n" + content)
 
 
@@ -281,23 +269,23 @@ TIMEOUTS = Timeouts(authentication=2, commands=300, stateless=3, stateful=4, fil
     ],
 )
 async def test_a_route_that_takes_too_long(
-    clock: MockClock, request_: tuple[str, str, bytes | None], seconds: float, status: tuple[int, int]
+    autojump_clock: MockClock, request_: tuple[str, str, bytes | None], seconds: float, status: tuple[int, int]
 ) -> None:
     fakes = Fakes()
     for service in (fakes.stateful, fakes.stateless, fakes.scans, fakes.files):
         service.takes = 1000
-    async with serving(fakes, limits=LIMITS, timeouts=TIMEOUTS) as server:
+    async with serving(fakes, limits=SHORT_LIMITS, timeouts=TIMEOUTS) as server:
         began = trio.current_time()
         reply = await server.request(*request_)
         assert problem(reply) == status
         assert trio.current_time() - began == pytest.approx(seconds)
 
 
-async def test_a_routes_limit_counts_from_the_last_byte(clock: MockClock) -> None:
+async def test_a_routes_limit_counts_from_the_last_byte(autojump_clock: MockClock) -> None:
     fakes = Fakes()
     fakes.stateful.takes = 3.9
     fakes.stateless.takes = 2.9
-    async with serving(fakes, limits=LIMITS, timeouts=TIMEOUTS) as server:
+    async with serving(fakes, limits=SHORT_LIMITS, timeouts=TIMEOUTS) as server:
         for path, status in (("stateful", 200), ("stateless", 204)):
             stream = await server.connect()
             request = request_bytes("POST", f"/api/v1/events/{path}", b"x" * 600)
@@ -310,7 +298,7 @@ async def test_a_routes_limit_counts_from_the_last_byte(clock: MockClock) -> Non
     ("error", "status"),
     [(BackendUnavailable(), (503, 503)), (EngineTimeout(), (503, 2800))],
 )
-async def test_errors_of_services(clock: MockClock, error: Exception, status: tuple[int, int]) -> None:
+async def test_errors_of_services(autojump_clock: MockClock, error: Exception, status: tuple[int, int]) -> None:
     fakes = Fakes()
     fakes.stateful.error = fakes.stateless.error = fakes.scans.error = fakes.files.error = fakes.commands.error = error
     async with serving(fakes) as server:
@@ -321,7 +309,9 @@ async def test_errors_of_services(clock: MockClock, error: Exception, status: tu
 
 
 @pytest.mark.expects_errors
-async def test_unexpected_errors_are_500_and_one_log_entry_each(clock: MockClock, unexpected_errors: list[str]) -> None:
+async def test_unexpected_errors_are_500_and_one_log_entry_each(
+    autojump_clock: MockClock, unexpected_errors: list[str]
+) -> None:
     fakes = Fakes()
     error = KeyError("a secret")
     fakes.stateful.error = fakes.stateless.error = fakes.scans.error = fakes.files.error = fakes.commands.error = error
@@ -340,7 +330,7 @@ async def test_unexpected_errors_are_500_and_one_log_entry_each(clock: MockClock
             assert "KeyError: 'a secret'" in unexpected_errors.pop()
 
 
-async def test_a_registry_that_hangs_is_503_before_the_limit(clock: MockClock) -> None:
+async def test_a_registry_that_hangs_is_503_before_the_limit(autojump_clock: MockClock) -> None:
     fakes = Fakes()
 
     async def hang(*args: object) -> None:
@@ -359,8 +349,8 @@ async def test_a_registry_that_hangs_is_503_before_the_limit(clock: MockClock) -
 # --- the end
 
 
-async def test_a_refused_peer_that_stays_is_closed(clock: MockClock) -> None:
-    async with serving(limits=LIMITS) as server:
+async def test_a_refused_peer_that_stays_is_closed(autojump_clock: MockClock) -> None:
+    async with serving(limits=SHORT_LIMITS) as server:
         stream = await server.connect()
         await stream.send_all(b"rubbish\r\n\r\n")
         assert problem(await read_reply(stream)) == (400, 400)
@@ -369,8 +359,8 @@ async def test_a_refused_peer_that_stays_is_closed(clock: MockClock) -> None:
             await stream.send_all(b"more")
 
 
-async def test_a_refused_peer_that_goes_on_sending_is_closed(clock: MockClock) -> None:
-    async with serving(limits=LIMITS) as server:
+async def test_a_refused_peer_that_goes_on_sending_is_closed(autojump_clock: MockClock) -> None:
+    async with serving(limits=SHORT_LIMITS) as server:
         stream = await server.connect()
         began = trio.current_time()
         await stream.send_all(STATEFUL.replace(b"good", b"bad") + b"Content-Length: 90000\r\n\r\n")
@@ -378,74 +368,3 @@ async def test_a_refused_peer_that_goes_on_sending_is_closed(clock: MockClock) -
         with pytest.raises(trio.BrokenResourceError):
             await drip(stream, b"x" * 89_999, 1.0, 80)
         assert trio.current_time() - began == pytest.approx(10, abs=1)
-
-
-async def test_stop_with_nothing_in_flight_is_quick(clock: MockClock) -> None:
-    async with serving(limits=LIMITS) as server:
-        silent = await server.connect()
-        begun = await server.connect()
-        await begun.send_all(b"GET /api")
-        await wait_all_tasks_blocked()
-        began = trio.current_time()
-        server.stop.set()
-        assert await read_to_end(silent) == b""
-        await server.stopped.wait()
-        assert trio.current_time() - began < 1
-        with pytest.raises(OSError, match="refused"):
-            await server.connect()
-
-
-async def test_stop_lets_requests_finish(clock: MockClock) -> None:
-    fakes = Fakes()
-    fakes.stateful.takes = 6
-    async with serving(fakes, grace=10) as server:
-        stream = await server.connect()
-        await stream.send_all(request_bytes("POST", "/api/v1/events/stateful", b"x"))
-        await wait_all_tasks_blocked()
-        began = trio.current_time()
-        server.stop.set()
-        assert (await read_reply(stream)).status == 200
-        await server.stopped.wait()
-        assert trio.current_time() - began == pytest.approx(6)
-
-
-async def test_stop_cancels_after_the_grace_period(clock: MockClock) -> None:
-    fakes = Fakes()
-    fakes.stateful.takes = 20
-    async with serving(fakes, grace=10) as server:
-        stream = await server.connect()
-        await stream.send_all(request_bytes("POST", "/api/v1/events/stateful", b"x"))
-        await wait_all_tasks_blocked()
-        began = trio.current_time()
-        server.stop.set()
-        assert await read_to_end(stream) == b""
-        await server.stopped.wait()
-        assert trio.current_time() - began == pytest.approx(10)
-
-
-async def test_stop_answers_parked_polls_at_once(clock: MockClock) -> None:
-    async with serving() as server:
-        stream = await server.connect()
-        await stream.send_all(request_bytes("GET", "/api/v1/commands"))
-        await wait_all_tasks_blocked()
-        assert server.fakes.commands.parked == 1
-        server.stop.set()
-        server.fakes.commands.closing.set()  # which is the worker's to do
-        assert problem(await read_reply(stream)) == (408, 408)
-        began = trio.current_time()
-        await server.stopped.wait()
-        assert trio.current_time() == began
-
-
-async def test_cancelled_deliveries_are_released(clock: MockClock) -> None:
-    """The grace period ends while a command's answer isn't acknowledged."""
-    fakes = Fakes()
-    fakes.commands.offers.append(offer := FakeOffer())
-    async with serving(fakes, grace=1) as server:
-        stream = await server.listener.connect()
-        await stream.send_all(request_bytes("GET", "/api/v1/commands"))
-        stream.fall_silent()
-        await wait_all_tasks_blocked()
-        server.stop.set()
-        await server.stopped.wait()
-        assert offer.fate == ["released"]

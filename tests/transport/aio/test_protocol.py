@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-import socket
-import ssl
-import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
-import trustme
 
+from tests.transport.aio.streams import KINDS, Unhelpful, echo, state_of, stream_pair
 from tests.transport.peers import Listening, frame, receive_frame, stream_frame
-from wazuh_comms_trio.errors import PayloadTooLarge, PeerClosed, WazuhError, WazuhException, WazuhInternalError
+from wazuh_comms_trio.errors import PayloadTooLarge, WazuhError, WazuhException, WazuhInternalError
 from wazuh_comms_trio.transport.aio.protocol import ConnectionState, WazuhAsyncProtocol
 from wazuh_comms_trio.transport.errors import (
     TransportBroken,
@@ -27,49 +23,6 @@ from wazuh_comms_trio.transport.errors import (
     TransportTruncatedFrame,
     TrioOnly,
 )
-
-Pair = tuple[trio.abc.Stream, trio.abc.Stream]
-
-
-@asynccontextmanager
-async def stream_pair(kind: str) -> AsyncIterator[Pair]:
-    """Both ends of a stream: in memory, a socket pair, TCP, TLS over a socket pair."""
-    if kind == "memory":
-        left: trio.abc.Stream
-        right: trio.abc.Stream
-        left, right = trio.testing.memory_stream_pair()
-    elif kind == "tcp":
-        (tcp,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        left = await trio.open_tcp_stream("127.0.0.1", tcp.socket.getsockname()[1])
-        right = await tcp.accept()
-        await tcp.aclose()
-    else:
-        a, b = socket.socketpair()
-        left, right = (trio.SocketStream(trio.socket.from_stdlib_socket(sock)) for sock in (a, b))
-        if kind == "tls":
-            authority = trustme.CA()
-            client_context = ssl.create_default_context()
-            authority.configure_trust(client_context)
-            server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            authority.issue_cert("node").configure_cert(server_context)
-            left = trio.SSLStream(left, client_context, server_hostname="node", https_compatible=True)
-            right = trio.SSLStream(right, server_context, server_side=True, https_compatible=True)
-    try:
-        yield left, right
-    finally:
-        await trio.aclose_forcefully(left)
-        await trio.aclose_forcefully(right)
-
-
-def state_of(protocol: WazuhAsyncProtocol) -> ConnectionState:
-    return protocol.state
-
-
-KINDS = ["memory", "socket", "tcp", "tls"]
-
-
-async def echo(payload: bytes) -> bytes:
-    return b"re:" + payload
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -307,188 +260,6 @@ async def test_what_may_have_gone_out_is_told() -> None:
     with pytest.raises(TransportBroken) as caught:
         await client.request(b"y")
     assert caught.value.bytes_sent == 5
-
-
-class Unhelpful(trio.abc.Stream):
-    """A stream of a program's own, around another one."""
-
-    def __init__(self, inner: trio.abc.Stream) -> None:
-        self.inner = inner
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self.inner.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self.inner.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self.inner.receive_some(max_bytes)
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
-
-
-# --- several answers to one request ---
-
-
-def is_last(payload: bytes) -> bool:
-    return not payload.startswith(b"due")
-
-
-async def rows(protocol: WazuhAsyncProtocol, payload: bytes) -> list[bytes]:
-    async with protocol.open_exchange(payload, is_last=is_last) as answers:
-        return [answer async for answer in answers]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("pipelining", [False, True])
-async def test_exchanges_among_requests(kind: str, pipelining: bool) -> None:
-    async with stream_pair(kind) as (left, right), trio.open_nursery() as nursery:
-        client = WazuhAsyncProtocol(left, pipelining=pipelining)
-        server = WazuhAsyncProtocol(right)
-
-        async def serve() -> None:
-            async for payload in server.requests():
-                if payload.startswith(b"rows"):
-                    for number in range(int(payload[5:])):
-                        await server.send_reply(b"due %d" % number, last=False)
-                await server.send_reply(b"ok")
-
-        nursery.start_soon(serve)
-
-        async def ask(number: int) -> None:
-            expected = [b"due %d" % row for row in range(number * 50)]
-            assert await rows(client, b"rows %d" % (number * 50)) == [*expected, b"ok"]
-            assert await client.request(b"one") == b"ok"
-
-        async with trio.open_nursery() as tasks:
-            for number in range(8):
-                tasks.start_soon(ask, number)
-        assert state_of(client) is ConnectionState.READY
-        await client.aclose()
-
-
-async def test_an_exchange_that_is_left_early_closes_the_connection() -> None:
-    for pipelining in (False, True):
-        left, right = trio.testing.memory_stream_pair()
-        client = WazuhAsyncProtocol(left, pipelining=pipelining)
-        await right.send_all(frame(b"due 1") + frame(b"due 2"))
-        async with client.open_exchange(b"rows", is_last=is_last) as answers:
-            assert await anext(answers) == b"due 1"
-        assert state_of(client) is ConnectionState.CLOSED
-        with pytest.raises(trio.ClosedResourceError, match="left before its last answer"):
-            await client.request(b"x")
-
-
-@pytest.mark.parametrize("pipelining", [False, True])
-async def test_asking_inside_an_exchange_is_misuse(pipelining: bool) -> None:
-    left, right = trio.testing.memory_stream_pair()
-    client = WazuhAsyncProtocol(left, pipelining=pipelining)
-    await right.send_all(frame(b"due 1") + frame(b"ok"))
-    async with client.open_exchange(b"rows", is_last=is_last) as answers:
-        with pytest.raises(trio.BusyResourceError):
-            await client.request(b"x")
-        assert [answer async for answer in answers] == [b"due 1", b"ok"]
-        with pytest.raises(StopAsyncIteration):
-            await anext(answers)
-    assert state_of(client) is ConnectionState.READY
-
-
-async def test_a_predicate_that_fails_reaches_the_one_who_gave_it() -> None:
-    left, right = trio.testing.memory_stream_pair()
-    client = WazuhAsyncProtocol(left, pipelining=True)
-    results: list[Any] = []
-
-    async def first() -> None:
-        results.append(await client.request(b"first"))
-
-    def fails(payload: bytes) -> bool:
-        raise ValueError("of the caller")
-
-    async def exchange() -> None:
-        with pytest.raises(ValueError, match="of the caller"):
-            async with client.open_exchange(b"rows", is_last=fails) as answers:
-                await anext(answers)
-        results.append("raised")
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(first)
-        await trio.testing.wait_all_tasks_blocked()
-        nursery.start_soon(exchange)
-        await trio.testing.wait_all_tasks_blocked()
-        await right.send_all(frame(b"one") + frame(b"two"))
-    assert sorted(results, key=str) == [b"one", "raised"]
-
-
-# --- as server ---
-
-
-async def test_server_side_by_hand() -> None:
-    left, right = trio.testing.memory_stream_pair()
-    server = WazuhAsyncProtocol(right)
-    await left.send_all(frame(b"one") + frame(b"two"))
-    with trio.testing.assert_checkpoints():
-        assert await server.receive_request() == b"one"
-    with trio.testing.assert_checkpoints():
-        assert await server.receive_request() == b"two"
-    assert state_of(server) is ConnectionState.BUSY
-    assert server.statistics().in_flight == 2
-    with trio.testing.assert_checkpoints():
-        await server.send_reply(b"1")
-    await server.send_reply(b"2")
-    assert state_of(server) is ConnectionState.READY
-    assert await stream_frame(left) == b"1"
-    assert await stream_frame(left) == b"2"
-    with pytest.raises(WazuhInternalError, match="no request waits"):
-        await server.send_reply(b"3")
-    with pytest.raises(WazuhInternalError, match="a server's"):
-        await server.request(b"x")
-    await left.aclose()
-    with pytest.raises(PeerClosed):
-        await server.receive_request()
-
-
-async def test_a_client_may_end_its_side_and_still_be_answered() -> None:
-    left, right = trio.testing.memory_stream_pair()
-    server = WazuhAsyncProtocol(right)
-    await left.send_all(frame(b"last"))
-    await left.send_eof()
-    assert await server.receive_request() == b"last"
-    with pytest.raises(PeerClosed):
-        await server.receive_request()
-    await server.send_reply(b"answer")
-    assert await stream_frame(left) == b"answer"
-
-
-async def test_misuse_of_the_server_side() -> None:
-    left, right = trio.testing.memory_stream_pair()
-    server = WazuhAsyncProtocol(right)
-    async with trio.open_nursery() as nursery:
-
-        async def receive() -> None:
-            with pytest.raises(trio.ClosedResourceError):
-                await server.receive_request()
-
-        nursery.start_soon(receive)
-        await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(trio.BusyResourceError):
-            await server.receive_request()
-        await server.aclose()
-    client = WazuhAsyncProtocol(left)
-    with pytest.raises(trio.BrokenResourceError):
-        await client.request(b"x")
-    with pytest.raises(WazuhInternalError, match="a client's"):
-        await client.receive_request()
-
-
-async def test_a_client_that_sends_no_frames_is_cut_off() -> None:
-    left, right = trio.testing.memory_stream_pair()
-    server = WazuhAsyncProtocol(right, max_receive_bytes=100)
-    await left.send_all(struct.pack("<I", 101))
-    with pytest.raises(trio.BrokenResourceError, match="a frame of 101 bytes"):
-        await server.serve(echo)
-    assert state_of(server) is ConnectionState.BROKEN
-    assert await left.receive_some() == b""
 
 
 async def test_other_headers() -> None:

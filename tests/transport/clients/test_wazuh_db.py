@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,7 @@ from wazuh_comms_trio.errors import (
 )
 from wazuh_comms_trio.testing import Answer, FakeDaemon, Frames, Oddities, WazuhDBModel, open_fake_daemon
 from wazuh_comms_trio.transport import WazuhDB, open_wazuh_db
-from wazuh_comms_trio.wire.wdb_paging import (
-    Due,
-    due_meaning,
-    first_page,
-    items_of,
-    last_id_of,
-    next_page,
-)
+from wazuh_comms_trio.wire.wdb_paging import next_page
 
 
 @frozen
@@ -377,71 +369,3 @@ async def test_real_socket(model: WazuhDBModel, tmp_path: Path) -> None:
 async def test_query_that_ends_in_a_newline(db: WazuhDB) -> None:
     assert await db.query("global find-group default\n") == [{"id": 1}]
     assert await db.query("global insert-agent-group x\n") is None
-
-
-# --- pure: what due means ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("query", "meaning"),
-    [
-        ("global get-all-agents last_id 0", Due.PAGES),
-        ("global get-all-agents", Due.PAGES),
-        ("global get-group-agents default last_id 7", Due.PAGES),
-        ("global get-agents-by-connection-status 0 active", Due.PAGES),
-        ("global sync-agent-info-get last_id 0", Due.PAGES),
-        ('global sync-agent-groups-get {"last_id":0}', Due.PAGES),
-        ("global disconnect-agents 0 100 syncreq", Due.PAGES),
-        ("anything {last_id}", Due.PAGES),
-        ("agent 001 package get", Due.ROWS),
-        ("agent 5 package get\n", Due.ROWS),
-        ("global sql SELECT * FROM agent", None),
-        ("agent 001 package get x", None),
-    ],
-)
-def test_due_meaning(query: str, meaning: Due | None) -> None:
-    assert due_meaning(query) is meaning
-
-
-@pytest.mark.parametrize(
-    ("query", "following"),
-    [
-        ("global get-all-agents last_id 0", "global get-all-agents last_id 9"),
-        ("global get-all-agents", "global get-all-agents last_id 9"),
-        ("global get-group-agents g1 last_id 3", "global get-group-agents g1 last_id 9"),
-        ("global get-agents-by-connection-status 3 active", "global get-agents-by-connection-status 9 active"),
-        ("global disconnect-agents 0 100 syncreq", "global disconnect-agents 9 100 syncreq"),
-        ("x {last_id} y", "x 9 y"),
-        ('global sync-agent-groups-get {"last_id":0,"a":1}', 'global sync-agent-groups-get {"last_id":9,"a":1}'),
-        ('global sync-agent-groups-get {"a":1}', 'global sync-agent-groups-get {"a":1,"last_id":9}'),
-        ("global sync-agent-groups-get", 'global sync-agent-groups-get {"last_id":9}'),
-    ],
-)
-def test_next_page(query: str, following: str) -> None:
-    assert next_page(query, 9) == following
-
-
-def test_first_page() -> None:
-    assert first_page("global get-all-agents last_id {last_id}") == "global get-all-agents last_id 0"
-    assert first_page("global get-all-agents") == "global get-all-agents last_id 0"
-    assert first_page("global get-all-agents last_id 5") == "global get-all-agents last_id 5"
-
-
-@pytest.mark.parametrize(
-    ("page", "last_id"),
-    [([1, 2, 3], 3), ([{"id": 4}], 4), ([{"data": [{"id": 1}, {"id": 8}]}], 8), ([{"id": "007"}], 7)],
-)
-def test_last_id_of(page: Any, last_id: int) -> None:
-    assert last_id_of(page) == last_id
-
-
-@pytest.mark.parametrize("page", [[], None, {}, [[]], [True], [{"id": None}], ["x"], [1.5]])
-def test_pages_without_an_id(page: Any) -> None:
-    with pytest.raises(AnswerInvalid):
-        last_id_of(page)
-
-
-def test_items_of() -> None:
-    assert items_of(None) == []
-    assert items_of({"a": 1}) == [{"a": 1}]
-    assert items_of(json.loads("[1,2]")) == [1, 2]

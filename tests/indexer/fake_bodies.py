@@ -1,0 +1,69 @@
+"""Bodies of the fake OpenSearch's answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from tests.indexer.fake_index import Malformed, Stored, flatten, parse, to_milliseconds
+
+Answer = tuple[int, Any]
+
+
+def error(status: int, kind: str, reason: str) -> Answer:
+    return status, {"error": {"type": kind, "reason": reason}, "status": status}
+
+
+def read_bulk(body: bytes) -> Any:
+    """Each call; one that can't be read sinks all."""
+    lines = body.removesuffix(b"\n").split(b"\n")
+    position = 0
+    while position < len(lines):
+        ((action, about),) = json.loads(lines[position]).items()
+        position += 1
+        if len(about["_id"].encode()) > 512:
+            raise Malformed("id is too long, must be no longer than 512 bytes")
+        if action == "delete":
+            yield action, about, None, None
+            continue
+        if position == len(lines):
+            return  # the last one has no source: dropped, as the real one does
+        line = lines[position]
+        position += 1
+        yield action, about, line, (parse(line)["doc"] if action == "update" else None)
+
+
+def failure(status: int, kind: str, reason: str) -> dict[str, Any]:
+    return {"status": status, "error": {"type": kind, "reason": reason}}
+
+
+def stored_body(stored: Stored) -> dict[str, Any]:
+    return {"_source": stored.source, "_seq_no": stored.seq_no, "_primary_term": 1}
+
+
+def sort_key(name: str) -> Callable[[tuple[str, Stored]], Any]:
+    def key(found: tuple[str, Stored]) -> Any:
+        if name == "_seq_no":
+            return found[1].seq_no
+        values = [to_milliseconds(value) for value in flatten(found[1].source, name)]
+        return values[0] if values and values[0] is not None else 2**63 - 1
+
+    return key
+
+
+def with_source(found: dict[str, Any], fields: list[str]) -> dict[str, Any]:
+    """With these fields of its source alone."""
+    if "_source" not in found:
+        return found
+    kept: dict[str, Any] = {}
+    for field in fields:
+        source, into = found["_source"], kept
+        *parents, last = field.split(".")
+        for parent in parents:
+            source = source.get(parent) if isinstance(source, dict) else None
+            if isinstance(source, dict):
+                into = into.setdefault(parent, {})
+        if isinstance(source, dict) and last in source:
+            into[last] = source[last]
+    return {**found, "_source": kept}
