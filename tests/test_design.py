@@ -1,5 +1,5 @@
 """docs/design.md leads to files that are there, its tree is the package's, and no folder grows beyond what one can
-survey."""
+survey, of the tests neither."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "wazuh_comms_trio"
 FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
+FOLDERS_OF_TESTS = sorted({path.parent for name in ("tests", "bench") for path in (ROOT / name).rglob("*.py")})
 
 
 def test_every_file_that_the_design_names_exists() -> None:
@@ -47,10 +48,21 @@ def test_the_tree_in_the_design_is_that_of_the_package() -> None:
     assert tree_of_design() - data == set(FOLDERS) - {PACKAGE}
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_folder_can_be_surveyed(folder: Path) -> None:
+def modules_of(folder: Path) -> list[Path]:
+    """A room's modules: few, and none too long."""
     modules = list(folder.glob("*.py"))
     assert len(modules) <= 16  # its __init__ is one of them
-    assert (folder / "__init__.py").read_text().startswith('"""')
     for module in modules:
         assert len(module.read_text().splitlines()) <= 400, module
+    return modules
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_folder_can_be_surveyed(folder: Path) -> None:
+    assert modules_of(folder)
+    assert (folder / "__init__.py").read_text().startswith('"""')
+
+
+@pytest.mark.parametrize("folder", FOLDERS_OF_TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_folder_of_tests_can_be_surveyed(folder: Path) -> None:
+    assert modules_of(folder)

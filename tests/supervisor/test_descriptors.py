@@ -12,7 +12,7 @@ import trio
 
 from tests.e2e.processes import Files
 from tests.supervisor.nodes import status
-from tests.supervisor.starts import prepare, session, started
+from tests.supervisor.soak.starts import prepare, session, started
 from wazuh_comms_trio.config.load import load_config
 from wazuh_comms_trio.testing import stateful_event
 

@@ -14,7 +14,7 @@ import trio
 
 from tests.e2e.processes import Files, command_line
 from tests.supervisor.nodes import ask, change, serving
-from tests.supervisor.starts import started
+from tests.supervisor.soak.starts import started
 
 pytestmark = [pytest.mark.processes, pytest.mark.real_clock]
 

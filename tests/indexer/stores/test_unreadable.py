@@ -12,7 +12,7 @@ from attrs import evolve
 from trio.testing import MockClock
 
 from tests.indexer.bench import A1, A2, fake, stores_of
-from tests.indexer.stores.command_nodes import INDEX, command, ids, put, source
+from tests.indexer.stores.commands.nodes import INDEX, command, ids, put, source
 from wazuh_comms_trio.backends.interfaces import Agent, CommandReport, CommandResult, DocumentOperation
 from wazuh_comms_trio.errors import BackendUnavailable, DocumentUnreadable
 from wazuh_comms_trio.foundation.timestamps import to_iso

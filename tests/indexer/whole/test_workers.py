@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from tests.indexer.bench import fake, stores_of, wall_clock
 from tests.indexer.fake import FakeOpenSearch
 from tests.indexer.harness import as_backends
-from tests.indexer.stores.command_nodes import put, source
+from tests.indexer.stores.commands.nodes import put, source
 from wazuh_comms_trio.backends.interfaces import Action, Backends, Command, Target
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.memory.stores import memory_backends

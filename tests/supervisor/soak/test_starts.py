@@ -13,7 +13,7 @@ import trio
 
 from tests.e2e.processes import Files
 from tests.supervisor.nodes import status
-from tests.supervisor.starts import KINDS, prepare, started
+from tests.supervisor.soak.starts import KINDS, prepare, started
 from wazuh_comms_trio.testing import ExchangeFailed, stateful_event
 
 pytestmark = [pytest.mark.processes, pytest.mark.real_clock]

@@ -20,10 +20,10 @@ import trio
 from tests.e2e.processes import Files, start_daemon, write_files
 from tests.lossy_network import CannotLose, in_namespace
 from tests.supervisor.nodes import add_logged_in, ask, kill, parked, post, serving, under_load
-from tests.supervisor.soak_hour import WORKERS as HOUR_WORKERS
-from tests.supervisor.soak_hour import hour
-from tests.supervisor.soak_polls import polls
-from tests.supervisor.starts import KINDS, prepare
+from tests.supervisor.soak.hour import WORKERS as HOUR_WORKERS
+from tests.supervisor.soak.hour import hour
+from tests.supervisor.soak.polls import polls
+from tests.supervisor.soak.starts import KINDS, prepare
 from wazuh_comms_trio.testing import AgentClient, ExchangeFailed, throwaway_certificate
 
 POST_SIZE = 200

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.lossy_network import CANNOT, in_namespace
-from tests.supervisor.soak_hour import Load, Sample, growth, judge
+from tests.supervisor.soak.hour import Load, Sample, growth, judge
 
 MB = 1_000_000
 

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.indexer.bench import A1, fake, wall_clock
-from tests.indexer.stores.command_nodes import INDEX, LEASE, ids, news, nodes, put, source
+from tests.indexer.stores.commands.nodes import INDEX, LEASE, ids, news, nodes, put, source
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores
 from wazuh_comms_trio.errors import BackendUnavailable
 

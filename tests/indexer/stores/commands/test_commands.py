@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.indexer.bench import A1, A2, fake, stores_of, wall_clock
-from tests.indexer.stores.command_nodes import INDEX, LEASE, command, ids, news, nodes, put, source
+from tests.indexer.stores.commands.nodes import INDEX, LEASE, command, ids, news, nodes, put, source
 from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, CommandReport, CommandResult, Outcome, Target
 from wazuh_comms_trio.backends.opensearch.commands.documents import Document, ended, to_document
 from wazuh_comms_trio.errors import BackendUnavailable, MalformedRequest
