@@ -92,6 +92,21 @@ async def test_revoked_names_the_removed_and_the_rekeyed(harness: Harness, backe
     assert set(await backends.agents.revoked(agents)) == {A1, A2, A3}
 
 
+async def test_what_changed_is_named_once_or_any_may_have(harness: Harness, backends: Backends) -> None:
+    first, second = await harness.enrol(A1), await harness.enrol(A2)
+    await backends.agents.lookup(A1)
+    await backends.agents.changed()
+    await backends.agents.rekey(A1, "another")
+    for gone in (A1, A2):
+        named = await backends.agents.changed()
+        assert named is None or gone in named
+        await backends.agents.remove(A2)
+    agents = {A1: first.fingerprint, A2: second.fingerprint}
+    assert set(await backends.agents.revoked(agents)) == {A1, A2}
+    last = await backends.agents.changed()
+    assert last is None or not last
+
+
 async def test_a_log_in_is_recorded_and_revokes_nothing(harness: Harness, backends: Backends) -> None:
     agent = await harness.enrol(A1)
     assert agent.status == "disconnected"

@@ -63,7 +63,13 @@ class AgentRegistry(Protocol):
 
     async def revoked(self, agents: Mapping[str, str]) -> Collection[str]:
         """Of these (id -> fingerprint when their token was checked), the ids that are gone or have another key now. For
-        parked polls: called about once a second with all of them, so cheap when nothing changed.
+        parked polls, some hundred in a call.
+        """
+        ...
+
+    async def changed(self) -> Collection[str] | None:
+        """The agents that were removed, rekeyed or changed since the last call, by any process, and perhaps others.
+        None: any may have been. For parked polls: called about twice a second; one caller.
         """
         ...
 

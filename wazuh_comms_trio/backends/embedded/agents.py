@@ -16,6 +16,7 @@ from wazuh_comms_trio.backends.embedded.database.database import Database
 from wazuh_comms_trio.backends.embedded.database.text import storable
 from wazuh_comms_trio.backends.embedded.row_checksums import row_checksum, seal_agent
 from wazuh_comms_trio.backends.embedded.row_reading import read_row, read_rows
+from wazuh_comms_trio.backends.embedded.state_schema import CHANGES_KEPT
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.backends.unreadable import UnreadableLog
 from wazuh_comms_trio.errors import AgentExists, DocumentUnreadable, MalformedRequest
@@ -29,14 +30,15 @@ _COLUMNS: Final = "id, name, key_hash, type, version, groups, host, status, last
 
 class SqliteAgents:
     """``AgentRegistry``. ``lookup`` answers from memory; before it does, it asks the file whether anything was
-    committed (``PRAGMA data_version``, microseconds) and, if so, whether that concerned agents."""
+    committed (``PRAGMA data_version``, microseconds) and, if so, which agents that concerned."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._unreadable = UnreadableLog()
         self._cache: LruCache[str, tuple[Agent, str]] = LruCache(CACHE_SIZE)
-        self._data_version: object = None
-        self._generation: object = None
+        self._data_version: tuple[apsw.Connection | None, object] = (None, None)
+        self._generation: int | None = None
+        self._changed: set[str] | None = None  # what `changed` returns next
         self._log_ins: dict[str, float] = {}
         self._log_ins_written: trio.Event | None = None
 
@@ -65,19 +67,34 @@ class SqliteAgents:
         return found
 
     def _refresh(self, connection: apsw.Connection) -> None:
-        """Forgets what another connection, of any process, has changed. The version is kept only after the counter was
-        read: what is committed in between is noticed next time."""
+        """Forgets the agents that another connection, of any process, has changed. The version is kept only after the
+        counter was read: what is committed in between is noticed next time."""
         version = (connection, connection.execute("PRAGMA data_version").get)
-        if version != self._data_version:
-            generation = connection.execute("SELECT value FROM counters WHERE name = 'agents'").get
-            if generation != self._generation:
+        if version == self._data_version:
+            return
+        generation = connection.execute("SELECT value FROM counters WHERE name = 'agents'").get
+        assert isinstance(generation, int)
+        known = self._generation if connection is self._data_version[0] else None  # it may be another file
+        if generation != known:
+            changed = None if known is None else _changes(connection, known, generation)
+            if changed is None:
                 self._cache.clear()
-                self._generation = generation
-            self._data_version = version
+            else:
+                for agent_id in changed:
+                    self._cache.drop(agent_id)
+            self._changed = _together(self._changed, changed)
+            self._generation = generation
+        self._data_version = version
+
+    async def changed(self) -> Collection[str] | None:
+        def take(connection: apsw.Connection) -> set[str] | None:
+            self._refresh(connection)
+            changed, self._changed = self._changed, set()
+            return changed
+
+        return await self._database.read_now(take, lambda _: set())
 
     async def revoked(self, agents: Mapping[str, str]) -> Collection[str]:
-        """Ten thousand of them take a few milliseconds when nothing has changed."""
-
         def compare(connection: apsw.Connection) -> list[str]:
             self._refresh(connection)
             known = self._cache
@@ -199,6 +216,22 @@ class SqliteAgents:
         if not storable(group):
             return ()
         return await self._database.read(lambda connection: members(connection, group))
+
+
+def _changes(connection: apsw.Connection, after: int, until: int) -> list[str] | None:
+    """The agents that these changes concerned; None where the file doesn't say, of each of them."""
+    query = "SELECT id FROM agent_changes WHERE no > ? AND no <= ?"
+    try:
+        ids = [row[0] for row in connection.execute(query, (after, until))]
+    except UnicodeDecodeError:
+        return None
+    return ids if len(ids) == until - after else None
+
+
+def _together(before: set[str] | None, now: Collection[str] | None) -> set[str] | None:
+    if before is None or now is None or len(before) + len(now) > CHANGES_KEPT:
+        return None
+    return before.union(now)
 
 
 def members(connection: apsw.Connection, group: str) -> list[str]:

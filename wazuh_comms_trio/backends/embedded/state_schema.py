@@ -1,8 +1,8 @@
 """The schema of ``state.db``: registry, state index and commands.
 
 ``counters`` is how processes tell each other of changes: ``agents`` grows with every removal, new key or change of an
-agent that a cache must notice; ``news`` with every command that becomes free to be offered; ``documents`` is the
-highest number that a document ever had.
+agent that a cache must notice, and ``agent_changes`` says which agent each of the last ones concerned; ``news`` with
+every command that becomes free to be offered; ``documents`` is the highest number that a document ever had.
 """
 
 from __future__ import annotations
@@ -99,6 +99,30 @@ END;
 CREATE TABLE document_marks (no INTEGER PRIMARY KEY, age INTEGER NOT NULL);   -- how far documents were numbered then
 """
 
+#: Changes of agents that the file remembers; a process that missed more of them forgets all agents.
+CHANGES_KEPT: Final = 10_000
+
+# `no` is the counter's value after the change.
+_NOTE_CHANGE: Final = f"""
+    UPDATE counters SET value = value + 1 WHERE name = 'agents';
+    INSERT OR REPLACE INTO agent_changes SELECT value, old.id FROM counters WHERE name = 'agents';
+    DELETE FROM agent_changes WHERE no <= (SELECT value - {CHANGES_KEPT} FROM counters WHERE name = 'agents');
+"""
+_VERSION_3: Final = f"""
+CREATE TABLE agent_changes (no INTEGER PRIMARY KEY, id TEXT NOT NULL);
+DROP TRIGGER agent_gone;
+CREATE TRIGGER agent_gone AFTER DELETE ON agents BEGIN {_NOTE_CHANGE} END;
+DROP TRIGGER agent_changed;
+CREATE TRIGGER agent_changed AFTER UPDATE OF id, name, key_hash, type, version, groups, host ON agents
+    BEGIN {_NOTE_CHANGE} END;
+"""
+
 STATE: Final = Schema(
-    "state.db", 0x575A4353, [Migration(_VERSION_1, usable_since=1), Migration(_VERSION_2, usable_since=1)]
+    "state.db",
+    0x575A4353,
+    [
+        Migration(_VERSION_1, usable_since=1),
+        Migration(_VERSION_2, usable_since=1),
+        Migration(_VERSION_3, usable_since=1),
+    ],
 )

@@ -54,6 +54,9 @@ class MemoryAgents:
         await self.faults.strike("revoked")
         return [agent_id for agent_id, fingerprint in agents.items() if self._fingerprint(agent_id) != fingerprint]
 
+    async def changed(self) -> None:
+        await self.faults.strike("changed")
+
     def _fingerprint(self, agent_id: str) -> str | None:
         agent = self.stored.get(agent_id.lower())
         return None if agent is None else agent.fingerprint

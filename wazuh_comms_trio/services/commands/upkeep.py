@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 import trio
@@ -24,6 +24,8 @@ EXPIRY_INTERVAL: Final = 1.0
 CHECK_INTERVAL: Final = 0.5
 #: Seconds that a wall clock is set back by at least, in one interval; less is its being brought into step.
 _CLOCK_STEP: Final = 0.5
+#: Agents that are compared at a time; requests get their turn in between.
+_COMPARED_AT_ONCE: Final = 200
 
 
 async def expire_commands(store: CommandStore) -> None:
@@ -32,15 +34,23 @@ async def expire_commands(store: CommandStore) -> None:
 
 
 async def revoke_polls(long_polls: LongPolls, agents: AgentRegistry) -> None:
-    """Until cancelled."""
+    """Until cancelled. Looked at are agents that have changed, and those that have parked since the last look: a change
+    may have come between their token's check and that."""
 
     async def check() -> None:
         await long_polls.wait_for_any()
-        fingerprints = long_polls.fingerprints()
-        doubtful = set(long_polls.rekeyed)
-        if fingerprints:
-            doubtful.update(await agents.revoked(fingerprints))
-        for agent_id in doubtful:
+        long_polls.suspect(await agents.changed())
+        await revoke(long_polls.rekeyed)
+        while suspects := long_polls.take_suspects(_COMPARED_AT_ONCE):
+            try:
+                await revoke(await agents.revoked(suspects))
+            except BaseException:
+                long_polls.suspect(suspects)
+                raise
+            await trio.lowlevel.checkpoint()
+
+    async def revoke(agent_ids: Collection[str]) -> None:
+        for agent_id in agent_ids:
             agent = await agents.lookup(agent_id)
             long_polls.revoke(agent_id, None if agent is None else agent.fingerprint)
 
@@ -55,7 +65,7 @@ async def notice_clock_set_back(wall_clock: WallClock, long_polls: LongPolls, lo
         await sleep_until_next_tick(EXPIRY_INTERVAL)
         before, ahead = ahead, wall_clock() - trio.current_time()
         if ahead < before - _CLOCK_STEP:
-            lookups.clock_set_back(long_polls.fingerprints())
+            lookups.clock_set_back(long_polls.agents())
 
 
 async def _repeat(interval: float, action: Callable[[], Awaitable[object]], trouble: str) -> None:

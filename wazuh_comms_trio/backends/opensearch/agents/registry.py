@@ -106,6 +106,10 @@ class OpenSearchAgents:
             await self._renew([agent_id.lower() for agent_id in unknown])
         return [agent_id for agent_id, fingerprint in agents.items() if self._is_revoked(agent_id, fingerprint)]
 
+    async def changed(self) -> None:
+        """Others may have changed any: nobody says which, and what is read again is in the cache."""
+        await trio.lowlevel.checkpoint()
+
     def _is_revoked(self, agent_id: str, fingerprint: str) -> bool:
         entry = self._cache.entries.get(agent_id.lower())
         return entry is not None and entry.fingerprint != fingerprint
