@@ -30,6 +30,9 @@ class FakeControl:
     async def reload(self) -> dict[str, Any]:
         return {"reloaded": self.reloaded, "problems": [], "warnings": [], "needs_restart": []}
 
+    async def drain(self, on: bool) -> dict[str, Any]:
+        return {"drained": on or not self.reloaded, "parked": 3}
+
     async def note(self, caller: Caller, action: str, target: str, **details: object) -> None:
         self.noted.append((caller, action, target))
 
@@ -53,6 +56,17 @@ async def test_status_and_reload(serving: Serving, reloaded: bool) -> None:
         reply = await server.request("POST", "/api/v1/reload", b"")
         assert (reply.status, reply.json()["reloaded"]) == (200, reloaded)
     assert [action for _, action, _ in control.noted] == ["reload"] * reloaded
+
+
+async def test_drain(serving: Serving) -> None:
+    control = FakeControl()
+    async with serving(app=create_command_app(FakeDispatcher(), LIMITS, control)) as server:
+        for method, drained in (("POST", True), ("DELETE", False)):
+            reply = await server.request(method, "/api/v1/drain", b"")
+            assert (reply.status, reply.json()) == (200, {"drained": drained, "parked": 3})
+        control.reloaded = False  # what isn't done isn't noted
+        assert (await server.request("DELETE", "/api/v1/drain", b"")).json()["drained"] is True
+    assert [(action, target) for _, action, target in control.noted] == [("drain", "node"), ("drain undo", "node")]
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ ON_THE_WIRE: list[tuple[Message, dict[str, Any]]] = [
     (messages.Stop(spread=2.0, grace=None), {"type": "stop", "spread": 2.0, "grace": None}),
     (messages.ShortenStop(), {"type": "shorten"}),
     (messages.HurryStop(), {"type": "hurry"}),
+    (messages.Drain(on=True), {"type": "drain", "on": True}),
     (messages.HealthRequest(), {"type": "ask"}),
     (messages.HealthReport(report={"pid": 12}), {"type": "beat", "report": {"pid": 12}}),
     (messages.HealthRequest(look=True), {"type": "ask", "look": True}),

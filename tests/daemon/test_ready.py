@@ -17,10 +17,8 @@ from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
 from wazuh_comms_trio.testing.node.daemon import Daemon, open_daemon
 
 
-async def ready(daemon: Daemon, method: str = "GET") -> tuple[int, bytes]:
-    reply = await daemon.client("01a2054b-6d7e-7c3b-ae8c-801744614b42").request(
-        method, "/api/v1/ready", authorised=False
-    )
+async def ready(daemon: Daemon, method: str = "GET", path: str = "/api/v1/ready") -> tuple[int, bytes]:
+    reply = await daemon.client("01a2054b-6d7e-7c3b-ae8c-801744614b42").request(method, path, authorised=False)
     return reply.status, reply.body
 
 
@@ -38,6 +36,13 @@ async def test_it_is_200_only_while_events_are_taken(autojump_clock: MockClock) 
         assert await ready(daemon) == (503, b'{"message":"index: away","code":503}')
         alive = await daemon.client("01a2054b-6d7e-7c3b-ae8c-801744614b42").alive()
         assert alive.status == 200  # which is another question
+        assert await ready(daemon, path="/api/v1/ready/any") == (200, b"")  # the engine takes what it gets
+        assert (await ready(daemon, "HEAD", "/api/v1/ready/any"))[0] == 200
+        daemon.backends.engine.faults.error = StorageFull()
+        await trio.sleep(1.1)
+        both = b'{"message":"index: away; engine: The storage is full","code":503}'
+        assert await ready(daemon, path="/api/v1/ready/any") == (503, both)
+        daemon.backends.engine.faults.error = None
         daemon.backends.events.faults.probe_error = None
         await trio.sleep(1.1)
         assert await ready(daemon) == (200, b"")

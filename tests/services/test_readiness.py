@@ -83,6 +83,40 @@ async def test_it_is_kept_current_without_anybody_asking(autojump_clock: MockClo
         nursery.cancel_scope.cancel()
 
 
+async def test_a_drained_node_is_not_ready_and_says_how_its_stores_are(autojump_clock: MockClock) -> None:
+    readiness = Readiness()
+    readiness.drain(True)
+    assert await reason(readiness) == "drained"
+    assert readiness.state == "ready"
+    readiness.drain(False)
+    await readiness.check()
+    readiness.drain(True)
+    readiness.stop()
+    assert readiness.state == "stopping"
+
+
+async def test_a_store_that_works_is_enough_for_some(autojump_clock: MockClock) -> None:
+    index, engine = Store(), Store()
+    readiness = Readiness({"index": index.probe, "engine": engine.probe})
+    index.error = BackendUnavailable("away")
+    await readiness.check_any()
+    assert await reason(readiness) == "index: away"
+    engine.error = BackendUnavailable("full")
+    await trio.sleep(1)
+    with pytest.raises(BackendUnavailable, match="index: away; engine: full"):
+        await readiness.check_any()
+    for change, word in ((lambda: readiness.drain(True), "drained"), (readiness.stop, "drained")):
+        index.error = engine.error = None
+        await trio.sleep(1)
+        change()
+        with pytest.raises(BackendUnavailable, match=word):
+            await readiness.check_any()
+    readiness.drain(False)
+    with pytest.raises(BackendUnavailable, match="stopping"):
+        await readiness.check_any()
+    await Readiness().check_any()
+
+
 async def test_one_that_stops_is_not_to_be_sent_anything(autojump_clock: MockClock) -> None:
     readiness = Readiness()
     readiness.stop()

@@ -1,5 +1,6 @@
 """The local command server's ASGI application, on a Unix socket, for the programs of this host: ``POST
-/api/v1/commands``, and for the operator's tool ``GET /api/v1/status`` and ``POST /api/v1/reload``.
+/api/v1/commands``, and for the operator's tool ``GET /api/v1/status``, ``POST /api/v1/reload``, ``POST`` and ``DELETE
+/api/v1/drain``.
 
 Plain ASGI: a supervisor serves it, too, and Quart would add a fifth to its memory (docs/design.md).
 """
@@ -10,6 +11,7 @@ import json
 import socket
 import struct
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 import trio
@@ -60,6 +62,10 @@ class Control(Protocol):
         """``reloaded``, ``problems``, ``warnings``, ``needs_restart``."""
         ...
 
+    async def drain(self, on: bool) -> dict[str, Any]:
+        """Has balancers leave this node out, or send to it again. ``drained``: it is; ``parked``: polls."""
+        ...
+
     async def note(self, caller: Caller, action: str, target: str, **details: object) -> None:
         """For the audit log: what ``caller`` changed."""
         ...
@@ -104,7 +110,18 @@ def create_command_app(poster: Poster, limits: Limits, control: Control | None =
                     await control.note(caller, "reload", "configuration")
             await send_reply(send, 200, json.dumps(outcome).encode())
 
+        async def drain(on: bool, scope: Scope, receive: Receive, send: Send) -> None:
+            await skip_body(receive)
+            caller = peer_credentials(scope)
+            outcome = await control.drain(on)
+            if outcome["drained"] is on:
+                with trio.move_on_after(NOTE_LIMIT, shield=True):
+                    await control.note(caller, "drain" if on else "drain undo", "node")
+            await send_reply(send, 200, json.dumps(outcome).encode())
+
         routes.add("/api/v1/status", "GET", status)
+        routes.add("/api/v1/drain", "POST", partial(drain, True))
+        routes.add("/api/v1/drain", "DELETE", partial(drain, False))
         routes.add("/api/v1/reload", "POST", reload)
     return PlainApplication(routes, describe)
 

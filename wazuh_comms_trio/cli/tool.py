@@ -27,6 +27,7 @@ _COMMANDS: Final = (
     "indexer",
     "status",
     "reload",
+    "drain",
     "daemon",
 )
 

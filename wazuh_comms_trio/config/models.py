@@ -298,6 +298,14 @@ class Limits:
 
 @frozen
 class Shutdown:
+    delay: float = field(
+        default=0.0,
+        metadata=seconds(
+            "Before it stops the daemon serves on for this time, with `ready` at 503, for balancers to notice. Time "
+            "since `wazuh-comms drain` counts.",
+            zero=True,
+        ),
+    )
     grace: float = field(
         default=10.0, metadata=seconds("How long requests in flight may take when the daemon stops.", zero=True)
     )

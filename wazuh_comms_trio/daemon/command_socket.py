@@ -87,10 +87,12 @@ class SupervisorControl:
         self,
         status: Callable[[], Awaitable[dict[str, Any]]],
         reload: Callable[[], Awaitable[dict[str, Any]]],
+        drain: Callable[[bool], dict[str, Any]],
         settings: Callable[[], CommunicationsApi],
     ) -> None:
         self._status = status
         self._reload = reload
+        self._drain = drain
         self.note = Auditor(settings).note
 
     async def status(self) -> dict[str, Any]:
@@ -98,6 +100,10 @@ class SupervisorControl:
 
     async def reload(self) -> dict[str, Any]:
         return await self._reload()
+
+    async def drain(self, on: bool) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        return self._drain(on)
 
 
 class HubPoster:

@@ -75,7 +75,8 @@ class WorkerStatus(WorkerReport, frozen=True, kw_only=True):
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     """``generation``: of the configuration that is in force. ``reload``: the daemon can be reloaded. ``up``: for how
-    long it runs, whatever became of the clock since ``started``. ``warnings``: sentences for the operator."""
+    long it runs, whatever became of the clock since ``started``. ``warnings``: sentences for the operator.
+    ``drained``: for how long the node is; None, and missing: it isn't."""
 
     generation: int
     configured_workers: int
@@ -84,6 +85,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     up: float | None = None
     warnings: list[str] = []
     reload: bool = False
+    drained: float | None = None
 
 
 def report_document(report: WorkerReport) -> dict[str, Any]:
@@ -107,6 +109,7 @@ def status_document(
     configured_workers: int,
     reload: bool,
     workers: Sequence[dict[str, Any]],
+    drained: float | None = None,
 ) -> dict[str, Any]:
     return {
         "started": started,
@@ -116,6 +119,7 @@ def status_document(
         "configured_workers": configured_workers,
         "reload": reload,
         "workers": list(workers),
+        **({} if drained is None else {"drained": round(drained, 1)}),
     }
 
 

@@ -43,25 +43,42 @@ class Readiness:
 
     def __init__(self, probes: Mapping[str, Probe] | None = None) -> None:
         self._probes = dict(probes or {})
-        self._found = READY
+        self._reasons: list[str] = []
         self._at = -inf
         self._stopping = False
+        self._drained = False
         self._lock = trio.Lock()
 
     @property
     def state(self) -> str:
         """``READY``, or what is wrong, as it was last found."""
-        return "stopping" if self._stopping else self._found
+        if self._stopping:
+            return "stopping"
+        return self._reasons[0] if self._reasons else READY
 
     def stop(self) -> None:
         """From now on this node isn't to be sent anything."""
         self._stopping = True
 
+    def drain(self, on: bool) -> None:
+        """While on, ``check`` says that this node isn't to be sent anything; ``state`` is the stores' as before."""
+        self._drained = on
+
     async def check(self) -> None:
         """Raises ``BackendUnavailable`` with the reason's name."""
         await self._look()
+        if self._drained:
+            raise BackendUnavailable("drained")
         if self.state != READY:
             raise BackendUnavailable(self.state)
+
+    async def check_any(self) -> None:
+        """The same, but a store that can take something is enough."""
+        await self._look()
+        if self._drained or self._stopping:
+            raise BackendUnavailable("drained" if self._drained else "stopping")
+        if self._reasons and len(self._reasons) == len(self._probes):
+            raise BackendUnavailable("; ".join(self._reasons))
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -73,12 +90,16 @@ class Readiness:
         async with self._lock:
             if trio.current_time() - self._at < FRESH:
                 return
-            found = READY
-            for name, probe in self._probes.items():
-                if (reason := await _reason(probe)) is not None:
-                    found = f"{name}: {reason}"
-                    break
-            self._found, self._at = found, trio.current_time()
+            found: dict[str, str | None] = dict.fromkeys(self._probes)
+
+            async def ask(name: str, probe: Probe) -> None:
+                found[name] = await _reason(probe)
+
+            async with trio.open_nursery() as nursery:
+                for name, probe in self._probes.items():
+                    nursery.start_soon(ask, name, probe)
+            self._reasons = [f"{name}: {reason}" for name, reason in found.items() if reason is not None]
+            self._at = trio.current_time()
 
 
 async def _reason(probe: Probe) -> str | None:

@@ -10,7 +10,7 @@ function __wazuh_comms_at --description 'Does the line name this command?'
             set skip yes
         else if not string match --quiet -- '-*' $word
             set --local next (string trim -- "$command $word")
-            contains -- "$next" 'agents' 'agents add' 'agents list' 'agents show' 'agents remove' 'agents rekey' 'commands' 'commands send' 'commands list' 'commands show' 'commands cancel' 'events' 'events tail' 'quarantine' 'quarantine list' 'quarantine show' 'quarantine replay' 'quarantine drop' 'backup' 'restore' 'store' 'store verify' 'store prune' 'enrollment' 'enrollment passwd' 'config' 'config check' 'config show' 'indexer' 'indexer init' 'indexer check' 'indexer show' 'indexer remove' 'status' 'reload' 'daemon'; and set command $next
+            contains -- "$next" 'agents' 'agents add' 'agents list' 'agents show' 'agents remove' 'agents rekey' 'commands' 'commands send' 'commands list' 'commands show' 'commands cancel' 'events' 'events tail' 'quarantine' 'quarantine list' 'quarantine show' 'quarantine replay' 'quarantine drop' 'backup' 'restore' 'store' 'store verify' 'store prune' 'enrollment' 'enrollment passwd' 'config' 'config check' 'config show' 'indexer' 'indexer init' 'indexer check' 'indexer show' 'indexer remove' 'status' 'reload' 'drain' 'daemon'; and set command $next
         end
     end
     test "$command" = "$argv[1]"
@@ -29,6 +29,7 @@ complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments con
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments indexer --description 'prepare or check the indexer of `backend: wazuh`'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments status --description 'how the running daemon and its workers are'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments reload --description 'have the running daemon read its configuration again'
+complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments drain --description 'have balancers leave this node out'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments daemon --description 'ask a classic daemon over its socket'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
@@ -189,6 +190,10 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'status'" --long-op
 complete --command wazuh-comms --condition "__wazuh_comms_at 'reload'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'reload'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'reload'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'drain'" --short-option h --long-option help --description 'show this help message and exit'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'drain'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'drain'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'drain'" --long-option undo --description '`ready` says again how the node is'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'daemon'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'daemon'" --long-option home --require-parameter --force-files --description 'the Wazuh folder (default: /var/ossec, with --release where that is installed)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'daemon'" --long-option release --require-parameter --description 'the server\'s version, such as 5.0.0-beta3, or \'auto\' to find it out (default: 4.x, in either place)'

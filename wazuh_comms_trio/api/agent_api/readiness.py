@@ -1,4 +1,4 @@
-"""``GET /api/v1/``: the server is there. ``GET /api/v1/ready``: what is behind it is there, too."""
+"""``GET /api/v1/``: the server is there. ``GET /api/v1/ready``: all that is behind it is, too; ``ready/any``: some."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ __all__ = ["add_readiness"]
 def add_readiness(api: AgentApi) -> None:
     api.add_handler(f"{PREFIX}/", alive, "GET", "HEAD")
     api.add_handler(f"{PREFIX}/ready", partial(ready, api), "GET", "HEAD")
+    api.add_handler(f"{PREFIX}/ready/any", partial(ready_for_any, api), "GET", "HEAD")
 
 
 async def alive(scope: Scope, receive: Receive, send: Send) -> None:
@@ -26,4 +27,10 @@ async def alive(scope: Scope, receive: Receive, send: Send) -> None:
 async def ready(api: AgentApi, scope: Scope, receive: Receive, send: Send) -> None:
     await skip_body(receive)
     await api.services.readiness.check()
+    await send_empty(send, 200)
+
+
+async def ready_for_any(api: AgentApi, scope: Scope, receive: Receive, send: Send) -> None:
+    await skip_body(receive)
+    await api.services.readiness.check_any()
     await send_empty(send, 200)

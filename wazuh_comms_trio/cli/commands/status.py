@@ -31,8 +31,8 @@ def add_parser(parent: Group) -> None:
         _status,
         help="how the running daemon and its workers are",
         description=f"How the running daemon is. Exit status: {EXIT_WELL} all is well, {EXIT_DEGRADED} something isn't"
-        " (fewer workers than configured, an event loop that lags or hangs, connections that have to wait for"
-        " descriptors, a backend that is away, a quarantine without room),"
+        " (fewer workers than configured, a drained node, an event loop that lags or hangs, connections that have to"
+        " wait for descriptors, a backend that is away, a quarantine without room),"
         f" {EXIT_NOT_RUNNING} it doesn't run.",
     )
 
@@ -55,6 +55,7 @@ def _status(arguments: Namespace) -> int:
         "workers": f"{serving} of {status.configured_workers} serve",
         "generation": status.generation,
         "parked polls": sum(worker.parked or 0 for worker in status.workers),
+        **({} if status.drained is None else {"drained": f"for {_duration(status.drained)}"}),
     }
     heads = ["WORKER", "PID", "STATE", "AGE", "LAG", "CONNS", "PARKED", "WAITING", "BACKEND", "LAST ERROR"]
     rows = [
@@ -82,6 +83,8 @@ def find_problems(status: DaemonStatus) -> list[str]:
     current = [worker for worker in status.workers if worker.generation == status.generation]
     serving = [worker for worker in current if worker.state == "serving"]
     problems = list(status.warnings)
+    if status.drained is not None:
+        problems.append("the node is drained: balancers leave it out, until `wazuh-comms drain --undo`")
     if len(serving) < status.configured_workers:
         problems.append(f"{len(serving)} of {status.configured_workers} workers serve")
     for worker in serving:

@@ -99,6 +99,7 @@ class Hub:
         self._changed = trio.Event()
         #: The worker that searches the shared store for all.
         self._leader: Member | None = None
+        self._drained = False
 
     # --- members
 
@@ -147,6 +148,18 @@ class Hub:
                     pending.decided.set()
             self._note_change()
 
+    def drain(self, on: bool) -> None:
+        """While on, no worker is ready, also of those that come."""
+        self._drained = on
+        for member in self.members:
+            if member.ready.is_set():
+                member.link.send_nowait(messages.Drain(on=on))
+
+    @property
+    def parked(self) -> int:
+        """Polls, on all workers, as they last said."""
+        return sum(member.report.get("parked", 0) for member in self.members)
+
     def dismiss(self, member: Member) -> None:
         """The worker gets no posts any more, and isn't the leader."""
         member.in_service = False
@@ -181,6 +194,8 @@ class Hub:
                 if on_ready is not None:
                     on_ready(message)
                 self._send_leader(member)
+                if self._drained:
+                    member.link.send_nowait(messages.Drain(on=True))
             case messages.Failed():
                 member.failure = message.reason
             case (

@@ -84,6 +84,12 @@ class HurryStop(Message, frozen=True, kw_only=True, tag="hurry"):
     """To a worker: it gives up what is still in flight."""
 
 
+class Drain(Message, frozen=True, kw_only=True, tag="drain"):
+    """To a worker: while ``on``, its ``ready`` is 503, whatever its stores say."""
+
+    on: bool
+
+
 # --- health
 
 

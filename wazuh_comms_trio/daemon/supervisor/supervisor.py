@@ -26,6 +26,7 @@ from wazuh_comms_trio.config.load import LoadedConfig, load_config
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.config.problems import ConfigError
 from wazuh_comms_trio.daemon.bound_sockets import StartError
+from wazuh_comms_trio.daemon.drain import Drain
 from wazuh_comms_trio.daemon.exit_status import report_failure
 from wazuh_comms_trio.daemon.key_files import read_key_files
 from wazuh_comms_trio.daemon.listeners import ListenAddresses, Listeners, announce, check_file_limit, open_listeners
@@ -79,12 +80,15 @@ class Supervisor:
         self._began = trio.current_time()
         #: The settings that the listeners were opened with.
         self._opened_with = loaded.config.communications_api
+        #: ``stop`` was called; ``_stop`` is set once ``shutdown.delay`` is over.
+        self._stopping = False
         self._stop = trio.Event()
         self._generations: list[Generation] = []
         self._reloading = trio.Lock()
         self._earlier_keys: list[tuple[str, float]] = []
         self._nursery: trio.Nursery | None = None
         self.hub = Hub()
+        self.drain = Drain(self.hub.drain)
         self.current = self._generation(1, loaded, key_files)
 
     def _generation(self, number: int, loaded: LoadedConfig, key_files: Mapping[str, str]) -> Generation:
@@ -102,11 +106,28 @@ class Supervisor:
     # --- for signals and the command socket
 
     def stop(self) -> None:
-        """The orderly procedure; a second call hurries."""
-        if self._stop.is_set():
+        """The orderly procedure, once balancers had ``shutdown.delay`` to notice; a second call hurries."""
+        if self._stopping:
+            self._stop.set()
             for generation in self._generations:
                 generation.hurry()
             return
+        self._stopping = True
+        delay = self.drain.begin_to_stop(self.current.settings.shutdown.delay)
+        if delay > 0 and self._nursery is not None and any(member.in_service for member in self.hub.members):
+            self._notifier.stopping("stopping: balancers are told")
+            self._notifier.extend_timeout(delay + STOP_MARGIN)
+            self._nursery.start_soon(self._stop_after, delay)
+        else:
+            self._begin_stop()
+
+    async def _stop_after(self, delay: float) -> None:
+        logger.info("stopping in %.0f s, when balancers have noticed", delay)
+        with trio.move_on_after(delay):
+            await self._stop.wait()
+        self._begin_stop()
+
+    def _begin_stop(self) -> None:
         self._stop.set()
         for generation in self._generations:
             if generation.stopping.is_set():
@@ -116,7 +137,7 @@ class Supervisor:
 
     @property
     def stopping(self) -> bool:
-        return self._stop.is_set()
+        return self._stopping
 
     async def reload(self, *, wait: bool = False) -> dict[str, Any]:
         """Reads the configuration again. ``reloaded`` says whether it is in force; if not, nothing has changed, and
@@ -196,6 +217,7 @@ class Supervisor:
             configured_workers=self.current.settings.workers,
             reload=True,
             workers=workers,
+            drained=self.drain.seconds,
         )
 
     # --- what runs
@@ -242,13 +264,19 @@ class Supervisor:
         from wazuh_comms_trio.daemon.command_socket import HubPoster, SupervisorControl, serve_control
 
         settings = self.current.settings
-        control = SupervisorControl(self.fresh_status, self.reload, lambda: self.current.settings)
+        control = SupervisorControl(
+            self.fresh_status,
+            self.reload,
+            lambda on: self.drain.switch(on, self.hub.parked),
+            lambda: self.current.settings,
+        )
         await serve_control(control, HubPoster(self.hub.post), self._listeners, settings, stop=self._stop)
 
     def _status_line(self) -> str:
         serving = [member for member in self.hub.members if member.in_service]
         parked = sum(member.report.get("parked", 0) for member in serving)
-        return f"{len(serving)} of {self.current.settings.workers} workers serve; {parked} agents parked"
+        drained = "" if self.drain.seconds is None else "; drained"
+        return f"{len(serving)} of {self.current.settings.workers} workers serve; {parked} agents parked{drained}"
 
 
 def keys_that_need_a_restart(old: CommunicationsApi, new: CommunicationsApi) -> list[str]:

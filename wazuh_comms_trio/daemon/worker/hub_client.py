@@ -26,6 +26,7 @@ from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.services.commands.command_json import decode_commands, encode_commands
 from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher
 from wazuh_comms_trio.services.commands.posts import POST_LIMIT
+from wazuh_comms_trio.services.readiness import Readiness
 
 __all__ = ["HEARTBEAT_INTERVAL", "HubLeadership", "HubOtherWorkers", "run_hub_client"]
 
@@ -114,11 +115,12 @@ async def run_hub_client(
     dispatcher: CommandDispatcher,
     heartbeat: Heartbeat,
     stop: Stop,
+    readiness: Readiness,
 ) -> None:
     """Follows the link until it ends: then the supervisor is gone, and so must its worker be. The link's ``run`` is the
     caller's. Cancelled: at once."""
     async with BackgroundNursery() as nursery:
-        client = _HubClient(link, other_workers, leadership, dispatcher, heartbeat, stop, nursery)
+        client = _HubClient(link, other_workers, leadership, dispatcher, heartbeat, stop, readiness, nursery)
         nursery.start_soon(client.send_heartbeats)
         with suppress(LinkBroken):
             while True:
@@ -138,6 +140,7 @@ class _HubClient:
     dispatcher: CommandDispatcher
     heartbeat: Heartbeat
     stop: Stop
+    readiness: Readiness
     nursery: trio.Nursery
     #: What other workers were posted, and no store keeps.
     holds: dict[str, Command] = field(factory=dict)
@@ -190,6 +193,8 @@ class _HubClient:
                 self.leadership.handle_finding(message.topic, message.finding)
             case messages.LeaderRequest():
                 self.leadership.handle_request(message.topic, message.request)
+            case messages.Drain():
+                self.readiness.drain(message.on)
             case messages.Stop():
                 self.stop.request(spread=message.spread, grace=message.grace)
             case messages.ShortenStop():

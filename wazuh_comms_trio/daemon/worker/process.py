@@ -95,8 +95,8 @@ async def _serve(link: Link, first: messages.WorkerConfig, watchdog: ParentWatch
     other_workers, leadership = HubOtherWorkers(link), HubLeadership(link, hub_knows=first.duty)
 
     def on_serving(background: trio.Nursery, worker: Worker, heartbeat: Heartbeat) -> None:
-        dispatcher = worker.services.commands
-        background.start_soon(run_hub_client, link, other_workers, leadership, dispatcher, heartbeat, stop)
+        dispatcher, readiness = worker.services.commands, worker.services.readiness
+        background.start_soon(run_hub_client, link, other_workers, leadership, dispatcher, heartbeat, stop, readiness)
         link.send_nowait(messages.Ready(public_key=keys.public_pem.decode(), pid=os.getpid(), duty=True))
 
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
@@ -109,7 +109,7 @@ async def _serve(link: Link, first: messages.WorkerConfig, watchdog: ParentWatch
             on_serving=on_serving,
             background=[
                 link.run,
-                partial(_handle_signals, signals, stop),
+                partial(_handle_signals, signals, stop, config.communications_api.shutdown.delay),
                 partial(_forget_earlier_keys, keys, first.earlier.seconds),
             ],
             other_workers=other_workers,
@@ -134,8 +134,10 @@ async def _forget_earlier_keys(keys: TokenKeys, seconds: float) -> None:
     keys.forget_earlier()
 
 
-async def _handle_signals(signals: AsyncIterator[int], stop: Stop) -> None:
-    """A service manager may signal every process. SIGHUP is the supervisor's."""
+async def _handle_signals(signals: AsyncIterator[int], stop: Stop, delay: float) -> None:
+    """A service manager may signal every process; the supervisor says then when it is time. SIGHUP is its own."""
     async for number in signals:
         if number == signal.SIGTERM:
+            with trio.move_on_after(delay):
+                await stop.requested.wait()
             stop.request()

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 import trio
 
-from wazuh_comms_trio.config.models import CommunicationsApi, Config
+from wazuh_comms_trio.config.models import CommunicationsApi, Config, Shutdown
 from wazuh_comms_trio.daemon.command_socket import Auditor
+from wazuh_comms_trio.daemon.drain import Drain
 from wazuh_comms_trio.daemon.listeners import ListenAddresses, announce, check_file_limit, open_listeners
 from wazuh_comms_trio.daemon.status import report_document, status_document, worker_document
 from wazuh_comms_trio.daemon.systemd import Notifier, keep_notified
@@ -47,7 +48,7 @@ async def serve(
     control = SingleControl(settings)
 
     def on_serving(background: trio.Nursery, worker: Worker, heartbeat: Heartbeat) -> None:
-        control.heartbeat = heartbeat
+        control.worker, control.heartbeat = worker, heartbeat
         control.warnings = addresses.warnings
         announce(addresses)
         notifier.ready(_status_line(heartbeat))
@@ -70,7 +71,7 @@ async def serve(
                 stop,
                 on_serving=on_serving,
                 background=[
-                    partial(handle_signals, signals, stop, settings.shutdown.spread),
+                    partial(handle_signals, signals, stop, settings.shutdown, control, notifier),
                     partial(_tell_stopping, notifier, stop, settings.shutdown.grace),
                 ],
                 control=control,
@@ -86,8 +87,14 @@ class SingleControl:
         self._began = trio.current_time()
         self.note = Auditor(lambda: settings).note
         #: Once the worker runs.
+        self.worker: Worker | None = None
         self.heartbeat: Heartbeat | None = None
+        self.drained = Drain(self._tell_worker)
         self.warnings: Sequence[str] = ()
+
+    def _tell_worker(self, on: bool) -> None:
+        if self.worker is not None:
+            self.worker.services.readiness.drain(on)
 
     async def status(self) -> dict[str, Any]:
         if self.heartbeat is not None:
@@ -107,10 +114,16 @@ class SingleControl:
             configured_workers=1,
             reload=False,
             workers=[worker],
+            drained=self.drained.seconds,
         )
 
     async def reload(self) -> dict[str, Any]:
         return {"reloaded": False, "problems": [NO_RELOAD], "warnings": [], "needs_restart": []}
+
+    async def drain(self, on: bool) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        parked = 0 if self.worker is None else self.worker.services.commands.parked
+        return self.drained.switch(on, parked)
 
 
 def _status_line(heartbeat: Heartbeat) -> str:
@@ -123,16 +136,33 @@ async def _tell_stopping(notifier: Notifier, stop: Stop, grace: float) -> None:
     notifier.extend_timeout(grace + stop.spread + STOP_MARGIN)
 
 
-async def handle_signals(signals: AsyncIterator[int], stop: Stop, spread: float) -> None:
+async def handle_signals(
+    signals: AsyncIterator[int], stop: Stop, shutdown: Shutdown, control: SingleControl, notifier: Notifier
+) -> None:
     """The first SIGTERM or SIGINT stops, a second one hurries. SIGHUP stops when it means that the terminal is gone."""
-    terminal = Terminal()
-    async for number in signals:
-        name = signal.Signals(number).name
-        if number == signal.SIGHUP and not terminal.is_gone():
-            logger.warning("%s: the configuration can't be read again while the daemon runs; restart it", name)
-        elif stop.requested.is_set():
-            logger.warning("%s again: requests in flight are given up", name)
-            stop.hurry()
-        else:
-            logger.info("%s: stopping", name)
-            stop.request(spread=spread)
+    terminal, stopping = Terminal(), False
+    async with trio.open_nursery() as nursery:
+        async for number in signals:
+            name = signal.Signals(number).name
+            if number == signal.SIGHUP and not terminal.is_gone():
+                logger.warning("%s: the configuration can't be read again while the daemon runs; restart it", name)
+            elif stopping or stop.requested.is_set():
+                logger.warning("%s again: requests in flight are given up", name)
+                stop.hurry()
+            else:
+                logger.info("%s: stopping", name)
+                stopping = True
+                delay = control.drained.begin_to_stop(shutdown.delay) if control.worker is not None else 0.0
+                if delay > 0:
+                    notifier.stopping("stopping: balancers are told")
+                    notifier.extend_timeout(delay + STOP_MARGIN)
+                    nursery.start_soon(_stop_after, delay, stop, shutdown.spread)
+                else:
+                    stop.request(spread=shutdown.spread)
+
+
+async def _stop_after(delay: float, stop: Stop, spread: float) -> None:
+    logger.info("stopping in %.0f s, when balancers have noticed", delay)
+    with trio.move_on_after(delay):
+        await stop.requested.wait()
+    stop.request(spread=spread)

@@ -133,7 +133,10 @@ async def open_node(
                 nursery.start_soon(link.run)
             nursery.start_soon(hub.serve, member)
             dispatcher = daemon.worker.services.commands
-            nursery.start_soon(run_hub_client, theirs, other_workers, leadership, dispatcher, heartbeat, daemon.stop)
+            readiness = daemon.worker.services.readiness
+            nursery.start_soon(
+                run_hub_client, theirs, other_workers, leadership, dispatcher, heartbeat, daemon.stop, readiness
+            )
             theirs.send_nowait(messages.Ready(public_key="", duty=True))
             await member.ready.wait()
             daemons.append(daemon)
