@@ -213,6 +213,27 @@ class BackendUnavailable(CommsError):
     reported: bool = False
 
 
+class Overloaded(BackendUnavailable):
+    """503: this node has more to do than it can; ``retry_after`` seconds from now it may be different."""
+
+    default_message = "The service is overloaded"
+
+    def __init__(self, retry_after: int = 5) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+
+
+class TooManyRequests(CommsError):
+    """429: more than a limit's share, of one agent or of all; ``retry_after`` in seconds."""
+
+    default_code = 429
+    default_message = "Too many requests"
+
+    def __init__(self, retry_after: int = 1) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+
+
 class DocumentUnreadable(BackendUnavailable):
     """503: one document of a store can't be read, and it alone. ``name`` is its place (``index/_id``), ``why`` the
     reason, ``text`` what stands there, as far as it can be shown.

@@ -8,6 +8,7 @@ import pytest
 
 from wazuh_comms_trio import errors
 from wazuh_comms_trio.api.problems import describe, describe_management
+from wazuh_comms_trio.backends.interfaces import BodyRefused, ConsumedBody
 from wazuh_comms_trio.errors import BackendUnavailable, CommsError
 from wazuh_comms_trio.http.server.refusals import (
     CodingUnsupported,
@@ -36,6 +37,8 @@ EXPECTED = {
     errors.AgentExists: (409, 409),
     errors.BackendUnavailable: (503, 503),
     errors.StorageFull: (503, 503),
+    errors.Overloaded: (503, 503),
+    errors.TooManyRequests: (429, 429),
     errors.DocumentUnreadable: (503, 503),
     errors.EngineRefused: (400, 2710),
     errors.EngineTimeout: (503, 2800),
@@ -62,8 +65,18 @@ def test_every_family_is_in_the_table() -> None:
         family for family in ours if issubclass(family, BackendUnavailable) and ".backends." in family.__module__
     }
     backends |= {family for family in ours if "quarantine" in family.__module__}
-    assert ours - backends - {CommsError, MethodNotAllowed} == set(EXPECTED)
+    assert ours - backends - {CommsError, MethodNotAllowed, BodyRefused} == set(EXPECTED)
     assert {describe(family("not now")).status for family in backends} <= {503}
+
+
+def test_a_body_that_an_engine_keeps_is_refused_as_any() -> None:
+    kept, plain = BodyRefused("no", ConsumedBody(None, 0, 0, b"")), errors.EngineRefused("no")
+    assert describe(kept) == describe(plain)
+
+
+@pytest.mark.parametrize("error", [errors.Overloaded(7), errors.TooManyRequests(7)])
+def test_when_to_come_again_is_said(error: CommsError) -> None:
+    assert (b"retry-after", b"7") in describe(error).headers
 
 
 @pytest.mark.parametrize("family", EXPECTED, ids=lambda family: family.__name__)

@@ -29,6 +29,8 @@ REPORT: dict[str, Any] = {
     "batcher": {"waiting": 1, "room": 1023, "batches_in_flight": 1, "pieces_in_flight": 0},
     "last_error": None,
     "quarantine": None,
+    "refused": [],
+    "refused_total": None,
 }
 
 

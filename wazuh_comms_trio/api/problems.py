@@ -43,6 +43,7 @@ STATUS: Final[Mapping[type[CommsError], int]] = {
     errors.AgentExists: 409,
     errors.BodyTooLarge: 413,
     CodingUnsupported: 415,
+    errors.TooManyRequests: 429,
     HeadTooLarge: 431,
     ServerError: 500,
     errors.BackendUnavailable: 503,  # the engine's and the storage's among them
@@ -63,6 +64,8 @@ def extra_headers(error: CommsError) -> Headers:
         return ((b"allow", error.allowed.encode("ascii")),)
     if isinstance(error, CodingUnsupported):  # RFC 9110, 12.5.3: what would have been taken
         return ((b"accept-encoding", b"identity"),)
+    if isinstance(error, (errors.Overloaded, errors.TooManyRequests)):
+        return ((b"retry-after", b"%d" % error.retry_after),)
     return ()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wazuh_comms_trio.cli.program import CONFIG_HELP, Parser, complain, config_path, run_program
+from wazuh_comms_trio.cli.program import CONFIG_HELP, EXIT_BAD_CONFIGURATION, Parser, complain, config_path, run_program
 from wazuh_comms_trio.foundation.journal import WARNING
 
 if TYPE_CHECKING:
@@ -50,8 +50,15 @@ def _run(config: str | None, *, check: bool, version: bool) -> int:
         raise
     if check:
         from wazuh_comms_trio.cli.owner import unreadable_for_service
+        from wazuh_comms_trio.config.capacity import judge_here
 
         _print_warnings(loaded.warnings, loaded.file)
+        capacity = judge_here(loaded.config.communications_api)
+        for text in capacity.misfits:
+            complain(_NAME, f"warning: {text}", WARNING)
+        if capacity.problem:
+            complain(_NAME, capacity.problem)
+            return EXIT_BAD_CONFIGURATION
         if refused := unreadable_for_service(loaded.file, loaded.config.communications_api.embedded.path):
             name, problems = refused
             for problem in problems:

@@ -40,7 +40,8 @@ def accepted(kind: Any, key: Key) -> str:
     if kind is int:
         return f"a whole number{' of bytes,' if key.unit == 'bytes' else ''}{key.range_text()}"
     if kind is float:
-        unit = {"s": " of seconds,", "bytes/s": " of bytes a second,", "%": " of percent,"}.get(key.unit, "")
+        units = {"s": "seconds", "bytes/s": "bytes a second", "%": "percent", "requests/s": "requests a second"}
+        unit = f" of {units[key.unit]}," if key.unit in units else ""
         return f"a number{unit}{key.range_text()}"
     if kind is str:
         return "text"

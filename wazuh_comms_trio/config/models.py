@@ -18,6 +18,7 @@ from attrs import field, frozen
 from wazuh_comms_trio.config.backend_models import EngineSettings, Indexer
 from wazuh_comms_trio.config.key import days, networks, seconds, size, socket_path
 from wazuh_comms_trio.config.key import key as about
+from wazuh_comms_trio.config.limit_models import Limits as Limits
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 SslProtocol = Literal["auto", "TLS", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
@@ -274,29 +275,6 @@ class Timeouts:
 
 
 @frozen
-class Limits:
-    handshake_timeout: float = field(default=10.0, metadata=seconds("For the TLS handshake."))
-    head_timeout: float = field(default=10.0, metadata=seconds("For a request's head."))
-    head_bytes: int = field(default=16384, metadata=size("Of a request's head; above it 431."))
-    body_bytes: int = field(default=104857600, metadata=size("Of a request's body; above it 413."))
-    body_timeout: float = field(
-        default=15.0,
-        metadata=seconds(
-            "How long a request's body may keep the daemon waiting; then 408. Bytes that arrived, not those that were "
-            "announced, give time back, by `body_rate`, up to this again."
-        ),
-    )
-    body_rate: float = field(
-        default=65536.0,
-        metadata=about("The least rate of a body, over any `body_timeout`.", unit="bytes/s", above=0, maximum=1e15),
-    )
-    stall_timeout: float = field(
-        default=30.0, metadata=seconds("How long a body may stand still, if that is less than `body_timeout`.")
-    )
-    send_timeout: float = field(default=30.0, metadata=seconds("How long a peer may not read."))
-
-
-@frozen
 class Shutdown:
     delay: float = field(
         default=0.0,
@@ -350,7 +328,7 @@ class CommunicationsApi:
     timeouts: Timeouts = field(
         default=Timeouts(), metadata=about("Time limits of the endpoints, from the last byte of the request.")
     )
-    limits: Limits = field(default=Limits(), metadata=about("Limits of a connection."))
+    limits: Limits = field(default=Limits(), metadata=about("Limits of connections, of agents, and of all together."))
     balancers: Balancers = field(
         default=Balancers(),
         metadata=about(

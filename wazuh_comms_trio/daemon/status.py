@@ -47,8 +47,9 @@ class LoggedError(msgspec.Struct, frozen=True, kw_only=True):
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     """``lag``: the worst delay of the event loop, of late. ``crowded``: connections wait until fewer files are open.
     ``parked``: long polls. ``tasks``: of the event loop. ``backend``: ``ready``, or why it isn't.
-    ``quarantine``: a sentence when events that can't be taken find no room there. A worker that hasn't reported yet:
-    None."""
+    ``quarantine``: a sentence when events that can't be taken find no room there. ``refused``: a sentence for each of
+    what was beyond a limit within the last minute; ``refused_total``: requests and connections since the start. A
+    worker that hasn't reported yet: None."""
 
     pid: int | None = None
     age: float | None = None
@@ -61,6 +62,8 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     batcher: BulkWriterReport | None = None
     last_error: LoggedError | None = None
     quarantine: str | None = None
+    refused: list[str] = []
+    refused_total: int | None = None
 
 
 class WorkerStatus(WorkerReport, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from random import Random
 from attrs import field, frozen
 
 from wazuh_comms_trio.backends.interfaces import Backends
+from wazuh_comms_trio.config.limits_in_force import limits_in_force
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
 from wazuh_comms_trio.quarantine.interface import Quarantine
@@ -17,6 +18,7 @@ from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, O
 from wazuh_comms_trio.services.enrollment import EnrollmentService, NoteEnrolment
 from wazuh_comms_trio.services.files import FileService
 from wazuh_comms_trio.services.readiness import Readiness, probes_of
+from wazuh_comms_trio.services.refusal_counts import RefusalCounts
 from wazuh_comms_trio.services.stateful.events import StatefulEvents
 from wazuh_comms_trio.services.stateless.events import StatelessEvents
 from wazuh_comms_trio.services.vulnerability import ScanService
@@ -36,6 +38,7 @@ class Services:
     scans: ScanService
     enrollment: EnrollmentService | None = None
     readiness: Readiness = field(factory=Readiness)
+    refusals: RefusalCounts = field(factory=RefusalCounts)
 
 
 @frozen(kw_only=True)
@@ -72,6 +75,7 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
             backends.commands,
             backends.agents,
             poll_timeout=api.timeouts.commands,
+            parked_limit=limits_in_force(api.limits).parked_polls,
             wall_clock=wall_clock,
             rng=rng,
             other_workers=environment.other_workers,

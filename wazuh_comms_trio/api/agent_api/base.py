@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
+from wazuh_comms_trio.api.admission import RouteGate, UploadGate
 from wazuh_comms_trio.api.guard import identify
 from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.api.quart_application import QuartApplication
+from wazuh_comms_trio.config.capacity import budget_bytes
+from wazuh_comms_trio.config.limits_in_force import limits_in_force, routes_of
 from wazuh_comms_trio.config.models import CommunicationsApi
+from wazuh_comms_trio.foundation.resources import memory_limit
+from wazuh_comms_trio.http.server.bodies import content_length
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.services import Services
 from wazuh_comms_trio.services.authentication.authenticator import Caller
@@ -16,21 +23,36 @@ __all__ = ["PREFIX", "AgentApi"]
 
 PREFIX: Final = "/api/v1"
 
-#: What all collected bodies may take together: five of the largest (or 512 MiB), or five hundred of 1 MB, which
-#: agents' full batches are. Two cores parse about 100 MB/s, so what fits in is at most some seconds' work.
-BUDGET_BYTES: Final = 512 * 1024 * 1024
-BUDGET_LARGEST: Final = 5
+#: Larger bodies, and those of unknown length, are uploads, of which an agent has a few at a time.
+UPLOAD_BYTES: Final = 1024 * 1024
 
 
 class AgentApi(QuartApplication):
     """The application, for its endpoints to be added to."""
 
     def __init__(self, services: Services, config: CommunicationsApi) -> None:
-        budget_bytes = max(BUDGET_BYTES, BUDGET_LARGEST * config.limits.body_bytes)
-        super().__init__(__name__, describe, config.limits, budget_bytes=budget_bytes)
+        super().__init__(__name__, describe, config.limits, budget_bytes=budget_bytes(config, memory_limit()))
         self.services = services
         self.timeouts = config.timeouts
+        limits = limits_in_force(config.limits)
+        self._gates = {name: RouteGate(name, limit, services.refusals) for name, limit in routes_of(limits)}
+        self._uploads = UploadGate(limits.agent_uploads, services.refusals)
 
     async def identify(self, scope: Scope) -> Caller:
         """The caller by its bearer token: see ``guard.identify``."""
         return await identify(scope, self.services.authentication, time_limit=self.timeouts.authentication)
+
+    def admitted(self, route: str, caller: Caller) -> AbstractContextManager[None]:
+        """Around a request: see ``RouteGate.admitted``."""
+        return self._gates[route].admitted(caller.agent.id)
+
+    @contextmanager
+    def admitted_body(self, route: str, caller: Caller, scope: Scope) -> Iterator[None]:
+        """As ``admitted``, of a request whose body may be a large one."""
+        length = content_length(scope)
+        with self.admitted(route, caller):
+            if length is not None and length <= UPLOAD_BYTES:
+                yield
+                return
+            with self._uploads.admitted(caller.agent.id):
+                yield

@@ -16,6 +16,7 @@ from wazuh_comms_trio.http.server.delivery import EXTENSION, DeliveryConfirmatio
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.replies import send_refusal, send_reply
+from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.services.commands.command_delivery import CommandDelivery
 from wazuh_comms_trio.services.commands.command_json import encode_commands
 
@@ -36,7 +37,12 @@ async def commands(api: AgentApi, scope: Scope, receive: Receive, send: Send) ->
     as delivered.
     """
     caller = await api.identify(scope)
-    await skip_body(receive)
+    with api.admitted("commands", caller):
+        await skip_body(receive)
+        await _answer(api, caller, scope, receive, send)
+
+
+async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
     dispatcher = api.services.commands
     delivery: CommandDelivery | None = None
     delivered = False

@@ -13,6 +13,7 @@ from wazuh_comms_trio.errors import BackendUnavailable, MalformedRequest
 from wazuh_comms_trio.http.server.bodies import skip_body
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
+from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.services.deadlines import give_up_at
 
 __all__ = ["add_files", "file_name"]
@@ -35,7 +36,12 @@ def add_files(api: AgentApi) -> None:
 async def files(api: AgentApi, scope: Scope, receive: Receive, send: Send) -> None:
     """The time limit is for opening the file, and for each part of it that is read."""
     caller = await api.identify(scope)
-    await skip_body(receive)
+    with api.admitted("files", caller):
+        await skip_body(receive)
+        await _answer(api, caller, scope, send)
+
+
+async def _answer(api: AgentApi, caller: Caller, scope: Scope, send: Send) -> None:
     name = file_name(scope["query_string"])
     now = trio.current_time()
     with trio.CancelScope(deadline=give_up_at(now + api.timeouts.files, now)) as limit:

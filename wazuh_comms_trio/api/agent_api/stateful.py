@@ -11,6 +11,7 @@ from wazuh_comms_trio.errors import TimeLimitExceeded
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.replies import send_reply
+from wazuh_comms_trio.services.authentication.authenticator import Caller
 
 __all__ = ["add_stateful"]
 
@@ -24,6 +25,11 @@ async def stateful(api: AgentApi, scope: Scope, receive: Receive, send: Send) ->
     caller = await api.identify(scope)
     # In an outage the registry is waited for as the index is: together they have one limit.
     seconds = max(0.0, api.timeouts.stateful - (trio.current_time() - began))
+    with api.admitted_body("stateful", caller, scope):
+        await _answer(api, caller, receive, send, seconds)
+
+
+async def _answer(api: AgentApi, caller: Caller, receive: Receive, send: Send, seconds: float) -> None:
     async with api.collect(receive, api.limits.body_bytes) as body:
         deadline = trio.current_time() + seconds
         with trio.CancelScope(deadline=deadline) as limit:

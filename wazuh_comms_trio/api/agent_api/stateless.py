@@ -24,7 +24,7 @@ async def stateless(api: AgentApi, scope: Scope, receive: Receive, send: Send) -
     """The time limit counts from the body's end."""
     caller = await api.identify(scope)
     seconds = api.timeouts.stateless
-    with trio.CancelScope() as limit:
+    with api.admitted_body("stateless", caller, scope), trio.CancelScope() as limit:
 
         def start_limit() -> None:
             limit.deadline = trio.current_time() + seconds

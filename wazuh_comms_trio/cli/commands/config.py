@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from wazuh_comms_trio.config.problems import Problem
 
 
+_LIMITS = "communications_api.limits"
+
+
 def add_parser(parent: Group) -> None:
     config = parent.group("config", help="check or show the configuration")
     config.command(
@@ -28,15 +31,21 @@ def _check(arguments: Namespace) -> int:
 
     from wazuh_comms_trio.cli.output import Output
     from wazuh_comms_trio.cli.owner import unreadable_for_service
+    from wazuh_comms_trio.config.capacity import judge_here
     from wazuh_comms_trio.config.load import load_config
-    from wazuh_comms_trio.config.problems import ConfigError
+    from wazuh_comms_trio.config.problems import ConfigError, Problem
 
     file = config_path(arguments.config)
     problems: Sequence[Problem] = ()
     verdict = f"{file} can be used"
+    follows: Sequence[str] = ()
     try:
         loaded = load_config(file)
         warnings: list[Problem] = list(loaded.warnings)
+        capacity = judge_here(loaded.config.communications_api)
+        follows = capacity.follows
+        warnings += [Problem(_LIMITS, None, text) for text in capacity.misfits]
+        problems = [Problem(_LIMITS, None, capacity.problem)] if capacity.problem else ()
         if refused := unreadable_for_service(loaded.file, loaded.config.communications_api.embedded.path):
             name, unreadable = refused
             warnings += [evolve(problem, text=f"as {name}: {problem.text}") for problem in unreadable]
@@ -53,8 +62,10 @@ def _check(arguments: Namespace) -> int:
         "ok": not problems,
         "problems": [_data(problem) for problem in problems],
         "warnings": [_data(warning) for warning in warnings],
+        "follows": list(follows),
     }
-    Output(as_json=arguments.json).document(document, "" if problems else verdict)
+    text = "\n".join([verdict, *(["what follows from limits.agents, for each worker:"] if follows else []), *follows])
+    Output(as_json=arguments.json).document(document, "" if problems else text)
     return EXIT_BAD_CONFIGURATION if problems else 0
 
 

@@ -98,6 +98,7 @@ def find_problems(status: DaemonStatus) -> list[str]:
             problems.append(f"worker {worker.name}: {worker.backend}")
         if worker.quarantine is not None:
             problems.append(f"worker {worker.name}: {worker.quarantine}")
+        problems += [f"worker {worker.name}: {sentence}" for sentence in worker.refused]
     return problems
 
 

@@ -124,6 +124,7 @@ class Heartbeat:
     def report(self) -> WorkerReport:
         services, error = self._worker.services, self._last_error
         stateful = services.stateful.statistics()
+        services.refusals.say()
         return WorkerReport(
             pid=os.getpid(),
             age=round(trio.current_time() - self._started, 1),
@@ -140,5 +141,7 @@ class Heartbeat:
                 pieces_in_flight=stateful.pieces_in_flight,
             ),
             quarantine=stateful.quarantine,
+            refused=services.refusals.lines(),
+            refused_total=services.refusals.total,
             last_error=None if error.text is None else LoggedError(text=error.text, time=error.when),
         )

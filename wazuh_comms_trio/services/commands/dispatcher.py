@@ -37,7 +37,8 @@ _LAST_RECORDING_TIMEOUT: Final = 5.0
 
 
 class CommandDispatcher:
-    """``posts`` and ``lookups`` are for those who bring commands: the command server, and the other workers."""
+    """``posts`` and ``lookups`` are for those who bring commands: the command server, and the other workers.
+    ``parked_limit``: polls at a time, 0: any number; the oldest is answered for a further one."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class CommandDispatcher:
         wall_clock: WallClock,
         rng: Random,
         other_workers: OtherWorkers = NO_OTHER_WORKERS,
+        parked_limit: int = 0,
     ) -> None:
         self._store = store
         self._agents = agents
@@ -57,6 +59,7 @@ class CommandDispatcher:
         self._other_workers = other_workers
         self._closing = trio.Event()
         self._long_polls = LongPolls()
+        self._parked_limit = parked_limit
         self.lookups: LookupQueue = LookupQueue(self._long_polls)
         self.posts: Posts = Posts(store, self.lookups, other_workers)
         self._recorder = DeliveryRecorder(store, rng, self.lookups.commands_returned)
@@ -88,6 +91,8 @@ class CommandDispatcher:
         if self._closing.is_set() or end <= trio.current_time():
             await trio.lowlevel.checkpoint()
             return None
+        if self._parked_limit and len(self._long_polls) >= self._parked_limit:
+            self._long_polls.answer_oldest(1)
         poll = LongPoll(caller.agent.id, caller.agent.fingerprint, end)
         self._long_polls.add(poll)
         self._other_workers.parked(poll.agent_id)

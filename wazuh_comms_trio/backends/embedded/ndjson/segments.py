@@ -247,15 +247,19 @@ class Segments:
 
     def check_room(self, agent_id: str, length: int) -> None:
         """Raises ``QuotaReached`` when ``length`` bytes more find no room, ``ShareReached`` when they are too many of
-        one agent."""
+        one agent. Deletes nothing: they may never come."""
+        if self._settings.on_full == "refuse":
+            with self._lock:
+                self._add_up()
+                self._make_room(length)
+                self.check_share(agent_id, length)
+
+    def take_room(self, agent_id: str, length: int) -> None:
+        """As ``append``, for bytes of a body that is being received: they count from now on. Raises ``ShareReached``,
+        too."""
         with self._lock:
             self._make_room(length)
             self.check_share(agent_id, length)
-
-    def take_room(self, agent_id: str, length: int) -> None:
-        """As ``check_room``, for bytes of a body that is being received: they count from now on."""
-        with self._lock:
-            self.check_room(agent_id, length)
             self._total += length
             mark = agent_mark(agent_id)
             self._spooled[mark] = self._spooled.get(mark, 0) + length

@@ -1,0 +1,105 @@
+"""How much of a route one agent, and all agents together, may have: rates with bursts, and requests in flight.
+
+A rate is kept by the time at which the next request would be due if all came evenly (GCRA): a float for each agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from math import ceil
+from typing import Final
+
+import trio
+
+from wazuh_comms_trio.config.limit_models import RouteLimit
+from wazuh_comms_trio.errors import TooManyRequests
+from wazuh_comms_trio.foundation.lru_cache import LruCache
+from wazuh_comms_trio.services.refusal_counts import RefusalCounts
+
+__all__ = ["RouteGate", "UploadGate"]
+
+#: Agents whose rate is remembered, some 150 bytes each. One that is forgotten was silent for long.
+_REMEMBERED: Final = 32768
+#: A refused agent's other requests are in flight for about so long, seconds.
+_RETRY_IN_FLIGHT: Final = 2
+#: A burst is full when the next request would come one interval early; rounding isn't to count. Seconds.
+_EARLY: Final = -1e-9
+
+_NOTHING: Final[AbstractContextManager[None]] = nullcontext()
+
+
+class RouteGate:
+    """One route's. ``limit``'s zeros limit nothing."""
+
+    def __init__(self, route: str, limit: RouteLimit, counts: RefusalCounts) -> None:
+        self._route = route
+        self._limit = limit
+        self._counts = counts
+        self._in_flight = 0
+        self._in_flight_of: dict[str, int] = {}
+        self._due: LruCache[str, float] = LruCache(_REMEMBERED)
+        self._all_due = 0.0
+        self._limits = limit != RouteLimit()
+
+    def admitted(self, agent_id: str) -> AbstractContextManager[None]:
+        """Around a request. Raises ``TooManyRequests`` on entering; then it counts for nothing."""
+        return self._admitted(agent_id) if self._limits else _NOTHING
+
+    @contextmanager
+    def _admitted(self, agent_id: str) -> Iterator[None]:
+        limit, in_flight = self._limit, self._in_flight_of.get(agent_id, 0)
+        if limit.agent_requests and in_flight >= limit.agent_requests:
+            raise self._refused(agent_id, _RETRY_IN_FLIGHT)
+        now = trio.current_time()
+        due = max(self._due.get(agent_id) or now, now)
+        if limit.agent_rate and (early := due - now - (limit.agent_burst or 1) / limit.agent_rate) > _EARLY:
+            raise self._refused(agent_id, ceil(early))
+        if limit.requests and self._in_flight >= limit.requests:
+            raise self._refused(None, _RETRY_IN_FLIGHT)
+        all_due = max(self._all_due, now)
+        if limit.rate:
+            if (early := all_due - now - (limit.burst or 1) / limit.rate) > _EARLY:
+                raise self._refused(None, ceil(early))
+            self._all_due = all_due + 1 / limit.rate
+        if limit.agent_rate:
+            self._due.put(agent_id, due + 1 / limit.agent_rate)
+        self._in_flight += 1
+        self._in_flight_of[agent_id] = in_flight + 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            if (left := self._in_flight_of[agent_id] - 1) > 0:
+                self._in_flight_of[agent_id] = left
+            else:
+                del self._in_flight_of[agent_id]
+
+    def _refused(self, agent_id: str | None, retry_after: int) -> TooManyRequests:
+        self._counts.refused(self._route, agent_id)
+        return TooManyRequests(max(1, retry_after))
+
+
+class UploadGate:
+    """Large bodies that one agent may be sending at a time."""
+
+    def __init__(self, at_once: int, counts: RefusalCounts) -> None:
+        self._at_once = at_once
+        self._counts = counts
+        self._uploads: dict[str, int] = {}
+
+    @contextmanager
+    def admitted(self, agent_id: str) -> Iterator[None]:
+        """Around an upload. Raises ``TooManyRequests``."""
+        count = self._uploads.get(agent_id, 0)
+        if count >= self._at_once:
+            self._counts.refused("uploads", agent_id)
+            raise TooManyRequests(_RETRY_IN_FLIGHT)
+        self._uploads[agent_id] = count + 1
+        try:
+            yield
+        finally:
+            if (left := self._uploads[agent_id] - 1) > 0:
+                self._uploads[agent_id] = left
+            else:
+                del self._uploads[agent_id]

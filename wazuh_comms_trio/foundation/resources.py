@@ -1,0 +1,58 @@
+"""What this process may have: memory, and files open at a time. Reads ``/proc`` and ``/sys``."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+__all__ = ["descriptor_limit", "memory_limit"]
+
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+_OWN_GROUPS: Final = Path("/proc/self/cgroup")
+#: The controllers' own word for "no limit" in version 1: the largest multiple of a page.
+_UNLIMITED: Final = 1 << 62
+
+
+def descriptor_limit() -> int | None:
+    """How many files may be open at a time; None: any number."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def memory_limit(groups: Path = _CGROUPS, own: Path = _OWN_GROUPS) -> int:
+    """Bytes: the least of the limits of this process's control groups (``MemoryMax=`` is one), version 2 and 1, and of
+    what the machine has."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([machine, *_limits(groups, own)])
+
+
+def _limits(groups: Path, own: Path) -> list[int]:
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:
+            found += _upwards(groups, path, "memory.max")
+        elif "memory" in controllers.split(","):
+            found += _upwards(groups / "memory", path, "memory.limit_in_bytes")
+    return found
+
+
+def _upwards(root: Path, path: str, name: str) -> list[int]:
+    """A group's limit, and those of the groups around it. In a container the path may lead out of what is mounted."""
+    found = []
+    parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
+    for length in range(len(parts), -1, -1):
+        try:
+            text = root.joinpath(*parts[:length], name).read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit() and int(text) < _UNLIMITED:
+            found.append(int(text))
+    return found
