@@ -45,7 +45,7 @@ def expand(parent: Command, members: Iterable[str], now: float) -> tuple[Command
     children = [
         evolve(
             parent,
-            document_id=f"{parent.document_id}_{agent_id}",
+            document_id=child_id(parent.document_id, agent_id),
             target=Target("agent", agent_id),
             status="pending",
             result=None,
@@ -54,6 +54,23 @@ def expand(parent: Command, members: Iterable[str], now: float) -> tuple[Command
         for agent_id in members
     ]
     return evolve(parent, status="sent", sent_at=now), children
+
+
+def is_to_expand(command: Command) -> bool:
+    """A group's command that is stored as sent has been expanded by whoever stores it."""
+    return command.target.type == "group" and command.status == "pending"
+
+
+def child_id(parent: str, agent_id: str) -> str:
+    return f"{parent}_{agent_id}"
+
+
+def parent_id(command: Command) -> str | None:
+    """The id of the group's command that this one would be a child of; None when its own id rules that out."""
+    if command.target.type != "agent":
+        return None
+    parent, _, agent_id = command.document_id.rpartition("_")
+    return parent if parent and agent_id == command.target.id else None
 
 
 def failed(command: Command, reason: str) -> Command:

@@ -284,13 +284,23 @@ class CommandStore(Protocol):
     async def get(self, document_id: str) -> Command | None: ...
 
     async def list(
-        self, *, status: CommandStatus | None = None, agent_id: str | None = None, limit: int = 1000
+        self,
+        *,
+        status: CommandStatus | None = None,
+        agent_id: str | None = None,
+        limit: int = 1000,
+        children: bool = True,
     ) -> Sequence[Command]:
-        """Newest first."""
+        """Newest first. ``children`` False: without those that a group's command became."""
+        ...
+
+    async def children(self, parents: Collection[str]) -> Sequence[Command]:
+        """What these groups' commands (document ids) became, in no order. An id that is no group's has none."""
         ...
 
     async def cancel(self, document_id: str) -> Command | None:
-        """A pending one becomes ``failed`` (``cancelled``); returns it as it is then, None when there is none."""
+        """A pending one becomes ``failed`` (``cancelled``), and of a group's command those of its children that are
+        pending; returns it as it is then, None when there is none."""
         ...
 
 

@@ -31,6 +31,23 @@ FREE: Final = "status = 'pending' AND owner IS NULL"
 #: An unclaimed command whose time is over.
 OVERDUE: Final = "due_at IS NOT NULL AND owner IS NULL AND due_at < :now"
 
+#: A child of one group's command: see ``child_of``. Ids sort by their bytes, so a range of them is enough.
+CHILD_OF: Final = (
+    "target_type = 'agent' AND id > ? AND id < ? AND id = ? || target_id AND EXISTS"
+    " (SELECT 1 FROM commands AS parent WHERE parent.id = ? AND parent.target_type = 'group')"
+)
+#: A child of any group's command that is there.
+IS_CHILD: Final = (
+    "(target_type = 'agent' AND EXISTS (SELECT 1 FROM commands AS parent WHERE parent.target_type = 'group'"
+    " AND parent.id || '_' || commands.target_id = commands.id"
+    " AND parent.id = substr(commands.id, 1, length(commands.id) - length(commands.target_id) - 1)))"
+)
+
+
+def child_of(parent: str) -> tuple[str, str, str, str]:
+    """What ``CHILD_OF`` is given."""
+    return f"{parent}_", f"{parent}`", f"{parent}_", parent  # ` follows _
+
 
 def next_news(connection: apsw.Connection) -> int:
     value = connection.execute("UPDATE counters SET value = value + 1 WHERE name = 'news' RETURNING value").get
@@ -44,7 +61,7 @@ def insert(connection: apsw.Connection, command: Command, now: float) -> Command
     present = select_for_change(connection, command.document_id)
     if present is not None:
         return present
-    if command.target.type == "group" and command.status == "pending":
+    if rules.is_to_expand(command):
         command, children = rules.expand(command, members(connection, command.target.id), now)
         for child in children:
             insert(connection, child, now)

@@ -82,10 +82,9 @@ class SqliteCommands:
 
         def update(connection: apsw.Connection) -> Command | None:
             self._free_claims_of_ended(connection)
-            connection.execute(
-                f"UPDATE commands SET status = 'failed', result = ? WHERE id = ? AND {rows.FREE}",
-                (result, document_id),
-            )
+            cancel = f"UPDATE commands SET status = 'failed', result = ? WHERE {rows.FREE} AND "
+            connection.execute(f"{cancel} id = ?", (result, document_id))
+            connection.execute(f"{cancel} {rows.CHILD_OF}", (result, *rows.child_of(document_id)))
             return rows.select_for_change(connection, document_id)
 
         return await self._database.write(update)
@@ -254,8 +253,27 @@ class SqliteCommands:
             return None
         return await self._database.read(lambda connection: rows.select(connection, document_id))
 
+    async def children(self, parents: Collection[str]) -> Sequence[Command]:
+        wanted = [parent for parent in dict.fromkeys(parents) if storable(parent)]
+
+        def select(connection: apsw.Connection) -> list[Command | DocumentUnreadable]:
+            return [
+                child
+                for parent in wanted
+                for child in read_rows(
+                    connection, "commands", rows.COLUMNS, f"WHERE {rows.CHILD_OF}", rows.child_of(parent), rows.decode
+                )
+            ]
+
+        return self._unreadable.without(await self._database.read(select))
+
     async def list(
-        self, *, status: CommandStatus | None = None, agent_id: str | None = None, limit: int = 1000
+        self,
+        *,
+        status: CommandStatus | None = None,
+        agent_id: str | None = None,
+        limit: int = 1000,
+        children: bool = True,
     ) -> Sequence[Command]:
         conditions, values = ["1"], list[Any]()
         if status is not None:
@@ -266,6 +284,8 @@ class SqliteCommands:
                 return ()
             conditions.append("target_type = 'agent' AND target_id = ?")
             values.append(agent_id.lower())
+        if not children:
+            conditions.append(f"NOT {rows.IS_CHILD}")
         rest = f"WHERE {' AND '.join(conditions)} ORDER BY created_at DESC, no DESC LIMIT ?"
 
         def select(connection: apsw.Connection) -> list[Command | DocumentUnreadable]:

@@ -47,7 +47,7 @@ class MemoryCommands:
         present = self.stored.get(command.document_id)
         if present is not None:
             return present
-        if command.target.type == "group" and command.status == "pending":
+        if rules.is_to_expand(command):
             command, children = rules.expand(command, self._agents.members_now(command.target.id), now)
             for child in children:
                 self._add(child)
@@ -142,7 +142,12 @@ class MemoryCommands:
         return self.stored.get(document_id)
 
     async def list(
-        self, *, status: CommandStatus | None = None, agent_id: str | None = None, limit: int = 1000
+        self,
+        *,
+        status: CommandStatus | None = None,
+        agent_id: str | None = None,
+        limit: int = 1000,
+        children: bool = True,
     ) -> Sequence[Command]:
         await self.faults.strike("list")
         agent_id = None if agent_id is None else agent_id.lower()
@@ -151,16 +156,28 @@ class MemoryCommands:
             for command in reversed(self.stored.values())
             if status in (None, command.status)
             and (agent_id is None or (command.target.type == "agent" and command.target.id == agent_id))
+            and (children or self._parent_of(command) is None)
         ]
         found.sort(key=lambda command: -command.created_at)
         return found[:limit]
 
+    async def children(self, parents: Collection[str]) -> Sequence[Command]:
+        await self.faults.strike("children")
+        wanted = set(parents)
+        return [command for command in self.stored.values() if self._parent_of(command) in wanted]
+
+    def _parent_of(self, command: Command) -> str | None:
+        parent = rules.parent_id(command)
+        found = None if parent is None else self.stored.get(parent)
+        return parent if found is not None and found.target.type == "group" else None
+
     async def cancel(self, document_id: str) -> Command | None:
         await self.faults.strike("cancel")
-        command = self.stored.get(document_id)
-        if command is not None and command.status == "pending" and document_id not in self.claimed:
-            command = self.stored[document_id] = rules.failed(command, rules.CANCELLED)
-        return command
+        children = [command for command in self.stored.values() if self._parent_of(command) == document_id]
+        for command in [self.stored.get(document_id), *children]:
+            if command is not None and command.status == "pending" and command.document_id not in self.claimed:
+                self.stored[command.document_id] = rules.failed(command, rules.CANCELLED)
+        return self.stored.get(document_id)
 
     def agent_removed(self, agent_id: str) -> None:
         """Its pending commands end."""

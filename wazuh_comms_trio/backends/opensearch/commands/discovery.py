@@ -13,9 +13,9 @@ from typing import Final
 
 import trio
 
-from wazuh_comms_trio.backends.opensearch.client.queries import Query, every, exactly
+from wazuh_comms_trio.backends.opensearch.client.queries import Query, every
 from wazuh_comms_trio.backends.opensearch.commands.claims import Claims
-from wazuh_comms_trio.backends.opensearch.commands.documents import PENDING, id_query
+from wazuh_comms_trio.backends.opensearch.commands.documents import GROUPS, PENDING, id_query
 from wazuh_comms_trio.backends.opensearch.commands.exchange import WorkerExchange
 from wazuh_comms_trio.backends.opensearch.commands.group_expansion import GroupExpansion
 from wazuh_comms_trio.backends.opensearch.commands.index import CommandIndex, Place
@@ -85,7 +85,7 @@ class Search:
     def _query(self, narrow: bool) -> Query:
         if not narrow:
             return PENDING
-        for_groups = exactly("command.target.type", ["group", "GROUP", "Group"])
+        for_groups = GROUPS
         agents = self._interest.agents()
         if not agents:
             return every(PENDING, for_groups)

@@ -59,6 +59,8 @@ def id_query(field: str, *agent_ids: str) -> Query:
     return exactly(field, [spelling for agent_id in agent_ids for spelling in {agent_id, agent_id.upper()}])
 
 
+AGENTS: Final = exactly("command.target.type", ["agent", "AGENT", "Agent"])
+GROUPS: Final = exactly("command.target.type", ["group", "GROUP", "Group"])
 #: Pending commands for agents and groups: those for servers are another program's.
 PENDING: Final = nothing_of(status_query("pending"), exactly("command.target.type", ["server"]))
 

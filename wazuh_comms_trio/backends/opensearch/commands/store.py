@@ -12,8 +12,9 @@ from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.interfaces import Command, CommandReport, CommandStatus, ItemResult
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
-from wazuh_comms_trio.backends.opensearch.client.queries import Query, every, exactly
+from wazuh_comms_trio.backends.opensearch.client.queries import Query, every
 from wazuh_comms_trio.backends.opensearch.commands import documents as documents
+from wazuh_comms_trio.backends.opensearch.commands.children import Children
 from wazuh_comms_trio.backends.opensearch.commands.claims import Claims
 from wazuh_comms_trio.backends.opensearch.commands.discovery import Discovery, Search
 from wazuh_comms_trio.backends.opensearch.commands.documents import Document
@@ -61,6 +62,7 @@ class OpenSearchCommands:
         self._exchange = exchange = WorkerExchange(self._leadership, pending, interest, news)
         self._claims = claims = Claims(index, pending, news, wall_clock=wall_clock)
         self._groups = groups = GroupExpansion(index, pending, claims, exchange, members, wall_clock=wall_clock)
+        self._children = Children(index, members)
         self._discovery = Discovery(
             Search(index, pending, interest, exchange),
             pending,
@@ -82,7 +84,7 @@ class OpenSearchCommands:
         now = self._now()
         wanted = [rules.normalized(command, now) for command in commands]
         ours = {command.document_id: command for command in reversed(wanted) if rules.is_ours(command)}
-        tokens = {i: self._pending.new_token() for i, c in ours.items() if c.target.type == "group"}
+        tokens = {i: self._pending.new_token() for i, c in ours.items() if rules.is_to_expand(c)}
         sources = {i: documents.to_document(c, tokens.get(i)) for i, c in reversed(ours.items())}
         self._pending.busy |= tokens.keys()
         try:
@@ -177,7 +179,14 @@ class OpenSearchCommands:
             return documents.ended(rules.failed(document.command, rules.CANCELLED))
 
         changed = await self._claims.change({document_id: None}, decide)
-        return changed[document_id].command if document_id in changed else None
+        if document_id not in changed:
+            return None
+        if changed[document_id].command.target.type == "group":
+            children = await self._children.of([document_id])
+            pending = {child.id: child for child in children if child.status == "pending"}
+            if pending:
+                await self._claims.change(pending, decide)
+        return changed[document_id].command
 
     async def agent_removed(self, agent_id: str) -> None:
         """Its pending commands end. Raises ``BackendUnavailable``."""
@@ -199,15 +208,25 @@ class OpenSearchCommands:
         document = await self._index.read_one(document_id)
         return None if document is None else document.command
 
+    async def children(self, parents: Collection[str]) -> Sequence[Command]:
+        return [document.command for document in await self._children.of(parents)]
+
     async def list(
-        self, *, status: CommandStatus | None = None, agent_id: str | None = None, limit: int = 1000
+        self,
+        *,
+        status: CommandStatus | None = None,
+        agent_id: str | None = None,
+        limit: int = 1000,
+        children: bool = True,
     ) -> Sequence[Command]:
         filters: list[Query] = []
         if status is not None:
             filters.append(documents.status_query(status))
         if agent_id is not None:
-            filters.append(exactly("command.target.type", ["agent", "AGENT", "Agent"]))
+            filters.append(documents.AGENTS)
             filters.append(documents.id_query("command.target.id", agent_id.lower()))
+        if not children:
+            filters.append(await self._children.left_out())
         query: Query = every(*filters) if filters else {"match_all": {}}
         found = await self._index.search(query, order="desc", size=min(limit, _LARGEST_LIST))
         return sorted((document.command for document in found), key=lambda command: -command.created_at)
@@ -219,4 +238,4 @@ def _unanswered(wall_now: float) -> Query:
     over: Query = {"range": {answer_by: {"lt": round(wall_now * 1000)}}}
     unknown: Query = {"bool": {"must_not": [{"exists": {"field": answer_by}}]}}
     either: Query = {"bool": {"should": [over, unknown], "minimum_should_match": 1}}
-    return every(documents.status_query("sent"), exactly("command.target.type", ["agent", "AGENT", "Agent"]), either)
+    return every(documents.status_query("sent"), documents.AGENTS, either)
