@@ -98,7 +98,11 @@ def test_send_to_nobody(tool: Tool, audit: Audit) -> None:
         ("restart",),
         ("--agent", ONE),
         ("--agent", ONE, "--all", "restart"),
-        ("--agent", "1", "restart"),
+        ("--agent", "a\nb", "restart"),
+        ("--agent", ONE, "restarted"),
+        ("--agent", ONE, "restart", "--rate", "5/s"),
+        ("--all", "restart", "--rate", "5"),
+        ("--all", "restart", "--rate", "0/s"),
         ("--agent", ONE, ""),
         ("--agent", ONE, "restart", "--arg", "x"),
         ("--agent", ONE, "restart", "--arg", "x=1", "--arg", "x=2"),
@@ -233,7 +237,7 @@ def test_ctrl_c_names_the_command_that_goes_on(tool: Tool, monkeypatch: pytest.M
     async def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sending, "_ended", interrupted)
+    monkeypatch.setattr(sending, "until_ended", interrupted)
     left = tool("commands", "send", "--agent", ONE, "restart", "--wait")
     (command,) = tool("commands", "list", "--json").document
     assert (left.status, left.out) == (130, "")

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 import unicodedata
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from typing import Any, Final
 
+from wazuh_comms_trio.foundation.timestamps import from_iso
+
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _KEY: Final = re.compile(r"[A-Za-z0-9]{32}")
 # A group's file is asked for by name: what a file name may be in a request's target.
 _GROUP: Final = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,127}")
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST_NAME: Final = 128
 _LONGEST_TIMEOUT: Final = 31_536_000
 
@@ -23,6 +27,15 @@ def agent_uuid(word: str) -> str:
     if not _UUID.fullmatch(word):
         raise ArgumentTypeError(f"{word!r} isn't a uuid (0194857f-39b5-7bfb-a7bc-c5c6835f03d1)")
     return word.lower()
+
+
+def is_uuid(word: str) -> bool:
+    return _UUID.fullmatch(word) is not None
+
+
+def agent_reference(word: str) -> str:
+    """A uuid, or what may be an agent's name: which agent that is, ``agent_names.agent_id_of`` says."""
+    return word if is_uuid(word) else text(word)
 
 
 def agent_key(word: str) -> str:
@@ -69,6 +82,32 @@ def count(word: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", word) or int(word) < 1:
         raise ArgumentTypeError(f"{word!r} isn't a whole number greater than 0")
     return int(word)
+
+
+def duration(word: str) -> float:
+    """``90s``, ``15m``, ``1h``, ``7d`` -> seconds."""
+    found = re.fullmatch(r"([0-9]{1,9})([smhd])", word)
+    if found is None or not 0 < (length := int(found[1]) * _UNITS[found[2]]) <= 100 * _LONGEST_TIMEOUT:
+        raise ArgumentTypeError(f"{word!r} isn't a time: a number and s, m, h or d (90s, 15m, 1h, 7d)")
+    return float(length)
+
+
+def rate(word: str) -> float:
+    """``50/s``, ``100/m``, ``1000/h`` -> in a second."""
+    found = re.fullmatch(r"([0-9]{1,9})/([smh])", word)
+    if found is None or int(found[1]) < 1:
+        raise ArgumentTypeError(f"{word!r} isn't a rate: so many agents a second, minute or hour (50/s, 100/m, 500/h)")
+    return int(found[1]) / _UNITS[found[2]]
+
+
+def moment(word: str) -> float:
+    """A time ago (``1h``), or a date as ISO 8601 writes it, UTC where it names no zone -> epoch seconds."""
+    if re.fullmatch(r"[0-9]+[smhd]", word):
+        return time.time() - duration(word)
+    found = from_iso(word)
+    if found is None:
+        raise ArgumentTypeError(f"{word!r} isn't a time ago (15m, 1h, 7d), nor a date (2025-03-11T19:12:36Z)")
+    return found
 
 
 def named_value(word: str) -> tuple[str, Any]:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from wazuh_comms_trio.cli.program import printable
 from wazuh_comms_trio.foundation.timestamps import to_iso
+
+#: A column is cut to this at least.
+_NARROWEST: Final = 8
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
 class Output:
@@ -35,12 +41,42 @@ class Output:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns of equal width, the last one open."""
-    cells = [heads, *([printable("-" if cell in (None, "") else str(cell)) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
+    """Columns of equal width, the last one open. On a terminal that is too narrow, dates are shortened and the widest
+    columns cut, but never the first, which is what a row is known by."""
+    cells = [list(heads), *([printable("-" if cell in (None, "") else str(cell)) for cell in row] for row in rows)]
+    width = terminal_width()
+    widths = _widths(cells)
+    if width is not None and _total(widths) > width:
+        cells = [[_short_date(cell) for cell in row] for row in cells]
+        widths = _widths(cells)
+        while _total(widths) > width and (widest := max(widths[1:], default=0)) > _NARROWEST:
+            widths[widths.index(widest, 1)] -= 1
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+        "  ".join(_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
     )
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that stdout is; None for a file or a pipe, which is as wide as a line is long."""
+    return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
+
+
+def _widths(cells: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else cell[: width - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _short_date(cell: str) -> str:
+    """``2025-03-11T19:12:36Z`` -> ``03-11 19:12``."""
+    return f"{cell[5:10]} {cell[11:16]}" if _DATE.fullmatch(cell) else cell
 
 
 def lines(texts: Iterable[str]) -> str:

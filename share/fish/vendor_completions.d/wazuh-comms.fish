@@ -6,11 +6,11 @@ function __wazuh_comms_at --description 'Does the line name this command?'
     for word in (commandline --tokenize --cut-at-cursor --current-process)[2..]
         if test $skip = yes
             set skip no
-        else if contains -- $word --agent --arg --config --group --home --key --limit --release --status --timeout --uuid --version
+        else if contains -- $word --agent --arg --config --group --home --key --limit --module --name --of --rate --release --silent-for --since --sort --status --timeout --uuid --version -n
             set skip yes
         else if not string match --quiet -- '-*' $word
             set --local next (string trim -- "$command $word")
-            contains -- "$next" 'agents' 'agents add' 'agents list' 'agents show' 'agents remove' 'agents rekey' 'commands' 'commands send' 'commands list' 'commands show' 'commands cancel' 'events' 'events tail' 'quarantine' 'quarantine list' 'quarantine show' 'quarantine replay' 'quarantine drop' 'backup' 'restore' 'store' 'store verify' 'store prune' 'enrollment' 'enrollment passwd' 'config' 'config check' 'config show' 'indexer' 'indexer init' 'indexer check' 'indexer show' 'indexer remove' 'status' 'reload' 'drain' 'daemon'; and set command $next
+            contains -- "$next" 'agents' 'agents add' 'agents list' 'agents show' 'agents remove' 'agents rekey' 'commands' 'commands send' 'commands watch' 'commands list' 'commands show' 'commands cancel' 'events' 'events tail' 'quarantine' 'quarantine list' 'quarantine show' 'quarantine replay' 'quarantine drop' 'backup' 'restore' 'store' 'store verify' 'store prune' 'enrollment' 'enrollment passwd' 'config' 'config check' 'config show' 'indexer' 'indexer init' 'indexer check' 'indexer show' 'indexer remove' 'status' 'reload' 'drain' 'daemon'; and set command $next
         end
     end
     test "$command" = "$argv[1]"
@@ -18,7 +18,7 @@ end
 
 complete --command wazuh-comms --no-files
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments agents --description 'agents: add, list, show, remove, rekey'
-complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments commands --description 'commands: send, list, show, cancel'
+complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments commands --description 'commands: send, watch, list, show, cancel'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments events --description 'the events that the embedded backends hold'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments quarantine --description 'events that could never be taken: list, show, replay, drop'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments backup --description 'write all state that this node keeps to a file'
@@ -36,7 +36,7 @@ complete --command wazuh-comms --condition "__wazuh_comms_at ''" --long-option c
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --long-option json --description 'print one JSON document (`events tail`: one a line)'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --long-option version --description 'print the version'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --arguments add --description 'enrol an agent; prints its uuid and key'
-complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --arguments list --description 'all agents'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --arguments list --description 'all agents, or some of them'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --arguments show --description 'one agent'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --arguments remove --description 'remove an agent: its tokens end at once, its pending commands fail'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --arguments rekey --description 'give an agent a new key; prints it'
@@ -49,9 +49,18 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'agents add'" --lon
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents add'" --long-option uuid --require-parameter --description 'default: a new one (version 7)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents add'" --long-option key --require-parameter --description '32 letters and digits; default: a new one'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents add'" --long-option group --require-parameter --description 'may be repeated'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'agents add'" --long-option duplicate --description 'even if another agent has this name'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents list'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents list'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents list'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'agents list'" --long-option group --require-parameter --description 'in this group'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'agents list'" --long-option status --require-parameter --arguments 'active disconnected' --description 'active or disconnected'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'agents list'" --long-option silent-for --require-parameter --description 'silent for so long (90s, 15m, 1h, 7d), or always'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'agents list'" --long-option version --require-parameter --description 'of the agent; may be a pattern: \'6.0.*\''
+complete --command wazuh-comms --condition "__wazuh_comms_at 'agents list'" --long-option name --require-parameter --description 'as \'web-*\'; capitals count'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'agents list'" --long-option sort --require-parameter --arguments 'name uuid status version last-login' --description 'name, uuid, status, version, last-login'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'agents list'" --long-option reverse --description 'the other way round'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'agents list'" --long-option limit --require-parameter --description 'at most so many (default: all)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents show'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents show'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents show'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
@@ -63,9 +72,10 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'agents rekey'" --l
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents rekey'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents rekey'" --long-option key --require-parameter --description '32 letters and digits; default: a new one'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands'" --arguments send --description 'send a command to an agent, a group, or all agents'
-complete --command wazuh-comms --condition "__wazuh_comms_at 'commands'" --arguments list --description 'commands, the newest first'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'commands'" --arguments watch --description 'wait until a command has ended; the exit status is 0 if all is a success, else 1'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'commands'" --arguments list --description 'commands, the newest first; of a group\'s command, the counts'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands'" --arguments show --description 'one command, with its result'
-complete --command wazuh-comms --condition "__wazuh_comms_at 'commands'" --arguments cancel --description 'cancel a command that is still pending'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'commands'" --arguments cancel --description 'cancel a command that is still pending; of a group\'s command, what of it is'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
@@ -79,11 +89,19 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'commands send'" --
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands send'" --long-option arg --require-parameter --description 'an argument of the action, may be repeated; the value is JSON if it parses as such, else text'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands send'" --long-option timeout --require-parameter --description 'seconds to wait for delivery, and again for the result (default: 100)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands send'" --long-option wait --description 'wait for the result; the exit status is 0 if it is a success, else 1'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'commands send'" --long-option unknown-action --description 'send an action that agents of today don\'t know'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'commands send'" --long-option yes --description 'don\'t ask before more than 100 agents'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'commands send'" --long-option rate --require-parameter --description 'to so many agents a second (50/s), minute (/m) or hour (/h), not all at once; it stays as long'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'commands watch'" --short-option h --long-option help --description 'show this help message and exit'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'commands watch'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'commands watch'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands list'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands list'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands list'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands list'" --long-option status --require-parameter --arguments 'pending sent success failed' --description 'one of pending, sent, success, failed'
-complete --command wazuh-comms --condition "__wazuh_comms_at 'commands list'" --long-option agent --require-parameter --description ''
+complete --command wazuh-comms --condition "__wazuh_comms_at 'commands list'" --long-option agent --require-parameter --description 'the agent\'s own commands'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'commands list'" --long-option children --description 'also each agent\'s part of a group\'s command'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'commands list'" --long-option of --require-parameter --description 'the parts of this group\'s command'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands list'" --long-option limit --require-parameter --description 'at most so many (default: 1000)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands show'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands show'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
@@ -99,6 +117,10 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'events tail'" --sh
 complete --command wazuh-comms --condition "__wazuh_comms_at 'events tail'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'events tail'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'events tail'" --long-option follow --short-option f --description 'go on with what comes, until Ctrl-C'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'events tail'" --short-option n --require-parameter --description 'the last so many (default: all)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'events tail'" --long-option agent --require-parameter --description 'of this agent'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'events tail'" --long-option since --require-parameter --description 'from this time on: 15m, 1h, 7d ago, or 2025-03-11T19:12:36Z'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'events tail'" --long-option module --require-parameter --description 'of this module: logcollector, fim, inventory ...'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'quarantine'" --arguments list --description 'the entries, the oldest first'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'quarantine'" --arguments show --description 'one entry with its bytes'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'quarantine'" --arguments replay --description 'send entries on once more; those that are taken now are dropped'

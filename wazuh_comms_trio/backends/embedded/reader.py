@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -181,16 +182,20 @@ async def tail_events(
     *,
     follow: bool = False,
     interval: float = INTERVAL,
+    wanted: Callable[[TailedEvent], bool] = lambda event: True,
+    last: int | None = None,
     on_damage: Callable[[Damage], None] = lambda damage: None,
 ) -> AsyncGenerator[TailedEvent, None]:
-    """What is there, in the order of time; with ``follow`` then what comes, until it is cancelled. ``folder``:
-    ``embedded.path``. ``on_damage`` is told of each file that has lost acknowledged events, after what could be read.
-    Raises as ``EventTail.poll``."""
+    """What is ``wanted`` of what is there, in the order of time (only the ``last`` so many); with ``follow`` then what
+    comes, until it is cancelled. ``folder``: ``embedded.path``. ``on_damage`` is told of each file that has lost
+    acknowledged events, after what could be read. Raises as ``EventTail.poll``."""
     tail = EventTail.of(folder)
     told: dict[str, Damage] = {}
     while True:
-        for event in tail.poll():
+        found: Iterable[TailedEvent] = filter(wanted, tail.poll())
+        for event in found if last is None else deque(found, maxlen=last):
             yield event
+        last = None  # it goes for what was there
         for name, damage in tail.damage.items():
             if told.get(name) != damage:
                 told[name] = damage

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from wazuh_comms_trio.cli import arguments as types
+from wazuh_comms_trio.cli.agent_listing import add_filters, chosen
+from wazuh_comms_trio.cli.agent_names import agent_id_of, several
 from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import Failure
 
@@ -24,14 +26,15 @@ def add_parser(parent: Group) -> None:
     add.add_argument("--uuid", metavar="U", type=types.agent_uuid, help="default: a new one (version 7)")
     add.add_argument("--key", metavar="K", type=types.agent_key, help="32 letters and digits; default: a new one")
     add.add_argument("--group", metavar="G", type=types.own_group, action="append", default=[], help="may be repeated")
-    agents.command("list", _list, help="all agents")
+    add.add_argument("--duplicate", action="store_true", help="even if another agent has this name")
+    add_filters(agents.command("list", _list, help="all agents, or some of them"))
     show = agents.command("show", _show, help="one agent")
     remove = agents.command(
         "remove", _remove, help="remove an agent: its tokens end at once, its pending commands fail"
     )
     rekey = agents.command("rekey", _rekey, help="give an agent a new key; prints it")
     for parser in (show, remove, rekey):
-        parser.add_argument("uuid", metavar="UUID", type=types.agent_uuid)
+        parser.add_argument("agent", metavar="UUID|NAME", type=types.agent_reference)
     rekey.add_argument("--key", metavar="K", type=types.agent_key, help="32 letters and digits; default: a new one")
 
 
@@ -67,6 +70,10 @@ async def _add(arguments: Namespace) -> int:
     groups = tuple(dict.fromkeys(arguments.group))
     agent = Agent(arguments.uuid or new_uuid(), arguments.name, hash_key(key), groups=groups)
     async with open_stores(arguments) as stores:
+        if not arguments.duplicate:
+            same = sorted(one.id for one in await stores.backends.agents.list() if one.name == agent.name)
+            if same and same != [agent.id]:
+                raise Failure(f"the name {agent.name} is in use by {several(same)}; with --duplicate it is given again")
         stores.prepare_change()
         try:
             await stores.backends.agents.add(agent)
@@ -82,14 +89,17 @@ async def _list(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.stores import open_stores
 
     async with open_stores(arguments) as stores:
-        agents = sorted(await stores.backends.agents.list(), key=lambda agent: (agent.name, agent.id))
+        known = await stores.backends.agents.list()
+        agents = chosen(known, arguments, time.time())
         rows = [
             (agent.id, agent.name, agent.status, ",".join(agent.groups), timestamp(agent.last_login))
             for agent in agents
         ]
         text = table(("UUID", "NAME", "STATUS", "GROUPS", "LAST LOGIN"), rows) if rows else ""
         stores.output.document([agent_document(agent) for agent in agents], text)
-        if not agents:
+        if known and not agents:
+            stores.output.note(f"none of {len(known)} agents is like that")
+        elif not agents:
             is_local = stores.config.communications_api.backend == "embedded"
             check = "" if is_local else "; where there should be some, see `wazuh-comms indexer check` first"
             stores.output.note(f"no agents; `wazuh-comms agents add NAME` enrols one{check}")
@@ -105,13 +115,14 @@ async def _show(arguments: Namespace) -> int:
     from wazuh_comms_trio.errors import DocumentUnreadable
 
     async with open_stores(arguments) as stores:
+        agent_id = await agent_id_of(stores.backends.agents, arguments.agent)
         try:
-            agent = await stores.backends.agents.get(arguments.uuid)
+            agent = await stores.backends.agents.get(agent_id)
         except DocumentUnreadable as exc:
-            stores.output.document(*unreadable_document("uuid", arguments.uuid, exc))
+            stores.output.document(*unreadable_document("uuid", agent_id, exc))
             return 0
         if agent is None:
-            raise _unknown(arguments.uuid)
+            raise _unknown(agent_id)
         document = agent_document(agent)
         host = json.dumps(document["host"], ensure_ascii=False) if agent.host else None
         shown = {**document, "groups": ", ".join(agent.groups) or None, "host": host}
@@ -125,7 +136,7 @@ async def _remove(arguments: Namespace) -> int:
     from wazuh_comms_trio.errors import DocumentUnreadable
 
     async with open_stores(arguments) as stores:
-        agent_id = arguments.uuid
+        agent_id = await agent_id_of(stores.backends.agents, arguments.agent)
         try:
             agent = await stores.backends.agents.get(agent_id)
             if agent is None:
@@ -148,10 +159,11 @@ async def _rekey(arguments: Namespace) -> int:
 
     key = arguments.key or new_key()
     async with open_stores(arguments) as stores:
-        agent = await stores.backends.agents.get(arguments.uuid)
+        agent_id = await agent_id_of(stores.backends.agents, arguments.agent)
+        agent = await stores.backends.agents.get(agent_id)
         stores.prepare_change()
         if agent is None or not await stores.backends.agents.rekey(agent.id, hash_key(key)):
-            raise _unknown(arguments.uuid)
+            raise _unknown(agent_id)
         stores.changed("agents rekey", agent.id, name=agent.name)
         _print_key({"uuid": agent.id, "name": agent.name, "key": key}, stores.output)
     return 0

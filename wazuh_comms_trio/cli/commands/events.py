@@ -8,6 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from wazuh_comms_trio.cli import arguments as types
 from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import EXIT_FAILED, complain, config_path, printable
 
@@ -28,14 +29,35 @@ def add_parser(parent: Group) -> None:
         "document on one line, whole; else long data is cut.",
     )
     tail.add_argument("--follow", "-f", action="store_true", help="go on with what comes, until Ctrl-C")
+    tail.add_argument("-n", dest="last", metavar="N", type=types.count, help="the last so many (default: all)")
+    tail.add_argument("--agent", metavar="UUID|NAME", type=types.agent_reference, help="of this agent")
+    tail.add_argument(
+        "--since", metavar="TIME", type=types.moment, help="from this time on: 15m, 1h, 7d ago, or 2025-03-11T19:12:36Z"
+    )
+    tail.add_argument("--module", metavar="M", type=types.text, help="of this module: logcollector, fim, inventory ...")
 
 
 async def _tail(arguments: Namespace) -> int:
     from wazuh_comms_trio.backends.embedded.reader import tail_events
+    from wazuh_comms_trio.cli.agent_names import agent_id_of
     from wazuh_comms_trio.cli.owner import acting_as_owner
-    from wazuh_comms_trio.cli.stores import embedded_folder, read_config
+    from wazuh_comms_trio.cli.stores import embedded_folder, open_stores, read_config
 
     folder = embedded_folder(read_config(arguments))
+    agent_id: str | None = None
+    if arguments.agent is not None and not types.is_uuid(arguments.agent):
+        async with open_stores(arguments) as stores:
+            agent_id = await agent_id_of(stores.backends.agents, arguments.agent)
+    elif arguments.agent is not None:
+        agent_id = arguments.agent.lower()
+
+    def wanted(event: TailedEvent) -> bool:
+        return (
+            (arguments.since is None or event.received >= arguments.since)
+            and (arguments.module is None or _module_of(event) == arguments.module)
+            and (agent_id is None or _agent_of(event) == agent_id)
+        )
+
     out = sys.stdout.buffer
     status = 0
 
@@ -46,7 +68,9 @@ async def _tail(arguments: Namespace) -> int:
         complain("wazuh-comms", f"{folder / 'events'}/{damage}; see `wazuh-comms store verify`")
 
     with acting_as_owner(folder, Path(config_path(arguments.config)), make=False):
-        async for event in tail_events(folder, follow=arguments.follow, on_damage=tell):
+        async for event in tail_events(
+            folder, follow=arguments.follow, wanted=wanted, last=arguments.last, on_damage=tell
+        ):
             line = event.encode() if arguments.json else event_text(event).encode("utf-8", "backslashreplace")
             out.write(line + b"\n")
             if arguments.follow:
@@ -68,6 +92,24 @@ def event_text(event: TailedEvent) -> str:
     data = (event.data or b"").decode("utf-8", "backslashreplace").strip()
     cut = data if len(data) <= _LONGEST_DATA else data[:_LONGEST_DATA] + " ..."
     return printable(f"{timestamp(event.received)}  {event.kind}  {what}  {whose}  {cut}".rstrip())
+
+
+def _module_of(event: TailedEvent) -> str | None:
+    """As the event's header line says it; of a document, whose index it is in."""
+    from wazuh_comms_trio.backends.state_modules import STATE_MODULES
+
+    if event.kind == "stateless":
+        return _word(_object(event.header).get("module"))
+    return next((module.module for module in STATE_MODULES if module.index == event.index), None)
+
+
+def _agent_of(event: TailedEvent) -> str:
+    """A document says itself whose it is, or its id does."""
+    if event.agent_id is not None:
+        return event.agent_id.lower()
+    agent = _object(event.data).get("agent")
+    named = _word(agent.get("id")) if isinstance(agent, dict) else ""
+    return (named or (event.document_id or "").partition("_")[0]).lower()
 
 
 def _object(line: bytes | None) -> dict[str, Any]:

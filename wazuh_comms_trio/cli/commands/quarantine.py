@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def add_parser(parent: Group) -> None:
     quarantine = parent.group("quarantine", help="events that could never be taken: list, show, replay, drop")
     listing = quarantine.command("list", _list, help="the entries, the oldest first")
-    listing.add_argument("--agent", metavar="UUID", type=types.agent_uuid)
+    listing.add_argument("--agent", metavar="UUID|NAME", type=types.agent_reference)
     show = quarantine.command("show", _show, help="one entry with its bytes")
     show.add_argument("id", metavar="ID", type=types.count)
     show.add_argument("--raw", action="store_true", help="print the payload's bytes and nothing else")
@@ -35,7 +35,7 @@ def add_parser(parent: Group) -> None:
     drop = quarantine.command("drop", _drop, help="delete entries")
     for parser in (replay, drop):
         parser.add_argument("ids", metavar="ID", type=types.count, nargs="*")
-        parser.add_argument("--agent", metavar="UUID", type=types.agent_uuid, help="all of this agent")
+        parser.add_argument("--agent", metavar="UUID|NAME", type=types.agent_reference, help="all of this agent")
         parser.add_argument("--all", action="store_true", help="every entry")
 
 
@@ -59,6 +59,18 @@ def entry_document(entry: Entry) -> dict[str, Any]:
     }
 
 
+async def _agent_id(arguments: Namespace) -> str | None:
+    """Of ``--agent``. Only a name needs the registry, which may be away while the quarantine is here."""
+    from wazuh_comms_trio.cli.agent_names import agent_id_of
+    from wazuh_comms_trio.cli.stores import open_stores
+
+    word: str | None = arguments.agent
+    if word is None or types.is_uuid(word):
+        return None if word is None else word.lower()
+    async with open_stores(arguments) as stores:
+        return await agent_id_of(stores.backends.agents, word)
+
+
 async def _entries(session: QuarantineSession, agent_id: str | None) -> AsyncIterator[Entry]:
     after = 0
     while page := await session.quarantine.list(agent_id=agent_id, after=after):
@@ -72,7 +84,7 @@ async def _list(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.stores import open_quarantine_session
 
     async with open_quarantine_session(arguments) as session:
-        entries = [entry async for entry in _entries(session, arguments.agent)]
+        entries = [entry async for entry in _entries(session, await _agent_id(arguments))]
         rows = [
             (
                 entry.id,
@@ -118,7 +130,7 @@ async def _chosen(arguments: Namespace, session: QuarantineSession) -> list[Entr
     if sum((bool(arguments.ids), arguments.agent is not None, arguments.all)) != 1:
         raise Failure("name entries by their ids, by --agent, or with --all", EXIT_MISUSE)
     if not arguments.ids:
-        return [entry async for entry in _entries(session, arguments.agent)]
+        return [entry async for entry in _entries(session, await _agent_id(arguments))]
     wanted = set(arguments.ids)
     found = [entry async for entry in _entries(session, None) if entry.id in wanted]
     missing = wanted - {entry.id for entry in found}

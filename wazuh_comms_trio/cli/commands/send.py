@@ -1,41 +1,46 @@
-"""``wazuh-comms commands send``: writes a command into the store, where the daemon finds it, and waits for its
-result."""
+"""``wazuh-comms commands send`` and ``watch``: writes a command into the store, where the daemon finds it, and waits
+for its result."""
 
 from __future__ import annotations
 
 import sys
 import time
 from argparse import Namespace
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
 import trio
+from attrs import evolve
 
 from wazuh_comms_trio.audit.log import current_user
+from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.interfaces import Action, Backends, Command, Target
+from wazuh_comms_trio.cli.agent_names import agent_id_of
+from wazuh_comms_trio.cli.confirmation import confirm
 from wazuh_comms_trio.cli.documents import command_document, command_text, outcome_text
+from wazuh_comms_trio.cli.following import STORE_TIMEOUT, GroupProgress, Progress, outcomes, until_ended
 from wazuh_comms_trio.cli.output import lines
-from wazuh_comms_trio.cli.program import EXIT_FAILED, Failure, printable
+from wazuh_comms_trio.cli.program import EXIT_FAILED, Failure
 from wazuh_comms_trio.cli.stores import Stores, open_stores
 from wazuh_comms_trio.errors import BackendUnavailable
 
-#: Seconds between two looks at the commands that are waited for.
-_LOOK_INTERVAL: Final = 0.2
-#: Seconds that the store may be unavailable meanwhile.
-_STORE_TIMEOUT: Final = 30.0
-_ENDED: Final = frozenset({"success", "failed"})
+#: A command for more agents than these asks first: all at once, they may be an outage.
+_MANY: Final = 100
+#: Seconds between two slices of a command that is spread.
+_SLICE: Final = 0.1
 
 
 async def send(arguments: Namespace, args: Mapping[str, Any]) -> int:
     """Returns the exit status: with ``--wait`` 1 unless every result is a success."""
     async with open_stores(arguments) as stores:
-        members = await _members(stores.backends, arguments)
+        target, members = await _target(stores.backends, arguments)
+        if len(members) > _MANY:
+            confirm(f"this goes to {len(members)} agents", yes=arguments.yes)
         user = current_user()
         command = Command(
             uuid4().hex,
-            Target("agent", arguments.agent) if arguments.agent else Target("group", arguments.group or "all"),
+            target,
             Action(arguments.action, arguments.version, args or None),
             timeout=arguments.timeout,
             request_id=uuid4().hex,
@@ -45,26 +50,67 @@ async def send(arguments: Namespace, args: Mapping[str, Any]) -> int:
             created_at=time.time(),
         )
         stores.prepare_change()
-        (stored,) = await stores.backends.commands.add([command])
-        to = f"{command.target.type} {command.target.id}"
+        spread = target.type == "group" and arguments.rate is not None
+        parent, children = rules.expand(command, members, time.time()) if spread else (command, [])
+        (stored,) = await stores.backends.commands.add([parent])
+        to = f"{target.type} {target.id}"
         stores.changed("commands send", command.document_id, to=to, command=arguments.action)
-        ids = [f"{stored.document_id}_{member}" for member in members] if command.target.type == "group" else []
+        if spread:
+            await _spread(stores, command, children, arguments.rate)
+        ids = [rules.child_id(stored.document_id, member) for member in members] if target.type == "group" else []
         if not arguments.wait:
             stores.output.document(_document(stored, ids), stored.document_id)
             return 0
-        return await _wait(stores, stored, ids)
+        return await _wait(stores, stored)
 
 
-async def _members(backends: Backends, arguments: Namespace) -> Sequence[str]:
-    """The agents that the command goes to. Raises ``Failure`` when there are none: nothing would ever end it."""
+async def watch(arguments: Namespace) -> int:
+    """As ``send --wait``, of a command that was sent before."""
+    async with open_stores(arguments) as stores:
+        command = await stores.backends.commands.get(arguments.id)
+        if command is None:
+            raise Failure(f"there is no command {arguments.id}")
+        return await _wait(stores, command)
+
+
+async def _target(backends: Backends, arguments: Namespace) -> tuple[Target, Sequence[str]]:
+    """Whom the command is for, and the agents that it goes to. Raises ``Failure`` when there are none: nothing would
+    ever end it."""
     if arguments.agent:
-        if await backends.agents.get(arguments.agent) is None:
-            raise Failure(f"there is no agent {arguments.agent}")
-        return [arguments.agent]
-    members = await backends.agents.members(arguments.group or "all")
+        agent_id = await agent_id_of(backends.agents, arguments.agent)
+        if await backends.agents.get(agent_id) is None:
+            raise Failure(f"there is no agent {agent_id}")
+        return Target("agent", agent_id), [agent_id]
+    group = arguments.group or "all"
+    members = await backends.agents.members(group)
     if not members:
-        raise Failure("there are no agents" if arguments.all else f"no agent is in the group {arguments.group}")
-    return members
+        raise Failure("there are no agents" if arguments.all else f"no agent is in the group {group}")
+    return Target("group", group), members
+
+
+async def _spread(stores: Stores, command: Command, children: Sequence[Command], rate: float) -> None:
+    """Stores the children bit by bit, ``rate`` in a second; each one's time begins then. Interrupted, it says how many
+    agents it was sent to; the others don't get it."""
+    begun = answered = trio.current_time()
+    done = 0
+    try:
+        with Progress() as progress:
+            while done < len(children):
+                due = min(len(children), int((trio.current_time() - begun) * rate) + 1)
+                now = time.time()
+                try:  # what is stored already stays as it is: the same slice may be stored again
+                    await stores.backends.commands.add([evolve(child, created_at=now) for child in children[done:due]])
+                except BackendUnavailable:
+                    if trio.current_time() - answered > STORE_TIMEOUT:
+                        raise
+                else:
+                    done, answered = due, trio.current_time()
+                progress.show(f"sent to {done} of {len(children)} agents, {trio.current_time() - begun:.0f} s")
+                await trio.sleep(max(_SLICE, begun + done / rate - trio.current_time()))
+    except BaseException:
+        left = f"was sent to {done} of {len(children)} agents; the others don't get it"
+        print(f"the command {command.document_id} {left}", file=sys.stderr)
+        raise
 
 
 def _document(command: Command, children: Sequence[str]) -> dict[str, Any]:
@@ -72,73 +118,21 @@ def _document(command: Command, children: Sequence[str]) -> dict[str, Any]:
     return {**document, "children": list(children)} if children else document
 
 
-async def _wait(stores: Stores, command: Command, children: Sequence[str]) -> int:
-    """Until each has ended, which every command does: by its result, or by its timeout."""
+async def _wait(stores: Stores, command: Command) -> int:
+    """Returns the exit status: 1 unless each has ended as a success."""
     try:
-        with _Progress() as progress:
-            ended = await _ended(stores, children or [command.document_id], progress)
+        with Progress() as progress:
+            ended = await until_ended(stores.backends.commands, command, progress)
     except Exception:
         raise
     except BaseException:  # Ctrl-C ends the waiting, not the command
         print(f"the command {command.document_id} goes on", file=sys.stderr)
         raise
-    failed = [one for one in ended if one.status != "success"]
-    if children:
-        text = lines(f"{one.target.id}  {outcome_text(one)}" for one in ended)
+    if command.target.type == "group":
+        counts = GroupProgress.of(ended)
+        text = lines([*(f"{one.target.id}  {outcome_text(one)}" for one in outcomes(ended)), counts.text])
         document = {**command_document(command), "children": [command_document(one) for one in ended]}
-        stores.output.document(document, text)
+        stores.output.document({**document, "progress": counts.document}, text)
     else:
         stores.output.document(command_document(ended[0]), command_text(ended[0]))
-    return EXIT_FAILED if failed else 0
-
-
-async def _ended(stores: Stores, ids: Sequence[str], progress: _Progress) -> Sequence[Command]:
-    commands = stores.backends.commands
-    found: dict[str, Command] = {}
-    started = answered = trio.current_time()
-    while True:
-        looked = trio.current_time()
-        try:
-            for one in ids:
-                if one not in found or found[one].status not in _ENDED:
-                    command = await commands.get(one)
-                    if command is None:
-                        raise Failure(f"the command {one} is gone")
-                    found[one] = command
-            # Without a daemon no other process would end overdue commands.
-            await commands.expire()
-        except BackendUnavailable as error:
-            if looked - answered > _STORE_TIMEOUT:
-                raise
-            progress.show(f"waiting: {error.message}")
-        else:
-            answered = looked
-            counts = Counter[str](command.status for command in found.values())
-            if sum(counts[status] for status in _ENDED) == len(ids):
-                return [found[one] for one in ids]
-            states = ", ".join(f"{number} {status}" if len(ids) > 1 else status for status, number in counts.items())
-            progress.show(f"{states}, {trio.current_time() - started:.0f} s")
-        await trio.sleep(max(_LOOK_INTERVAL, 2 * (trio.current_time() - looked)))  # of thousands, a look takes longer
-
-
-class _Progress:
-    """One line on stderr that is rewritten; where stderr isn't a terminal, a line for each change of state."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._shown = ""
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown and self._terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-    def show(self, text: str) -> None:
-        if self._terminal:
-            print(f"\r\x1b[K{printable(text)}", end="", file=sys.stderr, flush=True)
-            self._shown = text
-        elif (state := text.rpartition(",")[0] or text) != self._shown:
-            print(printable(state), file=sys.stderr, flush=True)
-            self._shown = state
+    return EXIT_FAILED if any(one.status != "success" for one in ended) else 0

@@ -1,0 +1,148 @@
+"""Agents by name, listings of some of them, and tables on narrow terminals."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import pytest
+import trio
+
+from tests.cli.conftest import Tool
+from tests.cli.test_events import fill, put_aside, stateful
+from wazuh_comms_trio.backends.factory import open_backends
+from wazuh_comms_trio.backends.interfaces import Agent
+from wazuh_comms_trio.cli import output
+from wazuh_comms_trio.config.models import Config
+
+ONE, TWO, THREE = (f"0194857f-39b5-7bfb-a7bc-c5c6835f03d{n}" for n in (1, 2, 3))
+HOUR = 3600.0
+
+
+@pytest.fixture
+def agents(config: Config) -> None:
+    now = time.time()
+    enrolled = [
+        Agent(ONE, "web-1", "h", version="v6.0.10", groups=("web",), status="active", last_login=now - HOUR / 2),
+        Agent(TWO, "web-2", "h", version="v6.0.9", groups=("web", "db"), last_login=now - 2 * HOUR),
+        Agent(THREE, "db-1", "h", groups=("db",)),
+    ]
+
+    async def run() -> None:
+        async with open_backends(config) as backends:
+            for agent in enrolled:
+                await backends.agents.add(agent)
+
+    trio.run(run)
+
+
+def names(tool: Tool, *words: str) -> list[str]:
+    return [agent["name"] for agent in tool("agents", "list", "--json", *words).document]
+
+
+@pytest.mark.usefixtures("agents")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), ["db-1", "web-1", "web-2"]),
+        (("--group", "web"), ["web-1", "web-2"]),
+        (("--group", "all"), ["db-1", "web-1", "web-2"]),
+        (("--status", "active"), ["web-1"]),
+        (("--silent-for", "1h"), ["db-1", "web-2"]),
+        (("--silent-for", "3h"), ["db-1"]),
+        (("--silent-for", "10s"), ["db-1", "web-1", "web-2"]),
+        (("--version", "v6.0.9"), ["web-2"]),
+        (("--version", "v6.0.*"), ["web-1", "web-2"]),
+        (("--name", "web-*"), ["web-1", "web-2"]),
+        (("--name", "WEB-*"), []),
+        (("--name", "web-*", "--silent-for", "1h"), ["web-2"]),
+        (("--sort", "version"), ["db-1", "web-2", "web-1"]),
+        (("--sort", "last-login", "--reverse"), ["web-1", "web-2", "db-1"]),
+        (("--sort", "uuid", "--limit", "2"), ["web-1", "web-2"]),
+    ],
+)
+def test_some_agents(tool: Tool, words: tuple[str, ...], expected: list[str]) -> None:
+    assert names(tool, *words) == expected
+
+
+@pytest.mark.usefixtures("agents")
+def test_none_of_them(tool: Tool) -> None:
+    none = tool("agents", "list", "--group", "mail")
+    assert (none.status, none.out, none.err) == (0, "", "none of 3 agents is like that\n")
+    for words in (
+        ("--silent-for", "1"),
+        ("--silent-for", "0h"),
+        ("--sort", "key"),
+        ("--limit", "0"),
+        ("--status", "x"),
+    ):
+        assert tool("agents", "list", *words).status == 2
+
+
+@pytest.mark.usefixtures("agents")
+def test_a_name_is_as_good_as_a_uuid(tool: Tool, config: Config) -> None:
+    assert tool("agents", "show", "web-1", "--json").document["uuid"] == ONE
+    assert tool("agents", "show", ONE.upper(), "--json").document["uuid"] == ONE
+    assert tool("agents", "rekey", "web-1", "--json").document["uuid"] == ONE
+    sent = tool("commands", "send", "--agent", "web-1", "restart", "--json").document
+    assert sent["target"] == {"type": "agent", "id": ONE}
+    assert len(tool("commands", "list", "--agent", "web-1", "--json").document) == 1
+    assert tool("commands", "list", "--agent", "web-2", "--json").document == []
+    put_aside(config, stateful('{"module":"fim"}', "{}"))
+    assert len(tool("quarantine", "list", "--agent", "web-1", "--json").document) == 1
+    assert tool("quarantine", "drop", "--agent", "web-1", "--json").document == {"dropped": 1}
+    assert tool("agents", "remove", "web-1", "--json").document == {"uuid": ONE, "removed": True}
+    for words in (("agents", "show"), ("commands", "send", "restart", "--agent"), ("quarantine", "list", "--agent")):
+        unknown = tool(*words, "web-1")
+        assert (unknown.status, unknown.err) == (1, "wazuh-comms: there is no agent of the name web-1\n")
+
+
+@pytest.mark.usefixtures("agents")
+def test_a_name_in_use(tool: Tool) -> None:
+    refused = tool("agents", "add", "web-1")
+    assert (refused.status, refused.out) == (1, "")
+    assert refused.err == f"wazuh-comms: the name web-1 is in use by {ONE}; with --duplicate it is given again\n"
+    other = tool("agents", "add", "web-1", "--duplicate", "--json").document["uuid"]
+    for words in (("agents", "remove"), ("commands", "send", "restart", "--agent"), ("events", "tail", "--agent")):
+        several = tool(*words, "web-1")
+        both = ", ".join(sorted([ONE, other]))
+        assert several.status == 1
+        assert several.err == f"wazuh-comms: 2 agents have the name web-1: {both}; say which by its uuid\n"
+    assert tool("agents", "remove", other).status == 0
+    assert tool("agents", "show", "web-1", "--json").document["uuid"] == ONE
+
+
+@pytest.mark.usefixtures("agents")
+def test_a_tail_of_some_events(tool: Tool, config: Config) -> None:
+    fill(config)
+
+    def kinds(*words: str) -> list[Any]:
+        return [line.split()[1] for line in tool("events", "tail", *words).lines]
+
+    assert kinds() == ["stateless", "stateful"]
+    assert kinds("-n", "1") == ["stateful"]
+    assert kinds("-n", "5") == ["stateless", "stateful"]
+    assert kinds("--agent", "web-1") == kinds("--agent", ONE.upper()) == ["stateless", "stateful"]
+    assert kinds("--agent", "web-2") == kinds("--agent", "0194857f-39b5-7bfb-a7bc-c5c6835f03d9") == []
+    assert kinds("--module", "fim") == ["stateful"]
+    assert kinds("--module", "logcollector", "-n", "1") == ["stateless"]
+    assert kinds("--since", "1h") == ["stateless", "stateful"]
+    assert kinds("--since", "2999-01-01T00:00:00Z") == []
+    for words in (("--since", "soon"), ("-n", "0"), ("--module", "")):
+        assert tool("events", "tail", *words).status == 2
+
+
+@pytest.mark.usefixtures("agents")
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_table_fits_the_terminal(tool: Tool, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    tool("agents", "add", "a-name-of-many-words-" * 6, "--group", "an-unusually-long-name-of-a-group")
+    wide = tool("agents", "list").lines
+    assert max(map(len, wide)) > 120
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert output.terminal_width() == columns
+    lines = tool("agents", "list").lines
+    assert max(map(len, lines)) <= columns
+    assert [line.split()[0] for line in lines] == [line.split()[0] for line in wide]
+    assert "\N{HORIZONTAL ELLIPSIS}" in lines[1]

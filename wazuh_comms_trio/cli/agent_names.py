@@ -1,0 +1,33 @@
+"""Agents by their uuid, or by a name that one of them has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from wazuh_comms_trio.cli.arguments import is_uuid
+from wazuh_comms_trio.cli.program import Failure, printable
+
+if TYPE_CHECKING:
+    from wazuh_comms_trio.backends.interfaces import AgentRegistry
+
+#: Uuids named in one sentence.
+_NAMED: Final = 10
+
+
+async def agent_id_of(registry: AgentRegistry, word: str) -> str:
+    """What an operator calls an agent -> its id. A uuid is taken as it is, whether there is such an agent or not.
+    Raises ``Failure``: nobody has this name, or several do."""
+    if is_uuid(word):
+        return word.lower()
+    found = sorted(agent.id for agent in await registry.list() if agent.name == word)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise Failure(f"there is no agent of the name {word}")
+    raise Failure(f"{len(found)} agents have the name {word}: {several(found)}; say which by its uuid")
+
+
+def several(ids: list[str]) -> str:
+    """Named up to a point, and counted."""
+    rest = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    return printable(", ".join(ids[:_NAMED]) + rest)
