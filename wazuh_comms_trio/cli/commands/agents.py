@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from wazuh_comms_trio.cli import arguments as types
-from wazuh_comms_trio.cli.agent_listing import add_filters, chosen
-from wazuh_comms_trio.cli.agent_names import agent_id_of, several
+from wazuh_comms_trio.cli.agents.listing import add_filters, chosen
+from wazuh_comms_trio.cli.agents.names import agent_id_of, several
 from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import Failure
 

@@ -121,7 +121,7 @@ async def _list(arguments: Namespace) -> int:
 
 async def _found(backends: Backends, arguments: Namespace) -> Sequence[Command]:
     """Raises ``Failure``."""
-    from wazuh_comms_trio.cli.agent_names import agent_id_of
+    from wazuh_comms_trio.cli.agents.names import agent_id_of
 
     agent = None if arguments.agent is None else await agent_id_of(backends.agents, arguments.agent)
     if arguments.of is None:

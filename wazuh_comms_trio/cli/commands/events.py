@@ -39,7 +39,7 @@ def add_parser(parent: Group) -> None:
 
 async def _tail(arguments: Namespace) -> int:
     from wazuh_comms_trio.backends.embedded.reader import tail_events
-    from wazuh_comms_trio.cli.agent_names import agent_id_of
+    from wazuh_comms_trio.cli.agents.names import agent_id_of
     from wazuh_comms_trio.cli.owner import acting_as_owner
     from wazuh_comms_trio.cli.stores import embedded_folder, open_stores, read_config
 

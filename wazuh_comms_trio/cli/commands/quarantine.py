@@ -61,7 +61,7 @@ def entry_document(entry: Entry) -> dict[str, Any]:
 
 async def _agent_id(arguments: Namespace) -> str | None:
     """Of ``--agent``. Only a name needs the registry, which may be away while the quarantine is here."""
-    from wazuh_comms_trio.cli.agent_names import agent_id_of
+    from wazuh_comms_trio.cli.agents.names import agent_id_of
     from wazuh_comms_trio.cli.stores import open_stores
 
     word: str | None = arguments.agent

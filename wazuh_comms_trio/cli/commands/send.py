@@ -16,7 +16,7 @@ from attrs import evolve
 from wazuh_comms_trio.audit.log import current_user
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.interfaces import Action, Backends, Command, Target
-from wazuh_comms_trio.cli.agent_names import agent_id_of
+from wazuh_comms_trio.cli.agents.names import agent_id_of
 from wazuh_comms_trio.cli.confirmation import confirm
 from wazuh_comms_trio.cli.documents import command_document, command_text, outcome_text
 from wazuh_comms_trio.cli.following import STORE_TIMEOUT, GroupProgress, Progress, outcomes, until_ended

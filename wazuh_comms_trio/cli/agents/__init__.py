@@ -1,0 +1,1 @@
+"""Which agents an operator means: by name, or by what they are like."""
