@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import select
 import socket
 import struct
@@ -33,8 +34,9 @@ def serve_daemon(path: str) -> None:
     """Frames in, frames out, for any number of connections, 40 µs of work for each query; ``agent`` queries stream
     rows."""
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
+    listener.bind(f"{path}.new")
     listener.listen(128)
+    os.rename(f"{path}.new", path)  # only now: whoever sees it connects
     frame = struct.pack("<I", len(ANSWER)) + ANSWER
     poll = select.epoll()
     poll.register(listener, select.EPOLLIN)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wazuh_comms_trio.errors import AnswerCut, AnswerInvalid, WazuhError, WazuhException
-from wazuh_comms_trio.wire.wdb import CUT_BYTES, WdbReply, is_last_frame, parse_reply
+from wazuh_comms_trio.wire.framing import encode_frame
+from wazuh_comms_trio.wire.wdb import CUT_BYTES, NOT_QUICK, WdbReply, is_last_frame, parse_reply, quick_data
+from wazuh_comms_trio.wire.wdb_paging import due_meaning, encode_query, prepare
 
 
 @pytest.mark.parametrize(
@@ -92,3 +95,72 @@ def test_anything_else_is_a_named_error(payload: bytes) -> None:
         assert exc.code == 1014  # noqa: PT017 -- either outcome is right
     else:
         assert reply.status in ("ok", "err", "due", "json")
+
+
+json_texts = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+).map(json.dumps)
+
+
+@given(st.sampled_from(["ok ", "ok", "ok  ", "due ", "err "]), json_texts, st.sampled_from(["", "\n", "\0", " ", "x"]))
+def test_the_quick_way_says_the_same(begin: str, text: str, end: str) -> None:
+    payload = f"{begin}{text}{end}".encode()
+    found = quick_data(payload)
+    if begin == "ok " and not end:
+        assert found is not NOT_QUICK
+    if found is not NOT_QUICK:
+        assert found == parse_reply(payload).data()
+
+
+@pytest.mark.parametrize("payload", [b"ok \xff", b'ok "\xff"', b"ok " + b"[" * 100_000, padded('ok "', CUT_BYTES)])
+def test_the_quick_way_is_not_for_these(payload: bytes) -> None:
+    assert quick_data(payload) is NOT_QUICK
+
+
+queries = st.one_of(
+    st.sampled_from(
+        [
+            "global get-all-agents",
+            "global get-all-agents last_id 5",
+            "global sql select {last_id}",
+            "agent 001 package get",
+            " agent 001 hotfix get\n",
+            "global get-agent-info 1",
+            "global sync-agent-groups-get {}",
+            "agent 001 sql select 1",
+            "",
+            " ",
+            "a\0b",
+            "\ud800",
+        ]
+    ),
+    st.text(max_size=20),
+    st.none(),
+)
+
+
+@pytest.mark.parametrize("count", [65535, 65536, 65537])
+def test_a_long_query_is_prepared_as_by_its_parts(count: int) -> None:
+    assert_prepared_as_by_its_parts("x" * count)
+
+
+@given(queries)
+def test_a_query_is_prepared_as_by_its_parts(query: str | None) -> None:
+    assert_prepared_as_by_its_parts(query)
+
+
+def assert_prepared_as_by_its_parts(query: str | None) -> None:
+    def by_its_parts() -> object:
+        payload = encode_query(query)
+        return encode_frame(payload), due_meaning(payload.decode())
+
+    assert outcome(lambda: prepare(query)) == outcome(by_its_parts)
+
+
+def outcome(call: Callable[[], object]) -> object:
+    try:
+        return call()
+    except WazuhException as error:
+        return type(error), str(error)

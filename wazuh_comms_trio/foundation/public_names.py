@@ -159,7 +159,7 @@ PUBLIC_NAMES: Final[dict[str, dict[str, str]]] = {
         "PeerCredentials": "wazuh_comms_trio.transport.paths",
         "PendingTask": "wazuh_comms_trio.transport.server.agent_tasks",
         "Pool": "wazuh_comms_trio.transport.pool.pool",
-        "PoolStatistics": "wazuh_comms_trio.transport.pool.pool",
+        "PoolStatistics": "wazuh_comms_trio.transport.pool.connections",
         "ProtocolStatistics": "wazuh_comms_trio.transport.aio.protocol_connection",
         "QueueBroken": "wazuh_comms_trio.transport.errors",
         "QueueClosed": "wazuh_comms_trio.transport.errors",

@@ -136,9 +136,9 @@ if TYPE_CHECKING:  # the public names: scripts/make-docs makes the table of them
     from wazuh_comms_trio.transport.http.wazuh_db import db_set_agents_sync as db_set_agents_sync
     from wazuh_comms_trio.transport.paths import PeerCredentials as PeerCredentials
     from wazuh_comms_trio.transport.paths import check_path as check_path
+    from wazuh_comms_trio.transport.pool.connections import PoolStatistics as PoolStatistics
     from wazuh_comms_trio.transport.pool.connector import Connect as Connect
     from wazuh_comms_trio.transport.pool.pool import Pool as Pool
-    from wazuh_comms_trio.transport.pool.pool import PoolStatistics as PoolStatistics
     from wazuh_comms_trio.transport.pool.pool import open_pool as open_pool
     from wazuh_comms_trio.transport.registry import ANALYSISD_QUEUE as ANALYSISD_QUEUE
     from wazuh_comms_trio.transport.registry import AR_QUEUE as AR_QUEUE

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid, NotSynchronized
 from wazuh_comms_trio.wire.envelope import encode_text
-from wazuh_comms_trio.wire.framing import check_payload
+from wazuh_comms_trio.wire.framing import HEADER, MAX_SEND_BYTES, check_payload, encode_frame
 from wazuh_comms_trio.wire.text_rules import check_word
 from wazuh_comms_trio.wire.wdb import DUE, OK, WdbReply
 
@@ -33,6 +33,8 @@ _ID_FIRST: Final = re.compile(r"(global (?:get-agents-by-connection-status|disco
 _ID_LAST: Final = re.compile(r"global (?:get-all-agents|get-group-agents \S+|sync-agent-info-get)\Z")
 _ID_IN_JSON: Final = re.compile(r"global sync-agent-groups-get ?(\{.*\})?\Z", re.DOTALL)
 _MAY_BE_DUE: Final = re.compile(r"agent \d+ (?:package|hotfix)|global (?:get-|sync-|disconnect-)")
+# Begins with a word, and not with one of these.
+_PLAIN: Final = re.compile(rf"(?!{_MAY_BE_DUE.pattern})\S")
 _STREAMED: Final = re.compile(r"agent \d+ (?:package|hotfix) get\Z")
 
 
@@ -53,6 +55,18 @@ def due_meaning(query: str) -> Due | None:
     if _STREAMED.match(text):
         return Due.ROWS
     return Due.PAGES if any(form.match(text) for form in (_ID_FIRST, _ID_LAST, _ID_IN_JSON)) else None
+
+
+def prepare(query: object) -> tuple[bytes, Due | None]:
+    """The query's frame, and what a ``due`` answer to it means: ``encode_query``, ``encode_frame`` and
+    ``due_meaning``, in one go for a query that has nothing special. Errors as theirs."""
+    if type(query) is not str or "\0" in query or "last_id" in query or not _PLAIN.match(query):
+        payload = encode_query(query)
+        return encode_frame(payload), due_meaning(payload.decode())
+    payload = encode_text(query)
+    if len(payload) > MAX_SEND_BYTES:
+        check_payload(payload)
+    return HEADER.pack(len(payload)) + payload, None
 
 
 def first_page(query: str) -> str:

@@ -21,22 +21,23 @@ class PredicateFailed(Exception):
 class Slot:
     """One request that was sent, and its answers as they come."""
 
-    __slots__ = ("abandoned", "complete", "failure", "is_last", "owner", "replies", "sent", "sleeper")
+    #: tells the last answer of several; None when there is exactly one
+    is_last: Callable[[bytes], bool] | None = None
+    #: the task that takes the answers of an exchange
+    owner: Any = None
+    #: what ``is_last`` raised
+    failure: Exception | None = None
+    #: bytes of the request that went out
+    sent: int = 0
+    complete: bool = False
+    abandoned: bool = False
+    #: the task that waits for an answer while another one reads
+    sleeper: Any = None
 
     def __init__(self, is_last: Callable[[bytes], bool] | None = None, owner: Any = None) -> None:
-        #: tells the last answer of several; None when there is exactly one
-        self.is_last: Callable[[bytes], bool] | None = is_last
-        #: the task that takes the answers of an exchange
-        self.owner: Any = owner
+        self.is_last = is_last
+        self.owner = owner
         self.replies: deque[bytes] = deque()
-        #: what ``is_last`` raised
-        self.failure: Exception | None = None
-        #: bytes of the request that went out
-        self.sent: int = 0
-        self.complete: bool = False
-        self.abandoned: bool = False
-        #: the task that waits for an answer while another one reads
-        self.sleeper: Any = None
 
 
 class Pipeline:

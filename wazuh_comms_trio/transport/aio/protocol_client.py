@@ -11,10 +11,12 @@ import trio
 from wazuh_comms_trio.errors import FrameError, PeerClosed
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.transport.aio.pipeline import PredicateFailed, Slot
-from wazuh_comms_trio.transport.aio.protocol_connection import ProtocolConnection, sleep, wake
+from wazuh_comms_trio.transport.aio.protocol_connection import ProtocolConnection
+from wazuh_comms_trio.transport.aio.shared_reads import SoleRequest
+from wazuh_comms_trio.transport.aio.sleeping import sleep, wake
 from wazuh_comms_trio.transport.aio.stream_io import ByteIO
 from wazuh_comms_trio.transport.errors import TransportBroken, TransportClosed, TransportPeerClosed, as_broken
-from wazuh_comms_trio.wire.framing import READ_BYTES, encode_frame
+from wazuh_comms_trio.wire.framing import HEADER, READ_BYTES, encode_frame
 
 
 class ProtocolClient(ProtocolConnection):
@@ -36,26 +38,6 @@ class ProtocolClient(ProtocolConnection):
             return await self._only_reply(slot)
         finally:
             self._turn.release()
-
-    async def _request_alone(self, frame: bytes) -> bytes:
-        """As :meth:`request`, of a frame that is ready, for a caller that has this connection to itself: nobody else
-        sends, or reads, meanwhile."""
-        if self._role is None:
-            self._take_role("client")
-        await trio.lowlevel.checkpoint_if_cancelled()
-        slot = Slot()
-        try:
-            await self._send_request(frame, slot)
-            while not slot.replies and self._end is None:
-                await self._read_once()
-        except BaseException:
-            if not slot.complete and self._end is None:
-                slot.abandoned = True
-                await self._finish(TransportClosed(1014, "closed, since a request was cancelled before its answer"))
-            raise
-        if not slot.replies:
-            raise self._ended(slot.sent)
-        return slot.replies.popleft()
 
     @asynccontextmanager
     async def open_exchange(self, payload: bytes, *, is_last: Callable[[bytes], bool]) -> AsyncIterator[Exchange]:
@@ -117,9 +99,23 @@ class ProtocolClient(ProtocolConnection):
             await self._check_silence(io)
         try:
             sent = io.send_nowait(frame)
-            slots.append(slot)
-            if sent < len(frame):
-                await self._send_slowly(io, frame, sent, slot)
+        except (TransportBroken, TransportClosed) as exc:
+            await self._finish(exc)
+            raise self._ended(exc.bytes_sent) from exc.__cause__
+        slots.append(slot)
+        if sent < len(frame):
+            await self._send_rest(frame, sent, slot)
+        self._count_sent(frame, slot)
+
+    def _count_sent(self, frame: bytes, slot: Slot) -> None:
+        slot.sent = len(frame)
+        self._frames_sent += 1
+        self._bytes_sent += slot.sent
+
+    async def _send_rest(self, frame: bytes, sent: int, slot: Slot) -> None:
+        io = self._connection()
+        try:
+            await self._send_slowly(io, frame, sent, slot)
         except (TransportBroken, TransportClosed) as exc:
             await self._finish(exc)
             raise self._ended(exc.bytes_sent) from exc.__cause__
@@ -130,9 +126,6 @@ class ProtocolClient(ProtocolConnection):
             else:
                 self._pipeline.withdraw(slot)
             raise
-        slot.sent = len(frame)
-        self._frames_sent += 1
-        self._bytes_sent += slot.sent
 
     async def _send_slowly(self, io: ByteIO, frame: bytes, sent: int, slot: Slot) -> None:
         if self._pipeline.slots[0] is slot:
@@ -192,13 +185,16 @@ class ProtocolClient(ProtocolConnection):
         self._reading = True
         try:
             data = await io.receive_some(io.read_size(self._decoder, self._header))
-            self._decoder.feed(data)
-            self._bytes_received += len(data)
         except (TransportBroken, TransportClosed) as exc:
             await self._finish(exc)
             return
         finally:
             self._reading = False
+        await self._hand_out(data)
+
+    async def _hand_out(self, data: bytes) -> None:
+        self._decoder.feed(data)
+        self._bytes_received += len(data)
         try:
             self._pipeline.take(self._decoder, self._header, wake)
         except (FrameError, PeerClosed) as exc:
@@ -211,6 +207,83 @@ class ProtocolClient(ProtocolConnection):
             slot = self._pipeline.reader()
             if slot is not None:
                 wake(slot)
+
+    # --- a request that has this connection to itself: nobody else sends, or reads, meanwhile -------------------------
+
+    def _begin(self, request: SoleRequest) -> bool:
+        """Send it as far as that is possible without waiting, and expect its answer; it is to be given to ``_answer``
+        then. When False nothing has happened."""
+        io, reads = self._shared_io, self._reads
+        if io is None or reads is None or self._end is not None or self._decoder.buffered or io.poll(0):
+            return False
+        frame = request.frame
+        try:
+            sent = io.sock.send(frame)
+        except OSError:
+            return False  # the next attempt finds out the same
+        if sent == len(frame):
+            self._frames_sent += 1
+            self._bytes_sent += sent
+            reads.expect(request, io)
+        elif not sent:
+            return False
+        request.sent = sent
+        self._pipeline.slots.append(request)
+        return True
+
+    async def _answer(self, request: SoleRequest, alone: bool) -> bytes:
+        """The answer to a request, which is sent now if it wasn't yet. ``alone``: no other request is under way on any
+        connection of the pool. A checkpoint; cancelled, or failed, after it was sent: the connection is closed."""
+        frame = request.frame
+        try:
+            if not request.sent:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                if self._role is None:
+                    self._take_role("client")
+                if not self._begin(request):
+                    await self._send_request(frame, request)
+            if request.sent < len(frame):
+                await self._send_rest(frame, request.sent, request)
+                self._count_sent(frame, request)
+            if request.expected and self._reads is not None:
+                try:
+                    data = await self._reads.receive(request, alone)
+                except (TransportBroken, TransportClosed) as exc:
+                    await self._finish(exc)
+                else:
+                    answer = self._answer_nowait(request)
+                    if answer is not None:
+                        return answer
+                    await self._hand_out(data)
+            while not request.replies and self._end is None:
+                await self._read_once()
+        except BaseException:
+            if not request.complete and self._end is None:
+                await self._give_up(request)
+            raise
+        if not request.replies:
+            raise self._ended(request.sent)
+        return request.replies.popleft()
+
+    def _answer_nowait(self, request: SoleRequest) -> bytes | None:
+        """The answer to a request that was begun, if it has come, and if what came first is that and nothing else."""
+        data = request.data
+        if data is None:
+            return None
+        size = len(data) - HEADER.size
+        if not 0 < size <= self._decoder.limit or HEADER.unpack_from(data)[0] != size:
+            return None
+        self._bytes_received += len(data)
+        self._pipeline.received += 1
+        self._pipeline.slots.clear()
+        return data[HEADER.size :]
+
+    async def _give_up(self, request: SoleRequest) -> None:
+        """Nobody waits for its answer any more, which must not reach the next one. Not cancelled."""
+        request.abandoned = True
+        await self._finish(TransportClosed(1014, "closed, since a request was cancelled before its answer"))
+        if self._reads is not None:
+            self._reads.dismiss(request)
 
 
 class Exchange:

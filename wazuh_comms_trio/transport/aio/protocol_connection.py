@@ -12,7 +12,9 @@ import trio
 from wazuh_comms_trio.errors import WazuhInternalError
 from wazuh_comms_trio.transport.aio.connecting import CONNECT_TIMEOUT, connect_unix
 from wazuh_comms_trio.transport.aio.pipeline import Pipeline, Slot
-from wazuh_comms_trio.transport.aio.stream_io import ByteIO, over_stream
+from wazuh_comms_trio.transport.aio.shared_reads import SharedReads
+from wazuh_comms_trio.transport.aio.sleeping import wake
+from wazuh_comms_trio.transport.aio.stream_io import ByteIO, SocketIO, over_stream
 from wazuh_comms_trio.transport.errors import TransportBroken, TransportClosed, require_trio
 from wazuh_comms_trio.transport.guards import Guard, guard_at
 from wazuh_comms_trio.transport.paths import PeerCredentials
@@ -82,6 +84,9 @@ class ProtocolConnection(trio.abc.AsyncResource):
         self._pipeline = Pipeline()
         self._turn = trio.StrictFIFOLock()
         self._io: ByteIO | None = None
+        #: what waits for this connection's answers in place of itself
+        self._reads: SharedReads | None = None
+        self._shared_io: SocketIO | None = None
         self._end: TransportClosed | TransportBroken | None = None
         self._role: Literal["client", "server"] | None = None
         self._connecting = False
@@ -118,6 +123,12 @@ class ProtocolConnection(trio.abc.AsyncResource):
         self._io = io
         self.path = os.fspath(path)
         self._guard = guard_at(self.path)
+
+    def _share_reads(self, reads: SharedReads) -> None:
+        """Have its answers waited for together with other connections', where it is a socket of our own."""
+        if type(self._io) is SocketIO and self._header_format == HEADER_FORMAT:
+            reads.add(self._io)
+            self._reads, self._shared_io = reads, self._io
 
     @property
     def state(self) -> ConnectionState:
@@ -211,20 +222,3 @@ class ProtocolConnection(trio.abc.AsyncResource):
             wake(slot)
         self._pipeline.slots.clear()
         self._unanswered = 0
-
-
-async def sleep(slot: Slot) -> None:
-    """Until :func:`wake`. A checkpoint."""
-
-    def abort(raise_cancel: object) -> trio.lowlevel.Abort:
-        slot.sleeper = None
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    slot.sleeper = trio.lowlevel.current_task()
-    await trio.lowlevel.wait_task_rescheduled(abort)
-
-
-def wake(slot: Slot) -> None:
-    task, slot.sleeper = slot.sleeper, None
-    if task is not None:
-        trio.lowlevel.reschedule(task)

@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from struct import Struct
 from typing import Any, Final, Protocol
@@ -102,36 +103,34 @@ class SocketIO:
         self.sock: Any = sock
         self.sent_in_part: bool = False
         self.unwaited_bytes: int = 0
+        #: is told before the socket is closed
+        self.on_close: Callable[[SocketIO], None] | None = None
+        #: the descriptor, as long as it is open
+        self.fileno: int = sock.fileno()
         poll = select.poll()
-        poll.register(sock.fileno(), select.POLLIN | select.POLLRDHUP)
-        self._poll = poll.poll
-
-    def _send(self, data: bytes | memoryview) -> int:
-        sent: int = self.sock.send(data)
-        return sent
-
-    def _recv(self, max_bytes: int) -> bytes:
-        data: bytes = self.sock.recv(max_bytes)
-        return data
+        poll.register(self.fileno, select.POLLIN | select.POLLRDHUP)
+        #: ``poll(0)`` is ``[]`` while nothing has come, not even the end; of an open socket
+        self.poll = poll.poll
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         try:
-            sent = self._send(data)
+            sent: int = self.sock.send(data)
         except BlockingIOError:
             return 0
         except OSError as exc:
-            raise self._translate(exc, "sending") from exc
+            raise self.translate(exc, "sending") from exc
         if not sent and data:
             raise TransportBroken(1014, "sending: not a byte was taken")  # else it would be tried for ever
         return sent
 
     def receive_nowait(self, max_bytes: int) -> bytes | None:
         try:
-            return self._recv(max_bytes)
+            data: bytes = self.sock.recv(max_bytes)
         except BlockingIOError:
             return None
         except OSError as exc:
-            raise self._translate(exc, "receiving") from exc
+            raise self.translate(exc, "receiving") from exc
+        return data
 
     async def send_all(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -182,22 +181,22 @@ class SocketIO:
         return decoder.read_size(header)
 
     def is_quiet(self) -> bool:
-        return self.sock.fileno() != -1 and not self._poll(0)
+        return self.sock.fileno() != -1 and not self.poll(0)
 
     def long_frame_nowait(self, decoder: FrameDecoder, header: Struct) -> bytes | None:
         head = payload = None
         size = 0
         try:
-            head = self._recv(header.size)
+            head = self.sock.recv(header.size)
             if size := decoder.long_size(header, head):
-                payload = self._recv(size)
+                payload = self.sock.recv(size)
         except BlockingIOError:
             self.unwaited_bytes = 0
         except OSError as exc:
-            raise self._translate(exc, "receiving") from exc
+            raise self.translate(exc, "receiving") from exc
         if payload is not None and len(payload) == size:
             self.unwaited_bytes -= size
-            return payload
+            return bytes(payload)
         for data in (head, payload):
             if data is not None:
                 decoder.feed(data)
@@ -205,10 +204,10 @@ class SocketIO:
 
     def _not_waited(self, exc: Exception) -> TransportClosed | TransportBroken:
         if isinstance(exc, OSError):
-            return self._translate(exc, "waiting")
+            return self.translate(exc, "waiting")
         return TransportClosed(1014, "this socket was closed by another task")
 
-    def _translate(self, exc: OSError, doing: str) -> TransportClosed | TransportBroken:
+    def translate(self, exc: OSError, doing: str) -> TransportClosed | TransportBroken:
         kind = TransportClosed if self.sock.fileno() == -1 else TransportBroken
         return kind(1014, f"{doing}: {reason_of(exc)}")
 
@@ -220,6 +219,8 @@ class SocketIO:
 
     async def abort(self) -> None:
         if self.sock.fileno() != -1:
+            if self.on_close is not None:
+                self.on_close(self)
             trio.lowlevel.notify_closing(self.sock)
             self.sock.close()
 
@@ -229,27 +230,33 @@ class SocketIO:
 
 
 class SocketStreamIO(SocketIO):
-    """A ``trio.SocketStream``, TCP or Unix, driven as a socket of our own. It belongs to this object.
-
-    trio's socket has no calls that don't wait, so these go to the descriptor, which is non-blocking.
-    """
+    """A ``trio.SocketStream``, TCP or Unix, driven as a socket of our own. It belongs to this object."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
-        self._begin(stream.socket)
-
-    def _send(self, data: bytes | memoryview) -> int:
-        return os.write(self.sock.fileno(), data)
-
-    def _recv(self, max_bytes: int) -> bytes:
-        return os.read(self.sock.fileno(), max_bytes)
+        self._begin(_Descriptor(stream.socket))
 
     def peer_credentials(self) -> PeerCredentials:
         if self.sock.family != socket.AF_UNIX:
             raise OSError(errno.ENOTSUP, "only a Unix socket knows its peer's credentials")
-        return peer_credentials(self.sock)
+        return peer_credentials(self.sock.socket)
 
     async def abort(self) -> None:
-        self.sock.close()
+        self.sock.socket.close()
+
+
+class _Descriptor:
+    """trio's socket has no calls that don't wait, so these go to its descriptor, which is non-blocking."""
+
+    def __init__(self, sock: trio.socket.SocketType) -> None:
+        self.socket = sock
+        self.family = sock.family
+        self.fileno = sock.fileno
+
+    def send(self, data: bytes | memoryview) -> int:
+        return os.write(self.socket.fileno(), data)
+
+    def recv(self, max_bytes: int) -> bytes:
+        return os.read(self.socket.fileno(), max_bytes)
 
 
 class StreamIO:

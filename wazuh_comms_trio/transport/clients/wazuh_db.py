@@ -26,20 +26,21 @@ from wazuh_comms_trio.errors import MessageInvalid
 from wazuh_comms_trio.transport.aio.protocol import WazuhAsyncProtocol
 from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
 from wazuh_comms_trio.transport.conversation import Conversation, decode_as
+from wazuh_comms_trio.transport.pool.connections import PoolStatistics
 from wazuh_comms_trio.transport.pool.connector import Connect
-from wazuh_comms_trio.transport.pool.pool import DEFAULT_SIZE, Pool, PoolStatistics, open_pool
+from wazuh_comms_trio.transport.pool.pool import DEFAULT_SIZE, Pool, open_pool
 from wazuh_comms_trio.transport.switches import ReleaseName
 from wazuh_comms_trio.wire.envelope import TextErrors
-from wazuh_comms_trio.wire.framing import MAX_RECEIVE_BYTES
-from wazuh_comms_trio.wire.wdb import DUE, WdbReply, parse_reply
+from wazuh_comms_trio.wire.framing import HEADER_FORMAT, MAX_RECEIVE_BYTES
+from wazuh_comms_trio.wire.wdb import DUE, NOT_QUICK, WdbReply, parse_reply, quick_data
 from wazuh_comms_trio.wire.wdb_paging import (
     Due,
     Paging,
     check_query,
     due_meaning,
-    encode_query,
     joined,
     last_id_of,
+    prepare,
     rows_of,
     single,
 )
@@ -56,6 +57,8 @@ class WazuhDB:
     """Made by ``open_wazuh_db``; may be used by any number of tasks."""
 
     def __init__(self, pool: Pool) -> None:
+        if pool.daemon.header_format != HEADER_FORMAT:
+            raise ValueError(f"wazuh-db's frames have the header {HEADER_FORMAT!r}, not {pool.daemon.header_format!r}")
         self.pool = pool
 
     def __repr__(self) -> str:
@@ -72,7 +75,8 @@ class WazuhDB:
     async def query(self, query: str | Mapping[str, Any], *, type: None = None) -> Any: ...
 
     async def query(self, query: str | Mapping[str, Any], *, type: Any = None) -> Any:
-        """One query's whole answer: decoded JSON, or text when it is none; None for a bare ``ok``. A checkpoint.
+        """One query's whole answer: decoded JSON, or text when it is none; None for a bare ``ok``. A checkpoint as
+        ``Pool.request`` is.
 
         Where the answer comes in pages or streamed rows all of them are collected into one list. A mapping is sent as
         JSON, and validated as in ``WazuhAsyncSocketJSON.request``. ``type`` is what the answer is decoded into, such as
@@ -85,15 +89,16 @@ class WazuhDB:
         """
         if not isinstance(query, str) and isinstance(query, Mapping):
             return await self.pool.request(query, type=type)
-        payload = encode_query(query)
-        match due_meaning(query):
-            case None:
-                reply = parse_reply(await self.pool._exchange_one(payload), self.pool.text_errors)
-                data: Any = (reply if reply.status != DUE else single(reply, query)).data()
-            case Due.PAGES:
-                data = joined([page async for page in self.pages(query)])
-            case Due.ROWS:
-                data = [row async for row in self.rows(query)]
+        frame, meaning = prepare(query)
+        if meaning is None:
+            answer = await self.pool._exchange_frame(frame)
+            data = quick_data(answer)
+            if data is NOT_QUICK:
+                data = single(parse_reply(answer, self.pool.text_errors), query).data()
+        elif meaning is Due.PAGES:
+            data = joined([page async for page in self.pages(query)])
+        else:
+            data = [row async for row in self.rows(query)]
         return data if type is None else decode_as(data, type)
 
     async def _ask(self, text: str, paged: bool) -> WdbReply:

@@ -3,9 +3,9 @@
     async with open_pool("wazuh-db") as pool:
         answer = await pool.request("global get-agent-info 1")
 
-Who gets which connection is decided synchronously (``_idle`` and the turns), then acted upon. A request has its
-connection to itself: an idle one where the daemon allows it (wazuh-db), the one used last, otherwise a new one. Tasks
-are served in the order in which they came.
+A request has its connection to itself: an idle one where the daemon allows it (wazuh-db), the one used last, otherwise
+a new one. Tasks are served in the order in which they came: whoever has its answer sends the request of the task that
+waited longest, on its own connection, so that this task wakes up once, for its answer.
 
 What holds under cancellation: while waiting for a connection nothing happened; afterwards the request's connection is
 given up, since its late answer must not reach the next one. Leaving the block closes every connection, also those in
@@ -15,23 +15,21 @@ use, whose tasks then get ``trio.ClosedResourceError``.
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar, overload
 
 import trio
-from attrs import frozen
 
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.transport.aio.protocol import WazuhAsyncProtocol
-from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
+from wazuh_comms_trio.transport.aio.shared_reads import SoleRequest
+from wazuh_comms_trio.transport.aio.sleeping import wake
 from wazuh_comms_trio.transport.conversation import Conversation
 from wazuh_comms_trio.transport.daemon import Daemon
-from wazuh_comms_trio.transport.errors import TransportBroken, TransportClosed, require_trio
-from wazuh_comms_trio.transport.guards import guard_of
+from wazuh_comms_trio.transport.errors import TransportBroken, require_trio
+from wazuh_comms_trio.transport.pool.connections import PoolConnections, close_now
 from wazuh_comms_trio.transport.pool.connector import Connect, Connector
-from wazuh_comms_trio.transport.pool.turns import Turns
 from wazuh_comms_trio.transport.switches import ReleaseName, is_known_at_once, resolve
 from wazuh_comms_trio.wire.envelope import TextErrors, decode_text, encode_text
 from wazuh_comms_trio.wire.framing import MAX_RECEIVE_BYTES, encode_frame
@@ -42,76 +40,12 @@ T = TypeVar("T")
 #: wazuh-db has 8 worker threads: more connections wait there, not here.
 DEFAULT_SIZE: Final = 8
 
-
-@frozen(kw_only=True)
-class PoolStatistics:
-    """A snapshot. The first four are the present, the others count from the beginning.
-
-    ``requests`` were sent or tried; ``connects`` are connections made; ``retries`` requests repeated on a fresh
-    connection; ``expired`` connections closed because they were idle too long; ``given_up`` those closed for a
-    cancelled, failed or unfinished request; ``backlog_waits`` pauses because the daemon's backlog was full.
-    """
-
-    size: int
-    idle: int
-    in_use: int
-    tasks_waiting: int
-    requests: int
-    connects: int
-    retries: int
-    expired: int
-    given_up: int
-    backlog_waits: int
+# How answers begin after which the connection may have to go.
+_NOT_WHOLE: Final = (b"due", b'ok {"status"')
 
 
-class Pool:
+class Pool(PoolConnections):
     """Made by ``open_pool``; may be used by any number of tasks."""
-
-    def __init__(
-        self,
-        daemon: Daemon,
-        connector: Connector,
-        *,
-        size: int,
-        idle_timeout: float,
-        nursery: trio.Nursery,
-        text_errors: TextErrors = "replace",
-    ) -> None:
-        self.daemon = daemon
-        self.size = size
-        #: what becomes of bytes of an answer that aren't UTF-8
-        self.text_errors: TextErrors = text_errors
-        self._connector = connector
-        self._guard = guard_of(daemon.name)
-        self._idle_timeout = idle_timeout
-        self._nursery = nursery
-        self._token = trio.lowlevel.current_trio_token()
-        self._turns = Turns(size)
-        # Connections and since when they are idle, the one used last at the right end.
-        self._idle: deque[tuple[WazuhAsyncProtocol, float]] = deque()
-        self._in_use: set[WazuhAsyncProtocol | WazuhAsyncSocket] = set()
-        self._idle_came = trio.Event()
-        self._closed = False
-        self._requests = self._retries = self._expired = self._given_up = 0
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{len(self._idle)} idle, {len(self._in_use)} in use, of {self.size}"
-        return f"<Pool {self.daemon.name}: {state}>"
-
-    def statistics(self) -> PoolStatistics:
-        """A snapshot."""
-        return PoolStatistics(
-            size=self.size,
-            idle=len(self._idle),
-            in_use=len(self._in_use),
-            tasks_waiting=self._turns.waiting,
-            requests=self._requests,
-            connects=self._connector.connects,
-            retries=self._retries,
-            expired=self._expired,
-            given_up=self._given_up,
-            backlog_waits=self._connector.backlog_waits,
-        )
 
     @overload
     async def request(self, message: bytes) -> bytes: ...
@@ -126,7 +60,8 @@ class Pool:
     async def request(self, message: Mapping[str, Any], *, type: None = None, schema: Any = None) -> Any: ...
 
     async def request(self, message: Any, *, type: Any = None, schema: Any = None) -> Any:
-        """Send one request, return its answer. A checkpoint.
+        """Send one request, return its answer. A checkpoint; of a daemon's answers that come within microseconds only
+        every 16th lets other tasks run, but a cancellation arrives with each request.
 
         ``bytes`` are answered with bytes, as they came; text with text, without a trailing NUL; a mapping is sent as
         JSON and answered with the answer's ``data``, decoded into ``type`` when given, both validated as in
@@ -158,7 +93,7 @@ class Pool:
         try:
             connection = None if fresh else self._take_idle()
             while connection is not None and connection.is_connection_lost():
-                await _close_now(connection)
+                await close_now(connection)
                 connection = self._take_idle()
             if connection is None:
                 connection = await self._connect()
@@ -176,152 +111,82 @@ class Pool:
 
     async def _exchange_one(self, payload: bytes, *, paged: bool = False) -> bytes:
         """``paged``: an answer that is ``due`` is a page, whatever the query looks like."""
-        frame = encode_frame(payload, self.daemon.header_format)  # refused before a connection is made for it
+        # What is refused is refused before a connection is made for it.
+        return await self._exchange_frame(encode_frame(payload, self.daemon.header_format), paged)
+
+    async def _exchange_frame(self, frame: bytes, paged: bool = False) -> bytes:
         if self._guard is not None:
-            self._guard(payload)
+            self._guard(frame[self.daemon.header_size :])
         self._requests += 1
-        if not self._turns.take_nowait():
-            await self._turns.take()
-        try:
-            connection = self._take_idle()
+        request = SoleRequest(frame)
+        if self._turns.free:
+            self._turns.free -= 1
+        else:
             try:
-                return await self._ask(connection or await self._connect(), frame, paged)
+                await self._turns.wait(request)
+            except BaseException:
+                await self._give_up(request)
+                raise
+        connection: WazuhAsyncProtocol | None = request.connection
+        clean = False
+        try:
+            if connection is None:
+                connection = self._take_idle() or await self._connect()
+                self._in_use.add(connection)
+            try:
+                answer = connection._answer_nowait(request)
+                if answer is None:
+                    answer = await connection._answer(request, self._turns.free == self.size - 1)
             except TransportBroken as error:
                 if error.bytes_sent or self._closed:
                     raise
-            self._retries += 1
-            return await self._ask(await self._connect(), frame, paged)
+                broken, connection = connection, None
+                await self._stop_using(broken)
+                self._retries += 1
+                connection = await self._connect()
+                self._in_use.add(connection)
+                answer = await connection._answer(SoleRequest(frame), False)
+            clean = paged or not answer.startswith(_NOT_WHOLE) or _is_whole(frame, self.daemon.header_size, answer)
+            return answer
         finally:
+            if clean and connection is not None and self._may_keep(connection):
+                self._pass_on(connection)
+            else:
+                if connection is not None:
+                    await self._stop_using(connection, clean)
+                self._turns.give_back()
+
+    async def _give_up(self, request: SoleRequest) -> None:
+        """A request was cancelled while its task waited for a turn: without one nothing has happened. Not cancelled."""
+        connection: WazuhAsyncProtocol | None = request.connection
+        if connection is not None:
+            await connection._give_up(request)
+            await self._stop_using(connection)
             self._turns.give_back()
 
-    async def _ask(self, connection: WazuhAsyncProtocol, frame: bytes, paged: bool) -> bytes:
-        self._in_use.add(connection)
-        clean = False
-        try:
-            answer = await connection._request_alone(frame)
-            clean = paged or _is_whole(frame, self.daemon.header_size, answer)
-        finally:
-            self._in_use.discard(connection)
-            if not clean or not self._keep(connection):
-                self._given_up += not clean
-                await _close_now(connection)
-        return answer
-
-    # --- deciding, synchronously --------------------------------------------------------------------------------------
-
-    def _take_idle(self) -> WazuhAsyncProtocol | None:
-        """The connection used last: the daemon has it in its caches, and is the least likely to have ended it."""
-        self._require_open()
-        return self._idle.pop()[0] if self._idle else None
-
-    def _keep(self, connection: WazuhAsyncProtocol) -> bool:
-        """Keep it for the next request, if that may be."""
-        if not self.daemon.reusable or self._closed or not connection._is_ready():
-            return False
-        self._idle.append((connection, trio.current_time()))
-        if not self._idle_came.is_set():
-            self._idle_came.set()
-        return True
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise TransportClosed(1014, "this pool is closed")
-
-    # --- acting -------------------------------------------------------------------------------------------------------
-
-    async def _connect(self) -> WazuhAsyncProtocol:
-        """A new connection. Cancelled, nothing stays open."""
-        await self._make_room()
-        connection = await self._connector.protocol()
-        await self._refuse_if_closed(connection)
-        return connection
-
-    async def _refuse_if_closed(self, connection: trio.abc.AsyncResource) -> None:
-        """The pool may have been closed while this was being connected."""
-        if self._closed:
-            await _close_now(connection)
-            self._require_open()
-
-    # --- a connection that won't be used again: one task's own, with nothing shared on it ---
-
-    async def _open_own(self) -> WazuhAsyncSocket:
-        """A fresh connection in this task's turn, to be given to ``_close_own`` or ``_abandon_own``."""
-        self._requests += 1
-        await trio.lowlevel.checkpoint_if_cancelled()
-        await self._turns.take()
-        try:
-            await self._make_room()
-            connection = await self._connector.socket()
-            await self._refuse_if_closed(connection)
-        except BaseException:
-            self._turns.give_back()
-            raise
-        self._in_use.add(connection)
-        return connection
-
-    async def _close_own(self, connection: WazuhAsyncSocket, clean: bool = False) -> None:
-        """Not cancelled. Doing it again does nothing."""
-        if connection in self._in_use:
-            self._given_up += not clean
-            self._in_use.discard(connection)
-            self._turns.give_back()
-        await _close_now(connection)
-
-    def _abandon_own(self, connection: WazuhAsyncSocket) -> None:
-        """The same from where nothing can be awaited, which may be another thread. Once the loop has ended, nothing is
-        left to do."""
-        with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._start_closing, connection)
-
-    def _start_closing(self, connection: WazuhAsyncSocket) -> None:
-        if not self._closed:
-            self._nursery.start_soon(self._close_own, connection)
-
-    async def _give_back(self, connection: WazuhAsyncProtocol, clean: bool) -> None:
-        """Keep it, or close it without waiting. Not cancelled."""
+    def _pass_on(self, connection: WazuhAsyncProtocol) -> None:
+        """To the request that waited longest, which is sent at once, so that its task sleeps until the answer is here;
+        or leave the connection idle, and give the turn back."""
+        request = self._turns.next_request()
+        if request is not None and connection._begin(request):
+            request.connection = connection
+            if self._reads is None or not request.expected:
+                wake(request)  # a part of it went out, the task does the rest
+            else:
+                self._reads.see_to_leader()
+            return
         self._in_use.discard(connection)
-        if not clean or not self._keep(connection):
-            self._given_up += not clean
-            await _close_now(connection)
-
-    async def _make_room(self) -> None:
-        """Close idle connections in favour of a fresh one: no more than ``size`` are ever open."""
-        while len(self._idle) > self._turns.free:  # every turn that is taken has a connection, or will
-            await _close_now(self._idle.popleft()[0])
-
-    async def _expire(self) -> None:
-        """Close what was idle for too long, while the pool is open."""
-        while True:
-            self._idle_came = trio.Event()
-            while self._idle:
-                connection, since = self._idle[0]
-                if trio.current_time() < (deadline := since + self._idle_timeout):
-                    await trio.sleep_until(deadline)
-                    continue
-                self._idle.popleft()
-                self._expired += 1
-                await _close_now(connection)
-            await self._idle_came.wait()
-
-    async def _close(self) -> None:
-        self._closed = True
-        for connection in [*(connection for connection, _ in self._idle), *self._in_use]:
-            await _close_now(connection)
-        self._idle.clear()
-
-
-async def _close_now(connection: trio.abc.AsyncResource) -> None:
-    """Close without waiting for anything, cancelled or not; what led here isn't replaced by a Cancelled."""
-    with trio.CancelScope(shield=True) as scope:
-        scope.cancel()
-        await connection.aclose()
+        self._leave_idle(connection)
+        if request is not None:
+            wake(request)  # it has the turn, and sees for itself
+        else:
+            self._turns.give_back()
 
 
 def _is_whole(frame: bytes, header_size: int, answer: bytes) -> bool:
-    """Whether the connection is as good as before: wazuh-db streams rows after some queries, which must not become
-    others' answers, and gives that connection a send timeout, also where there are no rows."""
-    if not answer.startswith((b"due", b'ok {"status"')):
-        return True
+    """Whether the connection is as good as before after an answer like _NOT_WHOLE: wazuh-db streams rows after some
+    queries, which must not become others' answers, and gives that connection a send timeout, also where there are no
+    rows."""
     meaning = due_meaning(frame[header_size:].decode(errors="replace"))
     return meaning is Due.PAGES if answer.startswith(b"due") else meaning is not Due.ROWS
 
