@@ -110,7 +110,7 @@ class SocketIO:
         poll = select.poll()
         poll.register(self.fileno, select.POLLIN | select.POLLRDHUP)
         #: ``poll(0)`` is ``[]`` while nothing has come, not even the end; of an open socket
-        self.poll = poll.poll
+        self.poll: Callable[[int], list[tuple[int, int]]] = poll.poll
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         try:
@@ -248,9 +248,9 @@ class _Descriptor:
     """trio's socket has no calls that don't wait, so these go to its descriptor, which is non-blocking."""
 
     def __init__(self, sock: trio.socket.SocketType) -> None:
-        self.socket = sock
-        self.family = sock.family
-        self.fileno = sock.fileno
+        self.socket: trio.socket.SocketType = sock
+        self.family: int = sock.family
+        self.fileno: Callable[[], int] = sock.fileno
 
     def send(self, data: bytes | memoryview) -> int:
         return os.write(self.socket.fileno(), data)
