@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-__all__ = ["descriptor_limit", "memory_limit"]
+__all__ = ["descriptor_limit", "memory_limit", "memory_watch", "resident_bytes"]
 
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _OWN_GROUPS: Final = Path("/proc/self/cgroup")
+_STATM: Final = Path("/proc/self/statm")
+#: Of its part of the memory limit: from there on a process makes room.
+_SHORT_ABOVE: Final = 0.9
 #: The controllers' own word for "no limit" in version 1: the largest multiple of a page.
 _UNLIMITED: Final = 1 << 62
 
@@ -26,6 +30,20 @@ def memory_limit(groups: Path = _CGROUPS, own: Path = _OWN_GROUPS) -> int:
     what the machine has."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *_limits(groups, own)])
+
+
+def resident_bytes(statm: Path = _STATM) -> int:
+    """What this process has in memory now; 0 where that isn't known."""
+    try:
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def memory_watch(processes: int) -> Callable[[], bool]:
+    """A function that says whether this process has most of its even part of the memory limit."""
+    part = int(memory_limit() * _SHORT_ABOVE) // processes
+    return lambda: resident_bytes() > part
 
 
 def _limits(groups: Path, own: Path) -> list[int]:

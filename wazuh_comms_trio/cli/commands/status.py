@@ -93,7 +93,7 @@ def find_problems(status: DaemonStatus) -> list[str]:
         if worker.lag is not None and worker.lag > WORST_LAG:
             problems.append(f"worker {worker.name}: its event loop was {worker.lag:.1f} s late")
         if worker.crowded:
-            problems.append(f"worker {worker.name}: connections have to wait, too many files are open")
+            problems.append(f"worker {worker.name}: connections have to wait, too many are open")
         if worker.backend not in (None, "ready"):
             problems.append(f"worker {worker.name}: {worker.backend}")
         if worker.quarantine is not None:

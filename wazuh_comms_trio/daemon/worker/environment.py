@@ -41,7 +41,7 @@ def thread_runner() -> RunBlocking:
 @frozen(kw_only=True)
 class WorkerEnvironment(ServiceEnvironment):
     """The worker closes ``listeners``. ``control`` is for the command socket, where the worker serves
-    that."""
+    that. ``memory_short``: whether this process has about all the memory that it may have."""
 
     listeners: Listeners
     ssl_context: ssl.SSLContext
@@ -49,6 +49,7 @@ class WorkerEnvironment(ServiceEnvironment):
     wall_clock: WallClock = time.time
     rng: Random = field(factory=Random)
     run_blocking: RunBlocking = field(factory=thread_runner)
+    memory_short: Callable[[], bool] = lambda: False
 
 
 def load_keys(settings: CommunicationsApi, *, earlier: Iterable[bytes] = ()) -> tuple[TokenKeys, ssl.SSLContext]:

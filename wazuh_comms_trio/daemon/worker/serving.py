@@ -21,6 +21,7 @@ from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
 from wazuh_comms_trio.daemon.worker.tree import Stop, Worker, run_worker
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
+from wazuh_comms_trio.foundation.resources import memory_watch
 from wazuh_comms_trio.quarantine.opening import open_quarantine
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
@@ -61,6 +62,7 @@ async def serve_worker(
                 ssl_context=ssl_context,
                 other_workers=other_workers,
                 control=control,
+                memory_short=memory_watch(config.communications_api.workers),
                 note_enrolment=Auditor(lambda: config.communications_api).enrolled,
             )
             async with trio.open_nursery() as serving:

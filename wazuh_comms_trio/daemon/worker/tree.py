@@ -17,12 +17,13 @@ from math import inf
 from typing import Final
 
 import trio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from wazuh_comms_trio.api.agent_api.app import create_app
 from wazuh_comms_trio.api.command_socket import create_command_app
 from wazuh_comms_trio.api.enrollment import create_enrollment_app
 from wazuh_comms_trio.api.problems import describe, describe_management
+from wazuh_comms_trio.config.limits_in_force import limits_in_force
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
 from wazuh_comms_trio.http.balancers.trusted import TrustedBalancers
@@ -98,23 +99,40 @@ async def run_worker(
     listeners, ssl_context = environment.listeners, environment.ssl_context
     balancers = TrustedBalancers.of(settings.balancers.proxy_protocol, settings.balancers.forwarded_for)
     agent_app = create_app(services, settings)
+    limits = limits_in_force(settings.limits)
+
+    def refused(what: str, count: int) -> None:
+        services.refusals.refused(what, count=count)
+
     api_context = ListenerContext(
         agent_app,
-        settings.limits,
+        limits,
         describe,
         ssl_context,
         answer_oldest=services.commands.answer_oldest,
+        refused=refused,
+        memory_short=environment.memory_short,
         balancers=balancers,
     )
     contexts = [(api_context, listeners.api)]
     if listeners.command:
         command_app = create_command_app(services.commands.posts, settings.limits, environment.control)
-        contexts.append((ListenerContext(command_app, settings.limits, describe), listeners.command))
+        local_limits = evolve(settings.limits, connections=0, handshakes=0)
+        contexts.append((ListenerContext(command_app, local_limits, describe), listeners.command))
     if listeners.enrollment and services.enrollment is not None:
         enrollment_app = create_enrollment_app(services.enrollment, settings.limits)
         enrollment_context = ListenerContext(
-            enrollment_app, settings.limits, describe_management, ssl_context, balancers=balancers
+            enrollment_app,
+            limits,
+            describe_management,
+            ssl_context,
+            answer_oldest=services.commands.answer_oldest,
+            refused=refused,
+            beside=[api_context],
+            memory_short=environment.memory_short,
+            balancers=balancers,
         )
+        api_context.beside = [enrollment_context]
         contexts.append((enrollment_context, listeners.enrollment))
 
     def stop_timeout() -> float:

@@ -17,6 +17,7 @@ import trio
 from wazuh_comms_trio.http.server.connection import serve_connection
 from wazuh_comms_trio.http.server.keepalive import prepare_listener
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
+from wazuh_comms_trio.http.server.room import Room
 from wazuh_comms_trio.http.server.socket_stream import SocketListener
 
 __all__ = ["STOP_IDLE_TIMEOUT", "serve_listeners"]
@@ -31,6 +32,10 @@ ROOM: Final = 32
 #: Descriptors kept for stores, logs and the command socket; agents wait for others. Of a low limit: a quarter.
 SPARE_FILES: Final = 64
 SPARE_SHARE: Final = 4
+#: Seconds for which connections wait in the listener's queue while there is no room.
+QUEUE_PATIENCE: Final = 10.0
+#: Seconds in which those that are in the queue already are accepted.
+CLOSING_WAIT: Final = 0.01
 #: Seconds between two lines in the log about it.
 DESCRIPTOR_LOG_INTERVAL: Final = 60.0
 #: Seconds that handshakes and heads under way get at stop.
@@ -76,6 +81,7 @@ async def accept_connections(listener: trio.abc.Listener[Any], context: Listener
     """Ends when the listener is closed."""
     logged = -DESCRIPTOR_LOG_INTERVAL
     highest = highest_descriptor(listener)
+    room = Room(context)
 
     def warn(reason: str | None) -> None:
         nonlocal logged
@@ -104,6 +110,42 @@ async def accept_connections(listener: trio.abc.Listener[Any], context: Listener
                     while lowest_free(listener) >= highest:  # nothing tells
                         context.make_room(ROOM)
                         await trio.sleep(DESCRIPTOR_WAIT)
+            elif lack := room.lack(accepted=True):
+                warn(lack)
+                with waiting_for_descriptors(context):
+                    await wait_for_room(listener, context, room)
+
+
+async def wait_for_room(listener: trio.abc.Listener[Any], context: ListenerContext, room: Room) -> None:
+    """Those who come wait in the listener's queue; when that lasts too long some are closed before their handshake,
+    so that they try another node instead of waiting until they give up."""
+    began = trio.current_time()
+    while True:
+        context.make_room(ROOM)
+        await trio.sleep(DESCRIPTOR_WAIT)
+        if not room.lack():
+            return
+        if trio.current_time() - began < QUEUE_PATIENCE:
+            continue
+        if closed := await close_waiting(listener, ROOM):
+            context.refused("connections", closed)
+
+
+async def close_waiting(listener: trio.abc.Listener[Any], count: int) -> int:
+    """Closes up to ``count`` connections of those that are in the listener's queue; how many there were."""
+    closed = 0
+    try:
+        with trio.move_on_after(CLOSING_WAIT):
+            while closed < count:
+                stream = await listener.accept()
+                await trio.aclose_forcefully(stream)
+                closed += 1
+    except trio.ClosedResourceError:
+        pass  # the accept loop finds out
+    except OSError as error:
+        if error.errno not in DESCRIPTORS_EXHAUSTED:
+            raise
+    return closed
 
 
 @contextmanager

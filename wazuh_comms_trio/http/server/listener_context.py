@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from heapq import nsmallest
-from itertools import islice
 from math import inf
-from typing import Final
 
 import trio
 from attrs import define, field
@@ -17,11 +14,9 @@ from wazuh_comms_trio.config.models import Limits
 from wazuh_comms_trio.http.balancers.trusted import TrustedBalancers
 from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Message, Scope, hypercorn_config
 from wazuh_comms_trio.http.server.refusals import Describe
+from wazuh_comms_trio.http.server.room import NeverShort, end_oldest
 
 __all__ = ["Application", "ListenerContext", "Receive", "Send"]
-
-#: Seconds that a connection isn't ended in, whatever there is a lack of: handshakes take less.
-SPARED: Final = 2.0
 
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -46,12 +41,18 @@ class ListenerContext:
     body_scopes: dict[trio.CancelScope, float] = field(init=False, factory=dict)
     #: Answers so many of the oldest parked polls, if there are; returns how many.
     answer_oldest: Callable[[int], int] = field(default=lambda _: 0, kw_only=True)
+    #: Told what was turned away, and how many.
+    refused: Callable[[str, int], None] = field(default=lambda what, count: None, kw_only=True)
+    #: Other listeners' of the same worker: who waits here may need what their connections hold.
+    beside: Sequence[ListenerContext] = field(default=(), kw_only=True)
+    #: This process has about all the memory that it may have.
+    memory_short: Callable[[], bool] = field(default=NeverShort, kw_only=True)
     balancers: TrustedBalancers = field(factory=TrustedBalancers, kw_only=True)
     #: On trio's clock: when these are closed. Set at stop.
     idle_deadline: float = field(init=False, default=inf)
     #: Open connections.
     connections: int = field(init=False, default=0)
-    #: Listeners that accept nothing, since no file descriptor is left for connections.
+    #: Listeners that accept nothing, since no file descriptor, or other room, is left for connections.
     out_of_descriptors: int = field(init=False, default=0)
     hypercorn: Config = field(init=False)
 
@@ -79,22 +80,8 @@ class ListenerContext:
                 del self.body_scopes[scope]
 
     def make_room(self, count: int) -> int:
-        """Ends up to ``count`` connections, since there are no descriptors left: the oldest without a complete head
-        first, then bodies that are behind the least rate, then the oldest parked polls. Returns how many. The first are
-        closed, the others answered with 408.
-        """
-        now = trio.current_time()
-        idle = [scope for scope, since in islice(self.idle_scopes.items(), count) if now - since >= SPARED]
-        for scope in idle:
-            del self.idle_scopes[scope]
-            scope.cancel()
-        if made := len(idle):
-            return made
-        behind = now + self.limits.body_timeout - SPARED
-        slow = nsmallest(count, ((end, id(scope), scope) for scope, end in self.body_scopes.items() if end < behind))
-        for _, _, scope in slow:
-            scope.cancel()
-        return len(slow) or self.answer_oldest(count)
+        """Ends up to ``count`` connections, since there is no room for those who wait: see ``room.end_oldest``."""
+        return end_oldest([self, *self.beside], count)
 
     def deadline_after(self, seconds: float) -> float:
         """The deadline of a wait without a request in flight."""
