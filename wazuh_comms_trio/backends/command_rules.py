@@ -16,6 +16,9 @@ from wazuh_comms_trio.backends.interfaces import Command, CommandReport, Command
 #: The most commands that one claim gives an agent.
 CLAIM_LIMIT: Final = 100
 
+#: The action that, once delivered, changes its agent's groups.
+SET_GROUP: Final = "set-group"
+
 NOT_DELIVERED: Final = "not delivered in time"
 NO_ANSWER: Final = "no answer"
 CANCELLED: Final = "cancelled"
@@ -93,7 +96,7 @@ def overdue_reason(command: Command) -> str:
 
 def new_groups(command: Command) -> Sequence[str] | None:
     """What a delivered ``set-group`` makes the agent's groups; None when it is something else or makes no sense."""
-    if command.action.name != "set-group" or command.action.args is None:
+    if command.action.name != SET_GROUP or command.action.args is None:
         return None
     groups = command.action.args.get("groups")
     if isinstance(groups, str):

@@ -22,9 +22,6 @@ from wazuh_comms_trio.services.commands.command_json import encode_commands
 
 __all__ = ["add_commands"]
 
-#: For handing claimed commands back, or marking them, when the request is already being cancelled.
-SETTLE_TIMEOUT: Final = 5.0
-
 _NO_COMMANDS: Final = describe(TimeLimitExceeded())
 
 
@@ -61,8 +58,8 @@ async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive,
             delivered = confirmation is None or await confirmation.confirmed()
     finally:
         if delivery is not None:
-            with trio.move_on_after(SETTLE_TIMEOUT, shield=True):
-                await (delivery.confirm() if delivered else delivery.release())
+            # Either decides at once, also when this is being cancelled; what takes time is the store's taking note.
+            await (delivery.confirm() if delivered else delivery.release())
 
 
 async def cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:

@@ -90,6 +90,19 @@ def insert(connection: apsw.Connection, command: Command, now: float) -> Command
     return command
 
 
+def mark_sent(connection: apsw.Connection, document_id: str, now: float) -> None:
+    """Its claim ends. Of most commands nothing is read: only a ``set-group`` does something of its own here."""
+    query = (
+        "UPDATE commands SET status = 'sent', sent_at = ?, owner = NULL WHERE id = ? AND status = 'pending'"
+        " RETURNING instr(body, ?)"
+    )
+    place = connection.execute(query, (now, document_id, f'"{rules.SET_GROUP}"')).get
+    if place is None:
+        connection.execute("UPDATE commands SET owner = NULL WHERE id = ?", (document_id,))
+    elif place and (command := select_for_change(connection, document_id)) is not None:
+        apply_groups(connection, command)
+
+
 def apply_report(connection: apsw.Connection, report: CommandReport, now: float) -> ItemResult:
     try:
         command = select_for_change(connection, report.document_id)

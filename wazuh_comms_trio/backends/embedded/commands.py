@@ -173,15 +173,7 @@ class SqliteCommands:
 
         def update(connection: apsw.Connection) -> None:
             for document_id in document_ids:
-                command = rows.select_for_change(connection, document_id)
-                if command is not None and command.status == "pending":
-                    connection.execute(
-                        "UPDATE commands SET status = 'sent', sent_at = ?, owner = NULL WHERE id = ?",
-                        (now, document_id),
-                    )
-                    rows.apply_groups(connection, command)
-                else:
-                    connection.execute("UPDATE commands SET owner = NULL WHERE id = ?", (document_id,))
+                rows.mark_sent(connection, document_id, now)
 
         if document_ids:
             await self._database.write(update)

@@ -149,22 +149,24 @@ class Peer:
             return False
         backoff = Backoff(DELIVERY_FIRST_WAIT, DELIVERY_LAST_WAIT)
         ended = False
-        with trio.move_on_after(self._send_timeout):
-            while not self.gone:
-                unacknowledged = unacknowledged_bytes(self.sock)
-                if unacknowledged == 0 or (ended and unacknowledged is None):
-                    return True
-                wait = backoff.next_pause()
-                if ended:
-                    # The peer closed its side, maybe without having seen the reply: then a reset is on its way.
-                    self.gone = is_reset(self.sock)
-                    await trio.sleep(wait)
-                else:
-                    with trio.move_on_after(wait):
-                        ended = await self.has_ended()
-            return unacknowledged_bytes(self.sock) == 0
-        self.gone = True
-        return False
+        deadline = trio.current_time() + self._send_timeout
+        while not self.gone:
+            unacknowledged = unacknowledged_bytes(self.sock)
+            if unacknowledged == 0 or (ended and unacknowledged is None):
+                return True
+            now = trio.current_time()
+            if now >= deadline:
+                self.gone = True
+                return False
+            wait = min(deadline, now + backoff.next_pause())
+            if ended:
+                # The peer closed its side, maybe without having seen the reply: then a reset is on its way.
+                self.gone = is_reset(self.sock)
+                await trio.sleep_until(wait)
+            else:
+                with trio.move_on_at(wait):
+                    ended = await self.has_ended()
+        return unacknowledged_bytes(self.sock) == 0
 
     @property
     def has_sent_more(self) -> bool:

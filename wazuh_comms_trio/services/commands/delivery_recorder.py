@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from random import Random
+from typing import Final
 
 import trio
 
@@ -16,6 +17,9 @@ from wazuh_comms_trio.services.store_failures import StoreFailures
 __all__ = ["DeliveryRecorder"]
 
 _log = logging.getLogger(__name__)
+
+#: Deliveries that share an event, and whose requests go on in one turn of the event loop.
+_WOKEN_AT_ONCE: Final = 8
 
 
 class DeliveryRecorder:
@@ -33,7 +37,8 @@ class DeliveryRecorder:
         self._recorded = recorded
         self._due: dict[DeliveryOutcome, set[str]] = {"sent": set(), "released": set()}
         self._agents: set[str] = set()  # those concerned by what is due
-        self._written = trio.Event()  # set when what is due has been recorded
+        self._written = [trio.Event()]  # set when what is due has been recorded
+        self._waiting = 0  # deliveries of the last one of these
         self._wake = trio.Event()
         self._in_flight = False
         self._failures = StoreFailures(_log, "the command store can't be told what was delivered")
@@ -45,7 +50,11 @@ class DeliveryRecorder:
         self._due[outcome].update(document_ids)
         self._agents.update(agent_ids)
         self._wake.set()
-        return self._written
+        if self._waiting == _WOKEN_AT_ONCE:
+            self._written.append(trio.Event())
+            self._waiting = 0
+        self._waiting += 1
+        return self._written[-1]
 
     async def wait_idle(self) -> None:
         """Returns when the store has been told everything."""
@@ -59,12 +68,12 @@ class DeliveryRecorder:
             self._wake = trio.Event()
             due, self._due = self._due, {"sent": set(), "released": set()}
             agents, self._agents = self._agents, set()
-            written, self._written = self._written, trio.Event()
+            written, self._written, self._waiting = self._written, [trio.Event()], 0
             self._in_flight = True
             await self._write(due)
             self._in_flight = False
-            written.set()
             self._recorded(agents)
+            await _wake_in_turns(written)
 
     async def _write(self, due: dict[DeliveryOutcome, set[str]]) -> None:
         backoff = store_backoff(self._rng)
@@ -81,3 +90,15 @@ class DeliveryRecorder:
                 self._failures.worked()
                 return
             await trio.sleep(backoff.next_pause())
+
+
+async def _wake_in_turns(events: Sequence[trio.Event]) -> None:
+    """Cancelled: those that are left at once."""
+    try:
+        for event in events:
+            event.set()
+            if event is not events[-1]:
+                await trio.lowlevel.checkpoint()
+    finally:
+        for event in events:
+            event.set()

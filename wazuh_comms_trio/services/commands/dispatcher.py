@@ -116,6 +116,7 @@ class CommandDispatcher:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._recorder.run)
             nursery.start_soon(look_up, self._store, self.lookups, self.posts, self._deliveries, self._other_workers)
+            nursery.start_soon(self._deliveries.run)
             nursery.start_soon(find_news, self._store, self.lookups)
             nursery.start_soon(expire_commands, self._store)
             nursery.start_soon(revoke_polls, self._long_polls, self._agents)

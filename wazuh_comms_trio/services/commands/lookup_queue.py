@@ -20,6 +20,7 @@ class LookupQueue:
     def __init__(self, parked: Container[str]) -> None:
         self._parked = parked
         self._agents: set[str] = set()
+        self._left_out: set[str] = set()  # while something of theirs was on its way
         self._wake = trio.Event()
 
     def poll_parked(self, agent_id: str) -> None:
@@ -32,7 +33,15 @@ class LookupQueue:
 
     def delivery_decided(self, agent_id: str) -> None:
         """What came during the agent's delivery may go now."""
+        self._left_out.discard(agent_id)
         self._schedule((agent_id,))
+
+    def handed_out(self, agent_ids: Collection[str]) -> None:
+        """What was found for these agents has become deliveries. Those that were left out meanwhile, and have none, may
+        have something now."""
+        left_out = self._left_out.intersection(agent_ids)
+        self._left_out -= left_out
+        self._schedule(left_out)
 
     def commands_returned(self, agent_ids: Collection[str]) -> None:
         """Commands of these agents can be claimed again: the store has taken them back, or another worker has."""
@@ -51,15 +60,18 @@ class LookupQueue:
         if self._agents:
             self._wake.set()
 
-    async def take(self, in_delivery: Container[str]) -> set[str]:
-        """The next to look up, as soon as there are any. Agents ``in_delivery`` are left out: they come again when
-        their delivery is decided; those without a parked poll, when one parks. Cancelled: nothing is taken."""
+    async def take(self, busy: Container[str]) -> set[str]:
+        """The next to look up, as soon as there are any. Agents that are ``busy`` are left out: they come again when
+        their delivery is decided, or what was found for them was handed out; those without a parked poll, when one
+        parks. Cancelled: nothing is taken."""
         while True:
             await self._wake.wait()
             taken: set[str] = set()
             while self._agents and len(taken) < _AGENTS_PER_LOOKUP:
                 agent_id = self._agents.pop()
-                if agent_id in self._parked and agent_id not in in_delivery:
+                if agent_id in busy:
+                    self._left_out.add(agent_id)
+                elif agent_id in self._parked:
                     taken.add(agent_id)
             if not self._agents:
                 self._wake = trio.Event()

@@ -25,21 +25,21 @@ _FAILURE_PAUSE: Final = 1.0
 async def look_up(
     store: CommandStore, lookups: LookupQueue, posts: Posts, deliveries: Deliveries, other_workers: OtherWorkers
 ) -> None:
-    """Claims commands for the agents in ``lookups`` and starts their deliveries. Until cancelled."""
+    """Claims commands for the agents in ``lookups``, while deliveries of those before them begin. Until cancelled."""
     failures = StoreFailures(_log, "commands can't be looked for")
     while True:
-        agent_ids = await lookups.take(deliveries.in_delivery)
+        agent_ids = await lookups.take(deliveries.busy)
         posted = posts.held.free(agent_ids)
         acquired = set(await other_workers.acquire(posted)) if posted else set[str]()
         try:
             claimed = await store.claim(agent_ids)
         except Exception as exc:
             failures.failed(exc)
-            deliveries.start(agent_ids, (), acquired)  # what was posted needs no store
+            await deliveries.start(agent_ids, (), acquired)  # what was posted needs no store
             lookups.lookup_failed(agent_ids)
             await trio.sleep(_FAILURE_PAUSE)
         else:
-            deliveries.start(agent_ids, claimed, acquired)
+            await deliveries.start(agent_ids, claimed, acquired)
             failures.worked()
 
 
