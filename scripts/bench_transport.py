@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from time import perf_counter
 from typing import Any
 
@@ -302,8 +302,8 @@ def report(figures: Figures, imports: dict[str, Any] | None) -> dict[str, Any]:
         if ratios:
             row |= {
                 "ratio": round(median(ratios), 3),
-                "lowest": round(min(ratios), 3),
-                "highest": round(max(ratios), 3),
+                "lower_quartile": round(quartiles(ratios)[0], 3),
+                "upper_quartile": round(quartiles(ratios)[1], 3),
                 "target": TARGETS.get(name),
             }
             row["met"] = row["target"] is None or row["ratio"] >= row["target"]
@@ -315,12 +315,20 @@ def report(figures: Figures, imports: dict[str, Any] | None) -> dict[str, Any]:
     return document
 
 
+def quartiles(values: list[float]) -> tuple[float, float]:
+    """The lower and the upper one."""
+    if len(values) == 1:
+        return values[0], values[0]
+    lower, _, upper = quantiles(values, n=4, method="inclusive")
+    return lower, upper
+
+
 def print_report(document: dict[str, Any]) -> None:
-    print(f"{'':52}{'a second':>14}{'ratio':>8}{'rounds':>16}{'target':>8}")
+    print(f"{'':52}{'a second':>14}{'ratio':>8}{'quartiles':>16}{'target':>8}")
     for name, row in document["figures"].items():
         line = f"{name:52}{row['per_second']:>14,}"
         if "ratio" in row:
-            spread = f"{row['lowest']:.2f}-{row['highest']:.2f}"
+            spread = f"{row['lower_quartile']:.2f}-{row['upper_quartile']:.2f}"
             target = "" if row["target"] is None else f"{row['target']:.1f}"
             line += f"{row['ratio']:>8.2f}{spread:>16}{target:>8}{'' if row['met'] else '  MISSED'}"
         print(line)

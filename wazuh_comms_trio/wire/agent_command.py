@@ -136,16 +136,23 @@ def encode_agent_command(msg: str = "", agent_id: str | None = "", msg_type: str
     written bare, as execd reads it. Without a type only restarts, ``syscheck restart`` and ``force_reconnect`` are.
     1012 for everything else.
     """
-    if msg_type not in (None, "", AR_TYPE):
+    return AgentCommand(*agent_datagram(msg, agent_id, msg_type))
+
+
+def agent_datagram(msg: str, agent_id: str | None, msg_type: str | None) -> tuple[bytes, str]:
+    """As :func:`encode_agent_command`: datagram and confirmation."""
+    if msg_type is not None and msg_type != "" and msg_type != AR_TYPE:
         raise MessageInvalid(1012, f"unknown type of message: {msg_type!r:.60}")
-    command = _prepare(msg if type(msg) is str else check_message(msg), msg_type or "")
+    before_id, after_id, to_all, bare, confirmation_one, confirmation_all = _prepare(
+        msg if type(msg) is str else check_message(msg), msg_type or ""
+    )
     if agent_id is None or agent_id == "":
-        datagram, confirmation = command.to_all, command.confirmation_all
+        datagram, confirmation = to_all, confirmation_all
     else:
-        target, confirmation = check_agent_id(agent_id), command.confirmation_one
-        if target == SERVER_ID and command.bare is not None:
-            return AgentCommand(command.bare, confirmation)
-        datagram = command.before_id + target.encode() + command.after_id
+        target, confirmation = check_agent_id(agent_id), confirmation_one
+        if target == SERVER_ID and bare is not None:
+            return bare, confirmation
+        datagram = before_id + target.encode() + after_id
     if len(datagram) > MAX_COMMAND_BYTES:
         raise MessageInvalid(1012, f"{len(datagram)} bytes, at most {MAX_COMMAND_BYTES} reach an agent")
-    return AgentCommand(datagram, confirmation)
+    return datagram, confirmation

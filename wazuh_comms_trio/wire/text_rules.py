@@ -57,6 +57,8 @@ def check_list(values: Iterable[T], what: str) -> list[T]:
 def check_agent_id(agent_id: object) -> str:
     """An agent's id as the server stores it: ASCII digits, at least three. Nothing is padded: ``1`` and ``0001`` are
     nobody."""
+    if type(agent_id) is str and len(agent_id) == 3 and agent_id.isascii() and agent_id.isdigit():
+        return agent_id  # most are, and it is the cheapest look
     if not isinstance(agent_id, str):
         raise MessageInvalid(1012, f"an agent's id is text, not {type(agent_id).__name__}")
     if not _AGENT_ID.match(agent_id) or (len(agent_id) > 9 and int(agent_id) > MAX_AGENT_NUMBER):

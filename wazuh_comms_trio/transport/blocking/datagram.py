@@ -23,7 +23,7 @@ from wazuh_comms_trio.errors import (
 from wazuh_comms_trio.transport.paths import QUEUE_REFUSAL, check_path
 from wazuh_comms_trio.transport.translate import queue_connect_error, queue_error
 from wazuh_comms_trio.wire import agent_command
-from wazuh_comms_trio.wire.agent_command import encode_agent_command
+from wazuh_comms_trio.wire.agent_command import agent_datagram
 from wazuh_comms_trio.wire.event import encode_event
 
 _NOT_SENT: Final = f"{TEXTS[1011]}: "
@@ -108,9 +108,9 @@ class WazuhQueue(BaseQueue):
         message of one line. ``WazuhInternalError`` 1012 for what the reader would drop or misread,
         ``WazuhError`` 1014 when it wasn't sent.
         """
-        command = encode_agent_command(msg, agent_id, msg_type)
-        self._send_checked(command.datagram)
-        return command.confirmation
+        datagram, confirmation = agent_datagram(msg, agent_id, msg_type)
+        self._send_checked(datagram)
+        return confirmation
 
 
 class WazuhAnalysisdQueue(BaseQueue):

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from wazuh_comms_trio.errors import WazuhInternalError
 from wazuh_comms_trio.transport.aio.datagram import WazuhAsyncQueue
-from wazuh_comms_trio.wire.agent_command import encode_agent_command
+from wazuh_comms_trio.wire.agent_command import agent_datagram
 from wazuh_comms_trio.wire.text_rules import check_list
 
 ALL: Final = "all"
@@ -66,7 +66,7 @@ async def broadcast(
             await trio.lowlevel.checkpoint()
             for datagram in datagrams:
                 # Straight to the socket while there is room; who finds others waiting stands in line behind them.
-                if queue._line.locked() or not queue._send_nowait(datagram):
+                if queue._standing_in_line or not queue._send_nowait(datagram):
                     await queue._send(datagram)
                 sent += 1
                 if not sent % _BURST:
@@ -80,5 +80,5 @@ async def broadcast(
 def encode_all(agent_ids: Sequence[str] | None, message: str, msg_type: str = "") -> list[bytes]:
     """The datagrams in order. 1012 for what remoted would drop or misread."""
     if agent_ids is None:
-        return [encode_agent_command(message, None, msg_type).datagram]
-    return [encode_agent_command(message, one, msg_type).datagram for one in check_list(agent_ids, "agents")]
+        return [agent_datagram(message, None, msg_type)[0]]
+    return [agent_datagram(message, one, msg_type)[0] for one in check_list(agent_ids, "agents")]
