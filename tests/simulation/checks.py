@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tests.simulation.agents import KEY, SimAgent
+from tests.simulation.agents import KEY, OpenPoll, SimAgent
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.errors import BackendUnavailable
@@ -19,10 +19,15 @@ from wazuh_comms_trio.services.stateful.batcher import MAX_WAITING
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-__all__ = ["check_end", "check_leaks", "key_hash", "open_ends", "watch"]
+__all__ = ["check_end", "check_leaks", "key_hash", "open_ends", "watch", "watch_polls"]
 
 #: Messages that may wait on a link; batches that may be in flight.
 LINK_BUDGET = 1000
+#: Seconds from a token's end to that of its poll, and for which an agent is parked while there is a command for it.
+TOKEN_SLACK = 4.0
+PARKED_BOUND = 40.0
+#: Faults of a connection on which an answer may take for ever.
+SILENCING = ("hold", "silent", "slow reader", "forget", "leave")
 BATCHES = 8
 
 
@@ -47,6 +52,49 @@ async def watch(world: World) -> None:
                 stateful = worker.services.stateful.statistics()
                 if stateful.waiting > MAX_WAITING or stateful.batches_in_flight > BATCHES:
                     raise Violation("budgets", f"{process.name}: {stateful}")
+
+
+async def watch_polls(world: World) -> None:
+    """Until cancelled: a poll ends with its token, and an agent that is parked has what there is for it."""
+    while True:
+        await trio.sleep(5)
+        now = trio.current_time()
+        for agent in world.agents:
+            for poll in agent.client.polls.values():
+                late = world.agents_clock() - poll.token_ends
+                if late > TOKEN_SLACK and not _is_held_up(world, poll):
+                    raise Violation("polls", f"{agent.name}: a poll went on for {late:.1f} s after its token's end")
+        if world.faults_ended is None or now < world.faults_ended + PARKED_BOUND:
+            continue
+        try:
+            commands = await world.stores.commands()
+        except BackendUnavailable:
+            continue
+        waiting = {
+            life.agent: life
+            for life in world.commands.values()
+            if (stored := commands.get(life.document_id)) is not None
+            and stored.status == "pending"
+            and stored.target.type == "agent"
+            and now > life.made + PARKED_BOUND
+        }
+        for agent in world.agents:
+            if (life := waiting.get(agent.uuid)) is not None:
+                for poll in agent.client.polls.values():
+                    if poll.since < now - PARKED_BOUND:
+                        raise Violation("parked", f"{agent.name} waits since {poll.since:.1f}, so does {life}")
+
+
+def _is_held_up(world: World, poll: OpenPoll) -> bool:
+    """May the end of a poll's token be seen late, or not at all?"""
+    clocks_jumped = any(fault.kind == "clock jump" for fault in world.plan.faults)
+    if clocks_jumped and (world.faults_ended is None or poll.since < world.faults_ended):
+        return True
+    connection = poll.connection
+    fault = None if connection is None else connection.fault
+    if connection is None or connection in world.silent or (fault is not None and fault.kind in SILENCING):
+        return True
+    return world.had_cause(TOKEN_SLACK, ("hang worker",))
 
 
 def _check_documents(documents: Mapping[tuple[str, str], bytes], agent: SimAgent) -> None:

@@ -34,7 +34,7 @@ class SimStream(MemoryStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if self.process is not None:
-            await self.process.passable()
+            await self.process.connected()
         if self.connection is not None:
             await self.connection.pass_on(self, bytes(data))
         else:
@@ -50,7 +50,7 @@ class SimStream(MemoryStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if self.process is not None:
-            await self.process.passable()
+            await self.process.connected()
         if (connection := self.connection) is not None:
             max_bytes = await connection.read_size(self, max_bytes)
         try:
@@ -60,7 +60,7 @@ class SimStream(MemoryStream):
                 raise
             raise trio.BrokenResourceError("the agent has left") from None
         if self.process is not None:
-            await self.process.passable()
+            await self.process.connected()
         return data
 
     def close(self) -> None:

@@ -52,7 +52,7 @@ async def run_operator(world: World, until: float) -> None:
     while trio.current_time() < until:
         await trio.sleep(rng.expovariate(0.3))
         number += 1
-        timeout = rng.choice([5.0, 60.0, 600.0])
+        timeout = rng.choice([5.0, 60.0, 600.0, 600.0])
         what = rng.random()
         if what < 0.7:
             agent = rng.choice(world.agents)

@@ -16,7 +16,10 @@ SUDDEN: Final = ("kill worker", "kill node", "stop node", "hang worker", "cut li
 #: What a connection may meet that is made while the fault lasts.
 NETWORK: Final = ("cut", "hold", "silent", "split", "refuse", "slow reader", "forget", "leave")
 #: What a call of a store may meet while the fault lasts.
-CALLS: Final = ("fail", "lose answer", "slow", "hang", "full")
+CALLS: Final = ("fail", "lose answer", "slow", "hang", "full", "die")
+#: What happens to the disk under the embedded stores: at a moment, and to its calls while the fault lasts.
+POWER: Final = ("power cut",)
+DISK: Final = ("disk full", "disk fail", "disk short")
 STORES: Final = ("agents", "events", "commands", "engine", "quarantine")
 #: What the index may say of a part of the documents.
 INDEX: Final = ("passing",)
@@ -57,6 +60,9 @@ class Plan:
     batch_elements: int
     batch_wait: float
     eager: bool
+    poison: float  # the share of new documents, and of stateless events, that are refused for good
+    together: bool  # agents make their events at the same moments
+    short_tokens: bool  # many agents begin with a token that ends within the minute
     faults: tuple[Fault, ...] = field(repr=False)
 
     @property
@@ -83,6 +89,8 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
     keeps_posted = embedded or (stores == "memory" and rng.random() < 0.5)
     kinds = [("sudden", kind) for kind in SUDDEN] + [("network", kind) for kind in NETWORK]
     kinds += [("call", kind) for kind in CALLS] + [("index", kind) for kind in INDEX]
+    if embedded:
+        kinds += [("sudden", kind) for kind in POWER * 2] + [("disk", kind) for kind in DISK]
     chosen = [kind for kind in kinds if rng.random() < 0.5] if rng.random() < 0.95 else []
     faults = [
         _fault(rng, number, *rng.choice(chosen), seconds, nodes) for number in range(rng.randint(4, 14)) if chosen
@@ -102,6 +110,9 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         batch_elements=rng.choice([1, 2, 5, 20]),
         batch_wait=rng.choice([0.0, 0.15, 1.0]),
         eager=rng.random() < 0.7,
+        poison=rng.choice([0.0, 0.03, 0.3]),
+        together=rng.random() < 0.3,
+        short_tokens=rng.random() < 0.3,
         faults=tuple(kept),
     )
 
@@ -113,6 +124,8 @@ def _fault(rng: Random, number: int, family: str, kind: str, seconds: float, nod
     if family == "call":
         place = rng.choice(STORES)
         amount = rng.choice([0.01, 0.5, 4.0])
+    elif family == "disk":
+        place = "disk"
     elif family == "network":
         place = "network"
         amount = rng.choice([0, 1, 40, 300, 600, 2000]) + rng.random()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+from collections.abc import Sequence
 from contextvars import ContextVar
 from functools import cache
 from random import Random
@@ -18,7 +20,7 @@ from tests.simulation.model import CommandLife
 from tests.simulation.network import Balancer, Connection
 from tests.simulation.node import STOP_BOUND, Node
 from tests.simulation.operators import run_operator, run_poster
-from tests.simulation.plan import CALLS, INDEX, NETWORK, Fault, Plan
+from tests.simulation.plan import CALLS, DISK, INDEX, NETWORK, POWER, Fault, Plan
 from tests.simulation.process import Process
 from tests.simulation.stores.embedded import EmbeddedStores, use_inline
 from tests.simulation.stores.indexer import IndexerStores
@@ -36,6 +38,8 @@ __all__ = ["World", "run_world"]
 LIVENESS_BOUND = 120.0
 #: What is logged as an error when faults are injected.
 EXPECTED_ERRORS = ("the supervisor is gone", "the command store couldn't be told what was delivered")
+
+DISK_ERRORS = ("the disk reports errors", "the disk is full", "can't write to")
 
 
 @cache
@@ -65,7 +69,7 @@ class World:
         self.key_hash = checks.key_hash()
         self.stores: MemoryStores | EmbeddedStores | IndexerStores
         if plan.stores == "embedded":
-            self.stores = EmbeddedStores(self.agents_clock)
+            self.stores = EmbeddedStores(self)
         elif plan.stores == "indexer":
             self.stores = IndexerStores(self, self.agents_clock, lease=plan.lease)
         else:
@@ -79,7 +83,9 @@ class World:
         self.nodes = [Node(self, number) for number in range(plan.nodes)]
         self.agents = [SimAgent(self, number) for number in range(plan.agents)]
         self.ending = False
-        self._calls = [fault for fault in plan.faults if fault.kind in CALLS]
+        self.faults_ended: float | None = None
+        self._died: set[int] = set()  # faults by which a process has died
+        self._calls = [fault for fault in plan.faults if fault.kind in (*CALLS, *DISK)]
         self._network = [fault for fault in plan.faults if fault.kind in NETWORK]
         self._index = [fault for fault in plan.faults if fault.kind in INDEX]
 
@@ -88,13 +94,17 @@ class World:
 
     # --- faults
 
-    def meets(self, place: str, node: int | None) -> Fault | None:
-        """The fault that a call of this store, or a new connection, meets now."""
+    def meets(self, place: str, node: int | None, only: Sequence[str] | None = None) -> Fault | None:
+        """The fault that a call of this store, or a new connection, meets now. ``only``: of these kinds."""
         now = trio.current_time()
         faults, rng = (self._network, self.rng_network) if node is None else (self._calls, self.rng_calls)
         for fault in faults:
-            here = fault.place == place and node in (None, fault.node)
+            here = fault.place == place and node in (None, fault.node) and (only is None or fault.kind in only)
             if here and fault.start <= now < fault.start + fault.seconds and rng.random() < fault.share:
+                if fault.kind == "die":
+                    if fault.number in self._died:
+                        continue
+                    self._died.add(fault.number)
                 return fault
         return None
 
@@ -102,7 +112,7 @@ class World:
         """The fault of any of these places that strikes now, whatever its node is."""
         now = trio.current_time()
         for fault in self._calls:
-            here = fault.place in places and fault.start <= now < fault.start + fault.seconds
+            here = fault.place in places and fault.kind != "die" and fault.start <= now < fault.start + fault.seconds
             if here and self.rng_calls.random() < fault.share:
                 return fault
         return None
@@ -115,10 +125,14 @@ class World:
                 return True
         return False
 
-    def had_cause(self, within: float) -> bool:
-        """Was a fault injected in the last ``within`` seconds?"""
+    def had_cause(self, within: float, kinds: Sequence[str] | None = None) -> bool:
+        """Was a fault (of these kinds) injected in the last ``within`` seconds?"""
         now = trio.current_time()
-        return any(fault.start <= now <= fault.start + fault.seconds + within for fault in self.plan.faults)
+        return any(
+            fault.start <= now <= fault.start + fault.seconds + within
+            for fault in self.plan.faults
+            if kinds is None or fault.kind in kinds
+        )
 
     async def strike(self, fault: Fault) -> None:
         """What happens at a moment."""
@@ -134,6 +148,10 @@ class World:
         elif fault.kind == "kill node":
             node.pause = fault.amount
             node.kill()
+        elif fault.kind == "power cut":
+            assert isinstance(self.stores, EmbeddedStores)
+            node.pause = 1.0
+            self.stores.power_cut(node, fault)
         elif fault.kind == "stop node":
             node.pause = fault.amount
             node.stop()
@@ -150,6 +168,7 @@ class World:
 
     def end_faults(self) -> None:
         self.trace.add("world", "faults end")
+        self.faults_ended = trio.current_time()
         for connection in self.silent:
             connection.cut()
         for connection in self.connections:
@@ -164,6 +183,8 @@ class World:
     async def keep_node(self, node: Node) -> None:
         while not self.ending:
             await node.run()
+            if isinstance(self.stores, EmbeddedStores):
+                await self.stores.node_ended()
             if not self.ending:
                 await trio.sleep(node.pause)
 
@@ -171,6 +192,8 @@ class World:
         async with self.stores.open():
             for agent in self.agents:
                 await self.stores.add_agent(agent.record)
+            if isinstance(self.stores, EmbeddedStores):
+                self.stores.disk.rest()
             await self._run()
 
     async def _run(self) -> None:
@@ -180,6 +203,7 @@ class World:
                 nodes.start_soon(self.keep_node, node)
             async with trio.open_nursery() as others:
                 others.start_soon(checks.watch, self)
+                others.start_soon(checks.watch_polls, self)
                 for agent in self.agents:
                     others.start_soon(agent.run)
                 async with trio.open_nursery() as busy:
@@ -190,7 +214,7 @@ class World:
                     busy.start_soon(run_operator, self, plan.seconds)
                     others.start_soon(run_poster, self, plan.seconds)
                     for fault in plan.faults:
-                        if fault.kind not in (*CALLS, *NETWORK, *INDEX):
+                        if fault.kind not in (*CALLS, *DISK, *NETWORK, *INDEX):
                             busy.start_soon(self.strike, fault)
                     busy.start_soon(trio.sleep_until, plan.seconds)
                 self.end_faults()
@@ -234,6 +258,10 @@ class _Errors(logging.Handler):
         world, process = self._world, self._world.process.get()
         text = record.getMessage()
         if (process is not None and process.dead) or (text.startswith(EXPECTED_ERRORS) and world.had_cause(60.0)):
+            return
+        if any(words in text for words in DISK_ERRORS) and world.had_cause(60.0, DISK):
+            return
+        if "its log is damaged" in text and world.had_cause(60.0, POWER):
             return
         if record.exc_info and record.exc_info[1] is not None:
             text += f": {record.exc_info[1]!r}"
@@ -296,3 +324,5 @@ def prepare() -> None:
     """Deriving a key is a pure function and 12 ms: once for each key is enough. Threads aren't for the mock clock."""
     use_inline()
     secret_hashes._derive = cache(secret_hashes._derive)
+    gc.collect()
+    gc.freeze()  # what is there now stays: it needn't be looked at after every run

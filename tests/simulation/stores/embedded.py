@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import apsw
 import trio
 
+from tests.simulation.disk import Disk
 from wazuh_comms_trio.backends.embedded.database import connections, database, writer
 from wazuh_comms_trio.backends.embedded.ndjson.engine import open_engine
 from wazuh_comms_trio.backends.embedded.ndjson.records import records
@@ -23,10 +25,14 @@ from wazuh_comms_trio.backends.embedded.stores import SqliteStores, open_sqlite
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command
 from wazuh_comms_trio.backends.memory.engine import MemoryFiles
 from wazuh_comms_trio.config.models import EmbeddedEvents
+from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.quarantine.store import open_quarantine_store
 
 if TYPE_CHECKING:
+    from tests.simulation.node import Node
+    from tests.simulation.plan import Fault
     from tests.simulation.process import Process
+    from tests.simulation.world import World
 
 __all__ = ["EmbeddedStores", "use_inline"]
 
@@ -84,29 +90,107 @@ def use_inline() -> None:
 
 
 class EmbeddedStores:
-    """Everything of one node, in a folder that is gone at the end."""
+    """Everything of one node, on a disk that is gone at the end. The operator's tool has stores of its own, closed
+    while the machine is off."""
 
     keeps_posted = True
 
-    def __init__(self, wall_clock: Callable[[], float]) -> None:
+    def __init__(self, world: World) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="simulation-", dir="/dev/shm"))
         self.excused: set[str] = set()
-        self._clock = wall_clock
+        self.disk = Disk(
+            self.folder,
+            Random(f"{world.plan.seed} disk"),
+            is_exempt=lambda: PROCESS.get() is None or is_dead(),
+            meets=self._meets,
+            on_cut=self._power_goes,
+        )
+        self._world = world
         self._tokens: dict[Process, str] = {}
         self._tool: SqliteStores
         self._quarantine: Any
+        self._open, self._closing, self._closed = trio.Event(), trio.Event(), trio.Event()
+        self._users, self._unused = 0, trio.Event()
+
+    # --- the machine
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """The tool's own."""
-        async with AsyncExitStack() as stack:
-            stack.callback(shutil.rmtree, self.folder)
-            stack.enter_context(hold_state(self.folder))
-            self._tool = await stack.enter_async_context(open_sqlite(self.folder, wall_clock=self._clock))
-            self._quarantine = await stack.enter_async_context(
-                open_quarantine_store(self.folder / "quarantine", max_bytes=QUARANTINE_BYTES, wall_clock=self._clock)
-            )
-            yield
+        with self.disk.mounted():
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._run_tool)
+                    await self._open.wait()
+                    yield
+                    self._end = True
+                    self._closing.set()
+            finally:
+                shutil.rmtree(self.folder)
+
+    async def _run_tool(self) -> None:
+        self._end = False
+        clock = self._world.agents_clock
+        while not self._end:
+            async with AsyncExitStack() as stack:
+                stack.enter_context(hold_state(self.folder))
+                self._tool = await stack.enter_async_context(open_sqlite(self.folder, wall_clock=clock))
+                self._quarantine = await stack.enter_async_context(
+                    open_quarantine_store(self.folder / "quarantine", max_bytes=QUARANTINE_BYTES, wall_clock=clock)
+                )
+                self._closing, self._closed = trio.Event(), trio.Event()
+                self._open.set()
+                await self._closing.wait()
+                if self._open.is_set():
+                    self._open = trio.Event()
+                while self._users:
+                    self._unused = trio.Event()
+                    await self._unused.wait()
+            self._closed.set()
+            if self.disk.image is not None:
+                self.disk.come_back()
+
+    @asynccontextmanager
+    async def _used(self) -> AsyncIterator[SqliteStores]:
+        """The tool's stores, once the machine is on; it is off later than this is left."""
+        while not self._open.is_set():
+            await self._open.wait()
+        self._users += 1
+        try:
+            yield self._tool
+        finally:
+            self._users -= 1
+            self._unused.set()
+
+    def power_cut(self, node: Node, fault: Fault) -> None:
+        """With one of the next writes."""
+        self._node = node
+        self.disk.arm(1 + int(fault.amount * 1000) % 40)
+
+    def _power_goes(self) -> None:
+        world = self._world
+        world.trace.strike("power cut", "disk", self._node.name)
+        for life in world.commands.values():
+            life.excused = True  # what wasn't synced of its delivery is forgotten
+        self._open = trio.Event()
+        self._node.kill()
+
+    async def node_ended(self) -> None:
+        """After a power cut: all that was unsaid is lost, before the node starts again."""
+        if self.disk.image is not None:
+            self._closing.set()
+            await self._closed.wait()
+            await self._open.wait()
+
+    def _meets(self, call: str) -> str | None:
+        process = PROCESS.get()
+        assert process is not None
+        fault = self._world.meets("disk", process.node)
+        if fault is None:
+            return None
+        self._world.trace.strike(fault.kind, call, process.name)
+        return fault.kind.removeprefix("disk ")
+
+    # --- as a process has them
 
     @asynccontextmanager
     async def open_process(self, process: Process, node: object) -> AsyncIterator[tuple[Backends, Any]]:
@@ -131,20 +215,35 @@ class EmbeddedStores:
             files = MemoryFiles({"default.conf": b"default"})
             yield Backends(sqlite.agents, sqlite.events, sqlite.commands, engine, files), quarantine
 
+    def held(self, process: Process) -> list[str]:
+        loop_reader = self._tool.database._connections.loop_reader
+        token = self._tokens.get(process)
+        if loop_reader is None or token is None:
+            return []
+        return [row[0] for row in loop_reader.execute("SELECT id FROM commands WHERE owner = ?", (token,))]
+
+    def process_died(self, process: Process) -> None:
+        self.excused.update(self.held(process))
+
+    # --- as the operator has them
+
     @property
     def tool(self) -> Any:
-        return self._tool.commands
+        return _Tool(self)
 
     async def add_agent(self, agent: Agent) -> None:
-        await self._tool.agents.add(agent)
+        async with self._used() as stores:
+            await stores.agents.add(agent)
 
     async def documents(self) -> Mapping[tuple[str, str], bytes]:
         query = "SELECT indices.name, documents.id, body FROM documents JOIN indices ON index_no = indices.no"
-        rows = await self._tool.database.read(lambda connection: connection.execute(query).fetchall())
+        async with self._used() as stores:
+            rows = await stores.database.read(lambda connection: connection.execute(query).fetchall())
         return {(name, document_id): bytes(body) for name, document_id, body in rows}
 
     async def commands(self) -> Mapping[str, Command]:
-        return {command.document_id: command for command in await self._tool.commands.list(limit=100_000)}
+        async with self._used() as stores:
+            return {command.document_id: command for command in await stores.commands.list(limit=100_000)}
 
     def bodies(self) -> bytes:
         found = []
@@ -157,17 +256,25 @@ class EmbeddedStores:
 
     async def quarantined(self) -> list[tuple[str, bytes]]:
         found = []
-        for entry in await self._quarantine.list(limit=100_000):
-            got = await self._quarantine.get(entry.id)
-            found.append((entry.agent_id, got[1].payload))
+        async with self._used():
+            for entry in await self._quarantine.list(limit=100_000):
+                got = await self._quarantine.get(entry.id)
+                found.append((entry.agent_id, got[1].payload))
         return found
 
-    def held(self, process: Process) -> list[str]:
-        loop_reader = self._tool.database._connections.loop_reader
-        token = self._tokens.get(process)
-        if loop_reader is None or token is None:
-            return []
-        return [row[0] for row in loop_reader.execute("SELECT id FROM commands WHERE owner = ?", (token,))]
 
-    def process_died(self, process: Process) -> None:
-        self.excused.update(self.held(process))
+class _Tool:
+    """The tool's commands, while the machine is on."""
+
+    def __init__(self, stores: EmbeddedStores) -> None:
+        self._stores = stores
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any, **options: Any) -> Any:
+            async with self._stores._used() as stores:
+                result = await getattr(stores.commands, name)(*args, **options)
+                if self._stores.disk.image is not None:
+                    raise BackendUnavailable("the power is off")
+                return result
+
+        return call

@@ -162,8 +162,8 @@ class SqliteCommands:
                 taken += connection.execute(query, (self._process_lock.token, agent_id, now, rules.CLAIM_LIMIT))
             return rows.read_taken(connection, [no for _, no in sorted(taken)])
 
-        # After a power cut a claim is worth nothing: its owner is gone too.
-        commands, unreadable = await self._database.write(take, durable=False)
+        # On disk before the agent can have it: its report may come after a power cut, and is taken of what was offered.
+        commands, unreadable = await self._database.write(take)
         for error in unreadable:
             self._unreadable.note(error)
         return commands

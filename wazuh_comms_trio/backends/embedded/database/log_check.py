@@ -28,8 +28,8 @@ open_here: Counter[Path] = Counter()
 
 
 def dropped_frames(log: bytes) -> int:
-    """How many frames SQLite would drop although a commit is among them: some was promised to somebody. A log whose
-    end a power cut has torn has none."""
+    """How many frames SQLite would drop although a commit is among them: some was promised to somebody. A log that a
+    power cut has torn at its end has none, or, where the disk wrote in another order, what nobody was promised."""
     if len(log) <= _HEAD:
         return 0
     magic, _, page_bytes, _, _, _, sum1, sum2 = struct.unpack(">8I", log[:_HEAD])
@@ -106,7 +106,8 @@ def keep_damaged_log(database: Path) -> None:
             if not kept.exists():
                 copy_file(log, kept)
             logger.error(
-                "%s: its log is damaged: up to %d pages that were committed are lost; the log is kept as %s",
+                "%s: its log is damaged: up to %d pages are dropped, which were committed unless the power went while"
+                " they were written; the log is kept as %s",
                 database,
                 dropped,
                 kept.name,
