@@ -133,7 +133,7 @@ def make_config(certificates: Certificates, tmp_path: Path) -> Callable[..., Con
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    text = "a test that needs a real component (marker `indexer`) fails where it would be skipped"
+    text = "a test that needs a real component (markers `indexer`, `balancers`) fails where it would be skipped"
     parser.addoption("--require-components", action="store_true", help=text)
 
 
@@ -142,7 +142,8 @@ def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if report.skipped and item.config.getoption("--require-components") and item.get_closest_marker("indexer"):
+    needs = any(item.get_closest_marker(name) is not None for name in ("indexer", "balancers"))
+    if report.skipped and needs and item.config.getoption("--require-components"):
         report.outcome = "failed"
         report.longrepr = f"skipped, and every component must be there: {report.longrepr}"
     return report

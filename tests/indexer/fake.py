@@ -76,7 +76,14 @@ class FakeOpenSearch:
         for scope in self._scopes:
             scope.cancel()
 
-    async def _serve(self, stream: trio.StapledStream[Any, Any]) -> None:
+    async def serve(self, stream: trio.abc.HalfCloseableStream) -> None:
+        """A connection over a network."""
+        if self.up:
+            await self._serve(stream)
+        else:
+            await trio.aclose_forcefully(stream)
+
+    async def _serve(self, stream: trio.abc.HalfCloseableStream) -> None:
         connection = h11.Connection(h11.SERVER)
         with trio.CancelScope() as scope:
             self._scopes.add(scope)
@@ -88,7 +95,7 @@ class FakeOpenSearch:
         self._scopes.discard(scope)
         await trio.aclose_forcefully(stream)
 
-    async def _exchange(self, stream: trio.StapledStream[Any, Any], connection: h11.Connection) -> bool:
+    async def _exchange(self, stream: trio.abc.HalfCloseableStream, connection: h11.Connection) -> bool:
         request: h11.Request | None = None
         body = bytearray()
         while True:
