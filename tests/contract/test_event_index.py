@@ -67,6 +67,33 @@ async def test_update_and_delete_of_what_does_not_exist(backends: Backends) -> N
     assert await stored(backends, "1") is None
 
 
+async def test_deletes_together(backends: Backends) -> None:
+    ids = ["1", "2", "with \0", "\u00e9"]
+    await backends.events.bulk([op("create", document_id, b"{}") for document_id in [*ids, "kept"]])
+    await backends.events.bulk([op("create", "1", b"{}", "wazuh-states-fim-files")])
+    wanted = ["2", "1", "1", "gone", "with \0", "\u00e9", "2"]
+    results = await backends.events.bulk(
+        [op("delete", document_id) for document_id in wanted] + [op("delete", "1", index="wazuh-states-fim-registries")]
+    )
+    assert [result.status for result in results] == [200, 200, 404, 404, 200, 200, 404, 404]
+    assert [await stored(backends, document_id) for document_id in [*ids, "kept"]] == [None, None, None, None, {}]
+    assert await stored(backends, "1", "wazuh-states-fim-files") == {}
+
+
+async def test_a_bulk_of_many_megabytes(backends: Backends) -> None:
+    """Wherever a store cuts it, the operations take effect in their order."""
+    long = b"x" * 100_000
+    operations = [op("create", str(number), b'{"a":"%b"}' % long) for number in range(40)]
+    operations += [op("update", str(number), b'{"b":"%b"}' % long) for number in range(40)]
+    operations += [op("delete", str(number)) for number in range(0, 40, 2)]
+    operations += [op("create", str(number), b'{"c":"%b"}' % long) for number in range(0, 40, 4)]
+    results = await backends.events.bulk(operations)
+    assert [result.status for result in results] == [201] * 40 + [200] * 60 + [201] * 10
+    for number, members in ((0, {"c"}), (1, {"a", "b"}), (36, {"c"}), (39, {"a", "b"})):
+        assert set(await stored(backends, str(number))) == members
+    assert await stored(backends, "2") is None
+
+
 async def test_updates_merge_deeply(backends: Backends) -> None:
     await backends.events.bulk([op("create", "1", b'{"a":{"x":1,"y":{"z":1}},"l":[1,2],"s":"t"}')])
     await backends.events.bulk([op("update", "1", b'{"a":{"y":{"w":2}},"l":[3],"s":null}')])

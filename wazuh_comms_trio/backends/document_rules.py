@@ -44,9 +44,9 @@ _encode_object: Final = msgspec.json.Encoder().encode
 #: A create that found nothing, an update that changed something, ...: one object each, they are many.
 CREATED: Final = ItemResult(201, "created")
 _UPDATED: Final = ItemResult(200, "updated")
-_DELETED: Final = ItemResult(200, "deleted")
+DELETED: Final = ItemResult(200, "deleted")
 _NOOP: Final = ItemResult(200, "noop")
-_NOT_FOUND: Final = ItemResult(404, "not_found")
+NOT_FOUND: Final = ItemResult(404, "not_found")
 
 
 class NotADocument(ValueError):
@@ -232,7 +232,7 @@ def _apply(operation: DocumentOperation, present: Document | None) -> tuple[Item
     if operation.expected and operation.expected != version_of(present):
         return overtaken(operation.document_id, version_of(present)), present
     if operation.action == "delete":
-        return (_NOT_FOUND if present is None else _DELETED), None
+        return (NOT_FOUND if present is None else DELETED), None
     if operation.body is None:
         raise NotADocument("failed to parse: the document is missing")
     if operation.action == "create":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Final
 from zlib import crc32
 
@@ -11,9 +12,12 @@ from attrs import frozen
 
 from wazuh_comms_trio.backends.document_rules import (
     CREATED,
+    DELETED,
+    NOT_FOUND,
     Document,
     Key,
     are_objects,
+    key_of,
     keys_of,
     plan,
     refused,
@@ -21,16 +25,19 @@ from wazuh_comms_trio.backends.document_rules import (
 )
 from wazuh_comms_trio.backends.embedded.database.database import Database
 from wazuh_comms_trio.backends.embedded.database.text import storable
+from wazuh_comms_trio.backends.embedded.database.transaction import Work
 from wazuh_comms_trio.backends.embedded.row_checksums import document_checksum
-from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult
+from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.errors import BackendUnavailable
 
 #: What a row costs beside its body, for the weight of a group.
 _ROW_BYTES: Final = 200
-
+#: A bulk call is written in parts of about this weight, in some milliseconds each: others' writes may come in between.
+_PART_BYTES: Final = 512 * 1024
+_NOT_NOW: Final = ItemResult(503, "not now", Outcome.PASSING)
 
 _SELECT: Final = "SELECT id, version, body FROM documents WHERE index_no = ?"
-
+_DELETE: Final = "DELETE FROM documents WHERE index_no = ?"
 
 _INTO_DOCUMENTS: Final = "INTO documents (no, index_no, id, version, changed_at, body, checksum) VALUES (?,?,?,?,?,?,?)"
 
@@ -82,11 +89,41 @@ class SqliteEvents:
         names = [] if plain else [f"{operation.index}{operation.document_id}" for operation in operations]
         if not storable("\n".join(names)):
             return await self._without_unstorable(operations)
-        weight = sum([len(operation.body or b"") for operation in operations]) + len(operations) * _ROW_BYTES
+        weights = [len(operation.body or b"") + _ROW_BYTES for operation in operations]
+        weight = sum(weights)
         now = self._now()
+        if weight > _PART_BYTES:
+            return await self._bulk_in_parts(operations, weights, now, plain)
         return await self._database.write(
             lambda connection: self._apply(connection, operations, now, plain), weight=weight
         )
+
+    async def _bulk_in_parts(
+        self, operations: Sequence[DocumentOperation], weights: Sequence[int], now: float, plain: bool
+    ) -> Sequence[ItemResult]:
+        parts: list[tuple[Work[list[ItemResult]], int]] = []
+        lengths = []
+        start = 0
+        while start < len(operations):
+            end, weight = start, 0
+            while end < len(operations) and weight < _PART_BYTES:
+                weight += weights[end]
+                end += 1
+            part = operations[start:end]
+            parts.append((partial(self._apply, operations=part, now=now, plain=plain), weight))
+            lengths.append(len(part))
+            start = end
+        results: list[ItemResult] = []
+        failure: BackendUnavailable | None = None
+        for length, made in zip(lengths, await self._database.write_parts(parts), strict=True):
+            if isinstance(made, BackendUnavailable):
+                failure = made
+                results += [_NOT_NOW] * length
+            else:
+                results += made
+        if failure is not None and results.count(_NOT_NOW) == len(results):
+            raise failure
+        return results
 
     async def _without_unstorable(self, operations: Sequence[DocumentOperation]) -> Sequence[ItemResult]:
         good = [operation for operation in operations if storable(operation.document_id, operation.index)]
@@ -97,10 +134,14 @@ class SqliteEvents:
     def _apply(
         self, connection: apsw.Connection, operations: Sequence[DocumentOperation], now: float, plain: bool
     ) -> list[ItemResult]:
-        if {operation.action for operation in operations} == {"create"} and not operations[0].expected:
-            results = self._create(connection, operations, now, plain)
-            if results is not None:
-                return results
+        actions = {operation.action for operation in operations}
+        if len(actions) == 1 and not any(operation.expected for operation in operations):
+            if actions == {"delete"}:
+                return self._delete(connection, operations)
+            if actions == {"create"}:
+                results = self._create(connection, operations, now, plain)
+                if results is not None:
+                    return results
         results, changes = plan(operations, self._present(connection, keys_of(operations)))
         upserts = []
         deletes = []
@@ -161,22 +202,39 @@ class SqliteEvents:
         _set_last_number(connection, first + len(rows) - 1)
         return [CREATED] * len(rows)
 
-    def _present(self, connection: apsw.Connection, keys: Collection[Key]) -> dict[Key, Document]:
-        """Those of the documents named that exist."""
-        by_index: dict[str, list[str]] = {}
-        for index, document_id in keys:
-            by_index.setdefault(index, []).append(document_id)
-        found: dict[Key, Document] = {}
-        for index, ids in by_index.items():
+    def _delete(self, connection: apsw.Connection, operations: Sequence[DocumentOperation]) -> list[ItemResult]:
+        """Without reading what goes: in the order of the index, each document is found once."""
+        there: set[Key] = set()
+        for index, ids in _by_index(keys_of(operations)).items():
             number = connection.execute("SELECT no FROM indices WHERE name = ?", (index,)).get
             if number is None:
                 continue
-            # Several at once go as one array, which can't carry NULs.
-            together = [i for i in ids if "\0" not in i] if len(ids) > 1 else []
-            alone = ids if not together else [i for i in ids if "\0" in i]
+            together, alone = _for_carray(ids)
+            if together:
+                query = f"{_DELETE} AND id IN carray(?) RETURNING id"
+                there.update((index, row[0]) for row in connection.execute(query, (number, apsw.carray(together))))
+            for one in alone:
+                there.update(
+                    (index, row[0]) for row in connection.execute(f"{_DELETE} AND id = ? RETURNING id", (number, one))
+                )
+        results = []
+        for operation in operations:
+            key = key_of(operation)
+            results.append(DELETED if key in there else NOT_FOUND)
+            there.discard(key)
+        return results
+
+    def _present(self, connection: apsw.Connection, keys: Collection[Key]) -> dict[Key, Document]:
+        """Those of the documents named that exist."""
+        found: dict[Key, Document] = {}
+        for index, ids in _by_index(keys).items():
+            number = connection.execute("SELECT no FROM indices WHERE name = ?", (index,)).get
+            if number is None:
+                continue
+            together, alone = _for_carray(ids)
             if together:
                 query = f"{_SELECT} AND id IN carray(?)"
-                for document_id, version, body in connection.execute(query, (number, apsw.carray(tuple(together)))):
+                for document_id, version, body in connection.execute(query, (number, apsw.carray(together))):
                     found[(index, document_id)] = Document(body, version)
             for one in alone:
                 for document_id, version, body in connection.execute(f"{_SELECT} AND id = ?", (number, one)):
@@ -208,6 +266,20 @@ class SqliteEvents:
         keys = {key for key in documents if storable(*key)}
         present = await self._database.read(lambda connection: self._present(connection, keys))
         return [version_of(present.get(key)) if key in keys else "" for key in documents]
+
+
+def _by_index(keys: Collection[Key]) -> dict[str, list[str]]:
+    by_index: dict[str, list[str]] = {}
+    for index, document_id in keys:
+        by_index.setdefault(index, []).append(document_id)
+    return by_index
+
+
+def _for_carray(ids: Sequence[str]) -> tuple[tuple[str, ...], Sequence[str]]:
+    """Several at once go as one array, which can't carry NULs; the rest goes one by one."""
+    if len(ids) < 2:
+        return (), ids
+    return tuple(i for i in ids if "\0" not in i), [i for i in ids if "\0" in i]
 
 
 def _do_nothing(connection: apsw.Connection) -> None:

@@ -1,15 +1,20 @@
 """Group commit: many callers share one, and none undoes another's."""
 
 import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import apsw
+import outcome
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tests.backends.embedded.conftest import NOTES
 from tests.backends.embedded.notes import insert, read, write
 from wazuh_comms_trio.backends.embedded.database.database import Database, open_database
+from wazuh_comms_trio.backends.embedded.database.group_commit import GroupCommit, Job
 from wazuh_comms_trio.errors import BackendUnavailable
 
 pytestmark = pytest.mark.real_clock
@@ -135,3 +140,164 @@ async def test_a_cancelled_opening_leaves_no_thread(tmp_path: Path) -> None:
 async def open_for_ever(path: Path) -> None:
     async with open_database(path, NOTES):
         await trio.sleep_forever()
+
+
+# --- patient jobs: the parts of something big ---
+
+
+class Commits:
+    """A ``commit`` that notes its groups, and before each patient job but a group's first lets in others if they
+    hurry, as ``transact`` does. ``during``: called with each job."""
+
+    def __init__(self, during: Callable[[str], None] = lambda work: None) -> None:
+        self.groups: list[list[str]] = []
+        self.during = during
+        self.group_commit = GroupCommit[str](self, name="a test")
+
+    async def __call__(self, jobs: Sequence[Job[str]]) -> None:
+        group: list[str] = []
+        for position, job in enumerate(jobs):
+            if position and job.patient and self.group_commit.hurried:
+                for rest in jobs[position:]:
+                    rest.postponed = True
+                break
+            group.append(job.work)
+            job.outcome = outcome.Value(job.work)
+            self.during(job.work)
+        self.groups.append(group)
+        for _ in range(3):  # whoever was woken has run
+            await trio.lowlevel.checkpoint()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[trio.Nursery]:
+        async with trio.open_nursery() as runs, trio.open_nursery() as callers:
+            yield callers
+            await wait_all_tasks_blocked()  # all have handed in
+            runs.start_soon(self.group_commit.run)
+            await wait_all_tasks_blocked()
+            self.group_commit.close()
+
+
+MEBIBYTE = 1024 * 1024
+
+
+def parts(name: str, count: int) -> list[tuple[str, int]]:
+    return [(f"{name}{number}", MEBIBYTE) for number in range(count)]
+
+
+async def test_big_callers_parts_share_transactions_of_8_mebibytes() -> None:
+    commits = Commits()
+    async with commits.running() as callers:
+        for name in "abcd":
+            callers.start_soon(commits.group_commit.submit_parts, parts(name, 5))
+    assert [len(group) for group in commits.groups] == [8, 8, 4]
+    works = [work for group in commits.groups for work in group]
+    for name in "abcd":
+        assert [work for work in works if work.startswith(name)] == [f"{name}{number}" for number in range(5)]
+
+
+async def test_a_small_write_waits_for_one_part_and_no_more() -> None:
+    def during(work: str) -> None:
+        if work in ("a1", "a2"):
+            commits.group_commit.submit_soon(f"small, beside {work}")
+
+    commits = Commits(during)
+    async with commits.running() as callers:
+        callers.start_soon(commits.group_commit.submit_parts, parts("a", 6))
+    assert commits.groups == [["a0", "a1"], ["small, beside a1"], ["a2"], ["small, beside a2"], ["a3", "a4", "a5"]]
+
+
+async def test_small_writes_without_end_leave_big_ones_their_turn() -> None:
+    def during(work: str) -> None:
+        if work != "a5" and ["a5"] not in commits.groups:
+            commits.group_commit.submit_soon("small")
+
+    commits = Commits(during)
+    async with commits.running() as callers:
+        commits.group_commit.submit_soon("small")
+        callers.start_soon(commits.group_commit.submit_parts, parts("a", 6))
+    big = [position for position, group in enumerate(commits.groups) if group[0].startswith("a")]
+    assert big == [1, 3, 5, 7, 9, 11]
+    assert [group for group in commits.groups if group[0].startswith("a")] == [[f"a{number}"] for number in range(6)]
+
+
+async def test_parts_are_answered_together_when_all_are_durable() -> None:
+    commits = Commits()
+    answers: list[object] = []
+
+    async def submit() -> None:
+        made = await commits.group_commit.submit_parts(parts("a", 20))
+        answers.append((len(commits.groups), [each.unwrap() for each in made]))
+
+    async with commits.running() as callers:
+        callers.start_soon(submit)
+    assert answers == [(3, [f"a{number}" for number in range(20)])]
+
+
+async def test_parts_of_a_caller_that_left_are_dropped() -> None:
+    commits = Commits(lambda work: scope.cancel())
+    scope = trio.CancelScope()
+
+    async def submit() -> None:
+        with scope:
+            await commits.group_commit.submit_parts(parts("a", 20))
+
+    async with commits.running() as callers:
+        callers.start_soon(submit)
+    assert commits.groups == [[f"a{number}" for number in range(8)]]
+
+
+async def test_a_stopped_writer_leaves_no_part_waiting() -> None:
+    async def never_ends(jobs: Sequence[Job[str]]) -> None:
+        await trio.sleep_forever()
+
+    group_commit = GroupCommit[str](never_ends, name="a test")
+    async with trio.open_nursery() as writers, trio.open_nursery() as callers:
+
+        async def submit() -> None:
+            made = await group_commit.submit_parts(parts("a", 20))
+            assert len(made) == 20
+            for each in made:
+                with pytest.raises(BackendUnavailable):
+                    each.unwrap()
+
+        callers.start_soon(submit)
+        writers.start_soon(group_commit.run)
+        await wait_all_tasks_blocked()
+        writers.cancel_scope.cancel()
+
+
+async def test_a_part_that_fails_undoes_itself_alone(notes: Database) -> None:
+    def fail(connection: apsw.Connection) -> None:
+        insert(connection, "half done")
+        raise BackendUnavailable("not this one")
+
+    def insert_b(connection: apsw.Connection) -> None:
+        insert(connection, "b")
+
+    made = await notes.write_parts([(lambda connection: insert(connection, "a"), 1), (fail, 1), (insert_b, 1)])
+    assert [type(each) for each in made] == [type(None), BackendUnavailable, type(None)]
+    assert await read(notes) == {"a", "b"}
+    assert notes.commits == (3, 1)
+
+
+async def test_a_small_write_beside_parts(notes: Database) -> None:
+    begun, handed_in = threading.Event(), threading.Event()
+
+    def first(connection: apsw.Connection) -> None:
+        begun.set()
+        assert handed_in.wait(10)
+        insert(connection, "part 1")
+
+    rest = [(lambda connection, text=text: insert(connection, text), 1) for text in ("part 2", "part 3")]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(notes.write_parts, [(first, 1), *rest])
+        assert await trio.to_thread.run_sync(begun.wait, 10)
+        nursery.start_soon(write, notes, "small")
+        await wait_all_tasks_blocked()
+        handed_in.set()
+    in_order = await notes.read(
+        lambda connection: [row[0] for row in connection.execute("SELECT text FROM notes ORDER BY rowid")]
+    )
+    assert in_order == ["part 1", "small", "part 2", "part 3"]
+    assert notes.commits == (4, 3)

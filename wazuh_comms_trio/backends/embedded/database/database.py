@@ -7,7 +7,7 @@ do becomes ``BackendUnavailable`` for the callers and one line in the log.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +25,7 @@ from wazuh_comms_trio.backends.embedded.database.schema import Schema
 from wazuh_comms_trio.backends.embedded.database.transaction import Work
 from wazuh_comms_trio.backends.embedded.database.writer import Writer
 from wazuh_comms_trio.backends.unavailable import StateUnusable, reported
+from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 
 T = TypeVar("T")
@@ -46,6 +47,11 @@ class Database:
         ``durable=False`` spares the fsync: the write survives this process, not a power cut.
         """
         return await self._writer.write(work, weight=weight, durable=durable)
+
+    async def write_parts(self, parts: Sequence[tuple[Work[T], int]]) -> Sequence[T | BackendUnavailable]:
+        """As ``write``, for work that is long and can be done in parts, each with its weight: they take effect in this
+        order, others' writes in between, and not all may be in one transaction. What became of each, all durable."""
+        return await self._writer.write_parts(parts)
 
     def write_soon(self, work: Work[object]) -> trio.Event | None:
         """As ``write`` with ``durable=False``, without waiting. The event is set when the write is over, however it

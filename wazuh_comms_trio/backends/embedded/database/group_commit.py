@@ -3,13 +3,17 @@
 Callers hand in jobs and wait. One task takes all that wait and gives them to ``commit`` in one call; while that works
 (and waits for the disk) the next group gathers by itself. So a lone caller waits for its own fsync only, and under load
 groups grow until they keep up.
+
+A *patient* job is a part of something big. Patient ones form groups of their own; whenever others wait, these have the
+next group, and ``commit`` may end a group early for them (``hurried``) and hand back what it hasn't begun.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 import outcome
 import trio
@@ -19,6 +23,7 @@ from wazuh_comms_trio.errors import BackendUnavailable
 logger = logging.getLogger(__name__)
 
 W = TypeVar("W")
+Outcome: TypeAlias = "outcome.Value[object] | outcome.Error"
 
 #: Jobs that wait for the group under way. A job is held by the request that waits for it, so this bounds nothing but
 #: the queue itself; callers that find it full wait for a place, in order.
@@ -31,15 +36,17 @@ GROUP_BYTES: Final = 8 * 1024 * 1024
 
 
 class Job(Generic[W]):
-    """One caller's part of a group. ``commit`` sets ``outcome``; ``abandoned`` when the caller was cancelled before the
-    group began."""
+    """One caller's part of a group. ``commit`` sets ``outcome``, or ``postponed`` when it didn't begin with the job and
+    another group shall; ``abandoned`` when the caller was cancelled before the group began."""
 
-    __slots__ = ("abandoned", "done", "outcome", "weight", "work")
+    __slots__ = ("abandoned", "done", "outcome", "patient", "postponed", "weight", "work")
 
-    def __init__(self, work: W, weight: int) -> None:
+    def __init__(self, work: W, weight: int, *, patient: bool = False) -> None:
         self.work = work
         self.weight = weight
-        self.outcome: outcome.Value[object] | outcome.Error | None = None
+        self.patient = patient
+        self.postponed = False
+        self.outcome: Outcome | None = None
         self.abandoned = False
         self.done = trio.Event()
 
@@ -52,14 +59,25 @@ class GroupCommit(Generic[W]):
         self._commit = commit
         self._name = name
         self._send, self._receive = trio.open_memory_channel[Job[W]](QUEUE_SIZE)
+        # What was taken from the channel: callers wait for all of it, so it is no more than they are.
+        self._others: deque[Job[W]] = deque()
+        self._patient: deque[Job[W]] = deque()
+        self._patient_next = False
+        self._hurried = 0
         self.jobs_done = 0
         self.groups_done = 0
+
+    @property
+    def hurried(self) -> bool:
+        """Whether jobs wait that aren't patient. From any thread."""
+        return self._hurried > 0
 
     async def submit(self, work: W, *, weight: int = 0) -> object:
         """What ``commit`` made of it, after it is durable. Cancelled: it may have happened all the same."""
         job = Job(work, weight)
         try:
             await self._send.send(job)
+            self._hurried += 1
             await job.done.wait()
         except trio.ClosedResourceError:
             raise BackendUnavailable("The service is stopping") from None
@@ -69,6 +87,26 @@ class GroupCommit(Generic[W]):
         assert job.outcome is not None
         return job.outcome.unwrap()
 
+    async def submit_parts(self, parts: Sequence[tuple[W, int]]) -> list[Outcome]:
+        """As ``submit``, for the parts of one caller's work, each with its weight: patient jobs, done in this order.
+        What became of each. Raises ``BackendUnavailable`` when no more are taken; some may be done then."""
+        jobs = [Job(work, weight, patient=True) for work, weight in parts]
+        try:
+            for job in jobs:
+                try:
+                    self._send.send_nowait(job)  # without a checkpoint, so that the first has the others beside it
+                except trio.WouldBlock:
+                    await self._send.send(job)
+            for job in jobs:
+                await job.done.wait()
+        except trio.ClosedResourceError:
+            raise BackendUnavailable("The service is stopping") from None
+        except BaseException:
+            for job in jobs:
+                job.abandoned = True
+            raise
+        return [job.outcome for job in jobs if job.outcome is not None]
+
     def submit_soon(self, work: W, *, weight: int = 0) -> Job[W]:
         """Hands a job in and doesn't wait. Raises ``trio.WouldBlock`` when the queue is full."""
         job = Job(work, weight)
@@ -76,6 +114,7 @@ class GroupCommit(Generic[W]):
             self._send.send_nowait(job)
         except trio.ClosedResourceError:
             raise BackendUnavailable("The service is stopping") from None
+        self._hurried += 1
         return job
 
     def close(self) -> None:
@@ -86,39 +125,60 @@ class GroupCommit(Generic[W]):
         """Until ``close``. A cancelled ``run`` leaves no caller waiting: their jobs end as ``BackendUnavailable``."""
         group: list[Job[W]] = []
         try:
-            async for first in self._receive:
-                group = self._gather(first)
+            while True:
+                self._take_queued()
+                if not self._others and not self._patient:
+                    try:
+                        self._take(await self._receive.receive())
+                    except trio.EndOfChannel:
+                        return
+                    continue  # others may have come with it
+                group = self._gather()
                 if group:
                     await self._run_group(group)
         finally:
             self._send.close()
-            while True:
-                try:
-                    group.append(self._receive.receive_nowait())
-                except (trio.WouldBlock, trio.EndOfChannel):
-                    break
-            self._settle(group)
+            self._take_queued()
+            self._settle([*group, *self._others, *self._patient])
             self._receive.close()
 
-    def _gather(self, first: Job[W]) -> list[Job[W]]:
-        group = [first]
-        weight = first.weight
-        while len(group) < GROUP_JOBS and weight < GROUP_BYTES:
-            try:
-                job = self._receive.receive_nowait()
-            except (trio.WouldBlock, trio.EndOfChannel):
-                break
-            group.append(job)
-            weight += job.weight
-        return [job for job in group if not job.abandoned]
+    def _take_queued(self) -> None:
+        try:
+            while True:
+                self._take(self._receive.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel):
+            pass
+
+    def _take(self, job: Job[W]) -> None:
+        (self._patient if job.patient else self._others).append(job)
+
+    def _gather(self) -> list[Job[W]]:
+        """Patient jobs and others have a group in turn, where there are both."""
+        patient = bool(self._patient) and (self._patient_next or not self._others)
+        self._patient_next = not patient
+        waiting = self._patient if patient else self._others
+        group: list[Job[W]] = []
+        weight = 0
+        while waiting and len(group) < GROUP_JOBS and weight < GROUP_BYTES:
+            job = waiting.popleft()
+            self._hurried -= not job.patient
+            if not job.abandoned:
+                group.append(job)
+                weight += job.weight
+        return group
 
     async def _run_group(self, group: Sequence[Job[W]]) -> None:
         try:
             await self._commit(group)
         except Exception:  # a bug: this group's callers are told, the next group is another matter
             logger.exception("%s: a write ended unexpectedly", self._name)
-        self._settle(group)
-        self.jobs_done += len(group)
+        postponed = [job for job in group if job.postponed]
+        for job in reversed(postponed):
+            job.postponed = False
+            self._patient.appendleft(job)
+        done = [job for job in group if job not in postponed]
+        self._settle(done)
+        self.jobs_done += len(done)
         self.groups_done += 1
 
     def _settle(self, group: Sequence[Job[W]]) -> None:

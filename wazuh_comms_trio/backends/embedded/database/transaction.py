@@ -28,15 +28,24 @@ class Write:
         self.durable = durable
 
 
-def transact(connection: apsw.Connection, jobs: Sequence[Job[Write]]) -> None:
+def transact(
+    connection: apsw.Connection, jobs: Sequence[Job[Write]], is_hurried: Callable[[], bool] = lambda: False
+) -> None:
     """Sets the outcome of every job: an error that is its own undoes its part and no other. What is raised is a fault
-    of the store: then none of them was done."""
+    of the store: then none of them was done. Between patient jobs others are let in when ``is_hurried``: the rest is
+    postponed."""
+    postponed: Sequence[Job[Write]] = ()
     try:
         connection.execute("BEGIN IMMEDIATE")
-        for job in jobs:
+        for position, job in enumerate(jobs):
+            if position and job.patient and is_hurried():
+                postponed = jobs[position:]
+                break
             _apply(connection, job, alone=len(jobs) == 1)
         if connection.in_transaction:
             connection.execute("COMMIT")
+        for job in postponed:
+            job.postponed = True
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")

@@ -44,6 +44,17 @@ class Writer:
         """As ``Database.write``."""
         return cast(T, await self._commits.submit(Write(work, durable), weight=weight))
 
+    async def write_parts(self, parts: Sequence[tuple[Work[T], int]]) -> list[T | BackendUnavailable]:
+        """As ``Database.write_parts``."""
+        made = await self._commits.submit_parts([(Write(work, True), weight) for work, weight in parts])
+        results: list[T | BackendUnavailable] = []
+        for each in made:
+            try:
+                results.append(cast(T, each.unwrap()))
+            except BackendUnavailable as exc:
+                results.append(exc)
+        return results
+
     def write_soon(self, work: Work[object]) -> trio.Event | None:
         """As ``Database.write_soon``."""
         try:
@@ -90,5 +101,5 @@ class Writer:
         """In the writer's thread. Sets the jobs' outcomes; what it raises is the whole group's."""
         self._watch.check(connection)
         self._connections.sync_commits(connection, durable=any(job.work.durable for job in jobs))
-        transact(connection, jobs)
+        transact(connection, jobs, lambda: self._commits.hurried)
         self._watch.check(connection)
