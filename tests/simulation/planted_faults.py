@@ -39,8 +39,8 @@ def apply(patch: Path, folder: Path) -> None:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "tests" / "__init__.py").touch()
     (folder / "tests" / "indexer").mkdir()
-    for name in ("__init__.py", "fake.py", "fake_index.py"):
-        shutil.copy(ROOT / "tests" / "indexer" / name, folder / "tests" / "indexer")
+    for file in (ROOT / "tests" / "indexer" / "__init__.py", *(ROOT / "tests" / "indexer").glob("fake*.py")):
+        shutil.copy(file, folder / "tests" / "indexer")
     command = ["patch", "-p1", "--batch", "--forward", "--fuzz=1", "--silent", "-i", str(patch)]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
