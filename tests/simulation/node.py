@@ -174,8 +174,9 @@ class Node:
                 self.running[process] = member, worker
                 heartbeat = Heartbeat(worker, LastError(mask))
                 dispatcher = worker.services.commands
+                readiness = worker.services.readiness
                 background.start_soon(
-                    run_hub_client, link, other_workers, leadership, dispatcher, heartbeat, process.stop
+                    run_hub_client, link, other_workers, leadership, dispatcher, heartbeat, process.stop, readiness
                 )
                 link.send_nowait(messages.Ready(public_key="", duty=True))
 
