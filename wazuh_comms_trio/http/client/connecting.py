@@ -7,7 +7,15 @@ import ssl
 
 import trio
 
-__all__ = ["connect_tcp", "connect_unix", "describe_cause"]
+__all__ = ["PlainStream", "connect_tcp", "connect_unix", "describe_cause"]
+
+
+class PlainStream(trio.abc.Stream):
+    """A stream that has no farewell to say: closing it never waits."""
+
+    def close_nowait(self) -> None:
+        """Close it. Doing it again does nothing."""
+        raise NotImplementedError
 
 
 async def connect_tcp(host: str, port: int, tls: ssl.SSLContext | None = None) -> trio.abc.Stream:

@@ -17,7 +17,7 @@ import trio
 from attrs import frozen
 
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
-from wazuh_comms_trio.http.client.connecting import describe_cause
+from wazuh_comms_trio.http.client.connecting import PlainStream, describe_cause
 from wazuh_comms_trio.http.client.simple_messages import SimpleHead, encode_head, parse_head
 
 __all__ = ["HttpConnection", "HttpFailure", "HttpReply"]
@@ -93,7 +93,7 @@ class HttpConnection:
         self._write_timeout = write_timeout
         self.read_timeout = read_timeout
         self._largest_reply = largest_reply
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LARGEST_HEAD)
+        self._h11: h11.Connection | None = None  # made for the first exchange that isn't a simple one
         self._heard = False
         self._cut_off = False  # a request that didn't go out whole, or an answer after which the peer closes
         self._simple = False  # an exchange is under way that h11 knows nothing of
@@ -102,13 +102,18 @@ class HttpConnection:
         return f"<HttpConnection to {self._host}: {self._http.our_state}, {self._http.their_state}>"
 
     @property
+    def _http(self) -> h11.Connection:
+        if self._h11 is None:
+            self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LARGEST_HEAD)
+        return self._h11
+
+    @property
     def reusable(self) -> bool:
         """Whether another request may be sent: the last exchange is complete, and neither side wants to close."""
-        return (
-            not (self._cut_off or self._simple)
-            and self._http.our_state is h11.IDLE
-            and self._http.their_state is h11.IDLE
-        )
+        if self._cut_off or self._simple:
+            return False
+        http = self._h11
+        return http is None or (http.our_state is h11.IDLE and http.their_state is h11.IDLE)
 
     def looks_closed(self) -> bool:
         """Whether the peer has closed, or said something unasked, while nothing was going on. Never blocks."""
@@ -123,13 +128,18 @@ class HttpConnection:
 
     async def aclose(self) -> None:
         """Abruptly, without waiting for the peer's farewell. Safe to call twice, and within a cancelled scope."""
-        await trio.aclose_forcefully(self._stream)
+        if isinstance(self._stream, PlainStream):
+            self._stream.close_nowait()
+        else:
+            await trio.aclose_forcefully(self._stream)
 
     def close_nowait(self) -> None:
         """As ``aclose``, where waiting isn't possible: the peer sees the end, whatever the protocol above would say."""
         sock = _socket_of(self._stream)
         if sock is not None:
             sock.close()
+        elif isinstance(self._stream, PlainStream):
+            self._stream.close_nowait()
 
     # --- a request with its body at hand ---
 

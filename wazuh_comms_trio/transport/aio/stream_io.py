@@ -218,6 +218,10 @@ class SocketIO:
         return peer_credentials(self.sock)
 
     async def abort(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """As ``abort``, from where nothing can be awaited."""
         if self.sock.fileno() != -1:
             if self.on_close is not None:
                 self.on_close(self)
@@ -240,7 +244,7 @@ class SocketStreamIO(SocketIO):
             raise OSError(errno.ENOTSUP, "only a Unix socket knows its peer's credentials")
         return peer_credentials(self.sock.socket)
 
-    async def abort(self) -> None:
+    def close(self) -> None:
         self.sock.socket.close()
 
 

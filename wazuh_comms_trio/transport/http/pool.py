@@ -28,10 +28,12 @@ from wazuh_comms_trio.transport.http.call import MAX_ANSWER_BYTES, HTTPAnswer, H
 from wazuh_comms_trio.transport.http.errors import HTTPConnectError, HTTPFailed, HTTPTimeout, numbers_of
 from wazuh_comms_trio.transport.http.target import HTTPTarget, http_target
 from wazuh_comms_trio.transport.pool.connector import Connect
+from wazuh_comms_trio.transport.pool.turns import Turns
 from wazuh_comms_trio.transport.releases.release import Release
 from wazuh_comms_trio.transport.switches import ReleaseName, is_known_at_once
 
 try:
+    from wazuh_comms_trio.http.client.connecting import PlainStream
     from wazuh_comms_trio.http.client.connection import HttpFailure
     from wazuh_comms_trio.http.client.pool import HttpPool
 except ModuleNotFoundError as _missing:
@@ -78,8 +80,9 @@ class HTTPPool:
         self._timeout = request_timeout
         self._require_owner = require_owner
         self._connect_stream = connect
-        self._turns = trio.Semaphore(size)
-        self._streams: WeakSet[trio.abc.Stream] = WeakSet()
+        self._turns = Turns(size)
+        self._streams: WeakSet[trio.abc.Stream] = WeakSet()  # that ``connect`` gave
+        self._sockets: set[_SocketStream] = set()
         self._closed = False
         self._requests = self._connects = self._in_use = 0
         make = partial(HttpPool, self._open, host="localhost", largest_reply=max_answer_bytes)
@@ -95,7 +98,7 @@ class HTTPPool:
         return HTTPStatistics(
             idle=self._kept.idle,
             in_use=self._in_use,
-            tasks_waiting=self._turns.statistics().tasks_waiting,
+            tasks_waiting=self._turns.waiting,
             requests=self._requests,
             connects=self._connects,
         )
@@ -116,10 +119,7 @@ class HTTPPool:
         turn not included."""
         self._require_open()
         pool = self._kept if repeatable else self._fresh
-        try:
-            self._turns.acquire_nowait()
-        except trio.WouldBlock:
-            await self._turns.acquire()
+        await self._turns.take()
         self._requests += 1
         self._in_use += 1
         try:
@@ -132,7 +132,7 @@ class HTTPPool:
             raise HTTPFailed(self._numbers.failed, str(exc), sent=exc.sent) from exc
         finally:
             self._in_use -= 1
-            self._turns.release()
+            self._turns.give_back()
 
     def _require_open(self) -> None:
         if self._closed:
@@ -141,23 +141,24 @@ class HTTPPool:
     async def _open(self) -> trio.abc.Stream:
         stream = await self._connect()
         self._connects += 1
-        self._streams.add(stream)
         return stream
 
     async def _connect(self) -> trio.abc.Stream:
         if self._connect_stream is not None:
             try:
-                return await self._connect_stream()
+                stream = await self._connect_stream()
             except OSError as exc:
                 raise HTTPConnectError(self._numbers.connect, f"{self.service}: {exc.strerror or exc}") from exc
+            self._streams.add(stream)
+            return stream
         first: WazuhException | None = None
         for place in self._target.places:
             try:
                 await trio.lowlevel.checkpoint_if_cancelled()
                 try:
-                    return _SocketStream(SocketIO(connect_nowait(place, self._require_owner)))
+                    return _SocketStream(SocketIO(connect_nowait(place, self._require_owner)), self._sockets)
                 except BacklogFull:
-                    return _SocketStream(await connect_unix(place, self._require_owner))
+                    return _SocketStream(await connect_unix(place, self._require_owner), self._sockets)
             except WazuhException as exc:
                 first = first or exc
         assert first is not None  # a service has a place
@@ -165,6 +166,8 @@ class HTTPPool:
 
     async def _close(self) -> None:
         self._closed = True
+        for sock in list(self._sockets):
+            sock.close_nowait()
         for stream in list(self._streams):
             await trio.aclose_forcefully(stream)
 
@@ -174,11 +177,18 @@ def _was_unseen(failure: HttpFailure) -> bool:
     return not failure.heard and not failure.timed_out
 
 
-class _SocketStream(trio.abc.Stream):
-    """A Unix socket as a stream, at the price of one ``send``, one wait and one ``recv`` for a request."""
+class _SocketStream(PlainStream):
+    """A Unix socket as a stream, at the price of one ``send``, one wait and one ``recv`` for a request. It is among
+    ``open_ones`` while it is open."""
 
-    def __init__(self, io: SocketIO) -> None:
+    def __init__(self, io: SocketIO, open_ones: set[_SocketStream]) -> None:
         self.io: SocketIO = io
+        self._open_ones = open_ones
+        open_ones.add(self)
+
+    def close_nowait(self) -> None:
+        self._open_ones.discard(self)
+        self.io.close()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -193,7 +203,7 @@ class _SocketStream(trio.abc.Stream):
         return await self.io.receive_some(max_bytes or _RECEIVE_BYTES)
 
     async def aclose(self) -> None:
-        await self.io.abort()
+        self.close_nowait()
 
 
 @asynccontextmanager
