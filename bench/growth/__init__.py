@@ -1,0 +1,1 @@
+"""How costs grow: with documents, agents and commands, on embedded backends."""
