@@ -132,8 +132,12 @@ def make_config(certificates: Certificates, tmp_path: Path) -> Callable[..., Con
     return make
 
 
+#: Markers of tests that need a real component.
+COMPONENTS = ("indexer", "balancers", "prometheus")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    text = "a test that needs a real component (markers `indexer`, `balancers`) fails where it would be skipped"
+    text = "a test that needs a real component (a marker of `COMPONENTS`) fails where it would be skipped"
     parser.addoption("--require-components", action="store_true", help=text)
 
 
@@ -142,7 +146,7 @@ def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    needs = any(item.get_closest_marker(name) is not None for name in ("indexer", "balancers"))
+    needs = any(item.get_closest_marker(name) is not None for name in COMPONENTS)
     if report.skipped and needs and item.config.getoption("--require-components"):
         report.outcome = "failed"
         report.longrepr = f"skipped, and every component must be there: {report.longrepr}"

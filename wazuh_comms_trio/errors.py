@@ -104,13 +104,18 @@ class EventTooLarge(MessageInvalid, WazuhError):
 
 class CommsError(WazuhError):
     """The base of what a request to the daemon can end with. ``message`` is sent to the client: no secrets, no
-    paths."""
+    paths. ``reason`` and ``about`` are for operators alone: one word of a small set, for metrics and the log, and the
+    agent that it concerns."""
 
     default_code: int = 500
     default_message: str = ""
 
-    def __init__(self, message: str | None = None, *, code: int | None = None) -> None:
+    def __init__(
+        self, message: str | None = None, *, code: int | None = None, reason: str = "", about: str = ""
+    ) -> None:
         number = self.default_code if code is None else code
+        self.reason = reason
+        self.about = about
         super().__init__(
             number, message or self.default_message or None, cmd_error=bool(message or self.default_message)
         )

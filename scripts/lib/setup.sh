@@ -89,3 +89,18 @@ set_up_packet_filter() { # what loses packets in tests/lossy_network.py, where i
             > .cache/nftables.log 2>&1 || echo "nftables could not be installed; these tests are skipped" >&2
     fi
 }
+
+set_up_prometheus() { # for the tests of metrics and alert rules: Debian's package, unpacked into .cache; without it tests are skipped
+    if [ -x .cache/prometheus/usr/bin/promtool ] || ! command -v apt-get > /dev/null || ! command -v dpkg > /dev/null; then
+        return
+    fi
+    echo "Unpacking Debian's Prometheus for the tests of metrics and alerts" >&2
+    rm -rf .cache/prometheus.new
+    mkdir -p .cache/prometheus.new
+    (
+        # Lists may be missing; only root may fetch them.
+        apt-cache show prometheus > /dev/null 2>&1 || [ "$(id -u)" != 0 ] || apt-get update
+        cd .cache/prometheus.new && timeout 120 apt-get -o APT::Sandbox::User=root download prometheus \
+            && dpkg -x prometheus_*.deb . && rm prometheus_*.deb && cd .. && rm -rf prometheus && mv prometheus.new prometheus
+    ) > .cache/prometheus.log 2>&1 || echo "Prometheus could not be fetched; these tests are skipped" >&2
+}

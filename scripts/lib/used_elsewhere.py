@@ -59,3 +59,13 @@ orderly
 early_twice
 worker_killed
 killed
+
+# --- views of the operators' application, and hypercorn's settings
+healthz
+openapi
+_.alpn_protocols
+_.keep_alive_timeout
+_.graceful_timeout
+_.ca_certs
+_.certfile
+_.keyfile

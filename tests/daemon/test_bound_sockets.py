@@ -14,8 +14,8 @@ import trio
 from wazuh_comms_trio.daemon.bound_sockets import (
     StartError,
     format_address,
-    open_command_listener,
     open_tcp_listeners,
+    open_unix_listener,
     raise_file_limit,
 )
 
@@ -82,14 +82,14 @@ def test_addresses_as_text() -> None:
 
 async def test_the_command_socket(tmp_path: Path) -> None:
     path = tmp_path / "run" / "c.sock"  # the folder is made
-    async with open_command_listener(path) as listener:
+    async with open_unix_listener(path, "command_socket") as listener:
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
         client = await trio.open_unix_socket(str(path))
         server = await listener.accept()
         await client.aclose()
         await server.aclose()
         with pytest.raises(StartError, match="is the daemon running already"):
-            async with open_command_listener(path):
+            async with open_unix_listener(path, "command_socket"):
                 pytest.fail("two of them")
         assert path.exists()
     assert not path.exists()
@@ -99,16 +99,16 @@ async def test_a_socket_that_was_left_behind_is_replaced(tmp_path: Path) -> None
     path = tmp_path / "c.sock"
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
-    async with open_command_listener(path):
+    async with open_unix_listener(path, "command_socket"):
         await (await trio.open_unix_socket(str(path))).aclose()
 
 
 async def test_the_next_ones_socket_is_left_alone(tmp_path: Path) -> None:
     """The next daemon may have made its own before this one ends."""
     path = tmp_path / "c.sock"
-    async with open_command_listener(path) as first:
+    async with open_unix_listener(path, "command_socket") as first:
         await first.aclose()
-        async with open_command_listener(path):
+        async with open_unix_listener(path, "command_socket"):
             pass
         path.touch()  # stands for it
     assert path.exists()
@@ -117,7 +117,7 @@ async def test_the_next_ones_socket_is_left_alone(tmp_path: Path) -> None:
 async def test_paths_that_cannot_be_used(tmp_path: Path) -> None:
     async def fails(path: Path, text: str) -> None:
         with pytest.raises(StartError, match=text):
-            async with open_command_listener(path):
+            async with open_unix_listener(path, "command_socket"):
                 pytest.fail("it was made")
 
     await fails(tmp_path / ("x" * 108), "longer than 107 bytes")

@@ -47,6 +47,25 @@ ON_THE_WIRE: list[tuple[Message, dict[str, Any]]] = [
     (messages.HealthReport(report={"pid": 12}), {"type": "beat", "report": {"pid": 12}}),
     (messages.HealthRequest(look=True), {"type": "ask", "look": True}),
     (messages.HealthReport(report={}, looked=True), {"type": "beat", "report": {}, "looked": True}),
+    (messages.MetricsRequest(), {"type": "count"}),
+    (messages.MetricsReport(snapshot={"values": []}), {"type": "counted", "snapshot": {"values": []}}),
+    (
+        messages.OperatorsConfig(listener=5, log={"level": "info"}, token="t"),  # noqa: S106
+        {
+            "type": "operators",
+            "listener": 5,
+            "log": {"level": "info"},
+            "cert": None,
+            "key": None,
+            "ca": None,
+            "token": "t",
+        },
+    ),
+    (messages.NodeQuestion(number=1, about="ready"), {"type": "question", "number": 1, "about": "ready"}),
+    (
+        messages.NodeAnswer(number=1, document={"ready": True}),
+        {"type": "answer", "number": 1, "document": {"ready": True}},
+    ),
     (messages.LeaderChange(leader=True), {"type": "duty", "on": True}),
     (messages.Finding(topic="t", finding={"a": 1}), {"type": "finding", "topic": "t", "finding": {"a": 1}}),
     (messages.LeaderRequest(topic="t", request={"a": 1}), {"type": "wish", "topic": "t", "wish": {"a": 1}}),

@@ -5,12 +5,19 @@ from __future__ import annotations
 import trio
 
 from wazuh_comms_trio.api.credentials import bearer_token
+from wazuh_comms_trio.errors import TokenExpired, TokenInvalid
 from wazuh_comms_trio.foundation.log_context import AGENT
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.services.authentication.authenticator import Authenticator, Caller
 from wazuh_comms_trio.services.deadlines import backend_in_time
 
-__all__ = ["identify"]
+__all__ = ["identify", "peer_address"]
+
+
+def peer_address(scope: Scope) -> str | None:
+    """The sender's, None of a local one."""
+    client = scope["client"]
+    return client[0] if client else None
 
 
 async def identify(scope: Scope, authenticator: Authenticator, *, time_limit: float) -> Caller:
@@ -18,6 +25,10 @@ async def identify(scope: Scope, authenticator: Authenticator, *, time_limit: fl
     seconds, too).
     """
     call = authenticator.verify(bearer_token(scope["headers"]))
-    caller = await backend_in_time(call, deadline=trio.current_time() + time_limit)
+    try:
+        caller = await backend_in_time(call, deadline=trio.current_time() + time_limit)
+    except (TokenInvalid, TokenExpired) as error:
+        authenticator.note_refused_token(error, peer_address(scope))
+        raise
     AGENT.set(caller.agent.id)
     return caller

@@ -88,6 +88,11 @@ class QuartApplication(QuartTrio):
 
         return register
 
+    @property
+    def body_budget(self) -> BodyBudget:
+        """What the bodies of known agents share."""
+        return self._budget
+
     def collect(self, receive: Receive, limit: int) -> AbstractAsyncContextManager[bytes | bytearray]:
         """See ``collect_body``: all bodies of known agents share one budget."""
         return collect_body(receive, limit=limit, budget=self._budget, room_timeout=self.limits.body_timeout)

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from wazuh_comms_trio.config.models import Config, Ssl
+from wazuh_comms_trio.config.operators import Operators
 from wazuh_comms_trio.config.reader import Reader
 from wazuh_comms_trio.config.tls import server_context
 
@@ -24,6 +25,8 @@ _API: Final = "communications_api"
 _KEY: Final = f"{_API}.ssl.key"
 _CERT: Final = f"{_API}.ssl.cert"
 _CA: Final = f"{_API}.ssl.ca"
+_OPERATORS: Final = f"{_API}.operators"
+_SHORTEST_TOKEN: Final = 16
 _TOKEN_KEY: Final = f"{_API}.token.private_key"
 
 
@@ -50,6 +53,40 @@ def check_files(reader: Reader, config: Config, *, now: datetime | None = None) 
     elif key and chain and reader.sound(f"{_API}.ssl"):
         _context(reader, ssl)
     _token_key(reader, config, key)
+    _operators(reader, config.communications_api.operators, now)
+
+
+def read_token_file(path: Path) -> str:
+    """The operators' token. Raises ``FileProblem``."""
+    try:
+        token = _read(path).decode("ascii").strip()
+    except UnicodeDecodeError:
+        raise FileProblem("has characters that no header may have") from None
+    if len(token) < _SHORTEST_TOKEN or not token.isprintable() or " " in token:
+        raise FileProblem(f"has no token: one line of at least {_SHORTEST_TOKEN} characters without blanks")
+    return token
+
+
+def _operators(reader: Reader, operators: Operators | None, now: datetime) -> None:
+    if operators is None:
+        return
+    if operators.token_file is not None and reader.sound(_OPERATORS):
+        try:
+            read_token_file(operators.token_file)
+        except FileProblem as problem:
+            reader.problem_at(f"{_OPERATORS}.token_file", f'"{operators.token_file}" {problem}')
+    if operators.ssl is None:
+        return
+    key = _key(reader, operators.ssl.key, None, f"{_OPERATORS}.ssl.key")
+    chain = _certificates(reader, operators.ssl.cert, f"{_OPERATORS}.ssl.cert")
+    if operators.ssl.ca is not None:
+        _certificates(reader, operators.ssl.ca, f"{_OPERATORS}.ssl.ca")
+    if key and chain:
+        if _public(key) != _public(chain[0]):
+            text = f'"{operators.ssl.key}" is not accepted: it isn\'t the key of the certificate {operators.ssl.cert}'
+            reader.problem_at(f"{_OPERATORS}.ssl.key", text)
+        effect = "who verifies it can't read metrics and status"
+        _note_dates(reader, f"{_OPERATORS}.ssl.cert", chain[0], "the certificate", now, effect)
 
 
 def _token_key(reader: Reader, config: Config, tls_key: PrivateKeyTypes | None) -> None:

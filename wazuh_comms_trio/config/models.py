@@ -19,6 +19,7 @@ from wazuh_comms_trio.config.backend_models import EngineSettings, Indexer
 from wazuh_comms_trio.config.key import days, networks, seconds, size, socket_path
 from wazuh_comms_trio.config.key import key as about
 from wazuh_comms_trio.config.limit_models import Limits as Limits
+from wazuh_comms_trio.config.operators import Operators
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 SslProtocol = Literal["auto", "TLS", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
@@ -324,6 +325,12 @@ class CommunicationsApi:
     )
     enrollment: Enrollment | None = field(
         default=None, metadata=about("The enrolment listener, where agents join. Off unless the section is there.")
+    )
+    operators: Operators | None = field(
+        default=None,
+        metadata=about(
+            "The operators' listener: metrics and status over HTTP, for reading alone. Off unless the section is there."
+        ),
     )
     timeouts: Timeouts = field(
         default=Timeouts(), metadata=about("Time limits of the endpoints, from the last byte of the request.")

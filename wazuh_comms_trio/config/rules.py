@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Final
 
 from wazuh_comms_trio.config.models import Config
@@ -20,6 +21,7 @@ def apply_rules(reader: Reader, config: Config) -> None:
     """Notes problems and warnings of combinations whose parts are sound."""
     _ports(reader, config)
     _enrollment(reader, config)
+    _operators(reader, config)
     _sizes(reader, config)
     _tls(reader, config.communications_api.ssl)
     _indexer(reader, config)
@@ -41,6 +43,24 @@ def _enrollment(reader: Reader, config: Config) -> None:
     if enrollment is not None and not enrollment.users and reader.sound(path):
         text = "nobody may enrol agents; `wazuh-comms enrollment passwd USER` makes an entry"
         reader.warning_at(f"{path}.users", text)
+
+
+def _operators(reader: Reader, config: Config) -> None:
+    path, operators = f"{_API}.operators", config.communications_api.operators
+    if operators is None or not reader.sound(path):
+        return
+    address = operators.address
+    if isinstance(address, Path):
+        if operators.ssl is not None:
+            reader.problem_at(f"{path}.ssl", "is not accepted: a Unix socket has no TLS; its mode is its protection")
+        return
+    open_to_all = operators.ssl is None or (operators.ssl.ca is None and operators.token_file is None)
+    if not address.is_loopback and open_to_all:
+        text = (
+            f'"{operators.listen}" is not accepted: whoever reaches it could read there; accepted is the path of '
+            "a Unix socket, a loopback address, or another one with `ssl` and either `ssl.ca` or `token_file`"
+        )
+        reader.problem_at(f"{path}.listen", text)
 
 
 def _sizes(reader: Reader, config: Config) -> None:

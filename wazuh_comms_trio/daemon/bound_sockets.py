@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-__all__ = ["StartError", "format_address", "open_command_listener", "open_tcp_listeners", "raise_file_limit"]
+__all__ = ["StartError", "format_address", "open_tcp_listeners", "open_unix_listener", "raise_file_limit"]
 
 #: Agents reconnect all at once after a restart; the kernel cuts this to net.core.somaxconn.
 BACKLOG: Final = 4096
@@ -69,11 +69,12 @@ def _reason(error: OSError) -> str:
 
 
 @asynccontextmanager
-async def open_command_listener(path: Path) -> AsyncIterator[trio.SocketListener]:
-    """The local command server's Unix socket, mode 0660. What an earlier process left behind is replaced, a socket that
-    another process serves is not (``StartError``). At the end the file is removed, if it is still this one.
+async def open_unix_listener(path: Path, what: str) -> AsyncIterator[trio.SocketListener]:
+    """A Unix socket, mode 0660; ``what`` is the configuration's key, for errors. What an earlier process left behind is
+    replaced, a socket that another process serves is not (``StartError``). At the end the file is
+    removed, if it is still this one.
     """
-    sock, identity = _make_socket(path)
+    sock, identity = _make_socket(path, what)
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
     try:
         yield listener
@@ -84,9 +85,9 @@ async def open_command_listener(path: Path) -> AsyncIterator[trio.SocketListener
                 os.unlink(path)
 
 
-def _make_socket(path: Path) -> tuple[socket.socket, tuple[int, int, int]]:
+def _make_socket(path: Path, what: str) -> tuple[socket.socket, tuple[int, int, int]]:
     """Listening, and what its file is known by. Blocks, before anything runs."""
-    _check_free(path)
+    _check_free(path, what)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # The mode is there from the first moment. The mask is the whole process's, but nothing else runs yet.
@@ -100,7 +101,7 @@ def _make_socket(path: Path) -> tuple[socket.socket, tuple[int, int, int]]:
         return sock, _identity(path)
     except OSError as error:
         sock.close()
-        raise StartError(f"command_socket: can't make {path}: {error.strerror or error}") from error
+        raise StartError(f"{what}: can't make {path}: {error.strerror or error}") from error
     except BaseException:
         sock.close()
         raise
@@ -112,12 +113,10 @@ def _identity(path: Path) -> tuple[int, int, int]:
     return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
-def _check_free(path: Path) -> None:
+def _check_free(path: Path, what: str) -> None:
     """Makes the folder where it may, and removes a socket that no process serves. Raises ``StartError``."""
     if len(os.fsencode(path)) > LONGEST_PATH:
-        raise StartError(
-            f"command_socket: {path} is longer than {LONGEST_PATH} bytes, which is all a socket's path may have"
-        )
+        raise StartError(f"{what}: {path} is longer than {LONGEST_PATH} bytes, which is all a socket's path may have")
     try:
         if not path.parent.is_dir():
             path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
@@ -126,12 +125,12 @@ def _check_free(path: Path) -> None:
         except FileNotFoundError:
             return
         if not stat.S_ISSOCK(mode):
-            raise StartError(f"command_socket: {path} is there and isn't a socket")
+            raise StartError(f"{what}: {path} is there and isn't a socket")
         if _is_served(path):
-            raise StartError(f"command_socket: another process serves {path}; is the daemon running already?")
+            raise StartError(f"{what}: another process serves {path}; is the daemon running already?")
         path.unlink()
     except OSError as error:
-        raise StartError(f"command_socket: can't make {path}: {error.strerror or error}") from error
+        raise StartError(f"{what}: can't make {path}: {error.strerror or error}") from error
 
 
 def _is_served(path: Path) -> bool:

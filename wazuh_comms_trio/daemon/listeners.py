@@ -12,17 +12,19 @@ from typing import Any, Final
 import trio
 from attrs import field, frozen
 
+from wazuh_comms_trio.config.check import FileProblem, read_token_file
 from wazuh_comms_trio.config.models import CommunicationsApi
+from wazuh_comms_trio.config.operators import Operators
 from wazuh_comms_trio.daemon.bound_sockets import (
     format_address,
-    open_command_listener,
     open_tcp_listeners,
+    open_unix_listener,
     raise_file_limit,
 )
 from wazuh_comms_trio.daemon.exit_status import BadConfiguration
 from wazuh_comms_trio.daemon.systemd import enabled_socket_unit, passed_descriptors
 
-__all__ = ["ListenAddresses", "Listeners", "announce", "check_file_limit", "open_listeners"]
+__all__ = ["ListenAddresses", "Listeners", "announce", "check_file_limit", "open_listeners", "operators_token"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ class Listeners:
     api: Sequence[trio.abc.Listener[Any]]
     command: Sequence[trio.abc.Listener[Any]] = ()
     enrollment: Sequence[trio.abc.Listener[Any]] = ()
+    #: The operators' process accepts there.
+    operators: Sequence[trio.SocketListener] = ()
 
 
 @frozen
@@ -48,6 +52,8 @@ class ListenAddresses:
     api: Sequence[tuple[str, int]]
     enrollment: Sequence[tuple[str, int]]
     command_socket: Path
+    #: The operators' listener, as one writes it; None: there is none.
+    operators: str | None = None
     #: What isn't as it was meant, a sentence each; for the log and for ``status``.
     warnings: Sequence[str] = ()
 
@@ -60,6 +66,8 @@ def announce(addresses: ListenAddresses) -> None:
     for address in addresses.enrollment:
         logger.info("agents can join on https://%s", format_address(address))
     logger.info("commands are taken on %s", addresses.command_socket)
+    if addresses.operators is not None:
+        logger.info("operators read on %s", addresses.operators)
 
 
 def check_file_limit() -> None:
@@ -124,6 +132,25 @@ def _missed_socket_unit() -> list[str]:
     ]
 
 
+def operators_token(settings: CommunicationsApi) -> str | None:
+    """Blocks. Raises ``BadConfiguration``."""
+    if settings.operators is None or settings.operators.token_file is None:
+        return None
+    try:
+        return read_token_file(settings.operators.token_file)
+    except FileProblem as problem:
+        raise BadConfiguration(f"{settings.operators.token_file} {problem}") from problem
+
+
+def _shown(settings: Operators | None, listeners: Sequence[trio.SocketListener]) -> str | None:
+    if settings is None:
+        return None
+    if isinstance(settings.address, Path):
+        return settings.listen
+    scheme = "http" if settings.ssl is None else "https"
+    return f"{scheme}://{format_address(listeners[0].socket.getsockname())}"
+
+
 @asynccontextmanager
 async def open_listeners(settings: CommunicationsApi) -> AsyncIterator[tuple[Listeners, ListenAddresses]]:
     """Everything the daemon listens on. Raises ``StartError``, with nothing left open."""
@@ -142,11 +169,21 @@ async def open_listeners(settings: CommunicationsApi) -> AsyncIterator[tuple[Lis
         enrollment = passed.enrollment
         if settings.enrollment is not None and not enrollment:
             enrollment = await listen(settings.enrollment.host, settings.enrollment.port, "enrollment")
-        command = passed.command or [await stack.enter_async_context(open_command_listener(settings.command_socket))]
+        command = passed.command or [
+            await stack.enter_async_context(open_unix_listener(settings.command_socket, "command_socket"))
+        ]
+        operators: list[trio.SocketListener] = []
+        if settings.operators is not None:
+            place = settings.operators.address
+            if isinstance(place, Path):
+                operators = [await stack.enter_async_context(open_unix_listener(place, "operators.listen"))]
+            else:
+                operators = await listen([place.host], place.port, "operators.listen")
         addresses = ListenAddresses(
             [listener.socket.getsockname()[:2] for listener in api],
             [listener.socket.getsockname()[:2] for listener in enrollment],
             settings.command_socket,
+            _shown(settings.operators, operators),
             [] if passed.api else _missed_socket_unit(),
         )
-        yield Listeners(api, command, enrollment), addresses
+        yield Listeners(api, command, enrollment, operators), addresses

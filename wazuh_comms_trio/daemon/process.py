@@ -77,6 +77,10 @@ def _run(
         else:
             from wazuh_comms_trio.daemon.worker.single import serve
 
+            if config.communications_api.operators is not None:
+                from wazuh_comms_trio.daemon.supervisor.operators import keep_operators
+
+                serve = partial(serve, keep_operators=keep_operators)
             trio.run(partial(serve, config, ready=ready))
     except Exception as error:
         return report_failure(error)

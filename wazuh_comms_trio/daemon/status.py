@@ -20,6 +20,7 @@ __all__ = [
     "WorkerState",
     "WorkerStatus",
     "read_status",
+    "readiness",
     "report_document",
     "status_document",
     "worker_document",
@@ -124,6 +125,22 @@ def status_document(
         "workers": list(workers),
         **({} if drained is None else {"drained": round(drained, 1)}),
     }
+
+
+def readiness(status: dict[str, Any]) -> dict[str, Any]:
+    """``{"ready", "reasons"}`` of a status document: whether the node can take events now, and if not why, a sentence
+    each. A worker that can't is a reason though others can: agents are spread over all of them."""
+    serving = [worker for worker in status["workers"] if worker["state"] == "serving"]
+    reasons = [] if serving else ["no worker serves"]
+    if status.get("drained") is not None:
+        reasons.append("drained")
+    for worker in serving:
+        backend = worker.get("backend")
+        if backend not in (None, "ready"):
+            reasons.append(f"worker {worker['name']}: {backend}")
+        if worker.get("crowded"):
+            reasons.append(f"worker {worker['name']}: connections have to wait, too many files are open")
+    return {"ready": not reasons, "reasons": reasons}
 
 
 def read_status(document: object) -> DaemonStatus:

@@ -10,6 +10,7 @@ import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 Data = bytes | bytearray | memoryview
@@ -53,6 +54,21 @@ class FileCalls:
 calls: FileCalls = FileCalls()
 
 
+class _Tally:
+    """How often this process waited for the disk, from whatever thread."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self.syncs = 0
+
+    def add(self) -> None:
+        with self._lock:
+            self.syncs += 1
+
+
+tally: Final = _Tally()
+
+
 def write_all(descriptor: int, data: Data) -> None:
     """All of ``data``, where the descriptor stands (with ``O_APPEND``: at the end). Raises ``OSError``; a part may be
     written then."""
@@ -87,11 +103,13 @@ def write_part(descriptor: int, data: Data) -> int:
 
 def sync(descriptor: int) -> None:
     """What was written is on the disk. After an error it isn't known what is: the kernel has forgotten the rest."""
+    tally.add()
     calls.fsync(descriptor)
 
 
 def sync_data(descriptor: int) -> None:
     """As ``sync``, without the times."""
+    tally.add()
     calls.fdatasync(descriptor)
 
 

@@ -10,6 +10,7 @@ from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.config.limits_in_force import limits_in_force
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
+from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.quarantine.interface import Quarantine
 from wazuh_comms_trio.services.authentication.authenticator import Authenticator
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
@@ -17,6 +18,7 @@ from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher
 from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
 from wazuh_comms_trio.services.enrollment import EnrollmentService, NoteEnrolment
 from wazuh_comms_trio.services.files import FileService
+from wazuh_comms_trio.services.measured_backends import measured
 from wazuh_comms_trio.services.readiness import Readiness, probes_of
 from wazuh_comms_trio.services.refusal_counts import RefusalCounts
 from wazuh_comms_trio.services.stateful.events import StatefulEvents
@@ -53,23 +55,28 @@ class ServiceEnvironment:
     run_blocking: RunBlocking
     other_workers: OtherWorkers = NO_OTHER_WORKERS
     note_enrolment: NoteEnrolment | None = None
+    metrics: Metrics = field(factory=Metrics)
 
 
 def build_services(config: Config, environment: ServiceEnvironment) -> Services:
     """The composition: which service stands on which store. Nothing runs yet: the caller runs
     ``stateful.run_batcher``, ``commands.run`` and ``readiness.run`` in its services' nursery."""
     api = config.communications_api
-    backends, quarantine, keys = environment.backends, environment.quarantine, environment.keys
+    metrics, quarantine, keys = environment.metrics, environment.quarantine, environment.keys
+    backends = measured(environment.backends, metrics)
     wall_clock, rng, run_blocking = environment.wall_clock, environment.rng, environment.run_blocking
     return Services(
-        authentication=Authenticator(backends.agents, keys, wall_clock=wall_clock, run_blocking=run_blocking),
-        stateful=StatefulEvents(backends, quarantine, events=api.events, batcher=api.batcher, rng=rng),
+        authentication=Authenticator(
+            backends.agents, keys, wall_clock=wall_clock, run_blocking=run_blocking, metrics=metrics
+        ),
+        stateful=StatefulEvents(backends, quarantine, events=api.events, batcher=api.batcher, rng=rng, metrics=metrics),
         stateless=StatelessEvents(
             backends.engine,
             quarantine,
             settings=api.events,
             run_blocking=run_blocking,
             spool_folder=api.quarantine.path or api.embedded.path,
+            metrics=metrics,
         ),
         commands=CommandDispatcher(
             backends.commands,
@@ -79,10 +86,11 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
             wall_clock=wall_clock,
             rng=rng,
             other_workers=environment.other_workers,
+            metrics=metrics,
         ),
         files=FileService(backends.files, api.files.scope, backends.agents, backends.commands),
         scans=ScanService(backends.engine),
-        readiness=Readiness(probes_of(backends)),
+        readiness=Readiness(probes_of(environment.backends)),
         enrollment=None
         if api.enrollment is None
         else EnrollmentService(
@@ -92,5 +100,6 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
             wall_clock=wall_clock,
             run_blocking=run_blocking,
             note=environment.note_enrolment,
+            metrics=metrics,
         ),
     )

@@ -13,7 +13,10 @@ import trio
 from wazuh_comms_trio.backends.interfaces import Agent, AgentRegistry
 from wazuh_comms_trio.errors import AgentExists, CommsError, MalformedRequest, TokenInvalid
 from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
-from wazuh_comms_trio.services.authentication.login_throttle import LoginThrottle
+from wazuh_comms_trio.metrics import families
+from wazuh_comms_trio.metrics.counting import Metrics
+from wazuh_comms_trio.metrics.refusal_log import RefusalLog
+from wazuh_comms_trio.services.authentication.login_throttle import LoginThrottle, TooManyAttempts
 from wazuh_comms_trio.services.authentication.secret_hashes import KEY_LENGTH, hash_key
 from wazuh_comms_trio.services.authentication.tokens import ISSUER, UUID, TokenKeys
 from wazuh_comms_trio.services.authentication.verified_secrets import VerifiedSecrets
@@ -79,7 +82,10 @@ class EnrollmentService:
         wall_clock: WallClock,
         run_blocking: RunBlocking,
         note: NoteEnrolment | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics()
+        self._refusals = RefusalLog(logger)
         self._agents = agents
         self._keys = keys
         self._users = users
@@ -93,6 +99,21 @@ class EnrollmentService:
     async def log_in(self, user: str, password: str, *, peer: str | None = None) -> str:
         """A session token. Wrong passwords are slowed down, for each user and ``peer`` (an address) apart. Raises
         ``Unauthorized``; ``TooManyAttempts`` when too many attempts of the same wait already."""
+        try:
+            session = await self._log_in(user, password, peer)
+        except CommsError as error:
+            cause = "too many tries at once" if isinstance(error, TooManyAttempts) else "wrong user or password"
+            self._note_refused("login_refused", "a log-in for enrolment", peer, cause)
+            raise
+        self._metrics.count(families.ENROLMENTS, "login_taken")
+        return session
+
+    def _note_refused(self, outcome: str, what: str, peer: str | None, cause: str) -> None:
+        self._metrics.count(families.ENROLMENTS, outcome)
+        kind = f"{outcome.replace('_', ' ')} ({cause.partition(':')[0]})"
+        self._refusals.refused(kind, "%s from %s was refused: %s", what, peer or "a local peer", cause)
+
+    async def _log_in(self, user: str, password: str, peer: str | None) -> str:
         stored = self._users.get(user)
         sound = len(password) <= _LONGEST_PASSWORD
         # A password that was right lately isn't throttled: a fleet that enrols behind one address is no attack.
@@ -122,6 +143,16 @@ class EnrollmentService:
     async def enrol(self, token: str, body: bytes | bytearray, *, peer: str | None = None) -> Mapping[str, Any]:
         """Adds an agent; the ``data`` of the 201. Raises ``Unauthorized``, ``AgentExists`` (409), ``MalformedRequest``,
         ``BackendUnavailable``."""
+        try:
+            data = await self._enrol(token, body, peer)
+        except (Unauthorized, AgentExists, MalformedRequest) as error:
+            cause = "malformed" if isinstance(error, MalformedRequest) else error.message
+            self._note_refused("refused", "an enrolment", peer, cause)
+            raise
+        self._metrics.count(families.ENROLMENTS, "taken")
+        return data
+
+    async def _enrol(self, token: str, body: bytes | bytearray, peer: str | None) -> Mapping[str, Any]:
         user = self._check_session(token)
         request = decode_body(body, _decoder)
         _check(request)

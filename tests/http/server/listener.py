@@ -18,7 +18,7 @@ from wazuh_comms_trio.api.agent_api.app import create_app
 from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, EngineReply, Target
 from wazuh_comms_trio.config.models import CommunicationsApi, Limits, Ssl, Timeouts
-from wazuh_comms_trio.errors import FileMissing, InvalidKey, TokenInvalid
+from wazuh_comms_trio.errors import CommsError, FileMissing, InvalidKey, TokenInvalid
 from wazuh_comms_trio.http.server.accept_loop import serve_listeners
 from wazuh_comms_trio.http.server.listener_context import Application, ListenerContext
 from wazuh_comms_trio.http.server.refusals import Describe
@@ -56,6 +56,12 @@ class FakeAuthenticator:
         if token != TOKEN:
             raise TokenInvalid
         return CALLER
+
+    def note_refused_token(self, error: CommsError, peer: str | None) -> None:
+        """The real one counts it."""
+
+    def note_refused_login(self, cause: str, uuid: str | None, peer: str | None) -> None:
+        """The real one counts it."""
 
 
 @define

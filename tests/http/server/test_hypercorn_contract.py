@@ -151,12 +151,16 @@ async def test_an_unknown_length_is_chunked_or_closed() -> None:
 
 def test_one_file_touches_them() -> None:
     package = Path(wazuh_comms_trio.__file__).parent
-    users = set()
+    users, users_of_its_public_server = set(), set()
     for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module:
                 names.append(node.module)
-            if any(name.split(".")[0] == "hypercorn" for name in names):
-                users.add(path.relative_to(package).as_posix())
-    assert users == {"http/server/hypercorn_protocol.py"}
+            file = path.relative_to(package).as_posix()
+            for name in names:
+                if name.split(".")[0] == "hypercorn":
+                    (users_of_its_public_server if file.startswith("daemon/operators/") else users).add((file, name))
+    assert {file for file, _ in users} == {"http/server/hypercorn_protocol.py"}
+    documented = {"hypercorn.config", "hypercorn.trio"}
+    assert users_of_its_public_server == {("daemon/operators/process.py", name) for name in documented}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 from quart import Response, request
 
 from wazuh_comms_trio.api.agent_api.base import PREFIX, AgentApi
+from wazuh_comms_trio.api.guard import peer_address
 from wazuh_comms_trio.api.quart_application import deadline
 from wazuh_comms_trio.errors import MalformedRequest
+from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.services.deadlines import backend_in_time
 from wazuh_comms_trio.services.strict_json import decode_body
 
@@ -38,8 +40,12 @@ def decode_credentials(body: bytes | bytearray) -> tuple[str, str]:
 def add_authentication(api: AgentApi) -> None:
     @api.post_view(f"{PREFIX}/authentication", body_bytes=CREDENTIALS_BYTES, time_limit=api.timeouts.authentication)
     async def authentication() -> Response:
-        uuid, key = decode_credentials(await request.body)
-        client = request.scope["client"]
-        call = api.services.authentication.authenticate(uuid, key, client[0] if client else None)
+        peer = peer_address(cast(Scope, request.scope))
+        try:
+            uuid, key = decode_credentials(await request.body)
+        except MalformedRequest:
+            api.services.authentication.note_refused_login("malformed", None, peer)
+            raise
+        call = api.services.authentication.authenticate(uuid, key, peer)
         token = await backend_in_time(call, deadline=deadline())
         return Response(msgspec.json.encode({"token": token}), 200, content_type="application/json")

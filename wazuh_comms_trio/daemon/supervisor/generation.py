@@ -182,6 +182,7 @@ async def keep_worker(
             if status != 0 and was_serving:
                 logger.warning("worker %s %s", worker.name, ended)
             return
+        hub.restarts += 1
         logger.error("worker %s %s", worker.name, ended)
         if was_serving:
             failed_starts = 0

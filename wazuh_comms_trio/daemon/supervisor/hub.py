@@ -28,6 +28,7 @@ from wazuh_comms_trio.daemon.supervisor.messages import JsonObject, Message, Unk
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
 from wazuh_comms_trio.foundation.expiring_ids import ExpiringIds
+from wazuh_comms_trio.metrics.snapshots import NodeMetrics
 
 __all__ = ["Hub", "Member"]
 
@@ -66,6 +67,8 @@ class Member:
     report: JsonObject = field(factory=dict)
     #: It has looked at its stores since it was last asked to.
     refreshed: trio.Event = field(factory=trio.Event)
+    #: It has said what it counted since it was last asked.
+    counted: trio.Event = field(factory=trio.Event)
     heard: float = field(factory=trio.current_time)
 
     @property
@@ -97,6 +100,9 @@ class Hub:
         self._pending_posts: dict[int, _PendingPost] = {}
         self._numbers = count(1)
         self._changed = trio.Event()
+        self.metrics: NodeMetrics = NodeMetrics()
+        #: Workers that ended and weren't told to.
+        self.restarts: int = 0
         #: The worker that searches the shared store for all.
         self._leader: Member | None = None
         self._drained = False
@@ -109,6 +115,8 @@ class Hub:
             await sleep_until_next_tick(HEALTH_INTERVAL)
             for member in self.members:
                 member.link.send_nowait(messages.HealthRequest())
+                if member.ready.is_set():
+                    member.link.send_nowait(messages.MetricsRequest())
             self.choose_leader()
 
     async def refresh(self, limit: float) -> None:
@@ -121,6 +129,21 @@ class Hub:
                 member.link.send_nowait(messages.HealthRequest(look=True))
             for member in asked:
                 await member.refreshed.wait()
+
+    async def refresh_metrics(self, limit: float) -> None:
+        """Asks the workers what they have counted, and waits for their answers, at most ``limit`` seconds."""
+        with trio.move_on_after(limit):
+            asked = [member for member in self.members if member.in_service]
+            for member in asked:
+                if member.counted.is_set():
+                    member.counted = trio.Event()
+                member.link.send_nowait(messages.MetricsRequest())
+            for member in asked:
+                await member.counted.wait()
+
+    @property
+    def has_leader(self) -> bool:
+        return self._leader is not None
 
     async def serve(self, member: Member, on_ready: Callable[[messages.Ready], None] | None = None) -> None:
         """Carries one member's messages until its link ends. The link's ``run`` is the caller's."""
@@ -141,6 +164,8 @@ class Hub:
             self.dismiss(member)
             member.left.set()
             member.refreshed.set()
+            member.counted.set()
+            self.metrics.ended(member.name)
             self._free(member, [document_id for document_id, owner in self._granted.items() if owner is member])
             for pending in list(self._pending_posts.values()):
                 if pending.member is member:
@@ -187,6 +212,9 @@ class Hub:
                 member.report = message.report
                 if message.looked is True:
                     member.refreshed.set()
+            case messages.MetricsReport():
+                self.metrics.note(member.name, message.snapshot)
+                member.counted.set()
             case messages.Ready():
                 member.in_service = True
                 member.can_lead = message.duty

@@ -107,6 +107,48 @@ class HealthReport(Message, frozen=True, kw_only=True, tag="beat"):
     looked: bool | UnsetType = UNSET
 
 
+# --- metrics
+
+
+class MetricsRequest(Message, frozen=True, kw_only=True, tag="count"):
+    """To a worker, which answers with a ``MetricsReport``."""
+
+
+class MetricsReport(Message, frozen=True, kw_only=True, tag="counted"):
+    """To the hub, also as a worker's last message: a snapshot of ``metrics.counting``."""
+
+    snapshot: JsonObject
+
+
+# --- the operators' listener
+
+
+class OperatorsConfig(Message, frozen=True, kw_only=True, tag="operators"):
+    """To the operators' process, its first message: the listening socket's descriptor, the log's settings, with TLS
+    the files' paths, and the bearer token that requests must have."""
+
+    listener: int
+    log: JsonObject
+    cert: str | None = None
+    key: str | None = None
+    ca: str | None = None
+    token: str | None = None
+
+
+class NodeQuestion(Message, frozen=True, kw_only=True, tag="question"):
+    """From the operators' process: ``about`` is ``metrics``, ``status`` or ``ready``."""
+
+    number: int
+    about: str
+
+
+class NodeAnswer(Message, frozen=True, kw_only=True, tag="answer"):
+    """To the operators' process."""
+
+    number: int
+    document: JsonObject
+
+
 # --- leadership
 
 

@@ -29,12 +29,21 @@ from wazuh_comms_trio.daemon.bound_sockets import StartError
 from wazuh_comms_trio.daemon.drain import Drain
 from wazuh_comms_trio.daemon.exit_status import report_failure
 from wazuh_comms_trio.daemon.key_files import read_key_files
-from wazuh_comms_trio.daemon.listeners import ListenAddresses, Listeners, announce, check_file_limit, open_listeners
+from wazuh_comms_trio.daemon.listeners import (
+    ListenAddresses,
+    Listeners,
+    announce,
+    check_file_limit,
+    open_listeners,
+    operators_token,
+)
 from wazuh_comms_trio.daemon.logging.formats import set_up_logs
 from wazuh_comms_trio.daemon.logging.output import LogFileUnusable, check_log_file
-from wazuh_comms_trio.daemon.status import status_document, worker_document
+from wazuh_comms_trio.daemon.status import readiness, status_document, worker_document
 from wazuh_comms_trio.daemon.supervisor.generation import STOP_MARGIN, Generation, WorkerFailed, run_generation
 from wazuh_comms_trio.daemon.supervisor.hub import Hub
+from wazuh_comms_trio.daemon.supervisor.node_metrics import node_metrics
+from wazuh_comms_trio.daemon.supervisor.operators import keep_operators
 from wazuh_comms_trio.daemon.systemd import Notifier, keep_notified
 from wazuh_comms_trio.daemon.terminal import Terminal
 from wazuh_comms_trio.foundation.log_context import WORKER
@@ -82,6 +91,7 @@ class Supervisor:
         self._opened_with = loaded.config.communications_api
         #: ``stop`` was called; ``_stop`` is set once ``shutdown.delay`` is over.
         self._stopping = False
+        self._operators_token = operators_token(self._opened_with)
         self._stop = trio.Event()
         self._generations: list[Generation] = []
         self._reloading = trio.Lock()
@@ -220,6 +230,24 @@ class Supervisor:
             drained=self.drain.seconds,
         )
 
+    async def answer(self, about: str) -> dict[str, Any]:
+        """For the operators' process."""
+        if about == "metrics":
+            await self.hub.refresh_metrics(STATUS_PATIENCE)
+            return self.hub.metrics.snapshot(self._own_metrics())
+        status = await self.fresh_status()
+        return readiness(status) if about == "ready" else status
+
+    def _own_metrics(self) -> dict[str, Any]:
+        return node_metrics(
+            [member.state for member in self.hub.members],
+            configured=self.current.settings.workers,
+            generation=self.current.number,
+            started=self._started,
+            restarts=self.hub.restarts,
+            has_leader=self.hub.has_leader,
+        )
+
     # --- what runs
 
     async def run(self, ready: Callable[[ListenAddresses], None] | None = None) -> None:
@@ -236,6 +264,9 @@ class Supervisor:
                     if ready is not None:
                         ready(self._addresses)
                 generations.start_soon(self._serve_commands)
+                for listener in self._listeners.operators:
+                    token = self._operators_token
+                    background.start_soon(keep_operators, listener, self._opened_with, token, self.answer)
                 await self._stop.wait()
                 await self._begin_to_stop()
 
@@ -285,6 +316,7 @@ def keys_that_need_a_restart(old: CommunicationsApi, new: CommunicationsApi) -> 
         ("host", old.host, new.host),
         ("port", old.port, new.port),
         ("command_socket", old.command_socket, new.command_socket),
+        ("operators", old.operators, new.operators),
         ("enrollment.host", old.enrollment and old.enrollment.host, new.enrollment and new.enrollment.host),
         ("enrollment.port", old.enrollment and old.enrollment.port, new.enrollment and new.enrollment.port),
     ]

@@ -13,6 +13,7 @@ import trio
 from attrs import field, frozen
 
 from wazuh_comms_trio.api.command_socket import Control
+from wazuh_comms_trio.config.check import FileProblem, read_certificates
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.config.tls import server_context
 from wazuh_comms_trio.daemon.exit_status import BadConfiguration
@@ -21,7 +22,7 @@ from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
 from wazuh_comms_trio.services import ServiceEnvironment
 from wazuh_comms_trio.services.authentication.tokens import TokenKeyError, TokenKeys
 
-__all__ = ["WorkerEnvironment", "load_keys"]
+__all__ = ["WorkerEnvironment", "certificate_end", "load_keys"]
 
 T = TypeVar("T")
 
@@ -50,6 +51,14 @@ class WorkerEnvironment(ServiceEnvironment):
     rng: Random = field(factory=Random)
     run_blocking: RunBlocking = field(factory=thread_runner)
     memory_short: Callable[[], bool] = lambda: False
+
+
+def certificate_end(settings: CommunicationsApi) -> float | None:
+    """When the first of the listeners' certificates ends, epoch seconds; None where that can't be read. Blocks."""
+    try:
+        return min(certificate.not_valid_after_utc.timestamp() for certificate in read_certificates(settings.ssl.cert))
+    except (FileProblem, ValueError):
+        return None
 
 
 def load_keys(settings: CommunicationsApi, *, earlier: Iterable[bytes] = ()) -> tuple[TokenKeys, ssl.SSLContext]:

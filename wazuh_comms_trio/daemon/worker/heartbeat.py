@@ -116,6 +116,11 @@ class Heartbeat:
         with self._lag.attached():
             await trio.sleep_forever()
 
+    @property
+    def lag(self) -> float:
+        """The worst delay of the event loop in the last ten seconds."""
+        return self._lag.worst
+
     async def look(self) -> None:
         """At the stores, so that the next report says how they are now, as ``GET /api/v1/ready`` does."""
         with suppress(BackendUnavailable):

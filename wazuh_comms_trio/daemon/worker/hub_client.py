@@ -23,6 +23,7 @@ from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.daemon.worker.tree import Stop
 from wazuh_comms_trio.errors import CommsError
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
+from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.services.commands.command_json import decode_commands, encode_commands
 from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher
 from wazuh_comms_trio.services.commands.posts import POST_LIMIT
@@ -116,11 +117,12 @@ async def run_hub_client(
     heartbeat: Heartbeat,
     stop: Stop,
     readiness: Readiness,
+    metrics: Metrics,
 ) -> None:
     """Follows the link until it ends: then the supervisor is gone, and so must its worker be. The link's ``run`` is the
     caller's. Cancelled: at once."""
     async with BackgroundNursery() as nursery:
-        client = _HubClient(link, other_workers, leadership, dispatcher, heartbeat, stop, readiness, nursery)
+        client = _HubClient(link, other_workers, leadership, dispatcher, heartbeat, stop, readiness, metrics, nursery)
         nursery.start_soon(client.send_heartbeats)
         with suppress(LinkBroken):
             while True:
@@ -141,6 +143,7 @@ class _HubClient:
     heartbeat: Heartbeat
     stop: Stop
     readiness: Readiness
+    metrics: Metrics
     nursery: trio.Nursery
     #: What other workers were posted, and no store keeps.
     holds: dict[str, Command] = field(factory=dict)
@@ -166,6 +169,8 @@ class _HubClient:
                 self.nursery.start_soon(self._look)
             case messages.HealthRequest():
                 self.asked.set()
+            case messages.MetricsRequest():
+                self.link.send_nowait(messages.MetricsReport(snapshot=self.metrics.snapshot()))
             case messages.Post():
                 self.link.send_nowait(messages.PostTaken(number=message.number))
                 self.posts[message.number] = scope = trio.CancelScope()

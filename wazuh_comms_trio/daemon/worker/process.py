@@ -28,7 +28,7 @@ from wazuh_comms_trio.daemon.listeners import Listeners
 from wazuh_comms_trio.daemon.logging.formats import set_up_logs
 from wazuh_comms_trio.daemon.supervisor import messages
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
-from wazuh_comms_trio.daemon.worker.environment import load_keys
+from wazuh_comms_trio.daemon.worker.environment import certificate_end, load_keys
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.daemon.worker.hub_client import HubLeadership, HubOtherWorkers, run_hub_client
 from wazuh_comms_trio.daemon.worker.parent_watchdog import ParentWatchdog, wake_when_parent_dies
@@ -36,6 +36,7 @@ from wazuh_comms_trio.daemon.worker.serving import serve_worker
 from wazuh_comms_trio.daemon.worker.tree import Stop, Worker
 from wazuh_comms_trio.foundation.log_context import WORKER
 from wazuh_comms_trio.foundation.nurseries import exceptions_of
+from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,8 @@ async def _serve(link: Link, first: messages.WorkerConfig, watchdog: ParentWatch
     watchdog.grace = config.communications_api.shutdown.grace
     with key_files_in_memory(config.communications_api, first.materials) as settings:
         keys, ssl_context = load_keys(settings, earlier=[pem.encode() for pem in first.earlier.public_keys])
+        end = certificate_end(settings)
+    metrics = Metrics()
     listeners = Listeners(
         _inherited_listeners(first.listeners.api), (), _inherited_listeners(first.listeners.enrollment)
     )
@@ -96,7 +99,8 @@ async def _serve(link: Link, first: messages.WorkerConfig, watchdog: ParentWatch
 
     def on_serving(background: trio.Nursery, worker: Worker, heartbeat: Heartbeat) -> None:
         dispatcher, readiness = worker.services.commands, worker.services.readiness
-        background.start_soon(run_hub_client, link, other_workers, leadership, dispatcher, heartbeat, stop, readiness)
+        client = partial(run_hub_client, link, other_workers, leadership, dispatcher, heartbeat, stop, readiness)
+        background.start_soon(client, metrics)
         link.send_nowait(messages.Ready(public_key=keys.public_pem.decode(), pid=os.getpid(), duty=True))
 
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
@@ -114,7 +118,13 @@ async def _serve(link: Link, first: messages.WorkerConfig, watchdog: ParentWatch
             ],
             other_workers=other_workers,
             leadership=leadership,
+            metrics=metrics,
+            certificate_end=end,
         )
+    # What was counted until the end is kept by the supervisor.
+    link.send_nowait(messages.MetricsReport(snapshot=metrics.snapshot()))
+    with trio.move_on_after(1):
+        await link.flush()
 
 
 def _inherited_listeners(descriptors: list[int]) -> list[trio.SocketListener]:

@@ -18,10 +18,12 @@ from wazuh_comms_trio.daemon.logging.formats import mask
 from wazuh_comms_trio.daemon.worker.allocator import return_large_blocks
 from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
 from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
+from wazuh_comms_trio.daemon.worker.gauges import WorkerGauges
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
 from wazuh_comms_trio.daemon.worker.tree import Stop, Worker, run_worker
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.foundation.resources import memory_watch
+from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.quarantine.opening import open_quarantine
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
@@ -41,10 +43,13 @@ async def serve_worker(
     other_workers: OtherWorkers = NO_OTHER_WORKERS,
     leadership: Leadership | None = None,
     control: Control | None = None,
+    metrics: Metrics | None = None,
+    certificate_end: float | None = None,
 ) -> None:
     """Opens the stores and serves until ``stop``, then ends in order. The tasks of ``background`` run once the stores
     are open, until the worker has ended; so does what ``on_serving`` starts in the nursery that it is given, once every
     listener accepts. Raises a backend's error when the worker can't start."""
+    metrics = Metrics() if metrics is None else metrics
     last_error = LastError(mask)
     with last_error.attached():
         async with (
@@ -63,12 +68,16 @@ async def serve_worker(
                 other_workers=other_workers,
                 control=control,
                 memory_short=memory_watch(config.communications_api.workers),
+                metrics=metrics,
                 note_enrolment=Auditor(lambda: config.communications_api).enrolled,
             )
             async with trio.open_nursery() as serving:
                 worker: Worker = await serving.start(partial(run_worker, config, environment, stop))
                 heartbeat = Heartbeat(worker, last_error)
                 nursery.start_soon(heartbeat.run)
+                gauges = WorkerGauges(backends, quarantine, heartbeat, certificate_end)
+                metrics.read(gauges.read)
+                nursery.start_soon(gauges.run)
                 on_serving(nursery, worker, heartbeat)
                 calm_collector()
                 return_large_blocks()

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -15,20 +15,33 @@ import trio
 from wazuh_comms_trio.config.models import CommunicationsApi, Config, Shutdown
 from wazuh_comms_trio.daemon.command_socket import Auditor
 from wazuh_comms_trio.daemon.drain import Drain
-from wazuh_comms_trio.daemon.listeners import ListenAddresses, announce, check_file_limit, open_listeners
-from wazuh_comms_trio.daemon.status import report_document, status_document, worker_document
+from wazuh_comms_trio.daemon.listeners import (
+    ListenAddresses,
+    announce,
+    check_file_limit,
+    open_listeners,
+    operators_token,
+)
+from wazuh_comms_trio.daemon.status import readiness, report_document, status_document, worker_document
+from wazuh_comms_trio.daemon.supervisor.node_metrics import node_metrics
 from wazuh_comms_trio.daemon.systemd import Notifier, keep_notified
 from wazuh_comms_trio.daemon.terminal import Terminal
-from wazuh_comms_trio.daemon.worker.environment import load_keys
+from wazuh_comms_trio.daemon.worker.environment import certificate_end, load_keys
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.daemon.worker.serving import serve_worker
 from wazuh_comms_trio.daemon.worker.tree import Stop, Worker
 from wazuh_comms_trio.foundation.log_context import WORKER
+from wazuh_comms_trio.metrics.counting import Metrics
+from wazuh_comms_trio.metrics.snapshots import add_up
 
 __all__ = ["serve"]
 
 logger = logging.getLogger(__name__)
 
+#: Of the operators' listener: see ``daemon.supervisor.operators``, which a worker doesn't know.
+KeepOperators = Callable[
+    [trio.SocketListener, CommunicationsApi, str | None, Callable[[str], Awaitable[dict[str, Any]]]], Awaitable[None]
+]
 #: After the grace period: draining, closing stores, and leaving; for the service manager. Seconds.
 STOP_MARGIN: Final = 8.0
 NO_RELOAD: Final = (
@@ -38,9 +51,14 @@ NO_RELOAD: Final = (
 
 
 async def serve(
-    config: Config, *, ready: Callable[[ListenAddresses], None] | None = None, stop: Stop | None = None
+    config: Config,
+    *,
+    ready: Callable[[ListenAddresses], None] | None = None,
+    stop: Stop | None = None,
+    keep_operators: KeepOperators | None = None,
 ) -> None:
-    """Serves until ``stop`` or a signal. Raises ``StartError``, or a backend's error, when it can't start."""
+    """Serves until ``stop`` or a signal. ``keep_operators`` keeps the process of the operators'
+    listener. Raises ``StartError``, or a backend's error, when it can't start."""
     WORKER.set("1")
     settings = config.communications_api
     stop = Stop() if stop is None else stop
@@ -52,6 +70,9 @@ async def serve(
         control.warnings = addresses.warnings
         announce(addresses)
         notifier.ready(_status_line(heartbeat))
+        for listener in listeners.operators:
+            if keep_operators is not None:
+                background.start_soon(keep_operators, listener, settings, token, control.answer)
         background.start_soon(keep_notified, notifier, partial(_status_line, heartbeat))
         if ready is not None:
             ready(addresses)
@@ -62,6 +83,7 @@ async def serve(
         if settings.workers > 1:
             logger.info("one worker runs (workers is %d)", settings.workers)
         keys, ssl_context = load_keys(settings)
+        token = operators_token(settings)
         async with open_listeners(settings) as (listeners, addresses):
             await serve_worker(
                 config,
@@ -75,6 +97,8 @@ async def serve(
                     partial(_tell_stopping, notifier, stop, settings.shutdown.grace),
                 ],
                 control=control,
+                metrics=control.metrics,
+                certificate_end=certificate_end(settings),
             )
     logger.info("stopped")
 
@@ -86,6 +110,7 @@ class SingleControl:
         self._started = time.time()
         self._began = trio.current_time()
         self.note = Auditor(lambda: settings).note
+        self.metrics: Metrics = Metrics()
         #: Once the worker runs.
         self.worker: Worker | None = None
         self.heartbeat: Heartbeat | None = None
@@ -116,6 +141,16 @@ class SingleControl:
             workers=[worker],
             drained=self.drained.seconds,
         )
+
+    async def answer(self, about: str) -> dict[str, Any]:
+        """For the operators' process."""
+        if about == "metrics":
+            own = node_metrics(
+                ["serving"], configured=1, generation=1, started=self._started, restarts=0, has_leader=True
+            )
+            return add_up([self.metrics.snapshot(), own])
+        status = await self.status()
+        return readiness(status) if about == "ready" else status
 
     async def reload(self) -> dict[str, Any]:
         return {"reloaded": False, "problems": [NO_RELOAD], "warnings": [], "needs_restart": []}

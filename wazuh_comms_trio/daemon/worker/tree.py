@@ -26,9 +26,12 @@ from wazuh_comms_trio.api.problems import describe, describe_management
 from wazuh_comms_trio.config.limits_in_force import limits_in_force
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
+from wazuh_comms_trio.daemon.worker.service_gauges import read_service_gauges
 from wazuh_comms_trio.http.balancers.trusted import TrustedBalancers
 from wazuh_comms_trio.http.server.accept_loop import STOP_IDLE_TIMEOUT, serve_listeners
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
+from wazuh_comms_trio.metrics.counting import Metrics
+from wazuh_comms_trio.metrics.refusal_log import tell_refusals
 from wazuh_comms_trio.services import Services, build_services
 
 __all__ = ["Stop", "Worker", "run_worker"]
@@ -79,6 +82,7 @@ class Worker:
 
     services: Services
     contexts: Sequence[ListenerContext] = field(factory=tuple)
+    metrics: Metrics = field(factory=Metrics)
 
 
 async def run_worker(
@@ -96,6 +100,7 @@ async def run_worker(
     """
     settings = config.communications_api
     services = build_services(config, environment)
+    metrics = environment.metrics
     listeners, ssl_context = environment.listeners, environment.ssl_context
     balancers = TrustedBalancers.of(settings.balancers.proxy_protocol, settings.balancers.forwarded_for)
     agent_app = create_app(services, settings)
@@ -113,12 +118,19 @@ async def run_worker(
         refused=refused,
         memory_short=environment.memory_short,
         balancers=balancers,
+        name="agents",
+        paths=agent_app.routes.paths,
+        metrics=metrics,
     )
+    metrics.read(partial(read_service_gauges, services, agent_app))
     contexts = [(api_context, listeners.api)]
     if listeners.command:
         command_app = create_command_app(services.commands.posts, settings.limits, environment.control)
         local_limits = evolve(settings.limits, connections=0, handshakes=0)
-        contexts.append((ListenerContext(command_app, local_limits, describe), listeners.command))
+        command_context = ListenerContext(
+            command_app, local_limits, describe, name="command", paths=command_app.routes.paths, metrics=metrics
+        )
+        contexts.append((command_context, listeners.command))
     if listeners.enrollment and services.enrollment is not None:
         enrollment_app = create_enrollment_app(services.enrollment, settings.limits)
         enrollment_context = ListenerContext(
@@ -131,6 +143,9 @@ async def run_worker(
             beside=[api_context],
             memory_short=environment.memory_short,
             balancers=balancers,
+            name="enrollment",
+            paths=enrollment_app.routes.paths,
+            metrics=metrics,
         )
         api_context.beside = [enrollment_context]
         contexts.append((enrollment_context, listeners.enrollment))
@@ -148,11 +163,12 @@ async def run_worker(
                 async with trio.open_nursery() as serving:
                     grace = settings.shutdown.grace
                     watching.start_soon(services.readiness.run)
+                    watching.start_soon(tell_refusals, [services.authentication.refusals, api_context.refusals])
                     watching.start_soon(_watch, stop, grace, services, serving.cancel_scope, running.cancel_scope)
                     serve = partial(serve_listeners, stop=stop.requested, grace=inf, idle_timeout=stop_timeout)
                     for context, sources in contexts:
                         await serving.start(serve, context, sources)
-                    task_status.started(Worker(services, [context for context, _ in contexts]))
+                    task_status.started(Worker(services, [context for context, _ in contexts], metrics))
             finally:
                 for _, sources in contexts:
                     for listener in sources:

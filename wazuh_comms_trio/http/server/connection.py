@@ -15,7 +15,7 @@ from typing import Any, Final
 import trio
 
 from wazuh_comms_trio.errors import CommsError, TimeLimitExceeded
-from wazuh_comms_trio.foundation.log_context import REQUEST
+from wazuh_comms_trio.foundation.log_context import REQUEST, WORKER
 from wazuh_comms_trio.http.balancers.proxy_header import ProxyHeaderInvalid, ProxyHeaderReader
 from wazuh_comms_trio.http.server.body_framing import BodyDecoder
 from wazuh_comms_trio.http.server.delivery import EXTENSION
@@ -24,7 +24,8 @@ from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.peer import LINGER_TIMEOUT, RECEIVE_BYTES, Peer, PeerGone, is_leaving
 from wazuh_comms_trio.http.server.refusals import Refusal, ServerError
 from wazuh_comms_trio.http.server.socket_stream import SocketStream
-from wazuh_comms_trio.http.server.tls_stream import HandshakeRefused
+from wazuh_comms_trio.http.server.tls_stream import HandshakeRefused, handshake_cause
+from wazuh_comms_trio.metrics import families
 
 __all__ = ["Connection", "serve_connection"]
 
@@ -71,12 +72,25 @@ async def serve_connection(stream: trio.abc.Stream, context: ListenerContext) ->
 class Connection:
     """``receive`` and ``send`` are the application's; ``expect`` and ``confirmed`` are the delivery extension."""
 
-    __slots__ = ("_body_allowance", "_ended", "_expected", "_first", "_replied", "context", "http", "peer")
+    __slots__ = (
+        "_body_allowance",
+        "_ended",
+        "_expected",
+        "_first",
+        "_replied",
+        "_sent",
+        "_status",
+        "context",
+        "http",
+        "peer",
+    )
 
     http: Http11
 
     def __init__(self, stream: trio.abc.Stream, context: ListenerContext) -> None:
         self.context = context
+        self._status = 0  # of the reply, once it has one
+        self._sent = 0  # bytes of the reply
         self.peer = Peer(stream, send_timeout=context.limits.send_timeout)
         self._first: bytes | bytearray = b""  # of the body
         self._ended = False  # the application was given the end of the body
@@ -91,6 +105,8 @@ class Connection:
 
     async def run(self) -> None:
         context = self.context
+        REQUEST.set(new_request_id())
+        context.metrics.count(families.ACCEPTED, context.name)
         refusal: CommsError | None = None
         with trio.CancelScope(deadline=context.deadline_after(context.limits.handshake_timeout)) as scope:
             context.idle_scopes[scope] = trio.current_time()
@@ -112,13 +128,18 @@ class Connection:
             finally:
                 shed = context.idle_scopes.pop(scope, None) is None
         if scope.cancelled_caught:
-            if shed or context.is_stopping or not hasattr(self, "http"):
+            if shed or context.is_stopping:
+                return
+            if not hasattr(self, "http"):
+                context.handshake_failed("timeout", self.peer)
                 return
             refusal = TimeLimitExceeded()
+        began = trio.current_time()
         if refusal is None:
             refusal = await self._answer()
         if refusal is not None:
             await self._refuse(refusal)
+        self._count(trio.current_time() - began)
         if not self.peer.gone:
             await self._finish()
 
@@ -157,6 +178,7 @@ class Connection:
             await self.peer.shake_hands(ssl_context)
         except (trio.BrokenResourceError, OSError) as error:
             logger.debug("no TLS handshake with %s: %s", self.peer, error.__cause__ or error)
+            self.context.handshake_failed(handshake_cause(error), self.peer)
             if isinstance(error, HandshakeRefused):
                 await self.peer.linger(EXCESS_LIMIT)
             return False
@@ -231,7 +253,6 @@ class Connection:
         application raised or didn't answer.
         """
         scope = self.http.asgi_scope
-        REQUEST.set(f"{next(_request_ids):x}")
         scope["extensions"][EXTENSION] = self
         try:
             await self.context.app(scope, self.receive, self.send)
@@ -258,11 +279,16 @@ class Connection:
         ``PeerGone``.
         """
         http = self.http
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            if self._status >= 500:
+                message = {**message, "headers": [*message["headers"], request_id_header()]}
         await http.write(message)
         if message["type"] == "http.response.body":
             data = http.outgoing[0] if len(http.outgoing) == 1 else b"".join(http.outgoing)
             http.outgoing.clear()
             self._replied = True
+            self._sent += len(data)
             await self.peer.send(data, last=http.finished and not self._expected)
 
     def expect(self) -> None:
@@ -285,8 +311,20 @@ class Connection:
         if (scope := getattr(self.http, "asgi_scope", None)) is not None:
             method, path = scope["method"], scope["path"]
         logger.debug("%s %s %s: %d %s", self.peer, method, path, refusal.status, refusal.summary)
+        data = encode_refusal(refusal, self.context.hypercorn, with_body=method != "HEAD")
+        self._status = refusal.status
+        self._sent += len(data)
         with suppress(PeerGone):
-            await self.peer.send(encode_refusal(refusal, self.context.hypercorn, with_body=method != "HEAD"), last=True)
+            await self.peer.send(data, last=True)
+
+    def _count(self, seconds: float) -> None:
+        context, http = self.context, self.http
+        scope = getattr(http, "asgi_scope", None)
+        context.count_request("" if scope is None else scope["path"], self._status, seconds)
+        body: BodyDecoder | None = getattr(http, "body", None)
+        if body is not None and body.received:
+            context.metrics.count(families.RECEIVED_BYTES, context.name, by=body.received)
+        context.metrics.count(families.SENT_BYTES, context.name, by=self._sent)
 
     async def _finish(self) -> None:
         """Makes sure that closing doesn't take the reply away again."""
@@ -305,5 +343,18 @@ class Connection:
                 self.context.idle_scopes.pop(scope, None)
 
 
+def new_request_id() -> str:
+    """Of this worker; log lines carry it, and replies that say 5xx."""
+    worker = WORKER.get()
+    return f"{next(_request_ids):x}" if worker is None else f"{worker}-{next(_request_ids):x}"
+
+
+def request_id_header() -> tuple[bytes, bytes]:
+    return (b"x-request-id", (REQUEST.get() or "").encode("latin-1", "replace"))
+
+
 def encode_refusal(refusal: Refusal, config: Config, *, with_body: bool = True) -> bytes:
-    return reply_head(refusal.status, refusal.all_headers, config) + (refusal.body if with_body else b"")
+    headers = refusal.all_headers
+    if refusal.status >= 500:
+        headers.append(request_id_header())
+    return reply_head(refusal.status, headers, config) + (refusal.body if with_body else b"")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from math import inf
+from typing import Final
 
 import trio
 from attrs import define, field
@@ -15,8 +18,23 @@ from wazuh_comms_trio.http.balancers.trusted import TrustedBalancers
 from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Message, Scope, hypercorn_config
 from wazuh_comms_trio.http.server.refusals import Describe
 from wazuh_comms_trio.http.server.room import NeverShort, end_oldest
+from wazuh_comms_trio.metrics import families
+from wazuh_comms_trio.metrics.counting import Metrics, Reading
+from wazuh_comms_trio.metrics.refusal_log import RefusalLog
 
 __all__ = ["Application", "ListenerContext", "Receive", "Send"]
+
+#: In metrics: of paths that nothing is served on, and of what never became a request.
+UNKNOWN_ROUTE: Final = "other"
+#: In metrics, in the status' place: the peer left before its reply.
+LEFT: Final = "left"
+#: Of failed handshakes: the client speaks TLS, and can't go on with what is set up here or there. What only knocks, or
+#: speaks something else, is everyday.
+WORTH_A_WARNING: Final = frozenset(
+    {"bad_client_certificate", "no_client_certificate", "protocol_version", "nothing_in_common", "distrusts_us"}
+)
+
+logger = logging.getLogger(__name__)
 
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -55,9 +73,35 @@ class ListenerContext:
     #: Listeners that accept nothing, since no file descriptor, or other room, is left for connections.
     out_of_descriptors: int = field(init=False, default=0)
     hypercorn: Config = field(init=False)
+    #: The listeners' name in metrics, and the paths that requests are counted by; others are one.
+    name: str = field(default="agents", kw_only=True)
+    paths: Collection[str] = field(default=(), kw_only=True)
+    metrics: Metrics = field(factory=Metrics, kw_only=True)
+    refusals: RefusalLog = field(factory=partial(RefusalLog, logger), kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         self.hypercorn = hypercorn_config(self.limits.head_bytes)
+        self.metrics.read(self._read_gauges)
+
+    def _read_gauges(self) -> Iterator[Reading]:
+        idle, body = len(self.idle_scopes), len(self.body_scopes)
+        states = {"idle": idle, "body": body, "request": max(0, self.connections - idle - body)}
+        for state, connections in states.items():
+            yield families.CONNECTIONS, (self.name, state), connections
+        yield families.CROWDED, (), self.out_of_descriptors
+
+    def handshake_failed(self, cause: str, peer: object) -> None:
+        """``cause``: as ``handshake_cause`` says it, or ``timeout``."""
+        self.metrics.count(families.HANDSHAKES_FAILED, self.name, cause)
+        if cause in WORTH_A_WARNING:
+            self.refusals.refused(f"TLS handshakes ({cause})", "a TLS handshake with %s failed: %s", peer, cause)
+
+    def count_request(self, path: str, status: int, seconds: float | None = None) -> None:
+        """A request that was answered with ``status``; ``seconds``: since its head was there."""
+        route = path if path in self.paths else UNKNOWN_ROUTE
+        self.metrics.count(families.REQUESTS, self.name, route, str(status) if status else LEFT)
+        if seconds is not None:
+            self.metrics.observe(families.REQUEST_SECONDS, seconds, self.name, route)
 
     @property
     def is_stopping(self) -> bool:

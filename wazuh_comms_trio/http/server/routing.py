@@ -36,6 +36,10 @@ class Routes:
         self._exact[method, path] = handler
         self._methods.setdefault(path, []).append(method)
 
+    @property
+    def paths(self) -> frozenset[str]:
+        return frozenset(self._methods)
+
     def find(self, scope: Scope) -> Handler:
         """Raises ``RouteUnknown``, ``MethodNotAllowed``."""
         handler = self._exact.get((scope["method"], scope["path"]))

@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-__all__ = ["HandshakeRefused", "TlsStream"]
+__all__ = ["HandshakeRefused", "TlsStream", "handshake_cause"]
 
 RECEIVE_BYTES: Final = 65536
 #: Failures that the client gets an alert for: it speaks TLS, but not as the context demands. After others the
@@ -33,6 +33,38 @@ ALERTED: Final = frozenset(
         "VERSION_TOO_LOW",
     }
 )
+
+#: Why a handshake failed, for operators, by OpenSSL's reason.
+_CAUSES: Final = {
+    "CERTIFICATE_VERIFY_FAILED": "bad_client_certificate",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "no_client_certificate",
+    "INAPPROPRIATE_FALLBACK": "protocol_version",
+    "NO_PROTOCOLS_AVAILABLE": "protocol_version",
+    "UNSUPPORTED_PROTOCOL": "protocol_version",
+    "VERSION_TOO_LOW": "protocol_version",
+    "NO_SHARED_CIPHER": "nothing_in_common",
+    "NO_SHARED_GROUPS": "nothing_in_common",
+    "NO_SHARED_SIGNATURE_ALGORITHMS": "nothing_in_common",
+    "NO_SUITABLE_KEY_SHARE": "nothing_in_common",
+    "NO_SUITABLE_SIGNATURE_ALGORITHM": "nothing_in_common",
+    "HTTP_REQUEST": "plain_http",
+    "HTTPS_PROXY_REQUEST": "plain_http",
+    "WRONG_VERSION_NUMBER": "not_tls",
+    "UNEXPECTED_MESSAGE": "not_tls",
+    "UNKNOWN_PROTOCOL": "not_tls",
+}
+
+
+def handshake_cause(error: BaseException) -> str:
+    """``left``, ``distrusts_us`` (the client doesn't take our certificate), another word of ``_CAUSES``, or
+    ``other``."""
+    cause = error.__cause__
+    if not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLEOFError):
+        return "left"
+    reason = cause.reason or ""
+    if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
+        return "distrusts_us"
+    return "left" if reason == "UNEXPECTED_EOF_WHILE_READING" else _CAUSES.get(reason, "other")
 
 
 class HandshakeRefused(trio.BrokenResourceError):

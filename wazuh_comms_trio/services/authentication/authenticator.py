@@ -8,9 +8,12 @@ from typing import Final
 from attrs import frozen
 
 from wazuh_comms_trio.backends.interfaces import Agent, AgentRegistry
-from wazuh_comms_trio.errors import AgentUnknown, BackendUnavailable, InvalidKey, TokenInvalid
+from wazuh_comms_trio.errors import AgentUnknown, BackendUnavailable, CommsError, InvalidKey, TokenInvalid
 from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
 from wazuh_comms_trio.foundation.lru_cache import LruCache
+from wazuh_comms_trio.metrics import families
+from wazuh_comms_trio.metrics.counting import Metrics
+from wazuh_comms_trio.metrics.refusal_log import RefusalLog
 from wazuh_comms_trio.services.authentication.tokens import UUID, Claims, TokenKeys, check_times, read_token
 from wazuh_comms_trio.services.authentication.verified_secrets import VerifiedSecrets
 
@@ -32,8 +35,17 @@ class Caller:
 
 class Authenticator:
     def __init__(
-        self, agents: AgentRegistry, keys: TokenKeys, *, wall_clock: WallClock, run_blocking: RunBlocking
+        self,
+        agents: AgentRegistry,
+        keys: TokenKeys,
+        *,
+        wall_clock: WallClock,
+        run_blocking: RunBlocking,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics()
+        #: Lines of refused log-ins and tokens.
+        self.refusals: RefusalLog = RefusalLog(_log)
         self._agents = agents
         self._keys = keys
         self._wall_clock = wall_clock
@@ -44,13 +56,41 @@ class Authenticator:
     async def authenticate(self, uuid: str, key: str, peer: str | None = None) -> str:
         """A token. Records the log-in. ``peer`` is the sender's address: keys from one don't queue behind wrong ones
         from another. Raises ``InvalidKey``, ``AgentUnknown``, ``BackendUnavailable``."""
+        try:
+            token = await self._authenticate(uuid, key, peer)
+        except CommsError as error:
+            cause = error.reason or ("unavailable" if isinstance(error, BackendUnavailable) else "other")
+            self.note_refused_login(cause, uuid, peer)
+            raise
+        self._metrics.count(families.LOGINS_TAKEN)
+        _log.debug("agent %s logged in from %s", uuid.lower(), peer or "a local peer")
+        return token
+
+    def note_refused_login(self, cause: str, uuid: str | None, peer: str | None) -> None:
+        """``cause``: see the metric. ``uuid``: as the request said it, None where it said none."""
+        self._metrics.count(families.LOGINS_REFUSED, cause)
+        who, where = "without a uuid" if uuid is None else f"of agent {uuid[:64]}", peer or "a local peer"
+        self.refusals.refused(f"log-ins ({cause})", "a log-in %s from %s was refused: %s", who, where, cause)
+
+    def note_refused_token(self, error: CommsError, peer: str | None) -> None:
+        """An expired one is everyday: its agent logs in again."""
+        cause = error.reason or "other"
+        self._metrics.count(families.TOKENS_REFUSED, cause)
+        where = peer or "a local peer"
+        if cause == "expired":
+            _log.debug("a token from %s has expired", where)
+        else:
+            whose = f" of agent {error.about}" if error.about else ""
+            self.refusals.refused(f"tokens ({cause})", "a token%s from %s was refused: %s", whose, where, cause)
+
+    async def _authenticate(self, uuid: str, key: str, peer: str | None) -> str:
         if UUID.fullmatch(uuid) is None:
-            raise AgentUnknown
+            raise AgentUnknown(reason="unknown_agent")
         agent = await self._agents.get(uuid.lower())
         if agent is None:
-            raise AgentUnknown
+            raise AgentUnknown(reason="unknown_agent")
         if not await self._secrets.matches(agent.id, agent.key_hash, key, turn=(agent.id, peer)):
-            raise InvalidKey
+            raise InvalidKey(reason="wrong_key")
         now = self._wall_clock()
         try:
             await self._agents.record_login(agent.id, now)
@@ -62,7 +102,7 @@ class Authenticator:
         """``token``: the bearer token's bytes, None when there was none. Raises ``TokenInvalid``, ``TokenExpired``,
         ``BackendUnavailable``."""
         if token is None:
-            raise TokenInvalid
+            raise TokenInvalid(reason="missing")
         claims = self._read.get(token)
         if claims is None:
             claims = read_token(self._keys, token)
@@ -77,6 +117,8 @@ class Authenticator:
         agent = await self._agents.lookup(claims.uuid)
         if agent is not None and claims.fingerprint not in (None, agent.fingerprint):
             agent = await self._agents.get(claims.uuid)  # the token may be newer than what is remembered of its agent
-        if agent is None or claims.fingerprint not in (None, agent.fingerprint):
-            raise TokenInvalid
+        if agent is None:
+            raise TokenInvalid(reason="agent_removed", about=claims.uuid)
+        if claims.fingerprint not in (None, agent.fingerprint):
+            raise TokenInvalid(reason="agent_rekeyed", about=claims.uuid)
         return Caller(agent, float(claims.exp))

@@ -203,21 +203,21 @@ class TokenKeys:
         """The payload of a token that one of the keys signed, with that key's algorithm. Raises ``TokenInvalid``."""
         match = _COMPACT.fullmatch(token) if len(token) <= _LONGEST else None
         if match is None:
-            raise TokenInvalid
+            raise TokenInvalid(reason="malformed")
         try:
             head = _decode_head(_base64url(match[1]))
             payload = _base64url(match[2])
             signature = _base64url(match[3])
         except (msgspec.MsgspecError, binascii.Error, UnicodeDecodeError, RecursionError):
-            raise TokenInvalid from None
+            raise TokenInvalid(reason="malformed") from None
         if head.crit is not msgspec.UNSET or head.b64 is not msgspec.UNSET:
-            raise TokenInvalid
+            raise TokenInvalid(reason="malformed")
         named = [verifier for verifier in self._verifiers if verifier.kid == head.kid]
         signed = token[: match.end(2)]
         for verifier in named or self._verifiers:
             if verifier.name == head.alg and verifier.algorithm.verify(signed, verifier.key, signature):
                 return payload
-        raise TokenInvalid
+        raise TokenInvalid(reason="bad_signature" if named else "unknown_key")
 
 
 def read_token(keys: TokenKeys, token: bytes) -> Claims:
@@ -227,11 +227,11 @@ def read_token(keys: TokenKeys, token: bytes) -> Claims:
         payload.decode()
         claims = _decode_claims(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise TokenInvalid from None
+        raise TokenInvalid(reason="wrong_claims") from None
     if claims.iss != ISSUER or claims.aud != AUDIENCE or claims.exp - claims.iat != LIFETIME:
-        raise TokenInvalid
+        raise TokenInvalid(reason="wrong_claims")
     if UUID.fullmatch(claims.uuid) is None:
-        raise TokenInvalid
+        raise TokenInvalid(reason="wrong_claims")
     uuid = claims.uuid.lower()
     return claims if uuid == claims.uuid else msgspec.structs.replace(claims, uuid=uuid)
 
@@ -240,6 +240,6 @@ def check_times(claims: Claims, now: float) -> None:
     """``now`` in epoch seconds. No leeway for the end; some for the beginning, whose clock may be another node's.
     Raises ``TokenExpired``, ``TokenInvalid``."""
     if now >= claims.exp:
-        raise TokenExpired
+        raise TokenExpired(reason="expired", about=claims.uuid)
     if claims.iat > now + IAT_LEEWAY:
-        raise TokenInvalid
+        raise TokenInvalid(reason="from_the_future", about=claims.uuid)

@@ -6,7 +6,7 @@ claimed -> Deliveries.start -> Deliveries.run -> CommandDelivery, which answers 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import trio
@@ -49,7 +49,9 @@ class Deliveries:
         posts: Posts,
         recorder: DeliveryRecorder,
         other_workers: OtherWorkers,
+        note_outcome: Callable[[CommandDelivery, DeliveryOutcome], None] = lambda delivery, outcome: None,
     ) -> None:
+        self._note_outcome = note_outcome
         self._long_polls = long_polls
         self._lookups = lookups
         self._posts = posts
@@ -125,6 +127,7 @@ class Deliveries:
 
     def _finish(self, delivery: CommandDelivery, outcome: DeliveryOutcome) -> trio.Event:
         """The event is set when the store has been told."""
+        self._note_outcome(delivery, outcome)
         if outcome == "sent":
             self._posts.confirm_delivery(delivery.commands)
             self._other_workers.delivered(delivery.commands)

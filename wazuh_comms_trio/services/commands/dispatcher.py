@@ -15,8 +15,10 @@ import trio
 from wazuh_comms_trio.backends.interfaces import AgentRegistry, CommandStore
 from wazuh_comms_trio.errors import TokenInvalid
 from wazuh_comms_trio.foundation.environment import WallClock
+from wazuh_comms_trio.metrics import families
+from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.services.authentication.authenticator import Caller
-from wazuh_comms_trio.services.commands.command_delivery import CommandDelivery
+from wazuh_comms_trio.services.commands.command_delivery import CommandDelivery, DeliveryOutcome
 from wazuh_comms_trio.services.commands.deliveries import Deliveries
 from wazuh_comms_trio.services.commands.delivery_recorder import DeliveryRecorder
 from wazuh_comms_trio.services.commands.long_polls import LongPoll, LongPolls
@@ -50,7 +52,9 @@ class CommandDispatcher:
         rng: Random,
         other_workers: OtherWorkers = NO_OTHER_WORKERS,
         parked_limit: int = 0,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics()
         self._store = store
         self._agents = agents
         self._poll_timeout = poll_timeout
@@ -63,7 +67,17 @@ class CommandDispatcher:
         self.lookups: LookupQueue = LookupQueue(self._long_polls)
         self.posts: Posts = Posts(store, self.lookups, other_workers)
         self._recorder = DeliveryRecorder(store, rng, self.lookups.commands_returned)
-        self._deliveries = Deliveries(self._long_polls, self.lookups, self.posts, self._recorder, other_workers)
+        self._deliveries = Deliveries(
+            self._long_polls, self.lookups, self.posts, self._recorder, other_workers, self._note_outcome
+        )
+
+    def _note_outcome(self, delivery: CommandDelivery, outcome: DeliveryOutcome) -> None:
+        self._metrics.count(families.COMMANDS, outcome, by=len(delivery.commands))
+        if outcome == "sent":
+            now = self._wall_clock()
+            for command in delivery.commands:
+                if command.created_at:
+                    self._metrics.observe(families.DELIVERY_SECONDS, max(0.0, now - command.created_at))
 
     @property
     def parked(self) -> int:

@@ -21,6 +21,8 @@ import trio
 
 from wazuh_comms_trio.config import models
 from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.metrics import families
+from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.services.stateful.agent_order import AgentOrder, Batch
 from wazuh_comms_trio.services.stateful.bulk_writer import BulkWriter
 from wazuh_comms_trio.services.stateful.submission import Packet, Piece
@@ -40,7 +42,8 @@ class Batcher:
     """``run`` owns the writers. What is in flight is theirs and not the requests': when a client leaves, its agent's
     next packet still has to wait for what is under way."""
 
-    def __init__(self, writer: BulkWriter, limits: models.Batcher) -> None:
+    def __init__(self, writer: BulkWriter, limits: models.Batcher, metrics: Metrics | None = None) -> None:
+        self._metrics = metrics or Metrics()
         self._writer = writer
         self._limits = limits
         self._packets_in, self._packets = trio.open_memory_channel[Packet](_MAX_QUEUED)
@@ -109,6 +112,7 @@ class Batcher:
     async def _write_batches(self) -> None:
         while (batch := await self._collect()) is not None:
             self.batches_in_flight += 1
+            self._metrics.observe(families.BATCH_WAIT, trio.current_time() - batch.opened)
             try:
                 await self._writer.write(batch.packets)
             finally:

@@ -15,6 +15,8 @@ import trio
 from wazuh_comms_trio.backends.interfaces import CommandStore, EventIndex
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
 from wazuh_comms_trio.foundation.outage_log import OutageLog
+from wazuh_comms_trio.metrics import families
+from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.services.stateful.submission import Packet
 from wazuh_comms_trio.services.store_backoff import store_backoff
 
@@ -25,11 +27,15 @@ _log = logging.getLogger(__name__)
 #: A full storage seldom has room again within a request's limit; the agent comes back by itself. Seconds.
 FULL_STORAGE_TIMEOUT: Final = 2.0
 
+#: What an agent's code makes of its command; other codes: it failed.
+_REPORTED: Final[dict[int | None, str]] = {0: "success", 2: "in_progress"}
+
 
 class BulkWriter:
     """``write`` is what it does; it holds nothing but the stores."""
 
-    def __init__(self, events: EventIndex, commands: CommandStore, rng: Random) -> None:
+    def __init__(self, events: EventIndex, commands: CommandStore, rng: Random, metrics: Metrics | None = None) -> None:
+        self._metrics = metrics or Metrics()
         self._events = events
         self._commands = commands
         self._rng = rng
@@ -92,6 +98,7 @@ class BulkWriter:
         parts = [packet.part for packet in packets if packet.part is not None]
         operations = list(chain.from_iterable([part.operations() for part in parts]))
         if operations:
+            self._metrics.observe(families.BATCH_EVENTS, len(operations))
             starts = list(accumulate((len(part.writes) for part in parts[:-1]), initial=0))
             waiting = [packet for packet in packets if packet.part is not None]
 
@@ -118,6 +125,9 @@ class BulkWriter:
             if len(outcomes) != len(reports):
                 raise BackendUnavailable("The command store answered incompletely")
             for report, outcome in zip(reports, outcomes, strict=True):
+                if outcome.status < 300:
+                    state = _REPORTED.get(report.result.code, "failed")
+                    self._metrics.count(families.COMMANDS, state)
                 if outcome.status == 404:
                     _log.warning(
                         "agent %s reports on a command that isn't there: %.64r", report.agent_id, report.document_id

@@ -20,6 +20,8 @@ from wazuh_comms_trio.config import models
 from wazuh_comms_trio.config.models import Events
 from wazuh_comms_trio.errors import BackendUnavailable, MalformedBody, StorageFull
 from wazuh_comms_trio.foundation.outage_log import OutageLog
+from wazuh_comms_trio.metrics import families
+from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.quarantine.interface import Quarantine, Rejected
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.services.deadlines import give_up_at
@@ -61,12 +63,20 @@ class StatefulEvents:
     """The service of ``/events/stateful``: ``submit`` is a request's, ``run_batcher`` the worker's."""
 
     def __init__(
-        self, backends: Backends, quarantine: Quarantine, *, events: Events, batcher: models.Batcher, rng: Random
+        self,
+        backends: Backends,
+        quarantine: Quarantine,
+        *,
+        events: Events,
+        batcher: models.Batcher,
+        rng: Random,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics = metrics or Metrics()
         self._quarantine = quarantine
         self._settings = events
         self._rng = rng
-        self._batcher = Batcher(BulkWriter(backends.events, backends.commands, rng), batcher)
+        self._batcher = Batcher(BulkWriter(backends.events, backends.commands, rng, metrics), batcher, metrics)
         self._outage = OutageLog(_log, "events can't be put in quarantine", clock=trio.current_time)
         self._overtaken = OvertakenEntries(quarantine, backends.events)
         self._submitted = 0
@@ -97,6 +107,13 @@ class StatefulEvents:
         Raises ``MalformedBody``, ``BackendUnavailable``, before ``deadline`` (trio's clock). Cancelled: the packet may
         still be applied, in part or whole.
         """
+        try:
+            return await self._submit(caller, body, deadline)
+        except MalformedBody:
+            self._metrics.count(families.EVENTS, "stateful", "refused")
+            raise
+
+    async def _submit(self, caller: Caller, body: bytes | bytearray, deadline: float) -> bytes:
         reader = open_packet(body, caller.agent.id, self._settings)
         if reader.exhausted:
             await trio.lowlevel.checkpoint()
@@ -169,6 +186,8 @@ class StatefulEvents:
             if refusal is not None:
                 raise MalformedBody(refusal)
             await self._quarantine_rejected(rejected)
+            self._metrics.count(families.EVENTS, "stateful", "quarantined", by=len(rejected))
+        self._metrics.count(families.EVENTS, "stateful", "taken", by=len(part.events) - len(rejected))
         return part.reply()
 
     async def _quarantine_rejected(self, rejected: list[Rejected]) -> None:

@@ -13,6 +13,8 @@ from wazuh_comms_trio.backends.interfaces import BodyRefused, Engine
 from wazuh_comms_trio.config.models import Events
 from wazuh_comms_trio.errors import BackendUnavailable, EngineRefused, EngineTimeout, MalformedBody
 from wazuh_comms_trio.foundation.environment import RunBlocking
+from wazuh_comms_trio.metrics import families
+from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.quarantine.interface import Quarantine, Rejected
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.services.deadlines import backend_margin
@@ -35,7 +37,9 @@ class StatelessEvents:
         settings: Events,
         run_blocking: RunBlocking,
         spool_folder: Path | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics()
         self._engine = engine
         self._quarantine = quarantine
         self._settings = settings
@@ -51,11 +55,20 @@ class StatelessEvents:
         ``events.invalid: refuse``), ``EngineTimeout`` and its siblings, ``BackendUnavailable``. A part of ``chunks``
         may be unread then. Cancelled: the engine may have taken the body.
         """
+        try:
+            outcome = await self._forward(caller, chunks, length, limit)
+        except (MalformedBody, EngineRefused):
+            self._metrics.count(families.EVENTS, "stateless", "refused")
+            raise
+        self._metrics.count(families.EVENTS, "stateless", outcome)
+
+    async def _forward(self, caller: Caller, chunks: AsyncIterable[bytes], length: int | None, limit: float) -> str:
+        outcome = "taken"
         body = _Body(chunks, limit)
         await body.read_head()
         check_agent(read_metadata(body.first_line()), caller.agent.id, self._settings.foreign_agent)
         if not await body.has_events():
-            return
+            return outcome
         with BodyCopy(self._spool_folder, self._run_blocking) as copy, body.scope:
             keeps = self._settings.invalid == "quarantine"
             if keeps and not self._engine.keeps_refused:
@@ -71,8 +84,10 @@ class StatelessEvents:
                 body.copy = copy
                 await body.read_rest()
                 await self._quarantine_body(caller.agent.id, exc.message, copy)
+                outcome = "quarantined"
         if body.scope.cancelled_caught:
             raise EngineTimeout
+        return outcome
 
     async def _quarantine_body(self, agent_id: str, reason: str, copy: BodyCopy) -> None:
         file = await copy.file()

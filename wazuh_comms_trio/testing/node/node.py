@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import trio
@@ -134,9 +135,8 @@ async def open_node(
             nursery.start_soon(hub.serve, member)
             dispatcher = daemon.worker.services.commands
             readiness = daemon.worker.services.readiness
-            nursery.start_soon(
-                run_hub_client, theirs, other_workers, leadership, dispatcher, heartbeat, daemon.stop, readiness
-            )
+            client = partial(run_hub_client, theirs, other_workers, leadership, dispatcher, heartbeat, daemon.stop)
+            nursery.start_soon(client, readiness, daemon.worker.metrics)
             theirs.send_nowait(messages.Ready(public_key="", duty=True))
             await member.ready.wait()
             daemons.append(daemon)

@@ -127,6 +127,10 @@ class NdjsonEngine:
         self._segments.take_room(large.agent_id, length)
         large.write(pieces)
 
+    async def usage(self) -> tuple[int, int]:
+        """Bytes that the files take, and that they may. Raises ``BackendUnavailable``."""
+        return await self._blocking(self._segments.size), self._settings.max_bytes
+
     async def probe(self) -> None:
         """Checks the quota, and after a fault or on a disk that looks full whether the folder can be written to: also
         a worker that has tried no write yet says that."""

@@ -277,6 +277,10 @@ class Segments:
             length += self._spooled.get(agent_mark(agent_id), 0)
         return self.shares.exceeded(agent_id, length)
 
+    def size(self) -> int:
+        """Of all files, also other processes'. From any thread."""
+        return sum(segment.size for segment in segment_files(self.folder))
+
     def _make_room(self, length: int) -> None:
         limit = self._settings.max_bytes
         if time.monotonic() - self._total_at > _SIZES_VALID or self._total + length > limit:

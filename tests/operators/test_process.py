@@ -1,0 +1,151 @@
+"""The operators' listener of real daemons."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.lowlevel
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from tests.conftest import Certificates
+from tests.e2e.processes import Running, start_daemon, write_files
+from wazuh_comms_trio.testing import Reply, exchange, request_head
+
+pytestmark = [pytest.mark.real_clock, pytest.mark.processes]
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+@asynccontextmanager
+async def daemon(folder: Path, certificates: Certificates, **changes: Any) -> AsyncIterator[tuple[Running, Path]]:
+    path = folder / "operators.sock"
+    files = write_files(folder, certificates.cert, certificates.key, operators={"listen": str(path)}, **changes)
+    async with start_daemon(files) as running:
+        yield running, path
+
+
+async def get(path: Path, target: str) -> Reply:
+    head = request_head("GET", target, [("Host", "localhost"), ("Accept", OPENMETRICS)])
+    with trio.fail_after(30):
+        async with await trio.open_unix_socket(str(path)) as stream:
+            return await exchange(stream, head)
+
+
+async def samples(path: Path) -> dict[tuple[str, ...], float]:
+    reply = await get(path, "/metrics")
+    assert reply.status == 200
+    return {
+        (sample.name.removeprefix("wazuh_comms_"), *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(reply.body.decode())
+        for sample in family.samples
+    }
+
+
+def children(pid: int) -> dict[int, str]:
+    found = {}
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found[int(child)] = Path(f"/proc/{child}/cmdline").read_bytes().decode()
+    return found
+
+
+async def operators_pid(pid: int) -> int:
+    while True:
+        for child, line in children(pid).items():
+            if "operators_start" in line:
+                return child
+        await trio.sleep(0.05)
+
+
+def hang(stack: ExitStack, path: Path, count: int) -> None:
+    """So many clients that don't read, half of them don't even ask."""
+    for number in range(count):
+        client = stack.enter_context(socket.socket(socket.AF_UNIX))
+        client.settimeout(20)
+        client.connect(str(path))
+        if number % 2:
+            with suppress(OSError):  # it was one too many already
+                client.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_scrape_answers_for_the_node(tmp_path: Path, certificates: Certificates, workers: int) -> None:
+    async with daemon(tmp_path, certificates, workers=workers) as (running, path):
+        assert path.stat().st_mode & 0o777 == 0o660
+        agents = await running.add_agents(6)
+        for agent in agents:
+            await agent.authenticate()
+        refused = running.client(agents[0].uuid, "x" * 32)
+        for _ in range(3):
+            assert (await refused.authenticate()).status == 401
+        found = await samples(path)
+        assert found["logins_refused_total", "wrong_key"] == 3
+        assert found["http_requests_total", "agents", "/api/v1/authentication", "401"] == 3
+        assert found["logins_taken_total",] == 6
+        assert found["http_requests_total", "agents", "/api/v1/authentication", "200"] == 6
+        assert found["workers", "serving"] == workers
+        assert found["workers_configured",] == workers
+        assert found["ready",] == 1
+        assert found["store_limit_bytes", "quarantine"] == 1024**3
+        assert found["store_limit_bytes", "events"] == 10 * 1024**3
+        ready = await get(path, "/ready")
+        assert (ready.status, ready.json()) == (200, {"ready": True, "reasons": []})
+        assert (await get(path, "/healthz")).status == 200
+        status = json.loads((await get(path, "/status")).body)
+        assert [worker["state"] for worker in status["workers"]] == ["serving"] * workers
+    assert not path.exists()
+
+
+async def test_an_ended_workers_counts_are_kept(tmp_path: Path, certificates: Certificates) -> None:
+    files_operators = tmp_path / "operators.sock"
+    changes: dict[str, Any] = {"operators": {"listen": str(files_operators)}, "workers": 2}
+    files = write_files(tmp_path, certificates.cert, certificates.key, **changes)
+    async with start_daemon(files, expect_errors=True) as running:
+        for agent in await running.add_agents(8):
+            await agent.authenticate()
+        before = await samples(files_operators)
+        assert before["logins_taken_total",] == 8
+        status = json.loads((await get(files_operators, "/status")).body)
+        pids = {worker["pid"] for worker in status["workers"]}
+        os.kill(min(pids), signal.SIGKILL)
+        await running.wait_for_line("ended with SIGKILL")
+        with trio.fail_after(20):
+            while (after := await samples(files_operators))["worker_restarts_total",] != 1:  # noqa: ASYNC110
+                await trio.sleep(0.2)  # an answer is given again for a second
+        assert after["logins_taken_total",] == 8
+
+
+async def test_hanging_scrapers_and_its_death_change_nothing_for_agents(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    async with daemon(tmp_path, certificates, workers=1) as (running, path):
+        (agent,) = await running.add_agents(1)
+        await samples(path)  # it serves
+        first = await operators_pid(running.process.pid)
+        with ExitStack() as stack:
+            for number in range(1000):
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+                client.setblocking(False)
+                client.connect(str(path))
+                if number % 2:  # the others don't even ask
+                    client.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                if number % 100 == 99:
+                    await trio.lowlevel.checkpoint()
+            with trio.fail_after(10):
+                assert (await agent.authenticate()).status == 200
+            found = await samples(path)  # in spite of them
+            assert found["logins_taken_total",] == 1
+        os.kill(first, signal.SIGKILL)
+        await running.wait_for_line("the operators' process ended with SIGKILL")
+        assert (await agent.authenticate()).status == 200
+        found = await samples(path)  # waits in the listener until there is a process again
+        assert found["logins_taken_total",] == 2
+        assert await operators_pid(running.process.pid) != first
