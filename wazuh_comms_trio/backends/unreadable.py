@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from wazuh_comms_trio.errors import DocumentUnreadable
-from wazuh_comms_trio.foundation.lru_cache import LruCache
+from wazuh_comms_trio.foundation.bounded_cache import BoundedCache
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class UnreadableLog:
 
     def __init__(self, *, silent: bool = False) -> None:
         self._silent = silent
-        self._told: LruCache[str, str] = LruCache(_REMEMBERED)
+        self._told: BoundedCache[str, str] = BoundedCache(_REMEMBERED)
 
     def note(self, error: DocumentUnreadable) -> None:
         if not self._silent and self._told.get(error.name) != error.why:

@@ -10,7 +10,7 @@ import msgspec
 from attrs import field, frozen
 
 from wazuh_comms_trio.errors import MalformedBody
-from wazuh_comms_trio.foundation.lru_cache import LruCache
+from wazuh_comms_trio.foundation.bounded_cache import BoundedCache
 
 __all__ = ["METADATA_LIMIT", "DuplicateKey", "Metadata", "check_agent", "has_duplicate_keys", "read_metadata"]
 
@@ -94,7 +94,7 @@ def _has_duplicates(line: bytes, value: Any) -> bool:
     return has_duplicate_keys(line)
 
 
-_remembered: LruCache[bytes, Metadata] = LruCache(_REMEMBERED)
+_remembered: BoundedCache[bytes, Metadata] = BoundedCache(_REMEMBERED)
 
 
 def read_metadata(line: bytes) -> Metadata:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -124,3 +125,17 @@ async def test_a_file_that_is_opened_again_is_read_again(tmp_path: Path, reads: 
         await look_at_all(here)
         assert sorted(reads) == IDS
         assert await here.changed() is None
+
+
+async def test_more_agents_than_are_remembered(
+    tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come round and round: each round reads some of them again, never all."""
+    monkeypatch.setattr(sqlite_agents, "AGENTS_REMEMBERED", COUNT * 4 // 5)
+    random.seed(1)
+    async with fleet(tmp_path) as (here, _):
+        await look_at_all(here)
+        reads.clear()
+        for _ in range(5):
+            await look_at_all(here)
+        assert COUNT // 5 < len(reads) / 5 < COUNT * 3 // 5

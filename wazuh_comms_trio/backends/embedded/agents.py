@@ -20,10 +20,7 @@ from wazuh_comms_trio.backends.embedded.state_schema import CHANGES_KEPT
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.backends.unreadable import UnreadableLog
 from wazuh_comms_trio.errors import AgentExists, DocumentUnreadable, MalformedRequest
-from wazuh_comms_trio.foundation.lru_cache import LruCache
-
-#: Agents kept in memory: about 1.5 kB each, so 30 MB at most.
-CACHE_SIZE: Final = 20_000
+from wazuh_comms_trio.foundation.bounded_cache import AGENTS_REMEMBERED, BoundedCache
 
 _COLUMNS: Final = "id, name, key_hash, type, version, groups, host, status, last_login"
 
@@ -35,7 +32,8 @@ class SqliteAgents:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._unreadable = UnreadableLog()
-        self._cache: LruCache[str, tuple[Agent, str]] = LruCache(CACHE_SIZE)
+        # About 1.5 kB each, so 150 MB at most, for a hundred thousand agents.
+        self._cache: BoundedCache[str, tuple[Agent, str]] = BoundedCache(AGENTS_REMEMBERED)
         self._data_version: tuple[apsw.Connection | None, object] = (None, None)
         self._generation: int | None = None
         self._changed: set[str] | None = None  # what `changed` returns next

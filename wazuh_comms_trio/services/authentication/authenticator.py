@@ -10,19 +10,19 @@ from attrs import frozen
 from wazuh_comms_trio.backends.interfaces import Agent, AgentRegistry
 from wazuh_comms_trio.errors import AgentUnknown, BackendUnavailable, CommsError, InvalidKey, TokenInvalid
 from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
-from wazuh_comms_trio.foundation.lru_cache import LruCache
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.metrics.refusal_log import RefusalLog
-from wazuh_comms_trio.services.authentication.tokens import UUID, Claims, TokenKeys, check_times, read_token
+from wazuh_comms_trio.services.authentication.token_memory import TokenMemory
+from wazuh_comms_trio.services.authentication.tokens import UUID, TokenKeys, check_times, read_token
 from wazuh_comms_trio.services.authentication.verified_secrets import VerifiedSecrets
 
 __all__ = ["Authenticator", "Caller"]
 
 _log = logging.getLogger(__name__)
 
-# A token and what it says take about 1 kB: at most 16 MB.
-_TOKENS_REMEMBERED: Final = 16384
+# Some 500 bytes each: at most 66 MB, for a fleet of more than a hundred thousand.
+_TOKENS_REMEMBERED: Final = 131_072
 
 
 @frozen
@@ -50,8 +50,8 @@ class Authenticator:
         self._keys = keys
         self._wall_clock = wall_clock
         self._secrets = VerifiedSecrets(run_blocking, remember_wrong=True)
-        # By a token's bytes, for the signature's sake: times and the agent are looked at every time.
-        self._read: LruCache[bytes, Claims] = LruCache(_TOKENS_REMEMBERED)
+        # For the signature's sake: times and the agent are looked at every time.
+        self._read = TokenMemory(_TOKENS_REMEMBERED)
 
     async def authenticate(self, uuid: str, key: str, peer: str | None = None) -> str:
         """A token. Records the log-in. ``peer`` is the sender's address: keys from one don't queue behind wrong ones

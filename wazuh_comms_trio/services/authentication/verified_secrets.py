@@ -11,20 +11,19 @@ from typing import Final
 import trio
 from attrs import define, frozen
 
+from wazuh_comms_trio.foundation.bounded_cache import AGENTS_REMEMBERED, BoundedCache
 from wazuh_comms_trio.foundation.environment import RunBlocking
-from wazuh_comms_trio.foundation.lru_cache import LruCache
 from wazuh_comms_trio.services.authentication.secret_hashes import key_matches
 
 __all__ = ["VerifiedSecrets"]
 
 #: How long a secret that was right needn't be hashed again, seconds.
 _REMEMBERED_FOR: Final = 3600.0
-# An entry is some 400 bytes: at most 13 MB.
-_REMEMBERED: Final = 32768
+# An entry is some 450 bytes: at most 45 MB, for a hundred thousand agents.
 #: How long a secret that was wrong needn't be hashed again, seconds: an agent with an old key tries it every 30 s.
 _REMEMBERED_WRONG_FOR: Final = 300.0
-# Some 200 bytes each: at most 2 MB.
-_REMEMBERED_WRONG: Final = 8192
+# Some 260 bytes each: at most 9 MB.
+_REMEMBERED_WRONG: Final = 32768
 
 
 @frozen
@@ -52,8 +51,8 @@ class VerifiedSecrets:
         self._run_blocking = run_blocking
         # Hashing is CPU and nothing else: more threads than processors only delay everything else.
         self._limiter = trio.Semaphore(at_once or max(1, min(4, os.cpu_count() or 1)))
-        self._verified: LruCache[str, _Verified] = LruCache(_REMEMBERED)
-        self._wrong: LruCache[bytes, float] = LruCache(_REMEMBERED_WRONG)
+        self._verified: BoundedCache[str, _Verified] = BoundedCache(AGENTS_REMEMBERED)
+        self._wrong: BoundedCache[bytes, float] = BoundedCache(_REMEMBERED_WRONG)
         self._turns: dict[Hashable, _Turn] = {}
         self._secret = os.urandom(32)
 

@@ -10,7 +10,7 @@ import trio
 
 from wazuh_comms_trio.backends.interfaces import EventIndex
 from wazuh_comms_trio.errors import BackendUnavailable
-from wazuh_comms_trio.foundation.lru_cache import LruCache
+from wazuh_comms_trio.foundation.bounded_cache import AGENTS_REMEMBERED, BoundedCache
 from wazuh_comms_trio.quarantine.interface import Entry, Quarantine
 
 __all__ = ["OvertakenEntries", "document_of"]
@@ -20,7 +20,6 @@ _log = logging.getLogger(__name__)
 #: Seconds until the entries of an agent, or all, are looked through again.
 _PAUSE: Final = 300.0
 _PAGE: Final = 100
-_REMEMBERED: Final = 4096
 
 
 def document_of(entry: Entry) -> tuple[str, str]:
@@ -35,7 +34,7 @@ class OvertakenEntries:
     def __init__(self, quarantine: Quarantine, events: EventIndex) -> None:
         self._quarantine = quarantine
         self._events = events
-        self._looked_at: LruCache[str, float] = LruCache(_REMEMBERED)
+        self._looked_at: BoundedCache[str, float] = BoundedCache(AGENTS_REMEMBERED)
 
     async def find(self, agent_id: str) -> int:
         """Marks those of this agent, and if there are none, of all; returns how many it found. At most once in a while,
