@@ -7,7 +7,6 @@ import io
 import os
 import re
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, redirect_stdout
 from pathlib import Path
@@ -94,7 +93,7 @@ async def server_of_5(home: Path) -> AsyncIterator[None]:
     versions = {1: {"version": "Wazuh v5.0.0"}, 2: {"version": "Wazuh v4.14.2"}}
     where: dict[str, Any] = {"home": home, "release": "5.0.0"}
     async with (
-        open_fake_daemon("task-manager", AgentTasksModel(now=time.time()), **where),
+        open_fake_daemon("task-manager", AgentTasksModel(), **where),
         open_fake_daemon("keystore", KeystoreModel({("indexer", "username"): "admin"}), **where),
         open_fake_daemon("upgrade", UpgradeModel(), **where),
         open_fake_http("wdb-http", WazuhDBHTTPModel(agents=versions, groups={1: ["default", "web"]}), **where),

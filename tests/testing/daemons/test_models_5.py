@@ -46,7 +46,7 @@ def http(model: Any, method: str, target: str, body: Any = b"", **headers: str) 
 
 
 def test_what_a_task_needs() -> None:
-    model = AgentTasksModel()
+    model = AgentTasksModel(now=NOW)
     good = {
         "action": "create_task",
         "agent_id": "001",
@@ -68,7 +68,7 @@ def test_what_a_task_needs() -> None:
 
 
 def test_at_most_100_pending_tasks_and_each_once() -> None:
-    model = AgentTasksModel()
+    model = AgentTasksModel(now=NOW)
     for number in range(150):
         task = {"action": "create_task", "agent_id": "001", "task_type": "agent_reload", "payload": {}}
         said(model, {**task, "create_time": NOW - number})

@@ -61,7 +61,7 @@ NOW = 1_700_000_000
 
 
 async def test_tasks(opener: Open, home: Path) -> None:
-    model = AgentTasksModel()
+    model = AgentTasksModel(now=NOW)
     async with (
         open_fake_daemon("task-manager", model, home=home, release="5.0.0") as tasks,
         opener(home=home, release="5.0.0") as server,
@@ -84,7 +84,7 @@ async def test_tasks(opener: Open, home: Path) -> None:
 
 
 async def test_a_task_is_sent_again_and_pending_tasks_are_not(opener: Open, home: Path) -> None:
-    model = AgentTasksModel()
+    model = AgentTasksModel(now=NOW)
     lost = [True]
 
     def answer(request: bytes) -> Answer:

@@ -93,9 +93,8 @@ async def test_agents_are_restarted_by_a_word_to_remoted(opener: Open, home: Pat
 
 
 async def test_agents_are_restarted_by_tasks(opener: Open, home: Path) -> None:
-    import time
 
-    model = AgentTasksModel(now=time.time())
+    model = AgentTasksModel()
     versions = {1: "Wazuh v5.0.0", 2: "Wazuh v4.14.2", 3: "v5.0.0"}
     async with final_server(home, model, versions), opener(home=home, release=FINAL) as server:
         report = await server("restart_agents", ["001", "002"])
@@ -110,9 +109,8 @@ async def test_agents_are_restarted_by_tasks(opener: Open, home: Path) -> None:
 
 
 async def test_versions_that_cant_be_found_out(opener: Open, home: Path) -> None:
-    import time
 
-    model = AgentTasksModel(now=time.time())
+    model = AgentTasksModel()
     async with (
         open_fake_daemon("task-manager", model, home=home, release=FINAL),
         opener(home=home, release=FINAL) as server,
@@ -169,9 +167,9 @@ async def test_an_active_response_by_the_ar_queue(opener: Open, home: Path, rele
 
 
 async def test_an_active_response_by_a_task(opener: Open, home: Path) -> None:
-    model = AgentTasksModel()
+    model = AgentTasksModel(now=1_700_000_000.0)
     document = {"wazuh": {"active_response": {"name": "x"}}}
-    moment = int(model.now)
+    moment = 1_700_000_000
     async with final_server(home, model, {1: "v5.0.0"}), opener(home=home, release=FINAL) as server:
         for _ in range(2):
             report = await server("active_response", "001", "firewall-drop", document=document, create_time=moment)

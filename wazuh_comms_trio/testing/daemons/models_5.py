@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Final
@@ -25,11 +26,11 @@ _BAD_NAME: Final = re.compile(r"[\x00-\x20\x7f]|\A[#!]|\A\Z")
 @define
 class AgentTasksModel:
     """The task-manager of 5.0.0. ``tasks`` is task id -> task, with ``agent_id``, ``task_type``, ``payload`` and
-    ``delivered``; ``now`` the clock that ``create_time`` is compared with. Its refusals are words; what it hands out it
-    marks as delivered, even if the answer is lost.
+    ``delivered``; ``now`` the moment in seconds of the epoch that ``create_time`` is compared with, None the real one.
+    Its refusals are words; what it hands out it marks as delivered, even if the answer is lost.
     """
 
-    now: float = 1_700_000_000.0
+    now: float | None = None
     tasks: dict[str, dict[str, Any]] = field(factory=dict)
 
     def __call__(self, request: bytes) -> Answer:
@@ -48,7 +49,8 @@ class AgentTasksModel:
         agent, kind, created = message.get("agent_id"), message.get("task_type"), message.get("create_time")
         if not isinstance(agent, str) or kind not in _TASK_TYPES or "payload" not in message:
             return {"error": "parsing_error", "message": "Missing or invalid field"}
-        if not isinstance(created, int) or not self.now - _YEAR <= created <= self.now + 60:
+        now = time.time() if self.now is None else self.now
+        if not isinstance(created, int) or not now - _YEAR <= created <= now + 60:
             return {"error": "parsing_error", "message": "Invalid create_time"}
         source = message.get("source_id")
         key = ":".join([source if isinstance(source, str) else "", agent, kind, str(created)])

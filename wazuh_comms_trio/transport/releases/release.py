@@ -83,7 +83,6 @@ def parse_version(text: str) -> Version:
     return (int(major), int(minor), int(patch or 0), _STAGES[stage], int(number or 0))
 
 
-@lru_cache(maxsize=64)
 def release_of(name: str | Release) -> Release:
     """The release of that version: ``"4.7.5"``, ``"4.14.2"``, ``"5.0.0-beta3"``, ``"5.0.0"``; or of a group, ``"A"`` to
     ``"G"`` (its last version then).
@@ -94,6 +93,11 @@ def release_of(name: str | Release) -> Release:
         return name
     if not isinstance(name, str):
         raise ValueError(f"a release is named by its version's text, not by {type(name).__name__}")  # noqa: TRY004 -- one error for a wrong name
+    return _release_named(name)
+
+
+@lru_cache(maxsize=64)
+def _release_named(name: str) -> Release:
     if name in GROUPS:
         return Release(name, GROUPS[name][1])
     version = parse_version(name)
