@@ -97,7 +97,9 @@ def test_a_version_is_in_its_group(version: str, group: str) -> None:
     assert release_of(release) is release
 
 
-@pytest.mark.parametrize("name", ["5.0", "5", "4", "", "five", "3.13.0", "4.14.2-1", "5.0.0-beta", " 4.7.5", 5, ["5.0.0"]])
+@pytest.mark.parametrize(
+    "name", ["5.0", "5", "4", "", "five", "3.13.0", "4.14.2-1", "5.0.0-beta", " 4.7.5", 5, ["5.0.0"]]
+)
 def test_what_names_no_release(name: object) -> None:
     with pytest.raises(ValueError, match=r"write|named|older"):
         release_of(name)  # type: ignore[arg-type]
