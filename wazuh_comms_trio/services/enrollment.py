@@ -22,7 +22,7 @@ from wazuh_comms_trio.services.authentication.tokens import ISSUER, UUID, TokenK
 from wazuh_comms_trio.services.authentication.verified_secrets import VerifiedSecrets
 from wazuh_comms_trio.services.strict_json import decode_body
 
-__all__ = ["EnrollmentService", "Unauthorized"]
+__all__ = ["EnrolledAgent", "EnrollmentService", "Unauthorized"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class _Session(msgspec.Struct):
     sub: str
 
 
-class _Request(msgspec.Struct):
+class EnrolledAgent(msgspec.Struct):
     id: str
     name: str
     key: str
@@ -66,7 +66,7 @@ class _Request(msgspec.Struct):
 
 
 _decode_session: Final = msgspec.json.Decoder(_Session).decode
-_decoder: Final = msgspec.json.Decoder(_Request)
+_decoder: Final = msgspec.json.Decoder(EnrolledAgent)
 
 
 class EnrollmentService:
@@ -177,7 +177,7 @@ class EnrollmentService:
         return {"id": agent_id, "name": request.name, "type": request.type, "version": request.version, "groups": []}
 
 
-def _check(request: _Request) -> None:
+def _check(request: EnrolledAgent) -> None:
     if UUID.fullmatch(request.id) is None:
         raise MalformedRequest("id: Expected a uuid in its canonical form")
     if not request.name.strip() or len(request.name) > NAME_LIMIT or not request.name.isprintable():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NoReturn
 from urllib.parse import quote, unquote
@@ -39,6 +39,11 @@ class Routes:
     @property
     def paths(self) -> frozenset[str]:
         return frozenset(self._methods)
+
+    @property
+    def table(self) -> Mapping[str, Sequence[str]]:
+        """Path -> its methods."""
+        return self._methods
 
     def find(self, scope: Scope) -> Handler:
         """Raises ``RouteUnknown``, ``MethodNotAllowed``."""

@@ -12,7 +12,7 @@ from wazuh_comms_trio.errors import MalformedRequest
 from wazuh_comms_trio.services.stateful.packet_reader import DOCUMENT_ID_LIMIT
 from wazuh_comms_trio.services.strict_json import decode_body
 
-__all__ = ["decode_commands", "encode_command", "encode_commands"]
+__all__ = ["PostedCommands", "decode_commands", "encode_command", "encode_commands"]
 
 #: Of a command that names none, seconds.
 DEFAULT_TIMEOUT: Final = 100
@@ -51,11 +51,11 @@ class _Command(msgspec.Struct):
     result: _Result | None = None
 
 
-class _Commands(msgspec.Struct):
+class PostedCommands(msgspec.Struct):
     commands: list[_Command]
 
 
-_decoder: Final = msgspec.json.Decoder(_Commands)
+_decoder: Final = msgspec.json.Decoder(PostedCommands)
 
 
 def decode_commands(body: bytes | bytearray) -> list[Command]:
