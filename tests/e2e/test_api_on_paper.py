@@ -40,7 +40,7 @@ async def findings(folder: Path, port: int | None, authorization: str, *words: s
     """What schemathesis has to say; nothing when it has found nothing."""
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.e2e.ndjson_bodies", "PYTHONPATH": str(ROOT)}
     command = [PROGRAMS / "schemathesis", "--config-file", ROOT / "tests/e2e/schemathesis.toml"]
-    command += ["run", ROOT / "docs/openapi.json", "--url", f"https://127.0.0.1:{port}"]
+    command += ["run", ROOT / "wazuh_comms_trio/openapi.json", "--url", f"https://127.0.0.1:{port}"]
     command += ["--header", f"Authorization: {authorization}", "--tls-verify", "false", "--no-color"]
     command += ["--seed", "1", "--max-examples", "3", "--workers", "4", "--phases", "coverage,fuzzing"]
     command += ["--generation-deterministic", "--continue-on-failure", *words]

@@ -85,6 +85,12 @@ async def test_it_is_for_reading_alone(method: str, path: str) -> None:
     assert (reply.status_code, reply.headers["Allow"]) == (405, "GET")
 
 
+async def test_the_agents_api_on_paper() -> None:
+    reply = await app_of(Node()).test_client().get("/openapi.json")
+    assert reply.status_code == 200
+    assert (await reply.get_json())["openapi"] == "3.1.0"
+
+
 async def test_unknown_paths() -> None:
     for path in ("/", "/metrics/", "/api/v1/commands"):
         assert (await app_of(Node()).test_client().get(path)).status_code == 404

@@ -18,9 +18,9 @@ _HEAD: Final = """\
 
 HTTP/1.1 over TLS, one request a connection or many. The agents' listener is on port 27000, the enrolment, where it is
 on, on 55000. Paths are exact: no redirects, no trailing slashes, and an encoded slash is no slash. The same as an
-OpenAPI 3.1 document: [openapi.json](openapi.json). This page and the document are made from the routes and the table
-of errors (`scripts/make-docs`), and the tests run the document against a live server. Local programs post commands to
-a Unix socket: [operating.md](operating.md).
+OpenAPI 3.1 document: [openapi.json](../wazuh_comms_trio/openapi.json), which the operators' listener serves. This page
+and the document are made from the routes and the table of errors (`scripts/make-docs`), and the tests run the document
+against a live server. Local programs post commands to a Unix socket: [operating.md](operating.md).
 
 A reply that isn't a success is JSON: `{"message", "code"}` from the agents' API, `{"title", "detail", "error"}` from
 the enrolment. The code is Wazuh's number where there is one, else the status. What a 2xx promises:
