@@ -67,6 +67,12 @@ class AgentRegistry(Protocol):
         """
         ...
 
+    def may_be_served_unread(self, agent_id: str, fingerprint: str) -> bool:
+        """While the registry can't be read, for a token of that agent and fingerprint: False where the agent is known
+        here to be gone or to have another key, and in a registry whose removals count at once. No I/O.
+        """
+        ...
+
     async def changed(self) -> Collection[str] | None:
         """The agents that were removed, rekeyed or changed since the last call, by any process, and perhaps others.
         None: any may have been. For parked polls: called about twice a second; one caller.

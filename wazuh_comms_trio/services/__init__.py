@@ -67,7 +67,12 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
     wall_clock, rng, run_blocking = environment.wall_clock, environment.rng, environment.run_blocking
     return Services(
         authentication=Authenticator(
-            backends.agents, keys, wall_clock=wall_clock, run_blocking=run_blocking, metrics=metrics
+            backends.agents,
+            keys,
+            wall_clock=wall_clock,
+            run_blocking=run_blocking,
+            metrics=metrics,
+            serve_unread=api.token.outage == "serve",
         ),
         stateful=StatefulEvents(backends, quarantine, events=api.events, batcher=api.batcher, rng=rng, metrics=metrics),
         stateless=StatelessEvents(

@@ -92,6 +92,9 @@ class SqliteAgents:
 
         return await self._database.read_now(take, lambda _: set())
 
+    def may_be_served_unread(self, agent_id: str, fingerprint: str) -> bool:
+        return False
+
     async def revoked(self, agents: Mapping[str, str]) -> Collection[str]:
         def compare(connection: apsw.Connection) -> list[str]:
             self._refresh(connection)

@@ -50,6 +50,10 @@ class MemoryAgents:
         await self.faults.strike("lookup")
         return self.stored.get(agent_id.lower())
 
+    def may_be_served_unread(self, agent_id: str, fingerprint: str) -> bool:
+        """As the embedded one."""
+        return False
+
     async def revoked(self, agents: Mapping[str, str]) -> Collection[str]:
         await self.faults.strike("revoked")
         return [agent_id for agent_id, fingerprint in agents.items() if self._fingerprint(agent_id) != fingerprint]

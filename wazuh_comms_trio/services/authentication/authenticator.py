@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import logging
+from math import inf
 from typing import Final
 
+import trio
 from attrs import frozen
 
 from wazuh_comms_trio.backends.interfaces import Agent, AgentRegistry
-from wazuh_comms_trio.errors import AgentUnknown, BackendUnavailable, CommsError, InvalidKey, TokenInvalid
+from wazuh_comms_trio.errors import (
+    AgentUnknown,
+    BackendUnavailable,
+    CommsError,
+    DocumentUnreadable,
+    InvalidKey,
+    TokenInvalid,
+)
 from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.metrics.refusal_log import RefusalLog
 from wazuh_comms_trio.services.authentication.token_memory import TokenMemory
-from wazuh_comms_trio.services.authentication.tokens import UUID, TokenKeys, check_times, read_token
+from wazuh_comms_trio.services.authentication.tokens import UUID, Claims, TokenKeys, check_times, read_token
 from wazuh_comms_trio.services.authentication.verified_secrets import VerifiedSecrets
 
 __all__ = ["Authenticator", "Caller"]
@@ -23,14 +32,24 @@ _log = logging.getLogger(__name__)
 
 # Some 500 bytes each: at most 66 MB, for a fleet of more than a hundred thousand.
 _TOKENS_REMEMBERED: Final = 131_072
+#: Seconds after which a registry that doesn't answer can't be read.
+_UNREAD_AFTER: Final = 3.0
 
 
 @frozen
 class Caller:
-    """A request's authenticated sender. ``expires`` is the token's ``exp``, epoch seconds."""
+    """A request's authenticated sender. ``expires`` is the token's ``exp``, epoch seconds. ``unread``: the registry
+    couldn't be read, and of the agent nothing but its id is known; the token's fingerprint.
+    """
 
     agent: Agent
     expires: float
+    unread: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the key that the token was given for."""
+        return self.agent.fingerprint if self.unread is None else self.unread
 
 
 class Authenticator:
@@ -42,11 +61,13 @@ class Authenticator:
         wall_clock: WallClock,
         run_blocking: RunBlocking,
         metrics: Metrics | None = None,
+        serve_unread: bool = True,
     ) -> None:
         self._metrics = metrics or Metrics()
         #: Lines of refused log-ins and tokens.
         self.refusals: RefusalLog = RefusalLog(_log)
         self._agents = agents
+        self._serve_unread = serve_unread
         self._keys = keys
         self._wall_clock = wall_clock
         self._secrets = VerifiedSecrets(run_blocking, remember_wrong=True)
@@ -99,8 +120,8 @@ class Authenticator:
         return self._keys.mint(agent.id, agent.fingerprint, now)
 
     async def verify(self, token: bytes | None) -> Caller:
-        """``token``: the bearer token's bytes, None when there was none. Raises ``TokenInvalid``, ``TokenExpired``,
-        ``BackendUnavailable``."""
+        """``token``: the bearer token's bytes, None when there was none. While the registry can't be read, a token may
+        be enough: see ``Caller.unread``. Raises ``TokenInvalid``, ``TokenExpired``, ``BackendUnavailable``."""
         if token is None:
             raise TokenInvalid(reason="missing")
         claims = self._read.get(token)
@@ -114,11 +135,32 @@ class Authenticator:
             except BaseException:
                 self._read.drop(token)
                 raise
-        agent = await self._agents.lookup(claims.uuid)
-        if agent is not None and claims.fingerprint not in (None, agent.fingerprint):
-            agent = await self._agents.get(claims.uuid)  # the token may be newer than what is remembered of its agent
+        try:
+            with trio.fail_after(_UNREAD_AFTER if self._may_serve_unread(claims) else inf):
+                agent = await self._read_agent(claims)
+        except DocumentUnreadable:
+            raise  # the registry is well
+        except (BackendUnavailable, trio.TooSlowError):
+            if not self._may_serve_unread(claims):  # a revocation may have been read meanwhile
+                raise BackendUnavailable from None
+            assert claims.fingerprint is not None
+            return Caller(Agent(claims.uuid, "", ""), float(claims.exp), claims.fingerprint)
         if agent is None:
             raise TokenInvalid(reason="agent_removed", about=claims.uuid)
         if claims.fingerprint not in (None, agent.fingerprint):
             raise TokenInvalid(reason="agent_rekeyed", about=claims.uuid)
         return Caller(agent, float(claims.exp))
+
+    async def _read_agent(self, claims: Claims) -> Agent | None:
+        agent = await self._agents.lookup(claims.uuid)
+        if agent is not None and claims.fingerprint not in (None, agent.fingerprint):
+            agent = await self._agents.get(claims.uuid)  # the token may be newer than what is remembered of its agent
+        return agent
+
+    def _may_serve_unread(self, claims: Claims) -> bool:
+        """Tokens without a fingerprint can't be compared with what is known of revocations."""
+        return (
+            self._serve_unread
+            and claims.fingerprint is not None
+            and self._agents.may_be_served_unread(claims.uuid, claims.fingerprint)
+        )

@@ -107,7 +107,7 @@ class CommandDispatcher:
             return None
         if self._parked_limit and len(self._long_polls) >= self._parked_limit:
             self._long_polls.answer_oldest(1)
-        poll = LongPoll(caller.agent.id, caller.agent.fingerprint, end)
+        poll = LongPoll(caller.agent.id, caller.fingerprint, end)
         self._long_polls.add(poll)
         self._other_workers.parked(poll.agent_id)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from math import inf
 from typing import Final
 
 from attrs import define
@@ -20,12 +21,19 @@ _ABSENT_LONGEST: Final = 1.0
 
 @define
 class Entry:
-    """``agent`` is None for an id that no agent has. Moments on trio's clock."""
+    """``agent`` is None for an id that no agent has. ``revoked_at``: when the agent went, or got another key. Moments
+    on trio's clock."""
 
     agent: Agent | None
     fingerprint: str | None
     read_at: float
     used_at: float
+    revoked_at: float = -inf
+
+    @property
+    def needed_at(self) -> float:
+        """When it was needed last: a revocation is, for as long as an earlier token may live."""
+        return max(self.used_at, self.revoked_at)
 
 
 class AgentCache:
@@ -43,7 +51,9 @@ class AgentCache:
             self.entries[agent_id] = Entry(agent, fingerprint, read_at, read_at)
         elif entry.read_at <= read_at:
             if entry.agent is None or agent is None or entry.agent.key_hash != agent.key_hash:
-                entry.fingerprint = None if agent is None else agent.fingerprint
+                before, entry.fingerprint = entry.fingerprint, None if agent is None else agent.fingerprint
+                if entry.fingerprint != before:
+                    entry.revoked_at = read_at
             entry.agent = agent
             entry.read_at = read_at
 
@@ -72,10 +82,10 @@ class AgentCache:
 
     def forget_old(self, now: float) -> None:
         oldest = now - FORGET_AFTER
-        stale = [agent_id for agent_id, entry in self.entries.items() if entry.used_at < oldest]
+        stale = [agent_id for agent_id, entry in self.entries.items() if entry.needed_at < oldest]
         excess = len(self.entries) - len(stale) - LARGEST
         if excess > 0:
-            by_use = sorted(self.entries, key=lambda agent_id: self.entries[agent_id].used_at)
+            by_use = sorted(self.entries, key=lambda agent_id: self.entries[agent_id].needed_at)
             stale = by_use[: len(stale) + excess]
         self._drop(stale)
 

@@ -12,7 +12,7 @@ from attrs import evolve
 
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.backends.opensearch.agents.agent_search import EVERYONE, AgentSearch
-from wazuh_comms_trio.backends.opensearch.agents.cache import AgentCache
+from wazuh_comms_trio.backends.opensearch.agents.cache import LARGEST, AgentCache
 from wazuh_comms_trio.backends.opensearch.agents.documents import to_agent, to_document
 from wazuh_comms_trio.backends.opensearch.agents.login_updates import LoginRecorder
 from wazuh_comms_trio.backends.opensearch.client.client import (
@@ -62,6 +62,8 @@ class OpenSearchAgents:
         self._search = search
         self._agent_removed = agent_removed
         self._outage = OutageLog(logger, "the registry", clock=trio.current_time)
+        #: Agents that were looked for and couldn't be read, and that are read as soon as it can be.
+        self._unread: set[str] = set()
 
     # --- reads ---
 
@@ -87,7 +89,11 @@ class OpenSearchAgents:
         if entry is None or entry.agent is None:
             if entry is not None and self._cache.is_fresh(entry, now):
                 return None
-            return await self.get(agent_id)
+            if len(self._unread) < LARGEST:
+                self._unread.add(agent_id)
+            agent = await self.get(agent_id)
+            self._unread.discard(agent_id)
+            return agent
         if self._cache.is_fresh(entry, now) or self._outage.failing:
             return entry.agent
         try:
@@ -105,6 +111,11 @@ class OpenSearchAgents:
         if unknown and not self._outage.failing:
             await self._renew([agent_id.lower() for agent_id in unknown])
         return [agent_id for agent_id, fingerprint in agents.items() if self._is_revoked(agent_id, fingerprint)]
+
+    def may_be_served_unread(self, agent_id: str, fingerprint: str) -> bool:
+        agent_id = agent_id.lower()
+        entry = self._cache.use(agent_id, trio.current_time())
+        return entry is None or entry.fingerprint == fingerprint
 
     async def changed(self) -> None:
         """Others may have changed any: nobody says which, and what is read again is in the cache."""
@@ -147,7 +158,7 @@ class OpenSearchAgents:
             now = trio.current_time()
             try:
                 self._cache.forget_old(now)
-                await self._renew(self._cache.due(now))
+                await self._renew([*self._cache.due(now), *self._unread])
             except Exception:
                 logger.exception("agents can't be read again: an error of ours")
 
@@ -164,6 +175,7 @@ class OpenSearchAgents:
                 return
             for agent_id in wanted:
                 agent = found.get(agent_id)
+                self._unread.discard(agent_id)
                 if isinstance(agent, DocumentUnreadable):
                     continue
                 self._cache.put(agent_id, agent, began)
