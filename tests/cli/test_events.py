@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import trio
 
 from tests.cli.conftest import Tool
 from wazuh_comms_trio.backends.factory import open_backends
-from wazuh_comms_trio.backends.interfaces import DocumentOperation
+from wazuh_comms_trio.backends.interfaces import Agent, DocumentOperation
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.quarantine.interface import Rejected
 from wazuh_comms_trio.quarantine.opening import open_quarantine
@@ -252,3 +254,38 @@ def test_store_prune(tool: Tool, config: Config) -> None:
     assert looked.status == 0
     assert looked.document == {"deleted": False, "commands": 0, "documents_of_removed_agents": 0, "documents": 0}
     assert tool("store", "prune").out.startswith("deleted: 0 finished commands")
+
+
+def test_documents_of_agents_that_an_earlier_version_removed(tool: Tool, config: Config, state: Path) -> None:
+    fill(config)
+    unknown, removed = "0198f2a0-0000-7000-8000-00000000000a", "0198f2a0-0000-7000-8000-00000000000b"
+
+    async def fill_index() -> None:
+        async with open_backends(config) as backends:
+            await backends.agents.add(Agent(AGENT, "a", key_hash="h"))
+            ids = [f"{agent}_{number}" for agent in (unknown, removed, AGENT) for number in range(120)]
+            ids += [f"{unknown}x_1", unknown, "plain", f"x{unknown}_1"]
+            for index in ("wazuh-states-fim-files", "wazuh-states-inventory-packages"):
+                operations = [DocumentOperation("create", index, each, b"{}") for each in ids]
+                await backends.events.bulk(operations)
+            await backends.agents.add(Agent(removed, "b", key_hash="h"))
+            await backends.agents.remove(removed)  # this version notes when, and deletes them in a month
+
+    trio.run(fill_index)
+    verified = tool("store", "verify", "--json")
+    assert (verified.status, verified.document["documents_of_unknown_agents"]) == (0, {unknown: 240})
+    assert "240 documents are of 1 agents that aren't enrolled" in tool("store", "verify").err
+    looked = tool("store", "prune", "--unknown-agents", "--dry-run", "--json")
+    assert looked.document == {"deleted": False, "documents_of_unknown_agents": {unknown: 240}}
+    assert count_documents(state) == 729
+    gone = tool("store", "prune", "--unknown-agents")
+    assert gone.out.splitlines() == [f"{unknown}: 240 documents", "deleted: 240 documents of 1 unknown agents"]
+    assert count_documents(state) == 489
+    entry = json.loads((state / "audit.log").read_text().splitlines()[-1])
+    assert (entry["action"], entry["documents_of_unknown_agents"], entry["agents"]) == ("store prune", 240, [unknown])
+    assert tool("store", "verify", "--json").document["documents_of_unknown_agents"] == {}
+
+
+def count_documents(state: Path) -> int:
+    with closing(sqlite3.connect(state / "state.db")) as database:
+        return int(database.execute("SELECT count(*) FROM documents").fetchone()[0])

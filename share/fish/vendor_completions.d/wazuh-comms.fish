@@ -169,6 +169,7 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'store prune'" --sh
 complete --command wazuh-comms --condition "__wazuh_comms_at 'store prune'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'store prune'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'store prune'" --long-option dry-run --description 'only say what would be deleted'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'store prune'" --long-option unknown-agents --description 'instead, at once: documents of agents that aren\'t enrolled and were removed by an earlier version, which noted no date'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'enrollment'" --arguments passwd --description 'print the entry of a user for enrollment.users'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'enrollment'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'enrollment'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'

@@ -33,7 +33,7 @@ KEEP = Keep()
 
 @pytest.fixture
 async def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqliteStores]:
-    monkeypatch.setattr(pruning, "_PAUSE", 0.0)
+    monkeypatch.setattr(pruning, "PAUSE", 0.0)
     async with open_sqlite(tmp_path, wall_clock=Clock()) as opened:
         yield opened
 
@@ -177,12 +177,12 @@ async def test_writers_go_on_meanwhile(stores: SqliteStores, monkeypatch: pytest
     await create(stores, *(f"{A1}_{number}" for number in range(1000)))
     await stores.agents.remove(A1)
     await live(stores, 31)
-    monkeypatch.setattr(pruning, "_PAUSE", 0.2)
+    monkeypatch.setattr(pruning, "PAUSE", 0.2)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(prune, stores.database, KEEP)
         while (await there(stores, f"{A1}_0")) == [True]:  # noqa: ASYNC110  # a database announces nothing
             await trio.sleep(0.01)
         await create(stores, "meanwhile")
         assert await there(stores, f"{A1}_999") == [True]
-        monkeypatch.setattr(pruning, "_PAUSE", 0.0)
+        monkeypatch.setattr(pruning, "PAUSE", 0.0)
     assert await there(stores, f"{A1}_999", "meanwhile") == [False, True]

@@ -28,8 +28,8 @@ DAY: Final = 86_400
 #: Seconds between two looks.
 INTERVAL: Final = 600.0
 #: Rows of one transaction, and the pause to the next one: others write meanwhile.
-_ROWS: Final = 100
-_PAUSE: Final = 0.05
+ROWS: Final = 100
+PAUSE: Final = 0.05
 #: Days after which a note of how far documents were numbered isn't needed for any limit.
 _LONGEST: Final = 36_500
 
@@ -77,7 +77,7 @@ def note_ends(connection: apsw.Connection) -> int:
     """Commands that have ended get the age at which that was seen; how many did."""
     query = (
         "UPDATE commands SET ended_age = (SELECT value FROM counters WHERE name = 'age') WHERE no IN"
-        f" (SELECT no FROM commands WHERE ended_age IS NULL AND {_ENDED} LIMIT {_ROWS})"
+        f" (SELECT no FROM commands WHERE ended_age IS NULL AND {_ENDED} LIMIT {ROWS})"
     )
     connection.execute(query)
     return connection.changes()
@@ -101,7 +101,7 @@ _GONE: Final = (
     " (SELECT 1 FROM agents WHERE agents.id = removed_agents.id)"
 )
 #: Documents of an agent have its uuid and an underscore before their id; a backquote comes after that.
-_OF_AGENT: Final = (
+OF_AGENT: Final = (
     "SELECT no FROM documents WHERE index_no = :index AND id >= :agent || '_' AND id < :agent || '`' LIMIT :rows"
 )
 
@@ -120,7 +120,7 @@ def due(connection: apsw.Connection, keep: Keep) -> Due:
         for (agent_id,) in connection.execute(_GONE, {"limit": age - keep.removed_agents * DAY}):
             for index in _indices(connection):
                 values = {"index": index, "agent": agent_id, "rows": -1}
-                of_removed += _number(connection, f"SELECT count(*) FROM ({_OF_AGENT})", values)
+                of_removed += _number(connection, f"SELECT count(*) FROM ({OF_AGENT})", values)
     return Due(count(_OLD_COMMANDS, keep.finished_commands), of_removed, count(_OLD_DOCUMENTS, keep.documents))
 
 
@@ -134,7 +134,7 @@ def prune_commands(connection: apsw.Connection, keep: Keep) -> int:
     if age < DAY or not keep.finished_commands:
         return 0
     values = {"limit": age - keep.finished_commands * DAY}
-    connection.execute(f"DELETE FROM commands WHERE no IN ({_OLD_COMMANDS} LIMIT {_ROWS})", values)
+    connection.execute(f"DELETE FROM commands WHERE no IN ({_OLD_COMMANDS} LIMIT {ROWS})", values)
     return connection.changes()
 
 
@@ -144,7 +144,7 @@ def prune_documents(connection: apsw.Connection, keep: Keep) -> int:
     if age < DAY or not keep.documents:
         return 0
     values = {"limit": age - keep.documents * DAY}
-    connection.execute(f"DELETE FROM documents WHERE no IN ({_OLD_DOCUMENTS} LIMIT {_ROWS})", values)
+    connection.execute(f"DELETE FROM documents WHERE no IN ({_OLD_DOCUMENTS} LIMIT {ROWS})", values)
     return connection.changes()
 
 
@@ -157,8 +157,8 @@ def prune_removed_agents(connection: apsw.Connection, keep: Keep) -> int:
     if agent_id is None:
         return 0
     for index in _indices(connection):
-        values = {"index": index, "agent": agent_id, "rows": _ROWS}
-        connection.execute(f"DELETE FROM documents WHERE no IN ({_OF_AGENT})", values)
+        values = {"index": index, "agent": agent_id, "rows": ROWS}
+        connection.execute(f"DELETE FROM documents WHERE no IN ({OF_AGENT})", values)
         if connection.changes():
             return connection.changes()
     connection.execute("DELETE FROM removed_agents WHERE id = ?", (agent_id,))
@@ -176,7 +176,7 @@ async def prune(database: Database, keep: Keep) -> Due:
 
 async def _in_steps(database: Database, step: Callable[[apsw.Connection], int]) -> None:
     while await database.write(step, durable=False):  # noqa: ASYNC110  # a pause for others, no waiting
-        await trio.sleep(_PAUSE)
+        await trio.sleep(PAUSE)
 
 
 async def run_pruning(

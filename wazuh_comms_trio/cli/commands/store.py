@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from wazuh_comms_trio.cli.parser import Group
-from wazuh_comms_trio.cli.program import EXIT_FAILED
+from wazuh_comms_trio.cli.program import EXIT_FAILED, complain
 
 
 def add_parser(parent: Group) -> None:
@@ -30,9 +30,17 @@ def add_parser(parent: Group) -> None:
         "every ten minutes.",
     )
     prune.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    prune.add_argument(
+        "--unknown-agents",
+        action="store_true",
+        help="instead, at once: documents of agents that aren't enrolled and were removed by an earlier version, which "
+        "noted no date",
+    )
 
 
 async def _prune(arguments: Namespace) -> int:
+    if arguments.unknown_agents:
+        return await _prune_unknown(arguments)
     from attrs import asdict
 
     from wazuh_comms_trio.backends.embedded.pruning import due, prune
@@ -56,6 +64,55 @@ async def _prune(arguments: Namespace) -> int:
     return 0
 
 
+async def _prune_unknown(arguments: Namespace) -> int:
+    from wazuh_comms_trio.backends.embedded.stores import open_sqlite
+    from wazuh_comms_trio.backends.embedded.unowned import delete_unowned, unowned_documents
+    from wazuh_comms_trio.cli.stores import embedded_folder, open_session
+
+    session = open_session(arguments)
+    if session.config.communications_api.events.document_id != "agent":
+        complain("wazuh-comms", "with `events.document_id: global` a document's id doesn't say whose it is")
+        return EXIT_FAILED
+    folder = embedded_folder(session.config)
+    with session.acting_as_owner(folder):
+        async with open_sqlite(folder) as stores:
+            if arguments.dry_run:
+                found = await stores.database.read(unowned_documents)
+            else:
+                session.prepare_change()
+                found = await delete_unowned(stores.database)
+                if found:
+                    session.changed(
+                        "store prune", str(folder), documents_of_unknown_agents=found.total(), agents=sorted(found)
+                    )
+    verb = "would be deleted" if arguments.dry_run else "deleted"
+    lines = [f"{agent_id}: {count} documents" for agent_id, count in sorted(found.items())]
+    text = "\n".join([*lines, f"{verb}: {found.total()} documents of {len(found)} unknown agents"])
+    session.output.document({"deleted": not arguments.dry_run, "documents_of_unknown_agents": dict(found)}, text)
+    return 0
+
+
+def _unowned(folder: Path) -> dict[str, int]:
+    """Of a file that can be read; else ``verify`` says what is wrong with it."""
+    import apsw
+
+    from wazuh_comms_trio.backends.embedded.unowned import unowned_documents
+
+    path = folder / "state.db"
+    if not path.exists():
+        return {}
+    try:
+        connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)
+        try:
+            connection.set_busy_timeout(5000)
+            connection.execute("PRAGMA query_only = ON")
+            return dict(unowned_documents(connection))
+        finally:
+            connection.close()
+    except (apsw.Error, UnicodeDecodeError):
+        return {}
+
+
 def _verify(arguments: Namespace) -> int:
     from wazuh_comms_trio.backends.embedded.state_lock import hold_state
     from wazuh_comms_trio.backup.verify import verify
@@ -71,6 +128,8 @@ def _verify(arguments: Namespace) -> int:
             found.append(finding)
             if finding.repaired:
                 session.changed("store verify", finding.place, damage=finding.damage, remedy=finding.remedy)
+        own_ids = session.config.communications_api.events.document_id == "agent"
+        unowned = _unowned(folder) if own_ids else {}
     documents = [
         {"place": each.place, "damage": each.damage, "remedy": each.remedy or None, "repaired": each.repaired}
         for each in found
@@ -80,5 +139,12 @@ def _verify(arguments: Namespace) -> int:
         intent = "done" if each.repaired else "with --repair" if not arguments.repair else "not done"
         lines.append(f"{each.place}: {each.damage}" + (f" ({intent}: {each.remedy})" if each.remedy else ""))
     text = "\n".join(lines) or f"{folder}: nothing is damaged"
-    session.output.document({"path": str(Path(folder)), "damaged": documents}, text)
+    report = {"path": str(Path(folder)), "damaged": documents, "documents_of_unknown_agents": unowned}
+    session.output.document(report, text)
+    if unowned:
+        complain(
+            "wazuh-comms",
+            f"state.db: {sum(unowned.values())} documents are of {len(unowned)} agents that aren't enrolled and were "
+            "removed by an earlier version: they stay until `store prune --unknown-agents`; --dry-run names them",
+        )
     return EXIT_FAILED if any(not each.repaired for each in found) else 0

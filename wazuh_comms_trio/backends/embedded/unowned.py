@@ -1,0 +1,60 @@
+"""Documents of agents that aren't enrolled and whose removal nobody noted: an earlier version removed the agent.
+
+They stay until the operator deletes them: no age is known, and an agent of that uuid may come back. Whose a document is
+stands in its id, where ids are an agent's own (``events.document_id: agent``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Final
+
+import apsw
+import trio
+
+from wazuh_comms_trio.backends.embedded.database.database import Database
+from wazuh_comms_trio.backends.embedded.pruning import OF_AGENT, PAUSE, ROWS
+
+_OWNER: Final = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})_", re.ASCII)
+_KNOWN: Final = "SELECT 1 FROM agents WHERE id = :agent UNION ALL SELECT 1 FROM removed_agents WHERE id = :agent"
+
+
+def unowned_documents(connection: apsw.Connection) -> Counter[str]:
+    """How many there are, by uuid. Goes from agent to agent through the index of ids, not through all documents."""
+    found: Counter[str] = Counter()
+    for (index,) in connection.execute("SELECT no FROM indices").fetchall():
+        query = "SELECT id FROM documents WHERE index_no = ? AND id > ? ORDER BY id LIMIT 1"
+        document_id = connection.execute(query, (index, "")).get
+        while isinstance(document_id, str):
+            after = document_id
+            if owner := _OWNER.match(document_id):
+                after = f"{owner[1]}`"  # behind all ids that begin with the uuid and an underscore
+                if connection.execute(_KNOWN, {"agent": owner[1]}).get is None:
+                    values = {"index": index, "agent": owner[1], "rows": -1}
+                    count = connection.execute(f"SELECT count(*) FROM ({OF_AGENT})", values).get
+                    found[owner[1]] += count if isinstance(count, int) else 0
+            document_id = connection.execute(query, (index, after)).get
+    return found
+
+
+async def delete_unowned(database: Database) -> Counter[str]:
+    """In small steps, as pruning; how many went, by uuid. An agent that is enrolled meanwhile keeps its documents.
+    Raises ``BackendUnavailable``. Cancelled: some are gone."""
+    gone: Counter[str] = Counter()
+    for agent_id in await database.read(unowned_documents):
+
+        def step(connection: apsw.Connection, agent_id: str = agent_id) -> int:
+            if connection.execute(_KNOWN, {"agent": agent_id}).get is not None:
+                return 0
+            for (index,) in connection.execute("SELECT no FROM indices").fetchall():
+                values = {"index": index, "agent": agent_id, "rows": ROWS}
+                connection.execute(f"DELETE FROM documents WHERE no IN ({OF_AGENT})", values)
+                if connection.changes():
+                    return connection.changes()
+            return 0
+
+        while count := await database.write(step, durable=False):
+            gone[agent_id] += count
+            await trio.sleep(PAUSE)
+    return gone
