@@ -3,6 +3,7 @@ end is driven by hand."""
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ import trio.testing
 
 from tests.transport.peers import Listening, frame, listening, receive_exactly, receive_frame
 from wazuh_comms_trio.transport import Daemon, Pool, open_pool
+from wazuh_comms_trio.transport.aio import shared_reads
 
 DAEMON = Daemon("mine", ("s",), reusable=True)
 
@@ -218,6 +220,24 @@ async def test_the_task_that_reads_for_others_is_cancelled(home: Path) -> None:
             peers[1].sendall(frame(b"b"))
             await asked[1].over.wait()
             assert [one.answer for one in asked] == [None, b"b", b"c"]
+
+
+async def test_without_a_descriptor_to_wait_with_each_waits_for_itself(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(shared_reads.select, "epoll", none_left)
+    with trio.fail_after(10), listening(home / "s") as server:
+        async with open_pool(DAEMON, home=home, size=1) as pool, two_requests(pool, server) as (one, two, peer):
+            peer.sendall(frame(b"first"))
+            await one.over.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            assert receive_frame(peer) == b"two"
+            peer.sendall(frame(b"second"))
+            await two.over.wait()
+            assert (one.answer, two.answer) == (b"first", b"second")
 
 
 def test_a_daemon_that_answers_at_once_leaves_room_for_other_tasks(home: Path) -> None:

@@ -53,7 +53,8 @@ class SoleRequest(Slot):
 
 
 class SharedReads:
-    """For the connections that were added, each with one request under way at most."""
+    """For the connections that were added, each with one request under way at most. ``OSError`` when the system has no
+    descriptor left."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -67,7 +68,7 @@ class SharedReads:
         self._pause = 1
 
     def add(self, io: SocketIO) -> None:
-        """From now on requests on it may be expected, until it is closed."""
+        """From now on requests on it may be expected, until it is closed. ``OSError`` when the system has no room."""
         self._epoll.register(io.fileno, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
         io.on_close = self._forget
 

@@ -66,7 +66,7 @@ class PoolConnections:
         self._turns = Turns(size)
         # Connections and since when they are idle, the one used last at the right end.
         self._idle: deque[tuple[WazuhAsyncProtocol, float]] = deque()
-        self._reads = SharedReads() if daemon.reusable else None
+        self._reads: SharedReads | None = None  # made for the first connection that can do with it
         self._in_use: set[WazuhAsyncProtocol | WazuhAsyncSocket] = set()
         self._idle_came = trio.Event()
         self._closed = False
@@ -118,9 +118,16 @@ class PoolConnections:
         await self._make_room()
         connection = await self._connector.protocol()
         await self._refuse_if_closed(connection)
-        if self._reads is not None:
-            connection._share_reads(self._reads)
+        if self.daemon.reusable and self._connector.makes_sockets:
+            self._share_reads(connection)
         return connection
+
+    def _share_reads(self, connection: WazuhAsyncProtocol) -> None:
+        try:
+            self._reads = self._reads or SharedReads()
+            connection._share_reads(self._reads)
+        except OSError:
+            pass  # no descriptor or memory is left for it: this connection is waited for by itself
 
     async def _refuse_if_closed(self, connection: trio.abc.AsyncResource) -> None:
         """The pool may have been closed while this was being connected."""

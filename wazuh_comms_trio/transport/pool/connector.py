@@ -50,6 +50,11 @@ class Connector:
         self._require_owner = require_owner
         self._connect_stream = connect
 
+    @property
+    def makes_sockets(self) -> bool:
+        """Whether its connections are Unix sockets of our own."""
+        return self._connect_stream is None
+
     async def protocol(self) -> WazuhAsyncProtocol:
         """For requests. A checkpoint; cancelled, nothing stays open."""
         return await self._connect(self._new_protocol)
