@@ -26,7 +26,7 @@ __all__ = ["Deliveries"]
 _COMMANDS_PER_DELIVERY: Final = 100
 #: Deliveries that begin in one turn of the event loop: a command for a whole fleet takes turns with requests. One costs
 #: some 0.3 ms in all.
-_BEGUN_AT_ONCE: Final = 3
+_BEGUN_AT_ONCE: Final = 2
 
 
 @frozen

@@ -19,7 +19,7 @@ __all__ = ["DeliveryRecorder"]
 _log = logging.getLogger(__name__)
 
 #: Deliveries that share an event, and whose requests go on in one turn of the event loop.
-_WOKEN_AT_ONCE: Final = 8
+_WOKEN_AT_ONCE: Final = 4
 
 
 class DeliveryRecorder:
