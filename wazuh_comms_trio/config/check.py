@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,8 @@ _API: Final = "communications_api"
 _KEY: Final = f"{_API}.ssl.key"
 _CERT: Final = f"{_API}.ssl.cert"
 _CA: Final = f"{_API}.ssl.ca"
+_CRL: Final = f"{_API}.ssl.crl"
+_PEM_CRL: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 _OPERATORS: Final = f"{_API}.operators"
 _SHORTEST_TOKEN: Final = 16
 _TOKEN_KEY: Final = f"{_API}.token.private_key"
@@ -44,10 +47,13 @@ def check_files(reader: Reader, config: Config, *, now: datetime | None = None) 
         name = "the certificate" if position == 0 else f"number {position + 1} of its certificates"
         _note_dates(reader, _CERT, certificate, name, now, "agents that verify it will not connect")
     if ssl.use_ca and ssl.ca is not None:
-        for certificate in _certificates(reader, ssl.ca, _CA):
+        authorities = _certificates(reader, ssl.ca, _CA)
+        for certificate in authorities:
             _note_dates(
                 reader, _CA, certificate, "the CA's certificate", now, "agents with certificates of it get nowhere"
             )
+        if ssl.crl is not None and authorities and reader.sound(_CRL):
+            _crl(reader, ssl.crl, authorities, now)
     if key and chain and _public(key) != _public(chain[0]):
         reader.problem_at(_KEY, f'"{ssl.key}" is not accepted: it isn\'t the key of the certificate {ssl.cert}')
     elif key and chain and reader.sound(f"{_API}.ssl"):
@@ -87,6 +93,32 @@ def _operators(reader: Reader, operators: Operators | None, now: datetime) -> No
             reader.problem_at(f"{_OPERATORS}.ssl.key", text)
         effect = "who verifies it can't read metrics and status"
         _note_dates(reader, f"{_OPERATORS}.ssl.cert", chain[0], "the certificate", now, effect)
+
+
+def _crl(reader: Reader, file: Path, authorities: list[x509.Certificate], now: datetime) -> None:
+    try:
+        lists = read_crls(file)
+    except FileProblem as problem:
+        reader.problem_at(_CRL, f'"{file}" {problem}')
+        return
+    own = [crl for crl in lists if any(crl.issuer == authority.subject for authority in authorities)]
+    if not own:
+        reader.problem_at(_CRL, f'"{file}" is not accepted: no list in it is of a CA of `ca`, so that no agent gets in')
+    for crl in own:
+        if crl.next_update_utc is not None and crl.next_update_utc <= now:
+            end = f"{crl.next_update_utc:%Y-%m-%d %H:%M} UTC"
+            reader.warning_at(_CRL, f"the list of revoked certificates expired on {end}; no agent gets in")
+
+
+def read_crls(path: Path) -> list[x509.CertificateRevocationList]:
+    """At least one. Raises ``FileProblem``."""
+    try:
+        found = [x509.load_pem_x509_crl(block) for block in _PEM_CRL.findall(_read(path))]
+    except ValueError:
+        found = []
+    if not found:
+        raise FileProblem("has no list of revoked certificates in PEM")
+    return found
 
 
 def _token_key(reader: Reader, config: Config, tls_key: PrivateKeyTypes | None) -> None:

@@ -78,6 +78,20 @@ class Ssl:
     cert: Path = field(metadata=about("The certificate, PEM, followed by intermediate ones where there are any."))
     use_ca: bool = field(default=False, metadata=about("Agents must show a certificate of the CA in `ca`."))
     ca: Path | None = field(default=None, metadata=about("The CA's certificates, PEM. Needed with `use_ca`."))
+    crl: Path | None = field(
+        default=None,
+        metadata=about(
+            "The CA's list of revoked certificates, PEM: their agents get nowhere. With `use_ca`; read again by a "
+            "reload. One that has expired keeps everybody out."
+        ),
+    )
+    client_identity: Literal["any", "uuid"] = field(
+        default="any",
+        metadata=about(
+            "With `use_ca`: `any` certificate of the CA goes with any agent, or it has to name the agent's `uuid`, as "
+            "its common name, a DNS name or a URI `urn:uuid:...`; else a log-in is 401 and any other request 403."
+        ),
+    )
     ssl_protocol: SslProtocol = field(
         default="auto",
         metadata=about(

@@ -74,6 +74,9 @@ def _tls(reader: Reader, settings: SslSettings) -> None:
     path = f"{_API}.ssl"
     if settings.use_ca and settings.ca is None and reader.sound(f"{path}.ca", f"{path}.use_ca"):
         reader.problem_at(f"{path}.ca", "is missing: a path, and `use_ca: true` needs it")
+    for name, is_set in (("crl", settings.crl is not None), ("client_identity", settings.client_identity != "any")):
+        if is_set and not settings.use_ca and reader.sound(f"{path}.{name}", f"{path}.use_ca"):
+            reader.problem_at(f"{path}.{name}", "needs `use_ca: true`: without it agents show no certificate")
     if settings.ssl_protocol in LEGACY_VERSIONS:
         text = f"{settings.ssl_protocol} is broken; it is allowed with `@SECLEVEL=0`, which the client needs too"
         reader.warning_at(f"{path}.ssl_protocol", text)

@@ -67,4 +67,7 @@ def server_context(settings: Ssl) -> ssl.SSLContext:
             raise ValueError("ssl.use_ca needs ssl.ca")
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cafile=settings.ca)
+        if settings.crl is not None:
+            context.load_verify_locations(cafile=settings.crl)
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return context

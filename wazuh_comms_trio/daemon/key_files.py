@@ -22,7 +22,7 @@ __all__ = ["key_files_in_memory", "read_key_files"]
 
 def _files(settings: CommunicationsApi) -> list[Path]:
     ssl = settings.ssl
-    named = [ssl.key, ssl.cert, ssl.ca if ssl.use_ca else None, settings.token.private_key]
+    named = [ssl.key, ssl.cert, *((ssl.ca, ssl.crl) if ssl.use_ca else ()), settings.token.private_key]
     return [file for file in named if file is not None]
 
 
@@ -51,7 +51,13 @@ def key_files_in_memory(settings: CommunicationsApi, key_files: Mapping[str, str
             return Path(f"/proc/self/fd/{descriptor}")
 
         ssl, token = settings.ssl, settings.token
-        ssl = attrs.evolve(ssl, key=place(ssl.key), cert=place(ssl.cert), ca=place(ssl.ca) if ssl.ca else None)
+        ssl = attrs.evolve(
+            ssl,
+            key=place(ssl.key),
+            cert=place(ssl.cert),
+            ca=place(ssl.ca) if ssl.ca else None,
+            crl=place(ssl.crl) if ssl.crl else None,
+        )
         if token.private_key is not None:
             token = attrs.evolve(token, private_key=place(token.private_key))
         yield attrs.evolve(settings, ssl=ssl, token=token)

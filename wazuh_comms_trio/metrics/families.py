@@ -97,14 +97,15 @@ LOGINS_TAKEN = _add("counter", "logins_taken_total", "Log-ins of agents that got
 LOGINS_REFUSED = _add(
     "counter",
     "logins_refused_total",
-    "Log-ins of agents that were refused: `unknown_agent`, `wrong_key`, `malformed`, `unavailable`.",
+    "Log-ins of agents that were refused: `unknown_agent`, `wrong_key`, `foreign_certificate`, `malformed`,"
+    " `unavailable`.",
     "cause",
 )
 TOKENS_REFUSED = _add(
     "counter",
     "tokens_refused_total",
     "Requests whose token was refused: `missing`, `malformed`, `unknown_key`, `bad_signature`, `wrong_claims`,"
-    " `expired`, `from_the_future`, `agent_removed`, `agent_rekeyed`.",
+    " `expired`, `from_the_future`, `agent_removed`, `agent_rekeyed`, `foreign_certificate`.",
     "cause",
 )
 ENROLMENTS = _add(

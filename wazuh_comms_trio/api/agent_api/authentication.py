@@ -8,9 +8,9 @@ import msgspec
 from quart import Response, request
 
 from wazuh_comms_trio.api.agent_api.base import PREFIX, AgentApi
-from wazuh_comms_trio.api.guard import peer_address
+from wazuh_comms_trio.api.guard import has_certificate_of, peer_address
 from wazuh_comms_trio.api.quart_application import deadline
-from wazuh_comms_trio.errors import MalformedRequest
+from wazuh_comms_trio.errors import InvalidKey, MalformedRequest
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.services.deadlines import backend_in_time
 from wazuh_comms_trio.services.strict_json import decode_body
@@ -46,6 +46,9 @@ def add_authentication(api: AgentApi) -> None:
         except MalformedRequest:
             api.services.authentication.note_refused_login("malformed", None, peer)
             raise
+        if api.own_certificate and not has_certificate_of(cast(Scope, request.scope), uuid):
+            api.services.authentication.note_refused_login("foreign_certificate", uuid, peer)
+            raise InvalidKey("The certificate is not the agent's")
         call = api.services.authentication.authenticate(uuid, key, peer)
         token = await backend_in_time(call, deadline=deadline())
         return Response(msgspec.json.encode({"token": token}), 200, content_type="application/json")

@@ -34,13 +34,20 @@ class AgentApi(QuartApplication):
         super().__init__(__name__, describe, config.limits, budget_bytes=budget_bytes(config, memory_limit()))
         self.services = services
         self.timeouts = config.timeouts
+        #: A client's certificate has to name the agent that it speaks for.
+        self.own_certificate = config.ssl.client_identity == "uuid"
         limits = limits_in_force(config.limits)
         self._gates = {name: RouteGate(name, limit, services.refusals) for name, limit in routes_of(limits)}
         self._uploads = UploadGate(limits.agent_uploads, services.refusals)
 
     async def identify(self, scope: Scope) -> Caller:
         """The caller by its bearer token: see ``guard.identify``."""
-        return await identify(scope, self.services.authentication, time_limit=self.timeouts.authentication)
+        return await identify(
+            scope,
+            self.services.authentication,
+            time_limit=self.timeouts.authentication,
+            own_certificate=self.own_certificate,
+        )
 
     def admitted(self, route: str, caller: Caller) -> AbstractContextManager[None]:
         """Around a request: see ``RouteGate.admitted``."""

@@ -103,6 +103,10 @@ class Connection:
         """The connection's socket, for applications that ask the kernel about the peer (``SO_PEERCRED``)."""
         return self.peer.sock
 
+    def certificate_names(self) -> frozenset[str]:
+        """Of the client's certificate, for applications that bind it to what they are asked for."""
+        return self.peer.certificate_names()
+
     async def run(self) -> None:
         context = self.context
         REQUEST.set(new_request_id())

@@ -101,6 +101,10 @@ class Peer:
             self.sock.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
         self.stream = self._tls = tls
 
+    def certificate_names(self) -> frozenset[str]:
+        """See ``TlsStream``; none without TLS."""
+        return frozenset() if self._tls is None else self._tls.certificate_names()
+
     def take_early(self) -> bytes:
         data, self.early = self.early, b""
         return data

@@ -8,8 +8,9 @@ aren't proper; and it pays, on every call, for being used by several tasks at on
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final, cast
 
 import trio
 
@@ -108,6 +109,15 @@ class TlsStream(trio.abc.Stream):
             else:
                 await self._flush()
                 return
+
+    def certificate_names(self) -> frozenset[str]:
+        """Of the client's verified certificate, lower case: its common names, DNS names, and what follows ``urn:uuid:``
+        in its URIs. None without one.
+        """
+        certificate = cast(Mapping[str, Any], self._object.getpeercert() or {})
+        common = [value for part in certificate.get("subject", ()) for kind, value in part if kind == "commonName"]
+        others = [value for kind, value in certificate.get("subjectAltName", ()) if kind in ("DNS", "URI")]
+        return frozenset(name.lower().removeprefix("urn:uuid:") for name in (*common, *others))
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         limit = RECEIVE_BYTES if max_bytes is None else max_bytes

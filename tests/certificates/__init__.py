@@ -1,0 +1,1 @@
+"""Agents' certificates: whom they name, and which of them were revoked."""

@@ -1,0 +1,158 @@
+"""``ssl.client_identity`` binds an agent's certificate to its token; ``ssl.crl`` keeps revoked ones out."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from attrs import evolve
+from trio.testing import MockClock
+
+from tests.certificates.authority import Authority, Pair
+from tests.conftest import Certificates
+from tests.http.server.listener import serving
+from wazuh_comms_trio.config.load import load_config
+from wazuh_comms_trio.config.models import CommunicationsApi, Config, Ssl
+from wazuh_comms_trio.config.problems import ConfigError
+from wazuh_comms_trio.config.tls import server_context
+from wazuh_comms_trio.daemon.key_files import key_files_in_memory, read_key_files
+from wazuh_comms_trio.testing import ExchangeFailed, agent_tls, open_tls, stateless_event
+from wazuh_comms_trio.testing.node.daemon import Daemon, daemon_config, open_daemon
+
+UUID, OTHER = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1", "0194857f-39b5-7bfb-a7bc-c5c6835f03d2"
+EVENTS = [stateless_event("m", "c", {"n": 1})]
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    folder = tmp_path / "authority"
+    folder.mkdir()
+    return Authority(folder)
+
+
+def config(authority: Authority, **changes: Any) -> Config:
+    made = daemon_config()
+    settings = evolve(made.communications_api.ssl, use_ca=True, ca=authority.file(), **changes)
+    return daemon_config(ssl=settings)
+
+
+async def outcome(daemon: Daemon, uuid: str, certificate: Pair, token: str | None = None) -> tuple[int, int | None]:
+    """The statuses of a log-in, and of a request with ``token`` or what the log-in gave; None where there is none."""
+    agent = daemon.client(uuid, certificate=certificate)
+    logged_in = (await agent.authenticate()).status
+    agent.token = token or agent.token
+    return logged_in, None if agent.token is None else (await agent.post_stateless(EVENTS)).status
+
+
+async def test_a_certificate_goes_with_the_agent_that_it_names(authority: Authority, autojump_clock: MockClock) -> None:
+    own = [
+        authority.issue(UUID),
+        authority.issue(UUID.upper()),
+        authority.issue("web-1", dns=["web-1.example", UUID]),
+        authority.issue(uris=[f"urn:uuid:{UUID}"]),
+        authority.issue(dns=[OTHER, UUID]),  # two agents on one host
+    ]
+    foreign = [
+        authority.issue(OTHER),
+        authority.issue("web-1"),
+        authority.issue(f"{UUID}.example"),
+        authority.issue(f"x{UUID}", uris=[f"https://example/{UUID}"]),
+        authority.issue(),
+    ]
+    async with open_daemon(config(authority, client_identity="uuid")) as daemon:
+        agent = await daemon.enrol_agent(UUID, certificate=own[0])
+        assert (await agent.authenticate()).status == 200
+        stolen = agent.token
+        for pair in own:
+            assert await outcome(daemon, UUID, pair) == (200, 204)
+            assert await outcome(daemon, UUID.upper(), pair) == (200, 204)
+        for pair in foreign:
+            assert await outcome(daemon, UUID, pair, stolen) == (401, 403)
+        thief = daemon.client(UUID, certificate=foreign[0])
+        thief.token = stolen
+        reply = await thief.poll()
+        assert (reply.status, reply.json()["code"]) == (403, 2706)
+        assert (await thief.get_group_file("default")).status == 403
+        assert (await thief.alive()).status == 200  # which is nobody's
+
+
+async def test_by_default_any_certificate_of_the_ca_goes_with_any_agent(
+    authority: Authority, autojump_clock: MockClock
+) -> None:
+    async with open_daemon(config(authority)) as daemon:
+        await daemon.enrol_agent(UUID)
+        assert await outcome(daemon, UUID, authority.issue(OTHER)) == (200, 204)
+
+
+async def refusal(settings: Ssl, certificate: Pair) -> str:
+    """What a client with the certificate is told; nothing when it is let in."""
+    async with serving(ssl_context=server_context(settings)) as server:
+        try:
+            stream = await open_tls(server.connect, agent_tls(certificate=certificate), host="localhost")
+            # In TLS 1.3 the client is done before the server has seen its certificate.
+            await stream.send_all(b"GET /api/v1/ HTTP/1.1\r\nHost: h\r\n\r\n")
+            await stream.receive_some(1)
+        except (trio.BrokenResourceError, ExchangeFailed) as error:
+            return str(getattr(error.__cause__, "reason", "no reason"))
+    return ""
+
+
+REVOKED = "SSLV3_ALERT_CERTIFICATE_REVOKED"
+
+
+async def test_revoked_certificates_are_kept_out(
+    authority: Authority, certificates: Certificates, autojump_clock: MockClock
+) -> None:
+    good, bad = authority.issue(UUID), authority.issue(OTHER)
+    crl = authority.revoke(bad)
+    settings = Ssl(certificates.key, certificates.cert, use_ca=True, ca=authority.file(), crl=crl)
+    assert await refusal(settings, good) == ""
+    assert await refusal(settings, bad) == REVOKED
+    assert await refusal(evolve(settings, crl=None), bad) == ""
+    # A generation of workers has what the file held when it began, and the next one what it holds then.
+    api = CommunicationsApi(settings)
+    before = read_key_files(api)
+    authority.revoke(good)
+    for kept, expected in ((before, ["", REVOKED]), (read_key_files(api), [REVOKED, ""])):
+        with key_files_in_memory(api, kept) as in_memory:
+            assert [await refusal(in_memory.ssl, each) for each in (good, bad)] == expected
+    authority.revoke(ends=timedelta(days=-1))
+    assert await refusal(settings, good) != ""
+
+
+def problems(folder: Path, certificates: Certificates, **ssl_keys: Any) -> tuple[list[str], list[str]]:
+    """What is wrong with such a section, and what is warned about."""
+    lines = {"key": certificates.key, "cert": certificates.cert, **ssl_keys}
+    file = folder / "server.yml"
+    text = "".join(
+        f"    {name}: {str(value).lower() if isinstance(value, bool) else value}\n" for name, value in lines.items()
+    )
+    file.write_text(f"communications_api:\n  backend: embedded\n  ssl:\n{text}")
+    try:
+        loaded = load_config(file)
+    except ConfigError as error:
+        return [problem.render(file) for problem in error.problems], []
+    return [], [warning.render(file) for warning in loaded.warnings]
+
+
+def test_what_config_check_says(authority: Authority, certificates: Certificates, tmp_path: Path) -> None:
+    ca, crl = authority.file(), authority.revoke()
+
+    def found(**keys: Any) -> str:
+        wrong, warned = problems(tmp_path, certificates, **keys)
+        return "\n".join([*wrong, *warned])
+
+    assert "crl" not in found(use_ca=True, ca=ca, crl=crl, client_identity="uuid")
+    assert "needs `use_ca: true`" in found(crl=crl)
+    assert "needs `use_ca: true`" in found(client_identity="uuid")
+    assert "can't be read" in found(use_ca=True, ca=ca, crl=tmp_path / "missing.pem")
+    assert "has no list of revoked certificates" in found(use_ca=True, ca=ca, crl=ca)
+    (tmp_path / "bad.pem").write_text("-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n")
+    assert "has no list of revoked certificates" in found(use_ca=True, ca=ca, crl=tmp_path / "bad.pem")
+    other = Authority(tmp_path, name="another").revoke()
+    assert "no list in it is of a CA of `ca`" in found(use_ca=True, ca=ca, crl=other)
+    past = authority.revoke(file="past.pem", ends=timedelta(days=-1))
+    assert "expired on" in found(use_ca=True, ca=ca, crl=past)
