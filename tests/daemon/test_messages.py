@@ -61,6 +61,11 @@ ON_THE_WIRE: list[tuple[Message, dict[str, Any]]] = [
             "token": "t",
         },
     ),
+    (messages.AgentQuestion(number=1, agent="a"), {"type": "agent", "number": 1, "agent": "a"}),
+    (
+        messages.AgentAnswer(number=1, document={"parked": 1}),
+        {"type": "about", "number": 1, "document": {"parked": 1}},
+    ),
     (messages.NodeQuestion(number=1, about="ready"), {"type": "question", "number": 1, "about": "ready"}),
     (
         messages.NodeAnswer(number=1, document={"ready": True}),

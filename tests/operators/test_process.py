@@ -17,7 +17,7 @@ import trio.lowlevel
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.conftest import Certificates
-from tests.e2e.processes import Running, start_daemon, write_files
+from tests.e2e.processes import Running, start_daemon, tool, write_files
 from wazuh_comms_trio.testing import Reply, exchange, request_head
 
 pytestmark = [pytest.mark.real_clock, pytest.mark.processes]
@@ -95,6 +95,10 @@ async def test_a_scrape_answers_for_the_node(tmp_path: Path, certificates: Certi
         assert found["ready",] == 1
         assert found["store_limit_bytes", "quarantine"] == 1024**3
         assert found["store_limit_bytes", "events"] == 10 * 1024**3
+        why = await tool(running.files, "agents", "why", agents[0].uuid)
+        assert why["heard"]["channels"]["login"]["refusal"]["cause"] == "wrong_key"
+        assert why["heard"]["channels"]["login"]["success"]["address"] == "127.0.0.1"
+        assert any("rekey" in sentence for sentence in why["sentences"])
         ready = await get(path, "/ready")
         assert (ready.status, ready.json()) == (200, {"ready": True, "reasons": []})
         assert (await get(path, "/healthz")).status == 200

@@ -1,6 +1,6 @@
 """The local command server's ASGI application, on a Unix socket, for the programs of this host: ``POST
-/api/v1/commands``, and for the operator's tool ``GET /api/v1/status``, ``POST /api/v1/reload``, ``POST`` and ``DELETE
-/api/v1/drain``.
+/api/v1/commands``, and for the operator's tool ``GET /api/v1/status``, ``GET /api/v1/agent?uuid=...``, ``POST
+/api/v1/reload``, ``POST`` and ``DELETE /api/v1/drain``.
 
 Plain ASGI: a supervisor serves it, too, and Quart would add a fifth to its memory (docs/design.md).
 """
@@ -13,6 +13,7 @@ import struct
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final, Protocol
+from urllib.parse import parse_qs
 
 import trio
 from attrs import frozen
@@ -20,6 +21,7 @@ from attrs import frozen
 from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.backends.interfaces import Command
 from wazuh_comms_trio.config.models import Limits
+from wazuh_comms_trio.errors import MalformedRequest
 from wazuh_comms_trio.http.server.application import PlainApplication
 from wazuh_comms_trio.http.server.bodies import BodyBudget, collect_body, skip_body
 from wazuh_comms_trio.http.server.delivery import EXTENSION
@@ -27,6 +29,7 @@ from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.replies import send_reply
 from wazuh_comms_trio.http.server.routing import Routes
+from wazuh_comms_trio.services.authentication.tokens import UUID
 from wazuh_comms_trio.services.commands.command_json import decode_commands, encode_commands
 
 __all__ = ["Caller", "Control", "Poster", "create_command_app"]
@@ -57,6 +60,10 @@ class Control(Protocol):
     """The daemon, as its operator sees it. Both results are JSON objects."""
 
     async def status(self) -> dict[str, Any]: ...
+
+    async def about_agent(self, agent_id: str) -> dict[str, Any]:
+        """What this node heard of an agent and refused it, last: ``services.agent_journal.merged``."""
+        ...
 
     async def reload(self) -> dict[str, Any]:
         """``reloaded``, ``problems``, ``warnings``, ``needs_restart``."""
@@ -101,6 +108,14 @@ def create_command_app(poster: Poster, limits: Limits, control: Control | None =
             await skip_body(receive)
             await send_reply(send, 200, json.dumps(await control.status()).encode())
 
+        async def about_agent(scope: Scope, receive: Receive, send: Send) -> None:
+            await skip_body(receive)
+            query = parse_qs(scope["query_string"].decode("latin-1"))
+            uuid = query.get("uuid", [""])[0]
+            if UUID.fullmatch(uuid) is None:
+                raise MalformedRequest("uuid: Expected a uuid in its canonical form")
+            await send_reply(send, 200, json.dumps(await control.about_agent(uuid.lower())).encode())
+
         async def reload(scope: Scope, receive: Receive, send: Send) -> None:
             await skip_body(receive)
             caller = peer_credentials(scope)
@@ -120,6 +135,7 @@ def create_command_app(poster: Poster, limits: Limits, control: Control | None =
             await send_reply(send, 200, json.dumps(outcome).encode())
 
         routes.add("/api/v1/status", "GET", status)
+        routes.add("/api/v1/agent", "GET", about_agent)
         routes.add("/api/v1/drain", "POST", partial(drain, True))
         routes.add("/api/v1/drain", "DELETE", partial(drain, False))
         routes.add("/api/v1/reload", "POST", reload)

@@ -22,6 +22,7 @@ from wazuh_comms_trio.foundation.folders import make_folder
 from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.http.server.accept_loop import serve_listeners
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
+from wazuh_comms_trio.services.agent_journal import merged
 from wazuh_comms_trio.services.commands.command_json import decode_commands, encode_commands
 
 __all__ = ["Auditor", "HubPoster", "SupervisorControl", "serve_control"]
@@ -89,7 +90,9 @@ class SupervisorControl:
         reload: Callable[[], Awaitable[dict[str, Any]]],
         drain: Callable[[bool], dict[str, Any]],
         settings: Callable[[], CommunicationsApi],
+        about_agent: Callable[[str], Awaitable[list[dict[str, Any]]]],
     ) -> None:
+        self._about_agent = about_agent
         self._status = status
         self._reload = reload
         self._drain = drain
@@ -97,6 +100,9 @@ class SupervisorControl:
 
     async def status(self) -> dict[str, Any]:
         return await self._status()
+
+    async def about_agent(self, agent_id: str) -> dict[str, Any]:
+        return merged(await self._about_agent(agent_id))
 
     async def reload(self) -> dict[str, Any]:
         return await self._reload()

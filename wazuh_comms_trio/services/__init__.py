@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from random import Random
+from typing import Any
 
 from attrs import field, frozen
 
@@ -12,6 +14,7 @@ from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
 from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.quarantine.interface import Quarantine
+from wazuh_comms_trio.services.agent_journal import AgentJournal
 from wazuh_comms_trio.services.authentication.authenticator import Authenticator
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher
@@ -41,6 +44,12 @@ class Services:
     enrollment: EnrollmentService | None = None
     readiness: Readiness = field(factory=Readiness)
     refusals: RefusalCounts = field(factory=RefusalCounts)
+    journal: AgentJournal = field(factory=lambda: AgentJournal(time.time))
+
+    def about_agent(self, agent_id: str) -> dict[str, Any]:
+        """As JSON: what the journal says, ``parked``: whether a poll waits, ``limits``: what it was refused by them."""
+        limits = [line for line in self.refusals.lines() if agent_id in line]
+        return {**self.journal.about(agent_id), "parked": int(self.commands.is_parked(agent_id)), "limits": limits}
 
 
 @frozen(kw_only=True)
@@ -65,7 +74,9 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
     metrics, quarantine, keys = environment.metrics, environment.quarantine, environment.keys
     backends = measured(environment.backends, metrics)
     wall_clock, rng, run_blocking = environment.wall_clock, environment.rng, environment.run_blocking
+    journal = AgentJournal(wall_clock)
     return Services(
+        journal=journal,
         authentication=Authenticator(
             backends.agents,
             keys,
@@ -73,6 +84,7 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
             run_blocking=run_blocking,
             metrics=metrics,
             serve_unread=api.token.outage == "serve",
+            journal=journal,
         ),
         stateful=StatefulEvents(backends, quarantine, events=api.events, batcher=api.batcher, rng=rng, metrics=metrics),
         stateless=StatelessEvents(

@@ -10,7 +10,7 @@ function __wazuh_comms_at --description 'Does the line name this command?'
             set skip yes
         else if not string match --quiet -- '-*' $word
             set --local next (string trim -- "$command $word")
-            contains -- "$next" 'agents' 'agents add' 'agents list' 'agents show' 'agents remove' 'agents rekey' 'commands' 'commands send' 'commands watch' 'commands list' 'commands show' 'commands cancel' 'events' 'events tail' 'quarantine' 'quarantine list' 'quarantine show' 'quarantine replay' 'quarantine drop' 'backup' 'restore' 'store' 'store verify' 'store prune' 'enrollment' 'enrollment passwd' 'config' 'config check' 'config show' 'indexer' 'indexer init' 'indexer check' 'indexer show' 'indexer remove' 'status' 'reload' 'drain' 'daemon'; and set command $next
+            contains -- "$next" 'agents' 'agents add' 'agents list' 'agents show' 'agents why' 'agents remove' 'agents rekey' 'commands' 'commands send' 'commands watch' 'commands list' 'commands show' 'commands cancel' 'events' 'events tail' 'quarantine' 'quarantine list' 'quarantine show' 'quarantine replay' 'quarantine drop' 'backup' 'restore' 'store' 'store verify' 'store prune' 'enrollment' 'enrollment passwd' 'config' 'config check' 'config show' 'indexer' 'indexer init' 'indexer check' 'indexer show' 'indexer remove' 'status' 'reload' 'drain' 'daemon'; and set command $next
         end
     end
     test "$command" = "$argv[1]"
@@ -38,6 +38,7 @@ complete --command wazuh-comms --condition "__wazuh_comms_at ''" --long-option v
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --arguments add --description 'enrol an agent; prints its uuid and key'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --arguments list --description 'all agents, or some of them'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --arguments show --description 'one agent'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --arguments why --description 'why an agent is silent: what was heard of it and refused it last, and what to do'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --arguments remove --description 'remove an agent: its tokens end at once, its pending commands fail'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --arguments rekey --description 'give an agent a new key; prints it'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --short-option h --long-option help --description 'show this help message and exit'
@@ -64,6 +65,9 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'agents list'" --lo
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents show'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents show'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents show'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'agents why'" --short-option h --long-option help --description 'show this help message and exit'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'agents why'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'agents why'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents remove'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents remove'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents remove'" --long-option json --description 'print one JSON document (`events tail`: one a line)'

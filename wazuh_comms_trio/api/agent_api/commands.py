@@ -8,6 +8,7 @@ from typing import Final
 import trio
 
 from wazuh_comms_trio.api.agent_api.base import PREFIX, AgentApi
+from wazuh_comms_trio.api.guard import peer_address
 from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.errors import TimeLimitExceeded
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
@@ -34,6 +35,7 @@ async def commands(api: AgentApi, scope: Scope, receive: Receive, send: Send) ->
     as delivered.
     """
     caller = await api.identify(scope)
+    api.services.journal.heard(caller.agent.id, "poll", peer_address(scope))  # its reply may be minutes away
     with api.admitted("commands", caller):
         await skip_body(receive)
         await _answer(api, caller, scope, receive, send)

@@ -6,7 +6,7 @@ import secrets
 import time
 from argparse import Namespace
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from wazuh_comms_trio.cli import arguments as types
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from wazuh_comms_trio.backends.interfaces import Agent
 
 
+#: Of one agent, in ``why``: its last commands, and how far its events in quarantine are counted.
+COMMANDS_SHOWN: Final = 5
+ENTRIES_COUNTED: Final = 1000
+#: Seconds.
+DAEMON_TIMEOUT: Final = 5.0
+
+
 def add_parser(parent: Group) -> None:
     agents = parent.group("agents", help="agents: add, list, show, remove, rekey")
     add = agents.command("add", _add, help="enrol an agent; prints its uuid and key")
@@ -29,11 +36,19 @@ def add_parser(parent: Group) -> None:
     add.add_argument("--duplicate", action="store_true", help="even if another agent has this name")
     add_filters(agents.command("list", _list, help="all agents, or some of them"))
     show = agents.command("show", _show, help="one agent")
+    why = agents.command(
+        "why",
+        _why,
+        help="why an agent is silent: what was heard of it and refused it last, and what to do",
+        description="What this node's daemon heard of an agent and what it refused it, last, on each channel; its"
+        " commands and its events in quarantine; in plain sentences with what to do. What was before the daemon's"
+        " start, or at other nodes, isn't known here.",
+    )
     remove = agents.command(
         "remove", _remove, help="remove an agent: its tokens end at once, its pending commands fail"
     )
     rekey = agents.command("rekey", _rekey, help="give an agent a new key; prints it")
-    for parser in (show, remove, rekey):
+    for parser in (show, why, remove, rekey):
         parser.add_argument("agent", metavar="UUID|NAME", type=types.agent_reference)
     rekey.add_argument("--key", metavar="K", type=types.agent_key, help="32 letters and digits; default: a new one")
 
@@ -127,6 +142,34 @@ async def _show(arguments: Namespace) -> int:
         host = json.dumps(document["host"], ensure_ascii=False) if agent.host else None
         shown = {**document, "groups": ", ".join(agent.groups) or None, "host": host}
         stores.output.document(document, pairs(shown))
+    return 0
+
+
+async def _why(arguments: Namespace) -> int:
+    from wazuh_comms_trio.cli.agents.why import Facts, explain, facts_document
+    from wazuh_comms_trio.cli.command_socket import ask_daemon
+    from wazuh_comms_trio.cli.output import lines
+    from wazuh_comms_trio.cli.stores import open_quarantine_session, open_stores
+    from wazuh_comms_trio.errors import DocumentUnreadable
+
+    async with open_stores(arguments) as stores:
+        agent_id = await agent_id_of(stores.backends.agents, arguments.agent)
+        unreadable, agent = None, None
+        try:
+            agent = await stores.backends.agents.get(agent_id)
+        except DocumentUnreadable as exc:
+            unreadable = str(exc)
+        commands = await stores.backends.commands.list(agent_id=agent_id, limit=COMMANDS_SHOWN)
+    async with open_quarantine_session(arguments) as session:
+        entries = await session.quarantine.list(agent_id=agent_id, limit=ENTRIES_COUNTED)
+        shared = session.config.communications_api.backend == "wazuh"
+    seen, silent = {}, None
+    try:
+        seen = ask_daemon(arguments, "GET", f"/api/v1/agent?uuid={agent_id}", DAEMON_TIMEOUT)
+    except Failure as failure:
+        silent = str(failure)
+    facts = Facts(agent_id, agent, seen, commands, len(entries), time.time(), silent, unreadable, shared)
+    session.output.document(facts_document(facts), lines(explain(facts)))
     return 0
 
 

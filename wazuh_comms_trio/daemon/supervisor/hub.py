@@ -23,6 +23,7 @@ from msgspec import UNSET
 
 from wazuh_comms_trio.daemon.status import WorkerState
 from wazuh_comms_trio.daemon.supervisor import messages
+from wazuh_comms_trio.daemon.supervisor.agent_questions import AgentQuestions
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
 from wazuh_comms_trio.daemon.supervisor.messages import JsonObject, Message, Unknown
 from wazuh_comms_trio.errors import BackendUnavailable
@@ -101,6 +102,7 @@ class Hub:
         self._numbers = count(1)
         self._changed = trio.Event()
         self.metrics: NodeMetrics = NodeMetrics()
+        self.agent_questions: AgentQuestions = AgentQuestions()
         #: Workers that ended and weren't told to.
         self.restarts: int = 0
         #: The worker that searches the shared store for all.
@@ -140,6 +142,11 @@ class Hub:
                 member.link.send_nowait(messages.MetricsRequest())
             for member in asked:
                 await member.counted.wait()
+
+    async def ask_about(self, agent_id: str, limit: float) -> list[JsonObject]:
+        """What each worker knows of an agent."""
+        links = [member.link for member in self.members if member.in_service]
+        return await self.agent_questions.ask(agent_id, links, limit)
 
     @property
     def has_leader(self) -> bool:
@@ -215,6 +222,8 @@ class Hub:
             case messages.MetricsReport():
                 self.metrics.note(member.name, message.snapshot)
                 member.counted.set()
+            case messages.AgentAnswer():
+                self.agent_questions.handle(message)
             case messages.Ready():
                 member.in_service = True
                 member.can_lead = message.duty

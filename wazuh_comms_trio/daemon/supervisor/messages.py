@@ -149,6 +149,23 @@ class NodeAnswer(Message, frozen=True, kw_only=True, tag="answer"):
     document: JsonObject
 
 
+# --- what is known of an agent
+
+
+class AgentQuestion(Message, frozen=True, kw_only=True, tag="agent"):
+    """To a worker: what does it know of this agent?"""
+
+    number: int
+    agent: str
+
+
+class AgentAnswer(Message, frozen=True, kw_only=True, tag="about"):
+    """To the hub: as ``services.agent_journal`` says it, with ``parked`` polls and ``limits``."""
+
+    number: int
+    document: JsonObject
+
+
 # --- leadership
 
 

@@ -230,6 +230,10 @@ class Supervisor:
             drained=self.drain.seconds,
         )
 
+    async def about_agent(self, agent_id: str) -> list[dict[str, Any]]:
+        """What each worker knows of it."""
+        return await self.hub.ask_about(agent_id, STATUS_PATIENCE)
+
     async def answer(self, about: str) -> dict[str, Any]:
         """For the operators' process."""
         if about == "metrics":
@@ -300,6 +304,7 @@ class Supervisor:
             self.reload,
             lambda on: self.drain.switch(on, self.hub.parked),
             lambda: self.current.settings,
+            self.about_agent,
         )
         await serve_control(control, HubPoster(self.hub.post), self._listeners, settings, stop=self._stop)
 

@@ -24,10 +24,10 @@ from wazuh_comms_trio.daemon.worker.tree import Stop
 from wazuh_comms_trio.errors import CommsError
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.metrics.counting import Metrics
+from wazuh_comms_trio.services import Services
 from wazuh_comms_trio.services.commands.command_json import decode_commands, encode_commands
 from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher
 from wazuh_comms_trio.services.commands.posts import POST_LIMIT
-from wazuh_comms_trio.services.readiness import Readiness
 
 __all__ = ["HEARTBEAT_INTERVAL", "HubLeadership", "HubOtherWorkers", "run_hub_client"]
 
@@ -116,13 +116,13 @@ async def run_hub_client(
     dispatcher: CommandDispatcher,
     heartbeat: Heartbeat,
     stop: Stop,
-    readiness: Readiness,
+    services: Services,
     metrics: Metrics,
 ) -> None:
     """Follows the link until it ends: then the supervisor is gone, and so must its worker be. The link's ``run`` is the
     caller's. Cancelled: at once."""
     async with BackgroundNursery() as nursery:
-        client = _HubClient(link, other_workers, leadership, dispatcher, heartbeat, stop, readiness, metrics, nursery)
+        client = _HubClient(link, other_workers, leadership, dispatcher, heartbeat, stop, services, metrics, nursery)
         nursery.start_soon(client.send_heartbeats)
         with suppress(LinkBroken):
             while True:
@@ -142,7 +142,7 @@ class _HubClient:
     dispatcher: CommandDispatcher
     heartbeat: Heartbeat
     stop: Stop
-    readiness: Readiness
+    services: Services
     metrics: Metrics
     nursery: trio.Nursery
     #: What other workers were posted, and no store keeps.
@@ -169,6 +169,9 @@ class _HubClient:
                 self.nursery.start_soon(self._look)
             case messages.HealthRequest():
                 self.asked.set()
+            case messages.AgentQuestion():
+                document = self.services.about_agent(message.agent)
+                self.link.send_nowait(messages.AgentAnswer(number=message.number, document=document))
             case messages.MetricsRequest():
                 self.link.send_nowait(messages.MetricsReport(snapshot=self.metrics.snapshot()))
             case messages.Post():
@@ -199,7 +202,7 @@ class _HubClient:
             case messages.LeaderRequest():
                 self.leadership.handle_request(message.topic, message.request)
             case messages.Drain():
-                self.readiness.drain(message.on)
+                self.services.readiness.drain(message.on)
             case messages.Stop():
                 self.stop.request(spread=message.spread, grace=message.grace)
             case messages.ShortenStop():

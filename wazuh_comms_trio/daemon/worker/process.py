@@ -98,8 +98,8 @@ async def _serve(link: Link, first: messages.WorkerConfig, watchdog: ParentWatch
     other_workers, leadership = HubOtherWorkers(link), HubLeadership(link, hub_knows=first.duty)
 
     def on_serving(background: trio.Nursery, worker: Worker, heartbeat: Heartbeat) -> None:
-        dispatcher, readiness = worker.services.commands, worker.services.readiness
-        client = partial(run_hub_client, link, other_workers, leadership, dispatcher, heartbeat, stop, readiness)
+        dispatcher, services = worker.services.commands, worker.services
+        client = partial(run_hub_client, link, other_workers, leadership, dispatcher, heartbeat, stop, services)
         background.start_soon(client, metrics)
         link.send_nowait(messages.Ready(public_key=keys.public_pem.decode(), pid=os.getpid(), duty=True))
 

@@ -33,6 +33,7 @@ from wazuh_comms_trio.daemon.worker.tree import Stop, Worker
 from wazuh_comms_trio.foundation.log_context import WORKER
 from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.metrics.snapshots import add_up
+from wazuh_comms_trio.services.agent_journal import merged
 
 __all__ = ["serve"]
 
@@ -141,6 +142,10 @@ class SingleControl:
             workers=[worker],
             drained=self.drained.seconds,
         )
+
+    async def about_agent(self, agent_id: str) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        return merged([] if self.worker is None else [self.worker.services.about_agent(agent_id)])
 
     async def answer(self, about: str) -> dict[str, Any]:
         """For the operators' process."""

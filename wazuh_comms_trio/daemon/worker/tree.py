@@ -20,6 +20,7 @@ import trio
 from attrs import evolve, field, frozen
 
 from wazuh_comms_trio.api.agent_api.app import create_app
+from wazuh_comms_trio.api.agent_api.channels import note_reply
 from wazuh_comms_trio.api.command_socket import create_command_app
 from wazuh_comms_trio.api.enrollment import create_enrollment_app
 from wazuh_comms_trio.api.problems import describe, describe_management
@@ -116,6 +117,7 @@ async def run_worker(
         ssl_context,
         answer_oldest=services.commands.answer_oldest,
         refused=refused,
+        answered=partial(note_reply, services.journal),
         memory_short=environment.memory_short,
         balancers=balancers,
         name="agents",

@@ -15,7 +15,7 @@ from typing import Any, Final
 import trio
 
 from wazuh_comms_trio.errors import CommsError, TimeLimitExceeded
-from wazuh_comms_trio.foundation.log_context import REQUEST, WORKER
+from wazuh_comms_trio.foundation.log_context import AGENT, REQUEST, WORKER
 from wazuh_comms_trio.http.balancers.proxy_header import ProxyHeaderInvalid, ProxyHeaderReader
 from wazuh_comms_trio.http.server.body_framing import BodyDecoder
 from wazuh_comms_trio.http.server.delivery import EXTENSION
@@ -324,7 +324,11 @@ class Connection:
     def _count(self, seconds: float) -> None:
         context, http = self.context, self.http
         scope = getattr(http, "asgi_scope", None)
-        context.count_request("" if scope is None else scope["path"], self._status, seconds)
+        path = "" if scope is None else scope["path"]
+        context.count_request(path, self._status, seconds)
+        if (agent_id := AGENT.get()) is not None and self._status:
+            client = None if scope is None else scope["client"]
+            context.answered(agent_id, path, self._status, client[0] if client else None)
         body: BodyDecoder | None = getattr(http, "body", None)
         if body is not None and body.received:
             context.metrics.count(families.RECEIVED_BYTES, context.name, by=body.received)

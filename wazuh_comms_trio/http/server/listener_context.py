@@ -61,6 +61,8 @@ class ListenerContext:
     answer_oldest: Callable[[int], int] = field(default=lambda _: 0, kw_only=True)
     #: Told what was turned away, and how many.
     refused: Callable[[str, int], None] = field(default=lambda what, count: None, kw_only=True)
+    #: Told of each reply to an agent that is known: its id, the path, the status, the sender's address.
+    answered: Callable[[str, str, int, str | None], None] = field(default=lambda *_: None, kw_only=True)
     #: Other listeners' of the same worker: who waits here may need what their connections hold.
     beside: Sequence[ListenerContext] = field(default=(), kw_only=True)
     #: This process has about all the memory that it may have.

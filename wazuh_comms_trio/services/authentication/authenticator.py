@@ -22,6 +22,7 @@ from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.metrics.refusal_log import RefusalLog
+from wazuh_comms_trio.services.agent_journal import AgentJournal
 from wazuh_comms_trio.services.authentication.token_memory import TokenMemory
 from wazuh_comms_trio.services.authentication.tokens import UUID, Claims, TokenKeys, check_times, read_token
 from wazuh_comms_trio.services.authentication.verified_secrets import VerifiedSecrets
@@ -62,7 +63,9 @@ class Authenticator:
         run_blocking: RunBlocking,
         metrics: Metrics | None = None,
         serve_unread: bool = True,
+        journal: AgentJournal | None = None,
     ) -> None:
+        self._journal = journal or AgentJournal(wall_clock)
         self._metrics = metrics or Metrics()
         #: Lines of refused log-ins and tokens.
         self.refusals: RefusalLog = RefusalLog(_log)
@@ -84,12 +87,15 @@ class Authenticator:
             self.note_refused_login(cause, uuid, peer)
             raise
         self._metrics.count(families.LOGINS_TAKEN)
+        self._journal.heard(uuid.lower(), "login", peer)
         _log.debug("agent %s logged in from %s", uuid.lower(), peer or "a local peer")
         return token
 
     def note_refused_login(self, cause: str, uuid: str | None, peer: str | None) -> None:
         """``cause``: see the metric. ``uuid``: as the request said it, None where it said none."""
         self._metrics.count(families.LOGINS_REFUSED, cause)
+        if uuid is not None and UUID.fullmatch(uuid) is not None:
+            self._journal.refused(uuid.lower(), "login", peer, cause, known=cause == "wrong_key")
         who, where = "without a uuid" if uuid is None else f"of agent {uuid[:64]}", peer or "a local peer"
         self.refusals.refused(f"log-ins ({cause})", "a log-in %s from %s was refused: %s", who, where, cause)
 
@@ -97,6 +103,8 @@ class Authenticator:
         """An expired one is everyday: its agent logs in again."""
         cause = error.reason or "other"
         self._metrics.count(families.TOKENS_REFUSED, cause)
+        if error.about:
+            self._journal.refused(error.about, "token", peer, cause)
         where = peer or "a local peer"
         if cause == "expired":
             _log.debug("a token from %s has expired", where)

@@ -84,6 +84,10 @@ class CommandDispatcher:
         """How many polls wait now."""
         return len(self._long_polls)
 
+    def is_parked(self, agent_id: str) -> bool:
+        """Whether a poll of this agent waits now."""
+        return agent_id in self._long_polls
+
     def parked_elsewhere(self, agent_id: str) -> None:
         """A newer poll of this agent's is parked at another worker."""
         self._long_polls.displace(agent_id)

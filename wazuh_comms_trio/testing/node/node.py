@@ -134,9 +134,8 @@ async def open_node(
                 nursery.start_soon(link.run)
             nursery.start_soon(hub.serve, member)
             dispatcher = daemon.worker.services.commands
-            readiness = daemon.worker.services.readiness
             client = partial(run_hub_client, theirs, other_workers, leadership, dispatcher, heartbeat, daemon.stop)
-            nursery.start_soon(client, readiness, daemon.worker.metrics)
+            nursery.start_soon(client, daemon.worker.services, daemon.worker.metrics)
             theirs.send_nowait(messages.Ready(public_key="", duty=True))
             await member.ready.wait()
             daemons.append(daemon)

@@ -1,0 +1,89 @@
+"""``wazuh-comms agents why``: what is known of an agent, in sentences with what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Tool
+from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, Target
+from wazuh_comms_trio.cli.agents.why import Facts, explain
+
+UUID = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
+NOW = 1_750_000_000.0
+AGENT = Agent(UUID, "web-1", "hash", last_login=NOW - 100)
+
+
+def at(seconds: float, cause: str | None = None, address: str = "10.0.0.7") -> dict[str, Any]:
+    return {"at": NOW - seconds, "address": address, **({} if cause is None else {"cause": cause})}
+
+
+def seen(parked: int = 0, returns: int = 0, addresses: Any = None, **channels: tuple[Any, Any]) -> dict[str, Any]:
+    kinds = {name: {"success": success, "refusal": refusal} for name, (success, refusal) in channels.items()}
+    return {"channels": kinds, "addresses": addresses or {}, "returns": returns, "parked": parked, "limits": []}
+
+
+def told(agent: Agent | None = AGENT, **facts: Any) -> str:
+    facts.setdefault("seen", seen())
+    return "\n".join(explain(Facts(UUID, agent, now=NOW, **facts)))
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"agent": None}, ["No agent has the uuid", "Let it join again", "Nothing was heard of it"]),
+        ({"seen": seen(parked=1, poll=(at(200), None))}, ["It is there: its poll waits", "sends no events"]),
+        ({"seen": seen(stateless=(at(20), None))}, ["It is there: it was heard 20 s ago"]),
+        ({"seen": seen(poll=(at(7200), None))}, ["It is silent since 2025-06-15T13:06:40", "(2 hours)"]),
+        (
+            {"seen": seen(login=(at(900), at(5, "wrong_key")))},
+            ["from 10.0.0.7: wrong_key", f"agents rekey {UUID}", "It is silent since"],
+        ),
+        ({"seen": seen(login=(at(5), at(900, "wrong_key")))}, ["wrong_key; it was taken since"]),
+        (
+            {"agent": None, "seen": seen(login=(None, at(5, "unknown_agent")))},
+            ["unknown_agent", f"agents add NAME --uuid {UUID}"],
+        ),
+        ({"seen": seen(token=(None, at(5, "agent_rekeyed")))}, ["it has another key since"]),
+        ({"seen": seen(token=(None, at(5, "from_the_future")))}, ["NTP"]),
+        ({"seen": seen(stateful=(None, at(5, "503 Service Unavailable")))}, ["a store was away or a limit"]),
+        (
+            {"seen": seen(returns=3, addresses={"10.0.0.7": NOW - 5, "10.0.0.8": NOW - 9}, poll=(at(5), None))},
+            ["10.0.0.7 and 10.0.0.8 in turn", "copies of one machine"],
+        ),
+        ({"silent": "the daemon doesn't run"}, ["What was heard of it isn't known: the daemon doesn't run."]),
+        ({"quarantined": 3}, [f"3 of its events are in quarantine, and `wazuh-comms quarantine list --agent {UUID}`"]),
+        (
+            {"commands": [Command("c1", Target("agent", UUID), Action("restart"))]},
+            ["1 commands wait for it, the newest c1 (restart)"],
+        ),
+        ({"shared": True}, ["Only this node was asked"]),
+        ({"unreadable": "key: Expected `str`"}, ["its record can't be used"]),
+    ],
+)
+def test_it_says_why_and_what_to_do(facts: dict[str, Any], said: list[str]) -> None:
+    text = told(**facts)
+    for words in said:
+        assert words in text
+
+
+def test_one_who_moved_is_no_clone() -> None:
+    addresses = {"10.0.0.7": NOW - 5, "10.0.0.8": NOW - 9}
+    assert "in turn" not in told(seen=seen(returns=1, addresses=addresses, poll=(at(5), None)))
+    assert "in turn" not in told(seen=seen(returns=9, addresses={"10.0.0.7": NOW - 5, "10.0.0.8": NOW - 9999}))
+
+
+def test_what_an_agent_says_makes_no_line_of_its_own() -> None:
+    assert len(explain(Facts(UUID, Agent(UUID, "a\nb\x1b[2J", "h"), seen(), now=NOW))) == 2
+    assert "\x1b" not in told(Agent(UUID, "a\nb\x1b[2J", "h"))
+
+
+def test_without_a_daemon(tool: Tool) -> None:
+    tool("agents", "add", "web-1", "--uuid", UUID)
+    why = tool("agents", "why", "web-1")
+    assert why.status == 0
+    assert why.lines[0] == f"Agent web-1 ({UUID}) has never logged in."
+    assert "the daemon doesn't run" in why.lines[1]
+    document = tool("--json", "agents", "why", "web-1").document
+    assert (document["uuid"], document["enrolled"], document["heard"]) == (UUID, True, {})

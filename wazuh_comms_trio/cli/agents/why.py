@@ -1,0 +1,183 @@
+"""Why an agent is silent: what is known of it, as sentences with what to do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import frozen
+
+from wazuh_comms_trio.cli.output import timestamp
+from wazuh_comms_trio.cli.program import printable
+
+if TYPE_CHECKING:
+    from wazuh_comms_trio.backends.interfaces import Agent, Command
+
+__all__ = ["Facts", "explain", "facts_document"]
+
+#: Seconds after which an agent that was heard is silent: a token lives for 15 minutes, a poll for 5.
+SILENT_AFTER: Final = 330.0
+#: Seconds within which two addresses are two hosts in turn.
+IN_TURN: Final = 900.0
+#: How often an agent has to come back to an address that it had left: one that moves once is no clone.
+RETURNS: Final = 3
+_NAMES: Final = {
+    "login": "log-in",
+    "token": "token",
+    "poll": "poll for commands",
+    "stateless": "stateless events",
+    "stateful": "stateful events",
+    "files": "request of a file",
+}
+#: What to do about a refusal, by channel and cause; by cause alone in the second.
+_LOGIN_ADVICE: Final = {
+    "wrong_key": "its key isn't the one that is stored: `wazuh-comms agents rekey {id}` prints a new one for it",
+    "unknown_agent": "no agent has this uuid: let the agent join again, or `wazuh-comms agents add NAME --uuid {id}`",
+    "unavailable": "the store of agents was away: see `wazuh-comms status`",
+}
+_TOKEN_ADVICE: Final = {
+    "expired": "everyday: the agent logs in again",
+    "agent_removed": "the agent was removed here: let it join again",
+    "agent_rekeyed": "it has another key since: give the agent that one, and it logs in again",
+    "from_the_future": "the token was made by a node whose clock is ahead: set the clocks of the nodes (NTP)",
+}
+
+
+@frozen
+class Facts:
+    """``seen``: what the daemon says (``services.agent_journal.merged``), empty where it can't be asked, and then
+    ``silent`` says why. ``shared``: other nodes may have heard of the agent, too."""
+
+    agent_id: str
+    agent: Agent | None
+    seen: Mapping[str, Any]
+    commands: Sequence[Command] = ()
+    quarantined: int = 0
+    now: float = 0.0
+    silent: str | None = None
+    unreadable: str | None = None
+    shared: bool = False
+
+
+def facts_document(facts: Facts) -> dict[str, Any]:
+    """For ``--json``."""
+    agent = facts.agent
+    return {
+        "uuid": facts.agent_id,
+        "name": None if agent is None else agent.name,
+        "enrolled": agent is not None,
+        "last_login": None if agent is None else timestamp(agent.last_login),
+        "heard": dict(facts.seen),
+        "commands": [{"document_id": one.document_id, "status": one.status} for one in facts.commands],
+        "quarantined": facts.quarantined,
+        "sentences": explain(facts),
+    }
+
+
+def explain(facts: Facts) -> list[str]:
+    return [printable(sentence) for sentence in _sentences(facts)]
+
+
+def _sentences(facts: Facts) -> Iterator[str]:
+    yield from _who(facts)
+    channels: Mapping[str, Any] = facts.seen.get("channels", {})
+    yield from _presence(facts, channels)
+    for name, kinds in channels.items():
+        yield from _channel(facts, name, kinds)
+    yield from _clone(facts)
+    yield from facts.seen.get("limits", ())
+    yield from _commands(facts)
+    if facts.quarantined:
+        yield (
+            f"{facts.quarantined} of its events are in quarantine, and"
+            f" `wazuh-comms quarantine list --agent {facts.agent_id}` says why."
+        )
+    if facts.shared:
+        yield "Only this node was asked: what other nodes heard of it is in their own `agents why`."
+
+
+def _who(facts: Facts) -> Iterator[str]:
+    agent = facts.agent
+    if facts.unreadable is not None:
+        yield f"Agent {facts.agent_id}: its record can't be used, so it can't log in: {facts.unreadable}"
+    elif agent is None:
+        yield f"No agent has the uuid {facts.agent_id}: it can't log in. Let it join again, or add it."
+    elif agent.last_login is None:
+        yield f"Agent {agent.name} ({agent.id}) has never logged in."
+    else:
+        yield f"Agent {agent.name} ({agent.id}) logged in last at {timestamp(agent.last_login)}."
+
+
+def _presence(facts: Facts, channels: Mapping[str, Any]) -> Iterator[str]:
+    if facts.silent is not None:
+        yield f"What was heard of it isn't known: {facts.silent}."
+        return
+    heard = [(kinds["success"]["at"], name) for name, kinds in channels.items() if kinds["success"] is not None]
+    refused = any(kinds["refusal"] is not None for kinds in channels.values())
+    if facts.seen.get("parked"):
+        yield "It is there: its poll waits for commands now."
+    elif heard and facts.now - max(heard)[0] <= SILENT_AFTER:
+        yield f"It is there: it was heard {_ago(facts.now - max(heard)[0])} ago."
+    elif heard:
+        yield (
+            f"It is silent since {timestamp(max(heard)[0])} ({_ago(facts.now - max(heard)[0])}): its service may have"
+            " stopped, its host may be down, or its network away."
+        )
+    elif not refused:
+        yield (
+            "Nothing was heard of it since the daemon started: look whether the agent runs, whether it has this"
+            " server's address and port, and whether a firewall lets it through; a failed TLS handshake is in the log"
+            " with its address."
+        )
+    silent = {"stateless", "stateful"}.isdisjoint(name for _, name in heard)
+    if heard and silent and "poll" in {name for _, name in heard}:
+        yield "It polls and sends no events: look at the agent's own log and which of its modules are on."
+
+
+def _channel(facts: Facts, name: str, kinds: Mapping[str, Any]) -> Iterator[str]:
+    success, refusal = kinds["success"], kinds["refusal"]
+    what = _NAMES.get(name, name)
+    if success is not None:
+        yield f"Last {what} that was taken: {timestamp(success['at'])} from {success['address']}."
+    if refusal is not None:
+        over = success is not None and success["at"] > refusal["at"]
+        tail = "; it was taken since" if over else _advice(facts, name, refusal["cause"])
+        where = f"{timestamp(refusal['at'])} from {refusal['address']}"
+        yield f"Last {what} that was refused: {where}: {refusal['cause']}{tail}."
+
+
+def _advice(facts: Facts, channel: str, cause: str) -> str:
+    found = (_LOGIN_ADVICE if channel == "login" else _TOKEN_ADVICE).get(cause)
+    if found is None and cause.startswith("503"):
+        found = "a store was away or a limit was reached; the agent sends it again: see `wazuh-comms status`"
+    elif found is None and cause.startswith(("400", "413")):
+        found = "what the agent sent isn't taken as it is; the log has the request"
+    return "" if found is None else "; " + found.format(id=facts.agent_id)
+
+
+def _clone(facts: Facts) -> Iterator[str]:
+    addresses: Mapping[str, float] = facts.seen.get("addresses", {})
+    recent = [address for address, when in addresses.items() if facts.now - when <= IN_TURN]
+    if len(recent) > 1 and facts.seen.get("returns", 0) >= RETURNS:
+        yield (
+            f"It is heard from {' and '.join(sorted(recent))} in turn: two hosts may have the same key, as copies of"
+            " one machine do. Remove it from one, and let that one join anew."
+        )
+
+
+def _commands(facts: Facts) -> Iterator[str]:
+    pending = [command for command in facts.commands if command.status == "pending"]
+    if pending:
+        yield f"{len(pending)} commands wait for it, the newest {pending[0].document_id} ({pending[0].action.name})."
+    elif facts.commands:
+        last = facts.commands[0]
+        reason = f": {last.result.message}" if last.result is not None and last.result.message else ""
+        yield f"Its last command, {last.document_id} ({last.action.name}), is {last.status}{reason}."
+
+
+def _ago(seconds: float) -> str:
+    if seconds < 120:
+        return f"{max(0.0, seconds):.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.0f} hours" if seconds < 172800 else f"{seconds / 86400:.0f} days"
