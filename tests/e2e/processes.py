@@ -132,9 +132,11 @@ async def start_daemon(
     environment: Mapping[str, str] | None = None,
     expect_errors: bool = False,
     limit: float = WHOLE_LIMIT,
+    open_files: int | None = None,
 ) -> AsyncIterator[Running]:
     """Runs while the block does, then is stopped by SIGTERM, unless the test has ended it. It must end with status 0,
     and have logged nothing at ERROR and no traceback (``expect_errors``: it may). ``limit``: seconds for all of it.
+    ``open_files``: how many it may have.
     """
     log: list[str] = []
     served: dict[str, int] = {}
@@ -144,7 +146,7 @@ async def start_daemon(
 
     async with trio.open_nursery() as nursery:
         nursery.cancel_scope.deadline = trio.current_time() + limit
-        process: trio.Process = await nursery.start(_run, command_line(files), environment)
+        process: trio.Process = await nursery.start(_run, command_line(files, open_files), environment)
 
         async def read_log() -> None:
             assert process.stderr is not None
@@ -184,8 +186,9 @@ async def start_daemon(
     assert not nursery.cancel_scope.cancelled_caught, "it took too long:\n" + "\n".join(log[-50:])
 
 
-def command_line(files: Files) -> Sequence[str]:
-    return [str(PROGRAMS / "wazuh-comms-apid"), "--config", str(files.config)]
+def command_line(files: Files, open_files: int | None = None) -> Sequence[str]:
+    command = [str(PROGRAMS / "wazuh-comms-apid"), "--config", str(files.config)]
+    return command if open_files is None else ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]
 
 
 async def _run(

@@ -18,6 +18,7 @@ from typing import Any
 import trio
 
 from tests.e2e.processes import Files, start_daemon, write_files
+from tests.hostile.soak import hostile
 from tests.lossy_network import CannotLose, in_namespace
 from tests.supervisor.nodes import add_logged_in, ask, kill, parked, post, serving, under_load
 from tests.supervisor.soak.hour import WORKERS as HOUR_WORKERS
@@ -146,6 +147,7 @@ def main() -> int:
     of_delivery.add_argument("--commands", type=int, default=10_000)
     of_delivery.add_argument("--kill", action="store_true")
     kinds.add_parser("hour").add_argument("--minutes", type=float, default=60)
+    kinds.add_parser("hostile").add_argument("--only", metavar="ATTACK", help="those with this in their name")
     of_polls = kinds.add_parser("polls")
     of_polls.add_argument("--polls", type=int, default=1000)
     of_polls.add_argument("--seconds", type=float, default=400)
@@ -166,6 +168,8 @@ def main() -> int:
             for sentence in wrong:
                 say(f"WRONG: {sentence}")
             return int(bool(wrong))
+        elif options.kind == "hostile":
+            trio.run(partial(hostile, folder, say, only=options.only))
         elif options.kind == "polls":
             try:
                 make_files = partial(files_in, folder)
