@@ -9,7 +9,7 @@ import ssl
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import msgspec
@@ -35,7 +35,7 @@ class Job(msgspec.Struct, kw_only=True):
 
 class Report(msgspec.Struct, kw_only=True):
     """``tried`` requests or connections; how they ended: by status, ``closed``, or ``open`` still; ``longest``: how
-    long the one that was held longest was."""
+    long the one that was held longest was, seconds."""
 
     tried: int
     ends: dict[str, int]
@@ -48,31 +48,32 @@ class Attacker:
         self.ends: Counter[str] = Counter()
         self.tried = 0
         self.longest = 0.0
+        self._status: dict[trio.abc.Stream, str] = {}
         self._tls: ssl.SSLContext = agent_tls()
         self._connecting = trio.CapacityLimiter(50)
 
     @asynccontextmanager
     async def connection(self, port: int | None = None) -> AsyncIterator[trio.abc.Stream]:
-        """Its end is counted: ``closed``, unless the block counted a reply, or ``open`` when time is up."""
+        """Its end is counted: a reply's status, ``closed``, or ``open`` when time is up."""
         self.tried += 1
-        before = sum(self.ends.values())
         began = trio.current_time()
+        end = "closed"
         stream: trio.abc.Stream | None = None
         try:
             async with self._connecting:
                 tcp = await trio.open_tcp_stream("127.0.0.1", port or self.job.port)
                 stream = trio.SSLStream(tcp, self._tls, https_compatible=True)
                 await stream.do_handshake()
-            yield stream
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+                yield stream
+            end = self._status.pop(stream, "") or await self._late_reply(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-            self.ends["closed"] += 1
+            end = "closed"
         except trio.Cancelled:
-            self.ends["open"] += 1
+            end = "open"
             raise
-        else:
-            if sum(self.ends.values()) == before:
-                self.ends["closed"] += 1
         finally:
+            self.ends[end] += 1
             self.longest = max(self.longest, trio.current_time() - began)
             if stream is not None:
                 with trio.CancelScope(shield=True):
@@ -82,7 +83,14 @@ class Attacker:
         data = b""
         while b"\r\n" not in data and (more := await stream.receive_some(65536)):
             data += more
-        self.ends[data.split(b" ")[1].decode() if data.startswith(b"HTTP/1.1 ") else "closed"] += 1
+        if data.startswith(b"HTTP/1.1 "):
+            self._status[stream] = data.split(b" ")[1].decode()
+
+    async def _late_reply(self, stream: trio.abc.Stream) -> str:
+        """What a server said that closed while a body was being sent."""
+        with trio.move_on_after(1):
+            await self.reply(stream)
+        return self._status.pop(stream, "closed")
 
     async def drip(self, stream: trio.abc.Stream, head: bytes, pause: float, chunk: bytes = b"x") -> None:
         """A head, then a bit of body now and then, until the server has enough."""
@@ -277,7 +285,7 @@ ATTACKS: Final[dict[str, Callable[[Attacker], Awaitable[None]]]] = {
 
 async def run(job: Job) -> Report:
     attacker = Attacker(job)
-    with trio.move_on_after(job.seconds + 5):
+    with trio.move_on_after(job.seconds + min(5, job.seconds / 4)):
         await ATTACKS[job.name](attacker)
     return Report(tried=attacker.tried, ends=dict(attacker.ends), longest=attacker.longest)
 

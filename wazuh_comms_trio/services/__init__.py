@@ -16,6 +16,7 @@ from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.quarantine.interface import Quarantine
 from wazuh_comms_trio.services.agent_journal import AgentJournal
 from wazuh_comms_trio.services.authentication.authenticator import Authenticator
+from wazuh_comms_trio.services.authentication.proven_keys import ProvenKeys
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher
 from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
@@ -54,7 +55,8 @@ class Services:
 
 @frozen(kw_only=True)
 class ServiceEnvironment:
-    """What the services stand on. ``other_workers``: those of the same node."""
+    """What the services stand on. ``other_workers``: those of the same node. ``proven``: keys that were right before;
+    None: that isn't kept."""
 
     backends: Backends
     quarantine: Quarantine
@@ -65,6 +67,7 @@ class ServiceEnvironment:
     other_workers: OtherWorkers = NO_OTHER_WORKERS
     note_enrolment: NoteEnrolment | None = None
     metrics: Metrics = field(factory=Metrics)
+    proven: ProvenKeys | None = None
 
 
 def build_services(config: Config, environment: ServiceEnvironment) -> Services:
@@ -85,6 +88,7 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
             metrics=metrics,
             serve_unread=api.token.outage == "serve",
             journal=journal,
+            proven=environment.proven,
         ),
         stateful=StatefulEvents(backends, quarantine, events=api.events, batcher=api.batcher, rng=rng, metrics=metrics),
         stateless=StatelessEvents(
@@ -118,5 +122,6 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
             run_blocking=run_blocking,
             note=environment.note_enrolment,
             metrics=metrics,
+            proven=environment.proven,
         ),
     )

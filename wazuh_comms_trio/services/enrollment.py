@@ -17,6 +17,7 @@ from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.metrics.refusal_log import RefusalLog
 from wazuh_comms_trio.services.authentication.login_throttle import LoginThrottle, TooManyAttempts
+from wazuh_comms_trio.services.authentication.proven_keys import ProvenKeys
 from wazuh_comms_trio.services.authentication.secret_hashes import KEY_LENGTH, hash_key
 from wazuh_comms_trio.services.authentication.tokens import ISSUER, UUID, TokenKeys
 from wazuh_comms_trio.services.authentication.verified_secrets import VerifiedSecrets
@@ -83,9 +84,11 @@ class EnrollmentService:
         run_blocking: RunBlocking,
         note: NoteEnrolment | None = None,
         metrics: Metrics | None = None,
+        proven: ProvenKeys | None = None,
     ) -> None:
         self._metrics = metrics or Metrics()
         self._refusals = RefusalLog(logger)
+        self._proven = proven
         self._agents = agents
         self._keys = keys
         self._users = users
@@ -171,6 +174,8 @@ class EnrollmentService:
                 host=request.host or {},
             )
         )
+        if self._proven is not None:  # so that its first log-in doesn't queue behind others' wrong keys
+            await self._run_blocking(self._proven.note, agent_id, key_hash, request.key)
         logger.info("agent %s (%s) was enrolled by %s", agent_id, request.name, user)
         if self._note is not None:
             await self._note(user, peer, agent_id, request.name)

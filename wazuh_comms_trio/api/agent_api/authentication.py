@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, cast
 
 import msgspec
+import trio
 from quart import Response, request
 
 from wazuh_comms_trio.api.agent_api.base import PREFIX, AgentApi
@@ -12,13 +13,15 @@ from wazuh_comms_trio.api.guard import has_certificate_of, peer_address
 from wazuh_comms_trio.api.quart_application import deadline
 from wazuh_comms_trio.errors import InvalidKey, MalformedRequest
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
-from wazuh_comms_trio.services.deadlines import backend_in_time
+from wazuh_comms_trio.services.deadlines import backend_in_time, give_up_at
 from wazuh_comms_trio.services.strict_json import decode_body
 
 __all__ = ["add_authentication", "decode_credentials"]
 
 #: Credentials are some 100 bytes; the limit is low since they come before any check of the sender.
 CREDENTIALS_BYTES: Final = 8192
+#: Of the time for a log-in: a key whose turn would come later isn't checked at all.
+PATIENCE_SHARE: Final = 0.8
 
 
 class Credentials(msgspec.Struct):
@@ -49,6 +52,8 @@ def add_authentication(api: AgentApi) -> None:
         if api.own_certificate and not has_certificate_of(cast(Scope, request.scope), uuid):
             api.services.authentication.note_refused_login("foreign_certificate", uuid, peer)
             raise InvalidKey("The certificate is not the agent's")
-        call = api.services.authentication.authenticate(uuid, key, peer)
-        token = await backend_in_time(call, deadline=deadline())
+        end, now = deadline(), trio.current_time()
+        patience = PATIENCE_SHARE * max(0.0, give_up_at(end, now) - now)
+        call = api.services.authentication.authenticate(uuid, key, peer, patience=patience)
+        token = await backend_in_time(call, deadline=end)
         return Response(msgspec.json.encode({"token": token}), 200, content_type="application/json")

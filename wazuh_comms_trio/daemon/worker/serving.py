@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from pathlib import Path
 
 import trio
 
@@ -25,6 +26,7 @@ from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.foundation.resources import memory_watch
 from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.quarantine.opening import open_quarantine
+from wazuh_comms_trio.services.authentication.proven_keys import FILE_NAME, ProvenKeys
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
 
@@ -69,6 +71,7 @@ async def serve_worker(
                 control=control,
                 memory_short=memory_watch(config.communications_api.workers),
                 metrics=metrics,
+                proven=ProvenKeys(proven_path(config), keys.derive(b"proven keys")),
                 note_enrolment=Auditor(lambda: config.communications_api).enrolled,
             )
             async with trio.open_nursery() as serving:
@@ -81,3 +84,10 @@ async def serve_worker(
                 on_serving(nursery, worker, heartbeat)
                 calm_collector()
                 return_large_blocks()
+
+
+def proven_path(config: Config) -> Path:
+    """In the node's own state: with an indexer, beside the quarantine."""
+    api = config.communications_api
+    folder = api.embedded.path if api.backend == "embedded" or api.quarantine.path is None else api.quarantine.path
+    return folder / FILE_NAME

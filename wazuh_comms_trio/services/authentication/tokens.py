@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import json
 import re
 from collections.abc import Iterable
@@ -21,6 +22,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
+    NoEncryption,
+    PrivateFormat,
     PublicFormat,
     load_pem_private_key,
     load_pem_public_key,
@@ -181,6 +184,11 @@ class TokenKeys:
     def algorithm(self) -> str:
         """``ES256`` or ``RS256``."""
         return self._verifiers[0].name
+
+    def derive(self, purpose: bytes) -> bytes:
+        """A secret of 32 bytes that only who has the private key can make, another one for each purpose."""
+        private = self._private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        return hmac.digest(hashlib.sha256(private).digest(), purpose, "sha256")
 
     def sign(self, claims: dict[str, Any]) -> str:
         return jwt.encode(claims, self._private, algorithm=self.algorithm, headers={"kid": self.kid})

@@ -6,13 +6,17 @@ import hashlib
 import hmac
 import os
 from collections.abc import Hashable
+from math import inf
 from typing import Final
 
 import trio
 from attrs import define, frozen
 
+from wazuh_comms_trio.errors import Overloaded
+from wazuh_comms_trio.foundation.backoff import pause_after
 from wazuh_comms_trio.foundation.bounded_cache import AGENTS_REMEMBERED, BoundedCache
 from wazuh_comms_trio.foundation.environment import RunBlocking
+from wazuh_comms_trio.services.authentication.proven_keys import ProvenKeys
 from wazuh_comms_trio.services.authentication.secret_hashes import key_matches
 
 __all__ = ["VerifiedSecrets"]
@@ -24,6 +28,22 @@ _REMEMBERED_FOR: Final = 3600.0
 _REMEMBERED_WRONG_FOR: Final = 300.0
 # Some 260 bytes each: at most 9 MB.
 _REMEMBERED_WRONG: Final = 32768
+#: A source that guesses: so many wrong secrets, none later than that after the one before, seconds. It isn't locked
+#: out: its secrets are checked one after the other, on one processor.
+_MANY: Final = 8
+_GUESSING_FOR: Final = 10.0
+#: The answer to its wrong ones waits, longer each time, up to so many seconds.
+_LONGEST_PAUSE: Final = 4.0
+#: Secrets that wait for one turn. On a quiet machine that is a quarter of a second.
+_TURN: Final = 16
+# Some 200 bytes each: at most 2 MB.
+_SOURCES: Final = 8192
+#: How much the last hashing's time counts in the mean of them.
+_NEWEST_COUNTS: Final = 0.1
+#: Multiples of it, without their whole part, lie evenly, however many there are.
+_GOLDEN: Final = 0.6180339887498949
+#: Seconds after which agents come back in any case.
+_COME_BACK: Final = 30
 
 
 @frozen
@@ -36,6 +56,14 @@ class _Verified:
 
 
 @define
+class _Guesses:
+    """Wrong secrets from one source, none of them long after the one before."""
+
+    count: int = 0
+    last: float = 0.0
+
+
+@define
 class _Turn:
     """Secrets of one turn are checked one after the other: a flood in one turn holds up only that turn."""
 
@@ -44,13 +72,27 @@ class _Turn:
 
 
 class VerifiedSecrets:
-    """Checks secrets, and remembers those that were right, and for a while (``remember_wrong``) those that were not."""
+    """Checks secrets, and remembers those that were right, and for a while (``remember_wrong``) those that were not.
+    ``proven``: those that were right before this process began."""
 
-    def __init__(self, run_blocking: RunBlocking, *, at_once: int | None = None, remember_wrong: bool = False) -> None:
+    def __init__(
+        self,
+        run_blocking: RunBlocking,
+        *,
+        at_once: int | None = None,
+        remember_wrong: bool = False,
+        proven: ProvenKeys | None = None,
+    ) -> None:
+        self._proven = proven
         self._remember_wrong = remember_wrong
         self._run_blocking = run_blocking
         # Hashing is CPU and nothing else: more threads than processors only delay everything else.
-        self._limiter = trio.Semaphore(at_once or max(1, min(4, os.cpu_count() or 1)))
+        self._at_once = at_once or max(1, min(4, os.cpu_count() or 1))
+        self._limiter = trio.Semaphore(self._at_once)
+        self._hashing_time = 0.0  # of one, as of late
+        self._measured = trio.Event()
+        self._held = 0
+        self._wrong_from: BoundedCache[Hashable, _Guesses] = BoundedCache(_SOURCES)
         self._verified: BoundedCache[str, _Verified] = BoundedCache(AGENTS_REMEMBERED)
         self._wrong: BoundedCache[bytes, float] = BoundedCache(_REMEMBERED_WRONG)
         self._turns: dict[Hashable, _Turn] = {}
@@ -78,17 +120,33 @@ class VerifiedSecrets:
         until = self._wrong.get(mark)
         return until is not None and until > trio.current_time()
 
-    async def matches(self, owner: str, stored: str, secret: str, *, turn: Hashable = None) -> bool:
+    async def matches(
+        self,
+        owner: str,
+        stored: str,
+        secret: str,
+        *,
+        turn: Hashable = None,
+        source: Hashable = None,
+        patience: float = inf,
+    ) -> bool:
         """Whether ``secret`` is what ``stored`` was made of. Changing ``stored`` makes the proof worthless, and the
         memory of what was wrong. ``turn``: those with the same one are checked one after the other; by default those of
-        one owner are.
+        one owner are. All from a ``source`` that guesses are one turn. Raises ``Overloaded`` when its turn would come
+        only after ``patience`` seconds: at a moment of these, and no two of many at the same.
         """
         mark = self._mark(owner, stored, secret)
         if self._is_known(owner, mark):
             return True
+        if self._proven is not None and self._proven.knows(owner, stored, secret):
+            self._remember(owner, mark)
+            return True
         if self._was_wrong(mark):
             return False
         turn = owner if turn is None else turn
+        if self._guesses(source):
+            turn = ("source", source)
+        await self._hold_back(turn, patience)
         own_turn = self._turns.setdefault(turn, _Turn(trio.Lock()))
         own_turn.users += 1
         try:
@@ -97,14 +155,65 @@ class VerifiedSecrets:
                     return True
                 if self._was_wrong(mark):
                     return False
-                async with self._limiter:
-                    right = await self._run_blocking(key_matches, secret, stored)
+                right = await self._hashed(stored, secret)
                 if right:
-                    self._verified.put(owner, _Verified(mark, trio.current_time() + _REMEMBERED_FOR))
+                    self._remember(owner, mark)
+                    if self._proven is not None:
+                        await self._run_blocking(self._proven.note, owner, stored, secret)
                 elif self._remember_wrong:
                     self._wrong.put(mark, trio.current_time() + _REMEMBERED_WRONG_FOR)
-                return right
         finally:
+            self._measured.set()
             own_turn.users -= 1
             if not own_turn.users:
                 del self._turns[turn]
+        if not right:
+            await trio.sleep(self._note_guess(source))
+        return right
+
+    def _remember(self, owner: str, mark: bytes) -> None:
+        self._verified.put(owner, _Verified(mark, trio.current_time() + _REMEMBERED_FOR))
+
+    async def _hashed(self, stored: str, secret: str) -> bool:
+        async with self._limiter:
+            began = trio.current_time()
+            try:
+                return await self._run_blocking(key_matches, secret, stored)
+            finally:
+                took = trio.current_time() - began
+                share = _NEWEST_COUNTS if self._hashing_time else 1.0
+                self._hashing_time += (took - self._hashing_time) * share
+
+    async def _hold_back(self, turn: Hashable, patience: float) -> None:
+        """Raises ``Overloaded`` for a secret whose turn would come too late, or has many before it: what is checked
+        waits for few others, and what would wait for long isn't checked. Agents come back half a minute after any
+        answer: answered at the same moment, all of a fleet would come back at one."""
+        if patience == inf:
+            return
+        if self._turns:
+            await self._measured.wait()  # of those who come at once only the first are let in unseen
+        own_turn = self._turns.get(turn)
+        waiting = own_turn.users if own_turn is not None else 0
+        if waiting < _TURN and len(self._turns) / self._at_once * self._hashing_time <= patience:
+            return
+        self._held += 1
+        await trio.sleep(self._held * _GOLDEN % 1 * patience)
+        raise Overloaded(_COME_BACK)
+
+    def _guesses(self, source: Hashable) -> bool:
+        """Whether many wrong secrets came from there within the last seconds."""
+        guesses = None if source is None else self._wrong_from.get(source)
+        return guesses is not None and guesses.count >= _MANY and trio.current_time() - guesses.last < _GUESSING_FOR
+
+    def _note_guess(self, source: Hashable) -> float:
+        """One more from there: how long its answer waits, when everything else about it is done. Seconds."""
+        if source is None:
+            return 0.0
+        now = trio.current_time()
+        guesses = self._wrong_from.get(source)
+        if guesses is None or now - guesses.last >= _GUESSING_FOR:
+            guesses = _Guesses()
+            self._wrong_from.put(source, guesses)
+        guesses.count += 1
+        guesses.last = now
+        return 0.0 if guesses.count < _MANY else pause_after(guesses.count - _MANY, first=0.1, longest=_LONGEST_PAUSE)

@@ -1,0 +1,243 @@
+"""A fleet comes back at once: proven keys aren't hashed again, and the others come in turns."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable
+from math import inf
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.services.bench import trio_wall_clock
+from tests.services.test_tokens import KEYS
+from wazuh_comms_trio.backends.interfaces import Agent
+from wazuh_comms_trio.backends.memory.stores import memory_backends
+from wazuh_comms_trio.errors import InvalidKey, Overloaded
+from wazuh_comms_trio.services.authentication import verified_secrets
+from wazuh_comms_trio.services.authentication.authenticator import Authenticator
+from wazuh_comms_trio.services.authentication.proven_keys import FILE_NAME, ProvenKeys
+from wazuh_comms_trio.services.authentication.secret_hashes import hash_key, key_matches
+
+T = TypeVar("T")
+
+ONE = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
+OTHER = "0194857f-39b5-7bfb-a7bc-c5c6835f03d2"
+KEY, WRONG = "k" * 32, "w" * 32
+SECRET = b"s" * 32
+
+
+class TestTheTable:
+    def test_it_outlives_its_process(self, tmp_path: Path) -> None:
+        ProvenKeys(tmp_path / FILE_NAME, SECRET).note(ONE, "hash", KEY)
+        after = ProvenKeys(tmp_path / FILE_NAME, SECRET)
+        assert after.knows(ONE, "hash", KEY)
+        assert not after.knows(ONE, "hash", WRONG)
+        assert not after.knows(OTHER, "hash", KEY)
+
+    def test_it_is_the_nodes_own_and_says_nothing(self, tmp_path: Path) -> None:
+        ProvenKeys(tmp_path / FILE_NAME, SECRET).note(ONE, "hash", KEY)
+        assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600
+        text = (tmp_path / FILE_NAME).read_text()
+        assert KEY not in text
+        assert "hash" not in text
+        assert not ProvenKeys(tmp_path / FILE_NAME, b"t" * 32).knows(ONE, "hash", KEY)
+
+    def test_a_rekeyed_agent_is_hashed(self, tmp_path: Path) -> None:
+        proven = ProvenKeys(tmp_path / FILE_NAME, SECRET)
+        proven.note(ONE, "hash", KEY)
+        assert not proven.knows(ONE, "another hash", KEY)
+        proven.note(ONE, "another hash", WRONG)
+        assert proven.knows(ONE, "another hash", WRONG)
+        assert not proven.knows(ONE, "hash", KEY)
+
+    @pytest.mark.parametrize("key", ["password", "k" * 31, "k" * 33, "k" * 31 + "-", "é" * 32, ""])
+    def test_only_keys_that_nobody_guesses(self, tmp_path: Path, key: str) -> None:
+        proven = ProvenKeys(tmp_path / FILE_NAME, SECRET)
+        proven.note(ONE, "hash", key)
+        assert not proven.knows(ONE, "hash", key)
+        assert not (tmp_path / FILE_NAME).exists()
+
+    def test_workers_learn_from_each_other(self, tmp_path: Path) -> None:
+        one, other = (ProvenKeys(tmp_path / FILE_NAME, SECRET) for _ in range(2))
+        assert not other.knows(ONE, "hash", KEY)
+        one.note(ONE, "hash", KEY)
+        other.note(OTHER, "hash", KEY)
+        assert other.knows(ONE, "hash", KEY)
+        assert one.knows(OTHER, "hash", KEY)
+
+    @pytest.mark.parametrize("damage", ["torn", "garbage", "deleted", "emptied"])
+    def test_damage_costs_hashing(self, tmp_path: Path, damage: str) -> None:
+        path = tmp_path / FILE_NAME
+        before = ProvenKeys(path, SECRET)
+        before.note(ONE, "hash", KEY)
+        if damage == "torn":
+            path.write_bytes(path.read_bytes()[:-10])
+        elif damage == "garbage":
+            path.write_bytes(os.urandom(5000) + b"\n")
+        elif damage == "emptied":
+            path.write_bytes(b"")
+        else:
+            path.unlink()
+        after = ProvenKeys(path, SECRET)
+        assert not after.knows(ONE, "hash", KEY)
+        after.note(OTHER, "hash", KEY)
+        after.note(ONE, "hash", KEY)
+        assert ProvenKeys(path, SECRET).knows(ONE, "hash", KEY)
+
+    def test_it_is_written_anew_when_most_of_it_is_overtaken(self, tmp_path: Path) -> None:
+        path = tmp_path / FILE_NAME
+        writer, reader = ProvenKeys(path, SECRET), ProvenKeys(path, SECRET)
+        for number in range(5000):
+            writer.note(ONE, f"hash {number}", KEY)
+        size = path.stat().st_size
+        assert reader.knows(ONE, "hash 4999", KEY)
+        assert path.stat().st_size < size / 1000
+        writer.note(OTHER, "hash", KEY)
+        assert reader.knows(OTHER, "hash", KEY)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    def test_where_it_cannot_be_kept(self, tmp_path: Path) -> None:
+        nowhere = ProvenKeys(tmp_path / "missing" / FILE_NAME, SECRET)
+        nowhere.note(ONE, "hash", KEY)
+        assert nowhere.knows(ONE, "hash", KEY)
+        (tmp_path / "link").symlink_to(tmp_path / "target")
+        ProvenKeys(tmp_path / "link", SECRET).note(ONE, "hash", KEY)
+        assert not (tmp_path / "target").exists()
+
+
+def matches_at_once(key: str, stored: str) -> bool:
+    """In the place of ``key_matches``, whose real work is of no interest here."""
+    return stored == "of " + key
+
+
+class Hashing:
+    """A processor that takes ``takes`` seconds for each hash, on the test's clock."""
+
+    def __init__(self, takes: float) -> None:
+        self.takes = takes
+        self.hashed = 0
+
+    async def __call__(self, function: Callable[..., T], *args: Any) -> T:
+        if function in (key_matches, matches_at_once):
+            self.hashed += 1
+            await trio.sleep(self.takes)
+        return function(*args)
+
+
+async def fleet(
+    count: int, hashing: Hashing, proven: ProvenKeys | None, monkeypatch: pytest.MonkeyPatch
+) -> tuple[float, Counter[int]]:
+    """Logs all in at once; who is refused comes again after 30 s. Until when, and in which seconds refusals came."""
+    monkeypatch.setattr(verified_secrets, "key_matches", matches_at_once)
+    backends = memory_backends(wall_clock=trio_wall_clock)
+    agents = [Agent(str(UUID(int=number)), f"a{number}", f"of {number:032}") for number in range(count)]
+    for agent in agents:
+        await backends.agents.add(agent)
+
+    service = Authenticator(backends.agents, KEYS, wall_clock=trio_wall_clock, run_blocking=hashing, proven=proven)
+    refusals: Counter[int] = Counter()
+
+    async def log_in(number: int) -> None:
+        while True:
+            try:
+                await service.authenticate(agents[number].id, f"{number:032}", f"10.0.0.{number}", patience=16)
+            except Overloaded:
+                refusals[int(trio.current_time())] += 1
+                await trio.sleep(30)
+            else:
+                return
+
+    async with trio.open_nursery() as nursery:
+        for number in range(count):
+            nursery.start_soon(log_in, number)
+    return trio.current_time(), refusals
+
+
+class TestTheFleet:
+    async def test_proven_on_this_node_before(
+        self, tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "cpu_count", lambda: 2)
+        hashing = Hashing(0.1)
+        await fleet(100, hashing, ProvenKeys(tmp_path / FILE_NAME, SECRET), monkeypatch)
+        assert hashing.hashed == 100
+        began = trio.current_time()
+        end, refusals = await fleet(100, hashing, ProvenKeys(tmp_path / FILE_NAME, SECRET), monkeypatch)
+        assert hashing.hashed == 100
+        assert end - began < 0.1
+        assert not refusals
+
+    async def test_of_the_others_as_many_are_hashed_as_can_be(
+        self, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "cpu_count", lambda: 2)
+        hashing = Hashing(0.1)
+        end, refusals = await fleet(2000, hashing, None, monkeypatch)
+        assert hashing.hashed == 2000  # none in vain
+        assert end < 2000 * 0.1 / 2 * 1.2 + 60
+        assert sum(refusals.values()) > 1000
+        first = [refusals[second] for second in range(1, 15)]
+        assert max(first) < 2 * sum(first) / len(first)  # no wave comes back
+
+
+class TestGuesses:
+    async def test_a_proven_key_is_not_queued_behind_wrong_ones(
+        self, tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Wrong keys for its uuid, 55 a second and from its own address, held up an agent by 5.8 s."""
+        monkeypatch.setattr(os, "cpu_count", lambda: 2)
+        backends = memory_backends(wall_clock=trio_wall_clock)
+        stored = hash_key(KEY)
+        await backends.agents.add(Agent(ONE, "a", stored))
+        proven = ProvenKeys(tmp_path / FILE_NAME, SECRET)
+        proven.note(ONE, stored, KEY)
+        hashing = Hashing(0.05)
+        service = Authenticator(backends.agents, KEYS, wall_clock=trio_wall_clock, run_blocking=hashing, proven=proven)
+        async with trio.open_nursery() as nursery:
+
+            async def guess(number: int) -> None:
+                with pytest.raises((InvalidKey, Overloaded)):
+                    await service.authenticate(ONE, f"{number:032}", "10.0.0.1", patience=16)
+
+            for number in range(55):
+                nursery.start_soon(guess, number)
+            await trio.sleep(0.5)
+            began = trio.current_time()
+            await service.authenticate(ONE, KEY, "10.0.0.1", patience=16)
+            assert trio.current_time() == began
+
+    async def test_a_source_that_guesses_has_one_processor(
+        self, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "cpu_count", lambda: 2)
+        backends = memory_backends(wall_clock=trio_wall_clock)
+        for number in range(60):
+            await backends.agents.add(Agent(str(UUID(int=number)), f"a{number}", hash_key(KEY)))
+        service = Authenticator(backends.agents, KEYS, wall_clock=trio_wall_clock, run_blocking=Hashing(0.1))
+        async with trio.open_nursery() as nursery:
+
+            async def guess(number: int) -> None:
+                with pytest.raises((InvalidKey, Overloaded)):
+                    await service.authenticate(str(UUID(int=number)), WRONG, "10.0.0.1", patience=16)
+
+            for number in range(10):
+                nursery.start_soon(guess, number)
+            await trio.sleep(1)
+            for number in range(10, 50):
+                nursery.start_soon(guess, number)
+            await trio.sleep(0.5)  # few of them wait for their turn, the others for their answer
+            began = trio.current_time()
+            await service.authenticate(str(UUID(int=55)), KEY, "10.0.0.2", patience=inf)
+            assert trio.current_time() - began < 0.25
+            # It isn't locked out: a right key from there has its turn.
+            await trio.sleep(2)
+            began = trio.current_time()
+            await service.authenticate(str(UUID(int=56)), KEY, "10.0.0.1", patience=inf)
+            assert trio.current_time() - began < 2

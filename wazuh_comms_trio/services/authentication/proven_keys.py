@@ -1,0 +1,146 @@
+"""Keys that were proven on this node: a fleet that comes back after a restart isn't hashed again.
+
+A file of lines, ``<uuid> <mark>``: the mark is a keyed digest of uuid, stored hash and key. It is worth nothing without
+the secret, which is derived from the key that signs tokens and isn't stored, and nothing once the agent is rekeyed.
+Only keys of the agents' own form are kept, which nobody guesses at a billion tries a second; of others a fast digest
+would be a help to whoever reads the file. Workers append to one file, and read what others appended when a key isn't
+known. Losing it, or a part, costs hashing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Final
+
+from wazuh_comms_trio.foundation.file_writes import rename, write_all
+from wazuh_comms_trio.foundation.folders import adopt
+from wazuh_comms_trio.services.authentication.secret_hashes import KEY_LENGTH
+
+__all__ = ["FILE_NAME", "ProvenKeys"]
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME: Final = "proven-keys"
+
+#: Agents that are remembered, some 200 bytes each in memory: at most 26 MB.
+_REMEMBERED: Final = 131_072
+#: Lines of agents that have others, from which on the file is written anew.
+_OVERTAKEN: Final = 4096
+#: No file of ours is longer; of one that is, the end is read.
+_LONGEST: Final = 32 * 1024 * 1024
+_MARK_BYTES: Final = 16
+_OWN_FORM: Final = re.compile(rf"[A-Za-z0-9]{{{KEY_LENGTH}}}")
+_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+_LINE: Final = re.compile(rb"([0-9a-f-]{36}) ([0-9a-f]{32})")
+
+
+class ProvenKeys:
+    """One process's view of the file. Short blocking calls; nothing here raises."""
+
+    def __init__(self, path: Path, secret: bytes) -> None:
+        self._path = path
+        self._secret = secret
+        self._marks: dict[str, bytes] = {}
+        self._lines = 0
+        self._inode = 0
+        self._read_to = 0
+        self._rest = b""
+
+    def knows(self, agent_id: str, stored: str, key: str) -> bool:
+        """Whether ``key`` was proven to be what ``stored`` was made of."""
+        if _OWN_FORM.fullmatch(key) is None:
+            return False
+        mark = self._mark(agent_id, stored, key)
+        return self._is(agent_id, mark) or (self._read_more() and self._is(agent_id, mark))
+
+    def note(self, agent_id: str, stored: str, key: str) -> None:
+        """``key`` was proven just now."""
+        if _OWN_FORM.fullmatch(key) is None:
+            return
+        mark = self._mark(agent_id, stored, key)
+        if self._is(agent_id, mark):
+            return
+        self._put(agent_id, mark)
+        try:
+            descriptor = os.open(self._path, _FLAGS, 0o600)
+            try:
+                adopt(descriptor, self._path.parent)
+                write_all(descriptor, b"%b %b\n" % (agent_id.encode(), mark.hex().encode()))
+            finally:
+                os.close(descriptor)
+        except OSError as exc:
+            logger.debug("%s can't be written: %s", self._path, exc)
+
+    def _mark(self, agent_id: str, stored: str, key: str) -> bytes:
+        digest = hashlib.blake2b(key=self._secret, digest_size=_MARK_BYTES)
+        for part in (agent_id, stored, key):
+            raw = part.encode("utf-8", "surrogatepass")
+            digest.update(b"%d:" % len(raw))
+            digest.update(raw)
+        return digest.digest()
+
+    def _is(self, agent_id: str, mark: bytes) -> bool:
+        known = self._marks.get(agent_id)
+        return known is not None and hmac.compare_digest(known, mark)
+
+    def _put(self, agent_id: str, mark: bytes) -> None:
+        self._marks.pop(agent_id, None)
+        self._marks[agent_id] = mark
+        if len(self._marks) > _REMEMBERED:
+            del self._marks[next(iter(self._marks))]
+
+    # --- what is in the file
+
+    def _read_more(self) -> bool:
+        """What was appended since the last look; whether there was anything."""
+        try:
+            state = os.stat(self._path, follow_symlinks=False)
+            if state.st_ino == self._inode and state.st_size == self._read_to:
+                return False
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return False
+        try:
+            state = os.fstat(descriptor)
+            if state.st_ino != self._inode or state.st_size < self._read_to:
+                self._inode, self._read_to, self._rest, self._lines = state.st_ino, 0, b"", 0
+            start = max(self._read_to, state.st_size - _LONGEST)
+            data = os.pread(descriptor, state.st_size - start, start)
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        self._read_to = start + len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._lines += 1
+            if (match := _LINE.fullmatch(line)) is not None:
+                self._put(match[1].decode(), bytes.fromhex(match[2].decode()))
+        if self._lines > len(self._marks) + _OVERTAKEN:
+            self._write_anew()
+        return True
+
+    def _write_anew(self) -> None:
+        """Without lines that were overtaken. What another process appends meanwhile may be lost."""
+        draft = self._path.with_name(f".{FILE_NAME}-{os.getpid()}-{secrets.token_hex(4)}")
+        try:
+            descriptor = os.open(draft, _FLAGS | os.O_EXCL, 0o600)
+            try:
+                adopt(descriptor, draft.parent)
+                lines = [b"%b %b\n" % (name.encode(), mark.hex().encode()) for name, mark in self._marks.items()]
+                write_all(descriptor, b"".join(lines))
+                rename(draft, self._path)
+                state = os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as exc:
+            draft.unlink(missing_ok=True)
+            logger.debug("%s can't be written: %s", self._path, exc)
+            return
+        self._inode, self._read_to, self._rest, self._lines = state.st_ino, state.st_size, b"", len(lines)
