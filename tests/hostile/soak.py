@@ -167,6 +167,7 @@ async def run_row(row: Row, folder: Path, certificate: Certificate, *, small: bo
         certificate.key,
         limits=row.limits,
         logging={"level": "info"},
+        shutdown={"grace": 1},
         embedded={"path": str(folder / "state"), "events": events},
         enrollment={"host": "127.0.0.1", "port": 0, "users": {"admin": hash_key("secret")}},
     )
