@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from wazuh_comms_trio.foundation.bounded_cache import BoundedCache
+from wazuh_comms_trio.foundation.caches.bounded_cache import BoundedCache
 
 SIZE = 500
 

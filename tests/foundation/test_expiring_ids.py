@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trio.testing import MockClock
 
-from wazuh_comms_trio.foundation.expiring_ids import ExpiringIds
+from wazuh_comms_trio.foundation.caches.expiring_ids import ExpiringIds
 
 
 async def test_each_until_its_seconds_have_passed(mock_clock: MockClock) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wazuh_comms_trio.foundation.lru_cache import LruCache
+from wazuh_comms_trio.foundation.caches.lru_cache import LruCache
 
 
 def test_what_was_asked_for_stays() -> None:

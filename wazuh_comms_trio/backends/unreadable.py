@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from wazuh_comms_trio.errors import DocumentUnreadable
-from wazuh_comms_trio.foundation.bounded_cache import BoundedCache
+from wazuh_comms_trio.foundation.caches.bounded_cache import BoundedCache
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from attrs import define, field
 
+from wazuh_comms_trio.foundation.caches.lru_cache import LruCache
 from wazuh_comms_trio.foundation.environment import WallClock
-from wazuh_comms_trio.foundation.lru_cache import LruCache
 
 __all__ = ["AgentJournal", "merged"]
 

@@ -10,7 +10,7 @@ import msgspec
 from attrs import field, frozen
 
 from wazuh_comms_trio.errors import MalformedBody
-from wazuh_comms_trio.foundation.bounded_cache import BoundedCache
+from wazuh_comms_trio.foundation.caches.bounded_cache import BoundedCache
 
 __all__ = ["METADATA_LIMIT", "DuplicateKey", "Metadata", "check_agent", "has_duplicate_keys", "read_metadata"]
 

@@ -94,7 +94,8 @@ async def test_a_request_waits_for_few_deliveries(autojump_clock: MockClock) -> 
         for _ in range(10):
             await trio.lowlevel.checkpoint()
         assert turns.number - before == 10
-        assert 0 < parked_before - dispatch.service.parked <= 10 * deliveries._BEGUN_AT_ONCE
+        # In the first turn the deliveries may come after this task, in the last one before it.
+        assert 0 < parked_before - dispatch.service.parked <= 11 * deliveries._BEGUN_AT_ONCE
 
 
 async def test_the_store_is_asked_for_more_while_deliveries_begin(

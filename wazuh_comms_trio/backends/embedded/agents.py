@@ -20,7 +20,7 @@ from wazuh_comms_trio.backends.embedded.state_schema import CHANGES_KEPT
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.backends.unreadable import UnreadableLog
 from wazuh_comms_trio.errors import AgentExists, DocumentUnreadable, MalformedRequest
-from wazuh_comms_trio.foundation.bounded_cache import AGENTS_REMEMBERED, BoundedCache
+from wazuh_comms_trio.foundation.caches.bounded_cache import AGENTS_REMEMBERED, BoundedCache
 
 _COLUMNS: Final = "id, name, key_hash, type, version, groups, host, status, last_login"
 

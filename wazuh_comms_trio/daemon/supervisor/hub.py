@@ -28,7 +28,7 @@ from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
 from wazuh_comms_trio.daemon.supervisor.messages import JsonObject, Message, Unknown
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
-from wazuh_comms_trio.foundation.expiring_ids import ExpiringIds
+from wazuh_comms_trio.foundation.caches.expiring_ids import ExpiringIds
 from wazuh_comms_trio.metrics.snapshots import NodeMetrics
 
 __all__ = ["Hub", "Member"]

@@ -12,7 +12,7 @@ from attrs import define, field
 
 from wazuh_comms_trio.errors import CommsError
 from wazuh_comms_trio.foundation.backoff import pause_after
-from wazuh_comms_trio.foundation.lru_cache import LruCache
+from wazuh_comms_trio.foundation.caches.lru_cache import LruCache
 
 __all__ = ["Attempt", "LoginThrottle", "TooManyAttempts"]
 

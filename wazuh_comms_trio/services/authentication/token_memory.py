@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from wazuh_comms_trio.foundation.bounded_cache import BoundedCache
+from wazuh_comms_trio.foundation.caches.bounded_cache import BoundedCache
 from wazuh_comms_trio.services.authentication.tokens import AUDIENCE, ISSUER, Claims
 
 __all__ = ["TokenMemory"]

@@ -14,7 +14,7 @@ from attrs import define, frozen
 
 from wazuh_comms_trio.errors import Overloaded
 from wazuh_comms_trio.foundation.backoff import pause_after
-from wazuh_comms_trio.foundation.bounded_cache import AGENTS_REMEMBERED, BoundedCache
+from wazuh_comms_trio.foundation.caches.bounded_cache import AGENTS_REMEMBERED, BoundedCache
 from wazuh_comms_trio.foundation.environment import RunBlocking
 from wazuh_comms_trio.services.authentication.proven_keys import ProvenKeys
 from wazuh_comms_trio.services.authentication.secret_hashes import key_matches

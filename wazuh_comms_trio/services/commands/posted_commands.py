@@ -9,7 +9,7 @@ import trio
 from attrs import define, field
 
 from wazuh_comms_trio.backends.interfaces import Command
-from wazuh_comms_trio.foundation.expiring_ids import ExpiringIds
+from wazuh_comms_trio.foundation.caches.expiring_ids import ExpiringIds
 
 __all__ = ["DeliveredCommands", "Post", "PostedCommands"]
 

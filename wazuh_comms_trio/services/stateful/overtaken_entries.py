@@ -10,7 +10,7 @@ import trio
 
 from wazuh_comms_trio.backends.interfaces import EventIndex
 from wazuh_comms_trio.errors import BackendUnavailable
-from wazuh_comms_trio.foundation.bounded_cache import AGENTS_REMEMBERED, BoundedCache
+from wazuh_comms_trio.foundation.caches.bounded_cache import AGENTS_REMEMBERED, BoundedCache
 from wazuh_comms_trio.quarantine.interface import Entry, Quarantine
 
 __all__ = ["OvertakenEntries", "document_of"]

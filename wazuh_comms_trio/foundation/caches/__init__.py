@@ -1,0 +1,1 @@
+"""What is remembered for a while, each of limited size. Standard library and trio alone."""
