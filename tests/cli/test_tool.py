@@ -362,3 +362,10 @@ def test_audit_log_is_no_link(tmp_path: Path) -> None:
     (tmp_path / "audit.log").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic links"):
         AuditLog(tmp_path / "audit.log").append(User(0), "a", "b")
+
+
+@pytest.mark.parametrize("words", [("check",), ("init",), ("show", "i/1"), ("remove", "i/1")])
+def test_an_indexer_that_the_configuration_doesnt_have(tool: Tool, words: tuple[str, ...]) -> None:
+    refused = tool("indexer", *words)
+    assert (refused.status, refused.out) == (78, "")
+    assert refused.err == "wazuh-comms: there is no indexer: the configuration says `backend: embedded`\n"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from wazuh_comms_trio.backends.opensearch.client.found import Found
     from wazuh_comms_trio.cli.stores import Session
     from wazuh_comms_trio.config.backend_models import Indexer
+    from wazuh_comms_trio.config.models import Config
 
 
 def add_parser(parent: Group) -> None:
@@ -48,7 +49,15 @@ def _document(text: str) -> tuple[str, str]:
 def _settings(arguments: Namespace) -> Indexer:
     from wazuh_comms_trio.cli.stores import read_config
 
-    return read_config(arguments).indexer
+    config = read_config(arguments)
+    check_backend(config)
+    return config.indexer
+
+
+def check_backend(config: Config) -> None:
+    """Raises ``Failure`` where the configuration has no indexer."""
+    if config.communications_api.backend != "wazuh":
+        raise Failure("there is no indexer: the configuration says `backend: embedded`", EXIT_BAD_CONFIGURATION)
 
 
 async def _init(arguments: Namespace) -> int:
@@ -59,6 +68,7 @@ async def _init(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.stores import open_session
 
     session = open_session(arguments)
+    check_backend(session.config)
     settings = session.config.indexer
 
     folder = session.audit.path.parent
@@ -124,6 +134,7 @@ def _session(arguments: Namespace) -> tuple[Session, Indexer]:
     from wazuh_comms_trio.cli.stores import open_session
 
     session = open_session(arguments)
+    check_backend(session.config)
     return session, session.config.indexer
 
 
