@@ -16,7 +16,7 @@ from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.command_socket import Auditor
 from wazuh_comms_trio.daemon.listeners import Listeners
 from wazuh_comms_trio.daemon.logging.formats import mask
-from wazuh_comms_trio.daemon.worker.allocator import return_large_blocks
+from wazuh_comms_trio.daemon.worker.allocator import return_free_memory, return_large_blocks
 from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
 from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
 from wazuh_comms_trio.daemon.worker.gauges import WorkerGauges
@@ -84,6 +84,7 @@ async def serve_worker(
                 on_serving(nursery, worker, heartbeat)
                 calm_collector()
                 return_large_blocks()
+                nursery.start_soon(return_free_memory, environment.run_blocking)
 
 
 def proven_path(config: Config) -> Path:
