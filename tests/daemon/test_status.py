@@ -31,6 +31,7 @@ REPORT: dict[str, Any] = {
     "quarantine": None,
     "refused": [],
     "refused_total": None,
+    "warnings": [],
 }
 
 

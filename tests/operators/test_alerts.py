@@ -82,6 +82,7 @@ CASES: dict[str, tuple[dict[str, str], int, int, dict[str, str]]] = {
         40,
         {},
     ),
+    "WazuhCommsWarning": ({P + 'warnings{kind="disk"}': "1x20 0x30"}, 10, 40, {"kind": "disk"}),
     "WazuhCommsEventLoopLate": ({P + "event_loop_lag_seconds": "1.5x20 0.01x30"}, 10, 40, {}),
     "WazuhCommsDescriptorsRunOut": (
         {

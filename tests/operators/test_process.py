@@ -95,6 +95,7 @@ async def test_a_scrape_answers_for_the_node(tmp_path: Path, certificates: Certi
         assert found["ready",] == 1
         assert found["store_limit_bytes", "quarantine"] == 1024**3
         assert found["store_limit_bytes", "events"] == 10 * 1024**3
+        assert found["warnings", "quota"] == 0
         why = await tool(running.files, "agents", "why", agents[0].uuid)
         assert why["heard"]["channels"]["login"]["refusal"]["cause"] == "wrong_key"
         assert why["heard"]["channels"]["login"]["success"]["address"] == "127.0.0.1"

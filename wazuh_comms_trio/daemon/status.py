@@ -49,8 +49,8 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     """``lag``: the worst delay of the event loop, of late. ``crowded``: connections wait until fewer files are open.
     ``parked``: long polls. ``tasks``: of the event loop. ``backend``: ``ready``, or why it isn't.
     ``quarantine``: a sentence when events that can't be taken find no room there. ``refused``: a sentence for each of
-    what was beyond a limit within the last minute; ``refused_total``: requests and connections since the start. A
-    worker that hasn't reported yet: None."""
+    what was beyond a limit within the last minute; ``refused_total``: requests and connections since the start.
+    ``warnings``: sentences about what is going to hurt. A worker that hasn't reported yet: None."""
 
     pid: int | None = None
     age: float | None = None
@@ -65,6 +65,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     quarantine: str | None = None
     refused: list[str] = []
     refused_total: int | None = None
+    warnings: list[str] = []
 
 
 class WorkerStatus(WorkerReport, frozen=True, kw_only=True):

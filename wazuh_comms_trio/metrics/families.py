@@ -194,3 +194,12 @@ LEADERS = _add("gauge", "leaders", "Workers that search the shared store for all
 GENERATION = _add("gauge", "configuration_generation", "1, and one more with each reload.", combine="max")
 STARTED = _add("gauge", "start_time_seconds", "When the daemon was started, in epoch seconds.", combine="min")
 BUILD = _add("gauge", "build_info", "1, with the program's version.", "version", combine="max")
+WARNINGS = _add(
+    "gauge",
+    "warnings",
+    "1 for each kind of what is going to hurt: `quota`, `certificate`, `descriptors`, `memory`, `disk`;"
+    " `wazuh-comms status` has the sentences.",
+    "kind",
+    combine="max",
+)
+SHED = _add("counter", "refused_beyond_limits_total", "Requests and connections that were beyond a limit of `limits`.")

@@ -99,6 +99,8 @@ def find_problems(status: DaemonStatus) -> list[str]:
         if worker.quarantine is not None:
             problems.append(f"worker {worker.name}: {worker.quarantine}")
         problems += [f"worker {worker.name}: {sentence}" for sentence in worker.refused]
+    # Workers of one node warn of the same: each sentence once.
+    problems += dict.fromkeys(warning for worker in serving for warning in worker.warnings)
     return problems
 
 

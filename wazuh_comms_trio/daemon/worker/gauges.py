@@ -5,20 +5,23 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import trio
-from attrs import define, field
+from attrs import define, field, frozen
 
 from wazuh_comms_trio.backends.interfaces import Backends
+from wazuh_comms_trio.daemon.worker.early_warnings import KINDS, Measures, WarningLog, find_warnings
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
+from wazuh_comms_trio.foundation.environment import WallClock
 from wazuh_comms_trio.foundation.file_writes import tally
+from wazuh_comms_trio.foundation.resources import descriptor_limit, memory_limit, resident_bytes
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Reading
 from wazuh_comms_trio.quarantine.interface import Quarantine
@@ -29,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at what costs something.
 INTERVAL: Final = 30.0
-_PAGE: Final = resource.getpagesize()
 
 
 @define(eq=False)
@@ -40,6 +42,11 @@ class WorkerGauges:
     quarantine: Quarantine
     heartbeat: Heartbeat
     certificate_end: float | None = None
+    #: What is written to, whose disks are looked at.
+    folders: Collection[Path] = ()
+    workers: int = 1
+    wall_clock: WallClock = time.time
+    _log: WarningLog = field(init=False, factory=lambda: WarningLog(logger))
     _seen: list[Reading] = field(init=False, factory=list)
 
     def read(self) -> Iterator[Reading]:
@@ -54,34 +61,59 @@ class WorkerGauges:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            self._seen = await self._look()
+            await self.look()
             await sleep_until_next_tick(INTERVAL)
 
-    async def _look(self) -> list[Reading]:
-        seen: list[Reading] = await trio.to_thread.run_sync(_look_at_process)
+    async def look(self) -> None:
+        """At what costs something, and at what follows from it."""
+        process = await trio.to_thread.run_sync(_look_at_process)
+        disks = await trio.to_thread.run_sync(_look_at_disks, self.folders)
+        stores: dict[str, tuple[float, float]] = {}
+        seen: list[Reading] = []
         with suppress(BackendUnavailable):
             usage = await self.quarantine.usage()
-            seen += [
-                (families.STORE_USED, ("quarantine",), usage.bytes),
-                (families.STORE_LIMIT, ("quarantine",), usage.max_bytes),
-                (families.QUARANTINE_ENTRIES, (), usage.entries),
-            ]
+            stores["quarantine"] = (usage.bytes, usage.max_bytes)
+            seen.append((families.QUARANTINE_ENTRIES, (), usage.entries))
         # Only a store with a limit of its own can say.
         if (usage_of_events := getattr(self.backends.engine, "usage", None)) is not None:
             with suppress(BackendUnavailable):
-                used, limit = await usage_of_events()
-                seen += [(families.STORE_USED, ("events",), used), (families.STORE_LIMIT, ("events",), limit)]
-        return seen
+                stores["events"] = await usage_of_events()
+        for name, (used, limit) in stores.items():
+            seen += [(families.STORE_USED, (name,), used), (families.STORE_LIMIT, (name,), limit)]
+        files = None if process.files_limit is None else (process.open_files, process.files_limit)
+        memory = (process.resident, memory_limit() // self.workers)
+        measures = Measures(stores, disks, files, memory, self.certificate_end)
+        found = find_warnings(measures, self.wall_clock())
+        self._log.tell(found)
+        self.heartbeat.warnings = [sentence for sentences in found.values() for sentence in sentences]
+        seen += [(families.WARNINGS, (kind,), float(kind in found)) for kind in KINDS]
+        seen += [(families.RESIDENT, (), process.resident), (families.OPEN_FILES, (), process.open_files)]
+        if process.files_limit is not None:
+            seen.append((families.MAX_FILES, (), process.files_limit))
+        self._seen = seen
 
 
-def _look_at_process() -> list[Reading]:
+@frozen
+class _Process:
+    resident: int
+    open_files: int
+    files_limit: int | None
+
+
+def _look_at_process() -> _Process:
     """Blocks."""
-    seen: list[Reading] = []
-    with suppress(OSError, ValueError, IndexError):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        seen.append((families.RESIDENT, (), pages * _PAGE))
-        seen.append((families.OPEN_FILES, (), len(os.listdir("/proc/self/fd"))))
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if limit != resource.RLIM_INFINITY:
-            seen.append((families.MAX_FILES, (), limit))
-    return seen
+    try:
+        open_files = len(os.listdir("/proc/self/fd"))
+    except OSError:
+        open_files = 0
+    return _Process(resident_bytes(), open_files, descriptor_limit())
+
+
+def _look_at_disks(folders: Collection[Path]) -> dict[str, tuple[float, float]]:
+    """Free and all bytes of each folder's disk. Blocks."""
+    found = {}
+    for folder in folders:
+        with suppress(OSError):
+            disk = os.statvfs(folder)
+            found[str(folder)] = (float(disk.f_bavail * disk.f_frsize), float(disk.f_blocks * disk.f_frsize))
+    return found

@@ -111,6 +111,8 @@ class Heartbeat:
         self._last_error = last_error
         self._started = trio.current_time()
         self._lag = LoopLag()
+        #: What is going to hurt, a sentence each.
+        self.warnings: list[str] = []
 
     async def run(self) -> None:
         with self._lag.attached():
@@ -147,6 +149,7 @@ class Heartbeat:
             ),
             quarantine=stateful.quarantine,
             refused=services.refusals.lines(),
+            warnings=self.warnings,
             refused_total=services.refusals.total,
             last_error=None if error.text is None else LoggedError(text=error.text, time=error.when),
         )

@@ -21,5 +21,6 @@ def read_service_gauges(services: Services, app: QuartApplication) -> Iterator[R
     yield families.BATCHER_LIMIT, (), stateful.room
     yield families.BATCHES_IN_FLIGHT, (), stateful.batches_in_flight + stateful.pieces_in_flight
     yield families.READY, (), float(services.readiness.state == READY)
+    yield families.SHED, (), services.refusals.total
     yield families.BUDGET_USED, ("agents",), app.body_budget.used_bytes
     yield families.BUDGET_LIMIT, ("agents",), app.body_budget.limit_bytes

@@ -78,7 +78,11 @@ async def serve_worker(
                 worker: Worker = await serving.start(partial(run_worker, config, environment, stop))
                 heartbeat = Heartbeat(worker, last_error)
                 nursery.start_soon(heartbeat.run)
-                gauges = WorkerGauges(backends, quarantine, heartbeat, certificate_end)
+                api = config.communications_api
+                folders = {api.embedded.path, api.quarantine.path or api.embedded.path}
+                gauges = WorkerGauges(
+                    backends, quarantine, heartbeat, certificate_end, folders=folders, workers=api.workers
+                )
                 metrics.read(gauges.read)
                 nursery.start_soon(gauges.run)
                 on_serving(nursery, worker, heartbeat)

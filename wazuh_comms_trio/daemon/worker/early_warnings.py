@@ -1,0 +1,88 @@
+"""What is going to hurt, said before it does: in the status, in metrics, and in the log when it begins and ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from attrs import field, frozen
+
+__all__ = ["KINDS", "Measures", "WarningLog", "find_warnings"]
+
+#: Of a limit: from there on it is worth a warning.
+SHARE: Final = 0.8
+#: Seconds before a certificate's end.
+CERTIFICATE_SOON: Final = 14 * 86400.0
+#: A disk is nearly full when both are left of it: a share, and bytes.
+DISK_SHARE: Final = 0.1
+DISK_BYTES: Final = 10 * 1024**3
+KINDS: Final = ("quota", "certificate", "descriptors", "memory", "disk")
+
+
+@frozen
+class Measures:
+    """Bytes, but for files. ``stores``: used and limit by name; ``disks``: free and all, by the folder on it;
+    ``memory``: resident and this process's part of the limit; ``certificate_end``: epoch seconds."""
+
+    stores: Mapping[str, tuple[float, float]] = field(factory=dict)
+    disks: Mapping[str, tuple[float, float]] = field(factory=dict)
+    files: tuple[int, int] | None = None
+    memory: tuple[int, int] | None = None
+    certificate_end: float | None = None
+
+
+def find_warnings(measures: Measures, now: float) -> dict[str, list[str]]:
+    """Sentences by kind. Of a limit that is reached others speak."""
+    found: dict[str, list[str]] = {}
+    for name, (used, limit) in measures.stores.items():
+        if limit and used >= SHARE * limit:
+            share = f"{_percent(used, limit)} of the {_size(limit)} that they may"
+            text = f"the {name} take {share}: when it is all, agents get 503"
+            found.setdefault("quota", []).append(text)
+    end = measures.certificate_end
+    if end is not None and end - now < CERTIFICATE_SOON:
+        days = int((end - now) // 86400)
+        when = f"ends in {days} day{'' if days == 1 else 's'}" if end > now else "has ended"
+        found["certificate"] = [f"the agents' listeners' certificate {when}: agents that verify it will not connect"]
+    if measures.files is not None and measures.files[0] >= SHARE * measures.files[1]:
+        text = f"{measures.files[0]} of {measures.files[1]} files are open (LimitNOFILE): then connections have to wait"
+        found["descriptors"] = [text]
+    if measures.memory is not None and measures.memory[0] >= SHARE * measures.memory[1]:
+        text = (
+            f"a worker has {_size(measures.memory[0])} in memory, {_percent(*measures.memory)} of its part (MemoryMax)"
+        )
+        found["memory"] = [text]
+    for folder, (free, whole) in measures.disks.items():
+        if free < DISK_SHARE * whole and free < DISK_BYTES:
+            text = f"the disk of {folder} has {_size(free)} left, {_percent(free, whole)}: without any, agents get 503"
+            found.setdefault("disk", []).append(text)
+    return found
+
+
+class WarningLog:
+    """One line when a kind begins, one when it is over."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._there: set[str] = set()
+
+    def tell(self, found: Mapping[str, list[str]]) -> None:
+        for kind in found.keys() - self._there:
+            for text in found[kind]:
+                self._logger.warning("%s", text)
+        for kind in self._there - found.keys():
+            self._logger.info("the warning is over: %s", kind)
+        self._there = set(found)
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.0f} %"
+
+
+def _size(number: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} GiB"
