@@ -174,10 +174,8 @@ class Node:
                 self.running[process] = member, worker
                 heartbeat = Heartbeat(worker, LastError(mask))
                 dispatcher = worker.services.commands
-                readiness = worker.services.readiness
-                background.start_soon(
-                    run_hub_client, link, other_workers, leadership, dispatcher, heartbeat, process.stop, readiness
-                )
+                client = partial(run_hub_client, link, other_workers, leadership, dispatcher, heartbeat, process.stop)
+                background.start_soon(client, worker.services, worker.metrics)
                 link.send_nowait(messages.Ready(public_key="", duty=True))
 
     def _environment(

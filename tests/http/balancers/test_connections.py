@@ -97,6 +97,8 @@ async def test_a_trusted_balancer_without_a_sound_header_is_closed(
             before = trio.current_time()
             assert await read_to_end(stream) == b""
             assert trio.current_time() == before  # at once: nothing is waited for
+    failed = {(name, *labels): value for name, labels, value in server.context.metrics.snapshot()["values"]}
+    assert failed["wazuh_comms_tls_handshakes_failed_total", server.context.name, "proxy_header"] == 3
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1  # a minute
     assert f"{BALANCER}:" in warnings[0]

@@ -36,9 +36,9 @@ def tlv(kind: int, value: bytes) -> bytes:
     return bytes([kind]) + len(value).to_bytes(2, "big") + value
 
 
-def with_checksum(payload: bytes, flip: int = 0) -> bytes:
-    """A header of version 2 over IPv4 with a TLV of its checksum between two others."""
-    before, after = payload + tlv(0x05, b"unique"), tlv(0x04, bytes(3))
+def with_checksum(payload: bytes, flip: int = 0, *, second: bool = False) -> bytes:
+    """A header of version 2 over IPv4 with a TLV of its checksum between two others, and maybe one more."""
+    before, after = payload + tlv(0x05, b"unique"), tlv(0x04, bytes(3)) + (tlv(0x03, bytes(4)) if second else b"")
     bare = binary(payload=before + tlv(0x03, bytes(4)) + after)
     return binary(payload=before + tlv(0x03, (crc32c(bare) ^ flip).to_bytes(4, "big")) + after)
 
@@ -100,6 +100,7 @@ UNSOUND = {
     "a TLV's head is cut off": (binary(payload=BLOCK_4 + b"\x04\x00"), "cut off"),
     "a TLV is longer than the header": (binary(payload=BLOCK_4 + b"\x04\xff\xff"), "cut off"),
     "a wrong checksum": (with_checksum(BLOCK_4, flip=1), "a wrong checksum"),
+    "two checksums": (with_checksum(BLOCK_4, second=True), "a wrong checksum"),
     "a checksum of another size": (binary(payload=BLOCK_4 + tlv(3, b"abc")), "a wrong checksum"),
     "64 KiB": (SIGNATURE + b"\x21\x11\xff\xff", "65551 bytes"),
 }

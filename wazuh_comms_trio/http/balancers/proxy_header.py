@@ -156,7 +156,8 @@ def read_binary(header: bytes) -> ProxyHeader:
 
 
 def check_tlvs(header: bytes, start: int) -> None:
-    """Raises ``ProxyHeaderInvalid`` for TLVs that don't fill the header, and for a wrong checksum."""
+    """Raises ``ProxyHeaderInvalid`` for TLVs that don't fill the header, and for a wrong checksum, or two of them."""
+    checked = False
     while start < len(header):
         length = int.from_bytes(header[start + 1 : start + 3], "big")
         value, end = start + 3, start + 3 + length
@@ -164,8 +165,9 @@ def check_tlvs(header: bytes, start: int) -> None:
             raise ProxyHeaderInvalid("has a TLV that is cut off")
         if header[start] == _CHECKSUM:
             bare = header[:value] + bytes(length) + header[end:]
-            if length != _CHECKSUM_BYTES or int.from_bytes(header[value:end], "big") != crc32c(bare):
+            if checked or length != _CHECKSUM_BYTES or int.from_bytes(header[value:end], "big") != crc32c(bare):
                 raise ProxyHeaderInvalid("has a wrong checksum")
+            checked = True
         start = end
 
 

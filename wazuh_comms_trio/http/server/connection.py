@@ -160,7 +160,10 @@ class Connection:
 
     async def _find_client(self) -> bool:
         """Whose connection it is, where a trusted balancer begins it with that. False when it doesn't."""
-        balancers, own = self.context.balancers, self.peer.own_address
+        balancers = self.context.balancers
+        if not balancers.proxy_protocol:
+            return True
+        own = self.peer.own_address
         if own is None or not balancers.proxy_protocol.has(own[0]):
             return True
         reader = ProxyHeaderReader()
@@ -169,6 +172,7 @@ class Connection:
                 pass
         except ProxyHeaderInvalid as error:
             if reader.has_begun:  # else it was a look whether the port is open
+                self.context.metrics.count(families.HANDSHAKES_FAILED, self.context.name, "proxy_header")
                 balancers.refused(self.peer, error)
             return False
         self.peer.client, self.peer.early = header.source, reader.rest

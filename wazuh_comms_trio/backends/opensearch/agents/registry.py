@@ -63,7 +63,7 @@ class OpenSearchAgents:
         self._agent_removed = agent_removed
         self._outage = OutageLog(logger, "the registry", clock=trio.current_time)
         #: Agents that were looked for and couldn't be read, and that are read as soon as it can be.
-        self._unread: set[str] = set()
+        self._unread: dict[str, None] = {}
 
     # --- reads ---
 
@@ -90,9 +90,9 @@ class OpenSearchAgents:
             if entry is not None and self._cache.is_fresh(entry, now):
                 return None
             if len(self._unread) < LARGEST:
-                self._unread.add(agent_id)
+                self._unread[agent_id] = None
             agent = await self.get(agent_id)
-            self._unread.discard(agent_id)
+            self._unread.pop(agent_id, None)
             return agent
         if self._cache.is_fresh(entry, now) or self._outage.failing:
             return entry.agent
@@ -175,7 +175,7 @@ class OpenSearchAgents:
                 return
             for agent_id in wanted:
                 agent = found.get(agent_id)
-                self._unread.discard(agent_id)
+                self._unread.pop(agent_id, None)
                 if isinstance(agent, DocumentUnreadable):
                     continue
                 self._cache.put(agent_id, agent, began)
