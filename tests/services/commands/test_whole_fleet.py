@@ -167,3 +167,17 @@ async def test_stopping_in_the_middle_gives_back_what_no_poll_got(autojump_clock
             assert one.status == ("sent" if one.document_id in delivered else "pending")
         left = [agent_id for agent_id in IDS if f"c-{agent_id}" not in delivered]
         assert len(await store.claim(left)) == len(left)
+
+
+async def test_what_another_worker_delivered_meanwhile_isnt_delivered_again(autojump_clock: MockClock) -> None:
+    """As a posted one, while the store's waits for its turn here."""
+    async with parked() as (dispatch, _):
+        await dispatch.backends.commands.add(FOR_ALL)
+        while dispatch.service.parked == COUNT:
+            await trio.lowlevel.checkpoint()
+        waiting = [agent_id for agent_id in IDS if agent_id in dispatch.service._long_polls]
+        dispatch.service.posts.handle_delivered({f"c-{agent_id}": 100.0 for agent_id in waiting})
+        await wait_all_tasks_blocked()
+        assert dispatch.service.parked == len(waiting)
+        assert not dispatch.received.keys() & set(waiting)
+        assert {one.status for one in dispatch.backends.commands.stored.values()} == {"sent"}

@@ -82,7 +82,9 @@ class Deliveries:
             self._changed.set()
 
     async def _hand_out(self, found: _Found) -> None:
-        by_agent = self._sort(found.claimed)
+        by_agent: dict[str, list[Command]] = {}
+        for command in found.claimed:
+            by_agent.setdefault(command.target.id, []).append(command)
         begun = 0
         for agent_id in {*found.agent_ids, *by_agent}:
             if self._begin(agent_id, by_agent.get(agent_id, []), found.acquired):
@@ -97,6 +99,7 @@ class Deliveries:
 
     def _begin(self, agent_id: str, stored: list[Command], acquired: set[str]) -> bool:
         """Whether the agent has a delivery now; its posted commands are taken out of ``acquired``."""
+        stored = self._without_delivered(stored)
         ids = frozenset(command.document_id for command in stored)
         self._posts.held.drop(stored)  # posted, and in the store too: it is delivered once, as the store's
         poll = self._long_polls.newest(agent_id)
@@ -112,18 +115,13 @@ class Deliveries:
         self._long_polls.answer(poll, CommandDelivery(agent_id, stored + posted, ids, self._finish))
         return True
 
-    def _sort(self, claimed: Sequence[Command]) -> dict[str, list[Command]]:
-        """By agent; without those that were delivered as a post's before the store had them."""
-        by_agent: dict[str, list[Command]] = {}
-        sent_before = []
-        for command in claimed:
-            if command.document_id in self._posts.delivered:
-                sent_before.append(command.document_id)
-            else:
-                by_agent.setdefault(command.target.id, []).append(command)
-        if sent_before:
-            self._recorder.schedule("sent", sent_before)
-        return by_agent
+    def _without_delivered(self, stored: list[Command]) -> list[Command]:
+        """Without those that were delivered as a post's, here or by another worker."""
+        sent_before = [one.document_id for one in stored if one.document_id in self._posts.delivered]
+        if not sent_before:
+            return stored
+        self._recorder.schedule("sent", sent_before)
+        return [one for one in stored if one.document_id not in sent_before]
 
     def _finish(self, delivery: CommandDelivery, outcome: DeliveryOutcome) -> trio.Event:
         """The event is set when the store has been told."""
