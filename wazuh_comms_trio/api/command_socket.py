@@ -86,7 +86,7 @@ def create_command_app(poster: Poster, limits: Limits, control: Control | None =
         async with collect_body(
             receive, limit=limits.body_bytes, budget=budget, room_timeout=limits.body_timeout
         ) as body:
-            commands = decode_commands(body)
+            commands = decode_commands(bytes(body))
         caller = peer_credentials(scope)
         try:
             delivered = await poster.post(commands)

@@ -21,8 +21,9 @@ from werkzeug.exceptions import HTTPException
 
 from wazuh_comms_trio.config.models import Limits
 from wazuh_comms_trio.errors import BodyTooLarge, CommsError, TimeLimitExceeded
+from wazuh_comms_trio.foundation.bodies import Body
 from wazuh_comms_trio.http.server.application import handle_request
-from wazuh_comms_trio.http.server.bodies import BodyBudget, collect_body, content_length
+from wazuh_comms_trio.http.server.bodies import BodyBudget, Spill, collect_body, content_length
 from wazuh_comms_trio.http.server.hypercorn_protocol import Message, Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.refusals import Describe
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 #: What the bodies of those who haven't shown yet who they are may take together: 2000 of the longest log-ins in the
 #: making. One that comes in a single piece, as agents' do, isn't counted.
 STRANGERS_BYTES: Final = 16 * 1024 * 1024
+#: ... and at most this part of what known agents' bodies may take.
+STRANGERS_SHARE: Final = 20
 
 View = Callable[[], Awaitable[Response]]
 Guard = Callable[[Scope], Awaitable[Caller]]
@@ -57,7 +60,7 @@ class QuartApplication(QuartTrio):
         self.limits = limits
         self.routes = Routes()
         self._budget = BodyBudget(budget_bytes)
-        self._strangers = BodyBudget(STRANGERS_BYTES)
+        self._strangers = BodyBudget(min(STRANGERS_BYTES, budget_bytes // STRANGERS_SHARE))
         # Bodies and times were kept within the limits before Quart sees anything.
         self.config["MAX_CONTENT_LENGTH"] = self.config["BODY_TIMEOUT"] = self.config["RESPONSE_TIMEOUT"] = None
         self.register_error_handler(Exception, self._refuse)
@@ -93,9 +96,18 @@ class QuartApplication(QuartTrio):
         """What the bodies of known agents share."""
         return self._budget
 
-    def collect(self, receive: Receive, limit: int) -> AbstractAsyncContextManager[bytes | bytearray]:
+    def collect(
+        self, receive: Receive, limit: int, *, owner: str | None = None, spill: Spill | None = None
+    ) -> AbstractAsyncContextManager[Body]:
         """See ``collect_body``: all bodies of known agents share one budget."""
-        return collect_body(receive, limit=limit, budget=self._budget, room_timeout=self.limits.body_timeout)
+        return collect_body(
+            receive,
+            limit=limit,
+            budget=self._budget,
+            room_timeout=self.limits.body_timeout,
+            owner=owner,
+            spill=spill,
+        )
 
     async def _call_view(self, view_limits: _ViewLimits, scope: Scope, receive: Receive, send: Send) -> None:
         if (content_length(scope) or 0) > view_limits.body_bytes:
@@ -103,7 +115,7 @@ class QuartApplication(QuartTrio):
         state = scope.setdefault("state", {})
         if view_limits.guard is not None:
             state["caller"] = await view_limits.guard(scope)
-            collected = self.collect(receive, view_limits.body_bytes)
+            collected = self.collect(receive, view_limits.body_bytes, owner=state["caller"].agent.id)
         else:
             collected = collect_body(
                 receive,

@@ -14,11 +14,11 @@ from wazuh_comms_trio.http.server.bodies import (
     FREE_BYTES,
     BodyBudget,
     BodyChunks,
-    Share,
     collect_body,
     content_length,
     skip_body,
 )
+from wazuh_comms_trio.http.server.body_budget import Share
 
 DISCONNECT = {"type": "http.disconnect"}
 

@@ -14,7 +14,7 @@ from wazuh_comms_trio.config.capacity import budget_bytes
 from wazuh_comms_trio.config.limits_in_force import limits_in_force, routes_of
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.foundation.resources import memory_limit
-from wazuh_comms_trio.http.server.bodies import content_length
+from wazuh_comms_trio.http.server.bodies import BodyBudget, Spill, content_length
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.services import Services
 from wazuh_comms_trio.services.authentication.authenticator import Caller
@@ -25,6 +25,8 @@ PREFIX: Final = "/api/v1"
 
 #: Larger bodies, and those of unknown length, are uploads, of which an agent has a few at a time.
 UPLOAD_BYTES: Final = 1024 * 1024
+#: So many of the largest bodies may lie on disk at once while they come and are read.
+SPILLED_BODIES: Final = 20
 
 
 class AgentApi(QuartApplication):
@@ -38,6 +40,10 @@ class AgentApi(QuartApplication):
         self.own_certificate = config.ssl.client_identity == "uuid"
         limits = limits_in_force(config.limits)
         self._gates = {name: RouteGate(name, limit, services.refusals) for name, limit in routes_of(limits)}
+        #: Large stateful bodies lie there while they are read.
+        self.spill = Spill(
+            config.quarantine.path or config.embedded.path, BodyBudget(SPILLED_BODIES * config.limits.body_bytes)
+        )
         self._uploads = UploadGate(limits.agent_uploads, services.refusals)
 
     async def identify(self, scope: Scope) -> Caller:

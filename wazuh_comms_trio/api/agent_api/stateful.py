@@ -30,7 +30,7 @@ async def stateful(api: AgentApi, scope: Scope, receive: Receive, send: Send) ->
 
 
 async def _answer(api: AgentApi, caller: Caller, receive: Receive, send: Send, seconds: float) -> None:
-    async with api.collect(receive, api.limits.body_bytes) as body:
+    async with api.collect(receive, api.limits.body_bytes, owner=caller.agent.id, spill=api.spill) as body:
         deadline = trio.current_time() + seconds
         with trio.CancelScope(deadline=deadline) as limit:
             reply = await api.services.stateful.submit(caller, body, deadline=deadline)

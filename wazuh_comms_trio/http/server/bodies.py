@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
-from typing import Final
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import BinaryIO, Final, cast
 
 import trio
+from attrs import frozen
 
-from wazuh_comms_trio.errors import BackendUnavailable, BodyTooLarge, ClientDisconnected
+from wazuh_comms_trio.errors import BodyTooLarge, ClientDisconnected, Overloaded, StorageFull
+from wazuh_comms_trio.foundation.bodies import Body
+from wazuh_comms_trio.foundation.file_writes import write_all
+from wazuh_comms_trio.http.server.body_budget import BodyBudget, Share
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.http.server.listener_context import Receive
 
-__all__ = ["SKIPPED_BYTES", "BodyBudget", "BodyChunks", "collect_body", "content_length", "skip_body"]
+__all__ = ["SKIPPED_BYTES", "BodyBudget", "BodyChunks", "Spill", "collect_body", "content_length", "skip_body"]
+
+logger = logging.getLogger(__name__)
 
 #: Bodies up to this size are collected without asking: with 5000 of them at once, far more than two cores can parse,
 #: that is 320 MB, about what their connections take themselves. Most agents' batches are larger, but few of them
@@ -20,58 +30,38 @@ __all__ = ["SKIPPED_BYTES", "BodyBudget", "BodyChunks", "collect_body", "content
 FREE_BYTES: Final = 64 * 1024
 #: Nobody sends a body where none is taken; some clients do send a small one.
 SKIPPED_BYTES: Final = 4096
+#: Bodies above this size are in a file, and read in pieces from there.
+SPILLED_BYTES: Final = 8 * 1024 * 1024
+#: What of such a body is written in one go.
+WRITTEN_AT_ONCE: Final = 1024 * 1024
 
 
-class BodyBudget:
-    """How much of collected bodies may be in memory at once.
+@frozen
+class Spill:
+    """Where large bodies go: files without a name in ``folder`` (None: the system's), their own ``budget``."""
 
-    Bytes are counted as they arrive, not as they are declared: a client that announces 100 MB and sends nothing takes
-    nothing.
-    When the budget is used up, the bodies that grow wait, and with them their senders; one of them, the *senior*, may
-    go on to its own limit all the same, so that they can't all wait for each other.
-    """
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        self.used_bytes = 0
-        self._senior: Share | None = None
-        self._parking = trio.lowlevel.ParkingLot()
-
-    async def take(self, share: Share, size: int) -> None:
-        """Waits until there is room. Cancelled: nothing was taken."""
-        while self.used_bytes + size > self.limit_bytes and self._senior not in (None, share):
-            await self._parking.park()
-        if self.used_bytes + size > self.limit_bytes:
-            self._senior = share
-        self.used_bytes += size
-        share.held_bytes += size
-
-    def give_back(self, share: Share) -> None:
-        self.used_bytes -= share.held_bytes
-        share.held_bytes = 0
-        if self._senior is share:
-            self._senior = None
-        self._parking.unpark_all()
-
-
-class Share:
-    """One body's part of the budget."""
-
-    __slots__ = ("held_bytes",)
-
-    def __init__(self) -> None:
-        self.held_bytes = 0
+    folder: Path | None
+    budget: BodyBudget
+    above: int = SPILLED_BYTES
 
 
 @asynccontextmanager
 async def collect_body(
-    receive: Receive, *, limit: int, budget: BodyBudget, room_timeout: float, free_bytes: int = FREE_BYTES
-) -> AsyncIterator[bytes | bytearray]:
+    receive: Receive,
+    *,
+    limit: int,
+    budget: BodyBudget,
+    room_timeout: float,
+    free_bytes: int = FREE_BYTES,
+    owner: Hashable = None,
+    spill: Spill | None = None,
+) -> AsyncIterator[Body]:
     """The whole body, whose memory is accounted for until the block is left. ``room_timeout``: seconds to wait for room
-    in all. What goes beyond ``free_bytes`` needs room.
+    in all. What goes beyond ``free_bytes`` needs room, which ``owner`` has a share of. With ``spill`` a large one is a
+    mapped file, valid inside the block.
 
-    Raises what ``receive`` raises, ``BodyTooLarge`` above ``limit`` bytes, ``ClientDisconnected``,
-    ``BackendUnavailable`` when there was no room in time.
+    Raises what ``receive`` raises, ``BodyTooLarge`` above ``limit`` bytes, ``ClientDisconnected``, ``Overloaded`` when
+    there was no room in time, ``StorageFull``.
     """
     message = await receive()
     first = body_part(message)
@@ -81,27 +71,85 @@ async def collect_body(
         yield first  # nearly every body: one message, no copy
         return
     body = bytearray(first)
-    share = Share()
+    share, patience = Share(owner), _Patience(room_timeout)
     try:
-        while True:
+        more = True
+        while more and (spill is None or len(body) <= spill.above):
             message = await receive()
             part = body_part(message)
             if len(body) + len(part) > limit:
                 raise BodyTooLarge
             if len(body) > free_bytes:
-                began = trio.current_time()
-                with trio.move_on_after(room_timeout) as scope:
-                    await budget.take(share, len(part))
-                if scope.cancelled_caught:
-                    raise BackendUnavailable
-                # Room that came while the task was late may have taken longer than all that was left.
-                room_timeout = max(0.0, room_timeout - (trio.current_time() - began))
+                await patience.take(budget, share, len(part))
             body += part
-            if not message["more_body"]:
-                break
-        yield body
+            more = message["more_body"]
+        if not more or spill is None:
+            yield body
+            return
+        async with _spilled(receive, body, share, limit=limit, budget=budget, patience=patience, spill=spill) as mapped:
+            yield mapped
     finally:
         budget.give_back(share)
+
+
+class _Patience:
+    """How long one body may still wait for room, seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+
+    async def take(self, budget: BodyBudget, share: Share, size: int) -> None:
+        """Raises ``Overloaded``."""
+        began = trio.current_time()
+        with trio.move_on_after(self._left) as scope:
+            await budget.take(share, size)
+        if scope.cancelled_caught:
+            raise Overloaded
+        # Room that came while the task was late may have taken longer than all that was left.
+        self._left = max(0.0, self._left - (trio.current_time() - began))
+
+
+@asynccontextmanager
+async def _spilled(
+    receive: Receive,
+    body: bytearray,
+    share: Share,
+    *,
+    limit: int,
+    budget: BodyBudget,
+    patience: _Patience,
+    spill: Spill,
+) -> AsyncIterator[mmap]:
+    """The rest of a body goes to a file, behind ``body``, whose memory is given back, and ``share`` with it."""
+    on_disk, size, more = Share(share.owner), 0, True
+    try:
+        with await trio.to_thread.run_sync(_open_file, spill.folder) as file:
+            while more:
+                await patience.take(spill.budget, on_disk, len(body))
+                await trio.to_thread.run_sync(write_all, file.fileno(), bytes(body))
+                size += len(body)
+                body.clear()
+                budget.give_back(share)
+                while more and len(body) < WRITTEN_AT_ONCE:
+                    message = await receive()
+                    body += body_part(message)
+                    more = message["more_body"]
+                    if size + len(body) > limit:
+                        raise BodyTooLarge
+            await trio.to_thread.run_sync(write_all, file.fileno(), bytes(body))
+            size += len(body)
+            body.clear()
+            with mmap(file.fileno(), size, access=ACCESS_READ) as mapped:
+                yield mapped
+    except OSError as error:
+        logger.warning("a large body can't be kept in %s: %s", spill.folder or "the temporary folder", error)
+        raise StorageFull from error
+    finally:
+        spill.budget.give_back(on_disk)
+
+
+def _open_file(folder: Path | None) -> BinaryIO:
+    return cast(BinaryIO, TemporaryFile(dir=folder if folder is not None and folder.is_dir() else None, buffering=0))
 
 
 async def skip_body(receive: Receive) -> None:

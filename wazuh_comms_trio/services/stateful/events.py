@@ -19,6 +19,7 @@ from wazuh_comms_trio.backends.interfaces import Backends, DocumentOperation
 from wazuh_comms_trio.config import models
 from wazuh_comms_trio.config.models import Events
 from wazuh_comms_trio.errors import BackendUnavailable, MalformedBody, StorageFull
+from wazuh_comms_trio.foundation.bodies import Body
 from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics
@@ -100,7 +101,7 @@ class StatefulEvents:
             self._quarantine.alarm(),
         )
 
-    async def submit(self, caller: Caller, body: bytes | bytearray, *, deadline: float) -> bytes:
+    async def submit(self, caller: Caller, body: Body, *, deadline: float) -> bytes:
         """One request's body; returns the reply's JSON, ``{"results":[...]}``: every event that it calls a success is
         stored, every other one has been refused for good and is in quarantine.
 
@@ -113,7 +114,7 @@ class StatefulEvents:
             self._metrics.count(families.EVENTS, "stateful", "refused")
             raise
 
-    async def _submit(self, caller: Caller, body: bytes | bytearray, deadline: float) -> bytes:
+    async def _submit(self, caller: Caller, body: Body, deadline: float) -> bytes:
         reader = open_packet(body, caller.agent.id, self._settings)
         if reader.exhausted:
             await trio.lowlevel.checkpoint()

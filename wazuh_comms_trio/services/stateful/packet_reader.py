@@ -24,6 +24,7 @@ import msgspec
 from wazuh_comms_trio.backends.interfaces import CommandReport, CommandResult, DocumentOperation
 from wazuh_comms_trio.config.models import Events
 from wazuh_comms_trio.errors import MalformedBody
+from wazuh_comms_trio.foundation.bodies import Body
 from wazuh_comms_trio.services.metadata import METADATA_LIMIT, Metadata, check_agent, read_metadata
 from wazuh_comms_trio.services.stateful.event import Event, Unusable
 from wazuh_comms_trio.services.stateful.event_header import (
@@ -90,7 +91,7 @@ _decode_report: Final[Callable[[bytes], _Report]] = msgspec.json.Decoder(_Report
 _NOT_DECODED: Final = (msgspec.MsgspecError, UnicodeDecodeError)
 
 
-def open_packet(body: bytes | bytearray, agent_id: str, settings: Events) -> PacketReader:
+def open_packet(body: Body, agent_id: str, settings: Events) -> PacketReader:
     """Checks the metadata line against ``agent_id``, the token's. Raises ``MalformedBody``."""
     end = _end_of(body)
     if end == 0:
@@ -102,7 +103,7 @@ def open_packet(body: bytes | bytearray, agent_id: str, settings: Events) -> Pac
     return PacketReader(body, metadata, agent_id, first + 1, end, own_ids=settings.document_id == "agent")
 
 
-def _next_line(body: bytes | bytearray, position: int, end: int) -> tuple[int, int]:
+def _next_line(body: Body, position: int, end: int) -> tuple[int, int]:
     """Where the first line at or after ``position`` that isn't blank begins and ends; ``end`` twice when there is
     none."""
     while position < end:
@@ -115,7 +116,7 @@ def _next_line(body: bytes | bytearray, position: int, end: int) -> tuple[int, i
     return end, end
 
 
-def _end_of(body: bytes | bytearray) -> int:
+def _end_of(body: Body) -> int:
     """Where the blanks at the end begin."""
     end = len(body)
     while end:
@@ -132,7 +133,7 @@ class PacketReader:
 
     def __init__(
         self,
-        body: bytes | bytearray,
+        body: Body,
         metadata: Metadata,
         agent_id: str,
         position: int,

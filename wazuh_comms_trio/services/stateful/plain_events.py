@@ -15,6 +15,7 @@ from typing import Annotated, Final
 import msgspec
 
 from wazuh_comms_trio.backends.interfaces import DocumentOperation
+from wazuh_comms_trio.foundation.bodies import Body
 from wazuh_comms_trio.services.stateful.event import Event
 from wazuh_comms_trio.services.stateful.event_header import PLAIN_FORMS, SHORT_ID, TYPED_FORMS, Header
 
@@ -62,7 +63,7 @@ def may_name_agent(data: bytes, *, reaching: bool = False) -> bool:
 
 
 def read_plain_events(
-    body: bytes | bytearray,
+    body: Body,
     position: int,
     stop: int,
     end: int,
@@ -93,7 +94,7 @@ def read_plain_events(
         return None
 
 
-def _lines(body: bytes | bytearray, position: int, stop: int, end: int) -> tuple[list[bytes], int] | None:
+def _lines(body: Body, position: int, stop: int, end: int) -> tuple[list[bytes], int] | None:
     """Those that begin before ``stop`` and one more, the last event's data, or a header that is left out; and where
     they end."""
     cut = body.find(b"\n", stop - 1, end)

@@ -1,0 +1,178 @@
+"""Bodies' memory: large ones go to files, one agent doesn't take what all need, who finds no room is told when to come
+again."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from mmap import mmap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.http.server.test_bodies import body_messages, receiver
+from wazuh_comms_trio.config.models import Limits
+from wazuh_comms_trio.errors import BodyTooLarge, Overloaded, StorageFull
+from wazuh_comms_trio.foundation import file_writes
+from wazuh_comms_trio.http.server import bodies
+from wazuh_comms_trio.http.server.bodies import BodyBudget, Spill, collect_body
+from wazuh_comms_trio.http.server.body_budget import Share
+from wazuh_comms_trio.testing import daemon_config, open_daemon, stateful_event
+
+PARTS = [bytes([number]) * 60_000 for number in range(100)]
+WHOLE = b"".join(PARTS)
+
+
+def collected(folder: Path, budget: BodyBudget, *, limit: int = 10**8, files: int = 10**8, above: int = 300_000) -> Any:
+    spill = Spill(folder, BodyBudget(files), above)
+    return collect_body(
+        receiver(body_messages(PARTS)), limit=limit, budget=budget, room_timeout=5, owner="a", spill=spill
+    )
+
+
+class TestFiles:
+    async def test_a_large_body_is_read_from_a_file_without_a_name(self, tmp_path: Path) -> None:
+        budget = BodyBudget(10**9)
+        async with collected(tmp_path, budget) as body:
+            assert isinstance(body, mmap)
+            assert body[:] == WHOLE
+            assert budget.used_bytes == 0
+            assert os.listdir(tmp_path) == []
+        assert budget.used_bytes == 0
+
+    async def test_it_needs_little_memory(self, tmp_path: Path, autojump_clock: MockClock) -> None:
+        budget = BodyBudget(1_000_000)
+        holder = Share("b")
+        await budget.take(holder, 600_000)
+        async with collected(tmp_path, budget) as body:
+            assert len(body) == len(WHOLE)
+
+    async def test_its_own_limit(self, tmp_path: Path) -> None:
+        budget = BodyBudget(10**9)
+        with pytest.raises(BodyTooLarge):
+            async with collected(tmp_path, budget, limit=len(WHOLE) - 1):
+                raise AssertionError
+        assert budget.used_bytes == 0
+        async with collected(tmp_path, budget, limit=len(WHOLE)) as body:
+            assert len(body) == len(WHOLE)
+
+    async def test_a_full_disk_is_503(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Full(file_writes.FileCalls):
+            def write(self, descriptor: int, data: file_writes.Data) -> int:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(file_writes, "calls", Full())
+        budget = BodyBudget(10**9)
+        with pytest.raises(StorageFull):
+            async with collected(tmp_path, budget):
+                raise AssertionError
+        assert budget.used_bytes == 0
+
+    async def test_files_have_a_budget_of_their_own(self, tmp_path: Path, autojump_clock: MockClock) -> None:
+        spill = Spill(tmp_path, BodyBudget(1_000_000), 300_000)
+        first, second = Share("x"), Share("y")
+        await spill.budget.take(first, 999_000)
+        await spill.budget.take(second, 999_000)
+        began = trio.current_time()
+        with pytest.raises(Overloaded):
+            async with collect_body(
+                receiver(body_messages(PARTS)), limit=10**8, budget=BodyBudget(10**9), room_timeout=5, spill=spill
+            ):
+                raise AssertionError
+        assert trio.current_time() - began == pytest.approx(5)
+
+    async def test_a_cancelled_one_leaves_nothing(self, tmp_path: Path, autojump_clock: MockClock) -> None:
+        budget = BodyBudget(10**9)
+        spill = Spill(tmp_path, BodyBudget(10**9), 300_000)
+        with trio.move_on_after(5) as scope:
+            async with collect_body(
+                receiver(body_messages(PARTS), 0.1), limit=10**8, budget=budget, room_timeout=5, spill=spill
+            ):
+                raise AssertionError
+        assert scope.cancelled_caught
+        assert (budget.used_bytes, spill.budget.used_bytes) == (0, 0)
+
+    async def test_a_daemon_takes_it_whole(
+        self, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Every event is answered, also one that goes to the quarantine from the mapped file."""
+        monkeypatch.setattr(bodies.Spill.__init__, "__defaults__", (200_000,))
+        events = [stateful_event(f"{n}", "fim", "create", {"v": "x" * 1000}) for n in range(1000)]
+        bad = b'{"id":"bad","module":"mystery","operation":"create"}\n{"v":1}\n'
+        async with open_daemon(daemon_config()) as daemon:
+            assert daemon.worker.contexts[0].app.spill.above == 200_000
+            agent = await daemon.enrol_agent()
+            assert (await agent.authenticate()).status == 200
+            reply = await agent.post_stateful([*events, bad])
+            results = reply.json()["results"]
+            assert [result["status"] for result in results] == [201] * 1000 + [400]
+            (rejected,) = daemon.quarantine.rejected
+            assert b"mystery" in rejected.payload
+            assert json.loads(rejected.metadata)["agent"]["id"] == agent.uuid
+
+
+class TestShares:
+    async def test_an_agent_has_no_more_than_a_tenth_while_others_wait(self, autojump_clock: MockClock) -> None:
+        budget = BodyBudget(1000)
+        greedy, more, modest = Share("greedy"), Share("greedy"), Share("modest")
+        await budget.take(greedy, 900)  # alone it may
+        async with trio.open_nursery() as nursery:
+            done: list[str] = []
+
+            async def take(share: Share, size: int, name: str) -> None:
+                await budget.take(share, size)
+                done.append(name)
+
+            senior = Share("other")
+            await budget.take(senior, 200)  # above the limit: the one that may
+            nursery.start_soon(take, more, 50, "greedy")
+            await wait_all_tasks_blocked()
+            nursery.start_soon(take, modest, 50, "modest")
+            await wait_all_tasks_blocked()
+            assert done == []
+            budget.give_back(senior)
+            await wait_all_tasks_blocked()
+            assert done[0] == "modest"
+        assert done == ["modest", "greedy"]
+
+    async def test_greedy_ones_do_not_wait_for_each_other(self, autojump_clock: MockClock) -> None:
+        budget = BodyBudget(1000)
+
+        async def one(name: str) -> None:
+            share = Share(name)
+            for _ in range(20):
+                await budget.take(share, 50)
+                await trio.sleep(0.1)
+            budget.give_back(share)
+
+        with trio.fail_after(1000):
+            async with trio.open_nursery() as nursery:
+                for number in range(8):
+                    nursery.start_soon(one, f"{number}")
+        assert budget.used_bytes == 0
+
+    async def test_any_body_is_taken_when_it_is_alone(self, autojump_clock: MockClock) -> None:
+        budget = BodyBudget(1000)
+        share = Share("a")
+        for _ in range(100):
+            await budget.take(share, 100)
+        budget.give_back(share)
+        assert budget.used_bytes == 0
+
+
+async def test_who_finds_no_room_is_told_when_to_come_again(autojump_clock: MockClock) -> None:
+    async with open_daemon(daemon_config(limits=Limits(body_timeout=3))) as daemon:
+        agent = await daemon.enrol_agent()
+        assert (await agent.authenticate()).status == 200
+        budget = daemon.worker.contexts[0].app.body_budget
+        await budget.take(Share("x"), budget.limit_bytes)
+        await budget.take(Share("y"), budget.limit_bytes)
+        large = [stateful_event("a", "fim", "create", {"v": "x" * 500_000})]
+        reply = await agent.post_stateful(large)
+        assert (reply.status, reply.header("retry-after")) == (503, "5")
+        small = [stateful_event("a", "fim", "create", {"v": "x"})]
+        assert (await agent.post_stateful(small)).status == 200

@@ -1,0 +1,86 @@
+"""How much of collected bodies may be in memory, or in files, at once, and whose they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable
+from typing import Final
+
+import trio
+
+__all__ = ["BodyBudget", "Share"]
+
+#: An agent has no more than one part of so many while others wait that have less.
+OWNERS: Final = 10
+
+
+class Share:
+    """One body's part of the budget. ``owner``: whose it is; None: nobody's in particular, then there is no limit."""
+
+    __slots__ = ("held_bytes", "owner")
+
+    def __init__(self, owner: Hashable = None) -> None:
+        self.held_bytes = 0
+        self.owner = owner
+
+
+class BodyBudget:
+    """How much of collected bodies there may be at once.
+
+    Bytes are counted as they arrive, not as they are declared: a client that announces 100 MB and sends nothing takes
+    nothing.
+    When the budget is used up, the bodies that grow wait, and with them their senders; one of them, the *senior*, may
+    go on to its own limit all the same, so that they can't all wait for each other. Who has a tenth waits for those who
+    have less.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+        self._senior: Share | None = None
+        self._parking = trio.lowlevel.ParkingLot()
+        self._used_by: Counter[Hashable] = Counter()
+        self._modest: Counter[Hashable] = Counter()  # who waits and would have less than its tenth
+
+    async def take(self, share: Share, size: int) -> None:
+        """Waits until there is room. Cancelled: nothing was taken."""
+        while not self._may_take(share, size):
+            modest = not self._is_greedy(share, size)
+            if modest:
+                self._modest[share.owner] += 1
+            try:
+                await self._parking.park()
+            finally:
+                if modest:
+                    self._modest[share.owner] -= 1
+                    if not self._modest[share.owner]:
+                        del self._modest[share.owner]
+                        self._parking.unpark_all()  # those that waited for it
+        if self.used_bytes + size > self.limit_bytes:
+            self._senior = share
+        self.used_bytes += size
+        share.held_bytes += size
+        if share.owner is not None:
+            self._used_by[share.owner] += size
+
+    def _may_take(self, share: Share, size: int) -> bool:
+        if self._senior is share:
+            return True
+        if self.used_bytes + size > self.limit_bytes and self._senior is not None:
+            return False
+        return not self._is_greedy(share, size) or self._modest.keys() <= {share.owner}
+
+    def _is_greedy(self, share: Share, size: int) -> bool:
+        owned = self._used_by[share.owner] if share.owner is not None else 0
+        return owned > 0 and owned + size > self.limit_bytes // OWNERS
+
+    def give_back(self, share: Share) -> None:
+        self.used_bytes -= share.held_bytes
+        if share.owner is not None:
+            self._used_by[share.owner] -= share.held_bytes
+            if self._used_by[share.owner] <= 0:
+                del self._used_by[share.owner]
+        share.held_bytes = 0
+        if self._senior is share:
+            self._senior = None
+        self._parking.unpark_all()
