@@ -4,8 +4,8 @@
 
 Documents from 0 to 10⁶, agents from 10² to 10⁵, commands from 0 to 10⁵ unless told otherwise, each on a state of its
 own. Costs are CPU, since the time of a disk's fsync hardly depends on any of it and is another one on every machine: of
-the daemon's process for requests, of the store's threads for writes, of the tool's process for its commands; "start" is
-seconds until a daemon serves. Memory is resident. ``--picture`` draws the curves: docs/growth.svg is one.
+the daemon's process for requests and its start (until it serves), of the store's threads for writes, of the tool's
+process for its commands. Memory is resident. ``--picture`` draws the curves: docs/growth.svg is one.
 """
 
 from __future__ import annotations
@@ -32,9 +32,7 @@ def sizes(first: int, last: int, *, zero: bool) -> list[int]:
 def unit_of(name: str) -> str:
     if name.endswith("memory"):
         return "MB"
-    if name == "start":
-        return "s"
-    if name.startswith(("agents ", "commands ", "backup")):
+    if name.startswith(("start", "agents ", "commands ", "backup")):
         return "CPU s"
     return "CPU ms"
 
