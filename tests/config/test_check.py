@@ -21,11 +21,14 @@ from cryptography.hazmat.primitives.serialization import (
     KeySerializationEncryption,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
 )
 
 from wazuh_comms_trio.config.load import LoadedConfig, load_config
 from wazuh_comms_trio.config.problems import ConfigError
 from wazuh_comms_trio.config.tls import server_context
+from wazuh_comms_trio.daemon.worker.environment import load_keys
+from wazuh_comms_trio.services.authentication.tokens import TokenKeys, read_token
 
 PASSWORD = "secret words"  # noqa: S105  # of a key made for the test
 
@@ -228,6 +231,32 @@ def test_tls_key_that_cannot_sign_tokens_needs_another(
     assert "name such a key in token.private_key" in text
     token = write_pair(tmp_path, rsa_key, name="token").key
     assert load_ssl(pair, rest=f"  token: {{private_key: {token}}}\n").warnings == ()
+
+
+def test_public_keys_of_other_nodes(load_ssl: Load, pair: Pair, tmp_path: Path, ec_key: PrivateKeyTypes) -> None:
+    public = tmp_path / "public.pem"
+    public.write_bytes(ec_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    settings = load_ssl(pair, rest=f"  token: {{verify_keys: [{public}, {pair.cert}]}}\n").config.communications_api
+    keys, _ = load_keys(settings)
+    other = TokenKeys.from_pem(ec_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    assert read_token(keys, other.mint("0194857f-39b5-7bfb-a7bc-c5c6835f03d1", "f", 1_750_000_000).encode())
+    for file, words in (
+        (tmp_path / "missing", "No such file"),
+        (pair.key, "only public keys belong here"),
+        (tmp_path / "c.yml", "isn't a public key in PEM"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load_ssl(pair, rest=f"  token: {{verify_keys: {file}}}\n")
+        ((path, text),) = said(caught)
+        assert path == "token.verify_keys"
+        assert words in text
+
+
+def test_nodes_on_an_indexer_should_share_a_key(pair: Pair, tmp_path: Path) -> None:
+    file = tmp_path / "wazuh.yml"
+    file.write_text(f"communications_api:\n  backend: wazuh\n  ssl: {{key: {pair.key}, cert: {pair.cert}}}\n")
+    (warning,) = [each for each in load_config(file).warnings if each.path.endswith("token.private_key")]
+    assert "of several nodes each needs the same key" in warning.text
 
 
 def test_client_certificates(load_ssl: Load, pair: Pair, tmp_path: Path) -> None:

@@ -115,6 +115,16 @@ class TestKeys:
         with pytest.raises(TokenKeyError, match="earlier"):
             TokenKeys.from_pem(pem(EC), earlier=[b"nonsense"])
 
+    def test_keys_of_other_nodes_stay(self) -> None:
+        other, before = (TokenKeys.from_pem(pem(ec.generate_private_key(ec.SECP256R1()))) for _ in range(2))
+        keys = TokenKeys.from_pem(pem(EC), others=[other.public_pem], earlier=[before.public_pem, other.public_pem])
+        tokens = [each.mint(CLAIMS["uuid"], "f", CLAIMS["iat"]).encode() for each in (keys, other, before)]
+        assert all(read_token(keys, token) for token in tokens)
+        keys.forget_earlier()
+        assert all(read_token(keys, token) for token in tokens[:2])
+        with pytest.raises(TokenInvalid):
+            read_token(keys, tokens[2])
+
     def test_keys_dont_show(self) -> None:
         assert "private" not in repr(KEYS).lower().replace("_private", "")
 

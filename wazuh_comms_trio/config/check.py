@@ -11,7 +11,12 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
 
 from wazuh_comms_trio.config.models import Config, Ssl
 from wazuh_comms_trio.config.operators import Operators
@@ -30,6 +35,7 @@ _CRL: Final = f"{_API}.ssl.crl"
 _PEM_CRL: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 _OPERATORS: Final = f"{_API}.operators"
 _SHORTEST_TOKEN: Final = 16
+_VERIFY_KEYS: Final = f"{_API}.token.verify_keys"
 _TOKEN_KEY: Final = f"{_API}.token.private_key"
 
 
@@ -123,7 +129,18 @@ def read_crls(path: Path) -> list[x509.CertificateRevocationList]:
 
 def _token_key(reader: Reader, config: Config, tls_key: PrivateKeyTypes | None) -> None:
     ssl, path = config.communications_api.ssl, config.communications_api.token.private_key
+    for file in config.communications_api.token.verify_keys:
+        try:
+            read_public_key(file)
+        except FileProblem as problem:
+            reader.problem_at(_VERIFY_KEYS, f'"{file}" {problem}')
     if path is None:
+        if config.communications_api.backend == "wazuh":
+            reader.warning_at(
+                _TOKEN_KEY,
+                "is unset, so that the TLS key signs agents' tokens: of several nodes each needs the same key, or the "
+                "others' in token.verify_keys, and a new TLS key ends all tokens",
+            )
         if tls_key and (sentence := unfit_for_tokens(tls_key)):
             text = f"\"{ssl.key}\" can't sign agents' tokens: {sentence}; name such a key in token.private_key"
             reader.problem_at(_KEY, text)
@@ -131,6 +148,24 @@ def _token_key(reader: Reader, config: Config, tls_key: PrivateKeyTypes | None) 
     key = _key(reader, path, None, _TOKEN_KEY)
     if key and (sentence := unfit_for_tokens(key)):
         reader.problem_at(_TOKEN_KEY, f'"{path}" is not accepted: {sentence}')
+
+
+def read_public_key(path: Path) -> bytes:
+    """A public key that can have signed tokens, of a public key or a certificate, in PEM. Raises ``FileProblem``."""
+    data = _read(path)
+    try:
+        certificate = x509.load_pem_x509_certificate(data) if b"CERTIFICATE-" in data else None
+        key = load_pem_public_key(data) if certificate is None else certificate.public_key()
+    except Exception:
+        private = b"PRIVATE KEY-" in data
+        sentence = "is a private key: only public keys belong here" if private else "isn't a public key in PEM"
+        raise FileProblem(sentence) from None
+    fit = (isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)) or (
+        isinstance(key, rsa.RSAPublicKey) and key.key_size >= _SMALLEST_RSA
+    )
+    if not fit:
+        raise FileProblem(f"is no key that signs tokens: EC P-256, or RSA of at least {_SMALLEST_RSA} bits")
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def unfit_for_tokens(key: PrivateKeyTypes) -> str | None:

@@ -229,6 +229,14 @@ class Token:
         default=None,
         metadata=about("The key that signs agents' tokens: EC P-256 (ES256) or RSA (RS256). By default the TLS key."),
     )
+    verify_keys: tuple[Path, ...] = field(
+        default=(),
+        metadata=about(
+            "Files with public keys in PEM, or a list of them: tokens that these keys signed are good as well. For "
+            "nodes that sign with other keys, and for changing keys without a log-in of all agents.",
+            scalar_or_list=True,
+        ),
+    )
     revocation: float = field(
         default=10.0,
         metadata=seconds(

@@ -22,7 +22,13 @@ __all__ = ["key_files_in_memory", "read_key_files"]
 
 def _files(settings: CommunicationsApi) -> list[Path]:
     ssl = settings.ssl
-    named = [ssl.key, ssl.cert, *((ssl.ca, ssl.crl) if ssl.use_ca else ()), settings.token.private_key]
+    named = [
+        ssl.key,
+        ssl.cert,
+        *((ssl.ca, ssl.crl) if ssl.use_ca else ()),
+        settings.token.private_key,
+        *settings.token.verify_keys,
+    ]
     return [file for file in named if file is not None]
 
 
@@ -58,6 +64,7 @@ def key_files_in_memory(settings: CommunicationsApi, key_files: Mapping[str, str
             ca=place(ssl.ca) if ssl.ca else None,
             crl=place(ssl.crl) if ssl.crl else None,
         )
+        token = attrs.evolve(token, verify_keys=tuple(map(place, token.verify_keys)))
         if token.private_key is not None:
             token = attrs.evolve(token, private_key=place(token.private_key))
         yield attrs.evolve(settings, ssl=ssl, token=token)

@@ -13,7 +13,7 @@ import trio
 from attrs import field, frozen
 
 from wazuh_comms_trio.api.command_socket import Control
-from wazuh_comms_trio.config.check import FileProblem, read_certificates
+from wazuh_comms_trio.config.check import FileProblem, read_certificates, read_public_key
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.config.tls import server_context
 from wazuh_comms_trio.daemon.exit_status import BadConfiguration
@@ -62,16 +62,17 @@ def certificate_end(settings: CommunicationsApi) -> float | None:
 
 
 def load_keys(settings: CommunicationsApi, *, earlier: Iterable[bytes] = ()) -> tuple[TokenKeys, ssl.SSLContext]:
-    """The key that signs tokens, and TLS; ``earlier``: public keys that signed them before. Blocks, before anything
+    """The key that signs tokens, and TLS; ``earlier``: public keys that signed them lately. Blocks, before anything
     runs. Raises ``BadConfiguration``."""
     key_file, password = settings.token.private_key, None
     if key_file is None:
         key_file, password = settings.ssl.key, settings.ssl.keyfile_password
     try:
-        keys = TokenKeys.from_pem(key_file.read_bytes(), password, earlier=earlier)
+        others = [read_public_key(file) for file in settings.token.verify_keys]
+        keys = TokenKeys.from_pem(key_file.read_bytes(), password, others=others, earlier=earlier)
     except OSError as error:
         raise BadConfiguration(f"{key_file} can't be read: {error.strerror}") from error
-    except TokenKeyError as error:
+    except (TokenKeyError, FileProblem) as error:
         raise BadConfiguration(f"{key_file}: {error}") from error
     try:
         return keys, server_context(settings.ssl)

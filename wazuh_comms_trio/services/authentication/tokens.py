@@ -138,17 +138,32 @@ class _Verifier:
         raise TokenKeyError(f"Tokens can't be signed with a key of the kind {kind}: use EC P-256 or RSA.")
 
 
+def _verifiers_of(public_keys: Iterable[bytes]) -> list[_Verifier]:
+    """Raises ``TokenKeyError``."""
+    found = []
+    for pem in public_keys:
+        try:
+            found.append(_Verifier.of(load_pem_public_key(pem)))
+        except (ValueError, UnsupportedAlgorithm) as exc:
+            raise TokenKeyError(f"An earlier or another node's public key for tokens can't be used: {exc}") from None
+    return found
+
+
 @frozen
 class TokenKeys:
-    """The key that signs, and the public keys that verify: its own, and those of keys before it during a reload."""
+    """The key that signs, and the public keys that verify: its own, others that are to be trusted as well, and after
+    these those of keys before it during a reload."""
 
     _private: Any = field(repr=False)
     _verifiers: list[_Verifier]
+    _lasting: int
 
     @classmethod
-    def from_pem(cls, pem: bytes, password: str | None = None, *, earlier: Iterable[bytes] = ()) -> TokenKeys:
-        """``pem``: a private key, EC P-256 (ES256) or RSA (RS256); ``earlier``: public keys in PEM whose tokens stay
-        good until they expire. Raises ``TokenKeyError``."""
+    def from_pem(
+        cls, pem: bytes, password: str | None = None, *, others: Iterable[bytes] = (), earlier: Iterable[bytes] = ()
+    ) -> TokenKeys:
+        """``pem``: a private key, EC P-256 (ES256) or RSA (RS256); public keys in PEM: ``others`` of other nodes, and
+        ``earlier`` ones whose tokens stay good until they expire. Raises ``TokenKeyError``."""
         try:
             private = load_pem_private_key(pem, None if password is None else password.encode())
         except TypeError:
@@ -157,17 +172,16 @@ class TokenKeys:
         except (ValueError, UnsupportedAlgorithm) as exc:
             raise TokenKeyError(f"The private key for tokens can't be read: {exc}") from None
         own = _Verifier.of(private.public_key())
-        others = []
-        for other in earlier:
-            try:
-                others.append(_Verifier.of(load_pem_public_key(other)))
-            except (ValueError, UnsupportedAlgorithm) as exc:
-                raise TokenKeyError(f"An earlier public key for tokens can't be used: {exc}") from None
-        return cls(private, [own, *(verifier for verifier in others if verifier.kid != own.kid)])
+        verifiers = {own.kid: own}
+        verifiers |= {verifier.kid: verifier for verifier in _verifiers_of(others) if verifier.kid != own.kid}
+        lasting = len(verifiers)
+        for verifier in _verifiers_of(earlier):
+            verifiers.setdefault(verifier.kid, verifier)
+        return cls(private, list(verifiers.values()), lasting)
 
     def forget_earlier(self) -> None:
-        """Only what our own key signed is good from now on: earlier keys' last tokens have expired."""
-        del self._verifiers[1:]
+        """Only what our own key and the others signed is good from now on: earlier keys' last tokens have expired."""
+        del self._verifiers[self._lasting :]
 
     @property
     def public_pem(self) -> bytes:
