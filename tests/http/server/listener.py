@@ -116,9 +116,9 @@ class FakeOffer:
         await self._settle("released")
 
     async def _settle(self, verdict: str) -> None:
-        await trio.lowlevel.checkpoint()
-        self.fate.append(verdict)
+        self.fate.append(verdict)  # decided at the moment of the call, as the real ones
         self.settled.set()
+        await trio.lowlevel.checkpoint()
 
 
 @define
