@@ -1,6 +1,6 @@
 """The local command server's ASGI application, on a Unix socket, for the programs of this host: ``POST
-/api/v1/commands``, and for the operator's tool ``GET /api/v1/status``, ``GET /api/v1/agent?uuid=...``, ``POST
-/api/v1/reload``, ``POST`` and ``DELETE /api/v1/drain``.
+/api/v1/commands``, and for the operator's tool ``GET /api/v1/status``, ``GET /api/v1/agent?uuid=...``, ``GET
+/api/v1/metrics``, ``POST /api/v1/reload``, ``POST`` and ``DELETE /api/v1/drain``.
 
 Plain ASGI: a supervisor serves it, too, and Quart would add a fifth to its memory (docs/design.md).
 """
@@ -61,6 +61,10 @@ class Control(Protocol):
 
     async def status(self) -> dict[str, Any]: ...
 
+    async def metrics(self) -> dict[str, Any]:
+        """The node's, as ``metrics.snapshots`` says them."""
+        ...
+
     async def about_agent(self, agent_id: str) -> dict[str, Any]:
         """What this node heard of an agent and refused it, last: ``services.agent_journal.merged``."""
         ...
@@ -108,6 +112,10 @@ def create_command_app(poster: Poster, limits: Limits, control: Control | None =
             await skip_body(receive)
             await send_reply(send, 200, json.dumps(await control.status()).encode())
 
+        async def metrics(scope: Scope, receive: Receive, send: Send) -> None:
+            await skip_body(receive)
+            await send_reply(send, 200, json.dumps(await control.metrics()).encode())
+
         async def about_agent(scope: Scope, receive: Receive, send: Send) -> None:
             await skip_body(receive)
             query = parse_qs(scope["query_string"].decode("latin-1"))
@@ -136,6 +144,7 @@ def create_command_app(poster: Poster, limits: Limits, control: Control | None =
 
         routes.add("/api/v1/status", "GET", status)
         routes.add("/api/v1/agent", "GET", about_agent)
+        routes.add("/api/v1/metrics", "GET", metrics)
         routes.add("/api/v1/drain", "POST", partial(drain, True))
         routes.add("/api/v1/drain", "DELETE", partial(drain, False))
         routes.add("/api/v1/reload", "POST", reload)

@@ -26,6 +26,7 @@ _COMMANDS: Final = (
     "config",
     "indexer",
     "status",
+    "top",
     "reload",
     "drain",
     "daemon",

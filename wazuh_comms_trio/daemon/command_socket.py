@@ -91,7 +91,9 @@ class SupervisorControl:
         drain: Callable[[bool], dict[str, Any]],
         settings: Callable[[], CommunicationsApi],
         about_agent: Callable[[str], Awaitable[list[dict[str, Any]]]],
+        metrics: Callable[[], Awaitable[dict[str, Any]]],
     ) -> None:
+        self._metrics = metrics
         self._about_agent = about_agent
         self._status = status
         self._reload = reload
@@ -100,6 +102,9 @@ class SupervisorControl:
 
     async def status(self) -> dict[str, Any]:
         return await self._status()
+
+    async def metrics(self) -> dict[str, Any]:
+        return await self._metrics()
 
     async def about_agent(self, agent_id: str) -> dict[str, Any]:
         return merged(await self._about_agent(agent_id))

@@ -6,11 +6,11 @@ function __wazuh_comms_at --description 'Does the line name this command?'
     for word in (commandline --tokenize --cut-at-cursor --current-process)[2..]
         if test $skip = yes
             set skip no
-        else if contains -- $word --agent --arg --config --group --home --key --limit --module --name --of --rate --release --silent-for --since --sort --status --timeout --uuid --version -n
+        else if contains -- $word --agent --arg --config --count --group --home --interval --key --limit --module --name --of --rate --release --silent-for --since --sort --status --timeout --uuid --version -n
             set skip yes
         else if not string match --quiet -- '-*' $word
             set --local next (string trim -- "$command $word")
-            contains -- "$next" 'agents' 'agents add' 'agents list' 'agents show' 'agents why' 'agents remove' 'agents rekey' 'commands' 'commands send' 'commands watch' 'commands list' 'commands show' 'commands cancel' 'events' 'events tail' 'quarantine' 'quarantine list' 'quarantine show' 'quarantine replay' 'quarantine drop' 'backup' 'restore' 'store' 'store verify' 'store prune' 'enrollment' 'enrollment passwd' 'config' 'config check' 'config show' 'indexer' 'indexer init' 'indexer check' 'indexer show' 'indexer remove' 'status' 'reload' 'drain' 'daemon'; and set command $next
+            contains -- "$next" 'agents' 'agents add' 'agents list' 'agents show' 'agents why' 'agents remove' 'agents rekey' 'commands' 'commands send' 'commands watch' 'commands list' 'commands show' 'commands cancel' 'events' 'events tail' 'quarantine' 'quarantine list' 'quarantine show' 'quarantine replay' 'quarantine drop' 'backup' 'restore' 'store' 'store verify' 'store prune' 'enrollment' 'enrollment passwd' 'config' 'config check' 'config show' 'indexer' 'indexer init' 'indexer check' 'indexer show' 'indexer remove' 'status' 'top' 'reload' 'drain' 'daemon'; and set command $next
         end
     end
     test "$command" = "$argv[1]"
@@ -28,6 +28,7 @@ complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments enr
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments config --description 'check or show the configuration'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments indexer --description 'prepare or check the indexer of `backend: wazuh`'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments status --description 'how the running daemon and its workers are'
+complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments top --description 'what the running daemon is doing: live rates, latencies, queues, stores'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments reload --description 'have the running daemon read its configuration again'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments drain --description 'have balancers leave this node out'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments daemon --description 'ask a classic daemon over its socket'
@@ -214,6 +215,11 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'indexer remove'" -
 complete --command wazuh-comms --condition "__wazuh_comms_at 'status'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'status'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'status'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'top'" --short-option h --long-option help --description 'show this help message and exit'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'top'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'top'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'top'" --long-option interval --require-parameter --description 'between two looks (2s)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'top'" --long-option count --require-parameter --description 'end after so many pages'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'reload'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'reload'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'reload'" --long-option json --description 'print one JSON document (`events tail`: one a line)'

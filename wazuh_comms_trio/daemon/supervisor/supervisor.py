@@ -305,6 +305,7 @@ class Supervisor:
             lambda on: self.drain.switch(on, self.hub.parked),
             lambda: self.current.settings,
             self.about_agent,
+            partial(self.answer, "metrics"),
         )
         await serve_control(control, HubPoster(self.hub.post), self._listeners, settings, stop=self._stop)
 

@@ -98,7 +98,7 @@ async def serve(
                     partial(_tell_stopping, notifier, stop, settings.shutdown.grace),
                 ],
                 control=control,
-                metrics=control.metrics,
+                metrics=control.counted,
                 certificate_end=certificate_end(settings),
             )
     logger.info("stopped")
@@ -111,7 +111,7 @@ class SingleControl:
         self._started = time.time()
         self._began = trio.current_time()
         self.note = Auditor(lambda: settings).note
-        self.metrics: Metrics = Metrics()
+        self.counted: Metrics = Metrics()
         #: Once the worker runs.
         self.worker: Worker | None = None
         self.heartbeat: Heartbeat | None = None
@@ -147,13 +147,16 @@ class SingleControl:
         await trio.lowlevel.checkpoint()
         return merged([] if self.worker is None else [self.worker.services.about_agent(agent_id)])
 
+    async def metrics(self) -> dict[str, Any]:
+        return await self.answer("metrics")
+
     async def answer(self, about: str) -> dict[str, Any]:
         """For the operators' process."""
         if about == "metrics":
             own = node_metrics(
                 ["serving"], configured=1, generation=1, started=self._started, restarts=0, has_leader=True
             )
-            return add_up([self.metrics.snapshot(), own])
+            return add_up([self.counted.snapshot(), own])
         status = await self.status()
         return readiness(status) if about == "ready" else status
 

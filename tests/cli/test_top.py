@@ -1,0 +1,95 @@
+"""``wazuh-comms top``: rates of two snapshots, on a page that fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Tool
+from wazuh_comms_trio.cli.command_socket import EXIT_NOT_RUNNING
+from wazuh_comms_trio.cli.live.page import page
+from wazuh_comms_trio.cli.live.rates import Rates, Timing
+from wazuh_comms_trio.daemon.status import DaemonStatus, read_status
+from wazuh_comms_trio.metrics import families
+from wazuh_comms_trio.metrics.counting import Metrics
+
+STATEFUL, POLL = "/api/v1/events/stateful", "/api/v1/commands"
+
+
+def two() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Ten seconds lie between them."""
+    metrics = Metrics()
+    metrics.read(lambda: [(families.READY, (), 1), (families.POLLS_PARKED, (), 12_345)])
+    metrics.count(families.REQUESTS, "agents", STATEFUL, "200", by=7)
+    metrics.observe(families.REQUEST_SECONDS, 20.0, "agents", STATEFUL)
+    before = metrics.snapshot()
+    metrics.count(families.REQUESTS, "agents", STATEFUL, "200", by=1000)
+    metrics.count(families.REQUESTS, "agents", STATEFUL, "503", by=50)
+    metrics.count(families.REQUESTS, "command", "/api/v1/status", "200", by=500)
+    metrics.count(families.EVENTS, "stateful", "taken", by=12_000)
+    for seconds in (*[0.004] * 90, *[0.2] * 10):
+        metrics.observe(families.REQUEST_SECONDS, seconds, "agents", STATEFUL)
+    metrics.observe(families.REQUEST_SECONDS, 1000.0, "agents", POLL)
+    metrics.observe(families.BACKEND_SECONDS, 0.003, "events", "bulk")
+    metrics.count(families.BACKEND_CALLS, "events", "bulk", "unavailable", by=30)
+    return before, metrics.snapshot()
+
+
+def status(workers: int = 2) -> DaemonStatus:
+    one = {"generation": 1, "state": "serving", "heard": 0.1, "lag": 0.004, "connections": 10, "parked": 6000}
+    names = [{"name": f"{number}.{number}", **one, "backend": "ready"} for number in range(1, workers + 1)]
+    return read_status({"generation": 1, "configured_workers": workers, "up": 4000, "workers": names})
+
+
+def test_rates() -> None:
+    rates = Rates(*two(), 10.0)
+    assert rates.rate(families.REQUESTS, listener="agents") == 105
+    assert rates.rate(families.REQUESTS, listener="agents", status="5*") == 5
+    assert rates.gauge(families.POLLS_PARKED) == 12_345
+    timings = rates.timings(families.REQUEST_SECONDS)
+    assert timings["agents", STATEFUL] == Timing(10.0, pytest.approx(0.0236), 0.25)
+    assert timings["agents", POLL].p95 == float("inf")
+
+
+def test_a_daemon_that_was_restarted_begins_anew() -> None:
+    before, after = two()
+    rates = Rates(after, before, 10.0)
+    assert rates.rate(families.REQUESTS, listener="agents") == 0.7
+    assert rates.timings(families.REQUEST_SECONDS)["agents", STATEFUL].count == 0.1
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 200])
+def test_it_fits(width: int) -> None:
+    lines = page(Rates(*two(), 10.0), status(), ["the disk is nearly full"], width=width, height=100)
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    assert "ready, 2 of 2 workers serve, up 67 min"[: width - 1] in text
+    assert "! the disk is nearly full" in text
+    if width >= 80:
+        assert "requests 105/s" in text
+        assert "parked polls 12345" in text
+        assert "stateful events 1200/s" in text
+        routes = [line.split() for line in lines if line.startswith("/api")]
+        assert [route[0] for route in routes] == [POLL, STATEFUL]  # the slowest first
+        assert routes[1] == [STATEFUL, "10", "24", "ms", "≤", "250", "ms", "5"]
+        (bulk,) = (line.split() for line in lines if line.startswith("events.bulk"))
+        assert bulk[-1] == "3"
+
+
+def test_what_a_low_terminal_cuts_is_said() -> None:
+    lines = page(Rates(*two(), 10.0), status(20), [], width=80, height=24)
+    assert len(lines) == 24
+    assert "more lines: a higher terminal shows them" in lines[-1]
+
+
+def test_nothing_happened() -> None:
+    empty = Metrics().snapshot()
+    lines = page(Rates(empty, empty, 2.0), status(), [], width=80, height=50)
+    assert lines[0].startswith("NOT READY")
+
+
+def test_without_a_daemon(tool: Tool) -> None:
+    top = tool("top", "--count", "1", "--interval", "1s")
+    assert (top.status, top.out) == (EXIT_NOT_RUNNING, "")
+    assert "the daemon doesn't run" in top.err

@@ -1,0 +1,133 @@
+"""One page of `wazuh-comms top`, as wide and as high as the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from math import isinf
+from typing import TYPE_CHECKING
+
+from wazuh_comms_trio.cli.live.rates import Rates, Timing
+from wazuh_comms_trio.cli.program import printable
+from wazuh_comms_trio.metrics import families
+
+if TYPE_CHECKING:
+    from wazuh_comms_trio.daemon.status import DaemonStatus
+
+__all__ = ["page"]
+
+
+def page(rates: Rates, status: DaemonStatus, problems: Sequence[str], *, width: int, height: int) -> list[str]:
+    """Lines of at most ``width`` characters, at most ``height`` of them; what is cut is said."""
+    lines = [*_head(rates, status, width), "", *_routes(rates, width), "", *_backends(rates, width), ""]
+    lines += [*_workers(status, width), *([""] if problems else []), *(f"! {printable(each)}" for each in problems)]
+    cut = [line if len(line) <= width else line[: width - 1] + "…" for line in lines]
+    if len(cut) <= height:
+        return cut
+    return [*cut[: height - 1], f"… {len(cut) - height + 1} more lines: a higher terminal shows them"]
+
+
+def _head(rates: Rates, status: DaemonStatus, width: int) -> Iterator[str]:
+    serving = sum(worker.state == "serving" for worker in status.workers)
+    ready = "ready" if rates.gauge(families.READY) else "NOT READY"
+    yield f"{ready}, {serving} of {status.configured_workers} workers serve, up {_time(status.up or 0)}"
+    refused = rates.rate(families.LOGINS_REFUSED)
+    taken, kept = (
+        rates.rate(families.EVENTS, outcome="taken", kind="stateful"),
+        rates.rate(families.EVENTS, outcome="taken", kind="stateless"),
+    )
+    quarantined = rates.rate(families.EVENTS, outcome="quarantined")
+    items = [
+        ("requests", f"{_number(rates.rate(families.REQUESTS, listener='agents'))}/s"),
+        ("5xx", f"{_number(rates.rate(families.REQUESTS, listener='agents', status='5*'))}/s"),
+        ("in", f"{_size(rates.rate(families.RECEIVED_BYTES, listener='agents'))}/s"),
+        ("out", f"{_size(rates.rate(families.SENT_BYTES, listener='agents'))}/s"),
+        ("connections", _number(rates.gauge(families.CONNECTIONS, listener="agents"))),
+        ("parked polls", _number(rates.gauge(families.POLLS_PARKED))),
+        ("log-ins", f"{_number(rates.rate(families.LOGINS_TAKEN))}/s"),
+        ("log-ins refused", f"{_number(refused)}/s"),
+        ("stateful events", f"{_number(taken)}/s"),
+        ("stateless bodies", f"{_number(kept)}/s"),
+        ("quarantined", f"{_number(quarantined)}/s"),
+        ("commands sent", f"{_number(rates.rate(families.COMMANDS, state='sent'))}/s"),
+        ("packets waiting", _number(rates.gauge(families.BATCHER_PACKETS))),
+        ("bulk calls", _number(rates.gauge(families.BATCHES_IN_FLIGHT))),
+        ("bodies in memory", _size(rates.gauge(families.BUDGET_USED))),
+        ("fsyncs", f"{_number(rates.rate(families.SYNCS))}/s"),
+    ]
+    yield from _flow([f"{name} {value}" for name, value in items], width)
+
+
+def _flow(items: Iterable[str], width: int) -> Iterator[str]:
+    """As many in a line as fit, in columns."""
+    texts = list(items)
+    cell = max(map(len, texts)) + 3
+    columns = max(1, (width + 3) // cell)
+    for start in range(0, len(texts), columns):
+        yield "".join(text.ljust(cell) for text in texts[start : start + columns]).rstrip()
+
+
+def _routes(rates: Rates, width: int) -> Iterator[str]:
+    """The slowest first."""
+    timings = {
+        route: timing
+        for (listener, route), timing in rates.timings(families.REQUEST_SECONDS).items()
+        if listener == "agents"
+    }
+    rows = [
+        (route, timing, f"{_number(rates.rate(families.REQUESTS, listener='agents', route=route, status='5*'))}")
+        for route, timing in sorted(timings.items(), key=lambda item: -(item[1].p95 or 0))
+    ]
+    yield from _timed("ROUTE, SLOWEST FIRST", "5XX/S", rows, width)
+
+
+def _backends(rates: Rates, width: int) -> Iterator[str]:
+    rows = []
+    for (backend, call), timing in sorted(rates.timings(families.BACKEND_SECONDS).items()):
+        every = rates.rate(families.BACKEND_CALLS, backend=backend, call=call)
+        done = rates.rate(families.BACKEND_CALLS, backend=backend, call=call, result="done")
+        rows.append((f"{backend}.{call}", timing, _number(max(0.0, every - done))))
+    yield from _timed("STORE", "FAIL/S", rows, width)
+
+
+def _timed(title: str, last: str, rows: Sequence[tuple[str, Timing, str]], width: int) -> Iterator[str]:
+    name = max(20, min(60, width - 44))
+    yield f"{title:<{name}}{'CALLS/S':>10}{'MEAN':>11}{'95 %':>12}{last:>10}"
+    for label, timing, failed in rows:
+        p95 = "-" if timing.p95 is None else _seconds(timing.p95, "above" if isinf(timing.p95) else "≤ ")
+        mean = "-" if timing.mean is None else _seconds(timing.mean)
+        yield f"{label[: name - 1]:<{name}}{_number(timing.count):>10}{mean:>11}{p95:>12}{failed:>10}"
+
+
+def _workers(status: DaemonStatus, width: int) -> Iterator[str]:
+    yield f"{'WORKER':<10}{'STATE':<10}{'LAG':>9}{'CONNS':>9}{'PARKED':>9}{'WAITING':>9}  BACKEND"
+    for worker in status.workers:
+        waiting = worker.batcher.waiting if worker.batcher is not None else 0
+        lag = _seconds(worker.lag or 0)
+        numbers = f"{lag:>9}{worker.connections or 0:>9}{worker.parked or 0:>9}{waiting:>9}"
+        yield f"{worker.name:<10}{worker.state:<10}{numbers}  {printable(worker.backend or '')}"
+
+
+def _number(value: float) -> str:
+    if value >= 100_000:
+        return f"{value / 1000:.0f}k"
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
+
+
+def _seconds(value: float, sign: str = "") -> str:
+    if isinf(value):
+        return sign
+    return f"{sign}{value * 1000:.0f} ms" if value >= 0.01 or value == 0 else f"{sign}{value * 1000:.1f} ms"
+
+
+def _size(value: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
