@@ -213,6 +213,35 @@ class TestGuesses:
             await service.authenticate(ONE, KEY, "10.0.0.1", patience=16)
             assert trio.current_time() == began
 
+    async def test_an_agent_behind_a_flood_of_its_own_address_gets_in_at_its_second_try(
+        self, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Faster than can be hashed, and nothing tells its first log-in from a guess: never a lock-out."""
+        monkeypatch.setattr(os, "cpu_count", lambda: 2)
+        backends = memory_backends(wall_clock=trio_wall_clock)
+        await backends.agents.add(Agent(ONE, "a", hash_key(KEY)))
+        service = Authenticator(backends.agents, KEYS, wall_clock=trio_wall_clock, run_blocking=Hashing(0.1))
+        async with trio.open_nursery() as nursery:
+
+            async def guess(number: int) -> None:
+                with pytest.raises((InvalidKey, Overloaded)):
+                    await service.authenticate(ONE, f"{number:032}", "10.0.0.1", patience=16)
+
+            async def flood() -> None:
+                for number in range(5000):
+                    nursery.start_soon(guess, number)
+                    await trio.sleep(0.02)
+
+            nursery.start_soon(flood)
+            await trio.sleep(10.05)  # between two places that become free
+            with pytest.raises(Overloaded):
+                await service.authenticate(ONE, KEY, "10.0.0.1", patience=16)
+            await trio.sleep(30)
+            began = trio.current_time()
+            await service.authenticate(ONE, KEY, "10.0.0.1", patience=16)
+            assert trio.current_time() - began < 4
+            nursery.cancel_scope.cancel()
+
     async def test_a_source_that_guesses_has_one_processor(
         self, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -92,6 +92,8 @@ class VerifiedSecrets:
         self._hashing_time = 0.0  # of one, as of late
         self._measured = trio.Event()
         self._held = 0
+        #: Secrets that were refused without being checked.
+        self._unchecked: BoundedCache[bytes, float] = BoundedCache(_REMEMBERED_WRONG)
         self._wrong_from: BoundedCache[Hashable, _Guesses] = BoundedCache(_SOURCES)
         self._verified: BoundedCache[str, _Verified] = BoundedCache(AGENTS_REMEMBERED)
         self._wrong: BoundedCache[bytes, float] = BoundedCache(_REMEMBERED_WRONG)
@@ -146,7 +148,7 @@ class VerifiedSecrets:
         turn = owner if turn is None else turn
         if self._guesses(source):
             turn = ("source", source)
-        await self._hold_back(turn, patience)
+        await self._hold_back(turn, mark, patience)
         own_turn = self._turns.setdefault(turn, _Turn(trio.Lock()))
         own_turn.users += 1
         try:
@@ -184,7 +186,7 @@ class VerifiedSecrets:
                 share = _NEWEST_COUNTS if self._hashing_time else 1.0
                 self._hashing_time += (took - self._hashing_time) * share
 
-    async def _hold_back(self, turn: Hashable, patience: float) -> None:
+    async def _hold_back(self, turn: Hashable, mark: bytes, patience: float) -> None:
         """Raises ``Overloaded`` for a secret whose turn would come too late, or has many before it: what is checked
         waits for few others, and what would wait for long isn't checked. Agents come back half a minute after any
         answer: answered at the same moment, all of a fleet would come back at one."""
@@ -194,8 +196,11 @@ class VerifiedSecrets:
             await self._measured.wait()  # of those who come at once only the first are let in unseen
         own_turn = self._turns.get(turn)
         waiting = own_turn.users if own_turn is not None else 0
-        if waiting < _TURN and len(self._turns) / self._at_once * self._hashing_time <= patience:
+        # Who guesses sends another secret each time; an agent comes again with its own.
+        room = waiting < _TURN or (self._unchecked.get(mark) is not None and waiting < 2 * _TURN)
+        if room and len(self._turns) / self._at_once * self._hashing_time <= patience:
             return
+        self._unchecked.put(mark, trio.current_time())
         self._held += 1
         await trio.sleep(self._held * _GOLDEN % 1 * patience)
         raise Overloaded(_COME_BACK)
