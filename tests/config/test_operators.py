@@ -10,8 +10,8 @@ import yaml
 
 from tests.conftest import Certificates
 from wazuh_comms_trio.config.load import load_config
-from wazuh_comms_trio.config.operators import TcpAddress, parse_listen
 from wazuh_comms_trio.config.problems import ConfigError
+from wazuh_comms_trio.config.sections.operators import TcpAddress, parse_listen
 
 
 def problems(folder: Path, certificates: Certificates, operators: dict[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from wazuh_comms_trio.cli.program import run_program
 
 _NAME: Final = "wazuh-comms"
 
-#: Each has a module in ``cli/commands/``, with ``add_parser(group)``.
+#: Each has a module in ``cli/commands/``, or the one that ``_ELSEWHERE`` names, with ``add_parser(group)``.
 _COMMANDS: Final = (
     "agents",
     "commands",
@@ -31,6 +31,7 @@ _COMMANDS: Final = (
     "drain",
     "daemon",
 )
+_ELSEWHERE: Final = {"top": "live.command"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +59,8 @@ def make_parser(words: Sequence[str] = ()) -> ArgumentParser:
     tree.parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     wanted = _command_of(words)
     for command in [wanted] if wanted in _COMMANDS else _COMMANDS:
-        import_module(f"wazuh_comms_trio.cli.commands.{command}").add_parser(tree)
+        module = _ELSEWHERE.get(command, f"commands.{command}")
+        import_module(f"wazuh_comms_trio.cli.{module}").add_parser(tree)
     return tree.parser
 
 

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from wazuh_comms_trio.config.models import Config, Ssl
-from wazuh_comms_trio.config.operators import Operators
 from wazuh_comms_trio.config.reader import Reader
+from wazuh_comms_trio.config.sections.operators import Operators
 from wazuh_comms_trio.config.tls import server_context
 
 #: A certificate is warned about from this time before its end.

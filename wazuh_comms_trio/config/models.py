@@ -19,7 +19,7 @@ from wazuh_comms_trio.config.backend_models import EngineSettings, Indexer
 from wazuh_comms_trio.config.key import days, networks, seconds, size, socket_path
 from wazuh_comms_trio.config.key import key as about
 from wazuh_comms_trio.config.limit_models import Limits as Limits
-from wazuh_comms_trio.config.operators import Operators
+from wazuh_comms_trio.config.sections.operators import Operators
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 SslProtocol = Literal["auto", "TLS", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]

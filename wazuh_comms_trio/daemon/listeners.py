@@ -14,7 +14,7 @@ from attrs import field, frozen
 
 from wazuh_comms_trio.config.check import FileProblem, read_token_file
 from wazuh_comms_trio.config.models import CommunicationsApi
-from wazuh_comms_trio.config.operators import Operators
+from wazuh_comms_trio.config.sections.operators import Operators
 from wazuh_comms_trio.daemon.bound_sockets import (
     format_address,
     open_tcp_listeners,

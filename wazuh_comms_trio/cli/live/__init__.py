@@ -1,1 +1,1 @@
-"""What `wazuh-comms top` shows: two snapshots of metrics become rates, and those a page. Pure."""
+"""What `wazuh-comms top` shows: two snapshots of metrics become rates, and those a page."""
