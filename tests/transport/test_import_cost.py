@@ -61,7 +61,9 @@ def test_a_missing_extra_says_which() -> None:
     assert f"needs h11: pip install '{ROOT}[http]'" in done.stdout
 
 
-def test_what_it_costs() -> None:
+def test_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LINE_COVERAGE", raising=False)  # measuring lines costs more
+
     def seconds(program: str) -> float:
         """Of the processor, so that a busy machine doesn't count."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
