@@ -226,14 +226,18 @@ class Connection:
 
     async def _receive_body(self) -> bytes | bytearray:
         """The next part of the body; empty at its end, and when the peer ends too early."""
-        limits, body = self.context.limits, self.http.body
+        limits, scopes, body = self.context.limits, self.context.body_scopes, self.http.body
         if self.http.wants_100:
             self.http.wants_100 = False
             await self.peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         while True:
             received, began = body.received, trio.current_time()
-            with self.context.reading_body(self._body_allowance) as scope:
-                data = await self.peer.stream.receive_some(RECEIVE_BYTES)
+            with trio.CancelScope(deadline=began + min(self._body_allowance, limits.stall_timeout)) as scope:
+                scopes[scope] = began + self._body_allowance
+                try:
+                    data = await self.peer.stream.receive_some(RECEIVE_BYTES)
+                finally:
+                    del scopes[scope]
             if scope.cancelled_caught:
                 raise TimeLimitExceeded
             waited = trio.current_time() - began

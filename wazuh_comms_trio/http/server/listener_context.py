@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from math import inf
 from typing import Final
@@ -114,16 +113,6 @@ class ListenerContext:
         self.idle_deadline = trio.current_time() + after
         for scope in self.idle_scopes:
             scope.deadline = min(scope.deadline, self.idle_deadline)
-
-    @contextmanager
-    def reading_body(self, allowance: float) -> Iterator[trio.CancelScope]:
-        """Around a wait for more of a body, which may take ``allowance`` seconds: its scope."""
-        with trio.move_on_after(min(allowance, self.limits.stall_timeout)) as scope:
-            self.body_scopes[scope] = trio.current_time() + allowance
-            try:
-                yield scope
-            finally:
-                del self.body_scopes[scope]
 
     def make_room(self, count: int) -> int:
         """Ends up to ``count`` connections, since there is no room for those who wait: see ``room.end_oldest``."""
