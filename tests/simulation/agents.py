@@ -16,8 +16,10 @@ from uuid import UUID
 import trio
 from attrs import define
 
+from tests.simulation.keys import KEYS, REVOCATION
 from tests.simulation.model import CommandLife, DocumentModel, Operation
 from tests.simulation.operators import insist
+from tests.simulation.plan import CALLS, DISK
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
@@ -37,16 +39,17 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenPoll", "SimAgent", "SimClient", "run_hostile"]
 
-KEY = "0123456789abcdefghijklmnopqrstuv"
 TOKEN_SECONDS = 900
 
 
 @define(eq=False)
 class OpenPoll:
-    """A poll that is under way: since when (trio's clock), and when its token ends (epoch seconds)."""
+    """A poll that is under way: since when (trio's clock), when its token ends (epoch seconds), and of which of its
+    agent's keys that is."""
 
     since: float
     token_ends: float
+    keys: int = 0
     connection: Connection | None = None
 
 
@@ -71,6 +74,8 @@ class SimClient(AgentClient):
         self.name = name
         self._first_token = first_token
         self.polls: dict[int, OpenPoll] = {}
+        self.keys = self.token_keys = 0  # which of its keys is the agent's, and its token's
+        self.rekeyed_at = -1e9
         self._numbers = count()
 
     async def _connect_noting(self) -> SimStream:
@@ -84,9 +89,9 @@ class SimClient(AgentClient):
         world.requests += 1
         ahead = self.token is not None and token_expiry(self.token) - TOKEN_SECONDS > world.agents_clock() + 1
         world.trace.add(self.name, f"{place} {'' if body is None else len(body)}")
-        number = next(self._numbers)
+        number, began, keys = next(self._numbers), trio.current_time(), self.token_keys
         if place == "GET commands" and self.token is not None:
-            _POLL.set(poll := OpenPoll(trio.current_time(), token_expiry(self.token)))
+            _POLL.set(poll := OpenPoll(trio.current_time(), token_expiry(self.token), self.token_keys))
             self.polls[number] = poll
         try:
             reply = await super().request(method, path, body, **options)
@@ -98,11 +103,18 @@ class SimClient(AgentClient):
         finally:
             self.polls.pop(number, None)
         world.trace.add(self.name, f"{place} -> {reply.status}")
-        self._check(place, reply, ahead)
+        old_key = keys != self.keys and place != "POST authentication"
+        if old_key and reply.status in (200, 204) and self.is_rekeyed_everywhere(began):
+            raise Violation("revoked", f"{self.name}: {place} -> {reply.status} with a token of its old key")
+        self._check(place, reply, ahead or old_key or trio.current_time() < self.rekeyed_at + 40)
         return reply
 
-    def _check(self, place: str, reply: Reply, ahead: bool) -> None:
-        """``ahead``: the token was made by a server whose clock was."""
+    def is_rekeyed_everywhere(self, moment: float) -> bool:
+        """Whether every node knew the agent's new key at this moment: no fault kept it from reading the registry."""
+        return moment > self.rekeyed_at + REVOCATION and not self.world.had_cause(30.0, (*CALLS, *DISK, "hang worker"))
+
+    def _check(self, place: str, reply: Reply, refusable: bool) -> None:
+        """``refusable``: the token was made by a server whose clock was ahead, or for a key of before."""
         status = reply.status
         if status in (200, 204) or (status == 408 and place == "GET commands"):
             return
@@ -110,7 +122,7 @@ class SimClient(AgentClient):
         if status >= 500 and (status != 503 or not cause):
             raise Violation("no 5xx", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")
         slow = status == 408 and any(fault.place == "network" for fault in self.world.plan.faults)
-        if status == 403 and ahead:
+        if status in (401, 403) and refusable:
             return
         if status < 500 and not ((status == 403 or slow) and cause):
             raise Violation("replies", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")
@@ -119,7 +131,17 @@ class SimClient(AgentClient):
         if (token := self._first_token) is not None:
             self._first_token, self.token = None, token
             return Reply(200, (), json.dumps({"token": token}).encode())
-        return await super().authenticate()
+        keys = self.keys
+        reply = await super().authenticate()
+        if reply.status == 200:
+            self.token_keys = keys
+        return reply
+
+    def rekey(self) -> None:
+        """The operator has given it another key."""
+        self.keys += 1
+        self.rekeyed_at = trio.current_time()
+        self.key = KEYS[self.keys % 2]
 
     async def post_stateful(self, events: Iterable[bytes]) -> Reply:
         batch = list(events)
@@ -181,7 +203,7 @@ class SimAgent:
         if rng.random() < 0.7:
             age = rng.uniform(840, 888) if world.plan.short_tokens else rng.uniform(0, 890)
             token = world.keys.mint(self.uuid, self.record.fingerprint, world.agents_clock() - age)
-        self.client = SimClient(world, self.name, self.uuid, KEY, first_token=token, chunked=rng.random() < 0.2)
+        self.client = SimClient(world, self.name, self.uuid, KEYS[0], first_token=token, chunked=rng.random() < 0.2)
         settings = AgentSettings(
             # One worker keeps an agent's order whatever the agent does; several rely on its pause after a failure.
             retry_interval=rng.choice([0.5, 30.0]) if world.plan.one_worker_alone else 30.0,
@@ -221,6 +243,8 @@ class SimAgent:
         self._made += 1
         mark = f"{self.name}-{self._made}"
         line = json.dumps({"module": "logcollector", "collector": "file"}) + "\n" + json.dumps({"event": mark}) + "\n"
+        if self.rng.random() < self.world.plan.poison / 3:  # no engine takes a body with such a line
+            line = line.rstrip("}\n") + ',"poison\n'
         ledger = self.program.stateless
         assert isinstance(ledger, Ledger)
         ledger.note(line.encode(), mark)
@@ -231,7 +255,9 @@ class SimAgent:
         module = rng.choice(["fim", "sca", "vulnerability"])
         id = f"d{rng.randrange(6)}"  # agents have equal ids
         operation = Operation(module, id, "create", {"n": self._made, "o": {f"k{rng.randrange(3)}": self._made}})
-        if operation.key in model.documents:
+        if rng.random() < 0.1:  # its database is lost, or another's: creates over other content, updates of nothing
+            operation.action = rng.choice(["create", "update"])
+        elif operation.key in model.documents:
             operation.action = rng.choice(["update", "update", "delete"])
             if operation.action == "delete":
                 operation.data = None
@@ -279,11 +305,13 @@ async def run_hostile(world: World, number: int, until: float) -> None:
     record = Agent(uuid, name, world.key_hash)
     await insist(partial(world.stores.add_agent, record))
     own = world.keys.mint(uuid, record.fingerprint, world.agents_clock())
+    expired = world.keys.mint(uuid, record.fingerprint, world.agents_clock() - 2000)
+    of_another_key = world.keys.mint(uuid, "0" * len(record.fingerprint), world.agents_clock())
     while trio.current_time() < until:
         await trio.sleep(rng.expovariate(0.6))
         victim = rng.choice(world.agents)
         forged = own.rsplit(".", 1)[0] + ".AAAA"
-        token = rng.choice([own, own, own, forged, "", "x.y.z"])
+        token = rng.choice([own, own, own, forged, expired, of_another_key, "", "x.y.z"])
         create = stateful_event("d0", "fim", "create", {"n": "hostile"})
         report = command_report(rng.choice([*world.commands, "c0"]), 0, "hostile")
         bodies: Sequence[tuple[str, bytes, bool]] = [
@@ -318,7 +346,7 @@ async def run_hostile(world: World, number: int, until: float) -> None:
         await trio.aclose_forcefully(stream)
         status = answer[9:12]
         world.trace.add(name, f"POST {path} -> {status.decode('latin-1')}")
-        if status == b"500" or (status[:1] == b"2" and not may_succeed):
+        if status == b"500" or (status[:1] == b"2" and not (may_succeed and token == own)):
             raise Violation("hostile", f"{name}: POST {path} -> {answer[:80]!r}")
         if answer.count(b"HTTP/1.1 ") > 1:
             raise Violation("hostile", f"{name} had two replies")

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING
 
 import trio
 
-from tests.simulation.agents import KEY, OpenPoll, SimAgent
+from tests.simulation.agents import OpenPoll, SimAgent
+from tests.simulation.keys import REVOCATION
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.errors import BackendUnavailable
-from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 from wazuh_comms_trio.services.stateful.batcher import MAX_WAITING
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-__all__ = ["check_end", "check_leaks", "key_hash", "open_ends", "watch", "watch_polls"]
+__all__ = ["check_end", "check_leaks", "open_ends", "watch", "watch_polls"]
 
 #: Messages that may wait on a link; batches that may be in flight.
 LINK_BUDGET = 1000
@@ -29,11 +28,6 @@ PARKED_BOUND = 40.0
 #: Faults of a connection on which an answer may take for ever.
 SILENCING = ("hold", "silent", "slow reader", "forget", "leave")
 BATCHES = 8
-
-
-@cache
-def key_hash() -> str:
-    return hash_key(KEY)
 
 
 async def watch(world: World) -> None:
@@ -62,6 +56,9 @@ async def watch_polls(world: World) -> None:
         for agent in world.agents:
             for poll in agent.client.polls.values():
                 late = world.agents_clock() - poll.token_ends
+                revoked = poll.keys != agent.client.keys and agent.client.is_rekeyed_everywhere(now - REVOCATION)
+                if revoked and not _is_held_up(world, poll):
+                    raise Violation("revoked", f"{agent.name}: a poll goes on with a token of its old key")
                 if late > TOKEN_SLACK and not _is_held_up(world, poll):
                     raise Violation("polls", f"{agent.name}: a poll went on for {late:.1f} s after its token's end")
         if world.faults_ended is None or now < world.faults_ended + PARKED_BOUND:
@@ -133,9 +130,10 @@ async def check_end(world: World) -> None:
         _check_documents(documents, agent)
         _check_quarantine(world, quarantined, agent)
     taken = world.stores.bodies()
+    refused = b"".join(payload for _, payload in quarantined)  # a body is refused as a whole
     for agent in world.agents:
         for mark in agent.promised:
-            if b'"%b"' % mark.encode() not in taken:
+            if b'"%b"' % mark.encode() not in taken and b'"%b"' % mark.encode() not in refused:
                 raise Violation("stateless", f"{mark} was acknowledged and isn't with the engine")
     commands = await world.stores.commands()
     for life in world.commands.values():
@@ -149,6 +147,11 @@ async def check_end(world: World) -> None:
             continue
         if stored.sent_at is not None and not life.received:
             raise Violation("commands", f"{life.document_id} counts as sent and never came")
+        message = None if stored.result is None else stored.result.message
+        clocks_jumped = any(fault.kind == "clock jump" for fault in world.plan.faults)
+        early = trio.current_time() < life.made + life.timeout - 1
+        if message in (rules.NOT_DELIVERED, rules.NO_ANSWER) and early and not clocks_jumped:
+            raise Violation("too early", f"{life.document_id} ended as {message}, made at {life.made:.1f}")
         if life.first_final is not None:
             code = None if stored.result is None else stored.result.code
             if code != life.first_final or stored.status != ("success" if code == 0 else "failed"):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from tests.simulation.keys import key_hash
 from tests.simulation.model import CommandLife
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.interfaces import Action, Command, Target
@@ -54,7 +55,15 @@ async def run_operator(world: World, until: float) -> None:
         number += 1
         timeout = rng.choice([5.0, 60.0, 600.0, 600.0])
         what = rng.random()
-        if what < 0.7:
+        if world.plan.rekeys and what > 0.85:
+            agent = rng.choice(world.agents)
+            if agent.client.token is None:
+                continue  # before its first log-in it would exit
+            new = key_hash(agent.client.keys + 1)
+            await insist(partial(world.stores.registry.rekey, agent.uuid, new))
+            agent.client.rekey()
+            world.trace.add("operator", f"gives {agent.name} a new key")
+        elif what < 0.7:
             agent = rng.choice(world.agents)
             document_id = f"c{number}"
             _begin(world, document_id, agent, timeout, posted=False)

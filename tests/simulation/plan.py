@@ -63,6 +63,7 @@ class Plan:
     poison: float  # the share of new documents, and of stateless events, that are refused for good
     together: bool  # agents make their events at the same moments
     short_tokens: bool  # many agents begin with a token that ends within the minute
+    rekeys: bool  # the operator gives agents new keys
     faults: tuple[Fault, ...] = field(repr=False)
 
     @property
@@ -113,6 +114,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         poison=rng.choice([0.0, 0.03, 0.3]),
         together=rng.random() < 0.3,
         short_tokens=rng.random() < 0.3,
+        rekeys=rng.random() < 0.4,
         faults=tuple(kept),
     )
 

@@ -16,6 +16,7 @@ from attrs import define, evolve
 from tests.simulation import checks
 from tests.simulation.agents import SimAgent, run_hostile
 from tests.simulation.determinism import EPOCH
+from tests.simulation.keys import key_hash
 from tests.simulation.model import CommandLife
 from tests.simulation.network import Balancer, Connection
 from tests.simulation.node import STOP_BOUND, Node
@@ -66,7 +67,7 @@ class World:
         timeouts = Timeouts(commands=plan.poll_timeout)
         self.config = Config(evolve(api, workers=plan.workers, batcher=batcher, timeouts=timeouts))
         self.keys = _keys()
-        self.key_hash = checks.key_hash()
+        self.key_hash = key_hash()
         self.stores: MemoryStores | EmbeddedStores | IndexerStores
         if plan.stores == "embedded":
             self.stores = EmbeddedStores(self)

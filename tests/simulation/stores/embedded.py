@@ -229,7 +229,11 @@ class EmbeddedStores:
 
     @property
     def tool(self) -> Any:
-        return _Tool(self)
+        return _Tool(self, "commands")
+
+    @property
+    def registry(self) -> Any:
+        return _Tool(self, "agents")
 
     async def add_agent(self, agent: Agent) -> None:
         async with self._used() as stores:
@@ -264,15 +268,16 @@ class EmbeddedStores:
 
 
 class _Tool:
-    """The tool's commands, while the machine is on."""
+    """One of the tool's stores, while the machine is on."""
 
-    def __init__(self, stores: EmbeddedStores) -> None:
+    def __init__(self, stores: EmbeddedStores, which: str) -> None:
         self._stores = stores
+        self._which = which
 
     def __getattr__(self, name: str) -> Any:
         async def call(*args: Any, **options: Any) -> Any:
             async with self._stores._used() as stores:
-                result = await getattr(stores.commands, name)(*args, **options)
+                result = await getattr(getattr(stores, self._which), name)(*args, **options)
                 if self._stores.disk.image is not None:
                     raise BackendUnavailable("the power is off")
                 return result

@@ -113,6 +113,10 @@ class IndexerStores:
     def tool(self) -> Any:
         return self._tool.commands
 
+    @property
+    def registry(self) -> Any:
+        return self._tool.agents
+
     async def add_agent(self, agent: Agent) -> None:
         await self._tool.agents.add(agent)
 

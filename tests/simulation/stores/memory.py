@@ -158,6 +158,10 @@ class MemoryStores:
         return self._commands
 
     @property
+    def registry(self) -> MemoryAgents:
+        return self._agents
+
+    @property
     def excused(self) -> set[str]:
         return self._commands.excused
 
