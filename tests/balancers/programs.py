@@ -124,7 +124,11 @@ def configured(variant: Variant, nodes: Sequence[Node], port: int, enrolment_por
         ("360s", f"{360_000 // SCALE}ms"),
     ]
     if variant.program == "haproxy":
-        replaced += [("inter 2s", "inter 1s"), ("maxconn 50000", "maxconn 500")]
+        replaced += [
+            ("inter 2s", "inter 1s"),
+            ("timeout check 5s", "timeout check 3s"),
+            ("maxconn 50000", "maxconn 500"),
+        ]
         replaced += [("    balance ", f"    source {variant.source}\n    balance ")]
         if variant.ends_tls:
             replaced += [("/etc/haproxy/", f"{folder}/")]

@@ -35,7 +35,7 @@ from tests.indexer.cluster import free_port
 from tests.indexer.daemons import wazuh_files
 from tests.indexer.fake import FakeOpenSearch
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
-from wazuh_comms_trio.testing import AgentClient, Connect
+from wazuh_comms_trio.testing import AgentClient, Connect, agent_tls, open_tls
 
 #: An agent's address: neither a balancer's nor a node's.
 AGENT_ADDRESS = "127.0.0.9"
@@ -166,10 +166,10 @@ def open_site(folder: Path, certificates: Certificates) -> Iterator[Site]:
             daemon.start()
             stack.callback(kill, daemon)
         site = Site(indexer, daemons, run)
+        site.all_well()  # before the balancers look for the first time
         for variant in VARIANTS:
             balancer = stack.enter_context(started(variant, places, certificates, folder / variant.name))
             site.balancers[variant.name] = balancer
-        site.all_well()
         trio.run(balancers_are_well, site)
         yield site
 
@@ -206,6 +206,8 @@ async def balancers_are_well(site: Site) -> None:
         while served < 2 * len(site.daemons):
             try:
                 reply = await site.agent(name, "").request("GET", "/api/v1/ready", authorised=False)
+                joining = await open_tls(site.connect(name, enrolment=True), agent_tls(), host="localhost")
+                await trio.aclose_forcefully(joining)
                 served = served + 1 if reply.status == 200 else 0
             except Exception:
                 served = 0

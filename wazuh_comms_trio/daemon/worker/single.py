@@ -67,7 +67,7 @@ async def serve(
     control = SingleControl(settings)
 
     def on_serving(background: trio.Nursery, worker: Worker, heartbeat: Heartbeat) -> None:
-        control.worker, control.heartbeat = worker, heartbeat
+        control.begin(worker, heartbeat)
         control.warnings = addresses.warnings
         announce(addresses)
         notifier.ready(_status_line(heartbeat))
@@ -117,6 +117,11 @@ class SingleControl:
         self.heartbeat: Heartbeat | None = None
         self.drained = Drain(self._tell_worker)
         self.warnings: Sequence[str] = ()
+
+    def begin(self, worker: Worker, heartbeat: Heartbeat) -> None:
+        """The worker runs: it is told of what was asked for before."""
+        self.worker, self.heartbeat = worker, heartbeat
+        self._tell_worker(self.drained.seconds is not None)
 
     def _tell_worker(self, on: bool) -> None:
         if self.worker is not None:
