@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.conftest import Certificates
 from tests.e2e.processes import Running, start_daemon, tool, write_files
-from wazuh_comms_trio.testing import Reply, exchange, request_head
+from wazuh_comms_trio.testing import ExchangeFailed, Reply, exchange, request_head
 
 pytestmark = [pytest.mark.real_clock, pytest.mark.processes]
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -106,6 +107,36 @@ async def test_a_scrape_answers_for_the_node(tmp_path: Path, certificates: Certi
         status = json.loads((await get(path, "/status")).body)
         assert [worker["state"] for worker in status["workers"]] == ["serving"] * workers
     assert not path.exists()
+
+
+async def test_with_a_ca_only_its_clients_read(tmp_path: Path, certificates: Certificates) -> None:
+    """On an address that others reach: without a certificate of the CA there is no reply at all."""
+    tls = {"key": str(certificates.key), "cert": str(certificates.cert), "ca": str(certificates.ca)}
+    operators = {"listen": "0.0.0.0:0", "ssl": tls}
+    files = write_files(tmp_path, certificates.cert, certificates.key, operators=operators)
+    async with start_daemon(files) as running:
+        line = await running.wait_for_line(r"operators read on https://")
+        port = int(line.split(" [")[0].rpartition(":")[2])
+
+        async def read(context: ssl.SSLContext) -> Reply | None:
+            head = request_head("GET", "/healthz", [("Host", "localhost")])
+            try:
+                with trio.fail_after(30):
+                    stream = await trio.open_ssl_over_tcp_stream(
+                        "127.0.0.1", port, ssl_context=context, https_compatible=True
+                    )
+                    async with stream:
+                        return await exchange(stream, head)
+            except (trio.BrokenResourceError, ExchangeFailed):
+                return None
+
+        nobody = ssl.create_default_context(cafile=certificates.ca)
+        somebody = ssl.create_default_context(cafile=certificates.ca)
+        somebody.load_cert_chain(certificates.client_cert, certificates.client_key)
+        known = await read(somebody)
+        assert known is not None
+        assert known.status == 200
+        assert await read(nobody) is None
 
 
 async def test_an_ended_workers_counts_are_kept(tmp_path: Path, certificates: Certificates) -> None:

@@ -26,6 +26,7 @@ from wazuh_comms_trio.http.server.application import handle_request
 from wazuh_comms_trio.http.server.bodies import BodyBudget, Spill, collect_body, content_length
 from wazuh_comms_trio.http.server.hypercorn_protocol import Message, Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
+from wazuh_comms_trio.http.server.peer import shown_address
 from wazuh_comms_trio.http.server.refusals import Describe
 from wazuh_comms_trio.http.server.routing import Handler, Routes
 from wazuh_comms_trio.services.authentication.authenticator import Caller
@@ -138,6 +139,8 @@ class QuartApplication(QuartTrio):
         refusal = self.describe(error)
         if refusal.is_bug:
             logger.error("%s %s failed", request.method, request.path, exc_info=error)
+        client = shown_address(request.scope["client"])
+        logger.debug("%s %s %s: %d %s", client, request.method, request.path, refusal.status, refusal.summary)
         headers = {name.decode("ascii"): value.decode("ascii") for name, value in refusal.all_headers}
         return Response(refusal.body, refusal.status, headers=headers)
 

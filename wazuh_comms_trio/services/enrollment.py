@@ -87,7 +87,7 @@ class EnrollmentService:
         proven: ProvenKeys | None = None,
     ) -> None:
         self._metrics = metrics or Metrics()
-        self._refusals = RefusalLog(logger)
+        self.refusals: RefusalLog = RefusalLog(logger)
         self._proven = proven
         self._agents = agents
         self._keys = keys
@@ -114,7 +114,7 @@ class EnrollmentService:
     def _note_refused(self, outcome: str, what: str, peer: str | None, cause: str) -> None:
         self._metrics.count(families.ENROLMENTS, outcome)
         kind = f"{outcome.replace('_', ' ')} ({cause.partition(':')[0]})"
-        self._refusals.refused(kind, "%s from %s was refused: %s", what, peer or "a local peer", cause)
+        self.refusals.refused(kind, "%s from %s was refused: %s", what, peer or "a local peer", cause)
 
     async def _log_in(self, user: str, password: str, peer: str | None) -> str:
         stored = self._users.get(user)

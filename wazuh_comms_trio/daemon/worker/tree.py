@@ -152,6 +152,10 @@ async def run_worker(
         api_context.beside = [enrollment_context]
         contexts.append((enrollment_context, listeners.enrollment))
 
+    refusal_logs = [services.authentication.refusals, *(context.refusals for context, _ in contexts)]
+    if services.enrollment is not None:
+        refusal_logs.append(services.enrollment.refusals)
+
     def stop_timeout() -> float:
         # In a reload there is time for handshakes, too: no connection is lost.
         limits = settings.limits
@@ -165,7 +169,7 @@ async def run_worker(
                 async with trio.open_nursery() as serving:
                     grace = settings.shutdown.grace
                     watching.start_soon(services.readiness.run)
-                    watching.start_soon(tell_refusals, [services.authentication.refusals, api_context.refusals])
+                    watching.start_soon(tell_refusals, refusal_logs)
                     watching.start_soon(_watch, stop, grace, services, serving.cancel_scope, running.cancel_scope)
                     serve = partial(serve_listeners, stop=stop.requested, grace=inf, idle_timeout=stop_timeout)
                     for context, sources in contexts:
