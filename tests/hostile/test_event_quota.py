@@ -194,8 +194,27 @@ async def test_what_is_there_counts_after_a_restart_and_for_other_processes(tmp_
 async def test_who_has_too_much_loses_its_own_oldest(tmp_path: Path) -> None:
     async with engine_in(tmp_path, max_bytes=10 * MIB, agents=1000, delete=True) as engine:
         await send(engine, body_of(900_000), A2)
-        for _ in range(20):
-            await send(engine, body_of(2 * MIB))
+        for _ in range(40):
+            await send(engine, body_of(MIB - 10_000))
     bodies = stored_bodies(tmp_path)
     assert sum(agent == A2 for agent, _ in bodies) == 1
     assert on_disk(tmp_path) <= 10 * MIB + 8192
+
+
+async def test_unfinished_uploads_do_not_flush_what_others_sent(tmp_path: Path) -> None:
+    """Where the oldest are deleted, they go for what is being received, too: so that is limited."""
+    errors: list[Exception] = []
+    async with engine_in(tmp_path, max_bytes=20 * MIB, agents=1000, delete=True) as engine:
+        for _ in range(10):
+            await send(engine, body_of(1900 * 1024), A2)
+        kept = len(stored_bodies(tmp_path))
+        async with trio.open_nursery() as nursery:
+            uploads = [Upload() for _ in range(6)]
+            for upload in uploads:
+                nursery.start_soon(upload, engine, A1, errors)
+            for upload in uploads:
+                with suppress(trio.BrokenResourceError):
+                    await upload.feed(3 * MIB)
+            nursery.cancel_scope.cancel()
+        assert len(errors) >= 5
+    assert len(stored_bodies(tmp_path)) >= kept - 2

@@ -258,15 +258,18 @@ class Segments:
         """As ``append``, for bytes of a body that is being received: they count from now on. Raises ``ShareReached``,
         too."""
         with self._lock:
-            self._make_room(length)
+            if time.monotonic() - self._total_at > _SIZES_VALID:
+                self._add_up()
             self.check_share(agent_id, length)
+            self._make_room(length)
             self._total += length
             mark = agent_mark(agent_id)
             self._spooled[mark] = self._spooled.get(mark, 0) + length
 
     def check_share(self, agent_id: str, length: int) -> None:
-        """Raises ``ShareReached``. Where the oldest are deleted those of this agent are (``_deletable``)."""
-        if self._settings.on_full == "refuse" and self._exceeds_share(agent_id, length):
+        """Raises ``ShareReached``. Where the oldest are deleted those of this agent are (``_deletable``), and only what
+        it is sending at once is limited: others' go for that."""
+        if self._exceeds_share(agent_id, length):
             with self._lock:
                 self._add_up()
                 if self._exceeds_share(agent_id, length):
@@ -275,7 +278,9 @@ class Segments:
     def _exceeds_share(self, agent_id: str, length: int) -> bool:
         if self._spooled:
             length += self._spooled.get(agent_mark(agent_id), 0)
-        return self.shares.exceeded(agent_id, length)
+        if self._settings.on_full == "refuse":
+            return self.shares.exceeded(agent_id, length)
+        return length > max(self.shares.limit, self._settings.max_file_bytes)  # one large body is never too much
 
     def size(self) -> int:
         """Of all files, also other processes'. From any thread."""
