@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wazuh_comms_trio.config.capacity import LEAST_BUDGET, budget_bytes, judge
-from wazuh_comms_trio.config.limit_models import Limits
+from wazuh_comms_trio.config.limits.models import Limits
 from wazuh_comms_trio.config.models import CommunicationsApi, Ssl
 from wazuh_comms_trio.foundation.resources import memory_limit
 

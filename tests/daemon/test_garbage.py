@@ -10,7 +10,7 @@ from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.config.models import Timeouts
 from wazuh_comms_trio.http.server.connection import Connection
 from wazuh_comms_trio.http.server.hypercorn_protocol import Http11
-from wazuh_comms_trio.http.server.tls_stream import TlsStream
+from wazuh_comms_trio.http.server.streams.tls_stream import TlsStream
 from wazuh_comms_trio.testing import daemon_config, open_daemon, stateful_event, stateless_event
 
 

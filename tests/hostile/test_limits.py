@@ -11,8 +11,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from wazuh_comms_trio.api.admission import RouteGate
-from wazuh_comms_trio.config.limit_models import Limits, RouteLimit, RouteLimits
-from wazuh_comms_trio.config.limits_in_force import following, limits_in_force
+from wazuh_comms_trio.config.limits.in_force import following, limits_in_force
+from wazuh_comms_trio.config.limits.models import Limits, RouteLimit, RouteLimits
 from wazuh_comms_trio.daemon.logging.formats import mask
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
 from wazuh_comms_trio.errors import TooManyRequests

@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from wazuh_comms_trio.config.limit_models import RouteLimit
+from wazuh_comms_trio.config.limits.models import RouteLimit
 from wazuh_comms_trio.errors import TooManyRequests
 from wazuh_comms_trio.foundation.caches.lru_cache import LruCache
 from wazuh_comms_trio.services.refusal_counts import RefusalCounts

@@ -6,7 +6,7 @@ from typing import Final
 
 from attrs import frozen
 
-from wazuh_comms_trio.config.limits_in_force import CONNECTION_BYTES, following, limits_in_force
+from wazuh_comms_trio.config.limits.in_force import CONNECTION_BYTES, following, limits_in_force
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.foundation.resources import descriptor_limit, memory_limit
 

@@ -18,7 +18,7 @@ from attrs import field, frozen
 from wazuh_comms_trio.config.backend_models import EngineSettings, Indexer
 from wazuh_comms_trio.config.key import days, networks, seconds, size, socket_path
 from wazuh_comms_trio.config.key import key as about
-from wazuh_comms_trio.config.limit_models import Limits as Limits
+from wazuh_comms_trio.config.limits.models import Limits as Limits
 from wazuh_comms_trio.config.sections.operators import Operators
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import field, frozen
 
 from wazuh_comms_trio.backends.interfaces import Backends
-from wazuh_comms_trio.config.limits_in_force import limits_in_force
+from wazuh_comms_trio.config.limits.in_force import limits_in_force
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
 from wazuh_comms_trio.metrics.counting import Metrics

@@ -16,9 +16,9 @@ import trio
 from tests.lossy_network import CANNOT, CannotLose, lose, start_network
 from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.config.models import Limits
-from wazuh_comms_trio.http.server import keepalive, socket_stream
 from wazuh_comms_trio.http.server.accept_loop import serve_listeners
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
+from wazuh_comms_trio.http.server.streams import keepalive, socket_stream
 from wazuh_comms_trio.testing.agent.http import ExchangeFailed, exchange, request_head
 
 #: Seconds for the answers to come through.

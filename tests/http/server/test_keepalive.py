@@ -10,14 +10,14 @@ import pytest
 import trio
 
 from tests.lossy_network import CANNOT, in_namespace
-from wazuh_comms_trio.http.server.keepalive import (
+from wazuh_comms_trio.http.server.streams.keepalive import (
     LONGEST_IDLE_S,
     PROBES,
     SHORTEST_IDLE_S,
     idle_times,
     prepare_listener,
 )
-from wazuh_comms_trio.http.server.socket_stream import SocketListener, SocketStream
+from wazuh_comms_trio.http.server.streams.socket_stream import SocketListener, SocketStream
 
 
 def option(stream: SocketStream, name: int, level: int = socket.IPPROTO_TCP) -> int:

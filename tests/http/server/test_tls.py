@@ -37,7 +37,7 @@ from tests.http.server.listener import (
 )
 from wazuh_comms_trio.config.models import Ssl, SslProtocol
 from wazuh_comms_trio.config.tls import server_context
-from wazuh_comms_trio.http.server.tls_stream import TlsStream
+from wazuh_comms_trio.http.server.streams.tls_stream import TlsStream
 from wazuh_comms_trio.testing.agent.http import Reply
 from wazuh_comms_trio.testing.streams import memory_connection
 

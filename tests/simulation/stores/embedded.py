@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import apsw
 import trio
 
-from tests.simulation.disk import Disk
+from tests.simulation.stores.disk import Disk
 from wazuh_comms_trio.backends.embedded.database import connections, database, writer
 from wazuh_comms_trio.backends.embedded.ndjson.engine import open_engine
 from wazuh_comms_trio.backends.embedded.ndjson.records import records

@@ -11,7 +11,7 @@ from wazuh_comms_trio.api.guard import identify
 from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.api.quart_application import QuartApplication
 from wazuh_comms_trio.config.capacity import budget_bytes
-from wazuh_comms_trio.config.limits_in_force import limits_in_force, routes_of
+from wazuh_comms_trio.config.limits.in_force import limits_in_force, routes_of
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.foundation.resources import memory_limit
 from wazuh_comms_trio.http.server.bodies import BodyBudget, Spill, content_length

@@ -24,7 +24,7 @@ from wazuh_comms_trio.api.agent_api.channels import note_reply
 from wazuh_comms_trio.api.command_socket import create_command_app
 from wazuh_comms_trio.api.enrollment import create_enrollment_app
 from wazuh_comms_trio.api.problems import describe, describe_management
-from wazuh_comms_trio.config.limits_in_force import limits_in_force
+from wazuh_comms_trio.config.limits.in_force import limits_in_force
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
 from wazuh_comms_trio.daemon.worker.service_gauges import read_service_gauges

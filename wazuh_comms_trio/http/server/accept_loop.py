@@ -15,10 +15,10 @@ from typing import Any, Final
 import trio
 
 from wazuh_comms_trio.http.server.connection import serve_connection
-from wazuh_comms_trio.http.server.keepalive import prepare_listener
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.room import Room
-from wazuh_comms_trio.http.server.socket_stream import SocketListener
+from wazuh_comms_trio.http.server.streams.keepalive import prepare_listener
+from wazuh_comms_trio.http.server.streams.socket_stream import SocketListener
 
 __all__ = ["STOP_IDLE_TIMEOUT", "serve_listeners"]
 

@@ -23,8 +23,8 @@ from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Http11, Mess
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.peer import LINGER_TIMEOUT, RECEIVE_BYTES, Peer, PeerGone, is_leaving
 from wazuh_comms_trio.http.server.refusals import Refusal, ServerError
-from wazuh_comms_trio.http.server.socket_stream import SocketStream
-from wazuh_comms_trio.http.server.tls_stream import HandshakeRefused, handshake_cause
+from wazuh_comms_trio.http.server.streams.socket_stream import SocketStream
+from wazuh_comms_trio.http.server.streams.tls_stream import HandshakeRefused, handshake_cause
 from wazuh_comms_trio.metrics import families
 
 __all__ = ["Connection", "serve_connection"]

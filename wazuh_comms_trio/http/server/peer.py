@@ -12,7 +12,7 @@ import trio
 
 from wazuh_comms_trio.foundation.backoff import Backoff
 from wazuh_comms_trio.http.server.delivery import is_reset, unacknowledged_bytes, unread_bytes
-from wazuh_comms_trio.http.server.tls_stream import TlsStream
+from wazuh_comms_trio.http.server.streams.tls_stream import TlsStream
 
 __all__ = ["RECEIVE_BYTES", "Peer", "PeerGone", "is_leaving", "shown_address"]
 

@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 from attrs import frozen
 
-from wazuh_comms_trio.config.limit_models import Limits, RouteLimit, RouteLimits
+from wazuh_comms_trio.config.limits.models import Limits, RouteLimit, RouteLimits
 
 #: Connections of an agent: one for each of its loops, and one that its last request leaves behind.
 CONNECTIONS_OF_AGENT: Final = 4

@@ -1,5 +1,5 @@
-"""The configuration's section ``communications_api.limits``; all else as in ``models.py``. What follows from
-``limits.agents`` is in ``limits_in_force.py``."""
+"""The configuration's section ``communications_api.limits``; all else as in ``config/models.py``. What follows from
+``limits.agents`` is in ``in_force.py``."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from tests.simulation.disk import SECTOR, Disk
+from tests.simulation.stores.disk import SECTOR, Disk
 from wazuh_comms_trio.backends.embedded.stores import open_sqlite
 from wazuh_comms_trio.backends.interfaces import Action, Command, CommandReport, CommandResult, Target
 from wazuh_comms_trio.foundation.file_writes import cut, sync, write_all, write_all_at

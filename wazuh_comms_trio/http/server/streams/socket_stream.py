@@ -14,7 +14,7 @@ from typing import Final
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, notify_closing, wait_readable, wait_writable
 
-from wazuh_comms_trio.http.server.keepalive import idle_times, is_tcp, set_idle_time
+from wazuh_comms_trio.http.server.streams.keepalive import idle_times, is_tcp, set_idle_time
 
 __all__ = ["SocketListener", "SocketStream"]
 
