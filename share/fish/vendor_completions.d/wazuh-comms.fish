@@ -190,6 +190,7 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'config'" --long-op
 complete --command wazuh-comms --condition "__wazuh_comms_at 'config check'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'config check'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'config check'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'config check'" --long-option online --description 'also ports, folders, engine, indexer and its rights, as the service\'s user; 1 if something is wrong'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'config show'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'config show'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'config show'" --long-option json --description 'print one JSON document (`events tail`: one a line)'

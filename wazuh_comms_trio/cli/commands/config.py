@@ -20,13 +20,54 @@ _LIMITS = "communications_api.limits"
 
 def add_parser(parent: Group) -> None:
     config = parent.group("config", help="check or show the configuration")
-    config.command(
+    check = config.command(
         "check", _check, help="report all problems of the file, keys and certificates included; 78 if there are any"
+    )
+    check.add_argument(
+        "--online",
+        action="store_true",
+        help="also ports, folders, engine, indexer and its rights, as the service's user; 1 if something is wrong",
     )
     config.command("show", _show, help="what is in force, defaults included, with secrets masked")
 
 
-def _check(arguments: Namespace) -> int:
+def _check(arguments: Namespace) -> Any:
+    return _check_online(arguments) if arguments.online else _check_file(arguments)
+
+
+async def _check_online(arguments: Namespace) -> int:
+    """The file first: what is wrong with that is wrong with all of it."""
+    from pathlib import Path
+
+    from wazuh_comms_trio.cli.command_socket import EXIT_NOT_RUNNING, ask_daemon
+    from wazuh_comms_trio.cli.online_check import look
+    from wazuh_comms_trio.cli.output import Output
+    from wazuh_comms_trio.cli.owner import acting_as_owner
+    from wazuh_comms_trio.cli.program import EXIT_FAILED, Failure, printable
+    from wazuh_comms_trio.config.load import load_config
+
+    file = config_path(arguments.config)
+    if not arguments.json and (status := _check_file(arguments)):
+        return status
+    config = load_config(file).config
+    try:
+        ask_daemon(arguments, "GET", "/api/v1/status", 5)
+        running = True
+    except Failure as failure:
+        running = failure.status != EXIT_NOT_RUNNING
+    findings = []
+    with acting_as_owner(config.communications_api.embedded.path, Path(file), make=False):
+        async for finding in look(config, running=running):
+            findings.append(finding)
+            if not arguments.json:
+                print(printable(f"{finding.level:7}  {finding.what}: {finding.text}"), flush=True)
+    sound = all(finding.level != "problem" for finding in findings)
+    checks = [{"level": found.level, "what": found.what, "text": found.text} for found in findings]
+    Output(as_json=arguments.json).document({"file": file, "ok": sound, "checks": checks}, "")
+    return 0 if sound else EXIT_FAILED
+
+
+def _check_file(arguments: Namespace) -> int:
     from attrs import evolve
 
     from wazuh_comms_trio.cli.output import Output

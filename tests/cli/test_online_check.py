@@ -1,0 +1,87 @@
+"""``wazuh-comms config check --online``."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import LEAST, Tool
+from tests.conftest import Certificates
+
+
+@pytest.fixture
+def file(config_file: Path, certificates: Certificates) -> Path:
+    """One that can be used, on a free port."""
+    key, cert = certificates.key, certificates.cert
+    config_file.write_text(LEAST.replace("key: key.pem, cert: cert.pem", f"key: {key}, cert: {cert}"))
+    return config_file
+
+
+def levels(tool: Tool) -> dict[str, tuple[str, str]]:
+    checked = tool("config", "check", "--online", "--json")
+    found = {one["what"]: (one["level"], one["text"]) for one in checked.document["checks"]}
+    assert checked.document["ok"] == (checked.status == 0) == all(level != "problem" for level, _ in found.values())
+    return found
+
+
+@pytest.mark.usefixtures("file")
+def test_all_is_well(tool: Tool) -> None:
+    found = levels(tool)
+    assert {what: level for what, (level, _) in found.items()} == dict.fromkeys(
+        ("agents' port", "state", "agents' files", "certificate"), "ok"
+    )
+    assert "isn't there yet, and can be made" in found["state"][1]
+    assert "localhost" in found["certificate"][1]
+    lines = tool("config", "check", "--online").lines
+    assert lines[0].endswith("can be used")
+    assert any(line.startswith("ok       agents' port: 127.0.0.1:0 is free") for line in lines)
+
+
+def test_a_port_in_use_and_a_missing_folder(tool: Tool, file: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        file.write_text(file.read_text().replace("port: 0", f"port: {port}").replace("path: groups", "path: elsewhere"))
+        found = levels(tool)
+    assert found["agents' port"] == (
+        "warning",
+        f"127.0.0.1:{port} is in use, and our daemon doesn't run (a socket unit of ours may hold it)",
+    )
+    assert found["agents' files"] == ("problem", f"{file.parent / 'elsewhere'} is missing")
+
+
+def test_an_address_that_isnt_ours(tool: Tool, file: Path) -> None:
+    file.write_text(file.read_text().replace("127.0.0.1", "192.0.2.1"))
+    assert levels(tool)["agents' port"][0] == "problem"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as the service's user")
+def test_what_root_can_and_the_services_user_cant(tool: Tool, file: Path, state: Path) -> None:
+    state.mkdir()
+    os.chown(state, 4242, 4242)
+    state.chmod(0o500)
+    for folder in state.parents:
+        if folder.is_relative_to("/tmp"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    assert levels(tool)["state"] == ("problem", f"{state} can't be written to")
+    assert os.geteuid() == 0
+
+
+def test_a_file_that_cant_be_used_is_said_first(tool: Tool, file: Path) -> None:
+    file.write_text(file.read_text() + "  nonsense: 1\n")
+    checked = tool("config", "check", "--online")
+    assert (checked.status, checked.out) == (78, "")
+    assert "nonsense" in checked.err
+
+
+def test_no_engine_and_no_indexer(tool: Tool, file: Path) -> None:
+    text = file.read_text().replace("backend: embedded", "backend: wazuh")
+    file.write_text(
+        f"{text}engine: {{client: {{api_socket_path: engine.sock}}}}\n"
+        "indexer: {hosts: [{host: 127.0.0.1, port: 1}], username: a, password: b, ssl: {use_ssl: false}}\n"
+    )
+    found = levels(tool)
+    assert found["engine"] == ("problem", f"{file.parent / 'engine.sock'}: No such file or directory")
+    assert any(what.startswith("indexer") and level == "problem" for what, (level, _) in found.items())
