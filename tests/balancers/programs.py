@@ -71,6 +71,7 @@ VARIANTS = [
     Variant("haproxy-tcp.cfg"),
     Variant("haproxy-tcp.cfg", proxy=True),
     Variant("haproxy-http.cfg"),
+    Variant("haproxy-http.cfg", proxy=True),
     Variant("nginx-stream.conf"),
     Variant("nginx-stream.conf", proxy=True),
     Variant("nginx-http.conf"),
