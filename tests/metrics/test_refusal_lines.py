@@ -16,7 +16,7 @@ from wazuh_comms_trio.config.tls import server_context
 from wazuh_comms_trio.daemon.logging.formats import make_formatter
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.http.server.listener_context import WORTH_A_WARNING
-from wazuh_comms_trio.http.server.tls_stream import handshake_cause
+from wazuh_comms_trio.http.server.streams.tls_stream import handshake_cause
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.testing import open_daemon
 from wazuh_comms_trio.testing.agent.http import exchange, request_head
