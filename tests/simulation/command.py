@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.simulation import determinism
 from tests.simulation.plan import make_plan
-from tests.simulation.planted_faults import search_all
+from tests.simulation.planted.faults import search_all
 from tests.simulation.world import Result, prepare, run_world
 
 __all__ = ["main"]

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from tests.simulation.plan import CALLS, DISK, INDEX, NETWORK, POWER, SUDDEN, make_plan
-from tests.simulation.planted_faults import PATCHES, search
+from tests.simulation.planted.faults import PATCHES, search
 
 ROOT = Path(__file__).parents[2]
 

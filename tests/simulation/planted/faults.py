@@ -19,7 +19,7 @@ from attrs import frozen
 
 __all__ = ["PATCHES", "Found", "apply", "search"]
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PATCHES = ROOT / "tests" / "simulation" / "planted"
 
 
