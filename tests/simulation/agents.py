@@ -346,7 +346,9 @@ async def run_hostile(world: World, number: int, until: float) -> None:
         await trio.aclose_forcefully(stream)
         status = answer[9:12]
         world.trace.add(name, f"POST {path} -> {status.decode('latin-1')}")
-        if status == b"500" or (status[:1] == b"2" and not (may_succeed and token == own)):
+        # While the registry can't be read, a token that was signed here is taken.
+        unread = token == of_another_key and world.had_cause(30.0, CALLS)
+        if status == b"500" or (status[:1] == b"2" and not (may_succeed and (token == own or unread))):
             raise Violation("hostile", f"{name}: POST {path} -> {answer[:80]!r}")
         if answer.count(b"HTTP/1.1 ") > 1:
             raise Violation("hostile", f"{name} had two replies")

@@ -33,9 +33,11 @@ _names = count()
 
 @define(eq=False)
 class _Content:
-    """One file: what is on the platter, and what was written since (offset and bytes; None: cut to that size)."""
+    """One file: what is on the platter, and what was written since (offset and bytes; None: cut to that size).
+    ``failures``: how many syncs have failed, of which each descriptor that was open then is told once."""
 
     durable: bytearray
+    failures: int = 0
     pending: list[tuple[int, bytes | None]] = field(factory=list)
 
     def sync(self) -> None:
@@ -274,6 +276,7 @@ class _LoggedFile(apsw.VFSFile):
         super().__init__("unix", name, flags)
         self._content = disk.content(path)
         self._is_log = path.endswith(("-wal", "-journal"))
+        self._failures = self._content.failures
 
     def _strike(self, call: str) -> None:
         fault = self._disk.strike(call)
@@ -297,6 +300,9 @@ class _LoggedFile(apsw.VFSFile):
     def xSync(self, flags: int) -> None:
         if self._disk.strike("xSync") == "fail":
             self._content.pending.clear()
+            self._content.failures += 1
+        if self._failures != self._content.failures:
+            self._failures = self._content.failures
             raise apsw.IOError("injected")
         self._disk.done()
         super().xSync(flags)
