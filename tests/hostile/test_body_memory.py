@@ -96,9 +96,8 @@ class TestFiles:
         assert scope.cancelled_caught
         assert (budget.used_bytes, spill.budget.used_bytes) == (0, 0)
 
-    async def test_a_daemon_takes_it_whole(
-        self, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
+    @pytest.mark.real_clock  # files are written in threads, for which no mock clock waits
+    async def test_a_daemon_takes_it_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Every event is answered, also one that goes to the quarantine from the mapped file."""
         monkeypatch.setattr(bodies.Spill.__init__, "__defaults__", (200_000,))
         events = [stateful_event(f"{n}", "fim", "create", {"v": "x" * 1000}) for n in range(1000)]

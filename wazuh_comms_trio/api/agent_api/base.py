@@ -59,13 +59,16 @@ class AgentApi(QuartApplication):
         """Around a request: see ``RouteGate.admitted``."""
         return self._gates[route].admitted(caller.agent.id)
 
-    @contextmanager
-    def admitted_body(self, route: str, caller: Caller, scope: Scope) -> Iterator[None]:
+    def admitted_body(self, route: str, caller: Caller, scope: Scope) -> AbstractContextManager[None]:
         """As ``admitted``, of a request whose body may be a large one."""
+        admitted = self.admitted(route, caller)
         length = content_length(scope)
-        with self.admitted(route, caller):
-            if length is not None and length <= UPLOAD_BYTES:
-                yield
-                return
-            with self._uploads.admitted(caller.agent.id):
-                yield
+        if length is not None and length <= UPLOAD_BYTES:
+            return admitted
+        return _both(admitted, self._uploads.admitted(caller.agent.id))
+
+
+@contextmanager
+def _both(first: AbstractContextManager[None], second: AbstractContextManager[None]) -> Iterator[None]:
+    with first, second:
+        yield
