@@ -49,7 +49,10 @@ async def test_handshakes_have_a_limit_of_their_own(autojump_clock: MockClock) -
             await polls[-1].send_all(POLL)
             await wait_all_tasks_blocked()
         assert server.context.connections == 10
-        flood = [await server.connect() for _ in range(3)]
+        flood = []
+        for _ in range(3):
+            flood.append(await server.connect())
+            await wait_all_tasks_blocked()
         await trio.sleep(3)
         assert [await read_to_end(stream) for stream in flood] == [b""] * 3
         assert server.context.connections == 10
