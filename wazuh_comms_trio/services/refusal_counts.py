@@ -24,9 +24,9 @@ class RefusalCounts:
     """One worker's. ``refused`` is called wherever something is turned away."""
 
     def __init__(self) -> None:
-        self.total = 0
+        self.total: int = 0
         self._unsaid: dict[str, int] = {}
-        self._said = -_SAID_EVERY
+        self._said: float = -_SAID_EVERY
         self._what: dict[str, tuple[int, float]] = {}  # by what was refused: how often, and when last
         self._agents: dict[tuple[str, str], tuple[int, float]] = {}  # in the order of the last refusals
 
