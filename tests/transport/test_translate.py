@@ -271,8 +271,12 @@ def test_an_error_names_every_place_that_was_tried(home: Path, use: Use) -> None
 
 async def test_a_pools_error_names_every_place_that_was_tried(home: Path) -> None:
     async with open_pool("wazuh-db", home=home) as pool:
-        with pytest.raises(WazuhInternalError, match=r"Error 1013 .*queue/sockets/wdb: .*also tried .*queue/db/wdb: "):
+        with pytest.raises(
+            WazuhInternalError, match=r"Error 1013 .*queue/sockets/wdb: .*also tried .*queue/db/wdb: "
+        ) as caught:
             await pool.request("global get-all-agents last_id 0")
+    places = home / "queue/sockets/wdb", home / "queue/db/wdb"
+    assert [caught.value.message.count(f"{place}: ") for place in places] == [1, 1]  # tried once each
 
 
 async def test_paths_are_taken_everywhere(home: Path) -> None:

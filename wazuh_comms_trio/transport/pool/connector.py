@@ -15,6 +15,7 @@ from wazuh_comms_trio.transport.aio.socket import WazuhAsyncSocket
 from wazuh_comms_trio.transport.daemon import Daemon
 from wazuh_comms_trio.transport.guards import guard_of
 from wazuh_comms_trio.transport.paths import failure_of_all, nobody_there
+from wazuh_comms_trio.transport.registry import other_places
 from wazuh_comms_trio.transport.translate import connect_error
 
 C = TypeVar("C", WazuhAsyncProtocol, WazuhAsyncSocket)
@@ -87,7 +88,10 @@ class Connector:
                 raise connect_error(error, self._daemon.name) from error
             return new(stream)
         errors: list[WazuhInternalError] = []
+        tried: set[str] = set()  # connecting to one place tries those of other releases as well
         for place in self._places:
+            if place in tried:
+                continue
             connection = new(None)
             try:
                 await connection.connect(place, connect_timeout=0)  # it is waited for here, on the pool's own terms
@@ -95,6 +99,7 @@ class Connector:
                 if not nobody_there(error):
                     raise
                 errors.append(error)
+                tried.update(other_places(place))
             else:
                 return connection
         raise failure_of_all(errors)  # a daemon has a place
