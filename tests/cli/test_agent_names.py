@@ -69,7 +69,7 @@ def test_some_agents(tool: Tool, words: tuple[str, ...], expected: list[str]) ->
 @pytest.mark.usefixtures("agents")
 def test_none_of_them(tool: Tool) -> None:
     none = tool("agents", "list", "--group", "mail")
-    assert (none.status, none.out, none.err) == (0, "", "none of 3 agents is like that\n")
+    assert (none.status, none.out, none.err) == (0, "", "none of 3 agents matches\n")
     for words in (
         ("--silent-for", "1"),
         ("--silent-for", "0h"),

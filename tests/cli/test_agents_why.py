@@ -34,11 +34,19 @@ def told(agent: Agent | None = AGENT, **facts: Any) -> str:
     [
         ({"agent": None}, ["No agent has the uuid", "Let it join again", "Nothing was heard of it"]),
         ({"seen": seen(parked=1, poll=(at(200), None))}, ["It is there: its poll waits", "sends no events"]),
-        ({"seen": seen(stateless=(at(20), None))}, ["It is there: it was heard 20 s ago"]),
+        (
+            {"seen": seen(stateless=(at(20), None))},
+            ["It is there: it was heard 20 s ago", "\nStateless events, last taken: 2025-06-15T"],
+        ),
         ({"seen": seen(poll=(at(7200), None))}, ["It is silent since 2025-06-15T13:06:40", "(2 hours)"]),
         (
             {"seen": seen(login=(at(900), at(5, "wrong_key")))},
-            ["from 10.0.0.7: wrong_key", f"agents rekey {UUID}", "It is silent since"],
+            [
+                "\nLog-in, last refused: 2025-06-15T",
+                "from 10.0.0.7: wrong_key",
+                f"agents rekey {UUID}",
+                "It is silent since",
+            ],
         ),
         ({"seen": seen(login=(at(5), at(900, "wrong_key")))}, ["wrong_key; it was taken since"]),
         (
@@ -56,7 +64,11 @@ def told(agent: Agent | None = AGENT, **facts: Any) -> str:
         ({"quarantined": 3}, [f"3 of its events are in quarantine, and `wazuh-comms quarantine list --agent {UUID}`"]),
         (
             {"commands": [Command("c1", Target("agent", UUID), Action("restart"))]},
-            ["1 commands wait for it, the newest c1 (restart)"],
+            ["1 command waits for it, c1 (restart)."],
+        ),
+        (
+            {"commands": [Command(name, Target("agent", UUID), Action("restart")) for name in ("c2", "c1")]},
+            ["2 commands wait for it, the newest c2 (restart)."],
         ),
         ({"shared": True}, ["Only this node was asked"]),
         ({"unreadable": "key: Expected `str`"}, ["its record can't be used"]),

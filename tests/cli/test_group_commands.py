@@ -74,7 +74,7 @@ def test_a_groups_command_is_listed_as_counts_until_it_is_done(tool: Tool, confi
     assert "done: 2 success, 1 failed, 1 never delivered" in tool("commands", "list").out
     shown = tool("commands", "show", parent, "--json").document
     assert shown["progress"]["done"] is True
-    assert "children  done: 2 success, 1 failed, 1 never delivered" in tool("commands", "show", parent).out
+    assert "\nchildren     done: 2 success, 1 failed, 1 never delivered" in tool("commands", "show", parent).out
 
 
 @pytest.mark.usefixtures("agents")

@@ -37,8 +37,8 @@ def command_document(command: Command) -> dict[str, Any]:
     }
 
 
-def command_text(command: Command) -> str:
-    """One command for people."""
+def command_text(command: Command, children: str | None = None) -> str:
+    """One command for people; ``children``: of a group's, how its agents' parts are."""
     action = command.action
     args = json.dumps(dict(action.args), ensure_ascii=False) if action.args else None
     result = command.result
@@ -55,6 +55,7 @@ def command_text(command: Command) -> str:
             "user": command.user,
             "created_at": timestamp(command.created_at),
             "sent_at": timestamp(command.sent_at),
+            "children": children,
         }
     )
 

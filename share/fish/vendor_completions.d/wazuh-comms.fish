@@ -17,7 +17,7 @@ function __wazuh_comms_at --description 'Does the line name this command?'
 end
 
 complete --command wazuh-comms --no-files
-complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments agents --description 'agents: add, list, show, remove, rekey'
+complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments agents --description 'agents: add, list, show, why, remove, rekey'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments commands --description 'commands: send, watch, list, show, cancel'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments events --description 'the events that the embedded backends hold'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments quarantine --description 'events that could never be taken: list, show, replay, drop'

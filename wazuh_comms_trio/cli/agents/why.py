@@ -22,12 +22,12 @@ IN_TURN: Final = 900.0
 #: How often an agent has to come back to an address that it had left: one that moves once is no clone.
 RETURNS: Final = 3
 _NAMES: Final = {
-    "login": "log-in",
-    "token": "token",
-    "poll": "poll for commands",
-    "stateless": "stateless events",
-    "stateful": "stateful events",
-    "files": "request of a file",
+    "login": "Log-in",
+    "token": "Token",
+    "poll": "Poll for commands",
+    "stateless": "Stateless events",
+    "stateful": "Stateful events",
+    "files": "Request for a file",
 }
 #: What to do about a refusal, by channel and cause; by cause alone in the second.
 _LOGIN_ADVICE: Final = {
@@ -138,12 +138,12 @@ def _channel(facts: Facts, name: str, kinds: Mapping[str, Any]) -> Iterator[str]
     success, refusal = kinds["success"], kinds["refusal"]
     what = _NAMES.get(name, name)
     if success is not None:
-        yield f"Last {what} that was taken: {timestamp(success['at'])} from {success['address']}."
+        yield f"{what}, last taken: {timestamp(success['at'])} from {success['address']}."
     if refusal is not None:
         over = success is not None and success["at"] > refusal["at"]
         tail = "; it was taken since" if over else _advice(facts, name, refusal["cause"])
         where = f"{timestamp(refusal['at'])} from {refusal['address']}"
-        yield f"Last {what} that was refused: {where}: {refusal['cause']}{tail}."
+        yield f"{what}, last refused: {where}: {refusal['cause']}{tail}."
 
 
 def _advice(facts: Facts, channel: str, cause: str) -> str:
@@ -168,7 +168,8 @@ def _clone(facts: Facts) -> Iterator[str]:
 def _commands(facts: Facts) -> Iterator[str]:
     pending = [command for command in facts.commands if command.status == "pending"]
     if pending:
-        yield f"{len(pending)} commands wait for it, the newest {pending[0].document_id} ({pending[0].action.name})."
+        wait = "1 command waits for it," if len(pending) == 1 else f"{len(pending)} commands wait for it, the newest"
+        yield f"{wait} {pending[0].document_id} ({pending[0].action.name})."
     elif facts.commands:
         last = facts.commands[0]
         reason = f": {last.result.message}" if last.result is not None and last.result.message else ""

@@ -27,7 +27,7 @@ DAEMON_TIMEOUT: Final = 5.0
 
 
 def add_parser(parent: Group) -> None:
-    agents = parent.group("agents", help="agents: add, list, show, remove, rekey")
+    agents = parent.group("agents", help="agents: add, list, show, why, remove, rekey")
     add = agents.command("add", _add, help="enrol an agent; prints its uuid and key")
     add.add_argument("name", metavar="NAME", type=types.agent_name, help="at most 128 characters")
     add.add_argument("--uuid", metavar="U", type=types.agent_uuid, help="default: a new one (version 7)")
@@ -113,7 +113,7 @@ async def _list(arguments: Namespace) -> int:
         text = table(("UUID", "NAME", "STATUS", "GROUPS", "LAST LOGIN"), rows) if rows else ""
         stores.output.document([agent_document(agent) for agent in agents], text)
         if known and not agents:
-            stores.output.note(f"none of {len(known)} agents is like that")
+            stores.output.note(f"none of {len(known)} agents matches")
         elif not agents:
             is_local = stores.config.communications_api.backend == "embedded"
             check = "" if is_local else "; where there should be some, see `wazuh-comms indexer check` first"

@@ -159,7 +159,6 @@ def _print_list(output: Output, found: Sequence[Command], progress: Mapping[str,
 async def _show(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.documents import command_document, command_text, unreadable_document
     from wazuh_comms_trio.cli.following import progress_of
-    from wazuh_comms_trio.cli.output import pairs
     from wazuh_comms_trio.cli.stores import open_stores
     from wazuh_comms_trio.errors import DocumentUnreadable
 
@@ -171,11 +170,11 @@ async def _show(arguments: Namespace) -> int:
             return 0
         if command is None:
             raise Failure(f"there is no command {arguments.id}")
-        document, text = command_document(command), command_text(command)
+        document, children = command_document(command), None
         for counts in (await progress_of(stores.backends.commands, [command])).values():
             document["progress"] = counts.document
-            text += "\n" + pairs({"children": counts.text})
-        stores.output.document(document, text)
+            children = counts.text
+        stores.output.document(document, command_text(command, children))
     return 0
 
 
