@@ -80,6 +80,13 @@ def test_it_says_why_and_what_to_do(facts: dict[str, Any], said: list[str]) -> N
         assert words in text
 
 
+def test_an_agent_that_was_removed_is_not_there() -> None:
+    text = told(agent=None, seen=seen(poll=(at(5), None), token=(None, at(1, "agent_removed"))))
+    assert "It was heard last at 2025-06-15T" in text
+    assert "It is there" not in text
+    assert "It polls" not in text
+
+
 def test_one_who_moved_is_no_clone() -> None:
     addresses = {"10.0.0.7": NOW - 5, "10.0.0.8": NOW - 9}
     assert "in turn" not in told(seen=seen(returns=1, addresses=addresses, poll=(at(5), None)))

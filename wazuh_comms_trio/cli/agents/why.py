@@ -114,6 +114,9 @@ def _presence(facts: Facts, channels: Mapping[str, Any]) -> Iterator[str]:
         return
     heard = [(kinds["success"]["at"], name) for name, kinds in channels.items() if kinds["success"] is not None]
     refused = any(kinds["refusal"] is not None for kinds in channels.values())
+    if heard and facts.agent is None and facts.unreadable is None:
+        yield f"It was heard last at {timestamp(max(heard)[0])}, when there was such an agent."
+        return
     if facts.seen.get("parked"):
         yield "It is there: its poll waits for commands now."
     elif heard and facts.now - max(heard)[0] <= SILENT_AFTER:
