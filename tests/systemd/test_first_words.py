@@ -34,7 +34,7 @@ def run(module: str, *arguments: str, journal: Path | None) -> tuple[int, str]:
 @pytest.mark.parametrize(("module", "arguments"), [("apid", ["--config"]), ("tool", ["--config"])])
 def test_the_reason_for_78_has_its_priority(module: str, arguments: list[str], tmp_path: Path) -> None:
     file = tmp_path / "wazuh-server.yml"
-    file.write_text("communications_api: {port: many, workers: none}\n")
+    file.write_text("communications_api: {backend: embedded, port: many, workers: none}\n")
     words = [*arguments, str(file), *(["agents", "list"] if module == "tool" else [])]
     status, said = run(module, *words, journal=tmp_path / "journal")
     lines = said.splitlines()
