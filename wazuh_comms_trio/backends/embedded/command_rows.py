@@ -46,7 +46,8 @@ IS_CHILD: Final = (
 
 def child_of(parent: str) -> tuple[str, str, str, str]:
     """What ``CHILD_OF`` is given."""
-    return f"{parent}_", f"{parent}`", f"{parent}_", parent  # ` follows _
+    prefix = rules.child_id(parent, "")
+    return prefix, f"{parent}`", prefix, parent  # ` follows _
 
 
 def next_news(connection: apsw.Connection) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from zlib import crc32
 
 import apsw
@@ -204,19 +204,7 @@ class SqliteEvents:
 
     def _delete(self, connection: apsw.Connection, operations: Sequence[DocumentOperation]) -> list[ItemResult]:
         """Without reading what goes: in the order of the index, each document is found once."""
-        there: set[Key] = set()
-        for index, ids in _by_index(keys_of(operations)).items():
-            number = connection.execute("SELECT no FROM indices WHERE name = ?", (index,)).get
-            if number is None:
-                continue
-            together, alone = _for_carray(ids)
-            if together:
-                query = f"{_DELETE} AND id IN carray(?) RETURNING id"
-                there.update((index, row[0]) for row in connection.execute(query, (number, apsw.carray(together))))
-            for one in alone:
-                there.update(
-                    (index, row[0]) for row in connection.execute(f"{_DELETE} AND id = ? RETURNING id", (number, one))
-                )
+        there = {(index, row[0]) for index, row in _run(connection, keys_of(operations), _DELETE, " RETURNING id")}
         results = []
         for operation in operations:
             key = key_of(operation)
@@ -227,18 +215,8 @@ class SqliteEvents:
     def _present(self, connection: apsw.Connection, keys: Collection[Key]) -> dict[Key, Document]:
         """Those of the documents named that exist."""
         found: dict[Key, Document] = {}
-        for index, ids in _by_index(keys).items():
-            number = connection.execute("SELECT no FROM indices WHERE name = ?", (index,)).get
-            if number is None:
-                continue
-            together, alone = _for_carray(ids)
-            if together:
-                query = f"{_SELECT} AND id IN carray(?)"
-                for document_id, version, body in connection.execute(query, (number, apsw.carray(together))):
-                    found[(index, document_id)] = Document(body, version)
-            for one in alone:
-                for document_id, version, body in connection.execute(f"{_SELECT} AND id = ?", (number, one)):
-                    found[(index, document_id)] = Document(body, version)
+        for index, (document_id, version, body) in _run(connection, keys, _SELECT):
+            found[(index, document_id)] = Document(body, version)
         return found
 
     def _index_number(self, connection: apsw.Connection, index: str) -> int:
@@ -266,6 +244,25 @@ class SqliteEvents:
         keys = {key for key in documents if storable(*key)}
         present = await self._database.read(lambda connection: self._present(connection, keys))
         return [version_of(present.get(key)) if key in keys else "" for key in documents]
+
+
+def _run(
+    connection: apsw.Connection, keys: Collection[Key], statement: str, returning: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """The rows that a statement on one index's documents gives for these, each with its index. To be read to the
+    end."""
+    for index, ids in _by_index(keys).items():
+        number = connection.execute("SELECT no FROM indices WHERE name = ?", (index,)).get
+        if number is None:
+            continue
+        together, alone = _for_carray(ids)
+        if together:
+            query = f"{statement} AND id IN carray(?){returning}"
+            for row in connection.execute(query, (number, apsw.carray(together))):
+                yield index, row
+        for one in alone:
+            for row in connection.execute(f"{statement} AND id = ?{returning}", (number, one)):
+                yield index, row
 
 
 def _by_index(keys: Collection[Key]) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ import trio
 from attrs import define, frozen
 
 from wazuh_comms_trio.backends.embedded.database.faults import fault_of
+from wazuh_comms_trio.backends.embedded.database.opening import looking_at
 from wazuh_comms_trio.backends.embedded.documents import stored_documents
 from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, Reading, missing_segments, read_segment
 from wazuh_comms_trio.backends.embedded.ndjson.ledger import Promise, promises
@@ -155,10 +156,7 @@ class EventTail:
             raise StateUnusable(f"{path}: {exc if fault is None else f'{fault.kind} ({exc})'}") from exc
 
     def _documents(self, path: Path) -> Iterator[TailedEvent]:
-        connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)
-        try:
-            connection.set_busy_timeout(5000)
-            connection.execute("PRAGMA query_only = ON")
+        with looking_at(path) as connection:
             while True:
                 found = stored_documents(connection, self._document_no)
                 for document in found:
@@ -173,8 +171,6 @@ class EventTail:
                     )
                 if not found:
                     return
-        finally:
-            connection.close()
 
 
 async def tail_events(

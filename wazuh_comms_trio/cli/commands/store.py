@@ -96,19 +96,15 @@ def _unowned(folder: Path) -> dict[str, int]:
     """Of a file that can be read; else ``verify`` says what is wrong with it."""
     import apsw
 
+    from wazuh_comms_trio.backends.embedded.database.opening import looking_at
     from wazuh_comms_trio.backends.embedded.unowned import unowned_documents
 
     path = folder / "state.db"
     if not path.exists():
         return {}
     try:
-        connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)
-        try:
-            connection.set_busy_timeout(5000)
-            connection.execute("PRAGMA query_only = ON")
+        with looking_at(path) as connection:
             return dict(unowned_documents(connection))
-        finally:
-            connection.close()
     except (apsw.Error, UnicodeDecodeError):
         return {}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -24,6 +25,8 @@ _PAGE_BYTES: Final = 8192
 _CHECKPOINT_PAGES: Final = 2000
 #: What the log's file may keep after that.
 _LOG_BYTES: Final = 64 * 1024 * 1024
+#: Milliseconds for which a look from outside waits for a lock.
+_LOOK_TIMEOUT: Final = 5000
 
 
 class BusyHandler:
@@ -71,6 +74,19 @@ def open_loop_reader(path: Path) -> apsw.Connection:
     _prepare(connection, cache_kib=4000)
     _only_read(connection)
     return connection
+
+
+@contextmanager
+def looking_at(path: Path) -> Iterator[apsw.Connection]:
+    """A connection for one look from outside of the daemon: it waits for locks and changes nothing. Raises SQLite's
+    errors."""
+    connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)
+    try:
+        connection.set_busy_timeout(_LOOK_TIMEOUT)
+        connection.execute("PRAGMA query_only = ON")
+        yield connection
+    finally:
+        connection.close()
 
 
 def prepare_reader(connection: apsw.Connection, busy_handler: BusyHandler) -> None:
