@@ -34,7 +34,7 @@ def is_uuid(word: str) -> bool:
 
 
 def agent_reference(word: str) -> str:
-    """A uuid, or what may be an agent's name: which agent that is, ``agent_names.agent_id_of`` says."""
+    """A uuid, or what may be an agent's name: which agent that is, ``agents.names`` says."""
     return word if is_uuid(word) else text(word)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from typing import TYPE_CHECKING, Final
 
 from wazuh_comms_trio.cli.arguments import is_uuid
@@ -25,6 +26,18 @@ async def agent_id_of(registry: AgentRegistry, word: str) -> str:
     if not found:
         raise Failure(f"there is no agent of the name {word}")
     raise Failure(f"{len(found)} agents have the name {word}: {several(found)}; say which by its uuid")
+
+
+async def agent_option(arguments: Namespace) -> str | None:
+    """The id that ``--agent`` means; None where it isn't given. Only a name needs the registry, which may be away.
+    Raises ``Failure``."""
+    from wazuh_comms_trio.cli.stores import open_stores
+
+    word: str | None = arguments.agent
+    if word is None or is_uuid(word):
+        return None if word is None else word.lower()
+    async with open_stores(arguments) as stores:
+        return await agent_id_of(stores.backends.agents, word)
 
 
 def several(ids: list[str]) -> str:

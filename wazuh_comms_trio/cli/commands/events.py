@@ -39,17 +39,12 @@ def add_parser(parent: Group) -> None:
 
 async def _tail(arguments: Namespace) -> int:
     from wazuh_comms_trio.backends.embedded.reader import tail_events
-    from wazuh_comms_trio.cli.agents.names import agent_id_of
+    from wazuh_comms_trio.cli.agents.names import agent_option
     from wazuh_comms_trio.cli.owner import acting_as_owner
-    from wazuh_comms_trio.cli.stores import embedded_folder, open_stores, read_config
+    from wazuh_comms_trio.cli.stores import embedded_folder, read_config
 
     folder = embedded_folder(read_config(arguments))
-    agent_id: str | None = None
-    if arguments.agent is not None and not types.is_uuid(arguments.agent):
-        async with open_stores(arguments) as stores:
-            agent_id = await agent_id_of(stores.backends.agents, arguments.agent)
-    elif arguments.agent is not None:
-        agent_id = arguments.agent.lower()
+    agent_id = await agent_option(arguments)
 
     def wanted(event: TailedEvent) -> bool:
         return (

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from wazuh_comms_trio.cli import arguments as types
+from wazuh_comms_trio.cli.agents.names import agent_option
 from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import EXIT_FAILED, EXIT_MISUSE, Failure
 
@@ -59,18 +60,6 @@ def entry_document(entry: Entry) -> dict[str, Any]:
     }
 
 
-async def _agent_id(arguments: Namespace) -> str | None:
-    """Of ``--agent``. Only a name needs the registry, which may be away while the quarantine is here."""
-    from wazuh_comms_trio.cli.agents.names import agent_id_of
-    from wazuh_comms_trio.cli.stores import open_stores
-
-    word: str | None = arguments.agent
-    if word is None or types.is_uuid(word):
-        return None if word is None else word.lower()
-    async with open_stores(arguments) as stores:
-        return await agent_id_of(stores.backends.agents, word)
-
-
 async def _entries(session: QuarantineSession, agent_id: str | None) -> AsyncIterator[Entry]:
     after = 0
     while page := await session.quarantine.list(agent_id=agent_id, after=after):
@@ -84,7 +73,7 @@ async def _list(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.stores import open_quarantine_session
 
     async with open_quarantine_session(arguments) as session:
-        entries = [entry async for entry in _entries(session, await _agent_id(arguments))]
+        entries = [entry async for entry in _entries(session, await agent_option(arguments))]
         rows = [
             (
                 entry.id,
@@ -130,7 +119,7 @@ async def _chosen(arguments: Namespace, session: QuarantineSession) -> list[Entr
     if sum((bool(arguments.ids), arguments.agent is not None, arguments.all)) != 1:
         raise Failure("name entries by their ids, by --agent, or with --all", EXIT_MISUSE)
     if not arguments.ids:
-        return [entry async for entry in _entries(session, await _agent_id(arguments))]
+        return [entry async for entry in _entries(session, await agent_option(arguments))]
     wanted = set(arguments.ids)
     found = [entry async for entry in _entries(session, None) if entry.id in wanted]
     missing = wanted - {entry.id for entry in found}
