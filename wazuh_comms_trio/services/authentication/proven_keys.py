@@ -9,7 +9,6 @@ known. Losing it, or a part, costs hashing.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import logging
 import os
@@ -20,7 +19,7 @@ from typing import Final
 
 from wazuh_comms_trio.foundation.file_writes import rename, write_all
 from wazuh_comms_trio.foundation.folders import adopt
-from wazuh_comms_trio.services.authentication.secret_hashes import KEY_LENGTH
+from wazuh_comms_trio.services.authentication.secret_hashes import KEY_LENGTH, secret_mark
 
 __all__ = ["FILE_NAME", "ProvenKeys"]
 
@@ -78,12 +77,7 @@ class ProvenKeys:
             logger.debug("%s can't be written: %s", self._path, exc)
 
     def _mark(self, agent_id: str, stored: str, key: str) -> bytes:
-        digest = hashlib.blake2b(key=self._secret, digest_size=_MARK_BYTES)
-        for part in (agent_id, stored, key):
-            raw = part.encode("utf-8", "surrogatepass")
-            digest.update(b"%d:" % len(raw))
-            digest.update(raw)
-        return digest.digest()
+        return secret_mark(self._secret, agent_id, stored, key, size=_MARK_BYTES)
 
     def _is(self, agent_id: str, mark: bytes) -> bool:
         known = self._marks.get(agent_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 import os
 import secrets
@@ -13,7 +14,7 @@ from typing import Final
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
-__all__ = ["KEY_LENGTH", "hash_key", "hash_password", "key_matches", "new_key"]
+__all__ = ["KEY_LENGTH", "hash_key", "hash_password", "key_matches", "new_key", "secret_mark"]
 
 KEY_LENGTH: Final = 32
 
@@ -43,6 +44,17 @@ def hash_key(key: str) -> str:
 def hash_password(password: str) -> str:
     """An entry of ``enrollment.users``, in the same form. Blocks."""
     return hash_key(password)
+
+
+def secret_mark(secret: bytes, owner: str, stored: str, key: str, *, size: int) -> bytes:
+    """A keyed digest of whose key it is, its stored hash and the key: ``size`` bytes, worth nothing without
+    ``secret``. Takes microseconds."""
+    digest = hashlib.blake2b(key=secret, digest_size=size)
+    for part in (owner, stored, key):
+        raw = part.encode("utf-8", "surrogatepass")
+        digest.update(b"%d:" % len(raw))
+        digest.update(raw)
+    return digest.digest()
 
 
 def key_matches(key: str, stored: str) -> bool:

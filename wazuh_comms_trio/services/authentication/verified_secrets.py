@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 from collections.abc import Hashable
@@ -17,7 +16,7 @@ from wazuh_comms_trio.foundation.backoff import pause_after
 from wazuh_comms_trio.foundation.caches.bounded_cache import AGENTS_REMEMBERED, BoundedCache
 from wazuh_comms_trio.foundation.environment import RunBlocking
 from wazuh_comms_trio.services.authentication.proven_keys import ProvenKeys
-from wazuh_comms_trio.services.authentication.secret_hashes import key_matches
+from wazuh_comms_trio.services.authentication.secret_hashes import key_matches, secret_mark
 
 __all__ = ["VerifiedSecrets"]
 
@@ -101,12 +100,7 @@ class VerifiedSecrets:
         self._secret = os.urandom(32)
 
     def _mark(self, owner: str, stored: str, secret: str) -> bytes:
-        digest = hashlib.blake2b(key=self._secret, digest_size=32)
-        for part in (owner, stored, secret):
-            raw = part.encode("utf-8", "surrogatepass")
-            digest.update(b"%d:" % len(raw))
-            digest.update(raw)
-        return digest.digest()
+        return secret_mark(self._secret, owner, stored, secret, size=32)
 
     def _is_known(self, owner: str, mark: bytes) -> bool:
         verified = self._verified.get(owner)
