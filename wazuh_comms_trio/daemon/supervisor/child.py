@@ -19,6 +19,9 @@ import trio
 
 __all__ = ["Child", "module_command"]
 
+#: Seconds within which a process that was killed is gone.
+REAP_TIMEOUT = 5.0
+
 
 def module_command(module: str, *arguments: str) -> list[str]:
     """Runs a module with this interpreter. Its modules come from the folder that happens to be the current one only if
@@ -65,3 +68,9 @@ class Child:
     def kill(self) -> None:
         """SIGKILL, if it is still there."""
         self._popen.send_signal(signal.SIGKILL)  # looks first, so that no other process of the number is hit
+
+    async def end(self) -> None:
+        """Kills it, if it is still there, and reaps it, also when the caller is being cancelled."""
+        self.kill()
+        with trio.move_on_after(REAP_TIMEOUT, shield=True):
+            await self.wait()

@@ -262,9 +262,7 @@ class WorkerProcess:
                     await self.member.left.wait()
                 nursery.cancel_scope.cancel()
         finally:
-            process.kill()
-            with trio.move_on_after(5, shield=True):  # reaping what was killed
-                await process.wait()
+            await process.end()
             await link.aclose()
         assert process.returncode is not None
         return process.returncode

@@ -74,9 +74,7 @@ async def _run_process(listener: int, settings: CommunicationsApi, token: str | 
             status = await process.wait()
             nursery.cancel_scope.cancel()
     finally:
-        process.kill()
-        with trio.move_on_after(5, shield=True):  # reaping what was killed
-            await process.wait()
+        await process.end()
         await link.aclose()
     return status
 
