@@ -160,23 +160,25 @@ def read_public_key(path: Path) -> bytes:
         private = b"PRIVATE KEY-" in data
         sentence = "is a private key: only public keys belong here" if private else "isn't a public key in PEM"
         raise FileProblem(sentence) from None
-    fit = (isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)) or (
-        isinstance(key, rsa.RSAPublicKey) and key.key_size >= _SMALLEST_RSA
-    )
-    if not fit:
+    if not _signs_tokens(key):
         raise FileProblem(f"is no key that signs tokens: EC P-256, or RSA of at least {_SMALLEST_RSA} bits")
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
+def _signs_tokens(key: object) -> bool:
+    """Whether tokens can have been signed with this public key's private half."""
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return isinstance(key.curve, ec.SECP256R1)
+    return isinstance(key, rsa.RSAPublicKey) and key.key_size >= _SMALLEST_RSA
+
+
 def unfit_for_tokens(key: PrivateKeyTypes) -> str | None:
     """A sentence, or None for a key that can sign tokens."""
+    if _signs_tokens(key.public_key()):
+        return None
     if isinstance(key, ec.EllipticCurvePrivateKey):
-        if isinstance(key.curve, ec.SECP256R1):
-            return None
         found = f"an EC key on {key.curve.name}"
     elif isinstance(key, rsa.RSAPrivateKey):
-        if key.key_size >= _SMALLEST_RSA:
-            return None
         found = f"an RSA key of {key.key_size} bits"
     else:
         found = f"a key of type {type(key).__name__.strip('_').removesuffix('PrivateKey')}"
