@@ -233,6 +233,15 @@ def measure_lag(folder: Path, agents: Sequence[Agent], seconds: float) -> dict[s
     return {"parked": len(agents), "kb_each": kilobytes, "worst_ms": max(lags), "limit_ms": LAG_MS}
 
 
+def print_results(results: dict[str, dict[str, float]], *, as_json: bool) -> None:
+    """A line for each title, or one JSON document."""
+    if as_json:
+        print(json.dumps(results, indent=2))
+        return
+    for title, figures in results.items():
+        print(f"{title:<10}" + "  ".join(f"{key} {value:.4g}" for key, value in figures.items()))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/bench service", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -261,11 +270,7 @@ def main() -> int:
             results["stop"] = measure_stop(folder, agents)
         if "lag" in wanted:
             results["lag"] = measure_lag(folder, agents, 5 if options.quick else 30)
-    if options.json:
-        print(json.dumps(results, indent=2))
-        return 0
-    for title, figures in results.items():
-        print(f"{title:<10}" + "  ".join(f"{key} {value:.4g}" for key, value in figures.items()))
+    print_results(results, as_json=options.json)
     return 0
 
 

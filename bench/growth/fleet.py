@@ -27,7 +27,7 @@ import trio
 
 from bench.daemon import enrol, write_config
 from bench.processes import cpu_seconds, job, open_client, resident_bytes
-from bench.service import Service, park, percentile, start, with_tokens
+from bench.service import Service, park, percentile, print_results, start, with_tokens
 from bench.workloads import Agent, request, root
 
 AGENTS = 10_000
@@ -183,11 +183,7 @@ def main() -> int:
             agents = agents[1:]
         if "send" in wanted:
             results["send"] = measure_send(folder, agents[:parked])
-    if options.json:
-        print(json.dumps(results, indent=2))
-        return 0
-    for title, figures in results.items():
-        print(f"{title:<10}" + "  ".join(f"{key} {value:.4g}" for key, value in figures.items()))
+    print_results(results, as_json=options.json)
     return 0
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from wazuh_comms_trio import errors
 from wazuh_comms_trio.api.agent_api.authentication import Credentials
@@ -135,22 +135,13 @@ def _data(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _look(path: str, operation_id: str, summary: str, text: str) -> tuple[Operation, Operation]:
-    get = Operation(path, "get", operation_id, summary, text, {200: None})
-    return get, Operation(path, "head", f"{operation_id}Head", summary, text, {200: None})
+    return with_head(Operation(path, "get", operation_id, summary, text, {200: None}))
 
 
-_FILE: Final = (
-    "A file of one of the agent's groups, by its exact name. Agents ask for `<group>.yml`, older ones for"
-    " `<group>.conf`."
-)
-_FILE_ERRORS: Final = (
-    *_TOKEN,
-    errors.TooManyRequests,
-    errors.FileIsFolder,
-    errors.FileNameHasFolders,
-    errors.FileMissing,
-)
-_NAME: Final = {"file_name": "the file's name; decoded once, `+` stays `+`"}
+def with_head(get: Operation) -> tuple[Operation, Operation]:
+    """A HEAD is answered as its GET, without a body."""
+    return get, evolve(get, method="head", operation_id=f"{get.operation_id}Head", success=dict.fromkeys(get.success))
+
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *_look(f"{PREFIX}/", "alive", "The server is there", "Nothing behind it is asked."),
@@ -226,27 +217,25 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
             errors.StorageFull,
         ),
     ),
-    Operation(
-        f"{PREFIX}/files",
-        "get",
-        "getFile",
-        "A file of a group",
-        _FILE,
-        {200: Body("application/octet-stream", {"type": "string", "format": "binary"})},
-        auth="token",
-        query=_NAME,
-        refusals=_FILE_ERRORS,
-    ),
-    Operation(
-        f"{PREFIX}/files",
-        "head",
-        "getFileHead",
-        "A file of a group, without its content",
-        _FILE,
-        {200: None},
-        auth="token",
-        query=_NAME,
-        refusals=_FILE_ERRORS,
+    *with_head(
+        Operation(
+            f"{PREFIX}/files",
+            "get",
+            "getFile",
+            "A file of a group",
+            "A file of one of the agent's groups, by its exact name. Agents ask for `<group>.yml`, older ones for"
+            " `<group>.conf`.",
+            {200: Body("application/octet-stream", {"type": "string", "format": "binary"})},
+            auth="token",
+            query={"file_name": "the file's name; decoded once, `+` stays `+`"},
+            refusals=(
+                *_TOKEN,
+                errors.TooManyRequests,
+                errors.FileIsFolder,
+                errors.FileNameHasFolders,
+                errors.FileMissing,
+            ),
+        )
     ),
     Operation(
         f"{PREFIX}/vulnerability/scan",

@@ -121,7 +121,7 @@ async def run_worker(
         memory_short=environment.memory_short,
         balancers=balancers,
         name="agents",
-        paths=agent_app.routes.paths,
+        paths=agent_app.routes.table,
         metrics=metrics,
     )
     metrics.read(partial(read_service_gauges, services, agent_app))
@@ -130,7 +130,7 @@ async def run_worker(
         command_app = create_command_app(services.commands.posts, settings.limits, environment.control)
         local_limits = evolve(settings.limits, connections=0, handshakes=0)
         command_context = ListenerContext(
-            command_app, local_limits, describe, name="command", paths=command_app.routes.paths, metrics=metrics
+            command_app, local_limits, describe, name="command", paths=command_app.routes.table, metrics=metrics
         )
         contexts.append((command_context, listeners.command))
     if listeners.enrollment and services.enrollment is not None:
@@ -146,7 +146,7 @@ async def run_worker(
             memory_short=environment.memory_short,
             balancers=balancers,
             name="enrollment",
-            paths=enrollment_app.routes.paths,
+            paths=enrollment_app.routes.table,
             metrics=metrics,
         )
         api_context.beside = [enrollment_context]

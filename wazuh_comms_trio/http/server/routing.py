@@ -37,10 +37,6 @@ class Routes:
         self._methods.setdefault(path, []).append(method)
 
     @property
-    def paths(self) -> frozenset[str]:
-        return frozenset(self._methods)
-
-    @property
     def table(self) -> Mapping[str, Sequence[str]]:
         """Path -> its methods."""
         return self._methods

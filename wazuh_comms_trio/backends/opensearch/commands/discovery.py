@@ -85,12 +85,11 @@ class Search:
     def _query(self, narrow: bool) -> Query:
         if not narrow:
             return PENDING
-        for_groups = GROUPS
         agents = self._interest.agents()
         if not agents:
-            return every(PENDING, for_groups)
+            return every(PENDING, GROUPS)
         ours = id_query("command.target.id", *agents)
-        return every(PENDING, {"bool": {"should": [for_groups, ours], "minimum_should_match": 1}})
+        return every(PENDING, {"bool": {"should": [GROUPS, ours], "minimum_should_match": 1}})
 
 
 class Discovery:
