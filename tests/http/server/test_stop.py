@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import socket
+from functools import partial
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.http.server.listener import (
+    LIMITS,
     SHORT_LIMITS,
     FakeOffer,
     Fakes,
+    app_of,
     problem,
     read_reply,
     read_to_end,
     request_bytes,
     serving,
 )
+from wazuh_comms_trio.api.problems import describe
+from wazuh_comms_trio.http.server.accept_loop import serve_listeners
+from wazuh_comms_trio.http.server.listener_context import ListenerContext
+from wazuh_comms_trio.http.server.streams.socket_stream import CALLS_PER_YIELD
 
 
 async def test_stop_with_nothing_in_flight_is_quick(autojump_clock: MockClock) -> None:
@@ -87,3 +96,22 @@ async def test_cancelled_deliveries_are_released(autojump_clock: MockClock) -> N
         server.stop.set()
         await server.stopped.wait()
         assert offer.fate == ["released"]
+
+
+@pytest.mark.real_clock
+async def test_stop_serves_those_whom_the_kernel_told_connected() -> None:
+    """They wait in the listener's queue, and closing it would reset them."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    context = ListenerContext(app_of(Fakes(), LIMITS), LIMITS, describe)
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_listeners, context, [listener], stop=stop, grace=10))
+        # Without a pause, so that no accept loop runs meanwhile; and more than one takes at a time.
+        waiting = [socket.create_connection(listener.socket.getsockname()) for _ in range(3 * CALLS_PER_YIELD)]
+        for sock in waiting:
+            sock.sendall(request_bytes("GET", "/nowhere"))
+        stop.set()
+        for sock in waiting:
+            sock.setblocking(False)
+            async with trio.SocketStream(trio.socket.from_stdlib_socket(sock)) as stream:
+                assert (await read_reply(stream)).status == 404

@@ -38,6 +38,8 @@ QUEUE_PATIENCE: Final = 10.0
 CLOSING_WAIT: Final = 0.01
 #: Seconds between two lines in the log about it.
 DESCRIPTOR_LOG_INTERVAL: Final = 60.0
+#: How many connections of its queue a listener still takes when it stops; the kernel resets what is left.
+LAST_ACCEPTED: Final = 1024
 #: Seconds that handshakes and heads under way get at stop.
 STOP_IDLE_TIMEOUT: Final = 0.5
 
@@ -51,9 +53,9 @@ async def serve_listeners(
     idle_timeout: Callable[[], float] = lambda: STOP_IDLE_TIMEOUT,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serves until ``stop`` is set; then closes the listeners, gives requests in flight ``grace`` seconds and other
-    connections ``idle_timeout()`` (asked then), cancels the rest, and returns. Cancelled: the listeners are left to the
-    caller, connections are closed.
+    """Serves until ``stop`` is set; then takes what is in the listeners' queues, closes them, gives requests in
+    flight ``grace`` seconds and other connections ``idle_timeout()`` (asked then), cancels the rest, and returns.
+    Cancelled: the listeners are left to the caller, connections are closed.
     """
     own = [
         SocketListener(listener) if isinstance(listener, trio.SocketListener) else listener for listener in listeners
@@ -70,6 +72,7 @@ async def serve_listeners(
             context.close_idle(idle_timeout())
             connections.cancel_scope.deadline = trio.current_time() + grace
             for listener in own:
+                accept_last(listener, context, connections)
                 await listener.aclose()
     finally:
         for listener in own:
@@ -114,6 +117,22 @@ async def accept_connections(listener: trio.abc.Listener[Any], context: Listener
                 warn(lack)
                 with waiting_for_descriptors(context):
                     await wait_for_room(listener, context, room)
+
+
+def accept_last(listener: trio.abc.Listener[Any], context: ListenerContext, nursery: trio.Nursery) -> None:
+    """Takes the connections that are in the listener's queue: their peers count as connected, and have sent, when the
+    kernel would reset them as the last descriptor of the listener is closed."""
+    if not isinstance(listener, SocketListener):
+        return
+    for _ in range(LAST_ACCEPTED):
+        try:
+            stream = listener.accept_nowait()
+        except OSError as error:
+            logger.warning("connections that waited at stop are reset: %s", error.strerror)
+            return
+        if stream is None:
+            return
+        nursery.start_soon(serve_connection, stream, context)
 
 
 async def wait_for_room(listener: trio.abc.Listener[Any], context: ListenerContext, room: Room) -> None:

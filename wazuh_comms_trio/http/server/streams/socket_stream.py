@@ -127,12 +127,18 @@ class SocketListener(trio.abc.Listener[SocketStream]):
         if self._left <= 0:
             self._left = CALLS_PER_YIELD
             await checkpoint()
+        while (stream := self.accept_nowait()) is None:
+            self._left = CALLS_PER_YIELD
+            await wait_readable(self.socket)
+        return stream
+
+    def accept_nowait(self) -> SocketStream | None:
+        """None: no connection waits in the queue. Raises as ``accept`` does."""
         while True:
             try:
                 sock, _ = self.socket.accept()
             except BlockingIOError:
-                self._left = CALLS_PER_YIELD
-                await wait_readable(self.socket)
+                return None
             except OSError as error:
                 if self.socket.fileno() < 0:
                     raise trio.ClosedResourceError("this listener was closed") from error
