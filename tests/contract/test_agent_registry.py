@@ -134,6 +134,18 @@ async def test_groups_and_members(harness: Harness, backends: Backends) -> None:
     assert agent.groups == ("db",)
 
 
+async def test_agents_of_a_name(backends: Backends) -> None:
+    """Character by character: neither a part of it, nor another case, nor a pattern finds it."""
+    for agent_id, name in ((A2, "web 1"), (A1, "web 1"), (A3, "Web 1")):
+        await backends.agents.add(Agent(agent_id, name, "c2FsdA=="))
+    assert list(await backends.agents.named("web 1")) == sorted([A1, A2])
+    assert list(await backends.agents.named("Web 1")) == [A3]
+    for other in ("web", "1", "web*", "web%", "web_1", "web 1 ", "WEB 1", "", "\ud800"):
+        assert list(await backends.agents.named(other)) == []
+    await backends.agents.remove(A1)
+    assert list(await backends.agents.named("web 1")) == [A2]
+
+
 async def test_removing_an_agent_ends_its_pending_commands(harness: Harness, backends: Backends) -> None:
     await harness.enrol(A1)
     await harness.enrol(A2)

@@ -105,6 +105,10 @@ class AgentRegistry(Protocol):
         """Agent ids; the group ``all`` has every agent."""
         ...
 
+    async def named(self, name: str) -> Sequence[str]:
+        """The ids, sorted, of the agents that have exactly this name."""
+        ...
+
 
 # --- events -----------------------------------------------------------------------------------------------------------
 

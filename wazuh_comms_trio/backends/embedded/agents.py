@@ -218,6 +218,12 @@ class SqliteAgents:
             return ()
         return await self._database.read(lambda connection: members(connection, group))
 
+    async def named(self, name: str) -> Sequence[str]:
+        if not storable(name):
+            return ()
+        query = "SELECT id FROM agents WHERE name = ? ORDER BY id"
+        return await self._database.read(lambda connection: [row[0] for row in connection.execute(query, (name,))])
+
 
 def _changes(connection: apsw.Connection, after: int, until: int) -> list[str] | None:
     """The agents that these changes concerned; None where the file doesn't say, of each of them."""

@@ -112,6 +112,10 @@ class MemoryAgents:
         await self.faults.strike("members")
         return self.members_now(group)
 
+    async def named(self, name: str) -> Sequence[str]:
+        await self.faults.strike("named")
+        return sorted(agent.id for agent in self.stored.values() if agent.name == name)
+
     def members_now(self, group: str) -> Sequence[str]:
         return sorted(agent.id for agent in self.stored.values() if group == "all" or group in agent.groups)
 

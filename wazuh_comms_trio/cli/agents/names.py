@@ -20,7 +20,7 @@ async def agent_id_of(registry: AgentRegistry, word: str) -> str:
     Raises ``Failure``: nobody has this name, or several do."""
     if is_uuid(word):
         return word.lower()
-    found = sorted(agent.id for agent in await registry.list() if agent.name == word)
+    found = list(await registry.named(word))
     if len(found) == 1:
         return found[0]
     if not found:

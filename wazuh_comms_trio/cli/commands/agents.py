@@ -86,7 +86,7 @@ async def _add(arguments: Namespace) -> int:
     agent = Agent(arguments.uuid or new_uuid(), arguments.name, hash_key(key), groups=groups)
     async with open_stores(arguments) as stores:
         if not arguments.duplicate:
-            same = sorted(one.id for one in await stores.backends.agents.list() if one.name == agent.name)
+            same = list(await stores.backends.agents.named(agent.name))
             if same and same != [agent.id]:
                 raise Failure(f"the name {agent.name} is in use by {several(same)}; with --duplicate it is given again")
         stores.prepare_change()

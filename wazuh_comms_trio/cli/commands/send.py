@@ -106,7 +106,8 @@ async def _spread(stores: Stores, command: Command, children: Sequence[Command],
                 else:
                     done, answered = due, trio.current_time()
                 progress.show(f"sent to {done} of {len(children)} agents, {trio.current_time() - begun:.0f} s")
-                await trio.sleep(max(_SLICE, begun + done / rate - trio.current_time()))
+                if done < len(children):
+                    await trio.sleep(max(_SLICE, begun + done / rate - trio.current_time()))
     except BaseException:
         left = f"was sent to {done} of {len(children)} agents; the others don't get it"
         print(f"the command {command.document_id} {left}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The agents of a group."""
+"""The agents of a group, or of a name."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ class AgentSearch:
         """The ids of the agents in ``group``; ``all`` is every agent. Raises ``BackendUnavailable``."""
         query = EVERYONE if group == "all" else exactly("agent.groups", [group])
         return sorted(found.id.lower() for found in await self.find(query, []))
+
+    async def named(self, name: str) -> Sequence[str]:
+        """The ids of the agents of exactly this name. Raises ``BackendUnavailable``."""
+        found = await self.find(exactly("agent.name", [name]), [])
+        return sorted(document.id.lower() for document in found)
 
     async def find(self, query: Query, fields: Sequence[str]) -> Sequence[Found]:
         """Every agent's document that ``query`` finds and that can be read, with these ``fields`` of it. Raises

@@ -255,3 +255,6 @@ class OpenSearchAgents:
 
     async def members(self, group: str) -> Sequence[str]:
         return await self._search.members(group)
+
+    async def named(self, name: str) -> Sequence[str]:
+        return await self._search.named(name)
