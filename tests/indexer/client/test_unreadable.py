@@ -160,7 +160,9 @@ def test_what_is_no_answer_is_said_to_be_none() -> None:
 
 @pytest.mark.parametrize("quoted", [rb"\udced", b"\xed\xa0\x80"])
 def test_a_reason_costs_no_other_item(quoted: bytes) -> None:
-    bad = b'{"create":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"value: %b!"}}}' % quoted
+    cause = b'{"type":"json_generation_exception","reason":"%b"}' % quoted
+    bad = b'{"create":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"value: %b!","caused_by":%b}}}'
+    bad %= quoted, cause
     good = b'{"create":{"status":201,"result":"created"}}'
     items = read_items(reply(b'{"items":[%b,%b,%b]}' % (good, bad, good)), 3)
     assert [judge(item) for item in items] == ["done", "refused", "done"]
@@ -174,8 +176,10 @@ def test_an_item_that_is_none_is_missed() -> None:
 
 
 def test_an_error_with_a_lone_surrogate_keeps_its_type() -> None:
-    error = error_of(reply(rb'{"error":{"type":"mapper_parsing_exception","reason":"\udced"}}', 400))
-    assert (error.type, error.reason) == ("mapper_parsing_exception", "?")
+    cause = rb'{"type":"illegal_argument_exception","reason":"x\udced"}'
+    whole = rb'{"error":{"type":"mapper_parsing_exception","reason":"\udced","caused_by":%b}}' % cause
+    error = error_of(reply(whole, 400))
+    assert (error.type, error.reason, error.causes()) == ("mapper_parsing_exception", "?", ["x?"])
 
 
 def test_names_of_fields_may_be_anything() -> None:

@@ -197,7 +197,10 @@ async def _cancel(arguments: Namespace) -> int:
         except DocumentUnreadable:
             pass  # it can be cancelled all the same
         stores.prepare_change()
-        command = await store.cancel(arguments.id)
+        try:
+            command = await store.cancel(arguments.id)
+        except DocumentUnreadable as exc:
+            raise Failure(f"{exc}; `wazuh-comms indexer remove {exc.name}` removes it") from exc
         if command is None:
             raise Failure(f"there is no command {arguments.id}")
         if command.status != "failed" or command.result is None or command.result.message != CANCELLED:

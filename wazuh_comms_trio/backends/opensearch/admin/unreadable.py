@@ -23,9 +23,11 @@ async def find_unreadable(
     client: OpenSearchClient, index: str, *, fields: Sequence[str] | None = None
 ) -> AsyncIterator[Found]:
     """All of an index; ``fields``: what is read of them. Raises ``BackendUnavailable``."""
+    told: set[str] = set()
     async with scroll(client, index, _EVERYTHING, fields=fields, unreadable=True) as found:
         async for document in found:
-            if document.problem is not None:
+            if document.problem is not None and document.id not in told:
+                told.add(document.id)
                 yield document
 
 

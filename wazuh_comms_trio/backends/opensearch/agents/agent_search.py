@@ -40,4 +40,4 @@ class AgentSearch:
             return []
         await self._refresher.refresh(index)
         async with scroll(self._client, index, query, fields=fields) as found:
-            return [document async for document in found]
+            return list({document.id: document async for document in found}.values())

@@ -12,8 +12,9 @@ from attrs import frozen
 
 from wazuh_comms_trio.backends.interfaces import ItemResult, Outcome
 from wazuh_comms_trio.backends.opensearch.client.client import ErrorDetail, IndexerUnavailable, decode_around
+from wazuh_comms_trio.backends.opensearch.client.content_errors import is_content
 from wazuh_comms_trio.backends.opensearch.client.queries import encode_json
-from wazuh_comms_trio.backends.opensearch.client.slices import lenient
+from wazuh_comms_trio.backends.opensearch.client.slices import lenient_text
 from wazuh_comms_trio.backends.unreadable import DECODE_ERRORS
 from wazuh_comms_trio.http.client.connection import HttpReply
 
@@ -88,7 +89,7 @@ def _read_item(text: msgspec.Raw | bytes) -> _Item:
         return _decode_item(text)
     except DECODE_ERRORS:
         try:
-            return msgspec.convert(lenient(bytes(text)), _Item)
+            return _decode_item(lenient_text(bytes(text)))
         except (ValueError, RecursionError):
             return _Item()
 
@@ -195,7 +196,8 @@ def judge(item: BulkItem) -> Verdict:
         return "done" if kind == "document_missing_exception" else "passing"
     if status == 400:
         return "passing" if is_passing_400(item.error) else "refused"
-    return "refused" if status == 413 else "passing"
+    # A document of which the indexer can't make a new one, with the change in it, stays one: 500.
+    return "refused" if status == 413 or is_content(item.error) else "passing"
 
 
 def is_missing(item: BulkItem) -> bool:

@@ -22,7 +22,7 @@ from wazuh_comms_trio.backends.opensearch.client.credentials import (
 )
 from wazuh_comms_trio.backends.opensearch.client.hosts import Host, Hosts
 from wazuh_comms_trio.backends.opensearch.client.queries import encode_json
-from wazuh_comms_trio.backends.opensearch.client.slices import NotSliced, cut_list, lenient
+from wazuh_comms_trio.backends.opensearch.client.slices import NotSliced, cut_list, lenient, lenient_text
 from wazuh_comms_trio.backends.unreadable import DECODE_ERRORS, UnreadableLog, describe_decode_error
 from wazuh_comms_trio.config.backend_models import Indexer
 from wazuh_comms_trio.errors import BackendUnavailable
@@ -129,7 +129,7 @@ def error_of(reply: HttpReply) -> ErrorDetail:
         error = _decode_error(reply.body).error
     except DECODE_ERRORS:
         try:  # reasons quote documents
-            error = msgspec.convert(lenient(reply.body), _ErrorReply).error
+            error = _decode_error(lenient_text(reply.body)).error
         except (ValueError, RecursionError):
             error = reply.body[:200].decode("utf-8", "replace").strip()
     return error if isinstance(error, ErrorDetail) else ErrorDetail("", error)

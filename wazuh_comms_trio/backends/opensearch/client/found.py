@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from wazuh_comms_trio.backends.opensearch.client.client import ErrorDetail
-from wazuh_comms_trio.backends.opensearch.client.slices import DEEPEST, NotSliced, is_too_deep, lenient, members
+from wazuh_comms_trio.backends.opensearch.client.slices import DEEPEST, NotSliced, is_too_deep, lenient_text, members
 from wazuh_comms_trio.backends.unreadable import DECODE_ERRORS, describe_decode_error, escaped
 from wazuh_comms_trio.errors import DocumentUnreadable
 
@@ -86,7 +86,7 @@ def _salvage(raw: bytes, into: Found | FoundText) -> bytes:
         if part is None or field.name in _NOT_ANSWERED:
             continue
         try:
-            value = msgspec.convert(lenient(part), field.type)
+            value = msgspec.json.decode(lenient_text(part), type=field.type)
         except (ValueError, RecursionError):
             continue
         setattr(into, field.name, value)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from wazuh_comms_trio.backends.opensearch.client.client import (
     IndexerUnavailable,
@@ -18,7 +18,9 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
     decode_around,
     path,
 )
+from wazuh_comms_trio.backends.opensearch.client.content_errors import may_be_content
 from wazuh_comms_trio.backends.opensearch.client.found import Found, read_found
+from wazuh_comms_trio.backends.opensearch.client.multi_get import get_many
 from wazuh_comms_trio.backends.opensearch.client.queries import Query, encode_json
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.http.client.connection import HttpReply
@@ -48,16 +50,18 @@ class _RawHits(msgspec.Struct):
 @frozen
 class Hits:
     """``total``: how many match in all, if that was asked; ``seen``: how many were in the answer, those that can't be
-    read too; ``last``: what the last of these was sorted by."""
+    read too; ``last``: what the last of these was sorted by; ``gone``: how many weren't there any more when they were
+    read."""
 
     readable: Sequence[Found] = ()
     unreadable: Sequence[Found] = ()
     total: int | None = None
     last: Sequence[Any] | None = None
+    gone: int = 0
 
     @property
     def seen(self) -> int:
-        return len(self.readable) + len(self.unreadable)
+        return len(self.readable) + len(self.unreadable) + self.gone
 
 
 class _Shards(msgspec.Struct):
@@ -97,12 +101,41 @@ def read_hits(reply: HttpReply) -> tuple[Hits, str | None]:
 
 async def _ask(
     client: OpenSearchClient, target: str, body: Mapping[str, Any], query: Mapping[str, str]
-) -> tuple[Hits, str | None]:
-    """Names what can't be read in the log."""
-    found = read_hits(await client.request("POST", target, encode_json(body), query=query))
+) -> tuple[Hits, str | None] | None:
+    """Names what can't be read in the log. None: it failed, perhaps for a document that the indexer can't give."""
+    reply = await client.request("POST", target, encode_json(body), query=query)
+    if may_be_content(reply):
+        return None
+    found = read_hits(reply)
     for each in found[0].unreadable:
         client.unreadable.note(each.unreadable())
     return found
+
+
+async def _ask_without_texts(
+    client: OpenSearchClient, target: str, body: Mapping[str, Any], query: Mapping[str, str]
+) -> tuple[Hits, str | None]:
+    """The same hits, without their documents."""
+    bare = body if "scroll_id" in body else {**body, "_source": False}
+    return read_hits(await client.request("POST", target, encode_json(bare), query=query))
+
+
+async def _with_texts(client: OpenSearchClient, hits: Hits, fields: Sequence[str]) -> Hits:
+    """Hits that came without their documents, with these, each read on its own, as they are now."""
+    documents: dict[tuple[str, str], Found] = {}
+    for index in {hit.index for hit in hits.readable}:
+        ids = [hit.id for hit in hits.readable if hit.index == index]
+        found = await get_many(client, index, ids, fields=fields)
+        documents |= {(index, document_id): document for document_id, document in found.items()}
+    for hit in hits.readable:
+        if document := documents.get((hit.index, hit.id)):
+            document.sort = hit.sort
+    return evolve(
+        hits,
+        readable=[each for each in documents.values() if each.problem is None],
+        unreadable=[*hits.unreadable, *(each for each in documents.values() if each.problem is not None)],
+        gone=len(hits.readable) - len(documents),
+    )
 
 
 async def search(
@@ -125,8 +158,11 @@ async def search(
             body["search_after"] = list(after)
     if fields is not None:
         body["_source"] = list(fields) or False
-    hits, _ = await _ask(client, path(index, "_search"), body, {"allow_partial_search_results": "false"})
-    return hits
+    target, options = path(index, "_search"), {"allow_partial_search_results": "false"}
+    if (found := await _ask(client, target, body, options)) is not None:
+        return found[0]
+    hits, _ = await _ask_without_texts(client, target, body, options)
+    return hits if fields == [] else await _with_texts(client, hits, fields or ())
 
 
 @asynccontextmanager
@@ -138,8 +174,8 @@ async def scroll(
     fields: Sequence[str] | None = None,
     unreadable: bool = False,
 ) -> AsyncIterator[AsyncIterator[Found]]:
-    """All that matched at one moment, however many, in no order. ``unreadable``: those that can't be read are among
-    them. Raises ``BackendUnavailable``."""
+    """All that matched at one moment, however many, in no order, and some twice where the indexer can't give one of
+    them. ``unreadable``: those that can't be read are among them. Raises ``BackendUnavailable``."""
     body: dict[str, Any] = {"query": query, "size": _PAGE, "sort": ["_doc"]}
     if fields is not None:
         body["_source"] = list(fields) or False
@@ -147,17 +183,23 @@ async def scroll(
     ids: list[str] = []
 
     async def pages() -> AsyncIterator[Found]:
-        hits, scroll_id = await _ask(client, path(index, "_search"), body, options)
-        while hits.seen:
+        bare = False
+        target, asked, query = path(index, "_search"), body, options
+        while True:
+            page = None if bare else await _ask(client, target, asked, query)
+            if page is None and not bare:
+                # Of this scroll nothing more can be had: from the beginning, without documents' texts.
+                bare, target, asked, query = True, path(index, "_search"), body, options
+            hits, scroll_id = page or await _ask_without_texts(client, target, asked, query)
+            if scroll_id is not None:
+                ids[:] = [scroll_id]
+            if bare and fields != []:
+                hits = await _with_texts(client, hits, fields or ())
             for hit in [*hits.readable, *(hits.unreadable if unreadable else ())]:
                 yield hit
             if scroll_id is None or hits.seen < _PAGE:
-                break
-            ids[:] = [scroll_id]
-            more = {"scroll": _SCROLL, "scroll_id": scroll_id}
-            hits, scroll_id = await _ask(client, "/_search/scroll", more, {})
-        if scroll_id is not None:
-            ids[:] = [scroll_id]
+                return
+            target, asked, query = "/_search/scroll", {"scroll": _SCROLL, "scroll_id": scroll_id}, {}
 
     found = pages()
     try:

@@ -78,8 +78,13 @@ def is_too_deep(text: msgspec.Raw | bytes) -> bool:
 def lenient(text: bytes) -> Any:
     """The value of a text whose strings may have lone surrogates or bytes that are no UTF-8: they become question marks
     or U+FFFD. For answers' own words, not for documents. Raises ``ValueError``, ``RecursionError``."""
+    return json.loads(lenient_text(text))
+
+
+def lenient_text(text: bytes) -> bytes:
+    """That value as sound JSON. Raises ``ValueError``, ``RecursionError``."""
     value = json.loads(text.decode("utf-8", "replace"))
-    return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def _members(text: bytes, start: int) -> Iterator[tuple[bytes, int, int]]:

@@ -179,6 +179,8 @@ class OpenSearchCommands:
             return documents.ended(rules.failed(document.command, rules.CANCELLED))
 
         changed = await self._claims.change({document_id: None}, decide)
+        if document_id not in changed or decide(changed[document_id]) is not None:
+            await self._index.read_one(document_id)  # says so where it can't be read as a whole
         if document_id not in changed:
             return None
         if changed[document_id].command.target.type == "group":

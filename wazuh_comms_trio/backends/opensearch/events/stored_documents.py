@@ -4,7 +4,7 @@ written under a condition."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -29,20 +29,24 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
     describe,
     error_of,
 )
+from wazuh_comms_trio.backends.opensearch.client.content_errors import is_content, may_be_content
 from wazuh_comms_trio.backends.opensearch.client.found import FoundText, read_found_text
 from wazuh_comms_trio.backends.opensearch.client.queries import encode_json
 from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.http.client.connection import HttpReply
 
 logger = logging.getLogger(__name__)
 
 #: Documents that are read in one call.
 AT_ONCE: Final = 100
 
-_QUERY: Final = {
-    "filter_path": ",".join(
-        f"docs.{part}" for part in ("_index", "_id", "found", "_source", "_seq_no", "_primary_term", "error.type")
-    )
-}
+_PARTS: Final = ("_index", "_id", "found", "_source", "_seq_no", "_primary_term", "error")
+_QUERY: Final = {"filter_path": ",".join(f"docs.{part}" for part in _PARTS)}
+#: Has each document looked at on its own: one that the indexer can't give fails alone then.
+_ONE_BY_ONE: Final = {**_QUERY, "_source_includes": "*"}
+_WITHOUT_SOURCE: Final = {**_QUERY, "_source": "false"}
+#: Of a document that the indexer can't give: no JSON, and so other content than any event's.
+_NOT_GIVEN: Final = b"?"
 
 
 @frozen
@@ -87,12 +91,23 @@ class StoredDocuments:
         found: list[Stored | Unreadable | None] = []
         for start in range(0, len(keys), AT_ONCE):
             wanted = [{"_index": index, "_id": document_id} for index, document_id in keys[start : start + AT_ONCE]]
-            reply = await self._client.request("POST", "/_mget", encode_json({"docs": wanted}), query=_QUERY)
-            _, docs = decode_around(reply, _Documents, "docs")
-            if len(docs) != len(wanted):
-                raise IndexerUnavailable("not all documents could be read")
-            found += [_stored(read_found_text(document)) for document in docs]
+            reply = await self._ask(wanted, _QUERY)
+            if may_be_content(reply):
+                reply = await self._ask(wanted, _ONE_BY_ONE)
+            documents = _documents(reply, len(wanted))
+            not_given = [place for place, document in enumerate(documents) if _is_not_given(document)]
+            if not_given:
+                versions = _documents(
+                    await self._ask([wanted[place] for place in not_given], _WITHOUT_SOURCE), len(not_given)
+                )
+                for place, document in zip(not_given, versions, strict=True):
+                    document.source = msgspec.Raw(_NOT_GIVEN)
+                    documents[place] = document
+            found += map(_stored, documents)
         return found
+
+    async def _ask(self, wanted: Sequence[Mapping[str, str]], query: Mapping[str, str]) -> HttpReply:
+        return await self._client.request("POST", "/_mget", encode_json({"docs": wanted}), query=query)
 
     async def write(self, writes: Sequence[Write]) -> Sequence[BulkItem | None]:
         """The answers in order, None where nothing can be said. Doesn't raise."""
@@ -121,6 +136,18 @@ class StoredDocuments:
             return [None if reply.status == 429 else BulkItem(400, error=error)]
         half = len(writes) // 2
         return [*await self._write_part(writes[:half]), *await self._write_part(writes[half:])]
+
+
+def _documents(reply: HttpReply, count: int) -> list[FoundText]:
+    """Raises ``IndexerUnavailable``."""
+    _, docs = decode_around(reply, _Documents, "docs")
+    if len(docs) != count:
+        raise IndexerUnavailable("not all documents could be read")
+    return [read_found_text(document) for document in docs]
+
+
+def _is_not_given(document: FoundText) -> bool:
+    return document.error is not None and is_content(document.error)
 
 
 def _stored(document: FoundText) -> Stored | Unreadable | None:
