@@ -43,6 +43,8 @@ ON_THE_WIRE: list[tuple[Message, dict[str, Any]]] = [
     (messages.ShortenStop(), {"type": "shorten"}),
     (messages.HurryStop(), {"type": "hurry"}),
     (messages.Drain(on=True), {"type": "drain", "on": True}),
+    (messages.TrustKey(public_key="pem"), {"type": "trust", "public_key": "pem"}),
+    (messages.RevokeKeys(keys={"kid": 1.5}), {"type": "revoke", "keys": {"kid": 1.5}}),
     (messages.HealthRequest(), {"type": "ask"}),
     (messages.HealthReport(report={"pid": 12}), {"type": "beat", "report": {"pid": 12}}),
     (messages.HealthRequest(look=True), {"type": "ask", "look": True}),

@@ -32,6 +32,7 @@ REPORT: dict[str, Any] = {
     "refused": [],
     "refused_total": None,
     "warnings": [],
+    "keys": None,
 }
 
 

@@ -120,7 +120,8 @@ class TestKeys:
         keys = TokenKeys.from_pem(pem(EC), others=[other.public_pem], earlier=[before.public_pem, other.public_pem])
         tokens = [each.mint(CLAIMS["uuid"], "f", CLAIMS["iat"]).encode() for each in (keys, other, before)]
         assert all(read_token(keys, token) for token in tokens)
-        keys.forget_earlier()
+        keys.forget_earlier(before.kid)
+        keys.forget_earlier(other.kid)
         assert all(read_token(keys, token) for token in tokens[:2])
         with pytest.raises(TokenInvalid):
             read_token(keys, tokens[2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from wazuh_comms_trio.config.models import Config, Ssl
+from wazuh_comms_trio.config.models import Config, Ssl, Token
 from wazuh_comms_trio.config.reader import Reader
 from wazuh_comms_trio.config.sections.operators import Operators
 from wazuh_comms_trio.config.tls import server_context
@@ -139,7 +140,7 @@ def _token_key(reader: Reader, config: Config, tls_key: PrivateKeyTypes | None) 
             reader.warning_at(
                 _TOKEN_KEY,
                 "is unset, so that the TLS key signs agents' tokens: of several nodes each needs the same key, or the "
-                "others' in token.verify_keys, and a new TLS key ends all tokens",
+                "others' in token.verify_keys, before a new TLS key signs, too",
             )
         if tls_key and (sentence := unfit_for_tokens(tls_key)):
             text = f"\"{ssl.key}\" can't sign agents' tokens: {sentence}; name such a key in token.private_key"
@@ -148,6 +149,37 @@ def _token_key(reader: Reader, config: Config, tls_key: PrivateKeyTypes | None) 
     key = _key(reader, path, None, _TOKEN_KEY)
     if key and (sentence := unfit_for_tokens(key)):
         reader.problem_at(_TOKEN_KEY, f'"{path}" is not accepted: {sentence}')
+    following = next_key_file(path)
+    if os.path.lexists(following):  # a key that isn't in force yet stops nothing
+        try:
+            public_half(_read(following))
+        except FileProblem as problem:
+            reader.warning_at(_TOKEN_KEY, f'"{following}", which is to sign next, {problem}; it isn\'t trusted')
+
+
+def next_key_file(private_key: Path) -> Path:
+    """Where the key is looked for that is to sign after this one: its tokens are good already."""
+    return private_key.with_name(f"{private_key.name}.next")
+
+
+def read_next_key(token: Token) -> tuple[Path, bytes] | None:
+    """The file of the key that is to sign next, and its public half in PEM. None: there is none, or it can't be used,
+    which ``check_files`` says. Blocks."""
+    if token.private_key is None:
+        return None
+    file = next_key_file(token.private_key)
+    try:
+        return file, public_half(_read(file))
+    except FileProblem:
+        return None
+
+
+def public_half(data: bytes, password: str | None = None) -> bytes:
+    """Of a private key that can sign tokens, both in PEM. Raises ``FileProblem``."""
+    key = _parse_private_key(data, password)
+    if (sentence := unfit_for_tokens(key)) is not None:
+        raise FileProblem(f"is not accepted: {sentence}")
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def read_public_key(path: Path) -> bytes:
@@ -187,7 +219,10 @@ def unfit_for_tokens(key: PrivateKeyTypes) -> str | None:
 
 def read_private_key(path: Path, password: str | None) -> PrivateKeyTypes:
     """Raises ``FileProblem``."""
-    data = _read(path)
+    return _parse_private_key(_read(path), password)
+
+
+def _parse_private_key(data: bytes, password: str | None) -> PrivateKeyTypes:
     try:
         return load_pem_private_key(data, None)
     except TypeError:  # it is encrypted

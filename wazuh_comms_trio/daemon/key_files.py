@@ -13,11 +13,12 @@ from pathlib import Path
 
 import attrs
 
+from wazuh_comms_trio.config.check import FileProblem, next_key_file, public_half, read_next_key
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.daemon.exit_status import BadConfiguration
 from wazuh_comms_trio.foundation.file_writes import write_all
 
-__all__ = ["key_files_in_memory", "read_key_files"]
+__all__ = ["key_files_in_memory", "read_key_files", "signing_public_key"]
 
 
 def _files(settings: CommunicationsApi) -> list[Path]:
@@ -40,7 +41,22 @@ def read_key_files(settings: CommunicationsApi) -> dict[str, str]:
             key_files[str(file)] = file.read_bytes().decode("latin-1")
         except OSError as error:
             raise BadConfiguration(f"{file} can't be read: {error.strerror}") from error
+    if (following := read_next_key(settings.token)) is not None:
+        file, public_key = following
+        key_files[str(file)] = public_key.decode("latin-1")  # a worker needs no more of it
     return key_files
+
+
+def signing_public_key(settings: CommunicationsApi, key_files: Mapping[str, str]) -> str | None:
+    """The public half (PEM) of the key that workers with these files sign tokens with; None: it can't be read, as they
+    will say. Blocks."""
+    file, password = settings.token.private_key, None
+    if file is None:
+        file, password = settings.ssl.key, settings.ssl.keyfile_password
+    try:
+        return public_half(key_files[str(file)].encode("latin-1"), password).decode()
+    except FileProblem:
+        return None
 
 
 @contextmanager
@@ -64,7 +80,10 @@ def key_files_in_memory(settings: CommunicationsApi, key_files: Mapping[str, str
             ca=place(ssl.ca) if ssl.ca else None,
             crl=place(ssl.crl) if ssl.crl else None,
         )
-        token = attrs.evolve(token, verify_keys=tuple(map(place, token.verify_keys)))
+        verify_keys = [*token.verify_keys]
+        if token.private_key is not None and str(following := next_key_file(token.private_key)) in key_files:
+            verify_keys.append(following)
+        token = attrs.evolve(token, verify_keys=tuple(map(place, verify_keys)))
         if token.private_key is not None:
             token = attrs.evolve(token, private_key=place(token.private_key))
         yield attrs.evolve(settings, ssl=ssl, token=token)

@@ -16,6 +16,7 @@ __all__ = [
     "BulkWriterReport",
     "DaemonStatus",
     "LoggedError",
+    "TokenKeysReport",
     "WorkerReport",
     "WorkerState",
     "WorkerStatus",
@@ -45,6 +46,14 @@ class LoggedError(msgspec.Struct, frozen=True, kw_only=True):
     time: float | None = None
 
 
+class TokenKeysReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Ids (``kid``) of the key that signs tokens, of all whose tokens are good, and of those that were revoked."""
+
+    signing: str
+    accepted: list[str] = []
+    revoked: list[str] = []
+
+
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     """``lag``: the worst delay of the event loop, of late. ``crowded``: connections wait until fewer files are open.
     ``parked``: long polls. ``tasks``: of the event loop. ``backend``: ``ready``, or why it isn't.
@@ -66,6 +75,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     refused: list[str] = []
     refused_total: int | None = None
     warnings: list[str] = []
+    keys: TokenKeysReport | None = None
 
 
 class WorkerStatus(WorkerReport, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from random import Random
 from typing import Any
 
@@ -46,6 +47,20 @@ class Services:
     readiness: Readiness = field(factory=Readiness)
     refusals: RefusalCounts = field(factory=RefusalCounts)
     journal: AgentJournal = field(factory=lambda: AgentJournal(time.time))
+    keys: TokenKeys | None = None
+
+    def trust_key(self, public_key: bytes) -> None:
+        """Tokens of this key (PEM), too, are good from now on. Raises ``TokenKeyError``."""
+        if self.keys is not None:
+            self.keys.trust(public_key)
+
+    def revoke_keys(self, key_ids: Collection[str]) -> bool:
+        """Nothing that these keys signed is good any more, also no poll that is parked: all are answered, and their
+        agents come again. Returns whether any of them was trusted."""
+        if self.keys is None or not self.keys.revoke(key_ids):
+            return False
+        self.commands.answer_oldest(self.commands.parked)
+        return True
 
     def about_agent(self, agent_id: str) -> dict[str, Any]:
         """As JSON: what the journal says, ``parked``: whether a poll waits, ``limits``: what it was refused by them."""
@@ -79,6 +94,7 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
     wall_clock, rng, run_blocking = environment.wall_clock, environment.rng, environment.run_blocking
     journal = AgentJournal(wall_clock)
     return Services(
+        keys=keys,
         journal=journal,
         authentication=Authenticator(
             backends.agents,

@@ -100,7 +100,8 @@ class Generation:
         now = trio.current_time()
         left = [(pem, until - now) for pem, until in self.earlier_keys if until > now]
         seconds = max((seconds for _, seconds in left), default=0.0)
-        return messages.EarlierKeys(public_keys=[pem for pem, _ in left], seconds=seconds)
+        lifetimes = [seconds for _, seconds in left]
+        return messages.EarlierKeys(public_keys=[pem for pem, _ in left], seconds=seconds, lifetimes=lifetimes)
 
 
 async def run_generation(

@@ -12,7 +12,7 @@ LeaderRequest      -> the leader: what another worker wants to be searched for
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Final
@@ -108,6 +108,8 @@ class Hub:
         #: The worker that searches the shared store for all.
         self._leader: Member | None = None
         self._drained = False
+        #: Keys whose tokens aren't good any more: since when, by id.
+        self._revoked_keys: dict[str, float] = {}
 
     # --- members
 
@@ -183,9 +185,19 @@ class Hub:
     def drain(self, on: bool) -> None:
         """While on, no worker is ready, also of those that come."""
         self._drained = on
+        self.tell_all(messages.Drain(on=on))
+
+    def tell_all(self, message: Message) -> None:
+        """Every worker that serves or stops."""
         for member in self.members:
             if member.ready.is_set():
-                member.link.send_nowait(messages.Drain(on=on))
+                member.link.send_nowait(message)
+
+    def revoke_keys(self, keys: Mapping[str, float]) -> None:
+        """By id, since when; also for workers that come."""
+        self._revoked_keys.update(keys)
+        if keys:
+            self.tell_all(messages.RevokeKeys(keys=dict(keys)))
 
     @property
     def parked(self) -> int:
@@ -233,6 +245,8 @@ class Hub:
                 self._send_leader(member)
                 if self._drained:
                     member.link.send_nowait(messages.Drain(on=True))
+                if self._revoked_keys:
+                    member.link.send_nowait(messages.RevokeKeys(keys=dict(self._revoked_keys)))
             case messages.Failed():
                 member.failure = message.reason
             case (

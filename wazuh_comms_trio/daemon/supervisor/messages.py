@@ -35,10 +35,12 @@ class SharedListeners(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EarlierKeys(msgspec.Struct, frozen=True, kw_only=True):
-    """Public keys (PEM) that signed tokens before; their tokens are good for ``seconds`` more."""
+    """Public keys (PEM) that signed tokens before; their tokens are good for ``seconds`` more. ``lifetimes``: each
+    one's seconds, in the same order."""
 
     public_keys: list[str]
     seconds: float
+    lifetimes: list[float] | UnsetType = UNSET
 
 
 class WorkerConfig(Message, frozen=True, kw_only=True, tag="config"):
@@ -88,6 +90,22 @@ class Drain(Message, frozen=True, kw_only=True, tag="drain"):
     """To a worker: while ``on``, its ``ready`` is 503, whatever its stores say."""
 
     on: bool
+
+
+# --- keys that sign tokens
+
+
+class TrustKey(Message, frozen=True, kw_only=True, tag="trust"):
+    """To a worker: tokens of this public key (PEM) are good from now on; the next generation signs with it."""
+
+    public_key: str
+
+
+class RevokeKeys(Message, frozen=True, kw_only=True, tag="revoke"):
+    """To a worker: nothing that the keys of these ids signed is good any more. Each has the moment when it was revoked
+    (epoch seconds)."""
+
+    keys: dict[str, float]
 
 
 # --- health

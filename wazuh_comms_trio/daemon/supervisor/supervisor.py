@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -39,9 +39,11 @@ from wazuh_comms_trio.daemon.listeners import (
 )
 from wazuh_comms_trio.daemon.logging.formats import set_up_logs
 from wazuh_comms_trio.daemon.logging.output import LogFileUnusable, check_log_file
+from wazuh_comms_trio.daemon.remembered_keys import KeyMemory, node_folder
 from wazuh_comms_trio.daemon.status import readiness, status_document, worker_document
 from wazuh_comms_trio.daemon.supervisor.generation import STOP_MARGIN, Generation, WorkerFailed, run_generation
 from wazuh_comms_trio.daemon.supervisor.hub import Hub
+from wazuh_comms_trio.daemon.supervisor.node_keys import NodeKeys
 from wazuh_comms_trio.daemon.supervisor.node_metrics import node_metrics
 from wazuh_comms_trio.daemon.supervisor.operators import keep_operators
 from wazuh_comms_trio.daemon.systemd import Notifier, keep_notified
@@ -57,8 +59,6 @@ logger = logging.getLogger(__name__)
 RELOAD_SPREAD: Final = 2.0
 #: Seconds that a question after the status waits for workers.
 STATUS_PATIENCE: Final = 1.0
-#: How long earlier keys' tokens can be good: their life, and the requests that were under way.
-EARLIER_KEYS_LIFETIME: Final = 930.0
 
 
 async def supervise(loaded: LoadedConfig, *, ready: Callable[[ListenAddresses], None] | None = None) -> None:
@@ -69,7 +69,10 @@ async def supervise(loaded: LoadedConfig, *, ready: Callable[[ListenAddresses], 
         check_file_limit()
         async with open_listeners(loaded.config.communications_api) as (listeners, addresses):
             key_files = await trio.to_thread.run_sync(read_key_files, loaded.config.communications_api)
-            supervisor = Supervisor(loaded, key_files, listeners, addresses)
+            hub = Hub()
+            node_keys = NodeKeys(KeyMemory(node_folder(loaded.config.communications_api)), hub)
+            earlier_keys = await node_keys.before_generation(loaded.config.communications_api, key_files)
+            supervisor = Supervisor(loaded, key_files, earlier_keys, listeners, addresses, hub, node_keys)
             async with BackgroundNursery() as background:
                 background.start_soon(handle_signals, signals, supervisor)
                 await supervisor.run(ready)
@@ -80,7 +83,14 @@ class Supervisor:
     """``run`` keeps the workers; ``stop``, ``reload`` and ``status`` are for signals and the command socket."""
 
     def __init__(
-        self, loaded: LoadedConfig, key_files: Mapping[str, str], listeners: Listeners, addresses: ListenAddresses
+        self,
+        loaded: LoadedConfig,
+        key_files: Mapping[str, str],
+        earlier_keys: Sequence[tuple[str, float]],
+        listeners: Listeners,
+        addresses: ListenAddresses,
+        hub: Hub,
+        node_keys: NodeKeys,
     ) -> None:
         self._listeners = listeners
         self._addresses = addresses
@@ -95,22 +105,26 @@ class Supervisor:
         self._stop = trio.Event()
         self._generations: list[Generation] = []
         self._reloading = trio.Lock()
-        self._earlier_keys: list[tuple[str, float]] = []
         self._nursery: trio.Nursery | None = None
-        self.hub = Hub()
+        self.hub = hub
+        self.node_keys = node_keys
         self.drain = Drain(self.hub.drain)
-        self.current = self._generation(1, loaded, key_files)
+        self.current = self._generation(1, loaded, key_files, earlier_keys)
 
-    def _generation(self, number: int, loaded: LoadedConfig, key_files: Mapping[str, str]) -> Generation:
-        now = trio.current_time()
-        self._earlier_keys = [(pem, until) for pem, until in self._earlier_keys if until > now]
+    def _generation(
+        self,
+        number: int,
+        loaded: LoadedConfig,
+        key_files: Mapping[str, str],
+        earlier_keys: Sequence[tuple[str, float]],
+    ) -> Generation:
         return Generation(
             number,
             loaded,
             api=[listener.socket.fileno() for listener in self._listeners.api],  # type: ignore[attr-defined]
             enrollment=[listener.socket.fileno() for listener in self._listeners.enrollment],  # type: ignore[attr-defined]
             key_files=key_files,
-            earlier_keys=list(self._earlier_keys),
+            earlier_keys=earlier_keys,
         )
 
     # --- for signals and the command socket
@@ -181,9 +195,8 @@ class Supervisor:
         fixed = keys_that_need_a_restart(self._opened_with, loaded.config.communications_api)
         for name in fixed:
             logger.warning("%s has changed; that needs a restart, and stays as it was until then", name)
-        if old.public_key is not None:
-            self._earlier_keys.append((old.public_key, trio.current_time() + EARLIER_KEYS_LIFETIME))
-        new = self._generation(old.number + 1, loaded, key_files)
+        earlier_keys = await self.node_keys.before_generation(loaded.config.communications_api, key_files)
+        new = self._generation(old.number + 1, loaded, key_files, earlier_keys)
         assert self._nursery is not None
         try:
             await self._nursery.start(partial(self._run_generation, new, whole=True))
@@ -196,6 +209,7 @@ class Supervisor:
         except OSError as error:  # which the workers, a moment ago, could
             logger.error("%s", error)  # noqa: TRY400
         self.current = new
+        await self.node_keys.signed_by(new.public_key)
         # As long as any of its requests may take: none fails because of a reload.
         old.stop(spread=max(RELOAD_SPREAD, new.settings.shutdown.spread), grace=longest_request(old.settings))
         logger.info("reloaded: %d workers serve with the configuration as it is now", new.settings.workers)
@@ -262,6 +276,7 @@ class Supervisor:
             async with trio.open_nursery() as generations:
                 self._nursery = generations
                 await generations.start(partial(self._run_generation, self.current, whole=False))
+                await self.node_keys.signed_by(self.current.public_key)
                 if not self.stopping:
                     announce(self._addresses)
                     self._notifier.ready(self._status_line())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import TypeVar
 
@@ -13,16 +14,18 @@ import trio
 from attrs import field, frozen
 
 from wazuh_comms_trio.api.command_socket import Control
-from wazuh_comms_trio.config.check import FileProblem, read_certificates, read_public_key
+from wazuh_comms_trio.config.check import FileProblem, read_certificates, read_next_key, read_public_key
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.config.tls import server_context
 from wazuh_comms_trio.daemon.exit_status import BadConfiguration
 from wazuh_comms_trio.daemon.listeners import Listeners
 from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
 from wazuh_comms_trio.services import ServiceEnvironment
-from wazuh_comms_trio.services.authentication.tokens import TokenKeyError, TokenKeys
+from wazuh_comms_trio.services.authentication.tokens import TokenKeyError, TokenKeys, key_id
 
-__all__ = ["WorkerEnvironment", "certificate_end", "load_keys"]
+__all__ = ["WorkerEnvironment", "certificate_end", "forget_earlier_keys", "load_keys"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -69,7 +72,10 @@ def load_keys(settings: CommunicationsApi, *, earlier: Iterable[bytes] = ()) -> 
         key_file, password = settings.ssl.key, settings.ssl.keyfile_password
     try:
         others = [read_public_key(file) for file in settings.token.verify_keys]
-        keys = TokenKeys.from_pem(key_file.read_bytes(), password, others=others, earlier=earlier)
+        if (following := read_next_key(settings.token)) is not None:
+            others.append(following[1])
+        remembered = filter(_is_public_key, earlier)
+        keys = TokenKeys.from_pem(key_file.read_bytes(), password, others=others, earlier=remembered)
     except OSError as error:
         raise BadConfiguration(f"{key_file} can't be read: {error.strerror}") from error
     except (TokenKeyError, FileProblem) as error:
@@ -78,3 +84,20 @@ def load_keys(settings: CommunicationsApi, *, earlier: Iterable[bytes] = ()) -> 
         return keys, server_context(settings.ssl)
     except (OSError, ValueError) as error:
         raise BadConfiguration(f"communications_api.ssl can't be used: {error}") from error
+
+
+def _is_public_key(pem: bytes) -> bool:
+    try:
+        return bool(key_id(pem))
+    except TokenKeyError as error:
+        logger.warning("a key that signed before isn't trusted: %s", error)
+        return False
+
+
+async def forget_earlier_keys(keys: TokenKeys, lifetimes: Mapping[str, float]) -> None:
+    """``lifetimes``: seconds by public key (PEM). A stolen earlier key isn't to be of use for ever."""
+    began = trio.current_time()
+    for pem, seconds in sorted(lifetimes.items(), key=lambda entry: entry[1]):
+        await trio.sleep_until(began + seconds)
+        if _is_public_key(pem.encode()):
+            keys.forget_earlier(key_id(pem.encode()))

@@ -13,9 +13,10 @@ from typing import Final
 
 import trio
 
-from wazuh_comms_trio.daemon.status import BulkWriterReport, LoggedError, WorkerReport
+from wazuh_comms_trio.daemon.status import BulkWriterReport, LoggedError, TokenKeysReport, WorkerReport
 from wazuh_comms_trio.daemon.worker.tree import Worker
 from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 
 __all__ = ["Heartbeat", "LastError"]
 
@@ -103,6 +104,10 @@ class LastError(logging.Handler):
         self.text, self.when = self._mask(record.getMessage()), record.created
 
 
+def keys_report(keys: TokenKeys) -> TokenKeysReport:
+    return TokenKeysReport(signing=keys.kid, accepted=keys.kids, revoked=keys.revoked)
+
+
 class Heartbeat:
     """``run`` measures until cancelled; ``report`` is a snapshot."""
 
@@ -151,5 +156,6 @@ class Heartbeat:
             refused=services.refusals.lines(),
             warnings=self.warnings,
             refused_total=services.refusals.total,
+            keys=None if (keys := services.keys) is None else keys_report(keys),
             last_error=None if error.text is None else LoggedError(text=error.text, time=error.when),
         )

@@ -25,6 +25,7 @@ from wazuh_comms_trio.errors import CommsError
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.services import Services
+from wazuh_comms_trio.services.authentication.tokens import TokenKeyError
 from wazuh_comms_trio.services.commands.command_json import decode_commands, encode_commands
 from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher
 from wazuh_comms_trio.services.commands.posts import POST_LIMIT
@@ -203,6 +204,10 @@ class _HubClient:
                 self.leadership.handle_request(message.topic, message.request)
             case messages.Drain():
                 self.services.readiness.drain(message.on)
+            case messages.TrustKey():
+                self._trust(message.public_key)
+            case messages.RevokeKeys():
+                self.services.revoke_keys(message.keys)
             case messages.Stop():
                 self.stop.request(spread=message.spread, grace=message.grace)
             case messages.ShortenStop():
@@ -230,6 +235,12 @@ class _HubClient:
                 self.link.send_nowait(answer)
         finally:
             del self.posts[post.number]
+
+    def _trust(self, public_key: str) -> None:
+        try:
+            self.services.trust_key(public_key.encode())
+        except TokenKeyError as error:
+            logger.warning("the key that signs next can't be used: %s", error)
 
     def _hold(self, message: messages.HoldCommands) -> None:
         new = [command for command in _from_json(message.commands) if command.document_id not in self.holds]

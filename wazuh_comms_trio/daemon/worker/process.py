@@ -18,6 +18,7 @@ from pathlib import Path
 
 import attrs
 import trio
+from msgspec import UNSET
 
 from wazuh_comms_trio.config.load import load_config
 from wazuh_comms_trio.config.models import Enrollment
@@ -26,9 +27,10 @@ from wazuh_comms_trio.daemon.exit_status import EXIT_OK, report_failure
 from wazuh_comms_trio.daemon.key_files import key_files_in_memory
 from wazuh_comms_trio.daemon.listeners import Listeners
 from wazuh_comms_trio.daemon.logging.formats import set_up_logs
+from wazuh_comms_trio.daemon.remembered_keys import KeyMemory, node_folder
 from wazuh_comms_trio.daemon.supervisor import messages
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
-from wazuh_comms_trio.daemon.worker.environment import certificate_end, load_keys
+from wazuh_comms_trio.daemon.worker.environment import certificate_end, forget_earlier_keys, load_keys
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.daemon.worker.hub_client import HubLeadership, HubOtherWorkers, run_hub_client
 from wazuh_comms_trio.daemon.worker.parent_watchdog import ParentWatchdog, wake_when_parent_dies
@@ -37,7 +39,6 @@ from wazuh_comms_trio.daemon.worker.tree import Stop, Worker
 from wazuh_comms_trio.foundation.log_context import WORKER
 from wazuh_comms_trio.foundation.nurseries import exceptions_of
 from wazuh_comms_trio.metrics.counting import Metrics
-from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,8 @@ async def _serve(link: Link, first: messages.WorkerConfig, watchdog: ParentWatch
     with key_files_in_memory(config.communications_api, first.materials) as settings:
         keys, ssl_context = load_keys(settings, earlier=[pem.encode() for pem in first.earlier.public_keys])
         end = certificate_end(settings)
+    key_memory = KeyMemory(node_folder(config.communications_api))
+    keys.revoke(key_memory.read().revoked)
     metrics = Metrics()
     listeners = Listeners(
         _inherited_listeners(first.listeners.api), (), _inherited_listeners(first.listeners.enrollment)
@@ -114,7 +117,7 @@ async def _serve(link: Link, first: messages.WorkerConfig, watchdog: ParentWatch
             background=[
                 link.run,
                 partial(_handle_signals, signals, stop, config.communications_api.shutdown.delay),
-                partial(_forget_earlier_keys, keys, first.earlier.seconds),
+                partial(forget_earlier_keys, keys, lifetimes(first.earlier)),
             ],
             other_workers=other_workers,
             leadership=leadership,
@@ -138,10 +141,10 @@ def _inherited_listeners(descriptors: list[int]) -> list[trio.SocketListener]:
     return listeners
 
 
-async def _forget_earlier_keys(keys: TokenKeys, seconds: float) -> None:
-    """A stolen earlier key isn't to be of use for ever."""
-    await trio.sleep(seconds)
-    keys.forget_earlier()
+def lifetimes(earlier: messages.EarlierKeys) -> dict[str, float]:
+    """Seconds by public key. A supervisor of an earlier version says one time for all of them."""
+    each = [earlier.seconds] * len(earlier.public_keys) if earlier.lifetimes is UNSET else earlier.lifetimes
+    return dict(zip(earlier.public_keys, each, strict=False))
 
 
 async def _handle_signals(signals: AsyncIterator[int], stop: Stop, delay: float) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from pathlib import Path
 
 import trio
 
@@ -16,6 +15,7 @@ from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.command_socket import Auditor
 from wazuh_comms_trio.daemon.listeners import Listeners
 from wazuh_comms_trio.daemon.logging.formats import mask
+from wazuh_comms_trio.daemon.remembered_keys import node_folder
 from wazuh_comms_trio.daemon.worker.allocator import return_free_memory, return_large_blocks
 from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
 from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
@@ -71,7 +71,7 @@ async def serve_worker(
                 control=control,
                 memory_short=memory_watch(config.communications_api.workers),
                 metrics=metrics,
-                proven=ProvenKeys(proven_path(config), keys.derive(b"proven keys")),
+                proven=ProvenKeys(node_folder(config.communications_api) / FILE_NAME, keys.derive(b"proven keys")),
                 note_enrolment=Auditor(lambda: config.communications_api).enrolled,
             )
             async with trio.open_nursery() as serving:
@@ -89,10 +89,3 @@ async def serve_worker(
                 calm_collector()
                 return_large_blocks()
                 nursery.start_soon(return_free_memory, environment.run_blocking)
-
-
-def proven_path(config: Config) -> Path:
-    """In the node's own state: with an indexer, beside the quarantine."""
-    api = config.communications_api
-    folder = api.embedded.path if api.backend == "embedded" or api.quarantine.path is None else api.quarantine.path
-    return folder / FILE_NAME

@@ -22,11 +22,12 @@ from wazuh_comms_trio.daemon.listeners import (
     open_listeners,
     operators_token,
 )
+from wazuh_comms_trio.daemon.remembered_keys import KeyMemory, node_folder
 from wazuh_comms_trio.daemon.status import readiness, report_document, status_document, worker_document
 from wazuh_comms_trio.daemon.supervisor.node_metrics import node_metrics
 from wazuh_comms_trio.daemon.systemd import Notifier, keep_notified
 from wazuh_comms_trio.daemon.terminal import Terminal
-from wazuh_comms_trio.daemon.worker.environment import certificate_end, load_keys
+from wazuh_comms_trio.daemon.worker.environment import certificate_end, forget_earlier_keys, load_keys
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.daemon.worker.serving import serve_worker
 from wazuh_comms_trio.daemon.worker.tree import Stop, Worker
@@ -69,6 +70,7 @@ async def serve(
     def on_serving(background: trio.Nursery, worker: Worker, heartbeat: Heartbeat) -> None:
         control.begin(worker, heartbeat)
         control.warnings = addresses.warnings
+        background.start_soon(trio.to_thread.run_sync, key_memory.note_signing, keys.public_pem.decode())
         announce(addresses)
         notifier.ready(_status_line(heartbeat))
         for listener in listeners.operators:
@@ -83,7 +85,10 @@ async def serve(
         check_file_limit()
         if settings.workers > 1:
             logger.info("one worker runs (workers is %d)", settings.workers)
-        keys, ssl_context = load_keys(settings)
+        key_memory = KeyMemory(node_folder(settings))
+        earlier = key_memory.read().seconds_left(time.time())
+        keys, ssl_context = load_keys(settings, earlier=[pem.encode() for pem in earlier])
+        keys.revoke(key_memory.known.revoked)
         token = operators_token(settings)
         async with open_listeners(settings) as (listeners, addresses):
             await serve_worker(
@@ -96,6 +101,7 @@ async def serve(
                 background=[
                     partial(handle_signals, signals, stop, settings.shutdown, control, notifier),
                     partial(_tell_stopping, notifier, stop, settings.shutdown.grace),
+                    partial(forget_earlier_keys, keys, earlier),
                 ],
                 control=control,
                 metrics=control.counted,

@@ -78,6 +78,7 @@ class Authenticator:
         self._secrets = VerifiedSecrets(run_blocking, remember_wrong=True, proven=proven)
         # For the signature's sake: times and the agent are looked at every time.
         self._read = TokenMemory(_TOKENS_REMEMBERED)
+        self._read_with = keys.revision
 
     async def authenticate(self, uuid: str, key: str, peer: str | None = None, *, patience: float = inf) -> str:
         """A token. Records the log-in. ``peer`` is the sender's address: keys from one don't queue behind wrong ones
@@ -136,6 +137,8 @@ class Authenticator:
         be enough: see ``Caller.unread``. Raises ``TokenInvalid``, ``TokenExpired``, ``BackendUnavailable``."""
         if token is None:
             raise TokenInvalid(reason="missing")
+        if self._read_with != self._keys.revision:  # a key was revoked, and some of these may be its tokens
+            self._read, self._read_with = TokenMemory(_TOKENS_REMEMBERED), self._keys.revision
         claims = self._read.get(token)
         if claims is None:
             claims = read_token(self._keys, token)

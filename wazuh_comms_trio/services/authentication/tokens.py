@@ -12,11 +12,11 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 import msgspec
-from attrs import field, frozen
+from attrs import define, field, frozen
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -41,6 +41,7 @@ __all__ = [
     "TokenKeyError",
     "TokenKeys",
     "check_times",
+    "key_id",
     "read_token",
 ]
 
@@ -152,14 +153,22 @@ def _verifiers_of(public_keys: Iterable[bytes]) -> list[_Verifier]:
     return found
 
 
-@frozen
+def key_id(public_key: bytes) -> str:
+    """Of a public key in PEM: what ``kid`` says in tokens that it verifies. Raises ``TokenKeyError``."""
+    return _verifiers_of([public_key])[0].kid
+
+
+@define(eq=False)
 class TokenKeys:
-    """The key that signs, and the public keys that verify: its own, others that are to be trusted as well, and after
-    these those of keys before it during a reload."""
+    """The key that signs, and the public keys that verify: its own, others that are to be trusted as well, and those of
+    keys that signed before it."""
 
     _private: Any = field(repr=False)
     _verifiers: list[_Verifier]
-    _lasting: int
+    _earlier: set[str]
+    #: Grows when a key was revoked: what was read of tokens before counts no more.
+    revision: int = field(init=False, default=0)
+    _revoked: set[str] = field(init=False, factory=set)
 
     @classmethod
     def from_pem(
@@ -177,14 +186,42 @@ class TokenKeys:
         own = _Verifier.of(private.public_key())
         verifiers = {own.kid: own}
         verifiers |= {verifier.kid: verifier for verifier in _verifiers_of(others) if verifier.kid != own.kid}
-        lasting = len(verifiers)
-        for verifier in _verifiers_of(earlier):
-            verifiers.setdefault(verifier.kid, verifier)
-        return cls(private, list(verifiers.values()), lasting)
+        before = {verifier.kid: verifier for verifier in _verifiers_of(earlier) if verifier.kid not in verifiers}
+        return cls(private, [*verifiers.values(), *before.values()], set(before))
 
-    def forget_earlier(self) -> None:
-        """Only what our own key and the others signed is good from now on: earlier keys' last tokens have expired."""
-        del self._verifiers[self._lasting :]
+    def forget_earlier(self, kid: str) -> None:
+        """What this key signed has expired. Of keys that are trusted all the time nothing is forgotten."""
+        if kid in self._earlier:
+            self._earlier.discard(kid)
+            self._verifiers[:] = [verifier for verifier in self._verifiers if verifier.kid != kid]
+
+    def trust(self, public_key: bytes) -> None:
+        """Tokens of this key (PEM), too, are good from now on. Raises ``TokenKeyError``."""
+        (new,) = _verifiers_of([public_key])
+        self._earlier.discard(new.kid)
+        if new.kid not in self._revoked and new.kid not in self.kids:
+            self._verifiers.append(new)
+
+    def revoke(self, kids: Collection[str]) -> bool:
+        """Nothing that these keys signed is good from now on; the key that signs here stays. Returns whether any was
+        trusted."""
+        self._revoked.update(kids)
+        left = [verifier for verifier in self._verifiers if verifier.kid == self.kid or verifier.kid not in kids]
+        if len(left) == len(self._verifiers):
+            return False
+        self._verifiers[:] = left
+        self.revision += 1
+        return True
+
+    @property
+    def kids(self) -> list[str]:
+        """The ids of all keys whose tokens are good, the signing key's first."""
+        return [verifier.kid for verifier in self._verifiers]
+
+    @property
+    def revoked(self) -> list[str]:
+        """The ids of keys that were revoked."""
+        return sorted(self._revoked)
 
     @property
     def public_pem(self) -> bytes:

@@ -1,0 +1,101 @@
+"""The file of the keys that signed: what it keeps, for how long, and what a process does that can't write it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wazuh_comms_trio.daemon.remembered_keys import (
+    EARLIER_KEYS_LIFETIME,
+    FILE_NAME,
+    LONGEST_GRACE,
+    KeyMemory,
+    RememberedKeys,
+)
+
+NOW = 1_750_000_000.0
+
+
+class Clock:
+    now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def memory(folder: Path, clock: Clock) -> KeyMemory:
+    """As the next process sees the file."""
+    found = KeyMemory(folder, wall_clock=clock)
+    found.read()
+    return found
+
+
+def test_a_key_counts_as_long_as_its_last_token(tmp_path: Path, clock: Clock) -> None:
+    memory(tmp_path, clock).note_signing("first")
+    assert memory(tmp_path, clock).known.seconds_left(NOW) == {"first": EARLIER_KEYS_LIFETIME}
+    memory(tmp_path, clock).note_signing("second")
+    clock.now += 100
+    memory(tmp_path, clock).note_signing("second")  # another restart: the first one's time goes on
+    left = memory(tmp_path, clock).known.seconds_left(clock.now)
+    assert left == {"first": EARLIER_KEYS_LIFETIME - 100, "second": EARLIER_KEYS_LIFETIME}
+    clock.now = NOW + EARLIER_KEYS_LIFETIME
+    assert "first" not in memory(tmp_path, clock).known.seconds_left(clock.now)
+
+
+def test_two_processes_lose_nothing_of_each_other(tmp_path: Path, clock: Clock) -> None:
+    one, other = memory(tmp_path, clock), memory(tmp_path, clock)
+    one.note_signing("first")
+    other.revoke({"bad": NOW})
+    one.keep("first", 3600)
+    known = memory(tmp_path, clock).known
+    assert known == RememberedKeys("first", {"first": NOW + 3600}, {"bad": NOW})
+    assert other.read() == known
+
+
+def test_nothing_is_kept_longer_than_a_day(tmp_path: Path, clock: Clock) -> None:
+    memory(tmp_path, clock).keep("first", 1e9)
+    clock.now -= 5 * 86400  # it was wrong, and is set
+    assert memory(tmp_path, clock).known.seconds_left(clock.now) == {"first": LONGEST_GRACE}
+
+
+def test_what_cant_be_written_is_said_once_and_remembered_here(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "file"
+    folder.write_text("")
+    here = KeyMemory(folder, wall_clock=clock)
+    assert not here.revoke({"bad": NOW})
+    here.note_signing("first")
+    here.note_signing("second")
+    assert here.known.revoked == {"bad": NOW}
+    assert here.known.seconds_left(NOW) == {"first": EARLIER_KEYS_LIFETIME, "second": EARLIER_KEYS_LIFETIME}
+    assert sum("can't be written" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_the_file_is_the_services_alone_and_bounded(tmp_path: Path, clock: Clock) -> None:
+    here = memory(tmp_path, clock)
+    here.revoke({f"k{number}": NOW + number for number in range(1500)})
+    for number in range(40):
+        here.keep(f"pem{number}", 1000 + number)
+    kept = memory(tmp_path, clock).known
+    assert (len(kept.revoked), len(kept.earlier)) == (1000, 32)
+    assert "k1499" in kept.revoked
+    assert "pem39" in kept.earlier
+    assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == [FILE_NAME, "token-keys.lock"]
+
+
+def test_a_link_in_its_place_isnt_followed(tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text('{"signing": "x"}')
+    (tmp_path / FILE_NAME).symlink_to(victim)
+    assert memory(tmp_path, clock).known == RememberedKeys()
+    assert "can't be read" in caplog.text
+    memory(tmp_path, clock).note_signing("first")
+    assert victim.read_text() == '{"signing": "x"}'

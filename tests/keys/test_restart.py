@@ -1,0 +1,70 @@
+"""A restart with another key refuses no token that is still good: no 403, and nobody logs in again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Certificates
+from tests.e2e.processes import Files, start_daemon, write_files
+from tests.keys.load import Nodes, at_work, logged_in
+from tests.supervisor.nodes import change, status
+from tests.supervisor.test_reload import new_certificate
+from wazuh_comms_trio.daemon.remembered_keys import FILE_NAME
+from wazuh_comms_trio.testing import stateful_event
+
+pytestmark = [pytest.mark.processes, pytest.mark.real_clock]
+
+MakeFiles = Callable[..., Files]
+
+
+@pytest.fixture
+def make_files(tmp_path: Path, certificates: Certificates) -> MakeFiles:
+    def make(**changes: Any) -> Files:
+        return write_files(tmp_path, certificates.cert, certificates.key, **changes)
+
+    return make
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_restarts_with_new_tls_keys_under_load(make_files: MakeFiles, workers: int) -> None:
+    files, nodes = make_files(workers=workers), Nodes()
+    async with start_daemon(files) as daemon:
+        nodes.ports = [daemon.port]
+        agents = await logged_in(daemon, nodes, 3)
+        first = (await status(files))["workers"][0]["keys"]["signing"]
+        async with at_work(agents) as work:
+            await work.more(10)
+            nodes.ports = []
+            change(files, ssl=new_certificate(files.folder))
+            daemon.process.terminate()
+            assert await daemon.process.wait() == 0
+            for _ in range(2):  # the second restart finds the same key again
+                async with start_daemon(files) as again:
+                    nodes.ports = [again.port]
+                    await work.more(20)
+                    keys = (await status(files))["workers"][0]["keys"]
+                    assert keys["signing"] != first
+                    assert keys["accepted"] == [keys["signing"], first]
+                    nodes.ports = []
+    assert work.refused == []
+    assert "PRIVATE" not in (files.state / FILE_NAME).read_text()
+    assert (files.state / FILE_NAME).stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("text", ["{", "[1]", '{"signing": "no key", "earlier": [{"public_key": "x", "until": 1e12}]}'])
+async def test_a_file_that_is_spoilt_costs_log_ins_and_nothing_else(
+    make_files: MakeFiles, workers: int, text: str
+) -> None:
+    files, nodes = make_files(workers=workers), Nodes()
+    files.state.mkdir()
+    (files.state / FILE_NAME).write_text(text)
+    async with start_daemon(files) as daemon:
+        nodes.ports = [daemon.port]
+        (agent,) = await logged_in(daemon, nodes, 1)
+        assert (await agent.post_stateful([stateful_event("a", "fim", "create", {"a": 1})])).status == 200
+        assert await daemon.wait_for_line(r"WARNING.*(token-keys\.json isn't understood|key that signed before isn't)")
