@@ -7,6 +7,7 @@ import faulthandler
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ def unexpected_errors(request: pytest.FixtureRequest) -> Iterator[list[str]]:
 
 #: Seconds after which a test hangs, and nothing else: the slowest, on a busy machine, take a tenth of it.
 PATIENCE = 300
+#: Seconds for a thread that has nothing left to do.
+LAST_STEPS = 10
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +76,18 @@ def hanging_test(request: pytest.FixtureRequest) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(autouse=True)
+def left_threads(hanging_test: None) -> Iterator[None]:
+    """A thread that outlives its test fails it: Python waits for it at the end of the run, for ever. (Daemon threads,
+    as trio's that wait for work, are left alone.)"""
+    before = set(threading.enumerate())
+    yield
+    left = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
+    for thread in left:
+        thread.join(LAST_STEPS)
+    assert not [thread for thread in left if thread.is_alive()], "threads that don't end"
 
 
 @attrs.frozen

@@ -157,8 +157,8 @@ def test_spread_over_time(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
     async def sleep(seconds: float) -> None:
         clock[0] += seconds
 
-    monkeypatch.setattr(sending.trio, "sleep", sleep)
-    monkeypatch.setattr(sending.trio, "current_time", lambda: clock[0])
+    monkeypatch.setattr(sending, "sleep", sleep)
+    monkeypatch.setattr(sending, "current_time", lambda: clock[0])
     sent = tool("commands", "send", "--all", "restart", "--rate", "2/s", "--json")
     assert sent.status == 0
     assert clock[0] == pytest.approx(101.5)  # the last slice is waited for by nobody
@@ -173,7 +173,7 @@ def test_spreading_is_interrupted(tool: Tool, monkeypatch: pytest.MonkeyPatch) -
     async def interrupted(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sending.trio, "sleep", interrupted)
+    monkeypatch.setattr(sending, "sleep", interrupted)
     sent = tool("commands", "send", "--all", "restart", "--rate", "1/s")
     (parent,) = tool("commands", "list", "--json").document
     assert (sent.status, sent.out) == (130, "")

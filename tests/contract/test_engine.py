@@ -1,13 +1,14 @@
 """The contract of ``Engine``."""
 
 import json
+import os
 from collections.abc import AsyncIterator
 
 import pytest
 import trio
 
 from tests.contract.harness import A1, A2, Harness
-from wazuh_comms_trio.backends.interfaces import Backends
+from wazuh_comms_trio.backends.interfaces import Backends, BodyRefused
 from wazuh_comms_trio.errors import BackendUnavailable, ClientDisconnected, EngineRefused
 
 BODY = b'{"agent":{"id":"a"}}\n{"module":"m","collector":"c"}\n{"message":"hello","n":1e999}\n'
@@ -94,6 +95,8 @@ async def test_what_is_not_json_is_refused_for_good(
         await backends.engine.send_events(pieces(body), agent_id=A1, length=len(body))
     assert where in caught.value.message
     assert taken(harness) == []
+    if isinstance(caught.value, BodyRefused) and caught.value.consumed.descriptor is not None:
+        os.close(caught.value.consumed.descriptor)
 
 
 @pytest.mark.parametrize("body", [BODY, b'{"a":1}\n' * 200_000])

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
-import trio
 from attrs import evolve
+from trio import current_time, sleep
 
 from wazuh_comms_trio.audit.log import current_user
 from wazuh_comms_trio.backends import command_rules as rules
@@ -91,23 +91,23 @@ async def _target(backends: Backends, arguments: Namespace) -> tuple[Target, Seq
 async def _spread(stores: Stores, command: Command, children: Sequence[Command], rate: float) -> None:
     """Stores the children bit by bit, ``rate`` in a second; each one's time begins then. Interrupted, it says how many
     agents it was sent to; the others don't get it."""
-    begun = answered = trio.current_time()
+    begun = answered = current_time()
     done = 0
     try:
         with Progress() as progress:
             while done < len(children):
-                due = min(len(children), int((trio.current_time() - begun) * rate) + 1)
+                due = min(len(children), int((current_time() - begun) * rate) + 1)
                 now = time.time()
                 try:  # what is stored already stays as it is: the same slice may be stored again
                     await stores.backends.commands.add([evolve(child, created_at=now) for child in children[done:due]])
                 except BackendUnavailable:
-                    if trio.current_time() - answered > STORE_TIMEOUT:
+                    if current_time() - answered > STORE_TIMEOUT:
                         raise
                 else:
-                    done, answered = due, trio.current_time()
-                progress.show(f"sent to {done} of {len(children)} agents, {trio.current_time() - begun:.0f} s")
+                    done, answered = due, current_time()
+                progress.show(f"sent to {done} of {len(children)} agents, {current_time() - begun:.0f} s")
                 if done < len(children):
-                    await trio.sleep(max(_SLICE, begun + done / rate - trio.current_time()))
+                    await sleep(max(_SLICE, begun + done / rate - current_time()))
     except BaseException:
         left = f"was sent to {done} of {len(children)} agents; the others don't get it"
         print(f"the command {command.document_id} {left}", file=sys.stderr)
