@@ -30,8 +30,9 @@ _COMMANDS: Final = (
     "reload",
     "drain",
     "daemon",
+    "simulate-fleet",
 )
-_ELSEWHERE: Final = {"top": "live.command"}
+_ELSEWHERE: Final = {"top": "live.command", "simulate-fleet": "fleet.command"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

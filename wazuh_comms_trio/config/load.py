@@ -43,7 +43,7 @@ def load_config(
     service manager passed in their place. ``text`` stands in for what the file says. Raises ``ConfigError`` with every
     problem, and nothing else."""
     file = Path(path)
-    text = _read(file) if text is None else text
+    text = read_file(file) if text is None else text
     source = parse(text, _SECTIONS)
     if not source.data and source.problems:
         raise ConfigError(file, source.problems)
@@ -66,7 +66,9 @@ def load_config(
     return LoadedConfig(config, tuple(_in_order(reader.warnings)), file, text)
 
 
-def _read(file: Path) -> str:
+def read_file(file: Path) -> str:
+    """The text of a YAML file. Raises ``ConfigError``."""
+
     def failed(text: str, line: int | None = None) -> ConfigError:
         return ConfigError(file, [Problem("", line, text)])
 

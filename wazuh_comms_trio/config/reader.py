@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal, cast, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, cast, get_args, get_origin
 
 import attrs
 from attrs import NOTHING, Attribute
@@ -19,6 +19,8 @@ from wazuh_comms_trio.config.key import Key, key_of
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.config.problems import Place, Problem, dotted, near, shown
 from wazuh_comms_trio.config.source import Source
+
+T = TypeVar("T")
 
 #: Sections that other programs share with this one: what is unknown there is only warned about.
 _SHARED: Final = frozenset({"indexer", "engine"})
@@ -55,7 +57,11 @@ class Reader:
 
     def config(self) -> Config:
         """The model, with defaults (and placeholders, where there is none) for what wasn't accepted."""
-        return cast(Config, self._model(self._source.data, Config))
+        return self.read(Config)
+
+    def read(self, model: type[T]) -> T:
+        """As ``config``, of another file: ``model`` is an attrs class, whose fields are the file's sections."""
+        return cast(T, self._model(self._source.data, model))
 
     def problem(self, text: str, *steps: str | int) -> None:
         """Notes one; ``steps`` lead from the place being read, at the end from the top."""

@@ -16,6 +16,7 @@ _PREFIX: Final = "tag:yaml.org,2002:"
 #: Far more than any configuration has. Aliases of aliases could otherwise multiply a small file without end.
 _MOST_NODES: Final = 20_000
 _DEEPEST: Final = 50
+_NEEDED: Final = "communications_api.ssl.key and .cert at least are needed"
 
 
 #: Numbers that YAML 1.1, YAML 1.2 and people read alike. PyYAML reads 1.1's: ``027000`` is 11776 there, ``1:30`` is 90.
@@ -78,15 +79,15 @@ def _failed(text: str, line: int | None = None) -> Source:
     return Source({}, {}, (Problem("", line, text),))
 
 
-def parse(text: str, sections: Collection[str]) -> Source:
-    """Reads the file's ``sections``; others need only be YAML. Never raises: what is wrong is in ``problems``. Their
-    texts hold no words of the file but keys, since any value might be a password."""
+def parse(text: str, sections: Collection[str], *, needed: str = _NEEDED) -> Source:
+    """Reads the file's ``sections``; others need only be YAML. ``needed``: what an empty file lacks. Never raises: what
+    is wrong is in ``problems``. Their texts hold no words of the file but keys, since any value might be a password."""
     loader = None
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
-            return _failed("the file is empty; communications_api.ssl.key and .cert at least are needed")
+            return _failed(f"the file is empty; {needed}")
         if not isinstance(root, yaml.MappingNode):
             return _failed("the file's top level isn't a mapping of sections (`communications_api:` ...)", _line(root))
         return _Reader(loader, sections).read(root)

@@ -6,11 +6,11 @@ function __wazuh_comms_at --description 'Does the line name this command?'
     for word in (commandline --tokenize --cut-at-cursor --current-process)[2..]
         if test $skip = yes
             set skip no
-        else if contains -- $word --agent --arg --config --count --group --home --interval --key --limit --module --name --of --rate --release --silent-for --since --sort --status --timeout --uuid --version -n
+        else if contains -- $word --agent --agents --agents-file --arg --ca --cert --cert-key --config --count --duration --enroll-url --group --home --interval --key --limit --mix --module --name --of --plot --ramp --rate --release --seed --silent-for --since --sort --status --timeout --token --url --user --uuid --version -n
             set skip yes
         else if not string match --quiet -- '-*' $word
             set --local next (string trim -- "$command $word")
-            contains -- "$next" 'agents' 'agents add' 'agents list' 'agents show' 'agents why' 'agents remove' 'agents rekey' 'commands' 'commands send' 'commands watch' 'commands list' 'commands show' 'commands cancel' 'events' 'events tail' 'quarantine' 'quarantine list' 'quarantine show' 'quarantine replay' 'quarantine drop' 'backup' 'restore' 'store' 'store verify' 'store prune' 'enrollment' 'enrollment passwd' 'config' 'config check' 'config show' 'indexer' 'indexer init' 'indexer check' 'indexer show' 'indexer remove' 'status' 'top' 'reload' 'drain' 'daemon'; and set command $next
+            contains -- "$next" 'agents' 'agents add' 'agents list' 'agents show' 'agents why' 'agents remove' 'agents rekey' 'commands' 'commands send' 'commands watch' 'commands list' 'commands show' 'commands cancel' 'events' 'events tail' 'quarantine' 'quarantine list' 'quarantine show' 'quarantine replay' 'quarantine drop' 'backup' 'restore' 'store' 'store verify' 'store prune' 'enrollment' 'enrollment passwd' 'config' 'config check' 'config show' 'indexer' 'indexer init' 'indexer check' 'indexer show' 'indexer remove' 'status' 'top' 'reload' 'drain' 'daemon' 'simulate-fleet'; and set command $next
         end
     end
     test "$command" = "$argv[1]"
@@ -32,6 +32,7 @@ complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments top
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments reload --description 'have the running daemon read its configuration again'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments drain --description 'have balancers leave this node out'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments daemon --description 'ask a classic daemon over its socket'
+complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments simulate-fleet --description 'how a node does under many agents: rates, latencies, errors'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --long-option json --description 'print one JSON document (`events tail`: one a line)'
@@ -233,3 +234,21 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'daemon'" --long-op
 complete --command wazuh-comms --condition "__wazuh_comms_at 'daemon'" --long-option release --require-parameter --description 'the server\'s version, such as 5.0.0-beta3, or \'auto\' to find it out (default: 4.x, in either place)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'daemon'" --long-option timeout --require-parameter --description 'seconds for the whole answer (default: 10)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'daemon'" --long-option json --description 'print the answer as one JSON document'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'simulate-fleet'" --short-option h --long-option help --description 'show this help message and exit'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'simulate-fleet'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'simulate-fleet'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'simulate-fleet'" --long-option agents --require-parameter --description 'how many'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'simulate-fleet'" --long-option url --require-parameter --description 'the agents\' API: https://HOST:27000'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'simulate-fleet'" --long-option enroll-url --require-parameter --description 'where agents enrol (the same host, port 55000)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'simulate-fleet'" --long-option user --require-parameter --description 'who enrols them; the password is asked for, or in $WAZUH_COMMS_ENROLLMENT_PASSWORD'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'simulate-fleet'" --long-option token --require-parameter --description 'a token to enrol them with, in place of --user'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'simulate-fleet'" --long-option agents-file --require-parameter --force-files --description 'agents of before, a JSON object each line (uuid, name, key); those that are enrolled are added to it'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'simulate-fleet'" --long-option mix --require-parameter --force-files --description 'what they do, and what goes wrong (docs/testing.md)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'simulate-fleet'" --long-option duration --require-parameter --description 'at rest (until Ctrl-C)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'simulate-fleet'" --long-option ramp --require-parameter --description 'for the first log-ins (50 agents a second)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'simulate-fleet'" --long-option ca --require-parameter --force-files --description 'check the node\'s certificate (agents don\'t, by default)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'simulate-fleet'" --long-option cert --require-parameter --force-files --description 'the agents\' own certificate'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'simulate-fleet'" --long-option cert-key --require-parameter --force-files --description 'its key'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'simulate-fleet'" --long-option plot --require-parameter --force-files --description 'a picture of the run, SVG'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'simulate-fleet'" --long-option seed --require-parameter --description 'the same plan of moments again'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'simulate-fleet'" --long-option yes-this-is-mine --description 'for a node that isn\'t on this machine: it is yours to load'

@@ -32,7 +32,7 @@ def _user(word: str) -> str:
 def _passwd(arguments: Namespace) -> int:
     from wazuh_comms_trio.services.authentication.secret_hashes import hash_password
 
-    password_hash = hash_password(_password())
+    password_hash = hash_password(read_password())
     if arguments.json:
         from wazuh_comms_trio.cli.output import Output
 
@@ -44,7 +44,8 @@ def _passwd(arguments: Namespace) -> int:
     return 0
 
 
-def _password() -> str:
+def read_password(*, twice: bool = True) -> str:
+    """Asked for on a terminal, else a line of stdin. Raises ``Failure``."""
     if sys.stdin is None:
         raise Failure("no password was given")
     if sys.stdin.isatty():
@@ -52,7 +53,7 @@ def _password() -> str:
 
         try:
             password = getpass.getpass("Password: ")
-            again = getpass.getpass("Again: ") if password else ""
+            again = getpass.getpass("Again: ") if password and twice else password
         except EOFError:
             raise Failure("no password was given") from None
         if again != password:

@@ -1,0 +1,1 @@
+"""Tests of `wazuh-comms simulate-fleet`."""
