@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import example, given
@@ -38,6 +40,9 @@ WORDS: list[Callable[[object], str]] = [
     text_rules.check_group,
     text_rules.check_word,
     lambda value: text_rules.check_duration(value, "it"),
+    text_rules.check_version,
+    text_rules.check_repository,
+    lambda value: text_rules.check_file_name(value, "file's name"),
 ]
 
 
@@ -70,6 +75,62 @@ def test_what_passes() -> None:
         assert text_rules.check_agent_address(address) == address
     for group in ("default", "a.b-c_d", "x" * 255):
         assert text_rules.check_group(group) == group
+    for version in ("v4.14.2", "5.0.0-beta3", "4.7.5", "v5.0.0", "4.9.0-rc1+2"):
+        assert text_rules.check_version(version) == version
+    for repository in ("packages.wazuh.com/4.x/wpk/", "https://user@mirror:8080/a%20b/~x", "http://[fe80::1]/w..k/"):
+        assert text_rules.check_repository(repository) == repository
+    for path in ("/tmp/a.wpk", "/var/upgrade files/ü..wpk"):
+        assert text_rules.check_absolute_path(path) == path
+    for name in ("upgrade.sh", "upgrade.bat", "_x"):
+        assert text_rules.check_file_name(name, "name") == name
+
+
+PATHS = st.text("./\\%2eEa\n \0v", max_size=8) | HOSTILE
+
+
+@given(PATHS)
+@example("../x")
+@example("a/..")
+@example("a/%2E%2e/b")
+@example("a\\..\\b")
+@example("/tmp/../etc")
+def test_what_becomes_a_part_of_a_path_leads_nowhere_else(text: str) -> None:
+    for check in (text_rules.check_version, lambda value: text_rules.check_file_name(value, "name")):
+        if (part := made(check, text)) is not None:
+            assert posixpath.normpath(f"/folder/{part}") == f"/folder/{part}"
+            assert "\\" not in part
+    if (repository := made(text_rules.check_repository, text)) is not None:
+        parts = unquote(repository).replace("\\", "/").split("/")
+        assert posixpath.normpath("/folder/" + "/".join(parts)).startswith("/folder/")
+        assert ".." not in parts
+    if (path := made(text_rules.check_absolute_path, text)) is not None:
+        assert path.startswith("/")
+        assert ".." not in path.replace("\\", "/").split("/")
+        assert path.isprintable() or not re.search(r"[\x00-\x1f\x7f]", path)
+
+
+@given(PATHS, st.booleans())
+def test_a_command_is_looked_for_in_one_folder(name: str, as_json: bool) -> None:
+    for command in (name, "!" + name):
+        message = json.dumps({"version": 1, "command": command}) if as_json else f"{command} argument"
+        if made(encode_agent_command, message, "001", AR_TYPE) is not None:
+            assert not {"/", "\\"} & set(command.split(" ")[0])
+
+
+def test_only_the_messages_own_command_is_looked_at() -> None:
+    alert = {"command": "/bin/sh", "COMMAND": "../x"}
+    text = create_active_response("firewall-drop", ["/bin/sh"], alert=alert)
+    assert encode_agent_command(text, "001", AR_TYPE).datagram.endswith(text.encode())
+    for wrong in (
+        '{"Command":"!../x"}',
+        '{"command":"a","command":"a/b"}',
+        '{"command":"..\\\\a"}',
+        "!../../bin/sh -c",
+    ):
+        with pytest.raises(MessageInvalid, match="is a path"):
+            encode_agent_command(wrong, "001", AR_TYPE)
+    for odd in ("{", '{"command":7}', '{"command":["/"]}', "{" * 3000):
+        assert made(encode_agent_command, odd, "001", AR_TYPE) is not None
 
 
 @pytest.mark.parametrize("agent_id", ["", "1", "01", "0001", "2147483648", "9" * 5000, "-01", "0x1", " 001"])

@@ -68,6 +68,22 @@ def check_message(msg: object) -> str:
     return msg
 
 
+def check_command(msg: str) -> None:
+    """What an active response is to run is looked for in one folder of the agent's: 1012 for a path. ``msg`` is a
+    version 1 message in JSON or begins with the command's name."""
+    names: list[object]
+    if msg.startswith("{"):
+        try:
+            names = [value for name, value in json.loads(msg, object_pairs_hook=list) if name.casefold() == "command"]
+        except (ValueError, RecursionError):
+            return  # not read as JSON by an agent either
+    else:
+        names = [msg.split(" ", 1)[0]]
+    for name in names:
+        if isinstance(name, str) and ("/" in name or "\\" in name):
+            raise MessageInvalid(1012, f"{name!r:.60} is a path; a command is a name in the agent's folder of them")
+
+
 def create_wazuh_queue_socket_msg(flag: str, str_agent_id: str, msg: str, is_restart: bool = False) -> str:
     """The datagram's text. ``str_agent_id`` is an agent's id, or ``(null)`` with a flag for all agents.
 
@@ -115,6 +131,7 @@ def _prepare(msg: str, msg_type: str) -> _Prepared:
     check_message(msg)
     bare = None
     if msg_type == AR_TYPE:
+        check_command(msg)
         confirmations, tail = ("Command sent.", "Command sent."), ""
         bare = encode_datagram(msg, MAX_EXECQ_BYTES)
     elif msg in _RESTARTS:
@@ -132,15 +149,17 @@ def _prepare(msg: str, msg_type: str) -> _Prepared:
 def encode_agent_command(msg: str = "", agent_id: str | None = "", msg_type: str | None = "") -> AgentCommand:
     """The datagram for ``WazuhQueue.send_msg_to_agent``. No ``agent_id`` means all agents.
 
-    With the type ``ar-message`` any one-line message is taken, and one to agent ``000``, the server itself, is
-    written bare, as execd reads it. Without a type only restarts, ``syscheck restart`` and ``force_reconnect`` are.
-    1012 for everything else.
+    With the type ``ar-message`` any one-line message is taken whose command is no path, and one to agent ``000``, the
+    server itself, is written bare, as execd reads it. Without a type only restarts, ``syscheck restart`` and
+    ``force_reconnect`` are. 1012 for everything else.
     """
     return AgentCommand(*agent_datagram(msg, agent_id, msg_type))
 
 
-def agent_datagram(msg: str, agent_id: str | None, msg_type: str | None) -> tuple[bytes, str]:
-    """As :func:`encode_agent_command`: datagram and confirmation."""
+def agent_datagram(
+    msg: str, agent_id: str | None, msg_type: str | None, limit: int = MAX_EXECQ_BYTES
+) -> tuple[bytes, str]:
+    """As :func:`encode_agent_command`: datagram and confirmation. ``limit``: a program's own, in bytes."""
     if msg_type is not None and msg_type != "" and msg_type != AR_TYPE:
         raise MessageInvalid(1012, f"unknown type of message: {msg_type!r:.60}")
     before_id, after_id, to_all, bare, confirmation_one, confirmation_all = _prepare(
@@ -151,8 +170,12 @@ def agent_datagram(msg: str, agent_id: str | None, msg_type: str | None) -> tupl
     else:
         target, confirmation = check_agent_id(agent_id), confirmation_one
         if target == SERVER_ID and bare is not None:
+            if len(bare) > limit:
+                raise MessageInvalid(1012, f"{len(bare)} bytes, at most {limit} are taken")
             return bare, confirmation
         datagram = before_id + target.encode() + after_id
     if len(datagram) > MAX_COMMAND_BYTES:
         raise MessageInvalid(1012, f"{len(datagram)} bytes, at most {MAX_COMMAND_BYTES} reach an agent")
+    if len(datagram) > limit:
+        raise MessageInvalid(1012, f"{len(datagram)} bytes, at most {limit} are taken")
     return datagram, confirmation

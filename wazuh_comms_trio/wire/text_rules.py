@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import Final, TypeVar
+from urllib.parse import unquote
 
 from wazuh_comms_trio.errors import MessageInvalid
 
@@ -25,6 +26,9 @@ _ADDRESS: Final = re.compile(r"[0-9A-Fa-f:.]+(?:/[0-9.]+)?\Z")
 _GROUP: Final = re.compile(r"[A-Za-z0-9_.\-]{1,255}\Z")
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:\-]+\Z")
 _DURATION: Final = re.compile(r"[0-9]{1,9}[smhd]?\Z")
+_VERSION: Final = re.compile(r"[A-Za-z0-9](?:[.+~\-]?[A-Za-z0-9]){0,63}\Z")
+_REPOSITORY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:/_\-~%@\[\]]*\Z")
+_FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+~\-]{0,254}\Z")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -118,3 +122,38 @@ def check_duration(value: object, what: str) -> str:
     if not isinstance(value, str) or not _DURATION.match(value):
         raise MessageInvalid(1012, f"{what} is a length of time such as '1h' or '30m', not {value!r:.60}")
     return value
+
+
+def check_version(version: object) -> str:
+    """A version as a part of a file's name: ``v4.14.2``, ``5.0.0-beta3``; no folder, no dots in a row."""
+    if not isinstance(version, str) or not _VERSION.match(version):
+        raise MessageInvalid(
+            1012, f"{version!r:.60} is no version: letters and digits, '.', '-', '+', '~' between them"
+        )
+    return version
+
+
+def check_repository(repository: object) -> str:
+    """Where packages are, with or without a scheme: ``packages.wazuh.com/4.x/wpk/``. No way up (``..``), no query."""
+    if not isinstance(repository, str) or not _REPOSITORY.match(repository) or _leads_up(unquote(repository)):
+        raise MessageInvalid(1012, f"{repository!r:.60} is no repository: an address and folders, without '..'")
+    return repository
+
+
+def check_absolute_path(path: object) -> str:
+    """A file's absolute path on the server: one line, no way up (``..``)."""
+    text = check_line(path, "a file's path")
+    if not text.startswith("/") or text.endswith("/") or _leads_up(text):
+        raise MessageInvalid(1012, f"{text!r:.60} is no absolute path of a file, without '..'")
+    return text
+
+
+def check_file_name(name: object, what: str) -> str:
+    """The name of a file without its folder, as one word."""
+    if not isinstance(name, str) or not _FILE_NAME.match(name):
+        raise MessageInvalid(1012, f"{name!r:.60} is no {what}: one word without a folder")
+    return name
+
+
+def _leads_up(path: str) -> bool:
+    return ".." in re.split(r"[/\\]", path)

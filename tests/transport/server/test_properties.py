@@ -28,8 +28,9 @@ from wazuh_comms_trio.transport.server import orders
 from wazuh_comms_trio.transport.server.orders import Calls, Datagrams
 
 G = release_of("5.0.0")
+PATHS = ["../x", "/tmp/a.wpk", "/tmp/../x", "v5.0.0", "..", "a/../b"]
 TEXT = st.text(max_size=20) | st.sampled_from(
-    ["001", "a|b", "a b", "a\nb", "x\0", "../x", "é", "\ud800", "", "001 x", "%2e"]
+    [*PATHS, "001", "a|b", "a b", "a\nb", "x\0", "é", "\ud800", "", "001 x", "%2e"]
 )
 
 
@@ -68,8 +69,15 @@ def test_json_requests_say_what_was_given(agent: str, version: str, path: str) -
     if (request := made(lambda: upgrade_agents([agent], version=version))) is not None:
         found = json.loads(request)["parameters"]
         assert (found["agents"], found["version"]) == ([int(agent)], version)
-    if (request := made(lambda: upgrade_agents_custom(agent, path))) is not None:
-        assert json.loads(request)["parameters"]["file_path"] == path
+    if (request := made(lambda: upgrade_agents([agent], wpk_repo=path))) is not None:
+        repository = json.loads(request)["parameters"]["wpk_repo"]
+        assert repository == path
+        assert ".." not in repository.split("/")
+    if (request := made(lambda: upgrade_agents_custom(agent, path, installer=version))) is not None:
+        found = json.loads(request)["parameters"]
+        assert (found["file_path"], found["installer"]) == (path, version)
+        assert ".." not in path.split("/")
+        assert "/" not in version
     if (request := made(lambda: create_task(agent, "agent_restart", {"x": version}, source_id=path))) is not None:
         found = json.loads(request)
         assert (found["agent_id"], found["payload"], found["source_id"]) == (agent, {"x": version}, path)

@@ -23,7 +23,7 @@ from wazuh_comms_trio.errors import (
 from wazuh_comms_trio.transport.paths import QUEUE_REFUSAL, check_path
 from wazuh_comms_trio.transport.translate import queue_connect_error, queue_error
 from wazuh_comms_trio.wire import agent_command
-from wazuh_comms_trio.wire.agent_command import agent_datagram
+from wazuh_comms_trio.wire.agent_command import MAX_EXECQ_BYTES, agent_datagram
 from wazuh_comms_trio.wire.event import encode_event
 
 _NOT_SENT: Final = f"{TEXTS[1011]}: "
@@ -39,7 +39,7 @@ class BaseQueue:
     """
 
     OS_MAXSTR: int = 6144
-    #: The least send buffer, in bytes; no message is limited by it.
+    #: The least send buffer, in bytes. Where a subclass says otherwise, its longest message as well.
     MAX_MSG_SIZE: int = OS_MAXSTR + 256
 
     path: str
@@ -105,10 +105,10 @@ class WazuhQueue(BaseQueue):
         """Send a command to one agent, or to all without an ``agent_id``; returns the confirmation text.
 
         Without a type only restarts, ``HC_SK_RESTART`` and ``HC_FORCE_RECONNECT`` are taken; with ``AR_TYPE`` any
-        message of one line. ``WazuhInternalError`` 1012 for what the reader would drop or misread,
-        ``WazuhError`` 1014 when it wasn't sent.
+        message of one line whose command is no path. ``WazuhInternalError`` 1012 for what the reader would drop or
+        misread, ``WazuhError`` 1014 when it wasn't sent.
         """
-        datagram, confirmation = agent_datagram(msg, agent_id, msg_type)
+        datagram, confirmation = agent_datagram(msg, agent_id, msg_type, own_limit(self.MAX_MSG_SIZE))
         self._send_checked(datagram)
         return confirmation
 
@@ -126,6 +126,11 @@ class WazuhAnalysisdQueue(BaseQueue):
         where analysisd would cut; ``WazuhError`` 1014 when it wasn't sent.
         """
         self._send_checked(encode_event(msg_header, msg, self.MAX_MSG_SIZE))
+
+
+def own_limit(size: int) -> int:
+    """The longest datagram that a queue for commands takes whose ``MAX_MSG_SIZE`` is ``size``."""
+    return MAX_EXECQ_BYTES if size == BaseQueue.MAX_MSG_SIZE else size
 
 
 def not_sent(exc: WazuhInternalError, name: str) -> str:

@@ -11,6 +11,7 @@ from attrs import frozen
 
 from wazuh_comms_trio.errors import WazuhInternalError
 from wazuh_comms_trio.transport.aio.datagram import WazuhAsyncQueue
+from wazuh_comms_trio.transport.blocking.datagram import own_limit
 from wazuh_comms_trio.wire.agent_command import agent_datagram
 from wazuh_comms_trio.wire.text_rules import check_list
 
@@ -58,7 +59,9 @@ async def broadcast(
     Everything is checked before the first datagram goes out. A checkpoint. Cancelled from outside, what was sent stays
     sent.
     """
-    datagrams = encode_all(agent_ids, message, msg_type)
+    ids = [None] if agent_ids is None else check_list(agent_ids, "agents")
+    limit = own_limit(queue.MAX_MSG_SIZE)
+    datagrams = [agent_datagram(message, one, msg_type, limit)[0] for one in ids]
     sent = 0
     reason = "the queue stayed full until the deadline"
     try:
@@ -75,10 +78,3 @@ async def broadcast(
         reason = error.message
     targets = [ALL] if agent_ids is None else agent_ids
     return BroadcastReport(sent, tuple(NotReached(target, reason) for target in targets[sent:]))
-
-
-def encode_all(agent_ids: Sequence[str] | None, message: str, msg_type: str = "") -> list[bytes]:
-    """The datagrams in order. 1012 for what remoted would drop or misread."""
-    if agent_ids is None:
-        return [agent_datagram(message, None, msg_type)[0]]
-    return [agent_datagram(message, one, msg_type)[0] for one in check_list(agent_ids, "agents")]

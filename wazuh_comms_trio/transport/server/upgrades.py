@@ -9,8 +9,14 @@ from typing import Any, Final, Literal, TypedDict
 
 from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid
 from wazuh_comms_trio.transport.releases.release import Release, only_in
-from wazuh_comms_trio.transport.server.call import DaemonCall, agent_ids, check_words, data_of
+from wazuh_comms_trio.transport.server.call import DaemonCall, agent_ids, data_of
 from wazuh_comms_trio.wire.envelope import create_wazuh_socket_message, encode_json
+from wazuh_comms_trio.wire.text_rules import (
+    check_absolute_path,
+    check_file_name,
+    check_repository,
+    check_version,
+)
 
 #: Agents in one request.
 CHUNK: Final = 500
@@ -29,12 +35,15 @@ def upgrade_agents(
 ) -> DaemonCall[list[Row]]:
     """Have agents upgraded from a repository; rows with ``agent``, ``error``, ``message`` and, for those that were
     begun, ``task_id``. The numbers of errors differ by release: compare ``message``. At most 500 agents at once;
-    ``package_type`` since 4.13."""
+    ``package_type`` since 4.13.
+
+    ``version`` and ``wpk_repo`` become parts of addresses and file names: 1012 for what leads elsewhere (``..``), and
+    for blanks and control characters."""
     parameters: dict[str, Any] = {"agents": _numbers(agents), "force_upgrade": force_upgrade, "use_http": use_http}
     if version is not None:
-        parameters["version"] = check_words(version, "a version")
+        parameters["version"] = check_version(version)
     if wpk_repo is not None:
-        parameters["wpk_repo"] = check_words(wpk_repo, "a repository")
+        parameters["wpk_repo"] = check_repository(wpk_repo)
     if package_type is not None:
         if package_type not in ("rpm", "deb"):
             raise MessageInvalid(1012, f"{package_type!r:.60} is no type of a package")
@@ -45,12 +54,11 @@ def upgrade_agents(
 def upgrade_agents_custom(
     agents: str | Iterable[str], file_path: str, *, installer: str | None = None
 ) -> DaemonCall[list[Row]]:
-    """Have agents upgraded from a file on this server. Otherwise as ``upgrade_agents``."""
-    if not check_words(file_path, "a file's path").startswith("/"):
-        raise MessageInvalid(1012, f"{file_path!r:.60} is no absolute path")
-    parameters: dict[str, Any] = {"agents": _numbers(agents), "file_path": file_path}
+    """Have agents upgraded from a file on this server, named by its absolute path. ``installer`` is the name of a file
+    in it. Otherwise as ``upgrade_agents``."""
+    parameters: dict[str, Any] = {"agents": _numbers(agents), "file_path": check_absolute_path(file_path)}
     if installer is not None:
-        parameters["installer"] = check_words(installer, "an installer's name")
+        parameters["installer"] = check_file_name(installer, "installer's name")
     return _call("upgrade_custom", parameters, stamped=True)
 
 
