@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import Final, TypeVar
-from urllib.parse import unquote
 
 from wazuh_comms_trio.errors import MessageInvalid
 
@@ -135,7 +134,7 @@ def check_version(version: object) -> str:
 
 def check_repository(repository: object) -> str:
     """Where packages are, with or without a scheme: ``packages.wazuh.com/4.x/wpk/``. No way up (``..``), no query."""
-    if not isinstance(repository, str) or not _REPOSITORY.match(repository) or _leads_up(unquote(repository)):
+    if not isinstance(repository, str) or not _REPOSITORY.match(repository) or _leads_up(_decoded(repository)):
         raise MessageInvalid(1012, f"{repository!r:.60} is no repository: an address and folders, without '..'")
     return repository
 
@@ -153,6 +152,11 @@ def check_file_name(name: object, what: str) -> str:
     if not isinstance(name, str) or not _FILE_NAME.match(name):
         raise MessageInvalid(1012, f"{name!r:.60} is no {what}: one word without a folder")
     return name
+
+
+def _decoded(address: str) -> str:
+    """What matters of percent-encoding here: dots and slashes."""
+    return re.sub(r"%2e", ".", re.sub(r"%2f|%5c", "/", address, flags=re.IGNORECASE), flags=re.IGNORECASE)
 
 
 def _leads_up(path: str) -> bool:
