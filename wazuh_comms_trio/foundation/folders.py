@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,14 @@ def open_folder(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> int | None:
+    """Its descriptor; None where something else than a regular file has the name, which is neither followed nor waited
+    for. Raises ``OSError``."""
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        return None
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def try_lock(descriptor: int) -> bool:

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 import trio
 from attrs import define, field
 
 from wazuh_comms_trio.errors import StorageFull
 from wazuh_comms_trio.foundation.file_writes import sync, write_all
-from wazuh_comms_trio.foundation.folders import adopt, make_folder, sync_folder
+from wazuh_comms_trio.foundation.folders import adopt, make_folder, open_regular, sync_folder, try_lock
+
+_OWN_NAME: Final = re.compile("[0-9a-f]{32}")
 
 
 @define
@@ -72,23 +76,21 @@ class PayloadFiles:
 
 
 def candidates(folder: Path) -> list[str]:
-    """The files in the folder; which of them are orphans, the table says."""
+    """The files in the folder that have a name of ours; which of them are orphans, the table says."""
     try:
-        return os.listdir(folder)
+        return list(filter(_OWN_NAME.fullmatch, os.listdir(folder)))
     except FileNotFoundError:
         return []
 
 
 def lock_orphan(folder: Path, name: str) -> int | None:
-    """A descriptor that holds the file's lock, None when a process is writing it. Look for its row *then*: a
-    writer releases the lock after its row is stored."""
+    """A descriptor that holds the file's lock, None when a process is writing it, or it is no file. Look for its row
+    *then*: a writer releases the lock after its row is stored."""
     try:
-        descriptor = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = open_regular(folder / name)
     except OSError:
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    if descriptor is None or try_lock(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None

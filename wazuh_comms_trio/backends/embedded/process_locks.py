@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from attrs import frozen
 
-from wazuh_comms_trio.foundation.folders import adopt, make_folder
+from wazuh_comms_trio.foundation.folders import adopt, make_folder, open_regular, try_lock
+
+_TOKEN: Final = re.compile(r"\d+-[0-9a-f]{16}")
 
 
 @frozen
@@ -34,8 +38,8 @@ class ProcessLock:
 def hold_process_lock(folder: Path) -> Iterator[ProcessLock]:
     """This process counts as alive while the lock is held; ``folder`` is made if it isn't there. Raises ``OSError``."""
     make_folder(folder)
-    for token in os.listdir(folder):  # of killed processes: their claims are free with or without their files
-        _remove_if_ended(folder / token)
+    for token in filter(_TOKEN.fullmatch, os.listdir(folder)):
+        _remove_if_ended(folder / token)  # of killed processes: their claims are free with or without their files
     lock, descriptor = _take_lock(folder)
     try:
         yield lock
@@ -61,16 +65,18 @@ def _take_lock(folder: Path) -> tuple[ProcessLock, int]:
 
 
 def _remove_if_ended(path: Path) -> bool:
-    """Whether no process holds the lock on ``path``; then the file is removed."""
+    """Whether no process holds the lock on ``path``; then the file is removed. What is no file stays, and is nobody's
+    lock."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = open_regular(path, os.O_RDWR)
     except FileNotFoundError:
         return True
+    if descriptor is None:
+        return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
-    except BlockingIOError:
-        return False
+        ended = try_lock(descriptor)
+        if ended:
+            path.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
-    return True
+    return ended

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import blake2b
@@ -26,6 +27,8 @@ from wazuh_comms_trio.foundation.folders import adopt, make_folder
 logger = logging.getLogger(__name__)
 
 FOLDER: Final = "shares"
+#: A segment's file, or its next one that a killed process has left.
+_OWN_NAME: Final = re.compile(r"\d{14}-\d+-\d{6,}-[0-9a-f]{8}\.(json|\d+)")
 
 #: Bytes of a segment after which its writer says again whose they are.
 _SAVED_EVERY: Final = 4 * 1024 * 1024
@@ -148,7 +151,8 @@ class Shares:
         """Removes files of segments that are gone. Raises ``OSError``."""
         kept = {self._path(segment).name for segment in segments}
         for name in self._written().keys() - kept:
-            (self._folder / name).unlink(missing_ok=True)
+            if _OWN_NAME.fullmatch(name):
+                (self._folder / name).unlink(missing_ok=True)
 
     def _replace(self, segment: str, found: dict[str, int]) -> None:
         for agent_id, size in self._segments.get(segment, {}).items():
@@ -167,7 +171,8 @@ class Shares:
         with suppress(FileNotFoundError), os.scandir(self._folder) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):
-                    found[entry.name] = entry.stat(follow_symlinks=False).st_mtime_ns
+                    if entry.is_file(follow_symlinks=False):
+                        found[entry.name] = entry.stat(follow_symlinks=False).st_mtime_ns
         return found
 
     def _read(self, segment: Path, size: int, *, saved: bool) -> dict[str, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,7 +24,7 @@ from wazuh_comms_trio.backends.event_lines import LineChecker
 from wazuh_comms_trio.backends.interfaces import ConsumedBody
 from wazuh_comms_trio.errors import EngineRefused
 from wazuh_comms_trio.foundation.file_writes import link_descriptor, rename, sync, write_all_at
-from wazuh_comms_trio.foundation.folders import adopt, make_folder, open_folder
+from wazuh_comms_trio.foundation.folders import adopt, make_folder, open_folder, open_regular, try_lock
 
 #: A body up to this size waits in memory.
 MEMORY_BYTES: Final = 1024 * 1024
@@ -34,6 +35,7 @@ _CHECK_CHUNK: Final = 1024 * 1024
 _NO_TMPFILE: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
 
 PREFIX: Final = ".spool-"
+_OWN_NAME: Final = re.compile(r"\.spool-\d+-[a-z0-9-]+")
 
 
 class SpoolFile:
@@ -81,7 +83,7 @@ def spooled_bytes(folder: Path) -> dict[str, int]:
     found: dict[str, int] = {}
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(PREFIX):
+            if _OWN_NAME.fullmatch(entry.name):
                 with suppress(FileNotFoundError):
                     mark = entry.name.rpartition("-")[2]
                     found[mark] = found.get(mark, 0) + entry.stat(follow_symlinks=False).st_size
@@ -92,14 +94,14 @@ def remove_stale(folder: Path) -> None:
     """Removes what killed processes have left, on file systems where that can happen."""
     for path in folder.glob(f"{PREFIX}*"):
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = open_regular(path, os.O_RDWR) if _OWN_NAME.fullmatch(path.name) else None
         except OSError:
             continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
-        except BlockingIOError:
+        if descriptor is None:
             continue
+        try:
+            if try_lock(descriptor):
+                path.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
 
