@@ -11,8 +11,8 @@ import trio
 
 from tests.indexer.fake import FakeOpenSearch
 from wazuh_comms_trio.backends.leadership import Leadership
+from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient
-from wazuh_comms_trio.backends.opensearch.node_registry import ThisNode
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
 from wazuh_comms_trio.config.backend_models import Indexer, IndexerHost
 
@@ -67,7 +67,7 @@ async def stores_of(
         rng=random.Random(1),
         connect=node.connect,
         leadership=leadership,
-        node=None if key is None else ThisNode("this", "this", key),
+        node=None if key is None else LocalNode("this", "this", key),
     ) as stores:
         yield stores
 

@@ -8,7 +8,8 @@ import pytest
 
 from wazuh_comms_trio.cli.commands.status import find_problems
 from wazuh_comms_trio.daemon.status import read_status
-from wazuh_comms_trio.daemon.worker.early_warnings import KINDS, Measures, WarningLog, find_warnings
+from wazuh_comms_trio.daemon.worker.early_warnings import KINDS, Measures, find_warnings
+from wazuh_comms_trio.foundation.outage_log import WarningLog
 
 GIB = 1024**3
 NOW = 1_750_000_000.0

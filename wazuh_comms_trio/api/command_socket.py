@@ -1,6 +1,6 @@
 """The local command server's ASGI application, on a Unix socket, for the programs of this host: ``POST
 /api/v1/commands``, and for the operator's tool ``GET /api/v1/status``, ``GET /api/v1/agent?uuid=...``, ``GET
-/api/v1/metrics``, ``POST /api/v1/reload``, ``POST`` and ``DELETE /api/v1/drain``.
+/api/v1/metrics``, ``POST /api/v1/reload``, ``POST /api/v1/keys/revoke?key=...``, ``POST`` and ``DELETE /api/v1/drain``.
 
 Plain ASGI: a supervisor serves it, too, and Quart would add a fifth to its memory (docs/design.md).
 """
@@ -29,7 +29,7 @@ from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.replies import send_reply
 from wazuh_comms_trio.http.server.routing import Routes
-from wazuh_comms_trio.services.authentication.tokens import UUID
+from wazuh_comms_trio.services.authentication.tokens import KEY_ID, UUID
 from wazuh_comms_trio.services.commands.command_json import decode_commands, encode_commands
 
 __all__ = ["Caller", "Control", "Poster", "create_command_app"]
@@ -75,6 +75,11 @@ class Control(Protocol):
 
     async def drain(self, on: bool) -> dict[str, Any]:
         """Has balancers leave this node out, or send to it again. ``drained``: it is; ``parked``: polls."""
+        ...
+
+    async def revoke_key(self, key_id: str) -> dict[str, Any]:
+        """Nothing that this key signed is good any more, on this node. ``revoked``; if not, ``problem`` says why; else
+        ``kept``: also after a restart."""
         ...
 
     async def note(self, caller: Caller, action: str, target: str, **details: object) -> None:
@@ -142,6 +147,19 @@ def create_command_app(poster: Poster, limits: Limits, control: Control | None =
                     await control.note(caller, "drain" if on else "drain undo", "node")
             await send_reply(send, 200, json.dumps(outcome).encode())
 
+        async def revoke(scope: Scope, receive: Receive, send: Send) -> None:
+            await skip_body(receive)
+            key_id = parse_qs(scope["query_string"].decode("latin-1")).get("key", [""])[0]
+            if KEY_ID.fullmatch(key_id) is None:
+                raise MalformedRequest("key: Expected a key's id")
+            caller = peer_credentials(scope)
+            outcome = await control.revoke_key(key_id)
+            if outcome["revoked"]:
+                with trio.move_on_after(NOTE_LIMIT, shield=True):
+                    await control.note(caller, "keys revoke", key_id)
+            await send_reply(send, 200, json.dumps(outcome).encode())
+
+        routes.add("/api/v1/keys/revoke", "POST", revoke)
         routes.add("/api/v1/status", "GET", status)
         routes.add("/api/v1/agent", "GET", about_agent)
         routes.add("/api/v1/metrics", "GET", metrics)

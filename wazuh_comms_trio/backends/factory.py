@@ -12,6 +12,7 @@ from wazuh_comms_trio.backends.embedded.stores import open_sqlite
 from wazuh_comms_trio.backends.files.folder import FolderFiles
 from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.backends.leadership import Leadership
+from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.backends.unavailable import StateUnusable
 from wazuh_comms_trio.config.models import Config
 
@@ -24,22 +25,22 @@ async def open_backends(
     *,
     wall_clock: Callable[[], float] = time.time,
     tolerant: bool = False,
-    token_key: str | None = None,
+    node: LocalNode | None = None,
     leadership: Leadership | None = None,
 ) -> AsyncIterator[Backends]:
     """What ``communications_api.backend`` names. Raises ``StateUnusable`` when it can't be opened as it is. On leaving,
     what was accepted is written.
 
     ``tolerant``, for a daemon: where the disk is full, or a database locked or damaged, that is no reason not to start;
-    what needs it is ``BackendUnavailable`` until the cause is gone, and the log says so. ``token_key``: the id of a
-    daemon's signing key, which daemons that share their backends must have in common; others are warned about.
+    what needs it is ``BackendUnavailable`` until the cause is gone, and the log says so. ``node``: of a
+    daemon, which daemons that share their backends get to know.
     ``leadership``: which of several processes of this node searches the stores; None: this process is alone.
     """
     if config.communications_api.backend == "embedded":
         async with open_embedded(config, wall_clock=wall_clock, tolerant=tolerant, leadership=leadership) as backends:
             yield backends
         return
-    async with open_wazuh(config, wall_clock=wall_clock, token_key=token_key, leadership=leadership) as backends:
+    async with open_wazuh(config, wall_clock=wall_clock, node=node, leadership=leadership) as backends:
         yield backends
 
 
@@ -48,7 +49,7 @@ async def open_wazuh(
     config: Config,
     *,
     wall_clock: Callable[[], float] = time.time,
-    token_key: str | None = None,
+    node: LocalNode | None = None,
     leadership: Leadership | None = None,
 ) -> AsyncIterator[Backends]:
     """The indexer and the engine; they needn't be there yet. Raises ``StateUnusable`` for certificates or secrets that
@@ -56,11 +57,9 @@ async def open_wazuh(
     # A worker imports what it uses.
     from wazuh_comms_trio.backends.engine.client import open_engine_client
     from wazuh_comms_trio.backends.opensearch.client.credentials import AccessError
-    from wazuh_comms_trio.backends.opensearch.node_registry import this_node
     from wazuh_comms_trio.backends.opensearch.stores import open_opensearch
 
     api = config.communications_api
-    node = None if token_key is None else this_node(api.port, str(api.command_socket), token_key)
     try:
         async with (
             open_opensearch(

@@ -169,11 +169,12 @@ async def open_replay(
 
 
 async def _other_node(config: Config) -> str | None:
+    from wazuh_comms_trio.backends.local_node import LocalNode
     from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient
-    from wazuh_comms_trio.backends.opensearch.node_registry import other_nodes, this_node
+    from wazuh_comms_trio.backends.opensearch.node_registry import other_nodes
 
     api = config.communications_api
-    node = this_node(api.port, str(api.command_socket), "")
+    node = LocalNode.of(api.port, str(api.command_socket), "")
     try:
         async with OpenSearchClient(config.indexer) as client:
             others = await other_nodes(client, node.id, time.time())

@@ -23,6 +23,7 @@ _COMMANDS: Final = (
     "restore",
     "store",
     "enrollment",
+    "keys",
     "config",
     "indexer",
     "status",
@@ -32,7 +33,7 @@ _COMMANDS: Final = (
     "daemon",
     "simulate-fleet",
 )
-_ELSEWHERE: Final = {"top": "live.command", "simulate-fleet": "fleet.command"}
+_ELSEWHERE: Final = {"top": "live.command", "keys": "keys.command", "simulate-fleet": "fleet.command"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

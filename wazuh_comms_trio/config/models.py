@@ -227,7 +227,10 @@ class Files:
 class Token:
     private_key: Path | None = field(
         default=None,
-        metadata=about("The key that signs agents' tokens: EC P-256 (ES256) or RSA (RS256). By default the TLS key."),
+        metadata=about(
+            "The key that signs agents' tokens: EC P-256 (ES256) or RSA (RS256). By default the TLS key. Tokens of the "
+            "key in a file of the same name with `.next` are good as well: see `wazuh-comms keys rotate`."
+        ),
     )
     verify_keys: tuple[Path, ...] = field(
         default=(),

@@ -92,7 +92,9 @@ class SupervisorControl:
         settings: Callable[[], CommunicationsApi],
         about_agent: Callable[[str], Awaitable[list[dict[str, Any]]]],
         metrics: Callable[[], Awaitable[dict[str, Any]]],
+        revoke_key: Callable[[str], Awaitable[dict[str, Any]]],
     ) -> None:
+        self._revoke_key = revoke_key
         self._metrics = metrics
         self._about_agent = about_agent
         self._status = status
@@ -111,6 +113,9 @@ class SupervisorControl:
 
     async def reload(self) -> dict[str, Any]:
         return await self._reload()
+
+    async def revoke_key(self, key_id: str) -> dict[str, Any]:
+        return await self._revoke_key(key_id)
 
     async def drain(self, on: bool) -> dict[str, Any]:
         await trio.lowlevel.checkpoint()

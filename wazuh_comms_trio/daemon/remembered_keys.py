@@ -25,7 +25,7 @@ from wazuh_comms_trio.foundation.file_writes import remove, rename, sync, write_
 from wazuh_comms_trio.foundation.folders import adopt, make_folder, sync_folder, try_lock
 from wazuh_comms_trio.foundation.outage_log import OutageLog
 
-__all__ = ["EARLIER_KEYS_LIFETIME", "LONGEST_GRACE", "KeyMemory", "RememberedKeys", "node_folder"]
+__all__ = ["EARLIER_KEYS_LIFETIME", "LONGEST_GRACE", "SIGNS_HERE", "KeyMemory", "RememberedKeys", "node_folder"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ EARLIER_KEYS_LIFETIME: Final = 930.0
 #: The most that an earlier key gets, whatever the file or a clock that was set say: nodes change their keys one after
 #: the other, within a day.
 LONGEST_GRACE: Final = 86400.0
+#: Why a key isn't revoked.
+SIGNS_HERE: Final = "this node signs with that key: change it first, with `wazuh-comms keys rotate`"
 _MOST_EARLIER: Final = 32
 _MOST_REVOKED: Final = 1000
 #: No file of ours is longer.

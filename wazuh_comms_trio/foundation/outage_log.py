@@ -1,13 +1,14 @@
-"""One log line when something stops working, one when it works again, however many calls fail in between."""
+"""One log line when something stops working or begins to be worth a warning, one when that is over, however many calls
+fail in between."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
-__all__ = ["QUIET", "OutageLog"]
+__all__ = ["QUIET", "OutageLog", "WarningLog"]
 
 #: Seconds without a failure after which a store's success ends its outage. On a disk that is nearly full, what is small
 #: succeeds between what is large and fails: that is one outage, not hundreds.
@@ -72,3 +73,19 @@ class OutageLog:
             self._logger.log(level, "%s: works again after %.1f s (%s)", self._name, self._back - self._since, what)
             self._kind = None
             self._failures = 0
+
+
+class WarningLog:
+    """``tell`` is given all that there is, each time: sentences by what they are about."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._there: set[str] = set()
+
+    def tell(self, found: Mapping[str, list[str]]) -> None:
+        for kind in found.keys() - self._there:
+            for text in found[kind]:
+                self._logger.warning("%s", text)
+        for kind in self._there - found.keys():
+            self._logger.info("the warning is over: %s", kind)
+        self._there = set(found)

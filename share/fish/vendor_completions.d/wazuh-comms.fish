@@ -10,7 +10,7 @@ function __wazuh_comms_at --description 'Does the line name this command?'
             set skip yes
         else if not string match --quiet -- '-*' $word
             set --local next (string trim -- "$command $word")
-            contains -- "$next" 'agents' 'agents add' 'agents list' 'agents show' 'agents why' 'agents remove' 'agents rekey' 'commands' 'commands send' 'commands watch' 'commands list' 'commands show' 'commands cancel' 'events' 'events tail' 'quarantine' 'quarantine list' 'quarantine show' 'quarantine replay' 'quarantine drop' 'backup' 'restore' 'store' 'store verify' 'store prune' 'enrollment' 'enrollment passwd' 'config' 'config check' 'config show' 'indexer' 'indexer init' 'indexer check' 'indexer show' 'indexer remove' 'status' 'top' 'reload' 'drain' 'daemon' 'simulate-fleet'; and set command $next
+            contains -- "$next" 'agents' 'agents add' 'agents list' 'agents show' 'agents why' 'agents remove' 'agents rekey' 'commands' 'commands send' 'commands watch' 'commands list' 'commands show' 'commands cancel' 'events' 'events tail' 'quarantine' 'quarantine list' 'quarantine show' 'quarantine replay' 'quarantine drop' 'backup' 'restore' 'store' 'store verify' 'store prune' 'enrollment' 'enrollment passwd' 'keys' 'keys list' 'keys rotate' 'keys rotate publish' 'keys rotate sign' 'keys revoke' 'config' 'config check' 'config show' 'indexer' 'indexer init' 'indexer check' 'indexer show' 'indexer remove' 'status' 'top' 'reload' 'drain' 'daemon' 'simulate-fleet'; and set command $next
         end
     end
     test "$command" = "$argv[1]"
@@ -25,6 +25,7 @@ complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments bac
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments restore --description 'put the state of a backup in place; the daemon must be stopped'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments store --description 'the files that are kept on this machine'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments enrollment --description 'the users who may enrol agents'
+complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments keys --description 'the keys that sign agents\' tokens: list, change in two steps, revoke'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments config --description 'check or show the configuration'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments indexer --description 'prepare or check the indexer of `backend: wazuh`'
 complete --command wazuh-comms --condition "__wazuh_comms_at ''" --arguments status --description 'how the running daemon and its workers are'
@@ -183,6 +184,31 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'enrollment'" --lon
 complete --command wazuh-comms --condition "__wazuh_comms_at 'enrollment passwd'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'enrollment passwd'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'enrollment passwd'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys'" --arguments list --description 'this node\'s keys, and with an indexer what the other nodes sign with and which keys they trust'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys'" --arguments rotate --description 'change the key: `publish` on every node first, then `sign` on every node'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys'" --arguments revoke --description 'end a key\'s tokens at once, on this node and with an indexer on all; their agents log in again'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys'" --short-option h --long-option help --description 'show this help message and exit'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys list'" --short-option h --long-option help --description 'show this help message and exit'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys list'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys list'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys rotate'" --arguments publish --description 'have this node trust the next key; without --key a new one is made'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys rotate'" --arguments sign --description 'have this node sign with the next key, once all nodes trust it'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys rotate'" --short-option h --long-option help --description 'show this help message and exit'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys rotate'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys rotate'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys rotate publish'" --short-option h --long-option help --description 'show this help message and exit'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys rotate publish'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys rotate publish'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys rotate publish'" --long-option key --require-parameter --force-files --description 'the next private key, PEM, as another node made it'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys rotate sign'" --short-option h --long-option help --description 'show this help message and exit'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys rotate sign'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys rotate sign'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys rotate sign'" --long-option force --description 'although a node may not trust the key yet, or that can\'t be known'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys revoke'" --short-option h --long-option help --description 'show this help message and exit'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys revoke'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'keys revoke'" --long-option json --description 'print one JSON document (`events tail`: one a line)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'config'" --arguments check --description 'report all problems of the file, keys and certificates included; 78 if there are any'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'config'" --arguments show --description 'what is in force, defaults included, with secrets masked'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'config'" --short-option h --long-option help --description 'show this help message and exit'

@@ -13,9 +13,11 @@ import trio
 from tests.indexer import cbor
 from tests.indexer.harness import call, settings
 from wazuh_comms_trio.backends.interfaces import Agent, DocumentOperation
+from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.backends.opensearch.admin.unreadable import find_unreadable, get_document, remove_unreadable
 from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
-from wazuh_comms_trio.backends.opensearch.node_registry import NodeWatch, ThisNode, had_registry
+from wazuh_comms_trio.backends.opensearch.node_registry import had_registry
+from wazuh_comms_trio.backends.opensearch.node_watch import NodeWatch
 from wazuh_comms_trio.backends.opensearch.stores import open_opensearch
 from wazuh_comms_trio.backends.opensearch.templates import index_body
 from wazuh_comms_trio.errors import BackendUnavailable, DocumentUnreadable
@@ -140,7 +142,7 @@ async def test_states_are_other_content_and_hold_up_no_other(port: int) -> None:
 
 async def test_nodes(port: int) -> None:
     async with OpenSearchClient(settings(port)) as client:
-        watch = NodeWatch(client, ThisNode("n1", "n1", "key"), time.time)
+        watch = NodeWatch(client, LocalNode("n1", "n1", "key"), time.time)
         await watch.look()
         cbor.put(port, "wazuh-comms-nodes", "other", {"name": b"\xff", "seen": 1})
         await watch.look()

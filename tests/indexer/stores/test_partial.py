@@ -12,11 +12,12 @@ import trio
 
 from tests.indexer.harness import call, settings
 from wazuh_comms_trio.backends.interfaces import Action, Command, DocumentOperation, Outcome, Target
+from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.backends.opensearch.client import search as opensearch_search
 from wazuh_comms_trio.backends.opensearch.events import index as opensearch_events
 from wazuh_comms_trio.backends.opensearch.events import stored_documents
 from wazuh_comms_trio.backends.opensearch.node_registry import INDEX as NODES
-from wazuh_comms_trio.backends.opensearch.node_registry import NodeWatch, ThisNode
+from wazuh_comms_trio.backends.opensearch.node_watch import NodeWatch
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
 from wazuh_comms_trio.errors import BackendUnavailable
 
@@ -109,7 +110,7 @@ async def test_half_of_the_commands(port: int, stores: OpenSearchStores) -> None
 async def test_half_of_the_nodes(port: int, stores: OpenSearchStores) -> None:
     make_half(port, NODES)
     there = put(port, NODES, {f"n{n}": {"seen": 1_750_000_000_000, "key": "x", "name": f"n{n}"} for n in range(16)})
-    watch = NodeWatch(stores.client, ThisNode(min(there), "me", "key"), lambda: 1_750_000_000.0)
+    watch = NodeWatch(stores.client, LocalNode(min(there), "me", "key"), lambda: 1_750_000_000.0)
     with pytest.raises(BackendUnavailable):
         await watch.look()
 

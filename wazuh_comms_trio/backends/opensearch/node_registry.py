@@ -1,52 +1,49 @@
-"""The daemons on one cluster know of each other's token keys: an agent may log in on one and go on at another only if
-they are the same."""
+"""The index of our own in which the daemons on one cluster say who they are: names, moments, ids of keys. What a node
+does to be known is ``node_watch``.
+
+Nothing in it makes a node trust anything: public keys come from files alone. Whoever may write to it can revoke keys,
+which costs log-ins, and hide that nodes differ.
+"""
 
 from __future__ import annotations
 
-import logging
-import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-import trio
 from attrs import frozen
 
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, error_of, path
 from wazuh_comms_trio.backends.opensearch.client.found import Found
 from wazuh_comms_trio.backends.opensearch.client.queries import to_moment
 from wazuh_comms_trio.backends.opensearch.client.search import search
-from wazuh_comms_trio.backends.opensearch.index_names import IndexName
 from wazuh_comms_trio.backends.opensearch.templates import index_exists
-from wazuh_comms_trio.errors import BackendUnavailable
-
-logger = logging.getLogger(__name__)
 
 INDEX: Final = "wazuh-comms-nodes"
+#: The document of the keys that were revoked, in all nodes.
+REVOKED: Final = "revoked-keys"
 _BODY: Final = {
     "settings": {"index": {"number_of_shards": 1, "auto_expand_replicas": "0-1", "hidden": True}},
     "mappings": {"dynamic": False, "properties": {"seen": {"type": "long"}, "key": {"type": "keyword"}}},
 }
 
-#: Seconds between two signs of life, and after which a node without one is gone.
-_INTERVAL: Final = 60.0
-_GONE_AFTER: Final = 300.0
-_RETRY: Final = 10.0
+#: Seconds after which a node without a sign of life is gone.
+GONE_AFTER: Final = 300.0
 _MOST: Final = 1000
-_UPDATE: Final = {"refresh": "true", "retry_on_conflict": "5"}
+_MOST_REVOKED: Final = 1000
+_LONGEST_ID: Final = 64
+UPDATE: Final = {"refresh": "true", "retry_on_conflict": "5"}
 
 
 @frozen
-class ThisNode:
-    """``id`` is the same after a restart; ``key`` is the token key's id, no secret."""
+class KnownNode:
+    """Another daemon, as it says. ``accepts``: the ids of the keys whose tokens are good there; None: it is of an
+    earlier version. ``seen``: epoch seconds, by its own clock."""
 
     id: str
     name: str
-    key: str
-
-
-def this_node(port: int, command_socket: str, key: str) -> ThisNode:
-    name = socket.gethostname()
-    return ThisNode(f"{name}:{port}:{command_socket}"[:500], f"{name}:{port}", key)
+    key: str | None
+    accepts: Collection[str] | None
+    seen: float
 
 
 async def had_registry(client: OpenSearchClient) -> bool:
@@ -62,93 +59,68 @@ async def had_registry(client: OpenSearchClient) -> bool:
     return any(isinstance(hit.source, dict) and hit.source.get("registry") is True for hit in hits.readable)
 
 
-async def other_nodes(client: OpenSearchClient, node_id: str, now: float) -> list[str]:
-    """The names of the nodes that gave a sign of life of late, but for this one. Raises ``BackendUnavailable``."""
+async def known_nodes(client: OpenSearchClient, now: float) -> list[KnownNode]:
+    """Those that gave a sign of life of late. Raises ``BackendUnavailable``."""
     if not await index_exists(client, INDEX):
         return []
     hits = await search(client, INDEX, {"match_all": {}}, size=_MOST)
-    names = []
-    for document in hits.readable:
-        fields: Any = document.source if isinstance(document.source, dict) else {}
-        if document.id != node_id and _is_alive(fields, now):
-            names.append(str(fields.get("name")))
-    return sorted(names)
+    found = (_read(document) for document in hits.readable)
+    return sorted((node for node in found if node and now - node.seen < GONE_AFTER), key=lambda node: node.name)
 
 
-def _is_alive(fields: Mapping[str, Any], now: float) -> bool:
+async def other_nodes(client: OpenSearchClient, node_id: str, now: float) -> list[str]:
+    """The names of the nodes that gave a sign of life of late, but for this one. Raises ``BackendUnavailable``."""
+    return [node.name for node in await known_nodes(client, now) if node.id != node_id]
+
+
+def _read(document: Found) -> KnownNode | None:
+    fields: Any = document.source if isinstance(document.source, dict) else {}
     seen = to_moment(fields.get("seen"))
-    return seen is not None and now - seen < _GONE_AFTER
+    if seen is None:
+        return None
+    key, accepts = fields.get("key"), fields.get("accepts")
+    return KnownNode(
+        document.id,
+        str(fields.get("name")),
+        key if isinstance(key, str) else None,
+        frozenset(map(str, accepts)) if isinstance(accepts, list) else None,
+        seen,
+    )
 
 
-class NodeWatch:
-    """Registers this node, and warns of nodes that sign with another key. Remembers, for nodes that start later, that
-    there was a ``registry``."""
+async def make_index(client: OpenSearchClient) -> None:
+    """Where it isn't there. Raises ``BackendUnavailable``."""
+    if await index_exists(client, INDEX):
+        return
+    try:
+        await client.json("PUT", path(INDEX), _BODY)
+    except IndexerUnavailable as exc:
+        if exc.reply is None or error_of(exc.reply).type != "resource_already_exists_exception":
+            raise
 
-    def __init__(
-        self,
-        client: OpenSearchClient,
-        node: ThisNode,
-        wall_clock: Callable[[], float],
-        registry: IndexName | None = None,
-    ) -> None:
-        self._registry = registry
-        self._client = client
-        self._node = node
-        self._now = wall_clock
-        self._told: set[tuple[str, str]] = set()
 
-    async def run(self) -> None:
-        """Until cancelled. Without the right to keep an index of our own there is no warning."""
-        while True:
-            try:
-                await self.look()
-                pause = _INTERVAL
-            except IndexerUnavailable as exc:
-                if exc.reply is not None and exc.reply.status == 403:
-                    logger.info("token keys of other nodes can't be compared: %s", exc)
-                    return
-                pause = _RETRY
-            except BackendUnavailable:
-                pause = _RETRY
-            except Exception:
-                logger.exception("token keys of other nodes can't be compared: an error of ours")
-                pause = _INTERVAL
-            await trio.sleep(pause)
+async def revoked_keys(client: OpenSearchClient) -> dict[str, float]:
+    """Since when (epoch seconds), by the key's id; as they are at this moment. Raises ``BackendUnavailable``."""
+    try:
+        document = await client.json("GET", path(INDEX, "_doc", REVOKED))
+    except IndexerUnavailable as exc:
+        if exc.reply is not None and exc.reply.status == 404:
+            return {}
+        raise
+    source = document.get("_source") if isinstance(document, dict) else None
+    revoked = source.get("revoked") if isinstance(source, dict) else None
+    return _moments(revoked) if isinstance(revoked, dict) else {}
 
-    async def look(self) -> None:
-        """Raises ``BackendUnavailable``."""
-        if not await index_exists(self._client, INDEX):
-            await self._make()
-        own: dict[str, Any] = {"name": self._node.name, "key": self._node.key, "seen": round(self._now() * 1000)}
-        if self._registry is not None and self._registry.is_known:
-            own["registry"] = True  # and it stays, whatever becomes of the registry
-        body = {"doc": own, "doc_as_upsert": True}
-        await self._client.json("POST", path(INDEX, "_update", self._node.id), body, query=_UPDATE)
-        hits = await search(self._client, INDEX, {"match_all": {}}, size=_MOST)
-        for name, key in self._others(hits.readable):
-            if (name, key) not in self._told:
-                self._told.add((name, key))
-                logger.warning(
-                    "the node %s signs tokens with another key: agents that log in there are refused here, and the "
-                    "other way round; set communications_api.token.private_key to the same key on all nodes",
-                    name,
-                )
 
-    async def had_registry(self) -> bool:
-        """``had_registry`` of our cluster."""
-        return await had_registry(self._client)
+def _moments(revoked: Mapping[Any, Any]) -> dict[str, float]:
+    """No more than a node can keep: those of late."""
+    found = {str(key)[:_LONGEST_ID]: moment for key, text in revoked.items() if (moment := to_moment(text)) is not None}
+    latest = sorted(found.items(), key=lambda entry: -entry[1])[:_MOST_REVOKED]
+    return dict(latest)
 
-    def _others(self, found: Sequence[Found]) -> Iterator[tuple[str, str]]:
-        for document in found:
-            fields: Any = document.source if isinstance(document.source, dict) else {}
-            key = fields.get("key")
-            alive = _is_alive(fields, self._now())
-            if document.id != self._node.id and alive and isinstance(key, str) and key != self._node.key:
-                yield str(fields.get("name")), key
 
-    async def _make(self) -> None:
-        try:
-            await self._client.json("PUT", path(INDEX), _BODY)
-        except IndexerUnavailable as exc:
-            if exc.reply is None or error_of(exc.reply).type != "resource_already_exists_exception":
-                raise
+async def publish_revoked(client: OpenSearchClient, keys: Mapping[str, float]) -> None:
+    """For all nodes, which look every few seconds. Raises ``BackendUnavailable``."""
+    await make_index(client)
+    body = {"doc": {"revoked": {key: round(since * 1000) for key, since in keys.items()}}, "doc_as_upsert": True}
+    await client.json("POST", path(INDEX, "_update", REVOKED), body, query=UPDATE)

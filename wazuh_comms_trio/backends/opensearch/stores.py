@@ -13,6 +13,7 @@ import trio
 from attrs import frozen
 
 from wazuh_comms_trio.backends.leadership import Leadership
+from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.backends.opensearch.agents.agent_search import AgentSearch
 from wazuh_comms_trio.backends.opensearch.agents.presence import Presence
 from wazuh_comms_trio.backends.opensearch.agents.registry import OpenSearchAgents
@@ -20,7 +21,7 @@ from wazuh_comms_trio.backends.opensearch.client.client import Connect, OpenSear
 from wazuh_comms_trio.backends.opensearch.commands.store import OpenSearchCommands
 from wazuh_comms_trio.backends.opensearch.events.index import OpenSearchEvents
 from wazuh_comms_trio.backends.opensearch.index_names import IndexName
-from wazuh_comms_trio.backends.opensearch.node_registry import NodeWatch, ThisNode
+from wazuh_comms_trio.backends.opensearch.node_watch import NodeWatch
 from wazuh_comms_trio.config.backend_models import Indexer
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
@@ -47,7 +48,7 @@ async def open_opensearch(
     wall_clock: Callable[[], float] = time.time,
     rng: random.Random | None = None,
     connect: Connect | None = None,
-    node: ThisNode | None = None,
+    node: LocalNode | None = None,
     leadership: Leadership | None = None,
 ) -> AsyncIterator[OpenSearchStores]:
     """The stores of one cluster. It needn't be there yet: calls are ``BackendUnavailable`` until it is. ``revocation``,
@@ -71,7 +72,7 @@ async def open_opensearch(
             rng=rng,
             leadership=leadership,
         )
-        watch = None if node is None else NodeWatch(client, node, wall_clock, agents_name)
+        watch = None if node is None else NodeWatch(client, node, wall_clock, agents_name, leadership)
         agents = OpenSearchAgents(
             client,
             agents_name,

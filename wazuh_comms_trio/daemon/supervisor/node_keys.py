@@ -13,7 +13,7 @@ from attrs import define
 
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.daemon.key_files import signing_public_key
-from wazuh_comms_trio.daemon.remembered_keys import KeyMemory
+from wazuh_comms_trio.daemon.remembered_keys import SIGNS_HERE, KeyMemory
 from wazuh_comms_trio.daemon.supervisor import messages
 from wazuh_comms_trio.daemon.supervisor.hub import Hub
 
@@ -54,9 +54,6 @@ class NodeKeys:
         kept = await trio.to_thread.run_sync(partial(self.memory.revoke, since))
         self.hub.revoke_keys(since)
         return {"revoked": True, "kept": kept}
-
-
-SIGNS_HERE = "this node signs with that key: change it first, with `wazuh-comms keys rotate`"
 
 
 def signing_key(report: Mapping[str, Any]) -> str | None:

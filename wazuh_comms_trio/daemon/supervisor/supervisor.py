@@ -321,6 +321,7 @@ class Supervisor:
             lambda: self.current.settings,
             self.about_agent,
             partial(self.answer, "metrics"),
+            self.node_keys.revoke,
         )
         await serve_control(control, HubPoster(self.hub.post), self._listeners, settings, stop=self._stop)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Final
 
 from attrs import field, frozen
 
-__all__ = ["KINDS", "Measures", "WarningLog", "find_warnings"]
+__all__ = ["KINDS", "Measures", "find_warnings"]
 
 #: Of a limit: from there on it is worth a warning.
 SHARE: Final = 0.8
@@ -58,22 +57,6 @@ def find_warnings(measures: Measures, now: float) -> dict[str, list[str]]:
             text = f"the disk of {folder} has {_size(free)} left, {_percent(free, whole)}: without any, agents get 503"
             found.setdefault("disk", []).append(text)
     return found
-
-
-class WarningLog:
-    """One line when a kind begins, one when it is over."""
-
-    def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
-        self._there: set[str] = set()
-
-    def tell(self, found: Mapping[str, list[str]]) -> None:
-        for kind in found.keys() - self._there:
-            for text in found[kind]:
-                self._logger.warning("%s", text)
-        for kind in self._there - found.keys():
-            self._logger.info("the warning is over: %s", kind)
-        self._there = set(found)
 
 
 def _percent(part: float, whole: float) -> str:

@@ -15,12 +15,14 @@ import trio
 from attrs import define, field, frozen
 
 from wazuh_comms_trio.backends.interfaces import Backends
-from wazuh_comms_trio.daemon.worker.early_warnings import KINDS, Measures, WarningLog, find_warnings
+from wazuh_comms_trio.backends.local_node import NODE_KINDS, LocalNode
+from wazuh_comms_trio.daemon.worker.early_warnings import KINDS, Measures, find_warnings
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
 from wazuh_comms_trio.foundation.environment import WallClock
 from wazuh_comms_trio.foundation.file_writes import tally
+from wazuh_comms_trio.foundation.outage_log import WarningLog
 from wazuh_comms_trio.foundation.resources import descriptor_limit, memory_limit, resident_bytes
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Reading
@@ -45,6 +47,7 @@ class WorkerGauges:
     #: What is written to, whose disks are looked at.
     folders: Collection[Path] = ()
     workers: int = 1
+    node: LocalNode | None = None
     wall_clock: WallClock = time.time
     _log: WarningLog = field(init=False, factory=lambda: WarningLog(logger))
     _seen: list[Reading] = field(init=False, factory=list)
@@ -56,6 +59,9 @@ class WorkerGauges:
         yield families.SYNCS, (), tally.syncs
         if self.certificate_end is not None:
             yield families.CERTIFICATE_END, (), self.certificate_end
+        if self.node is not None:
+            for kind in NODE_KINDS:
+                yield families.WARNINGS, (kind,), float(bool(self.node.warnings.get(kind)))
         yield from self._seen
 
     async def run(self) -> None:

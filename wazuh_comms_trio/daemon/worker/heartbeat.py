@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.daemon.status import BulkWriterReport, LoggedError, TokenKeysReport, WorkerReport
 from wazuh_comms_trio.daemon.worker.tree import Worker
 from wazuh_comms_trio.errors import BackendUnavailable
@@ -111,8 +112,9 @@ def keys_report(keys: TokenKeys) -> TokenKeysReport:
 class Heartbeat:
     """``run`` measures until cancelled; ``report`` is a snapshot."""
 
-    def __init__(self, worker: Worker, last_error: LastError) -> None:
+    def __init__(self, worker: Worker, last_error: LastError, node: LocalNode | None = None) -> None:
         self._worker = worker
+        self._node = node
         self._last_error = last_error
         self._started = trio.current_time()
         self._lag = LoopLag()
@@ -127,6 +129,11 @@ class Heartbeat:
     def lag(self) -> float:
         """The worst delay of the event loop in the last ten seconds."""
         return self._lag.worst
+
+    def _about_nodes(self) -> Iterator[str]:
+        if self._node is not None:
+            for sentences in self._node.warnings.values():
+                yield from sentences.values()
 
     async def look(self) -> None:
         """At the stores, so that the next report says how they are now, as ``GET /api/v1/ready`` does."""
@@ -154,7 +161,7 @@ class Heartbeat:
             ),
             quarantine=stateful.quarantine,
             refused=services.refusals.lines(),
-            warnings=self.warnings,
+            warnings=[*self.warnings, *self._about_nodes()],
             refused_total=services.refusals.total,
             keys=None if (keys := services.keys) is None else keys_report(keys),
             last_error=None if error.text is None else LoggedError(text=error.text, time=error.when),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 
 import trio
@@ -11,11 +12,12 @@ import trio
 from wazuh_comms_trio.api.command_socket import Control
 from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backends.leadership import Leadership
+from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.command_socket import Auditor
 from wazuh_comms_trio.daemon.listeners import Listeners
 from wazuh_comms_trio.daemon.logging.formats import mask
-from wazuh_comms_trio.daemon.remembered_keys import node_folder
+from wazuh_comms_trio.daemon.remembered_keys import KeyMemory, node_folder
 from wazuh_comms_trio.daemon.worker.allocator import return_free_memory, return_large_blocks
 from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
 from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
@@ -31,6 +33,8 @@ from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
 
 __all__ = ["serve_worker"]
+
+logger = logging.getLogger(__name__)
 
 
 async def serve_worker(
@@ -52,10 +56,12 @@ async def serve_worker(
     are open, until the worker has ended; so does what ``on_serving`` starts in the nursery that it is given, once every
     listener accepts. Raises a backend's error when the worker can't start."""
     metrics = Metrics() if metrics is None else metrics
+    api = config.communications_api
+    node = LocalNode.of(api.port, str(api.command_socket), keys.kid, lambda: keys.kids)
     last_error = LastError(mask)
     with last_error.attached():
         async with (
-            open_backends(config, tolerant=True, token_key=keys.kid, leadership=leadership) as backends,
+            open_backends(config, tolerant=True, node=node, leadership=leadership) as backends,
             open_quarantine(config, tolerant=True) as quarantine,
             BackgroundNursery() as nursery,
         ):
@@ -71,17 +77,18 @@ async def serve_worker(
                 control=control,
                 memory_short=memory_watch(config.communications_api.workers),
                 metrics=metrics,
-                proven=ProvenKeys(node_folder(config.communications_api) / FILE_NAME, keys.derive(b"proven keys")),
+                proven=ProvenKeys(node_folder(api) / FILE_NAME, keys.derive(b"proven keys")),
                 note_enrolment=Auditor(lambda: config.communications_api).enrolled,
             )
             async with trio.open_nursery() as serving:
                 worker: Worker = await serving.start(partial(run_worker, config, environment, stop))
-                heartbeat = Heartbeat(worker, last_error)
+                heartbeat = Heartbeat(worker, last_error, node)
+                node.revoke = partial(_revoke, worker)
+                node.keep_revoked = partial(_keep_revoked, KeyMemory(node_folder(api)))
                 nursery.start_soon(heartbeat.run)
-                api = config.communications_api
                 folders = {api.embedded.path, api.quarantine.path or api.embedded.path}
                 gauges = WorkerGauges(
-                    backends, quarantine, heartbeat, certificate_end, folders=folders, workers=api.workers
+                    backends, quarantine, heartbeat, certificate_end, folders=folders, workers=api.workers, node=node
                 )
                 metrics.read(gauges.read)
                 nursery.start_soon(gauges.run)
@@ -89,3 +96,13 @@ async def serve_worker(
                 calm_collector()
                 return_large_blocks()
                 nursery.start_soon(return_free_memory, environment.run_blocking)
+
+
+def _revoke(worker: Worker, keys: Mapping[str, float]) -> None:
+    """Another node's operator revoked these: since when, by id."""
+    if worker.services.revoke_keys(keys):
+        logger.warning("keys were revoked: what they signed isn't good any more: %s", ", ".join(sorted(keys)))
+
+
+async def _keep_revoked(memory: KeyMemory, keys: Mapping[str, float]) -> None:
+    await trio.to_thread.run_sync(memory.revoke, dict(keys))

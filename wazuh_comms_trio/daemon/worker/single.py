@@ -22,7 +22,7 @@ from wazuh_comms_trio.daemon.listeners import (
     open_listeners,
     operators_token,
 )
-from wazuh_comms_trio.daemon.remembered_keys import KeyMemory, node_folder
+from wazuh_comms_trio.daemon.remembered_keys import SIGNS_HERE, KeyMemory, node_folder
 from wazuh_comms_trio.daemon.status import readiness, report_document, status_document, worker_document
 from wazuh_comms_trio.daemon.supervisor.node_metrics import node_metrics
 from wazuh_comms_trio.daemon.systemd import Notifier, keep_notified
@@ -65,7 +65,8 @@ async def serve(
     settings = config.communications_api
     stop = Stop() if stop is None else stop
     notifier = Notifier()
-    control = SingleControl(settings)
+    key_memory = KeyMemory(node_folder(settings))
+    control = SingleControl(settings, key_memory)
 
     def on_serving(background: trio.Nursery, worker: Worker, heartbeat: Heartbeat) -> None:
         control.begin(worker, heartbeat)
@@ -85,7 +86,6 @@ async def serve(
         check_file_limit()
         if settings.workers > 1:
             logger.info("one worker runs (workers is %d)", settings.workers)
-        key_memory = KeyMemory(node_folder(settings))
         earlier = key_memory.read().seconds_left(time.time())
         keys, ssl_context = load_keys(settings, earlier=[pem.encode() for pem in earlier])
         keys.revoke(key_memory.known.revoked)
@@ -113,7 +113,8 @@ async def serve(
 class SingleControl:
     """``Control`` of one worker that runs alone."""
 
-    def __init__(self, settings: CommunicationsApi) -> None:
+    def __init__(self, settings: CommunicationsApi, key_memory: KeyMemory) -> None:
+        self._key_memory = key_memory
         self._started = time.time()
         self._began = trio.current_time()
         self.note = Auditor(lambda: settings).note
@@ -173,6 +174,16 @@ class SingleControl:
 
     async def reload(self) -> dict[str, Any]:
         return {"reloaded": False, "problems": [NO_RELOAD], "warnings": [], "needs_restart": []}
+
+    async def revoke_key(self, key_id: str) -> dict[str, Any]:
+        services = None if self.worker is None else self.worker.services
+        if services is not None and services.keys is not None and services.keys.kid == key_id:
+            return {"revoked": False, "problem": SIGNS_HERE}
+        since = {key_id: round(time.time(), 3)}
+        kept = await trio.to_thread.run_sync(self._key_memory.revoke, since)
+        if services is not None:
+            services.revoke_keys(since)
+        return {"revoked": True, "kept": kept}
 
     async def drain(self, on: bool) -> dict[str, Any]:
         await trio.lowlevel.checkpoint()

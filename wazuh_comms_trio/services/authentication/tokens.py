@@ -35,6 +35,7 @@ __all__ = [
     "AUDIENCE",
     "IAT_LEEWAY",
     "ISSUER",
+    "KEY_ID",
     "LIFETIME",
     "UUID",
     "Claims",
@@ -54,6 +55,9 @@ IAT_LEEWAY: Final = 30
 
 #: A uuid in its canonical form, any version; upper case is read as lower case.
 UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+#: A key's id: its RFC 7638 thumbprint by SHA-256.
+KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 _LONGEST: Final = 8192  # bytes; a token has some 500
 _LEAST_RSA_BITS: Final = 2048

@@ -1,0 +1,175 @@
+"""What a daemon does so that the others on its cluster know of it, and what it finds out about them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import trio
+
+from wazuh_comms_trio.backends.leadership import Leadership
+from wazuh_comms_trio.backends.local_node import LocalNode
+from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, path
+from wazuh_comms_trio.backends.opensearch.index_names import IndexName
+from wazuh_comms_trio.backends.opensearch.node_registry import (
+    INDEX,
+    UPDATE,
+    KnownNode,
+    had_registry,
+    known_nodes,
+    make_index,
+    revoked_keys,
+)
+from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
+from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
+from wazuh_comms_trio.foundation.outage_log import WarningLog
+
+__all__ = ["NodeWatch"]
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two signs of life.
+_INTERVAL: Final = 60.0
+_RETRY: Final = 10.0
+#: Seconds between two looks at what was revoked: one document, read by its id.
+_REVOKED_INTERVAL: Final = 5.0
+_TOPIC: Final = "revoked-keys"
+
+
+class NodeWatch:
+    """One of a node's processes, its leader, registers the node, looks at the others and at what was revoked, and tells
+    the other processes. Remembers, for nodes that start later, that there was a ``registry``."""
+
+    def __init__(
+        self,
+        client: OpenSearchClient,
+        node: LocalNode,
+        wall_clock: Callable[[], float],
+        registry: IndexName | None = None,
+        leadership: Leadership | None = None,
+    ) -> None:
+        self._registry = registry
+        self._client = client
+        self._node = node
+        self._now = wall_clock
+        self._leadership = leadership or Leadership()
+        self._log = WarningLog(logger)
+        self._again = trio.Event()
+        #: Of the last look: which keys were good here.
+        self._published: Sequence[str] = ()
+        self._revoked: dict[str, float] = {}
+        self._leadership.register(_TOPIC, on_finding=self._on_finding)
+
+    async def run(self) -> None:
+        """Until cancelled. Without the right to keep an index of our own there is no warning."""
+        async with BackgroundNursery() as nursery:
+            nursery.start_soon(self._watch_revoked)
+            await self._register()
+
+    async def _register(self) -> None:
+        while True:
+            if not self._leadership.is_leader:
+                self._node.warnings.clear()  # the leader says them
+                await self._leadership.wait_until_leader()
+            self._again = trio.Event()
+            try:
+                await self.look()
+                pause = _INTERVAL
+            except IndexerUnavailable as exc:
+                if exc.reply is not None and exc.reply.status == 403:
+                    logger.info("token keys of other nodes can't be compared: %s", exc)
+                    return
+                pause = _RETRY
+            except BackendUnavailable:
+                pause = _RETRY
+            except Exception:
+                logger.exception("token keys of other nodes can't be compared: an error of ours")
+                pause = _INTERVAL
+            with trio.move_on_after(pause):
+                await self._again.wait()
+
+    async def look(self) -> None:
+        """Raises ``BackendUnavailable``."""
+        await make_index(self._client)
+        self._published = list(self._node.accepted()) or [self._node.key]
+        own: dict[str, Any] = {
+            "name": self._node.name,
+            "key": self._node.key,
+            "accepts": self._published,
+            "seen": round(self._now() * 1000),
+        }
+        if self._registry is not None and self._registry.is_known:
+            own["registry"] = True  # and it stays, whatever becomes of the registry
+        body = {"doc": own, "doc_as_upsert": True}
+        await self._client.json("POST", path(INDEX, "_update", self._node.id), body, query=UPDATE)
+        nodes = await known_nodes(self._client, self._now())
+        self._node.warnings["keys"] = self._about_keys([node for node in nodes if node.id != self._node.id])
+        self._tell()
+
+    async def had_registry(self) -> bool:
+        """``had_registry`` of our cluster."""
+        return await had_registry(self._client)
+
+    def _about_keys(self, others: Sequence[KnownNode]) -> dict[str, str]:
+        found = {}
+        for node in others:
+            if node.key is None:
+                continue
+            refused_here = node.key not in self._published
+            refused_there = self._node.key != node.key if node.accepts is None else self._node.key not in node.accepts
+            if refused_here or refused_there:
+                found[node.name] = (
+                    f"the node {node.name} signs tokens with another key: agents that log in "
+                    f"{_where(node.name, refused_here, refused_there)}; set communications_api.token.private_key to "
+                    "the same key on all nodes, or name the others' public keys in token.verify_keys"
+                )
+        return found
+
+    def _tell(self) -> None:
+        found = {}
+        for kind, sentences in self._node.warnings.items():
+            for about, sentence in sentences.items():
+                found[f"{kind} ({about})"] = [sentence]
+        self._log.tell(found)
+
+    # --- keys that were revoked
+
+    def _on_finding(self, finding: Mapping[str, Any]) -> None:
+        self._node.revoke({str(key): float(since) for key, since in finding["revoked"].items()})
+
+    async def _watch_revoked(self) -> None:
+        while True:
+            await self._leadership.wait_until_leader()
+            try:
+                await self.look_for_revoked()
+            except BackendUnavailable:
+                pass  # others say so, and what was revoked before stays so
+            except Exception:
+                logger.exception("which keys were revoked can't be read: an error of ours")
+            await sleep_until_next_tick(_REVOKED_INTERVAL)
+
+    async def look_for_revoked(self) -> None:
+        """Raises ``BackendUnavailable``."""
+        revoked = await revoked_keys(self._client)
+        if self._node.key in revoked:
+            text = (
+                "the key that this node signs tokens with was revoked: its agents will be refused on other nodes; "
+                "change it, with `wazuh-comms keys rotate`"
+            )
+            self._node.warnings.setdefault("revoked", {})["this node"] = text
+            self._tell()
+        if revoked != self._revoked:
+            self._node.revoke(revoked)
+            self._leadership.publish(_TOPIC, {"revoked": revoked})
+            await self._node.keep_revoked(revoked)
+            self._revoked = revoked
+        if self._published and list(self._node.accepted()) != list(self._published):
+            self._again.set()  # the others, and whoever revoked, are to know soon
+
+
+def _where(name: str, refused_here: bool, refused_there: bool) -> str:
+    if refused_here and refused_there:
+        return "there are refused here, and the other way round"
+    return "there are refused here" if refused_here else f"here are refused by {name}"
