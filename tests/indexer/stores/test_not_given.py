@@ -120,6 +120,15 @@ async def test_agents(port: int) -> None:
         assert await agents.get(bad[0]) is None
 
 
+async def test_an_index_that_keeps_no_sources_makes_nobody_unknown(port: int) -> None:
+    call(port, "PUT", f"/{AGENTS}", {"mappings": {"_source": {"enabled": False}}})
+    async with open_opensearch(settings(port)) as stores:
+        await stores.agents.add(Agent(A1, "a1", "hash"))
+        with pytest.raises(DocumentUnreadable):
+            await stores.agents.get(A1)
+        assert await stores.agents.get(NOBODY) is None
+
+
 async def test_states_are_other_content_and_hold_up_no_other(port: int) -> None:
     name = "wazuh-states-fim"
     call(port, "PUT", f"/{name}", {"mappings": {"dynamic": False}})

@@ -154,3 +154,48 @@ async def test_a_state_document_is_other_content(autojump_clock: MockClock) -> N
         results = await stores.events.bulk(operations)
         assert [result.status for result in results] == [409, 200, 201]
         assert await stores.events.get("wazuh-states-fim", "x") == rb'{"s": "\udced"}'
+
+
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        ({"agent": {"key": ["hash-2"]}}, "its `agent.key` is no text"),
+        ({"agent": {"key": 5}}, "its `agent.key` is no text"),
+        ({"agent": [{"key": "hash-2"}]}, "it has no object `agent`"),
+        ({"agent.key": "hash-2"}, "it has no object `agent`"),
+        ({}, "it has no object `agent`"),
+    ],
+)
+async def test_an_agent_that_is_there_is_never_said_not_to_be(
+    written: Any, why: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An agent that hears that it doesn't exist ends."""
+    async with fake() as node, stores_of(node) as stores:
+        await stores.agents.add(AGENT)
+        await stores.agents.add(OTHER)
+        assert await stores.agents.lookup(A1) == AGENT
+        node.indices["wazuh-agents"].write(A1, json.dumps(written).encode())
+        with pytest.raises(DocumentUnreadable, match=why) as caught:
+            await stores.agents.get(A1)
+        assert "hash-2" not in caught.value.text
+        await trio.sleep(60)
+        assert await stores.agents.lookup(A1) == AGENT  # which was known; it has its token
+        assert await stores.agents.list() == [OTHER]
+        assert warnings(caplog) == [f"wazuh-agents/{A1} can't be read: {why}; it is passed over"]
+
+
+async def test_a_pending_command_that_is_none_is_named(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A search finds it, and nobody is offered it."""
+    async with fake() as node, stores_of(node) as stores:
+        put(node, "listed", status=["pending"])
+        node.index(INDEX).write("list", b'{"command":[{"status":"pending"}]}')
+        put(node, "sound")
+        with trio.fail_after(30):
+            assert await stores.commands.wait_news() == {A1}
+        assert ids(await stores.commands.claim([A1])) == ["sound"]
+        assert sorted(warnings(caplog)) == [
+            f"{INDEX}/list can't be read: it has no object `command`; it is passed over",
+            f"{INDEX}/listed can't be read: its `command.status` is no text; it is passed over",
+        ]

@@ -102,7 +102,7 @@ async def _show(arguments: Namespace) -> int:
 
     session, settings = _session(arguments)
     async with _client(settings) as client:
-        found = await _get(client, arguments)
+        found = await _get(client, settings, arguments)
     if found.problem is None:
         raise Failure(f"{found.index}/{found.id} can be read: `wazuh-comms agents`, `commands` show what is in it")
     text = found.unreadable().text
@@ -120,7 +120,7 @@ async def _remove(arguments: Namespace) -> int:
     with session.acting_as_owner(session.audit.path.parent):
         session.prepare_change()
         async with _client(settings) as client:
-            found = await _get(client, arguments)
+            found = await _get(client, settings, arguments)
             if found.problem is None:
                 raise Failure(f"{index}/{document_id} can be read: it isn't removed")
             if not await remove_unreadable(client, found):
@@ -153,11 +153,11 @@ async def _client(settings: Indexer) -> AsyncIterator[OpenSearchClient]:
         raise Failure(str(exc), EXIT_BAD_CONFIGURATION) from exc
 
 
-async def _get(client: OpenSearchClient, arguments: Namespace) -> Found:
+async def _get(client: OpenSearchClient, settings: Indexer, arguments: Namespace) -> Found:
     from wazuh_comms_trio.backends.opensearch.admin.unreadable import get_document
 
     index, document_id = arguments.document
-    found = await get_document(client, index, document_id)
+    found = await get_document(client, index, document_id, settings.names)
     if found is None:
         raise Failure(f"there is no document {index}/{document_id}")
     return found

@@ -13,6 +13,7 @@ from attrs import frozen
 from wazuh_comms_trio.backends.opensearch.admin.init import matching_template, server_of
 from wazuh_comms_trio.backends.opensearch.admin.mappings import agents_problems, commands_problems, settings_problems
 from wazuh_comms_trio.backends.opensearch.admin.unreadable import find_unreadable
+from wazuh_comms_trio.backends.opensearch.agents import documents as agents
 from wazuh_comms_trio.backends.opensearch.client.bulk import partial, read_items, update_line
 from wazuh_comms_trio.backends.opensearch.client.client import (
     NDJSON,
@@ -22,6 +23,8 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
     describe,
     path,
 )
+from wazuh_comms_trio.backends.opensearch.client.found import FindProblem
+from wazuh_comms_trio.backends.opensearch.commands import documents as commands
 from wazuh_comms_trio.backends.opensearch.index_names import CANDIDATES, find_name
 from wazuh_comms_trio.backends.opensearch.node_registry import INDEX as NODES_INDEX
 from wazuh_comms_trio.backends.opensearch.node_registry import had_registry
@@ -217,7 +220,10 @@ async def _index(
         for text in (text for each in _objects(mappings) for text in find_problems(_object(each, "mappings"))):
             problems.append(Finding("problem", what, f"{name}: {text}", remedy))
     problems += [finding async for finding in _permissions(client, what, name)]
-    problems += await _unreadable(client, what, name, ["agent"] if kind == "agents" else None)
+    if kind == "agents":
+        problems += await _unreadable(client, what, name, agents.find_problem, ["agent"])
+    else:
+        problems += await _unreadable(client, what, name, commands.find_problem)
     for finding in problems:
         yield finding
     if all(finding.level != "problem" for finding in problems):
@@ -234,12 +240,16 @@ def _object(answer: object, name: str) -> Mapping[str, Any]:
 
 
 async def _unreadable(
-    client: OpenSearchClient, what: str, name: str, fields: Sequence[str] | None = None
+    client: OpenSearchClient,
+    what: str,
+    name: str,
+    judge: FindProblem = lambda source: None,
+    fields: Sequence[str] | None = None,
 ) -> list[Finding]:
     """A line for each document that is passed over, but not without end."""
     found: list[Finding] = []
     more = 0
-    async for document in find_unreadable(client, name, fields=fields):
+    async for document in find_unreadable(client, name, fields=fields, find_problem=judge):
         if len(found) < _MOST_UNREADABLE:
             found.append(Finding("problem", what, str(document.unreadable()), _CORRECT))
         else:

@@ -5,35 +5,53 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
+from wazuh_comms_trio.backends.opensearch.agents import documents as agents
 from wazuh_comms_trio.backends.opensearch.client.client import (
     OpenSearchClient,
     decode,
     error_of,
     path,
 )
-from wazuh_comms_trio.backends.opensearch.client.found import Found
+from wazuh_comms_trio.backends.opensearch.client.found import FindProblem, Found
 from wazuh_comms_trio.backends.opensearch.client.multi_get import get_many
 from wazuh_comms_trio.backends.opensearch.client.queries import Query
 from wazuh_comms_trio.backends.opensearch.client.search import scroll
+from wazuh_comms_trio.backends.opensearch.commands import documents as commands
+from wazuh_comms_trio.backends.opensearch.index_names import find_name
+from wazuh_comms_trio.config.backend_models import IndexerNames
 
 _EVERYTHING: Final[Query] = {"match_all": {}}
 
 
 async def find_unreadable(
-    client: OpenSearchClient, index: str, *, fields: Sequence[str] | None = None
+    client: OpenSearchClient,
+    index: str,
+    *,
+    fields: Sequence[str] | None = None,
+    find_problem: FindProblem = lambda source: None,
 ) -> AsyncIterator[Found]:
-    """All of an index; ``fields``: what is read of them. Raises ``BackendUnavailable``."""
+    """All of an index; ``fields``: what is read of them; ``find_problem``: what the index is for. Raises
+    ``BackendUnavailable``."""
     told: set[str] = set()
     async with scroll(client, index, _EVERYTHING, fields=fields, unreadable=True) as found:
         async for document in found:
-            if document.problem is not None and document.id not in told:
+            if document.judged(find_problem).problem is not None and document.id not in told:
                 told.add(document.id)
                 yield document
 
 
-async def get_document(client: OpenSearchClient, index: str, document_id: str) -> Found | None:
-    """Readable or not. Raises ``BackendUnavailable``."""
-    return (await get_many(client, index, [document_id])).get(document_id)
+async def get_document(
+    client: OpenSearchClient, index: str, document_id: str, names: IndexerNames | None = None
+) -> Found | None:
+    """Readable or not; of the index of agents or commands among ``names``, also such as is neither. Raises
+    ``BackendUnavailable``."""
+    found = (await get_many(client, index, [document_id])).get(document_id)
+    if found is not None and names is not None:
+        if index == await find_name(client, "agents", names.agents):
+            found.judged(agents.find_problem)
+        elif index == await find_name(client, "commands", names.commands):
+            found.judged(commands.find_problem)
+    return found
 
 
 async def remove_unreadable(client: OpenSearchClient, document: Found) -> bool:

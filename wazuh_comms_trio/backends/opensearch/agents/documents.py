@@ -26,6 +26,15 @@ def to_document(agent: Agent) -> dict[str, Any]:
     return {"agent": {name: value for name, value in fields.items() if value is not None}}
 
 
+def find_problem(source: object) -> str | None:
+    """Why a document of the registry is no agent's, for the log and the operator; None: it is one's, perhaps one's that
+    has no key and can't log in."""
+    fields = source.get("agent") if isinstance(source, Mapping) else None
+    if not isinstance(fields, Mapping):
+        return "it has no object `agent`"
+    return None if isinstance(fields.get("key", ""), str) else "its `agent.key` is no text"
+
+
 def to_agent(document_id: str, source: object) -> Agent | None:
     """From a document of any writer; None for one that is no agent's (without a key no agent can log in)."""
     fields = source.get("agent") if isinstance(source, Mapping) else None

@@ -13,7 +13,7 @@ from attrs import evolve
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.backends.opensearch.agents.agent_search import EVERYONE, AgentSearch
 from wazuh_comms_trio.backends.opensearch.agents.cache import LARGEST, AgentCache
-from wazuh_comms_trio.backends.opensearch.agents.documents import to_agent, to_document
+from wazuh_comms_trio.backends.opensearch.agents.documents import find_problem, to_agent, to_document
 from wazuh_comms_trio.backends.opensearch.agents.login_updates import LoginRecorder
 from wazuh_comms_trio.backends.opensearch.client.client import (
     IndexerUnavailable,
@@ -133,8 +133,9 @@ class OpenSearchAgents:
         self._outage.worked()
         agents: dict[str, Agent | DocumentUnreadable] = {}
         for document_id, document in found.items():
-            if document.problem is not None:
-                agents[document_id] = document.unreadable()
+            if document.judged(find_problem).problem is not None:  # it is there: nobody may be told that it isn't
+                agents[document_id] = error = document.unreadable()
+                self._client.unreadable.note(error)
             elif (agent := to_agent(document_id, document.source)) is not None:
                 agents[document_id] = agent
         return agents
@@ -250,8 +251,13 @@ class OpenSearchAgents:
     # --- searches ---
 
     async def list(self) -> Sequence[Agent]:
-        agents = [to_agent(found.id, found.source) for found in await self._search.find(EVERYONE, ["agent"])]
-        return sorted((agent for agent in agents if agent is not None), key=lambda agent: agent.id)
+        agents: list[Agent] = []
+        for found in await self._search.find(EVERYONE, ["agent"]):
+            if (agent := to_agent(found.id, found.source)) is not None:
+                agents.append(agent)
+            elif found.judged(find_problem).problem is not None:
+                self._client.unreadable.note(found.unreadable())
+        return sorted(agents, key=lambda agent: agent.id)
 
     async def members(self, group: str) -> Sequence[str]:
         return await self._search.members(group)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -12,7 +13,11 @@ from wazuh_comms_trio.backends.opensearch.client.slices import DEEPEST, NotSlice
 from wazuh_comms_trio.backends.unreadable import DECODE_ERRORS, describe_decode_error, escaped
 from wazuh_comms_trio.errors import DocumentUnreadable
 
-_KEY: Final = re.compile(rb'("key"\s*+:\s*+)"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_KEY: Final = re.compile(
+    rb'("(?:[^"\\]*\.)?key"\s*+:\s*+)(?:"(?:[^"\\]++|\\.)*+"|\[[^\]]*+\]|\{[^}]*+\}|[^\s,}"]++)', re.DOTALL
+)
+FindProblem = Callable[[object], str | None]
+"""From a document's source to why it can't be what its index is for; None: it can be."""
 
 
 class Found(msgspec.Struct):
@@ -29,6 +34,12 @@ class Found(msgspec.Struct):
     # Of no answer:
     problem: str | None = None
     text: bytes = b""
+
+    def judged(self, find_problem: FindProblem) -> Found:
+        """Itself, with the problem of its source if there is one."""
+        if self.problem is None and (why := find_problem(self.source)) is not None:
+            self.problem, self.text = why, msgspec.json.encode(self.source)
+        return self
 
     def unreadable(self) -> DocumentUnreadable:
         """For one with a ``problem``. An agent's key hash isn't shown."""

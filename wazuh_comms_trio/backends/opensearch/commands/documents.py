@@ -140,6 +140,15 @@ class Document:
         return evolve(self, source=_merge(self.source, partial), seq_no=seq_no, primary_term=primary_term)
 
 
+def find_problem(source: object) -> str | None:
+    """Why a document is no command, for the log and the operator; None: it is one."""
+    fields = source.get("command") if isinstance(source, dict) else None
+    if not isinstance(fields, dict):
+        return "it has no object `command`"
+    status = fields.get("status")
+    return None if status is None or isinstance(status, str) else "its `command.status` is no text"
+
+
 def read(found: Found, seen_at: float) -> Document:
     source = found.source if _is_map(found.source) else {}
     return Document(found.id, source, found.seq_no, found.primary_term, seen_at)

@@ -29,7 +29,7 @@ from wazuh_comms_trio.backends.opensearch.client.queries import (
     is_possible_id,
 )
 from wazuh_comms_trio.backends.opensearch.client.search import Hits, Refresher, search
-from wazuh_comms_trio.backends.opensearch.commands.documents import ESSENTIAL, Document, read
+from wazuh_comms_trio.backends.opensearch.commands.documents import ESSENTIAL, Document, find_problem, read
 from wazuh_comms_trio.backends.opensearch.index_names import IndexName
 
 logger = logging.getLogger(__name__)
@@ -102,6 +102,9 @@ class CommandIndex:
         """What matches now and can be read, the oldest first, how many of this kind there are in all, and after which
         place there may be more (None: there isn't, or the index can't be sorted). Raises ``BackendUnavailable``."""
         found, hits = await self._search(query, "asc", size, True, after)
+        for hit in hits.readable:
+            if hit.judged(find_problem).problem is not None:  # nobody is offered it
+                self._client.unreadable.note(hit.unreadable())
         total = hits.seen if hits.total is None else hits.total
         return found, total - len(hits.unreadable), hits.last if hits.seen >= size else None
 
