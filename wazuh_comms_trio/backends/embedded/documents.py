@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
+from itertools import accumulate, chain, count, repeat
+from operator import attrgetter
 from typing import Any, Final
 from zlib import crc32
 
@@ -40,6 +43,10 @@ _SELECT: Final = "SELECT id, version, body FROM documents WHERE index_no = ?"
 _DELETE: Final = "DELETE FROM documents WHERE index_no = ?"
 
 _INTO_DOCUMENTS: Final = "INTO documents (no, index_no, id, version, changed_at, body, checksum) VALUES (?,?,?,?,?,?,?)"
+
+_action_of: Final = attrgetter("action")
+_expected_of: Final = attrgetter("expected")
+_index_of: Final = attrgetter("index")
 
 _ROWS_TOGETHER: Final = 50
 _INSERT: Final = f"INSERT {_INTO_DOCUMENTS} ON CONFLICT DO NOTHING"
@@ -103,16 +110,14 @@ class SqliteEvents:
     ) -> Sequence[ItemResult]:
         parts: list[tuple[Work[list[ItemResult]], int]] = []
         lengths = []
-        start = 0
+        start = weight = 0
+        reached = list(accumulate(weights))
         while start < len(operations):
-            end, weight = start, 0
-            while end < len(operations) and weight < _PART_BYTES:
-                weight += weights[end]
-                end += 1
+            end = min(bisect_left(reached, weight + _PART_BYTES) + 1, len(operations))
             part = operations[start:end]
-            parts.append((partial(self._apply, operations=part, now=now, plain=plain), weight))
+            parts.append((partial(self._apply, operations=part, now=now, plain=plain), reached[end - 1] - weight))
             lengths.append(len(part))
-            start = end
+            start, weight = end, reached[end - 1]
         results: list[ItemResult] = []
         failure: BackendUnavailable | None = None
         for length, made in zip(lengths, await self._database.write_parts(parts), strict=True):
@@ -134,8 +139,8 @@ class SqliteEvents:
     def _apply(
         self, connection: apsw.Connection, operations: Sequence[DocumentOperation], now: float, plain: bool
     ) -> list[ItemResult]:
-        actions = {operation.action for operation in operations}
-        if len(actions) == 1 and not any(operation.expected for operation in operations):
+        actions = set(map(_action_of, operations))
+        if len(actions) == 1 and not any(map(_expected_of, operations)):
             if actions == {"delete"}:
                 return self._delete(connection, operations)
             if actions == {"create"}:
@@ -167,21 +172,14 @@ class SqliteEvents:
         written, when it turns out that looking is needed."""
         if not plain and not are_objects([operation.body for operation in operations]):
             return None
-        indices = {operation.index for operation in operations}
+        indices = set(map(_index_of, operations))
         index_numbers = {index: self._index_number(connection, index) for index in indices}
         first = _last_number(connection) + 1
-        rows = [
-            (
-                number,
-                index_numbers[operation.index],
-                operation.document_id,
-                1,
-                now,
-                operation.body,
-                crc32(operation.body or b"", crc32(operation.document_id.encode())),  # as document_checksum
-            )
-            for number, operation in enumerate(operations, first)
-        ]
+        ids = [operation.document_id for operation in operations]
+        bodies = [operation.body or b"" for operation in operations]
+        checksums = map(crc32, bodies, map(crc32, map(str.encode, ids)))  # as document_checksum
+        numbers_of_indices = [index_numbers[operation.index] for operation in operations]
+        rows = list(zip(count(first), numbers_of_indices, ids, repeat(1), repeat(now), bodies, checksums, strict=False))
         connection.execute("SAVEPOINT creates")
         before = connection.total_changes()
         # A batch that comes a second time shows it in its first row.
@@ -190,8 +188,8 @@ class SqliteEvents:
             # One statement for many rows takes a fifth less than one for each.
             together = 1 + (len(rows) - 1) // _ROWS_TOGETHER * _ROWS_TOGETHER
             for start in range(1, together, _ROWS_TOGETHER):
-                values = [value for row in rows[start : start + _ROWS_TOGETHER] for value in row]
-                connection.execute(_INSERT_TOGETHER, values)
+                values = chain.from_iterable(rows[start : start + _ROWS_TOGETHER])
+                connection.execute(_INSERT_TOGETHER, tuple(values))
             connection.executemany(_INSERT, rows[together:])
         complete = connection.total_changes() - before == len(rows)
         if not complete:

@@ -85,7 +85,7 @@ def read_plain_events(
         return None
     lines, cut = found
     try:
-        if True in [line.endswith(_DELETE) for line in lines]:
+        if body.find(_DELETE, position, cut) >= 0:  # mostly there is none
             headers, data, complete = _told_apart(lines)
             whole = complete and cut == end
             return _read(headers, data, position, max_events, prefix, id_prefix, own=own, whole=whole)
