@@ -91,6 +91,26 @@ async def by_socket(home: Path, message: dict[str, Any]) -> None:
     await trio.to_thread.run_sync(talk)
 
 
+async def by_bytes_with_their_own_header(home: Path, message: dict[str, Any]) -> None:
+    payload = json.dumps(message).encode()
+    async with await WazuhAsyncSocket.from_path(home / "queue/sockets/auth") as sock:
+        await sock.send(len(payload).to_bytes(4, "little") + payload, None)
+
+
+async def by_a_link(home: Path, message: dict[str, Any]) -> None:
+    (home / "link").symlink_to(home / "queue/sockets/auth")
+    async with await WazuhAsyncSocketJSON.from_path(home / "link") as sock:
+        await sock.send(message)
+
+
+async def by_a_roundabout_path(home: Path, message: dict[str, Any]) -> None:
+    def talk() -> None:
+        with WazuhSocketJSON(f"{home}/queue/../queue/sockets/../sockets/auth") as sock:
+            sock.send(message)
+
+    await trio.to_thread.run_sync(talk)
+
+
 async def by_json_socket(home: Path, message: dict[str, Any]) -> None:
     def talk() -> None:
         with WazuhSocketJSON(home / "queue/sockets/auth") as sock:
@@ -123,6 +143,9 @@ WAYS: list[Callable[[Path, dict[str, Any]], Awaitable[None]]] = [
     by_async_json_socket,
     by_async_request,
     by_socket,
+    by_bytes_with_their_own_header,
+    by_a_link,
+    by_a_roundabout_path,
     by_json_socket,
     by_sendasync,
     by_sendasync_as_text,

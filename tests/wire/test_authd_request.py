@@ -36,6 +36,11 @@ from wazuh_comms_trio.wire.authd_request import ARGUMENT_STRINGS, check_authd_re
         '{"function": "add", "arguments": {"name": "' + "x" * 129 + '"}}',
         '{"function": ',
         '{"function": 01}',
+        '\ufeff{"function": 1}',
+        '\ufeff \x01{"function": 1}',
+        '\x0f\0\0\0{"function": 1}',  # a frame already
+        '\x02\0\0\0{}\x0f\0\0\0{"function": 1}',
+        '\x2a\0\0\0{"function": 1, "arguments": {"id": "001"}}',
     ],
 )
 def test_refused(request_: str) -> None:

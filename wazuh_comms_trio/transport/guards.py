@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
@@ -21,8 +22,15 @@ def guard_of(daemon: str | None) -> Guard | None:
 
 
 def guard_at(path: str) -> Guard | None:
-    """The guard of the daemon that lives at this path. The registry isn't imported for it: where nobody has, no program
-    has registered a place of its own."""
+    """The guard of the daemon that lives at this path, links followed. The registry isn't imported for it: where nobody
+    has, no program has registered a place of its own."""
+    guard = _guard_at(path)
+    if guard is None and (os.path.normpath(path) != path or not os.path.isabs(path) or os.path.islink(path)):
+        return _guard_at(os.path.realpath(path))
+    return guard
+
+
+def _guard_at(path: str) -> Guard | None:
     registry = sys.modules.get("wazuh_comms_trio.transport.registry")
     if registry is not None:
         return guard_of(registry.daemon_at(path))

@@ -13,11 +13,14 @@ import re
 from typing import Any, Final
 
 from wazuh_comms_trio.errors import MessageInvalid
+from wazuh_comms_trio.wire.framing import HEADER
 
 #: Members that must be strings where they are present: of the request, and of its ``arguments``.
 STRINGS: Final = frozenset({"function"})
 ARGUMENT_STRINGS: Final = frozenset({"id", "name", "ip", "key", "key_hash", "groups"})
 
+# What authd's JSON reader skips in front of a value, after a byte order mark.
+_BLANKS: Final = bytes(range(33))
 # A line of the key file has four words; '#' and '!' in front of a name mean that it is to be skipped.
 _ENDS_WORD: Final = re.compile(r"[\x00-\x20\x7f]")
 _UNSTORABLE_NAME: Final = re.compile(r"[#!]|\Z|.{129}", re.DOTALL)
@@ -25,11 +28,20 @@ _UNSTORABLE_NAME: Final = re.compile(r"[#!]|\Z|.{129}", re.DOTALL)
 
 def check_authd_request(payload: bytes) -> None:
     """:class:`MessageInvalid` (1012) for a request that would crash authd or damage its key file, or that begins like
-    JSON and can't be read as such. Text requests (``getconfig auth``) go through."""
-    if not payload.lstrip().startswith(b"{"):
+    JSON and can't be read as such. Text requests (``getconfig auth``) go through. Bytes that are frames already are
+    looked into."""
+    while (end := HEADER.size + int.from_bytes(payload[: HEADER.size], "little")) <= len(payload):
+        _check_request(payload[HEADER.size : end])
+        payload = payload[end:]
+    _check_request(payload)
+
+
+def _check_request(payload: bytes) -> None:
+    payload = payload.removeprefix(b"\xef\xbb\xbf").lstrip(_BLANKS)
+    if not payload.startswith(b"{"):
         return
     try:
-        request, _ = _DECODER.raw_decode(payload.decode(errors="surrogateescape").lstrip())
+        request, _ = _DECODER.raw_decode(payload.decode(errors="surrogateescape"))
     except (ValueError, RecursionError) as exc:
         raise MessageInvalid(1012, f"a request to authd begins like JSON and isn't: {exc}") from exc
     _check_members(request, STRINGS, "")
