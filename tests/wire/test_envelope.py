@@ -138,6 +138,12 @@ def test_an_error_that_is_a_word(reply: Any, word: str, reason: str | None) -> N
     assert (copy.word, copy.reason, str(copy)) == (word, reason, str(caught.value))
 
 
+def test_true_is_error_1() -> None:
+    with pytest.raises(WazuhException) as caught:
+        reply_data({"error": True, "message": "why"})
+    assert (type(caught.value.code), str(caught.value)) == (int, "Error 1 - why")
+
+
 def test_due_is_a_page_only_with_error_1() -> None:
     with pytest.raises(WazuhException, match="Error 2 - due"):
         reply_data({"error": 2, "message": "due"})

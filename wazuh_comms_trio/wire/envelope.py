@@ -91,7 +91,7 @@ def reply_data(reply: Any) -> Any:
             raise DaemonRefusal(error, _reason(reply))
         if not isinstance(error, int):
             raise AnswerInvalid(1014, f"the answer's error is neither a number nor a word: {error!r:.60}")
-        raise daemon_error(error, str(reply.get("message") or "the daemon gave no reason"))
+        raise daemon_error(int(error), str(reply.get("message") or "the daemon gave no reason"))
     if "data" in reply or "error" in reply:
         return reply.get("data")
     if reply.get("status") == "error":

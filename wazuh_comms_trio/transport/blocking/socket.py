@@ -70,6 +70,8 @@ class WazuhSocket:
         self._decoder = FrameDecoder(max_receive_bytes)
         self.s = connect_to_either(path, lambda place: connect_stream(place, timeout, require_owner))
         self.path = os.fspath(path)
+        # The number of the process that connected.
+        self._made_by: int = os.getpid()
         self._guard = guard_at(self.path)
 
     @property

@@ -47,7 +47,8 @@ class WazuhDBClient:
 
     ``timeout`` in seconds limits each ``query`` as a whole, whatever its pages or rows, and of ``pages`` and ``rows``
     each step; None waits as long as it takes. When it runs out: ``SocketTimeout`` (1014, a ``TimeoutError`` too). After
-    any error but the daemon's own the connection is closed, so that a late answer reaches nobody. ``home``,
+    any error but the daemon's own the connection is closed, so that a late answer reaches nobody. After a fork the
+    child makes a connection of its own. ``home``,
     ``release``, ``text_errors``, ``require_owner`` and ``max_receive_bytes`` as in ``open_pool``.
     """
 
@@ -178,8 +179,8 @@ class WazuhDBClient:
 
     def _exchange(self, payload: bytes, deadline: float | None) -> bytes:
         """One request, one frame."""
-        if self._sock is not None and self._events.poll(0):
-            self.close()  # the daemon ended it, or sent what nobody had asked for
+        if self._sock is not None and (self._events.poll(0) or self._sock._made_by != os.getpid()):
+            self.close()  # the daemon ended it, or sent what nobody had asked for; or it is the parent process's
         if self._sock is None:
             self._sock = self._connect(deadline)
             self._events = select.poll()

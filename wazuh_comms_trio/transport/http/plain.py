@@ -33,8 +33,8 @@ class HTTPClient:
     ``remoted-admin``), for calls one after another. Connects when asked to, not before.
 
     ``release`` decides on routes and places; None finds it out. ``timeout`` in seconds limits each call as a whole. A
-    connection is kept where the service keeps it, except for calls that mustn't be sent twice. Errors: see
-    :class:`HTTPError`. An object belongs to one thread at a time.
+    connection is kept where the service keeps it, except for calls that mustn't be sent twice, and in the process that
+    made it. Errors: see :class:`HTTPError`. An object belongs to one thread at a time.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class HTTPClient:
 
     def _take_kept(self) -> _Connection | None:
         kept, self._kept = self._kept, None
-        if kept is not None and kept.ended():
+        if kept is not None and (kept.ended() or kept.made_by != os.getpid()):
             kept.close()
             return None
         return kept
@@ -147,12 +147,14 @@ class _TooLarge(http.client.HTTPException):
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection that is there already. ``sent`` and ``heard``: bytes of a request went out, of an answer came."""
+    """A connection that is there already. ``sent`` and ``heard``: bytes of a request went out, of an answer came;
+    ``made_by``: the number of the process that connected."""
 
     def __init__(self, sock: _Socket) -> None:
         super().__init__("localhost")
         self.sent = False
         self.heard = False
+        self.made_by: int = os.getpid()
         self.own = sock
         self.sock = self.own  # what http.client needs of a socket
 

@@ -222,7 +222,7 @@ class WazuhServer:
     def _exchange(self, name: str, request: bytes) -> bytes:
         daemon = get_daemon(name, self.release)
         kept = self._kept.pop(daemon.name, None)
-        if kept is not None and _ended(kept):
+        if kept is not None and (_ended(kept) or kept._made_by != os.getpid()):
             kept.close()
             kept = None
         sock = kept or self._connect(name)
