@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -96,7 +97,8 @@ class EnrollmentService:
         self._run_blocking = run_blocking
         self._note = note
         self._secrets = VerifiedSecrets(run_blocking, at_once=1)
-        self._hashing = trio.Semaphore(1)
+        # A fleet that is enrolled leaves a processor to log-ins.
+        self._hashing = trio.Semaphore(max(1, len(os.sched_getaffinity(0)) - 1))
         self._throttle = LoginThrottle()
 
     async def log_in(self, user: str, password: str, *, peer: str | None = None) -> str:
@@ -155,6 +157,14 @@ class EnrollmentService:
         self._metrics.count(families.ENROLMENTS, "taken")
         return data
 
+    def _hash(self, agent_id: str, key: str) -> str:
+        """Blocks. The key is noted as proven, worth nothing if the agent isn't added, so that its first log-in doesn't
+        queue behind others' wrong keys."""
+        key_hash = hash_key(key)
+        if self._proven is not None:
+            self._proven.note(agent_id, key_hash, key)
+        return key_hash
+
     async def _enrol(self, token: str, body: bytes | bytearray, peer: str | None) -> Mapping[str, Any]:
         user = self._check_session(token)
         request = decode_body(body, _decoder)
@@ -163,7 +173,7 @@ class EnrollmentService:
         if await self._agents.get(agent_id) is not None:
             raise AgentExists
         async with self._hashing:
-            key_hash = await self._run_blocking(hash_key, request.key)
+            key_hash = await self._run_blocking(self._hash, agent_id, request.key)
         await self._agents.add(
             Agent(
                 id=agent_id,
@@ -174,8 +184,6 @@ class EnrollmentService:
                 host=request.host or {},
             )
         )
-        if self._proven is not None:  # so that its first log-in doesn't queue behind others' wrong keys
-            await self._run_blocking(self._proven.note, agent_id, key_hash, request.key)
         logger.info("agent %s (%s) was enrolled by %s", agent_id, request.name, user)
         if self._note is not None:
             await self._note(user, peer, agent_id, request.name)

@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 _TOKENS_REMEMBERED: Final = 131_072
 #: Seconds after which a registry that doesn't answer can't be read.
 _UNREAD_AFTER: Final = 3.0
+#: Seconds for which a token can be newer than what is remembered of agents that weren't there.
+_NEW_TOKEN: Final = 60.0
 
 
 @frozen
@@ -168,9 +170,12 @@ class Authenticator:
 
     async def _read_agent(self, claims: Claims) -> Agent | None:
         agent = await self._agents.lookup(claims.uuid)
-        if agent is not None and claims.fingerprint not in (None, agent.fingerprint):
-            agent = await self._agents.get(claims.uuid)  # the token may be newer than what is remembered of its agent
-        return agent
+        if agent is None:
+            stale = self._wall_clock() - claims.iat < _NEW_TOKEN  # "there is none" is remembered, too
+        else:
+            stale = claims.fingerprint not in (None, agent.fingerprint)
+        # The token may be newer than what is remembered of its agent: that may have been enrolled on another node.
+        return await self._agents.get(claims.uuid) if stale else agent
 
     def _may_serve_unread(self, claims: Claims) -> bool:
         """Tokens without a fingerprint can't be compared with what is known of revocations."""
