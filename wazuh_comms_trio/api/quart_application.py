@@ -41,6 +41,10 @@ STRANGERS_BYTES: Final = 16 * 1024 * 1024
 #: ... and at most this part of what known agents' bodies may take.
 STRANGERS_SHARE: Final = 20
 
+#: Seconds that one body waits for room in all, before it is 503: what waits takes a place from those who don't, and
+#: its agent comes again.
+ROOM_TIMEOUT: Final = 2.0
+
 View = Callable[[], Awaitable[Response]]
 Guard = Callable[[Scope], Awaitable[Caller]]
 
@@ -55,13 +59,21 @@ class _ViewLimits:
 class QuartApplication(QuartTrio):
     """An application that needs no lifespan events."""
 
-    def __init__(self, name: str, describe: Describe, limits: Limits, *, budget_bytes: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        describe: Describe,
+        limits: Limits,
+        *,
+        budget_bytes: int,
+        no_room: Callable[[], object] = lambda: None,
+    ) -> None:
         super().__init__(name, static_folder=None)
         self.describe = describe
         self.limits = limits
         self.routes = Routes()
-        self._budget = BodyBudget(budget_bytes)
-        self._strangers = BodyBudget(min(STRANGERS_BYTES, budget_bytes // STRANGERS_SHARE))
+        self._budget = BodyBudget(budget_bytes, no_room=no_room)
+        self._strangers = BodyBudget(min(STRANGERS_BYTES, budget_bytes // STRANGERS_SHARE), no_room=no_room)
         # Bodies and times were kept within the limits before Quart sees anything.
         self.config["MAX_CONTENT_LENGTH"] = self.config["BODY_TIMEOUT"] = self.config["RESPONSE_TIMEOUT"] = None
         self.register_error_handler(Exception, self._refuse)
@@ -105,7 +117,7 @@ class QuartApplication(QuartTrio):
             receive,
             limit=limit,
             budget=self._budget,
-            room_timeout=self.limits.body_timeout,
+            room_timeout=ROOM_TIMEOUT,
             owner=owner,
             spill=spill,
         )
@@ -122,7 +134,7 @@ class QuartApplication(QuartTrio):
                 receive,
                 limit=view_limits.body_bytes,
                 budget=self._strangers,
-                room_timeout=self.limits.body_timeout,
+                room_timeout=ROOM_TIMEOUT,
                 free_bytes=0,
             )
         async with collected as body:

@@ -204,3 +204,10 @@ WARNINGS = _add(
     combine="max",
 )
 SHED = _add("counter", "refused_beyond_limits_total", "Requests and connections that were beyond a limit of `limits`.")
+SHED_BY_CAUSE = _add(
+    "counter",
+    "shed_total",
+    "The same by what it was: a route, `uploads`, `connections`, `connections_that_waited_too_long` (closed before"
+    " their handshake), `slow_bodies`, `bodies_without_room`, `packets_that_waited_too_long`.",
+    "what",
+)

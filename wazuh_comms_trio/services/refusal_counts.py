@@ -25,6 +25,8 @@ class RefusalCounts:
 
     def __init__(self) -> None:
         self.total: int = 0
+        #: By what was refused; the names are the program's, so that there are few.
+        self.by_cause: dict[str, int] = {}
         self._unsaid: dict[str, int] = {}
         self._said: float = -_SAID_EVERY
         self._what: dict[str, tuple[int, float]] = {}  # by what was refused: how often, and when last
@@ -34,6 +36,7 @@ class RefusalCounts:
         """``what``: a route, or another name; ``agent_id``: whose own limit it was, None where it was everybody's."""
         now = trio.current_time()
         self.total += count
+        self.by_cause[what] = self.by_cause.get(what, 0) + count
         self._what[what] = (_recent(self._what.get(what), now) + count, now)
         label = what
         if agent_id is not None:

@@ -33,7 +33,13 @@ class AgentApi(QuartApplication):
     """The application, for its endpoints to be added to."""
 
     def __init__(self, services: Services, config: CommunicationsApi) -> None:
-        super().__init__(__name__, describe, config.limits, budget_bytes=budget_bytes(config, memory_limit()))
+        super().__init__(
+            __name__,
+            describe,
+            config.limits,
+            budget_bytes=budget_bytes(config, memory_limit()),
+            no_room=lambda: services.refusals.refused("bodies without room"),
+        )
         self.services = services
         self.timeouts = config.timeouts
         #: A client's certificate has to name the agent that it speaks for.
@@ -42,7 +48,8 @@ class AgentApi(QuartApplication):
         self._gates = {name: RouteGate(name, limit, services.refusals) for name, limit in routes_of(limits)}
         #: Large stateful bodies lie there while they are read.
         self.spill = Spill(
-            config.quarantine.path or config.embedded.path, BodyBudget(SPILLED_BODIES * config.limits.body_bytes)
+            config.quarantine.path or config.embedded.path,
+            BodyBudget(SPILLED_BODIES * config.limits.body_bytes, no_room=self.body_budget.no_room),
         )
         self._uploads = UploadGate(limits.agent_uploads, services.refusals)
 

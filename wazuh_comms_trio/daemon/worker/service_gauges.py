@@ -22,5 +22,7 @@ def read_service_gauges(services: Services, app: QuartApplication) -> Iterator[R
     yield families.BATCHES_IN_FLIGHT, (), stateful.batches_in_flight + stateful.pieces_in_flight
     yield families.READY, (), float(services.readiness.state == READY)
     yield families.SHED, (), services.refusals.total
+    for what, number in services.refusals.by_cause.items():
+        yield families.SHED_BY_CAUSE, (what.replace(" ", "_"),), number
     yield families.BUDGET_USED, ("agents",), app.body_budget.used_bytes
     yield families.BUDGET_LIMIT, ("agents",), app.body_budget.limit_bytes

@@ -6,8 +6,9 @@ import errno
 import logging
 import os
 import resource
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import inf
 from socket import AF_INET, AF_INET6
 from typing import Any, Final
@@ -15,8 +16,10 @@ from typing import Any, Final
 import trio
 
 from wazuh_comms_trio.http.server.connection import serve_connection
+from wazuh_comms_trio.http.server.crowd import Crowd, has_waited
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.room import Room
+from wazuh_comms_trio.http.server.streams.client_hello import is_check, peek
 from wazuh_comms_trio.http.server.streams.keepalive import prepare_listener
 from wazuh_comms_trio.http.server.streams.socket_stream import SocketListener
 
@@ -40,6 +43,21 @@ CLOSING_WAIT: Final = 0.01
 DESCRIPTOR_LOG_INTERVAL: Final = 60.0
 #: How many connections of its queue a listener still takes when it stops; the kernel resets what is left.
 LAST_ACCEPTED: Final = 1024
+#: How many wait at most, of those that come faster than they are begun, beside the kernel's queue; of a low limit of
+#: descriptors a part.
+CROWD: Final = 4096
+CROWD_SHARE: Final = 8
+#: The kernel's queue, which other workers may share, and what it is while more come than are taken in. The former is
+#: what ``daemon.bound_sockets`` asks for; the kernel has a limit of its own.
+BACKLOG: Final = 4096
+SHORT_BACKLOG: Final = 64
+#: Taking one in and closing it takes 16 µs, and there is this share of the processor for it.
+TAKING_SECONDS: Final = 16e-6
+TAKING_SHARE: Final = 0.06
+TAKEN_AT_LEAST: Final = 2
+#: Connections begun in a turn of the event loop; one when the last turn took longer than so many seconds.
+BEGUN_AT_ONCE: Final = 4
+LONG_TURN: Final = 0.005
 #: Seconds that handshakes and heads under way get at stop.
 STOP_IDLE_TIMEOUT: Final = 0.5
 
@@ -82,16 +100,7 @@ async def serve_listeners(
 
 async def accept_connections(listener: trio.abc.Listener[Any], context: ListenerContext, nursery: trio.Nursery) -> None:
     """Ends when the listener is closed."""
-    logged = -DESCRIPTOR_LOG_INTERVAL
-    highest = highest_descriptor(listener)
-    room = Room(context)
-
-    def warn(reason: str | None) -> None:
-        nonlocal logged
-        if trio.current_time() - logged >= DESCRIPTOR_LOG_INTERVAL:
-            logged = trio.current_time()
-            logger.warning("connections have to wait: %s", reason)
-
+    lack = Lack(listener, context)
     while True:
         try:
             stream = await listener.accept()
@@ -100,23 +109,113 @@ async def accept_connections(listener: trio.abc.Listener[Any], context: Listener
         except OSError as error:
             if error.errno not in DESCRIPTORS_EXHAUSTED:
                 raise
-            warn(error.strerror)
-            with waiting_for_descriptors(context):
-                context.make_room(ROOM)
-                await trio.sleep(DESCRIPTOR_WAIT)
-        else:
-            nursery.start_soon(serve_connection, stream, context)
-            # The lowest free number is what a descriptor gets: so this one's says how many are taken.
-            if stream.socket.fileno() >= highest:
-                warn(os.strerror(errno.EMFILE))
-                with waiting_for_descriptors(context):
-                    while lowest_free(listener) >= highest:  # nothing tells
-                        context.make_room(ROOM)
-                        await trio.sleep(DESCRIPTOR_WAIT)
-            elif lack := room.lack(accepted=True):
-                warn(lack)
-                with waiting_for_descriptors(context):
-                    await wait_for_room(listener, context, room)
+            lack.warn(error.strerror)
+            await lack.wait_a_little()
+            continue
+        nursery.start_soon(serve_connection, stream, context)
+        if lack.of_descriptors(stream.socket):
+            while lowest_free(listener) >= lack.highest:  # nothing tells
+                await lack.wait_a_little()
+        elif missing := lack.room.lack(accepted=True):
+            lack.warn(missing)
+            await wait_for_room(listener, context, lack)
+        elif isinstance(listener, SocketListener) and context.ssl_context is not None and listener.is_pressed:
+            try:
+                await serve_crowd(listener, context, nursery, lack)
+            except trio.ClosedResourceError:
+                return
+
+
+class Lack:
+    """Of descriptors, memory or a limit's number of connections: whether there is one, and how it is waited for."""
+
+    def __init__(self, listener: trio.abc.Listener[Any], context: ListenerContext) -> None:
+        self.room = Room(context)
+        self.highest = highest_descriptor(listener)
+        self._context = context
+        self._logged = -DESCRIPTOR_LOG_INTERVAL
+
+    def of_descriptors(self, sock: Any) -> bool:
+        """Whether ``sock``, the last one that was accepted, has one of the last. A descriptor gets the lowest free
+        number, so that this one's says how many are taken."""
+        if sock.fileno() < self.highest:
+            return False
+        self.warn(os.strerror(errno.EMFILE))
+        return True
+
+    def warn(self, reason: str | None) -> None:
+        if trio.current_time() - self._logged >= DESCRIPTOR_LOG_INTERVAL:
+            self._logged = trio.current_time()
+            logger.warning("connections have to wait: %s", reason)
+
+    async def wait_a_little(self) -> None:
+        """While nothing is accepted; some connections are ended, so that others get their room."""
+        with waiting_for_descriptors(self._context):
+            self._context.make_room(ROOM)
+            await trio.sleep(DESCRIPTOR_WAIT)
+
+
+async def serve_crowd(listener: SocketListener, context: ListenerContext, nursery: trio.Nursery, lack: Lack) -> None:
+    """Serves while more connections come than are begun: see ``crowd.py``. A turn of the event loop begins a few of
+    them, while turns are short, else one, so that what is under way waits for little. What a turn takes in is bounded
+    by its share of the processor; what comes beyond that the kernel refuses for a while, which costs nothing here.
+
+    Cancelled, or when the listener is closed: who waits is begun with, as those in the listener's own queue are.
+    """
+    crowd = Crowd(int(min(CROWD, lack.highest // CROWD_SHARE)), QUEUE_PATIENCE)
+    shortened = False
+    worked, turned = time.thread_time(), trio.current_time()
+    try:
+        while True:
+            cpu, now = time.thread_time(), trio.current_time()
+            missing = take_in(
+                listener, crowd, lack, TAKEN_AT_LEAST + int((cpu - worked) * TAKING_SHARE / TAKING_SECONDS)
+            )
+            is_long, worked, turned = now - turned > LONG_TURN, cpu, now
+            waiting, allowed = listener.queue()
+            if waiting > SHORT_BACKLOG and allowed > SHORT_BACKLOG:
+                listener.socket.listen(SHORT_BACKLOG)
+                shortened = True
+            for sock in (late := crowd.take_too_late(now)):
+                sock.close()
+            if late:
+                context.refused("connections that waited too long", len(late))
+            if missing or (missing := lack.room.lack(accepted=True)):
+                lack.warn(missing)
+                await lack.wait_a_little()
+                continue
+            for _ in range(1 if is_long else BEGUN_AT_ONCE):
+                sock = crowd.next(now)
+                if sock is None and not waiting:
+                    return
+                if sock is None:
+                    break
+                nursery.start_soon(serve_connection, listener.stream(sock), context)
+            await trio.lowlevel.checkpoint()
+    finally:
+        for sock in crowd.take_all():
+            nursery.start_soon(serve_connection, listener.stream(sock), context)
+        if shortened:
+            with suppress(OSError):  # it may be closed
+                listener.socket.listen(BACKLOG)
+
+
+def take_in(listener: SocketListener, crowd: Crowd, lack: Lack, most: int) -> str | None:
+    """Up to ``most`` connections of the listener's queue join the crowd. Returns what is lacking for more."""
+    now = trio.current_time()
+    for _ in range(most):
+        try:
+            sock = listener.take_nowait()
+        except OSError as error:
+            if error.errno not in DESCRIPTORS_EXHAUSTED:
+                raise
+            return error.strerror
+        if sock is None:
+            return None
+        crowd.add(sock, now - has_waited(sock), check=is_check(peek(sock)))
+        if lack.of_descriptors(sock):
+            return os.strerror(errno.EMFILE)
+    return None
 
 
 def accept_last(listener: trio.abc.Listener[Any], context: ListenerContext, nursery: trio.Nursery) -> None:
@@ -135,14 +234,13 @@ def accept_last(listener: trio.abc.Listener[Any], context: ListenerContext, nurs
         nursery.start_soon(serve_connection, stream, context)
 
 
-async def wait_for_room(listener: trio.abc.Listener[Any], context: ListenerContext, room: Room) -> None:
+async def wait_for_room(listener: trio.abc.Listener[Any], context: ListenerContext, lack: Lack) -> None:
     """Those who come wait in the listener's queue; when that lasts too long some are closed before their handshake,
     so that they try another node instead of waiting until they give up."""
     began = trio.current_time()
     while True:
-        context.make_room(ROOM)
-        await trio.sleep(DESCRIPTOR_WAIT)
-        if not room.lack():
+        await lack.wait_a_little()
+        if not lack.room.lack():
             return
         if trio.current_time() - began < QUEUE_PATIENCE:
             continue

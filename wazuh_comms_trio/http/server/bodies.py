@@ -104,6 +104,7 @@ class _Patience:
         with trio.move_on_after(self._left) as scope:
             await budget.take(share, size)
         if scope.cancelled_caught:
+            budget.no_room()
             raise Overloaded
         # Room that came while the task was late may have taken longer than all that was left.
         self._left = max(0.0, self._left - (trio.current_time() - began))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Final
 
 import trio
@@ -34,8 +34,10 @@ class BodyBudget:
     have less.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, *, no_room: Callable[[], object] = lambda: None) -> None:
         self.limit_bytes = limit_bytes
+        #: Called for each body that waited in vain.
+        self.no_room = no_room
         self.used_bytes = 0
         self._senior: Share | None = None
         self._parking = trio.lowlevel.ParkingLot()

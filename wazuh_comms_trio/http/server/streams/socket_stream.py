@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from typing import Final
 
 import trio
@@ -20,6 +21,8 @@ __all__ = ["SocketListener", "SocketStream"]
 
 #: Calls in a row without waiting, after which other tasks get a turn.
 CALLS_PER_YIELD: Final = 8
+#: ``struct tcp_info`` of a listening socket: ``tcpi_unacked`` and ``tcpi_sacked``.
+QUEUE_INFO: Final = struct.Struct("=24xII")
 #: Errors of a connection that failed before it was accepted, not of the listener.
 TRANSIENT: Final = frozenset(
     {
@@ -121,6 +124,21 @@ class SocketListener(trio.abc.Listener[SocketStream]):
         self._left = CALLS_PER_YIELD
         self._idle_times = idle_times() if is_tcp(self.socket) else None
 
+    @property
+    def is_pressed(self) -> bool:
+        """Whether the last connections were all there already when they were asked for."""
+        return self._left <= 1
+
+    def queue(self) -> tuple[int, int]:
+        """How many connections wait in the kernel's queue, and how many may. Of other sockets than TCP's it isn't
+        known: 0, 0.
+        """
+        if self._idle_times is None:
+            return 0, 0
+        info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, QUEUE_INFO.size)
+        waiting, most = QUEUE_INFO.unpack(info)
+        return int(waiting), int(most)
+
     async def accept(self) -> SocketStream:
         """Raises what ``accept`` of a socket raises, but for the failures of a single connection."""
         self._left -= 1
@@ -134,9 +152,14 @@ class SocketListener(trio.abc.Listener[SocketStream]):
 
     def accept_nowait(self) -> SocketStream | None:
         """None: no connection waits in the queue. Raises as ``accept`` does."""
+        sock = self.take_nowait()
+        return None if sock is None else self.stream(sock)
+
+    def take_nowait(self) -> socket.socket | None:
+        """As ``accept_nowait``, of a connection that may never be served: for ``stream``, or to be closed."""
         while True:
             try:
-                sock, _ = self.socket.accept()
+                return self.socket.accept()[0]
             except BlockingIOError:
                 return None
             except OSError as error:
@@ -144,11 +167,12 @@ class SocketListener(trio.abc.Listener[SocketStream]):
                     raise trio.ClosedResourceError("this listener was closed") from error
                 if error.errno not in TRANSIENT:
                     raise
-            else:
-                sock.setblocking(False)
-                if self._idle_times is not None:
-                    set_idle_time(sock, next(self._idle_times))
-                return SocketStream(sock)
+
+    def stream(self, sock: socket.socket) -> SocketStream:
+        sock.setblocking(False)
+        if self._idle_times is not None:
+            set_idle_time(sock, next(self._idle_times))
+        return SocketStream(sock)
 
     async def aclose(self) -> None:
         self.close()

@@ -1,0 +1,145 @@
+"""Who goes first when more come than are served, and who is turned away."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+
+import pytest
+
+from wazuh_comms_trio.http.server.crowd import PATIENT, Crowd, has_waited
+from wazuh_comms_trio.http.server.streams.client_hello import is_check, peek
+
+LONGEST = 10.0
+
+
+def crowd_of(*since: float, most: int = 100) -> Crowd:
+    """Of agents, each named by its moment."""
+    crowd = Crowd(most, LONGEST)
+    for moment in since:
+        crowd.add(moment, moment)
+    return crowd
+
+
+def taken(crowd: Crowd, now: float, count: int) -> list[object]:
+    return [crowd.next(now) for _ in range(count)]
+
+
+class TestOrder:
+    def test_the_oldest_first_while_nobody_has_waited_for_long(self) -> None:
+        crowd = crowd_of(0, 0.1, 0.2)
+        assert taken(crowd, PATIENT, 4) == [0, 0.1, 0.2, None]
+
+    def test_then_the_newest(self) -> None:
+        crowd = crowd_of(0, 1, 2, 3)
+        assert taken(crowd, 3.5, 4) == [3, 2, 1, 0]
+
+    def test_the_oldest_again_when_the_crowd_is_gone(self) -> None:
+        crowd = crowd_of(0, 4, 4.1)
+        assert taken(crowd, 4.2, 1) == [4.1]
+        assert crowd.take_too_late(LONGEST) == [0]
+        crowd.add(4.5, 4.5)
+        assert taken(crowd, 4.6, 2) == [4, 4.5]
+
+    def test_checks_go_before_agents_every_second_time(self) -> None:
+        crowd = crowd_of(0, 0.1, 0.2)
+        for name in ("first", "second", "third"):
+            crowd.add(name, 0.3, check=True)
+        assert taken(crowd, 0.4, 7) == ["first", 0, "second", 0.1, "third", 0.2, None]
+
+
+class TestTooLate:
+    def test_who_has_waited_for_the_longest_time(self) -> None:
+        crowd = crowd_of(0, 1, 2)
+        assert crowd.take_too_late(LONGEST - 0.1) == []
+        assert crowd.take_too_late(LONGEST + 1) == [0, 1]
+        assert len(crowd) == 1
+
+    def test_the_oldest_agents_when_there_are_too_many(self) -> None:
+        crowd = crowd_of(0, 1, 2, 3, most=3)
+        crowd.add("check", 0, check=True)
+        assert crowd.take_too_late(4) == [0, 1]
+        assert crowd.take_all() == ["check", 2, 3]
+        assert len(crowd) == 0
+
+
+def client_hello(alpn: list[str], name: str | None = None) -> bytes:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if alpn:
+        context.set_alpn_protocols(alpn)
+    outgoing = ssl.MemoryBIO()
+    client = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+V2 = b"\r\n\r\n\0\r\nQUIT\n"
+V2_LOCAL = V2 + b"\x20\0\0\0"
+V2_AGENT = V2 + b"\x21\x11\0\x0c" + bytes([10, 0, 0, 5, 10, 0, 0, 1]) + struct.pack(">HH", 40000, 27000)
+V1_AGENT = b"PROXY TCP4 10.0.0.5 10.0.0.1 40000 27000\r\n"
+
+
+class TestChecks:
+    @pytest.mark.parametrize("alpn", [["http/1.1"], ["h2", "http/1.1"]])
+    @pytest.mark.parametrize("header", [b"", V1_AGENT, V2_AGENT])
+    def test_who_asks_for_http_by_alpn(self, header: bytes, alpn: list[str]) -> None:
+        assert is_check(header + client_hello(alpn))
+
+    @pytest.mark.parametrize("header", [b"", V1_AGENT, V2_AGENT])
+    @pytest.mark.parametrize("name", [None, "node-1"])
+    def test_agents_dont(self, header: bytes, name: str | None) -> None:
+        assert not is_check(header + client_hello([], name))
+
+    @pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", V2_LOCAL])
+    def test_a_balancers_own(self, header: bytes) -> None:
+        assert is_check(header + client_hello([]))
+
+    @pytest.mark.parametrize("data", [V2_AGENT, V1_AGENT, b"PROXY nonsense\r\n", V2 + b"\xff\xff\xff\xff", b"GET /"])
+    def test_what_is_cut_short_or_nothing_counts_as_an_agent(self, data: bytes) -> None:
+        hello = client_hello([])
+        for end in range(len(data)):
+            assert not is_check(data[:end])
+        assert not is_check(data + hello[:20])
+
+
+class FakeSocket:
+    family = socket.AF_INET
+
+    def __init__(self, info: bytes | OSError) -> None:
+        self.info = info
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        assert (level, option, size) == (socket.IPPROTO_TCP, socket.TCP_INFO, 56)
+        if isinstance(self.info, OSError):
+            raise self.info
+        return self.info
+
+
+class TestWaited:
+    @pytest.mark.parametrize(
+        ("info", "seconds"),
+        [(bytes(52) + struct.pack("=I", 70_500), 70.5), (bytes(40), 0.0), (OSError("gone"), 0.0)],
+    )
+    def test_what_the_kernel_says(self, info: bytes | OSError, seconds: float) -> None:
+        assert has_waited(FakeSocket(info)) == seconds
+
+    def test_of_real_connections(self) -> None:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as listener,
+            socket.create_connection(listener.getsockname()) as client,
+        ):
+            client.send(b"hello")
+            accepted, _ = listener.accept()
+            with accepted:
+                assert 0 <= has_waited(accepted) < 60
+                while peek(accepted) != b"hello":
+                    pass
+                assert accepted.recv(100) == b"hello"
+                assert peek(accepted) == b""
+        left, right = socket.socketpair()
+        with left, right:
+            assert has_waited(left) == 0

@@ -1,0 +1,181 @@
+"""A listener with more connections than are begun: on the mock clock with a fake listener, and over TCP with TLS."""
+
+from __future__ import annotations
+
+import ssl
+import struct
+from collections import deque
+from contextlib import suppress
+from typing import Any, cast
+
+import attrs
+import trio
+from attrs import define, field
+from trio.testing import MockClock
+
+from tests.http.server.listener import LIMITS, Fakes, app_of, read_reply, serving_tcp
+from wazuh_comms_trio.api.problems import describe
+from wazuh_comms_trio.http.server.accept_loop import BACKLOG, QUEUE_PATIENCE, SHORT_BACKLOG, Lack, serve_crowd
+from wazuh_comms_trio.http.server.listener_context import ListenerContext
+from wazuh_comms_trio.http.server.streams.socket_stream import SocketListener
+from wazuh_comms_trio.testing import throwaway_certificate
+from wazuh_comms_trio.testing.agent.connection import agent_tls
+from wazuh_comms_trio.testing.streams import MemoryStream, memory_connection
+
+GET = b"GET /api/v1/ HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+@define(eq=False)
+class Waiting:
+    """An accepted socket, and the client's end of it. ``age`` in the kernel's queue, seconds."""
+
+    number: int
+    age: float = 0.0
+    family: int = 2
+    closed: bool = False
+    ends: tuple[MemoryStream, MemoryStream] = field(init=False, factory=memory_connection)
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        return bytes(52) + struct.pack("=I", int(1000 * self.age))
+
+    def recv(self, size: int, flags: int) -> bytes:
+        raise BlockingIOError
+
+    def fileno(self) -> int:
+        return 3
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@define(eq=False)
+class FakeListener:
+    waiting: deque[Waiting] = field(factory=deque)
+    begun: list[int] = field(factory=list)
+    backlog: int = BACKLOG
+    family: int = 1
+
+    @property
+    def socket(self) -> FakeListener:
+        return self
+
+    def listen(self, backlog: int) -> None:
+        self.backlog = backlog
+
+    def queue(self) -> tuple[int, int]:
+        return len(self.waiting), self.backlog
+
+    def take_nowait(self) -> Waiting | None:
+        return self.waiting.popleft() if self.waiting else None
+
+    def stream(self, sock: Waiting) -> Any:
+        self.begun.append(sock.number)
+        return sock.ends[0]
+
+
+def crowd(count: int, *, age: float = 0.0) -> tuple[FakeListener, list[Waiting]]:
+    listener = FakeListener()
+    waiting = [Waiting(number, age) for number in range(count)]
+    listener.waiting.extend(waiting)
+    return listener, waiting
+
+
+async def serve(listener: FakeListener, nursery: trio.Nursery) -> list[tuple[str, int]]:
+    context = ListenerContext(app_of(Fakes()), LIMITS, describe)
+    refused: list[tuple[str, int]] = []
+    context.refused = lambda what, count: refused.append((what, count))
+    own = cast(SocketListener, listener)
+    await serve_crowd(own, context, nursery, Lack(own, context))
+    return refused
+
+
+async def test_all_are_begun_in_order_when_there_is_time(autojump_clock: MockClock) -> None:
+    listener, _ = crowd(300)
+    async with trio.open_nursery() as nursery:
+        assert await serve(listener, nursery) == []
+        nursery.cancel_scope.cancel()
+    assert listener.begun == list(range(300))
+    assert listener.backlog == BACKLOG
+
+
+async def test_who_waited_too_long_in_the_kernels_queue_is_closed(autojump_clock: MockClock) -> None:
+    """After a stop of the whole machine, for instance."""
+    listener, waiting = crowd(5, age=QUEUE_PATIENCE + 1)
+    listener.waiting.extend(Waiting(number) for number in range(5, 8))
+    async with trio.open_nursery() as nursery:
+        refused = await serve(listener, nursery)
+        nursery.cancel_scope.cancel()
+    assert listener.begun == [5, 6, 7]
+    assert all(one.closed for one in waiting)
+    assert sum(count for _, count in refused) == 5
+    assert {what for what, _ in refused} == {"connections that waited too long"}
+
+
+async def test_the_kernels_queue_is_short_for_a_while(autojump_clock: MockClock) -> None:
+    listener, _ = crowd(300)
+    seen: set[int] = set()
+    async with trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            while True:
+                seen.add(listener.backlog)
+                await trio.lowlevel.checkpoint()
+
+        nursery.start_soon(watch)
+        await serve(listener, nursery)
+        nursery.cancel_scope.cancel()
+    assert SHORT_BACKLOG in seen
+    assert listener.backlog == BACKLOG
+
+
+async def test_at_stop_all_that_wait_are_begun(autojump_clock: MockClock) -> None:
+    listener, _ = crowd(300)
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as stop:
+            stop.cancel()
+            await serve(listener, nursery)
+        left = len(listener.waiting)
+        assert left + len(listener.begun) == 300
+        assert listener.begun
+        nursery.cancel_scope.cancel()
+    assert listener.backlog == BACKLOG
+
+
+async def test_without_room_they_wait_and_go_when_it_was_too_long(autojump_clock: MockClock) -> None:
+    listener, waiting = crowd(10)
+    context = ListenerContext(app_of(Fakes()), attrs.evolve(LIMITS, connections=1), describe)
+    context.connections = 1  # for ever
+    refused: list[int] = []
+    context.refused = lambda what, count: refused.append(count)
+    own = cast(SocketListener, listener)
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(QUEUE_PATIENCE + 1):
+            await serve_crowd(own, context, nursery, Lack(own, context))
+        nursery.cancel_scope.cancel()
+    assert listener.begun == []
+    assert all(one.closed for one in waiting)
+    assert sum(refused) == 10
+
+
+async def test_over_tcp_with_tls_nobody_is_lost() -> None:
+    """So many at once that there is a crowd, agents and checks."""
+    certificate = throwaway_certificate()
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(certificate.cert, certificate.key)
+    as_agent, as_check = agent_tls(), agent_tls()
+    as_check.set_alpn_protocols(["http/1.1"])
+    statuses: list[int] = []
+    async with serving_tcp(Fakes(), ssl_context=server_side) as address, trio.open_nursery() as nursery:
+
+        async def ask(number: int) -> None:
+            tcp = await trio.open_tcp_stream(*address)
+            context = as_agent if number % 10 else as_check
+            stream = trio.SSLStream(tcp, context, https_compatible=True)
+            await stream.send_all(GET)
+            statuses.append((await read_reply(stream)).status)
+            with suppress(trio.BrokenResourceError):
+                await stream.aclose()
+
+        for number in range(200):
+            nursery.start_soon(ask, number)
+    assert statuses == [200] * 200
