@@ -36,6 +36,7 @@ Scope = dict[str, Any]
 Message = dict[str, Any]
 
 REASONS: Final = {int(status): status.phrase for status in HTTPStatus}
+AUTHORITY_END: Final = re.compile(rb"[/?#]")
 HOST: Final = re.compile(
     rb"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::(?P<port>[0-9]{0,5}))?"
 )
@@ -230,8 +231,17 @@ def check_head(request: h11.Request) -> None:
         names.append(name)
         if name == b"host" and not is_host(value):  # that there is one, and one alone, h11 checks
             raise MalformedRequest("Invalid Host")
+    authority = authority_of(request.target)
+    if authority is not None and not (authority and is_host(authority)):
+        raise MalformedRequest("Invalid Host")
     if b"transfer-encoding" in names and (b"content-length" in names or request.http_version == b"1.0"):
         raise MalformedRequest("Ambiguous body length")
+
+
+def authority_of(target: bytes) -> bytes | None:
+    """The host of a target in absolute form, which counts in place of the header (RFC 9112, 3.2.2)."""
+    scheme, separator, rest = target.partition(b"://")
+    return AUTHORITY_END.split(rest, 1)[0] if separator and scheme.lower() in (b"http", b"https") else None
 
 
 def is_host(value: bytes) -> bool:
