@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from zlib import crc32
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from wazuh_comms_trio.foundation.file_writes import write_all_at
 from wazuh_comms_trio.foundation.folders import adopt
@@ -46,8 +46,9 @@ class Promise:
 
 
 def _encode(promise: Promise) -> bytes:
-    fields = json.dumps([promise.segment, promise.size, promise.records, promise.source], separators=(",", ":"))
-    line = b"%s %08x" % (fields.encode(), crc32(fields.encode()))
+    segment, records = json.dumps(promise.segment), "null" if promise.records is None else promise.records
+    fields = f'[{segment},{promise.size},{records},"{promise.source}"]'.encode()
+    line = b"%s %08x" % (fields, crc32(fields))
     return line.ljust(_SLOT - 1) + b"\n"
 
 
@@ -92,6 +93,10 @@ class Slot:
     size: int = 0
     records: int = 0
     _place: int | None = None
+    _path: str = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._path = str(self.folder / LEDGER)
 
     def hold(self, size: int, records: int) -> None:
         """``records`` more were acknowledged; the segment has ``size`` bytes now."""
@@ -104,7 +109,7 @@ class Slot:
                     self._place = next(_free_places(descriptor))
                     write_all_at(descriptor, _encode(promise), self._place)
                 return
-            descriptor = os.open(self.folder / LEDGER, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 write_all_at(descriptor, _encode(promise), self._place)
             finally:

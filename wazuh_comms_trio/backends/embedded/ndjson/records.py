@@ -58,7 +58,7 @@ class Gap:
 
 def envelope_room(agent_id: str) -> int:
     """The length that an envelope of this agent needs whatever its body turns out to be."""
-    return max(ENVELOPE_BYTES, len(envelope(agent_id, 0.0, 2**63, 0)))
+    return max(ENVELOPE_BYTES, _ROOM_WITHOUT_AGENT + len(json.dumps(agent_id)))
 
 
 def envelope(agent_id: str, received: float, body_bytes: int, checksum: int, *, width: int = ENVELOPE_BYTES) -> bytes:
@@ -71,6 +71,9 @@ def envelope(agent_id: str, received: float, body_bytes: int, checksum: int, *, 
         checksum,
     )
     return (b'%s%s"%08x"}' % (line, _SEAL, crc32(line))).ljust(width - 1) + b"\n"
+
+
+_ROOM_WITHOUT_AGENT: Final = len(envelope("", 0.0, 2**63, 0, width=0)) - len(json.dumps(""))
 
 
 def read_envelope(line: bytes) -> tuple[str, float, int, int] | None:
