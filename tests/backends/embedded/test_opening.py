@@ -134,11 +134,13 @@ def test_who_is_alive(tmp_path: Path) -> None:
             assert not other.has_ended(one.token)
             assert not one.has_ended(one.token)
         assert one.has_ended(other.token)
-        (folder / "killed").touch()
-        assert one.has_ended("killed")
-        (folder / "killed too").touch()
+        killed, killed_too = f"1-{'0' * 16}", f"2-{'0' * 16}"
+        (folder / killed).touch()
+        assert one.has_ended(killed)
+        (folder / killed_too).touch()
+        (folder / "somebody else's").touch()
         with hold_process_lock(folder) as third:
-            assert {path.name for path in folder.iterdir()} == {one.token, third.token}
+            assert {path.name for path in folder.iterdir()} == {one.token, third.token, "somebody else's"}
             assert not third.has_ended(one.token)
 
 
