@@ -1,189 +1,248 @@
-"""What a large fleet costs one worker: a change to one agent beside parked polls, a command for all, a request of each.
+"""The largest fleet that one worker on one core carries, beside the floor with the same arrivals.
 
-    scripts/bench fleet [--quick] [--json] [--only rekey,send,requests] [--agents N] [--sizes N[,N...]]
+    scripts/bench fleet [--quick] [--json] [--sizes N[,N...]] [--seconds 180] [--p99 100] [--plot FILE]
 
-Embedded backends. ``rekey``: the event loop's longest turn after one unrelated agent was rekeyed; ``send``: one command
-for all, with requests of other agents beside it; ``requests``: agents ask one after the other, round and round, which
-is the worst order for whatever is remembered of them.
+Agents as they are (`wazuh-comms simulate-fleet` without a mix), on embedded backends: a log-in in 15 minutes, 2 kB of
+stateless events in 10 s, 20 stateful events in 60 s, a file in 10 minutes, a parked poll, a new TLS connection for each
+request, open loop. The daemon is pinned to one core, this client to another. Sizes are tried from the smallest on; one
+is carried where p99 at rest is below the limit and no request failed. After each the same arrivals go to the floor
+(bench/floor.py), where polls are requests in 300 s, since a floor parks nothing; the share is the floor's CPU by the
+daemon's. First log-ins are before the rest, and so in no figure but their own.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
-import socket
-import ssl
-import subprocess
+import os
+import random
+import resource
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import trio
+import yaml
 
-from bench.daemon import enrol, write_config
-from bench.processes import cpu_seconds, job, open_client, resident_bytes
-from bench.service import Service, park, percentile, print_results, start, with_tokens
-from bench.workloads import Agent, request, root
+from bench.daemon import KEY, enrol, write_config
+from bench.processes import Server, cores, resident_bytes, start_daemon, start_floor
+from wazuh_comms_trio.cli.fleet.connection import find_node, tls_context
+from wazuh_comms_trio.cli.fleet.fleet import Fleet, Pace
+from wazuh_comms_trio.cli.fleet.host import Member, make_hosts
+from wazuh_comms_trio.cli.fleet.mix import Files, Mix
+from wazuh_comms_trio.cli.fleet.plot import draw
+from wazuh_comms_trio.cli.fleet.report import progress_line
+from wazuh_comms_trio.cli.fleet.run import Result, Stage, run_fleet
+from wazuh_comms_trio.cli.fleet.tally import Kind, Tally
+from wazuh_comms_trio.testing import throwaway_certificate
 
-AGENTS = 10_000
-SIZES = (10_000, 16_000, 20_000, 25_000, 40_000)
-#: The status document's lag is the worst of this many seconds.
-LAG_WINDOW_S = 10.0
-SEND_SHARE, BESIDE_SHARE = 1.2, 3.0
+SIZES = (2000, 3000, 4000, 5000, 6000, 8000, 10_000)
+QUICK_SIZES = (200, 400)
+#: A client that is so late (p99, seconds) or busy (share of its core) tells of itself.
+LATE, BUSY = 0.02, 0.9
+#: Of first log-ins a second: each costs the daemon a hash, once.
+FIRST_LOG_INS, LATER_LOG_INS = 40, 200
+#: Of the floor's replies: about the mean of the daemon's.
+REPLY_BYTES = 300
+POLL_S = 300.0
+MIX = Mix(files=Files(name="default.conf"))
 
 
-def tool(service: Service, *arguments: str) -> None:
-    program = Path(sys.executable).parent / "wazuh-comms"
-    config = str(service.folder / "wazuh-server.yml")
-    subprocess.run([str(program), "--config", config, *arguments], check=True, capture_output=True)
+@dataclass(frozen=True)
+class Step:
+    """``busy``: cores; latencies in ms, at rest; ``late``: the client's own."""
+
+    agents: int
+    seconds: float
+    requests_per_second: float
+    errors: int
+    p50: float
+    p99: float
+    first_log_in_p99: float | None
+    log_in_p99: float | None
+    late_p99: float
+    client_busy: float
+    busy: float
+    floor_busy: float
+    floor_p99: float
+    resident_mb: float
+    limit: float
+
+    @property
+    def share(self) -> float:
+        return self.floor_busy / self.busy if self.busy else 0.0
+
+    @property
+    def client_is_the_limit(self) -> bool:
+        return self.late_p99 > 1000 * LATE or self.client_busy > BUSY
+
+    @property
+    def is_carried(self) -> bool:
+        return not self.errors and self.p99 < self.limit
+
+    @property
+    def verdict(self) -> str:
+        if self.is_carried:
+            return "carried"
+        return "the client was the limit" if self.client_is_the_limit and not self.errors else "not carried"
 
 
-def lag_ms(service: Service) -> float:
-    return float(service.ask("GET", "/api/v1/status")["workers"][0]["lag"]) * 1000
+@dataclass
+class Watch:
+    """Reads the server's CPU when the rest begins and when it ends."""
+
+    server: Server
+    first: float | None = None
+    last: float = 0.0
+
+    def show(self, stage: Stage) -> None:
+        self.last = self.server.cpu
+        if self.first is None and (stage.at_rest or stage.seconds >= (stage.whole or 0)):
+            self.first = self.last
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{stage.agents}: {progress_line(stage, 100)}", end="", file=sys.stderr, flush=True)
+
+    @property
+    def used(self) -> float:
+        return self.last - (self.first if self.first is not None else self.last)
 
 
-def get_root(port: int, context: ssl.SSLContext) -> float:
-    """The latency of one ``GET /api/v1/``, in milliseconds."""
-    (head, _), *_ = root((), 1)
-    began = time.monotonic()
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as raw, context.wrap_socket(raw) as sock:
-        sock.sendall(head)
-        answer = sock.recv(65536)
-    if not answer.startswith(b"HTTP/1.1 200"):
-        raise SystemExit(f"GET /api/v1/: {answer[:60]!r}")
-    return 1000 * (time.monotonic() - began)
+def run(
+    server: Server, members: Sequence[Member], seconds: float, ramp: float, blind: float | None
+) -> tuple[Result, float]:
+    """The run, and the server's CPU at rest in cores."""
+    rng = random.Random(len(members))
+    hosts = make_hosts(members, MIX, rng)
+    node = find_node(f"https://127.0.0.1:{server.port}", tls_context(None, None))
+    fleet = Fleet(node, hosts, MIX, Pace(ramp, blind), rng=rng)
+    watch = Watch(server)
+
+    async def go() -> Result:
+        return await run_fleet(fleet, ramp=ramp, duration=seconds, stop=trio.Event(), show=watch.show)
+
+    gc.collect()
+    gc.freeze()
+    try:
+        result = trio.run(go)
+    finally:
+        gc.unfreeze()
+    return result, watch.used / result.rest_seconds
+
+
+def measure(
+    daemon: Server, members: Sequence[Member], known: int, options: argparse.Namespace, log: Path
+) -> tuple[Step, Result]:
+    """``known``: of the members, so many have logged in before."""
+    new = max(0, len(members) - known)
+    ramp = new / FIRST_LOG_INS + min(known, len(members)) / LATER_LOG_INS
+    result, busy = run(daemon, members, options.seconds, ramp, None)
+    resident = resident_bytes(daemon.process.pid)
+    certificate = throwaway_certificate()
+    with start_floor(certificate.cert, certificate.key, status=200, body_bytes=REPLY_BYTES, log=log) as floor:
+        plain, floor_busy = run(floor, members, min(options.seconds, 60.0), len(members) / LATER_LOG_INS, POLL_S)
+    rest, latencies = result.rest, result.rest.latencies()
+    whole = result.start_seconds + result.rest_seconds
+    return Step(
+        agents=len(members),
+        seconds=result.rest_seconds,
+        requests_per_second=rest.requests / result.rest_seconds,
+        errors=rest.errors,
+        p50=_ms(latencies.quantile(0.5)) or 0.0,
+        p99=_ms(latencies.quantile(0.99)) or 0.0,
+        first_log_in_p99=_log_in(result.start, Kind.FIRST_LOG_IN),
+        log_in_p99=_log_in(rest, Kind.LOG_IN),
+        late_p99=_ms(rest.late.quantile(0.99)) or 0.0,
+        client_busy=result.cpu / whole,
+        busy=busy,
+        floor_busy=floor_busy,
+        floor_p99=_ms(plain.rest.latencies().quantile(0.99)) or 0.0,
+        resident_mb=resident / 1e6,
+        limit=options.p99,
+    ), result
+
+
+def _log_in(tally: Tally, kind: str) -> float | None:
+    return _ms(tally.kinds[kind].latencies.quantile(0.99)) if kind in tally.kinds else None
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else 1000 * seconds
+
+
+def table(steps: Sequence[Step]) -> Iterator[str]:
+    yield (
+        f"{'agents':>7}{'req/s':>8}{'errors':>8}{'p50 ms':>8}{'p99 ms':>8}{'log-in p99':>12}{'first':>8}{'cores':>7}"
+        f"{'floor':>7}{'its p99':>9}{'share':>7}{'MB':>6}{'client late p99':>17}{'busy':>6}"
+    )
+    for step in steps:
+        log_in, first = ("-" if each is None else f"{each:.0f}" for each in (step.log_in_p99, step.first_log_in_p99))
+        yield (
+            f"{step.agents:>7}{step.requests_per_second:>8.0f}{step.errors:>8}{step.p50:>8.1f}{step.p99:>8.1f}{log_in:>12}"
+            f"{first:>8}{step.busy:>7.2f}{step.floor_busy:>7.2f}{step.floor_p99:>9.1f}{step.share:>7.2f}{step.resident_mb:>6.0f}"
+            f"{step.late_p99:>17.1f}{step.client_busy:>6.0%}  {step.verdict}"
+        )
+    if carried := [step for step in steps if step.is_carried]:
+        best = carried[-1]
+        yield f"\nCarried: {best.agents} agents, {best.share:.2f} of the floor by CPU with the same arrivals"
 
 
 @contextmanager
-def asking(port: int) -> Iterator[list[tuple[float, float]]]:
-    """One request after the other, some hundred a second, while the block runs: when each began, and its latency."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    asked: list[tuple[float, float]] = []
-    ended = threading.Event()
-
-    def ask() -> None:
-        while not ended.wait(0.008):
-            asked.append((time.monotonic(), get_root(port, context)))
-
-    thread = threading.Thread(target=ask)
-    thread.start()
+def client_core() -> Iterator[None]:
+    """This process on the client's core alone; what it starts has its own."""
+    everywhere = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cores()[1]})
     try:
-        yield asked
+        yield
     finally:
-        ended.set()
-        thread.join()
-
-
-def measure_rekey(folder: Path, agents: Sequence[Agent]) -> dict[str, float]:
-    """The agent that is rekeyed isn't among those that are parked."""
-    with start(folder, 1) as service, park(service, agents[1:]):
-        time.sleep(LAG_WINDOW_S + 1)
-        idle = lag_ms(service)
-        tool(service, "agents", "rekey", agents[0].uuid)
-        time.sleep(2)
-        return {"parked": len(agents) - 1, "longest_turn_before_ms": idle, "longest_turn_ms": lag_ms(service)}
-
-
-def measure_send(folder: Path, agents: Sequence[Agent]) -> dict[str, float]:
-    with start(folder, 1) as service:
-        pid = service.process.pid
-        with park(service, agents) as client, asking(service.port) as asked:
-            assert client.stdout is not None
-            time.sleep(LAG_WINDOW_S + 1)
-            alone = [latency for _, latency in asked[-800:]]
-            tool(service, "commands", "send", "--all", "--yes", "restart")
-            cpu, waited = cpu_seconds(pid), run_queue_seconds(pid)
-            moments = []
-            for number, _ in enumerate(agents):
-                _, moment, status = client.stdout.readline().split()
-                if number == 0:
-                    cpu, waited = cpu_seconds(pid), run_queue_seconds(pid)
-                if status != "200":
-                    raise SystemExit(f"an agent was answered {status}")
-                moments.append(float(moment))
-            cpu, waited = cpu_seconds(pid) - cpu, run_queue_seconds(pid) - waited
-            lag = lag_ms(service)
-    first, last = min(moments), max(moments)
-    beside = [latency for began, latency in asked if began + latency / 1000 >= first and began <= last]
-    seconds, alone_p99, beside_p99 = last - first, percentile(alone, 0.99), percentile(beside, 0.99)
-    return {
-        "parked": len(agents),
-        "seconds": seconds,
-        "cpu_s": cpu,
-        "waited_for_a_core_s": waited,
-        "per_cpu": seconds / cpu,
-        "limit_per_cpu": SEND_SHARE,
-        "get_alone_p50_ms": percentile(alone, 0.5),
-        "get_alone_p99_ms": alone_p99,
-        "get_beside": len(beside),
-        "get_beside_p50_ms": percentile(beside, 0.5),
-        "get_beside_p99_ms": beside_p99,
-        "beside_per_alone": beside_p99 / alone_p99,
-        "limit_per_alone": BESIDE_SHARE,
-        "longest_turn_ms": lag,
-    }
-
-
-def run_queue_seconds(pid: int) -> float:
-    """For which its threads waited while other processes had the cores."""
-    return sum(int((task / "schedstat").read_text().split()[1]) / 1e9 for task in Path(f"/proc/{pid}/task").iterdir())
-
-
-def measure_requests(folder: Path, agents: Sequence[Agent], sizes: Sequence[int]) -> dict[str, float]:
-    """Of files that aren't there: token, agent, and nothing else. The second round is measured."""
-    figures: dict[str, float] = {}
-    for size in sizes:
-        with start(folder, 1) as service:
-            payloads = [request("GET", "/api/v1/files?file_name=missing.yml", each.token) for each in agents[:size]]
-            pid = service.process.pid
-            for turn in (1, 2):
-                before = cpu_seconds(pid)
-                with open_client() as client:
-                    output, _ = client.communicate(job(service.port, payloads, 8))
-                result = json.loads(output)
-                if result["failures"] or set(result["statuses"]) != {"404"}:
-                    raise SystemExit(f"expected 404 only: {result['statuses']} {result['failures']}")
-                if turn == 2:
-                    figures[f"us_at_{size}"] = 1e6 * (cpu_seconds(pid) - before) / size
-            figures[f"mb_at_{size}"] = resident_bytes(pid) / 1e6
-    return figures
+        os.sched_setaffinity(0, everywhere)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/bench fleet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="a tenth of the agents: to see that it works")
+    parser.add_argument("--quick", action="store_true", help="small and short: to see that it works")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
-    parser.add_argument("--only", default="rekey,send,requests")
-    parser.add_argument("--agents", type=int, default=AGENTS, help="that are parked")
-    parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="of the fleets that make requests")
+    parser.add_argument("--sizes", help="from the smallest on; it ends with the first that isn't carried")
+    parser.add_argument("--seconds", type=float, help="at rest, for each (180; 10 with --quick)")
+    parser.add_argument("--p99", type=float, default=100.0, help="in ms: what is carried is below it")
+    parser.add_argument("--plot", type=Path, help="a picture of the last one that was carried, SVG")
     options = parser.parse_args()
-    wanted = options.only.split(",")
-    share = 10 if options.quick else 1
-    parked = options.agents // share
-    sizes = [int(size) // share for size in options.sizes.split(",")]
-    results: dict[str, Any] = {}
+    options.seconds = options.seconds or (10.0 if options.quick else 180.0)
+    sizes = sorted(int(size) for size in options.sizes.split(",")) if options.sizes else []
+    sizes = sizes or list(QUICK_SIZES if options.quick else SIZES)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    steps: list[Step] = []
     with tempfile.TemporaryDirectory(prefix="wazuh-comms-bench-") as name:
         folder = Path(name)
         config = write_config(folder)
-        count = max(parked + 1, *(sizes if "requests" in wanted else [0]))
-        agents = with_tokens(folder, trio.run(enrol, config, count))
-        if "requests" in wanted:
-            results["requests"] = measure_requests(folder, agents, sizes)
-        if "rekey" in wanted:
-            results["rekey"] = measure_rekey(folder, agents[: parked + 1])
-            agents = agents[1:]
-        if "send" in wanted:
-            results["send"] = measure_send(folder, agents[:parked])
-    print_results(results, as_json=options.json)
+        document = yaml.safe_load(config.read_text())
+        document["communications_api"]["limits"] = {"agents": max(sizes)}
+        config.write_text(yaml.safe_dump(document))
+        agents = trio.run(enrol, config, max(sizes))
+        members = [Member(agent.uuid, f"a{number}", KEY) for number, agent in enumerate(agents)]
+        log, known = folder / "floor.log", 0
+        with start_daemon(config, folder / "daemon.log") as daemon, client_core():
+            for size in sizes:
+                step, result = measure(daemon, members[:size], known, options, log)
+                steps.append(step)
+                known = size
+                if not step.is_carried:
+                    break
+                if options.plot is not None:
+                    title = f"{size} agents, one worker on one core"
+                    options.plot.write_text(draw(result.slices, title, result.start_seconds), "utf-8")
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    if options.json:
+        print(json.dumps([asdict(step) | {"share": step.share, "verdict": step.verdict} for step in steps], indent=2))
+    else:
+        print("\n".join(table(steps)))
     return 0
 
 

@@ -33,7 +33,8 @@ def report_document(result: Result, agents: int) -> dict[str, Any]:
 
 def report_lines(result: Result, agents: int) -> Iterator[str]:
     start, rest = result.start, result.rest
-    yield f"{agents} agents: {result.start_seconds:.0f} s to start, {result.rest_seconds:.0f} s at rest"
+    who = f"{agents} agents" if agents > 1 else "1 agent"
+    yield f"{who}: {result.start_seconds:.0f} s to start, {result.rest_seconds:.0f} s at rest"
     for title, tally, seconds in (("START", start, result.start_seconds), ("AT REST", rest, result.rest_seconds)):
         if tally.requests:
             yield ""
@@ -42,8 +43,8 @@ def report_lines(result: Result, agents: int) -> Iterator[str]:
     ended = rest.kinds[Kind.POLL].latencies.count if Kind.POLL in rest.kinds else 0
     yield f"{result.parked} polls parked at the end; {ended} ended at rest, {rest.commands} commands came with them."
     late = rest.late if rest.late.count else start.late
-    shown = ", ".join(f"{name} {_ms(late.quantile(share))}" for name, share in _SHARES.items())
-    yield f"This client's own lateness: {shown}, at most {_ms(late.longest)} ms; it used {_busy(result):.0%} of a core."
+    shown = ", ".join(f"{name} {_ms(late.quantile(_SHARES[name]))}" for name in ("p50", "p99"))
+    yield f"This client was late by {shown}, at most {_ms(late.longest)} ms; it used {_busy(result):.0%} of a core."
     for title, tally in (("at the start", start), ("at rest", rest)):
         for kind, outcomes in sorted(tally.kinds.items()):
             for cause, number in outcomes.errors.most_common():
