@@ -12,10 +12,15 @@ from attrs import define, field
 __all__ = ["NODE_KINDS", "LocalNode"]
 
 #: Of warnings about other nodes and the indexer that they share.
-NODE_KINDS: Final = ("keys", "revoked")
+NODE_KINDS: Final = ("keys", "revoked", "files", "clock", "indexer_disk")
 
 
 def _ignore(_: Mapping[str, float]) -> None: ...
+
+
+async def _no_files() -> Mapping[str, str]:
+    await trio.lowlevel.checkpoint()
+    return {}
 
 
 async def _keep_nothing(_: Mapping[str, float]) -> None:
@@ -27,7 +32,8 @@ class LocalNode:
     """``id`` is the same after a restart. ``key``: the id of the key that signs tokens; ``accepted``: those of all
     keys whose tokens are good. ``revoke`` is called with keys that another node's operator revoked: since when
     (epoch seconds), by id; ``keep_revoked`` likewise, by one of the node's processes, so that a restart knows.
-    ``warnings``: what is found out about others, by kind and by what it is about."""
+    ``files``: digests of the group files, by name. ``warnings``: what is found out about others, by kind and by what it
+    is about."""
 
     id: str
     name: str
@@ -35,6 +41,7 @@ class LocalNode:
     accepted: Callable[[], Sequence[str]] = list
     revoke: Callable[[Mapping[str, float]], None] = _ignore
     keep_revoked: Callable[[Mapping[str, float]], Awaitable[None]] = _keep_nothing
+    files: Callable[[], Awaitable[Mapping[str, str]]] = _no_files
     warnings: dict[str, dict[str, str]] = field(factory=dict)
 
     @classmethod

@@ -198,7 +198,7 @@ WARNINGS = _add(
     "gauge",
     "warnings",
     "1 for each kind of what is going to hurt: `quota`, `certificate`, `descriptors`, `memory`, `disk`;"
-    " with an indexer `keys`, `revoked`;"
+    " with an indexer `keys`, `revoked`, `files`, `clock`, `indexer_disk`;"
     " `wazuh-comms status` has the sentences.",
     "kind",
     combine="max",

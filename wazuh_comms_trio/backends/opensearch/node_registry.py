@@ -37,13 +37,16 @@ UPDATE: Final = {"refresh": "true", "retry_on_conflict": "5"}
 @frozen
 class KnownNode:
     """Another daemon, as it says. ``accepts``: the ids of the keys whose tokens are good there; None: it is of an
-    earlier version. ``seen``: epoch seconds, by its own clock."""
+    earlier version. ``seen``: epoch seconds, by its own clock. ``files``: see ``node_differences``. ``clock``: by how
+    many seconds it finds the indexer's clock ahead of its own; None, both: it doesn't say."""
 
     id: str
     name: str
     key: str | None
     accepts: Collection[str] | None
     seen: float
+    files: Collection[str] | None = None
+    clock: float | None = None
 
 
 async def had_registry(client: OpenSearchClient) -> bool:
@@ -78,13 +81,15 @@ def _read(document: Found) -> KnownNode | None:
     seen = to_moment(fields.get("seen"))
     if seen is None:
         return None
-    key, accepts = fields.get("key"), fields.get("accepts")
+    key, accepts, files, clock = (fields.get(name) for name in ("key", "accepts", "files", "clock"))
     return KnownNode(
         document.id,
         str(fields.get("name")),
         key if isinstance(key, str) else None,
         frozenset(map(str, accepts)) if isinstance(accepts, list) else None,
         seen,
+        frozenset(map(str, files)) if isinstance(files, list) else None,
+        float(clock) if isinstance(clock, int | float) and not isinstance(clock, bool) else None,
     )
 
 

@@ -11,11 +11,12 @@ import trio
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, path
+from wazuh_comms_trio.backends.opensearch.cluster_state import IndexerState, about_disks, look_at_indexer
 from wazuh_comms_trio.backends.opensearch.index_names import IndexName
+from wazuh_comms_trio.backends.opensearch.node_differences import about_clocks, about_files, about_keys, shares_of
 from wazuh_comms_trio.backends.opensearch.node_registry import (
     INDEX,
     UPDATE,
-    KnownNode,
     had_registry,
     known_nodes,
     make_index,
@@ -60,6 +61,8 @@ class NodeWatch:
         #: Of the last look: which keys were good here.
         self._published: Sequence[str] = ()
         self._revoked: dict[str, float] = {}
+        self._differed: set[str] = set()
+        self._may_look = True
         self._leadership.register(_TOPIC, on_finding=self._on_finding)
 
     async def run(self) -> None:
@@ -94,38 +97,50 @@ class NodeWatch:
         """Raises ``BackendUnavailable``."""
         await make_index(self._client)
         self._published = list(self._node.accepted()) or [self._node.key]
+        files = await self._node.files()
+        indexer = await self._look_at_indexer()
         own: dict[str, Any] = {
             "name": self._node.name,
             "key": self._node.key,
             "accepts": self._published,
+            "files": shares_of(files),
+            "clock": None if indexer is None else indexer.ahead,
             "seen": round(self._now() * 1000),
         }
         if self._registry is not None and self._registry.is_known:
             own["registry"] = True  # and it stays, whatever becomes of the registry
         body = {"doc": own, "doc_as_upsert": True}
         await self._client.json("POST", path(INDEX, "_update", self._node.id), body, query=UPDATE)
-        nodes = await known_nodes(self._client, self._now())
-        self._node.warnings["keys"] = self._about_keys([node for node in nodes if node.id != self._node.id])
+        others = [node for node in await known_nodes(self._client, self._now()) if node.id != self._node.id]
+        warnings = self._node.warnings
+        warnings["keys"] = about_keys(self._node.key, self._published, others)
+        warnings["files"] = self._that_lasts(about_files(files, others))
+        ahead = None if indexer is None else indexer.ahead
+        warnings["clock"] = about_clocks(self._now(), ahead, others)
+        warnings["indexer_disk"] = {} if indexer is None else about_disks(indexer)
         self._tell()
+
+    async def _look_at_indexer(self) -> IndexerState | None:
+        if not self._may_look:
+            return None
+        try:
+            found = await look_at_indexer(self._client, self._now)
+        except BackendUnavailable:
+            return None  # which mustn't keep the node from being known
+        if found is None:
+            self._may_look = False
+            logger.info("the indexer's clocks and disks can't be looked at: the account lacks cluster_monitor")
+        return found
+
+    def _that_lasts(self, differences: dict[str, str]) -> dict[str, str]:
+        """Those that were there at the look before: files that are being copied to all nodes differ for a while."""
+        lasting = {name: text for name, text in differences.items() if name in self._differed}
+        self._differed = set(differences)
+        return lasting
 
     async def had_registry(self) -> bool:
         """``had_registry`` of our cluster."""
         return await had_registry(self._client)
-
-    def _about_keys(self, others: Sequence[KnownNode]) -> dict[str, str]:
-        found = {}
-        for node in others:
-            if node.key is None:
-                continue
-            refused_here = node.key not in self._published
-            refused_there = self._node.key != node.key if node.accepts is None else self._node.key not in node.accepts
-            if refused_here or refused_there:
-                found[node.name] = (
-                    f"the node {node.name} signs tokens with another key: agents that log in "
-                    f"{_where(node.name, refused_here, refused_there)}; set communications_api.token.private_key to "
-                    "the same key on all nodes, or name the others' public keys in token.verify_keys"
-                )
-        return found
 
     def _tell(self) -> None:
         found = {}
@@ -167,9 +182,3 @@ class NodeWatch:
             self._revoked = revoked
         if self._published and list(self._node.accepted()) != list(self._published):
             self._again.set()  # the others, and whoever revoked, are to know soon
-
-
-def _where(name: str, refused_here: bool, refused_there: bool) -> str:
-    if refused_here and refused_there:
-        return "there are refused here, and the other way round"
-    return "there are refused here" if refused_here else f"here are refused by {name}"

@@ -11,6 +11,7 @@ import trio
 
 from wazuh_comms_trio.api.command_socket import Control
 from wazuh_comms_trio.backends.factory import open_backends
+from wazuh_comms_trio.backends.files.group_digests import GroupDigests
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.config.models import Config
@@ -58,6 +59,7 @@ async def serve_worker(
     metrics = Metrics() if metrics is None else metrics
     api = config.communications_api
     node = LocalNode.of(api.port, str(api.command_socket), keys.kid, lambda: keys.kids)
+    node.files = partial(trio.to_thread.run_sync, GroupDigests(api.files.path).read)
     last_error = LastError(mask)
     with last_error.attached():
         async with (

@@ -24,6 +24,7 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
     path,
 )
 from wazuh_comms_trio.backends.opensearch.client.found import FindProblem
+from wazuh_comms_trio.backends.opensearch.cluster_state import about_disks, look_at_indexer
 from wazuh_comms_trio.backends.opensearch.commands import documents as commands
 from wazuh_comms_trio.backends.opensearch.index_names import CANDIDATES, find_name
 from wazuh_comms_trio.backends.opensearch.node_registry import INDEX as NODES_INDEX
@@ -172,6 +173,20 @@ async def _clocks(client: OpenSearchClient, settings: Indexer, now: Callable[[],
             yield Finding("problem", what, text, "synchronise both, by NTP for instance")
         else:
             yield Finding("ok", what, f"differs by {abs(skew):.1f} s")
+
+
+async def _disks(client: OpenSearchClient, settings: Indexer, now: Callable[[], float]) -> AsyncIterator[Finding]:
+    state = await look_at_indexer(client, now)
+    if state is None:
+        text = "can't be looked at: full ones are noticed when they refuse writes"
+        yield Finding("warning", "disks", text, "give the account the right cluster_monitor")
+        return
+    full = about_disks(state)
+    for text in full.values():
+        yield Finding("problem", "disks", text, "make room, or add disks or nodes")
+    if not full:
+        fullest = max((disk.used for disk in state.disks), default=0.0)
+        yield Finding("ok", "disks", f"the fullest is used to {100 * fullest:.0f} %")
 
 
 async def _agents(client: OpenSearchClient, settings: Indexer, now: Callable[[], float]) -> AsyncIterator[Finding]:
@@ -344,6 +359,7 @@ async def _states(client: OpenSearchClient, settings: Indexer, now: Callable[[],
 _CHECKS: Final = {
     "cluster": _health,
     "clocks": _clocks,
+    "disks": _disks,
     "agents index": _agents,
     "commands index": _commands,
     "state indices": _states,
