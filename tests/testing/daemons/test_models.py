@@ -228,3 +228,25 @@ def test_components() -> None:
     analysisd = ComponentModel(configurations={"a": {"b": 1}})
     assert asked(analysisd, {"command": "getconfig", "parameters": {"section": "a"}})["data"] == {"b": 1}
     assert asked(analysisd, "getconfig a")["error"] == 2
+
+
+def test_execd_and_analysisd_answer_more_than_configurations() -> None:
+    execd = ComponentModel(
+        "execd", takes="text", commands={"reload": "ok ", "check-manager-configuration": {"error": 0}}
+    )
+    assert execd(b"reload") == "ok "
+    assert execd(b"check-manager-configuration") == {"error": 0}
+    assert execd(b"reload now") == "err Unrecognized command"
+    analysisd = ComponentModel(commands={"reload-ruleset": {"error": 0, "message": "ok", "data": []}})
+    assert asked(analysisd, {"command": "reload-ruleset", "parameters": {}})["data"] == []
+    assert asked(analysisd, {"command": "other", "parameters": {}})["error"] == 4
+
+
+def test_authd_of_a_worker_and_wrong_addresses() -> None:
+    worker = AuthdModel(worker=True)
+    for function in ("add", "remove", "get"):
+        assert asked(worker, {"function": function, "arguments": {"id": "001", "name": "web-1"}})["error"] == 9015
+    model = AuthdModel()
+    assert asked(model, {"function": "add", "arguments": {"name": "a", "ip": "10.0.0.300"}})["error"] == 9006
+    assert asked(model, {"function": "add", "arguments": {"name": "a", "ip": "10.0.0.0/8"}})["error"] == 0
+    assert asked(model, {"function": "add", "arguments": {"name": "b"}})["error"] == 0

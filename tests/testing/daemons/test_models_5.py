@@ -23,6 +23,7 @@ from wazuh_comms_trio.testing import (
     UpgradeModel,
     WazuhDBHTTPModel,
     WazuhDBModel5,
+    open_fake_http,
 )
 from wazuh_comms_trio.testing.daemons.releases import conduct_of, place_of
 
@@ -122,6 +123,11 @@ def test_authd_of_5_doesnt_crash() -> None:
     assert said(model, {"function": "add", "arguments": {"name": 5}})["error"] == 9017
     assert said(model, {"function": "add", "arguments": {"name": "a", "ip": 5}})["error"] == 9006
     assert said(model, {"function": "add", "arguments": {"name": "web-1", "ip": "any", "key": None}})["error"] == 0
+    assert model(b"getconfig auth") == 'ok {"auth": {}}'
+    full = AuthdModel5(max_agents=1)
+    assert said(full, {"function": "add", "arguments": {"name": "web-1"}})["error"] == 0
+    assert said(full, {"function": "add", "arguments": {"name": "web-2"}})["error"] == 9013
+    assert said(AuthdModel5(worker=True), {"function": "add", "arguments": {"name": "web-1"}})["error"] == 0
     worker = AuthdModel5(worker=True, reachable=False)
     assert said(worker, {"function": "add", "arguments": {"name": "web-1"}})["error"] == 9016
     assert said(worker, {"function": "add", "arguments": {"name": "web-1", "id": "001"}})["error"] == 9015
@@ -134,6 +140,8 @@ def test_remoted_of_5() -> None:
     assert model(b"002 control restart") == "err Cannot send request"
     assert model(b"009 control restart") is Act.CLOSE
     final = RemotedModel5(release="5.0.0", sessions={"001"}, legacy=False)
+    for server, code in ((final, 8), (RemotedModel5(), 12)):
+        assert said(server, {"command": "assigngroup", "parameters": {"agent": "001"}})["error"] == code
     assert final(b"001 control restart") == "err Legacy delivery disabled"
     assert said(final, {"command": "getagentsstats", "parameters": {"agents": [1]}})["error"] == 4
 
@@ -165,12 +173,34 @@ def test_wazuh_db_over_http() -> None:
     assert http(new, "GET", "/v1/agents/all") == (200, [{"id": 1, "name": "a"}])
     assert http(new, "GET", "/v1/agents/ids")[0] == 404
     assert http(new, "POST", "/v1/agents/all")[0] == 405
+    assert http(new, "DELETE", "/v1/agents/sync")[0] == 405
+    assert http(new, "POST", "/v1/agents/sync", b"{")[0] == 500
+    assert http(old, "POST", "/v1/agents/sync", b"{") == (500, "")
+
+
+def test_a_summary_of_all_agents_has_the_five_most() -> None:
+    agents = {n: {"connection_status": "active", "os_name": f"os-{min(n, 9)}"} for n in range(1, 12)}
+    for release in ("4.14.2", "5.0.0"):
+        model = WazuhDBHTTPModel(release, agents)
+        counted = http(model, "POST", "/v1/agents/summary", b"")[1]["agents_by_os"]
+        assert len(counted) == 5
+        assert counted["os-9"] == 3
+        assert len(http(model, "POST", "/v1/agents/summary", list(agents))[1]["agents_by_os"]) == 9
+        assert http(model, "POST", "/v1/agents/summary", []) == (200, {})
 
 
 def test_the_other_services() -> None:
     assert http(EngineModel("5.0.0-beta2"), "GET", "/status")[0] == 404
     assert http(EngineModel(), "POST", "/metrics/dump", {})[0] == 200
+    assert http(EngineModel(routes={"/content/ioc/state": {"a": 1}}), "POST", "/content/ioc/state", {}) == (
+        200,
+        {"a": 1},
+    )
+    assert http(EngineModel(), "POST", "/_internal/x", {})[0] == 404
     scanner = ScannerModel()
+    for body in (b"{", b"[]"):
+        assert http(scanner, "POST", "/ondemand", body)[0] == 500
+    assert http(scanner, "POST", "/vulnerability-detector/scan", {"agent_id": "1" * 4096})[0] == 413
     assert http(scanner, "POST", "/vulnerability-detector/scan", b"{")[1]["error"] == "internal_error"
     assert http(scanner, "POST", "/vulnerability-detector/scan", {})[1]["error"] == "missing_required_fields"
     assert http(scanner, "POST", "/vulnerability-detector/scan", {"agent_id": 1})[1]["error"] == "invalid_agent_id"
@@ -191,3 +221,21 @@ def test_where_a_release_has_nothing() -> None:
     assert conduct_of("task-manager", "F").one_shot
     assert conduct_of("authd", "G").threads == 128
     assert not conduct_of("keystore", "E").one_shot
+
+
+async def test_routes_for_data_take_more_than_the_others() -> None:
+    """Of 5.0's own server: 64 KiB for a question, and long names and values of headers nowhere."""
+
+    async def status(name: str, head: bytes, body: bytes = b"") -> bytes:
+        model = {"inventory-sync": InventoryModel(), "remoted-admin": RemotedAdminModel()}[name]
+        async with open_fake_http(name, model) as daemon, await daemon.connect() as stream:
+            await stream.send_all(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            return bytes(await stream.receive_some()).split(b" ")[1]
+
+    long = b"x" * (64 * 1024 + 1)
+    stateful = b"POST /stateful HTTP/1.1\r\nX-Wazuh-Agent-Id: 001\r\n"
+    assert await status("inventory-sync", stateful, long) == b"200"
+    assert await status("remoted-admin", b"POST /metrics HTTP/1.1\r\n", long) == b"413"
+    assert await status("remoted-admin", b"GET / HTTP/1.1\r\n" + b"n" * 257 + b": 1\r\n") == b"431"
+    assert await status("remoted-admin", b"GET / HTTP/1.1\r\nn: " + b"v" * 8193 + b"\r\n") == b"431"
+    assert await status("remoted-admin", b"GET / HTTP/1.1\r\nn: " + b"v" * 8192 + b"\r\n") == b"200"

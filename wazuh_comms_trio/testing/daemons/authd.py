@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from hashlib import sha256
+from ipaddress import ip_network
 from typing import Any, Final
 
 from attrs import define, field
@@ -24,12 +25,15 @@ _REASONS: Final[Mapping[int, str]] = {
     9002: "Parsing JSON input",
     9004: "No such argument",
     9005: "Invalid name",
+    9006: "Invalid IP",
     9007: "Duplicate IP",
     9008: "Duplicate name",
     9010: "No such argument: id",
     9011: "Agent ID not found",
     9012: "Duplicate ID",
+    9013: "Maximum number of agents reached",
     9014: "Invalid Group(s) Name(s)",
+    9015: "Incompatible with a worker",
 }
 
 
@@ -41,7 +45,8 @@ def _failure(code: int) -> Answer:
 @define
 class AuthdModel:
     """authd: ``add``, ``remove``, ``get``, and ``getconfig auth`` as text. Success has no ``message``, failure no
-    ``data``; what isn't a string where one belongs is a crash; an unknown function is 9001.
+    ``data``; what isn't a string where one belongs is a crash; an unknown function is 9001. On a ``worker`` everything
+    is 9015; ``max_agents``, from 5.0.0-beta1 on, is how many it takes (9013).
 
     It checks neither names nor keys, as the real one: ``key_file`` is what it would write, and ``damaged`` whether
     remoted and authd could still read that.
@@ -49,6 +54,8 @@ class AuthdModel:
 
     agents: dict[str, dict[str, str]] = field(factory=dict)
     groups: set[str] = field(factory=lambda: {"default"})
+    worker: bool = False
+    max_agents: int | None = None
 
     @property
     def key_file(self) -> str:
@@ -76,6 +83,8 @@ class AuthdModel:
             return Act.CRASH
         if function not in ("add", "remove", "get"):
             return _failure(9001)
+        if self._sent_to_master():
+            return _failure(9015)
         if not isinstance(arguments, dict):
             return _failure(9004)
         if function == "add":
@@ -89,10 +98,16 @@ class AuthdModel:
         del self.agents[arguments["id"]]
         return {"error": 0, "data": "Agent deleted successfully."}
 
+    def _sent_to_master(self) -> bool:
+        """Whether it refuses, since it is a worker's."""
+        return self.worker
+
     def _add(self, arguments: Mapping[str, Any]) -> Answer:
         name, ip = arguments.get("name"), arguments.get("ip", "any")
         if not name:
             return _failure(9005)
+        if ip != "any" and not _is_address(ip):
+            return _failure(9006)
         force = arguments.get("force")
         if force is not None and not _is_whole(force):
             return _failure(9002)
@@ -107,10 +122,20 @@ class AuthdModel:
                 del self.agents[key]
         if not set(filter(None, arguments.get("groups", "").split(","))) <= self.groups:
             return _failure(9014)
+        if self.max_agents is not None and len(self.agents) >= self.max_agents:
+            return _failure(9013)
         number = arguments.get("id") or f"{max((int(one) for one in self.agents), default=0) + 1:03}"
         key = arguments.get("key") or sha256(f"{number} {name}".encode()).hexdigest()
         self.agents[number] = {"id": number, "name": name, "ip": ip, "key": key}
         return {"error": 0, "data": dict(self.agents[number])}
+
+
+def _is_address(ip: str) -> bool:
+    try:
+        ip_network(ip, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_whole(force: Any) -> bool:

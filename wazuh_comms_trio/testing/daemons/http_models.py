@@ -13,10 +13,24 @@ from wazuh_comms_trio.testing.daemons.http_server import FakeReply, FakeRequest
 from wazuh_comms_trio.transport.releases.release import release_of
 
 _MISSING: Final = FakeReply(404, "Not Found")
+# 5.0.0's routes and their methods.
+_ALLOWED: Final = {
+    "/v1/agents/groups": "GET",
+    "/v1/agents/all": "GET",
+    "/v1/agents/sync": "GET, POST",
+    "/v1/agents/summary": "POST",
+}
+# How many of each kind a summary of all agents counts.
+_TOP: Final = 5
+_SCAN_BYTES: Final = 4096
 
 
 def _without_empty(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if value not in ("", " ", None, [], {})}
+
+
+def _most(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: -item[1])[:_TOP])
 
 
 @define
@@ -34,6 +48,12 @@ class WazuhDBHTTPModel:
 
     def __call__(self, request: FakeRequest) -> FakeReply:
         new = release_of(self.release).group == "G"
+        try:
+            return self._answer(request, new)
+        except (ValueError, AttributeError):
+            return FakeReply(500, "Internal server error" if new else "")
+
+    def _answer(self, request: FakeRequest, new: bool) -> FakeReply:
         match (request.method, request.target):
             case ("GET", "/v1/agents/sync"):
                 told, self.unsynced = _without_empty(self.unsynced), {}
@@ -55,8 +75,8 @@ class WazuhDBHTTPModel:
                 return FakeReply(200, self.groups.get(int(agent), [])) if agent.isdigit() else FakeReply(500, "stoi")
             case ("GET", "/v1/agents/all"):
                 return FakeReply(200, [_without_empty({"id": one, **row}) for one, row in self.agents.items()])
-            case (_, "/v1/agents/groups" | "/v1/agents/all" | "/v1/agents/sync" | "/v1/agents/summary"):
-                return FakeReply(405, "Method Not Allowed", {"Allow": "GET"})
+            case (_, target) if target in _ALLOWED:
+                return FakeReply(405, "Method Not Allowed", {"Allow": _ALLOWED[target]})
             case _:
                 return _MISSING
 
@@ -90,6 +110,8 @@ class WazuhDBHTTPModel:
             for part, found in names.items():
                 for name in (one for one in found if one):
                     counts[part][name] = counts[part].get(name, 0) + 1
+        if not body:
+            counts = {part: _most(found) for part, found in counts.items()}
         return FakeReply(200, _without_empty(counts))
 
     def _restart_info(self, wanted: Mapping[str, Any]) -> FakeReply:
@@ -105,13 +127,15 @@ class WazuhDBHTTPModel:
 @define
 class EngineModel:
     """The engine's API, and its socket for events (``engine-events``), whose ``batches`` are ``H`` and ``E`` lines of
-    ``limit`` bytes at most. ``release`` decides whether there is a status."""
+    ``limit`` bytes at most. ``release`` decides whether there is a status. ``routes`` is what other routes of its API
+    answer, target -> JSON; without any they are 404."""
 
     release: str = "5.0.0"
     metrics: dict[str, Any] = field(factory=dict)
     ready: bool = True
     batches: list[bytes] = field(factory=list)
     limit: int = 1024 * 1024
+    routes: dict[str, Any] = field(factory=dict)
 
     def __call__(self, request: FakeRequest) -> FakeReply:
         match (request.method, request.target):
@@ -123,6 +147,8 @@ class EngineModel:
                 return self._events(request.body)
             case ("GET", "/status") if release_of(self.release).at_least("5.0.0-beta3"):
                 return FakeReply(200, {"ready": self.ready, "spaces": {}, "ioc": {}, "geo": {}})
+            case ("POST", target) if target in self.routes:
+                return FakeReply(200, self.routes[target])
             case _:
                 return FakeReply(404)
 
@@ -161,14 +187,16 @@ class ScannerModel:
             case ("POST", "/vulnerability-detector/scan"):
                 return self._scan(request.body)
             case ("POST", "/ondemand"):
-                return self._update(json.loads(request.body))
+                return self._update(request.body)
             case _:
                 return _MISSING
 
     def _scan(self, body: bytes) -> FakeReply:
+        if len(body) > _SCAN_BYTES:
+            return FakeReply(413, "Payload Too Large")
         try:
             agent = json.loads(body).get("agent_id")
-        except ValueError:
+        except (ValueError, AttributeError):
             return FakeReply(500, {"error": "internal_error", "retryable": False})
         if agent is None:
             return FakeReply(400, {"error": "missing_required_fields", "retryable": False})
@@ -179,8 +207,13 @@ class ScannerModel:
         self.scans.append(agent)
         return FakeReply(200, {})
 
-    def _update(self, message: Mapping[str, Any]) -> FakeReply:
-        if message.get("topic") not in self.topics:
+    def _update(self, body: bytes) -> FakeReply:
+        try:
+            message = json.loads(body)
+            topic = message.get("topic")
+        except (ValueError, AttributeError):
+            return FakeReply(500, {"error": "internal_error", "retryable": False})
+        if topic not in self.topics:
             return FakeReply(404, {"error": "unknown_topic"})
         if self.running:
             return FakeReply(409, {"error": "running"})

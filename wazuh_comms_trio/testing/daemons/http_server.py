@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import trio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from wazuh_comms_trio.testing.daemons.conduct import HEALTHY, Act, Conduct, Oddities
 from wazuh_comms_trio.testing.daemons.releases import place_of
@@ -29,6 +29,8 @@ _REASONS: Final = (
     | {411: "Length Required", 413: "Payload Too Large", 414: "URI Too Long", 431: "Request Header Fields Too Large"}
     | {500: "Internal Server Error", 503: "Service Unavailable", 504: "Gateway Timeout"}
 )
+# What 5.0's own server holds of all bodies together: the limit of routes for data.
+_DATA_BYTES: Final = 256 * 1024 * 1024
 
 
 @frozen
@@ -129,7 +131,8 @@ class FakeHTTPDaemon(FakeDaemon):
             return FakeReply(411, "Length Required")
         if len(words[1]) > 2048:
             return FakeReply(414, "URI Too Long")
-        if head.count(b"\r\n") > 32:
+        names = ((len(name), len(value)) for name, value in headers.items())
+        if head.count(b"\r\n") > 32 or any(name > 256 or value > 8192 for name, value in names):
             return FakeReply(431, "Request Header Fields Too Large")
         return FakeReply(413, "Payload Too Large") if len(body) > self.http.body_limit else None
 
@@ -187,6 +190,8 @@ async def open_fake_http(
     own_server = group == "G" and name not in ("engine", "engine-events")
     if conduct is None:
         conduct = HTTPConduct(keep_alive=False, strict=True) if own_server else HTTPConduct()
+        if name == "inventory-sync":
+            conduct = evolve(conduct, body_limit=_DATA_BYTES)
     daemon = FakeHTTPDaemon(name, answer, conduct, oddities)
     if path is not None:
         daemon.path = Path(path)

@@ -218,7 +218,8 @@ class ComponentModel:
 
     ``takes="json"`` is analysisd (SOCKETS.md, 8: as remoted's own requests, with pages of 75 agents); ``takes="text"``
     are execd's, monitor's, wmodules', authd's and their kin (SOCKETS.md, 7: ``getconfig <section>``, answered with
-    ``ok <json>`` or ``err <text>``), which understand no JSON.
+    ``ok <json>`` or ``err <text>``), which understand no JSON. ``commands`` is what else it answers: a text request as
+    a whole (execd's ``reload``, ``check-manager-configuration``), or a command in JSON (``reload-ruleset``).
     """
 
     name: str = "wazuh-analysisd"
@@ -226,11 +227,18 @@ class ComponentModel:
     stats: dict[int, Mapping[str, Any]] = field(factory=dict)
     page_rows: int = 75
     takes: Literal["json", "text"] = "json"
+    commands: dict[str, Answer] = field(factory=dict)
 
     def __call__(self, request: bytes) -> Answer:
         if self.takes == "json":
-            answer = _answer_json(decode(request), self.name, self.configurations, self.stats, self.page_rows)
+            message = decode(request)
+            command = message.get("command") if isinstance(message, dict) else None
+            if isinstance(command, str) and command in self.commands:
+                return self.commands[command]
+            answer = _answer_json(message, self.name, self.configurations, self.stats, self.page_rows)
             return _failure(UNKNOWN_COMMAND) if answer is None else answer
+        if (other := self.commands.get(request.decode(errors="replace"))) is not None:
+            return other
         command, _, section = request.decode(errors="replace").partition(" ")
         if command != "getconfig":
             return "err Unrecognized command"

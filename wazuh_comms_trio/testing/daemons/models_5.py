@@ -14,10 +14,12 @@ from attrs import define, field
 
 from wazuh_comms_trio.testing.daemons.authd import AuthdModel
 from wazuh_comms_trio.testing.daemons.conduct import Act, Answer
-from wazuh_comms_trio.testing.daemons.models import RemotedModel, decode
+from wazuh_comms_trio.testing.daemons.models import BAD_ASSIGNMENT, RemotedModel, decode
 from wazuh_comms_trio.testing.daemons.wazuh_db import WazuhDBModel
 from wazuh_comms_trio.transport.releases.release import release_of
 
+#: 5.0.0's number for what was 12.
+BAD_ASSIGNMENT_5: Final = 8
 _YEAR: Final = 31536000
 _TASK_TYPES: Final = ("active_response", "remote_upgrade", "agent_restart", "agent_reload")
 _BAD_NAME: Final = re.compile(r"[\x00-\x20\x7f]|\A[#!]|\A\Z")
@@ -167,7 +169,10 @@ class RemotedModel5(RemotedModel):
         if isinstance(message, dict):
             if final and message.get("command") == "getagentsstats":
                 return {"error": 4, "message": "Unknown command", "data": {}}
-            return super().__call__(request)
+            answer = super().__call__(request)
+            if final and isinstance(answer, dict) and answer["error"] == BAD_ASSIGNMENT:
+                answer["error"] = BAD_ASSIGNMENT_5
+            return answer
         if final and not self.legacy:
             return "err Legacy delivery disabled"
         match request.decode(errors="replace").split(" "):
@@ -185,10 +190,11 @@ class AuthdModel5(AuthdModel):
     """authd of 5.0.0: nothing crashes it any more; a name that can't be stored is 9017. On a ``worker`` an agent is
     added through the master (``reachable``, else 9016), everything else is 9015."""
 
-    worker: bool = False
     reachable: bool = True
 
     def __call__(self, request: bytes) -> Answer:
+        if not request.lstrip().startswith(b"{"):
+            return super().__call__(request)
         message = decode(request)
         if not isinstance(message, dict):
             return {"error": 9002, "message": "Parsing JSON input"}
@@ -210,6 +216,9 @@ class AuthdModel5(AuthdModel):
             return {"error": 9017, "message": "Invalid agent name"}
         given = {key: value for key, value in arguments.items() if value is not None}
         return super().__call__(json.dumps({"function": function, "arguments": given}).encode())
+
+    def _sent_to_master(self) -> bool:
+        return False  # what a worker does was decided before
 
 
 @define
