@@ -1,0 +1,1 @@
+"""The commands of docs/runbooks, run as they stand there on machines of their own."""
