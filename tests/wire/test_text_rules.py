@@ -79,6 +79,18 @@ def test_what_passes() -> None:
         assert text_rules.check_version(version) == version
     for repository in ("packages.wazuh.com/4.x/wpk/", "https://user@mirror:8080/a%20b/~x", "http://[fe80::1]/w..k/"):
         assert text_rules.check_repository(repository) == repository
+    for repository in (
+        "file:///etc/",
+        "ftp://h/x",
+        "http://file:///x",
+        "/etc",
+        "h/%25252E%2e/x",
+        "h/..%5cx",
+        "a b",
+        "",
+    ):
+        with pytest.raises(MessageInvalid, match="is no repository"):
+            text_rules.check_repository(repository)
     for path in ("/tmp/a.wpk", "/var/upgrade files/ü..wpk"):
         assert text_rules.check_absolute_path(path) == path
     for name in ("upgrade.sh", "upgrade.bat", "_x"):

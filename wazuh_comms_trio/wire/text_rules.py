@@ -26,7 +26,7 @@ _GROUP: Final = re.compile(r"[A-Za-z0-9_.\-]{1,255}\Z")
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:\-]+\Z")
 _DURATION: Final = re.compile(r"[0-9]{1,9}[smhd]?\Z")
 _VERSION: Final = re.compile(r"[A-Za-z0-9](?:[.+~\-]?[A-Za-z0-9]){0,63}\Z")
-_REPOSITORY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:/_\-~%@\[\]]*\Z")
+_REPOSITORY: Final = re.compile(r"(?:https?://)?(?!\w+://)[A-Za-z0-9\[][A-Za-z0-9.:/_\-~%@\[\]]*\Z")
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+~\-]{0,254}\Z")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -133,7 +133,8 @@ def check_version(version: object) -> str:
 
 
 def check_repository(repository: object) -> str:
-    """Where packages are, with or without a scheme: ``packages.wazuh.com/4.x/wpk/``. No way up (``..``), no query."""
+    """Where packages are, by HTTP: ``packages.wazuh.com/4.x/wpk/``, with or without its scheme. No way up (``..``), no
+    query."""
     if not isinstance(repository, str) or not _REPOSITORY.match(repository) or _leads_up(_decoded(repository)):
         raise MessageInvalid(1012, f"{repository!r:.60} is no repository: an address and folders, without '..'")
     return repository
@@ -155,7 +156,8 @@ def check_file_name(name: object, what: str) -> str:
 
 
 def _decoded(address: str) -> str:
-    """What matters of percent-encoding here: dots and slashes."""
+    """What matters of percent-encoding here: dots and slashes, however often they are encoded."""
+    address = re.sub(r"%(?:25)+", "%", address)
     return re.sub(r"%2e", ".", re.sub(r"%2f|%5c", "/", address, flags=re.IGNORECASE), flags=re.IGNORECASE)
 
 
