@@ -13,6 +13,7 @@ from tests.cli.conftest import Tool
 from tests.cli.test_events import fill, put_aside, stateful
 from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backends.interfaces import Agent
+from wazuh_comms_trio.backends.presence import Heard
 from wazuh_comms_trio.cli import output
 from wazuh_comms_trio.config.models import Config
 
@@ -24,7 +25,7 @@ HOUR = 3600.0
 def agents(config: Config) -> None:
     now = time.time()
     enrolled = [
-        Agent(ONE, "web-1", "h", version="v6.0.10", groups=("web",), status="active", last_login=now - HOUR / 2),
+        Agent(ONE, "web-1", "h", version="v6.0.10", groups=("web",), status="active", last_login=now - HOUR / 4),
         Agent(TWO, "web-2", "h", version="v6.0.9", groups=("web", "db"), last_login=now - 2 * HOUR),
         Agent(THREE, "db-1", "h", groups=("db",)),
     ]
@@ -146,3 +147,27 @@ def test_a_table_fits_the_terminal(tool: Tool, monkeypatch: pytest.MonkeyPatch, 
     assert max(map(len, lines)) <= columns
     assert [line.split()[0] for line in lines] == [line.split()[0] for line in wide]
     assert "\N{HORIZONTAL ELLIPSIS}" in lines[1]
+
+
+def test_what_was_heard_of_an_agent_decides_its_status(tool: Tool, config: Config) -> None:
+    """Not the log-in alone, and not what stands in the registry."""
+    now = time.time()
+
+    async def prepare() -> None:
+        async with open_backends(config) as backends:
+            for agent_id, name, login in (
+                (ONE, "heard", now - 5 * HOUR),
+                (TWO, "gone", now - 5 * HOUR),
+                (THREE, "new", None),
+            ):
+                await backends.agents.add(Agent(agent_id, name, "h", status="active", last_login=login))
+            await backends.presence.record([Heard(ONE, now - 60), Heard(TWO, now - 2 * HOUR)])
+
+    trio.run(prepare)
+    for status, name in (("active", "heard"), ("disconnected", "gone"), ("never", "new")):
+        assert names(tool, "--status", status) == [name]
+    assert names(tool, "--silent-for", "3h") == ["new"]
+    assert names(tool, "--silent-for", "1h", "--sort", "last-seen", "--reverse") == ["gone", "new"]
+    shown = tool("--json", "agents", "show", "heard").document
+    assert (shown["status"], shown["node"]) == ("active", None)
+    assert shown["last_seen"] > shown["last_login"]

@@ -128,7 +128,9 @@ def test_list(tool: Tool) -> None:
         "uuid": UUID,
         "name": "b",
         "groups": ["web"],
-        "status": "disconnected",
+        "status": "never",
+        "last_seen": None,
+        "node": None,
         "last_login": None,
         "type": None,
         "version": None,
@@ -254,6 +256,6 @@ def test_an_agents_text_makes_no_lines_of_its_own(tool: Tool, config: Config) ->
     trio.run(add)
     assert len(tool("agents", "list").lines) == 2
     shown = tool("agents", "show", UUID)
-    assert [line.split()[1] for line in shown.lines if line.startswith("status ")] == ["disconnected"]
+    assert [line.split()[1] for line in shown.lines if line.startswith("status ")] == ["never"]
     assert "\x1b" not in shown.out
     assert len(tool("agents", "remove", UUID, "--yes").lines) <= 1

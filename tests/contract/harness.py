@@ -62,15 +62,17 @@ async def until_it_works(attempt: Callable[[], Awaitable[object]], *, within: fl
 class Harness:
     """One open implementation.
 
-    ``settle`` returns when what was promised "soon" (the last log-in) is there. ``outage`` makes the backends
-    unavailable while it is entered. ``second`` opens the same state once more, as another process would. ``notice``:
-    after how many seconds at most what another process did to an agent is seen here.
+    ``settle`` returns when what was promised "soon" (the last log-in) is there; ``refreshed`` when searches see what
+    was written. ``outage`` makes the backends unavailable while it is entered. ``second`` opens the same state once
+    more, as another process would. ``notice``: after how many seconds at most what another process did to an agent is
+    seen here.
     """
 
     name: str
     backends: Backends
     clock: Clock
     settle: Callable[[], Any] = trio.lowlevel.checkpoint
+    refreshed: Callable[[], Any] = trio.lowlevel.checkpoint
     outage: Callable[[], AbstractAsyncContextManager[None]] | None = None
     second: Callable[[], AbstractAsyncContextManager[Backends]] | None = None
     put_file: Callable[[str, bytes | None], None] | None = None
@@ -102,7 +104,7 @@ async def open_memory(folder: Path) -> AsyncIterator[Harness]:
 
     @asynccontextmanager
     async def outage() -> AsyncIterator[None]:
-        stores = (backends.agents, backends.events, backends.commands, backends.engine)
+        stores = (backends.agents, backends.events, backends.commands, backends.engine, backends.presence)
         for store in stores:
             store.faults.error = BackendUnavailable()
         yield

@@ -337,6 +337,8 @@ class FakeOpenSearch:
         if action == "delete":
             there = index.delete(document_id)
             return {"status": 200 if there else 404, "result": "deleted" if there else "not_found"}
+        if action == "update" and source is not None and document_id not in index.documents:
+            action = "create"  # an upsert
         if action == "update":
             assert partial is not None
             if document_id in index.documents and self.faults.malformed(partial):

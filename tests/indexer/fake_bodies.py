@@ -31,7 +31,12 @@ def read_bulk(body: bytes) -> Any:
             return  # the last one has no source: dropped, as the real one does
         line = lines[position]
         position += 1
-        yield action, about, line, (parse(line)["doc"] if action == "update" else None)
+        if action != "update":
+            yield action, about, line, None
+            continue
+        update = parse(line)
+        upsert = json.dumps(update["doc"]).encode() if update.get("doc_as_upsert") else None
+        yield action, about, upsert, update["doc"]
 
 
 def failure(status: int, kind: str, reason: str) -> dict[str, Any]:

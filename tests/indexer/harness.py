@@ -6,6 +6,7 @@ import http.client
 import json
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,13 @@ def wipe(port: int) -> None:
     call(port, "DELETE", "/_template/*")
 
 
+async def refresh(stores: OpenSearchStores) -> None:
+    """Of the indices of ours whose searches nobody refreshes."""
+    for index in ("wazuh-agents", "wazuh-comms-presence"):
+        if (await stores.client.request("HEAD", f"/{index}")).status == 200:
+            await stores.client.json("POST", f"/{index}/_refresh")
+
+
 class NotedEngine(UnixEngine):
     """Knows whose bodies were taken, in the order they were."""
 
@@ -67,7 +75,7 @@ class NotedEngine(UnixEngine):
 
 
 def as_backends(stores: OpenSearchStores, engine: Engine, files: FileStore) -> Backends:
-    return Backends(stores.agents, stores.events, stores.commands, engine, files)
+    return Backends(stores.agents, stores.events, stores.commands, engine, files, stores.presence)
 
 
 def settings(port: int, **more: Any) -> Indexer:
@@ -113,6 +121,7 @@ async def open_real(folder: Path) -> AsyncIterator[Harness]:
                 as_backends(stores, engine, FolderFiles(names)),
                 clock,
                 settle=stores.agents.flush_logins,
+                refreshed=partial(refresh, stores),
                 outage=outage,
                 second=second,
                 put_file=put_file,
@@ -159,6 +168,7 @@ async def open_fake(folder: Path) -> AsyncIterator[Harness]:
                 as_backends(opened, memory.engine, memory.files),
                 clock,
                 settle=opened.agents.flush_logins,
+                refreshed=partial(refresh, opened),
                 outage=outage,
                 second=second,
                 notice=0.3,

@@ -187,6 +187,7 @@ class Node:
             commands=Seam(process, "commands", stores.commands),
             engine=Seam(process, "engine", stores.engine),
             files=stores.files,
+            presence=Seam(process, "presence", stores.presence),
         )
         return WorkerEnvironment(
             listeners=Listeners([self.listener.worker(process)], [], []),
@@ -198,6 +199,7 @@ class Node:
             rng=Random(f"{self.world.plan.seed} {process.name}"),
             run_blocking=run_inline,
             other_workers=other_workers,
+            leadership=process.leadership,
         )
 
     def _check_left(self, process: Process) -> None:

@@ -6,6 +6,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from attrs import evolve
+
 from wazuh_comms_trio.backends.embedded.ndjson.engine import open_engine
 from wazuh_comms_trio.backends.embedded.state_lock import hold_state
 from wazuh_comms_trio.backends.embedded.stores import open_sqlite
@@ -63,7 +65,11 @@ async def open_wazuh(
     try:
         async with (
             open_opensearch(
-                config.indexer, revocation=api.token.revocation, wall_clock=wall_clock, node=node, leadership=leadership
+                evolve(config.indexer, disconnected_after=config.disconnected_after),
+                revocation=api.token.revocation,
+                wall_clock=wall_clock,
+                node=node,
+                leadership=leadership,
             ) as stores,
             open_engine_client(config.engine.client) as engine,
         ):
@@ -73,6 +79,7 @@ async def open_wazuh(
                 commands=stores.commands,
                 engine=engine,
                 files=FolderFiles(api.files.path),
+                presence=stores.presence,
             )
     except AccessError as exc:
         raise StateUnusable(f"indexer: {exc}") from exc
@@ -112,4 +119,5 @@ async def open_embedded(
                 commands=sqlite.commands,
                 engine=engine,
                 files=FolderFiles(api.files.path),
+                presence=sqlite.presence,
             )

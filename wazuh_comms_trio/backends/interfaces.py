@@ -20,6 +20,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 from attrs import field, frozen
 
+from wazuh_comms_trio.backends.presence import PresenceStore
 from wazuh_comms_trio.errors import EngineRefused
 
 # --- agents -----------------------------------------------------------------------------------------------------------
@@ -395,3 +396,4 @@ class Backends:
     commands: CommandStore
     engine: Engine
     files: FileStore
+    presence: PresenceStore

@@ -20,6 +20,7 @@ from wazuh_comms_trio.config.key import days, networks, seconds, size, socket_pa
 from wazuh_comms_trio.config.key import key as about
 from wazuh_comms_trio.config.limits.models import Limits as Limits
 from wazuh_comms_trio.config.sections.operators import Operators
+from wazuh_comms_trio.config.sections.presence import Presence
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 SslProtocol = Literal["auto", "TLS", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
@@ -377,6 +378,7 @@ class CommunicationsApi:
         ),
     )
     shutdown: Shutdown = field(default=Shutdown(), metadata=about("How the daemon stops."))
+    presence: Presence = field(default=Presence(), metadata=about("When agents were heard last."))
 
 
 @frozen
@@ -390,3 +392,9 @@ class Config:
     engine: EngineSettings = field(
         default=EngineSettings(), metadata=about("The engine (`backend: wazuh`). An unknown key is a warning.")
     )
+
+    @property
+    def disconnected_after(self) -> float:
+        """Seconds of silence after which an agent is ``disconnected``, whatever the backends."""
+        chosen = self.communications_api.presence.disconnected_after
+        return self.indexer.disconnected_after if chosen is None else chosen

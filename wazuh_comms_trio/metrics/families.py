@@ -115,6 +115,15 @@ ENROLMENTS = _add(
     "outcome",
 )
 
+AGENTS = _add(
+    "gauge",
+    "agents",
+    "Agents by status, about a minute old: `active` were heard within `presence.disconnected_after`, `disconnected`"
+    " weren't, `never` never were. On several nodes each says it of all.",
+    "status",
+    combine="max",
+)
+
 # --- commands
 
 POLLS_PARKED = _add("gauge", "polls_parked", "Long polls that wait for commands.")

@@ -10,6 +10,7 @@ from typing import Any
 from attrs import field, frozen
 
 from wazuh_comms_trio.backends.interfaces import Backends
+from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.config.limits.in_force import limits_in_force
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
@@ -24,6 +25,7 @@ from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, O
 from wazuh_comms_trio.services.enrollment import EnrollmentService, NoteEnrolment
 from wazuh_comms_trio.services.files import FileService
 from wazuh_comms_trio.services.measured_backends import measured
+from wazuh_comms_trio.services.presence.recorder import PresenceRecorder
 from wazuh_comms_trio.services.readiness import Readiness, probes_of
 from wazuh_comms_trio.services.refusal_counts import RefusalCounts
 from wazuh_comms_trio.services.stateful.events import StatefulEvents
@@ -48,6 +50,7 @@ class Services:
     refusals: RefusalCounts = field(factory=RefusalCounts)
     journal: AgentJournal = field(factory=lambda: AgentJournal(time.time))
     keys: TokenKeys | None = None
+    presence: PresenceRecorder | None = None
 
     def trust_key(self, public_key: bytes) -> None:
         """Tokens of this key (PEM), too, are good from now on. Raises ``TokenKeyError``."""
@@ -71,7 +74,7 @@ class Services:
 @frozen(kw_only=True)
 class ServiceEnvironment:
     """What the services stand on. ``other_workers``: those of the same node. ``proven``: keys that were right before;
-    None: that isn't kept."""
+    None: that isn't kept. ``leadership``: which worker of the node does what one does for all."""
 
     backends: Backends
     quarantine: Quarantine
@@ -83,19 +86,25 @@ class ServiceEnvironment:
     note_enrolment: NoteEnrolment | None = None
     metrics: Metrics = field(factory=Metrics)
     proven: ProvenKeys | None = None
+    leadership: Leadership = field(factory=Leadership)
 
 
 def build_services(config: Config, environment: ServiceEnvironment) -> Services:
     """The composition: which service stands on which store. Nothing runs yet: the caller runs
-    ``stateful.run_batcher``, ``commands.run`` and ``readiness.run`` in its services' nursery."""
+    ``stateful.run_batcher``, ``commands.run``, ``readiness.run`` and ``presence.run`` in its services' nursery."""
     api = config.communications_api
     metrics, quarantine, keys = environment.metrics, environment.quarantine, environment.keys
     backends = measured(environment.backends, metrics)
     wall_clock, rng, run_blocking = environment.wall_clock, environment.rng, environment.run_blocking
     journal = AgentJournal(wall_clock)
+    presence = PresenceRecorder(
+        journal, backends.presence, environment.leadership, after=config.disconnected_after, wall_clock=wall_clock
+    )
+    metrics.read(presence.read)
     return Services(
         keys=keys,
         journal=journal,
+        presence=presence,
         authentication=Authenticator(
             backends.agents,
             keys,

@@ -14,10 +14,13 @@ from attrs import define, field
 from wazuh_comms_trio.foundation.caches.lru_cache import LruCache
 from wazuh_comms_trio.foundation.environment import WallClock
 
-__all__ = ["AgentJournal", "merged"]
+__all__ = ["AgentJournal", "about_of", "joined_news", "merged"]
 
 _AGENTS: Final = 20_000
 _STRANGERS: Final = 1000
+#: The channels of events, and those on which an agent says who it is.
+EVENTS: Final = frozenset(("stateless", "stateful"))
+PROOFS: Final = frozenset(("login", "token"))
 #: Addresses of one agent that are remembered.
 _ADDRESSES: Final = 4
 
@@ -47,10 +50,17 @@ class AgentJournal:
         self._now = wall_clock
         self._agents: LruCache[str, _Entry] = LruCache(_AGENTS)
         self._strangers: LruCache[str, _Entry] = LruCache(_STRANGERS)
+        #: Since ``take`` was called last: when agents were heard (None: they were only refused), and sent events.
+        self._taken_at = wall_clock()
+        self._seen: dict[str, float | None] = {}
+        self._sent: dict[str, float] = {}
 
     def heard(self, agent_id: str, channel: str, address: str | None) -> None:
         """A request of an agent that is who it says, and was done."""
         now, address = self._now(), address or "local"
+        self._seen[agent_id] = now
+        if channel in EVENTS:
+            self._sent[agent_id] = now
         entry = self._entry(self._agents, agent_id)
         self._channel(entry, channel).success = (now, address)
         if address != entry.address:
@@ -63,9 +73,14 @@ class AgentJournal:
             del entry.addresses[next(iter(entry.addresses))]
 
     def refused(self, agent_id: str, channel: str, address: str | None, cause: str, *, known: bool = True) -> None:
-        """``known``: there is such an agent."""
+        """``known``: there is such an agent. Of one whose log-in or token is refused nothing says that it is there."""
+        now = self._now()
+        if known and channel in PROOFS:
+            self._seen.setdefault(agent_id)
+        elif known:
+            self._seen[agent_id] = now
         entry = self._entry(self._agents if known else self._strangers, agent_id)
-        self._channel(entry, channel).refusal = (self._now(), address or "local", cause)
+        self._channel(entry, channel).refusal = (now, address or "local", cause)
 
     def about(self, agent_id: str) -> dict[str, Any]:
         """As JSON: ``channels``, ``addresses`` (moments by address), ``returns``. Empty where nothing is known."""
@@ -83,6 +98,31 @@ class AgentJournal:
         }
         return {"channels": channels, "addresses": dict(entry.addresses), "returns": entry.returns}
 
+    def take(self) -> tuple[float, dict[str, tuple[float | None, float | None]]]:
+        """When this was called last, and the agents of which there is something since then: when they were heard last,
+        None where they were only refused, and when they sent events last, None where they didn't. One caller."""
+        seen, self._seen = self._seen, {}
+        sent, self._sent = self._sent, {}
+        since, self._taken_at = self._taken_at, self._now()
+        return since, {agent_id: (moment, sent.get(agent_id)) for agent_id, moment in seen.items()}
+
+    def news(self, agent_id: str, since: float) -> dict[str, Any]:
+        """Of ``about``, as JSON, what is of ``since`` or later, in a form of which a part may replace an earlier one:
+        channels without what there isn't, ``addresses`` as a list of address and moment."""
+        entry = self._agents.get(agent_id)
+        if entry is None:
+            return {}
+        channels = {}
+        for name, one in entry.channels.items():
+            kinds: dict[str, Any] = {}
+            if one.success is not None and one.success[0] >= since:
+                kinds["success"] = {"at": one.success[0], "address": one.success[1]}
+            if one.refusal is not None and one.refusal[0] >= since:
+                kinds["refusal"] = {"at": one.refusal[0], "address": one.refusal[1], "cause": one.refusal[2]}
+            if kinds:
+                channels[name] = kinds
+        return {"channels": channels, "addresses": [list(each) for each in entry.addresses.items()]}
+
     @staticmethod
     def _entry(entries: LruCache[str, _Entry], agent_id: str) -> _Entry:
         entry = entries.get(agent_id)
@@ -97,6 +137,22 @@ class AgentJournal:
         if found is None:
             found = entry.channels[channel] = _Channel()
         return found
+
+
+def joined_news(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Of two ``news`` the newest of each kind."""
+    both = merged([about_of(one), about_of(other)])
+    channels = {
+        name: {kind: found for kind, found in kinds.items() if found is not None}
+        for name, kinds in both["channels"].items()
+    }
+    newest = sorted(both["addresses"].items(), key=lambda each: each[1])[-_ADDRESSES:]
+    return {"channels": channels, "addresses": [list(each) for each in newest]}
+
+
+def about_of(news: Mapping[str, Any]) -> dict[str, Any]:
+    """``news`` as ``about`` would say it."""
+    return {"channels": news.get("channels", {}), "addresses": dict(news.get("addresses", ()))}
 
 
 def merged(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ CALLS: Final = {
     "agents": ("get", "add", "record_login", "members", "revoked"),
     "events": ("bulk", "get"),
     "commands": ("add", "claim", "mark_sent", "release", "report", "expire"),
+    "presence": ("record", "last_seen", "counts"),
     "engine": ("send_events", "scan"),
 }
 

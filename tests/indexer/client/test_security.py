@@ -226,6 +226,10 @@ async def test_a_right_that_is_missing(node: SecuredNode, caplog: pytest.LogCapt
     assert f"problem state indices: {forbidden}: no right to see it -> give the account the right" in found
     assert "warning agents index: wazuh-agents: no refresh" in found
     assert "warning agents index: wazuh-agents: settings and mapping can't be looked at" in found
+    assert (
+        "warning presence index: wazuh-comms-presence: no right to see it: agents' status follows their log-ins"
+        in found
+    )
     assert "problem agents index" not in found
     assert "problem commands index" not in found
 

@@ -213,7 +213,7 @@ class EmbeddedStores:
                 )
             )
             files = MemoryFiles({"default.conf": b"default"})
-            yield Backends(sqlite.agents, sqlite.events, sqlite.commands, engine, files), quarantine
+            yield Backends(sqlite.agents, sqlite.events, sqlite.commands, engine, files, sqlite.presence), quarantine
 
     def held(self, process: Process) -> list[str]:
         loop_reader = self._tool.database._connections.loop_reader

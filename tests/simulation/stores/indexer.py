@@ -97,7 +97,9 @@ class IndexerStores:
             self._opened[process] = stores
             if node not in self._quarantines:
                 self._quarantines[node] = MemoryQuarantine(wall_clock=process.wall_clock)
-            backends = Backends(stores.agents, stores.events, stores.commands, self._engine, self._files)
+            backends = Backends(
+                stores.agents, stores.events, stores.commands, self._engine, self._files, stores.presence
+            )
             yield backends, self._quarantines[node]
 
     async def _connect(self, process: Process, host: str, port: int) -> SimStream:

@@ -13,7 +13,7 @@ import trio
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command, DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.backends.memory.commands import MemoryCommands
 from wazuh_comms_trio.backends.memory.engine import MemoryEngine, MemoryFiles
-from wazuh_comms_trio.backends.memory.stores import MemoryAgents, MemoryEvents
+from wazuh_comms_trio.backends.memory.stores import MemoryAgents, MemoryEvents, MemoryPresence
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 
@@ -129,6 +129,7 @@ class MemoryStores:
     ) -> None:
         self.keeps_posted = keeps_posted
         self._agents = MemoryAgents()
+        self._presence = MemoryPresence(self._agents.stored)
         self._commands = SharedCommands(self._agents, wall_clock, lease)
         self._commands.keeps_posted = keeps_posted
         self._agents.serve(self._commands)
@@ -150,7 +151,7 @@ class MemoryStores:
         if node not in self._quarantines:
             self._quarantines[node] = MemoryQuarantine(wall_clock=process.wall_clock)
         await trio.lowlevel.checkpoint()
-        backends = Backends(self._agents, self._events, cast(Any, own), self._engine, self._files)
+        backends = Backends(self._agents, self._events, cast(Any, own), self._engine, self._files, self._presence)
         yield backends, self._quarantines[node]
 
     @property

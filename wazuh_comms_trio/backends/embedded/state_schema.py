@@ -117,6 +117,14 @@ CREATE TRIGGER agent_changed AFTER UPDATE OF id, name, key_hash, type, version, 
     BEGIN {_NOTE_CHANGE} END;
 """
 
+# When agents were heard last: written by programs that know it, about once a minute, and beside the agents' own rows.
+_VERSION_4: Final = """
+CREATE TABLE agent_presence (id TEXT PRIMARY KEY, seen REAL NOT NULL, sent REAL) WITHOUT ROWID;
+CREATE TRIGGER agent_unseen AFTER DELETE ON agents BEGIN
+    DELETE FROM agent_presence WHERE id = old.id;
+END;
+"""
+
 STATE: Final = Schema(
     "state.db",
     0x575A4353,
@@ -124,5 +132,6 @@ STATE: Final = Schema(
         Migration(_VERSION_1, usable_since=1),
         Migration(_VERSION_2, usable_since=1),
         Migration(_VERSION_3, usable_since=1),
+        Migration(_VERSION_4, usable_since=1),
     ],
 )

@@ -13,6 +13,7 @@ from wazuh_comms_trio.backends.embedded.agents import SqliteAgents
 from wazuh_comms_trio.backends.embedded.commands import SqliteCommands
 from wazuh_comms_trio.backends.embedded.database.database import Database, open_database
 from wazuh_comms_trio.backends.embedded.documents import SqliteEvents
+from wazuh_comms_trio.backends.embedded.presence import SqlitePresence
 from wazuh_comms_trio.backends.embedded.process_locks import hold_process_lock
 from wazuh_comms_trio.backends.embedded.pruning import run_pruning
 from wazuh_comms_trio.backends.embedded.state_schema import STATE
@@ -29,6 +30,7 @@ class SqliteStores:
     events: SqliteEvents
     commands: SqliteCommands
     database: Database
+    presence: SqlitePresence
 
 
 @asynccontextmanager
@@ -60,4 +62,5 @@ async def open_sqlite(
                 SqliteEvents(database, wall_clock),
                 SqliteCommands(database, process_lock, wall_clock, leadership),
                 database,
+                SqlitePresence(database),
             )

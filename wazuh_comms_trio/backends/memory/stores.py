@@ -17,6 +17,7 @@ from wazuh_comms_trio.backends.interfaces import Agent, Backends, DocumentOperat
 from wazuh_comms_trio.backends.memory.commands import MemoryCommands
 from wazuh_comms_trio.backends.memory.engine import MemoryEngine, MemoryFiles
 from wazuh_comms_trio.backends.memory.faults import Faults
+from wazuh_comms_trio.backends.memory.presence import MemoryPresence
 from wazuh_comms_trio.errors import AgentExists
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "MemoryEngine",
     "MemoryEvents",
     "MemoryFiles",
+    "MemoryPresence",
     "memory_backends",
 ]
 
@@ -176,6 +178,7 @@ class MemoryBackends(Backends):
     commands: MemoryCommands
     engine: MemoryEngine
     files: MemoryFiles
+    presence: MemoryPresence
 
 
 def memory_backends(
@@ -185,4 +188,5 @@ def memory_backends(
     agents = MemoryAgents()
     commands = MemoryCommands(agents, wall_clock)
     agents.serve(commands)
-    return MemoryBackends(agents, MemoryEvents(), commands, MemoryEngine(), MemoryFiles(files or {}))
+    presence = MemoryPresence(agents.stored)
+    return MemoryBackends(agents, MemoryEvents(), commands, MemoryEngine(), MemoryFiles(files or {}), presence)

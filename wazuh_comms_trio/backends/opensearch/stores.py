@@ -15,6 +15,7 @@ from attrs import frozen
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.backends.opensearch.agents.agent_search import AgentSearch
+from wazuh_comms_trio.backends.opensearch.agents.last_seen import OpenSearchPresence
 from wazuh_comms_trio.backends.opensearch.agents.presence import Presence
 from wazuh_comms_trio.backends.opensearch.agents.registry import OpenSearchAgents
 from wazuh_comms_trio.backends.opensearch.client.client import Connect, OpenSearchClient
@@ -37,6 +38,7 @@ class OpenSearchStores:
     agents: OpenSearchAgents
     events: OpenSearchEvents
     commands: OpenSearchCommands
+    presence: OpenSearchPresence
     client: OpenSearchClient
 
 
@@ -73,13 +75,19 @@ async def open_opensearch(
             leadership=leadership,
         )
         watch = None if node is None else NodeWatch(client, node, wall_clock, agents_name, leadership)
+        last_seen = OpenSearchPresence(client, agents_name, node)
+
+        async def agent_removed(agent_id: str) -> None:
+            await commands.agent_removed(agent_id)
+            await last_seen.forget(agent_id)
+
         agents = OpenSearchAgents(
             client,
             agents_name,
             nursery,
             search,
             revocation=revocation,
-            agent_removed=commands.agent_removed,
+            agent_removed=agent_removed,
             had_registry=None if watch is None else watch.had_registry,
         )
         presence = Presence(
@@ -96,7 +104,7 @@ async def open_opensearch(
             nursery.start_soon(watch.run)
         events = OpenSearchEvents(client, nursery, largest=settings.client.bulk_bytes)
         try:
-            yield OpenSearchStores(agents, events, commands, client)
+            yield OpenSearchStores(agents, events, commands, last_seen, client)
         finally:
             await commands.close()
             with trio.CancelScope(deadline=trio.current_time() + _CLOSE_TIMEOUT, shield=True):

@@ -9,7 +9,10 @@ from typing import Any, Final, Literal
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, error_of, path
 from wazuh_comms_trio.backends.state_modules import STATE_PATTERN, STATE_TEMPLATES
 
-Kind = Literal["agents", "commands", "states"]
+Kind = Literal["agents", "commands", "states", "presence"]
+
+#: When agents were heard last, and by which node: ours alone.
+PRESENCE_INDEX: Final = "wazuh-comms-presence"
 
 _KEYWORD: Final = {"type": "keyword"}
 _DATE: Final = {"type": "date"}
@@ -93,7 +96,23 @@ _STATES: Final = {
     ],
 }
 
-_MAPPINGS: Final[Mapping[Kind, Mapping[str, Any]]] = {"agents": _AGENTS, "commands": _COMMANDS, "states": _STATES}
+_PRESENCE: Final = {
+    "dynamic": False,
+    "properties": {
+        "seen": {"type": "long"},
+        "sent": {"type": "long"},
+        "node": _KEYWORD,
+        # What each node heard: kept, not searched.
+        "nodes": {"type": "object", "enabled": False},
+    },
+}
+
+_MAPPINGS: Final[Mapping[Kind, Mapping[str, Any]]] = {
+    "agents": _AGENTS,
+    "commands": _COMMANDS,
+    "states": _STATES,
+    "presence": _PRESENCE,
+}
 
 
 def index_body(kind: Kind) -> dict[str, Any]:
@@ -106,6 +125,7 @@ def templates(agents: str, commands: str) -> dict[str, dict[str, Any]]:
     made = {
         "wazuh-comms-agents": _template([agents], "agents"),
         "wazuh-comms-commands": _template([commands], "commands"),
+        PRESENCE_INDEX: _template([PRESENCE_INDEX], "presence"),
     }
     for name, patterns in STATE_TEMPLATES.items():
         # Of two templates for one index the indexer takes the one of the higher priority.

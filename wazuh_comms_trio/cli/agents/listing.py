@@ -5,32 +5,46 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from wazuh_comms_trio.cli import arguments as types
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.backends.interfaces import Agent
+    from wazuh_comms_trio.backends.presence import LastSeen, Status
+
+_STATUSES: Final = ("active", "disconnected", "never")
+
+
+class Listed(NamedTuple):
+    """An agent, and when it was there last (``moment``, epoch seconds): by its log-in and by what was heard of it."""
+
+    agent: Agent
+    moment: float | None
+    status: Status
+    node: str = ""
+
 
 #: What to sort by; equal ones follow by name and uuid. Who never logged in comes before all who did.
-_SORT_KEYS: Final[Mapping[str, Callable[[Agent], Any]]] = {
-    "name": lambda agent: agent.name,
-    "uuid": lambda agent: agent.id,
-    "status": lambda agent: agent.status,
-    "version": lambda agent: _version_key(agent.version),
-    "last-login": lambda agent: agent.last_login or 0.0,
+_SORT_KEYS: Final[Mapping[str, Callable[[Listed], Any]]] = {
+    "name": lambda one: one.agent.name,
+    "uuid": lambda one: one.agent.id,
+    "status": lambda one: one.status,
+    "version": lambda one: _version_key(one.agent.version),
+    "last-login": lambda one: one.agent.last_login or 0.0,
+    "last-seen": lambda one: one.moment or 0.0,
 }
 
 
 def add_filters(parser: ArgumentParser) -> None:
     """The options of ``agents list``; all that are given must hold."""
     parser.add_argument("--group", metavar="G", type=types.group, help="in this group")
-    parser.add_argument("--status", choices=("active", "disconnected"), metavar="S", help="active or disconnected")
+    parser.add_argument("--status", choices=_STATUSES, metavar="S", help=", ".join(_STATUSES))
     parser.add_argument(
         "--silent-for",
         metavar="TIME",
         type=types.duration,
-        help="silent for so long (90s, 15m, 1h, 7d), or always",
+        help="nothing heard of it for so long (90s, 15m, 1h, 7d), or ever",
     )
     parser.add_argument("--version", metavar="V", type=types.text, help="of the agent; may be a pattern: '6.0.*'")
     parser.add_argument("--name", metavar="PATTERN", type=types.text, help="as 'web-*'; capitals count")
@@ -39,20 +53,29 @@ def add_filters(parser: ArgumentParser) -> None:
     parser.add_argument("--limit", metavar="N", type=types.count, help="at most so many (default: all)")
 
 
-def chosen(agents: Iterable[Agent], arguments: Namespace, now: float) -> list[Agent]:
+def with_status(agent: Agent, seen: LastSeen | None, now: float, after: float) -> Listed:
+    """``seen``: None where nothing is known but its log-ins; ``after``: seconds of silence that are too many."""
+    from wazuh_comms_trio.backends.presence import last_moment, status_of
+
+    moment = last_moment(agent.last_login, seen)
+    return Listed(agent, moment, status_of(moment, now, after), "" if seen is None else seen.node)
+
+
+def chosen(agents: Iterable[Listed], arguments: Namespace, now: float) -> list[Listed]:
     """``now``: epoch seconds."""
-    found = [agent for agent in agents if _matches(agent, arguments, now)]
-    found.sort(key=lambda agent: (agent.name, agent.id))
+    found = [one for one in agents if _matches(one, arguments, now)]
+    found.sort(key=lambda one: (one.agent.name, one.agent.id))
     found.sort(key=_SORT_KEYS[arguments.sort], reverse=arguments.reverse)
     return found[: arguments.limit]
 
 
-def _matches(agent: Agent, wanted: Namespace, now: float) -> bool:
+def _matches(one: Listed, wanted: Namespace, now: float) -> bool:
+    agent = one.agent
     silent_since = None if wanted.silent_for is None else now - wanted.silent_for
     return (
         (wanted.group in (None, "all") or wanted.group in agent.groups)
-        and wanted.status in (None, agent.status)
-        and (silent_since is None or agent.last_login is None or agent.last_login <= silent_since)
+        and wanted.status in (None, one.status)
+        and (silent_since is None or one.moment is None or one.moment <= silent_since)
         and (wanted.version is None or fnmatchcase(agent.version or "", wanted.version))
         and (wanted.name is None or fnmatchcase(agent.name, wanted.name))
     )

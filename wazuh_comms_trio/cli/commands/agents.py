@@ -5,18 +5,19 @@ from __future__ import annotations
 import secrets
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from wazuh_comms_trio.cli import arguments as types
-from wazuh_comms_trio.cli.agents.listing import add_filters, chosen
+from wazuh_comms_trio.cli.agents.listing import Listed, add_filters, chosen, with_status
 from wazuh_comms_trio.cli.agents.names import agent_id_of, several
 from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import Failure
 
 if TYPE_CHECKING:
-    from wazuh_comms_trio.backends.interfaces import Agent
+    from wazuh_comms_trio.backends.presence import LastSeen
+    from wazuh_comms_trio.cli.stores import Stores
 
 
 #: Of one agent, in ``why``: its last commands, and how far its events in quarantine are counted.
@@ -59,15 +60,18 @@ def new_uuid(*, now: Callable[[], float] = time.time) -> str:
     return str(UUID(int=number))
 
 
-def agent_document(agent: Agent) -> dict[str, Any]:
+def agent_document(one: Listed) -> dict[str, Any]:
     """An agent as ``--json`` prints it; the key's hash isn't part of it."""
     from wazuh_comms_trio.cli.output import timestamp
 
+    agent = one.agent
     return {
         "uuid": agent.id,
         "name": agent.name,
         "groups": list(agent.groups),
-        "status": agent.status,
+        "status": one.status,
+        "last_seen": timestamp(one.moment),
+        "node": one.node or None,
         "last_login": timestamp(agent.last_login),
         "type": agent.type,
         "version": agent.version,
@@ -105,13 +109,15 @@ async def _list(arguments: Namespace) -> int:
 
     async with open_stores(arguments) as stores:
         known = await stores.backends.agents.list()
-        agents = chosen(known, arguments, time.time())
+        seen, now = await _last_seen(stores), time.time()
+        after = stores.config.disconnected_after
+        agents = chosen((with_status(agent, seen.get(agent.id), now, after) for agent in known), arguments, now)
         rows = [
-            (agent.id, agent.name, agent.status, ",".join(agent.groups), timestamp(agent.last_login))
-            for agent in agents
+            (one.agent.id, one.agent.name, one.status, ",".join(one.agent.groups), timestamp(one.moment))
+            for one in agents
         ]
-        text = table(("UUID", "NAME", "STATUS", "GROUPS", "LAST LOGIN"), rows) if rows else ""
-        stores.output.document([agent_document(agent) for agent in agents], text)
+        text = table(("UUID", "NAME", "STATUS", "GROUPS", "LAST SEEN"), rows) if rows else ""
+        stores.output.document([agent_document(one) for one in agents], text)
         if known and not agents:
             stores.output.note(f"none of {len(known)} agents matches")
         elif not agents:
@@ -119,6 +125,17 @@ async def _list(arguments: Namespace) -> int:
             check = "" if is_local else "; where there should be some, see `wazuh-comms indexer check` first"
             stores.output.note(f"no agents; `wazuh-comms agents add NAME` enrols one{check}")
     return 0
+
+
+async def _last_seen(stores: Stores) -> Mapping[str, LastSeen]:
+    """When agents were heard last. Where that can't be read log-ins are all that is known, which is said."""
+    from wazuh_comms_trio.errors import BackendUnavailable
+
+    try:
+        return await stores.backends.presence.last_seen()
+    except BackendUnavailable as exc:
+        stores.output.note(f"when agents were heard last can't be read, so their log-ins decide: {exc.message}")
+        return {}
 
 
 async def _show(arguments: Namespace) -> int:
@@ -138,7 +155,8 @@ async def _show(arguments: Namespace) -> int:
             return 0
         if agent is None:
             raise _unknown(agent_id)
-        document = agent_document(agent)
+        seen = await _last_seen(stores)
+        document = agent_document(with_status(agent, seen.get(agent_id), time.time(), stores.config.disconnected_after))
         host = json.dumps(document["host"], ensure_ascii=False) if agent.host else None
         shown = {**document, "groups": ", ".join(agent.groups) or None, "host": host}
         stores.output.document(document, pairs(shown))

@@ -81,6 +81,7 @@ async def serve_worker(
                 metrics=metrics,
                 proven=ProvenKeys(node_folder(api) / FILE_NAME, keys.derive(b"proven keys")),
                 note_enrolment=Auditor(lambda: config.communications_api).enrolled,
+                leadership=Leadership() if leadership is None else leadership,
             )
             async with trio.open_nursery() as serving:
                 worker: Worker = await serving.start(partial(run_worker, config, environment, stop))

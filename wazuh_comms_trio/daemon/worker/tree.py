@@ -169,6 +169,8 @@ async def run_worker(
                 async with trio.open_nursery() as serving:
                     grace = settings.shutdown.grace
                     watching.start_soon(services.readiness.run)
+                    if services.presence is not None:
+                        watching.start_soon(services.presence.run)
                     watching.start_soon(tell_refusals, refusal_logs)
                     watching.start_soon(_watch, stop, grace, services, serving.cancel_scope, running.cancel_scope)
                     serve = partial(serve_listeners, stop=stop.requested, grace=inf, idle_timeout=stop_timeout)

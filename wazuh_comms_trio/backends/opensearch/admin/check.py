@@ -29,7 +29,7 @@ from wazuh_comms_trio.backends.opensearch.commands import documents as commands
 from wazuh_comms_trio.backends.opensearch.index_names import CANDIDATES, find_name
 from wazuh_comms_trio.backends.opensearch.node_registry import INDEX as NODES_INDEX
 from wazuh_comms_trio.backends.opensearch.node_registry import had_registry
-from wazuh_comms_trio.backends.opensearch.templates import index_exists
+from wazuh_comms_trio.backends.opensearch.templates import PRESENCE_INDEX, index_exists
 from wazuh_comms_trio.backends.state_modules import STATE_INDICES
 from wazuh_comms_trio.backends.unreadable import UnreadableLog
 from wazuh_comms_trio.config.backend_models import Indexer
@@ -41,6 +41,7 @@ _SKEW: Final = 2.0
 #: Lines for documents of one index.
 _MOST_UNREADABLE: Final = 20
 _CORRECT: Final = "correct it; `wazuh-comms indexer show INDEX/ID` shows it, `wazuh-comms indexer remove` removes it"
+_PRESENCE_FIELDS: Final = ("seen", "sent", "node")
 _INIT: Final = "run `wazuh-comms indexer init`"
 _RESTORE: Final = (
     "restore it from a snapshot, if there is one: `wazuh-comms indexer init` makes an empty registry, in which no agent"
@@ -312,6 +313,26 @@ async def _nodes(client: OpenSearchClient, settings: Indexer, now: Callable[[], 
             yield finding
 
 
+async def _presence(client: OpenSearchClient, settings: Indexer, now: Callable[[], float]) -> AsyncIterator[Finding]:
+    what = "presence index"
+    present = await _is_there(client, PRESENCE_INDEX)
+    if present is False:
+        yield Finding("ok", what, f"{PRESENCE_INDEX}: made by the first daemon that runs")
+        return
+    problems = []
+    if present is None:
+        problems.append(f"{PRESENCE_INDEX}: no right to see it")
+    else:
+        problems = [each.text async for each in _permissions(client, what, PRESENCE_INDEX)]
+        for finding in await _unreadable(client, what, PRESENCE_INDEX, _PRESENCE_FIELDS):
+            yield finding
+    for text in problems:
+        lost = "agents' status follows their log-ins alone, and `agents why` knows its own node alone"
+        yield Finding("warning", what, f"{text}: {lost}", _GIVE_RIGHT)
+    if not problems:
+        yield Finding("ok", what, PRESENCE_INDEX)
+
+
 async def _is_there(client: OpenSearchClient, name: str) -> bool | None:
     """None: we aren't allowed to know."""
     try:
@@ -364,4 +385,5 @@ _CHECKS: Final = {
     "commands index": _commands,
     "state indices": _states,
     "nodes index": _nodes,
+    "presence index": _presence,
 }

@@ -10,8 +10,15 @@ import msgspec
 from attrs import frozen
 
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, decode, path
-from wazuh_comms_trio.backends.opensearch.index_names import Kind, find_name, name_to_make
-from wazuh_comms_trio.backends.opensearch.templates import create_index, index_exists, templates
+from wazuh_comms_trio.backends.opensearch.index_names import Kind as NamedKind
+from wazuh_comms_trio.backends.opensearch.index_names import find_name, name_to_make
+from wazuh_comms_trio.backends.opensearch.templates import (
+    PRESENCE_INDEX,
+    Kind,
+    create_index,
+    index_exists,
+    templates,
+)
 from wazuh_comms_trio.backends.state_modules import STATE_INDICES, STATE_TEMPLATES
 from wazuh_comms_trio.config.backend_models import IndexerNames
 from wazuh_comms_trio.http.client.connection import HttpReply
@@ -37,7 +44,7 @@ async def init_indexer(
         raise IndexerUnavailable(found[0], reply=reply)
     agents = await _choose(client, "agents", settings.agents)
     commands = await _choose(client, "commands", settings.commands)
-    indices: list[tuple[str, Kind | Literal["states"]]] = [(agents, "agents"), (commands, "commands")]
+    indices: list[tuple[str, Kind]] = [(agents, "agents"), (commands, "commands"), (PRESENCE_INDEX, "presence")]
     indices += [(name, "states") for name in STATE_INDICES]
     steps = []
     for name, body in templates(agents, commands).items():
@@ -63,11 +70,11 @@ def server_of(reply: HttpReply) -> tuple[str, str]:
     return text, ""
 
 
-async def _choose(client: OpenSearchClient, kind: Kind, configured: str | None) -> str:
+async def _choose(client: OpenSearchClient, kind: NamedKind, configured: str | None) -> str:
     return await find_name(client, kind, configured) or await name_to_make(client, kind, configured)
 
 
-async def _make_index(client: OpenSearchClient, name: str, kind: Literal["agents", "commands", "states"]) -> Step:
+async def _make_index(client: OpenSearchClient, name: str, kind: Kind) -> Step:
     if await index_exists(client, name):
         return Step("index", name, False, name)
     return Step("index", name, await create_index(client, name, kind), name)

@@ -1,0 +1,120 @@
+"""The contract of ``PresenceStore``."""
+
+import pytest
+
+from tests.contract.harness import A1, A2, A3, Harness
+from wazuh_comms_trio.backends.interfaces import Backends
+from wazuh_comms_trio.backends.presence import Heard, LastSeen
+from wazuh_comms_trio.errors import BackendUnavailable
+
+NOW = 1_750_000_000.0
+
+
+async def seen(backends: Backends, since: float | None = None) -> dict[str, tuple[float, float | None]]:
+    return {i: (one.seen, one.sent) for i, one in (await backends.presence.last_seen(since)).items()}
+
+
+async def test_nobody_was_heard_at_first(harness: Harness, backends: Backends) -> None:
+    assert await seen(backends) == {}
+    assert await backends.presence.about(A1) == ()
+    assert dict(await backends.presence.counts(NOW)) == {"active": 0, "disconnected": 0, "never": 0}
+    await backends.presence.record([])
+    assert await backends.presence.about("\ud800") == ()
+
+
+async def test_the_last_moment_of_each_kind_counts(harness: Harness, backends: Backends) -> None:
+    for agent_id in (A1, A2):
+        await harness.enrol(agent_id)
+    await backends.presence.record([Heard(A1, NOW), Heard(A2.upper(), NOW + 1, NOW + 0.5)])
+    await backends.presence.record([Heard(A1, NOW + 60.25, NOW + 60), Heard(A2, NOW + 61)])
+    await backends.presence.record([Heard(A1, None)])
+    await harness.refreshed()
+    assert await seen(backends) == {A1: (NOW + 60.25, NOW + 60), A2: (NOW + 61, NOW + 0.5)}
+    (news,) = await backends.presence.about(A1.upper())
+    assert (news.seen, news.sent) == (NOW + 60.25, NOW + 60)
+
+
+async def test_those_of_late(harness: Harness, backends: Backends) -> None:
+    for agent_id in (A1, A2):
+        await harness.enrol(agent_id)
+    await backends.presence.record([Heard(A1, NOW), Heard(A2, NOW + 10)])
+    await harness.refreshed()
+    assert await seen(backends, NOW + 10) == {A2: (NOW + 10, None)}
+    assert await seen(backends, NOW + 10.001) == {}
+
+
+async def test_agents_by_status(harness: Harness, backends: Backends) -> None:
+    for agent_id in (A1, A2, A3):
+        await harness.enrol(agent_id)
+    for agent_id in (A1, A2):
+        await backends.agents.record_login(agent_id, NOW - 900)
+    await harness.settle()
+    await backends.presence.record([Heard(A1, NOW), Heard(A2, NOW - 100)])
+    await harness.refreshed()
+    assert dict(await backends.presence.counts(NOW)) == {"active": 1, "disconnected": 1, "never": 1}
+    assert dict(await backends.presence.counts(NOW - 100)) == {"active": 2, "disconnected": 0, "never": 1}
+    assert dict(await backends.presence.counts(NOW + 1)) == {"active": 0, "disconnected": 2, "never": 1}
+
+
+async def test_an_agent_that_was_removed_is_forgotten(harness: Harness, backends: Backends) -> None:
+    for agent_id in (A1, A2):
+        await harness.enrol(agent_id)
+    await backends.presence.record([Heard(A1, NOW), Heard(A2, NOW)])
+    await backends.agents.remove(A1)
+    await harness.refreshed()
+    assert await seen(backends) == {A2: (NOW, None)}
+    assert await backends.presence.about(A1) == ()
+    await harness.enrol(A1)
+    assert await backends.presence.about(A1) == ()
+
+
+async def test_what_isnt_said_stays(harness: Harness, backends: Backends) -> None:
+    if not backends.presence.keeps_news:
+        pytest.skip("it keeps no news")
+    await harness.enrol(A1)
+    poll = {"success": {"at": NOW, "address": "a"}}
+    login = {"refusal": {"at": NOW, "address": "a", "cause": "wrong_key"}}
+    await backends.presence.record([Heard(A1, NOW, None, {"channels": {"poll": poll}, "addresses": [["a", NOW]]})])
+    await backends.presence.record([Heard(A1, None, None, {"channels": {"login": login}, "addresses": [["b", NOW]]})])
+    (news,) = await backends.presence.about(A1)
+    assert news.news == {"channels": {"poll": poll, "login": login}, "addresses": [["b", NOW]]}
+    assert news.seen == NOW
+
+
+async def test_many_in_one_call(harness: Harness, backends: Backends) -> None:
+    ids = [f"0194857f-39b5-7bfb-a7bc-{number:012x}" for number in range(200)]
+    for agent_id in ids[:3]:
+        await harness.enrol(agent_id)
+    await backends.presence.record([Heard(agent_id, NOW) for agent_id in ids])
+    await harness.refreshed()
+    assert (await seen(backends)).keys() >= set(ids[:3])
+
+
+@pytest.mark.expects_errors
+async def test_an_outage(harness: Harness, backends: Backends) -> None:
+    if harness.outage is None:
+        pytest.skip("there is none")
+    await harness.enrol(A1)
+    await backends.presence.record([Heard(A1, NOW)])
+    async with harness.outage():
+        for call in (
+            lambda: backends.presence.record([Heard(A1, NOW + 1)]),
+            backends.presence.last_seen,
+            lambda: backends.presence.about(A1),
+            lambda: backends.presence.counts(NOW),
+        ):
+            with pytest.raises(BackendUnavailable):
+                await call()
+    (news,) = await backends.presence.about(A1)
+    assert news.seen == NOW
+
+
+async def test_another_process_sees_it(harness: Harness, backends: Backends) -> None:
+    if harness.second is None:
+        pytest.skip("one process only")
+    await harness.enrol(A1)
+    async with harness.second() as others:
+        await others.presence.record([Heard(A1, NOW, NOW)])
+        await harness.refreshed()
+        found = (await backends.presence.last_seen())[A1]
+        assert found == LastSeen(NOW, NOW, found.node)

@@ -1,0 +1,81 @@
+"""When each agent was heard last, in ``state.db``: rows of their own, so that no agent's row is written each minute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import apsw
+
+from wazuh_comms_trio.backends.embedded.database.database import Database
+from wazuh_comms_trio.backends.embedded.database.text import storable
+from wazuh_comms_trio.backends.presence import Heard, LastSeen, NodeNews, Status
+
+_COLUMNS: Final = "CAST(id AS BLOB), seen, sent"
+# An agent that was removed meanwhile doesn't come back; of two moments the later one counts.
+_RECORD: Final = (
+    "INSERT INTO agent_presence (id, seen, sent) SELECT id, ?2, ?3 FROM agents WHERE id = ?1"
+    " ON CONFLICT (id) DO UPDATE SET seen = max(seen, excluded.seen),"
+    " sent = coalesce(max(sent, excluded.sent), sent, excluded.sent)"
+)
+# NULL is neither; what isn't a number is none.
+_COUNTS: Final = """
+SELECT count(*), coalesce(sum(last IS NULL), 0), coalesce(sum(last >= ?), 0) FROM (
+    SELECT CASE WHEN typeof(seen) = 'real' AND (last_login IS NULL OR seen > last_login) THEN seen ELSE last_login END
+    AS last FROM agents LEFT JOIN agent_presence USING (id))
+"""
+
+
+class SqlitePresence:
+    """``PresenceStore``. There is one node: it keeps no ``news``, which are in the daemon's memory."""
+
+    keeps_news = False
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def record(self, heard: Sequence[Heard]) -> None:
+        rows = [(each.agent_id.lower(), each.seen, each.sent) for each in heard if _is_sound(each)]
+
+        def write(connection: apsw.Connection) -> None:
+            connection.executemany(_RECORD, rows)
+
+        await self._database.write(write, durable=False)
+
+    async def last_seen(self, since: float | None = None) -> Mapping[str, LastSeen]:
+        def select(connection: apsw.Connection) -> dict[str, LastSeen]:
+            where = "" if since is None else " WHERE seen >= ?"
+            values = () if since is None else (since,)
+            return dict(_read(connection.execute(f"SELECT {_COLUMNS} FROM agent_presence{where}", values)))
+
+        return await self._database.read(select)
+
+    async def about(self, agent_id: str) -> Sequence[NodeNews]:
+        if not storable(agent_id):
+            return ()
+
+        def select(connection: apsw.Connection) -> LastSeen | None:
+            query = f"SELECT {_COLUMNS} FROM agent_presence WHERE id = ?"
+            return next((seen for _, seen in _read(connection.execute(query, (agent_id.lower(),)))), None)
+
+        seen = await self._database.read(select)
+        return () if seen is None else (NodeNews("", "", seen.seen, seen.sent),)
+
+    async def counts(self, since: float) -> Mapping[Status, int]:
+        def count(connection: apsw.Connection) -> dict[Status, int]:
+            row: Any = connection.execute(_COUNTS, (since,)).fetchone()
+            every, never, active = row
+            return {"active": active, "disconnected": every - never - active, "never": never}
+
+        return await self._database.read(count)
+
+
+def _is_sound(heard: Heard) -> bool:
+    return heard.seen is not None and storable(heard.agent_id)
+
+
+def _read(rows: Iterable[Any]) -> Iterator[tuple[str, LastSeen]]:
+    """Rows of id as bytes, so that a damaged one costs no other anything; what no number is was not written by us."""
+    for agent_id, seen, sent in rows:
+        if isinstance(agent_id, bytes) and isinstance(seen, float):
+            yield agent_id.decode("utf-8", "replace"), LastSeen(seen, sent if isinstance(sent, float) else None)

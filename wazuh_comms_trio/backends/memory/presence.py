@@ -1,0 +1,66 @@
+"""When agents were heard last, in memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from wazuh_comms_trio.backends.interfaces import Agent
+from wazuh_comms_trio.backends.memory.faults import Faults
+from wazuh_comms_trio.backends.presence import (
+    STATUSES,
+    Heard,
+    LastSeen,
+    NodeNews,
+    PresenceStore,
+    Status,
+    last_moment,
+    status_of,
+)
+
+__all__ = ["MemoryPresence"]
+
+
+class MemoryPresence(PresenceStore):
+    """``registry``: id -> agent; who isn't in it is not recorded."""
+
+    keeps_news = False
+
+    def __init__(self, registry: Mapping[str, Agent]) -> None:
+        self.faults = Faults()
+        self._registry = registry
+        self._seen: dict[str, LastSeen] = {}
+
+    async def record(self, heard: Sequence[Heard]) -> None:
+        await self.faults.strike("record")
+        for each in heard:
+            agent_id = each.agent_id.lower()
+            if each.seen is None:
+                continue
+            known = self._known().get(agent_id, LastSeen(each.seen))
+            sent = [moment for moment in (known.sent, each.sent) if moment is not None]
+            if agent_id in self._registry:
+                self._seen[agent_id] = LastSeen(max(known.seen, each.seen), max(sent, default=None))
+
+    def _known(self) -> dict[str, LastSeen]:
+        """But for agents that were removed."""
+        self._seen = {agent_id: seen for agent_id, seen in self._seen.items() if agent_id in self._registry}
+        return self._seen
+
+    async def last_seen(self, since: float | None = None) -> Mapping[str, LastSeen]:
+        await self.faults.strike("last_seen")
+        return {i: seen for i, seen in self._known().items() if since is None or seen.seen >= since}
+
+    async def about(self, agent_id: str) -> Sequence[NodeNews]:
+        await self.faults.strike("about")
+        seen = self._known().get(agent_id.lower())
+        return () if seen is None else (NodeNews("", "", seen.seen, seen.sent),)
+
+    async def counts(self, since: float) -> Mapping[Status, int]:
+        await self.faults.strike("counts")
+        known = self._known()
+        found = Counter(
+            status_of(last_moment(agent.last_login, known.get(agent_id)), since, 0)
+            for agent_id, agent in self._registry.items()
+        )
+        return {status: found[status] for status in STATUSES}

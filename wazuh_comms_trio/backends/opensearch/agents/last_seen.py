@@ -1,0 +1,139 @@
+"""When agents were heard last, and by which node, in an index of our own: ``.agents`` is mapped strictly and has room
+for a status alone. One document an agent, with a part for each node."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any, Final
+
+from wazuh_comms_trio.backends.opensearch.client.bulk import FILTER, judge, read_items, update_line
+from wazuh_comms_trio.backends.opensearch.client.client import NDJSON, IndexerUnavailable, OpenSearchClient, path
+from wazuh_comms_trio.backends.opensearch.client.multi_get import get_many
+from wazuh_comms_trio.backends.opensearch.client.queries import Query, encode_json, is_possible_id
+from wazuh_comms_trio.backends.opensearch.client.search import scroll, search
+from wazuh_comms_trio.backends.opensearch.index_names import IndexName
+from wazuh_comms_trio.backends.opensearch.node_registry import ThisNode
+from wazuh_comms_trio.backends.opensearch.templates import PRESENCE_INDEX, create_index, index_exists
+from wazuh_comms_trio.backends.presence import Heard, LastSeen, NodeNews, Status
+from wazuh_comms_trio.errors import BackendUnavailable
+
+logger = logging.getLogger(__name__)
+
+_FIELDS: Final = ("seen", "sent", "node")
+
+
+def node_key(node_id: str) -> str:
+    """A node's name in documents: any text in an id is allowed, but not in a field's name. 16 hex digits."""
+    return sha256(node_id.encode()).hexdigest()[:16]
+
+
+class OpenSearchPresence:
+    """``PresenceStore``. ``node``: who writes; None for who only reads. Two nodes that hear an agent in the same minute
+    write it both, and which of their moments is ``last_seen`` is chance; ``about`` has both."""
+
+    keeps_news = True
+
+    def __init__(self, client: OpenSearchClient, registry: IndexName, node: ThisNode | None) -> None:
+        self._client = client
+        self._registry = registry
+        self._node = node
+
+    async def record(self, heard: Sequence[Heard]) -> None:
+        await self._make()
+        node = self._node or ThisNode("", "", "")
+        known = [each for each in heard if is_possible_id(each.agent_id)]
+        lines = []
+        for each in known:
+            document = _document(each, node)
+            lines.append(update_line(PRESENCE_INDEX, each.agent_id.lower()))
+            lines.append(b'{"doc_as_upsert":true,"doc":%b}\n' % encode_json(document))
+        if not lines:
+            return
+        reply = await self._client.request("POST", "/_bulk", b"".join(lines), query=FILTER, content_type=NDJSON)
+        for item in read_items(reply, len(known)):
+            if judge(item) != "done" and item.status != 409:  # 409: other nodes write it, too
+                reason = item.error.reason if item.error else ""
+                raise IndexerUnavailable(f"{PRESENCE_INDEX}: {item.status} {reason}")
+
+    async def _make(self) -> None:
+        """Where it is missing: a bulk call would make it with a mapping of its own."""
+        is_there = await index_exists(self._client, PRESENCE_INDEX)
+        if not is_there and await create_index(self._client, PRESENCE_INDEX, "presence"):
+            logger.info("indexer: made the index %s", PRESENCE_INDEX)
+
+    async def last_seen(self, since: float | None = None) -> Mapping[str, LastSeen]:
+        if not await index_exists(self._client, PRESENCE_INDEX):
+            return {}
+        query: Query = {"match_all": {}} if since is None else _seen_since(since)
+        found: dict[str, LastSeen] = {}
+        async with scroll(self._client, PRESENCE_INDEX, query, fields=_FIELDS) as documents:
+            async for document in documents:
+                fields: Any = document.source if isinstance(document.source, dict) else {}
+                if (seen := _moment(fields.get("seen"))) is not None:
+                    found[document.id] = LastSeen(seen, _moment(fields.get("sent")), str(fields.get("node", "")))
+        return found
+
+    async def about(self, agent_id: str) -> Sequence[NodeNews]:
+        agent_id = agent_id.lower()
+        if not is_possible_id(agent_id) or not await index_exists(self._client, PRESENCE_INDEX):
+            return ()
+        found = (await get_many(self._client, PRESENCE_INDEX, [agent_id])).get(agent_id)
+        source: Any = None if found is None else found.source
+        nodes: Any = source.get("nodes") if isinstance(source, dict) else None
+        if not isinstance(nodes, dict):
+            return ()
+        return [news for part in nodes.values() if (news := _read_news(part)) is not None]
+
+    async def counts(self, since: float) -> Mapping[Status, int]:
+        registry = await self._registry.present()
+        if registry is None or not await index_exists(self._client, PRESENCE_INDEX):
+            return {"active": 0, "disconnected": 0, "never": 0}
+        every = await self._count(registry, {"match_all": {}})
+        logged_in = await self._count(registry, {"exists": {"field": "agent.last_login"}})
+        # Among them may be a few that were removed a moment ago.
+        active = min(logged_in, await self._count(PRESENCE_INDEX, _seen_since(since)))
+        return {"active": active, "disconnected": logged_in - active, "never": every - logged_in}
+
+    async def _count(self, index: str, query: Query) -> int:
+        return (await search(self._client, index, query, size=0, count=True)).total or 0
+
+    async def forget(self, agent_id: str) -> None:
+        """An agent was removed. What fails is in the log only: nobody asks for an agent that there isn't."""
+        try:
+            if is_possible_id(agent_id) and await index_exists(self._client, PRESENCE_INDEX):
+                await self._client.request("DELETE", path(PRESENCE_INDEX, "_doc", agent_id.lower()))
+        except BackendUnavailable as exc:
+            logger.debug("what was heard of a removed agent stays in %s: %s", PRESENCE_INDEX, exc)
+
+
+def _seen_since(moment: float) -> Query:
+    return {"range": {"seen": {"gt": round(moment * 1000) - 1}}}
+
+
+def _document(heard: Heard, node: ThisNode) -> dict[str, Any]:
+    """What isn't said is left out, so that it stays as it is."""
+    moments = {"seen": heard.seen, "sent": heard.sent}
+    said: dict[str, Any] = {name: round(moment * 1000) for name, moment in moments.items() if moment is not None}
+    part = {"id": node.id, "name": node.name, **said, "news": dict(heard.news)}
+    here = {} if heard.seen is None else {"node": node.name}
+    return {**here, **said, "nodes": {node_key(node.id): part}}
+
+
+def _read_news(part: Any) -> NodeNews | None:
+    if not isinstance(part, dict):
+        return None
+    news = part.get("news")
+    return NodeNews(
+        str(part.get("id", "")),
+        str(part.get("name", "")),
+        _moment(part.get("seen")),
+        _moment(part.get("sent")),
+        news if isinstance(news, dict) else {},
+    )
+
+
+def _moment(value: object) -> float | None:
+    """From epoch milliseconds."""
+    return value / 1000 if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,89 @@
+"""When each agent was heard last, and where: the Protocol of the stores that keep it, and what follows from it.
+
+It is kept coarsely: what is written is about a minute old. Times are epoch seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, Protocol
+
+from attrs import field, frozen
+
+__all__ = ["STATUSES", "Heard", "LastSeen", "NodeNews", "PresenceStore", "Status", "last_moment", "status_of"]
+
+#: ``never``: no node ever heard the agent.
+Status = Literal["active", "disconnected", "never"]
+STATUSES: Final[tuple[Status, ...]] = ("active", "disconnected", "never")
+
+
+@frozen
+class Heard:
+    """What a node heard of one agent since it was stored last. ``seen``: its last authenticated request; ``sent``: its
+    last events; None where there were none; ``news``: as ``services.agent_journal`` says it, as JSON.
+    """
+
+    agent_id: str
+    seen: float | None
+    sent: float | None = None
+    news: Mapping[str, Any] = field(factory=dict)
+
+
+@frozen
+class LastSeen:
+    """``sent`` is None where no event of the agent is known. ``node``: which one heard it last; empty where there is
+    but one."""
+
+    seen: float
+    sent: float | None = None
+    node: str = ""
+
+
+@frozen
+class NodeNews:
+    """What one node says of an agent. ``node_id`` is the node's own, ``node`` its name."""
+
+    node_id: str
+    node: str
+    seen: float | None
+    sent: float | None = None
+    news: Mapping[str, Any] = field(factory=dict)
+
+
+class PresenceStore(Protocol):
+    """Every call raises ``BackendUnavailable``. An agent that is removed is forgotten."""
+
+    #: Whether it keeps ``news``, for other nodes to read.
+    keeps_news: bool
+
+    async def record(self, heard: Sequence[Heard]) -> None:
+        """Some hundred agents a call. Of two moments that one node says the later one counts. What of ``news`` isn't
+        said stays. Idempotent; needn't survive a power cut."""
+        ...
+
+    async def last_seen(self, since: float | None = None) -> Mapping[str, LastSeen]:
+        """By agent: all that are known, or those that were heard at ``since`` or later. Some of them may be of agents
+        that were removed."""
+        ...
+
+    async def about(self, agent_id: str) -> Sequence[NodeNews]:
+        """What each node says of this agent; as fresh as the last ``record``."""
+        ...
+
+    async def counts(self, since: float) -> Mapping[Status, int]:
+        """Agents of the registry by status; ``active`` are those that were heard, or logged in, at ``since`` or
+        later."""
+        ...
+
+
+def last_moment(last_login: float | None, seen: LastSeen | None) -> float | None:
+    """When an agent was there last, by its log-in and by what was heard of it; None: never."""
+    moments = [moment for moment in (last_login, None if seen is None else seen.seen) if moment is not None]
+    return max(moments, default=None)
+
+
+def status_of(moment: float | None, now: float, after: float) -> Status:
+    """Of an agent that was there last at ``moment``; ``after`` seconds of silence it is ``disconnected``."""
+    if moment is None:
+        return "never"
+    return "active" if now - moment <= after else "disconnected"
