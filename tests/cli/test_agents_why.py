@@ -8,6 +8,8 @@ import pytest
 
 from tests.cli.conftest import Tool
 from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, Target
+from wazuh_comms_trio.backends.presence import NodeNews
+from wazuh_comms_trio.cli.agents.nodes import all_news
 from wazuh_comms_trio.cli.agents.why import Facts, explain
 
 UUID = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
@@ -70,7 +72,14 @@ def told(agent: Agent | None = AGENT, **facts: Any) -> str:
             {"commands": [Command(name, Target("agent", UUID), Action("restart")) for name in ("c2", "c1")]},
             ["2 commands wait for it, the newest c2 (restart)."],
         ),
-        ({"shared": True}, ["Only this node was asked"]),
+        ({"shared": True, "unasked": "no right"}, ["Only this node was asked", "can't be read: no right"]),
+        ({"shared": True}, ["No other node has heard of it"]),
+        (
+            {"shared": True, "nodes": ["n2:1"]},
+            ["Others heard of it, too", "a minute old: n2:1."],
+        ),
+        ({"silent": "it doesn't run", "stored": NOW - 60}, ["isn't known", "It was heard last at", "(60 s ago)"]),
+        ({"stored": NOW - 7200}, ["Nothing was heard of it since the daemon started", "(2 hours ago), as is stored"]),
         ({"unreadable": "key: Expected `str`"}, ["its record can't be used"]),
     ],
 )
@@ -106,3 +115,47 @@ def test_without_a_daemon(tool: Tool) -> None:
     assert "the daemon doesn't run" in why.lines[1]
     document = tool("--json", "agents", "why", "web-1").document
     assert (document["uuid"], document["enrolled"], document["heard"]) == (UUID, True, {})
+
+
+def of_node(name: str, address: str, first: float, last: float, refusal: dict[str, Any] | None = None) -> NodeNews:
+    """What a node stored: polls from ``address`` from ``first`` until ``last`` seconds ago."""
+    channels: dict[str, Any] = {"poll": {"success": {"at": NOW - last, "address": address}}}
+    if refusal:
+        channels["login"] = {"refusal": refusal}
+    news = {"channels": channels, "addresses": [[address, NOW - first, NOW - last]]}
+    return NodeNews(f"id of {name}", name, NOW - last, None, news)
+
+
+def over_nodes(own: dict[str, Any] | None, *stored: NodeNews, **facts: Any) -> str:
+    together, nodes = all_news(own, stored, "id of n1")
+    return told(seen=together, nodes=nodes, shared=True, **facts)
+
+
+def test_three_nodes_know_of_it() -> None:
+    own = seen(login=(None, at(30, "wrong_key")))
+    second = of_node("n2", "10.0.0.7", 4000, 100)
+    third = of_node("n3", "10.0.0.7", 4000, 200, at(500, "unavailable"))
+    text = over_nodes(own, second, third)
+    assert "It is there: it was heard 100 s ago." in text
+    assert "Poll for commands, last taken: 2025-06-15T15:05:00Z from 10.0.0.7 by n2." in text
+    assert "from 10.0.0.7: wrong_key" in text  # our own, and the last one
+    assert text.endswith("may be a minute old: n2, n3.")
+
+
+def test_a_daemon_that_began_anew_knows_what_it_stored() -> None:
+    text = over_nodes(seen(), of_node("n1", "10.0.0.7", 4000, 900))
+    assert "It is silent since 2025-06-15T14:51:40Z" in text
+    assert "by n1" not in text  # it is this one
+    assert text.endswith("No other node has heard of it, as of a minute ago.")
+    text = over_nodes(None, of_node("n1", "10.0.0.7", 4000, 100), silent="it doesn't run")
+    assert "What this node heard of it lately isn't known: it doesn't run." in text
+    assert "It is there: it was heard 100 s ago." in text
+
+
+def test_two_hosts_with_one_key_at_two_nodes() -> None:
+    """Each node sees one address only."""
+    second = of_node("n2", "10.0.0.7", 1800, 20)
+    assert "10.0.0.7 and 10.0.0.8 in turn" in over_nodes(None, second, of_node("n3", "10.0.0.8", 1700, 10))
+    assert "in turn" not in over_nodes(None, second, of_node("n3", "10.0.0.8", 100, 10))  # it may have moved just now
+    assert "in turn" not in over_nodes(None, of_node("n2", "10.0.0.7", 5000, 850), of_node("n3", "10.0.0.8", 840, 10))
+    assert "in turn" not in over_nodes(None, second, of_node("n3", "10.0.0.7", 1700, 10))  # one host, two nodes

@@ -34,6 +34,7 @@ def test_the_last_of_each_kind_on_each_channel() -> None:
             },
         },
         "addresses": {"10.0.0.1": 1010.0},
+        "since": {"10.0.0.1": 1005.0},
         "returns": 0,
     }
     assert journal.about("b") == {}
@@ -47,6 +48,15 @@ def test_a_move_is_no_return_and_two_hosts_in_turn_are() -> None:
     for address in ("a", "b", "a"):
         journal.heard("agent", "poll", address)
     assert journal.about("agent")["returns"] == 3
+
+
+def test_an_address_that_was_silent_for_long_begins_anew() -> None:
+    clock = Clock()
+    journal = AgentJournal(clock)
+    for step, since in ((0, 1000.0), (900, 1000.0), (901, 2801.0)):
+        clock.now += step
+        journal.heard("agent", "poll", "a")
+        assert journal.about("agent")["since"] == {"a": since}
 
 
 def test_memory_is_bounded_and_strangers_displace_no_agent() -> None:

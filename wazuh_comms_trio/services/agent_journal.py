@@ -18,6 +18,8 @@ __all__ = ["AgentJournal", "about_of", "joined_news", "merged"]
 
 _AGENTS: Final = 20_000
 _STRANGERS: Final = 1000
+#: Seconds of silence of an address after which it begins anew: a token's life.
+SPAN_GAP: Final = 900.0
 #: The channels of events, and those on which an agent says who it is.
 EVENTS: Final = frozenset(("stateless", "stateful"))
 PROOFS: Final = frozenset(("login", "token"))
@@ -36,8 +38,8 @@ class _Channel:
 @define
 class _Entry:
     channels: dict[str, _Channel] = field(factory=dict)
-    #: By when they were heard last, the newest last.
-    addresses: dict[str, float] = field(factory=dict)
+    #: Since when each has been heard again and again, and when last; the newest last.
+    addresses: dict[str, tuple[float, float]] = field(factory=dict)
     address: str = ""
     #: How often it was heard from an address that it had left before.
     returns: int = 0
@@ -67,8 +69,8 @@ class AgentJournal:
             if entry.address and address in entry.addresses:
                 entry.returns += 1
             entry.address = address
-        entry.addresses.pop(address, None)
-        entry.addresses[address] = now
+        first, last = entry.addresses.pop(address, (now, now))
+        entry.addresses[address] = (first if now - last <= SPAN_GAP else now, now)
         if len(entry.addresses) > _ADDRESSES:
             del entry.addresses[next(iter(entry.addresses))]
 
@@ -83,7 +85,8 @@ class AgentJournal:
         self._channel(entry, channel).refusal = (now, address or "local", cause)
 
     def about(self, agent_id: str) -> dict[str, Any]:
-        """As JSON: ``channels``, ``addresses`` (moments by address), ``returns``. Empty where nothing is known."""
+        """As JSON: ``channels``, by address ``addresses`` (when it was heard last) and ``since`` (from when on),
+        ``returns``. Empty where nothing is known."""
         entry = self._agents.get(agent_id) or self._strangers.get(agent_id)
         if entry is None:
             return {}
@@ -96,7 +99,13 @@ class AgentJournal:
             }
             for name, one in entry.channels.items()
         }
-        return {"channels": channels, "addresses": dict(entry.addresses), "returns": entry.returns}
+        spans = entry.addresses.items()
+        return {
+            "channels": channels,
+            "addresses": {address: last for address, (_, last) in spans},
+            "since": {address: first for address, (first, _) in spans},
+            "returns": entry.returns,
+        }
 
     def take(self) -> tuple[float, dict[str, tuple[float | None, float | None]]]:
         """When this was called last, and the agents of which there is something since then: when they were heard last,
@@ -108,7 +117,7 @@ class AgentJournal:
 
     def news(self, agent_id: str, since: float) -> dict[str, Any]:
         """Of ``about``, as JSON, what is of ``since`` or later, in a form of which a part may replace an earlier one:
-        channels without what there isn't, ``addresses`` as a list of address and moment."""
+        channels without what there isn't, ``addresses`` as a list of address, first and last moment."""
         entry = self._agents.get(agent_id)
         if entry is None:
             return {}
@@ -121,7 +130,7 @@ class AgentJournal:
                 kinds["refusal"] = {"at": one.refusal[0], "address": one.refusal[1], "cause": one.refusal[2]}
             if kinds:
                 channels[name] = kinds
-        return {"channels": channels, "addresses": [list(each) for each in entry.addresses.items()]}
+        return {"channels": channels, "addresses": [[address, *span] for address, span in entry.addresses.items()]}
 
     @staticmethod
     def _entry(entries: LruCache[str, _Entry], agent_id: str) -> _Entry:
@@ -146,19 +155,26 @@ def joined_news(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, A
         name: {kind: found for kind, found in kinds.items() if found is not None}
         for name, kinds in both["channels"].items()
     }
-    newest = sorted(both["addresses"].items(), key=lambda each: each[1])[-_ADDRESSES:]
-    return {"channels": channels, "addresses": [list(each) for each in newest]}
+    spans = [[address, both["since"].get(address, last), last] for address, last in both["addresses"].items()]
+    return {"channels": channels, "addresses": sorted(spans, key=lambda span: span[2])[-_ADDRESSES:]}
 
 
 def about_of(news: Mapping[str, Any]) -> dict[str, Any]:
     """``news`` as ``about`` would say it."""
-    return {"channels": news.get("channels", {}), "addresses": dict(news.get("addresses", ()))}
+    spans = news.get("addresses", ())
+    return {
+        "channels": news.get("channels", {}),
+        "addresses": {address: last for address, _, last in spans},
+        "since": {address: first for address, first, _ in spans},
+    }
 
 
 def merged(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What several workers say of one agent: the newest of each kind; ``parked`` polls added, ``limits`` joined."""
+    """What several workers, or nodes, say of one agent: the newest of each kind; ``parked`` polls added, ``limits``
+    joined."""
     channels: dict[str, dict[str, Any]] = {}
     addresses: dict[str, float] = {}
+    since: dict[str, float] = {}
     returns, parked, limits = 0, 0, []
     for document in documents:
         for name, kinds in document.get("channels", {}).items():
@@ -169,7 +185,16 @@ def merged(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
                     known[kind] = found
         for address, when in document.get("addresses", {}).items():
             addresses[address] = max(when, addresses.get(address, 0.0))
+        for address, when in document.get("since", {}).items():
+            since[address] = min(when, since.get(address, when))
         returns += document.get("returns", 0)
         parked += document.get("parked", 0)
         limits += document.get("limits", [])
-    return {"channels": channels, "addresses": addresses, "returns": returns, "parked": parked, "limits": limits}
+    return {
+        "channels": channels,
+        "addresses": addresses,
+        "since": since,
+        "returns": returns,
+        "parked": parked,
+        "limits": limits,
+    }

@@ -45,7 +45,7 @@ def everything(port: int) -> Any:
 
 async def test_init_makes_what_is_missing_once(port: int) -> None:
     first = await init(settings(port))
-    assert len(first) == 15
+    assert len(first) == 16
     assert all(made for made, _ in first.values())
     assert {"wazuh-agents", "wazuh-commands", "wazuh-states-fim"} < first.keys()
     before = everything(port)
@@ -186,11 +186,11 @@ async def test_the_program(tmp_path: Path, certificates: Certificates, port: int
     assert status == 1
     assert "agents index: wazuh-agents and .agents: missing -> run `wazuh-comms indexer init`" in output
     status, output = await run("init")
-    assert (status, output.count("made")) == (0, 15)
+    assert (status, output.count("made")) == (0, 17)
     status, output = await run("init")
-    assert (status, output.count("exists")) == (0, 15)
+    assert (status, output.count("exists")) == (0, 17)
     audit = [json.loads(line) for line in (files.state / "audit.log").read_text().splitlines()]
-    assert len(audit) == 15  # what was made, and nothing for the second time
+    assert len(audit) == 17  # what was made, and nothing for the second time
     assert {(entry["action"], entry["what"]) for entry in audit} == {
         ("indexer init", "template"),
         ("indexer init", "index"),

@@ -138,7 +138,7 @@ async def test_of_several_workers_the_leader_stores_for_all(autojump_clock: Mock
                 "poll": {"success": {"at": NOW, "address": "10.0.0.1"}},
                 "stateful": {"success": {"at": NOW + 1, "address": "10.0.0.2"}},
             },
-            "addresses": [["10.0.0.1", NOW], ["10.0.0.2", NOW + 1]],
+            "addresses": [["10.0.0.1", NOW, NOW], ["10.0.0.2", NOW + 1, NOW + 1]],
         }
         assert stored["a1"].seen == NOW + 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
@@ -21,6 +22,8 @@ SILENT_AFTER: Final = 330.0
 IN_TURN: Final = 900.0
 #: How often an agent has to come back to an address that it had left: one that moves once is no clone.
 RETURNS: Final = 3
+#: Seconds for which two addresses have to be heard side by side, by whatever nodes: then nobody moved to the other.
+BESIDE: Final = 600.0
 _NAMES: Final = {
     "login": "Log-in",
     "token": "Token",
@@ -45,8 +48,10 @@ _TOKEN_ADVICE: Final = {
 
 @frozen
 class Facts:
-    """``seen``: what the daemon says (``services.agent_journal.merged``), empty where it can't be asked, and then
-    ``silent`` says why. ``shared``: other nodes may have heard of the agent, too."""
+    """``seen``: what the daemon and other nodes say (``services.agent_journal.merged``). ``silent``: why the daemon
+    can't be asked. ``shared``: other nodes may have heard of the agent, too, and ``unasked`` says why what they store
+    can't be read. ``nodes``: the names of others that heard of it. ``stored``: when it was heard last, as it is stored,
+    epoch seconds."""
 
     agent_id: str
     agent: Agent | None
@@ -57,6 +62,9 @@ class Facts:
     silent: str | None = None
     unreadable: str | None = None
     shared: bool = False
+    unasked: str | None = None
+    nodes: Sequence[str] = ()
+    stored: float | None = None
 
 
 def facts_document(facts: Facts) -> dict[str, Any]:
@@ -68,6 +76,8 @@ def facts_document(facts: Facts) -> dict[str, Any]:
         "enrolled": agent is not None,
         "last_login": None if agent is None else timestamp(agent.last_login),
         "heard": dict(facts.seen),
+        "last_seen": timestamp(facts.stored),
+        "nodes": list(facts.nodes),
         "commands": [{"document_id": one.document_id, "status": one.status} for one in facts.commands],
         "quarantined": facts.quarantined,
         "sentences": explain(facts),
@@ -92,8 +102,16 @@ def _sentences(facts: Facts) -> Iterator[str]:
             f"{facts.quarantined} of its events are in quarantine, and"
             f" `wazuh-comms quarantine list --agent {facts.agent_id}` says why."
         )
-    if facts.shared:
-        yield "Only this node was asked: what other nodes heard of it is in their own `agents why`."
+    if facts.unasked is not None:
+        yield (
+            f"Only this node was asked, since what other nodes store can't be read: {facts.unasked}. What they heard of"
+            " it is in their own `agents why`."
+        )
+    elif facts.nodes:
+        names = ", ".join(facts.nodes)
+        yield f"Others heard of it, too, and what they say may be a minute old: {names}."
+    elif facts.shared:
+        yield "No other node has heard of it, as of a minute ago."
 
 
 def _who(facts: Facts) -> Iterator[str]:
@@ -110,8 +128,11 @@ def _who(facts: Facts) -> Iterator[str]:
 
 def _presence(facts: Facts, channels: Mapping[str, Any]) -> Iterator[str]:
     if facts.silent is not None:
-        yield f"What was heard of it isn't known: {facts.silent}."
-        return
+        if not channels:
+            yield f"What was heard of it isn't known: {facts.silent}."
+            yield from _stored(facts)
+            return
+        yield f"What this node heard of it lately isn't known: {facts.silent}."
     heard = [(kinds["success"]["at"], name) for name, kinds in channels.items() if kinds["success"] is not None]
     refused = any(kinds["refusal"] is not None for kinds in channels.values())
     if heard and facts.agent is None and facts.unreadable is None:
@@ -132,21 +153,32 @@ def _presence(facts: Facts, channels: Mapping[str, Any]) -> Iterator[str]:
             " server's address and port, and whether a firewall lets it through; a failed TLS handshake is in the log"
             " with its address."
         )
+        yield from _stored(facts)
     silent = {"stateless", "stateful"}.isdisjoint(name for _, name in heard)
     if heard and silent and "poll" in {name for _, name in heard}:
         yield "It polls and sends no events: look at the agent's own log and which of its modules are on."
+
+
+def _stored(facts: Facts) -> Iterator[str]:
+    if facts.stored is not None:
+        yield f"It was heard last at {timestamp(facts.stored)} ({_ago(facts.now - facts.stored)} ago), as is stored."
 
 
 def _channel(facts: Facts, name: str, kinds: Mapping[str, Any]) -> Iterator[str]:
     success, refusal = kinds["success"], kinds["refusal"]
     what = _NAMES.get(name, name)
     if success is not None:
-        yield f"{what}, last taken: {timestamp(success['at'])} from {success['address']}."
+        yield f"{what}, last taken: {timestamp(success['at'])} from {_where(success)}."
     if refusal is not None:
         over = success is not None and success["at"] > refusal["at"]
         tail = "; it was taken since" if over else _advice(facts, name, refusal["cause"])
-        where = f"{timestamp(refusal['at'])} from {refusal['address']}"
+        where = f"{timestamp(refusal['at'])} from {_where(refusal)}"
         yield f"{what}, last refused: {where}: {refusal['cause']}{tail}."
+
+
+def _where(kind: Mapping[str, Any]) -> str:
+    """The agent's address, and which other node it was that heard it."""
+    return f"{kind['address']} by {kind['node']}" if kind.get("node") else str(kind["address"])
 
 
 def _advice(facts: Facts, channel: str, cause: str) -> str:
@@ -161,7 +193,10 @@ def _advice(facts: Facts, channel: str, cause: str) -> str:
 def _clone(facts: Facts) -> Iterator[str]:
     addresses: Mapping[str, float] = facts.seen.get("addresses", {})
     recent = [address for address, when in addresses.items() if facts.now - when <= IN_TURN]
-    if len(recent) > 1 and facts.seen.get("returns", 0) >= RETURNS:
+    since: Mapping[str, float] = facts.seen.get("since", {})
+    spans = sorted((since.get(address, addresses[address]), addresses[address]) for address in recent)
+    beside = any(min(end, other_end) - start >= BESIDE for (_, end), (start, other_end) in pairwise(spans))
+    if len(recent) > 1 and (beside or facts.seen.get("returns", 0) >= RETURNS):
         yield (
             f"It is heard from {' and '.join(sorted(recent))} in turn: two hosts may have the same key, as copies of"
             " one machine do. Remove it from one, and let that one join anew."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import Failure
 
 if TYPE_CHECKING:
-    from wazuh_comms_trio.backends.presence import LastSeen
+    from wazuh_comms_trio.backends.presence import LastSeen, NodeNews
     from wazuh_comms_trio.cli.stores import Stores
 
 
@@ -42,8 +42,8 @@ def add_parser(parent: Group) -> None:
         _why,
         help="why an agent is silent: what was heard of it and refused it last, and what to do",
         description="What this node's daemon heard of an agent and what it refused it, last, on each channel; its"
-        " commands and its events in quarantine; in plain sentences with what to do. What was before the daemon's"
-        " start, or at other nodes, isn't known here.",
+        " commands and its events in quarantine; in plain sentences with what to do. With an indexer, what other nodes"
+        " heard, too, at most a minute old. On embedded backends what was before the daemon's start isn't known.",
     )
     remove = agents.command(
         "remove", _remove, help="remove an agent: its tokens end at once, its pending commands fail"
@@ -164,6 +164,7 @@ async def _show(arguments: Namespace) -> int:
 
 
 async def _why(arguments: Namespace) -> int:
+    from wazuh_comms_trio.cli.agents.nodes import all_news, own_node_id
     from wazuh_comms_trio.cli.agents.why import Facts, explain, facts_document
     from wazuh_comms_trio.cli.command_socket import ask_daemon
     from wazuh_comms_trio.cli.output import lines
@@ -178,17 +179,43 @@ async def _why(arguments: Namespace) -> int:
         except DocumentUnreadable as exc:
             unreadable = str(exc)
         commands = await stores.backends.commands.list(agent_id=agent_id, limit=COMMANDS_SHOWN)
+        stored, unasked = await _stored_news(stores, agent_id)
     async with open_quarantine_session(arguments) as session:
         entries = await session.quarantine.list(agent_id=agent_id, limit=ENTRIES_COUNTED)
         shared = session.config.communications_api.backend == "wazuh"
-    seen, silent = {}, None
+    own, silent = None, None
     try:
-        seen = ask_daemon(arguments, "GET", f"/api/v1/agent?uuid={agent_id}", DAEMON_TIMEOUT)
+        own = ask_daemon(arguments, "GET", f"/api/v1/agent?uuid={agent_id}", DAEMON_TIMEOUT)
     except Failure as failure:
         silent = str(failure)
-    facts = Facts(agent_id, agent, seen, commands, len(entries), time.time(), silent, unreadable, shared)
+    seen, nodes = all_news(own, stored, own_node_id(session.config) if shared else "")
+    last = max((news.seen for news in stored if news.seen is not None), default=None)
+    facts = Facts(
+        agent_id,
+        agent,
+        seen,
+        commands,
+        len(entries),
+        time.time(),
+        silent,
+        unreadable,
+        shared,
+        unasked if shared else None,
+        nodes,
+        last,
+    )
     session.output.document(facts_document(facts), lines(explain(facts)))
     return 0
+
+
+async def _stored_news(stores: Stores, agent_id: str) -> tuple[Sequence[NodeNews], str | None]:
+    """What nodes have stored of an agent, or why that can't be read."""
+    from wazuh_comms_trio.errors import BackendUnavailable
+
+    try:
+        return await stores.backends.presence.about(agent_id), None
+    except BackendUnavailable as exc:
+        return (), exc.message
 
 
 async def _remove(arguments: Namespace) -> int:
