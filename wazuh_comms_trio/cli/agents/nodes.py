@@ -16,10 +16,10 @@ __all__ = ["all_news", "own_node_id"]
 
 def own_node_id(config: Config) -> str:
     """By which the daemon of this configuration is known to others (``backend: wazuh``)."""
-    from wazuh_comms_trio.backends.opensearch.node_registry import this_node
+    from wazuh_comms_trio.backends.local_node import LocalNode
 
     api = config.communications_api
-    return this_node(api.port, str(api.command_socket), "").id
+    return LocalNode.of(api.port, str(api.command_socket), "").id
 
 
 def all_news(

@@ -324,7 +324,7 @@ async def _presence(client: OpenSearchClient, settings: Indexer, now: Callable[[
         problems.append(f"{PRESENCE_INDEX}: no right to see it")
     else:
         problems = [each.text async for each in _permissions(client, what, PRESENCE_INDEX)]
-        for finding in await _unreadable(client, what, PRESENCE_INDEX, _PRESENCE_FIELDS):
+        for finding in await _unreadable(client, what, PRESENCE_INDEX, fields=_PRESENCE_FIELDS):
             yield finding
     for text in problems:
         lost = "agents' status follows their log-ins alone, and `agents why` knows its own node alone"

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
+from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.backends.opensearch.client.bulk import FILTER, judge, read_items, update_line
 from wazuh_comms_trio.backends.opensearch.client.client import NDJSON, IndexerUnavailable, OpenSearchClient, path
 from wazuh_comms_trio.backends.opensearch.client.multi_get import get_many
 from wazuh_comms_trio.backends.opensearch.client.queries import Query, encode_json, is_possible_id
 from wazuh_comms_trio.backends.opensearch.client.search import scroll, search
 from wazuh_comms_trio.backends.opensearch.index_names import IndexName
-from wazuh_comms_trio.backends.opensearch.node_registry import ThisNode
 from wazuh_comms_trio.backends.opensearch.templates import PRESENCE_INDEX, create_index, index_exists
 from wazuh_comms_trio.backends.presence import Heard, LastSeen, NodeNews, Status
 from wazuh_comms_trio.errors import BackendUnavailable
@@ -35,14 +35,14 @@ class OpenSearchPresence:
 
     keeps_news = True
 
-    def __init__(self, client: OpenSearchClient, registry: IndexName, node: ThisNode | None) -> None:
+    def __init__(self, client: OpenSearchClient, registry: IndexName, node: LocalNode | None) -> None:
         self._client = client
         self._registry = registry
         self._node = node
 
     async def record(self, heard: Sequence[Heard]) -> None:
         await self._make()
-        node = self._node or ThisNode("", "", "")
+        node = self._node or LocalNode("", "", "")
         known = [each for each in heard if is_possible_id(each.agent_id)]
         lines = []
         for each in known:
@@ -112,7 +112,7 @@ def _seen_since(moment: float) -> Query:
     return {"range": {"seen": {"gt": round(moment * 1000) - 1}}}
 
 
-def _document(heard: Heard, node: ThisNode) -> dict[str, Any]:
+def _document(heard: Heard, node: LocalNode) -> dict[str, Any]:
     """What isn't said is left out, so that it stays as it is."""
     moments = {"seen": heard.seen, "sent": heard.sent}
     said: dict[str, Any] = {name: round(moment * 1000) for name, moment in moments.items() if moment is not None}
