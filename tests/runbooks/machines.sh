@@ -45,7 +45,7 @@ for machine in "$@"; do
 done
 for step in "$folder"/steps/*; do
     name=${step##*/}
-    echo "### ${name%%.*}"
+    printf '\n### %s\n' "${name%%.*}" # also after output that doesn't end its line
     chroot "$folder/machines/${name#*.}" env -i HOME=/root PATH="$folder/stubs:$programs:/usr/sbin:/usr/bin:/sbin:/bin" \
         WAZUH_COMMS_SOURCE="$source" sh -eu "$step" < /dev/null 2>&1
 done
