@@ -23,6 +23,7 @@ from wazuh_comms_trio.errors import (
 )
 from wazuh_comms_trio.foundation.backoff import Backoff
 from wazuh_comms_trio.foundation.outage_log import OutageLog
+from wazuh_comms_trio.http.client.adaptive_places import AdaptivePlaces
 from wazuh_comms_trio.http.client.connecting import connect_unix
 from wazuh_comms_trio.http.client.connection import HttpConnection, HttpFailure, HttpReply
 from wazuh_comms_trio.http.client.pool import HttpPool
@@ -33,9 +34,12 @@ _EVENTS: Final = "/events/stateless"
 _SCAN: Final = "/vulnerability/scan"
 
 #: Connections kept for the next request, and requests at a time: each holds one connection while its agent sends, so a
-#: few slow agents mustn't be all of them. More wait in order.
+#: few slow agents mustn't be all of them. More wait. How many of the latter there are follows from how promptly the
+#: engine answers.
 _KEPT: Final = 8
 _AT_ONCE: Final = 128
+_FIRST_AT_ONCE: Final = 32
+_LEAST_AT_ONCE: Final = 8
 _KEEPALIVE: Final = 15.0
 #: A body that is known to be this small is sent as a whole: one call, and it may be sent again.
 _SMALL: Final = 64 * 1024
@@ -51,6 +55,8 @@ _LONG: Final = 2.0
 
 #: Refusals that may end: the others of the 4xx are for good.
 _PASSING: Final = frozenset({408, 429})
+#: Answers that say that there is too much.
+_OVERLOADED: Final = frozenset({429, 503})
 
 
 def socket_path(address: Path) -> str:
@@ -103,7 +109,7 @@ class UnixEngine:
             read_timeout=settings.timeout,
             largest_reply=_LARGEST_REPLY,
         )
-        self._places = trio.Semaphore(_AT_ONCE)
+        self._places = AdaptivePlaces(least=_LEAST_AT_ONCE, first=_FIRST_AT_ONCE, most=_AT_ONCE)
         self._outage = OutageLog(logger, f"the engine's socket {settings.api_socket_path}", clock=trio.current_time)
         self._silent = False  # the engine let a request go unanswered, and has answered none since
 
@@ -117,10 +123,13 @@ class UnixEngine:
             whole = b"".join([piece async for piece in body])
             check(await self._send_whole("POST", _EVENTS, headers, whole))
             return
-        async with self._places:
+        began = await self._places.acquire()
+        try:
             with self._judging():
                 async with self._pool.connection() as connection:
                     reply = await connection.exchange_stream("POST", _EVENTS, headers, body, length=length)
+        finally:
+            self._places.release(began, answered=None)  # the agent may be what is slow
         check(reply)
 
     async def probe(self) -> None:
@@ -147,14 +156,20 @@ class UnixEngine:
         return EngineReply(reply.status, reply.body, reply.headers.get("content-type", "application/json"))
 
     async def _send_whole(self, method: str, target: str, headers: list[tuple[str, str]], body: bytes) -> HttpReply:
-        async with self._places:
-            began = trio.current_time()
-            try:
-                with self._judging():
-                    return await self._pool.request(method, target, headers, body, was_unseen=_was_unread)
-            except trio.Cancelled:
-                self._silent = self._silent or trio.current_time() - began > _LONG
-                raise
+        began = await self._places.acquire()
+        answered: bool | None = False
+        try:
+            with self._judging():
+                reply = await self._pool.request(method, target, headers, body, was_unseen=_was_unread)
+            answered = reply.status not in _OVERLOADED
+            return reply
+        except trio.Cancelled:
+            has_waited = trio.current_time() - began > _LONG
+            self._silent = self._silent or has_waited
+            answered = False if has_waited else None
+            raise
+        finally:
+            self._places.release(began, answered=answered)
 
     @contextmanager
     def _judging(self) -> Iterator[None]:

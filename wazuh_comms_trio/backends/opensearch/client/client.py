@@ -27,6 +27,7 @@ from wazuh_comms_trio.backends.unreadable import DECODE_ERRORS, UnreadableLog, d
 from wazuh_comms_trio.config.backend_models import Indexer
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.outage_log import OutageLog
+from wazuh_comms_trio.http.client.adaptive_places import AdaptivePlaces
 from wazuh_comms_trio.http.client.connecting import connect_tcp
 from wazuh_comms_trio.http.client.connection import HttpFailure, HttpReply
 from wazuh_comms_trio.http.client.pool import HttpPool
@@ -43,6 +44,8 @@ NDJSON: Final = "application/x-ndjson"
 _GZIP_IN_THREAD: Final = 512 * 1024
 _GZIP_LEVEL: Final = 1
 _PROBE_TIMEOUT: Final = 2.0
+#: Bulk calls at a time, however slow the indexer is.
+_LEAST_BULK: Final = 4
 #: Seconds for which an account that was refused isn't tried again: a check of a password costs the indexer a quarter of
 #: one, and after some that are wrong it may lock the account.
 _REFUSAL_REST: Final = 1.0
@@ -176,7 +179,7 @@ class OpenSearchClient:
         self._outages = {host: OutageLog(logger, f"indexer {host}", clock=trio.current_time) for host in self.hosts.all}
         self._pools = {host: self._pool_of(host) for host in self.hosts.all}
         half = self._limits.max_connections // 2
-        self.bulk_places = trio.Semaphore(half)
+        self.bulk_places = AdaptivePlaces(least=min(_LEAST_BULK, half), first=half, most=half)
         self._places = trio.Semaphore(self._limits.max_connections - half)
         self._busy = 0
 

@@ -8,21 +8,26 @@ call that touches one of its documents waits for its end. One agent's events are
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import trio
 
 from wazuh_comms_trio.backends.interfaces import DocumentOperation
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable
+from wazuh_comms_trio.http.client.adaptive_places import AdaptivePlaces
 
 T = TypeVar("T")
+
+#: Seconds after which a call that was given up says something of the indexer.
+_LONG: Final = 2.0
 
 
 class BulkCall(Generic[T]):
     """One call under way; ``detached``: its caller was cancelled."""
 
-    def __init__(self, operations: Sequence[DocumentOperation]) -> None:
+    def __init__(self, operations: Sequence[DocumentOperation], began: float) -> None:
         self.operations = operations
+        self.began = began  # on trio's clock
         self.detached = False
         self.done = trio.Event()
         self.scope = trio.CancelScope()
@@ -38,7 +43,7 @@ class DetachableCalls:
     """Calls run in ``nursery``; one whose caller waits holds one of ``places``. At most ``most_detached`` others go on,
     each with what it sends in memory: of more the oldest is cancelled."""
 
-    def __init__(self, nursery: trio.Nursery, places: trio.Semaphore, *, most_detached: int) -> None:
+    def __init__(self, nursery: trio.Nursery, places: AdaptivePlaces, *, most_detached: int) -> None:
         self._nursery = nursery
         self._places = places
         self._most_detached = most_detached
@@ -48,8 +53,7 @@ class DetachableCalls:
         """What ``work`` returns or raises. Cancelled, ``work`` goes on."""
         if self._detached:
             await self._wait_for_detached(operations)
-        await self._places.acquire()
-        call: BulkCall[T] = BulkCall(operations)
+        call: BulkCall[T] = BulkCall(operations, await self._places.acquire())
         self._nursery.start_soon(self._run, call, work)
         try:
             await call.done.wait()
@@ -72,13 +76,13 @@ class DetachableCalls:
             if call.detached:
                 self._detached.pop(call, None)
             else:
-                self._places.release()
+                self._places.release(call.began, answered=call.error is None)
 
     def _abandon(self, call: BulkCall[T]) -> None:
         if call.done.is_set():
             return
         call.detached = True
-        self._places.release()
+        self._places.release(call.began, answered=False if trio.current_time() - call.began > _LONG else None)
         self._detached[call] = None
         if len(self._detached) > self._most_detached:
             next(iter(self._detached)).scope.cancel()

@@ -107,7 +107,7 @@ class OpenSearchEvents:
 
     def __init__(self, client: OpenSearchClient, nursery: trio.Nursery, *, largest: int) -> None:
         self._client = client
-        self._calls = DetachableCalls(nursery, client.bulk_places, most_detached=client.bulk_places.value)
+        self._calls = DetachableCalls(nursery, client.bulk_places, most_detached=client.bulk_places.most)
         self._largest = largest
         self._limit = largest
         self._limited_at = 0.0
