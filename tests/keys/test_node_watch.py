@@ -42,7 +42,7 @@ class Recorded:
 
 
 @pytest.fixture
-async def client(autojump_clock: MockClock) -> AsyncIterator[tuple[FakeOpenSearch, OpenSearchClient]]:
+async def client() -> AsyncIterator[tuple[FakeOpenSearch, OpenSearchClient]]:
     async with fake() as node, stores_of(node) as stores:
         yield node, stores.client
 
@@ -65,7 +65,12 @@ Client = tuple[FakeOpenSearch, OpenSearchClient]
     ],
 )
 async def test_keys_that_are_trusted_are_no_warning(
-    client: Client, ours: list[str], theirs: list[str], expected: str | None, caplog: pytest.LogCaptureFixture
+    autojump_clock: MockClock,
+    client: Client,
+    ours: list[str],
+    theirs: list[str],
+    expected: str | None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "wazuh_comms_trio.backends.opensearch.node_watch")
     one, two = Recorded("one", ours), Recorded("two", theirs)
@@ -85,7 +90,7 @@ async def test_keys_that_are_trusted_are_no_warning(
         assert "the warning is over: keys (two)" in [record.getMessage() for record in caplog.records]
 
 
-async def test_a_node_of_an_earlier_version(client: Client) -> None:
+async def test_a_node_of_an_earlier_version(autojump_clock: MockClock, client: Client) -> None:
     """It doesn't say which keys it trusts: its own alone."""
     one = Recorded("one", ["a", "b"])
     await watch(client[1], one).look()
@@ -95,7 +100,9 @@ async def test_a_node_of_an_earlier_version(client: Client) -> None:
     assert "agents that log in here are refused by old" in one.node.warnings["keys"]["old"]
 
 
-async def test_a_revoked_key_ends_in_all_processes_of_all_nodes_within_seconds(client: Client) -> None:
+async def test_a_revoked_key_ends_in_all_processes_of_all_nodes_within_seconds(
+    autojump_clock: MockClock, client: Client
+) -> None:
     one, two, worker = Recorded("one", ["a", "bad"]), Recorded("two", ["a", "bad"]), Recorded("two", ["a", "bad"])
 
     class Leader(Leadership):
@@ -124,7 +131,7 @@ async def test_a_revoked_key_ends_in_all_processes_of_all_nodes_within_seconds(c
         nursery.cancel_scope.cancel()
 
 
-async def test_a_nodes_own_key_is_warned_about_and_stays(client: Client) -> None:
+async def test_a_nodes_own_key_is_warned_about_and_stays(autojump_clock: MockClock, client: Client) -> None:
     one = Recorded("one", ["a"])
     await publish_revoked(client[1], {"a": EPOCH})
     await watch(client[1], one).look_for_revoked()
@@ -133,7 +140,9 @@ async def test_a_nodes_own_key_is_warned_about_and_stays(client: Client) -> None
 
 
 @pytest.mark.parametrize("revoked", [None, 1, [], "x", {"k": "never"}, {"k": None}, {"k": {}}])
-async def test_what_others_wrote_there_revokes_nothing(client: Client, revoked: object) -> None:
+async def test_what_others_wrote_there_revokes_nothing(
+    autojump_clock: MockClock, client: Client, revoked: object
+) -> None:
     one = Recorded("one", ["a", "k"])
     body = {"doc": {"revoked": revoked}, "doc_as_upsert": True}
     await watch(client[1], one).look()
@@ -142,7 +151,7 @@ async def test_what_others_wrote_there_revokes_nothing(client: Client, revoked: 
     assert one.keys == ["a", "k"]
 
 
-async def test_a_list_without_end_is_cut(client: Client) -> None:
+async def test_a_list_without_end_is_cut(autojump_clock: MockClock, client: Client) -> None:
     await publish_revoked(client[1], {f"k{number}" * 40: EPOCH + number for number in range(1500)})
     found = await revoked_keys(client[1])
     assert len(found) <= 1000

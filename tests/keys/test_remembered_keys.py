@@ -80,11 +80,14 @@ def test_what_cant_be_written_is_said_once_and_remembered_here(
 
 def test_the_file_is_the_services_alone_and_bounded(tmp_path: Path, clock: Clock) -> None:
     here = memory(tmp_path, clock)
-    here.revoke({f"k{number}": NOW + number for number in range(1500)})
+    here.revoke({"known": NOW})
+    here.revoke({f"k{number}": NOW + number for number in range(1500)}, own=False)
+    here.revoke({"own": NOW})  # what others say leaves room for it, and for what was known
     for number in range(40):
         here.keep(f"pem{number}", 1000 + number)
     kept = memory(tmp_path, clock).known
-    assert (len(kept.revoked), len(kept.earlier)) == (1000, 32)
+    assert (len(kept.revoked), len(kept.earlier)) == (1001, 32)
+    assert {"known", "own"} < kept.revoked.keys()
     assert "k1499" in kept.revoked
     assert "pem39" in kept.earlier
     assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600

@@ -261,3 +261,30 @@ async def test_one_worker_says_that_it_cant_reload(make_files: MakeFiles) -> Non
         daemon.process.send_signal(signal.SIGHUP)
         await daemon.wait_for_line("SIGHUP: .*restart")
         assert (await tool(files, "status"))["reload"] is False
+
+
+async def test_log_ins_during_a_reload_with_another_key(make_files: MakeFiles) -> None:
+    """A new worker's token may come to an old one before that stops."""
+    files = make_files()
+    async with start_daemon(files) as daemon:
+        await serving(files, 2)
+        (agent,) = await daemon.add_agents(1)
+        refused, done = [], trio.Event()
+
+        async def log_in_and_on() -> None:
+            while not done.is_set():
+                client = daemon.client(agent.uuid, agent.key)
+                assert (await client.authenticate()).status == 200
+                for _ in range(2):
+                    reply = await client.get_file("none.conf")
+                    if reply.status != 404:
+                        refused.append(reply.status)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(log_in_and_on)
+            change(files, ssl=new_certificate(files.folder))
+            assert (await ask(files, "POST", "/api/v1/reload")).json()["reloaded"] is True
+            await serving(files, 2, generation=2)
+            done.set()
+        assert refused == []

@@ -9,10 +9,15 @@ from typing import Final
 import trio
 from attrs import define, field
 
-__all__ = ["NODE_KINDS", "LocalNode"]
+__all__ = ["NODE_KINDS", "OWN_KEY_REVOKED", "LocalNode"]
 
 #: Of warnings about other nodes and the indexer that they share.
 NODE_KINDS: Final = ("keys", "revoked", "files", "clock", "indexer_disk")
+#: Of the kind ``revoked``.
+OWN_KEY_REVOKED: Final = (
+    "the key that this node signs tokens with was revoked: other nodes refuse its agents; change it, with "
+    "`wazuh-comms keys rotate`"
+)
 
 
 def _ignore(_: Mapping[str, float]) -> None: ...

@@ -84,9 +84,13 @@ class RememberedKeys:
         """This one counts until then at least."""
         return evolve(self, earlier={**self.earlier, public_key: max(self.earlier.get(public_key, 0.0), until)})
 
-    def without(self, key_ids: Mapping[str, float]) -> RememberedKeys:
-        """These are revoked."""
-        return evolve(self, revoked={**key_ids, **self.revoked})
+    def without(self, key_ids: Mapping[str, float], *, own: bool) -> RememberedKeys:
+        """These are revoked; by this node's operator (``own``), or there is a limit, and those that are known stay."""
+        new = {key: since for key, since in key_ids.items() if key not in self.revoked}
+        if not own:
+            latest = sorted(new.items(), key=lambda entry: -entry[1])
+            new = dict(latest[: max(0, _MOST_REVOKED - len(self.revoked))])
+        return evolve(self, revoked={**self.revoked, **new})
 
     def seconds_left(self, now: float) -> dict[str, float]:
         """Of each key that signed before, also of the one that did last, by its PEM."""
@@ -104,9 +108,8 @@ class RememberedKeys:
 
     def encode(self) -> bytes:
         latest = sorted(self.earlier.items(), key=lambda entry: -entry[1])[:_MOST_EARLIER]
-        newest = sorted(self.revoked.items(), key=lambda entry: -entry[1])[:_MOST_REVOKED]
         earlier = [_EarlierKey(public_key=pem, until=until) for pem, until in latest]
-        document = _Document(signing=self.signing, earlier=earlier, revoked=dict(newest))
+        document = _Document(signing=self.signing, earlier=earlier, revoked=dict(self.revoked))
         return msgspec.json.format(msgspec.json.encode(document)) + b"\n"
 
     @classmethod
@@ -153,9 +156,10 @@ class KeyMemory:
         """This key's tokens count for so long at least."""
         self._change(lambda known: known.keeping(public_key, self._now() + min(seconds, LONGEST_GRACE)))
 
-    def revoke(self, key_ids: Mapping[str, float]) -> bool:
-        """For good: by id, since when. False: that can't be written, and a restart forgets it."""
-        return self._change(lambda known: known.without(key_ids))
+    def revoke(self, key_ids: Mapping[str, float], *, own: bool = True) -> bool:
+        """For good: by id, since when; as another node's operator says, unless ``own``. False: that can't be written,
+        and a restart forgets it."""
+        return self._change(lambda known: known.without(key_ids, own=own))
 
     def _change(self, change: Callable[[RememberedKeys], RememberedKeys]) -> bool:
         try:

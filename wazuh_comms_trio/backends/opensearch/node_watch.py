@@ -9,7 +9,7 @@ from typing import Any, Final
 import trio
 
 from wazuh_comms_trio.backends.leadership import Leadership
-from wazuh_comms_trio.backends.local_node import LocalNode
+from wazuh_comms_trio.backends.local_node import OWN_KEY_REVOKED, LocalNode
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, path
 from wazuh_comms_trio.backends.opensearch.cluster_state import IndexerState, about_disks, look_at_indexer
 from wazuh_comms_trio.backends.opensearch.index_names import IndexName
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 #: Seconds between two signs of life.
 _INTERVAL: Final = 60.0
 _RETRY: Final = 10.0
+_FILES_WITHIN: Final = 20.0
 #: Seconds between two looks at what was revoked: one document, read by its id.
 _REVOKED_INTERVAL: Final = 5.0
 _TOPIC: Final = "revoked-keys"
@@ -97,13 +98,17 @@ class NodeWatch:
         """Raises ``BackendUnavailable``."""
         await make_index(self._client)
         self._published = list(self._node.accepted()) or [self._node.key]
-        files = await self._node.files()
+        files = None
+        with trio.move_on_after(
+            _FILES_WITHIN
+        ):  # else a file system hangs: which mustn't keep the node from being known
+            files = await self._node.files()
         indexer = await self._look_at_indexer()
         own: dict[str, Any] = {
             "name": self._node.name,
             "key": self._node.key,
             "accepts": self._published,
-            "files": shares_of(files),
+            **({} if files is None else {"files": shares_of(files)}),
             "clock": None if indexer is None else indexer.ahead,
             "seen": round(self._now() * 1000),
         }
@@ -114,7 +119,8 @@ class NodeWatch:
         others = [node for node in await known_nodes(self._client, self._now()) if node.id != self._node.id]
         warnings = self._node.warnings
         warnings["keys"] = about_keys(self._node.key, self._published, others)
-        warnings["files"] = self._that_lasts(about_files(files, others))
+        if files is not None:
+            warnings["files"] = self._that_lasts(about_files(files, others))
         ahead = None if indexer is None else indexer.ahead
         warnings["clock"] = about_clocks(self._now(), ahead, others)
         warnings["indexer_disk"] = {} if indexer is None else about_disks(indexer)
@@ -169,11 +175,7 @@ class NodeWatch:
         """Raises ``BackendUnavailable``."""
         revoked = await revoked_keys(self._client)
         if self._node.key in revoked:
-            text = (
-                "the key that this node signs tokens with was revoked: its agents will be refused on other nodes; "
-                "change it, with `wazuh-comms keys rotate`"
-            )
-            self._node.warnings.setdefault("revoked", {})["this node"] = text
+            self._node.warnings["revoked"] = {"this node": OWN_KEY_REVOKED}
             self._tell()
         if revoked != self._revoked:
             self._node.revoke(revoked)

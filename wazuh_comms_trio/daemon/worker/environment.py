@@ -7,6 +7,7 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from random import Random
 from typing import TypeVar
 
@@ -74,7 +75,7 @@ def load_keys(settings: CommunicationsApi, *, earlier: Iterable[bytes] = ()) -> 
         others = [read_public_key(file) for file in settings.token.verify_keys]
         if (following := read_next_key(settings.token)) is not None:
             others.append(following[1])
-        remembered = filter(_is_public_key, earlier)
+        remembered = filter(_can_be_used, earlier)
         keys = TokenKeys.from_pem(key_file.read_bytes(), password, others=others, earlier=remembered)
     except OSError as error:
         raise BadConfiguration(f"{key_file} can't be read: {error.strerror}") from error
@@ -86,7 +87,7 @@ def load_keys(settings: CommunicationsApi, *, earlier: Iterable[bytes] = ()) -> 
         raise BadConfiguration(f"communications_api.ssl can't be used: {error}") from error
 
 
-def _is_public_key(pem: bytes) -> bool:
+def _can_be_used(pem: bytes) -> bool:
     try:
         return bool(key_id(pem))
     except TokenKeyError as error:
@@ -99,5 +100,5 @@ async def forget_earlier_keys(keys: TokenKeys, lifetimes: Mapping[str, float]) -
     began = trio.current_time()
     for pem, seconds in sorted(lifetimes.items(), key=lambda entry: entry[1]):
         await trio.sleep_until(began + seconds)
-        if _is_public_key(pem.encode()):
+        with suppress(TokenKeyError):  # it was never trusted
             keys.forget_earlier(key_id(pem.encode()))

@@ -13,7 +13,7 @@ from wazuh_comms_trio.api.command_socket import Control
 from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backends.files.group_digests import GroupDigests
 from wazuh_comms_trio.backends.leadership import Leadership
-from wazuh_comms_trio.backends.local_node import LocalNode
+from wazuh_comms_trio.backends.local_node import OWN_KEY_REVOKED, LocalNode
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.command_socket import Auditor
 from wazuh_comms_trio.daemon.listeners import Listeners
@@ -59,7 +59,10 @@ async def serve_worker(
     metrics = Metrics() if metrics is None else metrics
     api = config.communications_api
     node = LocalNode.of(api.port, str(api.command_socket), keys.kid, lambda: keys.kids)
-    node.files = partial(trio.to_thread.run_sync, GroupDigests(api.files.path).read)
+    node.files = partial(trio.to_thread.run_sync, GroupDigests(api.files.path).read, abandon_on_cancel=True)
+    if keys.kid in keys.revoked:
+        node.warnings["revoked"] = {"this node": OWN_KEY_REVOKED}
+        logger.warning("%s", OWN_KEY_REVOKED)
     last_error = LastError(mask)
     with last_error.attached():
         async with (
@@ -108,4 +111,4 @@ def _revoke(worker: Worker, keys: Mapping[str, float]) -> None:
 
 
 async def _keep_revoked(memory: KeyMemory, keys: Mapping[str, float]) -> None:
-    await trio.to_thread.run_sync(memory.revoke, dict(keys))
+    await trio.to_thread.run_sync(partial(memory.revoke, dict(keys), own=False))
