@@ -49,7 +49,7 @@ def command(words: Sequence[str]) -> list[str]:
 def options(daemon: Running, agents: int, *more: str) -> list[str]:
     folder = daemon.files.folder
     urls = ["--url", f"https://127.0.0.1:{daemon.port}", "--enroll-url", f"https://127.0.0.1:{daemon.enrollment_port}"]
-    kept = ["--agents-file", str(folder / "agents.jsonl"), "--mix", str(folder / "mix.yml"), "--ramp", "1s"]
+    kept = ["--agents-file", str(folder / "agents.jsonl"), "--mix", str(folder / "mix.yml"), "--ramp", "0"]
     return ["--agents", str(agents), *urls, *kept, *more]
 
 
@@ -57,7 +57,7 @@ async def test_a_fleet_is_enrolled_and_runs_and_runs_again(files: Files) -> None
     async with start_daemon(files) as daemon:
         picture = files.folder / "run.svg"
         first = await simulate(
-            *options(daemon, 5, "--user", "operator", "--duration", "2s", "--plot", str(picture), "--json")
+            *options(daemon, 5, "--user", "operator", "--duration", "1s", "--plot", str(picture), "--json")
         )
         assert (first.returncode, first.stderr) == (0, b"")
         document: dict[str, Any] = json.loads(first.stdout)

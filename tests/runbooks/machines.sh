@@ -10,7 +10,7 @@ folder=$1 programs=$2 source=$3
 shift 3
 mount --make-rprivate /
 ip link set lo up
-for address in 10.0.0.10 10.0.0.11 10.0.0.99; do
+for address in 10.0.0.10 10.0.0.11 10.0.0.12 10.0.0.99; do
     ip address add $address/32 dev lo
 done
 # As if it came from another machine: what the balancer sends to the node has the balancer's address.

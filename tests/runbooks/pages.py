@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 UNSHARE = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child")
 _NOTE = r"(?: *<!-- (?P<note>.*?) -->\n+)?"
 _BLOCK = re.compile(rf"^{_NOTE}(?P<indent> *)```sh\n(?P<text>.*?)\n *```$", re.MULTILINE | re.DOTALL)
-LIMIT = 120.0
+LIMIT = 240.0
 
 
 @frozen

@@ -37,7 +37,7 @@ communications_api:
 """
 
 
-def node(*more: str, machine: str = "node", host: str = "127.0.0.1") -> list[Step]:
+def node(*more: str, machine: str = "node", host: str = "127.0.0.1", backend: str = "embedded") -> list[Step]:
     """One that serves, and more; what the first page makes, with less to wait for."""
     certificate = throwaway_certificate()
     start = f"""\
@@ -48,7 +48,7 @@ cat > certs/node.pem <<'END'
 cat > certs/node-key.pem <<'END'
 {certificate.key.read_text()}END
 cat > wazuh-server.yml <<'END'
-{CONFIGURATION.replace("127.0.0.1", host)}END
+{CONFIGURATION.replace("127.0.0.1", host).replace("backend: embedded", f"backend: {backend}")}END
 systemctl start wazuh-comms-apid
 """
     return [Step(machine, each) for each in (start, *more)]
@@ -104,3 +104,43 @@ def test_behind_a_balancer(tmp_path: Path) -> None:
     said = run_page("behind-a-balancer", tmp_path, before=node(host="10.0.0.11"))
     assert "10.0.0.99" in said[4]
     assert "drain" in said[5]
+
+
+#: An OpenSearch for both machines; it ends with the namespaces.
+INDEXER_STARTS = """\
+cd "$WAZUH_COMMS_SOURCE"
+cat > /indexer.py <<'END'
+import time
+from pathlib import Path
+from tests.indexer.cluster import nodes
+with nodes(1) as (indexer,):
+    Path("/backups/part").write_text(str(indexer.port))
+    Path("/backups/part").rename("/backups/indexer")
+    time.sleep(3600)
+END
+PYTHONPATH=. python /indexer.py > /indexer.log 2>&1 &
+until [ -e /backups/indexer ]; do kill -0 $! || { cat /indexer.log; exit 1; }; sleep 0.1; done
+"""
+SHARED = """\
+cat >> /etc/wazuh-server/wazuh-server.yml <<END
+  token:
+    private_key: /etc/wazuh-server/certs/token.pem
+indexer:
+  hosts: [{host: 127.0.0.1, port: $(cat /backups/indexer)}]
+  username: admin
+  password: admin
+  ssl: {use_ssl: false}
+END
+"""
+SIGNING = "openssl ecparam -name prime256v1 -genkey -noout -out /etc/wazuh-server/certs/token.pem\n"
+
+
+@pytest.mark.indexer
+def test_several_nodes(tmp_path: Path) -> None:
+    first, second = (node(machine=f"node-{n}", host=f"10.0.0.1{n}", backend="wazuh") for n in (1, 2))
+    made = [Step(each.machine, each.text.replace("systemctl start wazuh-comms-apid\n", "")) for each in first + second]
+    before = [*made, Step("node-1", INDEXER_STARTS), Step("node-1", SHARED + SIGNING), Step("node-2", SHARED)]
+    before.append(Step("node-1", "systemctl start wazuh-comms-apid\n"))
+    said = run_page("several-nodes", tmp_path, before=before)
+    assert "both-1" in said[4]
+    assert "both-1" in said[5]
