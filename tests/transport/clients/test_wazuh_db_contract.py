@@ -22,7 +22,7 @@ from wazuh_comms_trio.errors import (
     WazuhInternalError,
 )
 from wazuh_comms_trio.testing import FakeDaemon, Frames, WazuhDBModel, open_fake_daemon
-from wazuh_comms_trio.transport import WazuhDBClient, open_wazuh_db
+from wazuh_comms_trio.transport import WazuhDBClient, WazuhSocket, open_wazuh_db
 
 
 class Trio:
@@ -251,3 +251,52 @@ async def test_it_waits_for_a_daemon_that_ends(home: Path, daemon: FakeDaemon) -
     nowhere = WazuhDBClient(home=home / "nowhere")
     with pytest.raises(WazuhInternalError, match=r"Error 1013 .*also tried"):
         nowhere.query("x")
+
+
+async def test_a_second_thread_is_refused_and_disturbs_nobody(home: Path) -> None:
+    go_on = trio.Event()
+
+    async def slow(request: bytes) -> str:
+        await go_on.wait()
+        return f'ok "{request.decode()}"'
+
+    answers: list[Any] = []
+
+    async with open_fake_daemon("wazuh-db", slow, home=home) as daemon:
+        with WazuhDBClient(home=home) as db:
+
+            async def first() -> None:
+                answers.append(await in_thread(lambda: db.query("global x 1")))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(first)
+                await daemon.wait_requests(1)
+                with pytest.raises(WazuhInternalError, match="another thread is using this client"):
+                    await in_thread(lambda: db.query("global x 2"))
+                go_on.set()
+            answers.append(await in_thread(lambda: db.query("global x 3")))
+            assert (answers, daemon.connections) == (["global x 1", "global x 3"], 1)
+
+
+async def test_a_query_amid_a_query_of_the_same_thread(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a signal's handler may do: neither gets the other's answer."""
+
+    def echo(request: bytes) -> str:
+        return f'ok "{request.decode()}"'
+
+    async with open_fake_daemon("wazuh-db", echo, home=home):
+        with WazuhDBClient(home=home, timeout=5) as db:
+            inner: list[Any] = []
+            receive = WazuhSocket.receive
+
+            def interrupted(sock: WazuhSocket) -> bytes:
+                if not inner:
+                    inner.append(None)
+                    inner.append(db.query("global x 2"))
+                return receive(sock)
+
+            monkeypatch.setattr(WazuhSocket, "receive", interrupted)
+            with pytest.raises(WazuhException, match="Error 1014"):
+                await in_thread(lambda: db.query("global x 1"))
+            assert inner == [None, "global x 2"]
+            assert await in_thread(lambda: db.query("global x 3")) == "global x 3"

@@ -7,7 +7,8 @@
         for row in db.rows("agent 001 package get"):
             ...
 
-Imports neither trio nor anything outside the standard library. An object belongs to one thread at a time.
+Imports neither trio nor anything outside the standard library. An object belongs to one thread at a time; a second one
+that asks meanwhile is told so.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Callable, Generator, Iterator, Mapping
+from threading import get_ident
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
 
-from wazuh_comms_trio.errors import SocketTimeout
+from wazuh_comms_trio.errors import SocketTimeout, WazuhInternalError
 from wazuh_comms_trio.transport.blocking.socket import WazuhSocket
 from wazuh_comms_trio.transport.conversation import Conversation, decode_as
 from wazuh_comms_trio.transport.switches import ReleaseName, resolve
@@ -48,7 +50,7 @@ class WazuhDBClient:
     ``timeout`` in seconds limits each ``query`` as a whole, whatever its pages or rows, and of ``pages`` and ``rows``
     each step; None waits as long as it takes. When it runs out: ``SocketTimeout`` (1014, a ``TimeoutError`` too). After
     any error but the daemon's own the connection is closed, so that a late answer reaches nobody. After a fork the
-    child makes a connection of its own. ``home``,
+    child makes a connection of its own; a thread that asks while another one does is refused (1014). ``home``,
     ``release``, ``text_errors``, ``require_owner`` and ``max_receive_bytes`` as in ``open_pool``.
     """
 
@@ -71,6 +73,9 @@ class WazuhDBClient:
         self._text_errors: TextErrors = text_errors
         self._sock: WazuhSocket | None = None
         self._events = select.poll()
+        # The process that this is used in, and "thread" -> the one that is at it: a dictionary is set in one step.
+        self._process = os.getpid()
+        self._using: dict[str, int] = {}
 
     def __repr__(self) -> str:
         return f"<WazuhDBClient {self.path}: {'not connected' if self._sock is None else 'connected'}>"
@@ -179,13 +184,21 @@ class WazuhDBClient:
 
     def _exchange(self, payload: bytes, deadline: float | None) -> bytes:
         """One request, one frame."""
-        if self._sock is not None and (self._events.poll(0) or self._sock._made_by != os.getpid()):
-            self.close()  # the daemon ended it, or sent what nobody had asked for; or it is the parent process's
-        if self._sock is None:
-            self._sock = self._connect(deadline)
-            self._events = select.poll()
-            self._events.register(self._sock.s, select.POLLIN | select.POLLRDHUP)
+        if self._process != (process := os.getpid()):
+            self._process, self._using = process, {}  # forked: the connection, and who is at it, are the parent's
+            self.close()
+        thread = get_ident()
+        if self._using.get("thread") == thread:
+            self.close()  # a signal's handler, amid an exchange: the answer that is under way isn't for it
+        elif self._using.setdefault("thread", thread) != thread:
+            raise WazuhInternalError(1014, "another thread is using this client: each thread needs one of its own")
         try:
+            if self._sock is not None and self._events.poll(0):
+                self.close()  # the daemon ended it, or sent what nobody had asked for
+            if self._sock is None:
+                self._sock = self._connect(deadline)
+                self._events = select.poll()
+                self._events.register(self._sock.s, select.POLLIN | select.POLLRDHUP)
             self._sock.timeout = _left(deadline)
             self._sock.send(payload)
             self._sock.timeout = _left(deadline)
@@ -193,6 +206,8 @@ class WazuhDBClient:
         except BaseException:  # KeyboardInterrupt, too
             self.close()
             raise
+        finally:
+            self._using.pop("thread", None)
 
 
 def _left(deadline: float | None) -> float | None:

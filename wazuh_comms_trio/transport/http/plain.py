@@ -55,7 +55,8 @@ class HTTPClient:
         self._numbers = numbers_of(self.service)
         self._require_owner = require_owner
         self._limit = max_answer_bytes
-        self._kept: _Connection | None = None
+        # At most one; a list, since one thread only can take it.
+        self._kept: list[_Connection] = []
 
     def __repr__(self) -> str:
         return f"<HTTPClient {self.service} of {self.release}: {'connected' if self._kept else 'not connected'}>"
@@ -70,9 +71,8 @@ class HTTPClient:
 
     def close(self) -> None:
         """Close the connection that is kept, if any. The next call makes a new one."""
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            kept.close()
+        while self._kept:
+            self._kept.pop().close()
 
     def call(self, call: HTTPCall[T]) -> T:
         """Carry out a typed call, such as ``db_agent_groups(1)``; returns what it says.
@@ -98,8 +98,11 @@ class HTTPClient:
         return self._exchange(self._connect(deadline), request, deadline)
 
     def _take_kept(self) -> _Connection | None:
-        kept, self._kept = self._kept, None
-        if kept is not None and (kept.ended() or kept.made_by != os.getpid()):
+        try:
+            kept = self._kept.pop()
+        except IndexError:
+            return None
+        if kept.ended() or kept.made_by != os.getpid():
             kept.close()
             return None
         return kept
@@ -129,8 +132,8 @@ class HTTPClient:
         except (OSError, http.client.HTTPException) as exc:
             self._failed(exc, connection)
         finally:
-            if keep and self._kept is None:
-                self._kept = connection
+            if keep and not self._kept:
+                self._kept.append(connection)
             else:
                 connection.close()
 
