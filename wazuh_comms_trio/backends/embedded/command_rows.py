@@ -10,7 +10,7 @@ import apsw
 import msgspec
 
 from wazuh_comms_trio.backends import command_rules as rules
-from wazuh_comms_trio.backends.embedded.agents import members, set_groups
+from wazuh_comms_trio.backends.embedded.agents import set_groups
 from wazuh_comms_trio.backends.embedded.row_checksums import row_checksum
 from wazuh_comms_trio.backends.embedded.row_reading import read_row, read_rows
 from wazuh_comms_trio.backends.interfaces import (
@@ -56,39 +56,46 @@ def next_news(connection: apsw.Connection) -> int:
     return value
 
 
-def insert(connection: apsw.Connection, command: Command, now: float) -> Command:
+def insert(connection: apsw.Connection, command: Command, owner: str) -> tuple[Command, bool]:
+    """The command as it is stored, and whether it was stored now. ``owner``: who expands it, if it is a group's."""
     if not rules.is_ours(command):
-        return command
+        return command, False
     present = select_for_change(connection, command.document_id)
     if present is not None:
-        return present
-    if rules.is_to_expand(command):
-        command, children = rules.expand(command, members(connection, command.target.id), now)
-        for child in children:
-            insert(connection, child, now)
-    news = next_news(connection) if command.status == "pending" else 0
+        return present, False
+    insert_new(connection, [command], owner if rules.is_to_expand(command) else None)
+    return command, True
+
+
+def insert_new(connection: apsw.Connection, commands: Sequence[Command], owner: str | None = None) -> None:
+    """Commands that aren't there; those that are stay as they are."""
+    number = next_news(connection) if any(command.status == "pending" for command in commands) else 0
+    connection.executemany(
+        f"INSERT INTO commands ({COLUMNS}, news, checksum, owner) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+        " ON CONFLICT DO NOTHING",
+        [(*_row(command, number if command.status == "pending" else 0), owner) for command in commands],
+    )
+
+
+def _row(command: Command, news: int) -> tuple[str | float | None, ...]:
     body = _encode_body(command)
     target = command.target
     checksum = row_checksum(
         command.document_id, target.type, target.id, float(command.created_at), float(command.timeout), body
     )
-    connection.execute(
-        f"INSERT INTO commands ({COLUMNS}, news, checksum) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-        (
-            command.document_id,
-            command.target.type,
-            command.target.id,
-            command.status,
-            command.created_at,
-            command.sent_at,
-            command.timeout,
-            body,
-            None if command.result is None else encode_result(command.result),
-            news,
-            checksum,
-        ),
+    return (
+        command.document_id,
+        target.type,
+        target.id,
+        command.status,
+        command.created_at,
+        command.sent_at,
+        command.timeout,
+        body,
+        None if command.result is None else encode_result(command.result),
+        news,
+        checksum,
     )
-    return command
 
 
 def mark_sent(connection: apsw.Connection, document_id: str, now: float) -> None:

@@ -17,6 +17,7 @@ from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.embedded import command_rows as rows
 from wazuh_comms_trio.backends.embedded.database.database import Database
 from wazuh_comms_trio.backends.embedded.database.text import storable
+from wazuh_comms_trio.backends.embedded.group_expansion import EXPANDING, GroupExpansion, hidden, is_expanding
 from wazuh_comms_trio.backends.embedded.process_locks import ProcessLock
 from wazuh_comms_trio.backends.embedded.row_reading import read_rows
 from wazuh_comms_trio.backends.interfaces import (
@@ -55,6 +56,7 @@ class SqliteCommands:
         leadership.register(_TOPIC, on_finding=self._take_news, on_change=self._wake)
         self._database = database
         self._process_lock = process_lock
+        self._groups = GroupExpansion(database, process_lock.token)
         self._now = wall_clock
         self._seen = -1  # the news up to here were handed out
         self._data_version: object = None
@@ -68,11 +70,20 @@ class SqliteCommands:
         if not all(storable(command.document_id, command.target.id) for command in commands):
             raise MalformedRequest("A command's ids must be valid Unicode")
 
-        def insert(connection: apsw.Connection) -> list[Command]:
-            return [rows.insert(connection, rules.normalized(command, now), now) for command in commands]
+        token = self._process_lock.token
 
-        stored = await self._database.write(insert)
-        self._own_news.set()
+        def insert(connection: apsw.Connection) -> list[tuple[Command, bool]]:
+            return [rows.insert(connection, rules.normalized(command, now), token) for command in commands]
+
+        stored: list[Command] = []
+        groups = {command.document_id for command in commands if rules.is_to_expand(command)}
+        try:
+            with self._groups.begun(groups):
+                for command, is_new in await self._database.write(insert):
+                    is_group = is_new and rules.is_to_expand(command)
+                    stored.append(await self._groups.expand(command, now) if is_group else command)
+        finally:
+            self._own_news.set()
         return stored
 
     async def cancel(self, document_id: str) -> Command | None:
@@ -84,6 +95,8 @@ class SqliteCommands:
             self._free_claims_of_ended(connection)
             cancel = f"UPDATE commands SET status = 'failed', result = ? WHERE {rows.FREE} AND "
             connection.execute(f"{cancel} id = ?", (result, document_id))
+            stop = f"UPDATE commands SET status = 'failed', result = ?, owner = NULL WHERE {EXPANDING} AND id = ?"
+            connection.execute(stop, (result, document_id))
             connection.execute(f"{cancel} {rows.CHILD_OF}", (result, *rows.child_of(document_id)))
             return rows.select_for_change(connection, document_id)
 
@@ -100,6 +113,8 @@ class SqliteCommands:
                 agents = await self._look_for_news()
             except BackendUnavailable:
                 agents = ()  # the store is away; what it has is news when it is back
+            if not agents and await self._groups.finish(self._now()):
+                continue
             if self._leadership.is_leader and agents:
                 self._leadership.publish(_TOPIC, {"agents": list(agents)})
             if agents or self._told:
@@ -124,16 +139,20 @@ class SqliteCommands:
             return ()
         seen, now = self._seen, self._now()
 
-        def select(connection: apsw.Connection) -> tuple[int, list[str]]:
+        def select(connection: apsw.Connection) -> tuple[int, list[str], list[str]]:
             last = connection.execute("SELECT value FROM counters WHERE name = 'news'").get
             assert isinstance(last, int)
             if last == seen:
-                return last, []
-            query = f"SELECT DISTINCT target_id FROM commands WHERE news > ? AND {rows.FREE} AND due_at >= ?"
+                return last, [], []
+            kind = "CASE target_type WHEN 'group' THEN id END"
+            query = f"SELECT DISTINCT target_id, {kind} FROM commands WHERE news > ? AND {rows.FREE} AND due_at >= ?"
             since = seen if seen < last else -1  # an older state of the file was put back: all of it is news
-            return last, [row[0] for row in connection.execute(query, (since, now))]
+            found: list[Any] = connection.execute(query, (since, now)).fetchall()
+            groups = [group for _, group in found if group is not None]
+            return last, [target for target, group in found if group is None], groups
 
-        last, agents = await self._database.read(select)
+        last, agents, groups = await self._database.read(select)
+        self._groups.found(groups)
         # No checkpoint from here: a cancelled call has taken no news.
         self._seen = last
         self._data_version = version
@@ -194,6 +213,8 @@ class SqliteCommands:
         """Frees what processes that have ended had claimed."""
         owners = [row[0] for row in connection.execute("SELECT DISTINCT owner FROM commands WHERE owner IS NOT NULL")]
         gone = [owner for owner in owners if self._process_lock.has_ended(owner)]
+        for owner in gone:
+            self._groups.take_over(connection, owner)
         if gone:
             number = rows.next_news(connection)
             query = "UPDATE commands SET owner = NULL, news = ? WHERE owner = ?"
@@ -236,7 +257,7 @@ class SqliteCommands:
 
         if await self._database.read_now(is_due):
             await self._database.write(update)
-            self._own_news.set()
+            self._own_news.set()  # and what ended processes left to expand
 
     # --- looking -------------------------------------------------------------------------------------------------
 
@@ -252,6 +273,7 @@ class SqliteCommands:
             return [
                 child
                 for parent in wanted
+                if not is_expanding(connection, parent)
                 for child in read_rows(
                     connection, "commands", rows.COLUMNS, f"WHERE {rows.CHILD_OF}", rows.child_of(parent), rows.decode
                 )
@@ -278,9 +300,11 @@ class SqliteCommands:
             values.append(agent_id.lower())
         if not children:
             conditions.append(f"NOT {rows.IS_CHILD}")
-        rest = f"WHERE {' AND '.join(conditions)} ORDER BY created_at DESC, no DESC LIMIT ?"
 
         def select(connection: apsw.Connection) -> list[Command | DocumentUnreadable]:
-            return list(read_rows(connection, "commands", rows.COLUMNS, rest, (*values, limit), rows.decode))
+            condition, of_parents = hidden(connection)
+            rest = f"WHERE {' AND '.join(conditions)} AND NOT ({condition}) ORDER BY created_at DESC, no DESC LIMIT ?"
+            parameters = (*values, *of_parents, limit)
+            return list(read_rows(connection, "commands", rows.COLUMNS, rest, parameters, rows.decode))
 
         return self._unreadable.without(await self._database.read(select))
