@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from tests.conftest import Certificates
 from tests.e2e.processes import Files, start_daemon, write_files
 from tests.keys.load import Nodes, at_work, logged_in
-from tests.supervisor.nodes import change, status
+from tests.supervisor.nodes import ask, change, parked, status
 from tests.supervisor.test_reload import new_certificate
 from wazuh_comms_trio.daemon.remembered_keys import FILE_NAME
 from wazuh_comms_trio.testing import stateful_event
@@ -68,3 +69,34 @@ async def test_a_file_that_is_spoilt_costs_log_ins_and_nothing_else(
         (agent,) = await logged_in(daemon, nodes, 1)
         assert (await agent.post_stateful([stateful_event("a", "fim", "create", {"a": 1})])).status == 200
         assert await daemon.wait_for_line(r"WARNING.*(token-keys\.json isn't understood|key that signed before isn't)")
+
+
+async def test_a_revoked_key_ends_parked_polls_and_stays_revoked(make_files: MakeFiles) -> None:
+    files, nodes = make_files(workers=2), Nodes()
+    async with start_daemon(files) as daemon:
+        nodes.ports = [daemon.port]
+        (agent,) = await logged_in(daemon, nodes, 1)
+        before = (await status(files))["workers"][0]["keys"]["signing"]
+    change(files, ssl=new_certificate(files.folder))
+    async with start_daemon(files) as daemon:
+        nodes.ports = [daemon.port]
+        replies = []
+
+        async def poll() -> None:
+            replies.append((await agent.poll()).status)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(poll)
+            await parked(files, 1)
+            with trio.fail_after(10):
+                reply = await ask(files, "POST", f"/api/v1/keys/revoke?key={before}")
+                assert reply.json() == {"revoked": True, "kept": True}
+                while not replies:  # noqa: ASYNC110
+                    await trio.sleep(0.02)
+        assert replies == [408]
+        assert (await agent.poll()).status == 403
+        assert (await ask(files, "POST", "/api/v1/keys/revoke?key=x")).status == 400
+    async with start_daemon(files) as daemon:
+        nodes.ports = [daemon.port]
+        assert (await status(files))["workers"][0]["keys"]["revoked"] == [before]
+        assert (await agent.get_file("none.conf")).status == 403

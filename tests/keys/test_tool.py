@@ -108,3 +108,12 @@ def test_a_next_key_that_cant_be_used_is_a_warning(config_file: Path, private: P
     config_file.write_text(text)
     loaded = load_config(config_file)
     assert [warning.text for warning in loaded.warnings if "is to sign next" in warning.text]
+
+
+def test_a_grace_that_cant_be_written_changes_no_key(tool: Tool, private: Path, state: Path) -> None:  # noqa: F811
+    assert tool("keys", "rotate", "publish").status == 0
+    before = kid_of(private)
+    (state / "token-keys.lock").mkdir()
+    refused = tool("keys", "rotate", "sign")
+    assert (refused.status, "can't be written to" in refused.err) == (1, True)
+    assert kid_of(private) == before

@@ -152,9 +152,9 @@ class KeyMemory:
         """This key (PEM) signs now."""
         self._change(lambda known: known.signed_by(public_key, self._now()))
 
-    def keep(self, public_key: str, seconds: float) -> None:
-        """This key's tokens count for so long at least."""
-        self._change(lambda known: known.keeping(public_key, self._now() + min(seconds, LONGEST_GRACE)))
+    def keep(self, public_key: str, seconds: float) -> bool:
+        """This key's tokens count for so long at least. False: that can't be written."""
+        return self._change(lambda known: known.keeping(public_key, self._now() + min(seconds, LONGEST_GRACE)))
 
     def revoke(self, key_ids: Mapping[str, float], *, own: bool = True) -> bool:
         """For good: by id, since when; as another node's operator says, unless ``own``. False: that can't be written,

@@ -78,7 +78,8 @@ async def sign(arguments: Namespace) -> int:
     with session.acting_as_owner(session.audit.path.parent):
         session.prepare_change()
         # The nodes change one after the other: what they sign with the key before is good for a day.
-        KeyMemory(node_folder(api)).keep(before.decode(), LONGEST_GRACE)
+        if not KeyMemory(node_folder(api)).keep(before.decode(), LONGEST_GRACE):
+            raise Failure(f"{node_folder(api)} can't be written to: what the key before signed would be refused")
     rename(following, private)
     sync_folder(private.parent)
     with session.acting_as_owner(session.audit.path.parent):
