@@ -65,9 +65,10 @@ def faults(lines: Iterable[bytes]) -> Iterator[str]:
     before: set[str] = set()  # hashes that the next entry may name
     begins_with = ""
     dropped: set[str] = set()
-    seen = False
+    seen = readable = False
     for number, line in enumerate(lines, 1):
         entry = read_entry(line)
+        readable = readable or bool(entry)
         previous = entry.get("prev")
         if entry.get("action") == DROPPED:
             dropped.add(str(entry.get("last")))
@@ -82,5 +83,7 @@ def faults(lines: Iterable[bytes]) -> Iterator[str]:
             yield f"what was before line {number} was changed, or is missing"
         seen = True
         before = {line_hash(line)}
+    if before and not readable:
+        yield "no line of it is an entry"
     if begins_with and begins_with not in dropped:
         yield "its beginning is missing, and no entry says that it was deleted"

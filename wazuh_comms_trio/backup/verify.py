@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import chain, count
 from pathlib import Path
 from typing import Final, cast
 
@@ -19,6 +20,7 @@ from wazuh_comms_trio.backends.embedded.database.schema import Schema, check_usa
 from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, Reading, find_damage, read_segment
 from wazuh_comms_trio.backends.embedded.ndjson.ledger import Slot, clear_damaged, damaged_slots, forget, promises
 from wazuh_comms_trio.backends.embedded.ndjson.records import envelope, envelope_room
+from wazuh_comms_trio.backends.embedded.ndjson.scrub import was_read_through
 from wazuh_comms_trio.backends.embedded.ndjson.segments import is_locked, segment_files
 from wazuh_comms_trio.backends.embedded.row_checksums import damaged_rows
 from wazuh_comms_trio.backends.embedded.state_schema import STATE
@@ -28,6 +30,7 @@ from wazuh_comms_trio.foundation.file_writes import link_file, rename, sync, wri
 from wazuh_comms_trio.foundation.folders import adopt, open_folder, sync_folder
 from wazuh_comms_trio.quarantine.interface import Rejected, digest
 from wazuh_comms_trio.quarantine.opening import quarantine_folder
+from wazuh_comms_trio.quarantine.payload_files import FILES, candidates
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
 
 _CHUNK: Final = 1024 * 1024
@@ -47,18 +50,37 @@ class Finding:
 
 
 def verify(config: Config, *, repair: bool = False) -> Iterator[Finding]:
-    """Reads all of it. Raises ``OSError``."""
+    """Reads all of it. Raises ``OSError`` where it can't save something."""
     folder = config.communications_api.embedded.path
-    yield from _events(folder / "events", repair)
-    yield from check_database(folder / "state.db", STATE, check_rows, repair)
     quarantine = quarantine_folder(config)
+    events = folder / "events"
+    yield from _told("events", lambda: _events(events, repair))
+    if config.communications_api.backend == "embedded" and was_read_through(events):
+        yield from _missing(folder / "state.db", quarantine / "quarantine.db")
+    elif candidates(quarantine / FILES):
+        yield from _missing(quarantine / "quarantine.db")
+    yield from check_database(folder / "state.db", STATE, check_rows, repair)
 
     def entries(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:
         yield from check_entries(connection, quarantine / "payloads", connection)
         yield from _usage(connection, repair)
 
-    yield from (Finding("audit.log", fault) for fault in audit_log(folder).faults())
+    yield from _told("audit.log", lambda: (Finding("audit.log", fault) for fault in audit_log(folder).faults()))
     yield from check_database(quarantine / "quarantine.db", QUARANTINE, entries, repair)
+
+
+def _told(place: str, findings: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """What can't be read keeps nobody from reading the rest."""
+    try:
+        yield from findings()
+    except OSError as exc:
+        yield Finding(place, f"can't be read: {exc}")
+
+
+def _missing(*databases: Path) -> Iterator[Finding]:
+    for database in databases:
+        if not database.exists():
+            yield Finding(database.name, "the file is missing; restore a backup")
 
 
 # --- events ----------------------------------------------------------------------------------------------------------
@@ -73,7 +95,7 @@ def _events(folder: Path, repair: bool) -> Iterator[Finding]:
         yield Finding("events/segments.ledger", sentence, "they are taken out; sizes are noted anew", repair)
     for damage in list(find_damage(folder)):
         path = folder / damage.file
-        if not path.exists():
+        if not path.is_file() or path.is_symlink():
             if repair:
                 forget(folder, [damage.file])
             yield Finding(f"events/{damage.file}", damage.sentence, "it is no longer missed", repair)
@@ -81,18 +103,25 @@ def _events(folder: Path, repair: bool) -> Iterator[Finding]:
             sentence = f"{damage.sentence}; a process writes to it: stop the daemon to repair it"
             yield Finding(f"events/{damage.file}", sentence)
         else:
-            saved = _save_segment(folder, damage, write=repair)
+            beside = _kept_name(path)
+            saved = _save_segment(folder, damage, beside, write=repair)
             kept = "1 record is" if saved == 1 else f"{saved} records are"
-            remedy = f"{kept} kept; the damaged file is {damage.file}.damaged"
+            remedy = f"{kept} kept; the damaged file is {beside}"
             yield Finding(f"events/{damage.file}", damage.sentence, remedy, repair)
 
 
-def _save_segment(folder: Path, damage: Damage, *, write: bool) -> int:
-    """How many records are whole. ``write``: they take the damaged file's place."""
+def _kept_name(segment: Path) -> str:
+    """Of a damaged segment; it may have been damaged before."""
+    names = chain((f"{segment.name}.damaged",), (f"{segment.name}.damaged-{number}" for number in count(2)))
+    return next(name for name in names if not os.path.lexists(segment.with_name(name)))
+
+
+def _save_segment(folder: Path, damage: Damage, beside: str, *, write: bool) -> int:
+    """How many records are whole. ``write``: they take the damaged file's place, which is then called ``beside``."""
     segment = next(segment for segment in segment_files(folder) if segment.path.name == damage.file)
     promise = promises(folder).get(damage.file)
     fresh = folder / f".{damage.file}{_SAVING}"
-    count = size = 0
+    saved = size = 0
     descriptor = -1
     if write:
         fresh.unlink(missing_ok=True)
@@ -103,7 +132,7 @@ def _save_segment(folder: Path, damage: Damage, *, write: bool) -> int:
             if isinstance(part, Damage):
                 continue
             record, file = part
-            count += 1
+            saved += 1
             if not write:
                 continue
             width = envelope_room(record.agent_id)
@@ -125,16 +154,16 @@ def _save_segment(folder: Path, damage: Damage, *, write: bool) -> int:
             os.close(descriptor)
     if write:
         with open_folder(folder) as opened:
-            link_file(segment.path, f"{damage.file}.damaged", opened)
+            link_file(segment.path, beside, opened)
         forget(folder, [damage.file])
-        if count:
+        if saved:
             rename(fresh, segment.path)
-            Slot(folder, damage.file).hold(size, count)
+            Slot(folder, damage.file).hold(size, saved)
         else:
             fresh.unlink()
             segment.path.unlink()
         sync_folder(folder)
-    return count
+    return saved
 
 
 # --- SQLite ----------------------------------------------------------------------------------------------------------
@@ -188,7 +217,7 @@ def _schema(connection: apsw.Connection, schema: Schema) -> Iterator[Finding]:
     version = cast("int", connection.execute("PRAGMA user_version").get)
     if version > schema.version:
         return  # a later version's, which this one can use
-    query = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
+    query = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%' ORDER BY type, name"
     model = apsw.Connection(":memory:")
     try:
         migrate(model, evolve(schema, migrations=schema.migrations[:version]))
@@ -225,7 +254,8 @@ def check_entries(connection: apsw.Connection, files: Path, live: apsw.Connectio
         rejected = Rejected(agent_id, kind, reason, metadata, b"")
         place = f"quarantine entry {entry_id}"
         try:
-            right = digest(rejected, [payload] if name is None else _pieces(files / name)) == mark
+            there = len(payload) if name is None else (files / name).stat().st_size
+            right = digest(rejected, [payload] if name is None else _pieces(files / name)) == mark and size == there
         except FileNotFoundError:
             if _is_there(live, entry_id):
                 yield Finding(place, f"its payload of {size} bytes, {name}, is missing")

@@ -7,6 +7,7 @@ process.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import secrets
@@ -19,8 +20,12 @@ import trio
 from attrs import define, field
 
 from wazuh_comms_trio.errors import StorageFull
-from wazuh_comms_trio.foundation.file_writes import sync, write_all
+from wazuh_comms_trio.foundation.file_writes import rename, sync, write_all
 from wazuh_comms_trio.foundation.folders import adopt, make_folder, open_regular, sync_folder, try_lock
+
+logger = logging.getLogger(__name__)
+
+FILES: Final = "payloads"
 
 _OWN_NAME: Final = re.compile("[0-9a-f]{32}")
 
@@ -81,6 +86,17 @@ def candidates(folder: Path) -> list[str]:
         return list(filter(_OWN_NAME.fullmatch, os.listdir(folder)))
     except FileNotFoundError:
         return []
+
+
+def set_aside(folder: Path, database: Path) -> None:
+    """Before ``database`` is made: payloads that are there although it isn't have lost their entries, and are no killed
+    process's. Raises ``OSError``."""
+    if database.exists() or not candidates(folder):
+        return
+    names = (folder.with_name(f"{folder.name}.without-entries{suffix}") for suffix in ("", f"-{secrets.token_hex(4)}"))
+    kept = next(path for path in names if not path.exists())
+    rename(folder, kept)
+    logger.error("%s is missing: the payloads of its entries are kept in %s", database, kept)
 
 
 def lock_orphan(folder: Path, name: str) -> int | None:

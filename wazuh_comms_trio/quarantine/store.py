@@ -20,6 +20,7 @@ import trio
 from attrs import evolve
 
 from wazuh_comms_trio.backends.embedded.database.database import Database, open_database
+from wazuh_comms_trio.backends.embedded.database.log_check import has_kept_log
 from wazuh_comms_trio.backends.embedded.ndjson.segments import is_full
 from wazuh_comms_trio.backends.embedded.row_reading import read_rows
 from wazuh_comms_trio.backends.embedded.state_lock import hold_state
@@ -39,13 +40,11 @@ from wazuh_comms_trio.quarantine.interface import (
     digest,
     size_of,
 )
-from wazuh_comms_trio.quarantine.payload_files import PayloadFiles, candidates, lock_orphan
+from wazuh_comms_trio.quarantine.payload_files import FILES, PayloadFiles, candidates, lock_orphan, set_aside
 from wazuh_comms_trio.quarantine.rows import INLINE_BYTES, NoRoom, Row, check_limits, insert_rows
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
 
 logger = logging.getLogger(__name__)
-
-FILES: Final = "payloads"
 
 _ENTRY: Final = (
     "id, agent_id, kind, reason, size, payload_bytes, first_at, last_at, count, replayed_at, replay_error,"
@@ -270,7 +269,9 @@ class StoredQuarantine:
         return Usage(entries, used, self._max_bytes)
 
     async def remove_orphans(self) -> None:
-        """Removes files that no row names and no process is writing."""
+        """Removes files that no row names and no process is writing; none while a log that lost rows is kept."""
+        if has_kept_log(self._files.with_name(QUARANTINE.name)):
+            return
         for name in candidates(self._files):
             descriptor = lock_orphan(self._files, name)
             if descriptor is None:
@@ -298,8 +299,11 @@ async def open_quarantine_store(
 ) -> AsyncIterator[StoredQuarantine]:
     """The quarantine in ``folder``, which is made if it isn't there. Raises ``StateUnusable``, ``tolerant`` as
     ``open_database``."""
+    path = folder / "quarantine.db"
     with hold_state(folder):
-        async with open_database(folder / "quarantine.db", QUARANTINE, tolerant=tolerant) as database:
+        with suppress(OSError):  # what can't be moved stays, and the database says what is wrong with the folder
+            set_aside(folder / FILES, path)
+        async with open_database(path, QUARANTINE, tolerant=tolerant) as database:
             quarantine = StoredQuarantine(folder, database, max_bytes, wall_clock)
             with suppress(BackendUnavailable):  # the next opening tries again
                 await quarantine.remove_orphans()

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 _HEAD: Final = 32
 _FRAME_HEAD: Final = 24
 _IN_USE_BYTE: Final = 128
+_KEPT: Final = ".damaged-"
 
 #: Databases that this process has open: their shared memory isn't touched, since closing it would end SQLite's locks.
 open_here: Counter[Path] = Counter()
@@ -96,13 +97,18 @@ def check_log(database: Path) -> int:
     return dropped_frames(log.read_bytes())
 
 
+def has_kept_log(database: Path) -> bool:
+    """Whether a damaged log lies beside it."""
+    return any(database.parent.glob(f"{database.name}-wal{_KEPT}*"))
+
+
 def keep_damaged_log(database: Path) -> None:
     """Before a database is opened: where SQLite would drop commits, the log is kept beside it and the operator told."""
     try:
         dropped = check_log(database)
         if dropped:
             log = database.with_name(f"{database.name}-wal")
-            kept = log.with_name(f"{log.name}.damaged-{log.stat().st_mtime_ns}")
+            kept = log.with_name(f"{log.name}{_KEPT}{log.stat().st_mtime_ns}")
             if not kept.exists():
                 copy_file(log, kept)
             logger.error(

@@ -112,10 +112,14 @@ def missing_segments(folder: Path) -> list[Damage]:
     # One that was dropped meanwhile lost its slot before its file.
     again = _missing(folder) if missing else {}
     return [
-        Damage(name, promise.size, promise.records or 1, promise.records is not None, "the file is missing")
+        Damage(name, promise.size, promise.records or 1, promise.records is not None, _why_missing(folder / name))
         for name, promise in again.items()
         if name in missing and promise.size
     ]
+
+
+def _why_missing(path: Path) -> str:
+    return "what has its name is no file" if os.path.lexists(path) else "the file is missing"
 
 
 def _missing(folder: Path) -> Mapping[str, Promise]:

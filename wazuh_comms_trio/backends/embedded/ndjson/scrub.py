@@ -63,6 +63,11 @@ def _read_through(folder: Path, told: dict[str, Damage], stop: list[bool]) -> No
                 logger.error("events: %s/%s", folder, damage)
 
 
+def was_read_through(folder: Path) -> bool:
+    """Whether a daemon has ever run on these events."""
+    return (folder / _LOCK).exists()
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

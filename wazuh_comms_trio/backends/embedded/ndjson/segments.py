@@ -28,7 +28,7 @@ from wazuh_comms_trio.backends.embedded.ndjson.shares import Shares, agent_mark
 from wazuh_comms_trio.backends.embedded.ndjson.spool import SpoolFile, spooled_bytes
 from wazuh_comms_trio.config.models import EmbeddedEvents
 from wazuh_comms_trio.foundation.file_writes import cut, sync_data, write_pieces
-from wazuh_comms_trio.foundation.folders import adopt, make_folder, sync_folder
+from wazuh_comms_trio.foundation.folders import adopt, make_folder, open_regular, sync_folder, try_lock
 
 SUFFIX: Final = ".ndjson"
 
@@ -330,17 +330,17 @@ class Segments:
 
 
 def is_locked(path: Path) -> bool:
+    """Whether a process writes to it, as far as can be told."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = open_regular(path)
     except OSError:
         return True
+    if descriptor is None:
+        return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not try_lock(descriptor)
     finally:
         os.close(descriptor)
-    return False
 
 
 def _length(item: Appended) -> int:

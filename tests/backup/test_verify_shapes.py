@@ -1,0 +1,133 @@
+"""``verify`` of states whose files aren't just damaged: missing, something else, damaged twice."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+import pytest
+
+from tests.backup.test_verify import LARGE, config, found, spoil, state
+from tests.contract.harness import A1, A2, stored_bodies
+from wazuh_comms_trio.backends.factory import open_backends
+from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.quarantine.interface import Rejected
+from wazuh_comms_trio.quarantine.opening import open_quarantine
+
+__all__ = ["config"]
+
+pytestmark = pytest.mark.real_clock
+
+
+def segment_of(config: Config) -> Path:
+    (segment,) = (state(config) / "events").glob("*.ndjson")
+    return segment
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/etc/passwd")])
+async def test_a_segment_that_is_something_else(config: Config, make: Callable[[Path], None]) -> None:
+    segment = segment_of(config)
+    segment.rename(state(config) / "moved")
+    make(segment)
+    assert [finding.damage.partition("(")[2] for finding in found(config)] == ["what has its name is no file)"]
+    assert found(config, repair=True)[0].repaired
+    assert found(config) == []
+    assert segment in list(segment.parent.iterdir())
+
+
+async def test_a_segment_that_is_damaged_again(config: Config) -> None:
+    """Each repair keeps what it replaces."""
+    segment = segment_of(config)
+    versions = []
+    for position in (10, 20):
+        spoil(segment, position)
+        versions.append(segment.read_bytes())
+        (finding,) = found(config, repair=True)
+        assert finding.repaired
+        assert found(config) == []
+    kept = [segment.with_name(f"{segment.name}.damaged{suffix}").read_bytes() for suffix in ("", "-2")]
+    assert kept == versions
+    assert len(stored_bodies(state(config))) == 2
+
+
+@pytest.mark.parametrize("name", ["state.db", "quarantine/quarantine.db"])
+async def test_a_database_that_is_missing(config: Config, name: str) -> None:
+    (state(config) / "events" / ".segments-read").touch()  # as the daemon does
+    assert found(config) == []
+    (state(config) / name).unlink()
+    assert [(finding.place, finding.damage) for finding in found(config)] == [
+        (Path(name).name, "the file is missing; restore a backup")
+    ]
+
+
+@pytest.mark.parametrize("name", ["events/segments.ledger", "audit.log"])
+async def test_what_cannot_be_read_hides_nothing_else(config: Config, name: str) -> None:
+    path = state(config) / name
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    (payload,) = (state(config) / "quarantine" / "payloads").iterdir()
+    payload.unlink()
+    places = {finding.place for finding in found(config)}
+    assert places == {name.partition("/")[0], "quarantine entry 2"}
+
+
+async def test_a_length_that_is_not_the_payloads(config: Config) -> None:
+    connection = apsw.Connection(str(state(config) / "quarantine" / "quarantine.db"))
+    connection.execute("UPDATE entries SET payload_bytes = payload_bytes - 1 WHERE id = 2")
+    connection.close()
+    assert [finding.place for finding in found(config)] == ["quarantine entry 2"]
+
+
+async def test_a_table_of_sqlites_own_that_is_renamed(config: Config) -> None:
+    path = state(config) / "quarantine" / "quarantine.db"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"sqlite_sequence", b"sqlite_sepuence"))
+    assert any(finding.place == "quarantine.db" for finding in found(config))
+
+
+@pytest.mark.expects_errors
+async def test_payloads_outlive_their_database(config: Config) -> None:
+    """The entries went with the file; what they stood for was acknowledged."""
+    folder = state(config) / "quarantine"
+    for time in range(2):
+        (folder / "quarantine.db").unlink()
+        async with open_quarantine(config) as quarantine:
+            assert await quarantine.list() == []
+            await quarantine.add([Rejected(A2, "stateless", "why", b"", b"%d" % time + LARGE)])
+    kept = [file.read_bytes() for aside in folder.glob("payloads.without-entries*") for file in aside.iterdir()]
+    assert sorted(kept) == sorted([LARGE, b"0" + LARGE])
+    async with open_quarantine(config):
+        pass
+    assert len(list(folder.glob("payloads.without-entries*"))) == 2
+
+
+@pytest.mark.expects_errors
+async def test_payloads_outlive_a_damaged_log(config: Config) -> None:
+    """The rows that name them are in the log, which is kept."""
+    folder = state(config) / "quarantine"
+    async with open_quarantine(config) as quarantine:
+        await quarantine.add([Rejected(A1, "stateless", "why", b"", b"1" + LARGE)])
+        shutil.copytree(folder, folder.with_name("killed"))
+    shutil.rmtree(folder)
+    folder.with_name("killed").rename(folder)
+    log = folder / "quarantine.db-wal"
+    (folder / "quarantine.db-shm").unlink()
+    spoil(log, 40)
+    for _ in range(2):
+        async with open_quarantine(config) as quarantine:
+            assert len(await quarantine.list()) == 2
+        assert len(list((folder / "payloads").iterdir())) == 2
+
+
+async def test_an_audit_log_without_an_entry(config: Config) -> None:
+    (state(config) / "audit.log").write_bytes(b"\xff\n\0\n")
+    assert [finding.damage for finding in found(config)] == ["no line of it is an entry"]
+
+
+async def test_only_the_tool_has_run(config: Config) -> None:
+    """Where no daemon has run there needn't be a quarantine."""
+    shutil.rmtree(state(config))
+    async with open_backends(config) as backends:
+        assert await backends.agents.get(A1) is None
+    assert found(config) == []
