@@ -131,3 +131,29 @@ async def test_only_the_tool_has_run(config: Config) -> None:
     async with open_backends(config) as backends:
         assert await backends.agents.get(A1) is None
     assert found(config) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "statement", "places"),
+    [
+        ("state.db", "UPDATE agents SET name = CAST(x'61ff' AS TEXT) WHERE id = '{A1}'", [f"agent {A1}"]),
+        ("state.db", "UPDATE documents SET checksum = CAST(x'61ff' AS TEXT) WHERE id = 'd2'", ["document d2"]),
+        ("state.db", "UPDATE documents SET id = CAST(x'61ff' AS TEXT) WHERE id = 'd2'", [r"document a\xff"]),
+        ("state.db", "UPDATE counters SET value = CAST(x'61ff' AS TEXT) WHERE name = 'documents'", ["the counter"]),
+        ("quarantine/quarantine.db", "UPDATE entries SET reason = CAST(x'61ff' AS TEXT)", []),
+        ("quarantine/quarantine.db", "UPDATE entries SET kind = CAST(x'61ff' AS TEXT) WHERE id = 1", ["its 11 bytes"]),
+        ("quarantine/quarantine.db", "UPDATE entries SET file = CAST(x'61ff' AS TEXT) WHERE id = 2", ["its payload"]),
+        ("quarantine/quarantine.db", "UPDATE entries SET digest = 'x', payload_bytes = 'x' WHERE id = 1", ["its "]),
+    ],
+)
+async def test_text_that_is_none(config: Config, name: str, statement: str, places: list[str]) -> None:
+    """Bytes that aren't UTF-8, and values of other types, where SQLite was given text: the row is named, and no other
+    is hidden. (Triggers would take the checksum away.)"""
+    connection = apsw.Connection(str(state(config) / name))
+    for trigger in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
+        connection.execute(f"DROP TRIGGER {trigger[0]}")
+    connection.execute(statement.format(A1=A1))
+    connection.close()
+    damage = [finding.damage for finding in found(config) if "triggers" not in finding.damage]
+    assert len(damage) == len(places)
+    assert [each.startswith(place) for each, place in zip(damage, places, strict=True)] == [True] * len(places)

@@ -201,7 +201,7 @@ def check_database(
             yield Finding(place, "; ".join(complaints), remedy, repaired)
         yield from _schema(connection, schema)
         yield from rows(connection, repair)
-    except apsw.Error as exc:
+    except (apsw.Error, UnicodeDecodeError) as exc:
         yield Finding(place, f"can't be read: {exc}; restore a backup")
     finally:
         connection.close()
@@ -235,10 +235,11 @@ def check_rows(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:
             yield Finding("state.db", f"{row}: its content isn't what was written")
     for name, query in (
         ("documents", "SELECT max(no) FROM documents"),
-        ("news", "SELECT max(news) FROM commands"),
+        ("news", "SELECT max(news) FROM commands WHERE typeof(news) = 'integer'"),
     ):
         highest = cast("int | None", connection.execute(query).get) or 0
-        value = cast("int | None", connection.execute("SELECT value FROM counters WHERE name = ?", (name,)).get)
+        counter = "SELECT value FROM counters WHERE name = ? AND typeof(value) = 'integer'"
+        value = cast("int | None", connection.execute(counter, (name,)).get)
         if value is None or value < highest:
             if repair:
                 connection.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", (name, highest))
@@ -249,9 +250,11 @@ def check_rows(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:
 def check_entries(connection: apsw.Connection, files: Path, live: apsw.Connection) -> Iterator[Finding]:
     """Entries of the quarantine whose bytes aren't what was kept; ``live``: which are still there. Raises SQLite's
     errors."""
-    query = "SELECT id, agent_id, kind, reason, metadata, payload, file, payload_bytes, digest FROM entries"
-    for entry_id, agent_id, kind, reason, metadata, payload, name, size, mark in connection.execute(query):
-        rejected = Rejected(agent_id, kind, reason, metadata, b"")
+    columns = ", ".join(f"CAST({name} AS BLOB)" for name in ("kind", "metadata", "payload", "file", "digest"))
+    query = f"SELECT id, CAST(payload_bytes AS INTEGER), {columns} FROM entries"
+    for entry_id, size, kind, metadata, payload, file, mark in connection.execute(query):
+        rejected = Rejected("", kind.decode("utf-8", "backslashreplace"), "", metadata, b"")
+        name = None if file is None else os.fsdecode(file)
         place = f"quarantine entry {entry_id}"
         try:
             there = len(payload) if name is None else (files / name).stat().st_size

@@ -7,7 +7,8 @@ not written again with every step: an agent's own data and groups, a command's o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from itertools import count
+from typing import Any, Final, cast
 from zlib import crc32
 
 import apsw
@@ -35,15 +36,32 @@ def seal_agent(connection: apsw.Connection, agent_id: str) -> None:
 def damaged_rows(connection: apsw.Connection) -> Iterator[str]:
     """Names the rows whose content isn't what was written. Raises SQLite's errors."""
     for table, columns, what in (("agents", AGENT_COLUMNS, "agent"), ("commands", COMMAND_COLUMNS, "command")):
-        query = f"SELECT checksum, {columns} FROM {table} WHERE checksum IS NOT NULL"
-        for checksum, *values in connection.execute(query):
-            if row_checksum(*values) != checksum:
-                yield f"{what} {values[0]}"
-    query = (
-        "SELECT checksum, documents.id, body, name FROM documents LEFT JOIN indices ON indices.no = index_no"
-        " WHERE checksum IS NOT NULL"
-    )
-    for checksum, document_id, body, index in connection.execute(query):
+        for row in _rows(connection, f"checksum, {columns}", table):
+            if isinstance(row, str) or row_checksum(*row[1:]) != row[0]:
+                yield f"{what} {row if isinstance(row, str) else row[1]}"
+    documents = "documents LEFT JOIN indices ON indices.no = index_no"
+    for row in _rows(connection, "checksum, documents.id, body, name", documents, row_id="documents.id"):
+        if isinstance(row, str):
+            yield f"document {row}"
+            continue
+        checksum, document_id, body, index = row
         sound = isinstance(document_id, str) and isinstance(body, bytes)
         if not sound or document_checksum(document_id, body) != checksum or index is None:
             yield f"document {index}/{document_id}"
+
+
+def _rows(connection: apsw.Connection, columns: str, table: str, *, row_id: str = "id") -> Iterator[Any]:
+    """Those with a checksum; of one whose text isn't text only its id."""
+    rest = f"FROM {table} WHERE checksum IS NOT NULL"
+    cursor = connection.execute(f"SELECT {columns} {rest}")
+    for position in count():
+        try:
+            row = next(cursor, None)
+        except UnicodeDecodeError:
+            query = f"SELECT CAST({row_id} AS BLOB) {rest} LIMIT 1 OFFSET {position}"
+            raw = cast("bytes", connection.execute(query).get)
+            yield raw.decode("utf-8", "backslashreplace")
+            continue
+        if row is None:
+            return
+        yield row
