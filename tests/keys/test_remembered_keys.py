@@ -102,3 +102,15 @@ def test_a_link_in_its_place_isnt_followed(tmp_path: Path, clock: Clock, caplog:
     assert "can't be read" in caplog.text
     memory(tmp_path, clock).note_signing("first")
     assert victim.read_text() == '{"signing": "x"}'
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"\xff", b'{"earlier": 3}', b'{"earlier": [{}]}', b"[" * 100_000])
+def test_what_isnt_understood_is_a_warning(
+    tmp_path: Path, clock: Clock, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / FILE_NAME).write_bytes(data)
+    here = memory(tmp_path, clock)
+    assert here.known == RememberedKeys()
+    assert "isn't understood" in caplog.text
+    here.note_signing("first")
+    assert memory(tmp_path, clock).known.signing == "first"
