@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from wazuh_comms_trio.config.models import Config, Ssl, Token
+from wazuh_comms_trio.config.models import CommunicationsApi, Config, Ssl, Token
 from wazuh_comms_trio.config.reader import Reader
 from wazuh_comms_trio.config.sections.operators import Operators
 from wazuh_comms_trio.config.tls import server_context
@@ -155,6 +155,13 @@ def _token_key(reader: Reader, config: Config, tls_key: PrivateKeyTypes | None) 
             public_half(_read(following))
         except FileProblem as problem:
             reader.warning_at(_TOKEN_KEY, f'"{following}", which is to sign next, {problem}; it isn\'t trusted')
+
+
+def signing_key(api: CommunicationsApi) -> tuple[Path, str | None]:
+    """The file of the key that signs tokens, and its password."""
+    if api.token.private_key is not None:
+        return api.token.private_key, None
+    return api.ssl.key, api.ssl.keyfile_password
 
 
 def next_key_file(private_key: Path) -> Path:

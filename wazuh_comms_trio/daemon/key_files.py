@@ -13,7 +13,7 @@ from pathlib import Path
 
 import attrs
 
-from wazuh_comms_trio.config.check import FileProblem, next_key_file, public_half, read_next_key
+from wazuh_comms_trio.config.check import FileProblem, next_key_file, public_half, read_next_key, signing_key
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.daemon.exit_status import BadConfiguration
 from wazuh_comms_trio.foundation.file_writes import write_all
@@ -50,9 +50,7 @@ def read_key_files(settings: CommunicationsApi) -> dict[str, str]:
 def signing_public_key(settings: CommunicationsApi, key_files: Mapping[str, str]) -> str | None:
     """The public half (PEM) of the key that workers with these files sign tokens with; None: it can't be read, as they
     will say. Blocks."""
-    file, password = settings.token.private_key, None
-    if file is None:
-        file, password = settings.ssl.key, settings.ssl.keyfile_password
+    file, password = signing_key(settings)
     try:
         return public_half(key_files[str(file)].encode("latin-1"), password).decode()
     except FileProblem:

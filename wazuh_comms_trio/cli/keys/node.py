@@ -13,7 +13,7 @@ from attrs import frozen
 from wazuh_comms_trio.cli.command_socket import EXIT_NOT_RUNNING, ask_daemon
 from wazuh_comms_trio.cli.program import Failure
 from wazuh_comms_trio.cli.stores import Session
-from wazuh_comms_trio.config.check import FileProblem, public_half, read_next_key, read_public_key
+from wazuh_comms_trio.config.check import FileProblem, public_half, read_next_key, read_public_key, signing_key
 from wazuh_comms_trio.daemon.remembered_keys import KeyMemory, node_folder
 from wazuh_comms_trio.services.authentication.tokens import TokenKeyError, key_id
 
@@ -50,9 +50,7 @@ class OwnKey:
 
 def signing_pem(api: CommunicationsApi) -> bytes:
     """The public half of the key that signs, in PEM. Raises ``Failure``."""
-    file, password = api.token.private_key, None
-    if file is None:
-        file, password = api.ssl.key, api.ssl.keyfile_password
+    file, password = signing_key(api)
     try:
         return public_half(file.read_bytes(), password)
     except OSError as error:

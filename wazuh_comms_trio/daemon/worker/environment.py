@@ -15,7 +15,7 @@ import trio
 from attrs import field, frozen
 
 from wazuh_comms_trio.api.command_socket import Control
-from wazuh_comms_trio.config.check import FileProblem, read_certificates, read_next_key, read_public_key
+from wazuh_comms_trio.config.check import FileProblem, read_certificates, read_next_key, read_public_key, signing_key
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.config.tls import server_context
 from wazuh_comms_trio.daemon.exit_status import BadConfiguration
@@ -68,9 +68,7 @@ def certificate_end(settings: CommunicationsApi) -> float | None:
 def load_keys(settings: CommunicationsApi, *, earlier: Iterable[bytes] = ()) -> tuple[TokenKeys, ssl.SSLContext]:
     """The key that signs tokens, and TLS; ``earlier``: public keys that signed them lately. Blocks, before anything
     runs. Raises ``BadConfiguration``."""
-    key_file, password = settings.token.private_key, None
-    if key_file is None:
-        key_file, password = settings.ssl.key, settings.ssl.keyfile_password
+    key_file, password = signing_key(settings)
     try:
         others = [read_public_key(file) for file in settings.token.verify_keys]
         if (following := read_next_key(settings.token)) is not None:
