@@ -96,12 +96,13 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
     metrics, quarantine, keys = environment.metrics, environment.quarantine, environment.keys
     backends = measured(environment.backends, metrics)
     wall_clock, rng, run_blocking = environment.wall_clock, environment.rng, environment.run_blocking
-    journal = AgentJournal(wall_clock)
+    journal, refusals = AgentJournal(wall_clock), RefusalCounts()
     presence = PresenceRecorder(
         journal, backends.presence, environment.leadership, after=config.disconnected_after, wall_clock=wall_clock
     )
     metrics.read(presence.read)
     return Services(
+        refusals=refusals,
         keys=keys,
         journal=journal,
         presence=presence,
@@ -115,7 +116,15 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
             journal=journal,
             proven=environment.proven,
         ),
-        stateful=StatefulEvents(backends, quarantine, events=api.events, batcher=api.batcher, rng=rng, metrics=metrics),
+        stateful=StatefulEvents(
+            backends,
+            quarantine,
+            events=api.events,
+            batcher=api.batcher,
+            rng=rng,
+            metrics=metrics,
+            refused=lambda count: refusals.refused("packets that waited too long", count=count),
+        ),
         stateless=StatelessEvents(
             backends.engine,
             quarantine,

@@ -7,25 +7,28 @@ lets the next one collect, and writes what it has; so many bulk calls are in fli
 ``AgentOrder`` keeps the order within an agent. Big packets have their turn there, too, and then go in pieces, through a
 channel without a buffer and by writers of their own.
 
-What can wait: ``_MAX_QUEUED`` packets in the channel and ``_MAX_BEHIND`` behind their agents' holders, each of at most
-64 KiB, 64 MiB together; a request that finds no room waits for it. More is in flight: eight batches of about
+What can wait: ``_MAX_QUEUED`` packets in the channel and ``_MAX_BEHIND`` that were taken from it, for a batch
+(``WaitingPackets``) or behind their agents' holders, each of at most 64 KiB, 64 MiB together; a request that finds no
+room waits for it, and those that have waited longest are shed. More is in flight: eight batches of about
 ``batcher.max_size`` bytes, and four pieces of 2 MiB.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from typing import Final
 
 import trio
 
 from wazuh_comms_trio.config import models
-from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.errors import BackendUnavailable, Overloaded
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.services.stateful.agent_order import AgentOrder, Batch
 from wazuh_comms_trio.services.stateful.bulk_writer import BulkWriter
 from wazuh_comms_trio.services.stateful.submission import Packet, Piece
+from wazuh_comms_trio.services.stateful.waiting_packets import WaitingPackets
 
 __all__ = ["MAX_WAITING", "Batcher"]
 
@@ -42,12 +45,20 @@ class Batcher:
     """``run`` owns the writers. What is in flight is theirs and not the requests': when a client leaves, its agent's
     next packet still has to wait for what is under way."""
 
-    def __init__(self, writer: BulkWriter, limits: models.Batcher, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        writer: BulkWriter,
+        limits: models.Batcher,
+        metrics: Metrics | None = None,
+        refused: Callable[[int], object] = lambda count: None,
+    ) -> None:
         self._metrics = metrics or Metrics()
+        self._refused = refused  # told how many packets were shed
         self._writer = writer
         self._limits = limits
         self._packets_in, self._packets = trio.open_memory_channel[Packet](_MAX_QUEUED)
         self._pieces_in, self._pieces = trio.open_memory_channel[Piece](0)
+        self._waiting = WaitingPackets()
         self._order = AgentOrder()
         self._collecting = trio.Lock()
         self._batch = Batch()  # the one that is being collected
@@ -128,7 +139,7 @@ class Batcher:
                 self._take_queued(batch)
                 if self._is_due(batch):
                     return batch
-                if self._ended and self._order.idle:
+                if self._ended and self._order.idle and not self._waiting:
                     return None
                 due = batch.opened + self._limits.wait_time if batch.packets else inf
                 with trio.CancelScope(deadline=due) as self._pause:
@@ -150,16 +161,30 @@ class Batcher:
         if self._order.ready:
             self._order.place_ready(batch, self._limits, now)
         try:
-            while not batch.is_full(self._limits) and self._order.waiting < _MAX_BEHIND:
-                self._order.place(self._packets.receive_nowait(), batch, now)
+            while self._has_room():
+                self._waiting.add(self._packets.receive_nowait(), now)
+            while self._packets.statistics().current_buffer_used and (late := self._waiting.shed(now)):
+                self._refused(len(late))
+                for packet in late:
+                    packet.settle(Overloaded())
+                while self._has_room():
+                    self._waiting.add(self._packets.receive_nowait(), now)
         except trio.WouldBlock:
             pass
         except trio.EndOfChannel:
             self._ended = True
+        while not batch.is_full(self._limits) and self._order.waiting < _MAX_BEHIND:
+            packet = self._waiting.next(now)
+            if packet is None:
+                return
+            self._order.place(packet, batch, now)
+
+    def _has_room(self) -> bool:
+        return len(self._waiting) + self._order.waiting < _MAX_BEHIND
 
     async def _receive(self, batch: Batch) -> None:
         """Waits for the next packet, or until ``_pause`` is over."""
-        if self._ended or self._order.waiting >= _MAX_BEHIND:
+        if self._ended or not self._has_room():
             await trio.sleep_forever()
         try:
             packet = await self._packets.receive()
@@ -191,6 +216,7 @@ class Batcher:
     def _fail_what_waits(self) -> None:
         _settle(self._batch.packets)
         _settle(self._order.take_all())
+        _settle(self._waiting.take_all())
         try:
             while True:
                 _settle([self._packets.receive_nowait()])

@@ -9,6 +9,7 @@ it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from random import Random
 from typing import Final
 
@@ -18,7 +19,7 @@ from attrs import frozen
 from wazuh_comms_trio.backends.interfaces import Backends, DocumentOperation
 from wazuh_comms_trio.config import models
 from wazuh_comms_trio.config.models import Events
-from wazuh_comms_trio.errors import BackendUnavailable, MalformedBody, StorageFull
+from wazuh_comms_trio.errors import BackendUnavailable, MalformedBody, Overloaded, StorageFull
 from wazuh_comms_trio.foundation.bodies import Body
 from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.metrics import families
@@ -72,12 +73,14 @@ class StatefulEvents:
         batcher: models.Batcher,
         rng: Random,
         metrics: Metrics | None = None,
+        refused: Callable[[int], object] = lambda count: None,
     ) -> None:
         self._metrics = metrics = metrics or Metrics()
         self._quarantine = quarantine
         self._settings = events
         self._rng = rng
-        self._batcher = Batcher(BulkWriter(backends.events, backends.commands, rng, metrics), batcher, metrics)
+        writer = BulkWriter(backends.events, backends.commands, rng, metrics)
+        self._batcher = Batcher(writer, batcher, metrics, refused)
         self._outage = OutageLog(_log, "events can't be put in quarantine", clock=trio.current_time)
         self._overtaken = OvertakenEntries(quarantine, backends.events)
         self._submitted = 0
@@ -210,6 +213,8 @@ class StatefulEvents:
 
 def _copy_of(failure: BackendUnavailable) -> BackendUnavailable:
     """One failure is many requests': each raises one of its own."""
+    if isinstance(failure, Overloaded):
+        return Overloaded(failure.retry_after)
     return type(failure)(failure.message, code=failure.code)
 
 
