@@ -174,10 +174,10 @@ class Batcher:
         except trio.EndOfChannel:
             self._ended = True
         while not batch.is_full(self._limits) and self._order.waiting < _MAX_BEHIND:
-            packet = self._waiting.next(now)
-            if packet is None:
+            following = self._waiting.next(now)
+            if following is None:
                 return
-            self._order.place(packet, batch, now)
+            self._order.place(following, batch, now)
 
     def _has_room(self) -> bool:
         return len(self._waiting) + self._order.waiting < _MAX_BEHIND
