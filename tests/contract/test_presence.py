@@ -43,6 +43,45 @@ async def test_those_of_late(harness: Harness, backends: Backends) -> None:
     assert await seen(backends, NOW + 10.001) == {}
 
 
+async def test_those_that_were_silent_or_sent_nothing_for_long(harness: Harness, backends: Backends) -> None:
+    for agent_id in (A1, A2, A3):
+        await harness.enrol(agent_id)
+    await backends.presence.record([Heard(A1, NOW), Heard(A2, NOW + 100, NOW + 10), Heard(A3, NOW + 100, NOW + 90)])
+    await harness.refreshed()
+    store = backends.presence
+    assert (await store.last_seen(before=NOW + 100)).keys() == {A1}
+    assert (await store.last_seen(before=NOW)).keys() == set()
+    assert (await store.last_seen(NOW + 50, sent_before=NOW + 90)).keys() == {A2}
+    assert (await store.last_seen(NOW, before=NOW + 101, sent_before=NOW + 91)).keys() == {A2, A3}
+
+
+async def test_what_is_told_of_silence_is_kept(harness: Harness, backends: Backends) -> None:
+    store = backends.presence
+    assert await store.take_watch("n1", NOW, 100) == ""
+    assert await store.keep_watch("n1", "one")
+    assert await store.keep_watch("n1", "two")
+    assert await store.take_watch("n1", NOW + 30, 100) == "two"
+    assert await store.keep_watch("n1", "three")
+    assert await store.take_watch("n1", NOW + 60, 100) == "three"
+    assert await seen(backends) == {}
+
+
+async def test_one_node_tells_of_silence(harness: Harness, backends: Backends) -> None:
+    if harness.second is None or not backends.presence.keeps_news:
+        pytest.skip("one node only")
+    first = backends.presence
+    async with harness.second() as others:
+        second = others.presence
+        assert await first.take_watch("n1", NOW, 100) == ""
+        assert await second.take_watch("n2", NOW + 99, 100) is None
+        assert not await second.keep_watch("n2", "not mine")
+        assert await first.keep_watch("n1", "mine")
+        assert await second.take_watch("n2", NOW + 101, 100) == "mine"
+        assert not await first.keep_watch("n1", "not mine any more")
+        assert await first.take_watch("n1", NOW + 102, 100) is None
+        assert await second.take_watch("n2", NOW + 102, 100) == "mine"
+
+
 async def test_agents_by_status(harness: Harness, backends: Backends) -> None:
     for agent_id in (A1, A2, A3):
         await harness.enrol(agent_id)

@@ -61,13 +61,24 @@ class PresenceStore(Protocol):
         said stays. Idempotent; needn't survive a power cut."""
         ...
 
-    async def last_seen(self, since: float | None = None) -> Mapping[str, LastSeen]:
-        """By agent: all that are known, or those that were heard at ``since`` or later. Some of them may be of agents
-        that were removed."""
+    async def last_seen(
+        self, since: float | None = None, *, before: float | None = None, sent_before: float | None = None
+    ) -> Mapping[str, LastSeen]:
+        """By agent: all that are known, or those that were heard last at ``since`` or later, ``before`` a moment, and
+        whose last events came ``sent_before`` one. Some of them may be of agents that were removed."""
         ...
 
     async def about(self, agent_id: str) -> Sequence[NodeNews]:
         """What each node says of this agent; as fresh as the last ``record``."""
+        ...
+
+    async def take_watch(self, holder: str, now: float, seconds: float) -> str | None:
+        """The right to tell of agents' silence for all nodes, until ``now`` and ``seconds``: what was kept last by
+        whoever had it, empty at first; None while another node has it."""
+        ...
+
+    async def keep_watch(self, holder: str, state: str) -> bool:
+        """For whom ``take_watch`` gave it last. False, and nothing is kept, where another one has it since."""
         ...
 
     async def counts(self, since: float) -> Mapping[Status, int]:

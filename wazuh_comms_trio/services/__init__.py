@@ -11,6 +11,7 @@ from attrs import field, frozen
 
 from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.backends.leadership import Leadership
+from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.config.limits.in_force import limits_in_force
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
@@ -26,6 +27,7 @@ from wazuh_comms_trio.services.enrollment import EnrollmentService, NoteEnrolmen
 from wazuh_comms_trio.services.files import FileService
 from wazuh_comms_trio.services.measured_backends import measured
 from wazuh_comms_trio.services.presence.recorder import PresenceRecorder
+from wazuh_comms_trio.services.presence.watch import SilenceWatch
 from wazuh_comms_trio.services.readiness import Readiness, probes_of
 from wazuh_comms_trio.services.refusal_counts import RefusalCounts
 from wazuh_comms_trio.services.stateful.events import StatefulEvents
@@ -51,6 +53,7 @@ class Services:
     journal: AgentJournal = field(factory=lambda: AgentJournal(time.time))
     keys: TokenKeys | None = None
     presence: PresenceRecorder | None = None
+    silence: SilenceWatch | None = None
 
     def trust_key(self, public_key: bytes) -> None:
         """Tokens of this key (PEM), too, are good from now on. Raises ``TokenKeyError``."""
@@ -101,11 +104,25 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
         journal, backends.presence, environment.leadership, after=config.disconnected_after, wall_clock=wall_clock
     )
     metrics.read(presence.read)
+    silence = None
+    if api.presence.events:
+        silence = SilenceWatch(
+            backends.presence,
+            backends.agents,
+            backends.engine,
+            environment.leadership,
+            presence,
+            holder=LocalNode.of(api.port, str(api.command_socket), "").id,
+            after=config.disconnected_after,
+            partial_after=api.presence.partial_after,
+            wall_clock=wall_clock,
+        )
     return Services(
         refusals=refusals,
         keys=keys,
         journal=journal,
         presence=presence,
+        silence=silence,
         authentication=Authenticator(
             backends.agents,
             keys,

@@ -42,11 +42,16 @@ class SqlitePresence:
 
         await self._database.write(write, durable=False)
 
-    async def last_seen(self, since: float | None = None) -> Mapping[str, LastSeen]:
+    async def last_seen(
+        self, since: float | None = None, *, before: float | None = None, sent_before: float | None = None
+    ) -> Mapping[str, LastSeen]:
+        conditions = {"seen >= ?": since, "seen < ?": before, "sent < ?": sent_before}
+        wanted = {condition: moment for condition, moment in conditions.items() if moment is not None}
+        where = f" WHERE {' AND '.join(wanted)}" if wanted else ""
+
         def select(connection: apsw.Connection) -> dict[str, LastSeen]:
-            where = "" if since is None else " WHERE seen >= ?"
-            values = () if since is None else (since,)
-            return dict(_read(connection.execute(f"SELECT {_COLUMNS} FROM agent_presence{where}", values)))
+            query = f"SELECT {_COLUMNS} FROM agent_presence{where}"
+            return dict(_read(connection.execute(query, tuple(wanted.values()))))
 
         return await self._database.read(select)
 
@@ -60,6 +65,18 @@ class SqlitePresence:
 
         seen = await self._database.read(select)
         return () if seen is None else (NodeNews("", "", seen.seen, seen.sent),)
+
+    async def take_watch(self, holder: str, now: float, seconds: float) -> str:
+        """There is one node, and its leader asks: nobody else has it."""
+        row = await self._database.read(lambda connection: connection.execute("SELECT state FROM presence_watch").get)
+        return row if isinstance(row, str) else ""
+
+    async def keep_watch(self, holder: str, state: str) -> bool:
+        def write(connection: apsw.Connection) -> None:
+            connection.execute("INSERT OR REPLACE INTO presence_watch VALUES (1, ?)", (state,))
+
+        await self._database.write(write)
+        return True
 
     async def counts(self, since: float) -> Mapping[Status, int]:
         def count(connection: apsw.Connection) -> dict[Status, int]:

@@ -125,6 +125,11 @@ CREATE TRIGGER agent_unseen AFTER DELETE ON agents BEGIN
 END;
 """
 
+# What was told of agents' silence.
+_VERSION_5: Final = """
+CREATE TABLE presence_watch (no INTEGER PRIMARY KEY CHECK (no = 1), state TEXT NOT NULL);
+"""
+
 STATE: Final = Schema(
     "state.db",
     0x575A4353,
@@ -133,5 +138,6 @@ STATE: Final = Schema(
         Migration(_VERSION_2, usable_since=1),
         Migration(_VERSION_3, usable_since=1),
         Migration(_VERSION_4, usable_since=1),
+        Migration(_VERSION_5, usable_since=1),
     ],
 )

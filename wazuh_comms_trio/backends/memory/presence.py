@@ -30,6 +30,7 @@ class MemoryPresence(PresenceStore):
         self.faults = Faults()
         self._registry = registry
         self._seen: dict[str, LastSeen] = {}
+        self._watch = ("", 0.0, "")
 
     async def record(self, heard: Sequence[Heard]) -> None:
         await self.faults.strike("record")
@@ -47,9 +48,32 @@ class MemoryPresence(PresenceStore):
         self._seen = {agent_id: seen for agent_id, seen in self._seen.items() if agent_id in self._registry}
         return self._seen
 
-    async def last_seen(self, since: float | None = None) -> Mapping[str, LastSeen]:
+    async def last_seen(
+        self, since: float | None = None, *, before: float | None = None, sent_before: float | None = None
+    ) -> Mapping[str, LastSeen]:
         await self.faults.strike("last_seen")
-        return {i: seen for i, seen in self._known().items() if since is None or seen.seen >= since}
+        return {
+            agent_id: seen
+            for agent_id, seen in self._known().items()
+            if (since is None or seen.seen >= since)
+            and (before is None or seen.seen < before)
+            and (sent_before is None or (seen.sent is not None and seen.sent < sent_before))
+        }
+
+    async def take_watch(self, holder: str, now: float, seconds: float) -> str | None:
+        await self.faults.strike("take_watch")
+        other, until, state = self._watch
+        if other != holder and until > now:
+            return None
+        self._watch = holder, now + seconds, state
+        return state
+
+    async def keep_watch(self, holder: str, state: str) -> bool:
+        await self.faults.strike("keep_watch")
+        if self._watch[0] != holder:
+            return False
+        self._watch = holder, self._watch[1], state
+        return True
 
     async def about(self, agent_id: str) -> Sequence[NodeNews]:
         await self.faults.strike("about")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
-from wazuh_comms_trio.config.key import seconds
+from wazuh_comms_trio.config.key import key, seconds
 
 __all__ = ["Presence"]
 
@@ -18,4 +18,15 @@ class Presence:
             "`indexer.disconnected_after`, also where there is no indexer. More than `timeouts.commands`: a poll that "
             "waits is heard when it begins and ends."
         ),
+    )
+    events: bool = field(
+        default=False,
+        metadata=key(
+            "Whether agents that are lost, that poll and send nothing any more, and that are back, are told to the "
+            "engine as events."
+        ),
+    )
+    partial_after: float = field(
+        default=3600.0,
+        metadata=seconds("With `events`: an agent that is there and sent no event for so long is told of."),
     )

@@ -171,6 +171,8 @@ async def run_worker(
                     watching.start_soon(services.readiness.run)
                     if services.presence is not None:
                         watching.start_soon(services.presence.run)
+                    if services.silence is not None:
+                        watching.start_soon(services.silence.run)
                     watching.start_soon(tell_refusals, refusal_logs)
                     watching.start_soon(_watch, stop, grace, services, serving.cancel_scope, running.cancel_scope)
                     serve = partial(serve_listeners, stop=stop.requested, grace=inf, idle_timeout=stop_timeout)

@@ -66,6 +66,11 @@ class PresenceRecorder:
         for status, number in self._counts.items():
             yield families.AGENTS, (status,), number
 
+    @property
+    def failing(self) -> bool:
+        """The last write failed: agents that are there may look silent."""
+        return self._outage.failing
+
     async def run(self) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:

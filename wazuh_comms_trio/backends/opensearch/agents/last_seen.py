@@ -9,10 +9,19 @@ from hashlib import sha256
 from typing import Any, Final
 
 from wazuh_comms_trio.backends.local_node import LocalNode
-from wazuh_comms_trio.backends.opensearch.client.bulk import FILTER, judge, read_items, update_line
+from wazuh_comms_trio.backends.opensearch.client.bulk import (
+    FILTER,
+    FILTER_VERSIONS,
+    create_line,
+    judge,
+    partial,
+    read_items,
+    update_if_line,
+    update_line,
+)
 from wazuh_comms_trio.backends.opensearch.client.client import NDJSON, IndexerUnavailable, OpenSearchClient, path
 from wazuh_comms_trio.backends.opensearch.client.multi_get import get_many
-from wazuh_comms_trio.backends.opensearch.client.queries import Query, encode_json, is_possible_id
+from wazuh_comms_trio.backends.opensearch.client.queries import Query, encode_json, every, is_possible_id
 from wazuh_comms_trio.backends.opensearch.client.search import scroll, search
 from wazuh_comms_trio.backends.opensearch.index_names import IndexName
 from wazuh_comms_trio.backends.opensearch.templates import PRESENCE_INDEX, create_index, index_exists
@@ -21,6 +30,8 @@ from wazuh_comms_trio.errors import BackendUnavailable
 
 logger = logging.getLogger(__name__)
 
+#: The document of who tells of agents' silence.
+_WATCH: Final = "watch"
 _FIELDS: Final = ("seen", "sent", "node")
 
 
@@ -39,6 +50,8 @@ class OpenSearchPresence:
         self._client = client
         self._registry = registry
         self._node = node
+        #: The version of the document that this node wrote last.
+        self._watch: tuple[int, int] | None = None
 
     async def record(self, heard: Sequence[Heard]) -> None:
         await self._make()
@@ -63,10 +76,12 @@ class OpenSearchPresence:
         if not is_there and await create_index(self._client, PRESENCE_INDEX, "presence"):
             logger.info("indexer: made the index %s", PRESENCE_INDEX)
 
-    async def last_seen(self, since: float | None = None) -> Mapping[str, LastSeen]:
+    async def last_seen(
+        self, since: float | None = None, *, before: float | None = None, sent_before: float | None = None
+    ) -> Mapping[str, LastSeen]:
         if not await index_exists(self._client, PRESENCE_INDEX):
             return {}
-        query: Query = {"match_all": {}} if since is None else _seen_since(since)
+        query = _matching(since, before, sent_before)
         found: dict[str, LastSeen] = {}
         async with scroll(self._client, PRESENCE_INDEX, query, fields=_FIELDS) as documents:
             async for document in documents:
@@ -85,6 +100,41 @@ class OpenSearchPresence:
         if not isinstance(nodes, dict):
             return ()
         return [news for part in nodes.values() if (news := _read_news(part)) is not None]
+
+    async def take_watch(self, holder: str, now: float, seconds: float) -> str | None:
+        """By conditional writes of one document: of two nodes that see it free one gets it."""
+        await self._make()
+        found = (await get_many(self._client, PRESENCE_INDEX, [_WATCH])).get(_WATCH)
+        source: Any = found.source if found is not None and isinstance(found.source, dict) else {}
+        until = _moment(source.get("until")) or 0.0
+        if source.get("holder") != holder and until > now:
+            return None
+        state = source.get("state")
+        text = state if isinstance(state, str) else ""
+        document = {"holder": holder, "until": round((now + seconds) * 1000)}
+        if found is None:
+            lines = create_line(PRESENCE_INDEX, _WATCH) + encode_json({**document, "state": ""}) + b"\n"
+        else:
+            lines = update_if_line(PRESENCE_INDEX, _WATCH, found.seq_no, found.primary_term) + partial(document)
+        return text if await self._write_watch(lines) else None
+
+    async def keep_watch(self, holder: str, state: str) -> bool:
+        if self._watch is None:
+            return False
+        lines = update_if_line(PRESENCE_INDEX, _WATCH, *self._watch) + partial({"holder": holder, "state": state})
+        return await self._write_watch(lines)
+
+    async def _write_watch(self, lines: bytes) -> bool:
+        """False where another node was faster."""
+        self._watch = None
+        reply = await self._client.request("POST", "/_bulk", lines, query=FILTER_VERSIONS, content_type=NDJSON)
+        (item,) = read_items(reply, 1)
+        if item.status == 409:
+            return False
+        if item.error is not None:
+            raise IndexerUnavailable(f"{PRESENCE_INDEX}: {item.status} {item.error.reason or ''}")
+        self._watch = item.seq_no, item.primary_term
+        return True
 
     async def counts(self, since: float) -> Mapping[Status, int]:
         registry = await self._registry.present()
@@ -110,6 +160,14 @@ class OpenSearchPresence:
 
 def _seen_since(moment: float) -> Query:
     return {"range": {"seen": {"gt": round(moment * 1000) - 1}}}
+
+
+def _matching(since: float | None, before: float | None, sent_before: float | None) -> Query:
+    found = [] if since is None else [_seen_since(since)]
+    for name, moment in (("seen", before), ("sent", sent_before)):
+        if moment is not None:
+            found.append({"range": {name: {"lt": round(moment * 1000)}}})
+    return every(*found) if found else {"match_all": {}}
 
 
 def _document(heard: Heard, node: LocalNode) -> dict[str, Any]:
