@@ -74,8 +74,10 @@ def _patient(text: str) -> str:
 
 
 def require_namespaces() -> None:
-    if os.geteuid() != 0 or shutil.which("unshare") is None:
-        pytest.skip("machines for runbooks are namespaces, which root alone may make here")
+    if os.geteuid() != 0:
+        pytest.skip("machines for runbooks are namespaces, which root alone makes here")
+    if missing := [program for program in ("unshare", "ip", "openssl", "curl") if shutil.which(program) is None]:
+        pytest.skip(f"runbooks need what isn't here: {', '.join(missing)}")
     probe = subprocess.run([*UNSHARE, "true"], capture_output=True, check=False)
     if probe.returncode != 0:
         pytest.skip("no namespaces may be made here")

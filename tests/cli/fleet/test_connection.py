@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from attrs import evolve
 
 from wazuh_comms_trio.cli.fleet.connection import ExchangeFailed, Node, Reply, exchange, find_node, tls_context
 from wazuh_comms_trio.cli.program import Failure
@@ -147,3 +149,20 @@ def test_urls_that_are_none(url: str) -> None:
 )
 def test_what_is_this_machine(url: str, loopback: bool) -> None:
     assert find_node(url, tls_context(None, None)).is_loopback is loopback
+
+
+async def test_a_name_with_several_addresses_is_asked_where_it_listens() -> None:
+    async with serving(answering(OK)) as node:
+        away = ("127.0.0.1", find_free_port())
+        both = evolve(node, places=((socket.AF_INET, away), *node.places))
+        with pytest.raises(ExchangeFailed, match="refused"):
+            await exchange(both, HEAD, b"")
+        found = await trio.to_thread.run_sync(both.where_it_listens)
+        assert found.places == node.places
+        assert (await exchange(found, HEAD, b"")).status == 200
+    assert both.where_it_listens() == both  # nobody: what is asked says why
+
+
+def find_free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])

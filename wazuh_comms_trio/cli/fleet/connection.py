@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import h11
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from wazuh_comms_trio.cli.program import Failure
 from wazuh_comms_trio.http.client.simple_messages import parse_head
@@ -33,6 +33,8 @@ _HEAD_LIMIT: Final = 16 * 1024
 _RECEIVE: Final = 65536
 #: A slow link sends so many pieces a second.
 _PIECES: Final = 4
+#: Seconds to find out which of several addresses is listened on.
+_PROBE_LIMIT: Final = 2.0
 
 
 class ExchangeFailed(Exception):
@@ -47,18 +49,35 @@ class Reply:
 
 @frozen
 class Node:
-    """Where requests go. ``name`` is what certificates are compared with, None where they aren't looked at."""
+    """Where requests go: to the first of ``places``. ``name`` is what certificates are compared with, None where they
+    aren't looked at."""
 
-    family: socket.AddressFamily
-    address: tuple[Any, ...]
+    places: tuple[tuple[socket.AddressFamily, tuple[Any, ...]], ...]
     host: str
     context: ssl.SSLContext
     name: str | None
-    addresses: tuple[str, ...]
+
+    @property
+    def addresses(self) -> list[str]:
+        return [str(address[0]) for _, address in self.places]
+
+    @property
+    def port(self) -> int:
+        return int(self.places[0][1][1])
 
     @property
     def is_loopback(self) -> bool:
         return all(ip_address(address.partition("%")[0]).is_loopback for address in self.addresses)
+
+    def where_it_listens(self) -> Node:
+        """Of a name with several addresses (``localhost``) the first one that takes a connection is asked from then on.
+        Blocks for some seconds at most."""
+        for place in self.places if len(self.places) > 1 else ():
+            with suppress(OSError), socket.socket(place[0], socket.SOCK_STREAM) as sock:
+                sock.settimeout(_PROBE_LIMIT)
+                sock.connect(place[1])
+                return evolve(self, places=(place,))
+        return self
 
 
 def tls_context(ca: str | None, certificate: tuple[str, str] | None) -> ssl.SSLContext:
@@ -87,9 +106,8 @@ def find_node(url: str, context: ssl.SSLContext) -> Node:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise Failure(f"{host}: {getattr(error, 'strerror', None) or error}") from None
-    family, _, _, _, address = found[0]
     name = host if context.verify_mode == ssl.CERT_REQUIRED else None
-    return Node(family, address, host, context, name, tuple(dict.fromkeys(str(each[4][0]) for each in found)))
+    return Node(tuple(dict.fromkeys((each[0], each[4]) for each in found)), host, context, name)
 
 
 async def exchange(
@@ -97,11 +115,12 @@ async def exchange(
 ) -> Reply:
     """Connects, sends the head, then the body, and reads the reply. Raises ``ExchangeFailed``. The connection is closed
     in any case; cancelled, the request may have been served."""
-    raw = sock = socket.socket(node.family, socket.SOCK_STREAM)
+    family, address = node.places[0]
+    raw = sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         raw.setblocking(False)
         with trio.fail_after(time_limit):
-            await _connect(raw, node.address)
+            await _connect(raw, address)
             sock = node.context.wrap_socket(raw, do_handshake_on_connect=False, server_hostname=node.name)
             await _drive(sock.do_handshake, sock)
             await _send(sock, head, bytes_per_second)

@@ -114,7 +114,7 @@ async def _ask(node: Node, request: Request) -> Reply:
     try:
         return await exchange(node, *request, time_limit=_LIMIT)
     except ExchangeFailed as error:
-        raise Failure(f"https://{node.host}:{node.address[1]}, where agents are enrolled: {error}") from None
+        raise Failure(f"https://{node.host}:{node.port}, where agents are enrolled: {error}") from None
 
 
 def _said(reply: Reply) -> str:

@@ -43,6 +43,7 @@ async def simulate(arguments: Namespace) -> int:
         raise Failure(f"{arguments.plot}: there is no folder for it", EXIT_MISUSE)
     need_descriptors(arguments.agents)
     members = await _members(arguments, enrolling)
+    node = node.where_it_listens()
     rng = random.Random(arguments.seed)
     hosts = make_hosts(members, mix, rng)
     need_descriptors(len(hosts))
@@ -87,6 +88,7 @@ async def _members(arguments: Namespace, node: Node) -> list[Member]:
     if arguments.token is None and arguments.user is None:
         has = f"{file} has {len(members)}" if file else "there is no --agents-file"
         raise Failure(f"{arguments.agents} agents are needed, and {has}: --user or --token enrols them", EXIT_MISUSE)
+    node = node.where_it_listens()
     if arguments.token is not None:
         session = Session(node, arguments.token)
     else:
