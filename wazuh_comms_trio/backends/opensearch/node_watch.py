@@ -64,6 +64,7 @@ class NodeWatch:
         self._revoked: dict[str, float] = {}
         self._differed: set[str] = set()
         self._may_look = True
+        self._ahead: float | None = None
         self._leadership.register(_TOPIC, on_finding=self._on_finding)
 
     async def run(self) -> None:
@@ -103,13 +104,12 @@ class NodeWatch:
             _FILES_WITHIN
         ):  # else a file system hangs: which mustn't keep the node from being known
             files = await self._node.files()
-        indexer = await self._look_at_indexer()
         own: dict[str, Any] = {
             "name": self._node.name,
             "key": self._node.key,
             "accepts": self._published,
             **({} if files is None else {"files": shares_of(files)}),
-            "clock": None if indexer is None else indexer.ahead,
+            "clock": self._ahead,
             "seen": round(self._now() * 1000),
         }
         if self._registry is not None and self._registry.is_known:
@@ -121,8 +121,10 @@ class NodeWatch:
         warnings["keys"] = about_keys(self._node.key, self._published, others)
         if files is not None:
             warnings["files"] = self._that_lasts(about_files(files, others))
-        ahead = None if indexer is None else indexer.ahead
-        warnings["clock"] = about_clocks(self._now(), ahead, others)
+        # After that: on a large cluster it takes its time. What the clock is goes out with the next sign of life.
+        indexer = await self._look_at_indexer()
+        self._ahead = None if indexer is None else indexer.ahead
+        warnings["clock"] = about_clocks(self._now(), self._ahead, others)
         warnings["indexer_disk"] = {} if indexer is None else about_disks(indexer)
         self._tell()
 
