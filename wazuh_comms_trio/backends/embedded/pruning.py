@@ -130,21 +130,19 @@ def _indices(connection: apsw.Connection) -> list[int]:
 
 def prune_commands(connection: apsw.Connection, keep: Keep) -> int:
     """One step; how many rows went, 0 at the end. Nothing in the store's first day."""
-    age = age_of(connection)
-    if age < DAY or not keep.finished_commands:
-        return 0
-    values = {"limit": age - keep.finished_commands * DAY}
-    connection.execute(f"DELETE FROM commands WHERE no IN ({_OLD_COMMANDS} LIMIT {ROWS})", values)
-    return connection.changes()
+    return _prune(connection, "commands", _OLD_COMMANDS, keep.finished_commands)
 
 
 def prune_documents(connection: apsw.Connection, keep: Keep) -> int:
     """As ``prune_commands``."""
+    return _prune(connection, "documents", _OLD_DOCUMENTS, keep.documents)
+
+
+def _prune(connection: apsw.Connection, table: str, old: str, days: int) -> int:
     age = age_of(connection)
-    if age < DAY or not keep.documents:
+    if age < DAY or not days:
         return 0
-    values = {"limit": age - keep.documents * DAY}
-    connection.execute(f"DELETE FROM documents WHERE no IN ({_OLD_DOCUMENTS} LIMIT {ROWS})", values)
+    connection.execute(f"DELETE FROM {table} WHERE no IN ({old} LIMIT {ROWS})", {"limit": age - days * DAY})
     return connection.changes()
 
 

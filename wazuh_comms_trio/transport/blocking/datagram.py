@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import socket as _socket
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from wazuh_comms_trio.errors import (
     TEXTS,
@@ -20,6 +19,7 @@ from wazuh_comms_trio.errors import (
     WazuhException,
     WazuhInternalError,
 )
+from wazuh_comms_trio.transport.closing import ClosedAtExit
 from wazuh_comms_trio.transport.paths import QUEUE_REFUSAL, check_path
 from wazuh_comms_trio.transport.translate import queue_connect_error, queue_error
 from wazuh_comms_trio.wire import agent_command
@@ -29,7 +29,7 @@ from wazuh_comms_trio.wire.event import encode_event
 _NOT_SENT: Final = f"{TEXTS[1011]}: "
 
 
-class BaseQueue:
+class BaseQueue(ClosedAtExit):
     """A connection to a daemon's datagram socket, made at once.
 
     ``timeout`` in seconds limits the wait for room in the queue (about 11 datagrams fit); None waits as long as it
@@ -61,14 +61,6 @@ class BaseQueue:
     def __repr__(self) -> str:
         state = "closed" if self.socket.fileno() == -1 else "connected"
         return f"<{type(self).__name__} {self.path}: {state}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the socket. Doing it again does nothing."""

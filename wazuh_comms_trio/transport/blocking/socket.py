@@ -9,11 +9,11 @@ import os
 import socket
 from struct import Struct, pack
 from time import monotonic
-from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from wazuh_comms_trio.errors import SocketTimeout, WazuhError
 from wazuh_comms_trio.transport.call_shapes import Shape, receive_shape
+from wazuh_comms_trio.transport.closing import ClosedAtExit
 from wazuh_comms_trio.transport.conversation import Conversation, SchemaSource
 from wazuh_comms_trio.transport.guards import guard_at
 from wazuh_comms_trio.transport.paths import (
@@ -38,7 +38,7 @@ from wazuh_comms_trio.wire.framing import (
 T = TypeVar("T")
 
 
-class WazuhSocket:
+class WazuhSocket(ClosedAtExit):
     """A connection to a daemon's stream socket, made at once. Payloads are bytes, framed with their length.
 
     ``timeout`` in seconds limits the connect, each send and each receive as a whole; None waits as long as it takes.
@@ -87,14 +87,6 @@ class WazuhSocket:
     def __repr__(self) -> str:
         state = "closed" if self.s.fileno() == -1 else "connected"
         return f"<{type(self).__name__} {self.path}: {state}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connection. Doing it again does nothing."""

@@ -18,11 +18,11 @@ import select
 from collections.abc import Callable, Generator, Iterator, Mapping
 from threading import get_ident
 from time import monotonic
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 from wazuh_comms_trio.errors import SocketTimeout, WazuhInternalError
 from wazuh_comms_trio.transport.blocking.socket import WazuhSocket
+from wazuh_comms_trio.transport.closing import ClosedAtExit
 from wazuh_comms_trio.transport.conversation import Conversation, decode_as
 from wazuh_comms_trio.transport.switches import ReleaseName, resolve
 from wazuh_comms_trio.wire.envelope import TextErrors
@@ -44,7 +44,7 @@ T = TypeVar("T")
 DAEMON: Final = "wazuh-db"
 
 
-class WazuhDBClient:
+class WazuhDBClient(ClosedAtExit):
     """A connection to wazuh-db, made when it is first needed and made anew where the daemon has ended it.
 
     ``timeout`` in seconds limits each ``query`` as a whole, whatever its pages or rows, and of ``pages`` and ``rows``
@@ -79,14 +79,6 @@ class WazuhDBClient:
 
     def __repr__(self) -> str:
         return f"<WazuhDBClient {self.path}: {'not connected' if self._sock is None else 'connected'}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connection. Doing it again does nothing; the next query makes a new one."""

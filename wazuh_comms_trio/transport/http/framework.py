@@ -10,10 +10,10 @@ import math
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from wazuh_comms_trio.foundation.backoff import pause_after
+from wazuh_comms_trio.transport.closing import ClosedAtExit
 from wazuh_comms_trio.transport.http import services, wazuh_db
 from wazuh_comms_trio.transport.http.call import HTTPCall
 from wazuh_comms_trio.transport.http.errors import HTTPConnectError
@@ -118,7 +118,7 @@ async def get_wdb_http_client(
         await client.close()
 
 
-class _PlainClient:
+class _PlainClient(ClosedAtExit):
     """What the plain ones have in common."""
 
     _SERVICE: str
@@ -131,14 +131,6 @@ class _PlainClient:
         release: ReleaseName | None = None,
     ) -> None:
         self._client = HTTPClient(self._SERVICE, home=home, release=release, timeout=timeout)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close its connection."""

@@ -8,10 +8,10 @@ import select
 import socket
 from struct import pack
 from time import monotonic
-from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from wazuh_comms_trio.errors import SocketTimeout, WazuhException
+from wazuh_comms_trio.transport.closing import ClosedAtExit
 from wazuh_comms_trio.transport.http.call import MAX_ANSWER_BYTES, HTTPAnswer, HTTPCall, HTTPRequest
 from wazuh_comms_trio.transport.http.errors import (
     HTTPConnectError,
@@ -28,7 +28,7 @@ from wazuh_comms_trio.transport.translate import connect_error
 T = TypeVar("T")
 
 
-class HTTPClient:
+class HTTPClient(ClosedAtExit):
     """One of the server's HTTP sockets (``wdb-http``, ``engine``, ``vulnerability-detector``, ``inventory-sync``,
     ``remoted-admin``), for calls one after another. Connects when asked to, not before.
 
@@ -60,14 +60,6 @@ class HTTPClient:
 
     def __repr__(self) -> str:
         return f"<HTTPClient {self.service} of {self.release}: {'connected' if self._kept else 'not connected'}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connection that is kept, if any. The next call makes a new one."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from wazuh_comms_trio.errors import PeerClosed, WazuhException, WazuhInternalError
 from wazuh_comms_trio.transport.blocking.datagram import BaseQueue
 from wazuh_comms_trio.transport.blocking.socket import WazuhSocket
 from wazuh_comms_trio.transport.blocking.wazuh_db import WazuhDBClient
+from wazuh_comms_trio.transport.closing import ClosedAtExit
 from wazuh_comms_trio.transport.http.call import HTTPCall
 from wazuh_comms_trio.transport.http.plain import HTTPClient
 from wazuh_comms_trio.transport.http.wazuh_db import db_agent_groups
@@ -30,7 +30,7 @@ from wazuh_comms_trio.wire.group_assignment import GroupMode, SyncStatus, group_
 T = TypeVar("T")
 
 
-class WazuhServer:
+class WazuhServer(ClosedAtExit):
     """One server. ``release`` decides how orders are carried out; None finds it out. ``timeout`` in seconds limits
     connecting and each wait. Connections are made for each call, and kept where the daemon keeps them. An object
     belongs to one thread at a time."""
@@ -54,14 +54,6 @@ class WazuhServer:
 
     def __repr__(self) -> str:
         return f"<WazuhServer {self.release} under {self.home}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connections that are kept. The next call makes new ones."""
