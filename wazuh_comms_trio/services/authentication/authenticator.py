@@ -174,8 +174,14 @@ class Authenticator:
             stale = self._wall_clock() - claims.iat < _NEW_TOKEN  # "there is none" is remembered, too
         else:
             stale = claims.fingerprint not in (None, agent.fingerprint)
-        # The token may be newer than what is remembered of its agent: that may have been enrolled on another node.
-        return await self._agents.get(claims.uuid) if stale else agent
+        if not stale:
+            return agent
+        try:  # the token may be newer than what is remembered of its agent: that may have been enrolled on another node
+            return await self._agents.get(claims.uuid)
+        except BackendUnavailable:
+            if agent is not None:
+                raise
+            return None  # as it was read a moment ago
 
     def _may_serve_unread(self, claims: Claims) -> bool:
         """Tokens without a fingerprint can't be compared with what is known of revocations."""
