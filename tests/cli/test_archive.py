@@ -82,6 +82,33 @@ def test_restore_of_a_damaged_state(tool: Tool, backed_up: Path, state: Path) ->
     assert (Path(restored.document["kept"]) / "state.db").read_bytes() == b"nonsense" * 1000
 
 
+@pytest.mark.parametrize("database", ["whole", "damaged", "missing"])
+def test_restore_keeps_every_file_that_no_backup_has(tool: Tool, backed_up: Path, state: Path, database: str) -> None:
+    """Acknowledged events and payloads, damaged files that a repair kept, and files of others."""
+    files = {
+        "events/01750000000000-1-000001-00000000.ndjson": b"no record, in a file that was one",
+        "events/01750000000000-1-000002-00000000.ndjson.damaged": b"what a repair replaced",
+        "events/notes": b"of others",
+        f"quarantine/payloads/{32 * 'a'}": b"a payload whose entry is gone",
+    }
+    for name, content in files.items():
+        (state / name).parent.mkdir(parents=True, exist_ok=True)
+        (state / name).write_bytes(content)
+    if database == "damaged":
+        (state / "state.db").write_bytes(b"nonsense" * 1000)
+    elif database == "missing":
+        (state / "state.db").unlink()
+    restored = tool("restore", str(backed_up), "--json")
+    assert restored.status == 0
+    assert names(tool) == ["before"]
+    kept = Path(restored.document["kept"])
+    assert {name: (kept / name).read_bytes() for name in files} == files
+    if database == "whole":
+        (inner,) = kept.glob("*.backup")
+        tool("restore", "--discard", str(inner))
+        assert names(tool) == ["after", "before"]
+
+
 @pytest.mark.parametrize("content", [None, b"", b"nonsense", "cut"])
 def test_what_is_no_backup_changes_nothing(
     tool: Tool, backed_up: Path, state: Path, content: bytes | str | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -88,31 +89,68 @@ def _restarted_by_socket() -> str:
 
 
 def _keep_present(config: Config, folder: Path) -> Path | None:
-    """The present state as a backup beside it; where it is too damaged for one, its databases as they are. None when
-    there is nothing."""
+    """The present state as a backup beside it. Where not all of it is in that, or it is too damaged for one, a folder
+    with the backup or the databases, and the other files of events and payloads. None when there is nothing."""
     from wazuh_comms_trio.backup.create import BackupError, backup
-    from wazuh_comms_trio.foundation.file_writes import copy_file
+    from wazuh_comms_trio.foundation.file_writes import copy_file, rename
     from wazuh_comms_trio.quarantine.opening import quarantine_folder
 
     embedded = config.communications_api.backend == "embedded"
-    if not (folder / "state.db" if embedded else quarantine_folder(config) / "quarantine.db").exists():
+    databases = [*([folder / "state.db"] if embedded else []), quarantine_folder(config) / "quarantine.db"]
+    rest = {path: f"quarantine/{path.parent.name}" for path in _files(databases[-1].with_name("payloads"))}
+    if embedded:
+        rest |= {path: path.parent.name for path in _files(folder / "events")}
+    if not rest and not databases[0].exists():
         return None
     kept = _free_name(folder, "replaced-" + time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
+    file = kept.with_suffix(".backup")
     try:
-        backup(config, kept.with_suffix(".backup"))
+        contents = backup(config, file)
     except BackupError:
         kept.mkdir(mode=0o700)
-        databases = [folder / "state.db"] if embedded else []
-        for database in (*databases, quarantine_folder(config) / "quarantine.db"):
-            for file in (database, database.with_name(f"{database.name}-wal")):
-                if file.exists():
-                    copy_file(file, kept / file.name)
-        if os.geteuid() == 0:  # the service's to remove, too
-            owner = folder.stat()
-            for path in (kept, *kept.iterdir()):
-                os.chown(path, owner.st_uid, owner.st_gid)
-        return kept
-    return kept.with_suffix(".backup")
+        for database in databases:
+            for path in (database, database.with_name(f"{database.name}-wal")):
+                if path.exists():
+                    copy_file(path, kept / path.name)
+    else:
+        if not contents.damaged:
+            members = {member.name for member in contents.members}
+            rest = {path: place for path, place in rest.items() if f"{place}/{path.name}" not in members}
+        if not rest:
+            return file
+        kept.mkdir(mode=0o700)
+        rename(file, kept / file.name)
+    for path, place in rest.items():
+        (kept / place).mkdir(mode=0o700, parents=True, exist_ok=True)
+        _keep_file(path, kept / place / path.name)
+    if os.geteuid() == 0:  # the service's to remove, too
+        owner = folder.stat()
+        for path in (kept, *kept.rglob("*")):
+            os.chown(path, owner.st_uid, owner.st_gid)
+    return kept
+
+
+def _files(folder: Path) -> list[Path]:
+    """Of events or payloads, without what is only about segments."""
+    from wazuh_comms_trio.backends.embedded.ndjson.ledger import LEDGER
+    from wazuh_comms_trio.backends.embedded.ndjson.scrub import LOCK
+
+    found = folder.iterdir() if folder.is_dir() else ()
+    return [path for path in found if path.is_file() and not path.is_symlink() and path.name not in (LEDGER, LOCK)]
+
+
+def _keep_file(path: Path, target: Path) -> None:
+    """By a second name where that can be: there may be many gigabytes."""
+    from wazuh_comms_trio.foundation.file_writes import copy_file, link_file
+    from wazuh_comms_trio.foundation.folders import open_folder
+
+    try:
+        with open_folder(target.parent) as opened:
+            link_file(path, target.name, opened)
+    except OSError as exc:
+        if exc.errno not in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP):
+            raise
+        copy_file(path, target)
 
 
 def _free_name(folder: Path, name: str) -> Path:

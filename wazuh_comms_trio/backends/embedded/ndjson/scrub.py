@@ -25,7 +25,7 @@ INTERVAL: Final = 86_400.0
 #: Bytes a second at most, so that disk and interpreter have room for what agents send.
 _RATE: Final = 16 * 1024 * 1024
 
-_LOCK: Final = ".segments-read"
+LOCK: Final = ".segments-read"
 
 
 async def tell_damage(folder: Path) -> None:
@@ -65,12 +65,12 @@ def _read_through(folder: Path, told: dict[str, Damage], stop: list[bool]) -> No
 
 def was_read_through(folder: Path) -> bool:
     """Whether a daemon has ever run on these events."""
-    return (folder / _LOCK).exists()
+    return (folder / LOCK).exists()
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         adopt(descriptor, folder)
         yield try_lock(descriptor)
