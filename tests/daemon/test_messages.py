@@ -138,7 +138,7 @@ def test_a_known_kind_with_other_contents_says_what_is_wrong() -> None:
     assert decode({"type": "taken", "number": "one"}) == Unknown("taken", "Expected `int`, got `str` - at `$.number`")
 
 
-@pytest.mark.parametrize("frame", [b"[]", b"{}", b'{"type": 1}', b"{", b"\xff"])
+@pytest.mark.parametrize("frame", [b"[]", b"{}", b'{"type": 1}', b"{", b"\xff", b"[" * 5000, b"9" * 5000])
 async def test_what_is_no_message_ends_the_link(frame: bytes) -> None:
     ours, theirs = memory_stream_pair()
     link = Link(theirs)

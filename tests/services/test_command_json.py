@@ -130,3 +130,19 @@ def test_depth() -> None:
 def test_any_bytes(body: bytes) -> None:
     with suppress(MalformedRequest):
         decode_commands(body)
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def test_what_can_just_be_read_and_not_written_again_is_refused() -> None:
+    """A reader takes some 950 levels, less those of its own stack; the store and the hub write at another depth."""
+    (found,) = decode(changed(action={"name": "x", "args": {"a": nested(199)}}))
+    assert encode_command(found)["action"]["args"] == {"a": nested(199)}
+    for deep in ({"action": {"name": "x", "args": {"a": nested(201)}}}, {"result": {"data": nested(900)}}):
+        with pytest.raises(MalformedRequest, match=r"commands\[0\] is nested too deeply"):
+            decode(changed(**deep))

@@ -187,6 +187,15 @@ class TestForeign:
         with pytest.raises(TokenInvalid):
             read_token(KEYS, token)
 
+    def test_a_header_that_is_no_text(self) -> None:
+        """The decoder doesn't look at what it skips; other readers do."""
+        head = b'{"alg":"ES256","x":"\xff"}'
+        signed = b64(head) + b"." + b64(json.dumps(CLAIMS).encode())
+        signature = jwt.algorithms.ECAlgorithm(jwt.algorithms.ECAlgorithm.SHA256).sign(signed, EC)
+        with pytest.raises(TokenInvalid) as refused:
+            read_token(KEYS, signed + b"." + b64(signature))
+        assert refused.value.reason == "malformed"
+
     def test_a_deep_header(self) -> None:
         head = b64(b'{"alg":' + b"[" * 3000)
         with pytest.raises(TokenInvalid):

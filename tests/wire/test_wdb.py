@@ -164,3 +164,11 @@ def outcome(call: Callable[[], object]) -> object:
         return call()
     except WazuhException as error:
         return type(error), str(error)
+
+
+@pytest.mark.parametrize(
+    "payload", [b"{", b'{"a":', b'{"a":1}x', b'{"a":' + b"[" * 5000, b'{"a":' + b"9" * 5000 + b"}"]
+)
+def test_the_members_of_what_only_begins_as_an_object(payload: bytes) -> None:
+    with pytest.raises(AnswerInvalid):
+        parse_reply(payload).members()

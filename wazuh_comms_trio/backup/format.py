@@ -93,11 +93,13 @@ def decode_manifest(data: bytes) -> Contents:
         manifest: dict[str, Any] = json.loads(data)
         if manifest["format"] > FORMAT_WITHOUT_STATE:
             raise BackupError("the backup was made by a newer version of this program; restore it with that one")
-        members = tuple(Member(file["name"], file["bytes"], file["sha256"]) for file in manifest["files"])
+        if manifest["format"] not in (FORMAT, FORMAT_WITHOUT_STATE):
+            raise BackupError("the file's manifest is damaged")
+        members = tuple(Member(str(file["name"]), file["bytes"], file["sha256"]) for file in manifest["files"])
         damaged = tuple(map(str, manifest.get("damaged", ())))
         embedded_state = manifest["format"] == FORMAT
         return Contents(str(manifest["created"]), str(manifest["program"]), members, damaged, embedded_state)
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise BackupError("the file's manifest is damaged") from exc
 
 

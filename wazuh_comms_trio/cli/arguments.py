@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from wazuh_comms_trio.foundation.timestamps import from_iso
+from wazuh_comms_trio.services.strict_json import DEEPEST, is_too_deep
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _KEY: Final = re.compile(r"[A-Za-z0-9]{32}")
@@ -124,10 +125,12 @@ def json_or_text(word: str) -> Any:
     if any(unicodedata.category(char) == "Cs" for char in word):
         raise ArgumentTypeError("isn't UTF-8")
     try:
-        value = json.loads(word, parse_constant=_refuse, parse_float=_finite)
+        value: Any = json.loads(word, parse_constant=_refuse, parse_float=_finite)
         json.dumps(value, ensure_ascii=False).encode()  # an escaped half of a surrogate pair is no text
     except (ValueError, RecursionError):
         return word
+    if is_too_deep(value):
+        raise ArgumentTypeError(f"is nested deeper than {DEEPEST} levels")
     return value
 
 

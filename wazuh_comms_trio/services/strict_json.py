@@ -1,4 +1,4 @@
-"""A request's JSON body as a typed value; what is wrong with it as a sentence for the client."""
+"""A request's JSON body as a typed value; what is wrong with it as a sentence for the client. How deep it may be."""
 
 from __future__ import annotations
 
@@ -9,12 +9,27 @@ import msgspec
 
 from wazuh_comms_trio.errors import MalformedRequest
 
-__all__ = ["decode_body"]
+__all__ = ["DEEPEST", "decode_body", "is_too_deep"]
 
 T = TypeVar("T")
 
+#: Levels of objects and lists in what others made up and is kept. A reader takes some 950, less the frames of its own
+#: stack: what one task could just read, another that has to write it couldn't.
+DEEPEST: Final = 200
+
 #: ``Expected `str`, got `int` - at `$.packages[0].size` ``: where it is, without the root's sign.
 _PLACE: Final = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`")
+
+
+def is_too_deep(value: object) -> bool:
+    """Whether a value of JSON has more than ``DEEPEST`` levels."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [each for each in level if isinstance(each, (dict, list))]
+        if not level:
+            return False
+        level = [child for each in level for child in (each.values() if isinstance(each, dict) else each)]
+    return True
 
 
 def decode_body(body: bytes | bytearray, decoder: msgspec.json.Decoder[T]) -> T:

@@ -57,10 +57,15 @@ class WdbReply(NamedTuple):
         return self
 
     def members(self) -> Mapping[str, Any]:
-        """All members of an answer that is a JSON object, none of any other."""
+        """All members of an answer that is a JSON object, none of any other. :class:`AnswerInvalid` (1014) for one
+        that begins as an object and isn't JSON.
+        """
         if self.status != JSON:
             return {}
-        value = json.loads(self.text)
+        try:
+            value = json.loads(self.text)
+        except (ValueError, RecursionError) as exc:
+            raise AnswerInvalid(1014, f"the answer isn't JSON: {exc}; it begins with {self.text[:60]!r}") from exc
         return value if isinstance(value, dict) else {}
 
     def data(self) -> Any:

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,6 +79,17 @@ MALFORMED = {
     "Content-Length beyond all": STATEFUL + b"Content-Length: " + b"9" * 30 + b"\r\n\r\nhello",
     "two Content-Lengths that differ": STATEFUL + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
     "two that differ in one header": STATEFUL + b"Content-Length: 5, 6\r\n\r\nhello!",
+    "two Content-Lengths that are equal": STATEFUL + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+    "two that are equal in one header": STATEFUL + b"Content-Length: 5, 5\r\n\r\nhello",
+    "bare line feeds": b"GET /api/v1/ HTTP/1.1\nHost: localhost\n\n",
+    "one bare line feed": b"GET /api/v1/ HTTP/1.1\r\nHost: localhost\nX: y\r\n\r\n",
+    "a bare line feed at the end": b"GET /api/v1/ HTTP/1.1\r\nHost: localhost\r\n\n",
+    "a folded header": b"GET /api/v1/ HTTP/1.1\r\n" + HOST + b"X: y\r\n z\r\n\r\n",
+    "a control character in a header": b"GET /api/v1/ HTTP/1.1\r\n" + HOST + b"X: a\x08b\r\n\r\n",
+    "DEL in a header": b"GET /api/v1/ HTTP/1.1\r\n" + HOST + b"X: a\x7fb\r\n\r\n",
+    "a target without a slash": b"GET api/v1/ HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a URL with a backslash": b"GET https://a\\b/api/v1/ HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a URL without a host": b"GET https:///api/v1/ HTTP/1.1\r\n" + HOST + b"\r\n",
     "both framings": STATEFUL + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     "both framings, the other way round": STATEFUL
     + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
@@ -103,6 +115,20 @@ async def test_malformed_is_400_in_the_one_shape(data: bytes, caplog: pytest.Log
     ours = [record for record in caplog.records if record.name.startswith("wazuh_comms_trio")]
     assert len(ours) <= 1
     assert all(record.levelno == logging.DEBUG and not record.exc_info for record in ours)
+
+
+@pytest.mark.parametrize("pieces", [[b"\r\n", b""], [b"\r", b"\n"], [b"\r", b"\nGET"], [b"\r\nG", b""]])
+async def test_an_empty_line_before_the_request_is_ignored_however_it_is_cut(pieces: list[bytes]) -> None:
+    head = b"GET /api/v1/ HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with serving() as server:
+        stream = await server.connect()
+        sent = b""
+        for piece in pieces:
+            await stream.send_all(piece)
+            await trio.testing.wait_all_tasks_blocked()
+            sent += piece
+        await stream.send_all((b"\r\n" + head).removeprefix(sent))
+        assert (await read_reply(stream)).status == 200
 
 
 @pytest.mark.parametrize(
@@ -242,7 +268,6 @@ async def test_the_refusal_of_a_large_body_reaches_who_writes_before_reading() -
 @pytest.mark.parametrize(
     "data",
     [
-        STATEFUL + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
         STATEFUL + b"content-LENGTH:5\r\n\r\nhello",
         b"\r\n" + STATEFUL + b"Content-Length: 5\r\n\r\nhello",
         STATEFUL.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Content-Length: 5\r\n\r\nhello",

@@ -266,6 +266,15 @@ class TestUnusable:
         assert bad.action == Unusable("The data line is nested too deeply")
         assert after.id == "after"
 
+    @pytest.mark.parametrize("levels", [201, 500, 940, 960])
+    def test_a_result_that_could_be_read_here_and_not_be_written_elsewhere(self, levels: int) -> None:
+        """Where it is written the stack may be deeper, and others' results are in the same call."""
+        header = b'\n{"id":"k","module":"command","operation":"update"}\n'
+        data = b'{"command":{"result":{"data":%b}}}' % (b"[" * levels + b"]" * levels)
+        bad, after = read(body(header + data, event("after")))
+        assert bad.action == Unusable("The data line is nested too deeply")
+        assert after.id == "after"
+
     @pytest.mark.parametrize(("operation_", "data"), [("create", b"\n{}"), ("delete", b"")])
     def test_a_header_nested_too_deeply_is_an_object_all_the_same(self, operation_: str, data: bytes) -> None:
         deep = b"[" * 10_000 + b"]" * 10_000

@@ -86,7 +86,13 @@ class Link:
                 if frame is not None:
                     return decode(json.loads(frame))
                 self._frames.feed(bytes(await self._stream.receive_some(RECEIVE_BYTES)))
-            except (WazuhException, ValueError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            except (
+                WazuhException,
+                ValueError,
+                RecursionError,
+                trio.BrokenResourceError,
+                trio.ClosedResourceError,
+            ) as error:
                 self._broken = True
                 raise LinkBroken(str(error)) from None
 

@@ -18,9 +18,13 @@ LINE_LIMIT: Final = 512
 #: All trailer lines together; they are read and dropped.
 TRAILERS_LIMIT: Final = 8192
 
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]+)[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
-_SIZE_LINE_BEGINS = re.compile(rb"[0-9A-Fa-f]+[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\r?")
-_TRAILER = re.compile(rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+:[\t\x20-\x7e\x80-\xff]*")
+_TOKEN: Final = rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+"
+_QUOTED: Final = rb"\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*\""
+#: RFC 9112, 7.1, without the blanks around an extension that senders mustn't write: other readers refuse them.
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;%b(?:=(?:%b|%b))?)*" % (_TOKEN, _TOKEN, _QUOTED))
+_SIZE_LINE_BEGINS: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?:;[\t\x20-\x7e\x80-\xff]*)?\r?")
+#: What frames a message mustn't come behind it.
+_TRAILER: Final = re.compile(rb"(?!(?i:content-length|transfer-encoding):)" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*")
 
 
 class BodyDecoder(Protocol):

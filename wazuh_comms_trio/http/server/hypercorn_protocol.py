@@ -40,6 +40,9 @@ AUTHORITY_END: Final = re.compile(rb"[/?#]")
 HOST: Final = re.compile(
     rb"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::(?P<port>[0-9]{0,5}))?"
 )
+#: RFC 9112, 3.2: a path, a whole URL, or, for OPTIONS, an asterisk.
+TARGET: Final = re.compile(rb"(?:https?://[][A-Za-z0-9._~%:-]+)?/[!-~]*|https?://[][A-Za-z0-9._~%:-]+|\*")
+CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 LARGEST_PORT: Final = 65535
 #: Hypercorn numbers a connection's streams; HTTP/1.1 has one.
 STREAM_ID: Final = 1
@@ -76,6 +79,8 @@ class Http11:
         self.connection = h11.Connection(h11.SERVER, max_incomplete_event_size=config.h11_max_incomplete_size)
         self.outgoing: list[bytes] = []
         self.head_size = 0
+        self._head: bytes = b""  # as it came so far, and perhaps some of the body
+        self._blank: bytes = b""  # an empty line before it, or half of one
         self.first_body: bytes = b""
         self.wants_100 = False
         self.finished = False  # the reply has ended
@@ -87,12 +92,16 @@ class Http11:
     async def feed(self, data: bytes | bytearray) -> bool:
         """True once the request's head is complete. Raises ``MalformedRequest``, ``HeadTooLarge``, ``BodyTooLarge``."""
         connection = self.connection
-        if self.head_size == 0 and data[:2] == b"\r\n":
-            data = data[2:]  # RFC 9112, 2.2: an empty line before the request is ignored
-            if not data:
+        if self.head_size == 0 and data and (data[0] in b"\r\n" or self._blank):
+            data = self._blank + data
+            if b"\r\n".startswith(data):
+                self._blank = bytes(data)
                 return False
+            data = data.removeprefix(b"\r\n")  # RFC 9112, 2.2: an empty line before the request is ignored
+        data = bytes(data)
         self.head_size += len(data)
-        connection.receive_data(bytes(data))
+        self._head = self._head + data if self._head else data
+        connection.receive_data(data)
         try:
             request = connection.next_event()
         except h11.RemoteProtocolError as error:
@@ -106,6 +115,8 @@ class Http11:
         self.first_body = connection.trailing_data[0]
         if self.head_size - len(self.first_body) > self.config.h11_max_incomplete_size:
             raise HeadTooLarge
+        check_lines(self._head, self.head_size - len(self.first_body))
+        self._head = b""
         check_head(request)
         self.wants_100 = connection.they_are_waiting_for_100_continue
         await self._open_stream(request)
@@ -222,10 +233,29 @@ def reply_head(status: int, headers: Headers, config: Config) -> bytes:
     return head
 
 
+def check_lines(head: bytes, end: int) -> None:
+    """What h11 takes in ``head[:end]`` and others read differently, or don't: bare line feeds, folded lines, control
+    characters. A balancer that saw another request there could be made a fool of. Raises ``MalformedRequest``."""
+    lines = head.count(b"\n", 0, end)
+    if head.count(b"\r\n", 0, end) != lines or head.count(b"\r", 0, end) != lines:
+        raise MalformedRequest("A line of the head doesn't end with CRLF")
+    if head.find(b"\n ", 0, end) >= 0 or head.find(b"\n\t", 0, end) >= 0:
+        raise MalformedRequest("A line of the head is folded")
+    if CONTROL.search(head, 0, end) is not None:
+        raise MalformedRequest("A control character in the head")
+    # h11 makes one number of several that are equal.
+    lower = head[:end].lower()
+    at = lower.find(b"\ncontent-length:")
+    if at >= 0 and (lower.find(b"\ncontent-length:", at + 1) >= 0 or lower.find(b",", at, lower.find(b"\r", at)) >= 0):
+        raise MalformedRequest("Ambiguous body length")
+
+
 def check_head(request: h11.Request) -> None:
     """What h11 takes and we don't. Raises ``MalformedRequest``."""
     if request.http_version not in (b"1.1", b"1.0"):
         raise MalformedRequest("Unsupported HTTP version")
+    if TARGET.fullmatch(request.target) is None:
+        raise MalformedRequest("Invalid request target")
     names = []
     for name, value in request.headers:
         names.append(name)

@@ -275,7 +275,9 @@ class TokenKeys:
         if match is None:
             raise TokenInvalid(reason="malformed")
         try:
-            head = _decode_head(_base64url(match[1]))
+            head_text = _base64url(match[1])
+            head_text.decode()  # the decoder doesn't look at the encoding of what it skips
+            head = _decode_head(head_text)
             payload = _base64url(match[2])
             signature = _base64url(match[3])
         except (msgspec.MsgspecError, binascii.Error, UnicodeDecodeError, RecursionError):

@@ -10,7 +10,7 @@ import msgspec
 from wazuh_comms_trio.backends.interfaces import Action, Command, CommandResult, CommandStatus, Target
 from wazuh_comms_trio.errors import MalformedRequest
 from wazuh_comms_trio.services.stateful.packet_reader import DOCUMENT_ID_LIMIT
-from wazuh_comms_trio.services.strict_json import decode_body
+from wazuh_comms_trio.services.strict_json import decode_body, is_too_deep
 
 __all__ = ["PostedCommands", "decode_commands", "encode_command", "encode_commands"]
 
@@ -73,6 +73,8 @@ def _command(command: _Command, where: str) -> Command:
         raise MalformedRequest(f"{where}.status: Expected one of {', '.join(sorted(_STATUSES))}")
     if len(command.document_id.encode()) > DOCUMENT_ID_LIMIT or "\0" in command.document_id:
         raise MalformedRequest(f"{where}.document_id: Expected at most {DOCUMENT_ID_LIMIT} bytes without a NUL")
+    if is_too_deep(command.action.args) or (command.result is not None and is_too_deep(command.result.data)):
+        raise MalformedRequest(f"{where} is nested too deeply")
     target_id = command.target.id.lower() if command.target.type == "agent" else command.target.id
     action = command.action
     result = command.result

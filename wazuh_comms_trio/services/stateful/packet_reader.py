@@ -41,6 +41,7 @@ from wazuh_comms_trio.services.stateful.plain_events import (
     may_name_agent,
     read_plain_events,
 )
+from wazuh_comms_trio.services.strict_json import is_too_deep
 
 __all__ = ["DOCUMENT_ID_LIMIT", "GAP_LIMIT", "Event", "PacketReader", "Unusable", "open_packet"]
 
@@ -336,6 +337,8 @@ class PacketReader:
             return Unusable(f"Only updates of a command's result are taken: {exc}")
         except _NOT_DECODED as exc:
             return Unusable(_data_reason(exc))
+        if is_too_deep(result.data):
+            return Unusable("The data line is nested too deeply")
         return CommandReport(self.agent_id, document_id, CommandResult(result.code, result.message, result.data))
 
 

@@ -1,0 +1,1 @@
+"""Fuzzers: bytes that a program made up, read by everything that reads bytes of others. docs/fuzzing.md says how."""
