@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from wazuh_comms_trio.foundation.timestamps import from_iso
-from wazuh_comms_trio.services.strict_json import DEEPEST, is_too_deep
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _KEY: Final = re.compile(r"[A-Za-z0-9]{32}")
@@ -122,6 +121,8 @@ def named_value(word: str) -> tuple[str, Any]:
 
 def json_or_text(word: str) -> Any:
     """Numbers that JSON can't carry on (``NaN``, ``1e999``) are text, like everything else that isn't JSON."""
+    from wazuh_comms_trio.services.strict_json import DEEPEST, is_too_deep  # msgspec, which no other argument needs
+
     if any(unicodedata.category(char) == "Cs" for char in word):
         raise ArgumentTypeError("isn't UTF-8")
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -23,7 +23,7 @@ _PLACE: Final = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`")
 
 def is_too_deep(value: object) -> bool:
     """Whether a value of JSON has more than ``DEEPEST`` levels."""
-    level = [value]
+    level: list[Any] = [value]
     for _ in range(DEEPEST + 1):
         level = [each for each in level if isinstance(each, (dict, list))]
         if not level:
