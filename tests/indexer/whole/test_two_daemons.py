@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -170,15 +170,28 @@ async def test_one_daemon_is_killed_in_the_middle(tmp_path: Path, certificates: 
         print(f"{len(by_the_dead)} by the one that was killed, {len(twice)} of them twice")
 
 
+def nodes_known(port: int) -> int:
+    """By the index's statistics, which are there while a search of a new index isn't."""
+    found = call(port, "GET", "/wazuh-comms-nodes/_stats/docs")
+    return int(found["_all"]["primaries"].get("docs", {}).get("count", 0)) if "_all" in found else 0
+
+
+async def until_a_node_is_known(port: int) -> None:
+    with trio.fail_after(20):
+        while not nodes_known(port):  # noqa: ASYNC110  # nothing tells
+            await trio.sleep(0.05)
+
+
 async def test_differing_token_keys_are_warned_about(tmp_path: Path, certificates: Certificates, port: int) -> None:
     own_key = tmp_path / "token.pem"
     trustme.CA().issue_cert("x").private_key_pem.write_to_path(own_key)
     own_key.chmod(0o600)
-    async with (
-        start_daemon(wazuh_files(tmp_path / "one", certificates, [port])) as one,
-        start_daemon(wazuh_files(tmp_path / "two", certificates, [port], token={"private_key": str(own_key)})) as two,
-        start_daemon(wazuh_files(tmp_path / "three", certificates, [port])) as three,
-    ):
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(start_daemon(wazuh_files(tmp_path / "one", certificates, [port])))
+        await until_a_node_is_known(port)  # it was there first: it looks again in a minute
+        other = wazuh_files(tmp_path / "two", certificates, [port], token={"private_key": str(own_key)})
+        two = await stack.enter_async_context(start_daemon(other))
+        three = await stack.enter_async_context(start_daemon(wazuh_files(tmp_path / "three", certificates, [port])))
         with trio.fail_after(20):
             line = await two.wait_for_line("signs tokens with another key")
             await three.wait_for_line("signs tokens with another key")
