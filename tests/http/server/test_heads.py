@@ -88,6 +88,8 @@ MALFORMED = {
     "a control character in a header": b"GET /api/v1/ HTTP/1.1\r\n" + HOST + b"X: a\x08b\r\n\r\n",
     "DEL in a header": b"GET /api/v1/ HTTP/1.1\r\n" + HOST + b"X: a\x7fb\r\n\r\n",
     "a target without a slash": b"GET api/v1/ HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a URL whose slashes are encoded": b"GET https:%2F%2Flocalhost/api/v1/ HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a URL whose colon is encoded": b"GET https%3A//localhost/api/v1/ HTTP/1.1\r\n" + HOST + b"\r\n",
     "a URL with a backslash": b"GET https://a\\b/api/v1/ HTTP/1.1\r\n" + HOST + b"\r\n",
     "a URL without a host": b"GET https:///api/v1/ HTTP/1.1\r\n" + HOST + b"\r\n",
     "both framings": STATEFUL + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
