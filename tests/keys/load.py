@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import trio
 from attrs import define, field
 
-from tests.e2e.processes import KEY, Running
+from tests.e2e.processes import KEY, Files, Running
+from tests.supervisor.nodes import status
 from wazuh_comms_trio.testing import AgentClient, connect_tcp, stateful_event
 from wazuh_comms_trio.testing.agent.http import ExchangeFailed
 
@@ -39,6 +41,15 @@ class Work:
         wanted = self.served + count
         while self.served < wanted and not self.refused:  # noqa: ASYNC110
             await trio.sleep(PAUSE)
+
+
+async def keys_in_force(files: Files) -> dict[str, Any]:
+    """Of the first worker, once it has told its supervisor of itself: it serves a moment before."""
+    with trio.fail_after(20):
+        while "keys" not in (worker := (await status(files))["workers"][0]):  # noqa: ASYNC110  # nothing tells
+            await trio.sleep(PAUSE)
+    found: dict[str, Any] = worker["keys"]
+    return found
 
 
 async def logged_in(daemon: Running, nodes: Nodes, count: int) -> list[AgentClient]:

@@ -11,8 +11,8 @@ import trio
 
 from tests.conftest import Certificates
 from tests.e2e.processes import Files, start_daemon, write_files
-from tests.keys.load import Nodes, at_work, logged_in
-from tests.supervisor.nodes import ask, change, parked, status
+from tests.keys.load import Nodes, at_work, keys_in_force, logged_in
+from tests.supervisor.nodes import ask, change, parked
 from tests.supervisor.test_reload import new_certificate
 from wazuh_comms_trio.daemon.remembered_keys import FILE_NAME
 from wazuh_comms_trio.testing import stateful_event
@@ -36,7 +36,7 @@ async def test_restarts_with_new_tls_keys_under_load(make_files: MakeFiles, work
     async with start_daemon(files) as daemon:
         nodes.ports = [daemon.port]
         agents = await logged_in(daemon, nodes, 3)
-        first = (await status(files))["workers"][0]["keys"]["signing"]
+        first = (await keys_in_force(files))["signing"]
         async with at_work(agents) as work:
             await work.more(10)
             nodes.ports = []
@@ -47,7 +47,7 @@ async def test_restarts_with_new_tls_keys_under_load(make_files: MakeFiles, work
                 async with start_daemon(files) as again:
                     nodes.ports = [again.port]
                     await work.more(20)
-                    keys = (await status(files))["workers"][0]["keys"]
+                    keys = await keys_in_force(files)
                     assert keys["signing"] != first
                     assert keys["accepted"] == [keys["signing"], first]
                     nodes.ports = []
@@ -77,7 +77,7 @@ async def test_a_revoked_key_ends_parked_polls_and_stays_revoked(make_files: Mak
     async with start_daemon(files) as daemon:
         nodes.ports = [daemon.port]
         (agent,) = await logged_in(daemon, nodes, 1)
-        before = (await status(files))["workers"][0]["keys"]["signing"]
+        before = (await keys_in_force(files))["signing"]
     change(files, ssl=new_certificate(files.folder))
     async with start_daemon(files) as daemon:
         nodes.ports = [daemon.port]
@@ -99,5 +99,5 @@ async def test_a_revoked_key_ends_parked_polls_and_stays_revoked(make_files: Mak
         assert (await ask(files, "POST", "/api/v1/keys/revoke?key=x")).status == 400
     async with start_daemon(files) as daemon:
         nodes.ports = [daemon.port]
-        assert (await status(files))["workers"][0]["keys"]["revoked"] == [before]
+        assert (await keys_in_force(files))["revoked"] == [before]
         assert (await agent.get_file("none.conf")).status == 403

@@ -19,8 +19,7 @@ from tests.e2e.processes import KEY, PROGRAMS, Files, Running, start_daemon
 from tests.engine.fake import fake_engine
 from tests.indexer.daemons import wazuh_files
 from tests.indexer.fake import FakeOpenSearch
-from tests.keys.load import Nodes, at_work, logged_in
-from tests.supervisor.nodes import status
+from tests.keys.load import Nodes, at_work, keys_in_force, logged_in
 from wazuh_comms_trio.testing import AgentClient, connect_tcp
 
 pytestmark = [pytest.mark.processes, pytest.mark.real_clock]
@@ -94,8 +93,7 @@ async def keys(files: Files, *words: str, expect: int = 0) -> str:
 
 
 async def in_force(node: Node) -> dict[str, Any]:
-    found: dict[str, Any] = (await status(node.files))["workers"][0]["keys"]
-    return found
+    return await keys_in_force(node.files)
 
 
 async def step(node: Node, *words: str) -> str:
