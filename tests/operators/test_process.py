@@ -17,6 +17,7 @@ import trio
 import trio.lowlevel
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from tests.child_processes import children
 from tests.conftest import Certificates
 from tests.e2e.processes import Running, start_daemon, tool, write_files
 from wazuh_comms_trio.testing import ExchangeFailed, Reply, exchange, request_head
@@ -48,13 +49,6 @@ async def samples(path: Path) -> dict[tuple[str, ...], float]:
         for family in text_string_to_metric_families(reply.body.decode())
         for sample in family.samples
     }
-
-
-def children(pid: int) -> dict[int, str]:
-    found = {}
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        found[int(child)] = Path(f"/proc/{child}/cmdline").read_bytes().decode()
-    return found
 
 
 async def operators_pid(pid: int) -> int:

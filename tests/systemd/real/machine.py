@@ -16,6 +16,8 @@ from typing import IO
 import pytest
 from attrs import frozen
 
+from tests.child_processes import children
+
 ROOT = Path(__file__).parents[3]
 CACHE = ROOT / ".cache/machine"
 #: Where the checkout and the wheels are in the machine.
@@ -126,10 +128,9 @@ def _start(name: str, output: IO[bytes], readable: Sequence[str], writable: Sequ
 
 def _leader(process: subprocess.Popen[bytes], log: Path) -> int:
     until = time.monotonic() + BOOT_LIMIT
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while process.poll() is None and time.monotonic() < until:
-        for child in children.read_text().split():
-            if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
-                return int(child)
+        for child, name in children(process.pid, "comm").items():
+            if name.strip() == "systemd":
+                return child
         time.sleep(0.02)
     pytest.fail(f"no systemd was started: {log.read_text()[-2000:]}")
