@@ -39,7 +39,8 @@ class Faults:
 
 
 class FakeOpenSearch:
-    """``requests``: method and path of each. ``bulks``: for each bulk call the items' ids. ``headers`` of the last."""
+    """``requests``: method and path of each. ``bulks``: for each bulk call the items' ids. ``searches``: each one's
+    body. ``headers`` of the last."""
 
     def __init__(self, nursery: trio.Nursery, now: Callable[[], float] = trio.current_time) -> None:
         self.indices: dict[str, Index] = {}
@@ -51,6 +52,7 @@ class FakeOpenSearch:
         self.bulks: list[list[str]] = []
         self.headers: dict[str, str] = {}
         self.bodies: list[int] = []
+        self.searches: list[Mapping[str, Any]] = []
         self.accepted = 0
         self.up = True
         self._nursery = nursery
@@ -231,6 +233,7 @@ class FakeOpenSearch:
     # --- searches ---
 
     def _search(self, index: Index, body: Mapping[str, Any], scroll: bool) -> Answer:
+        self.searches.append(body)
         found = index.search(body["query"])
         for key in reversed(body.get("sort", [])):
             if key != "_doc":

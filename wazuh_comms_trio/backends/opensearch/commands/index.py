@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -45,6 +46,8 @@ _BATCH: Final = 500
 #: How often a change that others overtook is tried, and the longest pause between, in seconds.
 _ATTEMPTS: Final = 10
 _PAUSE: Final = 0.05
+#: Seconds until an index that couldn't be sorted is asked again: it may have been made anew.
+_SORTED_AGAIN: Final = 300.0
 
 
 class Refused(Exception):
@@ -62,7 +65,7 @@ class CommandIndex:
         self._now = wall_clock
         self._rng = rng
         self._refresher = Refresher(client)
-        self._sortable = True
+        self._unsortable_until = -math.inf
 
     @property
     def staleness(self) -> float:
@@ -118,16 +121,24 @@ class CommandIndex:
         return [read(hit, now) for hit in hits.readable], hits
 
     async def _sorted(self, name: str, query: Query, order: str, size: int, count: bool, after: Place | None) -> Hits:
-        if self._sortable:
+        """In no order, for a while, where that is what the indexer refuses: other refusals are told as they are."""
+        refusal: IndexerUnavailable | None = None
+        if trio.current_time() >= self._unsortable_until:
             sort = [by_time("@timestamp", order), {"_seq_no": {"order": order}}]
             try:
-                return await search(self._client, name, query, sort=sort, size=size, count=count, after=after)
+                hits = await search(self._client, name, query, sort=sort, size=size, count=count, after=after)
+                self._unsortable_until = -math.inf
+                return hits
             except IndexerUnavailable as exc:
                 if exc.reply is None or exc.reply.status != 400:
                     raise
-                logger.warning("indexer: %s can't be sorted by @timestamp: its mapping isn't a date", name)
-                self._sortable = False
-        return await search(self._client, name, query, size=size, count=count)
+                refusal = exc
+        hits = await search(self._client, name, query, size=size, count=count)
+        if refusal is not None:
+            if self._unsortable_until == -math.inf:
+                logger.warning("indexer: %s can't be sorted by @timestamp, which should be a date: %s", name, refusal)
+            self._unsortable_until = trio.current_time() + _SORTED_AGAIN
+        return hits
 
     async def create(self, sources: Mapping[str, Mapping[str, Any]]) -> dict[str, Document]:
         """Those that weren't there before; what is there stays as it is and is missing in the answer. Raises
