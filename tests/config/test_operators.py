@@ -89,3 +89,16 @@ def test_places() -> None:
     assert parse_listen("/run/o.sock") == Path("/run/o.sock")
     assert parse_listen("[::1]:9108") == TcpAddress("::1", 9108)
     assert parse_listen("localhost:9108") == TcpAddress("127.0.0.1", 9108)
+
+
+@pytest.mark.parametrize(("after", "warned"), [(120, True), (358, True), (370, False)])
+def test_thresholds_by_which_agents_that_are_there_would_be_lost(
+    tmp_path: Path, certificates: Certificates, after: int, warned: bool
+) -> None:
+    api = {"ssl": {"key": str(certificates.key), "cert": str(certificates.cert)}, "files": {"path": str(tmp_path)}}
+    file = tmp_path / "wazuh-server.yml"
+    for events in (True, False):
+        presence = {"events": events, "disconnected_after": after}
+        file.write_text(yaml.safe_dump({"communications_api": {**api, "presence": presence}}))
+        texts = [warning.render(file) for warning in load_config(file).warnings]
+        assert any("may be told as lost" in text for text in texts) is (warned and events)

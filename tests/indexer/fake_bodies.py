@@ -58,17 +58,20 @@ def sort_key(name: str) -> Callable[[tuple[str, Stored]], Any]:
 
 
 def with_source(found: dict[str, Any], fields: list[str]) -> dict[str, Any]:
-    """With these fields of its source alone."""
+    """With these fields of its source alone; ``*`` is any one name."""
     if "_source" not in found:
         return found
     kept: dict[str, Any] = {}
     for field in fields:
-        source, into = found["_source"], kept
-        *parents, last = field.split(".")
-        for parent in parents:
-            source = source.get(parent) if isinstance(source, dict) else None
-            if isinstance(source, dict):
-                into = into.setdefault(parent, {})
-        if isinstance(source, dict) and last in source:
-            into[last] = source[last]
+        _keep(found["_source"], field.split("."), kept)
     return {**found, "_source": kept}
+
+
+def _keep(source: Any, path: list[str], into: dict[str, Any]) -> None:
+    if not isinstance(source, dict):
+        return
+    for name in list(source) if path[0] == "*" else [path[0]]:
+        if len(path) == 1 and name in source:
+            into[name] = source[name]
+        elif isinstance(source.get(name), dict):
+            _keep(source[name], path[1:], into.setdefault(name, {}))

@@ -14,6 +14,8 @@ from wazuh_comms_trio.config.reader import Reader
 from wazuh_comms_trio.config.tls import LEGACY_VERSIONS, allows_tls13, bare_context
 
 _API: Final = "communications_api"
+#: Seconds until what was heard of an agent is stored, and a few more.
+_STORED_AFTER: Final = 60.0
 _WILDCARDS: Final = {"0.0.0.0", "::"}
 
 
@@ -23,6 +25,7 @@ def apply_rules(reader: Reader, config: Config) -> None:
     _enrollment(reader, config)
     _operators(reader, config)
     _sizes(reader, config)
+    _presence(reader, config)
     _tls(reader, config.communications_api.ssl)
     _indexer(reader, config)
     _balancers(reader, config)
@@ -68,6 +71,14 @@ def _sizes(reader: Reader, config: Config) -> None:
     if events.max_file_bytes > events.max_bytes and reader.sound(path):
         text = f"{events.max_file_bytes} is not accepted; accepted is at most max_bytes, {events.max_bytes}"
         reader.problem_at(f"{path}.max_file_bytes", text)
+
+
+def _presence(reader: Reader, config: Config) -> None:
+    path, api = f"{_API}.presence", config.communications_api
+    least = api.timeouts.commands + _STORED_AFTER
+    if api.presence.events and config.disconnected_after < least and reader.sound(path, f"{_API}.timeouts"):
+        text = f"agents that are there may be told as lost: disconnected_after should be {least:g} s at least"
+        reader.warning_at(f"{path}.events", f"{text}, a poll and a minute until it is stored")
 
 
 def _tls(reader: Reader, settings: SslSettings) -> None:

@@ -195,9 +195,79 @@ async def test_one_that_polls_and_sends_nothing(autojump_clock: MockClock) -> No
             await one.backends.presence.record([Heard("a3", wall_clock())])
             await trio.sleep(60)
         assert one.actions() == [("partial", "a3")]
+        since = one.told()[0]["presence"]["since"]
         one.talking.add("a3")
-        await trio.sleep(AFTER)
+        await trio.sleep(60 + LOOK + 1)
+        assert one.actions() == [("partial", "a3"), ("resumed", "a3")]
+        assert one.told()[1]["presence"]["since"] == since
+        await trio.sleep(2 * PARTIAL)
+        assert len(one.told()) == 2
+
+
+async def test_partial_lasts_until_something_is_sent_though_it_was_lost_meanwhile(autojump_clock: MockClock) -> None:
+    async with cluster(agents=40) as one:
+        await trio.sleep(AFTER + 100)
+        one.talking.discard("a3")
+        for silence in (0.0, 2 * AFTER):
+            await trio.sleep(silence)
+            for _ in range(90):
+                await one.backends.presence.record([Heard("a3", wall_clock())])
+                await trio.sleep(60)
+        assert one.actions() == [("partial", "a3"), ("lost", "a3"), ("back", "a3")]
+        one.talking.add("a3")
+        await trio.sleep(60 + LOOK + 1)
+        assert one.actions()[3:] == [("resumed", "a3")]
+
+
+async def test_one_that_sends_nothing_and_is_removed_is_forgotten(autojump_clock: MockClock) -> None:
+    async with cluster(agents=40) as one:
+        await trio.sleep(AFTER + 100)
+        one.talking.discard("a3")
+        for _ in range(90):
+            await one.backends.presence.record([Heard("a3", wall_clock())])
+            await trio.sleep(60)
+        await one.backends.agents.remove("a3")
+        await trio.sleep(LOOK + 1)
         assert one.actions() == [("partial", "a3")]
+        assert decode(one.backends.presence._watch[2]) == Told()
+
+
+async def test_a_refused_event_holds_up_no_other(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with cluster(agents=80) as one:
+        await trio.sleep(AFTER + 100)
+        one.backends.engine.refuse = "not of ours"
+        one.talking.difference_update({"a1", "a2"})
+        await trio.sleep(AFTER + 100)
+        one.backends.engine.refuse = None
+        one.talking.difference_update({"a3"})
+        await trio.sleep(AFTER + 100)
+        assert one.actions() == [("lost", "a3")]
+        refused = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+        assert [text.endswith("not of ours") for text in refused] == [True, False]  # once, and that it is over
+
+
+async def test_a_slow_engine_is_told_what_fits_into_half_a_lease(autojump_clock: MockClock) -> None:
+    """Else another node could have the right to tell, and tell it again."""
+    async with cluster(agents=200, nodes=2) as two:
+        await trio.sleep(AFTER + 100)
+        two.backends.engine.faults.delay = LEASE / 5
+        two.talking.difference_update(gone := {f"a{number}" for number in range(8)})
+        await trio.sleep(AFTER + 8 * LEASE)
+        assert sorted(agent_id for _, agent_id in two.actions()) == sorted(gone)
+        assert two.backends.presence.faults.calls["keep_watch"] >= 3
+
+
+async def test_nobody_is_lost_when_this_host_slept(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with cluster(agents=40) as one:
+        await trio.sleep(2 * AFTER)
+        one.talking.clear()
+        await trio.sleep(200)
+        monkeypatch.setattr(f"{__name__}.NOW", NOW + 3 * AFTER)
+        await trio.sleep(AFTER - 2 * LOOK)
+        assert one.told() == []
+        await trio.sleep(4 * LOOK)
+        assert [event["presence"]["count"] for event in one.told()] == [40]
 
 
 async def test_one_node_of_several_tells_and_another_goes_on(autojump_clock: MockClock) -> None:

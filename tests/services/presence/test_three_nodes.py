@@ -10,6 +10,7 @@ from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.backends.opensearch.agents.last_seen import OpenSearchPresence
 from wazuh_comms_trio.backends.opensearch.index_names import IndexName
+from wazuh_comms_trio.backends.presence import Heard, LastSeen
 from wazuh_comms_trio.cli.agents.nodes import all_news
 from wazuh_comms_trio.config.backend_models import IndexerNames
 from wazuh_comms_trio.services.agent_journal import AgentJournal
@@ -47,3 +48,17 @@ async def test_each_node_knows_what_all_heard_within_a_minute(autojump_clock: Mo
         assert login["refusal"] == {"at": NOW + 2, "address": "10.0.0.3", "cause": "wrong_key", "node": "n3"}
         assert stateful["success"] == {"at": NOW + 1, "address": "10.0.0.2", "node": "n2"}
         nursery.cancel_scope.cancel()
+
+
+async def test_what_a_node_writes_late_makes_nobody_silent(autojump_clock: MockClock) -> None:
+    """It couldn't for a while, and what it heard then is older than what another one wrote."""
+    async with fake() as indexer, stores_of(indexer) as stores:
+        registry = IndexName(stores.client, "agents", IndexerNames())
+        first, late = (OpenSearchPresence(stores.client, registry, LocalNode(name, name, "")) for name in ("n1", "n2"))
+        await first.record([Heard(A1, NOW, NOW - 5)])
+        await late.record([Heard(A1, NOW - 5000, NOW - 5000)])
+        await trio.sleep(2)
+        assert (await first.last_seen())[A1] == LastSeen(NOW, NOW - 5, "n1")
+        assert await first.last_seen(before=NOW - 1200) == {}
+        assert await first.last_seen(sent_before=NOW - 1200) == {}
+        assert (await first.last_seen(before=NOW + 1, sent_before=NOW)).keys() == {A1}

@@ -22,7 +22,7 @@ class Presence:
     events: bool = field(
         default=False,
         metadata=key(
-            "Whether agents that are lost, that poll and send nothing any more, and that are back, are told to the "
+            "Whether agents that are lost, that send nothing any more, and that are back, are told to the "
             "engine as events."
         ),
     )

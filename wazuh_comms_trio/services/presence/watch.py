@@ -26,6 +26,7 @@ from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.foundation.timestamps import to_iso
 from wazuh_comms_trio.services.presence.recorder import INTERVAL, PresenceRecorder
 from wazuh_comms_trio.services.presence.silence import (
+    KINDS,
     SHARE,
     Change,
     Told,
@@ -45,6 +46,8 @@ LOOK: Final = 30.0
 LEASE: Final = 100.0
 #: Seconds after an outage in which agents have yet to be stored as heard.
 QUIET: Final = 2 * INTERVAL + 40.0
+#: Seconds by which the clock of the wall may go otherwise than trio's between two looks.
+JUMP: Final = 30.0
 #: "At once" is within that many seconds, since agents are heard at moments of their own.
 AT_ONCE: Final = 330.0
 #: Agents named in an event that is about many.
@@ -82,16 +85,23 @@ class SilenceWatch:
         self._partial_after = partial_after
         self._now = wall_clock
         self._quiet_until = inf
+        #: As it was stored last, so that it needn't be decoded each time: it may be megabytes.
+        self._kept = ("", Told())
         #: When how many agents were told of one by one, by kind.
         self._lately: deque[tuple[float, str, int]] = deque()
         self._outage = OutageLog(logger, "agents' silence", clock=trio.current_time)
+        self._refusals = OutageLog(logger, "agents' silence", clock=trio.current_time)
         leadership.register(_TOPIC, on_change=self._be_quiet)
 
     async def run(self) -> None:
         """Until cancelled."""
         self._quiet_until = trio.current_time() + self._levels[0]
+        offset = self._now() - trio.current_time()
         while True:
             await sleep_until_next_tick(LOOK)
+            before, offset = offset, self._now() - trio.current_time()
+            if abs(offset - before) > JUMP:  # as at a start: this host slept, or its clock was set
+                self._quiet_until = trio.current_time() + self._levels[0]
             if self._recorder.failing:
                 self._be_quiet()
             if not self._leadership.is_leader:
@@ -99,7 +109,7 @@ class SilenceWatch:
             try:
                 await self.look()
                 self._outage.worked()
-            except (BackendUnavailable, EngineRefused) as exc:
+            except BackendUnavailable as exc:
                 self._be_quiet()
                 self._outage.failed(exc.message, kind="can't be told")
             except Exception:
@@ -109,50 +119,54 @@ class SilenceWatch:
         self._quiet_until = max(self._quiet_until, trio.current_time() + QUIET)
 
     async def look(self) -> None:
-        """Raises ``BackendUnavailable``, ``EngineRefused``; what was told until then is kept."""
-        now = self._now()
+        """Raises ``BackendUnavailable``; what was told until then is kept."""
+        now, taken_at = self._now(), trio.current_time()
         state = await self._store.take_watch(self._holder, now, LEASE)
         if state is None or trio.current_time() < self._quiet_until:
             return
-        told = decode(state)
-        before = encode(told)
+        told = self._kept[1] if state == self._kept[0] else decode(state)
+        self._kept = "", Told()
         silent_since = now - self._levels[0]
         silent = await self._store.last_seen(before=silent_since)
         mute = await self._store.last_seen(silent_since, sent_before=now - self._partial_after)
-        back = await self._back(told, told.lost.keys() - silent.keys(), silent_since)
+        others = (told.lost.keys() | told.partial.keys()) - silent.keys() - mute.keys()
+        heard = await self._heard(others, silent_since)
+        for agent_id in others - heard.keys():  # it was removed
+            told.lost.pop(agent_id, None)
+            told.partial.pop(agent_id, None)
         total = sum((await self._store.counts(silent_since)).values())
-        told.partial = {agent_id: since for agent_id, since in told.partial.items() if agent_id in mute}
-        changes = list(silent_agents(silent, mute, back, told, now=now, after=self._levels))
+        changes = list(silent_agents(silent, mute, heard, told, now=now, after=self._levels))
         try:
-            for kind in ("back", "lost", "partial"):
-                await self._tell([change for change in changes if change.kind == kind], told, total, now)
+            for kind in KINDS:
+                of_kind = [change for change in changes if change.kind == kind]
+                await self._tell(of_kind, told, total, now, until=taken_at + LEASE / 2)
         finally:
-            if encode(told) != before:
+            if (text := encode(told)) != state:
                 with trio.CancelScope(deadline=trio.current_time() + 5, shield=True):
-                    await self._store.keep_watch(self._holder, encode(told))
+                    await self._store.keep_watch(self._holder, text)
+            self._kept = text, told
 
-    async def _back(self, told: Told, ids: Collection[str], since: float) -> dict[str, LastSeen]:
-        """Of agents that were lost and aren't silent any more, when they were heard; one that was removed is forgotten.
-        A few are looked at one by one: all that are there may be very many."""
-        found: dict[str, LastSeen] = {}
+    async def _heard(self, ids: Collection[str], since: float) -> dict[str, LastSeen]:
+        """When agents were heard that are there; one that was removed isn't in it. A few are looked at one by one: all
+        that are there may be very many."""
         if len(ids) > FEW:
             heard = await self._store.last_seen(since)
-            found = {agent_id: heard[agent_id] for agent_id in ids if agent_id in heard}
-        else:
-            for agent_id in ids:
-                news = [each for each in await self._store.about(agent_id) if each.seen is not None]
-                if news:
-                    last = max(news, key=lambda each: each.seen or 0.0)
-                    found[agent_id] = LastSeen(last.seen or 0.0, last.sent, last.node)
-        for agent_id in set(ids) - found.keys():
-            del told.lost[agent_id]
+            return {agent_id: heard[agent_id] for agent_id in ids if agent_id in heard}
+        found = {}
+        for agent_id in ids:
+            news = await self._store.about(agent_id)
+            seen, node = max(((each.seen, each.node) for each in news if each.seen is not None), default=(None, ""))
+            sent = max((each.sent for each in news if each.sent is not None), default=None)
+            if seen is not None:
+                found[agent_id] = LastSeen(seen, sent, node)
         return found
 
-    async def _tell(self, changes: Sequence[Change], told: Told, total: int, now: float) -> None:
-        if not changes:
+    async def _tell(self, changes: Sequence[Change], told: Told, total: int, now: float, *, until: float) -> None:
+        """``until``: on trio's clock; what isn't told by then is told at the next look, by whoever has the right to."""
+        moment = trio.current_time()
+        if not changes or moment > until:
             return
         kind = changes[0].kind
-        moment = trio.current_time()
         while self._lately and self._lately[0][0] < moment - AT_ONCE:
             self._lately.popleft()
         lately = sum(number for _, of_kind, number in self._lately if of_kind == kind)
@@ -160,13 +174,16 @@ class SilenceWatch:
             await self._send(_SERVER, _of_many(changes, now))
             for change in changes:
                 change.note(told)
-        else:
-            for change in changes:
-                agent = await self._metadata(change.agent_id)
-                if agent is not None:
-                    await self._send(change.agent_id, _of_one(change, agent, now))
-                change.note(told)
-        self._lately.append((moment, kind, len(changes)))
+            self._lately.append((moment, kind, len(changes)))
+            return
+        for change in changes:
+            if trio.current_time() > until:
+                return
+            agent = await self._metadata(change.agent_id)
+            if agent is not None:
+                await self._send(change.agent_id, _of_one(change, agent, now))
+            change.note(told)
+            self._lately.append((moment, kind, 1))
 
     async def _metadata(self, agent_id: str) -> dict[str, Any] | None:
         """As an agent says it of itself; None where the agent was removed or can't be read."""
@@ -180,15 +197,19 @@ class SilenceWatch:
         return {**about, "groups": list(agent.groups), "host": dict(agent.host)}
 
     async def _send(self, agent_id: str, body: bytes) -> None:
+        """What the engine will never take is in the log, and holds up nothing else."""
+
         async def chunks() -> AsyncIterator[bytes]:
             yield body
 
         try:
             await self._engine.send_events(chunks(), agent_id=agent_id, length=len(body))
-        except BodyRefused as error:
-            if error.consumed.descriptor is not None:
+        except EngineRefused as error:
+            if isinstance(error, BodyRefused) and error.consumed.descriptor is not None:
                 os.close(error.consumed.descriptor)
-            raise
+            self._refusals.failed(error.message, kind="an event was refused by the engine")
+        else:
+            self._refusals.worked()
 
 
 def _of_one(change: Change, agent: Mapping[str, Any], now: float) -> bytes:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from math import inf
 from typing import Any, Final
 
 from wazuh_comms_trio.backends.local_node import LocalNode
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 #: The document of who tells of agents' silence.
 _WATCH: Final = "watch"
-_FIELDS: Final = ("seen", "sent", "node")
+_FIELDS: Final = ("seen", "sent", "node", "nodes.*.seen", "nodes.*.sent", "nodes.*.name")
 
 
 def node_key(node_id: str) -> str:
@@ -86,8 +87,9 @@ class OpenSearchPresence:
         async with scroll(self._client, PRESENCE_INDEX, query, fields=_FIELDS) as documents:
             async for document in documents:
                 fields: Any = document.source if isinstance(document.source, dict) else {}
-                if (seen := _moment(fields.get("seen"))) is not None:
-                    found[document.id] = LastSeen(seen, _moment(fields.get("sent")), str(fields.get("node", "")))
+                seen = _newest(fields)
+                if seen is not None and seen.seen < (before or inf) and (seen.sent or 0.0) < (sent_before or inf):
+                    found[document.id] = seen
         return found
 
     async def about(self, agent_id: str) -> Sequence[NodeNews]:
@@ -177,6 +179,19 @@ def _document(heard: Heard, node: LocalNode) -> dict[str, Any]:
     part = {"id": node.id, "name": node.name, **said, "news": dict(heard.news)}
     here = {} if heard.seen is None else {"node": node.name}
     return {**here, **said, "nodes": {node_key(node.id): part}}
+
+
+def _newest(fields: Mapping[str, Any]) -> LastSeen | None:
+    """What is at the top was written last, perhaps by a node that couldn't for a while: each node's part counts."""
+    nodes: Any = fields.get("nodes")
+    parts = [part for part in nodes.values() if isinstance(part, dict)] if isinstance(nodes, dict) else []
+    moments = [(_moment(part.get("seen")), str(part.get("name", ""))) for part in parts]
+    moments.append((_moment(fields.get("seen")), str(fields.get("node", ""))))
+    seen, node = max(((seen, node) for seen, node in moments if seen is not None), default=(None, ""))
+    sent = (_moment(part.get("sent")) for part in (fields, *parts))
+    return (
+        None if seen is None else LastSeen(seen, max((each for each in sent if each is not None), default=None), node)
+    )
 
 
 def _read_news(part: Any) -> NodeNews | None:
