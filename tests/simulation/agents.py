@@ -97,7 +97,7 @@ class SimClient(AgentClient):
             reply = await super().request(method, path, body, **options)
         except ExchangeFailed as error:
             world.trace.add(self.name, f"{place} -> {str(error)[:60]}")
-            if not world.had_cause(100.0):
+            if not (world.had_cause(100.0) or world.was_silenced(self.name, 100.0)):
                 raise Violation("answers", f"{self.name}: {place} got no answer, without a cause: {error}") from None
             raise
         finally:
@@ -118,7 +118,7 @@ class SimClient(AgentClient):
         status = reply.status
         if status in (200, 204) or (status == 408 and place == "GET commands"):
             return
-        cause = self.world.had_cause(45.0)
+        cause = self.world.had_cause(45.0) or self.world.was_silenced(self.name, 45.0)
         if status >= 500 and (status != 503 or not cause):
             raise Violation("no 5xx", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")
         slow = status == 408 and any(fault.place == "network" for fault in self.world.plan.faults)

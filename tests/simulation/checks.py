@@ -28,6 +28,8 @@ PARKED_BOUND = 40.0
 #: Faults of a connection on which an answer may take for ever.
 SILENCING = ("hold", "silent", "slow reader", "forget", "leave")
 BATCHES = 8
+#: Seconds for which a connection may wait for a worker that serves.
+TAKEN_BOUND = 10.0
 
 
 async def watch(world: World) -> None:
@@ -53,9 +55,12 @@ async def watch_polls(world: World) -> None:
     while True:
         await trio.sleep(5)
         now = trio.current_time()
+        _check_taken(world, now)
         for agent in world.agents:
             for poll in agent.client.polls.values():
                 late = world.agents_clock() - poll.token_ends
+                if poll.connection is not None and poll.connection.taken is not None:
+                    late = min(late, now - poll.connection.taken)  # it may have waited for a worker
                 revoked = poll.keys != agent.client.keys and agent.client.is_rekeyed_everywhere(now - REVOCATION)
                 if revoked and not _is_held_up(world, poll):
                     raise Violation("revoked", f"{agent.name}: a poll goes on with a token of its old key")
@@ -82,6 +87,15 @@ async def watch_polls(world: World) -> None:
                         raise Violation("parked", f"{agent.name} waits since {poll.since:.1f}, so does {life}")
 
 
+def _check_taken(world: World, now: float) -> None:
+    """No connection waits while a worker is there to take it."""
+    for node in world.nodes:
+        serving = [process for process in node.running if process.serves_since < now - TAKEN_BOUND]
+        waiting = node.listener.waiting
+        if serving and waiting and waiting[0].made < now - TAKEN_BOUND:
+            raise Violation("untaken", f"{serving[0].name} leaves a connection of {waiting[0].who} waiting")
+
+
 def _is_held_up(world: World, poll: OpenPoll) -> bool:
     """May the end of a poll's token be seen late, or not at all?"""
     clocks_jumped = any(fault.kind == "clock jump" for fault in world.plan.faults)
@@ -89,7 +103,9 @@ def _is_held_up(world: World, poll: OpenPoll) -> bool:
         return True
     connection = poll.connection
     fault = None if connection is None else connection.fault
-    if connection is None or connection in world.silent or (fault is not None and fault.kind in SILENCING):
+    if connection is None or connection.taken is None:
+        return True  # ``_check_taken`` sees to it
+    if connection in world.silent or (fault is not None and fault.kind in SILENCING):
         return True
     return world.had_cause(TOKEN_SLACK, ("hang worker",))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -90,6 +92,8 @@ class Connection:
         self._downwards = world.rng_network.random() < 0.5
         self._left = fault.amount if fault is not None else 0.0
         self._struck = False
+        self.made = trio.current_time()
+        self.taken: float | None = None  # when a worker took it
 
     async def pass_on(self, sender: SimStream, data: bytes) -> None:
         fault = self.fault
@@ -128,7 +132,8 @@ class Connection:
             return 1 + self.world.rng_network.randrange(200)
         if fault.kind == "slow reader" and reader is self.agent:
             self.world.trace.strike("slow reader", "agent", self.who)
-            await trio.sleep(fault.amount % 1 * 10)
+            with trio.move_on_after(fault.amount % 1 * 10):
+                await self.world.faults_over.wait()
         if fault.kind == "forget" and reader is self.server and not self._struck:
             self._struck = True
             self.world.nursery.start_soon(self._forget, 1 + fault.amount % 1 * 5)
@@ -161,10 +166,20 @@ class NodeListener:
 
     def __init__(self) -> None:
         self._send, self._receive = trio.open_memory_channel[SimStream](1000)
+        self._offered: deque[Connection] = deque()
         self.closed = False
 
     def offer(self, stream: SimStream) -> None:
         self._send.send_nowait(stream)
+        assert stream.connection is not None
+        self._offered.append(stream.connection)
+
+    @property
+    def waiting(self) -> Sequence[Connection]:
+        """Those that no worker has taken."""
+        while self._offered and self._offered[0].taken is not None:
+            self._offered.popleft()
+        return self._offered
 
     def worker(self, process: Process) -> WorkerListener:
         return WorkerListener(self._receive.clone(), process)
@@ -174,6 +189,7 @@ class NodeListener:
         if self.closed:
             return
         self.closed = True
+        self._offered.clear()
         self._send.close()
         while True:
             try:
@@ -195,6 +211,8 @@ class WorkerListener(trio.abc.Listener[SimStream]):
         except trio.EndOfChannel:
             await trio.sleep_forever()
         stream.belongs_to(self._process)
+        if stream.connection is not None:
+            stream.connection.taken = trio.current_time()
         return stream
 
     async def aclose(self) -> None:

@@ -172,6 +172,7 @@ class Node:
                 tree = partial(run_worker, self.world.config, environment, process.stop)
                 worker: Worker = await serving.start(tree)
                 self.running[process] = member, worker
+                process.serves()
                 heartbeat = Heartbeat(worker, LastError(mask))
                 dispatcher = worker.services.commands
                 client = partial(run_hub_client, link, other_workers, leadership, dispatcher, heartbeat, process.stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from inspect import iscoroutinefunction
@@ -38,11 +39,20 @@ class Process:
         self.stop = Stop()
         self.streams: set[SimStream] = set()
         self.leadership: Leadership | None = None
+        self._served = math.inf  # since when, until it is told to stop, hangs or dies
         self._awake = trio.Event()
         self._awake.set()
 
     def wall_clock(self) -> float:
         return self.world.nodes[self.node].wall_clock()
+
+    def serves(self) -> None:
+        """Its worker is ready."""
+        self._served = trio.current_time()
+
+    @property
+    def serves_since(self) -> float:
+        return math.inf if self.dead or self.hangs or self.stop.requested.is_set() else self._served
 
     @property
     def hangs(self) -> bool:
@@ -65,7 +75,9 @@ class Process:
             self._awake = trio.Event()
 
     def wake(self) -> None:
-        self._awake.set()
+        if self.hangs:
+            self._awake.set()
+            self._served = max(self._served, trio.current_time())
 
     async def passable(self) -> None:
         """At every seam: returns when the process lives and runs."""

@@ -85,6 +85,7 @@ class World:
         self.agents = [SimAgent(self, number) for number in range(plan.agents)]
         self.ending = False
         self.faults_ended: float | None = None
+        self.faults_over = trio.Event()
         self._died: set[int] = set()  # faults by which a process has died
         self._calls = [fault for fault in plan.faults if fault.kind in (*CALLS, *DISK)]
         self._network = [fault for fault in plan.faults if fault.kind in NETWORK]
@@ -135,6 +136,11 @@ class World:
             if kinds is None or fault.kind in kinds
         )
 
+    def was_silenced(self, name: str, within: float) -> bool:
+        """Did a connection of this agent fall silent? It stays so until faults end."""
+        over = self.faults_ended is not None and trio.current_time() > self.faults_ended + within
+        return not over and any(connection.who == name for connection in self.silent)
+
     async def strike(self, fault: Fault) -> None:
         """What happens at a moment."""
         await trio.sleep_until(fault.start)
@@ -170,6 +176,7 @@ class World:
     def end_faults(self) -> None:
         self.trace.add("world", "faults end")
         self.faults_ended = trio.current_time()
+        self.faults_over.set()
         for connection in self.silent:
             connection.cut()
         for connection in self.connections:
