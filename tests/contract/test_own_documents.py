@@ -193,3 +193,42 @@ async def test_a_write_to_exactly_what_is_expected(backends: Backends) -> None:
     (refused, gone) = await backends.events.bulk([bad, exactly(op("delete", "1"), version)])
     assert (refused.outcome, gone.status) == (Outcome.REFUSED, 200)
     assert await stored(backends, "1") is None
+
+
+async def test_what_is_refused_beforehand_knows_the_document_in_its_turn(backends: Backends) -> None:
+    """It changes nothing; what a later event of the same call changed isn't what the document was."""
+    await bulk(backends, op("create", "1", a=1), op("create", "2", a=1))
+
+    def bad(document_id: str) -> DocumentOperation:
+        return DocumentOperation("update", INDEX, document_id, own=True, refused="The data line is not JSON")
+
+    before = await backends.events.versions([(INDEX, name) for name in "123"])
+    alone = await backends.events.bulk([bad("1"), bad("3")])
+    assert [result.version for result in alone] == [before[0], "absent"]
+    results = await backends.events.bulk(
+        [bad("1"), op("update", "2", b=2), bad("2"), op("delete", "3"), bad("3"), op("update", "1", b=2)]
+    )
+    refused = [results[position] for position in (0, 2, 4)]
+    assert {(one.status, one.result, one.outcome) for one in refused} == {
+        (400, "The data line is not JSON", Outcome.REFUSED)
+    }
+    after = await backends.events.versions([(INDEX, name) for name in "123"])
+    assert [refused[1].version, refused[2].version] == [after[1], "absent"]
+    assert refused[0].version not in ("", "absent", after[0])
+    assert await stored(backends, "1") == {"a": 1, "b": 2}
+    assert await stored(backends, "2") == {"a": 1, "b": 2}
+
+
+async def test_what_a_later_event_of_the_call_changed_is_not_what_a_refused_one_met(backends: Backends) -> None:
+    await bulk(backends, op("create", "1", a=1))
+    conflict, bad, done = await backends.events.bulk(
+        [
+            DocumentOperation("create", INDEX, "1", b'{"a":2}'),
+            DocumentOperation("update", INDEX, "1", b'{"a":'),
+            DocumentOperation("update", INDEX, "1", b'{"b":2}'),
+        ]
+    )
+    assert (conflict.status, bad.outcome, done.status) == (409, Outcome.REFUSED, 200)
+    now = await backends.events.versions([(INDEX, "1")])
+    assert conflict.version not in ("", *now)
+    assert bad.version not in ("", *now)

@@ -7,7 +7,7 @@ beside ``1`` and integers of any length stay as the agent wrote them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from decimal import Decimal, InvalidOperation
 from hashlib import sha256
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
@@ -36,6 +36,9 @@ class Document(NamedTuple):
 
 #: The version of a document that isn't there.
 ABSENT: Final = "absent"
+
+#: A version that no document has any more: a later event has come to its document.
+FORMER: Final = "former"
 
 _decode_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_raw: Final = msgspec.json.Decoder(msgspec.Raw).decode
@@ -231,6 +234,8 @@ def plan(
 def _apply(operation: DocumentOperation, present: Document | None) -> tuple[ItemResult, Document | None]:
     if operation.expected and operation.expected != version_of(present):
         return overtaken(operation.document_id, version_of(present)), present
+    if operation.refused:
+        return refused(operation.refused, version_of(present)), present
     if operation.action == "delete":
         return (NOT_FOUND if present is None else DELETED), None
     if operation.body is None:
@@ -255,6 +260,25 @@ def _apply(operation: DocumentOperation, present: Document | None) -> tuple[Item
 
 def key_of(operation: DocumentOperation) -> Key:
     return operation.index, operation.document_id
+
+
+def changed_later(
+    operations: Sequence[DocumentOperation], results: Sequence[ItemResult | None], positions: Collection[int]
+) -> set[int]:
+    """Those of the positions whose document a later one of these operations has changed."""
+    keys = {key_of(operations[position]) for position in positions}
+    found: set[int] = set()
+    changed: set[Key] = set()
+    for position in range(len(operations) - 1, min(positions, default=0) - 1, -1):
+        key = key_of(operations[position])
+        if key not in keys:
+            continue
+        if position in positions and key in changed:
+            found.add(position)
+        result = results[position]
+        if result is not None and result.status < 300 and result.result != "noop":
+            changed.add(key)
+    return found
 
 
 def keys_of(operations: Iterable[DocumentOperation]) -> set[Key]:

@@ -42,9 +42,7 @@ class Agent:
 
     @property
     def fingerprint(self) -> str:
-        """Of the stored key hash: changes whenever the agent is rekeyed or enrolled anew (the salt is random). 16 hex
-        digits.
-        """
+        """Of the stored key hash, 16 hex digits: another after each rekeying or enrolment (the salt is random)."""
         return sha256(self.key_hash.encode()).hexdigest()[:16]
 
 
@@ -126,7 +124,8 @@ class DocumentOperation(msgspec.Struct, frozen=True, gc=False):
     what doesn't makes it.
 
     ``expected``: the document's version, ``absent`` for one that isn't there: the operation is applied to exactly that,
-    and is 412 otherwise. Empty: to whatever is there.
+    and is 412 otherwise. Empty: to whatever is there. ``refused``: why it can never be applied: it is refused with that
+    in its turn, so that its result knows what the document is then.
     """
 
     action: Literal["create", "update", "delete"]
@@ -136,6 +135,7 @@ class DocumentOperation(msgspec.Struct, frozen=True, gc=False):
     plain: bool = False
     own: bool = False
     expected: str = ""
+    refused: str = ""
 
 
 class Outcome(StrEnum):

@@ -9,7 +9,7 @@ import pytest
 from trio.testing import MockClock
 
 from tests.services.bench import A1, FIM, body, event, open_stateful, results
-from wazuh_comms_trio.backends.interfaces import DocumentOperation
+from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.config.models import Events
 from wazuh_comms_trio.errors import StorageFull
 
@@ -69,3 +69,80 @@ async def test_nothing_of_ones_own_is_put_aside(autojump_clock: MockClock) -> No
         packet = body(event("e", data={"n": 2}), update("new", n=1), event("e3", "delete"))
         assert [status for _, status in results(await stateful.submit(packet))] == [200, 201, 404]
         assert not stateful.quarantine.rejected
+
+
+HEADER = b'\n{"id":"%b","module":"fim","operation":"update"}\n'
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        HEADER % b"e" + b'{"n":',
+        HEADER % b"e" + b"[1]",
+        HEADER % b"e" + b'{"n":"\xff"}',
+        HEADER % b"e" + b'{"n":' + b"[" * 2000 + b"]" * 2000 + b"}",
+        b'\n{"id":"e","module":"fim","operation":"upsert"}\n{}',
+        b'\n{"id":"e","module":"fim","operation":"update","operation":"update"}\n{}',
+        b'\n{"id":"e","module":"fim","operation":"update","extra":{"a":1,"a":2}}\n{}',
+    ],
+)
+async def test_what_can_never_be_taken_knows_its_document(bad: bytes, autojump_clock: MockClock) -> None:
+    """Of each document the newest is kept; what is applied after it overtakes it, in the same body and later."""
+    async with open_stateful() as stateful:
+        (first, _) = results(await stateful.submit(body(event("e"), bad)))
+        assert first == ("e", 201)
+        assert results(await stateful.submit(body(update("e", n=1), bad.replace(b'"e"', b'"new"')))) == [
+            ("e", 200),
+            ("new", 400),
+        ]
+        before, absent = await stateful.quarantine.list()
+        assert (before.document, absent.document) == (f"{FIM}/{A1}_e", f"{FIM}/{A1}_new")
+        (now,) = await stateful.backends.events.versions([(FIM, f"{A1}_e")])
+        assert before.version not in ("", now)
+        assert absent.version == "absent"
+        later = bad.replace(b"update", b"create").replace(b"upsert", b"insert")
+        await stateful.submit(body(later))
+        assert [(entry.document, entry.version) for entry in await stateful.quarantine.list()] == [
+            (absent.document, "absent"),
+            (before.document, now),
+        ]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b'\n{"id":"e","id":"f","module":"fim","operation":"update"}\n{}',
+        b'\n{"id":"e","module":"fim","operation":"update","type":1}\n{}',
+        b'\n{"id":"e","module":"nothing","operation":"update"}\n{}',
+        b'\n{"id":"%b","module":"fim","operation":"update"}\n{}' % (b"x" * 513),
+        b'\n{"id":"e","module":"command","operation":"create"}\n{}',
+        b"\nnonsense",
+    ],
+)
+async def test_what_names_no_document_for_certain_has_none(bad: bytes, autojump_clock: MockClock) -> None:
+    async with open_stateful() as stateful:
+        stateful.backends.events.faults.hang()  # nothing is asked of the index
+        await stateful.submit(body(bad))
+        (entry,) = await stateful.quarantine.list()
+        assert (entry.document, entry.version) == ("", "")
+
+
+async def test_what_a_later_event_of_the_body_affirms_is_overtaken(autojump_clock: MockClock) -> None:
+    """A resend of ``[create x, update x]``: the create meets what the update made, and the update changes nothing."""
+    async with open_stateful(events=GLOBAL) as stateful:
+        packet = body(event("x", data={"n": 1}), update("x", n=2))
+        assert [status for _, status in results(await stateful.submit(packet))] == [201, 200]
+        assert [status for _, status in results(await stateful.submit(packet))] == [409, 200]
+        (entry,) = await stateful.quarantine.list()
+        (now,) = await stateful.backends.events.versions([(FIM, "x")])
+        assert entry.version not in ("", now)
+
+
+async def test_what_is_refused_behind_a_write_that_waits_knows_what_that_made(autojump_clock: MockClock) -> None:
+    async with open_stateful(events=GLOBAL) as stateful:
+        later = iter([ItemResult(503, "later", Outcome.PASSING)])
+        stateful.backends.events.judge = lambda one: next(later, None) if one.body and b'"n"' in one.body else None
+        packet = body(event("x", data={"n": 1}), HEADER % b"x" + b"[]")
+        assert results(await stateful.submit(packet)) == [("x", 201), ("x", 400)]
+        (entry,) = await stateful.quarantine.list()
+        assert [entry.version] == list(await stateful.backends.events.versions([(FIM, "x")]))

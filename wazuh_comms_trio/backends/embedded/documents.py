@@ -45,7 +45,6 @@ _DELETE: Final = "DELETE FROM documents WHERE index_no = ?"
 _INTO_DOCUMENTS: Final = "INTO documents (no, index_no, id, version, changed_at, body, checksum) VALUES (?,?,?,?,?,?,?)"
 
 _action_of: Final = attrgetter("action")
-_expected_of: Final = attrgetter("expected")
 _index_of: Final = attrgetter("index")
 
 _ROWS_TOGETHER: Final = 50
@@ -140,7 +139,7 @@ class SqliteEvents:
         self, connection: apsw.Connection, operations: Sequence[DocumentOperation], now: float, plain: bool
     ) -> list[ItemResult]:
         actions = set(map(_action_of, operations))
-        if len(actions) == 1 and not any(map(_expected_of, operations)):
+        if len(actions) == 1 and (plain or not any(map(_has_conditions, operations))):
             if actions == {"delete"}:
                 return self._delete(connection, operations)
             if actions == {"create"}:
@@ -275,6 +274,10 @@ def _for_carray(ids: Sequence[str]) -> tuple[tuple[str, ...], Sequence[str]]:
     if len(ids) < 2:
         return (), ids
     return tuple(i for i in ids if "\0" not in i), [i for i in ids if "\0" in i]
+
+
+def _has_conditions(operation: DocumentOperation) -> bool:
+    return bool(operation.expected or operation.refused)
 
 
 def _do_nothing(connection: apsw.Connection) -> None:

@@ -127,7 +127,7 @@ class MemoryEvents:
 
     ``judge``: asked for each operation first; a result of its instead of None is the operation's, which then isn't
     applied.
-    ``batches``: how many operations each call brought.
+    ``batches``: how many operations each call brought, without those that are refused beforehand.
     """
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ class MemoryEvents:
         is_open: Callable[[int], bool] | None = None,
     ) -> Sequence[ItemResult]:
         await self.faults.strike("bulk")
-        self.batches.append(len(operations))
+        self.batches.append(sum(not operation.refused for operation in operations))
         verdicts = [self.judge(operation) for operation in operations]
         taken = [operation for operation, verdict in zip(operations, verdicts, strict=True) if verdict is None]
         results, changes = plan(taken, self.documents)

@@ -17,10 +17,12 @@ class Unusable(msgspec.Struct, gc=False, frozen=True):
 
 class Event(msgspec.Struct, gc=False):
     """One event. ``index`` and ``id`` are for its result (the agent's own id), None where they can't be told; its bytes
-    are ``body[start:end]``."""
+    are ``body[start:end]``. ``document_id``: of an unusable one that names a document all the same, its id in
+    the index; else empty."""
 
     index: str | None
     id: str | None
     start: int
     end: int
     action: DocumentOperation | CommandReport | Unusable
+    document_id: str = ""

@@ -73,14 +73,18 @@ class _OnlyFields(Header, gc=False, forbid_unknown_fields=True):
 
 
 class Unsound(Header, gc=False):
-    """A header line that can't be used; ``reason`` says why. The fields are those that could be told."""
+    """A header line that can't be used; ``reason`` says why. The fields are those that could be told. ``ambiguous``:
+    it may mean another document than they say."""
 
     reason: str = ""
+    ambiguous: bool = False
 
 
 _BRACE: Final = ord("{")
 _END_BRACE: Final = ord("}")
 _BLANKS: Final = b" \t\r\n"
+#: The members that say which document is meant.
+_NAMING: Final = frozenset(("module", "id", "collector", "type"))
 _DUPLICATE: Final = "A key stands twice in the header line"
 
 _decode: Final[Callable[[bytes | bytearray], Header]] = msgspec.json.Decoder(Header).decode
@@ -133,7 +137,15 @@ def read_header(line: bytes, *, further: bool = True) -> Header | None:
         return _read_slowly(line, further)
     if header.module is None or header.operation is None:
         return None
-    return Unsound(**msgspec.structs.asdict(header), reason=_DUPLICATE) if duplicate else header
+    if not duplicate:
+        return header
+    return Unsound(**msgspec.structs.asdict(header), reason=_DUPLICATE, ambiguous=_is_ambiguous(line))
+
+
+def _is_ambiguous(line: bytes) -> bool:
+    """Whether a member that says which document is meant stands twice."""
+    keys = [member.key for member in object_form(line).members if member.key in _NAMING]
+    return len(set(keys)) < len(keys)
 
 
 def _read_slowly(line: bytes, further: bool) -> Header | None:
@@ -141,7 +153,7 @@ def _read_slowly(line: bytes, further: bool) -> Header | None:
         form = object_form(line)
     except NotAnObject:
         return None
-    header = Unsound(reason=_DUPLICATE if form.duplicate else "")
+    header = Unsound(reason=_DUPLICATE if form.duplicate else "", ambiguous=form.duplicate and _is_ambiguous(line))
     for member in form.members:
         if member.key not in Header.__struct_fields__:
             if not further:
@@ -151,6 +163,7 @@ def _read_slowly(line: bytes, further: bool) -> Header | None:
             value = _decode_str(line[member.value_start : member.end])
         except (msgspec.MsgspecError, RecursionError):
             value = None
+            header.ambiguous = header.ambiguous or member.key in _NAMING
             header.reason = header.reason or f"The header line's {member.key} isn't a string"
         setattr(header, member.key, value)
     if header.module is None or header.operation is None:

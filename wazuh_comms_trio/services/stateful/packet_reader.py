@@ -236,7 +236,9 @@ class PacketReader:
                 data = bytes(self.body[data_start:data_end])
             after = data_end
         self._position = after + 1
-        return Event(index, header.id, start, after, self._action(header, index, data))
+        action = self._action(header, index, data)
+        document_id = self._named_document(header, index) if type(action) is Unusable else ""
+        return Event(index, header.id, start, after, action, document_id)
 
     def _read_line(self, position: int, *, further: bool) -> tuple[int, int, Header | None]:
         """The next line that isn't blank, and the header that it is, perhaps with ``further`` members."""
@@ -286,7 +288,7 @@ class PacketReader:
         if index == COMMANDS_INDEX:
             return self._report(header.id, operation, data)
         document_id = self._id_prefix + header.id
-        if len(document_id) > 128 and len(document_id.encode()) > DOCUMENT_ID_LIMIT:
+        if _is_too_long(document_id):
             return Unusable(f"The document id is longer than {DOCUMENT_ID_LIMIT} bytes")
         if operation == "delete":
             return DocumentOperation("delete", index, document_id, own=self._own_ids)
@@ -294,6 +296,23 @@ class PacketReader:
         if type(merged) is str:
             return Unusable(merged)
         return DocumentOperation(operation, index, document_id, merged, own=self._own_ids)  # type: ignore[arg-type]  # bytes: see above
+
+    def _named_document(self, header: Header, index: str | None) -> str:
+        """Which document an unusable event is about, by its id; empty where that can't be told, or there can't be such
+        a one."""
+        if index is None or index == COMMANDS_INDEX or not header.id or "\0" in header.id:
+            return ""
+        if type(header) is Unsound and header.ambiguous:
+            return ""
+        document_id = self._id_prefix + header.id
+        return "" if _is_too_long(document_id) else document_id
+
+    def refused_operation(self, event: Event) -> DocumentOperation:
+        """Of an unusable event with a ``document_id``: it asks what the document is in its turn."""
+        assert isinstance(event.action, Unusable)
+        assert event.index is not None
+        reason = event.action.reason
+        return DocumentOperation("update", event.index, event.document_id, own=self._own_ids, refused=reason)
 
     def _merge(self, data: bytes) -> bytes | str:
         """One object of the metadata's members and the data line's; the reason why not as a string. The metadata's win,
@@ -340,6 +359,10 @@ class PacketReader:
         if is_too_deep(result.data):
             return Unusable("The data line is nested too deeply")
         return CommandReport(self.agent_id, document_id, CommandResult(result.code, result.message, result.data))
+
+
+def _is_too_long(document_id: str) -> bool:
+    return len(document_id) > 128 and len(document_id.encode()) > DOCUMENT_ID_LIMIT
 
 
 def _index_reason(header: Header) -> str:

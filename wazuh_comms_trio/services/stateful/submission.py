@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import trio
 
+from wazuh_comms_trio.backends.document_rules import FORMER
 from wazuh_comms_trio.backends.interfaces import CommandReport, DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.quarantine.interface import Rejected
@@ -61,6 +62,8 @@ class Part:
                 self.unusable.append(position)
                 assert isinstance(event.action, Unusable)
                 self.results[position] = ItemResult(400, event.action.reason, Outcome.REFUSED)
+                if event.document_id:
+                    self.writes.append(position)
 
     @property
     def complete(self) -> bool:
@@ -70,11 +73,14 @@ class Part:
         """Of the writes without a result."""
         if self._operations is not None and len(self.writes) == len(self._operations):
             return self._operations
-        return [self.events[position].action for position in self.writes]  # type: ignore[misc]  # sorted by kind above
+        return [self._operation(self.events[position]) for position in self.writes]
+
+    def _operation(self, event: Event) -> DocumentOperation:
+        return event.action if type(event.action) is DocumentOperation else self.reader.refused_operation(event)
 
     def command_reports(self) -> list[CommandReport]:
         """Those without a result."""
-        return [self.events[position].action for position in self.reports]  # type: ignore[misc]  # as above
+        return [self.events[position].action for position in self.reports]  # type: ignore[misc]  # sorted by kind above
 
     def settle_writes(self, results: Sequence[ItemResult]) -> bool:
         """The results of ``operations()``, by position. Returns whether all are settled: writes that failed for a
@@ -98,7 +104,7 @@ class Part:
         for position, result in zip(positions, results, strict=True):
             event = self.events[position]
             document = event.index, event.id
-            if result.outcome is Outcome.PASSING or (document in touched and result.outcome is Outcome.DONE):
+            if result.outcome is Outcome.PASSING or document in touched:
                 again.append(position)
                 touched.add(document)
             else:
@@ -108,7 +114,9 @@ class Part:
     def begin_again(self) -> None:
         """Forget the results of writes: an earlier packet of the same agent has to be applied once more, before."""
         self.writes = [
-            position for position, event in enumerate(self.events) if type(event.action) is DocumentOperation
+            position
+            for position, event in enumerate(self.events)
+            if type(event.action) is DocumentOperation or event.document_id
         ]
         for position in self.writes:
             self.results[position] = None
@@ -128,7 +136,8 @@ class Part:
             return []
         reader = self.reader
         rejected = []
-        for event, result in zip(self.events, self.results, strict=True):
+        former = self._overtaken()
+        for position, (event, result) in enumerate(zip(self.events, self.results, strict=True)):
             if result is None:
                 continue
             if result.outcome is Outcome.REFUSED:
@@ -137,8 +146,8 @@ class Part:
                 reason = f"{result.status}: {result.result}"
             else:
                 continue
-            action = event.action
-            document = f"{action.index}/{action.document_id}" if type(action) is DocumentOperation else ""
+            document = _document_of(event)
+            version = FORMER if result.version and position in former else result.version
             rejected.append(
                 Rejected(
                     reader.agent_id,
@@ -147,10 +156,23 @@ class Part:
                     reader.metadata.line,
                     reader.bytes_of(event),
                     document,
-                    result.version if document else "",
+                    version if document else "",
                 )
             )
         return rejected
+
+    def _overtaken(self) -> set[int]:
+        """Of the events those after which another one on their document was taken, even if that changed nothing."""
+        found: set[int] = set()
+        documents: set[str] = set()
+        for position in range(len(self.events) - 1, -1, -1):
+            result, event = self.results[position], self.events[position]
+            document = _document_of(event)
+            if document in documents:
+                found.add(position)
+            elif document and result is not None and _is_met(event, result):
+                documents.add(document)
+        return found
 
     def reply(self) -> bytes:
         """The results as JSON without brackets around them; all must be known."""
@@ -161,6 +183,22 @@ class Part:
                 if result is not None
             ]
         )
+
+
+def _document_of(event: Event) -> str:
+    """As ``Rejected.document``."""
+    action = event.action
+    if type(action) is DocumentOperation:
+        return f"{action.index}/{action.document_id}"
+    return f"{event.index}/{event.document_id}" if event.document_id else ""
+
+
+def _is_met(event: Event, result: ItemResult) -> bool:
+    """Whether the document is now as the event says."""
+    action = event.action
+    if result.outcome is not Outcome.DONE or type(action) is not DocumentOperation:
+        return False
+    return result.status < 300 or action.action == "delete"
 
 
 def _is_unmet(event: Event, result: ItemResult) -> bool:

@@ -83,6 +83,8 @@ def encode(operation: DocumentOperation) -> tuple[bytes, bytes | None] | ItemRes
     """The lines of one that may be anything, or why it can't be sent."""
     if not is_possible_id(operation.document_id):
         return refused(f"the document id is empty, longer than {LONGEST_ID} bytes, or no text")
+    if operation.refused:
+        return refused(operation.refused)
     if operation.action == "delete":
         return delete_line(operation.index, operation.document_id)[:-1], None
     body = operation.body if operation.body is not None else b""

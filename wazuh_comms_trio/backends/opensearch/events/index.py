@@ -11,7 +11,7 @@ import msgspec
 import trio
 from attrs import define, evolve
 
-from wazuh_comms_trio.backends.document_rules import ABSENT, equal_json, key_of, overtaken
+from wazuh_comms_trio.backends.document_rules import ABSENT, FORMER, changed_later, equal_json, key_of, overtaken
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.backends.opensearch.client.bulk import (
     FILTER,
@@ -127,12 +127,13 @@ class OpenSearchEvents:
         if any(operation.expected for operation in operations):
             return await self._calls.run(operations, partial(self._apply_exactly, operations))
         batch = _prepare(operations, boundaries)
-        if not batch.encoded:
+        if not batch.encoded and not batch.refused:
             await trio.lowlevel.checkpoint()
             return batch.all_results()
 
         async def apply(call: BulkCall[Sequence[ItemResult]]) -> Sequence[ItemResult]:
-            await self._send_all(batch, call)
+            if batch.encoded:
+                await self._send_all(batch, call)
             if batch.conflicts and not call.detached:
                 await self._compare(batch)
             if batch.to_correct:
@@ -205,6 +206,7 @@ class OpenSearchEvents:
         """A create that met a document with the same content did what it should: the document comes from this agent's
         earlier try, perhaps, or from a repetition by the indexer. A create whose document has gone since is to be tried
         again."""
+        former = changed_later(batch.operations, batch.results, set(batch.conflicts))
         for start in range(0, len(batch.conflicts), _COMPARED_AT_ONCE):
             positions = batch.conflicts[start : start + _COMPARED_AT_ONCE]
             try:
@@ -222,7 +224,7 @@ class OpenSearchEvents:
                 elif present is not None and equal_json(present.body, operation.body or b""):
                     batch.results[position] = _SAME
                 elif present is not None:
-                    batch.set_version(position, present.version)
+                    batch.set_version(position, FORMER if position in former else present.version)
 
     async def _note_versions(self, batch: _Batch) -> None:
         """What the documents are, of the operations that were refused for good; that they are refused holds without."""
@@ -232,8 +234,9 @@ class OpenSearchEvents:
         except BackendUnavailable as exc:
             logger.warning("indexer: documents whose events are refused could not be read: %s", exc)
             return
+        former = changed_later(batch.operations, batch.results, set(batch.refused))
         for position, version in zip(batch.refused, versions, strict=True):
-            batch.set_version(position, version)
+            batch.set_version(position, FORMER if version and position in former else version)
 
     async def versions(self, documents: Sequence[tuple[str, str]]) -> Sequence[str]:
         readable = [key for key in documents if is_possible_id(key[1])]
@@ -294,7 +297,8 @@ def _prepare(operations: Sequence[DocumentOperation], boundaries: Sequence[int])
     results: list[ItemResult | None] = [None] * len(operations)
     for position, result in encoded.refused.items():
         results[position] = result
-    return _Batch(operations, encoded, encoded.sizes(), encoded.item_boundaries(boundaries), results, [], [], [])
+    refused = list(encoded.refused)
+    return _Batch(operations, encoded, encoded.sizes(), encoded.item_boundaries(boundaries), results, [], [], refused)
 
 
 def _halves(batch: _Batch, part: Part) -> list[Part]:
