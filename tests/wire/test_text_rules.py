@@ -67,7 +67,7 @@ def test_what_is_no_text_is_refused(check: Callable[[object], str], value: objec
 
 
 def test_what_passes() -> None:
-    for agent_id in ("000", "001", "999", "1000", "2147483647"):
+    for agent_id in ("000", "001", "999", "1000", "999999999", "2147483647"):
         assert text_rules.check_agent_id(agent_id) == agent_id
     for name in ("ab", "web-1.example_%", "x" * 128):
         assert text_rules.check_agent_name(name) == name
@@ -145,7 +145,7 @@ def test_only_the_messages_own_command_is_looked_at() -> None:
         assert made(encode_agent_command, odd, "001", AR_TYPE) is not None
 
 
-@pytest.mark.parametrize("agent_id", ["", "1", "01", "0001", "2147483648", "9" * 5000, "-01", "0x1", " 001"])
+@pytest.mark.parametrize("agent_id", ["", "1", "01", "0001", "0" * 9, "00a", "¹23", "٠٠١", "1٠٠٠", "2147483648", "9" * 5000, "-01", "0x1", " 001"])
 def test_no_agents_id(agent_id: str) -> None:
     with pytest.raises(MessageInvalid, match="1012"):
         text_rules.check_agent_id(agent_id)

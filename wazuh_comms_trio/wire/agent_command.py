@@ -114,20 +114,14 @@ def encode_datagram(text: str, limit: int) -> bytes:
     return datagram
 
 
-class _Prepared(NamedTuple):
-    """What is the same for every agent that a command goes to. ``bare`` is the form for the server itself, if any."""
-
-    before_id: bytes
-    after_id: bytes
-    to_all: bytes
-    bare: bytes | None
-    confirmation_one: str
-    confirmation_all: str
-
-
 # Mostly the same message goes to many agents. A message has at most 64 kB, so this holds a few MB at most.
 @lru_cache(maxsize=16)
-def _prepare(msg: str, msg_type: str) -> _Prepared:
+def _prepare(msg: str, msg_type: str | None) -> tuple[bytes, bytes, bytes, bytes | None, str, str]:
+    """What is the same for every agent that a command goes to: what stands before an agent's id and after it, the
+    datagram to all agents, the bare form for the server itself if there is one, and the confirmations for one agent
+    and for all. A plain tuple, since it is taken apart for every datagram."""
+    if msg_type is not None and msg_type != "" and msg_type != AR_TYPE:
+        raise _unknown_type(msg_type)
     check_message(msg)
     bare = None
     if msg_type == AR_TYPE:
@@ -143,7 +137,11 @@ def _prepare(msg: str, msg_type: str) -> _Prepared:
     to_one, to_all = ("N!S", "A!N") if msg in _NOT_ACTIVE_RESPONSE else ("NNS", "ANN")
     after_id = encode_datagram(f" {msg}{tail}", MAX_EXECQ_BYTES + 1)
     whole = b"(msg_to_agent) [] %b %b%b" % (to_all.encode(), ALL_AGENTS.encode(), after_id)
-    return _Prepared(f"(msg_to_agent) [] {to_one} ".encode(), after_id, whole, bare, *confirmations)
+    return f"(msg_to_agent) [] {to_one} ".encode(), after_id, whole, bare, *confirmations
+
+
+def _unknown_type(msg_type: object) -> MessageInvalid:
+    return MessageInvalid(1012, f"unknown type of message: {msg_type!r:.60}")
 
 
 def encode_agent_command(msg: str = "", agent_id: str | None = "", msg_type: str | None = "") -> AgentCommand:
@@ -160,22 +158,22 @@ def agent_datagram(
     msg: str, agent_id: str | None, msg_type: str | None, limit: int = MAX_EXECQ_BYTES
 ) -> tuple[bytes, str]:
     """As :func:`encode_agent_command`: datagram and confirmation. ``limit``: a program's own, in bytes."""
-    if msg_type is not None and msg_type != "" and msg_type != AR_TYPE:
-        raise MessageInvalid(1012, f"unknown type of message: {msg_type!r:.60}")
-    before_id, after_id, to_all, bare, confirmation_one, confirmation_all = _prepare(
-        msg if type(msg) is str else check_message(msg), msg_type or ""
-    )
+    try:
+        before_id, after_id, to_all, bare, confirmation, confirmation_all = _prepare(msg, msg_type)
+    except TypeError:  # what can't be hashed is no text
+        check_message(msg)
+        raise _unknown_type(msg_type) from None
     if agent_id is None or agent_id == "":
         datagram, confirmation = to_all, confirmation_all
     else:
-        target, confirmation = check_agent_id(agent_id), confirmation_one
-        if target == SERVER_ID and bare is not None:
+        check_agent_id(agent_id)
+        if bare is not None and agent_id == SERVER_ID:
             if len(bare) > limit:
                 raise MessageInvalid(1012, f"{len(bare)} bytes, at most {limit} are taken")
             return bare, confirmation
-        datagram = before_id + target.encode() + after_id
-    if len(datagram) > MAX_COMMAND_BYTES:
-        raise MessageInvalid(1012, f"{len(datagram)} bytes, at most {MAX_COMMAND_BYTES} reach an agent")
-    if len(datagram) > limit:
-        raise MessageInvalid(1012, f"{len(datagram)} bytes, at most {limit} are taken")
+        datagram = before_id + agent_id.encode() + after_id
+    if (size := len(datagram)) > MAX_COMMAND_BYTES:
+        raise MessageInvalid(1012, f"{size} bytes, at most {MAX_COMMAND_BYTES} reach an agent")
+    if size > limit:
+        raise MessageInvalid(1012, f"{size} bytes, at most {limit} are taken")
     return datagram, confirmation

@@ -167,6 +167,39 @@ async def test_a_full_queue(home: Path) -> None:
             assert reader.recv(1000).split()[3] == b"777"
 
 
+@pytest.mark.parametrize("by_itself", [True, False])
+async def test_a_task_that_only_sends_notices_that_it_is_cancelled(home: Path, by_itself: bool) -> None:
+    """The queue never fills, so nothing makes it wait; what it sent until then is what went out, nothing more."""
+    with queue_socket(home / "q") as reader:
+        async with await WazuhAsyncQueue.from_path(str(home / "q")) as queue, trio.open_nursery() as nursery:
+            reader.setblocking(False)
+            sent = read = others = 0
+
+            async def cancel_after(turns: int, scope: trio.CancelScope) -> None:
+                nonlocal others
+                while others < turns:
+                    await trio.lowlevel.checkpoint()
+                    others += 1
+                scope.cancel()
+
+            await queue.send_msg_to_agent(WazuhAsyncQueue.RESTART_AGENTS, "001")  # a turn begins
+            assert reader.recv(1000)
+            with trio.CancelScope() as scope:
+                if by_itself:
+                    scope.cancel()
+                else:
+                    nursery.start_soon(cancel_after, 10, scope)
+                while sent < 1_000_000:
+                    await queue.send_msg_to_agent(WazuhAsyncQueue.RESTART_AGENTS, "001")
+                    sent += 1
+                    read += bool(reader.recv(1000))
+            assert scope.cancelled_caught
+            assert read == sent
+            assert others == (0 if by_itself else 10)
+            with pytest.raises(BlockingIOError):
+                reader.recv(1000)
+
+
 # --- leaks ---
 
 

@@ -3,12 +3,16 @@
 As their twins in :mod:`.datagram`, checks included, but they wait for room in the queue (about 11 datagrams fit)
 without blocking the program. A datagram goes out whole or not at all, so a cancelled send has sent nothing and the
 queue stays usable. Several tasks may send; each datagram is one call, and those of one task keep their order.
+
+A send is a checkpoint, except that for 200 µs after one of its queue's checkpoints it is none while there is room:
+so long may other tasks have to wait, and so long may the sends of a task that is cancelled still go out.
 """
 
 from __future__ import annotations
 
 import os
 import socket as _socket
+from time import perf_counter
 from typing import Final, Self
 
 import trio
@@ -27,8 +31,9 @@ from wazuh_comms_trio.wire import agent_command
 from wazuh_comms_trio.wire.agent_command import agent_datagram
 from wazuh_comms_trio.wire.event import encode_event
 
-# So many datagrams go out at once before other tasks get a turn: some 100 µs.
-_SENDS_PER_TURN: Final = 32
+# Seconds for which datagrams, some 100, go out one after another before other tasks run. Real ones on any clock of
+# trio's: they are the processor's.
+_TURN: Final = 200e-6
 
 
 class BaseAsyncQueue(trio.abc.AsyncResource):
@@ -50,7 +55,7 @@ class BaseAsyncQueue(trio.abc.AsyncResource):
         self.require_owner = require_owner
         self._line = trio.StrictFIFOLock()
         self._standing_in_line = 0  # tasks, the first one included
-        self._until_turn = 0  # sends
+        self._turn_ends = 0.0  # by perf_counter
         #: The operating system's socket, non-blocking; None when not connected.
         self.socket: _socket.socket | None = None
 
@@ -93,8 +98,7 @@ class BaseAsyncQueue(trio.abc.AsyncResource):
             sock.close()
 
     async def _send(self, msg: bytes) -> None:
-        """Send one datagram as it is, waiting for room. A checkpoint, of which only every 32nd lets other tasks run
-        while there is room; cancelled, nothing was sent.
+        """Send one datagram as it is, waiting for room. A checkpoint; cancelled, nothing was sent.
 
         1105 for what isn't bytes, 1011 when it can't be sent.
         """
@@ -102,15 +106,22 @@ class BaseAsyncQueue(trio.abc.AsyncResource):
             raise WazuhException(1105)
         if self.socket is None:
             require_trio(type(self).__name__)
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint()
+        self._turn_ends = perf_counter() + _TURN
         # A task that finds others waiting stands in line behind them.
         if self._standing_in_line or not self._send_nowait(msg):
             await self._send_in_line(msg)
-        else:
-            self._until_turn -= 1
-            if self._until_turn < 0:
-                self._until_turn = _SENDS_PER_TURN - 1
-                await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def _send_at_once(self, datagram: bytes) -> bool:
+        """Send one datagram without a checkpoint, and return whether it was sent. Where it wasn't, since other tasks
+        are to run first or wait for room, or the socket didn't take it, :meth:`_send` sends it, or tells why not."""
+        if self._standing_in_line or (sock := self.socket) is None or perf_counter() > self._turn_ends:
+            return False
+        try:
+            sock.send(datagram)
+        except OSError:
+            return False
+        return True
 
     async def _send_in_line(self, msg: bytes) -> None:
         """Behind those who wait already. What waits for room is a checkpoint; standing in an empty line need not be."""
@@ -130,19 +141,6 @@ class BaseAsyncQueue(trio.abc.AsyncResource):
 
     async def _send_checked(self, datagram: bytes) -> None:
         """As :meth:`_send`, with the error that the public methods raise: 1014, naming the path."""
-        sock = self.socket
-        if sock is not None and not self._standing_in_line:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            try:
-                sock.send(datagram)
-            except OSError:
-                pass  # full, or an error: the other way tells which
-            else:
-                self._until_turn -= 1
-                if self._until_turn < 0:
-                    self._until_turn = _SENDS_PER_TURN - 1
-                    await trio.lowlevel.cancel_shielded_checkpoint()
-                return
         try:
             await self._send(datagram)
         except QueueClosed as exc:
@@ -188,9 +186,11 @@ class WazuhAsyncQueue(BaseAsyncQueue):
     AR_TYPE: str = agent_command.AR_TYPE
 
     async def send_msg_to_agent(self, msg: str = "", agent_id: str | None = "", msg_type: str | None = "") -> str:
-        """As :meth:`WazuhQueue.send_msg_to_agent`, waiting for room. A checkpoint; cancelled, nothing was sent."""
+        """As :meth:`WazuhQueue.send_msg_to_agent`, waiting for room. A checkpoint, if the queue's last one isn't of the
+        last 200 µs; :class:`trio.Cancelled` means that nothing was sent."""
         datagram, confirmation = agent_datagram(msg, agent_id, msg_type, own_limit(self.MAX_MSG_SIZE))
-        await self._send_checked(datagram)
+        if not self._send_at_once(datagram):
+            await self._send_checked(datagram)
         return confirmation
 
 
@@ -201,5 +201,8 @@ class WazuhAsyncAnalysisdQueue(BaseAsyncQueue):
     MAX_MSG_SIZE: int = 65535
 
     async def send_msg(self, msg_header: str, msg: str) -> None:
-        """As :meth:`WazuhAnalysisdQueue.send_msg`, waiting for room. A checkpoint; cancelled, nothing was sent."""
-        await self._send_checked(encode_event(msg_header, msg, self.MAX_MSG_SIZE))
+        """As :meth:`WazuhAnalysisdQueue.send_msg`, waiting for room. A checkpoint, if the queue's last one isn't of the
+        last 200 µs; :class:`trio.Cancelled` means that nothing was sent."""
+        datagram = encode_event(msg_header, msg, self.MAX_MSG_SIZE)
+        if not self._send_at_once(datagram):
+            await self._send_checked(datagram)

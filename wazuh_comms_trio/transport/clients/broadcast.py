@@ -17,9 +17,6 @@ from wazuh_comms_trio.wire.text_rules import check_list
 
 ALL: Final = "all"
 
-# Datagrams between two checkpoints: about 0.3 ms of sending, so that other tasks run meanwhile.
-_BURST: Final = 64
-
 
 @frozen
 class NotReached:
@@ -68,12 +65,9 @@ async def broadcast(
         with trio.move_on_after(float("inf") if send_timeout is None else send_timeout):
             await trio.lowlevel.checkpoint()
             for datagram in datagrams:
-                # Straight to the socket while there is room; who finds others waiting stands in line behind them.
-                if queue._standing_in_line or not queue._send_nowait(datagram):
+                if not queue._send_at_once(datagram):
                     await queue._send(datagram)
                 sent += 1
-                if not sent % _BURST:
-                    await trio.lowlevel.checkpoint()
     except WazuhInternalError as error:  # 1011: the reader or the queue is gone, the send buffer too small, ...
         reason = error.message
     targets = [ALL] if agent_ids is None else agent_ids

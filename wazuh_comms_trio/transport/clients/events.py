@@ -16,8 +16,8 @@ async def send_event(
     """Send one event: text, or a mapping that is written as JSON. ``location`` says where it is from and is escaped
     here.
 
-    ``source`` is analysisd's queue char, ``1`` for a local file, ``2`` for syslog. Waits for room in the queue. A
-    checkpoint; cancelled, nothing was sent. ``WazuhInternalError`` 1012 for what analysisd would drop, cut or misread,
+    ``source`` is analysisd's queue char, ``1`` for a local file, ``2`` for syslog. Waits for room in the queue;
+    a checkpoint as ``queue.send_msg`` is. ``WazuhInternalError`` 1012 for what analysisd would drop, cut or misread,
     ``WazuhError`` 1014 when it can't be sent.
     """
     header = create_event_header(source, location)
