@@ -145,7 +145,25 @@ def test_only_the_messages_own_command_is_looked_at() -> None:
         assert made(encode_agent_command, odd, "001", AR_TYPE) is not None
 
 
-@pytest.mark.parametrize("agent_id", ["", "1", "01", "0001", "0" * 9, "00a", "¹23", "٠٠١", "1٠٠٠", "2147483648", "9" * 5000, "-01", "0x1", " 001"])
+@pytest.mark.parametrize(
+    "agent_id",
+    [
+        "",
+        "1",
+        "01",
+        "0001",
+        "0" * 9,
+        "00a",
+        "\u0660\u0660\u0661",
+        "1\u06600",
+        "\u00b923",
+        "2147483648",
+        "9" * 5000,
+        "-01",
+        "0x1",
+        " 001",
+    ],
+)
 def test_no_agents_id(agent_id: str) -> None:
     with pytest.raises(MessageInvalid, match="1012"):
         text_rules.check_agent_id(agent_id)
