@@ -9,7 +9,7 @@ import trio
 
 from tests.contract.harness import A1, A2, Clock
 from wazuh_comms_trio.errors import StorageFull
-from wazuh_comms_trio.quarantine.interface import OVERHEAD_BYTES, Quarantine, Rejected
+from wazuh_comms_trio.quarantine.interface import OVERHEAD_BYTES, Quarantine, Rejected, Remaining
 from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 from wazuh_comms_trio.quarantine.store import open_quarantine_store
 
@@ -249,3 +249,56 @@ async def test_what_is_overtaken_goes_first_when_room_is_needed(quarantine: Quar
     with pytest.raises(StorageFull):
         await quarantine.add([on("i/13", large, agent_id="agent-13")])
     assert "i/7" not in [entry.document for entry in await quarantine.list()]
+
+
+# --- what stays of an entry ---
+
+
+def stays(one: Rejected, error: str = "still bad") -> Remaining:
+    return Remaining(one, error)
+
+
+async def test_what_stays_of_an_entry_is_as_old_as_it_was(quarantine: Quarantine) -> None:
+    await quarantine.add([rejected(b"many\nlines\nof\nevents"), rejected(b"equal")])
+    many, equal = await quarantine.list()
+    CLOCK.advance(5)
+    await quarantine.add([on("i/1", b"newer")])
+    CLOCK.advance(5)
+    await quarantine.replace(
+        many.id,
+        [
+            stays(on("i/1", b"older")),
+            stays(on("i/2", b"first", "")),
+            stays(on("i/2", b"second", ""), "why"),
+            stays(rejected(b"equal")),
+            stays(rejected(b"x" * 300_000)),
+        ],
+    )
+    kept = {entry.payload_bytes: entry for entry in await quarantine.list()}
+    payloads = [found[1].payload for entry in await quarantine.list() if (found := await quarantine.get(entry.id))]
+    assert payloads == [b"equal", b"newer", b"second", b"x" * 300_000]
+    second = kept[len(b"second")]
+    assert (second.document, second.version) == ("i/2", "")
+    assert (second.first_at, second.last_at) == (1000.0, 1000.0)
+    assert (second.replayed_at, second.replay_error) == (1010.0, "why")
+    assert (await quarantine.list())[0] == equal
+    usage = await quarantine.usage()
+    assert usage.bytes == sum(entry.size for entry in await quarantine.list())
+    # What comes later on the document takes its place, and one that is gone isn't replaced.
+    await quarantine.add([on("i/2", b"third")])
+    await quarantine.replace(many.id, [stays(on("i/9", b"late"))])
+    assert sorted(entry.document for entry in await quarantine.list()) == ["", "", "i/1", "i/2"]
+
+
+async def test_what_stays_needs_no_more_room_than_the_entry_did(quarantine: Quarantine) -> None:
+    share = MAX_BYTES // 10
+    whole = share - len(rejected(b"").metadata) - len(rejected(b"").reason) - OVERHEAD_BYTES
+    await quarantine.add([rejected(b"x" * whole)])
+    (full,) = await quarantine.list()
+    halves = [stays(rejected(b"x" * (whole // 2))), stays(rejected(b"y" * (whole // 2)))]
+    with pytest.raises(StorageFull):  # with what two entries cost beside their bytes
+        await quarantine.replace(full.id, halves)
+    assert [entry.size for entry in await quarantine.list()] == [share]
+    await quarantine.replace(full.id, [stays(rejected(b"x" * (whole - 1)))])
+    assert (await quarantine.usage()).bytes == share - 1
+    assert [entry.payload_bytes for entry in await quarantine.list()] == [whole - 1]

@@ -7,7 +7,7 @@ changed since isn't undone.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -24,13 +24,14 @@ from wazuh_comms_trio.backends.interfaces import (
     Outcome,
 )
 from wazuh_comms_trio.config.models import Config
-from wazuh_comms_trio.errors import BackendUnavailable, EngineRefused, MalformedBody
-from wazuh_comms_trio.quarantine.interface import Entry, Quarantine, Rejected
+from wazuh_comms_trio.errors import BackendUnavailable, EngineRefused, MalformedBody, StorageFull
+from wazuh_comms_trio.quarantine.interface import Entry, Quarantine, Rejected, Remaining
 from wazuh_comms_trio.services.stateful.packet_reader import Event, PacketReader, Unusable, open_packet
 
 #: Seconds for one entry.
 _LIMIT: Final = 60.0
 _OVERTAKEN: Final = 412
+_NOT_TRIED: Final = "it wasn't tried: what it goes to couldn't be reached"
 _EVENTS_AT_ONCE: Final = 256
 _BYTES_AT_ONCE: Final = 65536
 
@@ -48,11 +49,12 @@ class Replayed:
 
 @frozen
 class _Left:
-    """An event that stays, and why."""
+    """An event that stays, and why. ``refused``: the store has just said so."""
 
-    reason: str
-    payload: bytes
+    event: Event
+    error: str
     overtaken: bool = False
+    refused: bool = False
 
 
 class Replay:
@@ -92,36 +94,65 @@ class Replay:
         results: list[Any] = []
         left: list[_Left] = []
         tried = 0
+        failure: BackendUnavailable | None = None
         while not reader.exhausted:
             for event in reader.read(_EVENTS_AT_ONCE, _BYTES_AT_ONCE):
                 tried += 1
-                result = await self._try(entry, event)
+                try:
+                    result = _NOT_TRIED if failure is not None else await self._try(entry, event)
+                except BackendUnavailable as exc:
+                    if len(left) == tried - 1:  # nothing was taken
+                        raise
+                    failure, result = exc, _NOT_TRIED
                 if isinstance(result, str):
-                    left.append(_Left(result, reader.bytes_of(event)))
+                    left.append(_Left(event, result))
                     continue
                 results.append({"index": event.index, "id": event.id, "result": result.result, "status": result.status})
                 if result.status == _OVERTAKEN:
-                    left.append(_Left("a later event has changed the document since", reader.bytes_of(event), True))
+                    left.append(_Left(event, "a later event has changed the document since", overtaken=True))
                 elif result.outcome is Outcome.REFUSED:
-                    left.append(_Left(result.whole_reason, reader.bytes_of(event)))
+                    left.append(_Left(event, result.whole_reason, refused=True))
         if not left:
             await self._quarantine.drop([entry.id])
             return Replayed(entry, None, results)
         overtaken = all(one.overtaken for one in left)
         if len(left) < tried:
-            await self._keep_only(entry, rejected, left, reader)
+            await self._keep_only(entry, left, reader)
         else:
-            await self._quarantine.note_replay(entry.id, left[0].reason)
+            await self._quarantine.note_replay(entry.id, left[0].error)
             if overtaken:
                 await self._quarantine.mark_overtaken([entry.id])
-        return Replayed(entry, left[0].reason, results, overtaken)
+        if failure is not None:
+            raise failure
+        return Replayed(entry, left[0].error, results, overtaken)
 
-    async def _keep_only(self, entry: Entry, rejected: Rejected, left: list[_Left], reader: PacketReader) -> None:
-        """An entry for each event that is left, in place of the one with all of them."""
+    async def _keep_only(self, entry: Entry, left: Sequence[_Left], reader: PacketReader) -> None:
+        """An entry for each event that is left, in place of the one with all of them; one for them all where there is
+        no room for as many."""
         metadata = reader.metadata.line
-        kept = [Rejected(rejected.agent_id, "stateful", one.reason, metadata, one.payload) for one in left]
-        await self._quarantine.add(kept)
-        await self._quarantine.drop([entry.id])
+
+        def remaining(one: _Left) -> Remaining:
+            event = one.event
+            reason = event.action.reason if isinstance(event.action, Unusable) else entry.reason
+            version = entry.version if event.document == entry.document else ""
+            payload = reader.bytes_of(event)
+            kept = Rejected(
+                entry.agent_id,
+                "stateful",
+                one.error if one.refused else reason,
+                metadata,
+                payload,
+                event.document,
+                version,
+            )
+            return Remaining(kept, one.error)
+
+        try:
+            await self._quarantine.replace(entry.id, list(map(remaining, left)))
+        except StorageFull:
+            lines = b"\n".join(reader.bytes_of(one.event) for one in left)
+            together = Rejected(entry.agent_id, "stateful", entry.reason, metadata, lines)
+            await self._quarantine.replace(entry.id, [Remaining(together, left[0].error)])
 
     async def _try(self, entry: Entry, event: Event) -> ItemResult | str:
         """The event's result, or why it isn't tried."""
@@ -132,7 +163,7 @@ class Replay:
             if isinstance(action, CommandReport):
                 (result,) = await self._backends.commands.report([action])
                 return _said(result)
-            expected = entry.version if entry.document == f"{action.index}/{action.document_id}" else ""
+            expected = entry.version if entry.document == event.document else ""
             if not expected and not self._force:
                 return "it isn't known whether its document has changed since; --force writes it all the same"
             if self._other_node is not None and not self._force:

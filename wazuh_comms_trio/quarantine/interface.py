@@ -67,6 +67,14 @@ class Entry:
 
 
 @frozen
+class Remaining:
+    """What stays of an entry after a replay; ``error``: why."""
+
+    rejected: Rejected
+    error: str
+
+
+@frozen
 class Usage:
     entries: int
     bytes: int
@@ -100,6 +108,12 @@ class Quarantine(Protocol):
 
     async def drop(self, entry_ids: Collection[int]) -> int:
         """How many were there. What was replayed with success is dropped as well."""
+        ...
+
+    async def replace(self, entry_id: int, remaining: Sequence[Remaining]) -> None:
+        """An entry for each of these in place of that one, all of them or none, as old as that one: where their
+        documents have newer entries, or there are equal ones, those are kept. What needs no more room than the entry
+        did finds it always. An entry that is gone stays so. Raises ``StorageFull``, ``BackendUnavailable``."""
         ...
 
     async def note_replay(self, entry_id: int, error: str) -> None:

@@ -16,6 +16,7 @@ from wazuh_comms_trio.quarantine.interface import (
     PAYLOAD_CHUNK,
     Entry,
     Rejected,
+    Remaining,
     Usage,
     describe_full,
     digest,
@@ -55,7 +56,7 @@ class MemoryQuarantine:
     def alarm(self) -> str | None:
         return describe_full(self._full)
 
-    def _add(self, rejected: Rejected) -> None:
+    def _add(self, rejected: Rejected, *, limited: bool = True) -> None:
         now = self._now()
         key = rejected.agent_id, digest(rejected, [rejected.payload])
         if rejected.document:
@@ -70,12 +71,12 @@ class MemoryQuarantine:
             self.stored[known] = evolve(entry, count=entry.count + 1, last_at=now, overtaken_at=None), kept
             return
         size = size_of(rejected, len(rejected.payload))
-        for entry, _ in list(self.stored.values()):
+        for entry, _ in list(self.stored.values()) if limited else ():
             if self._bytes() + size <= self._max_bytes:
                 break
             if entry.overtaken_at is not None:
                 self._drop(entry.id)
-        if (
+        if limited and (
             self._bytes() + size > self._max_bytes
             or self._bytes(rejected.agent_id) + size > self._max_bytes // AGENT_SHARE
         ):
@@ -134,6 +135,29 @@ class MemoryQuarantine:
         entry, rejected = found
         del self._ids[entry.agent_id, digest(rejected, [rejected.payload])]
         return True
+
+    async def replace(self, entry_id: int, remaining: Sequence[Remaining]) -> None:
+        await self.faults.strike("replace")
+        if entry_id not in self.stored:
+            return
+        before = dict(self.stored), dict(self._ids)
+        old = self.stored[entry_id][0]
+        self._drop(entry_id)
+        room = old.size
+        for one in remaining:
+            rejected, document = one.rejected, one.rejected.document
+            newer = any(e.document == document and e.last_at > old.last_at for e, _ in self.stored.values() if document)
+            if newer or (rejected.agent_id, digest(rejected, [rejected.payload])) in self._ids:
+                continue
+            room -= size_of(rejected, len(rejected.payload))
+            try:
+                self._add(rejected, limited=room < 0)
+            except StorageFull:
+                self.stored, self._ids = before
+                raise
+            entry, kept = self.stored[self._last_id]
+            entry = evolve(entry, first_at=old.first_at, last_at=old.last_at)
+            self.stored[entry.id] = evolve(entry, replayed_at=self._now(), replay_error=one.error), kept
 
     async def note_replay(self, entry_id: int, error: str) -> None:
         await self.faults.strike("note_replay")

@@ -40,8 +40,11 @@ class Row:
     file: str | None = None
 
 
-def insert_rows(connection: apsw.Connection, rows: Sequence[Row], now: float, max_bytes: int) -> list[str]:
-    """All or none: what is raised undoes the rows before it. Returns the files of the entries that went."""
+def insert_rows(
+    connection: apsw.Connection, rows: Sequence[Row], now: float, max_bytes: int, *, limited: bool = True
+) -> list[str]:
+    """All or none: what is raised undoes the rows before it. ``limited``: within the limits. Returns the files of the
+    entries that went."""
     gone: list[str] = []
     for row in rows:
         rejected = row.rejected
@@ -57,8 +60,9 @@ def insert_rows(connection: apsw.Connection, rows: Sequence[Row], now: float, ma
         if again is not None:
             continue
         size = size_of(rejected, row.payload_bytes)
-        gone += _make_room(connection, size, max_bytes)
-        check_limits(connection, rejected.agent_id, size, max_bytes)
+        if limited:
+            gone += _make_room(connection, size, max_bytes)
+            check_limits(connection, rejected.agent_id, size, max_bytes)
         if row.file is None and row.payload_bytes > INLINE_BYTES:
             # Its equal was dropped since it was looked for. Rare enough to let the agent come again.
             raise BackendUnavailable
@@ -80,6 +84,36 @@ def insert_rows(connection: apsw.Connection, rows: Sequence[Row], now: float, ma
                 document,
                 version,
             ),
+        )
+    return gone
+
+
+def replace_row(
+    connection: apsw.Connection, entry_id: int, rows: Sequence[tuple[Row, str]], now: float, max_bytes: int
+) -> list[str]:
+    """As ``Quarantine.replace``; ``rows``: each with why it stays. Returns the files that no row names any more."""
+    old: Any = connection.execute(
+        "DELETE FROM entries WHERE id = ? RETURNING agent_id, size, first_at, last_at, file", (entry_id,)
+    ).fetchone()
+    if old is None:
+        return [row.file for row, _ in rows if row.file is not None]
+    agent_id, room, first_at, last_at, file = old
+    gone = [] if file is None else [file]
+    for row, error in rows:
+        document = row.rejected.document or None
+        known = connection.execute(
+            "SELECT 1 FROM entries WHERE (agent_id = ? AND digest = ?) OR (document = ? AND last_at > ?)",
+            (agent_id, row.digest, document, last_at),
+        ).get
+        if known is not None:
+            gone += [] if row.file is None else [row.file]
+            continue
+        room -= size_of(row.rejected, row.payload_bytes)
+        gone += insert_rows(connection, [row], now, max_bytes, limited=room < 0)
+        connection.execute(
+            "UPDATE entries SET first_at = ?, last_at = ?, replayed_at = ?, replay_error = ?"
+            " WHERE agent_id = ? AND digest = ?",
+            (first_at, last_at, now, error, agent_id, row.digest),
         )
     return gone
 

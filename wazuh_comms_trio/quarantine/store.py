@@ -35,13 +35,14 @@ from wazuh_comms_trio.quarantine.interface import (
     Entry,
     Kind,
     Rejected,
+    Remaining,
     Usage,
     describe_full,
     digest,
     size_of,
 )
 from wazuh_comms_trio.quarantine.payload_files import FILES, PayloadFiles, candidates, lock_orphan, set_aside
-from wazuh_comms_trio.quarantine.rows import INLINE_BYTES, NoRoom, Row, check_limits, insert_rows
+from wazuh_comms_trio.quarantine.rows import INLINE_BYTES, NoRoom, Row, check_limits, insert_rows, replace_row
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
 
 logger = logging.getLogger(__name__)
@@ -250,6 +251,21 @@ class StoredQuarantine:
         dropped = await self._database.write(delete)
         self._remove(name for name in dropped if name is not None)
         return len(dropped)
+
+    async def replace(self, entry_id: int, remaining: Sequence[Remaining]) -> None:
+        async with self._writing() as files:
+            rows = []
+            for one in remaining:
+                payload = one.rejected.payload
+                row = Row(one.rejected, digest(one.rejected, [payload]), len(payload))
+                if row.payload_bytes > INLINE_BYTES:
+                    row = evolve(row, file=await files.write([payload]))
+                rows.append((row, one.error))
+            now = self._now()
+            gone = await self._database.write(
+                lambda connection: replace_row(connection, entry_id, rows, now, self._max_bytes)
+            )
+            self._remove(gone)
 
     async def note_replay(self, entry_id: int, error: str) -> None:
         query = "UPDATE entries SET replayed_at = ?, replay_error = ? WHERE id = ?"

@@ -26,3 +26,11 @@ class Event(msgspec.Struct, gc=False):
     end: int
     action: DocumentOperation | CommandReport | Unusable
     document_id: str = ""
+
+    @property
+    def document(self) -> str:
+        """As ``Rejected.document``."""
+        action = self.action
+        if type(action) is DocumentOperation:
+            return f"{action.index}/{action.document_id}"
+        return f"{self.index}/{self.document_id}" if self.document_id else ""

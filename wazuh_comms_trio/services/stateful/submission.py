@@ -146,7 +146,7 @@ class Part:
                 reason = f"{result.status}: {result.result}"
             else:
                 continue
-            document = _document_of(event)
+            document = event.document
             version = FORMER if result.version and position in former else result.version
             rejected.append(
                 Rejected(
@@ -167,7 +167,7 @@ class Part:
         documents: set[str] = set()
         for position in range(len(self.events) - 1, -1, -1):
             result, event = self.results[position], self.events[position]
-            document = _document_of(event)
+            document = event.document
             if document in documents:
                 found.add(position)
             elif document and result is not None and _is_met(event, result):
@@ -183,14 +183,6 @@ class Part:
                 if result is not None
             ]
         )
-
-
-def _document_of(event: Event) -> str:
-    """As ``Rejected.document``."""
-    action = event.action
-    if type(action) is DocumentOperation:
-        return f"{action.index}/{action.document_id}"
-    return f"{event.index}/{event.document_id}" if event.document_id else ""
 
 
 def _is_met(event: Event, result: ItemResult) -> bool:
