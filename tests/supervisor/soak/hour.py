@@ -2,7 +2,8 @@
 
 A hundred agents poll, send events of both kinds, report commands, fetch files and log in again; beside them large
 bodies, peers that break off, agents that come and go, and a log that is moved away every minute. The load's rate is
-its own, not the daemon's: what a slower daemon answers later is seen in the times, not in fewer requests.
+its own, not the daemon's: what a slower daemon answers later is seen in the times, not in fewer requests. What has its
+effect only after its time is watched beside it (``watches.py``).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from attrs import Factory, define, frozen
 
 from tests.e2e.processes import Files, Running, start_daemon
 from tests.supervisor.nodes import add_logged_in, ask, change, post, serving, status
+from tests.supervisor.soak.watches import OldToken, not_seen, service_manager
 from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.config.load import load_config
@@ -34,13 +36,17 @@ from wazuh_comms_trio.testing import AgentClient, ExchangeFailed, Reply, connect
 WORKERS: Final = 2
 AGENTS: Final = 100
 #: Seconds, each more or less a half: between an agent's bodies, log-ins, files; between commands, large bodies, peers
-#: that break off, changes of the registry.
-BODY, LOG_IN, FILE, COMMAND, LARGE, BROKEN, CHANGE = 5.0, 400.0, 60.0, 0.5, 20.0, 2.0, 20.0
+#: that break off, changes of the registry, tokens that never were any.
+BODY, LOG_IN, FILE, COMMAND, LARGE, BROKEN, CHANGE, REFUSED = 5.0, 400.0, 60.0, 0.5, 20.0, 2.0, 20.0, 15.0
 POLL_LIMIT: Final = 60
 LOG_MOVED: Final = 60.0
 #: Of a large body. Few agents send them, so that all of their documents are soon there.
 LARGE_EVENTS, LARGE_AGENTS = 10_000, 2
 SAMPLE: Final = 10.0
+#: A worker gives its free memory back once a minute, some 10 MB of it, and has it again within seconds: the lowest
+#: value of a minute is known only to whoever looks right then. Looking every ten seconds was at another moment of that
+#: each minute, which made growth of 2 MB an hour, up or down, of nothing.
+MEMORY_SAMPLE: Final = 0.2
 #: Documents of an agent: their number stays, so that what grows is the daemon and not what it keeps.
 DOCUMENTS: Final = 50
 #: Seconds: of a load that warms everything up, and of quiet, after which only what stays is left.
@@ -58,12 +64,16 @@ MOST_SLOWER: Final = 1.2
 
 
 @frozen
-class Sample:
-    """One worker at one moment (seconds since the load began)."""
+class Memory:
+    """Of one worker at one moment (seconds since the load began)."""
 
     time: float
     pid: int
     memory: int  # bytes that are its own alone
+
+
+@frozen
+class Sample(Memory):
     descriptors: int
     tasks: int
 
@@ -118,6 +128,7 @@ class Load:
                     (LARGE, self.large),
                     (BROKEN, self.broken),
                     (CHANGE, self.change),
+                    (REFUSED, self.refused),
                     (LOG_MOVED, self.move_log),
                 ):
                     nursery.start_soon(every, interval, act)
@@ -209,12 +220,21 @@ class Load:
             await backends.agents.remove(agent.id)
         self.done["change"] += 1
 
+    async def refused(self) -> None:
+        """What is no token; the daemon's log says so."""
+        stranger = self.daemon.client(str(uuid4()), "g" * 32)
+        stranger.token = "no.to.ken"  # noqa: S105
+        await self.request("refused", lambda: stranger.get_file("default.conf"), {403}, timed=False)
+
     async def move_log(self) -> None:
         log = self.files.folder / "daemon.log"
         await trio.lowlevel.checkpoint()
-        with suppress(FileNotFoundError):  # nothing was logged since it was moved
+        try:
             log.rename(log.with_suffix(".log.1"))
-        self.done["log moved"] += 1
+        except FileNotFoundError:
+            self.failed["the log didn't come back after it was moved"] += 1
+        else:
+            self.done["log moved"] += 1
 
 
 # --- figures
@@ -224,7 +244,7 @@ def p99(times: Sequence[float]) -> float:
     return statistics.quantiles(times, n=100)[98]
 
 
-def growth(samples: Sequence[Sample]) -> float:
+def growth(samples: Sequence[Memory]) -> float:
     """MB an hour, by all pairs of the minutes' lowest values, their median: what is freed soon isn't growth."""
     lowest: dict[int, int] = {}
     for sample in samples:
@@ -250,7 +270,7 @@ def judge(
     began: float,
     seconds: float,
     window: float,
-    samples: Sequence[Sample],
+    samples: Sequence[Memory],
     before: Sequence[Sample],
     after: Sequence[Sample],
     say: Callable[[str], None],
@@ -305,32 +325,47 @@ async def hour(files: Files, minutes: float, say: Callable[[str], None]) -> list
     (files.groups / "default.conf").write_text("<agent_config/>")
     seconds = 60 * minutes
     settled, window = min(SETTLED, seconds / 3), min(WINDOW, seconds / 4)
-    async with start_daemon(files, limit=math.inf) as daemon:
+    async with (
+        service_manager(files.folder / "notify.sock") as (watchdog, environment),
+        start_daemon(files, limit=math.inf, environment=environment) as daemon,
+    ):
         await serving(files, WORKERS)
         # From now on into a file, of which moving it away is a part of the load.
         change(files, logging={"level": "info", "file": str(files.folder / "daemon.log")})
         assert (await ask(files, "POST", "/api/v1/reload")).json()["reloaded"]
         await serving(files, WORKERS, generation=2)
         load = Load(files, daemon, await add_logged_in(daemon, AGENTS), random.Random(1))
+        [keeper] = await daemon.add_agents(1)
+        old_token = OldToken(keeper)
         await load.run(WARM_UP)
         await trio.sleep(QUIET)
         before = await look(files, time.monotonic())
         load.times.clear()
         load.done.clear()
-        began, samples, busy_at = time.monotonic(), list[Sample](), [busy()]
+        began, memory, busy_at = time.monotonic(), list[Memory](), [busy()]
+        pids = [sample.pid for sample in before]
         say(f"{AGENTS} agents for {minutes:g} minutes")
 
         async def watch() -> None:
             while True:
                 await trio.sleep(SAMPLE)
-                samples.extend(await look(files, began))
+                samples = await look(files, began)
                 now = time.monotonic() - began
                 if now // 60 != (now - SAMPLE) // 60:
-                    newest = [f"{s.memory / 1e6:.1f} MB {s.descriptors} fd {s.tasks} tasks" for s in samples[-WORKERS:]]
+                    newest = [f"{s.memory / 1e6:.1f} MB {s.descriptors} fd {s.tasks} tasks" for s in samples]
                     say(f"{now / 60:3.0f} min: {len(load.times)} requests; " + "; ".join(newest))
+
+        async def watch_memory() -> None:
+            while True:
+                now = time.monotonic() - began
+                with suppress(OSError):  # a worker that is gone is missed at the end
+                    memory.extend([Memory(now, pid, own_memory(pid)) for pid in pids])
+                await trio.sleep(MEMORY_SAMPLE)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
+            nursery.start_soon(watch_memory)
+            nursery.start_soon(old_token.run)
 
             async def mark(moment: float) -> None:
                 await trio.sleep(moment)
@@ -339,11 +374,18 @@ async def hour(files: Files, minutes: float, say: Callable[[str], None]) -> list
             for moment in (window, seconds - window, seconds):
                 nursery.start_soon(mark, moment)
             await load.run(seconds)
+            unseen = await not_seen(files, load.agents)
             await trio.sleep(QUIET)
             nursery.cancel_scope.cancel()
         after = await look(files, time.monotonic())
-        watched = [sample for sample in samples if settled <= sample.time <= seconds]
-        wrong = judge(load, began, seconds, window, watched, before, after, say)
+        settled_memory = [sample for sample in memory if settled <= sample.time <= seconds]
+        wrong = judge(load, began, seconds, window, settled_memory, before, after, say)
+        wrong += [*watchdog.wrong(trio.current_time()), *old_token.wrong, *unseen]
+        say(
+            f"the watchdog was fed {watchdog.signs} times, {watchdog.longest:.1f} s apart at most; "
+            f"{old_token.renewed} tokens were used until their end, "
+            + ", ".join(f"{times} x {status}" for status, times in sorted(old_token.answers.items()))
+        )
         say(
             f"the machine was busy {load_of_machine(busy_at[0], busy_at[1]):.0f} % in the first window, "
             f"{load_of_machine(busy_at[-2], busy_at[-1]):.0f} % in the last"

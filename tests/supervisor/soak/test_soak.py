@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from pathlib import Path
 from typing import Any, cast
 
 import attrs
@@ -11,7 +12,10 @@ import pytest
 import trio
 
 from tests.lossy_network import CANNOT, in_namespace
-from tests.supervisor.soak.hour import Load, Sample, growth, judge
+from tests.supervisor.soak.hour import MEMORY_SAMPLE, Load, Memory, Sample, growth, judge
+from tests.supervisor.soak.watches import WATCHDOG, OldToken, Watchdog, service_manager
+from wazuh_comms_trio.daemon.systemd import Notifier, watchdog_interval
+from wazuh_comms_trio.testing import Reply
 
 MB = 1_000_000
 
@@ -63,6 +67,26 @@ def test_growth_is_what_stays() -> None:
     assert growth(samples(1, start=90 * MB, hourly=-3 * MB)) == pytest.approx(-3, abs=0.1)
 
 
+def given_back_each_minute(interval: float, rng: random.Random) -> list[Memory]:
+    """Forty minutes of a worker that gives 10 MB back on each full minute and has them again a few seconds later, now
+    sooner, now later; looked at about every ``interval``, since looking takes a while, too."""
+    again = [rng.uniform(2, 20) for _ in range(60)]
+    samples, moment = [], 1200.0
+    while moment < SECONDS:
+        minute, second = divmod(moment, 60)
+        gone = 10 * MB * max(0.0, 1 - second / again[int(minute)])
+        samples.append(Memory(moment, 1, 100 * MB - int(gone)))
+        moment += interval * rng.uniform(1, 1.04)
+    return samples
+
+
+def test_what_is_given_back_each_minute_is_no_growth() -> None:
+    seeds = range(10)
+    assert all(abs(growth(given_back_each_minute(MEMORY_SAMPLE, random.Random(seed)))) < 0.2 for seed in seeds)
+    # Why it is looked at so often.
+    assert any(abs(growth(given_back_each_minute(10, random.Random(seed)))) > 1 for seed in seeds)
+
+
 def test_an_hour_without_fault() -> None:
     seen = samples(1, start=90 * MB, hourly=MB // 2, spikes=3 * MB)
     assert verdict(load_with(0.010, 0.011), seen, QUIET) == []
@@ -90,3 +114,39 @@ def test_a_worker_that_was_replaced_and_requests_that_failed() -> None:
     before = Sample(0, 1, 0, 30, 40)
     wrong = judge(load, 0.0, SECONDS, WINDOW, [], [before], [attrs.evolve(QUIET, pid=2)], lambda text: None)
     assert wrong == ["failed: 2 x poll: 503", "a worker was replaced"]
+
+
+# --- what is watched beside it
+
+
+async def test_a_watchdog_that_is_fed_and_one_that_is_not(tmp_path: Path) -> None:
+    async with service_manager(tmp_path / "notify.sock") as (watchdog, environment):
+        assert watchdog_interval(environment) == WATCHDOG
+        assert watchdog.wrong(trio.current_time()) == ["the watchdog was never fed"]
+        notifier = Notifier(environment)
+        notifier.ready("serving")
+        notifier.alive()
+        while not watchdog.signs:
+            await trio.lowlevel.checkpoint()
+        assert watchdog.signs == 1
+        assert watchdog.wrong(trio.current_time()) == []
+
+
+def test_a_watchdog_that_was_fed_late() -> None:
+    watchdog = Watchdog()
+    for moment in (0.0, 10.0, 20.0 + WATCHDOG, 30.0 + WATCHDOG):
+        watchdog.heard(moment)
+    assert watchdog.wrong(31.0 + WATCHDOG) == ["the watchdog wasn't fed for 40.0 s"]
+    watchdog = Watchdog()
+    watchdog.heard(0.0)
+    assert watchdog.wrong(WATCHDOG + 1) == ["the watchdog wasn't fed for 31.0 s"]
+
+
+@pytest.mark.parametrize(
+    ("age", "status", "right"),
+    [(30, 200, True), (30, 403, False), (900, 200, True), (900, 403, True), (930, 403, True), (930, 200, False)],
+)
+def test_an_old_token(age: float, status: int, right: bool) -> None:
+    token = OldToken(cast(Any, None))
+    token.judge(Reply(status, (), b""), age)
+    assert (token.wrong == []) == right
