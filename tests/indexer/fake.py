@@ -195,13 +195,17 @@ class FakeOpenSearch:
             return error(404, "index_not_found_exception", f"no such index [{parts[0]}]")
         match method, parts[1:]:
             case "POST", ["_mget"]:
-                docs = [self._found(index.name, each) for each in json.loads(body)["ids"]]
+                docs = [self._found(index.name, each) for each in json.loads(body)["ids"]]  # one shard: no other places
                 if "_source_includes" in query:
                     docs = [with_source(each, query["_source_includes"].split(",")) for each in docs]
                 return 200, {"docs": docs}
             case "POST", ["_refresh"]:
                 index.refresh()
                 return 200, {}
+            case "GET", ["_settings", "index.number_of_shards"]:
+                return 200, {index.name: {"settings": {"index.number_of_shards": "1"}}}
+            case "GET", ["_field_caps"]:
+                return 200, {"fields": {}}
             case "POST", ["_search"]:
                 return self._search(index, json.loads(body), "scroll" in query)
             case "GET", ["_doc", document_id]:

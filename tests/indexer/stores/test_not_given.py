@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import trio
+from attrs import evolve
 
 from tests.indexer import cbor
 from tests.indexer.harness import call, settings
-from wazuh_comms_trio.backends.interfaces import Agent, DocumentOperation
+from wazuh_comms_trio.backends.interfaces import Agent, CommandReport, CommandResult, DocumentOperation
 from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.backends.opensearch.admin.unreadable import find_unreadable, get_document, remove_unreadable
 from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
@@ -67,9 +68,47 @@ async def test_commands(port: int, caplog: pytest.LogCaptureFixture) -> None:
         named = {record.getMessage().split(" ")[0] for record in caplog.records if record.levelno == logging.WARNING}
         assert named == {f"{COMMANDS}/bad-{kind}" for kind in cbor.NOT_GIVEN}
         for kind in cbor.NOT_GIVEN:
-            for step in (commands.get, commands.cancel):
-                with pytest.raises(DocumentUnreadable, match=f"{COMMANDS}/bad-{kind} can't be read: "):
-                    await step(f"bad-{kind}")
+            with pytest.raises(DocumentUnreadable, match=f"{COMMANDS}/bad-{kind} can't be read: "):
+                await commands.get(f"bad-{kind}")
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+async def test_commands_are_cancelled_by_what_is_indexed_of_them(port: int, mapped: bool) -> None:
+    if mapped:
+        make(port, COMMANDS, "commands")
+    else:
+        call(
+            port,
+            "PUT",
+            f"/{COMMANDS}",
+            {"mappings": {"properties": {"command.action.args": {"enabled": False, "type": "object"}}}},
+        )
+    kinds = list(cbor.NOT_GIVEN)
+    for kind, args in cbor.NOT_GIVEN.items():
+        written = command(NOBODY.upper(), args)
+        written["command"] |= {"order_id": "o1", "user": "someone", "timeout": 1000}
+        cbor.put(port, COMMANDS, f"bad-{kind}", written)
+    taken = command(NOBODY, cbor.NOT_GIVEN["bytes"]) | {"delivery": {"token": "another.1"}}
+    cbor.put(port, COMMANDS, "taken", taken)
+    async with open_opensearch(settings(port)) as stores:
+        commands = stores.commands
+        for kind in kinds:
+            cancelled = await commands.cancel(f"bad-{kind}")
+            assert cancelled is not None
+            found = await commands.get(f"bad-{kind}")
+            assert found is not None
+            assert found == evolve(cancelled, created_at=found.created_at)
+            assert (found.status, found.target.id, found.action.name) == ("failed", NOBODY, "restart")
+            assert (found.order_id, found.user, found.timeout) == ("o1", "someone", 1000)
+            assert abs(found.created_at - time.time()) < 60
+        unchanged = await commands.cancel("taken")
+        assert unchanged is not None
+        assert unchanged.status == "pending"
+        with pytest.raises(DocumentUnreadable):
+            await commands.get("taken")
+        assert await commands.cancel("nothing") is None
+        (result,) = await commands.report([CommandReport(NOBODY, "taken", CommandResult(0, "done"))])
+        assert result.status == 400  # it was never offered
 
 
 @pytest.mark.parametrize("size", [3, 1003])

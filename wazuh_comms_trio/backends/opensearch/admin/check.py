@@ -229,6 +229,7 @@ async def _index(
             raise
         yield Finding("warning", what, f"{name}: settings and mapping can't be looked at: {exc}", _GIVE_RIGHT)
     else:
+        problems += _about_several(kind, name, blocks)
         remedy = "remove the block, once there is room on the disk"
         for text in (text for each in _objects(blocks) for text in settings_problems(_object(each, "settings"))):
             problems.append(Finding("problem", what, f"{name}: {text}", remedy))
@@ -244,6 +245,15 @@ async def _index(
         yield finding
     if all(finding.level != "problem" for finding in problems):
         yield Finding("ok", what, name)
+
+
+def _about_several(kind: Literal["agents", "commands"], name: str, settings: object) -> list[Finding]:
+    """Where the name is an alias of more than one index."""
+    several = sorted(settings) if isinstance(settings, dict) and len(settings) > 1 else []
+    if not several or kind == "commands":
+        return []
+    text = f"{name} stands for several indices ({', '.join(several)}): an agent is read by its id, in one"
+    return [Finding("problem", f"{kind} index", text, "bring all agents into one index (_reindex), and name that")]
 
 
 def _objects(answer: object) -> list[Any]:

@@ -14,8 +14,9 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
 )
 from wazuh_comms_trio.backends.opensearch.client.found import FindProblem, Found
 from wazuh_comms_trio.backends.opensearch.client.multi_get import get_many
+from wazuh_comms_trio.backends.opensearch.client.places import Places
 from wazuh_comms_trio.backends.opensearch.client.queries import Query
-from wazuh_comms_trio.backends.opensearch.client.search import scroll
+from wazuh_comms_trio.backends.opensearch.client.search import Refresher, scroll
 from wazuh_comms_trio.backends.opensearch.commands import documents as commands
 from wazuh_comms_trio.backends.opensearch.index_names import find_name
 from wazuh_comms_trio.config.backend_models import IndexerNames
@@ -45,7 +46,10 @@ async def get_document(
 ) -> Found | None:
     """Readable or not; of the index of agents or commands among ``names``, also such as is neither. Raises
     ``BackendUnavailable``."""
-    found = (await get_many(client, index, [document_id])).get(document_id)
+    places = await Places(client, Refresher(client)).find(index, [document_id])
+    found = (await get_many(client, index, [document_id], places=places)).get(document_id)
+    if found is not None and places is not None and document_id in places:
+        found.routing = places[document_id].routing
     if found is not None and names is not None:
         if index == await find_name(client, "agents", names.agents):
             found.judged(agents.find_problem)
@@ -57,6 +61,8 @@ async def get_document(
 async def remove_unreadable(client: OpenSearchClient, document: Found) -> bool:
     """As it was read; False when it has been changed or removed since. Raises ``BackendUnavailable``."""
     version = {"if_seq_no": str(document.seq_no), "if_primary_term": str(document.primary_term), "refresh": "true"}
+    if document.routing is not None:
+        version["routing"] = document.routing
     reply = await client.request("DELETE", path(document.index, "_doc", document.id), query=version)
     if reply.status == 409 or (reply.status == 404 and not error_of(reply).type):
         return False

@@ -135,34 +135,27 @@ def update_line(index: str, document_id: str) -> bytes:
     return _opening("update", index) + _encode(document_id) + _RETRIES
 
 
-def update_if_line(index: str, document_id: str, seq_no: int, primary_term: int) -> bytes:
+def update_if_line(index: str, document_id: str, seq_no: int, primary_term: int, routing: str | None = None) -> bytes:
     """An update that happens only to this very version of the document."""
-    return b'{"update":{"_index":%b,"_id":%b,"if_seq_no":%d,"if_primary_term":%d}}\n' % (
-        _encode(index),
-        _encode(document_id),
-        seq_no,
-        primary_term,
-    )
+    return _conditional("update", index, document_id, seq_no, primary_term, routing)
 
 
-def replace_if_line(index: str, document_id: str, seq_no: int, primary_term: int) -> bytes:
+def replace_if_line(index: str, document_id: str, seq_no: int, primary_term: int, routing: str | None = None) -> bytes:
     """As ``update_if_line``, with the whole document after it."""
-    return b'{"index":{"_index":%b,"_id":%b,"if_seq_no":%d,"if_primary_term":%d}}\n' % (
-        _encode(index),
-        _encode(document_id),
-        seq_no,
-        primary_term,
-    )
+    return _conditional("index", index, document_id, seq_no, primary_term, routing)
 
 
 def delete_if_line(index: str, document_id: str, seq_no: int, primary_term: int) -> bytes:
     """As ``update_if_line``; no line after it."""
-    return b'{"delete":{"_index":%b,"_id":%b,"if_seq_no":%d,"if_primary_term":%d}}\n' % (
-        _encode(index),
-        _encode(document_id),
-        seq_no,
-        primary_term,
-    )
+    return _conditional("delete", index, document_id, seq_no, primary_term, None)
+
+
+def _conditional(
+    action: str, index: str, document_id: str, seq_no: int, primary_term: int, routing: str | None
+) -> bytes:
+    where = b"" if routing is None else b'"routing":%b,' % _encode(routing)
+    line = b'{"%b":{"_index":%b,"_id":%b,%b"if_seq_no":%d,"if_primary_term":%d}}\n'
+    return line % (action.encode(), _encode(index), _encode(document_id), where, seq_no, primary_term)
 
 
 def delete_line(index: str, document_id: str) -> bytes:

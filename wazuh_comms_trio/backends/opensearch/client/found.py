@@ -30,6 +30,8 @@ class Found(msgspec.Struct):
     seq_no: int = msgspec.field(name="_seq_no", default=-1)
     primary_term: int = msgspec.field(name="_primary_term", default=-1)
     sort: list[Any] | None = None
+    routing: str | None = msgspec.field(name="_routing", default=None)
+    fields: dict[str, Any] | None = None
     error: ErrorDetail | None = None
     # Of no answer:
     problem: str | None = None

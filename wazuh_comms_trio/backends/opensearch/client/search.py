@@ -20,7 +20,7 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
 )
 from wazuh_comms_trio.backends.opensearch.client.content_errors import may_be_content
 from wazuh_comms_trio.backends.opensearch.client.found import Found, read_found
-from wazuh_comms_trio.backends.opensearch.client.multi_get import get_many
+from wazuh_comms_trio.backends.opensearch.client.multi_get import Place, get_many
 from wazuh_comms_trio.backends.opensearch.client.queries import Query, encode_json
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.http.client.connection import HttpReply
@@ -124,8 +124,9 @@ async def _with_texts(client: OpenSearchClient, hits: Hits, fields: Sequence[str
     """Hits that came without their documents, with these, each read on its own, as they are now."""
     documents: dict[tuple[str, str], Found] = {}
     for index in {hit.index for hit in hits.readable}:
-        ids = [hit.id for hit in hits.readable if hit.index == index]
-        found = await get_many(client, index, ids, fields=fields)
+        routed = {hit.id: Place(index, hit.routing) for hit in hits.readable if hit.index == index}
+        places = routed if any(place.routing for place in routed.values()) else None
+        found = await get_many(client, index, list(routed), fields=fields, places=places)
         documents |= {(index, document_id): document for document_id, document in found.items()}
     for hit in hits.readable:
         if document := documents.get((hit.index, hit.id)):
@@ -148,9 +149,11 @@ async def search(
     fields: Sequence[str] | None = None,
     count: bool = False,
     after: Sequence[Any] | None = None,
+    values: Sequence[Mapping[str, str]] = (),
 ) -> Hits:
     """What matched at the last refresh. ``fields`` of the source, None is all, an empty one none; ``count`` makes
-    ``total`` exact; ``after``: what a hit was sorted by, those behind it. Raises ``BackendUnavailable``."""
+    ``total`` exact; ``after``: what a hit was sorted by, those behind it; ``values``: fields of which the indexed
+    values are given. Raises ``BackendUnavailable``."""
     body: dict[str, Any] = {"query": query, "size": size, "seq_no_primary_term": True, "track_total_hits": count}
     if sort:
         body["sort"] = list(sort)
@@ -158,6 +161,8 @@ async def search(
             body["search_after"] = list(after)
     if fields is not None:
         body["_source"] = list(fields) or False
+    if values:
+        body["docvalue_fields"] = list(values)
     target, options = path(index, "_search"), {"allow_partial_search_results": "false"}
     if (found := await _ask(client, target, body, options)) is not None:
         return found[0]

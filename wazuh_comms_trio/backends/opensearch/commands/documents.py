@@ -68,13 +68,17 @@ PENDING: Final = nothing_of(status_query("pending"), exactly("command.target.typ
 @frozen
 class Document:
     """One version of a command's document. ``seen_at`` (epoch seconds) stands in for a time that its writer left
-    out."""
+    out. ``index`` and ``routing``: where it lies, if its id doesn't say so. ``rebuilt``: of what is indexed; the
+    indexer can't give the document itself, and the next change replaces it."""
 
     id: str
     source: Mapping[str, Any]
     seq_no: int
     primary_term: int
     seen_at: float
+    index: str | None = None
+    routing: str | None = None
+    rebuilt: bool = False
 
     @property
     def token(self) -> str | None:
@@ -137,7 +141,8 @@ class Document:
 
     def after(self, partial: Mapping[str, Any], seq_no: int, primary_term: int) -> Document:
         """As it is once ``partial`` was merged in."""
-        return evolve(self, source=_merge(self.source, partial), seq_no=seq_no, primary_term=primary_term)
+        merged = _merge(self.source, partial)
+        return evolve(self, source=merged, seq_no=seq_no, primary_term=primary_term, rebuilt=False)
 
 
 def find_problem(source: object) -> str | None:
@@ -151,7 +156,7 @@ def find_problem(source: object) -> str | None:
 
 def read(found: Found, seen_at: float) -> Document:
     source = found.source if _is_map(found.source) else {}
-    return Document(found.id, source, found.seq_no, found.primary_term, seen_at)
+    return Document(found.id, source, found.seq_no, found.primary_term, seen_at, found.index or None, found.routing)
 
 
 def document_to(document: Document) -> dict[str, Any]:
@@ -162,11 +167,14 @@ def document_to(document: Document) -> dict[str, Any]:
         "seq_no": document.seq_no,
         "primary_term": document.primary_term,
         "seen_at": document.seen_at,
+        "index": document.index,
+        "routing": document.routing,
     }
 
 
 def document_from(data: Mapping[str, Any]) -> Document:
-    return Document(data["id"], data["source"], data["seq_no"], data["primary_term"], data["seen_at"])
+    place = data.get("index"), data.get("routing")  # an earlier version's have none
+    return Document(data["id"], data["source"], data["seq_no"], data["primary_term"], data["seen_at"], *place)
 
 
 def to_document(command: Command, token: str | None = None) -> dict[str, Any]:

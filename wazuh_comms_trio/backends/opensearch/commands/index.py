@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import trio
@@ -17,11 +17,14 @@ from wazuh_comms_trio.backends.opensearch.client.bulk import (
     judge,
     partial,
     read_items,
+    replace_if_line,
     update_if_line,
 )
 from wazuh_comms_trio.backends.opensearch.client.client import NDJSON, IndexerUnavailable, OpenSearchClient
+from wazuh_comms_trio.backends.opensearch.client.content_errors import is_content
 from wazuh_comms_trio.backends.opensearch.client.found import Found
 from wazuh_comms_trio.backends.opensearch.client.multi_get import get_many
+from wazuh_comms_trio.backends.opensearch.client.places import Places
 from wazuh_comms_trio.backends.opensearch.client.queries import (
     LONGEST_ID,
     Query,
@@ -31,7 +34,9 @@ from wazuh_comms_trio.backends.opensearch.client.queries import (
 )
 from wazuh_comms_trio.backends.opensearch.client.search import Hits, Refresher, search
 from wazuh_comms_trio.backends.opensearch.commands.documents import ESSENTIAL, Document, find_problem, read
+from wazuh_comms_trio.backends.opensearch.commands.indexed import read_indexed
 from wazuh_comms_trio.backends.opensearch.index_names import IndexName
+from wazuh_comms_trio.backends.unreadable import escaped
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +70,7 @@ class CommandIndex:
         self._now = wall_clock
         self._rng = rng
         self._refresher = Refresher(client)
+        self._places = Places(client, self._refresher)
         self._unsortable_until = -math.inf
 
     @property
@@ -83,16 +89,32 @@ class CommandIndex:
             raise found.unreadable()
         return readable.get(document_id)
 
-    async def read_for_change(self, ids: Sequence[str]) -> dict[str, Document]:
-        """As ``read``; of one that can't be read as a whole, what its steps need, if that can."""
-        readable, unreadable = await self._read(ids)
-        return readable | (await self._read(list(unreadable), ESSENTIAL))[0] if unreadable else readable
+    async def read_for_change(self, ids: Sequence[str], spoilt: Collection[str] = ()) -> dict[str, Document]:
+        """As ``read``; of one that can't be read as a whole, what its steps need, if that can; or else, and of those
+        that are ``spoilt``, what is indexed of it."""
+        readable, unreadable = await self._read([document_id for document_id in ids if document_id not in spoilt])
+        if unreadable:
+            essential, unreadable = await self._read(list(unreadable), ESSENTIAL)
+            readable |= essential
+        wanted = [document_id for document_id in ids if document_id in unreadable or document_id in spoilt]
+        if wanted:
+            name = await self._name.get()
+            await self._refresher.refresh(name)
+            readable |= await read_indexed(self._client, name, wanted, self._now())
+        return readable
 
     async def _read(
         self, ids: Sequence[str], fields: Sequence[str] = ()
     ) -> tuple[dict[str, Document], dict[str, Found]]:
         """Those that can be read, and those that can't."""
-        found = await get_many(self._client, await self._name.get(), ids, fields=fields)
+        name = await self._name.get()
+        places = await self._places.find(name, ids)
+        if places is not None:
+            ids = [document_id for document_id in ids if document_id in places]
+        found = await get_many(self._client, name, ids, fields=fields, places=places)
+        for document_id, place in (places or {}).items():
+            if document_id in found:
+                found[document_id].routing = place.routing
         now = self._now()
         readable = {document_id: read(each, now) for document_id, each in found.items() if each.problem is None}
         return readable, {document_id: each for document_id, each in found.items() if each.problem is not None}
@@ -147,6 +169,9 @@ class CommandIndex:
             raise Refused(f"an id is empty, longer than {LONGEST_ID} bytes, or no text")
         name = await self._name.get()
         made: dict[str, Document] = {}
+        if await self._places.are_several(name):  # the indexer itself looks at the one alone that is written to
+            present = await self._places.find(name, list(sources)) or {}
+            sources = {i: source for i, source in sources.items() if i not in present}
         for batch in _batches(sources.items()):
             lines = []
             for document_id, source in batch:
@@ -171,9 +196,10 @@ class CommandIndex:
         done: dict[str, Document] = {}
         unread = [document_id for document_id, document in documents.items() if document is None]
         known = {document_id: document for document_id, document in documents.items() if document is not None}
+        spoilt: set[str] = set()
         for attempt in range(_ATTEMPTS):
             if unread:
-                known |= await self.read_for_change(unread)
+                known |= await self.read_for_change(unread, spoilt)
             wanted: list[tuple[Document, Mapping[str, Any]]] = []
             for document_id, document in known.items():
                 changes = decide(document)
@@ -181,28 +207,41 @@ class CommandIndex:
                     done[document_id] = document
                 else:
                     wanted.append((document, changes))
-            unread, known = await self._write(wanted, done), {}
+            unread, known = await self._write(wanted, done, spoilt), {}
             if not unread:
                 return done
             await trio.sleep(_PAUSE * attempt * self._rng.random())
         raise IndexerUnavailable("others change the same commands all the time")
 
     async def _write(
-        self, wanted: Sequence[tuple[Document, Mapping[str, Any]]], done: dict[str, Document]
+        self, wanted: Sequence[tuple[Document, Mapping[str, Any]]], done: dict[str, Document], spoilt: set[str]
     ) -> list[str]:
-        """Fills ``done``; returns those that others changed meanwhile."""
+        """Fills ``done``, and ``spoilt`` with those into which the indexer can't merge anything; returns these, and
+        those that others changed meanwhile."""
         name = await self._name.get()
         conflicts: list[str] = []
         failure: IndexerUnavailable | None = None
         for batch in _batches(wanted):
             lines = []
             for document, changes in batch:
-                lines += [update_if_line(name, document.id, document.seq_no, document.primary_term), partial(changes)]
+                index = document.index or name
+                version = (document.id, document.seq_no, document.primary_term, document.routing)
+                if document.rebuilt:
+                    whole = document.after(changes, -1, -1).source
+                    lines += [replace_if_line(index, *version), b"%b\n" % encode_json(whole)]
+                else:
+                    lines += [update_if_line(index, *version), partial(changes)]
             for (document, changes), item in zip(batch, await self._bulk(lines, len(batch)), strict=True):
                 verdict = judge(item)
                 if item.error is None:
+                    if document.rebuilt:
+                        text = "%s/%s was written anew, without what the indexer couldn't give"
+                        logger.warning(text, document.index or name, escaped(document.id))
                     done[document.id] = document.after(changes, item.seq_no, item.primary_term)
                 elif item.status == 409:
+                    conflicts.append(document.id)
+                elif is_content(item.error) and not document.rebuilt:
+                    spoilt.add(document.id)
                     conflicts.append(document.id)
                 elif verdict == "passing":
                     failure = IndexerUnavailable(f"{name}: {item.status} {_reason(item)}")
