@@ -13,16 +13,21 @@ checksums are right; what can't be read is a ``Gap``, and the next record is fou
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 from zlib import crc32
 
 from attrs import frozen
 
+from wazuh_comms_trio.backends.embedded.ndjson.range_checksums import RangeChecksums
 from wazuh_comms_trio.foundation.timestamps import from_iso, to_iso
 
 _START: Final = b'{"@received":'
 _SEAL: Final = b',"head":'
+
+#: How an envelope begins; there can't be many in few bytes.
+_ENVELOPE: Final = re.compile(re.escape(_START) + rb'"[-+.:0-9TZ]{10,40}","agent":"')
 
 #: An envelope's usual length, padded with blanks, so that one can be written after its body.
 ENVELOPE_BYTES: Final = 192
@@ -120,26 +125,35 @@ def _newline_at(file: BinaryIO, offset: int) -> bool:
 
 
 def scan(file: BinaryIO, size: int, offset: int = 0) -> Iterator[Record | Gap]:
-    """The whole records of a segment's first ``size`` bytes from ``offset`` on, and what is between them.
+    """The whole records of a segment's first ``size`` bytes from ``offset`` on, and what is between them, in a time
+    that is linear in ``size``.
 
     A body isn't searched for envelopes, so an agent can't forge one, unless the envelope before it is damaged: then the
-    next record is the first that has a right checksum.
+    next record is the first that has a right checksum. What follows it may be forged, too: from there on no envelope
+    says how long a damaged record is.
     """
+    search: _Search | None = None  # from the first damage on
     while offset < size:
         found = _envelope_at(file, offset)
         if found is None:
-            following = _search(file, offset + 1, size)
+            search = search or _Search(file, size)
+            following = search.next(offset + 1)
             yield Gap(offset, following, following == size)
             offset = following
             continue
         agent_id, received, length, checksum, start, sealed = found
         end = start + length
-        if end > size:
+        if end > size and search is None:
             yield Gap(offset, size, True)
             return
-        file.seek(start)
-        whole = _body_is_whole(file, length, checksum)
-        if not _newline_at(file, end - 1):
+        if search is not None:
+            whole = search.is_whole(start, length, checksum)
+        else:
+            file.seek(start)
+            whole = _body_is_whole(file, length, checksum)
+        if search is not None and not whole:
+            end = search.next(start)
+        elif not _newline_at(file, end - 1):
             if end == size:
                 yield Gap(offset, size, True)
                 return
@@ -147,8 +161,9 @@ def scan(file: BinaryIO, size: int, offset: int = 0) -> Iterator[Record | Gap]:
         if whole:
             yield Record(agent_id, received, start, length, end, checksum)
         else:
-            if not sealed and end < size and _envelope_at(file, end) is None:
-                end = _search(file, start, size)  # its length may be what is damaged
+            if search is None and not sealed and end < size and _envelope_at(file, end) is None:
+                search = _Search(file, size)
+                end = search.next(start)  # its length may be what is damaged
             yield Gap(offset, end, end >= size)
         offset = end
 
@@ -158,23 +173,46 @@ def records(file: BinaryIO, size: int, offset: int = 0) -> Iterator[Record]:
     return (found for found in scan(file, size, offset) if isinstance(found, Record))
 
 
-def _search(file: BinaryIO, offset: int, size: int) -> int:
-    """Where the first whole record from ``offset`` on begins; ``size`` when there is none."""
-    while offset < size:
-        file.seek(offset)
-        block = file.read(min(_CHUNK + len(_START), size - offset))
-        at = block.find(_START)
-        if at < 0:
-            offset += max(1, len(block) - len(_START) + 1)
-            continue
-        found = _envelope_at(file, offset + at)
-        if found is not None:
-            _, _, length, checksum, start, _ = found
-            file.seek(start)
-            if start + length <= size and _body_is_whole(file, length, checksum):
-                return offset + at
-        offset += at + 1
-    return size
+class _Search:
+    """For records behind damage, from the front to the back of a file's first ``size`` bytes."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+        self._checksums = RangeChecksums(file)
+        self._block = b""
+        self._block_at = 0
+
+    def is_whole(self, start: int, length: int, checksum: int) -> bool:
+        return start + length <= self._size and self._checksums.match(start, length, checksum)
+
+    def next(self, offset: int) -> int:
+        """Where the first whole record from ``offset`` on begins; ``size`` when there is none."""
+        while offset < self._size:
+            self._read_block(offset)
+            block, at = self._block, self._block_at
+            last = at + len(block)
+            if last < self._size:
+                last -= _ENVELOPE_LIMIT  # an envelope that begins later isn't all there
+            for match in _ENVELOPE.finditer(block, offset - at):
+                if at + match.start() >= last:
+                    break
+                stop = block.find(b"\n", match.start(), match.start() + _ENVELOPE_LIMIT) + 1
+                fields = read_envelope(block[match.start() : stop]) if stop else None
+                if fields is not None and self.is_whole(at + stop, *fields[2:]):
+                    return at + match.start()
+            offset = last
+        return self._size
+
+    def _read_block(self, offset: int) -> None:
+        """One that has all of an envelope that begins at ``offset``."""
+        end = self._block_at + len(self._block)
+        if self._block_at <= offset < end and (end == self._size or end - offset > _ENVELOPE_LIMIT):
+            return
+        self._file.seek(offset)
+        wanted = min(_CHUNK + _ENVELOPE_LIMIT, self._size - offset)
+        self._block = self._file.read(wanted).ljust(wanted, b"\0")  # the file may have been cut off meanwhile
+        self._block_at = offset
 
 
 def whole_end(file: BinaryIO, size: int) -> int:
