@@ -23,6 +23,7 @@ MALFORMED = {
     "no version": b"GET /\r\n\r\n",
     "a version of its own": b"GET / HTTP/11\r\n" + HOST + b"\r\n",
     "HTTP/2 by name": b"GET / HTTP/2.0\r\n" + HOST + b"\r\n",
+    "HTTP/2's preface as a method": b"PRI / HTTP/1.1\r\n" + HOST + b"\r\n",
     "h2 prior knowledge": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\x12\4\0\0\0\0\0",
     "no host": b"GET /api/v1/ HTTP/1.1\r\n\r\n",
     "two hosts": b"GET /api/v1/ HTTP/1.1\r\n" + HOST + HOST + b"\r\n",

@@ -254,6 +254,8 @@ def check_head(request: h11.Request) -> None:
     """What h11 takes and we don't. Raises ``MalformedRequest``."""
     if request.http_version not in (b"1.1", b"1.0"):
         raise MalformedRequest("Unsupported HTTP version")
+    if request.method == b"PRI":  # what HTTP/2 begins with, and no method (RFC 9113, 11.6)
+        raise MalformedRequest("Unsupported HTTP version")
     if TARGET.fullmatch(request.target) is None:
         raise MalformedRequest("Invalid request target")
     names = []
