@@ -10,7 +10,7 @@ from tests.fuzz.target import Target
 from wazuh_comms_trio.errors import WazuhException
 from wazuh_comms_trio.wire.envelope import decode_json
 from wazuh_comms_trio.wire.wdb import DUE, NOT_QUICK, OK, is_last_frame, parse_reply, quick_data
-from wazuh_comms_trio.wire.wdb_paging import Paging, due_meaning, encode_query, next_page, prepare
+from wazuh_comms_trio.wire.wdb_paging import Paging, due_meaning, encode_query, last_id_of, next_page, prepare
 
 __all__ = ["TARGETS"]
 
@@ -47,9 +47,7 @@ def check(data: bytes) -> None:
         assert isinstance(rows, WazuhException) or all(isinstance(row, dict) for row in rows)
         numbered(reply.only)
         numbered(reply.members)
-        paging = Paging(
-            PAGED, lambda page: page[-1]["id"] if isinstance(page, list) and page and "id" in page[-1] else 7
-        )
+        paging = Paging(PAGED, last_id_of)
         numbered(lambda reply=reply, paging=paging: paging.take(reply))
     numbered(lambda: decode_json(data))
 
