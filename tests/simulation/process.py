@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from wazuh_comms_trio.backends.leadership import Leadership
-from wazuh_comms_trio.daemon.worker.tree import Stop
+from wazuh_comms_trio.daemon.stopping import Stop
 from wazuh_comms_trio.errors import BackendUnavailable, EngineRequestError, EngineTimeout, StorageFull
 
 if TYPE_CHECKING:

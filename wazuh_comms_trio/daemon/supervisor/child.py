@@ -9,21 +9,29 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
+from typing import Final
 
 import trio
 
-__all__ = ["Child", "module_command"]
+from wazuh_comms_trio.daemon.supervisor.link import Link
+
+__all__ = ["Child", "describe_status", "linked_child"]
 
 #: Seconds within which a process that was killed is gone.
-REAP_TIMEOUT = 5.0
+REAP_TIMEOUT: Final = 5.0
+#: Variables by which the service manager speaks to the supervisor alone.
+_OF_SERVICE_MANAGER: Final = frozenset(
+    ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
+)
 
 
-def module_command(module: str, *arguments: str) -> list[str]:
+def _module_command(module: str, *arguments: str) -> list[str]:
     """Runs a module with this interpreter. Its modules come from the folder that happens to be the current one only if
     this process's do, too: ``python -m`` alone would look there first."""
     here = sys.path[:1] in ([""], [os.getcwd()])
@@ -74,3 +82,36 @@ class Child:
         self.kill()
         with trio.move_on_after(REAP_TIMEOUT, shield=True):
             await self.wait()
+
+
+@asynccontextmanager
+async def linked_child(module: str, *arguments: str, pass_fds: Sequence[int]) -> AsyncIterator[tuple[Child, Link]]:
+    """A module that runs as a process and its link, whose other end's descriptor is its last argument. When the block
+    ends, however, the process is killed if it is still there. Raises ``OSError`` when it can't be started."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    link = Link(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+    try:
+        with theirs:
+            descriptor = theirs.fileno()
+            command = _module_command(module, *arguments, str(descriptor))
+            process = Child(command, pass_fds=[descriptor, *pass_fds], env=_environment_of_child(os.environ))
+        try:
+            yield process, link
+        finally:
+            await process.end()
+    finally:
+        await link.aclose()
+
+
+def _environment_of_child(own: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in own.items() if name not in _OF_SERVICE_MANAGER}
+
+
+def describe_status(status: int) -> str:
+    if status >= 0:
+        return f"status {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"

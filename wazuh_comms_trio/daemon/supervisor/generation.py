@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Final
@@ -17,8 +14,9 @@ from wazuh_comms_trio.config.load import LoadedConfig
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.daemon.bound_sockets import StartError
 from wazuh_comms_trio.daemon.exit_status import EXIT_BAD_CONFIGURATION, EXIT_FAILED, BadConfiguration
+from wazuh_comms_trio.daemon.stopping import STOP_MARGIN, Stop
 from wazuh_comms_trio.daemon.supervisor import messages
-from wazuh_comms_trio.daemon.supervisor.child import Child, module_command
+from wazuh_comms_trio.daemon.supervisor.child import Child, describe_status, linked_child
 from wazuh_comms_trio.daemon.supervisor.hub import Hub, Member
 from wazuh_comms_trio.daemon.supervisor.link import Link
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
@@ -41,8 +39,6 @@ BACKOFF_FIRST: Final = 0.1
 BACKOFF_LAST: Final = 5.0
 #: A worker that lived this long wasn't broken from the start: the pauses begin anew. Seconds.
 LONG_LIFE: Final = 10.0
-#: After the grace period: draining, closing stores, and leaving.
-STOP_MARGIN: Final = 8.0
 #: The same for a worker that was told to hurry.
 HURRIED_MARGIN: Final = 2.0
 
@@ -69,31 +65,22 @@ class Generation:
     key_files: Mapping[str, str] = field(repr=False, factory=dict)
     earlier_keys: Sequence[tuple[str, float]] = field(repr=False, factory=list)
     public_key: str | None = field(init=False, default=None, repr=False)
-    stopping: trio.Event = field(init=False, factory=trio.Event, repr=False)
-    shortened: trio.Event = field(init=False, factory=trio.Event, repr=False)
-    hurried: trio.Event = field(init=False, factory=trio.Event, repr=False)
-    spread: float = field(init=False, default=0.0)
-    grace: float | None = field(init=False, default=None)
+    stop: Stop = field(init=False, factory=Stop, repr=False)
 
     @property
     def settings(self) -> CommunicationsApi:
         return self.loaded.config.communications_api
 
-    def stop(self, *, spread: float, grace: float | None = None) -> None:
-        """The workers stop accepting, answer parked polls over ``spread`` seconds, finish within ``grace`` more
-        (``shutdown.grace`` by default) and leave."""
-        if not self.stopping.is_set():
-            self.spread, self.grace = spread, grace
-            self.stopping.set()
-
-    def shorten(self) -> None:
-        """Requests in flight get ``shutdown.grace`` from now on."""
-        self.stop(spread=0)
-        self.shortened.set()
-
-    def hurry(self) -> None:
-        self.shorten()
-        self.hurried.set()
+    def for_new_worker(self) -> messages.WorkerConfig:
+        """What a worker that starts now is told first."""
+        return messages.WorkerConfig(
+            duty=True,
+            file=str(self.loaded.file),
+            text=self.loaded.text,
+            listeners=messages.SharedListeners(api=list(self.api), enrollment=list(self.enrollment)),
+            materials=dict(self.key_files),
+            earlier=self.tokens_of_earlier_keys(),
+        )
 
     def tokens_of_earlier_keys(self) -> messages.EarlierKeys:
         """What a worker that starts now is told of the earlier keys."""
@@ -138,7 +125,7 @@ async def run_generation(
             await keep_worker(generation, slot, hub, note_ready, failures_allowed)
         except WorkerFailed as error:
             failures.append(error)
-            generation.stop(spread=0)
+            generation.stop.request()
         finally:
             first.set()  # also when this one was stopped before any served: the others are to see that
 
@@ -162,7 +149,7 @@ async def keep_worker(
     failed_starts = 0
     backoff = Backoff(BACKOFF_FIRST, BACKOFF_LAST)
     was_ready = False
-    while not generation.stopping.is_set():
+    while not generation.stop.requested.is_set():
         worker = WorkerProcess(f"{slot}.{next(_spawned)}", generation, hub)
         began = trio.current_time()
 
@@ -179,7 +166,7 @@ async def keep_worker(
         except OSError as error:  # no process, no descriptor
             status, ended = EXIT_FAILED, f"can't be started: {error.strerror or error}"
         was_serving = member is not None and member.ready.is_set()
-        if generation.stopping.is_set():
+        if generation.stop.requested.is_set():
             if status != 0 and was_serving:
                 logger.warning("worker %s %s", worker.name, ended)
             return
@@ -197,16 +184,7 @@ async def keep_worker(
                 times = "" if failed_starts == 1 else f" ({failed_starts} times)"
                 raise kind(f"a worker can't start{times}: {reason}")
         with trio.move_on_after(backoff.next_pause()):
-            await generation.stopping.wait()
-
-
-def describe_status(status: int) -> str:
-    if status >= 0:
-        return f"status {status}"
-    try:
-        return signal.Signals(-status).name
-    except ValueError:
-        return f"signal {-status}"
+            await generation.stop.requested.wait()
 
 
 class WorkerProcess:
@@ -222,51 +200,26 @@ class WorkerProcess:
         """Spawns it and stays until it has ended; returns its exit status (negative: the signal). Cancelled: it is
         killed."""
         generation = self._generation
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        link = Link(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
-        self.member = Member(self.name, link, generation.number)
-        with theirs:
-            try:
-                process = Child(
-                    module_command("wazuh_comms_trio.daemon.worker_start", self.name, str(theirs.fileno())),
-                    pass_fds=[theirs.fileno(), *generation.api, *generation.enrollment],
-                    env=worker_environment(os.environ),
-                )
-            except BaseException:
-                await link.aclose()
-                raise
-        link.send_nowait(
-            messages.WorkerConfig(
-                duty=True,
-                file=str(generation.loaded.file),
-                text=generation.loaded.text,
-                listeners=messages.SharedListeners(api=list(generation.api), enrollment=list(generation.enrollment)),
-                materials=dict(generation.key_files),
-                earlier=generation.tokens_of_earlier_keys(),
-            )
-        )
+        shared = [*generation.api, *generation.enrollment]
+        async with linked_child("wazuh_comms_trio.daemon.worker_start", self.name, pass_fds=shared) as (process, link):
+            self.member = Member(self.name, link, generation.number)
+            link.send_nowait(generation.for_new_worker())
 
-        def ready(message: messages.Ready) -> None:
-            generation.public_key = message.public_key
-            logger.info("worker %s serves (process %d)", self.name, process.pid)
-            on_ready()
+            def ready(message: messages.Ready) -> None:
+                generation.public_key = message.public_key
+                logger.info("worker %s serves (process %d)", self.name, process.pid)
+                on_ready()
 
-        try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(link.run)
                 nursery.start_soon(self._hub.serve, self.member, ready)
                 nursery.start_soon(self._watch, process)
                 nursery.start_soon(self._stop_when_told, process, link)
-                await process.wait()
+                status = await process.wait()
                 with trio.move_on_after(0.5):  # its last messages
                     await self.member.left.wait()
                 nursery.cancel_scope.cancel()
-        finally:
-            await process.end()
-            await link.aclose()
-        assert process.returncode is not None
-        return process.returncode
+        return status
 
     async def _watch(self, process: Child) -> None:
         """Kills a worker that doesn't get ready, or hangs."""
@@ -285,30 +238,19 @@ class WorkerProcess:
                 return process.kill()
 
     async def _stop_when_told(self, process: Child, link: Link) -> None:
-        generation = self._generation
-        await generation.stopping.wait()
+        stop, shutdown = self._generation.stop, self._generation.settings.shutdown
+        await stop.requested.wait()
         self._hub.dismiss(self.member)
         if not self.member.ready.is_set():
             return process.kill()  # the worker has nothing yet that could be lost
-        shutdown = generation.settings.shutdown
-        grace = shutdown.grace if generation.grace is None else generation.grace
-        link.send_nowait(messages.Stop(spread=generation.spread, grace=generation.grace))
-        with trio.move_on_after(generation.spread + grace + STOP_MARGIN) as limit:
-            await generation.shortened.wait()
+        grace = shutdown.grace if stop.grace is None else stop.grace
+        link.send_nowait(messages.Stop(spread=stop.spread, grace=stop.grace))
+        with trio.move_on_after(stop.spread + grace + STOP_MARGIN) as limit:
+            await stop.shortened.wait()
             link.send_nowait(messages.ShortenStop())
             limit.deadline = min(limit.deadline, trio.current_time() + shutdown.grace + STOP_MARGIN)
-            await generation.hurried.wait()
+            await stop.hurried.wait()
             link.send_nowait(messages.HurryStop())
             await trio.sleep(HURRIED_MARGIN)
         logger.error("worker %s doesn't end; it is killed", self.name)
         return process.kill()
-
-
-#: Variables by which the service manager speaks to the supervisor alone.
-_OF_SERVICE_MANAGER: Final = frozenset(
-    ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
-)
-
-
-def worker_environment(own: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in own.items() if name not in _OF_SERVICE_MANAGER}

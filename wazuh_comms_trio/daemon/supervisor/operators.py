@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -13,8 +11,7 @@ import trio
 
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.daemon.supervisor import messages
-from wazuh_comms_trio.daemon.supervisor.child import Child, module_command
-from wazuh_comms_trio.daemon.supervisor.generation import describe_status, worker_environment
+from wazuh_comms_trio.daemon.supervisor.child import describe_status, linked_child
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
 from wazuh_comms_trio.foundation.backoff import Backoff
 
@@ -53,29 +50,13 @@ async def keep_operators(
 
 
 async def _run_process(listener: int, settings: CommunicationsApi, token: str | None, answer: Answer) -> int:
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    link = Link(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
-    with theirs:
-        try:
-            process = Child(
-                module_command("wazuh_comms_trio.daemon.operators_start", str(theirs.fileno())),
-                pass_fds=[theirs.fileno(), listener],
-                env=worker_environment(os.environ),
-            )
-        except BaseException:
-            await link.aclose()
-            raise
-    link.send_nowait(_configuration(listener, settings, token))
-    try:
+    async with linked_child("wazuh_comms_trio.daemon.operators_start", pass_fds=[listener]) as (process, link):
+        link.send_nowait(_configuration(listener, settings, token))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(link.run)
             nursery.start_soon(_answer_questions, link, answer)
             status = await process.wait()
             nursery.cancel_scope.cancel()
-    finally:
-        await process.end()
-        await link.aclose()
     return status
 
 

@@ -41,13 +41,13 @@ from wazuh_comms_trio.daemon.logging.formats import set_up_logs
 from wazuh_comms_trio.daemon.logging.output import LogFileUnusable, check_log_file
 from wazuh_comms_trio.daemon.remembered_keys import KeyMemory, node_folder
 from wazuh_comms_trio.daemon.status import readiness, status_document, worker_document
-from wazuh_comms_trio.daemon.supervisor.generation import STOP_MARGIN, Generation, WorkerFailed, run_generation
+from wazuh_comms_trio.daemon.stopping import STOP_MARGIN, Terminal, stop_when_noticed
+from wazuh_comms_trio.daemon.supervisor.generation import Generation, WorkerFailed, run_generation
 from wazuh_comms_trio.daemon.supervisor.hub import Hub
 from wazuh_comms_trio.daemon.supervisor.node_keys import NodeKeys
 from wazuh_comms_trio.daemon.supervisor.node_metrics import node_metrics
 from wazuh_comms_trio.daemon.supervisor.operators import keep_operators
 from wazuh_comms_trio.daemon.systemd import Notifier, keep_notified
-from wazuh_comms_trio.daemon.terminal import Terminal
 from wazuh_comms_trio.foundation.log_context import WORKER
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 
@@ -134,30 +134,22 @@ class Supervisor:
         if self._stopping:
             self._stop.set()
             for generation in self._generations:
-                generation.hurry()
+                generation.stop.hurry()
             return
         self._stopping = True
         delay = self.drain.begin_to_stop(self.current.settings.shutdown.delay)
         if delay > 0 and self._nursery is not None and any(member.in_service for member in self.hub.members):
-            self._notifier.stopping("stopping: balancers are told")
-            self._notifier.extend_timeout(delay + STOP_MARGIN)
-            self._nursery.start_soon(self._stop_after, delay)
+            self._nursery.start_soon(stop_when_noticed, delay, self._notifier, self._stop, self._begin_stop)
         else:
             self._begin_stop()
-
-    async def _stop_after(self, delay: float) -> None:
-        logger.info("stopping in %.0f s, when balancers have noticed", delay)
-        with trio.move_on_after(delay):
-            await self._stop.wait()
-        self._begin_stop()
 
     def _begin_stop(self) -> None:
         self._stop.set()
         for generation in self._generations:
-            if generation.stopping.is_set():
-                generation.shorten()  # it has had a reload's longer time until now
+            if generation.stop.requested.is_set():
+                generation.stop.shorten()  # it has had a reload's longer time until now
             else:
-                generation.stop(spread=generation.settings.shutdown.spread)
+                generation.stop.request(spread=generation.settings.shutdown.spread)
 
     @property
     def stopping(self) -> bool:
@@ -211,7 +203,7 @@ class Supervisor:
         self.current = new
         await self.node_keys.signed_by(new.public_key)
         # As long as any of its requests may take: none fails because of a reload.
-        old.stop(spread=max(RELOAD_SPREAD, new.settings.shutdown.spread), grace=longest_request(old.settings))
+        old.stop.request(spread=max(RELOAD_SPREAD, new.settings.shutdown.spread), grace=longest_request(old.settings))
         logger.info("reloaded: %d workers serve with the configuration as it is now", new.settings.workers)
         return {"reloaded": True, "problems": [], "warnings": warnings, "needs_restart": fixed}
 
@@ -303,7 +295,7 @@ class Supervisor:
         """Started when the first of its workers serves, or all (``whole``)."""
         self._generations.append(generation)
         if self.stopping:
-            generation.stop(spread=0)
+            generation.stop.request()
         try:
             await run_generation(generation, self.hub, whole=whole, task_status=task_status)
         finally:

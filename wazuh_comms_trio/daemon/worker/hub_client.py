@@ -16,11 +16,11 @@ from msgspec import UNSET
 from wazuh_comms_trio.backends.interfaces import Command
 from wazuh_comms_trio.backends.leadership import Finding, Leadership
 from wazuh_comms_trio.daemon.status import report_document
+from wazuh_comms_trio.daemon.stopping import Stop
 from wazuh_comms_trio.daemon.supervisor import messages
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
 from wazuh_comms_trio.daemon.supervisor.messages import JsonObject, Message, Unknown
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
-from wazuh_comms_trio.daemon.worker.tree import Stop
 from wazuh_comms_trio.errors import CommsError
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.metrics.counting import Metrics

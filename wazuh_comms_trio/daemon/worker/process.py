@@ -28,6 +28,7 @@ from wazuh_comms_trio.daemon.key_files import key_files_in_memory
 from wazuh_comms_trio.daemon.listeners import Listeners
 from wazuh_comms_trio.daemon.logging.formats import set_up_logs
 from wazuh_comms_trio.daemon.remembered_keys import KeyMemory, node_folder
+from wazuh_comms_trio.daemon.stopping import Stop
 from wazuh_comms_trio.daemon.supervisor import messages
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
 from wazuh_comms_trio.daemon.worker.environment import certificate_end, forget_earlier_keys, load_keys
@@ -35,7 +36,7 @@ from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.daemon.worker.hub_client import HubLeadership, HubOtherWorkers, run_hub_client
 from wazuh_comms_trio.daemon.worker.parent_watchdog import ParentWatchdog, wake_when_parent_dies
 from wazuh_comms_trio.daemon.worker.serving import serve_worker
-from wazuh_comms_trio.daemon.worker.tree import Stop, Worker
+from wazuh_comms_trio.daemon.worker.tree import Worker
 from wazuh_comms_trio.foundation.log_context import WORKER
 from wazuh_comms_trio.foundation.nurseries import exceptions_of
 from wazuh_comms_trio.metrics.counting import Metrics

@@ -19,12 +19,13 @@ from wazuh_comms_trio.daemon.command_socket import Auditor
 from wazuh_comms_trio.daemon.listeners import Listeners
 from wazuh_comms_trio.daemon.logging.formats import mask
 from wazuh_comms_trio.daemon.remembered_keys import KeyMemory, node_folder
+from wazuh_comms_trio.daemon.stopping import Stop
 from wazuh_comms_trio.daemon.worker.allocator import return_free_memory, return_large_blocks
 from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
 from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
 from wazuh_comms_trio.daemon.worker.gauges import WorkerGauges
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
-from wazuh_comms_trio.daemon.worker.tree import Stop, Worker, run_worker
+from wazuh_comms_trio.daemon.worker.tree import Worker, run_worker
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.foundation.resources import memory_watch
 from wazuh_comms_trio.metrics.counting import Metrics

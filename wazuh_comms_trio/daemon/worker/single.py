@@ -24,13 +24,13 @@ from wazuh_comms_trio.daemon.listeners import (
 )
 from wazuh_comms_trio.daemon.remembered_keys import SIGNS_HERE, KeyMemory, node_folder
 from wazuh_comms_trio.daemon.status import readiness, report_document, status_document, worker_document
+from wazuh_comms_trio.daemon.stopping import STOP_MARGIN, Stop, Terminal, stop_when_noticed
 from wazuh_comms_trio.daemon.supervisor.node_metrics import node_metrics
 from wazuh_comms_trio.daemon.systemd import Notifier, keep_notified
-from wazuh_comms_trio.daemon.terminal import Terminal
 from wazuh_comms_trio.daemon.worker.environment import certificate_end, forget_earlier_keys, load_keys
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.daemon.worker.serving import serve_worker
-from wazuh_comms_trio.daemon.worker.tree import Stop, Worker
+from wazuh_comms_trio.daemon.worker.tree import Worker
 from wazuh_comms_trio.foundation.log_context import WORKER
 from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.metrics.snapshots import add_up
@@ -44,8 +44,6 @@ logger = logging.getLogger(__name__)
 KeepOperators = Callable[
     [trio.SocketListener, CommunicationsApi, str | None, Callable[[str], Awaitable[dict[str, Any]]]], Awaitable[None]
 ]
-#: After the grace period: draining, closing stores, and leaving; for the service manager. Seconds.
-STOP_MARGIN: Final = 8.0
 NO_RELOAD: Final = (
     "one worker runs without a supervisor, which a reload needs: restart the daemon; with `workers` at 2 or more it can"
     " be reloaded from then on"
@@ -205,7 +203,7 @@ async def handle_signals(
     signals: AsyncIterator[int], stop: Stop, shutdown: Shutdown, control: SingleControl, notifier: Notifier
 ) -> None:
     """The first SIGTERM or SIGINT stops, a second one hurries. SIGHUP stops when it means that the terminal is gone."""
-    terminal, stopping = Terminal(), False
+    terminal, stopping, begin = Terminal(), False, partial(stop.request, spread=shutdown.spread)
     async with trio.open_nursery() as nursery:
         async for number in signals:
             name = signal.Signals(number).name
@@ -219,15 +217,6 @@ async def handle_signals(
                 stopping = True
                 delay = control.drained.begin_to_stop(shutdown.delay) if control.worker is not None else 0.0
                 if delay > 0:
-                    notifier.stopping("stopping: balancers are told")
-                    notifier.extend_timeout(delay + STOP_MARGIN)
-                    nursery.start_soon(_stop_after, delay, stop, shutdown.spread)
+                    nursery.start_soon(stop_when_noticed, delay, notifier, stop.requested, begin)
                 else:
-                    stop.request(spread=shutdown.spread)
-
-
-async def _stop_after(delay: float, stop: Stop, spread: float) -> None:
-    logger.info("stopping in %.0f s, when balancers have noticed", delay)
-    with trio.move_on_after(delay):
-        await stop.requested.wait()
-    stop.request(spread=spread)
+                    begin()

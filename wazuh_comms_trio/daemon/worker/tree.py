@@ -26,6 +26,7 @@ from wazuh_comms_trio.api.enrollment import create_enrollment_app
 from wazuh_comms_trio.api.problems import describe, describe_management
 from wazuh_comms_trio.config.limits.in_force import limits_in_force
 from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.daemon.stopping import Stop
 from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
 from wazuh_comms_trio.daemon.worker.service_gauges import read_service_gauges
 from wazuh_comms_trio.http.balancers.trusted import TrustedBalancers
@@ -35,7 +36,7 @@ from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.metrics.refusal_log import tell_refusals
 from wazuh_comms_trio.services import Services, build_services
 
-__all__ = ["Stop", "Worker", "run_worker"]
+__all__ = ["Worker", "run_worker"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,36 +46,6 @@ DRAIN_TIMEOUT: Final = 5.0
 #: The same when the operator has asked twice.
 HURRIED_DRAIN_TIMEOUT: Final = 0.5
 HURRIED_ANSWER_TIMEOUT: Final = 0.5
-
-
-class Stop:
-    """How a worker is told to end: ``request`` for the orderly procedure, ``shorten`` when it turns out that there is
-    less time, ``hurry`` when there is none left."""
-
-    def __init__(self) -> None:
-        self.requested: trio.Event = trio.Event()
-        self.shortened: trio.Event = trio.Event()
-        self.hurried: trio.Event = trio.Event()
-        #: Seconds over which parked polls are answered.
-        self.spread: float = 0.0
-        #: Seconds that requests in flight get besides; None: ``shutdown.grace``.
-        self.grace: float | None = None
-
-    def request(self, *, spread: float = 0.0, grace: float | None = None) -> None:
-        if not self.requested.is_set():
-            self.spread, self.grace = spread, grace
-            self.requested.set()
-
-    def shorten(self) -> None:
-        """Parked polls are answered now, requests in flight get ``shutdown.grace`` from now on."""
-        self.requested.set()
-        self.shortened.set()
-
-    def hurry(self) -> None:
-        """Requests in flight are given up; what is already in the batcher still gets half a second."""
-        self.requested.set()
-        self.shortened.set()
-        self.hurried.set()
 
 
 @frozen

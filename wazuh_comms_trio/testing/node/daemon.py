@@ -29,8 +29,9 @@ from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.config.models import CommunicationsApi, Config, Ssl
 from wazuh_comms_trio.config.tls import server_context
 from wazuh_comms_trio.daemon.listeners import Listeners
+from wazuh_comms_trio.daemon.stopping import Stop
 from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
-from wazuh_comms_trio.daemon.worker.tree import Stop, Worker, run_worker
+from wazuh_comms_trio.daemon.worker.tree import Worker, run_worker
 from wazuh_comms_trio.foundation.environment import RunBlocking
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.quarantine.interface import Quarantine
