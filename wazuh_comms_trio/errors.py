@@ -110,6 +110,12 @@ class CommsError(WazuhError):
     default_code: int = 500
     default_message: str = ""
 
+    def __init_subclass__(cls, *, code: int | None = None, message: str | None = None) -> None:
+        """``code`` and ``message`` are what an error of this class has where it is given none; else its base's."""
+        super().__init_subclass__()
+        cls.default_code = cls.default_code if code is None else code
+        cls.default_message = cls.default_message if message is None else message
+
     def __init__(
         self, message: str | None = None, *, code: int | None = None, reason: str = "", about: str = ""
     ) -> None:
@@ -121,118 +127,77 @@ class CommsError(WazuhError):
         )
 
 
-class MalformedRequest(CommsError):
+class MalformedRequest(CommsError, code=400, message="Malformed request"):
     """400: a request that is not what the endpoint takes."""
 
-    default_code = 400
-    default_message = "Malformed request"
 
-
-class MalformedBody(CommsError):
+class MalformedBody(CommsError, code=2709):
     """400, code 2709: the events' body as a whole cannot be understood."""
 
-    default_code = 2709
 
-
-class ClientDisconnected(CommsError):
+class ClientDisconnected(CommsError, code=2708):
     """400, code 2708: the client left before its request was complete."""
 
-    default_code = 2708
 
-
-class BodyTooLarge(CommsError):
+class BodyTooLarge(CommsError, code=413, message="The request body is too large"):
     """413: more bytes than ``limits.body_bytes``."""
 
-    default_code = 413
-    default_message = "The request body is too large"
 
-
-class TimeLimitExceeded(CommsError):
+class TimeLimitExceeded(CommsError, code=408, message="Request exceeded the processing time limit"):
     """408: the request took longer than its route allows, and not because of a backend."""
 
-    default_code = 408
-    default_message = "Request exceeded the processing time limit"
 
-
-class InvalidKey(CommsError):
+class InvalidKey(CommsError, code=401, message="Invalid key"):
     """401. The text is part of the contract with agents: they exit on it."""
 
-    default_code = 401
-    default_message = "Invalid key"
 
-
-class AgentUnknown(CommsError):
+class AgentUnknown(CommsError, code=403, message="Agent does not exist"):
     """403. The text is part of the contract with agents: they exit on it."""
 
-    default_code = 403
-    default_message = "Agent does not exist"
 
-
-class TokenInvalid(CommsError):
+class TokenInvalid(CommsError, code=2706):
     """403, code 2706: missing, malformed, foreign, or its agent was removed or rekeyed."""
 
-    default_code = 2706
 
-
-class TokenExpired(CommsError):
+class TokenExpired(CommsError, code=2707):
     """403, code 2707."""
 
-    default_code = 2707
 
-
-class FileIsFolder(CommsError):
+class FileIsFolder(CommsError, code=2704):
     """400, code 2704."""
 
-    default_code = 2704
 
-
-class FileNameHasFolders(CommsError):
+class FileNameHasFolders(CommsError, code=2705):
     """400, code 2705."""
 
-    default_code = 2705
 
-
-class FileMissing(CommsError):
+class FileMissing(CommsError, code=404, message="File does not exist"):
     """404."""
 
-    default_code = 404
-    default_message = "File does not exist"
 
-
-class AgentExists(CommsError):
+class AgentExists(CommsError, code=409, message="Agent already exists"):
     """409: an agent with this id is enrolled already."""
 
-    default_code = 409
-    default_message = "Agent already exists"
 
-
-class BackendUnavailable(CommsError):
+class BackendUnavailable(CommsError, code=503, message="The service is temporarily unavailable"):
     """503: what stands behind the daemon cannot take the request now; the same request may succeed later. Nothing was
     promised.
     """
-
-    default_code = 503
-    default_message = "The service is temporarily unavailable"
 
     #: Its cause is in the log already: who passes it on needn't write another line.
     reported: bool = False
 
 
-class Overloaded(BackendUnavailable):
+class Overloaded(BackendUnavailable, message="The service is overloaded"):
     """503: this node has more to do than it can; ``retry_after`` seconds from now it may be different."""
-
-    default_message = "The service is overloaded"
 
     def __init__(self, retry_after: int = 5) -> None:
         super().__init__()
         self.retry_after = retry_after
 
 
-class TooManyRequests(CommsError):
+class TooManyRequests(CommsError, code=429, message="Too many requests"):
     """429: more than a limit's share, of one agent or of all; ``retry_after`` in seconds."""
-
-    default_code = 429
-    default_message = "Too many requests"
 
     def __init__(self, retry_after: int = 1) -> None:
         super().__init__()
@@ -255,41 +220,25 @@ class DocumentUnreadable(BackendUnavailable):
         return self.detail
 
 
-class StorageFull(BackendUnavailable):
+class StorageFull(BackendUnavailable, message="The storage is full"):
     """503: no room on the disk or within a quota."""
 
-    default_message = "The storage is full"
 
-
-class EngineRefused(CommsError):
+class EngineRefused(CommsError, code=2710):
     """400, code 2710: the engine will never take this body. ``message`` is its reason."""
 
-    default_code = 2710
 
-
-class EngineTimeout(BackendUnavailable):
+class EngineTimeout(BackendUnavailable, code=2800, message="The engine did not answer in time"):
     """503, code 2800."""
 
-    default_code = 2800
-    default_message = "The engine did not answer in time"
 
-
-class EngineSchemeError(BackendUnavailable):
+class EngineSchemeError(BackendUnavailable, code=2801, message="The engine's address has an unsupported scheme"):
     """503, code 2801."""
 
-    default_code = 2801
-    default_message = "The engine's address has an unsupported scheme"
 
-
-class EngineSocketError(BackendUnavailable):
+class EngineSocketError(BackendUnavailable, code=2802, message="The engine's socket cannot be reached"):
     """503, code 2802."""
 
-    default_code = 2802
-    default_message = "The engine's socket cannot be reached"
 
-
-class EngineRequestError(BackendUnavailable):
+class EngineRequestError(BackendUnavailable, code=2803, message="The request to the engine failed"):
     """503, code 2803."""
-
-    default_code = 2803
-    default_message = "The request to the engine failed"

@@ -44,11 +44,8 @@ _NOBODY: Final = "A" * 64
 NoteEnrolment = Callable[[str, str | None, str, str], Awaitable[None]]
 
 
-class Unauthorized(CommsError):
+class Unauthorized(CommsError, code=401, message="Invalid credentials"):
     """401 of the enrolment listener."""
-
-    default_code = 401
-    default_message = "Invalid credentials"
 
 
 class _Session(msgspec.Struct):

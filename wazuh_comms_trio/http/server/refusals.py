@@ -24,43 +24,28 @@ __all__ = [
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
-class RouteUnknown(CommsError):
+class RouteUnknown(CommsError, code=404, message="Not found"):
     """404: no such path."""
 
-    default_code = 404
-    default_message = "Not found"
 
-
-class MethodNotAllowed(CommsError):
+class MethodNotAllowed(CommsError, code=405, message="Method not allowed"):
     """405: the path exists, for other methods: ``allowed``."""
-
-    default_code = 405
-    default_message = "Method not allowed"
 
     def __init__(self, allowed: Iterable[str]) -> None:
         super().__init__()
         self.allowed = ", ".join(allowed)
 
 
-class CodingUnsupported(CommsError):
+class CodingUnsupported(CommsError, code=415, message="The body's content coding is not supported"):
     """415: the body is in a coding (``Content-Encoding``) that isn't undone here."""
 
-    default_code = 415
-    default_message = "The body's content coding is not supported"
 
-
-class HeadTooLarge(CommsError):
+class HeadTooLarge(CommsError, code=431, message="The request head is too large"):
     """431: more bytes than ``limits.head_bytes`` before the blank line."""
 
-    default_code = 431
-    default_message = "The request head is too large"
 
-
-class ServerError(CommsError):
+class ServerError(CommsError, code=500, message="Internal server error"):
     """500: our fault. What it was is in the log, not in the reply."""
-
-    default_code = 500
-    default_message = "Internal server error"
 
 
 @frozen

@@ -27,11 +27,8 @@ FORGOTTEN_AFTER: Final = 600.0
 _REMEMBERED: Final = 10_000
 
 
-class TooManyAttempts(CommsError):
+class TooManyAttempts(CommsError, code=429, message="Too many attempts"):
     """429: too many tries wait already."""
-
-    default_code = 429
-    default_message = "Too many attempts"
 
 
 @define
