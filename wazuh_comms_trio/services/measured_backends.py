@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 from functools import wraps
-from inspect import getmembers, isfunction
 from typing import Any, Final, TypeVar
 
 import trio
@@ -34,14 +33,14 @@ class _Measured:
 
     def __init__(self, store: object, name: str, calls: Collection[str], metrics: Metrics) -> None:
         self._store = store
-        for other, function in getmembers(type(store), isfunction):  # nearer than by __getattr__
-            if not other.startswith("_"):
-                setattr(self, other, function.__get__(store))
         for call in calls:
             setattr(self, call, _timed(getattr(store, call), name, call, metrics))
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        value = getattr(self._store, name)
+        if callable(value):
+            setattr(self, name, value)  # the next call finds it without this
+        return value
 
 
 def _timed(method: Callable[..., Awaitable[T]], name: str, call: str, metrics: Metrics) -> Callable[..., Awaitable[T]]:
