@@ -94,3 +94,13 @@ def pairs(values: Mapping[str, object]) -> str:
 def timestamp(when: float | None) -> str | None:
     """Epoch seconds -> ``2025-03-11T19:12:36Z``."""
     return None if when is None else to_iso(when, milliseconds=False)
+
+
+def duration(seconds: float, *, spelled_out: bool = False) -> str:
+    """``90 s``, ``15 min``, ``2.5 h``, ``3.1 days``; spelled out ``15 minutes``, ``3 hours``, ``3 days``."""
+    minutes, hours, digits = ("minutes", "hours", 0) if spelled_out else ("min", "h", 1)
+    if seconds < 7200:
+        return f"{max(0.0, seconds):.0f} s" if seconds < 120 else f"{seconds / 60:.0f} {minutes}"
+    if seconds < 172800:
+        return f"{seconds / 3600:.{digits}f} {hours}"
+    return f"{seconds / 86400:.{digits}f} days"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
-from wazuh_comms_trio.cli.output import timestamp
+from wazuh_comms_trio.cli.output import duration, timestamp
 from wazuh_comms_trio.cli.program import printable
 
 if TYPE_CHECKING:
@@ -141,10 +141,10 @@ def _presence(facts: Facts, channels: Mapping[str, Any]) -> Iterator[str]:
     if facts.seen.get("parked"):
         yield "It is there: its poll waits for commands now."
     elif heard and facts.now - max(heard)[0] <= SILENT_AFTER:
-        yield f"It is there: it was heard {_ago(facts.now - max(heard)[0])} ago."
+        yield f"It is there: it was heard {_ago(facts, max(heard)[0])} ago."
     elif heard:
         yield (
-            f"It is silent since {timestamp(max(heard)[0])} ({_ago(facts.now - max(heard)[0])}): its service may have"
+            f"It is silent since {timestamp(max(heard)[0])} ({_ago(facts, max(heard)[0])}): its service may have"
             " stopped, its host may be down, or its network away."
         )
     elif not refused:
@@ -161,7 +161,7 @@ def _presence(facts: Facts, channels: Mapping[str, Any]) -> Iterator[str]:
 
 def _stored(facts: Facts) -> Iterator[str]:
     if facts.stored is not None:
-        yield f"It was heard last at {timestamp(facts.stored)} ({_ago(facts.now - facts.stored)} ago), as is stored."
+        yield f"It was heard last at {timestamp(facts.stored)} ({_ago(facts, facts.stored)} ago), as is stored."
 
 
 def _channel(facts: Facts, name: str, kinds: Mapping[str, Any]) -> Iterator[str]:
@@ -214,9 +214,5 @@ def _commands(facts: Facts) -> Iterator[str]:
         yield f"Its last command, {last.document_id} ({last.action.name}), is {last.status}{reason}."
 
 
-def _ago(seconds: float) -> str:
-    if seconds < 120:
-        return f"{max(0.0, seconds):.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.0f} hours" if seconds < 172800 else f"{seconds / 86400:.0f} days"
+def _ago(facts: Facts, when: float) -> str:
+    return duration(facts.now - when, spelled_out=True)

@@ -7,7 +7,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Final
 
 from wazuh_comms_trio.cli.command_socket import EXIT_NOT_RUNNING, ask_daemon
-from wazuh_comms_trio.cli.output import Output, lines, pairs, table
+from wazuh_comms_trio.cli.output import Output, duration, lines, pairs, table
 from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import Failure
 
@@ -51,11 +51,11 @@ def _status(arguments: Namespace) -> int:
     if up is None and status.started is not None:  # an older daemon: by a clock that may have been set since
         up = time.time() - status.started
     head = {
-        "up": None if up is None else _duration(up),
+        "up": None if up is None else duration(up),
         "workers": f"{serving} of {status.configured_workers} serve",
         "generation": status.generation,
         "parked polls": sum(worker.parked or 0 for worker in status.workers),
-        **({} if status.drained is None else {"drained": f"for {_duration(status.drained)}"}),
+        **({} if status.drained is None else {"drained": f"for {duration(status.drained)}"}),
     }
     heads = ["WORKER", "PID", "STATE", "AGE", "LAG", "CONNS", "PARKED", "WAITING", "BACKEND", "LAST ERROR"]
     rows = [
@@ -63,7 +63,7 @@ def _status(arguments: Namespace) -> int:
             worker.name,
             worker.pid,
             worker.state,
-            _duration(worker.age or 0),
+            duration(worker.age or 0),
             f"{(worker.lag or 0) * 1000:.0f} ms",
             worker.connections,
             worker.parked,
@@ -102,11 +102,3 @@ def find_problems(status: DaemonStatus) -> list[str]:
     # Workers of one node warn of the same: each sentence once.
     problems += dict.fromkeys(warning for worker in serving for warning in worker.warnings)
     return problems
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"

@@ -7,6 +7,7 @@ from math import isinf
 from typing import TYPE_CHECKING
 
 from wazuh_comms_trio.cli.live.rates import Rates, Timing
+from wazuh_comms_trio.cli.output import duration
 from wazuh_comms_trio.cli.program import printable
 from wazuh_comms_trio.metrics import families
 
@@ -29,7 +30,7 @@ def page(rates: Rates, status: DaemonStatus, problems: Sequence[str], *, width: 
 def _head(rates: Rates, status: DaemonStatus, width: int) -> Iterator[str]:
     serving = sum(worker.state == "serving" for worker in status.workers)
     ready = "ready" if rates.gauge(families.READY) else "NOT READY"
-    yield f"{ready}, {serving} of {status.configured_workers} workers serve, up {_time(status.up or 0)}"
+    yield f"{ready}, {serving} of {status.configured_workers} workers serve, up {duration(status.up or 0)}"
     refused = rates.rate(families.LOGINS_REFUSED)
     taken, kept = (
         rates.rate(families.EVENTS, outcome="taken", kind="stateful"),
@@ -125,9 +126,3 @@ def _size(value: float) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} GB"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
