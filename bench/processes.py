@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,24 @@ def pinned(core: int) -> Callable[[], None]:
         os.sched_setaffinity(0, {core})
 
     return pin
+
+
+@contextmanager
+def repeating(step: Callable[[], object], pause: float) -> Iterator[None]:
+    """Calls ``step`` again and again, in a thread, with ``pause`` seconds before each call, while the block runs."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(pause):
+            step()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def processes_under(pid: int) -> list[int]:

@@ -7,7 +7,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ import yaml
 
 from bench.bare import Job, Result
 from bench.daemon import enrol, write_config
-from bench.processes import START_LIMIT_S, Server, cores, cpu_seconds, pinned, resident_bytes, start_daemon
+from bench.processes import START_LIMIT_S, Server, cores, cpu_seconds, pinned, repeating, resident_bytes, start_daemon
 from bench.relay import Call, Relay, open_relay
 from bench.workloads import Agent, metadata, request
 from tests.indexer.cluster import nodes
@@ -147,20 +146,13 @@ def large_body_growth(site: Site, agent: Agent) -> float:
         pid = daemon.process.pid
         post_large(daemon.port, agent, 1024 * 1024)
         before = peak = resident_bytes(pid)
-        ended = threading.Event()
 
         def watch() -> None:
             nonlocal peak
-            while not ended.wait(0.003):
-                peak = max(peak, resident_bytes(pid))
+            peak = max(peak, resident_bytes(pid))
 
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        try:
+        with repeating(watch, 0.003):
             post_large(daemon.port, agent, LARGE_BYTES)
-        finally:
-            ended.set()
-            watcher.join()
     return (peak - before) / 1024 / 1024
 
 

@@ -26,6 +26,7 @@ from typing import Any
 
 import trio
 
+from bench.client import tls_context
 from bench.daemon import enrol, log_in, write_config
 from bench.processes import Payload, Server, cores, start_daemon
 from bench.workloads import Agent, compact, metadata, request, stateful
@@ -72,13 +73,6 @@ def send(port: int, payload: Payload, context: ssl.SSLContext) -> float:
                 raise SystemExit("a connection was closed early")
             missing -= len(data)
     return time.perf_counter() - began
-
-
-def tls_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def send_small(port: int, agents: Sequence[Agent], until: float) -> list[float]:

@@ -16,7 +16,6 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,8 +24,9 @@ from typing import Any
 
 import trio
 
+from bench.client import tls_context
 from bench.daemon import enrol, write_config
-from bench.processes import cpu_seconds, job, open_client, resident_bytes
+from bench.processes import cpu_seconds, job, open_client, repeating, resident_bytes
 from bench.service import Service, park, percentile, print_results, start, with_tokens
 from bench.workloads import Agent, request, root
 
@@ -62,23 +62,10 @@ def get_root(port: int, context: ssl.SSLContext) -> float:
 @contextmanager
 def asking(port: int) -> Iterator[list[tuple[float, float]]]:
     """One request after the other, some hundred a second, while the block runs: when each began, and its latency."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+    context = tls_context()
     asked: list[tuple[float, float]] = []
-    ended = threading.Event()
-
-    def ask() -> None:
-        while not ended.wait(0.008):
-            asked.append((time.monotonic(), get_root(port, context)))
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
+    with repeating(lambda: asked.append((time.monotonic(), get_root(port, context))), 0.008):
         yield asked
-    finally:
-        ended.set()
-        thread.join()
 
 
 def measure_rekey(folder: Path, agents: Sequence[Agent]) -> dict[str, float]:

@@ -20,7 +20,6 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -32,9 +31,10 @@ from typing import Any
 
 import trio
 
+from bench.client import tls_context
 from bench.daemon import enrol, write_config
 from bench.overload.held_down import held_down
-from bench.processes import Payload, cores, pinned, resident_bytes
+from bench.processes import Payload, cores, pinned, repeating, resident_bytes
 from bench.service import Service, start, with_tokens
 from bench.workloads import Agent, FirstLogins, polls, request, stateful, stateless
 
@@ -131,9 +131,7 @@ class Parked:
 
     def __init__(self, service: Service, agents: Sequence[Agent]) -> None:
         self.service = service
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+        context = tls_context()
         self.polls: list[tuple[Agent, ssl.SSLSocket]] = []
         for agent, (head, _) in zip(agents, polls(agents, len(agents)), strict=True):
             sock = context.wrap_socket(socket.create_connection(("127.0.0.1", service.port), timeout=60))
@@ -174,19 +172,14 @@ class Parked:
     def delivering(self, seconds: float) -> Iterator[list[float]]:
         """One a second while the block runs, for so long."""
         found: list[float] = []
+        end = time.perf_counter() + seconds
 
-        def run() -> None:
-            end = time.perf_counter() + seconds
-            while time.perf_counter() < end and self.polls:
-                time.sleep(1)
+        def deliver() -> None:
+            if time.perf_counter() < end and self.polls:
                 found.append(self.deliver())
 
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
+        with repeating(deliver, 1.0):
             yield found
-        finally:
-            thread.join()
 
     def close(self) -> None:
         for _, sock in self.polls:
@@ -197,19 +190,8 @@ class Parked:
 def watching_memory(pid: int) -> Iterator[list[int]]:
     """Of a process, five times a second, while the block runs."""
     found = [resident_bytes(pid)]
-    ended = threading.Event()
-
-    def look() -> None:
-        while not ended.wait(0.2):
-            found.append(resident_bytes(pid))
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with repeating(lambda: found.append(resident_bytes(pid)), 0.2):
         yield found
-    finally:
-        ended.set()
-        thread.join()
 
 
 def best(service: Service, load: Load, agents: Sequence[Agent], seconds: float) -> float:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bench.processes import cores
+from bench.processes import cores, repeating
 
 GROUP = f"wazuh-comms-overload-{os.getpid()}"
 PERIOD_US = 10_000
@@ -66,20 +65,14 @@ def limit_group(folder: Path, limit: str, share: float) -> None:
 
 @contextmanager
 def stop_and_go(pid: int, share: float) -> Iterator[None]:
-    ended = threading.Event()
-
-    def run() -> None:
-        while not ended.is_set():
-            os.kill(pid, signal.SIGCONT)
-            time.sleep(share * DUTY_S)
-            os.kill(pid, signal.SIGSTOP)
-            ended.wait((1 - share) * DUTY_S)
+    def run_a_while() -> None:
         os.kill(pid, signal.SIGCONT)
+        time.sleep(share * DUTY_S)
+        os.kill(pid, signal.SIGSTOP)
 
-    thread = threading.Thread(target=run)
-    thread.start()
     try:
-        yield
+        with repeating(run_a_while, (1 - share) * DUTY_S):
+            yield
     finally:
-        ended.set()
-        thread.join()
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)

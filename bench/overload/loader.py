@@ -21,7 +21,7 @@ import time
 from itertools import cycle
 from typing import Any
 
-from bench.client import Request, Steps
+from bench.client import Request, Steps, tls_context
 
 #: Each has its own ports: with one alone they would be used up by connections that have ended.
 SOURCES = [f"127.0.1.{number}" for number in range(1, 101)]
@@ -40,9 +40,7 @@ class Planned(Request):
 
 
 def tls(*, check: bool) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+    context = tls_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     if check:
         context.set_alpn_protocols(["http/1.1"])
