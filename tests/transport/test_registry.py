@@ -35,6 +35,7 @@ from wazuh_comms_trio.transport.registry import (
     other_places,
     register_daemon,
 )
+from wazuh_comms_trio.transport.releases.release import release_of
 from wazuh_comms_trio.transport.send import wazuh_sendasync, wazuh_sendsync
 
 SEED_PATHS = {
@@ -87,6 +88,12 @@ def test_both_places() -> None:
 def test_an_unknown_name() -> None:
     with pytest.raises(WazuhInternalError, match=r"Error 1013 .*no daemon is called 'x'; known are analysis, authd"):
         get_daemon("x")
+    for name in ("monitor", "keystore", "vulnerability-detector"):
+        with pytest.raises(
+            WazuhInternalError, match=rf"Error 1013 .*{name}' is known by release only: say .*\(release=\)"
+        ):
+            get_daemon(name)
+        assert get_daemon(name, release_of("5.0.0")).name == name
 
 
 @pytest.mark.usefixtures("own_registry")

@@ -85,8 +85,17 @@ def get_daemon(name: str | Daemon, release: Release | None = None) -> Daemon:
         reusable = daemon is not None and daemon.reusable
         return Daemon(name, (entry["path"],), reusable, header_format=entry["header_format"])
     if daemon is None:
-        raise WazuhInternalError(1013, f"no daemon is called {name!r}; known are {', '.join(sorted(daemons))}")
+        raise WazuhInternalError(1013, _why_unknown(name))
     return daemon
+
+
+def _why_unknown(name: str) -> str:
+    """The daemons of the published registry are found without a release, all the others only with one."""
+    from wazuh_comms_trio.transport.releases.sockets import SOCKETS
+
+    if any(one.name == name for one in SOCKETS):
+        return f"{name!r} is known by release only: say which one the server is (release=), or 'auto'"
+    return f"no daemon is called {name!r}; known are {', '.join(sorted(daemons))}"
 
 
 def _is_own(name: str) -> bool:

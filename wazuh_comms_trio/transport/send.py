@@ -164,7 +164,7 @@ async def _in_thread_if_unknown(
         except NotInRelease:
             raise
         except WazuhInternalError as exc:
-            raise LookupError(f"no daemon is called {name!r}") from exc
+            raise LookupError(exc.message.partition(": ")[2]) from exc
         if target.daemon.kind != "stream":
             ways = {"http": "speaks HTTP: use open_http", "unframed": "knows no frames: use open_server"}
             raise WazuhInternalError(

@@ -22,6 +22,7 @@ from wazuh_comms_trio.testing import (
     ScannerModel,
     UpgradeModel,
     WazuhDBHTTPModel,
+    WazuhDBModel,
     WazuhDBModel5,
     open_fake_http,
 )
@@ -153,6 +154,17 @@ def test_wazuh_db_of_5_has_no_databases_of_agents() -> None:
     assert str(model(b"wazuhdb remove 1")).startswith("err ")
     assert str(model(b"global get-labels 1")).startswith("err ")
     assert str(model(b" \n global get-agent-info 1")).startswith("ok ")
+
+
+@pytest.mark.parametrize("kind", [WazuhDBModel, WazuhDBModel5])
+def test_wazuh_db_answers_for_its_other_actors_what_a_test_says(kind: type[WazuhDBModel]) -> None:
+    model = kind(commands={"mitre sql SELECT 1": 'ok [{"1":1}]', "wazuhdb remove 1": "ok"})
+    assert model(b"mitre sql SELECT 1") == 'ok [{"1":1}]'
+    assert model(b"\nmitre sql SELECT 1\n") == 'ok [{"1":1}]\n'
+    assert str(model(b"mitre other")).startswith("err Invalid DB query syntax")
+    assert str(model(b"task other")).startswith("err Invalid DB query syntax")
+    assert str(model(b"tasks other")).startswith("err Invalid DB query actor")
+    assert (model(b"wazuhdb remove 1") == "ok") is (kind is WazuhDBModel)
 
 
 # --- HTTP ---

@@ -34,8 +34,9 @@ async def agent_configuration(
 
 async def daemon_configuration(pool: Pool, section: str) -> Any:
     """One section of a daemon's own active configuration, over a pool of its request socket (``analysis``, ``authd``,
-    ``com``, ``monitor``, ``remoted``, ``wazuh-db``, ``wmodules``). Errors as ``Pool.request``, ``WazuhError`` 1014 with
-    the daemon's text where it answers text. Cancelled: the connection is given up."""
+    ``com``, ``remoted``, ``wazuh-db``; opened with ``release=`` also ``monitor``, ``wmodules``). Errors as
+    ``Pool.request``, ``WazuhError`` 1014 with the daemon's text where it answers text. Cancelled: the connection is
+    given up."""
     check_word(section)
     if pool.daemon.content == "text" or pool.daemon.name in _TEXT_ONLY:
         return parse_reply(await pool.request(f"getconfig {section}".encode())).only().data()
