@@ -240,6 +240,10 @@ def main() -> int:
     share = 0.15 if options.quick else 1.0
     parked = options.parked if options.parked is not None else (500 if options.quick else 5000)
     wanted = options.only.split(",") if options.only else None
+    names = [*(each.name for each in WORKLOADS), "nagle", "parked"]
+    for part in wanted or ():
+        if not any(part in name for name in names):
+            parser.error(f"there is no {part!r}; there are {', '.join(names)}")
 
     def is_wanted(name: str) -> bool:
         return wanted is None or any(each in name for each in wanted)

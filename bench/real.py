@@ -181,6 +181,10 @@ def main() -> int:
     rounds = options.rounds or (2 if options.quick else 5)
     amount = 0.15 if options.quick else 1.0
     wanted = options.only.split(",") if options.only else None
+    names = [*(each.name for each in WORKLOADS), "share", "memory"]
+    for part in wanted or ():
+        if not any(part in name for name in names):
+            parser.error(f"there is no {part!r}; there are {', '.join(names)}")
 
     def is_wanted(name: str) -> bool:
         return wanted is None or any(each in name for each in wanted)

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,8 @@ from bench.workloads import Agent, polls, root
 from wazuh_comms_trio.backends import interfaces as base
 from wazuh_comms_trio.config.load import load_config
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
+
+NAMES = ("start", "idle", "delivery", "stop", "lag")
 
 #: What each should be.
 FIRST_S, ALL_S = 1.0, 2.0
@@ -233,6 +235,20 @@ def measure_lag(folder: Path, agents: Sequence[Agent], seconds: float) -> dict[s
     return {"parked": len(agents), "kb_each": kilobytes, "worst_ms": max(lags), "limit_ms": LAG_MS}
 
 
+def some_of(names: Sequence[str]) -> Callable[[str], Sequence[str]]:
+    """An option's type: some of these, with commas between them."""
+
+    def chosen(text: str) -> Sequence[str]:
+        wanted = text.split(",")
+        if unknown := [name for name in wanted if name not in names]:
+            raise argparse.ArgumentTypeError(
+                f"there is no {', '.join(map(repr, unknown))}; there are {', '.join(names)}"
+            )
+        return wanted
+
+    return chosen
+
+
 def print_results(results: dict[str, dict[str, float]], *, as_json: bool) -> None:
     """A line for each title, or one JSON document."""
     if as_json:
@@ -248,9 +264,9 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="fewer agents and rounds: to see that it works")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
-    parser.add_argument("--only", help="of start, idle, delivery, stop, lag")
+    parser.add_argument("--only", type=some_of(NAMES), default=NAMES, help="of " + ", ".join(NAMES))
     options = parser.parse_args()
-    wanted = options.only.split(",") if options.only else ["start", "idle", "delivery", "stop", "lag"]
+    wanted = options.only
     share = 10 if options.quick else 1
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="wazuh-comms-bench-") as name:

@@ -19,7 +19,9 @@ from pathlib import Path
 
 from bench.growth.measures import Figures, Site, measure_agents, measure_commands, measure_documents
 from bench.growth.picture import Curve, draw
+from bench.service import some_of
 
+NAMES = ("documents", "agents", "commands")
 ROUNDS = 40
 
 
@@ -71,10 +73,12 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a hundredth of it: to see that it works")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the tables")
     parser.add_argument("--picture", metavar="FILE", type=Path, help="an SVG file for the curves")
-    parser.add_argument("--documents", type=int, help="how many at most (1000000)")
-    parser.add_argument("--agents", type=int, help="how many at most (100000)")
-    parser.add_argument("--commands", type=int, help="how many at most (100000)")
-    parser.add_argument("--only", help="of documents, agents, commands")
+    parser.add_argument("--documents", type=int, metavar="N", help="how many at most (1000000)")
+    parser.add_argument("--agents", type=int, metavar="N", help="how many at most (100000)")
+    parser.add_argument("--commands", type=int, metavar="N", help="how many at most (100000)")
+    parser.add_argument(
+        "--only", type=some_of(NAMES), default=NAMES, metavar="NAME[,NAME...]", help=f"of {', '.join(NAMES)}"
+    )
     options = parser.parse_args()
     share = 100 if options.quick else 1
     documents = options.documents or 1_000_000 // share
@@ -86,8 +90,7 @@ def main() -> int:
         "agents": (sizes(100, agents, zero=False), measure_agents),
         "commands": (sizes(100, commands, zero=True), measure_commands),
     }
-    wanted = options.only.split(",") if options.only else list(plans)
-    results = {over: measure(over, *plans[over]) for over in plans if over in wanted}
+    results = {over: measure(over, *plans[over]) for over in plans if over in options.only}
     if options.picture is not None:
         curves = [curve for over, measured in results.items() for curve in curves_of(over, measured)]
         options.picture.write_text(draw(curves, "What a node keeps and what it costs: embedded backends, one worker"))

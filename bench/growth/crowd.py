@@ -27,9 +27,10 @@ import trio
 from bench.client import tls_context
 from bench.daemon import enrol, write_config
 from bench.processes import cpu_seconds, job, open_client, repeating, resident_bytes
-from bench.service import Service, park, percentile, print_results, start, with_tokens
+from bench.service import Service, park, percentile, print_results, some_of, start, with_tokens
 from bench.workloads import Agent, request, root
 
+NAMES = ("rekey", "send", "requests")
 AGENTS = 10_000
 SIZES = (10_000, 16_000, 20_000, 25_000, 40_000)
 #: The status document's lag is the worst of this many seconds.
@@ -149,11 +150,11 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the agents: to see that it works")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
-    parser.add_argument("--only", default="rekey,send,requests")
+    parser.add_argument("--only", type=some_of(NAMES), default=NAMES, help="of " + ", ".join(NAMES))
     parser.add_argument("--agents", type=int, default=AGENTS, help="that are parked")
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="of the fleets that make requests")
     options = parser.parse_args()
-    wanted = options.only.split(",")
+    wanted = options.only
     share = 10 if options.quick else 1
     parked = options.agents // share
     sizes = [int(size) // share for size in options.sizes.split(",")]

@@ -298,6 +298,9 @@ def main() -> int:
     arguments = parser.parse_args()
     seconds = arguments.seconds or (10 if arguments.quick else 20)
     wanted = arguments.only.split(",") if arguments.only else [""]
+    for part in wanted:
+        if not any(part in load.name for load in LOADS):
+            parser.error(f"there is no {part!r}; there are {', '.join(load.name for load in LOADS)}")
     results: list[dict[str, Any]] = []
     wrong: list[str] = []
     if not arguments.json:

@@ -30,6 +30,7 @@ from tests.supervisor.soak.watches import OldToken, not_seen, service_manager
 from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.config.load import load_config
+from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 from wazuh_comms_trio.testing import AgentClient, ExchangeFailed, Reply, connect_tcp, stateful_event, stateless_event
 
@@ -214,11 +215,15 @@ class Load:
     async def change(self) -> None:
         """An agent joins, and goes again."""
         agent = Agent(str(uuid4()), f"guest-{uuid4()}", GUEST_HASH)
-        async with open_backends(load_config(self.files.config).config) as backends:
-            await backends.agents.add(agent)
-            await trio.sleep(1)
-            await backends.agents.remove(agent.id)
-        self.done["change"] += 1
+        try:
+            async with open_backends(load_config(self.files.config).config) as backends:
+                await backends.agents.add(agent)
+                await trio.sleep(1)
+                await backends.agents.remove(agent.id)
+        except* BackendUnavailable as error:
+            self.failed[f"change: {error.exceptions[0]}"] += 1
+        else:
+            self.done["change"] += 1
 
     async def refused(self) -> None:
         """What is no token; the daemon's log says so."""
