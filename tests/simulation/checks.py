@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tests.simulation.agents import OpenPoll, SimAgent
-from tests.simulation.keys import REVOCATION
+from tests.simulation.actors.agents import OpenPoll, SimAgent
+from tests.simulation.actors.keys import REVOCATION
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.errors import BackendUnavailable

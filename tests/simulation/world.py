@@ -14,13 +14,14 @@ import trio.testing
 from attrs import define, evolve
 
 from tests.simulation import checks
-from tests.simulation.agents import SimAgent, run_hostile
+from tests.simulation.actors.agents import SimAgent
+from tests.simulation.actors.hostile import run_hostile
+from tests.simulation.actors.keys import key_hash
+from tests.simulation.actors.operators import run_operator, run_poster
 from tests.simulation.determinism import EPOCH
-from tests.simulation.keys import key_hash
 from tests.simulation.model import CommandLife
 from tests.simulation.network import Balancer, Connection
 from tests.simulation.node import STOP_BOUND, Node
-from tests.simulation.operators import run_operator, run_poster
 from tests.simulation.plan import CALLS, DISK, INDEX, NETWORK, POWER, Fault, Plan
 from tests.simulation.process import Process
 from tests.simulation.stores.embedded import EmbeddedStores, use_inline

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from tests.simulation.keys import key_hash
+from tests.simulation.actors.keys import key_hash
 from tests.simulation.model import CommandLife
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.interfaces import Action, Command, Target
@@ -17,7 +17,7 @@ from wazuh_comms_trio.daemon.command_socket import HubPoster
 from wazuh_comms_trio.errors import BackendUnavailable
 
 if TYPE_CHECKING:
-    from tests.simulation.agents import SimAgent
+    from tests.simulation.actors.agents import SimAgent
     from tests.simulation.world import World
 
 __all__ = ["insist", "run_operator", "run_poster"]

@@ -1,0 +1,80 @@
+"""Hostile agents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import trio
+
+from tests.simulation.actors.operators import insist
+from tests.simulation.plan import CALLS
+from tests.simulation.trace import Violation
+from wazuh_comms_trio.backends.interfaces import Agent
+from wazuh_comms_trio.testing.agent.client import command_report, metadata_line, stateful_event
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+__all__ = ["run_hostile"]
+
+
+async def run_hostile(world: World, number: int, until: float) -> None:
+    """Knows a victim's uuid and ids of commands, has a token of its own at best. What it is answered doesn't matter,
+    but for 2xx that it must not get and 500."""
+    rng = Random(f"{world.plan.seed} hostile {number}")
+    name = f"hostile{number}"
+    uuid = str(UUID(int=rng.getrandbits(128), version=4))
+    record = Agent(uuid, name, world.key_hash)
+    await insist(partial(world.stores.add_agent, record))
+    own = world.keys.mint(uuid, record.fingerprint, world.agents_clock())
+    expired = world.keys.mint(uuid, record.fingerprint, world.agents_clock() - 2000)
+    of_another_key = world.keys.mint(uuid, "0" * len(record.fingerprint), world.agents_clock())
+    while trio.current_time() < until:
+        await trio.sleep(rng.expovariate(0.6))
+        victim = rng.choice(world.agents)
+        forged = own.rsplit(".", 1)[0] + ".AAAA"
+        token = rng.choice([own, own, own, forged, expired, of_another_key, "", "x.y.z"])
+        create = stateful_event("d0", "fim", "create", {"n": "hostile"})
+        report = command_report(rng.choice([*world.commands, "c0"]), 0, "hostile")
+        bodies: Sequence[tuple[str, bytes, bool]] = [
+            ("events/stateful", metadata_line(victim.uuid) + create, False),
+            ("events/stateful", metadata_line(uuid) + report, True),
+            ("events/stateful", metadata_line(uuid) + b'{"id":"d0","module":"fim"', True),
+            ("events/stateful", rng.randbytes(200), False),
+            ("events/stateless", metadata_line(victim.uuid) + b"{}\n", False),
+            ("authentication", b'{"uuid":"%b","key":"wrong"}' % victim.uuid.encode(), False),
+            ("authentication", b'{"uuid":[],"key":', False),
+        ]
+        path, body, may_succeed = rng.choice(bodies)
+        length = len(body) + rng.choice([0, 0, 0, 5, 100000])
+        head = (
+            f"POST /api/v1/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n"
+        )
+        data = head.encode() + b"\r\n" + body + (b"GET /api/v1/ HTTP/1.1\r\n\r\n" if rng.random() < 0.2 else b"")
+        world.requests += 1
+        try:
+            stream = await world.balancer.connect(name)
+        except OSError:
+            continue
+        answer = b""
+        with trio.move_on_after(rng.uniform(0.5, 5)):
+            try:
+                for start in range(0, len(data), piece := rng.choice([7, 100, 10000])):
+                    await stream.send_all(data[start : start + piece])
+                while more := await stream.receive_some():
+                    answer += more
+            except trio.BrokenResourceError:
+                pass
+        await trio.aclose_forcefully(stream)
+        status = answer[9:12]
+        world.trace.add(name, f"POST {path} -> {status.decode('latin-1')}")
+        # While the registry can't be read, a token that was signed here is taken.
+        unread = token == of_another_key and world.had_cause(30.0, CALLS)
+        if status == b"500" or (status[:1] == b"2" and not (may_succeed and (token == own or unread))):
+            raise Violation("hostile", f"{name}: POST {path} -> {answer[:80]!r}")
+        if answer.count(b"HTTP/1.1 ") > 1:
+            raise Violation("hostile", f"{name} had two replies")
