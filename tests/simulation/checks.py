@@ -10,6 +10,7 @@ import trio
 
 from tests.simulation.actors.agents import OpenPoll, SimAgent
 from tests.simulation.actors.keys import REVOCATION
+from tests.simulation.plan import CLOCKS
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.errors import BackendUnavailable
@@ -57,11 +58,11 @@ async def watch_polls(world: World) -> None:
         now = trio.current_time()
         _check_taken(world, now)
         for agent in world.agents:
-            for poll in agent.client.polls.values():
+            for client, poll in agent.polls:
                 late = world.agents_clock() - poll.token_ends
                 if poll.connection is not None and poll.connection.taken is not None:
                     late = min(late, now - poll.connection.taken)  # it may have waited for a worker
-                revoked = poll.keys != agent.client.keys and agent.client.is_rekeyed_everywhere(now - REVOCATION)
+                revoked = poll.keys != client.keys and client.is_rekeyed_everywhere(now - REVOCATION)
                 if revoked and not _is_held_up(world, poll):
                     raise Violation("revoked", f"{agent.name}: a poll goes on with a token of its old key")
                 if late > TOKEN_SLACK and not _is_held_up(world, poll):
@@ -82,7 +83,7 @@ async def watch_polls(world: World) -> None:
         }
         for agent in world.agents:
             if (life := waiting.get(agent.uuid)) is not None:
-                for poll in agent.client.polls.values():
+                for _, poll in agent.polls:
                     if poll.since < now - PARKED_BOUND:
                         raise Violation("parked", f"{agent.name} waits since {poll.since:.1f}, so does {life}")
 
@@ -98,7 +99,7 @@ def _check_taken(world: World, now: float) -> None:
 
 def _is_held_up(world: World, poll: OpenPoll) -> bool:
     """May the end of a poll's token be seen late, or not at all?"""
-    clocks_jumped = any(fault.kind == "clock jump" for fault in world.plan.faults)
+    clocks_jumped = any(fault.kind in CLOCKS for fault in world.plan.faults)
     if clocks_jumped and (world.faults_ended is None or poll.since < world.faults_ended):
         return True
     connection = poll.connection
@@ -164,7 +165,7 @@ async def check_end(world: World) -> None:
         if stored.sent_at is not None and not life.received:
             raise Violation("commands", f"{life.document_id} counts as sent and never came")
         message = None if stored.result is None else stored.result.message
-        clocks_jumped = any(fault.kind == "clock jump" for fault in world.plan.faults)
+        clocks_jumped = any(fault.kind in CLOCKS for fault in world.plan.faults)
         early = trio.current_time() < life.made + life.timeout - 1
         if message in (rules.NOT_DELIVERED, rules.NO_ANSWER) and early and not clocks_jumped:
             raise Violation("too early", f"{life.document_id} ended as {message}, made at {life.made:.1f}")

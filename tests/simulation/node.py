@@ -132,7 +132,7 @@ class Node:
         life = 0
         while not self._stopping and generation == self.generation:
             life += 1
-            process = Process(self.world, self.number, f"{self.name}.{generation}.{slot}.{life}")
+            process = Process(self.world, self.number, slot, f"{self.name}.{generation}.{slot}.{life}")
             await self._run_process(process, generation)
             if not self._stopping:
                 await trio.sleep(0.5)

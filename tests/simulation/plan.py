@@ -12,7 +12,18 @@ from attrs import field, frozen
 __all__ = ["Fault", "Plan", "make_plan"]
 
 #: What happens at a moment, to a node or one of its workers.
-SUDDEN: Final = ("kill worker", "kill node", "stop node", "hang worker", "cut link", "reload", "clock jump")
+SUDDEN: Final = (
+    "kill worker",
+    "kill node",
+    "stop node",
+    "hang worker",
+    "cut link",
+    "reload",
+    "clock jump",
+    "clock blip",
+)
+#: A wall clock that is wrong until faults end, or for a moment.
+CLOCKS: Final = ("clock jump", "clock blip")
 #: What a connection may meet that is made while the fault lasts.
 NETWORK: Final = ("cut", "hold", "silent", "split", "refuse", "slow reader", "forget", "leave")
 #: What a call of a store may meet while the fault lasts.
@@ -21,6 +32,11 @@ CALLS: Final = ("fail", "lose answer", "slow", "hang", "full", "die")
 POWER: Final = ("power cut",)
 DISK: Final = ("disk full", "disk fail", "disk short")
 STORES: Final = ("agents", "events", "commands", "engine", "quarantine")
+#: Calls that a fault may strike alone.
+METHODS: Final = (
+    *("commands.claim", "commands.mark_sent", "commands.mark_sent", "commands.release", "commands.report"),
+    *("events.bulk", "events.bulk", "quarantine.add", "engine.send_events", "agents.lookup", "agents.get"),
+)
 #: What the index may say of a part of the documents.
 INDEX: Final = ("passing",)
 
@@ -28,7 +44,9 @@ INDEX: Final = ("passing",)
 @frozen
 class Fault:
     """``start`` and ``seconds`` on trio's clock; ``node`` and ``worker`` count from 0 (a worker modulo how many there
-    are); ``share`` of the calls or connections; ``amount``: bytes, seconds or whatever the kind needs."""
+    are); ``share`` of the calls or connections; ``amount``: bytes, seconds or whatever the kind needs. ``alone``: it
+    is this worker's calls alone that meet it, of an indexer this node's; else those of the whole node, of an indexer
+    everybody's."""
 
     number: int
     kind: str
@@ -39,6 +57,7 @@ class Fault:
     place: str = ""
     share: float = 1.0
     amount: float = 0.0
+    alone: bool = False
 
     def __str__(self) -> str:
         where = self.place or f"node {self.node}"
@@ -64,6 +83,9 @@ class Plan:
     together: bool  # agents make their events at the same moments
     short_tokens: bool  # many agents begin with a token that ends within the minute
     rekeys: bool  # the operator gives agents new keys
+    copies: bool  # a machine was cloned with its agent: both poll
+    large_packet: int | None  # bytes above which a stateful body is written in pieces, if not the usual ones
+    piece: int  # events of such a piece
     faults: tuple[Fault, ...] = field(repr=False)
 
     @property
@@ -89,13 +111,15 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
     nodes, workers = rng.choice([(1, 1), (1, 2), (1, 3), *([] if embedded else [(2, 1), (2, 2), (3, 1)])])
     keeps_posted = embedded or (stores == "memory" and rng.random() < 0.5)
     kinds = [("sudden", kind) for kind in SUDDEN] + [("network", kind) for kind in NETWORK]
-    kinds += [("call", kind) for kind in CALLS] + [("index", kind) for kind in INDEX]
+    kinds += [("call", kind) for kind in CALLS * 2] + [("index", kind) for kind in INDEX]
     if embedded:
         kinds += [("sudden", kind) for kind in POWER * 2] + [("disk", kind) for kind in DISK]
     chosen = [kind for kind in kinds if rng.random() < 0.5] if rng.random() < 0.95 else []
-    faults = [
-        _fault(rng, number, *rng.choice(chosen), seconds, nodes) for number in range(rng.randint(4, 14)) if chosen
-    ]
+    clustered = rng.random() < 0.5  # faults come together
+    faults: list[Fault] = []
+    for number in range(rng.randint(4, 14) if chosen else 0):
+        near = rng.choice(faults).start if clustered and faults and rng.random() < 0.7 else None
+        faults.append(_fault(rng, number, *rng.choice(chosen), seconds, nodes, near))
     kept = [each for each in faults if each.number not in without and (only is None or each.number in only)]
     return Plan(
         seed=seed,
@@ -115,16 +139,21 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         together=rng.random() < 0.3,
         short_tokens=rng.random() < 0.3,
         rekeys=rng.random() < 0.4,
+        copies=rng.random() < 0.3,
+        large_packet=rng.choice([None, None, 200, 600]),
+        piece=rng.choice([1, 2, 3]),
         faults=tuple(kept),
     )
 
 
-def _fault(rng: Random, number: int, family: str, kind: str, seconds: float, nodes: int) -> Fault:
+def _fault(rng: Random, number: int, family: str, kind: str, seconds: float, nodes: int, near: float | None) -> Fault:
     start = rng.uniform(0.5, seconds * 0.9)
+    if near is not None:
+        start = min(near + rng.uniform(0.0, 3.0), seconds * 0.9)
     lasting = rng.choice([0.5, 3.0, 10.0, 25.0]) * rng.uniform(0.5, 1.5)
     place, amount = "", 0.0
     if family == "call":
-        place = rng.choice(STORES)
+        place = rng.choice(STORES) if rng.random() < 0.4 else rng.choice(METHODS)
         amount = rng.choice([0.01, 0.5, 4.0])
     elif family == "disk":
         place = "disk"
@@ -136,9 +165,20 @@ def _fault(rng: Random, number: int, family: str, kind: str, seconds: float, nod
         amount = rng.randrange(4)
     elif kind == "clock jump":
         amount = rng.choice([-30.0, -2.0, 2.0, 30.0, 1000.0])
+    elif kind == "clock blip":
+        amount = rng.choice([-30.0, 100.0, 1000.0])
+        lasting = rng.uniform(0.05, 1.5)
     else:
         amount = rng.uniform(0.2, 3.0)  # until it is started again
-    share = rng.choice([0.2, 0.6, 1.0])
     return Fault(
-        number, kind, start, min(lasting, seconds - start), rng.randrange(nodes), rng.randrange(8), place, share, amount
+        number=number,
+        kind=kind,
+        start=start,
+        seconds=min(lasting, seconds - start),
+        node=rng.randrange(nodes),
+        worker=rng.randrange(8),
+        place=place,
+        share=rng.choice([0.2, 0.6, 1.0]),
+        amount=amount,
+        alone=rng.random() < 0.5,
     )

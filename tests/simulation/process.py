@@ -30,9 +30,10 @@ class Process:
     """A worker's process. Dead, nothing that its tasks still do has an effect: they are cancelled, and what can't be
     cancelled waits in a seam until its own limit."""
 
-    def __init__(self, world: World, node: int, name: str) -> None:
+    def __init__(self, world: World, node: int, slot: int, name: str) -> None:
         self.world = world
         self.node = node
+        self.slot = slot
         self.name = name
         self.dead = False
         self.scope = trio.CancelScope()
@@ -118,7 +119,7 @@ class Seam:
         await trio.lowlevel.checkpoint()
         await process.passable()
         only = ("die",) if world.plan.stores == "indexer" and self._place in INDEXER_PLACES else None
-        fault = None if place.endswith("wait_news") else world.meets(self._place, process.node, only)
+        fault = None if place.endswith("wait_news") else world.meets(place, process, only)
         if fault is None:
             if not place.endswith(("wait_news", "send_events")):
                 await self._wait(world.rng_calls.uniform(0.0002, 0.003), place, apply)

@@ -31,6 +31,7 @@ from tests.simulation.trace import Trace, Violation
 from wazuh_comms_trio.config.models import Batcher, Config, Timeouts
 from wazuh_comms_trio.services.authentication import secret_hashes
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
+from wazuh_comms_trio.services.stateful import events as stateful_events
 from wazuh_comms_trio.testing.node.daemon import daemon_config
 
 __all__ = ["World", "run_world"]
@@ -54,6 +55,15 @@ def _keys() -> TokenKeys:
     return TokenKeys.from_pem(_config().communications_api.ssl.key.read_bytes())
 
 
+_USUAL_LIMITS = stateful_events._SMALL_PACKET_BYTES, stateful_events._PIECE_EVENTS
+
+
+def _set_limits(plan: Plan) -> None:
+    """What isn't configured."""
+    limits = _USUAL_LIMITS if plan.large_packet is None else (plan.large_packet, plan.piece)
+    stateful_events._SMALL_PACKET_BYTES, stateful_events._PIECE_EVENTS = limits  # type: ignore[misc]
+
+
 class World:
     def __init__(self, plan: Plan, nursery: trio.Nursery) -> None:
         self.plan = plan
@@ -67,6 +77,7 @@ class World:
         batcher = Batcher(max_elements=plan.batch_elements, wait_time=plan.batch_wait, eager=plan.eager)
         timeouts = Timeouts(commands=plan.poll_timeout)
         self.config = Config(evolve(api, workers=plan.workers, batcher=batcher, timeouts=timeouts))
+        _set_limits(plan)
         self.keys = _keys()
         self.key_hash = key_hash()
         self.stores: MemoryStores | EmbeddedStores | IndexerStores
@@ -97,12 +108,13 @@ class World:
 
     # --- faults
 
-    def meets(self, place: str, node: int | None, only: Sequence[str] | None = None) -> Fault | None:
-        """The fault that a call of this store, or a new connection, meets now. ``only``: of these kinds."""
+    def meets(self, place: str, process: Process | None, only: Sequence[str] | None = None) -> Fault | None:
+        """The fault that this call of a store, or a new connection, meets now. ``only``: of these kinds."""
         now = trio.current_time()
-        faults, rng = (self._network, self.rng_network) if node is None else (self._calls, self.rng_calls)
+        faults, rng = (self._network, self.rng_network) if process is None else (self._calls, self.rng_calls)
         for fault in faults:
-            here = fault.place == place and node in (None, fault.node) and (only is None or fault.kind in only)
+            here = fault.place in (place, place.partition(".")[0]) and (only is None or fault.kind in only)
+            here = here and (process is None or self._strikes(fault, process))
             if here and fault.start <= now < fault.start + fault.seconds and rng.random() < fault.share:
                 if fault.kind == "die":
                     if fault.number in self._died:
@@ -111,11 +123,20 @@ class World:
                 return fault
         return None
 
-    def meets_any(self, places: tuple[str, ...]) -> Fault | None:
-        """The fault of any of these places that strikes now, whatever its node is."""
+    def _strikes(self, fault: Fault, process: Process) -> bool:
+        alone = fault.alone and fault.worker % self.plan.workers != process.slot
+        return fault.node == process.node and not alone
+
+    def meets_any(self, places: tuple[str, ...], process: Process | None) -> Fault | None:
+        """The fault of any of these places that strikes a request of this process now (None: of the tool)."""
         now = trio.current_time()
         for fault in self._calls:
-            here = fault.place in places and fault.kind != "die" and fault.start <= now < fault.start + fault.seconds
+            here = (
+                fault.place.partition(".")[0] in places
+                and fault.kind != "die"
+                and fault.start <= now < fault.start + fault.seconds
+            )
+            here = here and (not fault.alone or (process is not None and process.node == fault.node))
             if here and self.rng_calls.random() < fault.share:
                 return fault
         return None
@@ -171,6 +192,10 @@ class World:
             await node.running[process][0].link.aclose()
         elif fault.kind == "reload":
             node.reload()
+        elif fault.kind == "clock blip":
+            node.clock_offset += fault.amount
+            await trio.sleep(fault.seconds)
+            node.clock_offset -= fault.amount
         else:
             node.clock_offset += fault.amount
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from itertools import count
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import trio
-from attrs import define
+from attrs import define, evolve
 
 from tests.simulation.actors.keys import KEYS, REVOCATION
 from tests.simulation.model import CommandLife, DocumentModel, Operation
@@ -209,6 +209,12 @@ class SimAgent:
         self.program = AgentProgram(self.client, settings, execute=self.execute)
         self.program.stateful = self._ledger(self._stateful_acknowledged)
         self.program.stateless = self._ledger(self.promised.append)
+        #: A clone of its machine, which makes no events of its own.
+        self.copy: AgentProgram | None = None
+        if world.plan.copies and number == 0:
+            client = SimClient(world, f"{self.name}c", self.uuid, KEYS[0], first_token=None, chunked=False)
+            self.copy = AgentProgram(client, evolve(settings, retry_interval=30.0), execute=self.execute)
+            self.copy.stateful = self._ledger(self._stateful_acknowledged)
 
     def _ledger(self, acknowledged: Any) -> Ledger:
         ledger = Ledger()
@@ -217,11 +223,26 @@ class SimAgent:
 
     @property
     def is_idle(self) -> bool:
-        return not len(self.program.stateful) and not len(self.program.stateless)
+        outboxes = [self.program.stateful, self.program.stateless, *([self.copy.stateful] if self.copy else [])]
+        return not any(map(len, outboxes))
+
+    @property
+    def clients(self) -> Sequence[SimClient]:
+        """Its own, and that of its copy."""
+        return [self.client] if self.copy is None else [self.client, cast(SimClient, self.copy.client)]
+
+    @property
+    def polls(self) -> Sequence[tuple[SimClient, OpenPoll]]:
+        """Those that are under way."""
+        return [(client, poll) for client in self.clients for poll in client.polls.values()]
 
     async def run(self) -> None:
-        await trio.sleep(self.rng.uniform(0, 2))
-        await self.program.run()
+        async with trio.open_nursery() as nursery:
+            await trio.sleep(self.rng.uniform(0, 2))
+            nursery.start_soon(self.program.run)
+            if self.copy is not None:
+                await trio.sleep(self.rng.uniform(0, 10))
+                nursery.start_soon(self.copy.run)
 
     async def work(self, until: float) -> None:
         """Makes news."""
@@ -264,7 +285,9 @@ class SimAgent:
         ledger = self.program.stateful
         assert isinstance(ledger, Ledger)
         event = stateful_event(operation.id, module, operation.action, operation.data)
-        ledger.note(event.replace(b"poison!", b"poison\xff"), operation)
+        if self.world.plan.stores == "embedded" or rng.random() < 0.5:  # no JSON; else it is the index that refuses it
+            event = event.replace(b"poison!", b"poison\xff")
+        ledger.note(event, operation)
 
     def _stateful_acknowledged(self, what: Any) -> None:
         if isinstance(what, Operation):

@@ -57,11 +57,12 @@ async def run_operator(world: World, until: float) -> None:
         what = rng.random()
         if world.plan.rekeys and what > 0.85:
             agent = rng.choice(world.agents)
-            if agent.client.token is None:
+            if any(client.token is None for client in agent.clients):
                 continue  # before its first log-in it would exit
             new = key_hash(agent.client.keys + 1)
             await insist(partial(world.stores.registry.rekey, agent.uuid, new))
-            agent.client.rekey()
+            for client in agent.clients:
+                client.rekey()
             world.trace.add("operator", f"gives {agent.name} a new key")
         elif what < 0.7:
             agent = rng.choice(world.agents)

@@ -184,7 +184,7 @@ class EmbeddedStores:
     def _meets(self, call: str) -> str | None:
         process = PROCESS.get()
         assert process is not None
-        fault = self._world.meets("disk", process.node)
+        fault = self._world.meets("disk", process)
         if fault is None:
             return None
         self._world.trace.strike(fault.kind, call, process.name)

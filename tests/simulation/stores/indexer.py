@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from tests.indexer.fake import FakeOpenSearch, error
+from tests.indexer.fake_bodies import failure
 from tests.simulation.network import SimStream, process_stream_pair
 from tests.simulation.process import INDEXER_PLACES
+from tests.simulation.stores.shards import shard_of
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command
 from wazuh_comms_trio.backends.memory.engine import MemoryEngine, MemoryFiles
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
@@ -25,6 +28,23 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 __all__ = ["IndexerStores"]
+
+
+#: Whose connection to the indexer a task serves.
+CALLER: ContextVar[Process | None] = ContextVar("caller", default=None)
+
+
+class _Fake(FakeOpenSearch):
+    """With shards that take nothing for a while."""
+
+    def __init__(self, nursery: trio.Nursery, is_passing: Callable[[int], bool]) -> None:
+        super().__init__(nursery)
+        self._is_passing = is_passing
+
+    def _item(self, action: str, about: Mapping[str, Any], *content: Any) -> dict[str, Any]:
+        if about["_index"].startswith("wazuh-states") and self._is_passing(shard_of(about["_id"])):
+            return failure(429, "rejected_execution_exception", "rejected execution")
+        return super()._item(action, about, *content)
 
 
 class IndexerStores:
@@ -48,7 +68,8 @@ class IndexerStores:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         async with trio.open_nursery() as nursery:
-            self._fake = FakeOpenSearch(nursery)
+            self._fake = _Fake(nursery, self._world.is_passing)
+            self._fake.faults.malformed = lambda source: "poison" in str(source.get("text"))
             self._fake.faults.before = self._before
             self._fake.faults.whole = self._whole
             async with open_opensearch(
@@ -63,7 +84,7 @@ class IndexerStores:
     async def _before(self, method: str, path: str) -> None:
         world = self._world
         await trio.sleep(world.rng_calls.uniform(0.0002, 0.003))
-        fault = world.meets_any(INDEXER_PLACES)
+        fault = world.meets_any(INDEXER_PLACES, CALLER.get())
         if fault is not None and fault.kind in ("slow", "hang"):
             world.trace.strike(fault.kind, "indexer", f"{method} {path[:20]}")
             end = fault.start + fault.seconds - trio.current_time()
@@ -71,7 +92,7 @@ class IndexerStores:
 
     def _whole(self, method: str, path: str) -> Any:
         world = self._world
-        fault = world.meets_any(INDEXER_PLACES)
+        fault = world.meets_any(INDEXER_PLACES, CALLER.get())
         if fault is None or fault.kind in ("slow", "hang"):
             return None
         world.trace.strike(fault.kind, "indexer", f"{method} {path[:20]}")
@@ -108,6 +129,7 @@ class IndexerStores:
             raise OSError(111, "the process is dead")
         ours, theirs = process_stream_pair()
         ours.belongs_to(process)
+        CALLER.set(process)  # in this task's context, which the other end's task begins with
         self._fake._nursery.start_soon(self._fake._serve, theirs)
         return ours
 

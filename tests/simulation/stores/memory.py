@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
-from zlib import crc32
 
 import trio
 
+from tests.simulation.stores.shards import shard_of
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command, DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.backends.memory.commands import MemoryCommands
 from wazuh_comms_trio.backends.memory.engine import MemoryEngine, MemoryFiles
@@ -24,11 +24,6 @@ __all__ = ["MemoryStores"]
 
 #: A document with this in it is refused for good, as a malformed one is.
 _POISON = b"poison"
-_SHARDS = 4
-
-
-def _shard_of(document_id: str) -> int:
-    return crc32(document_id.encode()) % _SHARDS
 
 
 class Claims(dict[str, "Process | None"]):
@@ -193,7 +188,7 @@ def _judge(is_passing: Callable[[int], bool]) -> Callable[[DocumentOperation], I
     def judge(operation: DocumentOperation) -> ItemResult | None:
         if operation.body is not None and _POISON in operation.body:
             return ItemResult(400, "failed to parse: poison", Outcome.REFUSED)
-        if is_passing(_shard_of(operation.document_id)):
+        if is_passing(shard_of(operation.document_id)):
             return ItemResult(429, "rejected execution", Outcome.PASSING)
         return None
 
