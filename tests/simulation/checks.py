@@ -10,16 +10,18 @@ import trio
 
 from tests.simulation.actors.agents import OpenPoll, SimAgent
 from tests.simulation.actors.keys import REVOCATION
+from tests.simulation.model import CommandLife
 from tests.simulation.plan import CLOCKS
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends import command_rules as rules
+from wazuh_comms_trio.backends.interfaces import Command
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.services.stateful.batcher import MAX_WAITING
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-__all__ = ["check_end", "check_leaks", "open_ends", "watch", "watch_polls"]
+__all__ = ["check_claims", "check_end", "check_leaks", "open_ends", "watch", "watch_polls"]
 
 #: Messages that may wait on a link; batches that may be in flight.
 LINK_BUDGET = 1000
@@ -29,6 +31,8 @@ PARKED_BOUND = 40.0
 #: Faults of a connection on which an answer may take for ever.
 SILENCING = ("hold", "silent", "slow reader", "forget", "leave")
 BATCHES = 8
+#: Seconds within which what was claimed is told to the store, or given back.
+CLAIMS_BOUND = 10.0
 #: Seconds for which a connection may wait for a worker that serves.
 TAKEN_BOUND = 10.0
 
@@ -37,9 +41,12 @@ async def watch(world: World) -> None:
     """Until cancelled."""
     while True:
         await trio.sleep(1)
-        documents = await world.stores.documents()
+        documents, commands = await world.stores.documents(), await world.stores.stored_commands()
         for agent in world.agents:
             _check_documents(documents, agent)
+        for document_id, life in world.commands.items():
+            if (stored := commands.get(document_id)) is not None:
+                _check_in_time(world, life, stored)
         for node in world.nodes:
             for process, (member, worker) in node.running.items():
                 if member.link.waiting > LINK_BUDGET:
@@ -122,6 +129,34 @@ def _check_documents(documents: Mapping[tuple[str, str], bytes], agent: SimAgent
         raise Violation("index", f"{agent.name}: {'; '.join(sorted(differences)[:3])}")
 
 
+def _check_in_time(world: World, life: CommandLife, stored: Command) -> None:
+    """No command ends for want of time before its time is over, as pending since it was made, then since it came."""
+    message = None if stored.result is None else stored.result.message
+    if stored.status != "failed" or message not in (rules.NOT_DELIVERED, rules.NO_ANSWER):
+        return
+    begins = life.made if message == rules.NOT_DELIVERED or not life.received else life.received[0]
+    if trio.current_time() < begins + life.timeout - 1 and not world.had_wrong_clock(life.made):
+        raise Violation("too early", f"{life.document_id} ended as {message}, begun at {begins:.1f}")
+
+
+async def check_claims(world: World) -> None:
+    """When everything is served nobody has a claim, or a right, that keeps a command from others."""
+    with trio.move_on_after(CLAIMS_BOUND):
+        while _claims(world):  # noqa: ASYNC110  # nothing tells
+            await trio.sleep(0.5)
+        return
+    raise Violation("claims", f"{CLAIMS_BOUND:.0f} s after everything was served: {'; '.join(_claims(world))}")
+
+
+def _claims(world: World) -> list[str]:
+    found = []
+    for node in world.nodes:
+        for process in node.running:
+            if not process.dead and (held := world.stores.held(process)):
+                found.append(f"{process.name} has claims on {held}")
+    return found
+
+
 async def open_ends(world: World) -> list[str]:
     """What isn't served yet."""
     found = [f"{agent.name} has events" for agent in world.agents if not agent.is_idle]
@@ -164,11 +199,7 @@ async def check_end(world: World) -> None:
             continue
         if stored.sent_at is not None and not life.received:
             raise Violation("commands", f"{life.document_id} counts as sent and never came")
-        message = None if stored.result is None else stored.result.message
-        clocks_jumped = any(fault.kind in CLOCKS for fault in world.plan.faults)
-        early = trio.current_time() < life.made + life.timeout - 1
-        if message in (rules.NOT_DELIVERED, rules.NO_ANSWER) and early and not clocks_jumped:
-            raise Violation("too early", f"{life.document_id} ended as {message}, made at {life.made:.1f}")
+        _check_in_time(world, life, stored)
         if life.first_final is not None:
             code = None if stored.result is None else stored.result.code
             if code != life.first_final or stored.status != ("success" if code == 0 else "failed"):

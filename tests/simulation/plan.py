@@ -3,11 +3,13 @@ a random half of the kinds of faults on."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from random import Random
 from typing import Final
 
 from attrs import field, frozen
+
+from tests.simulation.limits import choose_limits
 
 __all__ = ["Fault", "Plan", "make_plan"]
 
@@ -84,8 +86,8 @@ class Plan:
     short_tokens: bool  # many agents begin with a token that ends within the minute
     rekeys: bool  # the operator gives agents new keys
     copies: bool  # a machine was cloned with its agent: both poll
-    large_packet: int | None  # bytes above which a stateful body is written in pieces, if not the usual ones
-    piece: int  # events of such a piece
+    limits: Mapping[str, int]  # those that are small, by name
+    segment: int  # bytes of a segment
     faults: tuple[Fault, ...] = field(repr=False)
 
     @property
@@ -140,8 +142,8 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         short_tokens=rng.random() < 0.3,
         rekeys=rng.random() < 0.4,
         copies=rng.random() < 0.3,
-        large_packet=rng.choice([None, None, 200, 600]),
-        piece=rng.choice([1, 2, 3]),
+        limits=choose_limits(rng),
+        segment=rng.choice([500, 5000, 1000**2]),
         faults=tuple(kept),
     )
 

@@ -19,10 +19,11 @@ from tests.simulation.actors.hostile import run_hostile
 from tests.simulation.actors.keys import key_hash
 from tests.simulation.actors.operators import run_operator, run_poster
 from tests.simulation.determinism import EPOCH
+from tests.simulation.limits import set_limits
 from tests.simulation.model import CommandLife
 from tests.simulation.network import Balancer, Connection
 from tests.simulation.node import STOP_BOUND, Node
-from tests.simulation.plan import CALLS, DISK, INDEX, NETWORK, POWER, Fault, Plan
+from tests.simulation.plan import CALLS, CLOCKS, DISK, INDEX, NETWORK, POWER, Fault, Plan
 from tests.simulation.process import Process
 from tests.simulation.stores.embedded import EmbeddedStores, use_inline
 from tests.simulation.stores.indexer import IndexerStores
@@ -31,7 +32,6 @@ from tests.simulation.trace import Trace, Violation
 from wazuh_comms_trio.config.models import Batcher, Config, Timeouts
 from wazuh_comms_trio.services.authentication import secret_hashes
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
-from wazuh_comms_trio.services.stateful import events as stateful_events
 from wazuh_comms_trio.testing.node.daemon import daemon_config
 
 __all__ = ["World", "run_world"]
@@ -55,15 +55,6 @@ def _keys() -> TokenKeys:
     return TokenKeys.from_pem(_config().communications_api.ssl.key.read_bytes())
 
 
-_USUAL_LIMITS = stateful_events._SMALL_PACKET_BYTES, stateful_events._PIECE_EVENTS
-
-
-def _set_limits(plan: Plan) -> None:
-    """What isn't configured."""
-    limits = _USUAL_LIMITS if plan.large_packet is None else (plan.large_packet, plan.piece)
-    stateful_events._SMALL_PACKET_BYTES, stateful_events._PIECE_EVENTS = limits  # type: ignore[misc]
-
-
 class World:
     def __init__(self, plan: Plan, nursery: trio.Nursery) -> None:
         self.plan = plan
@@ -77,7 +68,7 @@ class World:
         batcher = Batcher(max_elements=plan.batch_elements, wait_time=plan.batch_wait, eager=plan.eager)
         timeouts = Timeouts(commands=plan.poll_timeout)
         self.config = Config(evolve(api, workers=plan.workers, batcher=batcher, timeouts=timeouts))
-        _set_limits(plan)
+        set_limits(plan.limits)
         self.keys = _keys()
         self.key_hash = key_hash()
         self.stores: MemoryStores | EmbeddedStores | IndexerStores
@@ -157,6 +148,15 @@ class World:
             for fault in self.plan.faults
             if kinds is None or fault.kind in kinds
         )
+
+    def had_wrong_clock(self, since: float) -> bool:
+        """Was a wall clock wrong at any moment from then on?"""
+        now, over = trio.current_time(), self.faults_ended
+        for fault in self.plan.faults:
+            end = fault.start + fault.seconds if fault.kind == "clock blip" else (now if over is None else over)
+            if fault.kind in CLOCKS and fault.start <= now and end >= since:
+                return True
+        return False
 
     def was_silenced(self, name: str, within: float) -> bool:
         """Did a connection of this agent fall silent? It stays so until faults end."""
@@ -253,6 +253,7 @@ class World:
                     busy.start_soon(trio.sleep_until, plan.seconds)
                 self.end_faults()
                 await self._until_served()
+                await checks.check_claims(self)
                 await checks.check_end(self)
                 others.cancel_scope.cancel()
             self.ending = True

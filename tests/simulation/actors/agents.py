@@ -150,10 +150,19 @@ class SimClient(AgentClient):
                 raise Violation("own results", f"{self.name} sent {wanted} and was answered {got}")
             for event, result in zip(batch, results, strict=True):
                 status, poisoned = result["status"], b"poison" in event
+                if b'"module":"command"' in event:
+                    self._check_report(result["id"], status)
                 unlikely = b'"module":"command"' not in event and (status == 400) != poisoned
                 if unlikely or status not in (200, 201, 400, 404, 409):
                     raise Violation("own results", f"{self.name} sent {event!r} and was answered {result}")
         return reply
+
+    def _check_report(self, document_id: str, status: int) -> None:
+        """What came is reported on: it was offered, and that is known."""
+        life = self.world.commands[document_id]
+        is_kept = self.world.stores.keeps_posted or not life.posted
+        if status != 200 and (is_kept or status != 404):
+            raise Violation("own reports", f"{self.name} reported on {document_id} and was answered {status}")
 
 
 class Ledger(Outbox):

@@ -202,7 +202,11 @@ class EmbeddedStores:
             )
             self._tokens[process] = sqlite.commands._process_lock.token
             engine = await stack.enter_async_context(
-                open_engine(self.folder / "events", EmbeddedEvents(), wall_clock=process.wall_clock)
+                open_engine(
+                    self.folder / "events",
+                    EmbeddedEvents(max_file_bytes=self._world.plan.segment),
+                    wall_clock=process.wall_clock,
+                )
             )
             quarantine = await stack.enter_async_context(
                 open_quarantine_store(
@@ -248,6 +252,10 @@ class EmbeddedStores:
     async def commands(self) -> Mapping[str, Command]:
         async with self._used() as stores:
             return {command.document_id: command for command in await stores.commands.list(limit=100_000)}
+
+    async def stored_commands(self) -> Mapping[str, Command]:
+        """As they are, whatever faults there are; none while the machine is off."""
+        return await self.commands() if self._open.is_set() else {}
 
     def bodies(self) -> bytes:
         found = []

@@ -3,6 +3,7 @@ its answers, not our calls; a kill cuts a process's connections to it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
@@ -19,6 +20,7 @@ from tests.simulation.process import INDEXER_PLACES
 from tests.simulation.stores.shards import shard_of
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command
 from wazuh_comms_trio.backends.memory.engine import MemoryEngine, MemoryFiles
+from wazuh_comms_trio.backends.opensearch.commands.documents import Document
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
 from wazuh_comms_trio.config.backend_models import Indexer, IndexerCommands, IndexerHost
 from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
@@ -154,6 +156,13 @@ class IndexerStores:
 
     async def commands(self) -> Mapping[str, Command]:
         return {command.document_id: command for command in await self._tool.commands.list(limit=1000)}
+
+    async def stored_commands(self) -> Mapping[str, Command]:
+        """As they are, whatever faults there are."""
+        await trio.lowlevel.checkpoint()
+        index = self._fake.indices.get("wazuh-commands")
+        stored = {} if index is None else index.documents
+        return {each: Document(each, json.loads(kept.raw), 0, 1, 0.0).command for each, kept in stored.items()}
 
     def bodies(self) -> bytes:
         return b"\n".join(taken.body for taken in self._engine.bodies)

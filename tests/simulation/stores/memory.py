@@ -170,6 +170,10 @@ class MemoryStores:
     async def commands(self) -> Mapping[str, Command]:
         return self._commands.stored
 
+    async def stored_commands(self) -> Mapping[str, Command]:
+        """As they are, whatever faults there are."""
+        return self._commands.stored
+
     def bodies(self) -> bytes:
         return b"\n".join(taken.body for taken in self._engine.bodies)
 
