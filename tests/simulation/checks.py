@@ -28,6 +28,8 @@ LINK_BUDGET = 1000
 #: Seconds from a token's end to that of its poll, and for which an agent is parked while there is a command for it.
 TOKEN_SLACK = 4.0
 PARKED_BOUND = 40.0
+#: Seconds for which a request waits at most for the registry to say whose it is.
+IDENTIFIED_BOUND = 25.0
 #: Faults of a connection on which an answer may take for ever.
 SILENCING = ("hold", "silent", "slow reader", "forget", "leave")
 BATCHES = 8
@@ -72,7 +74,8 @@ async def watch_polls(world: World) -> None:
                 revoked = poll.keys != client.keys and client.is_rekeyed_everywhere(now - REVOCATION)
                 if revoked and not _is_held_up(world, poll):
                     raise Violation("revoked", f"{agent.name}: a poll goes on with a token of its old key")
-                if late > TOKEN_SLACK and not _is_held_up(world, poll):
+                slack = IDENTIFIED_BOUND if world.registry_hung(poll.since) else TOKEN_SLACK
+                if late > slack and not _is_held_up(world, poll):
                     raise Violation("polls", f"{agent.name}: a poll went on for {late:.1f} s after its token's end")
         if world.faults_ended is None or now < world.faults_ended + PARKED_BOUND:
             continue

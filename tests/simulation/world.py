@@ -158,6 +158,15 @@ class World:
                 return True
         return False
 
+    def registry_hung(self, since: float) -> bool:
+        """Did it at any moment from then on?"""
+        now = trio.current_time()
+        return any(
+            fault.kind in ("hang", "slow") and fault.place.startswith("agents")
+            for fault in self._calls
+            if fault.start <= now and fault.start + fault.seconds >= since
+        )
+
     def was_silenced(self, name: str, within: float) -> bool:
         """Did a connection of this agent fall silent? It stays so until faults end."""
         over = self.faults_ended is not None and trio.current_time() > self.faults_ended + within
