@@ -60,6 +60,8 @@ async def run_operator(world: World, until: float) -> None:
             if any(client.token is None for client in agent.clients):
                 continue  # before its first log-in it would exit
             new = key_hash(agent.client.keys + 1)
+            for client in agent.clients:
+                client.is_being_rekeyed = True  # that it isn't known yet doesn't mean that it isn't so
             await insist(partial(world.stores.registry.rekey, agent.uuid, new))
             for client in agent.clients:
                 client.rekey()
