@@ -209,11 +209,14 @@ def version_of(present: Document | None) -> str:
 
 
 def plan(
-    operations: Sequence[DocumentOperation], current: Mapping[Key, Document]
+    operations: Sequence[DocumentOperation],
+    current: Mapping[Key, Document],
+    room: Callable[[str, Document | None, Document | None], ItemResult | None] | None = None,
 ) -> tuple[list[ItemResult], MutableMapping[Key, Document | None]]:
     """Apply ``operations`` in order to ``current``, which holds every document they name that exists.
 
     Returns the results by position and what has to be written. Equal ids within one batch see each other's effects.
+    ``room``: told of each change (id, before and after); what it returns is the answer, and nothing is changed.
     """
     changes: dict[Key, Document | None] = {}
     results: list[ItemResult] = []
@@ -226,6 +229,10 @@ def plan(
             results.append(refused(str(exc), version_of(present)))
             continue
         if after is not present:
+            refusal = room(operation.document_id, present, after) if room is not None else None
+            if refusal is not None:
+                results.append(refusal)
+                continue
             changes[key] = after
         results.append(result)
     return results, changes

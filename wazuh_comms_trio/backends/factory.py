@@ -104,6 +104,8 @@ async def open_embedded(
                 tolerant=tolerant,
                 leadership=leadership,
                 keep=api.embedded.keep if tolerant else None,
+                documents=api.embedded.documents if tolerant else None,
+                own_ids=api.events.document_id == "agent",
             ) as sqlite,
             open_engine(
                 folder / "events",

@@ -142,6 +142,7 @@ class Outcome(StrEnum):
     DONE = "done"  # an ordinary result, 404 and 409 of a document included
     REFUSED = "refused"  # never: the document is malformed; quarantine
     PASSING = "passing"  # not now: try again
+    FULL = "full"  # a quota has no room, and won't have soon: the agent comes again
 
 
 @frozen

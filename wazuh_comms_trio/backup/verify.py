@@ -22,6 +22,7 @@ from wazuh_comms_trio.backends.embedded.ndjson.ledger import Slot, clear_damaged
 from wazuh_comms_trio.backends.embedded.ndjson.records import envelope, envelope_room
 from wazuh_comms_trio.backends.embedded.ndjson.scrub import was_read_through
 from wazuh_comms_trio.backends.embedded.ndjson.segments import is_locked, segment_files
+from wazuh_comms_trio.backends.embedded.quota.counting import TRIGGERS, count_anew, wrong_sums
 from wazuh_comms_trio.backends.embedded.row_checksums import damaged_rows
 from wazuh_comms_trio.backends.embedded.state_schema import STATE
 from wazuh_comms_trio.backends.unavailable import StateForeign
@@ -217,7 +218,11 @@ def _schema(connection: apsw.Connection, schema: Schema) -> Iterator[Finding]:
     version = cast("int", connection.execute("PRAGMA user_version").get)
     if version > schema.version:
         return  # a later version's, which this one can use
-    query = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%' ORDER BY type, name"
+    optional = ", ".join(f"'{name}'" for name in TRIGGERS)
+    query = (
+        "SELECT type, name, tbl_name, sql FROM sqlite_schema"
+        f" WHERE name NOT LIKE 'sqlite_stat%' AND name NOT IN ({optional}) ORDER BY type, name"
+    )
     model = apsw.Connection(":memory:")
     try:
         migrate(model, evolve(schema, migrations=schema.migrations[:version]))
@@ -245,6 +250,22 @@ def check_rows(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:
                 connection.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", (name, highest))
             sentence = f"the counter of {name} is {value}, and {highest} is in use"
             yield Finding("state.db", sentence, f"it is set to {highest}", repair)
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'document_usage'").get:
+        yield from _document_sums(connection, repair)
+
+
+def _document_sums(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:
+    """What the documents' quota is judged by; where the daemon hasn't counted all yet there is nothing to compare."""
+    connection.execute("BEGIN IMMEDIATE" if repair else "BEGIN")  # the sums and the documents of one moment
+    try:
+        wrong = wrong_sums(connection)
+        if wrong and repair:
+            count_anew(connection)
+    finally:
+        connection.execute("COMMIT")
+    if wrong:
+        sentence = f"the sums of {wrong} agents' documents aren't those of their documents"
+        yield Finding("state.db", sentence, "they are counted anew", repair)
 
 
 def check_entries(connection: apsw.Connection, files: Path, live: apsw.Connection) -> Iterator[Finding]:

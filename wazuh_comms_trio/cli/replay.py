@@ -185,7 +185,7 @@ class Replay:
 
 
 def _said(result: ItemResult) -> ItemResult:
-    if result.outcome is Outcome.PASSING:
+    if result.outcome in (Outcome.PASSING, Outcome.FULL):
         raise BackendUnavailable(result.result)
     return result
 

@@ -71,6 +71,10 @@ def _sizes(reader: Reader, config: Config) -> None:
     if events.max_file_bytes > events.max_bytes and reader.sound(path):
         text = f"{events.max_file_bytes} is not accepted; accepted is at most max_bytes, {events.max_bytes}"
         reader.problem_at(f"{path}.max_file_bytes", text)
+    path, api = f"{_API}.embedded.documents.max_bytes", config.communications_api
+    shared = api.events.document_id == "global" and api.embedded.documents.agent_percent < 100
+    if api.embedded.documents.max_bytes and shared and reader.sound(path, f"{_API}.events.document_id"):
+        reader.warning_at(path, "with `events.document_id: global` no agent has a share: one can use it all up")
 
 
 def _presence(reader: Reader, config: Config) -> None:

@@ -29,6 +29,8 @@ from wazuh_comms_trio.backends.document_rules import (
 from wazuh_comms_trio.backends.embedded.database.database import Database
 from wazuh_comms_trio.backends.embedded.database.text import storable
 from wazuh_comms_trio.backends.embedded.database.transaction import Work
+from wazuh_comms_trio.backends.embedded.quota.counting import used_bytes
+from wazuh_comms_trio.backends.embedded.quota.limits import DocumentQuota, NearShare
 from wazuh_comms_trio.backends.embedded.row_checksums import document_checksum
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.errors import BackendUnavailable
@@ -69,9 +71,10 @@ class SqliteEvents:
     """``EventIndex``: what a batch does is worked out by ``document_rules.plan`` from what is stored, inside the
     write's own transaction."""
 
-    def __init__(self, database: Database, wall_clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, wall_clock: Callable[[], float], quota: DocumentQuota | None = None) -> None:
         self._database = database
         self._now = wall_clock
+        self._quota = quota
 
     async def probe(self) -> None:
         """Asks for the right to write, as every write does; where something was wrong, writes, too."""
@@ -95,6 +98,12 @@ class SqliteEvents:
         names = [] if plain else [f"{operation.index}{operation.document_id}" for operation in operations]
         if not storable("\n".join(names)):
             return await self._without_unstorable(operations)
+        results = await self._bulk(operations, plain)
+        if self._quota is not None:
+            self._quota.tell(operations, results)
+        return results
+
+    async def _bulk(self, operations: Sequence[DocumentOperation], plain: bool) -> Sequence[ItemResult]:
         weights = [len(operation.body or b"") + _ROW_BYTES for operation in operations]
         weight = sum(weights)
         now = self._now()
@@ -138,15 +147,17 @@ class SqliteEvents:
     def _apply(
         self, connection: apsw.Connection, operations: Sequence[DocumentOperation], now: float, plain: bool
     ) -> list[ItemResult]:
+        room = None if self._quota is None else self._quota.room_for(connection, operations)
         actions = set(map(_action_of, operations))
         if len(actions) == 1 and (plain or not any(map(_has_conditions, operations))):
             if actions == {"delete"}:
                 return self._delete(connection, operations)
-            if actions == {"create"}:
+            if actions == {"create"} and room is None:
                 results = self._create(connection, operations, now, plain)
                 if results is not None:
                     return results
-        results, changes = plan(operations, self._present(connection, keys_of(operations)))
+        present = self._present(connection, keys_of(operations))
+        results, changes = plan(operations, present, None if room is None else room.take)
         upserts = []
         deletes = []
         last = _last_number(connection)
@@ -180,17 +191,20 @@ class SqliteEvents:
         numbers_of_indices = [index_numbers[operation.index] for operation in operations]
         rows = list(zip(count(first), numbers_of_indices, ids, repeat(1), repeat(now), bodies, checksums, strict=False))
         connection.execute("SAVEPOINT creates")
-        before = connection.total_changes()
         # A batch that comes a second time shows it in its first row.
         connection.execute(_INSERT, rows[0])
-        if connection.total_changes() > before:
+        written = connection.changes()  # without those of triggers
+        if written:
             # One statement for many rows takes a fifth less than one for each.
             together = 1 + (len(rows) - 1) // _ROWS_TOGETHER * _ROWS_TOGETHER
             for start in range(1, together, _ROWS_TOGETHER):
                 values = chain.from_iterable(rows[start : start + _ROWS_TOGETHER])
                 connection.execute(_INSERT_TOGETHER, tuple(values))
-            connection.executemany(_INSERT, rows[together:])
-        complete = connection.total_changes() - before == len(rows)
+                written += connection.changes()
+            for row in rows[together:]:
+                connection.execute(_INSERT, row)
+                written += connection.changes()
+        complete = written == len(rows)
         if not complete:
             connection.execute("ROLLBACK TO creates")
         connection.execute("RELEASE creates")
@@ -224,6 +238,17 @@ class SqliteEvents:
             number = connection.execute("INSERT INTO indices (name) VALUES (?) RETURNING no", (index,)).get
         assert isinstance(number, int)
         return number
+
+    async def usage(self) -> tuple[int, int]:
+        """Bytes that documents take, and that they may, 0: as many as they will. Raises ``BackendUnavailable``."""
+        if self._quota is None:
+            return 0, 0
+        return await self._database.read(used_bytes), self._quota.limit
+
+    async def near_share(self, part: float) -> Sequence[NearShare]:
+        """The agents that have at least that part of what one agent may have. Raises ``BackendUnavailable``."""
+        quota = self._quota
+        return () if quota is None else await self._database.read(lambda connection: quota.near_share(connection, part))
 
     async def get(self, index: str, document_id: str) -> bytes | None:
         query = "SELECT body FROM documents WHERE id = ? AND index_no = (SELECT no FROM indices WHERE name = ?)"

@@ -130,6 +130,11 @@ _VERSION_5: Final = """
 CREATE TABLE presence_watch (no INTEGER PRIMARY KEY CHECK (no = 1), state TEXT NOT NULL);
 """
 
+# Bytes of each agent's documents, counted by triggers that are there while there is a quota (quota/counting.py).
+_VERSION_6: Final = """
+CREATE TABLE document_usage (agent_id TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
 STATE: Final = Schema(
     "state.db",
     0x575A4353,
@@ -139,5 +144,6 @@ STATE: Final = Schema(
         Migration(_VERSION_3, usable_since=1),
         Migration(_VERSION_4, usable_since=1),
         Migration(_VERSION_5, usable_since=1),
+        Migration(_VERSION_6, usable_since=1),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-__all__ = ["KINDS", "Measures", "find_warnings"]
+__all__ = ["KINDS", "SHARE", "Measures", "find_warnings"]
 
 #: Of a limit: from there on it is worth a warning.
 SHARE: Final = 0.8
@@ -21,10 +21,12 @@ KINDS: Final = ("quota", "certificate", "descriptors", "memory", "disk")
 
 @frozen
 class Measures:
-    """Bytes, but for files. ``stores``: used and limit by name; ``disks``: free and all, by the folder on it;
+    """Bytes, but for files. ``stores``: used and limit by name; ``shares``: used and limit of those agents that have
+    most of what one may have of the documents; ``disks``: free and all, by the folder on it;
     ``memory``: resident and this process's part of the limit; ``certificate_end``: epoch seconds."""
 
     stores: Mapping[str, tuple[float, float]] = field(factory=dict)
+    shares: Mapping[str, tuple[float, float]] = field(factory=dict)
     disks: Mapping[str, tuple[float, float]] = field(factory=dict)
     files: tuple[int, int] | None = None
     memory: tuple[int, int] | None = None
@@ -39,6 +41,10 @@ def find_warnings(measures: Measures, now: float) -> dict[str, list[str]]:
             share = f"{_percent(used, limit)} of the {_size(limit)} that they may"
             text = f"the {name} take {share}: when it is all, agents get 503"
             found.setdefault("quota", []).append(text)
+    for agent_id, (used, limit) in measures.shares.items():
+        share = f"{_percent(used, limit)} of its share of {_size(limit)}"
+        text = f"the documents of agent {agent_id} take {share}: when it is all, what adds to them gets 503"
+        found.setdefault("quota", []).append(text)
     end = measures.certificate_end
     if end is not None and end - now < CERTIFICATE_SOON:
         days = int((end - now) // 86400)

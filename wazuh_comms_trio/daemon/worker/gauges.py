@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 
 from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.backends.local_node import NODE_KINDS, LocalNode
-from wazuh_comms_trio.daemon.worker.early_warnings import KINDS, Measures, find_warnings
+from wazuh_comms_trio.daemon.worker.early_warnings import KINDS, SHARE, Measures, find_warnings
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
@@ -84,11 +84,19 @@ class WorkerGauges:
         if (usage_of_events := getattr(self.backends.engine, "usage", None)) is not None:
             with suppress(BackendUnavailable):
                 stores["events"] = await usage_of_events()
+        shares: dict[str, tuple[float, float]] = {}
+        if (usage_of_documents := getattr(self.backends.events, "usage", None)) is not None:
+            with suppress(BackendUnavailable):
+                used_and_limit = await usage_of_documents()
+                if used_and_limit[1]:
+                    stores["documents"] = used_and_limit
+                    near = await self.backends.events.near_share(SHARE)  # type: ignore[attr-defined]  # of the same store
+                    shares = {each.agent_id: (each.used, each.share) for each in near}
         for name, (used, limit) in stores.items():
             seen += [(families.STORE_USED, (name,), used), (families.STORE_LIMIT, (name,), limit)]
         files = None if process.files_limit is None else (process.open_files, process.files_limit)
         memory = (process.resident, memory_limit() // self.workers)
-        measures = Measures(stores, disks, files, memory, self.certificate_end)
+        measures = Measures(stores, shares, disks, files, memory, self.certificate_end)
         found = find_warnings(measures, self.wall_clock())
         self._log.tell(found)
         self.heartbeat.warnings = [sentence for sentences in found.values() for sentence in sentences]

@@ -52,6 +52,9 @@ class BulkWriter:
             now = trio.current_time()
             full_since = (full_since or now) if isinstance(failure, StorageFull) else None
             storage_stays_full = full_since is not None and now - full_since >= FULL_STORAGE_TIMEOUT
+            for packet in live:
+                if not packet.settled and packet.part is not None and packet.part.no_room is not None:
+                    packet.settle(StorageFull(packet.part.no_room))  # the agent keeps it, and comes again
             left = [packet for packet in live if not packet.settled]
             for packet in left:
                 packet.failure = failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 import trio
@@ -14,6 +15,9 @@ from wazuh_comms_trio.quarantine.interface import Rejected
 from wazuh_comms_trio.services.stateful.packet_reader import Event, PacketReader, Unusable
 
 __all__ = ["EventResult", "Packet", "Part", "Piece", "encode_results"]
+
+
+_AGAIN: Final = {Outcome.PASSING, Outcome.FULL}
 
 
 class EventResult(msgspec.Struct, gc=False):
@@ -46,6 +50,8 @@ class Part:
         self.writes: list[int] = []
         self.reports: list[int] = []
         self.unusable: list[int] = []
+        #: Why some of it finds no room in a quota; what deletes or shrinks has been done.
+        self.no_room: str | None = None
         self._operations: list[DocumentOperation] | None = None
         if operations is not None and len(operations) == len(events):
             # A pass over a thousand events costs more than its steps: most of them are no longer in the cache.
@@ -96,7 +102,7 @@ class Part:
     def _settle(self, positions: list[int], results: Sequence[ItemResult]) -> list[int]:
         if len(positions) != len(results):
             raise ValueError("not as many results as operations")
-        if len(results) == len(self.results) and Outcome.PASSING not in _outcomes(results):
+        if len(results) == len(self.results) and not _AGAIN & _outcomes(results):
             self.results = list(results)
             return []
         again: list[int] = []
@@ -104,7 +110,9 @@ class Part:
         for position, result in zip(positions, results, strict=True):
             event = self.events[position]
             document = event.index, event.id
-            if result.outcome is Outcome.PASSING or document in touched:
+            if result.outcome is Outcome.FULL:
+                self.no_room = result.result
+            if result.outcome in _AGAIN or document in touched:
                 again.append(position)
                 touched.add(document)
             else:
