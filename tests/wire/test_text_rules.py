@@ -66,6 +66,19 @@ def test_what_is_no_text_is_refused(check: Callable[[object], str], value: objec
         check(value)
 
 
+@pytest.mark.parametrize("value", [None, 5, "001", b"001", bytearray(b"001")])
+def test_what_is_no_list_is_refused(value: Any) -> None:
+    with pytest.raises(MessageInvalid, match=r"1012.*agents are a sequence"):
+        text_rules.check_list(value, "agents")
+
+
+def test_a_flag_is_true_or_false() -> None:
+    assert text_rules.check_flag(False, "purge") is False
+    for value in (None, 0, 1, "true", []):
+        with pytest.raises(MessageInvalid, match=r"1012.*purge is true or false"):
+            text_rules.check_flag(value, "purge")
+
+
 def test_what_passes() -> None:
     for agent_id in ("000", "001", "999", "1000", "999999999", "2147483647"):
         assert text_rules.check_agent_id(agent_id) == agent_id

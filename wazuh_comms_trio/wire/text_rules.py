@@ -54,7 +54,16 @@ def check_list(values: Iterable[T], what: str) -> list[T]:
     """Several values. One text would be taken apart into its letters, so it is refused."""
     if isinstance(values, str | bytes | bytearray):
         raise MessageInvalid(1012, f"{what} are a sequence of texts, not one text: {values!r:.60}")
+    if not isinstance(values, Iterable):
+        raise MessageInvalid(1012, f"{what} are a sequence of texts, not {values!r:.60}")
     return list(values)
+
+
+def check_flag(value: object, what: str) -> bool:
+    """True or false, and nothing that merely counts as one of them."""
+    if not isinstance(value, bool):
+        raise MessageInvalid(1012, f"{what} is true or false, not {value!r:.60}")
+    return value
 
 
 def check_agent_id(agent_id: object) -> str:

@@ -93,6 +93,16 @@ async def test_to_all_agents_is_one_datagram(queue: WazuhAsyncQueue, ar: FakeQue
     assert [message.message for message in messages[2:]] == ["syscheck restart", "force_reconnect"]
 
 
+@pytest.mark.parametrize("wrong", ["", None, "1", "(null)", 1])
+async def test_no_id_makes_it_a_message_to_all(queue: WazuhAsyncQueue, ar: FakeQueue, wrong: str) -> None:
+    for ids in ([wrong], ["001", wrong]):
+        with pytest.raises(MessageInvalid, match="1012"):
+            await broadcast(queue, ids, "force_reconnect")
+    assert (await broadcast(queue, [], "force_reconnect")) == BroadcastReport(0)
+    assert (await broadcast(queue, ["002"], "force_reconnect")).complete
+    assert [message.agent_id for message in await received(ar, 1)] == ["002"]
+
+
 async def test_orders_to_several(queue: WazuhAsyncQueue, ar: FakeQueue) -> None:
     assert (await restart_agents(queue, ["001", "002"], legacy=True)).sent == 2
     assert (await restart_syscheck(queue, ("003",))).sent == 1

@@ -310,7 +310,11 @@ async def test_the_rest(opener: Open, home: Path) -> None:
         lambda: get_pending_tasks("all"),
         lambda: upgrade_agents([]),
         lambda: upgrade_agents([f"{n:03}" for n in range(1, 502)]),
+        lambda: upgrade_agents(None),  # type: ignore[arg-type]
         lambda: upgrade_agents("001", package_type="exe"),  # type: ignore[arg-type]
+        lambda: upgrade_agents("001", force_upgrade="false"),  # type: ignore[arg-type]
+        lambda: upgrade_agents("001", use_http=1),  # type: ignore[arg-type]
+        lambda: create_task("001", ["agent_restart"]),  # type: ignore[arg-type]
         lambda: upgrade_agents("001", version="a\0b"),
         lambda: upgrade_agents_custom("001", "relative.wpk"),
         lambda: keystore_get("a|b", "c"),

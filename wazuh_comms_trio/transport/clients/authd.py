@@ -12,7 +12,6 @@ from typing import Any
 
 from attrs import field, frozen
 
-from wazuh_comms_trio.errors import MessageInvalid
 from wazuh_comms_trio.transport.pool.pool import Pool
 from wazuh_comms_trio.wire.text_rules import (
     check_agent_address,
@@ -20,6 +19,7 @@ from wazuh_comms_trio.wire.text_rules import (
     check_agent_key,
     check_agent_name,
     check_duration,
+    check_flag,
     check_group,
     check_list,
 )
@@ -55,8 +55,8 @@ class ForceInsertion:
         what is neither true nor false, or no length of time."""
         disconnected = self.disconnected_time
         return {
-            "enabled": _flag("force.enabled", self.enabled),
-            "key_mismatch": _flag("force.key_mismatch", self.key_mismatch),
+            "enabled": check_flag(self.enabled, "force.enabled"),
+            "key_mismatch": check_flag(self.key_mismatch, "force.key_mismatch"),
             "disconnected_time": {
                 "enabled": disconnected is not None,
                 "value": "0" if disconnected is None else check_duration(disconnected, "force.disconnected_time"),
@@ -100,7 +100,7 @@ async def add_agent(
 async def remove_agent(authd: Pool, agent_id: str, *, purge: bool = False) -> str:
     """Remove an agent; returns authd's confirmation. ``purge`` also forgets its key entry for good. Errors and
     cancellation as ``add_agent``."""
-    arguments = {"id": check_agent_id(agent_id), "purge": _flag("purge", purge)}
+    arguments = {"id": check_agent_id(agent_id), "purge": check_flag(purge, "purge")}
     return str(await authd.request({"function": "remove", "arguments": arguments}))
 
 
@@ -108,9 +108,3 @@ async def get_agent(authd: Pool, agent_id: str) -> EnrolledAgent:
     """An enrolled agent with its key. Errors as ``add_agent``. Cancelled: the connection is given up."""
     arguments = {"id": check_agent_id(agent_id)}
     return await authd.request({"function": "get", "arguments": arguments}, type=EnrolledAgent)
-
-
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise MessageInvalid(1012, f"{name} is true or false, not {value!r:.60}")
-    return value

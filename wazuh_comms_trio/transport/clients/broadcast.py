@@ -13,7 +13,7 @@ from wazuh_comms_trio.errors import WazuhInternalError
 from wazuh_comms_trio.transport.aio.datagram import WazuhAsyncQueue
 from wazuh_comms_trio.transport.blocking.datagram import own_limit
 from wazuh_comms_trio.wire.agent_command import agent_datagram
-from wazuh_comms_trio.wire.text_rules import check_list
+from wazuh_comms_trio.wire.text_rules import check_agent_id, check_list
 
 ALL: Final = "all"
 
@@ -53,10 +53,12 @@ async def broadcast(
 ) -> BroadcastReport:
     """Send ``message`` to each of ``agent_ids`` in order (None: to all agents at once). See ``send_command``.
 
-    Everything is checked before the first datagram goes out. A checkpoint. Cancelled from outside, what was sent stays
+    Everything is checked before the first datagram goes out: 1012 for an id or a message that remoted would drop or
+    misread. A checkpoint. Cancelled from outside, what was sent stays
     sent.
     """
-    ids = [None] if agent_ids is None else check_list(agent_ids, "agents")
+    # An id that is empty or None would make a message to one agent one to all of them.
+    ids = [None] if agent_ids is None else [check_agent_id(one) for one in check_list(agent_ids, "agents")]
     limit = own_limit(queue.MAX_MSG_SIZE)
     datagrams = [agent_datagram(message, one, msg_type, limit)[0] for one in ids]
     sent = 0

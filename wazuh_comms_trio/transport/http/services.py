@@ -59,7 +59,7 @@ _ENGINE_ROUTES: Final = frozenset(
 def engine_request(route: str, message: Mapping[str, Any] | None = None) -> HTTPCall[Any]:
     """Any other route of the engine that programs may use: ``/metrics/list``, ``/metrics/get``, ``/metrics/enable``,
     ``/content/ioc/update``, ``/content/ioc/state``. 1012 for another one. 5.0.0-alpha0 and later."""
-    if route not in _ENGINE_ROUTES:
+    if not isinstance(route, str) or route not in _ENGINE_ROUTES:
         raise MessageInvalid(1012, f"{route!r:.60} is no route of the engine for programs")
     content = dict(message or {})
 

@@ -48,7 +48,7 @@ def create_task(
     Agents before 5.0 get upgrades only: other tasks for them are taken and dropped.
     """
     agent = check_agent_id(agent_id)
-    if task_type not in _TYPES:
+    if not isinstance(task_type, str) or task_type not in _TYPES:
         raise MessageInvalid(1012, f"{task_type!r:.60} is no type of a task")
     if create_time is None:
         create_time = int(time.time())

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from wazuh_comms_trio.errors import AnswerInvalid, MessageInvalid, WazuhError
 from wazuh_comms_trio.transport.releases.release import Release
 from wazuh_comms_trio.wire.envelope import decode_json, decode_text, reply_data
-from wazuh_comms_trio.wire.text_rules import check_agent_id, check_line
+from wazuh_comms_trio.wire.text_rules import check_agent_id, check_line, check_list
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -59,7 +59,7 @@ def check_words(value: object, what: str) -> str:
 
 def agent_ids(agents: str | Iterable[str]) -> list[str]:
     """Ids of agents in order, checked; one id stands for itself. 1012 for what is no id, and for nobody at all."""
-    ids = [check_agent_id(one) for one in ([agents] if isinstance(agents, str) else agents)]
+    ids = [check_agent_id(one) for one in ([agents] if isinstance(agents, str) else check_list(agents, "agents"))]
     if not ids:
         raise MessageInvalid(1012, "no agent was named; every agent is 'all'")
     return ids

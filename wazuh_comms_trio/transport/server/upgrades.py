@@ -14,6 +14,7 @@ from wazuh_comms_trio.wire.envelope import create_wazuh_socket_message, encode_j
 from wazuh_comms_trio.wire.text_rules import (
     check_absolute_path,
     check_file_name,
+    check_flag,
     check_repository,
     check_version,
 )
@@ -39,7 +40,10 @@ def upgrade_agents(
 
     ``version`` and ``wpk_repo`` become parts of addresses and file names: 1012 for what leads elsewhere (``..``), and
     for blanks and control characters."""
-    parameters: dict[str, Any] = {"agents": _numbers(agents), "force_upgrade": force_upgrade, "use_http": use_http}
+    parameters: dict[str, Any] = {"agents": _numbers(agents)}
+    for name, flag in (("force_upgrade", force_upgrade), ("use_http", use_http)):
+        if flag is not None:
+            parameters[name] = check_flag(flag, name)
     if version is not None:
         parameters["version"] = check_version(version)
     if wpk_repo is not None:
