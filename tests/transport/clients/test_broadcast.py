@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from wazuh_comms_trio.errors import WazuhInternalError
+from wazuh_comms_trio.errors import MessageInvalid, WazuhInternalError
 from wazuh_comms_trio.testing import ArMessage, ExecMessage, FakeQueue, open_fake_queue
 from wazuh_comms_trio.transport import (
     AR_QUEUE,
