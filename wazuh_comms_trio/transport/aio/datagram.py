@@ -174,6 +174,7 @@ class BaseAsyncQueue(trio.abc.AsyncResource):
             await trio.lowlevel.wait_writable(sock)
         except trio.ClosedResourceError:
             raise QueueClosed(1011, f"{self.path}: closed by another task") from None
+        self._turn_ends = perf_counter() + _TURN
 
 
 class WazuhAsyncQueue(BaseAsyncQueue):
