@@ -3,15 +3,19 @@
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import apsw
 import pytest
 
-from tests.backup.test_verify import LARGE, config, found, spoil, state
+from tests.backup.small_store import LARGE, pieces, state
+from tests.backup.test_verify import config, found, spoil
 from tests.contract.harness import A1, A2, stored_bodies
+from wazuh_comms_trio.audit.log import User, audit_log
 from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.quarantine.interface import Rejected
 from wazuh_comms_trio.quarantine.opening import open_quarantine
 
@@ -34,6 +38,70 @@ async def test_a_segment_that_is_something_else(config: Config, make: Callable[[
     assert found(config, repair=True)[0].repaired
     assert found(config) == []
     assert segment in list(segment.parent.iterdir())
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/etc/passwd")])
+async def test_a_list_of_segments_that_is_something_else(config: Config, make: Callable[[Path], None]) -> None:
+    """It hides no event, and keeps nobody from reading or writing them."""
+    ledger = state(config) / "events" / "segments.ledger"
+    whole = stored_bodies(state(config))
+    ledger.unlink()
+    make(ledger)
+    spoil(segment_of(config), 200)
+    places = [finding.place for finding in found(config)]
+    assert places == ["events/segments.ledger", f"events/{segment_of(config).name}"]
+    async with open_backends(config) as backends, aclosing(pieces(b'{"new":1}\n')) as body:
+        await backends.engine.send_events(body, agent_id=A1, length=None)
+    assert all(finding.repaired for finding in found(config, repair=True))
+    assert found(config) == []
+    assert ledger.with_name("segments.ledger.damaged") in list(ledger.parent.iterdir())
+    kept = stored_bodies(state(config))
+    assert [body for body in whole if body in kept] == kept[:-1]
+    assert len(kept) == len(whole)  # one was damaged, one is new
+    segment_of_first = min((state(config) / "events").glob("*.ndjson"))
+    segment_of_first.unlink()
+    assert "missing" in found(config)[0].damage  # it is noted again
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+@pytest.mark.parametrize("name", ["audit.log", "quarantine/payloads/*"])
+async def test_others_that_are_something_else(config: Config, name: str, make: Callable[[Path], None]) -> None:
+    """Nobody waits for them."""
+    audit_log(state(config)).append(User(0), "agents add", "a")
+    (path,) = state(config).glob(name)
+    path.unlink()
+    make(path)
+    (finding,) = found(config)
+    assert "can't be read: " in finding.damage
+
+
+async def test_counters_that_are_missing(config: Config) -> None:
+    for counter in ("agents", "age", "age_at", "news", "documents"):
+        connection = apsw.Connection(str(state(config) / "state.db"))
+        connection.execute("DELETE FROM counters WHERE name = ?", (counter,))
+        connection.close()
+        (finding,) = found(config, repair=True)
+        assert finding.damage.startswith(f"the counter of {counter} is None")
+        assert finding.repaired
+        assert found(config) == []
+
+
+async def test_columns_that_are_something_else(config: Config) -> None:
+    """A row's header that is damaged makes another type of a value."""
+    connection = apsw.Connection(str(state(config) / "quarantine" / "quarantine.db"))
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute(
+        "UPDATE sqlite_schema SET sql = replace(sql, 'kind TEXT NOT NULL', 'kind TEXT') WHERE name = 'entries'"
+    )
+    connection.close()
+    connection = apsw.Connection(str(state(config) / "quarantine" / "quarantine.db"))
+    connection.execute("UPDATE entries SET kind = NULL WHERE id = 1")
+    connection.execute("UPDATE entries SET file = ? WHERE id = 2", ("a\0b",))
+    connection.close()
+    assert {finding.place for finding in found(config)} >= {"quarantine entry 1", "quarantine entry 2"}
+    async with open_quarantine(config) as quarantine:
+        with pytest.raises(BackendUnavailable):
+            [piece async for piece in quarantine.payload(2)]
 
 
 async def test_a_segment_that_is_damaged_again(config: Config) -> None:
@@ -69,7 +137,7 @@ async def test_what_cannot_be_read_hides_nothing_else(config: Config, name: str)
     (payload,) = (state(config) / "quarantine" / "payloads").iterdir()
     payload.unlink()
     places = {finding.place for finding in found(config)}
-    assert places == {name.partition("/")[0], "quarantine entry 2"}
+    assert places == {name, "quarantine entry 2"}
 
 
 async def test_a_length_that_is_not_the_payloads(config: Config) -> None:

@@ -12,6 +12,7 @@ from wazuh_comms_trio.daemon.remembered_keys import (
     LONGEST_GRACE,
     KeyMemory,
     RememberedKeys,
+    find_fault,
 )
 
 NOW = 1_750_000_000.0
@@ -113,4 +114,29 @@ def test_what_isnt_understood_is_a_warning(
     assert here.known == RememberedKeys()
     assert "isn't understood" in caplog.text
     here.note_signing("first")
+    assert memory(tmp_path, clock).known.signing == "first"
+
+
+def test_a_byte_that_changed_is_told_and_the_file_kept(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A revoked key's id that changes would make the key count again."""
+    memory(tmp_path, clock).revoke({"0123abcd": 5.0, "4567abcd": 6.0})
+    assert find_fault(tmp_path) is None
+    path = tmp_path / FILE_NAME
+    damaged = path.read_bytes().replace(b"0123", b"0133")
+    path.write_bytes(damaged)
+    assert find_fault(tmp_path) == "isn't what was written"
+    here = memory(tmp_path, clock)
+    assert "isn't what was written" in caplog.text
+    assert set(here.known.revoked) == {"0133abcd", "4567abcd"}
+    here.revoke({"0123abcd": 5.0})
+    assert find_fault(tmp_path) is None
+    assert set(memory(tmp_path, clock).known.revoked) == {"0133abcd", "0123abcd", "4567abcd"}
+    assert path.with_name(f"{FILE_NAME}.damaged").read_bytes() == damaged
+
+
+def test_an_earlier_versions_file_has_no_checksum(tmp_path: Path, clock: Clock) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b'{"signing":"first","earlier":[],"revoked":{}}')
+    assert find_fault(tmp_path) is None
     assert memory(tmp_path, clock).known.signing == "first"

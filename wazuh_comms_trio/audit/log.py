@@ -16,7 +16,7 @@ from attrs import frozen
 
 from wazuh_comms_trio.audit.chain import DAY, DROPPED, encode, faults, line_hash, read_entry
 from wazuh_comms_trio.foundation.file_writes import remove, rename, sync, write_all
-from wazuh_comms_trio.foundation.folders import sync_folder
+from wazuh_comms_trio.foundation.folders import open_file, sync_folder
 from wazuh_comms_trio.foundation.timestamps import to_iso
 
 _FILE: Final = "audit.log"
@@ -131,8 +131,8 @@ class AuditLog:
         """What was changed or taken away since it was written, a sentence each. Raises ``OSError``."""
 
         def lines() -> Iterator[bytes]:
-            for path in (*self.parts(), *([self.path] if self.path.exists() else [])):
-                with path.open("rb") as file:
+            for path in (*self.parts(), *([self.path] if os.path.lexists(self.path) else [])):
+                with open_file(path) as file:
                     yield from (line.rstrip(b"\n") for line in file)
 
         return faults(lines())

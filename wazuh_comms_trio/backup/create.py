@@ -44,7 +44,7 @@ from wazuh_comms_trio.backup.restore import restore
 from wazuh_comms_trio.backup.verify import Finding, check_database, check_entries, check_rows
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.file_writes import WholeFile, rename, sync
-from wazuh_comms_trio.foundation.folders import adopt, sync_folder
+from wazuh_comms_trio.foundation.folders import adopt, open_file, sync_folder
 from wazuh_comms_trio.foundation.timestamps import to_iso
 from wazuh_comms_trio.quarantine.opening import quarantine_folder
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
@@ -145,7 +145,7 @@ class _Archiver:
         return head
 
     def add_path(self, name: str, path: Path) -> None:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             self.add(name, file, os.fstat(file.fileno()).st_size)
 
 

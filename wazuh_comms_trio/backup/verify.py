@@ -18,17 +18,25 @@ from wazuh_comms_trio.audit.log import audit_log
 from wazuh_comms_trio.backends.embedded.database.log_check import check_log, keep_damaged_log
 from wazuh_comms_trio.backends.embedded.database.schema import Schema, check_usable, migrate
 from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, Reading, find_damage, read_segment
-from wazuh_comms_trio.backends.embedded.ndjson.ledger import Slot, clear_damaged, damaged_slots, forget, promises
+from wazuh_comms_trio.backends.embedded.ndjson.ledger import (
+    LEDGER,
+    Slot,
+    clear_damaged,
+    damaged_slots,
+    forget,
+    is_something_else,
+    promises,
+)
 from wazuh_comms_trio.backends.embedded.ndjson.records import envelope, envelope_room
 from wazuh_comms_trio.backends.embedded.ndjson.scrub import was_read_through
-from wazuh_comms_trio.backends.embedded.ndjson.segments import is_locked, segment_files
+from wazuh_comms_trio.backends.embedded.ndjson.segments import is_locked, segment_files, take_in_segments
 from wazuh_comms_trio.backends.embedded.quota.counting import TRIGGERS, count_anew, wrong_sums
 from wazuh_comms_trio.backends.embedded.row_checksums import damaged_rows
 from wazuh_comms_trio.backends.embedded.state_schema import STATE
 from wazuh_comms_trio.backends.unavailable import StateForeign
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.file_writes import link_file, rename, sync, write_all
-from wazuh_comms_trio.foundation.folders import adopt, open_folder, sync_folder
+from wazuh_comms_trio.foundation.folders import adopt, open_file, open_folder, sync_folder
 from wazuh_comms_trio.quarantine.interface import Rejected, digest
 from wazuh_comms_trio.quarantine.opening import quarantine_folder
 from wazuh_comms_trio.quarantine.payload_files import FILES, candidates
@@ -88,12 +96,19 @@ def _missing(*databases: Path) -> Iterator[Finding]:
 
 
 def _events(folder: Path, repair: bool) -> Iterator[Finding]:
+    if is_something_else(folder):
+        beside = _kept_name(folder / LEDGER)
+        if repair:
+            rename(folder / LEDGER, folder / beside)
+            take_in_segments(folder)
+        remedy = f"it is called {beside} then; sizes are noted anew"
+        yield Finding(f"events/{LEDGER}", "what has the name of the list of segments is no file", remedy, repair)
     broken = damaged_slots(folder)
     if broken:
         if repair:
             clear_damaged(folder)
         sentence = f"{broken} entries of the list of segments can't be read"
-        yield Finding("events/segments.ledger", sentence, "they are taken out; sizes are noted anew", repair)
+        yield Finding(f"events/{LEDGER}", sentence, "they are taken out; sizes are noted anew", repair)
     for damage in list(find_damage(folder)):
         path = folder / damage.file
         if not path.is_file() or path.is_symlink():
@@ -111,10 +126,10 @@ def _events(folder: Path, repair: bool) -> Iterator[Finding]:
             yield Finding(f"events/{damage.file}", damage.sentence, remedy, repair)
 
 
-def _kept_name(segment: Path) -> str:
-    """Of a damaged segment; it may have been damaged before."""
-    names = chain((f"{segment.name}.damaged",), (f"{segment.name}.damaged-{number}" for number in count(2)))
-    return next(name for name in names if not os.path.lexists(segment.with_name(name)))
+def _kept_name(path: Path) -> str:
+    """Of what is damaged; it may have been damaged before."""
+    names = chain((f"{path.name}.damaged",), (f"{path.name}.damaged-{number}" for number in count(2)))
+    return next(name for name in names if not os.path.lexists(path.with_name(name)))
 
 
 def _save_segment(folder: Path, damage: Damage, beside: str, *, write: bool) -> int:
@@ -238,10 +253,16 @@ def check_rows(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:
     if has_checksums.get:
         for row in damaged_rows(connection):
             yield Finding("state.db", f"{row}: its content isn't what was written")
-    for name, query in (
-        ("documents", "SELECT max(no) FROM documents"),
-        ("news", "SELECT max(news) FROM commands WHERE typeof(news) = 'integer'"),
+    present = {str(name) for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    for name, table, query in (
+        ("documents", "documents", "SELECT max(no) FROM documents"),
+        ("news", "commands", "SELECT max(news) FROM commands WHERE typeof(news) = 'integer'"),
+        ("agents", "agent_changes", "SELECT max(no) FROM agent_changes"),
+        ("age", "removed_agents", "SELECT 0"),
+        ("age_at", "removed_agents", "SELECT 0"),
     ):
+        if table not in present:  # an earlier version's
+            continue
         highest = cast("int | None", connection.execute(query).get) or 0
         counter = "SELECT value FROM counters WHERE name = ? AND typeof(value) = 'integer'"
         value = cast("int | None", connection.execute(counter, (name,)).get)
@@ -274,17 +295,18 @@ def check_entries(connection: apsw.Connection, files: Path, live: apsw.Connectio
     columns = ", ".join(f"CAST({name} AS BLOB)" for name in ("kind", "metadata", "payload", "file", "digest"))
     query = f"SELECT id, CAST(payload_bytes AS INTEGER), {columns} FROM entries"
     for entry_id, size, kind, metadata, payload, file, mark in connection.execute(query):
-        rejected = Rejected("", kind.decode("utf-8", "backslashreplace"), "", metadata, b"")
-        name = None if file is None else os.fsdecode(file)
         place = f"quarantine entry {entry_id}"
+        name: str | None = None
         try:
+            rejected = Rejected("", kind.decode("utf-8", "backslashreplace"), "", metadata, b"")
+            name = None if file is None else os.fsdecode(file)
             there = len(payload) if name is None else (files / name).stat().st_size
             right = digest(rejected, [payload] if name is None else _pieces(files / name)) == mark and size == there
         except FileNotFoundError:
             if _is_there(live, entry_id):
                 yield Finding(place, f"its payload of {size} bytes, {name}, is missing")
             continue
-        except (OSError, TypeError, AttributeError) as exc:
+        except (OSError, ValueError, TypeError, AttributeError) as exc:  # a column of another type, or a NUL in a name
             yield Finding(place, f"can't be read: {exc}")
             continue
         if not right:
@@ -296,7 +318,7 @@ def _is_there(connection: apsw.Connection, entry_id: int) -> bool:
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while piece := file.read(_CHUNK):
             yield piece
 

@@ -3,8 +3,8 @@ another key refuses no token that is still good.
 
 A JSON object: ``signing`` is the public key (PEM) that signs now, ``earlier`` those that did before, each with the
 moment until which their tokens count (epoch seconds), ``revoked`` the ids of keys that count no more, each with the
-moment when. Public halves only. The file is changed under a lock by whichever process has something to add; losing it
-costs log-ins, and never keeps the daemon from starting.
+moment when, ``checksum`` that of the rest (none in an earlier version's). Public halves only. The file is changed under
+a lock by whichever process has something to add; losing it costs log-ins, and never keeps the daemon from starting.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
+from zlib import crc32
 
 import msgspec
 from attrs import evolve, frozen
@@ -25,7 +26,15 @@ from wazuh_comms_trio.foundation.file_writes import remove, rename, sync, write_
 from wazuh_comms_trio.foundation.folders import adopt, make_folder, sync_folder, try_lock
 from wazuh_comms_trio.foundation.outage_log import OutageLog
 
-__all__ = ["EARLIER_KEYS_LIFETIME", "LONGEST_GRACE", "SIGNS_HERE", "KeyMemory", "RememberedKeys", "node_folder"]
+__all__ = [
+    "EARLIER_KEYS_LIFETIME",
+    "LONGEST_GRACE",
+    "SIGNS_HERE",
+    "KeyMemory",
+    "RememberedKeys",
+    "find_fault",
+    "node_folder",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +71,15 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
     signing: str | None = None
     earlier: list[_EarlierKey] = []
     revoked: dict[str, float] = {}
+    checksum: int | None = None
+
+    @property
+    def is_sound(self) -> bool:
+        return self.checksum is None or self.checksum == _checksum(self)
+
+
+def _checksum(document: _Document) -> int:
+    return crc32(msgspec.json.encode(msgspec.structs.replace(document, checksum=None)))
 
 
 @frozen
@@ -110,12 +128,16 @@ class RememberedKeys:
         latest = sorted(self.earlier.items(), key=lambda entry: -entry[1])[:_MOST_EARLIER]
         earlier = [_EarlierKey(public_key=pem, until=until) for pem, until in latest]
         document = _Document(signing=self.signing, earlier=earlier, revoked=dict(self.revoked))
+        document = msgspec.structs.replace(document, checksum=_checksum(document))
         return msgspec.json.format(msgspec.json.encode(document)) + b"\n"
 
     @classmethod
     def decode(cls, data: bytes) -> RememberedKeys:
-        """Raises ``ValueError``."""
-        document = msgspec.json.decode(data, type=_Document)
+        """Raises ``ValueError``, ``RecursionError``."""
+        return cls._of(msgspec.json.decode(data, type=_Document))
+
+    @classmethod
+    def _of(cls, document: _Document) -> RememberedKeys:
         return cls(document.signing, {key.public_key: key.until for key in document.earlier}, document.revoked)
 
 
@@ -138,6 +160,7 @@ class KeyMemory:
         self._now = wall_clock
         self._known = RememberedKeys()
         self._outage = OutageLog(logger, str(self._path))
+        self._is_damaged = False
 
     @property
     def known(self) -> RememberedKeys:
@@ -161,6 +184,10 @@ class KeyMemory:
         and a restart forgets it."""
         return self._change(lambda known: known.without(key_ids, own=own))
 
+    def repair(self) -> bool:
+        """What can be read of a damaged file takes its place. False: that can't be written."""
+        return self._change(lambda known: known)
+
     def _change(self, change: Callable[[RememberedKeys], RememberedKeys]) -> bool:
         try:
             make_folder(self._folder)
@@ -170,7 +197,9 @@ class KeyMemory:
                 _wait_for(lock)
                 stored = self._stored()
                 self._known = change(self._known.and_those_of(stored))
-                if self._known != stored:
+                if self._is_damaged:
+                    self._keep_damaged()
+                if self._is_damaged or self._known != stored:
                     self._write(self._known.encode())
             finally:
                 os.close(lock)
@@ -181,6 +210,11 @@ class KeyMemory:
             return False
         self._outage.worked()
         return True
+
+    def _keep_damaged(self) -> None:
+        """Under another name; the one before it goes."""
+        if not self._path.is_symlink() and self._path.is_file():
+            rename(self._path, self._path.with_name(f"{FILE_NAME}.damaged"))
 
     def _write(self, data: bytes) -> None:
         draft = self._path.with_name(f".{FILE_NAME}-{os.getpid()}")
@@ -199,16 +233,34 @@ class KeyMemory:
         sync_folder(self._folder)
 
     def _stored(self) -> RememberedKeys:
+        keys, fault = _read_file(self._path)
+        self._is_damaged = fault is not None
+        if fault is not None:
+            logger.warning(
+                "%s %s; which keys signed tokens before, and which were revoked, isn't known", self._path, fault
+            )
+        return keys
+
+
+def _read_file(path: Path) -> tuple[RememberedKeys, str | None]:
+    """What can be read of it, and what is wrong with it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                return RememberedKeys.decode(os.read(descriptor, _LONGEST))
-            finally:
-                os.close(descriptor)
-        except FileNotFoundError:
-            return RememberedKeys()
-        except OSError as error:
-            logger.warning("%s can't be read: %s; which keys signed tokens before isn't known", self._path, error)
-        except (ValueError, RecursionError) as error:
-            logger.warning("%s isn't understood: %s; which keys signed tokens before isn't known", self._path, error)
-        return RememberedKeys()
+            data = os.read(descriptor, _LONGEST)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        return RememberedKeys(), None
+    except OSError as error:
+        return RememberedKeys(), f"can't be read: {error}"
+    try:
+        document = msgspec.json.decode(data, type=_Document)
+    except (ValueError, RecursionError) as error:
+        return RememberedKeys(), f"isn't understood: {error}"
+    return RememberedKeys._of(document), None if document.is_sound else "isn't what was written"
+
+
+def find_fault(folder: Path) -> str | None:
+    """What is wrong with a node's file, if anything is."""
+    return _read_file(folder / FILE_NAME)[1]

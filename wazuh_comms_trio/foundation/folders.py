@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from wazuh_comms_trio.foundation.file_writes import sync
 
@@ -44,6 +46,14 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int | None:
     if not stat.S_ISREG(os.lstat(path).st_mode):
         return None
     return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A regular file, for reading. Raises ``OSError``, also where something else has the name, as ``open_regular``."""
+    descriptor = open_regular(path)
+    if descriptor is None:
+        raise OSError(errno.EINVAL, "What has its name is no file", str(path))
+    return open(descriptor, "rb")
 
 
 def try_lock(descriptor: int) -> bool:

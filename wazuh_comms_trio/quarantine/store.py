@@ -27,6 +27,7 @@ from wazuh_comms_trio.backends.embedded.state_lock import hold_state
 from wazuh_comms_trio.backends.unavailable import reported
 from wazuh_comms_trio.backends.unreadable import UnreadableLog
 from wazuh_comms_trio.errors import BackendUnavailable, DocumentUnreadable, StorageFull
+from wazuh_comms_trio.foundation.folders import open_file
 from wazuh_comms_trio.foundation.outage_log import QUIET, OutageLog
 from wazuh_comms_trio.quarantine.interface import (
     AGENT_SHARE,
@@ -236,11 +237,13 @@ class StoredQuarantine:
                 yield payload
             return
         try:
-            with await trio.to_thread.run_sync((self._files / name).open, "rb") as file:
+            with await trio.to_thread.run_sync(open_file, self._files / name) as file:
                 while piece := await trio.to_thread.run_sync(file.read, PAYLOAD_CHUNK):
                     yield piece
         except OSError as exc:
             raise self._translated(exc) from exc
+        except (TypeError, ValueError) as exc:  # a damaged name
+            raise BackendUnavailable from exc
 
     async def drop(self, entry_ids: Collection[int]) -> int:
         def delete(connection: apsw.Connection) -> list[str | None]:

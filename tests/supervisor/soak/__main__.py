@@ -17,6 +17,8 @@ from typing import Any
 
 import trio
 
+from tests.backup.every_byte import KINDS as FILE_KINDS
+from tests.backup.every_byte import every_byte
 from tests.e2e.processes import Files, start_daemon, write_files
 from tests.hostile.soak import hostile
 from tests.lossy_network import CannotLose, in_namespace
@@ -147,6 +149,9 @@ def main() -> int:
     of_delivery.add_argument("--commands", type=int, default=10_000)
     of_delivery.add_argument("--kill", action="store_true")
     kinds.add_parser("hour").add_argument("--minutes", type=float, default=60)
+    flips = kinds.add_parser("bytes")
+    flips.add_argument("--step", type=int, default=1)
+    flips.add_argument("--only", action="append", choices=FILE_KINDS)
     kinds.add_parser("hostile").add_argument("--only", metavar="ATTACK", help="those with this in their name")
     of_polls = kinds.add_parser("polls")
     of_polls.add_argument("--polls", type=int, default=1000)
@@ -168,6 +173,8 @@ def main() -> int:
             for sentence in wrong:
                 say(f"WRONG: {sentence}")
             return int(bool(wrong))
+        elif options.kind == "bytes":
+            sys.exit(every_byte(folder, step=options.step, only=options.only))
         elif options.kind == "hostile":
             trio.run(partial(hostile, folder, say, only=options.only))
         elif options.kind == "polls":

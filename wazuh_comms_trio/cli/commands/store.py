@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import EXIT_FAILED, complain
+
+if TYPE_CHECKING:
+    from wazuh_comms_trio.backup.verify import Finding
+    from wazuh_comms_trio.config.models import Config
 
 
 def add_parser(parent: Group) -> None:
@@ -109,6 +116,20 @@ def _unowned(folder: Path) -> dict[str, int]:
         return {}
 
 
+def check_token_keys(config: Config, repair: bool) -> Iterator[Finding]:
+    from wazuh_comms_trio.backup.verify import Finding
+    from wazuh_comms_trio.daemon.remembered_keys import FILE_NAME, KeyMemory, find_fault, node_folder
+
+    folder = node_folder(config.communications_api)
+    fault = find_fault(folder)
+    if fault is not None:
+        repaired = repair and KeyMemory(folder).repair() and find_fault(folder) is None
+        remedy = (
+            f"what can be read is kept, the damaged file is {FILE_NAME}.damaged; revoke again what had been revoked"
+        )
+        yield Finding(FILE_NAME, fault, remedy, repaired)
+
+
 def _verify(arguments: Namespace) -> int:
     from wazuh_comms_trio.backends.embedded.state_lock import hold_state
     from wazuh_comms_trio.backup.verify import verify
@@ -120,7 +141,9 @@ def _verify(arguments: Namespace) -> int:
         if arguments.repair:
             session.prepare_change()
         found = []
-        for finding in verify(session.config, repair=arguments.repair):
+        for finding in chain(
+            verify(session.config, repair=arguments.repair), check_token_keys(session.config, arguments.repair)
+        ):
             found.append(finding)
             if finding.repaired:
                 session.changed("store verify", finding.place, damage=finding.damage, remedy=finding.remedy)

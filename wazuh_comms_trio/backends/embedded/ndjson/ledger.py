@@ -11,6 +11,7 @@ import fcntl
 import json
 import logging
 import os
+import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -21,7 +22,7 @@ from zlib import crc32
 from attrs import define, field, frozen
 
 from wazuh_comms_trio.foundation.file_writes import write_all_at
-from wazuh_comms_trio.foundation.folders import adopt
+from wazuh_comms_trio.foundation.folders import adopt, open_regular
 
 logger = logging.getLogger(__name__)
 
@@ -65,23 +66,35 @@ def _decode(slot: bytes) -> Promise | None:
 
 
 def promises(folder: Path) -> dict[str, Promise]:
-    """Of each segment that has a slot; none when there is no ledger. Raises ``OSError``."""
-    try:
-        data = (folder / LEDGER).read_bytes()
-    except FileNotFoundError:
-        return {}
+    """Of each segment that has a slot; none when there is no ledger, or something else has its name. Raises
+    ``OSError``."""
+    data = _read(folder)
     slots = (data[start : start + _SLOT] for start in range(0, len(data), _SLOT))
     return {promise.segment: promise for slot in slots if (promise := _decode(slot)) is not None}
 
 
 def damaged_slots(folder: Path) -> int:
-    """How many slots are neither free nor readable."""
-    try:
-        data = (folder / LEDGER).read_bytes()
-    except FileNotFoundError:
-        return 0
+    """How many slots are neither free nor readable. Raises ``OSError``."""
+    data = _read(folder)
     slots = (data[start : start + _SLOT] for start in range(0, len(data), _SLOT))
     return sum(slot != _FREE and _decode(slot) is None for slot in slots)
+
+
+def _read(folder: Path) -> bytes:
+    try:
+        descriptor = open_regular(folder / LEDGER)
+    except FileNotFoundError:
+        return b""
+    if descriptor is None:
+        return b""
+    with open(descriptor, "rb") as file:
+        return file.read()
+
+
+def is_something_else(folder: Path) -> bool:
+    """Whether a folder, a link or the like has the ledger's name: nothing is noted then."""
+    path = folder / LEDGER
+    return os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode)
 
 
 @define
@@ -109,7 +122,7 @@ class Slot:
                     self._place = next(_free_places(descriptor))
                     write_all_at(descriptor, _encode(promise), self._place)
                 return
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 write_all_at(descriptor, _encode(promise), self._place)
             finally:
@@ -149,7 +162,7 @@ def take_in(folder: Path, found: Iterable[tuple[str, int]]) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[int]:
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = os.open(folder / LEDGER, flags, 0o600)
     try:
         adopt(descriptor, folder)
