@@ -11,7 +11,7 @@ import trio
 from attrs import define, field
 
 from tests.e2e.processes import KEY, Files, Running
-from tests.supervisor.nodes import status
+from tests.supervisor.nodes import each_sending, status
 from wazuh_comms_trio.testing import AgentClient, connect_tcp, stateful_event
 from wazuh_comms_trio.testing.agent.http import ExchangeFailed
 
@@ -66,28 +66,19 @@ async def logged_in(daemon: Running, nodes: Nodes, count: int) -> list[AgentClie
 async def at_work(clients: Sequence[AgentClient]) -> AsyncIterator[Work]:
     """Each sends one event after the other while the block runs. A connection that fails is tried again, as agents
     do; whatever else isn't a success is noted. None of them logs in."""
-    work, done = Work(), trio.Event()
+    work, tokens = Work(), [client.token for client in clients]
 
-    async def run(number: int, client: AgentClient) -> None:
-        token = client.token
-        turn = number * 1_000_000
-        while not done.is_set():
-            turn += 1
-            try:
-                reply = await client.post_stateful([stateful_event(f"id{turn}", "fim", "create", {"n": turn})])
-            except (OSError, ExchangeFailed, trio.BrokenResourceError):
-                await trio.sleep(PAUSE)
-                continue
-            if reply.status == 200:
-                work.served += 1
-            else:
-                work.refused.append(f"{reply.status} {reply.body!r}")
-        assert client.token == token
-
-    async with trio.open_nursery() as nursery:
-        for number, client in enumerate(clients):
-            nursery.start_soon(run, number, client)
+    async def send(number: int, client: AgentClient) -> None:
         try:
-            yield work
-        finally:
-            done.set()
+            reply = await client.post_stateful([stateful_event(f"id{number}", "fim", "create", {"n": number})])
+        except (OSError, ExchangeFailed, trio.BrokenResourceError):
+            await trio.sleep(PAUSE)
+            return
+        if reply.status == 200:
+            work.served += 1
+        else:
+            work.refused.append(f"{reply.status} {reply.body!r}")
+
+    async with each_sending(clients, send):
+        yield work
+    assert [client.token for client in clients] == tokens

@@ -6,8 +6,9 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -103,43 +104,56 @@ class Load:
 
 
 @asynccontextmanager
+async def each_sending(
+    clients: Sequence[AgentClient], send: Callable[[int, AgentClient], Awaitable[None]]
+) -> AsyncIterator[None]:
+    """``send`` is called for each agent, one call after the other, while the block runs; the last ones end. Its number
+    is another one each time, an odd one first."""
+    done = trio.Event()
+
+    async def work(first: int, client: AgentClient) -> None:
+        for number in count(first):
+            if done.is_set():
+                return
+            await send(number, client)
+
+    async with trio.open_nursery() as nursery:
+        for position, client in enumerate(clients):
+            nursery.start_soon(work, position * 1_000_000 + 1, client)
+        try:
+            yield
+        finally:
+            done.set()
+
+
+@asynccontextmanager
 async def under_load(daemon: Running, agents: int | Sequence[AgentClient] = 4) -> AsyncIterator[Load]:
     """Agents, so many new ones or those that are enrolled, work while the block runs, and finish what they are at."""
     load = Load()
     clients = await daemon.add_agents(agents) if isinstance(agents, int) else agents
     for client in clients:
         assert (await client.authenticate()).status == 200
-    done = trio.Event()
 
-    async def work(number: int, client: AgentClient) -> None:
-        turn = 0
-        while not done.is_set():
-            turn += 1
-            n = number * 1_000_000 + turn
-            try:
-                if turn % 2:
-                    reply = await client.post_stateful([stateful_event(f"id{n}", "fim", "create", {"n": n})])
-                else:
-                    reply = await client.post_stateless([stateless_event("m", "c", {"n": n})])
-            except Exception as error:
-                load.failed.append(repr(error))
-                continue
-            finally:
-                load.requests += 1
-            if reply.status == 200 and reply.json()["results"][0]["status"] in (200, 201):
-                load.acknowledged.add(f"{client.uuid}_id{n}")
-            elif reply.status == 204:
-                load.stateless.add(n)
-            else:
-                load.failed.append(f"{reply.status} {reply.body!r}")
-
-    async with trio.open_nursery() as nursery:
-        for number, client in enumerate(clients):
-            nursery.start_soon(work, number, client)
+    async def send(n: int, client: AgentClient) -> None:
         try:
-            yield load
+            if n % 2:
+                reply = await client.post_stateful([stateful_event(f"id{n}", "fim", "create", {"n": n})])
+            else:
+                reply = await client.post_stateless([stateless_event("m", "c", {"n": n})])
+        except Exception as error:
+            load.failed.append(repr(error))
+            return
         finally:
-            done.set()
+            load.requests += 1
+        if reply.status == 200 and reply.json()["results"][0]["status"] in (200, 201):
+            load.acknowledged.add(f"{client.uuid}_id{n}")
+        elif reply.status == 204:
+            load.stateless.add(n)
+        else:
+            load.failed.append(f"{reply.status} {reply.body!r}")
+
+    async with each_sending(clients, send):
+        yield load
 
 
 async def add_logged_in(daemon: Running, count: int) -> list[AgentClient]:
