@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Final, cast
 
@@ -43,6 +42,7 @@ from wazuh_comms_trio.backup.format import (
 from wazuh_comms_trio.backup.restore import restore
 from wazuh_comms_trio.backup.verify import Finding, check_database, check_entries, check_rows
 from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.foundation.extras import installed_version
 from wazuh_comms_trio.foundation.file_writes import WholeFile, rename, sync
 from wazuh_comms_trio.foundation.folders import adopt, open_file, sync_folder
 from wazuh_comms_trio.foundation.timestamps import to_iso
@@ -86,7 +86,7 @@ def backup(config: Config, file: Path, *, wall_clock: Callable[[], float] = time
                 archiver.add_path(AUDIT_LOG, folder / AUDIT_LOG)
             _add_quarantine(archiver, quarantine_folder(config), Path(scratch))
             contents = Contents(
-                to_iso(wall_clock()), _program_version(), tuple(members), tuple(archiver.damaged), embedded
+                to_iso(wall_clock()), installed_version("unknown"), tuple(members), tuple(archiver.damaged), embedded
             )
             archiver.add_bytes(MANIFEST, encode_manifest(contents))
     except OSError as exc:
@@ -214,10 +214,3 @@ def _copy_database(source_path: Path, target_path: Path) -> None:
     finally:
         target.close()
         source.close()
-
-
-def _program_version() -> str:
-    try:
-        return version("wazuh-comms-trio")
-    except PackageNotFoundError:
-        return "unknown"

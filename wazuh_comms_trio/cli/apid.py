@@ -36,9 +36,9 @@ def make_parser() -> Parser:
 
 def _run(config: str | None, *, check: bool, version: bool) -> int:
     if version:
-        from wazuh_comms_trio.cli.version import version_line
+        from wazuh_comms_trio.foundation.extras import installed_version
 
-        print(version_line(_NAME))
+        print(f"{_NAME} {installed_version('(not installed)')}")
         return 0
     from wazuh_comms_trio.config.load import load_config
     from wazuh_comms_trio.config.problems import ConfigError

@@ -79,9 +79,9 @@ def _command_of(words: Sequence[str]) -> str:
 
 class _Version(Action):
     def __call__(self, parser: ArgumentParser, *_: object) -> None:
-        from wazuh_comms_trio.cli.version import version_line
+        from wazuh_comms_trio.foundation.extras import installed_version
 
-        print(version_line(_NAME))
+        print(f"{_NAME} {installed_version('(not installed)')}")
         parser.exit()
 
 

@@ -1,10 +1,20 @@
-"""What to tell whoever runs a part of the program whose packages weren't installed."""
+"""What was installed: which version, and what to tell whoever runs a part whose packages weren't."""
 
 from __future__ import annotations
 
-__all__ = ["how_to_install"]
+__all__ = ["how_to_install", "installed_version"]
 
 _PROJECT = "wazuh-comms-trio"
+
+
+def installed_version(otherwise: str) -> str:
+    """``0.1.0``; ``otherwise`` in a tree that isn't installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(_PROJECT)
+    except PackageNotFoundError:
+        return otherwise
 
 
 def how_to_install(extra: str) -> str:

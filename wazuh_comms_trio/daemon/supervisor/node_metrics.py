@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any, Final
 
+from wazuh_comms_trio.foundation.extras import installed_version
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.families import Family
 
@@ -27,15 +27,8 @@ def node_metrics(
         (families.LEADERS, (), float(has_leader)),
         (families.GENERATION, (), generation),
         (families.STARTED, (), started),
-        (families.BUILD, (_version(),), 1),
+        (families.BUILD, (installed_version("unknown"),), 1),
     ]
     if not counted["serving"]:
         values.append((families.READY, (), 0))
     return {"values": [[family.name, list(labels), value] for family, labels, value in values]}
-
-
-def _version() -> str:
-    try:
-        return metadata.version("wazuh-comms-trio")
-    except metadata.PackageNotFoundError:  # a tree that isn't installed
-        return "unknown"
