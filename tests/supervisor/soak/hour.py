@@ -17,15 +17,15 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
 import trio
-from attrs import Factory, define, frozen
+from attrs import Factory, define
 
 from tests.e2e.processes import Files, Running, start_daemon
 from tests.supervisor.nodes import add_logged_in, ask, change, post, serving, status
+from tests.supervisor.soak.figures import MEMORY_SAMPLE, Memory, Sample, busy, growth, load_of_machine, own_memory, p99
 from tests.supervisor.soak.watches import OldToken, not_seen, service_manager
 from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backends.interfaces import Agent
@@ -44,10 +44,6 @@ LOG_MOVED: Final = 60.0
 #: Of a large body. Few agents send them, so that all of their documents are soon there.
 LARGE_EVENTS, LARGE_AGENTS = 10_000, 2
 SAMPLE: Final = 10.0
-#: A worker gives its free memory back once a minute, some 10 MB of it, and has it again within seconds: the lowest
-#: value of a minute is known only to whoever looks right then. Looking every ten seconds was at another moment of that
-#: each minute, which made growth of 2 MB an hour, up or down, of nothing.
-MEMORY_SAMPLE: Final = 0.2
 #: Documents of an agent: their number stays, so that what grows is the daemon and not what it keeps.
 DOCUMENTS: Final = 50
 #: Seconds: of a load that warms everything up, and of quiet, after which only what stays is left.
@@ -64,21 +60,6 @@ WINDOW: Final = 10 * 60.0
 MOST_SLOWER: Final = 1.2
 
 
-@frozen
-class Memory:
-    """Of one worker at one moment (seconds since the load began)."""
-
-    time: float
-    pid: int
-    memory: int  # bytes that are its own alone
-
-
-@frozen
-class Sample(Memory):
-    descriptors: int
-    tasks: int
-
-
 async def look(files: Files, began: float) -> list[Sample]:
     samples = []
     for worker in (await status(files))["workers"]:
@@ -86,11 +67,6 @@ async def look(files: Files, began: float) -> list[Sample]:
         descriptors = len(os.listdir(f"/proc/{pid}/fd"))
         samples.append(Sample(time.monotonic() - began, pid, own_memory(pid), descriptors, worker["tasks"]))
     return samples
-
-
-def own_memory(pid: int) -> int:
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(text.partition("RssAnon:")[2].split()[0]) << 10
 
 
 @define
@@ -242,32 +218,7 @@ class Load:
             self.done["log moved"] += 1
 
 
-# --- figures
-
-
-def p99(times: Sequence[float]) -> float:
-    return statistics.quantiles(times, n=100)[98]
-
-
-def growth(samples: Sequence[Memory]) -> float:
-    """MB an hour, by all pairs of the minutes' lowest values, their median: what is freed soon isn't growth."""
-    lowest: dict[int, int] = {}
-    for sample in samples:
-        minute = int(sample.time // 60)
-        lowest[minute] = min(sample.memory, lowest.get(minute, sample.memory))
-    points = sorted(lowest.items())
-    slopes = [(b - a) / (later - earlier) for i, (earlier, a) in enumerate(points) for later, b in points[i + 1 :]]
-    return statistics.median(slopes) * 60 / 1e6 if slopes else math.nan
-
-
-def busy() -> tuple[float, float]:
-    """Seconds of this machine's processors at work, and all."""
-    values = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    return float(sum(values) - values[3] - values[4]), float(sum(values))
-
-
-def load_of_machine(before: tuple[float, float], after: tuple[float, float]) -> float:
-    return 100 * (after[0] - before[0]) / (after[1] - before[1])
+# --- the verdict
 
 
 def judge(

@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from tests.lossy_network import CANNOT, in_namespace
-from tests.supervisor.soak.hour import MEMORY_SAMPLE, Load, Memory, Sample, growth, judge
+from tests.supervisor.soak.figures import MEMORY_SAMPLE, Memory, Sample, growth
+from tests.supervisor.soak.hour import Load, judge
 from tests.supervisor.soak.watches import WATCHDOG, OldToken, Watchdog, service_manager
 from wazuh_comms_trio.daemon.systemd import Notifier, watchdog_interval
 from wazuh_comms_trio.testing import Reply
