@@ -54,13 +54,12 @@ async def broadcast(
     """Send ``message`` to each of ``agent_ids`` in order (None: to all agents at once). See ``send_command``.
 
     Everything is checked before the first datagram goes out: 1012 for an id or a message that remoted would drop or
-    misread. A checkpoint. Cancelled from outside, what was sent stays
-    sent.
+    misread. A checkpoint. Cancelled from outside, what was sent stays sent.
     """
     # An id that is empty or None would make a message to one agent one to all of them.
-    ids = [None] if agent_ids is None else [check_agent_id(one) for one in check_list(agent_ids, "agents")]
+    ids = None if agent_ids is None else [check_agent_id(one) for one in check_list(agent_ids, "agents")]
     limit = own_limit(queue.MAX_MSG_SIZE)
-    datagrams = [agent_datagram(message, one, msg_type, limit)[0] for one in ids]
+    datagrams = [agent_datagram(message, one, msg_type, limit)[0] for one in ([None] if ids is None else ids)]
     sent = 0
     reason = "the queue stayed full until the deadline"
     try:
@@ -72,5 +71,5 @@ async def broadcast(
                 sent += 1
     except WazuhInternalError as error:  # 1011: the reader or the queue is gone, the send buffer too small, ...
         reason = error.message
-    targets = [ALL] if agent_ids is None else agent_ids
+    targets = [ALL] if ids is None else ids
     return BroadcastReport(sent, tuple(NotReached(target, reason) for target in targets[sent:]))
