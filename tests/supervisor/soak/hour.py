@@ -61,11 +61,15 @@ MOST_SLOWER: Final = 1.2
 
 
 async def look(files: Files, began: float) -> list[Sample]:
+    """Of the workers that serve."""
     samples = []
     for worker in (await status(files))["workers"]:
-        pid = worker["pid"]
-        descriptors = len(os.listdir(f"/proc/{pid}/fd"))
-        samples.append(Sample(time.monotonic() - began, pid, own_memory(pid), descriptors, worker["tasks"]))
+        if worker["state"] != "serving":
+            continue  # another one was killed: it is missed at the end
+        with suppress(OSError):
+            pid = worker["pid"]
+            descriptors = len(os.listdir(f"/proc/{pid}/fd"))
+            samples.append(Sample(time.monotonic() - began, pid, own_memory(pid), descriptors, worker["tasks"]))
     return samples
 
 
