@@ -64,7 +64,7 @@ async def look(files: Files, began: float) -> list[Sample]:
     """Of the workers that serve."""
     samples = []
     for worker in (await status(files))["workers"]:
-        if worker["state"] != "serving":
+        if worker["state"] != "serving" or "pid" not in worker:
             continue  # another one was killed: it is missed at the end
         with suppress(OSError):
             pid = worker["pid"]
