@@ -66,15 +66,24 @@ def segment(*bodies: bytes) -> bytes:
 BODIES = (b'{"a":1}\n{"b":2}\n', b"no line end", b"\n", b"x" * 500, b'{"@received":"forged"}\n')
 
 
+def records(data: bytes) -> dict[tuple[str, bytes], int]:
+    """Each record's agent and body, and where it ends. Damage of the blanks in front of a body may move its begin."""
+    return {
+        (part.agent_id, data[part.body_start : part.body_start + part.body_bytes]): part.end
+        for part in parts(data)
+        if isinstance(part, Record)
+    }
+
+
 def check_flips(data: bytes) -> None:
     """One damaged place in a sound segment: at most the record it is in is lost."""
     whole = bytearray(segment(*BODIES))
     place = int.from_bytes(data[:2], "big") % len(whole)
     patch = data[2:10] or b"\0"
-    before = {(part.agent_id, part.body_start): part.end for part in parts(bytes(whole)) if isinstance(part, Record)}
+    before = records(bytes(whole))
     assert len(before) == len(BODIES)
     whole[place : place + len(patch)] = patch[: len(whole) - place]
-    after = {(part.agent_id, part.body_start): part.end for part in parts(bytes(whole)) if isinstance(part, Record)}
+    after = records(bytes(whole))
     starts = [0, *before.values()]
     hit = {
         key
