@@ -316,3 +316,11 @@ def test_the_example_is_sound() -> None:
     loaded = load_config(Path(__file__).parents[2] / "conf" / "wazuh-server.yml", check_files=False)
     assert loaded.warnings == ()
     assert loaded.config.communications_api.backend == "wazuh"
+
+
+def test_a_time_limit_that_agents_do_not_wait_for(load_text: Load) -> None:
+    """They give up after 60 s and send it again, which a longer limit only makes more of. Polls they wait for."""
+    assert load_text(with_api("timeouts: {stateful: 59.9, commands: 300}")).warnings == ()
+    (warning,) = load_text(with_api("timeouts: {stateful: 90}")).warnings
+    assert warning.path == "communications_api.timeouts.stateful"
+    assert "an agent gives up after 60 s" in warning.text

@@ -16,12 +16,15 @@ from wazuh_comms_trio.config.tls import LEGACY_VERSIONS, allows_tls13, bare_cont
 _API: Final = "communications_api"
 #: Seconds until what was heard of an agent is stored, and a few more.
 _STORED_AFTER: Final = 60.0
+#: Seconds (spec, PROTOCOL.md 1).
+AGENT_PATIENCE: Final = 60
 _WILDCARDS: Final = {"0.0.0.0", "::"}
 
 
 def apply_rules(reader: Reader, config: Config) -> None:
     """Notes problems and warnings of combinations whose parts are sound."""
     _ports(reader, config)
+    _timeouts(reader, config)
     _enrollment(reader, config)
     _operators(reader, config)
     _sizes(reader, config)
@@ -39,6 +42,15 @@ def _ports(reader: Reader, config: Config) -> None:
     if clash and reader.sound(f"{_API}.port", f"{_API}.host", f"{_API}.enrollment"):
         text = f"{enrollment.port} is not accepted; accepted is another port than {_API}.port's"
         reader.problem_at(f"{_API}.enrollment.port", text)
+
+
+def _timeouts(reader: Reader, config: Config) -> None:
+    timeouts = config.communications_api.timeouts
+    for name in ("authentication", "stateless", "stateful", "files", "scan"):
+        path, seconds = f"{_API}.timeouts.{name}", getattr(timeouts, name)
+        if seconds >= AGENT_PATIENCE and reader.sound(path):
+            text = f"{seconds:g} s are too long: an agent gives up after {AGENT_PATIENCE} s, and sends it again"
+            reader.warning_at(path, text)
 
 
 def _enrollment(reader: Reader, config: Config) -> None:

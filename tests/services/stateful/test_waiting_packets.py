@@ -109,3 +109,19 @@ async def test_one_agent_alone_is_never_shed(autojump_clock: MockClock) -> None:
                 nursery.start_soon(partial(submit, number))
                 await wait_all_tasks_blocked()
     assert ended == list(range(MAX_WAITING + 50))
+
+
+async def test_one_that_comes_as_its_agents_are_released_goes_behind_them(autojump_clock: MockClock) -> None:
+    """It may reach the writer that collects before that has seen them: which task runs first is trio's choice."""
+    for _ in range(30):
+        async with open_stateful() as stateful, trio.open_nursery() as nursery:
+            stateful.backends.events.faults.hang()
+            for number in range(3):
+                packet_body = body(event("e1", data={"n": number}))
+                nursery.start_soon(stateful.submit, packet_body)
+                if number < 2:
+                    await wait_all_tasks_blocked()
+            stateful.backends.events.faults.release()
+            await wait_all_tasks_blocked()
+            (document,) = stateful.backends.events.documents.values()
+            assert b'"n": 2}' in document.body

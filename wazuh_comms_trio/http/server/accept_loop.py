@@ -83,6 +83,7 @@ async def serve_listeners(
             async with trio.open_nursery() as accepting:
                 for listener in own:
                     prepare_listener(getattr(listener, "socket", None))
+                    restore_backlog(listener)
                     accepting.start_soon(accept_connections, listener, context, connections)
                 task_status.started()
                 await stop.wait()
@@ -198,6 +199,12 @@ async def serve_crowd(listener: SocketListener, context: ListenerContext, nurser
         if shortened:
             with suppress(OSError):  # it may be closed
                 listener.socket.listen(BACKLOG)
+
+
+def restore_backlog(listener: trio.abc.Listener[Any]) -> None:
+    """A worker that was killed while it served a crowd left the queue short, which is the socket's: others have it."""
+    if isinstance(listener, SocketListener) and listener.queue()[1] == SHORT_BACKLOG:
+        listener.socket.listen(BACKLOG)
 
 
 def take_in(listener: SocketListener, crowd: Crowd, lack: Lack, most: int) -> str | None:

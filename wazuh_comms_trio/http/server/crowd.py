@@ -3,7 +3,8 @@
 In the kernel's queue all would grow old together, and be served when their agents have given up. Here the oldest goes
 first as long as it has waited briefly, then the newest; who has waited for too long is closed before its handshake, and
 comes again in 30 s, perhaps elsewhere. Nothing of a request has been sent by then, so that no agent's requests change
-places. Checks of balancers and operators go before agents, every second time.
+places. Checks of balancers and operators go before agents, every second time; a flood that looks
+like checks holds up none for longer than others.
 """
 
 from __future__ import annotations
@@ -49,12 +50,9 @@ class Crowd:
         """The one to begin with; None when there is none."""
         if self._checks and not (self._check_was_last and self._agents):
             self._check_was_last = True
-            return self._checks.popleft().sock
+            return _next_of(self._checks, now)
         self._check_was_last = False
-        if not self._agents:
-            return None
-        newest_first = now - self._agents[0].since > PATIENT
-        return (self._agents.pop() if newest_first else self._agents.popleft()).sock
+        return _next_of(self._agents, now) if self._agents else None
 
     def take_too_late(self, now: float) -> list[Any]:
         """Who has waited too long, and the oldest of who are too many: they are to be closed."""
@@ -70,6 +68,11 @@ class Crowd:
         self._checks.clear()
         self._agents.clear()
         return socks
+
+
+def _next_of(waiting: deque[_Waiting], now: float) -> Any:
+    newest_first = now - waiting[0].since > PATIENT
+    return (waiting.pop() if newest_first else waiting.popleft()).sock
 
 
 def has_waited(sock: Any) -> float:

@@ -143,7 +143,7 @@ class Batcher:
                     return None
                 due = batch.opened + self._limits.wait_time if batch.packets else inf
                 with trio.CancelScope(deadline=due) as self._pause:
-                    await self._receive(batch)
+                    await self._receive()
 
     def _is_due(self, batch: Batch) -> bool:
         """Nagle's rule, when ``eager``: with nothing in flight a batch goes at once. Otherwise it goes when it is full
@@ -182,8 +182,9 @@ class Batcher:
     def _has_room(self) -> bool:
         return len(self._waiting) + self._order.waiting < _MAX_BEHIND
 
-    async def _receive(self, batch: Batch) -> None:
-        """Waits for the next packet, or until ``_pause`` is over."""
+    async def _receive(self) -> None:
+        """Waits for the next packet, or until ``_pause`` is over. It isn't placed at once: its agent's holder may have
+        been released in the same turn of the event loop, and what is ready since then goes before it."""
         if self._ended or not self._has_room():
             await trio.sleep_forever()
         try:
@@ -191,7 +192,7 @@ class Batcher:
         except trio.EndOfChannel:
             self._ended = True
         else:
-            self._order.place(packet, batch, trio.current_time())
+            self._waiting.add(packet, trio.current_time())
 
     async def _write_pieces(self) -> None:
         async for piece in self._pieces:

@@ -48,6 +48,13 @@ class TestOrder:
             crowd.add(name, 0.3, check=True)
         assert taken(crowd, 0.4, 7) == ["first", 0, "second", 0.1, "third", 0.2, None]
 
+    def test_the_newest_of_the_checks_too_when_they_wait(self) -> None:
+        """What looks like a check needn't be one: a flood of them holds up no real one for long."""
+        crowd = Crowd(100, LONGEST)
+        for moment in range(4):
+            crowd.add(moment, moment, check=True)
+        assert taken(crowd, 3.5, 4) == [3, 2, 1, 0]
+
 
 class TestTooLate:
     def test_who_has_waited_for_the_longest_time(self) -> None:

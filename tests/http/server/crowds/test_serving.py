@@ -15,7 +15,14 @@ from trio.testing import MockClock
 
 from tests.http.server.listener import LIMITS, Fakes, app_of, read_reply, serving_tcp
 from wazuh_comms_trio.api.problems import describe
-from wazuh_comms_trio.http.server.accept_loop import BACKLOG, QUEUE_PATIENCE, SHORT_BACKLOG, Lack, serve_crowd
+from wazuh_comms_trio.http.server.accept_loop import (
+    BACKLOG,
+    QUEUE_PATIENCE,
+    SHORT_BACKLOG,
+    Lack,
+    restore_backlog,
+    serve_crowd,
+)
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.streams.socket_stream import SocketListener
 from wazuh_comms_trio.testing import throwaway_certificate
@@ -155,6 +162,19 @@ async def test_without_room_they_wait_and_go_when_it_was_too_long(autojump_clock
     assert listener.begun == []
     assert all(one.closed for one in waiting)
     assert sum(refused) == 10
+
+
+async def test_a_queue_that_a_killed_worker_left_short_is_long_again() -> None:
+    """It is the socket's, which others have inherited."""
+    (tcp,) = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=SHORT_BACKLOG)
+    listener = SocketListener(tcp)
+    assert listener.queue() == (0, SHORT_BACKLOG)
+    restore_backlog(listener)
+    assert listener.queue()[1] > SHORT_BACKLOG
+    tcp.socket.listen(100)  # as the service manager has it
+    restore_backlog(listener)
+    assert listener.queue()[1] == 100
+    await listener.aclose()
 
 
 async def test_over_tcp_with_tls_nobody_is_lost() -> None:
