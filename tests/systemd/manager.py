@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import trio
@@ -32,10 +34,11 @@ os.execv(sys.argv[2 + count], sys.argv[2 + count :])
 
 @define
 class Manager:
-    """``said``: what was notified, a dictionary a message, in order."""
+    """``said``: what was notified, a dictionary a message, in order; ``moments``: when, on trio's clock."""
 
     path: Path
     said: list[dict[str, str]] = field(factory=list)
+    moments: list[float] = field(factory=list)
     _changed: trio.Event = field(factory=trio.Event)
 
     async def listen(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -44,9 +47,16 @@ class Manager:
             task_status.started()
             while True:
                 text = (await sock.recv(65536)).decode()
+                self.moments.append(trio.current_time())
                 self.said.append(dict(line.split("=", 1) for line in text.splitlines()))
                 self._changed.set()
                 self._changed = trio.Event()
+
+    def fed(self, now: float) -> tuple[int, float]:
+        """How often the watchdog was fed, and for how many seconds it wasn't, at most."""
+        fed = [moment for moment, said in zip(self.moments, self.said, strict=True) if said.get("WATCHDOG") == "1"]
+        pauses = (later - earlier for earlier, later in pairwise([*fed, now]))
+        return len(fed), max(pauses, default=math.inf)
 
     async def told(self, key: str, value: str | None = None, *, times: int = 1, since: int = 0) -> dict[str, str]:
         """The message in which it was told so, for the so-manieth time since ``said`` was that long."""

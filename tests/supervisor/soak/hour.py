@@ -26,7 +26,8 @@ from attrs import Factory, define
 from tests.e2e.processes import Files, Running, start_daemon
 from tests.supervisor.nodes import add_logged_in, ask, change, post, serving, status
 from tests.supervisor.soak.figures import MEMORY_SAMPLE, Memory, Sample, busy, growth, load_of_machine, own_memory, p99
-from tests.supervisor.soak.watches import OldToken, not_seen, service_manager
+from tests.supervisor.soak.watches import WATCHDOG_USEC, OldToken, not_fed, not_seen
+from tests.systemd.manager import open_manager
 from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.config.load import load_config
@@ -286,8 +287,12 @@ async def hour(files: Files, minutes: float, say: Callable[[str], None]) -> list
     seconds = 60 * minutes
     settled, window = min(SETTLED, seconds / 3), min(WINDOW, seconds / 4)
     async with (
-        service_manager(files.folder / "notify.sock") as (watchdog, environment),
-        start_daemon(files, limit=math.inf, environment=environment) as daemon,
+        open_manager(files.folder) as manager,
+        start_daemon(
+            files,
+            limit=math.inf,
+            environment={"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": WATCHDOG_USEC},
+        ) as daemon,
     ):
         await serving(files, WORKERS)
         # From now on into a file, of which moving it away is a part of the load.
@@ -340,9 +345,10 @@ async def hour(files: Files, minutes: float, say: Callable[[str], None]) -> list
         after = await look(files, time.monotonic())
         settled_memory = [sample for sample in memory if settled <= sample.time <= seconds]
         wrong = judge(load, began, seconds, window, settled_memory, before, after, say)
-        wrong += [*watchdog.wrong(trio.current_time()), *old_token.wrong, *unseen]
+        fed, pause = manager.fed(trio.current_time())
+        wrong += [*not_fed(pause), *old_token.wrong, *unseen]
         say(
-            f"the watchdog was fed {watchdog.signs} times, {watchdog.longest:.1f} s apart at most; "
+            f"the watchdog was fed {fed} times, {pause:.1f} s apart at most; "
             f"{old_token.renewed} tokens were used until their end, "
             + ", ".join(f"{times} x {status}" for status, times in sorted(old_token.answers.items()))
         )

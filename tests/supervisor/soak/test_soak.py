@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ import trio
 from tests.lossy_network import CANNOT, in_namespace
 from tests.supervisor.soak.figures import MEMORY_SAMPLE, Memory, Sample, growth
 from tests.supervisor.soak.hour import Load, judge
-from tests.supervisor.soak.watches import WATCHDOG, OldToken, Watchdog, service_manager
+from tests.supervisor.soak.watches import WATCHDOG, WATCHDOG_USEC, OldToken, not_fed
+from tests.systemd.manager import open_manager
 from wazuh_comms_trio.daemon.systemd import Notifier, watchdog_interval
 from wazuh_comms_trio.testing import Reply
 
@@ -120,27 +122,23 @@ def test_a_worker_that_was_replaced_and_requests_that_failed() -> None:
 # --- what is watched beside it
 
 
-async def test_a_watchdog_that_is_fed_and_one_that_is_not(tmp_path: Path) -> None:
-    async with service_manager(tmp_path / "notify.sock") as (watchdog, environment):
+async def test_a_watchdog_that_is_fed_and_one_that_is_not(tmp_path: Path, autojump_clock: Any) -> None:
+    async with open_manager(tmp_path) as manager:
+        assert manager.fed(0.0) == (0, math.inf)
+        environment = {"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": WATCHDOG_USEC}
         assert watchdog_interval(environment) == WATCHDOG
-        assert watchdog.wrong(trio.current_time()) == ["the watchdog was never fed"]
         notifier = Notifier(environment)
-        notifier.ready("serving")
-        notifier.alive()
-        while not watchdog.signs:
-            await trio.lowlevel.checkpoint()
-        assert watchdog.signs == 1
-        assert watchdog.wrong(trio.current_time()) == []
-
-
-def test_a_watchdog_that_was_fed_late() -> None:
-    watchdog = Watchdog()
-    for moment in (0.0, 10.0, 20.0 + WATCHDOG, 30.0 + WATCHDOG):
-        watchdog.heard(moment)
-    assert watchdog.wrong(31.0 + WATCHDOG) == ["the watchdog wasn't fed for 40.0 s"]
-    watchdog = Watchdog()
-    watchdog.heard(0.0)
-    assert watchdog.wrong(WATCHDOG + 1) == ["the watchdog wasn't fed for 31.0 s"]
+        began = trio.current_time()
+        for number, later in enumerate((0.0, 10.0, 20.0 + WATCHDOG, 30.0 + WATCHDOG), 1):
+            await trio.sleep_until(began + later)
+            notifier.status("serving")
+            notifier.alive()
+            await manager.told("WATCHDOG", "1", times=number)
+        fed, pause = manager.fed(trio.current_time())
+        assert (fed, pause) == (4, pytest.approx(40))
+        assert not_fed(pause) == ["the watchdog wasn't fed for 40.0 s"]
+        assert not_fed(WATCHDOG) == []
+        assert manager.fed(trio.current_time() + 50) == (4, pytest.approx(50))
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,10 @@ log that was moved away, when agents were seen last. Each says what was wrong, a
 from __future__ import annotations
 
 import math
-import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Final
 
 import trio
@@ -22,49 +19,11 @@ from wazuh_comms_trio.testing import AgentClient, ExchangeFailed, Reply
 
 #: Seconds without a sign of life after which a service manager would kill the daemon; the unit has as many.
 WATCHDOG: Final = 30.0
+WATCHDOG_USEC: Final = str(int(WATCHDOG * 1e6))
 #: Seconds between two requests with a token that grows old, and around its end in which either answer is right.
 OLD_TOKEN, EITHER = 20.0, 10.0
 #: Seconds after which an agent's last sign of life is written at the latest, on a busy machine.
 SEEN_WITHIN: Final = 180.0
-
-
-@define
-class Watchdog:
-    """The service manager's end of ``NOTIFY_SOCKET``: the longest time between two signs of life."""
-
-    signs: int = 0
-    longest: float = 0.0
-    _last: float = math.nan
-
-    def heard(self, now: float) -> None:
-        if self.signs:
-            self.longest = max(self.longest, now - self._last)
-        self.signs, self._last = self.signs + 1, now
-
-    def wrong(self, now: float) -> list[str]:
-        if not self.signs:
-            return ["the watchdog was never fed"]
-        longest = max(self.longest, now - self._last)
-        return [f"the watchdog wasn't fed for {longest:.1f} s"] if longest > WATCHDOG else []
-
-
-@asynccontextmanager
-async def service_manager(path: Path) -> AsyncIterator[tuple[Watchdog, dict[str, str]]]:
-    """Listens while the block runs. With what the daemon's environment has to say of it."""
-    watchdog = Watchdog()
-
-    async def listen(sock: trio.socket.SocketType) -> None:
-        while True:
-            message = await sock.recv(4096)
-            if b"WATCHDOG=1" in message.split(b"\n"):
-                watchdog.heard(trio.current_time())
-
-    with trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        await sock.bind(str(path))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(listen, sock)
-            yield watchdog, {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": str(int(WATCHDOG * 1e6))}
-            nursery.cancel_scope.cancel()
 
 
 @define
@@ -114,3 +73,8 @@ async def not_seen(files: Files, agents: Sequence[AgentClient]) -> list[str]:
 
 def epoch(moment: str) -> float:
     return datetime.fromisoformat(moment).timestamp()
+
+
+def not_fed(pause: float) -> list[str]:
+    """``pause``: as ``Manager.fed`` says, seconds."""
+    return [f"the watchdog wasn't fed for {pause:.1f} s"] if pause > WATCHDOG else []
