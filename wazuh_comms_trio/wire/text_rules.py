@@ -22,7 +22,7 @@ _AGENT_ID: Final = re.compile(r"(?:[0-9]{3}|[1-9][0-9]{3,9})\Z")
 _AGENT_NAME: Final = re.compile(r"[A-Za-z0-9_.%\-]{2,128}\Z")
 _AGENT_KEY: Final = re.compile(r"[A-Za-z0-9]{64}\Z")
 _ADDRESS: Final = re.compile(r"[0-9A-Fa-f:.]+(?:/[0-9.]+)?\Z")
-_GROUP: Final = re.compile(r"[A-Za-z0-9_.\-]{1,255}\Z")
+_GROUP: Final = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.\-]{1,255}\Z")
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:\-]+\Z")
 _DURATION: Final = re.compile(r"[0-9]{1,9}[smhd]?\Z")
 _VERSION: Final = re.compile(r"[A-Za-z0-9](?:[.+~\-]?[A-Za-z0-9]){0,63}\Z")
@@ -48,6 +48,12 @@ def check_line(value: object, what: str) -> str:
     if found := _CONTROL.search(text):
         raise MessageInvalid(1012, f"{what} has {found.group()!r} at {found.start()}; it must be a part of one line")
     return text
+
+
+def _matching(value: object, pattern: re.Pattern[str], problem: str) -> str:
+    if not isinstance(value, str) or not pattern.match(value):
+        raise MessageInvalid(1012, f"{value!r:.60} {problem}")
+    return value
 
 
 def check_list(values: Iterable[T], what: str) -> list[T]:
@@ -89,9 +95,7 @@ def check_agent_id(agent_id: object) -> str:
 
 def check_agent_name(name: object) -> str:
     """An agent's name: 2 to 128 letters, digits, ``_``, ``.``, ``%`` and ``-``."""
-    if not isinstance(name, str) or not _AGENT_NAME.match(name):
-        raise MessageInvalid(1012, f"{name!r:.60} is no agent's name: 2 to 128 letters, digits, '_', '.', '%' and '-'")
-    return name
+    return _matching(name, _AGENT_NAME, "is no agent's name: 2 to 128 letters, digits, '_', '.', '%' and '-'")
 
 
 def check_agent_key(key: object) -> str:
@@ -119,16 +123,12 @@ def check_agent_address(address: object) -> str:
 
 def check_group(group: object) -> str:
     """A group's name: up to 255 letters, digits, ``_``, ``.`` and ``-``."""
-    if not isinstance(group, str) or not _GROUP.match(group) or group in (".", ".."):
-        raise MessageInvalid(1012, f"{group!r:.60} is no group's name: letters, digits, '_', '.' and '-', at most 255")
-    return group
+    return _matching(group, _GROUP, "is no group's name: letters, digits, '_', '.' and '-', at most 255")
 
 
 def check_word(word: object) -> str:
     """One word of a text request, which would otherwise be read as several or as none."""
-    if not isinstance(word, str) or not _WORD.match(word):
-        raise MessageInvalid(1012, f"{word!r:.60} is not one word of letters, digits, '_', '.', ':' and '-'")
-    return word
+    return _matching(word, _WORD, "is not one word of letters, digits, '_', '.', ':' and '-'")
 
 
 def check_duration(value: object, what: str) -> str:
@@ -140,11 +140,7 @@ def check_duration(value: object, what: str) -> str:
 
 def check_version(version: object) -> str:
     """A version as a part of a file's name: ``v4.14.2``, ``5.0.0-beta3``; no folder, no dots in a row."""
-    if not isinstance(version, str) or not _VERSION.match(version):
-        raise MessageInvalid(
-            1012, f"{version!r:.60} is no version: letters and digits, '.', '-', '+', '~' between them"
-        )
-    return version
+    return _matching(version, _VERSION, "is no version: letters and digits, '.', '-', '+', '~' between them")
 
 
 def check_repository(repository: object) -> str:
@@ -165,9 +161,7 @@ def check_absolute_path(path: object) -> str:
 
 def check_file_name(name: object, what: str) -> str:
     """The name of a file without its folder, as one word."""
-    if not isinstance(name, str) or not _FILE_NAME.match(name):
-        raise MessageInvalid(1012, f"{name!r:.60} is no {what}: one word without a folder")
-    return name
+    return _matching(name, _FILE_NAME, f"is no {what}: one word without a folder")
 
 
 def _decoded(address: str) -> str:

@@ -143,7 +143,7 @@ async def test_an_agent_that_is_named_again_meanwhile(autojump_clock: MockClock)
     async with parked() as (dispatch, _):
         # Half of the fleet has nothing: their look-up finds nothing, and what comes for them meanwhile isn't lost.
         some = IDS[: COUNT // 2]
-        dispatch.service.lookups.commands_arrived(IDS)
+        dispatch.service.lookups.schedule(IDS)
         await dispatch.backends.commands.add([command(f"c-{agent_id}", agent_id) for agent_id in some])
         while dispatch.service.parked == COUNT:
             await trio.lowlevel.checkpoint()

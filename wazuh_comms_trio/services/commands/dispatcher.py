@@ -66,7 +66,7 @@ class CommandDispatcher:
         self._parked_limit = parked_limit
         self.lookups: LookupQueue = LookupQueue(self._long_polls)
         self.posts: Posts = Posts(store, self.lookups, other_workers)
-        self._recorder = DeliveryRecorder(store, rng, self.lookups.commands_returned)
+        self._recorder = DeliveryRecorder(store, rng, self.lookups.schedule)
         self._deliveries = Deliveries(
             self._long_polls, self.lookups, self.posts, self._recorder, other_workers, self._note_outcome
         )
@@ -115,7 +115,7 @@ class CommandDispatcher:
         self._long_polls.add(poll)
         self._other_workers.parked(poll.agent_id)
         try:
-            self.lookups.poll_parked(poll.agent_id)
+            self.lookups.schedule((poll.agent_id,))
             with poll.scope:
                 await poll.news.wait()
         except BaseException:

@@ -23,39 +23,21 @@ class LookupQueue:
         self._left_out: set[str] = set()  # while something of theirs was on its way
         self._wake = trio.Event()
 
-    def poll_parked(self, agent_id: str) -> None:
-        """What came before the poll did may wait for it."""
-        self._schedule((agent_id,))
-
-    def commands_arrived(self, agent_ids: Collection[str]) -> None:
-        """The store has new commands for these agents, or a post has."""
-        self._schedule(agent_ids)
-
     def delivery_decided(self, agent_id: str) -> None:
         """What came during the agent's delivery may go now."""
         self._left_out.discard(agent_id)
-        self._schedule((agent_id,))
+        self.schedule((agent_id,))
 
     def handed_out(self, agent_ids: Collection[str]) -> None:
         """What was found for these agents has become deliveries. Those that were left out meanwhile, and have none, may
         have something now."""
         left_out = self._left_out.intersection(agent_ids)
         self._left_out -= left_out
-        self._schedule(left_out)
+        self.schedule(left_out)
 
-    def commands_returned(self, agent_ids: Collection[str]) -> None:
-        """Commands of these agents can be claimed again: the store has taken them back, or another worker has."""
-        self._schedule(agent_ids)
-
-    def clock_set_back(self, agent_ids: Collection[str]) -> None:
-        """What looked overdue and was passed over may be offered again."""
-        self._schedule(agent_ids)
-
-    def lookup_failed(self, agent_ids: Collection[str]) -> None:
-        """The store couldn't say."""
-        self._schedule(agent_ids)
-
-    def _schedule(self, agent_ids: Collection[str]) -> None:
+    def schedule(self, agent_ids: Collection[str]) -> None:
+        """For whoever learns that these agents may have commands: a poll has parked, the store or a post has new ones,
+        some can be claimed again, a lookup failed, or the clock was set back and what looked overdue isn't."""
         self._agents.update(agent_id for agent_id in agent_ids if agent_id in self._parked)
         if self._agents:
             self._wake.set()

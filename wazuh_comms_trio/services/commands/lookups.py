@@ -36,7 +36,7 @@ async def look_up(
         except Exception as exc:
             failures.failed(exc)
             await deliveries.start(agent_ids, (), acquired)  # what was posted needs no store
-            lookups.lookup_failed(agent_ids)
+            lookups.schedule(agent_ids)
             await trio.sleep(_FAILURE_PAUSE)
         else:
             await deliveries.start(agent_ids, claimed, acquired)
@@ -54,4 +54,4 @@ async def find_news(store: CommandStore, lookups: LookupQueue) -> None:
             await trio.sleep(_FAILURE_PAUSE)
         else:
             failures.worked()
-            lookups.commands_arrived(agent_ids)
+            lookups.schedule(agent_ids)

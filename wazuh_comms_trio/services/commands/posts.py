@@ -52,7 +52,7 @@ class Posts:
         if scope.cancelled_caught:
             raise BackendUnavailable
         stored_for = {command.target.id for command in known.values() if command.target.type == "agent"}
-        self._lookups.commands_arrived(stored_for)
+        self._lookups.schedule(stored_for)
         self._other_workers.news(stored_for)
         waiting = [command for command in ours.values() if self._is_open(known.get(command.document_id, command))]
         await self._wait_for_deliveries(waiting, limit)
@@ -92,7 +92,7 @@ class Posts:
         """A post waits for these, here or on another worker, and no store keeps them. Until ``withdraw``."""
         for command in commands:
             self.held.hold(command)
-        self._lookups.commands_arrived({command.target.id for command in commands})
+        self._lookups.schedule({command.target.id for command in commands})
 
     def withdraw(self, commands: Sequence[Command]) -> None:
         for command in commands:
@@ -116,7 +116,7 @@ class Posts:
 
     def handle_freed(self, document_ids: Collection[str]) -> None:
         """Another worker had the right to deliver these, and has it no more."""
-        self._lookups.commands_returned({command.target.id for command in self.held.commands(document_ids)})
+        self._lookups.schedule({command.target.id for command in self.held.commands(document_ids)})
 
     def _complete(self, document_ids: Iterable[str]) -> None:
         delivered = set(document_ids)

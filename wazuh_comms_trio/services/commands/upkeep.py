@@ -65,7 +65,7 @@ async def notice_clock_set_back(wall_clock: WallClock, long_polls: LongPolls, lo
         await sleep_until_next_tick(EXPIRY_INTERVAL)
         before, ahead = ahead, wall_clock() - trio.current_time()
         if ahead < before - _CLOCK_STEP:
-            lookups.clock_set_back(long_polls.agents())
+            lookups.schedule(long_polls.agents())
 
 
 async def _repeat(interval: float, action: Callable[[], Awaitable[object]], trouble: str) -> None:
