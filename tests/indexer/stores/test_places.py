@@ -164,3 +164,21 @@ async def test_a_closed_index(port: int, caplog: pytest.LogCaptureFixture) -> No
         call(port, "POST", f"/{NAME}/_open")
         call(port, "PUT", f"/{NAME}/_doc/c1", command())
         await go_through(stores, "c1")
+
+
+async def test_a_command_that_no_agent_takes_ends(port: int) -> None:
+    """As the service ends one that another program wrote: it is claimed, reported on, and given back."""
+    make(port, NAME)
+    call(port, "PUT", f"/{NAME}/_doc/huge", command(action={"name": "restart", "args": {"x": "y" * 9_000_000}}))
+    async with open_opensearch(settings(port)) as stores:
+        commands = stores.commands
+        with trio.fail_after(15):
+            assert await commands.wait_news() == {A1}
+        assert [each.document_id for each in await commands.claim([A1])] == ["huge"]
+        (result,) = await commands.report([CommandReport(A1, "huge", CommandResult(1, "too large"))])
+        assert result.status == 200
+        await commands.release(["huge"])
+        found = await commands.get("huge")
+        assert found is not None
+        assert (found.status, found.result) == ("failed", CommandResult(1, "too large"))
+        assert await commands.claim([A1]) == []

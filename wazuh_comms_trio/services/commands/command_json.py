@@ -6,13 +6,25 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
+from attrs import frozen
 
 from wazuh_comms_trio.backends.interfaces import Action, Command, CommandResult, CommandStatus, Target
 from wazuh_comms_trio.errors import MalformedRequest
 from wazuh_comms_trio.services.stateful.packet_reader import DOCUMENT_ID_LIMIT
 from wazuh_comms_trio.services.strict_json import decode_body, is_too_deep
 
-__all__ = ["PostedCommands", "decode_commands", "encode_command", "encode_commands"]
+__all__ = [
+    "LARGEST_REPLY",
+    "PostedCommands",
+    "decode_commands",
+    "encode_command",
+    "encode_commands",
+    "fit_into_reply",
+    "why_too_large",
+]
+
+#: Bytes of the commands in one reply: agents refuse what is above 8 MB (PROTOCOL.md, section 1), and with it all of it.
+LARGEST_REPLY: Final = 8_000_000 - 64 * 1024
 
 #: Of a command that names none, seconds.
 DEFAULT_TIMEOUT: Final = 100
@@ -62,7 +74,12 @@ def decode_commands(body: bytes | bytearray) -> list[Command]:
     """``{"commands":[COMMAND...]}`` as the local command server is posted; fields that nobody knows are ignored. Raises
     ``MalformedRequest``."""
     posted = decode_body(body, _decoder).commands
-    return [_command(command, f"commands[{position}]") for position, command in enumerate(posted)]
+    commands = [_command(command, f"commands[{position}]") for position, command in enumerate(posted)]
+    if len(body) > LARGEST_REPLY:
+        for position, command in enumerate(commands):
+            if (size := size_in_reply(command)) > LARGEST_REPLY:
+                raise MalformedRequest(f"commands[{position}] is {why_too_large(size)}")
+    return commands
 
 
 def _command(command: _Command, where: str) -> Command:
@@ -121,3 +138,40 @@ def encode_command(command: Command) -> dict[str, Any]:
 def encode_commands(commands: Sequence[Command]) -> bytes:
     """``{"commands":[...]}`` as UTF-8 JSON."""
     return msgspec.json.encode({"commands": [encode_command(command) for command in commands]})
+
+
+def size_in_reply(command: Command) -> int:
+    return len(msgspec.json.encode(encode_command(command))) + 1
+
+
+def why_too_large(size: int) -> str:
+    """No agent takes a command of this size, however alone."""
+    return f"too large for an agent: {size} bytes, and {LARGEST_REPLY} are the most"
+
+
+@frozen
+class Fitting:
+    """``now``: what fits into a reply; ``later``: what comes after it; ``never``: what fits into none, with its size.
+    ``room``: bytes that are left."""
+
+    now: Sequence[Command]
+    later: Sequence[Command]
+    never: Sequence[tuple[Command, int]]
+    room: int
+
+
+def fit_into_reply(commands: Sequence[Command], room: int = LARGEST_REPLY) -> Fitting:
+    """In their order."""
+    now: list[Command] = []
+    later: list[Command] = []
+    never: list[tuple[Command, int]] = []
+    for command in commands:
+        size = size_in_reply(command)
+        if size > LARGEST_REPLY:
+            never.append((command, size))
+        elif later or size > room:
+            later.append(command)
+        else:
+            now.append(command)
+            room -= size
+    return Fitting(now, later, never, room)

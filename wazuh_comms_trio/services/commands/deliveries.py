@@ -6,14 +6,17 @@ claimed -> Deliveries.start -> Deliveries.run -> CommandDelivery, which answers 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import trio
 from attrs import frozen
 
-from wazuh_comms_trio.backends.interfaces import Command
+from wazuh_comms_trio.backends.interfaces import Command, CommandReport, CommandResult
+from wazuh_comms_trio.backends.unreadable import escaped
 from wazuh_comms_trio.services.commands.command_delivery import CommandDelivery, DeliveryOutcome
+from wazuh_comms_trio.services.commands.command_json import fit_into_reply, why_too_large
 from wazuh_comms_trio.services.commands.delivery_recorder import DeliveryRecorder
 from wazuh_comms_trio.services.commands.long_polls import LongPolls
 from wazuh_comms_trio.services.commands.lookup_queue import LookupQueue
@@ -22,8 +25,12 @@ from wazuh_comms_trio.services.commands.posts import Posts
 
 __all__ = ["Deliveries"]
 
+_log = logging.getLogger(__name__)
+
 #: Commands that one delivery holds, unless the store has claimed more.
 _COMMANDS_PER_DELIVERY: Final = 100
+#: The result code of a command that the server fails, since agents would.
+_FAILED: Final = 1
 #: Deliveries that begin in one turn of the event loop: a command for a whole fleet takes turns with requests. One costs
 #: some 0.3 ms in all.
 _BEGUN_AT_ONCE: Final = 2
@@ -99,7 +106,9 @@ class Deliveries:
 
     def _begin(self, agent_id: str, stored: list[Command], acquired: set[str]) -> bool:
         """Whether the agent has a delivery now; its posted commands are taken out of ``acquired``."""
-        stored = self._without_delivered(stored)
+        fitting = fit_into_reply(self._without_delivered(stored))
+        self._fail(fitting.never)
+        stored = [*fitting.now, *fitting.later]
         ids = frozenset(command.document_id for command in stored)
         self._posts.held.drop(stored)  # posted, and in the store too: it is delivered once, as the store's
         poll = self._long_polls.newest(agent_id)
@@ -107,7 +116,15 @@ class Deliveries:
             if stored:
                 self._recorder.schedule("released", ids, (agent_id,))
             return False
+        if fitting.later:
+            rest = frozenset(command.document_id for command in fitting.later)
+            self._recorder.schedule("released", rest, (agent_id,))
+            ids -= rest
+        stored = list(fitting.now)
         posted = self._posts.held.take(agent_id, _COMMANDS_PER_DELIVERY - len(stored), acquired)
+        also = fit_into_reply(posted, fitting.room)
+        self._posts.held.put_back([command for command in posted if command not in also.now])
+        posted = list(also.now)
         acquired.difference_update(command.document_id for command in posted)
         if not stored and not posted:
             return False
@@ -122,6 +139,13 @@ class Deliveries:
             return stored
         self._recorder.schedule("sent", sent_before)
         return [one for one in stored if one.document_id not in sent_before]
+
+    def _fail(self, commands: Sequence[tuple[Command, int]]) -> None:
+        """An agent would refuse these, and all that comes with one."""
+        for command, size in commands:
+            why = why_too_large(size)
+            _log.warning("the command %s fails: it is %s", escaped(command.document_id), why)
+            self._recorder.fail(CommandReport(command.target.id, command.document_id, CommandResult(_FAILED, why)))
 
     def _finish(self, delivery: CommandDelivery, outcome: DeliveryOutcome) -> trio.Event:
         """The event is set when the store has been told."""

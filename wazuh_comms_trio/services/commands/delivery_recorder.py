@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from wazuh_comms_trio.backends.interfaces import CommandStore
+from wazuh_comms_trio.backends.interfaces import CommandReport, CommandStore
 from wazuh_comms_trio.services.commands.command_delivery import DeliveryOutcome
 from wazuh_comms_trio.services.store_backoff import store_backoff
 from wazuh_comms_trio.services.store_failures import StoreFailures
@@ -36,6 +36,7 @@ class DeliveryRecorder:
         self._rng = rng
         self._recorded = recorded
         self._due: dict[DeliveryOutcome, set[str]] = {"sent": set(), "released": set()}
+        self._refused: list[CommandReport] = []
         self._agents: set[str] = set()  # those concerned by what is due
         self._written = [trio.Event()]  # set when what is due has been recorded
         self._waiting = 0  # deliveries of the last one of these
@@ -56,9 +57,14 @@ class DeliveryRecorder:
         self._waiting += 1
         return self._written[-1]
 
+    def fail(self, report: CommandReport) -> None:
+        """The store will be told that a claimed command can't be delivered, and why."""
+        self._refused.append(report)
+        self._wake.set()
+
     async def wait_idle(self) -> None:
         """Returns when the store has been told everything."""
-        while self._in_flight or any(self._due.values()):
+        while self._in_flight or self._refused or any(self._due.values()):
             await self.schedule("sent", ()).wait()
 
     async def run(self) -> None:
@@ -68,20 +74,25 @@ class DeliveryRecorder:
             self._wake = trio.Event()
             due, self._due = self._due, {"sent": set(), "released": set()}
             agents, self._agents = self._agents, set()
+            refused, self._refused = self._refused, []
             written, self._written, self._waiting = self._written, [trio.Event()], 0
             self._in_flight = True
-            await self._write(due)
+            await self._write(due, refused)
             self._in_flight = False
             self._recorded(agents)
             await _wake_in_turns(written)
 
-    async def _write(self, due: dict[DeliveryOutcome, set[str]]) -> None:
+    async def _write(self, due: dict[DeliveryOutcome, set[str]], refused: Sequence[CommandReport]) -> None:
         backoff = store_backoff(self._rng)
         while True:
             try:
                 if due["sent"]:
                     await self._store.mark_sent(due["sent"])
                     due["sent"] = set()
+                if refused:
+                    await self._store.report(refused)
+                    due["released"].update(report.document_id for report in refused)
+                    refused = ()
                 if due["released"]:
                     await self._store.release(due["released"])
             except Exception as exc:

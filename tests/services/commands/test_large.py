@@ -1,0 +1,78 @@
+"""Commands that are many bytes: an agent refuses a reply above 8 MB, and with it every command in it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import trio
+from attrs import evolve
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.services.bench import A1, Dispatch, command, ids, next_delivery, open_dispatch
+from wazuh_comms_trio.backends.interfaces import Action, Command
+from wazuh_comms_trio.errors import MalformedRequest
+from wazuh_comms_trio.services.commands.command_json import LARGEST_REPLY, decode_commands, encode_commands
+
+
+def of_size(name: str, size: int) -> Command:
+    return evolve(command(name), action=Action("restart", args={"x": "y" * size}))
+
+
+async def test_one_that_no_agent_takes_fails_alone(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    async with open_dispatch() as dispatch:
+        store = dispatch.backends.commands
+        await store.add([command("c1"), of_size("huge", 9_000_000), command("c2")])
+        assert await dispatch.poll() == ["c1", "c2"]
+        assert await dispatch.poll(limit=10) is None
+        huge = store.stored["huge"]
+        assert huge.status == "failed"
+        assert huge.result is not None
+        assert huge.result.message is not None
+        assert huge.result.message.startswith("too large for an agent: 9000")
+        assert "huge" not in store.claimed
+        assert "the command huge fails" in caplog.text
+
+
+async def test_alone_it_holds_up_nobody(autojump_clock: MockClock) -> None:
+    async with open_dispatch() as dispatch:
+        await dispatch.backends.commands.add([of_size("huge", 9_000_000)])
+        assert await dispatch.poll(limit=10) is None
+        await dispatch.backends.commands.add([command("c1")])
+        assert await dispatch.poll() == ["c1"]
+
+
+async def test_what_doesnt_fit_comes_with_the_next_poll(autojump_clock: MockClock) -> None:
+    async with open_dispatch() as dispatch:
+        await dispatch.backends.commands.add([of_size(f"c{number}", 3_000_000) for number in range(5)])
+        replies = []
+        for _ in range(3):
+            delivery = await next_delivery(dispatch)
+            assert len(encode_commands(delivery.commands)) < 8_000_000
+            replies.append(ids(delivery.commands))
+            await delivery.confirm()
+        assert replies == [["c0", "c1"], ["c2", "c3"], ["c4"]]
+        assert {one.status for one in dispatch.backends.commands.stored.values()} == {"sent"}
+
+
+async def poll_twice(dispatch: Dispatch) -> None:
+    await dispatch.poll()
+    await dispatch.poll()
+
+
+@pytest.mark.parametrize("keeps_posted", [True, False])
+async def test_posted_ones_too(autojump_clock: MockClock, keeps_posted: bool) -> None:
+    async with open_dispatch(keeps_posted=keeps_posted) as dispatch:
+        posted = [of_size(f"c{number}", 3_000_000) for number in range(3)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(poll_twice, dispatch)
+            await wait_all_tasks_blocked()
+            assert ids(await dispatch.service.posts.post(posted)) == ["c0", "c1", "c2"]
+        assert dispatch.received == {A1: ["c0", "c1", "c2"]}
+
+
+def test_one_that_no_agent_takes_isnt_posted() -> None:
+    target = {"type": "agent", "id": A1}
+    large = {"document_id": "c", "target": target, "action": {"name": "restart", "args": {"x": "y" * LARGEST_REPLY}}}
+    with pytest.raises(MalformedRequest, match=r"commands\[1\] is too large for an agent: 79"):
+        decode_commands(json.dumps({"commands": [{**large, "action": {"name": "restart"}}, large]}).encode())
