@@ -10,6 +10,7 @@ import trio
 
 from tests.simulation.actors.agents import OpenPoll, SimAgent
 from tests.simulation.actors.keys import REVOCATION
+from tests.simulation.determinism import EPOCH
 from tests.simulation.model import CommandLife
 from tests.simulation.plan import CLOCKS
 from tests.simulation.trace import Violation
@@ -137,7 +138,9 @@ def _check_in_time(world: World, life: CommandLife, stored: Command) -> None:
     message = None if stored.result is None else stored.result.message
     if stored.status != "failed" or message not in (rules.NOT_DELIVERED, rules.NO_ANSWER):
         return
-    begins = life.made if message == rules.NOT_DELIVERED or not life.received else life.received[0]
+    begins = life.made
+    if message == rules.NO_ANSWER and stored.sent_at is not None:
+        begins = stored.sent_at - EPOCH
     if trio.current_time() < begins + life.timeout - 1 and not world.had_wrong_clock(life.made):
         raise Violation("too early", f"{life.document_id} ended as {message}, begun at {begins:.1f}")
 
@@ -157,6 +160,7 @@ def _claims(world: World) -> list[str]:
         for process in node.running:
             if not process.dead and (held := world.stores.held(process)):
                 found.append(f"{process.name} has claims on {held}")
+        found += [f"{owner.name} has the right to deliver {each}" for each, owner in node.hub._granted.items()]
     return found
 
 
