@@ -137,6 +137,9 @@ class Connection:
         if fault.kind == "forget" and reader is self.server and not self._struck:
             self._struck = True
             self.world.nursery.start_soon(self._forget, 1 + fault.amount % 1 * 5)
+        if fault.kind == "drop" and reader is self.server and not self._struck:
+            self._struck = True
+            self.world.nursery.start_soon(self._drop, 0.02 + fault.amount % 1 * 4)
         return max_bytes
 
     async def _wake_later(self, seconds: float) -> None:
@@ -150,6 +153,13 @@ class Connection:
             self.world.trace.strike("forget", "connection", self.who)
             self.agent.fall_silent()
             self.world.silent.append(self)
+
+    async def _drop(self, seconds: float) -> None:
+        """It is reset, while its request is under way if that takes so long."""
+        await trio.sleep(seconds)
+        if not self.agent._closed and not self.server._closed:
+            self.world.trace.strike("drop", "connection", self.who)
+            self.cut()
 
     def cut(self) -> None:
         """A reset, seen by both ends."""
