@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from random import Random
@@ -39,6 +41,8 @@ __all__ = ["World", "run_world"]
 #: Once faults end, everything is served within this many seconds: an agent's pause after a failure, twice, and a
 #: request's longest time.
 LIVENESS_BOUND = 120.0
+#: A run takes less than a second of a core, as a rule.
+CORE_SECONDS = 20.0
 #: What is logged as an error when faults are injected.
 EXPECTED_ERRORS = ("the supervisor is gone", "the command store couldn't be told what was delivered")
 
@@ -343,7 +347,8 @@ def run_world(plan: Plan) -> Result:
 
     violation: Violation | None = None
     try:
-        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+        with _limited(CORE_SECONDS):
+            trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) or not worlds:
             raise
@@ -354,9 +359,27 @@ def run_world(plan: Plan) -> Result:
     return Result(plan, world.trace, world.requests, checks.last_time(world), violation)
 
 
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Of a core: a run in which something goes round and round is ended."""
+
+    def end(*_: object) -> None:
+        raise Violation("spins", f"no end within {seconds:.0f} s of a core")
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 def _violation_in(error: BaseException) -> Violation | None:
     if isinstance(error, Violation):
         return error
+    if isinstance(error, trio.TrioInternalError) and error.__cause__ is not None:
+        return _violation_in(error.__cause__)
     if isinstance(error, BaseExceptionGroup):
         for each in error.exceptions:
             if (found := _violation_in(each)) is not None:
