@@ -157,7 +157,7 @@ class Seam:
             await trio.sleep(seconds)
         except trio.Cancelled:
             if self._place != "engine" and self._process.world.rng_calls.random() < 0.5:
-                with trio.CancelScope(shield=True):
+                with trio.move_on_after(1.0, shield=True):  # who isn't the leader waits in ``expire`` until it is
                     self._process.world.trace.strike("applied all the same", self._place, self._process.name)
                     with suppress(BackendUnavailable):
                         await self._unheard(place, await apply())
