@@ -139,7 +139,8 @@ class World:
     def is_passing(self, shard: int) -> bool:
         now = trio.current_time()
         for fault in self._index:
-            if int(fault.amount) == shard and fault.start <= now < fault.start + fault.seconds:
+            here = int(fault.amount) == shard and fault.start <= now < fault.start + fault.seconds
+            if here and self.rng_calls.random() < fault.share:
                 self.trace.strike("passing", "index", f"shard{shard}")
                 return True
         return False

@@ -224,7 +224,7 @@ class SimAgent:
         self.program.stateless = self._ledger(self.promised.append)
         #: A clone of its machine, which makes no events of its own.
         self.copy: AgentProgram | None = None
-        if world.plan.copies and number == 0:
+        if world.plan.copies and rng.random() < 0.6:
             client = SimClient(world, f"{self.name}c", self.uuid, KEYS[0], first_token=None, chunked=False)
             self.copy = AgentProgram(client, evolve(settings, retry_interval=30.0), execute=self.execute)
             self.copy.stateful = self._ledger(self._stateful_acknowledged)
@@ -287,13 +287,13 @@ class SimAgent:
         operation = Operation(module, id, "create", {"n": self._made, "o": {f"k{rng.randrange(3)}": self._made}})
         if rng.random() < 0.1:  # its database is lost, or another's: creates over other content, updates of nothing
             operation.action = rng.choice(["create", "update"])
+        elif rng.random() < self.world.plan.poison:
+            operation.id, operation.poison = f"poison{self._made}", True
+            operation.data = {"text": "poison!"}
         elif operation.key in model.documents:
             operation.action = rng.choice(["update", "update", "delete"])
             if operation.action == "delete":
                 operation.data = None
-        elif rng.random() < self.world.plan.poison:
-            operation.id, operation.poison = f"poison{self._made}", True
-            operation.data = {"text": "poison!"}
         model.apply(operation)
         ledger = self.program.stateful
         assert isinstance(ledger, Ledger)
