@@ -32,9 +32,9 @@ def cores() -> tuple[int, int]:
     return available[0], available[-1]
 
 
-def pinned(core: int) -> Callable[[], None]:
+def pinned(*chosen: int) -> Callable[[], None]:
     def pin() -> None:
-        os.sched_setaffinity(0, {core})
+        os.sched_setaffinity(0, chosen)
 
     return pin
 
@@ -96,12 +96,10 @@ class Server:
 
 
 @contextmanager
-def start(command: Sequence[str], *, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    server_core, _ = cores()
+def start(command: Sequence[str], *, log: Path, cpus: Sequence[int] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    pin = pinned(*(cpus or cores()[:1]))
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=pinned(server_core)
-        )
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=pin)
     try:
         yield process
     finally:
@@ -114,9 +112,10 @@ def start(command: Sequence[str], *, log: Path) -> Iterator[subprocess.Popen[byt
 
 
 @contextmanager
-def start_daemon(config: Path, log: Path) -> Iterator[Server]:
+def start_daemon(config: Path, log: Path, *, cpus: Sequence[int] | None = None) -> Iterator[Server]:
+    """On the servers' core, or on ``cpus``."""
     program = Path(sys.executable).parent / "wazuh-comms-apid"
-    with start([str(program), "--config", str(config)], log=log) as process:
+    with start([str(program), "--config", str(config)], log=log, cpus=cpus) as process:
         pattern = re.compile(r"agents are served on https://\S+?:(\d+)")
         deadline = time.monotonic() + START_LIMIT_S
         while (match := pattern.search(log.read_text())) is None:

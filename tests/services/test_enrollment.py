@@ -18,7 +18,7 @@ from wazuh_comms_trio.errors import AgentExists, BackendUnavailable, MalformedRe
 from wazuh_comms_trio.services.authentication.authenticator import Authenticator
 from wazuh_comms_trio.services.authentication.login_throttle import TooManyAttempts
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_password
-from wazuh_comms_trio.services.enrollment import EnrollmentService, Unauthorized
+from wazuh_comms_trio.services.enrollment import HELD_BACK, EnrollmentService, Unauthorized
 
 PASSWORD = "correct horse"  # noqa: S105
 USERS = {"wazuh": hash_password(PASSWORD), "other": hash_password("battery staple")}
@@ -267,3 +267,40 @@ class TestPasswords:
         for user, password in (("wazuh", "x" * 10**6), ("x" * 10**6, "x"), ("wazuh", "\0")):
             with pytest.raises(Unauthorized):
                 await made.service.log_in(user, password)
+
+
+class TestManyAtOnce:
+    """Workers share a listener: one whose keys wait for their hash leaves connections to the others."""
+
+    async def test_connections_are_left_to_others_until_no_key_waits(
+        self, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})  # one hash at a time
+        made = setting()
+        await made.session()
+        made.blocking.takes = 0.02
+        began = trio.current_time()
+        await made.service.leave_to_others()
+        assert trio.current_time() == began
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(partial(made.enrol, id=f"{A1[:-1]}{number}", name=f"a{number}"))
+            await wait_all_tasks_blocked()
+            await made.service.leave_to_others()
+            assert trio.current_time() - began == pytest.approx(4 * made.blocking.takes)
+            assert made.blocking.running == 1
+            await made.service.leave_to_others()
+            assert trio.current_time() - began == pytest.approx(4 * made.blocking.takes)
+
+    async def test_not_for_long(self, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+        made = setting()
+        await made.session()
+        made.blocking.takes = HELD_BACK
+        async with trio.open_nursery() as nursery:
+            for number in range(9):
+                nursery.start_soon(partial(made.enrol, id=f"{A1[:-1]}{number}", name=f"a{number}"))
+            await wait_all_tasks_blocked()
+            began = trio.current_time()
+            await made.service.leave_to_others()
+            assert trio.current_time() - began == pytest.approx(HELD_BACK)

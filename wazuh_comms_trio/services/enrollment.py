@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 #: Seconds that a session lives: it is for one enrolment.
 SESSION: Final = 300
 NAME_LIMIT: Final = 128
+#: Seconds for which a worker leaves connections to others, where there may be none: some 50 keys are hashed in it.
+HELD_BACK: Final = 0.5
 
 #: Not the agents' audience: a session is no token of theirs, nor the other way round.
 _AUDIENCE: Final = "Wazuh Communications API enrollment"
@@ -96,7 +98,15 @@ class EnrollmentService:
         self._secrets = VerifiedSecrets(run_blocking, at_once=1)
         # A fleet that is enrolled leaves a processor to log-ins.
         self._hashing = trio.Semaphore(max(1, len(os.sched_getaffinity(0)) - 1))
+        self._turns = trio.lowlevel.ParkingLot()
         self._throttle = LoginThrottle()
+
+    async def leave_to_others(self) -> None:
+        """Returns when no key waits for its hash, or ``HELD_BACK`` later: this worker's event loop is idle, and would
+        take all connections from workers that hash nothing."""
+        with trio.move_on_after(HELD_BACK):
+            while self._hashing.statistics().tasks_waiting:
+                await self._turns.park()
 
     async def log_in(self, user: str, password: str, *, peer: str | None = None) -> str:
         """A session token. Wrong passwords are slowed down, for each user and ``peer`` (an address) apart. Raises
@@ -170,6 +180,7 @@ class EnrollmentService:
         if await self._agents.get(agent_id) is not None:
             raise AgentExists
         async with self._hashing:
+            self._turns.unpark_all()
             key_hash = await self._run_blocking(self._hash, agent_id, request.key)
         await self._agents.add(
             Agent(

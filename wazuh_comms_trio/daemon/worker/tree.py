@@ -116,6 +116,7 @@ async def run_worker(
             beside=[api_context],
             memory_short=environment.memory_short,
             balancers=balancers,
+            before_accepting=services.enrollment.leave_to_others,
             name="enrollment",
             paths=enrollment_app.routes.table,
             metrics=metrics,

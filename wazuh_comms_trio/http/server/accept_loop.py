@@ -103,6 +103,8 @@ async def accept_connections(listener: trio.abc.Listener[Any], context: Listener
     """Ends when the listener is closed."""
     lack = Lack(listener, context)
     while True:
+        if context.before_accepting is not None:
+            await context.before_accepting()
         try:
             stream = await listener.accept()
         except (trio.ClosedResourceError, trio.EndOfChannel):

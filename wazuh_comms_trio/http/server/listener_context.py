@@ -66,6 +66,8 @@ class ListenerContext:
     beside: Sequence[ListenerContext] = field(default=(), kw_only=True)
     #: This process has about all the memory that it may have.
     memory_short: Callable[[], bool] = field(default=NeverShort, kw_only=True)
+    #: Awaited before each connection is accepted: another worker may take it meanwhile.
+    before_accepting: Callable[[], Awaitable[None]] | None = field(default=None, kw_only=True)
     balancers: TrustedBalancers = field(factory=TrustedBalancers, kw_only=True)
     #: On trio's clock: when these are closed. Set at stop.
     idle_deadline: float = field(init=False, default=inf)

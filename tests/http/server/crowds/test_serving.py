@@ -13,7 +13,7 @@ import trio
 from attrs import define, field
 from trio.testing import MockClock
 
-from tests.http.server.listener import LIMITS, Fakes, app_of, read_reply, serving_tcp
+from tests.http.server.listener import LIMITS, Fakes, app_of, read_reply, serving, serving_tcp
 from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.http.server.accept_loop import (
     BACKLOG,
@@ -199,3 +199,17 @@ async def test_over_tcp_with_tls_nobody_is_lost() -> None:
         for number in range(200):
             nursery.start_soon(ask, number)
     assert statuses == [200] * 200
+
+
+async def test_a_connection_is_left_in_the_queue_while_others_may_take_it(autojump_clock: MockClock) -> None:
+    async with serving() as server:
+        turn = trio.Event()
+        server.context.before_accepting = turn.wait
+        for served in (True, False):  # the first was being waited for already
+            stream = await server.connect()
+            await stream.send_all(GET)
+            with trio.move_on_after(60) as patience:
+                assert (await read_reply(stream)).status == 200
+            assert patience.cancelled_caught is not served
+        turn.set()
+        assert (await read_reply(stream)).status == 200
