@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Tool
+from tests.metrics.test_busiest import Clock
 from wazuh_comms_trio.cli.command_socket import EXIT_NOT_RUNNING
-from wazuh_comms_trio.cli.live.page import page
+from wazuh_comms_trio.cli.live.page import AGENTS, page
 from wazuh_comms_trio.cli.live.rates import Rates, Timing
 from wazuh_comms_trio.daemon.status import DaemonStatus, read_status
 from wazuh_comms_trio.metrics import families
+from wazuh_comms_trio.metrics.busiest import BusiestAgents
 from wazuh_comms_trio.metrics.counting import Metrics
 
 STATEFUL, POLL = "/api/v1/events/stateful", "/api/v1/commands"
@@ -24,6 +26,10 @@ def two() -> tuple[dict[str, Any], dict[str, Any]]:
     metrics.count(families.REQUESTS, "agents", STATEFUL, "200", by=7)
     metrics.observe(families.REQUEST_SECONDS, 20.0, "agents", STATEFUL)
     before = metrics.snapshot()
+    metrics.agents = BusiestAgents(Clock())
+    for number in range(30):
+        for _ in range(1000 - number):
+            metrics.agents.count(f"agent-{number}", 2000)
     metrics.count(families.REQUESTS, "agents", STATEFUL, "200", by=1000)
     metrics.count(families.REQUESTS, "agents", STATEFUL, "503", by=50)
     metrics.count(families.REQUESTS, "command", "/api/v1/status", "200", by=500)
@@ -75,6 +81,27 @@ def test_it_fits(width: int) -> None:
         assert routes[1] == [STATEFUL, "10", "24", "ms", "≤", "250", "ms", "5"]
         (bulk,) = (line.split() for line in lines if line.startswith("events.bulk"))
         assert bulk[-1] == "3"
+
+
+def test_the_busiest_agents_by_name_where_it_is_known() -> None:
+    names = {"agent-0": "web-1\x1b[2J"}
+    lines = page(Rates(*two(), 10.0), status(), [], width=120, height=100, names=names)
+    at = next(number for number, line in enumerate(lines) if line.startswith("BUSIEST AGENTS"))
+    rows = [line.split() for line in lines[at + 1 : lines.index("", at)]]
+    assert rows[0] == ["web-1\\x1b[2J", "agent-0", "1000", "2.0", "MB"]
+    assert [row[0] for row in rows[1:]] == [f"agent-{number}" for number in range(1, AGENTS)]
+
+
+def test_a_low_terminal_shows_what_happened_alone() -> None:
+    before, after = two()
+    names = {"agent-0": "web-1"}
+    high, low = (page(Rates(after, after, 10.0), status(), [], width=80, height=n, names=names) for n in (60, 24))
+    assert any(line.startswith("events.bulk") for line in high)
+    assert not any(line.startswith(("events.bulk", "/api")) for line in low)
+    assert low[-2].startswith("1.1")  # all of it, with the workers
+    assert sum(line.startswith("agent-") for line in low) == 2
+    low = page(Rates(before, after, 10.0), status(), [], width=80, height=24, names={"agent-0": "n" * 30})
+    assert ["n" * 30, "1000"] in [line.split()[:2] for line in low]  # an id that doesn't fit is left out
 
 
 def test_what_a_low_terminal_cuts_is_said() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from wazuh_comms_trio.foundation.log_context import REQUEST
+from wazuh_comms_trio.metrics.busiest import BusiestAgents
 from wazuh_comms_trio.metrics.families import Family
 
 __all__ = ["Metrics", "Reading"]
@@ -45,6 +46,7 @@ class Metrics:
     """What one worker counted since it began. ``read`` adds a function that is called for gauges at each snapshot."""
 
     def __init__(self) -> None:
+        self.agents = BusiestAgents()
         self._counters: dict[tuple[str, ...], float] = {}
         self._histograms: dict[tuple[str, ...], Histogram] = {}
         self._series: dict[str, int] = {}
@@ -86,7 +88,7 @@ class Metrics:
             [key[0], list(key[1:]), histogram.counts.copy(), histogram.total, histogram.exemplars.copy()]
             for key, histogram in self._histograms.items()
         ]
-        return {"values": values, "histograms": histograms}
+        return {"values": values, "histograms": histograms, "agents": self.agents.told()}
 
     def _bounded(self, family: Family, key: tuple[str, ...]) -> tuple[str, ...]:
         assert len(key) == 1 + len(family.labels), key

@@ -2,7 +2,8 @@
 worker counted is kept.
 
 A snapshot is JSON: ``{"values": [[name, [labels], value]], "histograms": [[name, [labels], [counts], sum,
-[exemplars]]]}``. A worker of a later version may count what isn't in our table: that is left out.
+[exemplars]]], "agents": [[id, requests a second, bytes a second]]}``; ``agents`` are the busiest alone. A worker of a
+later version may count what isn't in our table: that is left out.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
+from wazuh_comms_trio.metrics.busiest import Busy, busiest
 from wazuh_comms_trio.metrics.families import FAMILIES, Family
 
 __all__ = ["NodeMetrics", "Snapshot", "add_up"]
@@ -22,6 +24,7 @@ def add_up(snapshots: Iterable[Snapshot]) -> dict[str, Any]:
     """One snapshot of many."""
     values: dict[_Key, float] = {}
     histograms: dict[_Key, list[Any]] = {}
+    agents: list[Busy] = []
     for snapshot in snapshots:
         for name, labels, value in snapshot.get("values", ()):
             family = FAMILIES.get(name)
@@ -37,10 +40,14 @@ def add_up(snapshots: Iterable[Snapshot]) -> dict[str, Any]:
             sofar[0] = [a + b for a, b in zip(sofar[0], counts, strict=True)]
             sofar[1] += total
             sofar[2] = [_newer(a, b) for a, b in zip(sofar[2], exemplars, strict=True)]
-    return {
+        agents += snapshot.get("agents", ())
+    node: dict[str, Any] = {
         "values": [[name, list(labels), value] for (name, labels), value in values.items()],
         "histograms": [[name, list(labels), *parts] for (name, labels), parts in histograms.items()],
     }
+    if agents:
+        node["agents"] = [list(row) for row in busiest(agents)]
+    return node
 
 
 def _combined(family: Family, one: float, other: float) -> float:
@@ -70,7 +77,7 @@ class NodeMetrics:
         last = self._latest.pop(worker, None)
         if last is not None:
             counters = [each for each in last.get("values", ()) if _is_counter(each[0])]
-            self._ended = add_up([self._ended, {**last, "values": counters}])
+            self._ended = add_up([self._ended, {**last, "values": counters, "agents": []}])
 
     def snapshot(self, *more: Snapshot) -> dict[str, Any]:
         """Of the node; ``more``: what the supervisor counts itself."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from wazuh_comms_trio.cli import arguments as types
 from wazuh_comms_trio.cli.command_socket import ask_daemon
+from wazuh_comms_trio.cli.live.names import AgentNames
 from wazuh_comms_trio.cli.parser import Group
 
 #: Seconds.
@@ -39,12 +40,12 @@ def _top(arguments: Namespace) -> int:
     before, asked = _metrics(arguments), time.monotonic()
     if live:
         sys.stdout.write(_ENTER)
-    shown = 0
+    shown, names = 0, AgentNames(arguments)
     try:
         while arguments.count is None or shown < arguments.count:
             time.sleep(arguments.interval)
             after, now = _metrics(arguments), time.monotonic()
-            _show(arguments, before, after, now - asked, live)
+            _show(arguments, before, after, now - asked, live, names)
             before, asked = after, now
             shown += 1
     except KeyboardInterrupt:
@@ -60,16 +61,25 @@ def _metrics(arguments: Namespace) -> dict[str, Any]:
     return ask_daemon(arguments, "GET", "/api/v1/metrics", ASK_TIMEOUT)
 
 
-def _show(arguments: Namespace, before: dict[str, Any], after: dict[str, Any], seconds: float, live: bool) -> None:
+def _show(
+    arguments: Namespace,
+    before: dict[str, Any],
+    after: dict[str, Any],
+    seconds: float,
+    live: bool,
+    names: AgentNames,
+) -> None:
     from wazuh_comms_trio.cli.commands.status import find_problems
-    from wazuh_comms_trio.cli.live.page import page
+    from wazuh_comms_trio.cli.live.page import AGENTS, page
     from wazuh_comms_trio.cli.live.rates import Rates
     from wazuh_comms_trio.daemon.status import read_status
 
     status = read_status(ask_daemon(arguments, "GET", "/api/v1/status", ASK_TIMEOUT))
     size = shutil.get_terminal_size((100, 1000))
     height = size.lines if live else 1000
-    lines = page(Rates(before, after, seconds), status, find_problems(status), width=size.columns, height=height)
+    rates, problems = Rates(before, after, seconds), find_problems(status)
+    known = names.of([agent_id for agent_id, _, _ in rates.agents[:AGENTS]])
+    lines = page(rates, status, problems, width=size.columns, height=height, names=known)
     if live:
         text = f"{_HOME}" + f"{_CLEAR_LINE}\r\n".join(lines) + f"{_CLEAR_LINE}{_CLEAR_REST}"
     else:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isinf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from wazuh_comms_trio.cli.live.rates import Rates, Timing
 from wazuh_comms_trio.cli.output import duration
@@ -14,12 +14,28 @@ from wazuh_comms_trio.metrics import families
 if TYPE_CHECKING:
     from wazuh_comms_trio.daemon.status import DaemonStatus
 
-__all__ = ["page"]
+__all__ = ["AGENTS", "page"]
+
+#: Agents that are shown, of a high terminal; of a low one fewer.
+AGENTS: Final = 10
+_LOW: Final = 40
 
 
-def page(rates: Rates, status: DaemonStatus, problems: Sequence[str], *, width: int, height: int) -> list[str]:
-    """Lines of at most ``width`` characters, at most ``height`` of them; what is cut is said."""
-    lines = [*_head(rates, status, width), "", *_routes(rates, width), "", *_backends(rates, width), ""]
+def page(
+    rates: Rates,
+    status: DaemonStatus,
+    problems: Sequence[str],
+    *,
+    width: int,
+    height: int,
+    names: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Lines of at most ``width`` characters, at most ``height`` of them; what is cut is said. ``names`` of agents."""
+    is_low = height < _LOW
+    lines = [*_head(rates, status, width), "", *_routes(rates, width, is_low), ""]
+    if rates.agents:
+        lines += [*_agents(rates, names or {}, 3 if is_low else AGENTS, width), ""]
+    lines += [*_backends(rates, width, is_low), ""]
     lines += [*_workers(status, width), *([""] if problems else []), *(f"! {printable(each)}" for each in problems)]
     cut = [line if len(line) <= width else line[: width - 1] + "…" for line in lines]
     if len(cut) <= height:
@@ -67,7 +83,7 @@ def _flow(items: Iterable[str], width: int) -> Iterator[str]:
         yield "".join(text.ljust(cell) for text in texts[start : start + columns]).rstrip()
 
 
-def _routes(rates: Rates, width: int) -> Iterator[str]:
+def _routes(rates: Rates, width: int, is_low: bool) -> Iterator[str]:
     """The slowest first."""
     timings = {
         route: timing
@@ -78,22 +94,35 @@ def _routes(rates: Rates, width: int) -> Iterator[str]:
         (route, timing, f"{_number(rates.rate(families.REQUESTS, listener='agents', route=route, status='5*'))}")
         for route, timing in sorted(timings.items(), key=lambda item: -(item[1].p95 or 0))
     ]
-    yield from _timed("ROUTE, SLOWEST FIRST", "5XX/S", rows, width)
+    yield from _timed("ROUTE, SLOWEST FIRST", "5XX/S", rows, width, is_low)
 
 
-def _backends(rates: Rates, width: int) -> Iterator[str]:
+def _backends(rates: Rates, width: int, is_low: bool) -> Iterator[str]:
     rows = []
     for (backend, call), timing in sorted(rates.timings(families.BACKEND_SECONDS).items()):
         every = rates.rate(families.BACKEND_CALLS, backend=backend, call=call)
         done = rates.rate(families.BACKEND_CALLS, backend=backend, call=call, result="done")
         rows.append((f"{backend}.{call}", timing, _number(max(0.0, every - done))))
-    yield from _timed("STORE", "FAIL/S", rows, width)
+    yield from _timed("STORE", "FAIL/S", rows, width, is_low)
 
 
-def _timed(title: str, last: str, rows: Sequence[tuple[str, Timing, str]], width: int) -> Iterator[str]:
+def _agents(rates: Rates, names: Mapping[str, str], most: int, width: int) -> Iterator[str]:
+    name = max(20, min(60, width - 44))
+    yield f"{'BUSIEST AGENTS OF A MINUTE':<{name}}{'CALLS/S':>10}{'IN/S':>11}"
+    for agent_id, requests, received in rates.agents[:most]:
+        label = f"{printable(names[agent_id])}  {agent_id}" if agent_id in names else agent_id
+        if len(label) >= name and agent_id in names:  # half of an id is of no use
+            label = printable(names[agent_id])
+        yield f"{label[: name - 1]:<{name}}{_number(requests):>10}{_size(received):>11}"
+
+
+def _timed(title: str, last: str, rows: Sequence[tuple[str, Timing, str]], width: int, is_low: bool) -> Iterator[str]:
+    """On a low terminal without those that nothing was asked of."""
     name = max(20, min(60, width - 44))
     yield f"{title:<{name}}{'CALLS/S':>10}{'MEAN':>11}{'95 %':>12}{last:>10}"
     for label, timing, failed in rows:
+        if is_low and not timing.count and failed == "0":
+            continue
         p95 = "-" if timing.p95 is None else _seconds(timing.p95, "above" if isinf(timing.p95) else "≤ ")
         mean = "-" if timing.mean is None else _seconds(timing.mean)
         yield f"{label[: name - 1]:<{name}}{_number(timing.count):>10}{mean:>11}{p95:>12}{failed:>10}"

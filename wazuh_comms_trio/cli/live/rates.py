@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
+from wazuh_comms_trio.metrics.busiest import Busy
 from wazuh_comms_trio.metrics.families import FAMILIES, Family
 
 __all__ = ["Rates", "Timing"]
@@ -30,6 +31,8 @@ class Rates:
     def __init__(self, before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -> None:
         self._before, self._after = _values(before), _values(after)
         self._old, self._new = _histograms(before), _histograms(after)
+        #: Of the last minute, the busiest first: id, requests a second, bytes a second.
+        self.agents: list[Busy] = [(row[0], row[1], row[2]) for row in after.get("agents", ())]
         self._seconds = max(seconds, 0.001)
 
     def gauge(self, family: Family, **labels: str) -> float:

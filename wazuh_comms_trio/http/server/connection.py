@@ -334,12 +334,14 @@ class Connection:
         scope = getattr(http, "asgi_scope", None)
         path = "" if scope is None else scope["path"]
         context.count_request(path, self._status, seconds)
+        body: BodyDecoder | None = getattr(http, "body", None)
+        received = 0 if body is None else body.received
         if (agent_id := AGENT.get()) is not None and self._status:
             client = None if scope is None else scope["client"]
             context.answered(agent_id, path, self._status, client[0] if client else None)
-        body: BodyDecoder | None = getattr(http, "body", None)
-        if body is not None and body.received:
-            context.metrics.count(families.RECEIVED_BYTES, context.name, by=body.received)
+            context.metrics.agents.count(agent_id, received)
+        if received:
+            context.metrics.count(families.RECEIVED_BYTES, context.name, by=received)
         context.metrics.count(families.SENT_BYTES, context.name, by=self._sent)
 
     async def _finish(self) -> None:
