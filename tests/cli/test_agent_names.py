@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import sys
 import time
 from typing import Any
@@ -171,3 +173,71 @@ def test_what_was_heard_of_an_agent_decides_its_status(tool: Tool, config: Confi
     shown = tool("--json", "agents", "show", "heard").document
     assert (shown["status"], shown["node"]) == ("active", None)
     assert shown["last_seen"] > shown["last_login"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("where", [io.StringIO, Terminal])
+@pytest.mark.parametrize("size", [0, 1, 7])
+def test_a_listing_in_pages_is_one_json_document(
+    where: type[io.StringIO], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Byte by byte what it is in one piece, and each page is out before the next is read."""
+    documents = [{"n": number, "list": [], "text": "a\nb\u20ac", "none": None} for number in range(size)]
+    monkeypatch.setattr(sys, "stdout", shown := where())
+    printed = [0]
+    with output.Output(as_json=True).listing(("N",)) as listing:
+        for start in range(0, size, 3):
+            part = documents[start : start + 3]
+            listing.page(part, [(one["n"],) for one in part])
+            printed.append(len(shown.getvalue()))
+    assert shown.getvalue() == json.dumps(documents, indent=2 if shown.isatty() else None) + "\n"
+    assert sorted(set(printed)) == printed
+
+
+def test_a_table_in_pages_keeps_its_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", shown := io.StringIO())
+    with output.Output(as_json=False).listing(("ID", "NAME", "LAST")) as listing:
+        listing.page([], [])
+        listing.page([{}, {}], [("1", "web", "x"), ("2", "a longer one", "y\x1b")])
+        listing.page([{}], [("3", "db", "z")])
+    assert shown.getvalue().split("\n") == [
+        "ID  NAME          LAST",
+        "1   web           x",
+        "2   a longer one  y\\x1b",
+        "3   db            z",
+        "",
+    ]
+    monkeypatch.setattr(sys, "stdout", shown := Terminal())
+    monkeypatch.setenv("COLUMNS", "30")
+    with output.Output(as_json=False).listing(("ID", "NAME", "LAST")) as listing:
+        for start in (1, 4):
+            rows = [(str(n), "n" * 10 * n, "2025-03-11T19:12:36Z") for n in range(start, start + 3)]
+            listing.page([{}] * 3, rows)
+    lines = shown.getvalue().splitlines()
+    assert len(lines) == 7
+    assert max(map(len, lines)) <= 30
+    assert all(line.endswith("03-11 19:12") for line in lines[1:])
+
+
+def test_pages_are_filtered_one_by_one(tool: Tool, config: Config) -> None:
+    async def run() -> None:
+        async with open_backends(config) as backends, trio.open_nursery() as nursery:
+            for number in range(1201):
+                uuid = f"0194857f-39b5-7bfb-a7bc-{number:012}"
+                nursery.start_soon(backends.agents.add, Agent(uuid, f"web-{number:04}", "h", version=f"6.{number % 2}"))
+
+    trio.run(run)
+    for options, names in (
+        ((), range(1201)),
+        (("--limit", "501"), range(501)),
+        (("--version", "6.1", "--limit", "600"), range(1, 1200, 2)),
+        (("--reverse", "--limit", "2"), (1200, 1199)),
+        (("--name", "web-12*"), (1200,)),
+        (("--name", "db-*"), ()),
+    ):
+        found = json.loads(tool("--json", "agents", "list", *options).out)
+        assert [agent["name"] for agent in found] == [f"web-{number:04}" for number in names]

@@ -216,3 +216,15 @@ async def test_an_outage_is_a_passing_failure(harness: Harness, backends: Backen
         await backends.agents.record_login(A1, clock())
     assert await backends.agents.get(A1) is not None
     await harness.enrol(A2)
+
+
+async def test_pages_are_all_by_name_and_id(harness: Harness, backends: Backends) -> None:
+    names = {A3: "b", A2: "a", A1: "b"}
+    assert [page async for page in backends.agents.pages() if page] == []
+    for agent_id, name in names.items():
+        await backends.agents.add(Agent(agent_id, name, "k", groups=("g",)))
+    await harness.refreshed()
+    pages = [page async for page in backends.agents.pages()]
+    found = [agent for page in pages for agent in page]
+    assert [(agent.name, agent.id) for agent in found] == [("a", A2), ("b", A1), ("b", A3)]
+    assert sorted(found, key=lambda agent: agent.id) == list(await backends.agents.list())

@@ -1,6 +1,7 @@
 """The contract of ``CommandStore``."""
 
 from collections.abc import Collection
+from typing import Any
 
 import pytest
 import trio
@@ -208,6 +209,19 @@ async def test_list_newest_first(backends: Backends, clock: Clock) -> None:
     assert ids(await backends.commands.list(status="pending")) == ["c3", "c2", "c0"]
     assert ids(await backends.commands.list(status="sent", agent_id=A1)) == ["c1"]
     assert ids(await backends.commands.list(status="failed")) == []
+
+
+async def test_pages_are_the_whole_list(harness: Harness, backends: Backends, clock: Clock) -> None:
+    await backends.commands.add([command(f"c{number}", A1 if number % 3 else A2) for number in range(503)])
+    await harness.refreshed()
+    wanted: list[dict[str, Any]] = [{}, {"agent_id": A1}, {"status": "pending", "agent_id": A2}, {"status": "failed"}]
+    for options in wanted:
+        pages = [page async for page in backends.commands.pages(**options)]
+        found = [one for page in pages for one in page]
+        listed = await backends.commands.list(limit=2000, **options)
+        assert len(set(ids(found))) == len(found) == len(listed)
+        assert sorted(ids(found)) == sorted(ids(listed))
+        assert max(map(len, pages), default=0) <= 500
 
 
 async def test_a_delivered_set_group_is_applied(harness: Harness, backends: Backends) -> None:

@@ -256,7 +256,9 @@ class FakeOpenSearch:
             for hit, one in zip(hits, found, strict=True):
                 hit["sort"] = [sort_key(name)(one) for name in names]
             if "search_after" in body:
-                hits = [hit for hit in hits if hit["sort"] > body["search_after"]]  # only what is sorted upwards
+                after = body["search_after"]  # what is sorted one way, by all keys
+                down = all("desc" in str(each) for each in body["sort"])
+                hits = [hit for hit in hits if (hit["sort"] < after if down else hit["sort"] > after)]
         if scroll:
             scroll_id = f"scroll-{len(self.requests)}"
             self._scrolls[scroll_id] = [hits[start : start + size] for start in range(0, len(hits), size)]

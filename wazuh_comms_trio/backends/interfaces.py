@@ -100,13 +100,14 @@ class AgentRegistry(Protocol):
 
     async def list(self) -> Sequence[Agent]: ...
 
+    def pages(self) -> AsyncGenerator[Sequence[Agent], None]:
+        """All by name, then id, some hundred at a time; of what changes meanwhile either state."""
+
     async def members(self, group: str) -> Sequence[str]:
         """Agent ids; the group ``all`` has every agent."""
-        ...
 
     async def named(self, name: str) -> Sequence[str]:
         """The ids, sorted, of the agents that have exactly this name."""
-        ...
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
@@ -260,25 +261,20 @@ class CommandStore(Protocol):
         group's command is expanded: one child per member (``<parent>_<uuid>``, same order and request id), the parent
         marked ``sent``.
         """
-        ...
 
     async def wait_news(self) -> Collection[str]:
         """Waits until some agents may have pending commands that no node has claimed; returns their ids. One caller."""
-        ...
 
     async def claim(self, agent_ids: Collection[str]) -> Sequence[Command]:
         """Claims what is pending for these agents, oldest first, at most 100 an agent. No claim is given twice until
         released.
         """
-        ...
 
     async def mark_sent(self, document_ids: Collection[str]) -> None:
         """Delivery was confirmed. (Embedded: a delivered ``set-group`` is applied to the registry here.)"""
-        ...
 
     async def release(self, document_ids: Collection[str]) -> None:
         """Delivery wasn't confirmed: pending again, unclaimed."""
-        ...
 
     async def report(self, reports: Sequence[CommandReport]) -> Sequence[ItemResult]:
         """Results by position. ``refused`` (status 400) unless the command was sent to that very agent; of one that
@@ -291,7 +287,6 @@ class CommandStore(Protocol):
         """Pending past its timeout: ``failed`` with a reason. Sent and not answered within it: ``failed``, ``no
         answer``. A late report still counts.
         """
-        ...
 
     async def get(self, document_id: str) -> Command | None: ...
 
@@ -304,16 +299,18 @@ class CommandStore(Protocol):
         children: bool = True,
     ) -> Sequence[Command]:
         """Newest first. ``children`` False: without those that a group's command became."""
-        ...
+
+    def pages(
+        self, *, status: CommandStatus | None = None, agent_id: str | None = None, children: bool = True
+    ) -> AsyncGenerator[Sequence[Command], None]:
+        """As ``list`` without a limit, some hundred at a time; of what changes meanwhile either state."""
 
     async def children(self, parents: Collection[str]) -> Sequence[Command]:
         """What these groups' commands (document ids) became, in no order. An id that is no group's has none."""
-        ...
 
     async def cancel(self, document_id: str) -> Command | None:
         """A pending one becomes ``failed`` (``cancelled``), and of a group's command those of its children that are
         pending; returns it as it is then, None when there is none."""
-        ...
 
 
 # --- the engine -------------------------------------------------------------------------------------------------------

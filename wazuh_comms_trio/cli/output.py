@@ -6,7 +6,9 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from textwrap import indent
 from typing import Any, Final
 
 from wazuh_comms_trio.cli.program import printable
@@ -30,6 +32,13 @@ class Output:
         elif text:
             print("\n".join(printable(line) for line in text.split("\n")))
 
+    @contextmanager
+    def listing(self, heads: Sequence[str]) -> Iterator[Listing]:
+        """A long one, printed page by page as it is read: one JSON document in the end, or a table."""
+        listing = Listing(heads, as_json=self.as_json)
+        yield listing
+        listing.end()
+
     def line(self, document: Any) -> None:
         """One of many: one JSON document a line, whatever the form."""
         print(json.dumps(document, ensure_ascii=self.as_json, separators=(",", ":")), flush=True)
@@ -43,18 +52,75 @@ class Output:
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns of equal width, the last one open. On a terminal that is too narrow, dates are shortened and the widest
     columns cut, but never the first, which is what a row is known by."""
-    cells = [list(heads), *([printable("-" if cell in (None, "") else str(cell)) for cell in row] for row in rows)]
-    width = terminal_width()
-    widths = _widths(cells)
-    if width is not None and _total(widths) > width:
-        cells = [[_short_date(cell) for cell in row] for row in cells]
-        widths = _widths(cells)
-        while _total(widths) > width and (widest := max(widths[1:], default=0)) > _NARROWEST:
+    return _Columns(heads).page(rows)
+
+
+class Listing:
+    """Rows and documents in pages. A table's columns are as wide as the pages until then need."""
+
+    def __init__(self, heads: Sequence[str], *, as_json: bool) -> None:
+        self.rows = 0
+        self._columns = _Columns(heads)
+        self._as_json = as_json
+        self._indent = 2 if as_json and sys.stdout.isatty() else None
+
+    def page(self, documents: Iterable[Any], rows: Sequence[Sequence[object]]) -> None:
+        """As many documents as rows; of a table they aren't looked at."""
+        if not rows:
+            return
+        if not self._as_json:
+            print("\n".join(printable(line) for line in self._columns.page(rows).split("\n")), flush=True)
+        elif self._indent is None:
+            self._print("[" if not self.rows else ", ", ", ".join(map(json.dumps, documents)))
+        else:
+            texts = (indent(json.dumps(document, indent=2), "  ") for document in documents)
+            self._print("[\n" if not self.rows else ",\n", ",\n".join(texts))
+        self.rows += len(rows)
+
+    def end(self) -> None:
+        if self._as_json:
+            self._print("" if self.rows else "[", "\n]\n" if self._indent and self.rows else "]\n")
+
+    @staticmethod
+    def _print(*texts: str) -> None:
+        print(*texts, sep="", end="", flush=True)
+
+
+class _Columns:
+    """``width``: of the terminal; None: any."""
+
+    def __init__(self, heads: Sequence[str]) -> None:
+        self._heads: Sequence[str] | None = heads
+        self._width = terminal_width()
+        self._widths = [0] * len(heads)
+        self._is_narrow = False
+
+    def page(self, rows: Sequence[Sequence[object]]) -> str:
+        """The first has the heads above it."""
+        cells = [[printable("-" if cell in (None, "") else str(cell)) for cell in row] for row in rows]
+        if self._heads is not None:
+            cells.insert(0, list(self._heads))
+            self._heads = None
+        if not self._is_narrow:
+            self._widths = _widths([self._widths_as_cells(), *cells])
+        if self._width is not None and (self._is_narrow or _total(self._widths) > self._width):
+            cells = [[_short_date(cell) for cell in row] for row in cells]
+            self._narrow(cells, self._width)
+        return "\n".join(
+            "  ".join(_cut(cell, width).ljust(width) for cell, width in zip(row, self._widths, strict=True)).rstrip()
+            for row in cells
+        )
+
+    def _widths_as_cells(self) -> list[str]:
+        return [" " * width for width in self._widths]
+
+    def _narrow(self, cells: Sequence[Sequence[str]], most: int) -> None:
+        if self._is_narrow:
+            return
+        self._is_narrow = True
+        widths = self._widths = _widths(cells)
+        while _total(widths) > most and (widest := max(widths[1:], default=0)) > _NARROWEST:
             widths[widths.index(widest, 1)] -= 1
-    return "\n".join(
-        "  ".join(_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    )
 
 
 def terminal_width() -> int | None:

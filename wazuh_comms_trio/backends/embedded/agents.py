@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Literal
 
 import apsw
@@ -23,6 +24,8 @@ from wazuh_comms_trio.errors import AgentExists, DocumentUnreadable, MalformedRe
 from wazuh_comms_trio.foundation.caches.bounded_cache import AGENTS_REMEMBERED, BoundedCache
 
 _COLUMNS: Final = "id, name, key_hash, type, version, groups, host, status, last_login"
+#: Of a list that is read in pages.
+_PAGE: Final = 500
 
 
 class SqliteAgents:
@@ -203,6 +206,14 @@ class SqliteAgents:
 
         return self._unreadable.without(await self._database.read(select))
 
+    async def pages(self) -> AsyncGenerator[Sequence[Agent], None]:
+        """The ids of all are in memory meanwhile."""
+        query = "SELECT CAST(id AS BLOB) FROM agents ORDER BY name, id"
+        ids = await self._database.read(lambda connection: [row[0] for row in connection.execute(query)])
+        for start in range(0, len(ids), _PAGE):
+            found = await self._database.read(partial(_agents_of, ids[start : start + _PAGE]))
+            yield sorted(self._unreadable.without(found), key=lambda agent: (agent.name, agent.id))
+
     async def count(self) -> int:
         """How many agents there are."""
 
@@ -287,3 +298,8 @@ def _agent(row: Any) -> Agent:
 
 def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
+
+
+def _agents_of(ids: Sequence[bytes], connection: apsw.Connection) -> Sequence[Agent | DocumentUnreadable]:
+    places = ", ".join(["CAST(? AS TEXT)"] * len(ids))
+    return list(read_rows(connection, "agents", _COLUMNS, f"WHERE id IN ({places})", tuple(ids), _agent))

@@ -7,8 +7,9 @@ was meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from math import inf
+from typing import Any, Final, TypeAlias
 
 import apsw
 import trio
@@ -37,6 +38,10 @@ POLL_INTERVAL: Final = 1.0
 #: ... and by the other processes: the leader's connections may be broken while theirs are not.
 FOLLOWERS_INTERVAL: Final = 10.0
 _TOPIC: Final = "commands"
+#: Of a list that is read in pages.
+_PAGE: Final = 500
+
+_Place: TypeAlias = tuple[float, int]
 
 
 class SqliteCommands:
@@ -289,22 +294,45 @@ class SqliteCommands:
         limit: int = 1000,
         children: bool = True,
     ) -> Sequence[Command]:
+        return (await self._listed(status, agent_id, limit, children, None))[0]
+
+    async def pages(
+        self, *, status: CommandStatus | None = None, agent_id: str | None = None, children: bool = True
+    ) -> AsyncGenerator[Sequence[Command], None]:
+        after: _Place | None = (inf, 0)
+        while after is not None:
+            page, after = await self._listed(status, agent_id, _PAGE, children, after)
+            yield page
+
+    async def _listed(
+        self, status: CommandStatus | None, agent_id: str | None, limit: int, children: bool, after: _Place | None
+    ) -> tuple[Sequence[Command], _Place | None]:
+        """Those behind ``after``, and behind which place there may be more."""
         conditions, values = ["1"], list[Any]()
         if status is not None:
             conditions.append("status = ?")
             values.append(status)
         if agent_id is not None:
             if not storable(agent_id):
-                return ()
+                return (), None
             conditions.append("target_type = 'agent' AND target_id = ?")
             values.append(agent_id.lower())
         if not children:
             conditions.append(f"NOT {rows.IS_CHILD}")
+        if after is not None:
+            conditions.append("(created_at, no) < (?, ?)")
+            values += after
 
-        def select(connection: apsw.Connection) -> list[Command | DocumentUnreadable]:
+        def select(connection: apsw.Connection) -> tuple[list[Command | DocumentUnreadable], _Place | None]:
             condition, of_parents = hidden(connection)
             rest = f"WHERE {' AND '.join(conditions)} AND NOT ({condition}) ORDER BY created_at DESC, no DESC LIMIT ?"
             parameters = (*values, *of_parents, limit)
-            return list(read_rows(connection, "commands", rows.COLUMNS, rest, parameters, rows.decode))
+            found = list(read_rows(connection, "commands", rows.COLUMNS, rest, parameters, rows.decode))
+            last = None
+            if after is not None and len(found) == limit:
+                places = f"SELECT created_at, no FROM commands {rest} OFFSET ?"
+                last = connection.execute(places, (*parameters[:-1], 1, limit - 1)).fetchone()
+            return found, last
 
-        return self._unreadable.without(await self._database.read(select))
+        found, last = await self._database.read(select)
+        return self._unreadable.without(found), last

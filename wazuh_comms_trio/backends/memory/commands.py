@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from typing import Protocol
 
 import trio
@@ -160,6 +160,13 @@ class MemoryCommands:
         ]
         found.sort(key=lambda command: -command.created_at)
         return found[:limit]
+
+    async def pages(
+        self, *, status: CommandStatus | None = None, agent_id: str | None = None, children: bool = True
+    ) -> AsyncGenerator[Sequence[Command], None]:
+        found = await self.list(status=status, agent_id=agent_id, limit=len(self.stored), children=children)
+        for start in range(0, len(found), 2):
+            yield found[start : start + 2]
 
     async def children(self, parents: Collection[str]) -> Sequence[Command]:
         await self.faults.strike("children")

@@ -7,7 +7,7 @@ Each store has ``faults``, switches for tests. Nothing survives the process.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, frozen
@@ -109,6 +109,11 @@ class MemoryAgents:
     async def list(self) -> Sequence[Agent]:
         await self.faults.strike("list")
         return sorted(self.stored.values(), key=lambda agent: agent.id)
+
+    async def pages(self) -> AsyncGenerator[Sequence[Agent], None]:
+        by_name = sorted(await self.list(), key=lambda agent: (agent.name, agent.id))
+        for start in range(0, len(by_name), 2):
+            yield by_name[start : start + 2]
 
     async def members(self, group: str) -> Sequence[str]:
         await self.faults.strike("members")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from wazuh_comms_trio.cli import arguments as types
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from wazuh_comms_trio.backends.interfaces import Agent
     from wazuh_comms_trio.backends.presence import LastSeen, Status
 
+_PAGE: Final = 500
 _STATUSES: Final = ("active", "disconnected", "never")
 
 
@@ -61,12 +63,26 @@ def with_status(agent: Agent, seen: LastSeen | None, now: float, after: float) -
     return Listed(agent, moment, status_of(moment, now, after), "" if seen is None else seen.node)
 
 
-def chosen(agents: Iterable[Listed], arguments: Namespace, now: float) -> list[Listed]:
-    """``now``: epoch seconds."""
-    found = [one for one in agents if _matches(one, arguments, now)]
-    found.sort(key=lambda one: (one.agent.name, one.agent.id))
-    found.sort(key=_SORT_KEYS[arguments.sort], reverse=arguments.reverse)
-    return found[: arguments.limit]
+async def chosen(
+    pages: AsyncIterable[Sequence[Listed]], arguments: Namespace, now: float
+) -> AsyncGenerator[Sequence[Listed], None]:
+    """``pages`` by name and uuid; ``now``: epoch seconds. In another order only when all are read."""
+    left = inf if arguments.limit is None else arguments.limit
+    every: list[Listed] = []
+    async for page in pages:
+        found = [one for one in page if _matches(one, arguments, now)]
+        if arguments.sort != "name" or arguments.reverse:
+            every += found
+            continue
+        if found:
+            yield found[: int(min(left, len(found)))]
+            left -= len(found)
+        if left <= 0:
+            return
+    every.sort(key=_SORT_KEYS[arguments.sort], reverse=arguments.reverse)
+    del every[int(min(left, len(every))) :]
+    for start in range(0, len(every), _PAGE):
+        yield every[start : start + _PAGE]
 
 
 def _matches(one: Listed, wanted: Namespace, now: float) -> bool:

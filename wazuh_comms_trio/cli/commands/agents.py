@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -104,27 +105,37 @@ async def _add(arguments: Namespace) -> int:
 
 
 async def _list(arguments: Namespace) -> int:
-    from wazuh_comms_trio.cli.output import table, timestamp
     from wazuh_comms_trio.cli.stores import open_stores
 
     async with open_stores(arguments) as stores:
-        known = await stores.backends.agents.list()
         seen, now = await _last_seen(stores), time.time()
-        after = stores.config.disconnected_after
-        agents = chosen((with_status(agent, seen.get(agent.id), now, after) for agent in known), arguments, now)
-        rows = [
-            (one.agent.id, one.agent.name, one.status, ",".join(one.agent.groups), timestamp(one.moment))
-            for one in agents
-        ]
-        text = table(("UUID", "NAME", "STATUS", "GROUPS", "LAST SEEN"), rows) if rows else ""
-        stores.output.document([agent_document(one) for one in agents], text)
-        if known and not agents:
-            stores.output.note(f"none of {len(known)} agents matches")
-        elif not agents:
+        after, known = stores.config.disconnected_after, 0
+
+        async def pages() -> AsyncGenerator[Sequence[Listed], None]:
+            nonlocal known
+            async with aclosing(stores.backends.agents.pages()) as read:
+                async for page in read:
+                    known += len(page)
+                    yield [with_status(agent, seen.get(agent.id), now, after) for agent in page]
+
+        with stores.output.listing(("UUID", "NAME", "STATUS", "GROUPS", "LAST SEEN")) as listing:
+            async with aclosing(pages()) as every, aclosing(chosen(every, arguments, now)) as agents:
+                async for page in agents:
+                    listing.page(map(agent_document, page), [_row(one) for one in page])
+        if known and not listing.rows:
+            stores.output.note(f"none of {known} agents matches")
+        elif not listing.rows:
             is_local = stores.config.communications_api.backend == "embedded"
             check = "" if is_local else "; where there should be some, see `wazuh-comms indexer check` first"
             stores.output.note(f"no agents; `wazuh-comms agents add NAME` enrols one{check}")
     return 0
+
+
+def _row(one: Listed) -> tuple[object, ...]:
+    from wazuh_comms_trio.cli.output import timestamp
+
+    agent = one.agent
+    return agent.id, agent.name, one.status, ",".join(agent.groups), timestamp(one.moment)
 
 
 async def _last_seen(stores: Stores) -> Mapping[str, LastSeen]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from wazuh_comms_trio.cli import arguments as types
@@ -13,7 +14,7 @@ from wazuh_comms_trio.cli.program import EXIT_MISUSE, Failure
 if TYPE_CHECKING:
     from wazuh_comms_trio.backends.interfaces import Backends, Command
     from wazuh_comms_trio.cli.following import GroupProgress
-    from wazuh_comms_trio.cli.output import Output
+    from wazuh_comms_trio.cli.output import Listing
     from wazuh_comms_trio.cli.stores import Stores
 
 #: What today's agents act on (PROTOCOL, section 3); another action ends as failed.
@@ -113,33 +114,44 @@ async def _list(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.stores import open_stores
 
     async with open_stores(arguments) as stores:
-        found = await _found(stores.backends, arguments)
-        progress = await progress_of(stores.backends.commands, found)
-        _print_list(stores.output, found, progress)
+        with stores.output.listing(("ID", "TARGET", "ACTION", "STATUS", "CREATED")) as listing:
+            async with aclosing(_found(stores.backends, arguments)) as pages:
+                async for page in pages:
+                    progress = await progress_of(stores.backends.commands, page)
+                    _add_page(listing, page, progress)
+        if not listing.rows:
+            stores.output.note("no such commands")
     return 0
 
 
-async def _found(backends: Backends, arguments: Namespace) -> Sequence[Command]:
+async def _found(backends: Backends, arguments: Namespace) -> AsyncGenerator[Sequence[Command], None]:
     """Raises ``Failure``."""
     from wazuh_comms_trio.cli.agents.names import agent_id_of
 
     agent = None if arguments.agent is None else await agent_id_of(backends.agents, arguments.agent)
     if arguments.of is None:
+        left = arguments.limit
         children = arguments.children or agent is not None  # what an agent was told is its own, however it came
-        return await backends.commands.list(
-            status=arguments.status, agent_id=agent, limit=arguments.limit, children=children
-        )
+        async with aclosing(
+            backends.commands.pages(status=arguments.status, agent_id=agent, children=children)
+        ) as pages:
+            async for page in pages:
+                yield page[:left]
+                left -= len(page)
+                if left <= 0:
+                    return
+        return
     parent = await backends.commands.get(arguments.of)
     if parent is None or parent.target.type != "group":
         raise Failure(f"there is no group's command {arguments.of}")
     found = await backends.commands.children([arguments.of])
     wanted = [one for one in found if arguments.status in (None, one.status) and agent in (None, one.target.id)]
-    return sorted(wanted, key=lambda one: one.target.id)[: arguments.limit]
+    yield sorted(wanted, key=lambda one: one.target.id)[: arguments.limit]
 
 
-def _print_list(output: Output, found: Sequence[Command], progress: Mapping[str, GroupProgress]) -> None:
+def _add_page(listing: Listing, found: Sequence[Command], progress: Mapping[str, GroupProgress]) -> None:
     from wazuh_comms_trio.cli.documents import command_document, outcome_text
-    from wazuh_comms_trio.cli.output import table, timestamp
+    from wazuh_comms_trio.cli.output import timestamp
 
     documents, rows = [], []
     for command in found:
@@ -151,9 +163,7 @@ def _print_list(output: Output, found: Sequence[Command], progress: Mapping[str,
         documents.append(document)
         target = f"{command.target.type} {command.target.id}"
         rows.append((command.document_id, target, command.action.name, status, timestamp(command.created_at)))
-    output.document(documents, table(("ID", "TARGET", "ACTION", "STATUS", "CREATED"), rows) if rows else "")
-    if not rows:
-        output.note("no such commands")
+    listing.page(documents, rows)
 
 
 async def _show(arguments: Namespace) -> int:

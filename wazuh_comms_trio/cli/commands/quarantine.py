@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from wazuh_comms_trio.cli import arguments as types
@@ -60,34 +61,37 @@ def entry_document(entry: Entry) -> dict[str, Any]:
     }
 
 
-async def _entries(session: QuarantineSession, agent_id: str | None) -> AsyncIterator[Entry]:
+async def _pages(session: QuarantineSession, agent_id: str | None) -> AsyncGenerator[Sequence[Entry], None]:
     after = 0
     while page := await session.quarantine.list(agent_id=agent_id, after=after):
-        for entry in page:
-            yield entry
+        yield page
         after = page[-1].id
 
 
+async def _entries(session: QuarantineSession, agent_id: str | None) -> AsyncIterator[Entry]:
+    async with aclosing(_pages(session, agent_id)) as pages:
+        async for page in pages:
+            for entry in page:
+                yield entry
+
+
+def _row(entry: Entry) -> tuple[object, ...]:
+    from wazuh_comms_trio.cli.output import timestamp
+
+    reason = entry.reason if entry.overtaken_at is None else f"(overtaken) {entry.reason}"
+    last = timestamp(entry.last_at)
+    return entry.id, last, entry.agent_id, entry.kind, entry.payload_bytes, entry.count, reason
+
+
 async def _list(arguments: Namespace) -> int:
-    from wazuh_comms_trio.cli.output import table, timestamp
     from wazuh_comms_trio.cli.stores import open_quarantine_session
 
     async with open_quarantine_session(arguments) as session:
-        entries = [entry async for entry in _entries(session, await agent_option(arguments))]
-        rows = [
-            (
-                entry.id,
-                timestamp(entry.last_at),
-                entry.agent_id,
-                entry.kind,
-                entry.payload_bytes,
-                entry.count,
-                entry.reason if entry.overtaken_at is None else f"(overtaken) {entry.reason}",
-            )
-            for entry in entries
-        ]
-        text = table(("ID", "LAST", "AGENT", "KIND", "BYTES", "COUNT", "REASON"), rows) if rows else ""
-        session.output.document([entry_document(entry) for entry in entries], text)
+        agent_id = await agent_option(arguments)
+        with session.output.listing(("ID", "LAST", "AGENT", "KIND", "BYTES", "COUNT", "REASON")) as listing:
+            async with aclosing(_pages(session, agent_id)) as pages:
+                async for page in pages:
+                    listing.page(map(entry_document, page), [_row(entry) for entry in page])
         usage = await session.quarantine.usage()
         entries_held = "1 entry" if usage.entries == 1 else f"{usage.entries} entries"
         session.output.note(f"{entries_held}, {usage.bytes} of {usage.max_bytes} bytes")

@@ -6,12 +6,14 @@ import shutil
 import sys
 import time
 from argparse import Namespace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from wazuh_comms_trio.cli import arguments as types
 from wazuh_comms_trio.cli.command_socket import ask_daemon
-from wazuh_comms_trio.cli.live.names import AgentNames
 from wazuh_comms_trio.cli.parser import Group
+
+if TYPE_CHECKING:
+    from wazuh_comms_trio.cli.live.names import AgentNames
 
 #: Seconds.
 ASK_TIMEOUT: Final = 5.0
@@ -36,6 +38,8 @@ def add_parser(parent: Group) -> None:
 
 
 def _top(arguments: Namespace) -> int:
+    from wazuh_comms_trio.cli.live.names import AgentNames
+
     live = sys.stdout.isatty()
     before, asked = _metrics(arguments), time.monotonic()
     if live:

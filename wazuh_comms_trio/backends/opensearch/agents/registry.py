@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import trio
@@ -36,6 +36,8 @@ _LOOKUP_TIMEOUT: Final = 2.0
 #: Agents read again in one call.
 _RENEWED_AT_ONCE: Final = 500
 _UPDATE: Final = {"retry_on_conflict": "5", "filter_path": "result"}
+#: Agents handed on at a time, of a list.
+_PAGE: Final = 500
 
 
 class OpenSearchAgents:
@@ -258,6 +260,12 @@ class OpenSearchAgents:
             elif found.judged(find_problem).problem is not None:
                 self._client.unreadable.note(found.unreadable())
         return sorted(agents, key=lambda agent: agent.id)
+
+    async def pages(self) -> AsyncGenerator[Sequence[Agent], None]:
+        """All are read before the first: an index that others made needn't be sortable by name."""
+        by_name = sorted(await self.list(), key=lambda agent: (agent.name, agent.id))
+        for start in range(0, len(by_name), _PAGE):
+            yield by_name[start : start + _PAGE]
 
     async def members(self, group: str) -> Sequence[str]:
         return await self._search.members(group)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import trio
@@ -46,6 +46,8 @@ Decide = Callable[[Document], Mapping[str, Any] | None]
 Place = Sequence[Any]
 """What a document is sorted by."""
 
+#: Of one search at most (``index.max_result_window``).
+LARGEST: Final = 10_000
 #: Documents in one call.
 _BATCH: Final = 500
 #: How often a change that others overtook is tried, and the longest pause between, in seconds.
@@ -122,6 +124,19 @@ class CommandIndex:
     async def search(self, query: Query, *, order: str, size: int) -> list[Document]:
         """What matches now and can be read, by its time. Raises ``BackendUnavailable``."""
         return (await self._search(query, order, size))[0]
+
+    async def newest(self, query: Query, size: int) -> AsyncGenerator[list[Document], None]:
+        """All that match and can be read, the newest first, up to ``size`` at a time. Where the index can't be sorted
+        the first ``LARGEST`` that are found. Raises ``BackendUnavailable``."""
+        after: Place | None = None
+        while True:
+            found, hits = await self._search(query, "desc", size, after=after)
+            if hits.last is None and hits.seen >= size:
+                found = await self.search(query, order="desc", size=LARGEST)
+            yield found
+            if hits.last is None or hits.seen < size:
+                return
+            after = hits.last
 
     async def page(self, query: Query, size: int, after: Place | None) -> tuple[list[Document], int, Place | None]:
         """What matches now and can be read, the oldest first, how many of this kind there are in all, and after which

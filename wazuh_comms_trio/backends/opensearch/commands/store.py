@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
 import trio
@@ -20,7 +21,7 @@ from wazuh_comms_trio.backends.opensearch.commands.discovery import Discovery, S
 from wazuh_comms_trio.backends.opensearch.commands.documents import Document
 from wazuh_comms_trio.backends.opensearch.commands.exchange import WorkerExchange
 from wazuh_comms_trio.backends.opensearch.commands.group_expansion import GroupExpansion
-from wazuh_comms_trio.backends.opensearch.commands.index import CommandIndex, Refused
+from wazuh_comms_trio.backends.opensearch.commands.index import LARGEST, CommandIndex, Refused
 from wazuh_comms_trio.backends.opensearch.commands.interest import Interest
 from wazuh_comms_trio.backends.opensearch.commands.news import News
 from wazuh_comms_trio.backends.opensearch.commands.pending import PendingCommands
@@ -28,7 +29,8 @@ from wazuh_comms_trio.backends.opensearch.index_names import IndexName
 from wazuh_comms_trio.config.backend_models import IndexerCommands
 from wazuh_comms_trio.errors import MalformedRequest
 
-_LARGEST_LIST: Final = 10_000  # index.max_result_window
+#: Of a list that is read in pages.
+_PAGE: Final = 500
 _EXPIRED_AT_ONCE: Final = 500
 #: Seconds of wall-clock time between two searches for commands that no agent has answered.
 _EXPIRE_INTERVAL: Final = 2.0
@@ -193,7 +195,7 @@ class OpenSearchCommands:
     async def agent_removed(self, agent_id: str) -> None:
         """Its pending commands end. Raises ``BackendUnavailable``."""
         query = every(documents.PENDING, documents.id_query("command.target.id", agent_id))
-        found = await self._index.search(query, order="asc", size=_LARGEST_LIST)
+        found = await self._index.search(query, order="asc", size=LARGEST)
 
         def decide(document: Document) -> Mapping[str, Any] | None:
             command = document.command
@@ -221,6 +223,19 @@ class OpenSearchCommands:
         limit: int = 1000,
         children: bool = True,
     ) -> Sequence[Command]:
+        query = await self._listed(status, agent_id, children)
+        found = await self._index.search(query, order="desc", size=min(limit, LARGEST))
+        return sorted((document.command for document in found), key=lambda command: -command.created_at)
+
+    async def pages(
+        self, *, status: CommandStatus | None = None, agent_id: str | None = None, children: bool = True
+    ) -> AsyncGenerator[Sequence[Command], None]:
+        query = await self._listed(status, agent_id, children)
+        async with aclosing(self._index.newest(query, _PAGE)) as found:
+            async for page in found:
+                yield sorted((document.command for document in page), key=lambda command: -command.created_at)
+
+    async def _listed(self, status: CommandStatus | None, agent_id: str | None, children: bool) -> Query:
         filters: list[Query] = []
         if status is not None:
             filters.append(documents.status_query(status))
@@ -229,9 +244,7 @@ class OpenSearchCommands:
             filters.append(documents.id_query("command.target.id", agent_id.lower()))
         if not children:
             filters.append(await self._children.left_out())
-        query: Query = every(*filters) if filters else {"match_all": {}}
-        found = await self._index.search(query, order="desc", size=min(limit, _LARGEST_LIST))
-        return sorted((document.command for document in found), key=lambda command: -command.created_at)
+        return every(*filters) if filters else {"match_all": {}}
 
 
 def _unanswered(wall_now: float) -> Query:
