@@ -129,8 +129,10 @@ class VerifiedSecrets:
         """Whether ``secret`` is what ``stored`` was made of. Changing ``stored`` makes the proof worthless, and the
         memory of what was wrong. ``turn``: those with the same one are checked one after the other; by default those of
         one owner are. All from a ``source`` that guesses are one turn. Raises ``Overloaded`` when its turn would come
-        only after ``patience`` seconds: at a moment of these, and no two of many at the same.
+        only after ``patience`` seconds: at a moment of these, and no two of many at the same; or when it has come only
+        after them.
         """
+        latest = trio.current_time() + patience
         mark = self._mark(owner, stored, secret)
         if self._is_known(owner, mark):
             return True
@@ -151,7 +153,10 @@ class VerifiedSecrets:
                     return True
                 if self._was_wrong(mark):
                     return False
-                right = await self._hashed(stored, secret)
+                right = await self._hashed(stored, secret, latest)
+                if right is None:
+                    self._unchecked.put(mark, trio.current_time())
+                    raise Overloaded(_COME_BACK)
                 if right:
                     self._remember(owner, mark)
                     if self._proven is not None:
@@ -170,9 +175,13 @@ class VerifiedSecrets:
     def _remember(self, owner: str, mark: bytes) -> None:
         self._verified.put(owner, _Verified(mark, trio.current_time() + _REMEMBERED_FOR))
 
-    async def _hashed(self, stored: str, secret: str) -> bool:
+    async def _hashed(self, stored: str, secret: str, latest: float) -> bool | None:
+        """None, and nothing is hashed, when that could begin only after ``latest``. As of those that wait the oldest is
+        next, each would otherwise be given up in the middle of it, when hashing has become slower than was foreseen."""
         async with self._limiter:
             began = trio.current_time()
+            if began > latest:
+                return None
             try:
                 return await self._run_blocking(key_matches, secret, stored)
             finally:
