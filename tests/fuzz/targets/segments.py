@@ -7,7 +7,8 @@ import io
 from zlib import crc32
 
 from tests.fuzz.target import Target
-from wazuh_comms_trio.backends.embedded.ndjson.records import Gap, Record, envelope, read_envelope, scan, whole_end
+from wazuh_comms_trio.backends.embedded.ndjson.records import Gap, Record, envelope, read_envelope, scan
+from wazuh_comms_trio.backends.embedded.ndjson.records import records as whole_records
 
 __all__ = ["TARGETS"]
 
@@ -51,7 +52,7 @@ def check(data: bytes) -> None:
         position = part.end
     assert position == len(data)
     ends = [part.end for part in found if isinstance(part, Record)]
-    assert whole_end(io.BytesIO(data), len(data)) == (ends[-1] if ends else 0)
+    assert [record.end for record in whole_records(io.BytesIO(data), len(data))] == ends
     assert all(not gap.tail or gap.end == len(data) for gap in found if isinstance(gap, Gap))
 
 

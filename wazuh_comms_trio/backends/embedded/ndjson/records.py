@@ -213,11 +213,3 @@ class _Search:
         wanted = min(_CHUNK + _ENVELOPE_LIMIT, self._size - offset)
         self._block = self._file.read(wanted).ljust(wanted, b"\0")  # the file may have been cut off meanwhile
         self._block_at = offset
-
-
-def whole_end(file: BinaryIO, size: int) -> int:
-    """Where the last whole record ends."""
-    end = 0
-    for record in records(file, size):
-        end = record.end
-    return end
