@@ -51,7 +51,7 @@ async def run_operator(world: World, until: float) -> None:
     rng = Random(f"{world.plan.seed} operator")
     store, number = world.stores.tool, 0
     while trio.current_time() < until:
-        await trio.sleep(rng.expovariate(0.3))
+        await trio.sleep(rng.expovariate(0.5))
         number += 1
         timeout = rng.choice([5.0, 60.0, 600.0, 600.0])
         what = rng.random()
@@ -91,7 +91,7 @@ async def run_poster(world: World, until: float) -> None:
     number = 0
     async with trio.open_nursery() as nursery:
         while trio.current_time() < until:
-            await trio.sleep(rng.expovariate(0.15))
+            await trio.sleep(rng.expovariate(0.35))
             number += 1
             agent, timeout = rng.choice(world.agents), rng.choice([30.0, 300.0])
             document_id = f"p{number}"
