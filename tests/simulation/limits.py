@@ -17,7 +17,7 @@ from wazuh_comms_trio.services.stateful import events
 __all__ = ["choose_limits", "set_limits"]
 
 _SMALL: Final[Sequence[tuple[ModuleType, str, Sequence[int]]]] = (
-    (events, "_SMALL_PACKET_BYTES", (200, 600)),  # a body above it is written in pieces
+    (events, "_SMALL_PACKET_BYTES", (200, 400)),  # a body above it is written in pieces
     (events, "_PIECE_EVENTS", (1, 2, 3)),
     (engine, "MEMORY_BYTES", (100, 350)),  # a stateless body above it is a segment of its own
     (documents, "_PART_BYTES", (150, 500)),

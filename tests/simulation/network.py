@@ -98,6 +98,10 @@ class Connection:
     async def pass_on(self, sender: SimStream, data: bytes) -> None:
         fault = self.fault
         mine = (sender is self.server) == self._downwards
+        if fault is not None and fault.kind == "far" and sender is self.server:
+            self.world.trace.strike("far", "reply", self.who)
+            self.agent.fall_silent()
+            self.world.nursery.start_soon(self._wake_later, fault.amount % 1)
         if fault is None or self._struck or not mine or fault.kind not in ("cut", "hold", "silent", "leave"):
             await sender.send_through(data)
             return

@@ -27,7 +27,7 @@ SUDDEN: Final = (
 #: A wall clock that is wrong until faults end, or for a moment.
 CLOCKS: Final = ("clock jump", "clock blip")
 #: What a connection may meet that is made while the fault lasts.
-NETWORK: Final = ("cut", "hold", "silent", "split", "refuse", "slow reader", "forget", "drop", "leave")
+NETWORK: Final = ("cut", "hold", "silent", "split", "refuse", "slow reader", "forget", "drop", "leave", "far")
 #: What a call of a store may meet while the fault lasts.
 CALLS: Final = ("fail", "lose answer", "slow", "hang", "full", "die")
 #: What happens to the disk under the embedded stores: at a moment, and to its calls while the fault lasts.

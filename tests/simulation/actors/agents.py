@@ -217,7 +217,7 @@ class SimAgent:
             # One worker keeps an agent's order whatever the agent does; several rely on its pause after a failure.
             retry_interval=rng.choice([0.5, 30.0]) if world.plan.one_worker_alone else 30.0,
             batch_interval=rng.choice([0.5, 2.0, 5.0]),
-            batch_bytes=rng.choice([300, 3000, 100000]),
+            batch_bytes=rng.choice([600, 3000, 100000]),
         )
         self.program = AgentProgram(self.client, settings, execute=self.execute)
         self.program.stateful = self._ledger(self._stateful_acknowledged)
