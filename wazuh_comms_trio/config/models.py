@@ -121,7 +121,10 @@ class QuarantineSettings:
     )
     max_bytes: int = field(
         default=1024 * 1024 * 1024,
-        metadata=size("What it may take; when it is full agents get 503. One agent fills at most a tenth of it."),
+        metadata=size(
+            "What it may take: each entry its payload, its metadata line, its reason, and 512 bytes; when it is full "
+            "agents get 503. One agent fills at most a tenth of it."
+        ),
     )
 
 

@@ -51,6 +51,7 @@ def entry_document(entry: Entry) -> dict[str, Any]:
         "kind": entry.kind,
         "reason": entry.reason,
         "bytes": entry.payload_bytes,
+        "counted_bytes": entry.size,
         "count": entry.count,
         "first_at": timestamp(entry.first_at),
         "last_at": timestamp(entry.last_at),
