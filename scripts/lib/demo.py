@@ -27,7 +27,7 @@ from wazuh_comms_trio.cli.program import Failure, Parser, run_program
 from wazuh_comms_trio.config.load import LoadedConfig, load_config
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.process import ListenAddresses, run_daemon
-from wazuh_comms_trio.services.authentication.secret_hashes import hash_key, hash_password, new_key
+from wazuh_comms_trio.services.authentication.secret_hashes import hash_key, new_key
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_SOCKET_PATH = 107
@@ -142,7 +142,7 @@ def write_configuration(file: Path, demo: Demo, ports: Mapping[str, int | None])
             enrollment_port=ports["--enrollment-port"] or DEFAULT_PORTS["--enrollment-port"],
             command_socket=json.dumps(str(command_socket(file.parent))),
             user=demo.user,
-            password_hash=hash_password(demo.password),
+            password_hash=hash_key(demo.password),
         )
         write_private(file, text)
         return

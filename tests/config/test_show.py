@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import attrs
 import yaml
 
-from wazuh_comms_trio.config.accepted import types_of, without_none
+from wazuh_comms_trio.config.accepted import without_none
 from wazuh_comms_trio.config.backend_models import Indexer
 from wazuh_comms_trio.config.key import key_of
 from wazuh_comms_trio.config.models import Config, Enrollment, Ssl
@@ -43,7 +43,7 @@ def test_documentation_is_current() -> None:
 
 def leaves(model: type, prefix: str) -> Iterator[tuple[str, attrs.Attribute[Any]]]:
     for field in attrs.fields(model):
-        kind = without_none(types_of(model)[field.name])
+        kind = without_none(get_type_hints(model)[field.name])
         yield f"{prefix}{field.name}", field
         if attrs.has(kind):
             yield from leaves(kind, f"{prefix}{field.name}.")
@@ -52,14 +52,14 @@ def leaves(model: type, prefix: str) -> Iterator[tuple[str, attrs.Attribute[Any]
 def test_every_key_is_documented() -> None:
     text = markdown()
     for section in attrs.fields(Config):
-        for path, field in leaves(types_of(Config)[section.name], ""):
+        for path, field in leaves(get_type_hints(Config)[section.name], ""):
             assert f"`{path}`" in text
             assert len(key_of(field).help) > 3, path
 
 
 def test_every_default_passes_its_own_check() -> None:
     for section in attrs.fields(Config):
-        for path, field in leaves(types_of(Config)[section.name], ""):
+        for path, field in leaves(get_type_hints(Config)[section.name], ""):
             key = key_of(field)
             if isinstance(field.default, (int, float)) and not isinstance(field.default, bool):
                 assert key.accepts_number(field.default), path

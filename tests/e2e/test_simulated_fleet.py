@@ -15,7 +15,7 @@ import trio
 
 from tests.conftest import Certificates
 from tests.e2e.processes import PROGRAMS, Files, Running, start_daemon, tool, write_files
-from wazuh_comms_trio.services.authentication.secret_hashes import hash_password
+from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 
 PASSWORD = {"WAZUH_COMMS_ENROLLMENT_PASSWORD": "let them in"}
 MIX = """\
@@ -28,7 +28,7 @@ fleet:
 
 @pytest.fixture
 def files(tmp_path: Path, certificates: Certificates) -> Files:
-    enrollment = {"host": "127.0.0.1", "port": 0, "users": {"operator": hash_password("let them in")}}
+    enrollment = {"host": "127.0.0.1", "port": 0, "users": {"operator": hash_key("let them in")}}
     files = write_files(tmp_path, certificates.cert, certificates.key, enrollment=enrollment)
     (files.groups / "default.yml").write_text("all: well\n")
     (tmp_path / "mix.yml").write_text(MIX)

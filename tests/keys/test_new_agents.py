@@ -49,7 +49,7 @@ async def enrol_and_go_elsewhere(
 ) -> None:
     """Every second agent was at the other node before, and refused. Of its first requests there the one is a log-in,
     the other comes with a token of the first node."""
-    users = {"wazuh": secret_hashes.hash_password(PASSWORD)}
+    users = {"wazuh": secret_hashes.hash_key(PASSWORD)}
     enrolment = EnrollmentService(one.agents, KEYS, users, wall_clock=clock, run_blocking=inline)
     here = Authenticator(one.agents, KEYS, wall_clock=clock, run_blocking=inline)
     there = Authenticator(other.agents, KEYS, wall_clock=clock, run_blocking=inline)

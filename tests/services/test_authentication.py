@@ -18,7 +18,7 @@ from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.backends.memory.stores import MemoryAgents, MemoryBackends, memory_backends
 from wazuh_comms_trio.errors import AgentUnknown, BackendUnavailable, InvalidKey, TokenExpired, TokenInvalid
 from wazuh_comms_trio.services.authentication.authenticator import Authenticator
-from wazuh_comms_trio.services.authentication.secret_hashes import hash_key, hash_password, key_matches, new_key
+from wazuh_comms_trio.services.authentication.secret_hashes import hash_key, key_matches, new_key
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class TestKeys:
         assert key_matches(KEY, KEY_HASH)
         assert not key_matches(KEY[:-1], KEY_HASH)
         assert hash_key(KEY) != KEY_HASH
-        assert key_matches("p\u00e4ss", hash_password("p\u00e4ss"))
+        assert key_matches("p\u00e4ss", hash_key("p\u00e4ss"))
         assert not key_matches("\ud800", KEY_HASH)
 
     @pytest.mark.parametrize("stored", ["", "nonsense!", "AAAA", KEY_HASH[:-4], KEY_HASH + "AAAA", "\u00e4" * 64])

@@ -17,11 +17,11 @@ from wazuh_comms_trio.backends.memory.stores import MemoryBackends, memory_backe
 from wazuh_comms_trio.errors import AgentExists, BackendUnavailable, MalformedRequest, TokenInvalid
 from wazuh_comms_trio.services.authentication.authenticator import Authenticator
 from wazuh_comms_trio.services.authentication.login_throttle import TooManyAttempts
-from wazuh_comms_trio.services.authentication.secret_hashes import hash_password
+from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 from wazuh_comms_trio.services.enrollment import HELD_BACK, EnrollmentService, Unauthorized
 
 PASSWORD = "correct horse"  # noqa: S105
-USERS = {"wazuh": hash_password(PASSWORD), "other": hash_password("battery staple")}
+USERS = {"wazuh": hash_key(PASSWORD), "other": hash_key("battery staple")}
 AGENT: dict[str, Any] = {
     "id": A1,
     "name": "a1",

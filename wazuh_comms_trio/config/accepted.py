@@ -10,11 +10,6 @@ import attrs
 from wazuh_comms_trio.config.key import Key, key_of
 
 
-def types_of(model: type) -> dict[str, Any]:
-    """A model's fields' types, resolved."""
-    return get_type_hints(model)
-
-
 def without_none(kind: Any) -> Any:
     """``X`` of ``X | None``; any other type is itself."""
     rest = [part for part in get_args(kind) if part is not type(None)]
@@ -28,7 +23,7 @@ def has_secrets(kind: Any) -> bool:
         return has_secrets(get_args(kind)[0])
     if not attrs.has(kind):
         return False
-    types = types_of(kind)
+    types = get_type_hints(kind)
     return any(key_of(field).secret or has_secrets(types[field.name]) for field in attrs.fields(kind))
 
 

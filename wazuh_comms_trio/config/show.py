@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
 import attrs
 import yaml
 from attrs import NOTHING, Attribute
 
-from wazuh_comms_trio.config.accepted import accepted, types_of, without_none
+from wazuh_comms_trio.config.accepted import accepted, without_none
 from wazuh_comms_trio.config.key import Key, key_of
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.config.source import Dumper
@@ -80,7 +80,7 @@ def _plain(value: Any) -> Any:
 def markdown() -> str:
     """docs/configuration.md."""
     lines = [_HEAD]
-    types = types_of(Config)
+    types = get_type_hints(Config)
     for section in attrs.fields(Config):
         lines += [f"## `{section.name}`", "", key_of(section).help, ""]
         lines += _table(_keys(types[section.name], ""))
@@ -95,7 +95,7 @@ def _table(rows: Iterator[tuple[str, str, str, str]]) -> list[str]:
 
 def _keys(model: type, prefix: str) -> Iterator[tuple[str, str, str, str]]:
     """The leaves first, then section by section."""
-    types = types_of(model)
+    types = get_type_hints(model)
     sections = []
     for field in attrs.fields(model):
         kind = without_none(types[field.name])

@@ -30,9 +30,9 @@ def _user(word: str) -> str:
 
 
 def _passwd(arguments: Namespace) -> int:
-    from wazuh_comms_trio.services.authentication.secret_hashes import hash_password
+    from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 
-    password_hash = hash_password(read_password())
+    password_hash = hash_key(read_password())
     if arguments.json:
         from wazuh_comms_trio.cli.output import Output
 

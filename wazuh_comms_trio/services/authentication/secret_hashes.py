@@ -14,7 +14,7 @@ from typing import Final
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
-__all__ = ["KEY_LENGTH", "hash_key", "hash_password", "key_matches", "new_key", "secret_mark"]
+__all__ = ["KEY_LENGTH", "hash_key", "key_matches", "new_key", "secret_mark"]
 
 KEY_LENGTH: Final = 32
 
@@ -36,14 +36,10 @@ def _derive(key: str, salt: bytes) -> bytes:
 
 
 def hash_key(key: str) -> str:
-    """As agents' keys are stored: base64(salt of 16 bytes + PBKDF2-HMAC-SHA256(key, salt, 100 000 rounds)). Blocks."""
+    """As agents' keys and the passwords of ``enrollment.users`` are stored: base64(salt of 16 bytes +
+    PBKDF2-HMAC-SHA256(key, salt, 100 000 rounds)). Blocks."""
     salt = os.urandom(_SALT_BYTES)
     return base64.b64encode(salt + _derive(key, salt)).decode("ascii")
-
-
-def hash_password(password: str) -> str:
-    """An entry of ``enrollment.users``, in the same form. Blocks."""
-    return hash_key(password)
 
 
 def secret_mark(secret: bytes, owner: str, stored: str, key: str, *, size: int) -> bytes:
