@@ -46,15 +46,19 @@ def p99(times: Sequence[float]) -> float:
 
 
 def growth(samples: Sequence[Memory]) -> float:
-    """MB an hour, by all pairs of the windows' lowest values, their median: what is freed soon isn't growth."""
-    window = min(LOWEST_OF, (samples[-1].time - samples[0].time) / 8) if samples else LOWEST_OF
+    """MB an hour, by all pairs of the windows' lowest values, their median: what is freed soon isn't growth. There are
+    at least eight windows, shorter ones where there was less time. NaN for less than two moments."""
+    if len({sample.time for sample in samples}) < 2:
+        return math.nan
+    began, seconds = samples[0].time, samples[-1].time - samples[0].time
+    count = max(8, round(seconds / LOWEST_OF))
     lowest: dict[int, int] = {}
     for sample in samples:
-        number = int((sample.time - samples[0].time) // window)
+        number = min(count - 1, int((sample.time - began) / seconds * count))
         lowest[number] = min(sample.memory, lowest.get(number, sample.memory))
     points = sorted(lowest.items())
     slopes = [(b - a) / (later - earlier) for i, (earlier, a) in enumerate(points) for later, b in points[i + 1 :]]
-    return statistics.median(slopes) * 3600 / window / 1e6 if slopes else math.nan
+    return statistics.median(slopes) * count / seconds * 3600 / 1e6
 
 
 def busy() -> tuple[float, float]:

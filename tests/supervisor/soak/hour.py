@@ -339,14 +339,13 @@ async def hour(files: Files, minutes: float, say: Callable[[str], None]) -> list
             for moment in (window, seconds - window, seconds):
                 nursery.start_soon(mark, moment)
             await load.run(seconds)
-            unseen = await not_seen(files, load.agents)
             await trio.sleep(QUIET)
             nursery.cancel_scope.cancel()
         after = await look(files, time.monotonic())
         settled_memory = [sample for sample in memory if settled <= sample.time <= seconds]
         wrong = judge(load, began, seconds, window, settled_memory, before, after, say)
         fed, pause = manager.fed(trio.current_time())
-        wrong += [*not_fed(pause), *old_token.wrong, *unseen]
+        wrong += [*not_fed(pause), *old_token.wrong, *await not_seen(files, load.agents)]
         say(
             f"the watchdog was fed {fed} times, {pause:.1f} s apart at most; "
             f"{old_token.renewed} tokens were used until their end, "

@@ -68,6 +68,8 @@ def test_growth_is_what_stays() -> None:
     assert growth(samples(1, start=90 * MB, hourly=0, spikes=20 * MB)) == 0
     assert growth(samples(1, start=90 * MB, hourly=5 * MB, spikes=20 * MB)) == pytest.approx(5, abs=0.1)
     assert growth(samples(1, start=90 * MB, hourly=-3 * MB)) == pytest.approx(-3, abs=0.1)
+    assert growth(samples(1, start=90 * MB, hourly=3 * MB)[:20]) == pytest.approx(3, abs=0.5)
+    assert math.isnan(growth(samples(1, start=90 * MB, hourly=3 * MB)[:1]))
 
 
 def given_back_each_minute(interval: float, rng: random.Random) -> list[Memory]:

@@ -1,5 +1,5 @@
-"""What ``scripts/soak hour`` watches past its time, beside the load: the service manager's watchdog, a token's age, a
-log that was moved away, when agents were seen last. Each says what was wrong, a sentence each."""
+"""What ``scripts/soak hour`` watches past its time, beside the load: the service manager's watchdog, a token's age,
+when agents were seen last. What was wrong is a sentence each."""
 
 from __future__ import annotations
 
@@ -56,10 +56,18 @@ class OldToken:
             self.wrong.append(f"a token of {age:.0f} s was answered {reply.status}")
 
     async def _log_in(self) -> float:
-        began = time.time()
-        reply = await self.agent.authenticate()
-        assert reply.status == 200, reply
-        return began
+        """The moment before the log-in that was taken; those that weren't are wrong."""
+        while True:
+            began = time.time()
+            try:
+                reply = await self.agent.authenticate()
+            except ExchangeFailed as error:
+                self.wrong.append(f"a log-in: {error}")
+            else:
+                if reply.status == 200:
+                    return began
+                self.wrong.append(f"a log-in was answered {reply.status}")
+            await trio.sleep(1)
 
 
 async def not_seen(files: Files, agents: Sequence[AgentClient]) -> list[str]:
