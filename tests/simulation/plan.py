@@ -168,8 +168,10 @@ def _fault(rng: Random, number: int, family: str, kind: str, seconds: float, nod
     elif kind == "clock jump":
         amount = rng.choice([-30.0, -2.0, 2.0, 30.0, 1000.0])
     elif kind == "clock blip":
-        amount = rng.choice([-30.0, 100.0, 1000.0])
-        lasting = rng.uniform(0.05, 1.5)
+        amount = rng.choice([-30.0, 1000.0, 1000.0, 1000.0])
+        lasting = rng.uniform(0.05, 1.0)
+        if rng.random() < 0.5:  # no command comes after it by which what it made wrong would be put right
+            start = seconds - lasting - rng.uniform(0.0, 0.5)
     else:
         amount = rng.uniform(0.2, 3.0)  # until it is started again
     return Fault(

@@ -123,6 +123,7 @@ class Seam:
         if fault is None:
             if not place.endswith(("wait_news", "send_events")):
                 await self._wait(world.rng_calls.uniform(0.0002, 0.003), place, apply)
+            world.stores.call_begins(place)
             result = await apply()
             await process.passable()
             return result

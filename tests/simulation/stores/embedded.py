@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import apsw
 import trio
 
+from tests.simulation.plan import METHODS
 from tests.simulation.stores.disk import Disk
 from wazuh_comms_trio.backends.embedded.database import connections, database, writer
 from wazuh_comms_trio.backends.embedded.ndjson.engine import open_engine
@@ -106,6 +107,8 @@ class EmbeddedStores:
             on_cut=self._power_goes,
         )
         self._world = world
+        self._armed_for = ""
+        self._rng = Random(f"{world.plan.seed} power")
         self._tokens: dict[Process, str] = {}
         self._tool: SqliteStores
         self._quarantine: Any
@@ -162,9 +165,19 @@ class EmbeddedStores:
             self._unused.set()
 
     def power_cut(self, node: Node, fault: Fault) -> None:
-        """With one of the next writes."""
+        """With one of the next writes, of any call or of the next one of a kind."""
         self._node = node
-        self.disk.arm(1 + int(fault.amount * 1000) % 40)
+        number = int(fault.amount * 1000)
+        if fault.alone:
+            self._armed_for = METHODS[number % len(METHODS)]
+        else:
+            self.disk.arm(1 + number % 40)
+
+    def call_begins(self, place: str) -> None:
+        """A call is about to be carried out."""
+        if place == self._armed_for:
+            self._armed_for = ""
+            self.disk.arm(1 + self._rng.randrange(4))
 
     def _power_goes(self) -> None:
         world = self._world

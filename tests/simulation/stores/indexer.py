@@ -157,6 +157,9 @@ class IndexerStores:
     async def commands(self) -> Mapping[str, Command]:
         return {command.document_id: command for command in await self._tool.commands.list(limit=1000)}
 
+    def call_begins(self, place: str) -> None:
+        """A call is about to be carried out."""
+
     async def stored_commands(self) -> Mapping[str, Command]:
         """As they are, whatever faults there are."""
         await trio.lowlevel.checkpoint()

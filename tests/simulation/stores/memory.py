@@ -170,6 +170,9 @@ class MemoryStores:
     async def commands(self) -> Mapping[str, Command]:
         return self._commands.stored
 
+    def call_begins(self, place: str) -> None:
+        """A call is about to be carried out."""
+
     async def stored_commands(self) -> Mapping[str, Command]:
         """As they are, whatever faults there are."""
         return self._commands.stored
