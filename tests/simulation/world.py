@@ -93,6 +93,7 @@ class World:
         self.ending = False
         self.faults_ended: float | None = None
         self.faults_over = trio.Event()
+        self.power_went = -1e9
         self._died: set[int] = set()  # faults by which a process has died
         self._calls = [fault for fault in plan.faults if fault.kind in (*CALLS, *DISK)]
         self._network = [fault for fault in plan.faults if fault.kind in NETWORK]
@@ -148,6 +149,8 @@ class World:
     def had_cause(self, within: float, kinds: Sequence[str] | None = None) -> bool:
         """Was a fault (of these kinds) injected in the last ``within`` seconds?"""
         now = trio.current_time()
+        if now <= self.power_went + within and (kinds is None or "power cut" in kinds):
+            return True
         return any(
             fault.start <= now <= fault.start + fault.seconds + within
             for fault in self.plan.faults

@@ -182,6 +182,7 @@ class EmbeddedStores:
     def _power_goes(self) -> None:
         world = self._world
         world.trace.strike("power cut", "disk", self._node.name)
+        world.power_went = trio.current_time()
         for life in world.commands.values():
             life.excused = True  # what wasn't synced of its delivery is forgotten
         self._open = trio.Event()
