@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from heapq import nlargest
+from math import inf
 from typing import Final, TypeAlias
 
 __all__ = ["BusiestAgents", "Busy", "busiest"]
@@ -15,6 +16,8 @@ Busy: TypeAlias = tuple[str, float, float]
 WINDOW: Final = 30.0
 #: Agents in a window: about 2 MB for both. Of more, the half with less to do is forgotten, and begins anew.
 MOST: Final = 5000
+#: Seconds between two looks at the table.
+FRESH: Final = 5.0
 #: Agents that are told.
 TOLD: Final = 40
 
@@ -27,6 +30,8 @@ class BusiestAgents:
         self._began = self._turned = clock()
         self._now: dict[str, list[float]] = {}
         self._before: dict[str, list[float]] = {}
+        self._told: list[Busy] = []
+        self._told_at = -inf
 
     def count(self, agent_id: str, received: int) -> None:
         """A request with a body of so many bytes."""
@@ -40,7 +45,13 @@ class BusiestAgents:
         found[1] += received
 
     def told(self) -> list[Busy]:
-        """The busiest first."""
+        """The busiest first, as of ``FRESH`` seconds ago at most: of thousands, looking takes milliseconds."""
+        now = self._clock()
+        if now - self._told_at >= FRESH:
+            self._told_at, self._told = now, self._look()
+        return self._told
+
+    def _look(self) -> list[Busy]:
         self._turn()
         both = {agent_id: list(counts) for agent_id, counts in self._before.items()}
         for agent_id, (requests, received) in self._now.items():
