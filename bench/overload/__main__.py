@@ -15,6 +15,7 @@ import base64
 import http.client
 import json
 import math
+import os
 import socket
 import ssl
 import subprocess
@@ -103,6 +104,12 @@ class Offered:
 def at(values: Sequence[float], share: float) -> float:
     ranked = sorted(values)
     return 1000 * ranked[max(0, math.ceil(share * len(ranked)) - 1)] if ranked else math.inf
+
+
+def cpu_seconds(pid: int) -> float:
+    """What the process has had of the processors."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def offer(port: int, payloads: Sequence[Payload], rate: float, seconds: float, tail: float) -> Offered:
@@ -218,10 +225,11 @@ def measure(service: Service, load: Load, agents: Sequence[Agent], times: Sequen
                 carried = best(service, load, senders, min(6, seconds))
                 rate = factor * carried
                 payloads = load.make(senders, min(4000, int(rate * seconds) + 1))
-                before = resident_bytes(pid)
+                before, used = resident_bytes(pid), cpu_seconds(pid)
                 with watching_memory(pid) as memory:
                     with parked.delivering(seconds - 1) as deliveries:
                         offered = offer(service.port, payloads, rate, seconds, 0)
+                    had = (cpu_seconds(pid) - used) / seconds
                     time.sleep(2)
                     light = LIGHT * carried
                     after = offer(service.port, load.make(senders, int(light * 5) + 1), light, 5, 10)
@@ -235,8 +243,8 @@ def measure(service: Service, load: Load, agents: Sequence[Agent], times: Sequen
                     "goodput": offered.goodput(load, skip=2),
                     "p50_ms": at(good, 0.5),
                     "p99_ms": at(good, 0.99),
-                    "ready_ms": [at([latency for _, latency, status in offered.probes if status == 200], share)
-                                 for share in (0.5, 0.99)],
+                    "ready_ms": [at([latency for _, latency, status in offered.probes if status == 200], part)
+                                 for part in (0.5, 0.99)],
                     "ready_failed": sum(status != 200 for _, _, status in offered.probes),
                     "delivery_ms": max(deliveries, default=math.inf) * 1000,
                     "memory": [before, max(memory), memory[-1]],
@@ -246,6 +254,8 @@ def measure(service: Service, load: Load, agents: Sequence[Agent], times: Sequen
                     "ends": offered.ends(),
                     "late_ms": 1000 * offered.late,
                     "loader_cpu": offered.cpu,
+                    "had": had,
+                    "share": share,
                 }  # fmt: skip
     finally:
         parked.close()
@@ -272,6 +282,8 @@ def line(found: dict[str, Any]) -> str:
 
 def judge(found: dict[str, Any]) -> list[str]:
     wrong = []
+    if found["had"] < 0.8 * found["share"]:
+        wrong.append(f"it had {found['had']:.2f} of a core, not {found['share']}: others took it, this says nothing")
     if found["goodput"] < GOODPUT * found["carried"]:
         wrong.append(f"goodput is {100 * found['goodput'] / found['carried']:.0f} % of its best")
     if found["ready_ms"][1] > READY_MS or found["ready_failed"]:
