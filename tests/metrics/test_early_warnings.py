@@ -56,6 +56,13 @@ def test_the_log_has_the_beginning_and_the_end(caplog: pytest.LogCaptureFixture)
     assert sorted(levels[3:]) == [("INFO", "the warning is over: disk"), ("INFO", "the warning is over: quota")]
 
 
+def test_one_more_of_a_kind_is_said_and_one_that_comes_and_goes_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    log = WarningLog(logging.getLogger("warnings"))
+    for texts in (["a 80 %"], ["a 81 %"], ["a 81 %", "b"], ["a 82 %"], ["a 82 %", "b"]):
+        log.tell({"quota": texts})
+    assert [record.getMessage() for record in caplog.records] == ["a 80 %", "a 81 %", "b"]
+
+
 def test_the_status_says_each_once() -> None:
     worker = {"generation": 1, "state": "serving", "heard": 0.0, "warnings": ["the disk is nearly full"]}
     workers = [{"name": "1", **worker}, {"name": "2", **worker}]

@@ -80,12 +80,13 @@ class WarningLog:
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
-        self._there: set[str] = set()
+        self._there: dict[str, int] = {}  # the most sentences of each kind since it began
 
     def tell(self, found: Mapping[str, list[str]]) -> None:
-        for kind in found.keys() - self._there:
-            for text in found[kind]:
-                self._logger.warning("%s", text)
-        for kind in self._there - found.keys():
+        for kind, texts in found.items():
+            if len(texts) > self._there.get(kind, 0):  # one more of a kind is news, too
+                for text in texts:
+                    self._logger.warning("%s", text)
+        for kind in self._there.keys() - found.keys():
             self._logger.info("the warning is over: %s", kind)
-        self._there = set(found)
+        self._there = {kind: max(len(texts), self._there.get(kind, 0)) for kind, texts in found.items()}
