@@ -14,6 +14,7 @@ from tests.backup.test_verify import config, found, spoil
 from tests.contract.harness import A1, A2, stored_bodies
 from wazuh_comms_trio.audit.log import User, audit_log
 from wazuh_comms_trio.backends.factory import open_backends
+from wazuh_comms_trio.backup.create import backup
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.quarantine.interface import Rejected
@@ -41,12 +42,17 @@ async def test_a_segment_that_is_something_else(config: Config, make: Callable[[
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/etc/passwd")])
-async def test_a_list_of_segments_that_is_something_else(config: Config, make: Callable[[Path], None]) -> None:
+async def test_a_list_of_segments_that_is_something_else(
+    config: Config, make: Callable[[Path], None], tmp_path: Path
+) -> None:
     """It hides no event, and keeps nobody from reading or writing them."""
     ledger = state(config) / "events" / "segments.ledger"
     whole = stored_bodies(state(config))
     ledger.unlink()
     make(ledger)
+    assert [text.split(":")[0] for text in backup(config, tmp_path / "one.backup").damaged] == [
+        "events/segments.ledger"
+    ]
     spoil(segment_of(config), 200)
     places = [finding.place for finding in found(config)]
     assert places == ["events/segments.ledger", f"events/{segment_of(config).name}"]

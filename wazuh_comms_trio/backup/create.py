@@ -23,7 +23,7 @@ import apsw
 
 from wazuh_comms_trio.audit.log import audit_log
 from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, Reading, missing_segments, read_segment
-from wazuh_comms_trio.backends.embedded.ndjson.ledger import promises
+from wazuh_comms_trio.backends.embedded.ndjson.ledger import LEDGER, NO_LEDGER, is_something_else, promises
 from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
 from wazuh_comms_trio.backends.embedded.state_schema import STATE
 from wazuh_comms_trio.backup.format import (
@@ -174,6 +174,8 @@ def _add_events(archiver: _Archiver, folder: Path) -> None:
         with opened:
             if size:
                 archiver.add(EVENTS + segment.path.name, opened, size)
+    if is_something_else(folder):
+        archiver.damaged.append(f"{EVENTS}{LEDGER}: {NO_LEDGER}")
     archiver.damaged.extend(f"{EVENTS}{damage}" for damage in missing_segments(folder))
 
 

@@ -20,6 +20,7 @@ from wazuh_comms_trio.backends.embedded.database.schema import Schema, check_usa
 from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, Reading, find_damage, read_segment
 from wazuh_comms_trio.backends.embedded.ndjson.ledger import (
     LEDGER,
+    NO_LEDGER,
     Slot,
     clear_damaged,
     damaged_slots,
@@ -102,7 +103,7 @@ def _events(folder: Path, repair: bool) -> Iterator[Finding]:
             rename(folder / LEDGER, folder / beside)
             take_in_segments(folder)
         remedy = f"it is called {beside} then; sizes are noted anew"
-        yield Finding(f"events/{LEDGER}", "what has the name of the list of segments is no file", remedy, repair)
+        yield Finding(f"events/{LEDGER}", NO_LEDGER, remedy, repair)
     broken = damaged_slots(folder)
     if broken:
         if repair:

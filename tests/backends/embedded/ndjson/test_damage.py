@@ -116,6 +116,20 @@ async def test_the_daemons_log_is_told_once(config: Config, caplog: pytest.LogCa
     assert last(config).name in record.getMessage()
 
 
+@pytest.mark.expects_errors
+async def test_the_daemons_log_is_told_of_a_ledger_that_is_none(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    (events(config) / LEDGER).unlink()
+    (events(config) / LEDGER).mkdir()
+    async with open_backends(config, tolerant=True):
+        with trio.fail_after(10):
+            while not caplog.records:  # noqa: ASYNC110  # a log announces nothing
+                await trio.sleep(0.01)
+    (record,) = caplog.records
+    assert f"{LEDGER}: what has the name" in record.getMessage()
+
+
 async def test_what_a_crash_cut_off_is_no_damage(config: Config) -> None:
     with last(config).open("ab") as file:
         file.write(b'{"@received":"2025-03-11T19:12:36.629Z","agent":"x","bytes":100,"crc')

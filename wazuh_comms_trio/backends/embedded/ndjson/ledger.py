@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 LEDGER: Final = "segments.ledger"
 
+#: Where something else has its name.
+NO_LEDGER: Final = "what has the name of the list of segments is no file: nobody knows whether one is missing"
+
 #: A slot's length; two fit into a disk's smallest sector, so that none is written by halves.
 _SLOT: Final = 256
 _FREE: Final = b" " * (_SLOT - 1) + b"\n"

@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, find_damage
+from wazuh_comms_trio.backends.embedded.ndjson.ledger import LEDGER, NO_LEDGER, is_something_else
 from wazuh_comms_trio.foundation.folders import adopt, try_lock
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ def _read_through(folder: Path, told: dict[str, Damage], stop: list[bool]) -> No
     with _alone(folder) as alone:
         if not alone:
             return
+        if is_something_else(folder):
+            logger.error("events: %s/%s: %s", folder, LEDGER, NO_LEDGER)
         for damage in find_damage(folder, pause=pause):
             if stop:
                 return
