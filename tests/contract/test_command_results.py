@@ -1,6 +1,7 @@
 """The contract of ``CommandStore``: how commands end, by an agent's report, by time or by an operator."""
 
 import pytest
+import trio
 
 from tests.contract.commands import command, deliver, get, ids
 from tests.contract.harness import A1, A2, Clock, Harness
@@ -94,6 +95,32 @@ async def test_a_groups_children_end_each_as_its_agent_said_first(harness: Harne
     assert [command.status for command in ended] == ["success", "failed"]
     assert [command.result for command in ended] == [CommandResult(0, "done"), CommandResult(1, "not here")]
     assert (await get(backends, "p")).status == "sent"
+
+
+async def test_of_two_nodes_reports_at_once_one_stands(harness: Harness, backends: Backends) -> None:
+    """The first delivery's report and the second's come to different nodes."""
+    if harness.second is None:
+        pytest.skip("one at a time")
+    names = [f"c{number}" for number in range(6)]
+    await deliver(backends, *names)
+    async with harness.second() as others:
+        for name in names:
+            statuses = []
+
+            async def report(store: Backends, name: str, code: int, statuses: list[int]) -> None:
+                results = await store.commands.report([CommandReport(A1, name, CommandResult(code, str(code)))])
+                statuses += [result.status for result in results if result.outcome is Outcome.DONE]
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(report, backends, name, 0, statuses)
+                nursery.start_soon(report, others, name, 1, statuses)
+            assert set(statuses) == {200}  # one that lost the race may be told to come again
+            ended = await get(backends, name)
+            assert ended.result in (CommandResult(0, "0"), CommandResult(1, "1"))
+            for store in (others, backends):
+                await store.commands.report([CommandReport(A1, name, CommandResult(3, "later"))])
+            assert await get(backends, name) == await get(others, name) == ended
+            assert (ended.status == "success") == (ended.result == CommandResult(0, "0"))
 
 
 async def test_reports_on_what_is_not_theirs_are_refused(backends: Backends) -> None:
