@@ -76,5 +76,7 @@ async def run_hostile(world: World, number: int, until: float) -> None:
         unread = token == of_another_key and world.had_cause(30.0, CALLS)
         if status == b"500" or (status[:1] == b"2" and not (may_succeed and (token == own or unread))):
             raise Violation("hostile", f"{name}: POST {path} -> {answer[:80]!r}")
+        if body is bodies[1][1] and b'"status":200' in answer:
+            raise Violation("hostile", f"{name} reported on another's command: {answer[-80:]!r}")
         if answer.count(b"HTTP/1.1 ") > 1:
             raise Violation("hostile", f"{name} had two replies")
