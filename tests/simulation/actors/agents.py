@@ -72,6 +72,7 @@ class SimClient(AgentClient):
         self.polls: dict[int, OpenPoll] = {}
         self.keys = self.token_keys = 0  # which of its keys is the agent's, and its token's
         self.rekeyed_at = -1e9
+        self.is_hasty = False  # it doesn't pause after failures, and is told so
         self.is_being_rekeyed = False
         self._numbers = count()
 
@@ -121,7 +122,7 @@ class SimClient(AgentClient):
         if status >= 500 and (status != 503 or not cause):
             raise Violation("no 5xx", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")
         slow = status == 408 and any(fault.place == "network" for fault in self.world.plan.faults)
-        if status in (401, 403) and refusable:
+        if (status in (401, 403) and refusable) or (status == 429 and self.is_hasty and cause):
             return
         if status < 500 and not ((status == 403 or slow) and cause):
             raise Violation("replies", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")
@@ -219,6 +220,7 @@ class SimAgent:
             batch_interval=rng.choice([0.5, 2.0, 5.0]),
             batch_bytes=rng.choice([600, 3000, 100000]),
         )
+        self.client.is_hasty = settings.retry_interval < 1
         self.program = AgentProgram(self.client, settings, execute=self.execute)
         self.program.stateful = self._ledger(self._stateful_acknowledged)
         self.program.stateless = self._ledger(self.promised.append)
