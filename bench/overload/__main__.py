@@ -210,6 +210,8 @@ def best(service: Service, load: Load, agents: Sequence[Agent], seconds: float) 
         goodput = offered.goodput(load, skip=1)
         most = max(most, goodput)
         rate = 1.15 * goodput if goodput > 0 else rate / 2
+    if not most:
+        raise SystemExit(f"{load.name}: nothing was answered in time at {rate:.0f} a second: others take this machine")
     return most
 
 
