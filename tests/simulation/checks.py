@@ -178,6 +178,8 @@ async def open_ends(world: World) -> list[str]:
         needed = needed and (stored is None or stored.status != "failed")
         if life.posted and needed and not (life.listed or life.given_up):
             found.append(f"{life.document_id} isn't listed")
+        if life.listed and not life.received:  # its agent may carry out another one before
+            found.append(f"{life.document_id} is listed and hasn't come")
         if stored is not None and stored.status not in ("success", "failed"):
             found.append(f"{life.document_id} is {stored.status}")
     return found
