@@ -46,7 +46,7 @@ class Metrics:
     """What one worker counted since it began. ``read`` adds a function that is called for gauges at each snapshot."""
 
     def __init__(self) -> None:
-        self.agents = BusiestAgents()
+        self.agents: BusiestAgents = BusiestAgents()
         self._counters: dict[tuple[str, ...], float] = {}
         self._histograms: dict[tuple[str, ...], Histogram] = {}
         self._series: dict[str, int] = {}
