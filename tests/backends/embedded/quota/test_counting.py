@@ -13,6 +13,7 @@ from tests.contract.harness import INDEX, Clock
 from wazuh_comms_trio.backends.embedded.quota import counting
 from wazuh_comms_trio.backends.embedded.quota.counting import (
     TRIGGERS,
+    count_anew,
     count_some,
     keep_counting,
     start_counting,
@@ -108,6 +109,34 @@ async def test_what_an_earlier_version_writes_is_counted(stores: SqliteStores) -
 
     await stores.database.write(write)
     assert await used(stores, ONE) == 202 + 203
+
+
+@pytest.mark.parametrize("ignored", [0, 1, 2, 3])
+async def test_an_earlier_version_sees_what_was_not_created(stores: SqliteStores, ignored: int) -> None:
+    """It takes all for created when there were as many changes, those of triggers included, as rows."""
+    await keep_counting(stores.database)
+    await stores.events.bulk([operation("create", f"{ONE}_{number}") for number in range(ignored)])
+    columns = "(no, index_no, id, version, changed_at, body)"
+    statement = f"INSERT INTO documents {columns} VALUES (?, 1, ?, 1, 1, x'7b7d') ON CONFLICT DO NOTHING"
+
+    def changes(connection: apsw.Connection) -> int:
+        before = connection.total_changes()
+        connection.executemany(statement, [(1000 + number, f"{ONE}_{number}") for number in range(3)])
+        return connection.total_changes() - before
+
+    assert await stores.database.write(changes) > 3
+
+
+async def test_notes_that_are_missing_are_made_anew(stores: SqliteStores) -> None:
+    await keep_counting(stores.database)
+    await stores.database.write(
+        lambda connection: connection.execute("DELETE FROM counters WHERE name LIKE 'documents_replaced%'").get
+    )
+    await stores.events.bulk([operation("create", f"{ONE}_a")])
+    assert await stores.database.read(wrong_sums) == 1
+    await stores.database.write(count_anew)
+    await stores.events.bulk([operation("create", f"{ONE}_b")])
+    assert await used(stores, ONE) == 2 * 308
 
 
 async def test_off_it_costs_nothing_and_on_again_it_is_right(stores: SqliteStores) -> None:
