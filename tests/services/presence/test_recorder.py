@@ -206,6 +206,30 @@ async def test_many_agents_take_some_calls_and_messages(autojump_clock: MockCloc
         assert len(await two.store.last_seen()) == 3 * PART
 
 
+@pytest.mark.expects_errors
+async def test_an_error_of_ours_ends_no_worker(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with site(workers=2, agents=2) as two:
+        two.journals[1].heard("a0", "poll", None)
+        with monkeypatch.context() as broken:
+            broken.setattr(two.leaderships[1], "ask_leader", None)
+            await a_round()
+        two.journals[1].heard("a1", "poll", None)
+        await a_round()
+        assert (await two.store.last_seen()).keys() == {"a0", "a1"}
+
+
+@pytest.mark.expects_errors
+async def test_an_error_of_ours_costs_the_call_that_it_is_in(autojump_clock: MockClock) -> None:
+    async with site(agents=2 * PART) as one:
+        for number in range(2 * PART):
+            one.journals[0].heard(f"a{number}", "poll", None)
+        one.store.faults.error = ZeroDivisionError()
+        await a_round()
+        one.store.faults.error = None
+        await a_round()
+        assert (await one.store.last_seen()).keys() == {f"a{number}" for number in range(PART, 2 * PART)}
+
+
 async def test_agents_are_counted_by_the_leader_alone(autojump_clock: MockClock) -> None:
     async with site(workers=2) as two:
         two.registry["a1"] = evolve(two.registry["a1"], last_login=NOW - 5000)

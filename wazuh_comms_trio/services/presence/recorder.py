@@ -90,6 +90,7 @@ class PresenceRecorder:
     async def write(self) -> None:
         """Everything that waits, and counts agents then. What fails is in the log, and waits on."""
         left, self._waiting = self._waiting, {}
+        part: list[Heard] = []
         try:
             while left:
                 part = list(islice(left.values(), PART))
@@ -101,8 +102,17 @@ class PresenceRecorder:
         except BackendUnavailable as exc:
             self._counts = {}
             self._outage.failed(f"{exc.message}; agents are served as ever", kind="can't be kept")
-            for heard in [*left.values(), *self._waiting.values()]:
-                self._add(heard)
+            self._put_back(left)
+        except Exception:  # an error of ours: what it concerns would fail again
+            for each in part:
+                left.pop(each.agent_id, None)
+            self._put_back(left)
+            raise
+
+    def _put_back(self, left: Mapping[str, Heard]) -> None:
+        later, self._waiting = self._waiting, {}
+        for heard in [*left.values(), *later.values()]:
+            self._add(heard)
 
     async def _collect(self) -> None:
         """Takes what this worker heard. It takes turns with requests."""
@@ -129,14 +139,20 @@ class PresenceRecorder:
         while True:
             await self._asked.wait()
             self._asked = trio.Event()
-            await self._collect()
-            while self._waiting and not self._leadership.is_leader:
-                part = list(islice(self._waiting.values(), PART))
-                rows = [[each.agent_id, each.seen, each.sent, dict(each.news)] for each in part]
-                self._leadership.ask_leader(_TOPIC, {"agents": rows})
-                for each in part:
-                    del self._waiting[each.agent_id]
-                await trio.lowlevel.checkpoint()
+            try:
+                await self._collect()
+                await self._hand_over_waiting()
+            except Exception:
+                logger.exception("when agents were heard last can't be handed over: an error of ours")
+
+    async def _hand_over_waiting(self) -> None:
+        while self._waiting and not self._leadership.is_leader:
+            part = list(islice(self._waiting.values(), PART))
+            rows = [[each.agent_id, each.seen, each.sent, dict(each.news)] for each in part]
+            self._leadership.ask_leader(_TOPIC, {"agents": rows})
+            for each in part:
+                del self._waiting[each.agent_id]
+            await trio.lowlevel.checkpoint()
 
     def _take_over(self, request: Finding) -> None:
         rows: list[Any] = request["agents"]
