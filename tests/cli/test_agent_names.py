@@ -223,6 +223,20 @@ def test_a_table_in_pages_keeps_its_columns(monkeypatch: pytest.MonkeyPatch) -> 
     assert all(line.endswith("03-11 19:12") for line in lines[1:])
 
 
+def test_what_a_row_is_known_by_is_cut_on_no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", shown := Terminal())
+    monkeypatch.setenv("COLUMNS", "30")
+    with output.Output(as_json=False).listing(("ID", "NAME")) as listing:
+        for known_by in ("1", "an-id-that-is-longer-than-those-before", "2"):
+            listing.page([{}], [(known_by, "n" * 60)])
+    assert [line.split()[0] for line in shown.getvalue().splitlines()] == [
+        "ID",
+        "1",
+        "an-id-that-is-longer-than-those-before",
+        "2",
+    ]
+
+
 def test_pages_are_filtered_one_by_one(tool: Tool, config: Config) -> None:
     async def run() -> None:
         async with open_backends(config) as backends, trio.open_nursery() as nursery:

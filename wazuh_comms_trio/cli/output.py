@@ -106,6 +106,7 @@ class _Columns:
         if self._width is not None and (self._is_narrow or _total(self._widths) > self._width):
             cells = [[_short_date(cell) for cell in row] for row in cells]
             self._narrow(cells, self._width)
+            self._widths[0] = max(self._widths[0], *(len(row[0]) for row in cells))
         return "\n".join(
             "  ".join(_cut(cell, width).ljust(width) for cell, width in zip(row, self._widths, strict=True)).rstrip()
             for row in cells
