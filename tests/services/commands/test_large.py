@@ -76,3 +76,12 @@ def test_one_that_no_agent_takes_isnt_posted() -> None:
     large = {"document_id": "c", "target": target, "action": {"name": "restart", "args": {"x": "y" * LARGEST_REPLY}}}
     with pytest.raises(MalformedRequest, match=r"commands\[1\] is too large for an agent: 79"):
         decode_commands(json.dumps({"commands": [{**large, "action": {"name": "restart"}}, large]}).encode())
+
+
+def test_one_that_grows_beyond_it_isnt_posted_either() -> None:
+    numbers = b",".join([b"1e15"] * 500_000)
+    target = b'"document_id":"c","target":{"type":"agent","id":"%b"}' % A1.encode()
+    body = b'{"commands":[{%b,"action":{"name":"restart","args":{"x":[%b]}}}]}' % (target, numbers)
+    assert len(body) < LARGEST_REPLY // 3
+    with pytest.raises(MalformedRequest, match=r"commands\[0\] is too large for an agent: 95"):
+        decode_commands(body)

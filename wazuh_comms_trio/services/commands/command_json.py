@@ -26,6 +26,9 @@ __all__ = [
 #: Bytes of the commands in one reply: agents refuse what is above 8 MB (PROTOCOL.md, section 1), and with it all of it.
 LARGEST_REPLY: Final = 8_000_000 - 64 * 1024
 
+#: How many times longer than in a body a command may be in a reply: of ``1e15`` comes ``1000000000000000.0``.
+_GROWTH: Final = 4
+
 #: Of a command that names none, seconds.
 DEFAULT_TIMEOUT: Final = 100
 
@@ -75,7 +78,7 @@ def decode_commands(body: bytes | bytearray) -> list[Command]:
     ``MalformedRequest``."""
     posted = decode_body(body, _decoder).commands
     commands = [_command(command, f"commands[{position}]") for position, command in enumerate(posted)]
-    if len(body) > LARGEST_REPLY:
+    if len(body) > LARGEST_REPLY // _GROWTH:
         for position, command in enumerate(commands):
             if (size := size_in_reply(command)) > LARGEST_REPLY:
                 raise MalformedRequest(f"commands[{position}] is {why_too_large(size)}")
