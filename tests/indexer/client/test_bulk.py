@@ -11,6 +11,7 @@ from trio.testing import MockClock
 from tests.indexer.bench import fake, stores_of
 from tests.indexer.client.operations import INDEX, create, delete, update
 from tests.indexer.fake import FakeOpenSearch
+from wazuh_comms_trio.backends.document_rules import ABSENT
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable
 from wazuh_comms_trio.backends.opensearch.events.index import OpenSearchEvents
@@ -199,6 +200,21 @@ async def test_a_conflict_that_cannot_be_compared_now(autojump_clock: MockClock)
         node.faults.whole = lambda method, path: (503, None) if path == "/_mget" else None
         results = await stores.events.bulk([create("1", a=1), create("2", a=1)])
         assert [result.outcome for result in results] == [Outcome.PASSING, Outcome.DONE]
+
+
+async def test_a_document_that_many_events_name_is_read_once(autojump_clock: MockClock) -> None:
+    refused = DocumentOperation("update", INDEX, "1", refused="no object")
+    async with fake() as node, stores_of(node) as stores:
+        await stores.events.bulk([create("1", a=1)])
+        node.requests.clear()
+        results = await stores.events.bulk([refused] * 250)
+        assert {result.version for result in results} == {*await stores.events.versions([(INDEX, "1")])}
+        assert node.requests.count(("POST", "/_mget")) == 2
+        names = [(INDEX, str(n)) for n in range(250)]
+        versions = await stores.events.versions([*names, *reversed(names)])
+        assert versions[1] == versions[-2] == results[0].version
+        assert set(versions) == {ABSENT, results[0].version}
+        assert node.requests.count(("POST", "/_mget")) == 5
 
 
 # --- calls that were given up ---

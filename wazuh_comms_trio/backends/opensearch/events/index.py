@@ -240,8 +240,8 @@ class OpenSearchEvents:
 
     async def versions(self, documents: Sequence[tuple[str, str]]) -> Sequence[str]:
         readable = [key for key in documents if is_possible_id(key[1])]
-        found = dict(zip(readable, await self._documents.read(readable), strict=True))
-        return [version_of(found[key]) if key in found else "" for key in documents]
+        found = dict(zip(readable, await self._documents.versions(readable), strict=True))
+        return [found.get(key, "") for key in documents]
 
     # --- one after the other, each to the very document that it expects ---
 

@@ -4,7 +4,7 @@ written under a condition."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -87,24 +87,35 @@ class StoredDocuments:
         self._limit = limit
 
     async def read(self, keys: Sequence[Key]) -> Sequence[Stored | Unreadable | None]:
-        """In order, in real time, None for what isn't there. Raises ``BackendUnavailable``."""
-        found: list[Stored | Unreadable | None] = []
-        for start in range(0, len(keys), AT_ONCE):
-            wanted = [{"_index": index, "_id": document_id} for index, document_id in keys[start : start + AT_ONCE]]
-            reply = await self._ask(wanted, _QUERY)
-            if may_be_content(reply):
-                reply = await self._ask(wanted, _ONE_BY_ONE)
-            documents = _documents(reply, len(wanted))
-            not_given = [place for place, document in enumerate(documents) if _is_not_given(document)]
-            if not_given:
-                versions = _documents(
-                    await self._ask([wanted[place] for place in not_given], _WITHOUT_SOURCE), len(not_given)
-                )
-                for place, document in zip(not_given, versions, strict=True):
-                    document.source = msgspec.Raw(_NOT_GIVEN)
-                    documents[place] = document
-            found += map(_stored, documents)
-        return found
+        """In order, in real time, None for what isn't there; one that is named often is read once. Raises
+        ``BackendUnavailable``."""
+        found: dict[Key, Stored | Unreadable | None] = {}
+        for page in _pages(keys):
+            found |= await self._read(page)
+        return [found[key] for key in keys]
+
+    async def versions(self, keys: Sequence[Key]) -> Sequence[str]:
+        """As ``version_of`` what ``read`` finds; the documents of one call at most are in memory."""
+        found: dict[Key, str] = {}
+        for page in _pages(keys):
+            found |= {key: version_of(stored) for key, stored in (await self._read(page)).items()}
+        return [found[key] for key in keys]
+
+    async def _read(self, keys: Sequence[Key]) -> dict[Key, Stored | Unreadable | None]:
+        wanted = [{"_index": index, "_id": document_id} for index, document_id in keys]
+        reply = await self._ask(wanted, _QUERY)
+        if may_be_content(reply):
+            reply = await self._ask(wanted, _ONE_BY_ONE)
+        documents = _documents(reply, len(wanted))
+        not_given = [place for place, document in enumerate(documents) if _is_not_given(document)]
+        if not_given:
+            versions = _documents(
+                await self._ask([wanted[place] for place in not_given], _WITHOUT_SOURCE), len(not_given)
+            )
+            for place, document in zip(not_given, versions, strict=True):
+                document.source = msgspec.Raw(_NOT_GIVEN)
+                documents[place] = document
+        return dict(zip(keys, map(_stored, documents), strict=True))
 
     async def _ask(self, wanted: Sequence[Mapping[str, str]], query: Mapping[str, str]) -> HttpReply:
         return await self._client.request("POST", "/_mget", encode_json({"docs": wanted}), query=query)
@@ -136,6 +147,12 @@ class StoredDocuments:
             return [None if reply.status == 429 else BulkItem(400, error=error)]
         half = len(writes) // 2
         return [*await self._write_part(writes[:half]), *await self._write_part(writes[half:])]
+
+
+def _pages(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+    """Each key once."""
+    different = list(dict.fromkeys(keys))
+    return (different[start : start + AT_ONCE] for start in range(0, len(different), AT_ONCE))
 
 
 def _documents(reply: HttpReply, count: int) -> list[FoundText]:
