@@ -8,13 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wazuh_comms_trio.backends.document_rules import (
+    Document,
     NotADocument,
     check_object,
     equal_json,
     merge,
+    plan,
     read_object,
     same_spelling,
 )
+from wazuh_comms_trio.backends.interfaces import DocumentOperation
 
 scalars = st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from([0.5, 1.0, 1e300]) | st.text(max_size=3)
 names = st.sampled_from(["a", "b", "c", "ü", ""])
@@ -122,3 +125,22 @@ def test_what_is_no_document(body: bytes) -> None:
 def test_what_is_one(body: bytes) -> None:
     read_object(body)
     check_object(body)
+
+
+def test_what_a_document_is_known_by_is_worked_out_once() -> None:
+    asked: list[int] = []
+
+    class Counting(Document):
+        @property
+        def name(self) -> str:
+            asked.append(self.version)
+            return super().name
+
+    refused = DocumentOperation("update", "i", "1", refused="no object")
+    other = DocumentOperation("create", "i", "1", b'{"b":1}')
+    changing = DocumentOperation("update", "i", "1", b'{"a":2}')
+    current = {("i", "1"): Counting(b'{"a":1}', 7)}
+    results, _ = plan([refused, other, refused, changing, refused, refused], current)
+    assert asked == [7]
+    before, after = Document(b'{"a":1}', 7).name, Document(b'{"a":2}', 8).name
+    assert [result.version for result in results] == [before, before, before, "", after, after]

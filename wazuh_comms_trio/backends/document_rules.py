@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from hashlib import sha256
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
@@ -184,10 +185,11 @@ def _merge(current: bytes, partial: Mapping[str, msgspec.Raw]) -> bytes:
     return _encode_object(members) if changed else current
 
 
-def conflict(document_id: str, present: Document) -> ItemResult:
-    """The answer to a create of what exists, worded as the indexer words it."""
-    text = f"[{document_id}]: version conflict, document already exists (current version [{present.version}])"
-    return ItemResult(409, text, version=present.name)
+def conflict(document_id: str, number: int, version: str) -> ItemResult:
+    """The answer to a create of what exists, worded as the indexer words it. ``number``, ``version``: the document's
+    ``version`` and ``name``."""
+    text = f"[{document_id}]: version conflict, document already exists (current version [{number}])"
+    return ItemResult(409, text, version=version)
 
 
 def missing(document_id: str) -> ItemResult:
@@ -220,13 +222,21 @@ def plan(
     """
     changes: dict[Key, Document | None] = {}
     results: list[ItemResult] = []
+    known: dict[Key, tuple[Document | None, str]] = {}
+
+    def version(key: Key, present: Document | None) -> str:
+        """Once for each: that of a large document takes milliseconds."""
+        if key not in known or known[key][0] is not present:
+            known[key] = present, version_of(present)
+        return known[key][1]
+
     for operation in operations:
         key = (operation.index, operation.document_id)
         present = changes[key] if key in changes else current.get(key)
         try:
-            result, after = _apply(operation, present)
+            result, after = _apply(operation, present, partial(version, key, present))
         except NotADocument as exc:
-            results.append(refused(str(exc), version_of(present)))
+            results.append(refused(str(exc), version(key, present)))
             continue
         if after is not present:
             refusal = room(operation.document_id, present, after) if room is not None else None
@@ -238,11 +248,13 @@ def plan(
     return results, changes
 
 
-def _apply(operation: DocumentOperation, present: Document | None) -> tuple[ItemResult, Document | None]:
-    if operation.expected and operation.expected != version_of(present):
-        return overtaken(operation.document_id, version_of(present)), present
+def _apply(
+    operation: DocumentOperation, present: Document | None, version: Callable[[], str]
+) -> tuple[ItemResult, Document | None]:
+    if operation.expected and operation.expected != version():
+        return overtaken(operation.document_id, version()), present
     if operation.refused:
-        return refused(operation.refused, version_of(present)), present
+        return refused(operation.refused, version()), present
     if operation.action == "delete":
         return (NOT_FOUND if present is None else DELETED), None
     if operation.body is None:
@@ -255,7 +267,7 @@ def _apply(operation: DocumentOperation, present: Document | None) -> tuple[Item
             return _NOOP, present
         if operation.own:
             return _UPDATED, Document(operation.body, present.version + 1)
-        return conflict(operation.document_id, present), present
+        return conflict(operation.document_id, present.version, version()), present
     if present is None:
         check_object(operation.body)
         return (CREATED, Document(operation.body, 1)) if operation.own else (missing(operation.document_id), None)
