@@ -68,8 +68,9 @@ PENDING: Final = nothing_of(status_query("pending"), exactly("command.target.typ
 @frozen
 class Document:
     """One version of a command's document. ``seen_at`` (epoch seconds) stands in for a time that its writer left
-    out. ``index`` and ``routing``: where it lies, if its id doesn't say so. ``rebuilt``: of what is indexed; the
-    indexer can't give the document itself, and the next change replaces it."""
+    out. ``index`` and ``routing``: where it lies, if its id doesn't say so. ``partial``: only some of it is
+    known, since the indexer can't give all. ``rebuilt``: what is known is what is indexed, and the next change replaces
+    the document by it."""
 
     id: str
     source: Mapping[str, Any]
@@ -78,6 +79,7 @@ class Document:
     seen_at: float
     index: str | None = None
     routing: str | None = None
+    partial: bool = False
     rebuilt: bool = False
 
     @property

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapp
 from typing import Any, Final
 
 import trio
+from attrs import evolve
 
 from wazuh_comms_trio.backends.opensearch.client.bulk import (
     FILTER_VERSIONS,
@@ -97,7 +98,7 @@ class CommandIndex:
         readable, unreadable = await self._read([document_id for document_id in ids if document_id not in spoilt])
         if unreadable:
             essential, unreadable = await self._read(list(unreadable), ESSENTIAL)
-            readable |= essential
+            readable |= {document_id: evolve(document, partial=True) for document_id, document in essential.items()}
         wanted = [document_id for document_id in ids if document_id in unreadable or document_id in spoilt]
         if wanted:
             name = await self._name.get()
@@ -207,7 +208,8 @@ class CommandIndex:
 
         A conflict may be the indexer's own repetition of our write, which happened: so after every conflict the
         document is read again and ``decide`` sees what is true. Raises ``BackendUnavailable`` when for one of them
-        nothing can be said; others may have been changed. What the index refuses is logged and stays as it is."""
+        nothing can be said; others may have been changed. What the index refuses is logged and stays as it is; so does
+        what can't be read as a whole, and would be pending still: it is missing, too."""
         done: dict[str, Document] = {}
         unread = [document_id for document_id, document in documents.items() if document is None]
         known = {document_id: document for document_id, document in documents.items() if document is not None}
@@ -220,6 +222,9 @@ class CommandIndex:
                 changes = decide(document)
                 if changes is None:
                     done[document_id] = document
+                elif document.partial and document.after(changes, -1, -1).status == "pending":
+                    text = "%s/%s stays pending: an agent would get it without what the indexer can't give"
+                    logger.warning(text, document.index or await self._name.get(), escaped(document_id))
                 else:
                     wanted.append((document, changes))
             unread, known = await self._write(wanted, done, spoilt), {}
