@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zlib import crc32
 
+import msgspec
 import pytest
 
 from wazuh_comms_trio.daemon.remembered_keys import (
@@ -140,3 +142,16 @@ def test_an_earlier_versions_file_has_no_checksum(tmp_path: Path, clock: Clock) 
     (tmp_path / FILE_NAME).write_bytes(b'{"signing":"first","earlier":[],"revoked":{}}')
     assert find_fault(tmp_path) is None
     assert memory(tmp_path, clock).known.signing == "first"
+
+
+def test_a_later_versions_members_are_no_damage(tmp_path: Path, clock: Clock) -> None:
+    memory(tmp_path, clock).revoke({"0123": 5})  # whole seconds, as another node may tell them
+    assert find_fault(tmp_path) is None
+    path = tmp_path / FILE_NAME
+    members = {**msgspec.json.decode(path.read_bytes()), "later": ["x"], "checksum": None}
+    members["checksum"] = crc32(msgspec.json.encode(members))
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(members)))
+    assert find_fault(tmp_path) is None
+    assert memory(tmp_path, clock).known.revoked == {"0123": 5}
+    path.write_bytes(path.read_bytes().replace(b'"x"', b'"y"'))
+    assert find_fault(tmp_path) is not None

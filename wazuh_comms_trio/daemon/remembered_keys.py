@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from zlib import crc32
 
 import msgspec
@@ -73,13 +73,10 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
     revoked: dict[str, float] = {}
     checksum: int | None = None
 
-    @property
-    def is_sound(self) -> bool:
-        return self.checksum is None or self.checksum == _checksum(self)
 
-
-def _checksum(document: _Document) -> int:
-    return crc32(msgspec.json.encode(msgspec.structs.replace(document, checksum=None)))
+def _checksum(members: Mapping[str, Any]) -> int:
+    """Of all members as they stand in the file, a later version's, too."""
+    return crc32(msgspec.json.encode({**members, "checksum": None}))
 
 
 @frozen
@@ -128,7 +125,7 @@ class RememberedKeys:
         latest = sorted(self.earlier.items(), key=lambda entry: -entry[1])[:_MOST_EARLIER]
         earlier = [_EarlierKey(public_key=pem, until=until) for pem, until in latest]
         document = _Document(signing=self.signing, earlier=earlier, revoked=dict(self.revoked))
-        document = msgspec.structs.replace(document, checksum=_checksum(document))
+        document = msgspec.structs.replace(document, checksum=_checksum(msgspec.to_builtins(document)))
         return msgspec.json.format(msgspec.json.encode(document)) + b"\n"
 
     @classmethod
@@ -255,10 +252,12 @@ def _read_file(path: Path) -> tuple[RememberedKeys, str | None]:
     except OSError as error:
         return RememberedKeys(), f"can't be read: {error}"
     try:
-        document = msgspec.json.decode(data, type=_Document)
+        members = msgspec.json.decode(data)
+        document = msgspec.convert(members, _Document)
     except (ValueError, RecursionError) as error:
         return RememberedKeys(), f"isn't understood: {error}"
-    return RememberedKeys._of(document), None if document.is_sound else "isn't what was written"
+    is_sound = document.checksum is None or document.checksum == _checksum(members)
+    return RememberedKeys._of(document), None if is_sound else "isn't what was written"
 
 
 def find_fault(folder: Path) -> str | None:
