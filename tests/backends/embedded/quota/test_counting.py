@@ -163,6 +163,13 @@ async def test_a_number_of_agents_without_documents_is_forgotten(stores: SqliteS
     assert rows == []
 
 
+async def test_sums_are_not_wrong_before_anything_is_counted(stores: SqliteStores) -> None:
+    """Counted anew they would be counted twice."""
+    await stores.events.bulk([operation("create", f"{ONE}_a")])
+    await stores.database.write(start_counting)
+    assert await stores.database.read(wrong_sums) is None
+
+
 async def test_wrong_sums_are_found_and_repaired(stores: SqliteStores, tmp_path: Path) -> None:
     await keep_counting(stores.database)
     await stores.events.bulk([operation("create", f"{ONE}_a"), operation("create", f"{OTHER}_a")])

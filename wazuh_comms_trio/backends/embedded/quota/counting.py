@@ -181,7 +181,7 @@ def _is_counting(connection: apsw.Connection) -> bool:
 
 def wrong_sums(connection: apsw.Connection) -> int | None:
     """How many agents' sums aren't those of their documents; None where nothing is counted, or not all yet."""
-    if not _is_counting(connection) or connection.execute(f"SELECT {_counter('documents_counted')}").get:
+    if not _is_counting(connection) or connection.execute(f"SELECT {_counter('documents_counted')}").get is not None:
         return None
     kept = "SELECT agent_id, bytes FROM document_usage WHERE bytes <> 0"
     query = (
