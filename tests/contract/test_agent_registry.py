@@ -3,7 +3,10 @@
 import pytest
 
 from tests.contract.harness import A1, A2, A3, Clock, Harness
+from wazuh_comms_trio.backends.agent_orders import AgentOrder
+from wazuh_comms_trio.backends.embedded import agents as embedded_agents
 from wazuh_comms_trio.backends.interfaces import Action, Agent, Backends, Command, Target
+from wazuh_comms_trio.backends.opensearch.agents import agent_search
 from wazuh_comms_trio.errors import AgentExists, BackendUnavailable
 
 
@@ -218,13 +221,33 @@ async def test_an_outage_is_a_passing_failure(harness: Harness, backends: Backen
     await harness.enrol(A2)
 
 
-async def test_pages_are_all_by_name_and_id(harness: Harness, backends: Backends) -> None:
-    names = {A3: "b", A2: "a", A1: "b"}
-    assert [page async for page in backends.agents.pages() if page] == []
-    for agent_id, name in names.items():
+A4 = A3[:-1] + "f"
+ORDERS: list[tuple[AgentOrder, bool, list[tuple[str, str]]]] = [
+    ("name", False, [("A", A2), ("b", A1), ("b", A3), ("\U0001f600", A4)]),
+    ("name", True, [("\U0001f600", A4), ("b", A1), ("b", A3), ("A", A2)]),
+    ("uuid", False, [("b", A1), ("A", A2), ("b", A3), ("\U0001f600", A4)]),
+    ("uuid", True, [("\U0001f600", A4), ("b", A3), ("A", A2), ("b", A1)]),
+]
+
+
+@pytest.mark.parametrize(("order", "reverse", "expected"), ORDERS)
+async def test_pages_are_all_in_order(
+    harness: Harness,
+    backends: Backends,
+    monkeypatch: pytest.MonkeyPatch,
+    order: AgentOrder,
+    reverse: bool,
+    expected: list[tuple[str, str]],
+) -> None:
+    for module in (agent_search, embedded_agents):
+        monkeypatch.setattr(module, "_PAGE", 1)
+    pages = backends.agents.pages
+    assert [page async for page in pages(order, reverse=reverse) if page] == []
+    for name, agent_id in expected[::2] + expected[1::2]:
         await backends.agents.add(Agent(agent_id, name, "k", groups=("g",)))
     await harness.refreshed()
-    pages = [page async for page in backends.agents.pages()]
-    found = [agent for page in pages for agent in page]
-    assert [(agent.name, agent.id) for agent in found] == [("a", A2), ("b", A1), ("b", A3)]
+    read = [page async for page in pages(order, reverse=reverse)]
+    found = [agent for page in read for agent in page]
+    assert [(agent.name, agent.id) for agent in found] == expected
+    assert max(map(len, read)) <= 2
     assert sorted(found, key=lambda agent: agent.id) == list(await backends.agents.list())

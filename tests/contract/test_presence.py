@@ -55,6 +55,16 @@ async def test_those_that_were_silent_or_sent_nothing_for_long(harness: Harness,
     assert (await store.last_seen(NOW, before=NOW + 101, sent_before=NOW + 91)).keys() == {A2, A3}
 
 
+async def test_some_by_id(harness: Harness, backends: Backends) -> None:
+    assert dict(await backends.presence.last_seen_of([A1])) == {}
+    for agent_id in (A1, A2, A3):
+        await harness.enrol(agent_id)
+    await backends.presence.record([Heard(A1, NOW, NOW - 5), Heard(A2, NOW + 1)])
+    found = await backends.presence.last_seen_of([A1.upper(), A3, "\ud800", "x" * 600])
+    assert {agent_id: (one.seen, one.sent) for agent_id, one in found.items()} == {A1: (NOW, NOW - 5)}
+    assert dict(await backends.presence.last_seen_of([])) == {}
+
+
 async def test_what_is_told_of_silence_is_kept(harness: Harness, backends: Backends) -> None:
     store = backends.presence
     assert await store.take_watch("n1", NOW, 100) == ""

@@ -14,7 +14,16 @@ import trio
 import trio.testing
 from attrs import define
 
-from tests.indexer.fake_bodies import Answer, error, failure, read_bulk, sort_key, stored_body, with_source
+from tests.indexer.fake_bodies import (
+    Answer,
+    Unsortable,
+    error,
+    failure,
+    read_bulk,
+    sort_hits,
+    stored_body,
+    with_source,
+)
 from tests.indexer.fake_index import Conflict, Index, Malformed, Missing, parse
 
 
@@ -239,10 +248,11 @@ class FakeOpenSearch:
     def _search(self, index: Index, body: Mapping[str, Any], scroll: bool) -> Answer:
         self.searches.append(body)
         found = index.search(body["query"])
-        for key in reversed(body.get("sort", [])):
-            if key != "_doc":
-                ((name, options),) = key.items()
-                found.sort(key=sort_key(name), reverse=options["order"] == "desc")
+        total = len(found)
+        try:
+            sorts = sort_hits(index, found, body.get("sort", []), body.get("search_after"))
+        except Unsortable as exc:
+            return error(400, "illegal_argument_exception", str(exc))
         hits = [{"_index": index.name, "_id": i, **stored_body(stored)} for i, stored in found]
         match body.get("_source"):
             case False:
@@ -250,15 +260,9 @@ class FakeOpenSearch:
             case list(fields):
                 hits = [with_source(hit, fields) for hit in hits]
         size = body.get("size", 10)
-        total = len(hits)
         if "sort" in body and not scroll:
-            names = [name for key in body["sort"] for name in key]
-            for hit, one in zip(hits, found, strict=True):
-                hit["sort"] = [sort_key(name)(one) for name in names]
-            if "search_after" in body:
-                after = body["search_after"]  # what is sorted one way, by all keys
-                down = all("desc" in str(each) for each in body["sort"])
-                hits = [hit for hit in hits if (hit["sort"] < after if down else hit["sort"] > after)]
+            for hit, values in zip(hits, sorts, strict=True):
+                hit["sort"] = values
         if scroll:
             scroll_id = f"scroll-{len(self.requests)}"
             self._scrolls[scroll_id] = [hits[start : start + size] for start in range(0, len(hits), size)]

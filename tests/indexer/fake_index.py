@@ -14,6 +14,8 @@ from attrs import define, field
 from wazuh_comms_trio.backends.opensearch.client.queries import to_moment
 
 Source = dict[str, Any]
+#: Characters of a text that a dynamic mapping has as a keyword, too.
+IGNORED_ABOVE = 256
 
 
 class Conflict(Exception):
@@ -117,9 +119,9 @@ class Index:
         if kind == "bool":
             return self._bool(body, document_id, source)
         if kind == "exists":
-            return any(value is not None for value in self._values(body["field"], source))
+            return any(value is not None for value in self.values_of(body["field"], source))
         ((name, wanted),) = body.items()
-        values = list(self._values(name, source))
+        values = list(self.values_of(name, source))
         if kind == "terms":
             return any(self._is_term(name, value, term) for value in values for term in wanted)
         if kind == "range":
@@ -145,11 +147,17 @@ class Index:
             current = found
         return current
 
-    def _values(self, name: str, source: Source) -> Iterator[Any]:
+    def is_text(self, name: str) -> bool:
+        """Whether the field is there and is a dynamic text."""
+        there = any(True for stored in self.documents.values() for _ in self.values_of(name, stored.source))
+        return there and self._mapped(name) is None and not name.endswith(".keyword")
+
+    def values_of(self, name: str, source: Source) -> Iterator[Any]:
         """Of a field, or of the keyword below a dynamic text."""
         if name.endswith(".keyword"):
             if self._mapped(name.removesuffix(".keyword")) is None:
-                yield from (v for v in flatten(source, name.removesuffix(".keyword")) if isinstance(v, str))
+                texts = (value for value in flatten(source, name.removesuffix(".keyword")) if isinstance(value, str))
+                yield from (text for text in texts if len(text) <= IGNORED_ABOVE)
             return
         yield from flatten(source, name)
 

@@ -20,6 +20,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 from attrs import field, frozen
 
+from wazuh_comms_trio.backends.agent_orders import AgentOrder
 from wazuh_comms_trio.backends.presence import PresenceStore
 from wazuh_comms_trio.errors import EngineRefused
 
@@ -100,8 +101,8 @@ class AgentRegistry(Protocol):
 
     async def list(self) -> Sequence[Agent]: ...
 
-    def pages(self) -> AsyncGenerator[Sequence[Agent], None]:
-        """All by name, then id, some hundred at a time; of what changes meanwhile either state."""
+    def pages(self, order: AgentOrder = "name", *, reverse: bool = False) -> AsyncGenerator[Sequence[Agent], None]:
+        """All as ``in_order`` has them, some hundred at a time; of what changes meanwhile either state."""
 
     async def members(self, group: str) -> Sequence[str]:
         """Agent ids; the group ``all`` has every agent."""

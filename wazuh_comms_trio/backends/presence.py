@@ -68,6 +68,10 @@ class PresenceStore(Protocol):
         whose last events came ``sent_before`` one. Some of them may be of agents that were removed."""
         ...
 
+    async def last_seen_of(self, agent_ids: Sequence[str]) -> Mapping[str, LastSeen]:
+        """Of some hundred agents, by id in lower case, those that were heard."""
+        ...
+
     async def about(self, agent_id: str) -> Sequence[NodeNews]:
         """What each node says of this agent; as fresh as the last ``record``."""
         ...

@@ -13,6 +13,7 @@ import msgspec
 import trio
 
 from wazuh_comms_trio.backends import command_rules as rules
+from wazuh_comms_trio.backends.agent_orders import AgentOrder, in_order
 from wazuh_comms_trio.backends.embedded.database.database import Database
 from wazuh_comms_trio.backends.embedded.database.text import storable
 from wazuh_comms_trio.backends.embedded.row_checksums import row_checksum, seal_agent
@@ -26,6 +27,12 @@ from wazuh_comms_trio.foundation.caches.bounded_cache import AGENTS_REMEMBERED, 
 _COLUMNS: Final = "id, name, key_hash, type, version, groups, host, status, last_login"
 #: Of a list that is read in pages.
 _PAGE: Final = 500
+_ORDERS: Final[Mapping[tuple[AgentOrder, bool], str]] = {
+    ("name", False): "name, id",
+    ("name", True): "name DESC, id",
+    ("uuid", False): "id",
+    ("uuid", True): "id DESC",
+}
 
 
 class SqliteAgents:
@@ -206,13 +213,15 @@ class SqliteAgents:
 
         return self._unreadable.without(await self._database.read(select))
 
-    async def pages(self) -> AsyncGenerator[Sequence[Agent], None]:
+    async def pages(
+        self, order: AgentOrder = "name", *, reverse: bool = False
+    ) -> AsyncGenerator[Sequence[Agent], None]:
         """The ids of all are in memory meanwhile."""
-        query = "SELECT CAST(id AS BLOB) FROM agents ORDER BY name, id"
+        query = f"SELECT CAST(id AS BLOB) FROM agents ORDER BY {_ORDERS[order, reverse]}"
         ids = await self._database.read(lambda connection: [row[0] for row in connection.execute(query)])
         for start in range(0, len(ids), _PAGE):
             found = await self._database.read(partial(_agents_of, ids[start : start + _PAGE]))
-            yield sorted(self._unreadable.without(found), key=lambda agent: (agent.name, agent.id))
+            yield in_order(self._unreadable.without(found), order, reverse=reverse)
 
     async def count(self) -> int:
         """How many agents there are."""

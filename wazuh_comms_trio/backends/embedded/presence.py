@@ -55,16 +55,14 @@ class SqlitePresence:
 
         return await self._database.read(select)
 
+    async def last_seen_of(self, agent_ids: Sequence[str]) -> Mapping[str, LastSeen]:
+        wanted = [agent_id.lower() for agent_id in agent_ids if storable(agent_id)]
+        query = f"SELECT {_COLUMNS} FROM agent_presence WHERE id IN ({', '.join('?' * len(wanted))})"
+        return await self._database.read(lambda connection: dict(_read(connection.execute(query, wanted))))
+
     async def about(self, agent_id: str) -> Sequence[NodeNews]:
-        if not storable(agent_id):
-            return ()
-
-        def select(connection: apsw.Connection) -> LastSeen | None:
-            query = f"SELECT {_COLUMNS} FROM agent_presence WHERE id = ?"
-            return next((seen for _, seen in _read(connection.execute(query, (agent_id.lower(),)))), None)
-
-        seen = await self._database.read(select)
-        return () if seen is None else (NodeNews("", "", seen.seen, seen.sent),)
+        found = await self.last_seen_of([agent_id])
+        return tuple(NodeNews("", "", seen.seen, seen.sent) for seen in found.values())
 
     async def take_watch(self, holder: str, now: float, seconds: float) -> str:
         """There is one node, and its leader asks: nobody else has it."""

@@ -60,6 +60,12 @@ class MemoryPresence(PresenceStore):
             and (sent_before is None or (seen.sent is not None and seen.sent < sent_before))
         }
 
+    async def last_seen_of(self, agent_ids: Sequence[str]) -> Mapping[str, LastSeen]:
+        await self.faults.strike("last_seen_of")
+        known = self._known()
+        wanted = [agent_id.lower() for agent_id in agent_ids]
+        return {agent_id: known[agent_id] for agent_id in wanted if agent_id in known}
+
     async def take_watch(self, holder: str, now: float, seconds: float) -> str | None:
         await self.faults.strike("take_watch")
         other, until, state = self._watch

@@ -12,6 +12,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from wazuh_comms_trio.backends.agent_orders import AgentOrder, in_order
 from wazuh_comms_trio.backends.document_rules import Document, Key, plan, version_of
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, DocumentOperation, ItemResult
 from wazuh_comms_trio.backends.memory.commands import MemoryCommands
@@ -110,10 +111,12 @@ class MemoryAgents:
         await self.faults.strike("list")
         return sorted(self.stored.values(), key=lambda agent: agent.id)
 
-    async def pages(self) -> AsyncGenerator[Sequence[Agent], None]:
-        by_name = sorted(await self.list(), key=lambda agent: (agent.name, agent.id))
-        for start in range(0, len(by_name), 2):
-            yield by_name[start : start + 2]
+    async def pages(
+        self, order: AgentOrder = "name", *, reverse: bool = False
+    ) -> AsyncGenerator[Sequence[Agent], None]:
+        every = in_order(await self.list(), order, reverse=reverse)
+        for start in range(0, len(every), 2):
+            yield every[start : start + 2]
 
     async def members(self, group: str) -> Sequence[str]:
         await self.faults.strike("members")

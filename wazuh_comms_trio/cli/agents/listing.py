@@ -6,11 +6,12 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from wazuh_comms_trio.cli import arguments as types
 
 if TYPE_CHECKING:
+    from wazuh_comms_trio.backends.agent_orders import AgentOrder
     from wazuh_comms_trio.backends.interfaces import Agent
     from wazuh_comms_trio.backends.presence import LastSeen, Status
 
@@ -27,10 +28,9 @@ class Listed(NamedTuple):
     node: str = ""
 
 
-#: What to sort by; equal ones follow by name and uuid. Who never logged in comes before all who did.
+#: What to sort by, which no store does; equal ones follow by name and uuid. Who never logged in comes before all who
+#: did.
 _SORT_KEYS: Final[Mapping[str, Callable[[Listed], Any]]] = {
-    "name": lambda one: one.agent.name,
-    "uuid": lambda one: one.agent.id,
     "status": lambda one: one.status,
     "version": lambda one: _version_key(one.agent.version),
     "last-login": lambda one: one.agent.last_login or 0.0,
@@ -50,7 +50,8 @@ def add_filters(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--version", metavar="V", type=types.text, help="of the agent; may be a pattern: '6.0.*'")
     parser.add_argument("--name", metavar="PATTERN", type=types.text, help="as 'web-*'; capitals count")
-    parser.add_argument("--sort", choices=tuple(_SORT_KEYS), metavar="BY", default="name", help=", ".join(_SORT_KEYS))
+    orders = ("name", "uuid", *_SORT_KEYS)
+    parser.add_argument("--sort", choices=orders, metavar="BY", default="name", help=", ".join(orders))
     parser.add_argument("--reverse", action="store_true", help="the other way round")
     parser.add_argument("--limit", metavar="N", type=types.count, help="at most so many (default: all)")
 
@@ -63,15 +64,23 @@ def with_status(agent: Agent, seen: LastSeen | None, now: float, after: float) -
     return Listed(agent, moment, status_of(moment, now, after), "" if seen is None else seen.node)
 
 
+def stored_order(arguments: Namespace) -> tuple[AgentOrder, bool]:
+    """In which order the store gives them, and whether in reverse: the one that is wanted, or by name."""
+    if arguments.sort in _SORT_KEYS:
+        return "name", False
+    return cast("AgentOrder", arguments.sort), arguments.reverse
+
+
 async def chosen(
     pages: AsyncIterable[Sequence[Listed]], arguments: Namespace, now: float
 ) -> AsyncGenerator[Sequence[Listed], None]:
-    """``pages`` by name and uuid; ``now``: epoch seconds. In another order only when all are read."""
+    """``pages`` in their ``stored_order``; ``now``: epoch seconds. In another order only when all are read."""
     left = inf if arguments.limit is None else arguments.limit
+    by = _SORT_KEYS.get(arguments.sort)
     every: list[Listed] = []
     async for page in pages:
         found = [one for one in page if _matches(one, arguments, now)]
-        if arguments.sort != "name" or arguments.reverse:
+        if by is not None:
             every += found
             continue
         if found:
@@ -79,10 +88,11 @@ async def chosen(
             left -= len(found)
         if left <= 0:
             return
-    every.sort(key=_SORT_KEYS[arguments.sort], reverse=arguments.reverse)
-    del every[int(min(left, len(every))) :]
-    for start in range(0, len(every), _PAGE):
-        yield every[start : start + _PAGE]
+    if by is not None:
+        every.sort(key=by, reverse=arguments.reverse)
+        del every[int(min(left, len(every))) :]
+        for start in range(0, len(every), _PAGE):
+            yield every[start : start + _PAGE]
 
 
 def _matches(one: Listed, wanted: Namespace, now: float) -> bool:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from wazuh_comms_trio.cli import arguments as types
-from wazuh_comms_trio.cli.agents.listing import Listed, add_filters, chosen, with_status
+from wazuh_comms_trio.cli.agents.listing import Listed, add_filters, chosen, stored_order, with_status
 from wazuh_comms_trio.cli.agents.names import agent_id_of, several
 from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import Failure
 
 if TYPE_CHECKING:
+    from wazuh_comms_trio.backends.interfaces import Agent
     from wazuh_comms_trio.backends.presence import LastSeen, NodeNews
     from wazuh_comms_trio.cli.stores import Stores
 
@@ -108,14 +109,16 @@ async def _list(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.stores import open_stores
 
     async with open_stores(arguments) as stores:
-        seen, now = await _last_seen(stores), time.time()
+        last_seen, now = _LastSeen(stores), time.time()
         after, known = stores.config.disconnected_after, 0
+        order, reverse = stored_order(arguments)
 
         async def pages() -> AsyncGenerator[Sequence[Listed], None]:
             nonlocal known
-            async with aclosing(stores.backends.agents.pages()) as read:
+            async with aclosing(stores.backends.agents.pages(order, reverse=reverse)) as read:
                 async for page in read:
                     known += len(page)
+                    seen = await last_seen.of(page)
                     yield [with_status(agent, seen.get(agent.id), now, after) for agent in page]
 
         with stores.output.listing(("UUID", "NAME", "STATUS", "GROUPS", "LAST SEEN")) as listing:
@@ -138,15 +141,23 @@ def _row(one: Listed) -> tuple[object, ...]:
     return agent.id, agent.name, one.status, ",".join(agent.groups), timestamp(one.moment)
 
 
-async def _last_seen(stores: Stores) -> Mapping[str, LastSeen]:
-    """When agents were heard last. Where that can't be read log-ins are all that is known, which is said."""
-    from wazuh_comms_trio.errors import BackendUnavailable
+class _LastSeen:
+    """When agents were heard last. Where that can't be read log-ins are all that is known, which is said once."""
 
-    try:
-        return await stores.backends.presence.last_seen()
-    except BackendUnavailable as exc:
-        stores.output.note(f"when agents were heard last can't be read, so their log-ins decide: {exc.message}")
-        return {}
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+        self._told = False
+
+    async def of(self, agents: Sequence[Agent]) -> Mapping[str, LastSeen]:
+        from wazuh_comms_trio.errors import BackendUnavailable
+
+        try:
+            return {} if self._told else await self._stores.backends.presence.last_seen_of([one.id for one in agents])
+        except BackendUnavailable as exc:
+            text = "when agents were heard last can't be read, so their log-ins decide"
+            self._stores.output.note(f"{text}: {exc.message}")
+            self._told = True
+            return {}
 
 
 async def _show(arguments: Namespace) -> int:
@@ -166,7 +177,7 @@ async def _show(arguments: Namespace) -> int:
             return 0
         if agent is None:
             raise _unknown(agent_id)
-        seen = await _last_seen(stores)
+        seen = await _LastSeen(stores).of([agent])
         document = agent_document(with_status(agent, seen.get(agent_id), time.time(), stores.config.disconnected_after))
         host = json.dumps(document["host"], ensure_ascii=False) if agent.host else None
         shown = {**document, "groups": ", ".join(agent.groups) or None, "host": host}

@@ -86,11 +86,18 @@ class OpenSearchPresence:
         found: dict[str, LastSeen] = {}
         async with scroll(self._client, PRESENCE_INDEX, query, fields=_FIELDS) as documents:
             async for document in documents:
-                fields: Any = document.source if isinstance(document.source, dict) else {}
-                seen = _newest(fields)
+                seen = _newest(document.source)
                 if seen is not None and seen.seen < (before or inf) and (seen.sent or 0.0) < (sent_before or inf):
                     found[document.id] = seen
         return found
+
+    async def last_seen_of(self, agent_ids: Sequence[str]) -> Mapping[str, LastSeen]:
+        if not await index_exists(self._client, PRESENCE_INDEX):
+            return {}
+        wanted = [agent_id.lower() for agent_id in agent_ids]
+        found = await get_many(self._client, PRESENCE_INDEX, wanted)  # whole: patterns of fields take 20 times as long
+        newest = {agent_id: _newest(document.source) for agent_id, document in found.items()}
+        return {agent_id: seen for agent_id, seen in newest.items() if seen is not None}
 
     async def about(self, agent_id: str) -> Sequence[NodeNews]:
         agent_id = agent_id.lower()
@@ -181,8 +188,9 @@ def _document(heard: Heard, node: LocalNode) -> dict[str, Any]:
     return {**here, **said, "nodes": {node_key(node.id): part}}
 
 
-def _newest(fields: Mapping[str, Any]) -> LastSeen | None:
+def _newest(source: object) -> LastSeen | None:
     """What is at the top was written last, perhaps by a node that couldn't for a while: each node's part counts."""
+    fields: Mapping[str, Any] = source if isinstance(source, dict) else {}
     nodes: Any = fields.get("nodes")
     parts = [part for part in nodes.values() if isinstance(part, dict)] if isinstance(nodes, dict) else []
     moments = [(_moment(part.get("seen")), str(part.get("name", ""))) for part in parts]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 import trio
 from attrs import evolve
 
+from wazuh_comms_trio.backends.agent_orders import AgentOrder, in_order
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.backends.opensearch.agents.agent_search import EVERYONE, AgentSearch
 from wazuh_comms_trio.backends.opensearch.agents.cache import LARGEST, AgentCache
@@ -22,6 +23,7 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
     error_of,
     path,
 )
+from wazuh_comms_trio.backends.opensearch.client.found import Found
 from wazuh_comms_trio.backends.opensearch.client.multi_get import get_many
 from wazuh_comms_trio.backends.opensearch.client.queries import encode_json, is_possible_id
 from wazuh_comms_trio.backends.opensearch.client.shared_reads import SharedReads
@@ -241,7 +243,7 @@ class OpenSearchAgents:
         if reply.status == 404 and error_of(reply).type == "document_missing_exception":
             return False
         decode(reply)
-        with contextlib.suppress(DocumentUnreadable):  # which it was before, but for these fields
+        with suppress(DocumentUnreadable):  # which it was before, but for these fields
             await self.get(agent_id)
         return True
 
@@ -252,20 +254,33 @@ class OpenSearchAgents:
 
     # --- searches ---
 
-    async def list(self) -> Sequence[Agent]:
+    def _readable(self, found: Sequence[Found]) -> list[Agent]:
+        """Those that are agents'; the log names those that can't be read."""
         agents: list[Agent] = []
-        for found in await self._search.find(EVERYONE, ["agent"]):
-            if (agent := to_agent(found.id, found.source)) is not None:
+        for each in found:
+            if (agent := to_agent(each.id, each.source)) is not None:
                 agents.append(agent)
-            elif found.judged(find_problem).problem is not None:
-                self._client.unreadable.note(found.unreadable())
-        return sorted(agents, key=lambda agent: agent.id)
+            elif each.judged(find_problem).problem is not None:
+                self._client.unreadable.note(each.unreadable())
+        return agents
 
-    async def pages(self) -> AsyncGenerator[Sequence[Agent], None]:
-        """All are read before the first: an index that others made needn't be sortable by name."""
-        by_name = sorted(await self.list(), key=lambda agent: (agent.name, agent.id))
-        for start in range(0, len(by_name), _PAGE):
-            yield by_name[start : start + _PAGE]
+    async def list(self) -> Sequence[Agent]:
+        return sorted(self._readable(await self._search.find(EVERYONE, ["agent"])), key=lambda agent: agent.id)
+
+    async def pages(
+        self, order: AgentOrder = "name", *, reverse: bool = False
+    ) -> AsyncGenerator[Sequence[Agent], None]:
+        """Where the index, which others made, can't be sorted all are read before the first."""
+        sortable = False
+        async with aclosing(self._search.pages(order, reverse=reverse)) as found:
+            async for page in found:
+                sortable = True
+                yield self._readable(page)
+        if sortable:
+            return
+        every = in_order(await self.list(), order, reverse=reverse)
+        for start in range(0, len(every), _PAGE):
+            yield every[start : start + _PAGE]
 
     async def members(self, group: str) -> Sequence[str]:
         return await self._search.members(group)
