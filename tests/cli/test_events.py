@@ -206,6 +206,21 @@ def test_replay_of_many_events_keeps_what_is_still_refused(tool: Tool, config: C
     assert left[1]["reason"] == "Unknown operation"
 
 
+def test_replay_goes_on_behind_what_cannot_be_read(tool: Tool, config: Config, state: Path) -> None:
+    large = "x" * 300_000
+    header = '{"id":"f9","module":"fim","operation":"create"}'
+    lost = stateful(header, f'{{"file":"{large}"}}', "f9", "absent")
+    put_aside(config, lost, Rejected(AGENT, "stateless", "refused", b"", STATELESS + large.encode()), GOOD)
+    for payload in (state / "quarantine" / "payloads").iterdir():
+        payload.unlink()
+    replayed = tool("quarantine", "replay", "--all", "--json")
+    assert replayed.status == 1
+    why = "quarantine.db: entries/{} can't be read: its payload: No such file or directory"
+    assert [one["error"] for one in replayed.document] == [why.format(1), why.format(2), None]
+    first, second = tool("quarantine", "list", "--json").document
+    assert [first["replay_error"], second["replay_error"]] == [why.format(1), why.format(2)]
+
+
 def test_replay_of_nothing(tool: Tool) -> None:
     nothing = tool("quarantine", "replay", "--all")
     assert (nothing.status, nothing.out) == (0, "")

@@ -15,7 +15,7 @@ from tests.backends.embedded.notes import complaints
 from tests.backends.embedded.small_disk import fill, small_disk
 from tests.contract.harness import A1, A2, until_it_works
 from wazuh_comms_trio.backends.embedded.database.database import open_database
-from wazuh_comms_trio.errors import BackendUnavailable, DocumentUnreadable, StorageFull
+from wazuh_comms_trio.errors import DocumentUnreadable, StorageFull
 from wazuh_comms_trio.quarantine.interface import Rejected
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
 from wazuh_comms_trio.quarantine.store import StoredQuarantine, open_quarantine_store
@@ -142,7 +142,7 @@ async def test_a_missing_payload_is_an_error_of_its_own(quarantine: StoredQuaran
     (tmp_path / "payloads" / name).unlink()
     small, large = await quarantine.list()
     assert await quarantine.get(small.id) is not None
-    with pytest.raises(BackendUnavailable):
+    with pytest.raises(DocumentUnreadable, match=f"entries/{large.id} can't be read: its payload: No such file"):
         await quarantine.get(large.id)
     assert await quarantine.drop([large.id]) == 1
 

@@ -24,7 +24,7 @@ from wazuh_comms_trio.backends.interfaces import (
     Outcome,
 )
 from wazuh_comms_trio.config.models import Config
-from wazuh_comms_trio.errors import BackendUnavailable, EngineRefused, MalformedBody, StorageFull
+from wazuh_comms_trio.errors import BackendUnavailable, DocumentUnreadable, EngineRefused, MalformedBody, StorageFull
 from wazuh_comms_trio.quarantine.interface import Entry, Quarantine, Rejected, Remaining
 from wazuh_comms_trio.services.stateful.packet_reader import Event, PacketReader, Unusable, open_packet
 
@@ -72,16 +72,21 @@ class Replay:
 
     async def replay(self, entry: Entry) -> Replayed:
         """Drops the entry when it was taken. Raises ``BackendUnavailable`` when that can't be told now: the entry
-        stays."""
+        stays, as one that can't be read does."""
         try:
             if entry.kind == "stateful":
                 return await self._stateful(entry)
             await self._stateless(entry)
         except (MalformedBody, EngineRefused) as error:
-            await self._quarantine.note_replay(entry.id, error.message)
-            return Replayed(entry, error.message)
+            return await self._left(entry, error.message)
+        except DocumentUnreadable as error:
+            return await self._left(entry, error.detail)
         await self._quarantine.drop([entry.id])
         return Replayed(entry)
+
+    async def _left(self, entry: Entry, error: str) -> Replayed:
+        await self._quarantine.note_replay(entry.id, error)
+        return Replayed(entry, error)
 
     async def _stateful(self, entry: Entry) -> Replayed:
         """Event by event: many may be in one entry."""

@@ -227,6 +227,7 @@ class StoredQuarantine:
         )
 
     async def payload(self, entry_id: int) -> AsyncGenerator[bytes, None]:
+        """Raises as ``get``."""
         query = "SELECT payload, file FROM entries WHERE id = ?"
         row: Any = await self._database.read(lambda connection: connection.execute(query, (entry_id,)).fetchone())
         if row is None:
@@ -241,9 +242,9 @@ class StoredQuarantine:
                 while piece := await trio.to_thread.run_sync(file.read, PAYLOAD_CHUNK):
                     yield piece
         except OSError as exc:
-            raise self._translated(exc) from exc
-        except (TypeError, ValueError) as exc:  # a damaged name
-            raise BackendUnavailable from exc
+            raise _unreadable(entry_id, f"its payload: {exc.strerror}") from exc
+        except (TypeError, ValueError) as exc:
+            raise _unreadable(entry_id, "its payload's name is damaged") from exc
 
     async def drop(self, entry_ids: Collection[int]) -> int:
         def delete(connection: apsw.Connection) -> list[str | None]:
@@ -300,6 +301,10 @@ class StoredQuarantine:
                     (self._files / name).unlink(missing_ok=True)
             finally:
                 os.close(descriptor)
+
+
+def _unreadable(entry_id: int, why: str) -> DocumentUnreadable:
+    return DocumentUnreadable(f"{QUARANTINE.name}: entries/{entry_id}", why)
 
 
 def _chunks(file: BinaryIO, start: int, size: int) -> Iterator[bytes]:
