@@ -9,7 +9,8 @@ from trio.testing import MockClock
 from tests.indexer.bench import fake
 from tests.indexer.fake import FakeOpenSearch
 from tests.indexer.fake_bodies import error
-from tests.indexer.stores.commands.nodes import ids, nodes, put
+from tests.indexer.stores.commands.nodes import INDEX, ids, nodes, put
+from wazuh_comms_trio.backends.opensearch.commands import store
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores
 from wazuh_comms_trio.errors import BackendUnavailable
 
@@ -47,3 +48,22 @@ async def test_it_is_tried_again(autojump_clock: MockClock, caplog: pytest.LogCa
             assert caplog.text.count("can't be sorted") == times_told
             await trio.sleep(301)
         assert await is_sorted(server, node)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+async def test_no_page_ends_among_documents_of_one_place(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, shards: int
+) -> None:
+    """Each shard numbers its own documents, and a group's children have one time."""
+    monkeypatch.setattr(store, "_PAGE", 5)
+    settings = {INDEX: {"settings": {"index.number_of_shards": str(shards)}}}
+    async with fake() as server, nodes(server) as (node,):
+        server.faults.whole = lambda method, path: (200, settings) if "number_of_shards" in path else None
+        for number in range(20):
+            put(server, f"c{number}")
+            server.indices[INDEX].documents[f"c{number}"].seq_no = number // shards
+        server.indices[INDEX].refresh()
+        found = [document_id async for page in node.commands.pages() for document_id in ids(page)]
+        assert sorted(found) == sorted(f"c{number}" for number in range(20))
+        pages = sum("sort" in each for each in server.searches)
+        assert pages == (5 if shards == 1 else 7)

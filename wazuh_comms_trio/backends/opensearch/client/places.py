@@ -46,6 +46,10 @@ class Places:
         """Whether there are several indices behind the name. Raises ``BackendUnavailable``."""
         return len(await self._shards_of(name)) > 1
 
+    async def are_numbered_apart(self, name: str) -> bool:
+        """Whether two documents may have one ``_seq_no``: each shard counts its own. Raises ``BackendUnavailable``."""
+        return list((await self._shards_of(name)).values()) != [1]
+
     async def find(self, name: str, ids: Sequence[str]) -> dict[str, Place] | None:
         """Of those that exist, as of now; None: their ids alone say it. Raises ``BackendUnavailable``."""
         shards = await self._shards_of(name)

@@ -50,18 +50,28 @@ class _RawHits(msgspec.Struct):
 @frozen
 class Hits:
     """``total``: how many match in all, if that was asked; ``seen``: how many were in the answer, those that can't be
-    read too; ``last``: what the last of these was sorted by; ``gone``: how many weren't there any more when they were
-    read."""
+    read too; ``last``: what the last of these was sorted by, ``before``: what the last one was that was sorted by
+    something else; ``gone``: how many weren't there any more when they were read."""
 
     readable: Sequence[Found] = ()
     unreadable: Sequence[Found] = ()
     total: int | None = None
     last: Sequence[Any] | None = None
     gone: int = 0
+    before: Sequence[Any] | None = None
 
     @property
     def seen(self) -> int:
         return len(self.readable) + len(self.unreadable) + self.gone
+
+    def without_last(self) -> Hits:
+        """Without those that were sorted by the same as the last, for the next page to begin with; counted as gone."""
+        if self.before is None:
+            return self
+        readable = [each for each in self.readable if each.sort != self.last]
+        unreadable = [each for each in self.unreadable if each.sort != self.last]
+        gone = self.seen - len(readable) - len(unreadable)
+        return evolve(self, readable=readable, unreadable=unreadable, last=self.before, gone=gone, before=None)
 
 
 class _Shards(msgspec.Struct):
@@ -95,6 +105,7 @@ def read_hits(reply: HttpReply) -> tuple[Hits, str | None]:
         [each for each in found if each.problem is not None],
         None if total is None else total.value,
         found[-1].sort if found else None,
+        before=next((each.sort for each in reversed(found) if each.sort != found[-1].sort), None),
     )
     return hits, whole.scroll_id
 

@@ -131,7 +131,7 @@ class CommandIndex:
         the first ``LARGEST`` that are found. Raises ``BackendUnavailable``."""
         after: Place | None = None
         while True:
-            found, hits = await self._search(query, "desc", size, after=after)
+            found, hits = await self._page(query, "desc", size, after=after)
             if hits.last is None and hits.seen >= size:
                 found = await self.search(query, order="desc", size=LARGEST)
             yield found
@@ -142,7 +142,7 @@ class CommandIndex:
     async def page(self, query: Query, size: int, after: Place | None) -> tuple[list[Document], int, Place | None]:
         """What matches now and can be read, the oldest first, how many of this kind there are in all, and after which
         place there may be more (None: there isn't, or the index can't be sorted). Raises ``BackendUnavailable``."""
-        found, hits = await self._search(query, "asc", size, True, after)
+        found, hits = await self._page(query, "asc", size, True, after)
         for hit in hits.readable:
             if hit.judged(find_problem).problem is not None:  # nobody is offered it
                 self._client.unreadable.note(hit.unreadable())
@@ -155,8 +155,22 @@ class CommandIndex:
         name = await self._name.get()
         await self._refresher.refresh(name)
         hits = await self._sorted(name, query, order, size, count, after)
+        return self._documents(hits), hits
+
+    async def _page(
+        self, query: Query, order: str, size: int, count: bool = False, after: Place | None = None
+    ) -> tuple[list[Document], Hits]:
+        """As ``_search``. A full page doesn't end among documents of one place: the next one is of those behind it."""
+        found, hits = await self._search(query, order, size, count, after)
+        if hits.seen < size or (after is None and hits.total == hits.seen):
+            return found, hits
+        if await self._places.are_numbered_apart(await self._name.get()):
+            hits = hits.without_last()
+        return self._documents(hits), hits
+
+    def _documents(self, hits: Hits) -> list[Document]:
         now = self._now()
-        return [read(hit, now) for hit in hits.readable], hits
+        return [read(hit, now) for hit in hits.readable]
 
     async def _sorted(self, name: str, query: Query, order: str, size: int, count: bool, after: Place | None) -> Hits:
         """In no order, for a while, where that is what the indexer refuses: other refusals are told as they are."""
