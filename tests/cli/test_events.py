@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import trio
 
 from tests.cli.conftest import Tool
@@ -112,6 +113,18 @@ def test_quarantine_drop(tool: Tool, config: Config, audit: Callable[[], list[di
         ("quarantine drop", first),
         ("quarantine drop", second),
     ]
+
+
+def test_an_entry_that_cannot_be_read_can_be_dropped(tool: Tool, config: Config, state: Path) -> None:
+    put_aside(config, GOOD, BAD)
+    connection = apsw.Connection(str(state / "quarantine" / "quarantine.db"))
+    connection.execute("UPDATE entries SET first_at = 'yesterday' WHERE id = 2")
+    connection.close()
+    assert [entry["id"] for entry in tool("quarantine", "list", "--json").document] == [1]
+    assert tool("quarantine", "replay", "2").status == 1
+    assert tool("quarantine", "drop", "2", "3").err.endswith("not in the quarantine: 3; nothing was done\n")
+    assert tool("quarantine", "drop", "1", "2", "--json").document == {"dropped": 2}
+    assert tool("quarantine", "drop", "2").status == 1
 
 
 def test_replay_takes_what_can_be_taken(tool: Tool, config: Config, audit: Callable[[], list[dict[str, Any]]]) -> None:

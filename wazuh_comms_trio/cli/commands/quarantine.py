@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -119,17 +119,33 @@ async def _show(arguments: Namespace) -> int:
     return 0
 
 
-async def _chosen(arguments: Namespace, session: QuarantineSession) -> list[Entry]:
-    """The entries named. Raises ``Failure`` when one isn't there, or none was named."""
+async def _chosen(arguments: Namespace, session: QuarantineSession) -> tuple[list[Entry], set[int]]:
+    """The entries named, and the ids of those that aren't listed. Raises ``Failure`` when none was named."""
     if sum((bool(arguments.ids), arguments.agent is not None, arguments.all)) != 1:
         raise Failure("name entries by their ids, by --agent, or with --all", EXIT_MISUSE)
     if not arguments.ids:
-        return [entry async for entry in _entries(session, await agent_option(arguments))]
+        return [entry async for entry in _entries(session, await agent_option(arguments))], set()
     wanted = set(arguments.ids)
     found = [entry async for entry in _entries(session, None) if entry.id in wanted]
-    missing = wanted - {entry.id for entry in found}
+    return found, wanted - {entry.id for entry in found}
+
+
+def _refuse(missing: Collection[int]) -> None:
+    """Raises ``Failure`` when there are any."""
     if missing:
         raise Failure(f"not in the quarantine: {', '.join(map(str, sorted(missing)))}; nothing was done")
+
+
+async def _unreadable(session: QuarantineSession, entry_ids: Collection[int]) -> set[int]:
+    """Those that are there all the same, and can't be read."""
+    from wazuh_comms_trio.errors import DocumentUnreadable
+
+    found = set()
+    for entry_id in entry_ids:
+        try:
+            await session.quarantine.get(entry_id)
+        except DocumentUnreadable:
+            found.add(entry_id)
     return found
 
 
@@ -137,11 +153,15 @@ async def _drop(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.stores import open_quarantine_session
 
     async with open_quarantine_session(arguments) as session:
-        entries = await _chosen(arguments, session)
+        entries, unlisted = await _chosen(arguments, session)
+        unreadable = await _unreadable(session, unlisted)
+        _refuse(unlisted - unreadable)
         session.prepare_change()
-        dropped = await session.quarantine.drop([entry.id for entry in entries])
-        if entries:
-            session.changed("quarantine drop", _ids(entries), agents=sorted({entry.agent_id for entry in entries}))
+        ids = sorted({entry.id for entry in entries} | unreadable)
+        dropped = await session.quarantine.drop(ids)
+        if ids:
+            agents = sorted({entry.agent_id for entry in entries})
+            session.changed("quarantine drop", _joined(ids), agents=agents)
         session.output.document(
             {"dropped": dropped}, f"dropped {dropped} entries" if dropped != 1 else "dropped 1 entry"
         )
@@ -155,7 +175,8 @@ async def _replay(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.stores import open_quarantine_session, open_stores
 
     async with open_quarantine_session(arguments) as session, open_stores(arguments) as stores:
-        entries = await _chosen(arguments, session)
+        entries, unlisted = await _chosen(arguments, session)
+        _refuse(unlisted)
         session.prepare_change()
         replayed: list[Replayed] = []
         async with open_replay(stores.backends, session.quarantine, session.config, force=arguments.force) as replay:
@@ -165,7 +186,8 @@ async def _replay(arguments: Namespace) -> int:
             finally:
                 taken = [one.entry for one in replayed if one.error is None]
                 if taken:
-                    session.changed("quarantine replay", _ids(taken), agents=sorted({one.agent_id for one in taken}))
+                    ids = _joined(entry.id for entry in taken)
+                    session.changed("quarantine replay", ids, agents=sorted({one.agent_id for one in taken}))
         documents = [
             {"id": one.entry.id, "error": one.error, "results": one.results, "overtaken": one.overtaken}
             for one in replayed
@@ -185,5 +207,5 @@ def _outcome(one: Replayed) -> str:
     return f"taken: {results}" if results else "taken"
 
 
-def _ids(entries: Iterable[Entry]) -> str:
-    return ",".join(str(entry.id) for entry in entries)
+def _joined(ids: Iterable[int]) -> str:
+    return ",".join(map(str, ids))
