@@ -207,6 +207,7 @@ class OpenSearchEvents:
         earlier try, perhaps, or from a repetition by the indexer. A create whose document has gone since is to be tried
         again."""
         former = changed_later(batch.operations, batch.results, set(batch.conflicts))
+        deleted_at = _last_deletes(batch.operations)  # by the same call: then it isn't gone for another reason
         for start in range(0, len(batch.conflicts), _COMPARED_AT_ONCE):
             positions = batch.conflicts[start : start + _COMPARED_AT_ONCE]
             try:
@@ -219,7 +220,8 @@ class OpenSearchEvents:
                 return
             for position, present in zip(positions, stored, strict=True):
                 operation = batch.operations[position]
-                if isinstance(present, Unreadable) or (present is None and not _deleted_later(batch, position)):
+                is_gone = present is None and deleted_at.get(key_of(operation), -1) < position
+                if isinstance(present, Unreadable) or is_gone:
                     batch.results[position] = NOT_TRIED
                 elif present is not None and equal_json(present.body, operation.body or b""):
                     batch.results[position] = _SAME
@@ -306,10 +308,6 @@ def _halves(batch: _Batch, part: Part) -> list[Part]:
     return [Part(start, stop, sum(batch.sizes[start:stop])) for start, stop in ((part.start, cut), (cut, part.stop))]
 
 
-def _deleted_later(batch: _Batch, position: int) -> bool:
-    """Whether a later operation of the same call is why the document isn't there."""
-    operation = batch.operations[position]
-    return any(
-        later.action == "delete" and later.document_id == operation.document_id and later.index == operation.index
-        for later in batch.operations[position + 1 :]
-    )
+def _last_deletes(operations: Sequence[DocumentOperation]) -> dict[tuple[str, str], int]:
+    """By document, where it is deleted last."""
+    return {key_of(operation): place for place, operation in enumerate(operations) if operation.action == "delete"}
