@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.memory.stores import MemoryBackends, memory_backends
-from wazuh_comms_trio.backends.presence import Heard
+from wazuh_comms_trio.backends.presence import Heard, LastSeen
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.services.agent_journal import AgentJournal
 from wazuh_comms_trio.services.presence.recorder import PresenceRecorder
@@ -167,6 +167,31 @@ async def test_many_at_once_are_one_event(autojump_clock: MockClock) -> None:
         one.talking.update(gone)
         await trio.sleep(100)
         assert one.actions() == [("lost", "000"), ("back", "000")]
+
+
+async def test_one_whose_older_moment_was_written_last_is_back_all_the_same(autojump_clock: MockClock) -> None:
+    """As a search in an indexer has it, when a node that couldn't write for a while has."""
+    async with cluster(agents=1000) as one:
+        await trio.sleep(AFTER + 100)
+        gone = {f"a{number}" for number in range(600)}
+        one.talking.difference_update(gone)
+        await trio.sleep(AFTER + 100)
+        store = one.backends.presence
+        last_seen = store.last_seen
+
+        async def search(since: float | None = None, **other: float) -> dict[str, LastSeen]:
+            found = dict(await last_seen(since, **other))
+            if since is not None and not other:
+                del found["a7"]
+            return found
+
+        store.last_seen = search  # type: ignore[method-assign, assignment]
+        one.talking.update(gone)
+        await trio.sleep(100)
+        assert [(event["event"]["action"], event["presence"]["count"]) for event in one.told()] == [
+            ("agent-lost", 600),
+            ("agent-back", 600),
+        ]
 
 
 async def test_a_few_more_of_many_are_one_event_too(autojump_clock: MockClock) -> None:

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from math import inf
 from typing import Any, Final
 
@@ -52,8 +52,8 @@ JUMP: Final = 30.0
 AT_ONCE: Final = 330.0
 #: Agents named in an event that is about many.
 NAMED: Final = 10
-#: Agents that are looked at one by one.
-FEW: Final = 50
+#: Agents that are read in one call.
+AT_ONCE_READ: Final = 500
 _SERVER: Final = "000"
 _TOPIC: Final = "silence"
 
@@ -146,19 +146,15 @@ class SilenceWatch:
                     await self._store.keep_watch(self._holder, text)
             self._kept = text, told
 
-    async def _heard(self, ids: Collection[str], since: float) -> dict[str, LastSeen]:
-        """When agents were heard that are there; one that was removed isn't in it. A few are looked at one by one: all
-        that are there may be very many."""
-        if len(ids) > FEW:
-            heard = await self._store.last_seen(since)
-            return {agent_id: heard[agent_id] for agent_id in ids if agent_id in heard}
-        found = {}
-        for agent_id in ids:
-            news = await self._store.about(agent_id)
-            seen, node = max(((each.seen, each.node) for each in news if each.seen is not None), default=(None, ""))
-            sent = max((each.sent for each in news if each.sent is not None), default=None)
-            if seen is not None:
-                found[agent_id] = LastSeen(seen, sent, node)
+    async def _heard(self, ids: Set[str], since: float) -> dict[str, LastSeen]:
+        """When agents were heard that are there; one that was removed isn't in it. Of many, most are found by a search:
+        each is read that it hasn't found, since the search of an indexer goes by what was written last, perhaps by
+        a node that couldn't for a while."""
+        heard = await self._store.last_seen(since) if len(ids) > AT_ONCE_READ else {}
+        found = {agent_id: heard[agent_id] for agent_id in ids if agent_id in heard}
+        others = sorted(ids - found.keys())
+        for start in range(0, len(others), AT_ONCE_READ):
+            found |= await self._store.last_seen_of(others[start : start + AT_ONCE_READ])
         return found
 
     async def _tell(self, changes: Sequence[Change], told: Told, total: int, now: float, *, until: float) -> None:
