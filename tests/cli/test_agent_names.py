@@ -15,8 +15,9 @@ from tests.cli.conftest import Tool
 from tests.cli.test_events import fill, put_aside, stateful
 from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backends.interfaces import Agent
-from wazuh_comms_trio.backends.presence import Heard
+from wazuh_comms_trio.backends.presence import AHEAD, Heard, LastSeen
 from wazuh_comms_trio.cli import output
+from wazuh_comms_trio.cli.agents.listing import with_status
 from wazuh_comms_trio.config.models import Config
 
 ONE, TWO, THREE = (f"0194857f-39b5-7bfb-a7bc-c5c6835f03d{n}" for n in (1, 2, 3))
@@ -178,6 +179,30 @@ def test_what_was_heard_of_an_agent_decides_its_status(tool: Tool, config: Confi
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+#: Log-in, heard; both in seconds before now; expected: moment, status.
+MOMENTS: list[tuple[float | None, float | None, float | None, str]] = [
+    (None, None, None, "never"),
+    (10, None, 10, "active"),
+    (5000, 10, 10, "active"),
+    (5000, -AHEAD, 0, "active"),
+    (5000, -AHEAD - 1, 5000, "disconnected"),
+    (10, -86400, 10, "active"),
+    (-86400, 5000, 5000, "disconnected"),
+    (-86400, -86400, None, "disconnected"),
+    (None, -86400, None, "disconnected"),
+]
+
+
+@pytest.mark.parametrize(("login", "heard", "moment", "status"), MOMENTS)
+def test_a_moment_that_lies_ahead_is_not_believed(
+    login: float | None, heard: float | None, moment: float | None, status: str
+) -> None:
+    now = 1_750_000_000.0
+    agent = Agent("a", "n", "k", last_login=None if login is None else now - login)
+    one = with_status(agent, None if heard is None else LastSeen(now - heard), now, 1200)
+    assert (one.moment, one.status) == (None if moment is None else now - moment, status)
 
 
 @pytest.mark.parametrize("where", [io.StringIO, Terminal])

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.contract.harness import A1, A2, A3, Harness
+from tests.contract.harness import A1, A2, A3, Clock, Harness
 from wazuh_comms_trio.backends.interfaces import Backends
-from wazuh_comms_trio.backends.presence import Heard, LastSeen
+from wazuh_comms_trio.backends.presence import AHEAD, Heard, LastSeen
 from wazuh_comms_trio.errors import BackendUnavailable
 
 NOW = 1_750_000_000.0
@@ -103,6 +103,26 @@ async def test_agents_by_status(harness: Harness, backends: Backends) -> None:
     assert dict(await backends.presence.counts(NOW)) == {"active": 1, "disconnected": 1, "never": 1}
     assert dict(await backends.presence.counts(NOW - 100)) == {"active": 2, "disconnected": 0, "never": 1}
     assert dict(await backends.presence.counts(NOW + 1)) == {"active": 0, "disconnected": 2, "never": 1}
+
+
+async def test_a_moment_that_lies_ahead_is_not_believed(harness: Harness, backends: Backends, clock: Clock) -> None:
+    """A clock ran ahead by a day when it was written."""
+    store = backends.presence
+    for agent_id in (A1, A2, A3):
+        await harness.enrol(agent_id)
+        await backends.agents.record_login(agent_id, NOW - 5000)
+    await harness.settle()
+    clock.advance(86400)
+    await store.record([Heard(A1, NOW + 86400, NOW + 86400), Heard(A2, NOW + 86400, NOW + 86400)])
+    clock.advance(-86400)
+    await store.record([Heard(A3, NOW + AHEAD, NOW - 5)])  # clocks of several nodes are never the same
+    await harness.refreshed()
+    assert dict(await store.counts(NOW - 1200)) == {"active": 1, "disconnected": 2, "never": 0}
+    await store.record([Heard(A1, NOW - 2), Heard(A2, NOW - 3, NOW - 4)])
+    await harness.refreshed()
+    assert dict(await store.counts(NOW - 1200)) == {"active": 3, "disconnected": 0, "never": 0}
+    assert {i: one.seen for i, one in (await store.last_seen()).items()} == {A1: NOW - 2, A2: NOW - 3, A3: NOW + AHEAD}
+    assert (await store.last_seen_of([A2]))[A2].sent == NOW - 4
 
 
 async def test_an_agent_that_was_removed_is_forgotten(harness: Harness, backends: Backends) -> None:

@@ -10,10 +10,24 @@ from typing import Any, Final, Literal, Protocol
 
 from attrs import field, frozen
 
-__all__ = ["STATUSES", "Heard", "LastSeen", "NodeNews", "PresenceStore", "Status", "last_moment", "status_of"]
+__all__ = [
+    "AHEAD",
+    "STATUSES",
+    "Heard",
+    "LastSeen",
+    "NodeNews",
+    "PresenceStore",
+    "Status",
+    "is_believed",
+    "last_moment",
+    "status_of",
+]
 
 #: ``never``: no node ever heard the agent.
 Status = Literal["active", "disconnected", "never"]
+#: Seconds by which a stored moment may be ahead of its reader's clock: one beyond was written by a clock that was
+#: wrong, and says nothing. The agent's next one takes its place.
+AHEAD: Final = 60.0
 STATUSES: Final[tuple[Status, ...]] = ("active", "disconnected", "never")
 
 
@@ -57,8 +71,8 @@ class PresenceStore(Protocol):
     keeps_news: bool
 
     async def record(self, heard: Sequence[Heard]) -> None:
-        """Some hundred agents a call. Of two moments that one node says the later one counts. What of ``news`` isn't
-        said stays. Idempotent; needn't survive a power cut."""
+        """Some hundred agents a call. Of two moments that one node says the later one counts, unless it isn't believed
+        (``AHEAD``). What of ``news`` isn't said stays. Idempotent; needn't survive a power cut."""
         ...
 
     async def last_seen(
@@ -87,18 +101,23 @@ class PresenceStore(Protocol):
 
     async def counts(self, since: float) -> Mapping[Status, int]:
         """Agents of the registry by status; ``active`` are those that were heard, or logged in, at ``since`` or
-        later."""
+        later, as far as that is believed."""
         ...
 
 
-def last_moment(last_login: float | None, seen: LastSeen | None) -> float | None:
-    """When an agent was there last, by its log-in and by what was heard of it; None: never."""
+def is_believed(moment: float, now: float) -> bool:
+    return moment <= now + AHEAD
+
+
+def last_moment(last_login: float | None, seen: LastSeen | None, now: float) -> float | None:
+    """When an agent was there last, by its log-in and by what was heard of it; None: never, or that isn't known."""
     moments = [moment for moment in (last_login, None if seen is None else seen.seen) if moment is not None]
-    return max(moments, default=None)
+    return max((min(moment, now) for moment in moments if is_believed(moment, now)), default=None)
 
 
-def status_of(moment: float | None, now: float, after: float) -> Status:
-    """Of an agent that was there last at ``moment``; ``after`` seconds of silence it is ``disconnected``."""
-    if moment is None:
+def status_of(last_login: float | None, seen: LastSeen | None, now: float, after: float) -> Status:
+    """``after`` so many seconds of silence an agent is ``disconnected``, and where none of its moments is believed."""
+    if last_login is None and seen is None:
         return "never"
-    return "active" if now - moment <= after else "disconnected"
+    moment = last_moment(last_login, seen, now)
+    return "active" if moment is not None and now - moment <= after else "disconnected"

@@ -32,8 +32,10 @@ def wall_clock() -> float:
 class NotingPresence(MemoryPresence):
     """``calls``: what each call brought."""
 
-    def __init__(self, registry: dict[str, Agent], *, keeps_news: bool = False) -> None:
-        super().__init__(registry)
+    def __init__(
+        self, registry: dict[str, Agent], *, keeps_news: bool = False, clock: Callable[[], float] = wall_clock
+    ) -> None:
+        super().__init__(registry, clock)
         self.keeps_news = keeps_news
         self.batches: list[list[Heard]] = []
 
@@ -76,7 +78,7 @@ async def site(
     workers: int = 1, agents: int = 3, *, keeps_news: bool = False, clock: Callable[[], float] = wall_clock
 ) -> AsyncIterator[Site]:
     registry = {f"a{number}": Agent(f"a{number}", f"n{number}", "k") for number in range(agents)}
-    store = NotingPresence(registry, keeps_news=keeps_news)
+    store = NotingPresence(registry, keeps_news=keeps_news, clock=clock)
     others: list[Workers] = []
     made = Site(store, [], [], others, registry)
     async with trio.open_nursery() as nursery:

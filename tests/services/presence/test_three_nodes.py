@@ -29,7 +29,8 @@ async def test_each_node_knows_what_all_heard_within_a_minute(autojump_clock: Mo
         journals = []
         for number in (1, 2, 3):
             registry = IndexName(stores.client, "agents", IndexerNames())
-            store = OpenSearchPresence(stores.client, registry, LocalNode(f"id{number}", f"n{number}", ""))
+            node = LocalNode(f"id{number}", f"n{number}", "")
+            store = OpenSearchPresence(stores.client, registry, node, wall_clock)
             journals.append(AgentJournal(wall_clock))
             recorder = PresenceRecorder(journals[-1], store, Leadership(), after=1200, wall_clock=wall_clock)
             nursery.start_soon(recorder.run)
@@ -54,7 +55,8 @@ async def test_what_a_node_writes_late_makes_nobody_silent(autojump_clock: MockC
     """It couldn't for a while, and what it heard then is older than what another one wrote."""
     async with fake() as indexer, stores_of(indexer) as stores:
         registry = IndexName(stores.client, "agents", IndexerNames())
-        first, late = (OpenSearchPresence(stores.client, registry, LocalNode(name, name, "")) for name in ("n1", "n2"))
+        nodes = [LocalNode(name, name, "") for name in ("n1", "n2")]
+        first, late = (OpenSearchPresence(stores.client, registry, node, wall_clock) for node in nodes)
         await first.record([Heard(A1, NOW, NOW - 5)])
         await late.record([Heard(A1, NOW - 5000, NOW - 5000)])
         await trio.sleep(2)

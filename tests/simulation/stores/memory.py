@@ -124,7 +124,7 @@ class MemoryStores:
     ) -> None:
         self.keeps_posted = keeps_posted
         self._agents = MemoryAgents()
-        self._presence = MemoryPresence(self._agents.stored)
+        self._presence = MemoryPresence(self._agents.stored, wall_clock)
         self._commands = SharedCommands(self._agents, wall_clock, lease)
         self._commands.keeps_posted = keeps_posted
         self._agents.serve(self._commands)

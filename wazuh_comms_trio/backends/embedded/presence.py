@@ -9,20 +9,22 @@ import apsw
 
 from wazuh_comms_trio.backends.embedded.database.database import Database
 from wazuh_comms_trio.backends.embedded.database.text import storable
-from wazuh_comms_trio.backends.presence import Heard, LastSeen, NodeNews, Status
+from wazuh_comms_trio.backends.presence import AHEAD, Heard, LastSeen, NodeNews, Status
+from wazuh_comms_trio.foundation.environment import WallClock
 
 _COLUMNS: Final = "CAST(id AS BLOB), seen, sent"
-# An agent that was removed meanwhile doesn't come back; of two moments the later one counts.
+# An agent that was removed meanwhile doesn't come back; of two moments the later one counts, unless it is beyond ?4.
 _RECORD: Final = (
     "INSERT INTO agent_presence (id, seen, sent) SELECT id, ?2, ?3 FROM agents WHERE id = ?1"
-    " ON CONFLICT (id) DO UPDATE SET seen = max(seen, excluded.seen),"
-    " sent = coalesce(max(sent, excluded.sent), sent, excluded.sent)"
+    " ON CONFLICT (id) DO UPDATE SET seen = iif(seen > ?4, excluded.seen, max(seen, excluded.seen)),"
+    " sent = coalesce(iif(sent > ?4, excluded.sent, max(sent, excluded.sent)), sent, excluded.sent)"
 )
-# NULL is neither; what isn't a number is none.
+# NULL is neither; what isn't a number is none, nor is what is beyond ?2, but for whether the agent was ever heard.
 _COUNTS: Final = """
-SELECT count(*), coalesce(sum(last IS NULL), 0), coalesce(sum(last >= ?), 0) FROM (
-    SELECT CASE WHEN typeof(seen) = 'real' AND (last_login IS NULL OR seen > last_login) THEN seen ELSE last_login END
-    AS last FROM agents LEFT JOIN agent_presence USING (id))
+SELECT count(*), coalesce(sum(seen IS NULL AND last_login IS NULL), 0),
+    coalesce(sum(seen BETWEEN ?1 AND ?2 OR last_login BETWEEN ?1 AND ?2), 0)
+FROM (SELECT iif(typeof(seen) = 'real', seen, NULL) AS seen, last_login
+    FROM agents LEFT JOIN agent_presence USING (id))
 """
 
 
@@ -31,11 +33,13 @@ class SqlitePresence:
 
     keeps_news = False
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, wall_clock: WallClock) -> None:
         self._database = database
+        self._now = wall_clock
 
     async def record(self, heard: Sequence[Heard]) -> None:
-        rows = [(each.agent_id.lower(), each.seen, each.sent) for each in heard if _is_sound(each)]
+        latest = self._now() + AHEAD
+        rows = [(each.agent_id.lower(), each.seen, each.sent, latest) for each in heard if _is_sound(each)]
 
         def write(connection: apsw.Connection) -> None:
             connection.executemany(_RECORD, rows)
@@ -77,8 +81,10 @@ class SqlitePresence:
         return True
 
     async def counts(self, since: float) -> Mapping[Status, int]:
+        latest = self._now() + AHEAD
+
         def count(connection: apsw.Connection) -> dict[Status, int]:
-            row: Any = connection.execute(_COUNTS, (since,)).fetchone()
+            row: Any = connection.execute(_COUNTS, (since, latest)).fetchone()
             every, never, active = row
             return {"active": active, "disconnected": every - never - active, "never": never}
 

@@ -72,5 +72,5 @@ async def open_sqlite(
                 SqliteEvents(database, wall_clock, quota),
                 SqliteCommands(database, process_lock, wall_clock, leadership),
                 database,
-                SqlitePresence(database),
+                SqlitePresence(database, wall_clock),
             )

@@ -14,9 +14,10 @@ from wazuh_comms_trio.backends.presence import (
     NodeNews,
     PresenceStore,
     Status,
-    last_moment,
+    is_believed,
     status_of,
 )
+from wazuh_comms_trio.foundation.environment import WallClock
 
 __all__ = ["MemoryPresence"]
 
@@ -26,7 +27,8 @@ class MemoryPresence(PresenceStore):
 
     keeps_news = False
 
-    def __init__(self, registry: Mapping[str, Agent]) -> None:
+    def __init__(self, registry: Mapping[str, Agent], wall_clock: WallClock) -> None:
+        self._now = wall_clock
         self.faults = Faults()
         self._registry = registry
         self._seen: dict[str, LastSeen] = {}
@@ -39,9 +41,14 @@ class MemoryPresence(PresenceStore):
             if each.seen is None:
                 continue
             known = self._known().get(agent_id, LastSeen(each.seen))
-            sent = [moment for moment in (known.sent, each.sent) if moment is not None]
-            if agent_id in self._registry:
-                self._seen[agent_id] = LastSeen(max(known.seen, each.seen), max(sent, default=None))
+            seen = self._later(known.seen, each.seen)
+            if agent_id in self._registry and seen is not None:
+                self._seen[agent_id] = LastSeen(seen, self._later(known.sent, each.sent))
+
+    def _later(self, stored: float | None, said: float | None) -> float | None:
+        if stored is None or said is None:
+            return said if stored is None else stored
+        return max(stored, said) if is_believed(stored, self._now()) else said
 
     def _known(self) -> dict[str, LastSeen]:
         """But for agents that were removed."""
@@ -88,9 +95,9 @@ class MemoryPresence(PresenceStore):
 
     async def counts(self, since: float) -> Mapping[Status, int]:
         await self.faults.strike("counts")
-        known = self._known()
+        known, now = self._known(), self._now()
         found = Counter(
-            status_of(last_moment(agent.last_login, known.get(agent_id)), since, 0)
+            status_of(agent.last_login, known.get(agent_id), now, now - since)
             for agent_id, agent in self._registry.items()
         )
         return {status: found[status] for status in STATUSES}

@@ -196,5 +196,5 @@ def memory_backends(
     agents = MemoryAgents()
     commands = MemoryCommands(agents, wall_clock)
     agents.serve(commands)
-    presence = MemoryPresence(agents.stored)
+    presence = MemoryPresence(agents.stored, wall_clock)
     return MemoryBackends(agents, MemoryEvents(), commands, MemoryEngine(), MemoryFiles(files or {}), presence)

@@ -75,7 +75,7 @@ async def open_opensearch(
             leadership=leadership,
         )
         watch = None if node is None else NodeWatch(client, node, wall_clock, agents_name, leadership)
-        last_seen = OpenSearchPresence(client, agents_name, node)
+        last_seen = OpenSearchPresence(client, agents_name, node, wall_clock)
 
         async def agent_removed(agent_id: str) -> None:
             await commands.agent_removed(agent_id)

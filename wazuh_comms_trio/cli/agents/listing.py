@@ -60,8 +60,8 @@ def with_status(agent: Agent, seen: LastSeen | None, now: float, after: float) -
     """``seen``: None where nothing is known but its log-ins; ``after``: seconds of silence that are too many."""
     from wazuh_comms_trio.backends.presence import last_moment, status_of
 
-    moment = last_moment(agent.last_login, seen)
-    return Listed(agent, moment, status_of(moment, now, after), "" if seen is None else seen.node)
+    moment, status = last_moment(agent.last_login, seen, now), status_of(agent.last_login, seen, now, after)
+    return Listed(agent, moment, status, "" if seen is None else seen.node)
 
 
 def stored_order(arguments: Namespace) -> tuple[AgentOrder, bool]:

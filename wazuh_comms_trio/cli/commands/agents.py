@@ -186,6 +186,7 @@ async def _show(arguments: Namespace) -> int:
 
 
 async def _why(arguments: Namespace) -> int:
+    from wazuh_comms_trio.backends.presence import is_believed
     from wazuh_comms_trio.cli.agents.nodes import all_news, own_node_id
     from wazuh_comms_trio.cli.agents.why import Facts, explain, facts_document
     from wazuh_comms_trio.cli.command_socket import ask_daemon
@@ -211,14 +212,15 @@ async def _why(arguments: Namespace) -> int:
     except Failure as failure:
         silent = str(failure)
     seen, nodes = all_news(own, stored, own_node_id(session.config) if shared else "")
-    last = max((news.seen for news in stored if news.seen is not None), default=None)
+    now = time.time()
+    last = max((news.seen for news in stored if news.seen is not None and is_believed(news.seen, now)), default=None)
     facts = Facts(
         agent_id,
         agent,
         seen,
         commands,
         len(entries),
-        time.time(),
+        now,
         silent,
         unreadable,
         shared,

@@ -26,8 +26,9 @@ from wazuh_comms_trio.backends.opensearch.client.queries import Query, encode_js
 from wazuh_comms_trio.backends.opensearch.client.search import scroll, search
 from wazuh_comms_trio.backends.opensearch.index_names import IndexName
 from wazuh_comms_trio.backends.opensearch.templates import PRESENCE_INDEX, create_index, index_exists
-from wazuh_comms_trio.backends.presence import Heard, LastSeen, NodeNews, Status
+from wazuh_comms_trio.backends.presence import AHEAD, Heard, LastSeen, NodeNews, Status, is_believed
 from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.foundation.environment import WallClock
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +48,13 @@ class OpenSearchPresence:
 
     keeps_news = True
 
-    def __init__(self, client: OpenSearchClient, registry: IndexName, node: LocalNode | None) -> None:
+    def __init__(
+        self, client: OpenSearchClient, registry: IndexName, node: LocalNode | None, wall_clock: WallClock
+    ) -> None:
         self._client = client
         self._registry = registry
         self._node = node
+        self._now = wall_clock
         #: The version of the document that this node wrote last.
         self._watch: tuple[int, int] | None = None
 
@@ -86,7 +90,7 @@ class OpenSearchPresence:
         found: dict[str, LastSeen] = {}
         async with scroll(self._client, PRESENCE_INDEX, query, fields=_FIELDS) as documents:
             async for document in documents:
-                seen = _newest(document.source)
+                seen = _newest(document.source, self._now())
                 if seen is not None and seen.seen < (before or inf) and (seen.sent or 0.0) < (sent_before or inf):
                     found[document.id] = seen
         return found
@@ -96,7 +100,8 @@ class OpenSearchPresence:
             return {}
         wanted = [agent_id.lower() for agent_id in agent_ids]
         found = await get_many(self._client, PRESENCE_INDEX, wanted)  # whole: patterns of fields take 20 times as long
-        newest = {agent_id: _newest(document.source) for agent_id, document in found.items()}
+        now = self._now()
+        newest = {agent_id: _newest(document.source, now) for agent_id, document in found.items()}
         return {agent_id: seen for agent_id, seen in newest.items() if seen is not None}
 
     async def about(self, agent_id: str) -> Sequence[NodeNews]:
@@ -152,7 +157,8 @@ class OpenSearchPresence:
         every = await self._count(registry, {"match_all": {}})
         logged_in = await self._count(registry, {"exists": {"field": "agent.last_login"}})
         # Among them may be a few that were removed a moment ago.
-        active = min(logged_in, await self._count(PRESENCE_INDEX, _seen_since(since)))
+        heard = await self._count(PRESENCE_INDEX, _seen_between(since, self._now() + AHEAD))
+        active = min(logged_in, heard)
         return {"active": active, "disconnected": logged_in - active, "never": every - logged_in}
 
     async def _count(self, index: str, query: Query) -> int:
@@ -169,6 +175,10 @@ class OpenSearchPresence:
 
 def _seen_since(moment: float) -> Query:
     return {"range": {"seen": {"gt": round(moment * 1000) - 1}}}
+
+
+def _seen_between(first: float, last: float) -> Query:
+    return {"range": {"seen": {"gt": round(first * 1000) - 1, "lte": round(last * 1000)}}}
 
 
 def _matching(since: float | None, before: float | None, sent_before: float | None) -> Query:
@@ -188,18 +198,22 @@ def _document(heard: Heard, node: LocalNode) -> dict[str, Any]:
     return {**here, **said, "nodes": {node_key(node.id): part}}
 
 
-def _newest(source: object) -> LastSeen | None:
-    """What is at the top was written last, perhaps by a node that couldn't for a while: each node's part counts."""
+def _newest(source: object, now: float) -> LastSeen | None:
+    """What is at the top was written last, perhaps by a node that couldn't for a while: each node's part counts, those
+    that aren't believed only where there is no other."""
     fields: Mapping[str, Any] = source if isinstance(source, dict) else {}
     nodes: Any = fields.get("nodes")
     parts = [part for part in nodes.values() if isinstance(part, dict)] if isinstance(nodes, dict) else []
     moments = [(_moment(part.get("seen")), str(part.get("name", ""))) for part in parts]
     moments.append((_moment(fields.get("seen")), str(fields.get("node", ""))))
-    seen, node = max(((seen, node) for seen, node in moments if seen is not None), default=(None, ""))
-    sent = (_moment(part.get("sent")) for part in (fields, *parts))
-    return (
-        None if seen is None else LastSeen(seen, max((each for each in sent if each is not None), default=None), node)
+    seen, node = max(
+        ((seen, node) for seen, node in moments if seen is not None),
+        key=lambda each: (is_believed(each[0], now), *each),
+        default=(None, ""),
     )
+    sent = [moment for part in (fields, *parts) if (moment := _moment(part.get("sent"))) is not None]
+    last_sent = max(sent, key=lambda moment: (is_believed(moment, now), moment), default=None)
+    return None if seen is None else LastSeen(seen, last_sent, node)
 
 
 def _read_news(part: Any) -> NodeNews | None:
