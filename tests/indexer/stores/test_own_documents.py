@@ -13,7 +13,11 @@ from trio.testing import MockClock
 
 from tests.indexer.bench import fake, stores_of
 from tests.indexer.fake import FakeOpenSearch
+from wazuh_comms_trio.backends.document_rules import Key
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
+from wazuh_comms_trio.backends.opensearch.client.bulk import BulkItem
+from wazuh_comms_trio.backends.opensearch.events.own_documents import Corrections
+from wazuh_comms_trio.backends.opensearch.events.stored_documents import Stored, Write
 
 INDEX = "wazuh-states-fim"
 
@@ -142,3 +146,70 @@ async def test_of_several_only_what_is_refused_is_refused(bad: set[int], autojum
         assert outcomes(results) == ["refused" if number in bad else "done" for number in range(4)]
         expected = {f"n{number}": 1 for number in range(4) if number not in bad}
         assert sources(node).get("1", {}) == expected
+
+
+LARGE = "x" * 300_000
+
+
+class Turns:
+    """Documents that are read and written at once; how often other tasks ran in between."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.counted = 0
+        self.before_writing = 0
+
+    async def read(self, keys: Sequence[Key]) -> Sequence[Stored]:
+        self.counted = 0
+        return [Stored(self.body, 1, 1)] * len(keys)
+
+    async def write(self, writes: Sequence[Write]) -> Sequence[BulkItem]:
+        self.before_writing = self.counted
+        return [BulkItem(200)] * len(writes)
+
+    async def count(self) -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            self.counted += 1
+
+
+@pytest.mark.parametrize(("letters", "turns"), [(1, 0), (100_000, 16), (300_000, 50)])
+async def test_other_tasks_run_while_large_documents_are_replaced(letters: int, turns: int) -> None:
+    operations = [op("create", str(n), a=n) for n in range(50)]
+    results: list[ItemResult | None] = [ItemResult(409, "exists")] * 50
+    documents = Turns(b'{"a":"%b"}' % (b"x" * letters))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(documents.count)
+        await Corrections(operations, results, range(50), lambda position: True).make(documents)
+        nursery.cancel_scope.cancel()
+    assert {result.status for result in results if result is not None} == {200}
+    assert turns - 2 <= documents.before_writing <= turns  # two until the other task runs
+
+
+async def test_many_operations_on_one_large_document_go_in_steps(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        await stores.events.bulk([op("create", "1", a=1)])
+        many = [op("create", "1", a=LARGE), *(op("update", "1", b=n) for n in range(100)), op("create", "1", c=1)]
+        reads = node.requests.count(("POST", "/_mget"))
+        results = await stores.events.bulk(many)
+        assert outcomes(results) == ["done"] * len(many)
+        assert sources(node)["1"] == {"c": 1}
+        assert node.requests.count(("POST", "/_mget")) - reads == 4  # 8 MiB of them each
+
+
+async def test_of_steps_those_that_come_too_late_are_not_tried(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        await stores.events.bulk([op("create", "1", a=1)])
+        many = [op("create", "1", a=LARGE), *(op("update", "1", b=n) for n in range(100))]
+        closed = False
+
+        def close() -> None:
+            nonlocal closed
+            closed = True
+
+        at(node, "_mget", call=2, do=close)
+        results = await stores.events.bulk(many, is_open=lambda position: not closed)
+        done = outcomes(results).count("done")
+        assert 1 < done < len(many)
+        assert outcomes(results) == ["done"] * done + ["passing"] * (len(many) - done)
+        assert sources(node)["1"]["b"] == done - 2

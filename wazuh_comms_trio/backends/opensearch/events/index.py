@@ -38,9 +38,9 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
 from wazuh_comms_trio.backends.opensearch.client.detached_calls import BulkCall, DetachableCalls
 from wazuh_comms_trio.backends.opensearch.client.found import read_found_text
 from wazuh_comms_trio.backends.opensearch.client.queries import is_possible_id
-from wazuh_comms_trio.backends.opensearch.events.own_documents import NOT_TRIED, Corrections, plan_write
+from wazuh_comms_trio.backends.opensearch.events.own_documents import BYTES_PER_TURN, NOT_TRIED, Corrections, plan_write
 from wazuh_comms_trio.backends.opensearch.events.probe import probe_index
-from wazuh_comms_trio.backends.opensearch.events.stored_documents import StoredDocuments, Unreadable, version_of
+from wazuh_comms_trio.backends.opensearch.events.stored_documents import Stored, StoredDocuments, Unreadable, version_of
 from wazuh_comms_trio.errors import BackendUnavailable
 
 logger = logging.getLogger(__name__)
@@ -218,8 +218,13 @@ class OpenSearchEvents:
                 for position in batch.conflicts[start:]:
                     batch.results[position] = NOT_TRIED
                 return
+            worked = 0
             for position, present in zip(positions, stored, strict=True):
                 operation = batch.operations[position]
+                worked += len(present.body) if isinstance(present, Stored) else 0
+                if worked >= BYTES_PER_TURN:
+                    worked = 0
+                    await trio.lowlevel.checkpoint()
                 is_gone = present is None and deleted_at.get(key_of(operation), -1) < position
                 if isinstance(present, Unreadable) or is_gone:
                     batch.results[position] = NOT_TRIED
