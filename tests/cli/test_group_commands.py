@@ -168,6 +168,26 @@ def test_spread_over_time(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {child["status"] for child in children} == {"pending"}
 
 
+def test_spreading_over_many_is_told_in_parts(tool: Tool, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def enrol() -> None:
+        async with open_backends(config) as backends, trio.open_nursery() as nursery:
+            for number in range(90):
+                nursery.start_soon(backends.agents.add, Agent(f"0194857f-39b5-7bfb-a7bc-{number:012}", "web", "h"))
+
+    trio.run(enrol)
+    clock = [100.0]
+
+    async def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    monkeypatch.setattr(sending, "sleep", sleep)
+    monkeypatch.setattr(sending, "current_time", lambda: clock[0])
+    sent = tool("commands", "send", "--all", "restart", "--rate", "2/s", "--json")
+    told = sent.err.splitlines()
+    assert told == [f"sent to {number} of 90 agents" for number in range(5, 91, 5)]
+    assert len(sent.document["children"]) == 90
+
+
 @pytest.mark.usefixtures("agents")
 def test_spreading_is_interrupted(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
     async def interrupted(_: float) -> None:

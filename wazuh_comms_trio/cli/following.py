@@ -122,11 +122,12 @@ class Progress:
         if self._shown and self._terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
-    def show(self, text: str) -> None:
+    def show(self, text: str, *, notable: bool = True) -> None:
+        """What isn't ``notable`` is for a terminal alone."""
         if self._terminal:
             print(f"\r\x1b[K{printable(text)}", end="", file=sys.stderr, flush=True)
             self._shown = text
-        elif (state := text.rpartition(",")[0] or text) != self._shown:
+        elif notable and (state := text.rpartition(",")[0] or text) != self._shown:
             print(printable(state), file=sys.stderr, flush=True)
             self._shown = state
 

@@ -29,6 +29,8 @@ from wazuh_comms_trio.errors import BackendUnavailable
 _MANY: Final = 100
 #: Seconds between two slices of a command that is spread.
 _SLICE: Final = 0.1
+#: Of the agents; where stderr is a file, which thousands of lines would fill.
+_TOLD_SHARE: Final = 0.05
 
 
 async def send(arguments: Namespace, args: Mapping[str, Any]) -> int:
@@ -92,7 +94,7 @@ async def _spread(stores: Stores, command: Command, children: Sequence[Command],
     """Stores the children bit by bit, ``rate`` in a second; each one's time begins then. Interrupted, it says how many
     agents it was sent to; the others don't get it."""
     begun = answered = current_time()
-    done = 0
+    done = told = 0
     try:
         with Progress() as progress:
             while done < len(children):
@@ -105,7 +107,11 @@ async def _spread(stores: Stores, command: Command, children: Sequence[Command],
                         raise
                 else:
                     done, answered = due, current_time()
-                progress.show(f"sent to {done} of {len(children)} agents, {current_time() - begun:.0f} s")
+                notable = done == len(children) or done - told >= len(children) * _TOLD_SHARE
+                progress.show(
+                    f"sent to {done} of {len(children)} agents, {current_time() - begun:.0f} s", notable=notable
+                )
+                told = done if notable else told
                 if done < len(children):
                     await sleep(max(_SLICE, begun + done / rate - current_time()))
     except BaseException:
