@@ -60,18 +60,18 @@ def _counter(name: str) -> str:
 
 _COUNTED: Final = f"({{row}}no <= {_counter('documents_counted')} OR {{row}}no > {_counter('documents_uncounted')})"
 #: What a conflicting insert does isn't known before it is done: the size of what it may replace is noted before, and
-#: taken off after. ``OR REPLACE`` calls no trigger for what it deletes. Noted twice, since an earlier version takes
-#: creates for done when there were as many changes, those of triggers included, as rows: also of rows that were ignored
-#: there are more now, and it looks at each document.
-_NOTED: Final = ("documents_replaced", "documents_replaced_again")
+#: taken off after. ``OR REPLACE`` calls no trigger for what it deletes. Noted once more where there is something: an
+#: earlier version takes creates for done when there were as many changes, those of triggers included, as rows; so there
+#: are always more, also of rows that were ignored, and it looks at each document.
 _TRIGGERS: Final = f"""
 CREATE TRIGGER document_replaced BEFORE INSERT ON documents BEGIN
     UPDATE counters SET value = coalesce((SELECT {_size()} FROM documents
-        WHERE index_no = new.index_no AND id = new.id AND {{counted}}), 0) WHERE name IN {_NOTED};
+        WHERE index_no = new.index_no AND id = new.id AND {{counted}}), 0) WHERE name = 'documents_replaced';
+    UPDATE counters SET value = value WHERE name = 'documents_replaced'{{noted_again}};
 END;
 CREATE TRIGGER document_added AFTER INSERT ON documents BEGIN
     INSERT INTO document_usage SELECT {_owner("new.")}, {_size("new.")} - value
-        FROM counters WHERE name = '{_NOTED[0]}'
+        FROM counters WHERE name = 'documents_replaced'
         ON CONFLICT (agent_id) DO UPDATE SET bytes = bytes + excluded.bytes;
 END;
 CREATE TRIGGER document_gone AFTER DELETE ON documents WHEN {{counted_old}} BEGIN
@@ -81,11 +81,13 @@ CREATE TRIGGER document_rewritten AFTER UPDATE OF body ON documents WHEN {{count
     UPDATE document_usage SET bytes = bytes + length(new.body) - length(old.body) WHERE agent_id = {_owner("old.")};
 END;
 """
-_WHILE_COUNTING: Final = _TRIGGERS.format(counted=_COUNTED.format(row=""), counted_old=_COUNTED.format(row="old."))
-_WHEN_COUNTED: Final = _TRIGGERS.format(counted="1", counted_old="1")
+_WHILE_COUNTING: Final = _TRIGGERS.format(
+    counted=_COUNTED.format(row=""), counted_old=_COUNTED.format(row="old."), noted_again=""
+)
+_WHEN_COUNTED: Final = _TRIGGERS.format(counted="1", counted_old="1", noted_again=" AND value > 0")
 _DROP: Final = "".join(f"DROP TRIGGER IF EXISTS {name};" for name in TRIGGERS)
 _FORGET: Final = "DELETE FROM counters WHERE name IN ('documents_counted', 'documents_uncounted')"
-_NOTE: Final = "".join(f"INSERT OR REPLACE INTO counters VALUES ('{name}', 0);" for name in _NOTED)
+_NOTE: Final = "INSERT OR REPLACE INTO counters VALUES ('documents_replaced', 0)"
 _SUMS: Final = f"SELECT {_owner()} AS owner, sum({_size()}) AS bytes FROM documents"
 _RIGHT: Final = f"{_SUMS} GROUP BY owner"
 
