@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +68,61 @@ async def test_a_closed_store_takes_no_parts(tmp_path: Path) -> None:
         pass
     with pytest.raises(BackendUnavailable):
         await stores.events.bulk(OPERATIONS)
+
+
+LARGE = DocumentOperation("create", INDEX, "large", b'{"a":"%b"}' % (b"x" * 1024 * 1024))
+
+
+def changes(count: int, *, letters: int = 0) -> list[DocumentOperation]:
+    pad = "x" * letters
+    return [DocumentOperation("update", INDEX, "large", b'{"n":%d,"p":"%b"}' % (n, pad.encode())) for n in range(count)]
+
+
+async def number_in(stores: SqliteStores) -> int:
+    return int(json.loads(await stores.events.get(INDEX, "large") or b"")["n"])
+
+
+async def test_many_changes_of_a_large_document_are_no_single_transaction(tmp_path: Path) -> None:
+    async with open_sqlite(tmp_path, wall_clock=Clock()) as stores:
+        await stores.events.bulk([LARGE])
+        before = stores.database.commits[1]
+        results = await stores.events.bulk(changes(100))
+        assert [result.status for result in results] == [200] * 100
+        assert await number_in(stores) == 99
+        assert stores.database.commits[1] - before == 4  # of 31 or 32 each
+
+
+async def test_of_those_what_could_not_be_written_is_to_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_sqlite(tmp_path, wall_clock=Clock()) as stores:
+        await stores.events.bulk([LARGE])
+        write, calls = stores.database.write, count()
+
+        async def write_once(work: Any, **how: Any) -> Any:
+            if next(calls):
+                raise StorageFull
+            return await write(work, **how)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(stores.database, "write", write_once)
+            results = await stores.events.bulk(changes(100))
+        done = [result.status for result in results].count(200)
+        assert 1 < done < 100
+        assert [result.status for result in results] == [200] * done + [503] * (100 - done)
+        assert await number_in(stores) == done - 1
+
+
+async def test_a_part_with_too_much_of_a_large_document_is_done_in_several_calls(tmp_path: Path) -> None:
+    async with open_sqlite(tmp_path, wall_clock=Clock()) as stores:
+        await stores.events.bulk([LARGE])
+        left = changes(100, letters=10_000)
+        calls = 0
+        while left:
+            outcomes = [result.outcome for result in await stores.events.bulk(left)]
+            done = outcomes.index(Outcome.PASSING) if Outcome.PASSING in outcomes else len(left)
+            assert done > 0
+            left = left[done:]
+            calls += 1
+        assert calls > 1
+        assert await number_in(stores) == 99

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, chain, count, repeat
 from operator import attrgetter
@@ -39,6 +39,8 @@ from wazuh_comms_trio.errors import BackendUnavailable
 _ROW_BYTES: Final = 200
 #: A bulk call is written in parts of about this weight, in some milliseconds each: others' writes may come in between.
 _PART_BYTES: Final = 512 * 1024
+#: Bytes of documents that one transaction works through, half a second or so: each operation reads all of its document.
+_WORK_BYTES: Final = 32 * 1024 * 1024
 _NOT_NOW: Final = ItemResult(503, "not now", Outcome.PASSING)
 
 _SELECT: Final = "SELECT id, version, body FROM documents WHERE index_no = ?"
@@ -109,9 +111,17 @@ class SqliteEvents:
         now = self._now()
         if weight > _PART_BYTES:
             return await self._bulk_in_parts(operations, weights, now, plain)
-        return await self._database.write(
+        results = await self._database.write(
             lambda connection: self._apply(connection, operations, now, plain), weight=weight
         )
+        while len(results) < len(operations):
+            rest = operations[len(results) :]
+            work = partial(self._apply, operations=rest, now=now, plain=plain)
+            try:
+                results += await self._database.write(work, weight=sum(weights[len(results) :]))
+            except BackendUnavailable:
+                results += [_NOT_NOW] * len(rest)
+        return results
 
     async def _bulk_in_parts(
         self, operations: Sequence[DocumentOperation], weights: Sequence[int], now: float, plain: bool
@@ -133,7 +143,7 @@ class SqliteEvents:
                 failure = made
                 results += [_NOT_NOW] * length
             else:
-                results += made
+                results += made + [_NOT_NOW] * (length - len(made))
         if failure is not None and results.count(_NOT_NOW) == len(results):
             raise failure
         return results
@@ -147,6 +157,7 @@ class SqliteEvents:
     def _apply(
         self, connection: apsw.Connection, operations: Sequence[DocumentOperation], now: float, plain: bool
     ) -> list[ItemResult]:
+        """The results of as many as are done in one transaction: of one at least."""
         room = None if self._quota is None else self._quota.room_for(connection, operations)
         actions = set(map(_action_of, operations))
         if len(actions) == 1 and (plain or not any(map(_has_conditions, operations))):
@@ -157,6 +168,7 @@ class SqliteEvents:
                 if results is not None:
                     return results
         present = self._present(connection, keys_of(operations))
+        operations = operations[: _done_together(operations, present)]
         results, changes = plan(operations, present, None if room is None else room.take)
         upserts = []
         deletes = []
@@ -299,6 +311,19 @@ def _for_carray(ids: Sequence[str]) -> tuple[tuple[str, ...], Sequence[str]]:
     if len(ids) < 2:
         return (), ids
     return tuple(i for i in ids if "\0" not in i), [i for i in ids if "\0" in i]
+
+
+def _done_together(operations: Sequence[DocumentOperation], present: Mapping[Key, Document]) -> int:
+    """How many of these are done in one transaction: others' writes wait for it."""
+    sizes = {key: len(document.body) for key, document in present.items()}
+    work = 0
+    for position, operation in enumerate(operations):
+        key = key_of(operation)
+        sizes[key] = size = sizes.get(key, 0) + len(operation.body or b"")
+        work += size
+        if work > _WORK_BYTES and position:
+            return position
+    return len(operations)
 
 
 def _has_conditions(operation: DocumentOperation) -> bool:
