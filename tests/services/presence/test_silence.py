@@ -18,6 +18,7 @@ from wazuh_comms_trio.backends.memory.stores import MemoryBackends, memory_backe
 from wazuh_comms_trio.backends.presence import Heard, LastSeen
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.services.agent_journal import AgentJournal
+from wazuh_comms_trio.services.presence import watch
 from wazuh_comms_trio.services.presence.recorder import PresenceRecorder
 from wazuh_comms_trio.services.presence.silence import Told, decode, levels
 from wazuh_comms_trio.services.presence.watch import LEASE, LOOK, QUIET, SilenceWatch
@@ -72,7 +73,7 @@ async def cluster(agents: int = 3, nodes: int = 1) -> AsyncIterator[Cluster]:
         leadership, journal = Leadership(), AgentJournal(wall_clock)
         made.journals.append(journal)
         recorder = PresenceRecorder(journal, backends.presence, leadership, after=AFTER, wall_clock=wall_clock)
-        watch = SilenceWatch(
+        silence = SilenceWatch(
             backends.presence,
             backends.agents,
             backends.engine,
@@ -86,7 +87,7 @@ async def cluster(agents: int = 3, nodes: int = 1) -> AsyncIterator[Cluster]:
         with scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(recorder.run)
-                nursery.start_soon(watch.run)
+                nursery.start_soon(silence.run)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(talk)
@@ -169,11 +170,14 @@ async def test_many_at_once_are_one_event(autojump_clock: MockClock) -> None:
         assert one.actions() == [("lost", "000"), ("back", "000")]
 
 
-async def test_one_whose_older_moment_was_written_last_is_back_all_the_same(autojump_clock: MockClock) -> None:
+async def test_one_whose_older_moment_was_written_last_is_back_all_the_same(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a search in an indexer has it, when a node that couldn't write for a while has."""
-    async with cluster(agents=1000) as one:
+    monkeypatch.setattr(watch, "AT_ONCE_READ", 20)
+    async with cluster(agents=100) as one:
         await trio.sleep(AFTER + 100)
-        gone = {f"a{number}" for number in range(600)}
+        gone = {f"a{number}" for number in range(60)}
         one.talking.difference_update(gone)
         await trio.sleep(AFTER + 100)
         store = one.backends.presence
@@ -189,8 +193,8 @@ async def test_one_whose_older_moment_was_written_last_is_back_all_the_same(auto
         one.talking.update(gone)
         await trio.sleep(100)
         assert [(event["event"]["action"], event["presence"]["count"]) for event in one.told()] == [
-            ("agent-lost", 600),
-            ("agent-back", 600),
+            ("agent-lost", 60),
+            ("agent-back", 60),
         ]
 
 
