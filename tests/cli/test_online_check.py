@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,37 @@ def test_no_engine_and_no_indexer(tool: Tool, file: Path) -> None:
     found = levels(tool)
     assert found["engine"] == ("problem", f"{file.parent / 'engine.sock'}: No such file or directory")
     assert any(what.startswith("indexer") and level == "problem" for what, (level, _) in found.items())
+
+
+#: Looks, as a user who can't read the interpreter.
+BLIND = """
+import sys, trio
+from wazuh_comms_trio.config.load import load_config
+from wazuh_comms_trio.cli.online_check import look, prepare
+
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        raise AssertionError(f"{name} is imported as the service's user")
+
+async def main():
+    config = load_config(sys.argv[1]).config
+    prepare(config)
+    sys.meta_path.insert(0, Nothing())
+    print(*[found.what async for found in look(config, running=False)], sep="\\n")
+
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("backend", ["embedded", "wazuh"])
+def test_nothing_is_imported_as_the_services_user(file: Path, tmp_path: Path, backend: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    text = file.read_text().replace("backend: embedded", f"backend: {backend}")
+    assert f"backend: {backend}" in text
+    file.write_text(text + f"indexer:\n  hosts:\n    - {{host: 127.0.0.1, port: {port}}}\n")
+    looked = subprocess.run(
+        [sys.executable, "-c", BLIND, file], capture_output=True, text=True, cwd=file.parent, timeout=60, check=False
+    )
+    assert looked.returncode == 0, looked.stderr
+    assert {"agents' port", "certificate"} < set(looked.stdout.splitlines())

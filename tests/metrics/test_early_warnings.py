@@ -31,6 +31,8 @@ def test_all_is_well() -> None:
     ("measures", "kind", "words"),
     [
         (Measures(stores={"events": (8 * GIB, 10 * GIB)}), "quota", "the events take 80 % of the 10.0 GiB"),
+        (Measures(stores={"events": (8 * GIB, 10 * GIB)}), "quota", ": when it is all, agents get 503"),
+        (Measures(stores={"events": (9.9 * GIB, 10 * GIB)}), "quota", ": where there isn't room, agents get 503"),
         (Measures(shares={"a1": (GIB, GIB)}), "quota", "the documents of agent a1 take 100 % of its share of 1.0 GiB"),
         (Measures(certificate_end=NOW + 13.5 * 86400), "certificate", "ends in 13 days"),
         (Measures(certificate_end=NOW + 1.5 * 86400), "certificate", "ends in 1 day:"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import socket
@@ -16,7 +17,7 @@ from attrs import frozen
 from wazuh_comms_trio.config.check import FileProblem, read_certificates
 from wazuh_comms_trio.config.models import CommunicationsApi, Config
 
-__all__ = ["Finding", "look"]
+__all__ = ["Finding", "look", "prepare"]
 
 #: Seconds for an answer of the engine's socket.
 _TIMEOUT: Final = 5.0
@@ -29,6 +30,14 @@ class Finding:
     level: Literal["ok", "warning", "problem"]
     what: str
     text: str
+
+
+def prepare(config: Config) -> None:
+    """Imports what ``look`` needs, before this process becomes the service's user, who may not be able to read an
+    interpreter or a library of somebody else's."""
+    codecs.lookup("idna")  # which names of hosts are looked up with
+    if config.communications_api.backend == "wazuh":
+        from wazuh_comms_trio.backends.opensearch.admin import check  # noqa: F401
 
 
 async def look(config: Config, *, running: bool) -> AsyncIterator[Finding]:

@@ -40,7 +40,7 @@ async def _check_online(arguments: Namespace) -> int:
     from pathlib import Path
 
     from wazuh_comms_trio.cli.command_socket import EXIT_NOT_RUNNING, ask_daemon
-    from wazuh_comms_trio.cli.online_check import look
+    from wazuh_comms_trio.cli.online_check import look, prepare
     from wazuh_comms_trio.cli.output import Output
     from wazuh_comms_trio.cli.owner import acting_as_owner
     from wazuh_comms_trio.cli.program import EXIT_FAILED, Failure, printable
@@ -56,6 +56,7 @@ async def _check_online(arguments: Namespace) -> int:
     except Failure as failure:
         running = failure.status != EXIT_NOT_RUNNING
     findings = []
+    prepare(config)
     with acting_as_owner(config.communications_api.embedded.path, Path(file), make=False):
         async for finding in look(config, running=running):
             findings.append(finding)

@@ -11,6 +11,8 @@ __all__ = ["KINDS", "SHARE", "Measures", "find_warnings"]
 
 #: Of a limit: from there on it is worth a warning.
 SHARE: Final = 0.8
+#: The share of a quota from which on something may not fit any more.
+FULL: Final = 0.98
 #: Seconds before a certificate's end.
 CERTIFICATE_SOON: Final = 14 * 86400.0
 #: A disk is nearly full when both are left of it: a share, and bytes.
@@ -39,11 +41,11 @@ def find_warnings(measures: Measures, now: float) -> dict[str, list[str]]:
     for name, (used, limit) in measures.stores.items():
         if limit and used >= SHARE * limit:
             share = f"{_percent(used, limit)} of the {_size(limit)} that they may"
-            text = f"the {name} take {share}: when it is all, agents get 503"
+            text = f"the {name} take {share}: {_when(used, limit)}, agents get 503"
             found.setdefault("quota", []).append(text)
     for agent_id, (used, limit) in measures.shares.items():
         share = f"{_percent(used, limit)} of its share of {_size(limit)}"
-        text = f"the documents of agent {agent_id} take {share}: when it is all, what adds to them gets 503"
+        text = f"the documents of agent {agent_id} take {share}: {_when(used, limit)}, what adds to them gets 503"
         found.setdefault("quota", []).append(text)
     end = measures.certificate_end
     if end is not None and end - now < CERTIFICATE_SOON:
@@ -63,6 +65,11 @@ def find_warnings(measures: Measures, now: float) -> dict[str, list[str]]:
             text = f"the disk of {folder} has {_size(free)} left, {_percent(free, whole)}: without any, agents get 503"
             found.setdefault("disk", []).append(text)
     return found
+
+
+def _when(used: float, limit: float) -> str:
+    """A quota is hardly ever met exactly: the last that fits fills most of it."""
+    return "when it is all" if used < FULL * limit else "where there isn't room"
 
 
 def _percent(part: float, whole: float) -> str:
