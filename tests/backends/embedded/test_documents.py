@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.contract.harness import INDEX, Clock
+from wazuh_comms_trio.backends.embedded import documents
 from wazuh_comms_trio.backends.embedded.stores import SqliteStores, open_sqlite
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, Outcome
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
@@ -126,3 +128,21 @@ async def test_a_part_with_too_much_of_a_large_document_is_done_in_several_calls
             calls += 1
         assert calls > 1
         assert await number_in(stores) == 99
+
+
+async def test_a_call_about_many_large_documents_does_not_read_all_of_them_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "_WORK_BYTES", 1024 * 1024)
+    ids = [str(number) for number in range(500)]
+    body = b'{"a":"%b"}' % (b"x" * 20_000)
+    async with open_sqlite(tmp_path, wall_clock=Clock()) as stores:
+        await stores.events.bulk([DocumentOperation("create", INDEX, i, body) for i in ids])
+        tracemalloc.start()
+        try:
+            results = await stores.events.bulk([DocumentOperation("update", INDEX, i, b'{"b":1}') for i in ids])
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert [result.status for result in results] == [200] * 500
+        assert most < 6_000_000  # of ten, twice

@@ -41,6 +41,8 @@ _ROW_BYTES: Final = 200
 _PART_BYTES: Final = 512 * 1024
 #: Bytes of documents that one transaction works through, half a second or so: each operation reads all of its document.
 _WORK_BYTES: Final = 32 * 1024 * 1024
+#: Documents that are read by one statement.
+_READ_TOGETHER: Final = 128
 _NOT_NOW: Final = ItemResult(503, "not now", Outcome.PASSING)
 
 _SELECT: Final = "SELECT id, version, body FROM documents WHERE index_no = ?"
@@ -167,8 +169,7 @@ class SqliteEvents:
                 results = self._create(connection, operations, now, plain)
                 if results is not None:
                     return results
-        present = self._present(connection, keys_of(operations))
-        operations = operations[: _done_together(operations, present)]
+        operations, present = self._with_documents(connection, operations)
         results, changes = plan(operations, present, None if room is None else room.take)
         upserts = []
         deletes = []
@@ -234,6 +235,22 @@ class SqliteEvents:
             results.append(DELETED if key in there else NOT_FOUND)
             there.discard(key)
         return results
+
+    def _with_documents(
+        self, connection: apsw.Connection, operations: Sequence[DocumentOperation]
+    ) -> tuple[Sequence[DocumentOperation], dict[Key, Document]]:
+        """As many of these as are done in one transaction, and those of their documents that exist. Others' writes wait
+        for it, and all of them are in memory."""
+        keys = list(dict.fromkeys(map(key_of, operations)))
+        present: dict[Key, Document] = {}
+        size = start = 0
+        while start < len(keys) and size <= _WORK_BYTES:
+            found = self._present(connection, keys[start : start + _READ_TOGETHER])
+            size += sum(len(document.body) for document in found.values())
+            present |= found
+            start += _READ_TOGETHER
+        unread = frozenset(keys[start:])
+        return operations[: _done_together(operations, present, unread)], present
 
     def _present(self, connection: apsw.Connection, keys: Collection[Key]) -> dict[Key, Document]:
         """Those of the documents named that exist."""
@@ -313,12 +330,15 @@ def _for_carray(ids: Sequence[str]) -> tuple[tuple[str, ...], Sequence[str]]:
     return tuple(i for i in ids if "\0" not in i), [i for i in ids if "\0" in i]
 
 
-def _done_together(operations: Sequence[DocumentOperation], present: Mapping[Key, Document]) -> int:
-    """How many of these are done in one transaction: others' writes wait for it."""
+def _done_together(
+    operations: Sequence[DocumentOperation], present: Mapping[Key, Document], unread: Collection[Key]
+) -> int:
     sizes = {key: len(document.body) for key, document in present.items()}
     work = 0
     for position, operation in enumerate(operations):
         key = key_of(operation)
+        if key in unread:
+            return position
         sizes[key] = size = sizes.get(key, 0) + len(operation.body or b"")
         work += size
         if work > _WORK_BYTES and position:
