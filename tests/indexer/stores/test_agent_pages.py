@@ -107,6 +107,16 @@ async def test_documents_without_name_or_id_are_all_there(autojump_clock: MockCl
             assert sorted(read) == [f"x{number}" for number in range(5)]
 
 
+async def test_documents_of_one_place_are_all_there(autojump_clock: MockClock) -> None:
+    """Each shard numbers its own."""
+    async with fake() as node, stores_of(node) as stores:
+        node.default_mappings = STRICT
+        for number, seq_no in enumerate((1, 2, 2, 3, 4)):
+            node.index(INDEX).write(f"x{number}", b'{"agent":{"key":"k"}}').seq_no = seq_no
+        read = [agent.id for page in await all_pages(stores) for agent in page]
+        assert sorted(read) == [f"x{number}" for number in range(5)]
+
+
 async def test_an_index_that_cant_be_sorted_is_read_as_a_whole(autojump_clock: MockClock) -> None:
     async with fake() as node, stores_of(node) as stores:
         made = agents(5)
