@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+from argparse import Namespace
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +13,7 @@ import pytest
 from tests.cli.conftest import Tool
 from tests.metrics.test_busiest import Clock
 from wazuh_comms_trio.cli.command_socket import EXIT_NOT_RUNNING
+from wazuh_comms_trio.cli.live.names import AgentNames
 from wazuh_comms_trio.cli.live.page import AGENTS, page
 from wazuh_comms_trio.cli.live.rates import Rates, Timing
 from wazuh_comms_trio.daemon.status import DaemonStatus, read_status
@@ -120,3 +125,13 @@ def test_without_a_daemon(tool: Tool) -> None:
     top = tool("top", "--count", "1", "--interval", "1s")
     assert (top.status, top.out) == (EXIT_NOT_RUNNING, "")
     assert "the daemon doesn't run" in top.err
+
+
+def test_an_agent_that_cant_be_read_takes_no_others_name(tool: Tool, config_file: Path, state: Path) -> None:
+    for name in ("web-1", "web-2"):
+        assert tool("agents", "add", name).status == 0
+    with closing(sqlite3.connect(state / "state.db")) as connection, connection:
+        ids = [one for (one,) in connection.execute("SELECT id FROM agents ORDER BY name")]
+        connection.execute("UPDATE agents SET groups = '{' WHERE id = ?", (ids[0],))
+    known = AgentNames(Namespace(config=config_file, json=False, quiet=False)).of([*ids, "gone"])
+    assert known == {ids[0]: ids[0], ids[1]: "web-2", "gone": "gone"}

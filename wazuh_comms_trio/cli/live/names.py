@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from wazuh_comms_trio.cli.program import Failure
-from wazuh_comms_trio.errors import CommsError
+from wazuh_comms_trio.errors import CommsError, DocumentUnreadable
 
 #: Seconds that a look into the store may take, and until the next one after it failed.
 PATIENCE: Final = 2.0
@@ -46,7 +46,10 @@ class AgentNames:
         with trio.move_on_after(PATIENCE) as patience:
             async with open_stores(self._arguments) as stores:
                 for agent_id in agent_ids:
-                    agent = await stores.backends.agents.get(agent_id)
+                    try:
+                        agent = await stores.backends.agents.get(agent_id)
+                    except DocumentUnreadable:  # as if there were none: the others have names
+                        agent = None
                     self._known[agent_id] = agent_id if agent is None else agent.name
         if patience.cancelled_caught:
             self._next = time.monotonic() + PAUSE
