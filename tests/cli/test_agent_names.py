@@ -133,6 +133,9 @@ def test_a_tail_of_some_events(tool: Tool, config: Config) -> None:
     assert kinds("--module", "logcollector", "-n", "1") == ["stateless"]
     assert kinds("--since", "1h") == ["stateless", "stateful"]
     assert kinds("--since", "2999-01-01T00:00:00Z") == []
+    none = tool("events", "tail", "--module", "nothing")
+    assert (none.status, none.out, none.err) == (0, "", "no event matches\n")
+    assert tool("events", "tail", "--module", "nothing", "--json").err == ""
     for words in (("--since", "soon"), ("-n", "0"), ("--module", "")):
         assert tool("events", "tail", *words).status == 2
 

@@ -160,6 +160,7 @@ REAL: list[tuple[str, list[str], int]] = [
     ("template", ["explicit"], 2),
     ("dynamic", ["dynamic"], 2),
     ("alias of both", ["explicit", "dynamic"], 9),
+    ("alias of two alike", ["explicit", "explicit-2"], 1),
 ]
 
 
@@ -169,9 +170,9 @@ REAL: list[tuple[str, list[str], int]] = [
 async def test_on_a_real_one(port: int, kind: str, made_by_others: list[str], largest: int) -> None:
     made = agents(9)
     for number, name in enumerate(made_by_others):
-        mappings = STRICT if name == "explicit" else {}
+        mappings = {} if name == "dynamic" else STRICT
         call(port, "PUT", f"/{name}", {"mappings": mappings, "aliases": {INDEX: {}}})
-        for agent in made[number :: len(made_by_others)]:
+        for agent in made if kind == "alias of two alike" else made[number :: len(made_by_others)]:
             call(port, "PUT", f"/{name}/_doc/{agent.id}", to_document(agent))
     async with open_opensearch(settings(port)) as stores:
         for agent in () if made_by_others else made:

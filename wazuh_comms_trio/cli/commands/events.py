@@ -40,11 +40,14 @@ def add_parser(parent: Group) -> None:
 async def _tail(arguments: Namespace) -> int:
     from wazuh_comms_trio.backends.embedded.reader import tail_events
     from wazuh_comms_trio.cli.agents.names import agent_option
+    from wazuh_comms_trio.cli.output import Output
     from wazuh_comms_trio.cli.owner import acting_as_owner
     from wazuh_comms_trio.cli.stores import embedded_folder, read_config
 
     folder = embedded_folder(read_config(arguments))
     agent_id = await agent_option(arguments)
+
+    filtered = arguments.since is not None or arguments.module is not None or agent_id is not None
 
     def wanted(event: TailedEvent) -> bool:
         return (
@@ -54,7 +57,7 @@ async def _tail(arguments: Namespace) -> int:
         )
 
     out = sys.stdout.buffer
-    status = 0
+    status = shown = 0
 
     def tell(damage: Damage) -> None:
         nonlocal status
@@ -68,9 +71,12 @@ async def _tail(arguments: Namespace) -> int:
         ):
             line = event.encode() if arguments.json else event_text(event).encode("utf-8", "backslashreplace")
             out.write(line + b"\n")
+            shown += 1
             if arguments.follow:
                 out.flush()
     out.flush()
+    if filtered and not shown:
+        Output(as_json=arguments.json).note("no event matches")
     return status
 
 

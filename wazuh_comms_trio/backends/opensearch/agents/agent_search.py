@@ -68,7 +68,7 @@ class AgentSearch:
                 continue  # texts can't be sorted by
             given: dict[str, Sequence[Any] | None] = {}
             while True:
-                yield [hit for hit in hits.readable if hit.id not in given]
+                yield list({hit.id: hit for hit in hits.readable if hit.id not in given}.values())
                 if hits.seen < _PAGE or hits.last is None:
                     return
                 # One that is written meanwhile comes again, behind its equals, of which it is mostly the only one.
