@@ -22,6 +22,7 @@ LIMIT = 100
 #: Of a core, while accepting is paused: ten looks a second, and a beat.
 MOST_CPU = 0.1
 LOOK = 2.0
+WAITING = "connections have to wait: Too many open files"
 
 
 def cpu_seconds(pids: list[int]) -> float:
@@ -45,9 +46,12 @@ async def test_connections_wait_and_nothing_spins(workers: int, make_files: Call
     async with started(place.files, workers, open_files=LIMIT) as daemon:
         pids = await daemon.up()
         assert "room for about 50 agents at once in each worker" in daemon.log.read_text()
-        flood = [socket.create_connection(("127.0.0.1", port)) for _ in range(workers * LIMIT)]
+        flood = [socket.socket() for _ in range(workers * LIMIT)]
+        for sock in flood:  # all at once: idle ones soon have to go
+            sock.setblocking(False)
+            sock.connect_ex(("127.0.0.1", port))
         with trio.fail_after(20):
-            while daemon.log.read_text().count("connections have to wait: Too many open files") < workers:  # noqa: ASYNC110
+            while daemon.log.read_text().count(WAITING) < workers:  # noqa: ASYNC110
                 await trio.sleep(0.02)
         with trio.fail_after(10):
             while not all(worker.get("crowded") for worker in (await status(place.files))["workers"]):  # noqa: ASYNC110
@@ -66,7 +70,7 @@ async def test_connections_wait_and_nothing_spins(workers: int, make_files: Call
             sock.close()
         with trio.fail_after(10):
             assert (await agent.post_stateful([event])).status == 200
-        assert daemon.log.read_text().count("connections have to wait") == workers  # once a minute
+        assert daemon.log.read_text().count(WAITING) == workers  # once a minute
         daemon.term()
         assert await daemon.ended() == 0
         assert "ERROR" not in daemon.log.read_text()

@@ -11,7 +11,7 @@ from typing import Any, cast
 import attrs
 import trio
 from attrs import define, field
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.http.server.listener import LIMITS, Fakes, app_of, read_reply, serving, serving_tcp
 from wazuh_comms_trio.api.problems import describe
@@ -204,6 +204,7 @@ async def test_over_tcp_with_tls_nobody_is_lost() -> None:
 async def test_a_connection_is_left_in_the_queue_while_others_may_take_it(autojump_clock: MockClock) -> None:
     async with serving() as server:
         turn = trio.Event()
+        await wait_all_tasks_blocked()
         server.context.before_accepting = turn.wait
         for served in (True, False):  # the first was being waited for already
             stream = await server.connect()
