@@ -51,6 +51,7 @@ def test_an_address_that_others_reach_needs_tls_and_a_secret(
 def test_what_is_no_place(tmp_path: Path, certificates: Certificates, listen: str) -> None:
     (problem,) = problems(tmp_path, certificates, {"listen": listen})
     assert "a Unix socket's path, or an IP address and a port" in problem
+    assert "`/run/comms.sock`" in problem  # a path is absolute
 
 
 def test_a_unix_socket_has_no_tls(tmp_path: Path, certificates: Certificates) -> None:

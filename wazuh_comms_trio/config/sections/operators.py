@@ -43,7 +43,7 @@ def parse_listen(text: str) -> Path | TcpAddress:
 
 
 def _listen(text: str) -> str | None:
-    accepted = "a Unix socket's path, or an IP address and a port (`127.0.0.1:9108`, `[::1]:9108`)"
+    accepted = "a Unix socket's path, or an IP address and a port (`/run/comms.sock`, `127.0.0.1:9108`, `[::1]:9108`)"
     try:
         address = parse_listen(text)
     except ValueError:
