@@ -80,7 +80,7 @@ HEADER = b'\n{"id":"%b","module":"fim","operation":"update"}\n'
         HEADER % b"e" + b'{"n":',
         HEADER % b"e" + b"[1]",
         HEADER % b"e" + b'{"n":"\xff"}',
-        HEADER % b"e" + b'{"n":' + b"[" * 2000 + b"]" * 2000 + b"}",
+        HEADER % b"e" + b'{"n":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'\n{"id":"e","module":"fim","operation":"upsert"}\n{}',
         b'\n{"id":"e","module":"fim","operation":"update","operation":"update"}\n{}',
         b'\n{"id":"e","module":"fim","operation":"update","extra":{"a":1,"a":2}}\n{}',
