@@ -150,8 +150,9 @@ def test_many_agents_are_asked_for(tool: Tool, config: Config, monkeypatch: pyte
     assert (sent.status, len(sent.document["children"])) == (0, 101)
 
 
-@pytest.mark.usefixtures("agents")
-def test_spread_over_time(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the tool's pauses go by: its one value moves only by them."""
     clock = [100.0]
 
     async def sleep(seconds: float) -> None:
@@ -159,6 +160,11 @@ def test_spread_over_time(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sending, "sleep", sleep)
     monkeypatch.setattr(sending, "current_time", lambda: clock[0])
+    return clock
+
+
+@pytest.mark.usefixtures("agents")
+def test_spread_over_time(tool: Tool, clock: list[float]) -> None:
     sent = tool("commands", "send", "--all", "restart", "--rate", "2/s", "--json")
     assert sent.status == 0
     assert clock[0] == pytest.approx(101.5)  # the last slice is waited for by nobody
@@ -168,20 +174,14 @@ def test_spread_over_time(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {child["status"] for child in children} == {"pending"}
 
 
-def test_spreading_over_many_is_told_in_parts(tool: Tool, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("clock")
+def test_spreading_over_many_is_told_in_parts(tool: Tool, config: Config) -> None:
     async def enrol() -> None:
         async with open_backends(config) as backends, trio.open_nursery() as nursery:
             for number in range(90):
                 nursery.start_soon(backends.agents.add, Agent(f"0194857f-39b5-7bfb-a7bc-{number:012}", "web", "h"))
 
     trio.run(enrol)
-    clock = [100.0]
-
-    async def sleep(seconds: float) -> None:
-        clock[0] += seconds
-
-    monkeypatch.setattr(sending, "sleep", sleep)
-    monkeypatch.setattr(sending, "current_time", lambda: clock[0])
     sent = tool("commands", "send", "--all", "restart", "--rate", "2/s", "--json")
     told = sent.err.splitlines()
     assert told == [f"sent to {number} of 90 agents" for number in range(5, 91, 5)]

@@ -216,13 +216,18 @@ async def test_a_few_more_of_many_are_one_event_too(autojump_clock: MockClock) -
         ]
 
 
+async def only_polls(one: Cluster, agent_id: str) -> None:
+    """For an hour and a half, once a minute."""
+    for _ in range(90):
+        await one.backends.presence.record([Heard(agent_id, wall_clock())])
+        await trio.sleep(60)
+
+
 async def test_one_that_polls_and_sends_nothing(autojump_clock: MockClock) -> None:
     async with cluster(agents=40) as one:
         await trio.sleep(AFTER + 100)
         one.talking.discard("a3")
-        for _ in range(90):
-            await one.backends.presence.record([Heard("a3", wall_clock())])
-            await trio.sleep(60)
+        await only_polls(one, "a3")
         assert one.actions() == [("partial", "a3")]
         since = one.told()[0]["presence"]["since"]
         one.talking.add("a3")
@@ -239,9 +244,7 @@ async def test_partial_lasts_until_something_is_sent_though_it_was_lost_meanwhil
         one.talking.discard("a3")
         for silence in (0.0, 2 * AFTER):
             await trio.sleep(silence)
-            for _ in range(90):
-                await one.backends.presence.record([Heard("a3", wall_clock())])
-                await trio.sleep(60)
+            await only_polls(one, "a3")
         assert one.actions() == [("partial", "a3"), ("lost", "a3"), ("back", "a3")]
         one.talking.add("a3")
         await trio.sleep(60 + LOOK + 1)
@@ -252,9 +255,7 @@ async def test_one_that_sends_nothing_and_is_removed_is_forgotten(autojump_clock
     async with cluster(agents=40) as one:
         await trio.sleep(AFTER + 100)
         one.talking.discard("a3")
-        for _ in range(90):
-            await one.backends.presence.record([Heard("a3", wall_clock())])
-            await trio.sleep(60)
+        await only_polls(one, "a3")
         await one.backends.agents.remove("a3")
         await trio.sleep(LOOK + 1)
         assert one.actions() == [("partial", "a3")]
