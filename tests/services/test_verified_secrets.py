@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from wazuh_comms_trio.errors import Overloaded
+from wazuh_comms_trio.services.authentication.hashing_queue import HashingQueue
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 from wazuh_comms_trio.services.authentication.verified_secrets import VerifiedSecrets
 
@@ -65,3 +67,62 @@ async def test_when_hashing_becomes_slow_the_queue_is_not_served_when_nobody_wai
     for start in range(0, 60, 10):  # one a second can be
         assert sum(began + start <= moment < began + start + 10 for moment in answered) >= 9
     assert ends.total() == 1220
+
+
+async def test_when_hashing_becomes_slow_in_a_wave_its_refusals_are_spread(autojump_clock: MockClock) -> None:
+    """Half a minute after its answer each agent comes again: all at once would be the same wave again."""
+    hashing = Hashing(0.01)
+    secrets = VerifiedSecrets(hashing, at_once=2)
+    taken: list[float] = []
+    refused: list[float] = []
+
+    async def log_in(number: int) -> None:
+        began = trio.current_time()
+        try:
+            await secrets.matches(f"agent {number}", STORED, KEY, patience=PATIENCE)
+        except Overloaded:
+            refused.append(trio.current_time() - began)
+        else:
+            taken.append(trio.current_time() - began)
+
+    await log_in(0)
+    async with trio.open_nursery() as nursery:
+        for number in range(1, 2001):
+            nursery.start_soon(log_in, number)
+        await trio.sleep(2.005)
+        assert len(taken) > 400
+        assert not refused  # there is time for all of them
+        hashing.seconds = 0.05
+    assert max(taken[1:]) > PATIENCE - 1  # whose turn comes in time is served
+    assert len(taken) > 900
+    assert len(taken) + len(refused) == 2001
+    each_second = Counter(int(moment) for moment in refused)
+    mean = len(refused) / (PATIENCE - 2)
+    assert max(each_second.values()) < 2 * mean
+    assert min(refused) < PATIENCE / 3
+
+
+async def test_who_leaves_the_queue_with_its_turn_passes_it_on(autojump_clock: MockClock) -> None:
+    queue = HashingQueue(1)
+    done: list[int] = []
+
+    async def check(number: int) -> bool:
+        await trio.sleep(1)
+        done.append(number)
+        return True
+
+    async def wait(number: int, scope: trio.CancelScope) -> None:
+        with scope:
+            await queue.hashed(partial(check, number), 100.0 + trio.current_time())
+
+    scopes = [trio.CancelScope() for _ in range(4)]
+    async with trio.open_nursery() as nursery:
+        for number, scope in enumerate(scopes):
+            nursery.start_soon(wait, number, scope)
+            await wait_all_tasks_blocked()
+        scopes[1].cancel()  # while it waits
+        await trio.sleep(1)
+        scopes[2].cancel()  # with its turn, in the moment in which it comes or after it
+    assert done in ([0, 3], [0, 2, 3])
+    assert await queue.hashed(partial(check, 4), trio.current_time()) is True
+    assert await queue.hashed(partial(check, 5), trio.current_time() - 0.1) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Hashable
+from functools import partial
 from math import inf
 from typing import Final
 
@@ -15,6 +16,7 @@ from wazuh_comms_trio.errors import Overloaded
 from wazuh_comms_trio.foundation.backoff import pause_after
 from wazuh_comms_trio.foundation.caches.bounded_cache import AGENTS_REMEMBERED, BoundedCache
 from wazuh_comms_trio.foundation.environment import RunBlocking
+from wazuh_comms_trio.services.authentication.hashing_queue import HashingQueue
 from wazuh_comms_trio.services.authentication.proven_keys import ProvenKeys
 from wazuh_comms_trio.services.authentication.secret_hashes import key_matches, secret_mark
 
@@ -37,8 +39,6 @@ _LONGEST_PAUSE: Final = 4.0
 _TURN: Final = 16
 # Some 200 bytes each: at most 2 MB.
 _SOURCES: Final = 8192
-#: How much the last hashing's time counts in the mean of them.
-_NEWEST_COUNTS: Final = 0.1
 #: Multiples of it, without their whole part, lie evenly, however many there are.
 _GOLDEN: Final = 0.6180339887498949
 #: Seconds after which agents come back in any case.
@@ -86,9 +86,7 @@ class VerifiedSecrets:
         self._remember_wrong = remember_wrong
         self._run_blocking = run_blocking
         # Hashing is CPU and nothing else: more threads than processors only delay everything else.
-        self._at_once = at_once or max(1, min(4, os.cpu_count() or 1))
-        self._limiter = trio.Semaphore(self._at_once)
-        self._hashing_time = 0.0  # of one, as of late
+        self._queue = HashingQueue(at_once or max(1, min(4, os.cpu_count() or 1)))
         self._measured = trio.Event()
         self._held = 0
         #: Secrets that were refused without being checked.
@@ -129,8 +127,8 @@ class VerifiedSecrets:
         """Whether ``secret`` is what ``stored`` was made of. Changing ``stored`` makes the proof worthless, and the
         memory of what was wrong. ``turn``: those with the same one are checked one after the other; by default those of
         one owner are. All from a ``source`` that guesses are one turn. Raises ``Overloaded`` when its turn would come
-        only after ``patience`` seconds: at a moment of these, and no two of many at the same; or when it has come only
-        after them.
+        only after ``patience`` seconds: at a moment of these, and no two of many at the same, also when that is
+        foreseen only while it waits.
         """
         latest = trio.current_time() + patience
         mark = self._mark(owner, stored, secret)
@@ -153,7 +151,7 @@ class VerifiedSecrets:
                     return True
                 if self._was_wrong(mark):
                     return False
-                right = await self._hashed(stored, secret, latest)
+                right = await self._queue.hashed(partial(self._run_blocking, key_matches, secret, stored), latest)
                 if right is None:
                     self._unchecked.put(mark, trio.current_time())
                     raise Overloaded(_COME_BACK)
@@ -175,20 +173,6 @@ class VerifiedSecrets:
     def _remember(self, owner: str, mark: bytes) -> None:
         self._verified.put(owner, _Verified(mark, trio.current_time() + _REMEMBERED_FOR))
 
-    async def _hashed(self, stored: str, secret: str, latest: float) -> bool | None:
-        """None, and nothing is hashed, when that could begin only after ``latest``. As of those that wait the oldest is
-        next, each would otherwise be given up in the middle of it, when hashing has become slower than was foreseen."""
-        async with self._limiter:
-            began = trio.current_time()
-            if began > latest:
-                return None
-            try:
-                return await self._run_blocking(key_matches, secret, stored)
-            finally:
-                took = trio.current_time() - began
-                share = _NEWEST_COUNTS if self._hashing_time else 1.0
-                self._hashing_time += (took - self._hashing_time) * share
-
     async def _hold_back(self, turn: Hashable, mark: bytes, patience: float) -> None:
         """Raises ``Overloaded`` for a secret whose turn would come too late, or has many before it: what is checked
         waits for few others, and what would wait for long isn't checked. Agents come back half a minute after any
@@ -201,7 +185,7 @@ class VerifiedSecrets:
         waiting = own_turn.users if own_turn is not None else 0
         # Who guesses sends another secret each time; an agent comes again with its own.
         room = waiting < _TURN or (self._unchecked.get(mark) is not None and waiting < 2 * _TURN)
-        if room and len(self._turns) / self._at_once * self._hashing_time <= patience:
+        if room and len(self._turns) / self._queue.at_once * self._queue.seconds <= patience:
             return
         self._unchecked.put(mark, trio.current_time())
         self._held += 1
