@@ -55,7 +55,7 @@ def unexpected_errors(request: pytest.FixtureRequest) -> Iterator[list[str]]:
 
 
 #: Seconds after which a test hangs, and nothing else: the slowest, on a busy machine, take a tenth of it.
-PATIENCE = 300
+TEST_TIMEOUT = 300
 #: Seconds for a thread that has nothing left to do.
 LAST_STEPS = 10
 
@@ -70,7 +70,7 @@ def hanging_test(request: pytest.FixtureRequest) -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.alarm(PATIENCE)
+    signal.alarm(TEST_TIMEOUT)
     try:
         yield
     finally:

@@ -35,8 +35,8 @@ from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.remembered_keys import FILE_NAME as TOKEN_KEYS
 from wazuh_comms_trio.daemon.remembered_keys import KeyMemory, RememberedKeys
 from wazuh_comms_trio.quarantine import rows, store
-from wazuh_comms_trio.services.authentication.proven_keys import FILE_NAME as PROVEN_KEYS
-from wazuh_comms_trio.services.authentication.proven_keys import ProvenKeys
+from wazuh_comms_trio.services.authentication.verified_keys import FILE_NAME as PROVEN_KEYS
+from wazuh_comms_trio.services.authentication.verified_keys import VerifiedKeys
 
 #: So much is kept inside the quarantine's database, for once: a payload beside it is of few bytes, too.
 INLINE: Final = 1024
@@ -117,9 +117,9 @@ def read_all(folder: Path) -> Content:
     with suppress(ValueError, OSError):
         known = RememberedKeys.decode((folder / TOKEN_KEYS).read_bytes())
         kept["token keys"] = (known.signing, dict(known.earlier), dict(known.revoked))
-    proven = ProvenKeys(folder / PROVEN_KEYS, b"secret")
-    listed["a key that was proven"] = proven.knows(A1, "hash", KEY)
-    kept["a key that wasn't"] = proven.knows(A1, "hash", "x" + KEY[1:])
+    verified_keys = VerifiedKeys(folder / PROVEN_KEYS, b"secret")
+    listed["a key that was proven"] = verified_keys.knows(A1, "hash", KEY)
+    kept["a key that wasn't"] = verified_keys.knows(A1, "hash", "x" + KEY[1:])
     return kept, listed
 
 
@@ -148,8 +148,8 @@ async def make(folder: Path) -> tuple[Config, Path]:
     for key in ("key one", "key two"):
         memory.note_signing(key)
     memory.revoke({"0123456789abcdef": 5.0})
-    proven = ProvenKeys(state(config) / PROVEN_KEYS, b"secret")
-    proven.note(A1, "hash", KEY)
+    verified_keys = VerifiedKeys(state(config) / PROVEN_KEYS, b"secret")
+    verified_keys.note(A1, "hash", KEY)
     for database in DATABASES:
         _shrink(state(config) / database)
     killed = folder / "killed"

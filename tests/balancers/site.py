@@ -41,7 +41,7 @@ from wazuh_comms_trio.testing import AgentClient, Connect, agent_tls, open_tls
 AGENT_ADDRESS = "127.0.0.9"
 USER, PASSWORD = "wazuh", "right"
 KEY = "k" * 32
-PATIENCE = 60.0
+TIMEOUT = 60.0
 
 
 @define
@@ -58,7 +58,7 @@ class Daemon:
             self.process = subprocess.Popen(command_line(self.files), stdin=subprocess.DEVNULL, stderr=log)
 
     def wait_until_it_serves(self) -> None:
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while time.monotonic() < end:
             if self.files.socket.exists():
                 with socket.socket(socket.AF_UNIX) as sock:
@@ -214,7 +214,7 @@ async def balancers_are_well(site: Site) -> None:
             if not served:
                 await trio.sleep(0.1)
 
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(TIMEOUT):
         async with trio.open_nursery() as nursery:
             for name in site.balancers:
                 nursery.start_soon(wait, name)

@@ -22,8 +22,8 @@ from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.errors import InvalidKey, Overloaded
 from wazuh_comms_trio.services.authentication import verified_secrets
 from wazuh_comms_trio.services.authentication.authenticator import Authenticator
-from wazuh_comms_trio.services.authentication.proven_keys import FILE_NAME, ProvenKeys
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key, key_matches
+from wazuh_comms_trio.services.authentication.verified_keys import FILE_NAME, VerifiedKeys
 
 T = TypeVar("T")
 
@@ -35,37 +35,37 @@ SECRET = b"s" * 32
 
 class TestTheTable:
     def test_it_outlives_its_process(self, tmp_path: Path) -> None:
-        ProvenKeys(tmp_path / FILE_NAME, SECRET).note(ONE, "hash", KEY)
-        after = ProvenKeys(tmp_path / FILE_NAME, SECRET)
+        VerifiedKeys(tmp_path / FILE_NAME, SECRET).note(ONE, "hash", KEY)
+        after = VerifiedKeys(tmp_path / FILE_NAME, SECRET)
         assert after.knows(ONE, "hash", KEY)
         assert not after.knows(ONE, "hash", WRONG)
         assert not after.knows(OTHER, "hash", KEY)
 
     def test_it_is_the_nodes_own_and_says_nothing(self, tmp_path: Path) -> None:
-        ProvenKeys(tmp_path / FILE_NAME, SECRET).note(ONE, "hash", KEY)
+        VerifiedKeys(tmp_path / FILE_NAME, SECRET).note(ONE, "hash", KEY)
         assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600
         text = (tmp_path / FILE_NAME).read_text()
         assert KEY not in text
         assert "hash" not in text
-        assert not ProvenKeys(tmp_path / FILE_NAME, b"t" * 32).knows(ONE, "hash", KEY)
+        assert not VerifiedKeys(tmp_path / FILE_NAME, b"t" * 32).knows(ONE, "hash", KEY)
 
     def test_a_rekeyed_agent_is_hashed(self, tmp_path: Path) -> None:
-        proven = ProvenKeys(tmp_path / FILE_NAME, SECRET)
-        proven.note(ONE, "hash", KEY)
-        assert not proven.knows(ONE, "another hash", KEY)
-        proven.note(ONE, "another hash", WRONG)
-        assert proven.knows(ONE, "another hash", WRONG)
-        assert not proven.knows(ONE, "hash", KEY)
+        verified_keys = VerifiedKeys(tmp_path / FILE_NAME, SECRET)
+        verified_keys.note(ONE, "hash", KEY)
+        assert not verified_keys.knows(ONE, "another hash", KEY)
+        verified_keys.note(ONE, "another hash", WRONG)
+        assert verified_keys.knows(ONE, "another hash", WRONG)
+        assert not verified_keys.knows(ONE, "hash", KEY)
 
     @pytest.mark.parametrize("key", ["password", "k" * 31, "k" * 33, "k" * 31 + "-", "é" * 32, ""])
     def test_only_keys_that_nobody_guesses(self, tmp_path: Path, key: str) -> None:
-        proven = ProvenKeys(tmp_path / FILE_NAME, SECRET)
-        proven.note(ONE, "hash", key)
-        assert not proven.knows(ONE, "hash", key)
+        verified_keys = VerifiedKeys(tmp_path / FILE_NAME, SECRET)
+        verified_keys.note(ONE, "hash", key)
+        assert not verified_keys.knows(ONE, "hash", key)
         assert not (tmp_path / FILE_NAME).exists()
 
     def test_workers_learn_from_each_other(self, tmp_path: Path) -> None:
-        one, other = (ProvenKeys(tmp_path / FILE_NAME, SECRET) for _ in range(2))
+        one, other = (VerifiedKeys(tmp_path / FILE_NAME, SECRET) for _ in range(2))
         assert not other.knows(ONE, "hash", KEY)
         one.note(ONE, "hash", KEY)
         other.note(OTHER, "hash", KEY)
@@ -75,7 +75,7 @@ class TestTheTable:
     @pytest.mark.parametrize("damage", ["torn", "garbage", "deleted", "emptied"])
     def test_damage_costs_hashing(self, tmp_path: Path, damage: str) -> None:
         path = tmp_path / FILE_NAME
-        before = ProvenKeys(path, SECRET)
+        before = VerifiedKeys(path, SECRET)
         before.note(ONE, "hash", KEY)
         if damage == "torn":
             path.write_bytes(path.read_bytes()[:-10])
@@ -85,15 +85,15 @@ class TestTheTable:
             path.write_bytes(b"")
         else:
             path.unlink()
-        after = ProvenKeys(path, SECRET)
+        after = VerifiedKeys(path, SECRET)
         assert not after.knows(ONE, "hash", KEY)
         after.note(OTHER, "hash", KEY)
         after.note(ONE, "hash", KEY)
-        assert ProvenKeys(path, SECRET).knows(ONE, "hash", KEY)
+        assert VerifiedKeys(path, SECRET).knows(ONE, "hash", KEY)
 
     def test_it_is_written_anew_when_most_of_it_is_overtaken(self, tmp_path: Path) -> None:
         path = tmp_path / FILE_NAME
-        writer, reader = ProvenKeys(path, SECRET), ProvenKeys(path, SECRET)
+        writer, reader = VerifiedKeys(path, SECRET), VerifiedKeys(path, SECRET)
         for number in range(5000):
             writer.note(ONE, f"hash {number}", KEY)
         size = path.stat().st_size
@@ -104,11 +104,11 @@ class TestTheTable:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
     def test_where_it_cannot_be_kept(self, tmp_path: Path) -> None:
-        nowhere = ProvenKeys(tmp_path / "missing" / FILE_NAME, SECRET)
+        nowhere = VerifiedKeys(tmp_path / "missing" / FILE_NAME, SECRET)
         nowhere.note(ONE, "hash", KEY)
         assert nowhere.knows(ONE, "hash", KEY)
         (tmp_path / "link").symlink_to(tmp_path / "target")
-        ProvenKeys(tmp_path / "link", SECRET).note(ONE, "hash", KEY)
+        VerifiedKeys(tmp_path / "link", SECRET).note(ONE, "hash", KEY)
         assert not (tmp_path / "target").exists()
 
 
@@ -132,7 +132,7 @@ class Hashing:
 
 
 async def fleet(
-    count: int, hashing: Hashing, proven: ProvenKeys | None, monkeypatch: pytest.MonkeyPatch
+    count: int, hashing: Hashing, verified_keys: VerifiedKeys | None, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[float, Counter[int]]:
     """Logs all in at once; who is refused comes again after 30 s. Until when, and in which seconds refusals came."""
     monkeypatch.setattr(verified_secrets, "key_matches", matches_at_once)
@@ -141,13 +141,15 @@ async def fleet(
     for agent in agents:
         await backends.agents.add(agent)
 
-    service = Authenticator(backends.agents, KEYS, wall_clock=trio_wall_clock, run_blocking=hashing, proven=proven)
+    service = Authenticator(
+        backends.agents, KEYS, wall_clock=trio_wall_clock, run_blocking=hashing, verified_keys=verified_keys
+    )
     refusals: Counter[int] = Counter()
 
     async def log_in(number: int) -> None:
         while True:
             try:
-                await service.authenticate(agents[number].id, f"{number:032}", f"10.0.0.{number}", patience=16)
+                await service.authenticate(agents[number].id, f"{number:032}", f"10.0.0.{number}", wait_limit=16)
             except Overloaded:
                 refusals[int(trio.current_time())] += 1
                 await trio.sleep(30)
@@ -166,10 +168,10 @@ class TestTheFleet:
     ) -> None:
         monkeypatch.setattr(os, "cpu_count", lambda: 2)
         hashing = Hashing(0.1)
-        await fleet(100, hashing, ProvenKeys(tmp_path / FILE_NAME, SECRET), monkeypatch)
+        await fleet(100, hashing, VerifiedKeys(tmp_path / FILE_NAME, SECRET), monkeypatch)
         assert hashing.hashed == 100
         began = trio.current_time()
-        end, refusals = await fleet(100, hashing, ProvenKeys(tmp_path / FILE_NAME, SECRET), monkeypatch)
+        end, refusals = await fleet(100, hashing, VerifiedKeys(tmp_path / FILE_NAME, SECRET), monkeypatch)
         assert hashing.hashed == 100
         assert end - began < 0.1
         assert not refusals
@@ -196,21 +198,23 @@ class TestGuesses:
         backends = memory_backends(wall_clock=trio_wall_clock)
         stored = hash_key(KEY)
         await backends.agents.add(Agent(ONE, "a", stored))
-        proven = ProvenKeys(tmp_path / FILE_NAME, SECRET)
-        proven.note(ONE, stored, KEY)
+        verified_keys = VerifiedKeys(tmp_path / FILE_NAME, SECRET)
+        verified_keys.note(ONE, stored, KEY)
         hashing = Hashing(0.05)
-        service = Authenticator(backends.agents, KEYS, wall_clock=trio_wall_clock, run_blocking=hashing, proven=proven)
+        service = Authenticator(
+            backends.agents, KEYS, wall_clock=trio_wall_clock, run_blocking=hashing, verified_keys=verified_keys
+        )
         async with trio.open_nursery() as nursery:
 
             async def guess(number: int) -> None:
                 with pytest.raises((InvalidKey, Overloaded)):
-                    await service.authenticate(ONE, f"{number:032}", "10.0.0.1", patience=16)
+                    await service.authenticate(ONE, f"{number:032}", "10.0.0.1", wait_limit=16)
 
             for number in range(55):
                 nursery.start_soon(guess, number)
             await trio.sleep(0.5)
             began = trio.current_time()
-            await service.authenticate(ONE, KEY, "10.0.0.1", patience=16)
+            await service.authenticate(ONE, KEY, "10.0.0.1", wait_limit=16)
             assert trio.current_time() == began
 
     async def test_an_agent_behind_a_flood_of_its_own_address_gets_in_at_its_second_try(
@@ -225,7 +229,7 @@ class TestGuesses:
 
             async def guess(number: int) -> None:
                 with pytest.raises((InvalidKey, Overloaded)):
-                    await service.authenticate(ONE, f"{number:032}", "10.0.0.1", patience=16)
+                    await service.authenticate(ONE, f"{number:032}", "10.0.0.1", wait_limit=16)
 
             async def flood() -> None:
                 for number in range(5000):
@@ -235,10 +239,10 @@ class TestGuesses:
             nursery.start_soon(flood)
             await trio.sleep(10.05)  # between two places that become free
             with pytest.raises(Overloaded):
-                await service.authenticate(ONE, KEY, "10.0.0.1", patience=16)
+                await service.authenticate(ONE, KEY, "10.0.0.1", wait_limit=16)
             await trio.sleep(30)
             began = trio.current_time()
-            await service.authenticate(ONE, KEY, "10.0.0.1", patience=16)
+            await service.authenticate(ONE, KEY, "10.0.0.1", wait_limit=16)
             assert trio.current_time() - began < 4
             nursery.cancel_scope.cancel()
 
@@ -254,7 +258,7 @@ class TestGuesses:
 
             async def guess(number: int) -> None:
                 with pytest.raises((InvalidKey, Overloaded)):
-                    await service.authenticate(str(UUID(int=number)), WRONG, "10.0.0.1", patience=16)
+                    await service.authenticate(str(UUID(int=number)), WRONG, "10.0.0.1", wait_limit=16)
 
             for number in range(10):
                 nursery.start_soon(guess, number)
@@ -263,10 +267,10 @@ class TestGuesses:
                 nursery.start_soon(guess, number)
             await trio.sleep(0.5)  # few of them wait for their turn, the others for their answer
             began = trio.current_time()
-            await service.authenticate(str(UUID(int=55)), KEY, "10.0.0.2", patience=inf)
+            await service.authenticate(str(UUID(int=55)), KEY, "10.0.0.2", wait_limit=inf)
             assert trio.current_time() - began < 0.25
             # It isn't locked out: a right key from there has its turn.
             await trio.sleep(2)
             began = trio.current_time()
-            await service.authenticate(str(UUID(int=56)), KEY, "10.0.0.1", patience=inf)
+            await service.authenticate(str(UUID(int=56)), KEY, "10.0.0.1", wait_limit=inf)
             assert trio.current_time() - began < 2

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.http.server.listener import AUTHORIZED, LIMITS, problem, read_reply, read_to_end, serving
-from wazuh_comms_trio.http.server.accept_loop import QUEUE_PATIENCE
+from wazuh_comms_trio.http.server.accept_loop import QUEUE_TIMEOUT
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 
 GET = b"GET /api/v1/ HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -72,7 +72,7 @@ async def test_what_waits_too_long_is_closed_before_its_handshake(autojump_clock
             began = trio.current_time()
             with suppress(trio.BrokenResourceError):
                 assert await waiting.receive_some() == b""
-            assert QUEUE_PATIENCE - 1 < trio.current_time() - began < QUEUE_PATIENCE + 1
+            assert QUEUE_TIMEOUT - 1 < trio.current_time() - began < QUEUE_TIMEOUT + 1
             await trio.sleep(0.1)
             assert refused == [("connections", 1)]
         server.fakes.commands.closing.set()

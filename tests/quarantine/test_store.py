@@ -161,7 +161,7 @@ async def test_a_cancelled_add_is_whole_or_not_there(quarantine: StoredQuarantin
         found = await quarantine.get(entry.id)
         assert found is not None
         assert len(found[1].payload) == entry.payload_bytes
-    await quarantine.remove_orphans()
+    await quarantine.remove_unreferenced()
     assert len(files_in(tmp_path)) == sum(entry.payload_bytes > 256 * 1024 for entry in entries)
 
 

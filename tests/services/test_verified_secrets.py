@@ -17,7 +17,7 @@ from wazuh_comms_trio.services.authentication.verified_secrets import VerifiedSe
 
 KEY = "k" * 32
 STORED = hash_key(KEY)
-LIMIT, PATIENCE = 20.0, 15.0
+LIMIT, WAIT_LIMIT = 20.0, 15.0
 
 
 class Hashing:
@@ -45,7 +45,7 @@ async def test_when_hashing_becomes_slow_the_queue_is_not_served_when_nobody_wai
     async def log_in(number: int) -> None:
         with trio.move_on_after(LIMIT):
             try:
-                await secrets.matches(f"agent {number}", STORED, KEY, patience=PATIENCE)
+                await secrets.matches(f"agent {number}", STORED, KEY, wait_limit=WAIT_LIMIT)
             except Overloaded:
                 ends["refused"] += 1
             else:
@@ -79,7 +79,7 @@ async def test_when_hashing_becomes_slow_in_a_wave_its_refusals_are_spread(autoj
     async def log_in(number: int) -> None:
         began = trio.current_time()
         try:
-            await secrets.matches(f"agent {number}", STORED, KEY, patience=PATIENCE)
+            await secrets.matches(f"agent {number}", STORED, KEY, wait_limit=WAIT_LIMIT)
         except Overloaded:
             refused.append(trio.current_time() - began)
         else:
@@ -93,13 +93,13 @@ async def test_when_hashing_becomes_slow_in_a_wave_its_refusals_are_spread(autoj
         assert len(taken) > 400
         assert not refused  # there is time for all of them
         hashing.seconds = 0.05
-    assert max(taken[1:]) > PATIENCE - 1  # whose turn comes in time is served
+    assert max(taken[1:]) > WAIT_LIMIT - 1  # whose turn comes in time is served
     assert len(taken) > 900
     assert len(taken) + len(refused) == 2001
     each_second = Counter(int(moment) for moment in refused)
-    mean = len(refused) / (PATIENCE - 2)
+    mean = len(refused) / (WAIT_LIMIT - 2)
     assert max(each_second.values()) < 2 * mean
-    assert min(refused) < PATIENCE / 3
+    assert min(refused) < WAIT_LIMIT / 3
 
 
 async def test_who_leaves_the_queue_with_its_turn_passes_it_on(autojump_clock: MockClock) -> None:

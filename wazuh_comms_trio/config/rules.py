@@ -17,7 +17,7 @@ _API: Final = "communications_api"
 #: Seconds until what was heard of an agent is stored, and a few more.
 _STORED_AFTER: Final = 60.0
 #: Seconds (spec, PROTOCOL.md 1).
-AGENT_PATIENCE: Final = 60
+AGENT_TIMEOUT: Final = 60
 _WILDCARDS: Final = {"0.0.0.0", "::"}
 
 
@@ -48,8 +48,8 @@ def _timeouts(reader: Reader, config: Config) -> None:
     timeouts = config.communications_api.timeouts
     for name in ("authentication", "stateless", "stateful", "files", "scan"):
         path, seconds = f"{_API}.timeouts.{name}", getattr(timeouts, name)
-        if seconds >= AGENT_PATIENCE and reader.sound(path):
-            text = f"{seconds:g} s are too long: an agent gives up after {AGENT_PATIENCE} s, and sends it again"
+        if seconds >= AGENT_TIMEOUT and reader.sound(path):
+            text = f"{seconds:g} s are too long: an agent gives up after {AGENT_TIMEOUT} s, and sends it again"
             reader.warning_at(path, text)
 
 

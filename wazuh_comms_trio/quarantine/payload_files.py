@@ -35,7 +35,7 @@ class PayloadFiles:
     """The files that one call writes. Entered with ``async with``; on leaving, their locks end.
 
     Files are removed when it is certain that no row names them: after ``StorageFull``, and by ``keep_only``. After a
-    cancellation or another failure that isn't certain; ``remove_orphans`` of the store finds them later.
+    cancellation or another failure that isn't certain; ``remove_unreferenced`` of the store finds them later.
     """
 
     folder: Path
@@ -81,7 +81,7 @@ class PayloadFiles:
 
 
 def candidates(folder: Path) -> list[str]:
-    """The files in the folder that have a name of ours; which of them are orphans, the table says."""
+    """The files in the folder that have a name of ours; the table says which of them are unreferenced."""
     try:
         return list(filter(_OWN_NAME.fullmatch, os.listdir(folder)))
     except FileNotFoundError:
@@ -99,7 +99,7 @@ def set_aside(folder: Path, database: Path) -> None:
     logger.error("%s is missing: the payloads of its entries are kept in %s", database, kept)
 
 
-def lock_orphan(folder: Path, name: str) -> int | None:
+def lock_unreferenced(folder: Path, name: str) -> int | None:
     """A descriptor that holds the file's lock, None when a process is writing it, or it is no file. Look for its row
     *then*: a writer releases the lock after its row is stored."""
     try:

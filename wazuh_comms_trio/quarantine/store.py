@@ -42,7 +42,7 @@ from wazuh_comms_trio.quarantine.interface import (
     digest,
     size_of,
 )
-from wazuh_comms_trio.quarantine.payload_files import FILES, PayloadFiles, candidates, lock_orphan, set_aside
+from wazuh_comms_trio.quarantine.payload_files import FILES, PayloadFiles, candidates, lock_unreferenced, set_aside
 from wazuh_comms_trio.quarantine.rows import INLINE_BYTES, NoRoom, Row, check_limits, insert_rows, replace_row
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
 
@@ -288,12 +288,12 @@ class StoredQuarantine:
         entries, used = await self._database.read(select)
         return Usage(entries, used, self._max_bytes)
 
-    async def remove_orphans(self) -> None:
+    async def remove_unreferenced(self) -> None:
         """Removes files that no row names and no process is writing; none while a log that lost rows is kept."""
         if has_kept_log(self._files.with_name(QUARANTINE.name)):
             return
         for name in candidates(self._files):
-            descriptor = lock_orphan(self._files, name)
+            descriptor = lock_unreferenced(self._files, name)
             if descriptor is None:
                 continue
             try:
@@ -330,5 +330,5 @@ async def open_quarantine_store(
         async with open_database(path, QUARANTINE, tolerant=tolerant) as database:
             quarantine = StoredQuarantine(folder, database, max_bytes, wall_clock)
             with suppress(BackendUnavailable):  # the next opening tries again
-                await quarantine.remove_orphans()
+                await quarantine.remove_unreferenced()
             yield quarantine

@@ -19,8 +19,8 @@ from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.quarantine.interface import Quarantine
 from wazuh_comms_trio.services.agent_journal import AgentJournal
 from wazuh_comms_trio.services.authentication.authenticator import Authenticator
-from wazuh_comms_trio.services.authentication.proven_keys import ProvenKeys
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
+from wazuh_comms_trio.services.authentication.verified_keys import VerifiedKeys
 from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher
 from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
 from wazuh_comms_trio.services.enrollment import EnrollmentService, NoteEnrolment
@@ -76,8 +76,9 @@ class Services:
 
 @frozen(kw_only=True)
 class ServiceEnvironment:
-    """What the services stand on. ``other_workers``: those of the same node. ``proven``: keys that were right before;
-    None: that isn't kept. ``leadership``: which worker of the node does what one does for all."""
+    """What the services stand on. ``other_workers``: those of the same node. ``verified_keys``: agents' keys that were
+    right before this process began; None: that isn't kept. ``leadership``: which worker of the node does what one
+    does for all."""
 
     backends: Backends
     quarantine: Quarantine
@@ -88,7 +89,7 @@ class ServiceEnvironment:
     other_workers: OtherWorkers = NO_OTHER_WORKERS
     note_enrolment: NoteEnrolment | None = None
     metrics: Metrics = field(factory=Metrics)
-    proven: ProvenKeys | None = None
+    verified_keys: VerifiedKeys | None = None
     leadership: Leadership = field(factory=Leadership)
 
 
@@ -131,7 +132,7 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
             metrics=metrics,
             serve_unread=api.token.outage == "serve",
             journal=journal,
-            proven=environment.proven,
+            verified_keys=environment.verified_keys,
         ),
         stateful=StatefulEvents(
             backends,
@@ -173,6 +174,6 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
             run_blocking=run_blocking,
             note=environment.note_enrolment,
             metrics=metrics,
-            proven=environment.proven,
+            verified_keys=environment.verified_keys,
         ),
     )

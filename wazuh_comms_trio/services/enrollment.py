@@ -18,9 +18,9 @@ from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.metrics.refusal_log import RefusalLog
 from wazuh_comms_trio.services.authentication.login_throttle import LoginThrottle, TooManyAttempts
-from wazuh_comms_trio.services.authentication.proven_keys import ProvenKeys
 from wazuh_comms_trio.services.authentication.secret_hashes import KEY_LENGTH, hash_key
 from wazuh_comms_trio.services.authentication.tokens import ISSUER, UUID, TokenKeys
+from wazuh_comms_trio.services.authentication.verified_keys import VerifiedKeys
 from wazuh_comms_trio.services.authentication.verified_secrets import VerifiedSecrets
 from wazuh_comms_trio.services.strict_json import decode_body
 
@@ -84,11 +84,11 @@ class EnrollmentService:
         run_blocking: RunBlocking,
         note: NoteEnrolment | None = None,
         metrics: Metrics | None = None,
-        proven: ProvenKeys | None = None,
+        verified_keys: VerifiedKeys | None = None,
     ) -> None:
         self._metrics = metrics or Metrics()
         self.refusals: RefusalLog = RefusalLog(logger)
-        self._proven = proven
+        self._verified_keys = verified_keys
         self._agents = agents
         self._keys = keys
         self._users = users
@@ -165,11 +165,11 @@ class EnrollmentService:
         return data
 
     def _hash(self, agent_id: str, key: str) -> str:
-        """Blocks. The key is noted as proven, worth nothing if the agent isn't added, so that its first log-in doesn't
-        queue behind others' wrong keys."""
+        """Blocks. The key is noted as verified, so that its agent's first log-in doesn't queue behind others' wrong
+        keys; the note is worth nothing if the agent isn't added."""
         key_hash = hash_key(key)
-        if self._proven is not None:
-            self._proven.note(agent_id, key_hash, key)
+        if self._verified_keys is not None:
+            self._verified_keys.note(agent_id, key_hash, key)
         return key_hash
 
     async def _enrol(self, token: str, body: bytes | bytearray, peer: str | None) -> Mapping[str, Any]:

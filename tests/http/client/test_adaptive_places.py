@@ -10,9 +10,9 @@ import trio
 from attrs import define, field
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from wazuh_comms_trio.http.client.adaptive_places import PATIENT, AdaptivePlaces
+from wazuh_comms_trio.http.client.adaptive_places import NEWEST_FIRST_AFTER, AdaptivePlaces
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 
 
 @define
@@ -46,7 +46,7 @@ class Backend:
 
 @define
 class Run:
-    """Calls of callers that give up after ``PATIENCE``: how they ended, by the second in which they did."""
+    """Calls of callers that give up after ``TIMEOUT``: how they ended, by the second in which they did."""
 
     backend: Backend
     places: AdaptivePlaces | None
@@ -57,7 +57,7 @@ class Run:
     async def call(self, nursery: trio.Nursery) -> None:
         began = trio.current_time()
         answer = trio.Event()
-        with trio.move_on_after(PATIENCE):
+        with trio.move_on_after(TIMEOUT):
             place = await self.places.acquire() if self.places else began
             try:
                 nursery.start_soon(self.backend.work, answer)
@@ -99,7 +99,7 @@ async def test_half_as_fast_in_the_middle_of_a_run(parallel: int, takes: float, 
         assert not run.given_up
         backend.takes *= 2
     assert run.goodput(start + 80, start + 240) >= 0.9 * backend.capacity
-    assert run.slowest <= PATIENCE
+    assert run.slowest <= TIMEOUT
 
 
 async def test_without_it_a_slow_backend_does_what_nobody_waits_for(autojump_clock: MockClock) -> None:
@@ -173,7 +173,7 @@ class TestWaiting:
             for number in range(7):
                 nursery.start_soon(call, number)
                 await wait_all_tasks_blocked()
-        first = int(PATIENT / 0.4) + 1
+        first = int(NEWEST_FIRST_AFTER / 0.4) + 1
         assert order == [*range(first), *reversed(range(first, 7))]
         assert (limit.waiting, limit.in_use) == (0, 0)
 

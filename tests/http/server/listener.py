@@ -45,7 +45,7 @@ AUTHORIZED = b"Authorization: Bearer " + TOKEN
 
 
 class FakeAuthenticator:
-    async def authenticate(self, uuid: str, key: str, peer: str | None = None, *, patience: float = 0) -> str:
+    async def authenticate(self, uuid: str, key: str, peer: str | None = None, *, wait_limit: float = 0) -> str:
         await trio.lowlevel.checkpoint()
         if key != "right":
             raise InvalidKey

@@ -22,7 +22,7 @@ from wazuh_comms_trio.http.server.streams import keepalive, socket_stream
 from wazuh_comms_trio.testing.agent.http import ExchangeFailed, exchange, request_head
 
 #: Seconds for the answers to come through.
-PATIENCE = 8.0
+TIMEOUT = 8.0
 
 
 async def park(count: int, seconds: float, loss: int) -> int:
@@ -53,7 +53,7 @@ async def park(count: int, seconds: float, loss: int) -> int:
         stream = await trio.open_tcp_stream(*address)
         try:
             head = request_head("GET", "/", [("Host", "h")])
-            reply = await exchange(stream, head, read_timeout=seconds + PATIENCE)
+            reply = await exchange(stream, head, read_timeout=seconds + TIMEOUT)
             answered += reply.status == 408
         except ExchangeFailed:
             pass
@@ -64,7 +64,7 @@ async def park(count: int, seconds: float, loss: int) -> int:
     stop = trio.Event()
     context = ListenerContext(application, Limits(), describe)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: serve_listeners(context, [listener], stop=stop, grace=PATIENCE))
+        nursery.start_soon(lambda: serve_listeners(context, [listener], stop=stop, grace=TIMEOUT))
         async with trio.open_nursery() as polls:
             for _ in range(count):
                 polls.start_soon(poll, listener.socket.getsockname())

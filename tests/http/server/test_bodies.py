@@ -160,8 +160,8 @@ async def test_no_room_in_time_is_503(autojump_clock: MockClock) -> None:
     assert len(await collect(LARGE, budget=budget)) == 4 * len(PART)
 
 
-async def test_patience_never_becomes_negative(mock_clock: MockClock) -> None:
-    """The room came in time, and the loop was late: the next part has no patience left, and needs none."""
+async def test_the_wait_limit_never_becomes_negative(mock_clock: MockClock) -> None:
+    """The room came in time, and the loop was late: the next part may wait no longer, and needs no wait."""
     budget = BodyBudget(4 * len(PART))
     holder = Share()
     await budget.take(holder, 5 * len(PART))

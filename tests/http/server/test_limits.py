@@ -333,7 +333,7 @@ async def test_unexpected_errors_are_500_and_one_log_entry_each(
 async def test_a_registry_that_hangs_is_503_before_the_limit(autojump_clock: MockClock) -> None:
     fakes = Fakes()
 
-    async def hang(*args: object, patience: float = 0) -> None:
+    async def hang(*args: object, wait_limit: float = 0) -> None:
         await trio.sleep_forever()
 
     fakes.authentication.verify = fakes.authentication.authenticate = hang  # type: ignore[method-assign, assignment]

@@ -12,7 +12,7 @@ from wazuh_comms_trio.config.models import Batcher
 from wazuh_comms_trio.errors import BackendUnavailable, Overloaded
 from wazuh_comms_trio.services.stateful.batcher import MAX_WAITING
 from wazuh_comms_trio.services.stateful.submission import Packet
-from wazuh_comms_trio.services.stateful.waiting_packets import PATIENT, WaitingPackets
+from wazuh_comms_trio.services.stateful.waiting_packets import NEWEST_FIRST_AFTER, WaitingPackets
 
 
 def packet(name: str) -> Packet:
@@ -38,7 +38,7 @@ def names(packets: list[Packet | None]) -> list[str | None]:
 class TestOrder:
     async def test_as_they_came_while_nobody_has_waited_for_long(self) -> None:
         held, _ = waiting("a1", "b1", "a2")
-        assert names([held.next(PATIENT) for _ in range(4)]) == ["a1", "b1", "a2", None]
+        assert names([held.next(NEWEST_FIRST_AFTER) for _ in range(4)]) == ["a1", "b1", "a2", None]
         assert len(held) == 0
 
     async def test_then_the_newest_agent_first_and_its_packets_in_order(self) -> None:
@@ -48,13 +48,13 @@ class TestOrder:
     async def test_what_nobody_waits_for_is_dropped(self) -> None:
         held, packets = waiting("a1", "b1", "c1")
         packets["a1"].abandoned = True
-        assert names([held.next(PATIENT + 1) for _ in range(3)]) == ["b1", "c1", None]
+        assert names([held.next(NEWEST_FIRST_AFTER + 1) for _ in range(3)]) == ["b1", "c1", None]
 
 
 class TestShed:
     async def test_all_of_the_agent_that_has_waited_longest(self) -> None:
         held, _ = waiting("a1", "b1", "a2", "c1")
-        assert held.shed(PATIENT) == []
+        assert held.shed(NEWEST_FIRST_AFTER) == []
         assert names([*held.shed(10)]) == ["a1", "a2"]
         assert names([*held.shed(10)]) == ["b1"]
         assert held.shed(10) == []  # nobody else is left

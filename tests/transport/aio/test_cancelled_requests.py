@@ -195,9 +195,9 @@ async def test_whatever_is_cancelled_answers_stay_with_their_requests(
         await trio.sleep(chance.random())
         return b"re:" + payload
 
-    async def ask(payload: bytes, patience: float) -> None:
+    async def ask(payload: bytes, time_limit: float) -> None:
         try:
-            with trio.fail_after(patience):
+            with trio.fail_after(time_limit):
                 assert await client.request(payload) == b"re:" + payload
             outcomes["answered"] += 1
         except trio.TooSlowError:

@@ -19,7 +19,7 @@ from wazuh_comms_trio.testing import FakeDaemon, Oddities, open_fake_daemon
 from wazuh_comms_trio.transport import Pool, open_pool
 
 #: seconds in which a storm has to be over; none takes more than a few hundredths
-PATIENCE = 20
+TIMEOUT = 20
 
 
 @frozen
@@ -67,7 +67,7 @@ async def cancel_later(scope: trio.CancelScope, turns: int | None) -> None:
 async def storm(daemon: FakeDaemon, home: Path, size: int, tasks: list[Asker]) -> None:
     wrong: list[str] = []
     errors = trio.BrokenResourceError if daemon.oddities.close_after else ()
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(TIMEOUT):
         async with open_pool("wazuh-db", home=home, size=size) as pool:
             async with trio.open_nursery() as nursery:
                 for name, asker in enumerate(tasks):

@@ -21,7 +21,7 @@ __all__ = ["add_authentication", "decode_credentials"]
 #: Credentials are some 100 bytes; the limit is low since they come before any check of the sender.
 CREDENTIALS_BYTES: Final = 8192
 #: Of the time for a log-in: a key whose turn would come later isn't checked at all.
-PATIENCE_SHARE: Final = 0.8
+WAIT_SHARE: Final = 0.8
 
 
 class Credentials(msgspec.Struct):
@@ -53,7 +53,7 @@ def add_authentication(api: AgentApi) -> None:
             api.services.authentication.note_refused_login("foreign_certificate", uuid, peer)
             raise InvalidKey("The certificate is not the agent's")
         end, now = deadline(), trio.current_time()
-        patience = PATIENCE_SHARE * max(0.0, give_up_at(end, now) - now)
-        call = api.services.authentication.authenticate(uuid, key, peer, patience=patience)
+        wait_limit = WAIT_SHARE * max(0.0, give_up_at(end, now) - now)
+        call = api.services.authentication.authenticate(uuid, key, peer, wait_limit=wait_limit)
         token = await backend_in_time(call, deadline=end)
         return Response(msgspec.json.encode({"token": token}), 200, content_type="application/json")

@@ -17,7 +17,7 @@ from wazuh_comms_trio.cli.program import Failure
 __all__ = ["Result", "Stage", "need_descriptors", "run_fleet"]
 
 #: Seconds beyond the ramp that agents have for their first log-in, before the rest begins without them.
-_PATIENCE: Final = 60.0
+_LOGIN_TIMEOUT: Final = 60.0
 #: Seconds between the first log-in of the last agent and the rest: so that its first requests are part of the start.
 _SETTLE: Final = 2.0
 #: Descriptors beside those of connections: files, what trio needs, and short requests under way.
@@ -92,7 +92,7 @@ async def run_fleet(
                     all_there = now
                 gone = now - began
                 if ended or (gone >= ramp and (
-                    gone >= ramp + _PATIENCE or (all_there is not None and now >= all_there + _SETTLE)
+                    gone >= ramp + _LOGIN_TIMEOUT or (all_there is not None and now >= all_there + _SETTLE)
                 )):  # fmt: skip
                     start, rest_began = fleet.begin_anew(), now
                     show(Stage(False, gone, ramp, closed, start, len(fleet.hosts), fleet.logged_in))

@@ -13,7 +13,7 @@ from wazuh_comms_trio.cli.program import Failure
 from wazuh_comms_trio.errors import CommsError, DocumentUnreadable
 
 #: Seconds that a look into the store may take, and until the next one after it failed.
-PATIENCE: Final = 2.0
+READ_TIMEOUT: Final = 2.0
 PAUSE: Final = 30.0
 #: Names that are remembered.
 MOST: Final = 1000
@@ -43,7 +43,7 @@ class AgentNames:
     async def _read(self, agent_ids: Sequence[str]) -> None:
         from wazuh_comms_trio.cli.stores import open_stores
 
-        with trio.move_on_after(PATIENCE) as patience:
+        with trio.move_on_after(READ_TIMEOUT) as scope:
             async with open_stores(self._arguments) as stores:
                 for agent_id in agent_ids:
                     try:
@@ -51,5 +51,5 @@ class AgentNames:
                     except DocumentUnreadable:  # as if there were none: the others have names
                         agent = None
                     self._known[agent_id] = agent_id if agent is None else agent.name
-        if patience.cancelled_caught:
+        if scope.cancelled_caught:
             self._next = time.monotonic() + PAUSE

@@ -58,7 +58,7 @@ logger = logging.getLogger(__name__)
 #: A reload answers parked polls over at least this time, seconds: a fleet that is sent away comes back.
 RELOAD_SPREAD: Final = 2.0
 #: Seconds that a question after the status waits for workers.
-STATUS_PATIENCE: Final = 1.0
+STATUS_TIMEOUT: Final = 1.0
 
 
 async def supervise(loaded: LoadedConfig, *, ready: Callable[[ListenAddresses], None] | None = None) -> None:
@@ -209,7 +209,7 @@ class Supervisor:
 
     async def fresh_status(self) -> dict[str, Any]:
         """After the workers have looked at their stores; one that hangs isn't waited for."""
-        await self.hub.refresh(STATUS_PATIENCE)
+        await self.hub.refresh(STATUS_TIMEOUT)
         return self.status()
 
     def status(self) -> dict[str, Any]:
@@ -238,12 +238,12 @@ class Supervisor:
 
     async def about_agent(self, agent_id: str) -> list[dict[str, Any]]:
         """What each worker knows of it."""
-        return await self.hub.ask_about(agent_id, STATUS_PATIENCE)
+        return await self.hub.ask_about(agent_id, STATUS_TIMEOUT)
 
     async def answer(self, about: str) -> dict[str, Any]:
         """For the operators' process."""
         if about == "metrics":
-            await self.hub.refresh_metrics(STATUS_PATIENCE)
+            await self.hub.refresh_metrics(STATUS_TIMEOUT)
             return self.hub.metrics.snapshot(self._own_metrics())
         status = await self.fresh_status()
         return readiness(status) if about == "ready" else status

@@ -30,8 +30,8 @@ from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.foundation.resources import memory_watch
 from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.quarantine.opening import open_quarantine
-from wazuh_comms_trio.services.authentication.proven_keys import FILE_NAME, ProvenKeys
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
+from wazuh_comms_trio.services.authentication.verified_keys import FILE_NAME, VerifiedKeys
 from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
 
 __all__ = ["serve_worker"]
@@ -83,7 +83,7 @@ async def serve_worker(
                 control=control,
                 memory_short=memory_watch(config.communications_api.workers),
                 metrics=metrics,
-                proven=ProvenKeys(node_folder(api) / FILE_NAME, keys.derive(b"proven keys")),
+                verified_keys=VerifiedKeys(node_folder(api) / FILE_NAME, keys.derive(b"proven keys")),
                 note_enrolment=Auditor(lambda: config.communications_api).enrolled,
                 leadership=Leadership() if leadership is None else leadership,
             )

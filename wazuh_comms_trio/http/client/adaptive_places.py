@@ -27,7 +27,7 @@ LOWERED: Final = 0.8
 #: Seconds; the quickest call is that of one or two such times.
 WINDOW: Final = 60.0
 #: Seconds that the oldest has waited from which on the newest goes first.
-PATIENT: Final = 1.0
+NEWEST_FIRST_AFTER: Final = 1.0
 
 
 class AdaptivePlaces:
@@ -73,7 +73,7 @@ class AdaptivePlaces:
         self.in_use -= 1
         while self._waiting and self._has_room():
             oldest = next(iter(self._waiting))
-            task = next(reversed(self._waiting)) if now - self._waiting[oldest] > PATIENT else oldest
+            task = next(reversed(self._waiting)) if now - self._waiting[oldest] > NEWEST_FIRST_AFTER else oldest
             del self._waiting[task]
             self.in_use += 1
             trio.lowlevel.reschedule(task)

@@ -36,7 +36,7 @@ ROOM: Final = 32
 SPARE_FILES: Final = 64
 SPARE_SHARE: Final = 4
 #: Seconds for which connections wait in the listener's queue while there is no room.
-QUEUE_PATIENCE: Final = 10.0
+QUEUE_TIMEOUT: Final = 10.0
 #: Seconds in which those that are in the queue already are accepted.
 CLOSING_WAIT: Final = 0.01
 #: Seconds between two lines in the log about it.
@@ -165,7 +165,7 @@ async def serve_crowd(listener: SocketListener, context: ListenerContext, nurser
 
     Cancelled, or when the listener is closed: who waits is begun with, as those in the listener's own queue are.
     """
-    crowd = Crowd(int(min(CROWD, lack.highest // CROWD_SHARE)), QUEUE_PATIENCE)
+    crowd = Crowd(int(min(CROWD, lack.highest // CROWD_SHARE)), QUEUE_TIMEOUT)
     shortened = False
     worked, turned = time.thread_time(), trio.current_time()
     try:
@@ -251,7 +251,7 @@ async def wait_for_room(listener: trio.abc.Listener[Any], context: ListenerConte
         await lack.wait_a_little()
         if not lack.room.lack():
             return
-        if trio.current_time() - began < QUEUE_PATIENCE:
+        if trio.current_time() - began < QUEUE_TIMEOUT:
             continue
         if closed := await close_waiting(listener, ROOM):
             context.refused("connections", closed)

@@ -71,7 +71,7 @@ async def collect_body(
         yield first  # nearly every body: one message, no copy
         return
     body = bytearray(first)
-    share, patience = Share(owner), _Patience(room_timeout)
+    share, wait_limit = Share(owner), _WaitLimit(room_timeout)
     try:
         more = True
         while more and (spill is None or len(body) <= spill.above):
@@ -80,19 +80,21 @@ async def collect_body(
             if len(body) + len(part) > limit:
                 raise BodyTooLarge
             if len(body) > free_bytes:
-                await patience.take(budget, share, len(part))
+                await wait_limit.take(budget, share, len(part))
             body += part
             more = message["more_body"]
         if not more or spill is None:
             yield body
             return
-        async with _spilled(receive, body, share, limit=limit, budget=budget, patience=patience, spill=spill) as mapped:
+        async with _spilled(
+            receive, body, share, limit=limit, budget=budget, wait_limit=wait_limit, spill=spill
+        ) as mapped:
             yield mapped
     finally:
         budget.give_back(share)
 
 
-class _Patience:
+class _WaitLimit:
     """How long one body may still wait for room, seconds."""
 
     def __init__(self, seconds: float) -> None:
@@ -118,7 +120,7 @@ async def _spilled(
     *,
     limit: int,
     budget: BodyBudget,
-    patience: _Patience,
+    wait_limit: _WaitLimit,
     spill: Spill,
 ) -> AsyncIterator[mmap]:
     """The rest of a body goes to a file, behind ``body``, whose memory is given back, and ``share`` with it."""
@@ -126,7 +128,7 @@ async def _spilled(
     try:
         with await trio.to_thread.run_sync(_open_file, spill.folder) as file:
             while more:
-                await patience.take(spill.budget, on_disk, len(body))
+                await wait_limit.take(spill.budget, on_disk, len(body))
                 await trio.to_thread.run_sync(write_all, file.fileno(), bytes(body))
                 size += len(body)
                 body.clear()

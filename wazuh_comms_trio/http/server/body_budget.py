@@ -11,7 +11,7 @@ import trio
 __all__ = ["BodyBudget", "Share"]
 
 #: An agent has no more than one part of so many while others wait that have less.
-OWNERS: Final = 10
+FAIR_SHARES: Final = 10
 
 
 class Share:
@@ -74,7 +74,7 @@ class BodyBudget:
 
     def _is_greedy(self, share: Share, size: int) -> bool:
         owned = self._used_by[share.owner] if share.owner is not None else 0
-        return owned > 0 and owned + size > self.limit_bytes // OWNERS
+        return owned > 0 and owned + size > self.limit_bytes // FAIR_SHARES
 
     def give_back(self, share: Share) -> None:
         self.used_bytes -= share.held_bytes

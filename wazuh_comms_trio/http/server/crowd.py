@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from attrs import define, field, frozen
 
-__all__ = ["PATIENT", "Crowd", "has_waited"]
+__all__ = ["NEWEST_FIRST_AFTER", "Crowd", "has_waited"]
 
 #: Seconds that the oldest has waited from which on the newest goes first.
-PATIENT: Final = 1.0
+NEWEST_FIRST_AFTER: Final = 1.0
 #: ``struct tcp_info``: milliseconds since the peer's last data, or since the connection was there.
 _LAST_DATA: Final = 52
 
@@ -71,7 +71,7 @@ class Crowd:
 
 
 def _next_of(waiting: deque[_Waiting], now: float) -> Any:
-    newest_first = now - waiting[0].since > PATIENT
+    newest_first = now - waiting[0].since > NEWEST_FIRST_AFTER
     return (waiting.pop() if newest_first else waiting.popleft()).sock
 
 

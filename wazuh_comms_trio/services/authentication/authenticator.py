@@ -23,9 +23,9 @@ from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.metrics.refusal_log import RefusalLog
 from wazuh_comms_trio.services.agent_journal import AgentJournal
-from wazuh_comms_trio.services.authentication.proven_keys import ProvenKeys
 from wazuh_comms_trio.services.authentication.token_memory import TokenMemory
 from wazuh_comms_trio.services.authentication.tokens import UUID, Claims, TokenKeys, check_times, read_token
+from wazuh_comms_trio.services.authentication.verified_keys import VerifiedKeys
 from wazuh_comms_trio.services.authentication.verified_secrets import VerifiedSecrets
 
 __all__ = ["Authenticator", "Caller"]
@@ -67,7 +67,7 @@ class Authenticator:
         metrics: Metrics | None = None,
         serve_unread: bool = True,
         journal: AgentJournal | None = None,
-        proven: ProvenKeys | None = None,
+        verified_keys: VerifiedKeys | None = None,
     ) -> None:
         self._journal = journal or AgentJournal(wall_clock)
         self._metrics = metrics or Metrics()
@@ -77,17 +77,17 @@ class Authenticator:
         self._serve_unread = serve_unread
         self._keys = keys
         self._wall_clock = wall_clock
-        self._secrets = VerifiedSecrets(run_blocking, remember_wrong=True, proven=proven)
+        self._secrets = VerifiedSecrets(run_blocking, remember_wrong=True, verified_keys=verified_keys)
         # For the signature's sake: times and the agent are looked at every time.
         self._read = TokenMemory(_TOKENS_REMEMBERED)
         self._read_with = keys.revision
 
-    async def authenticate(self, uuid: str, key: str, peer: str | None = None, *, patience: float = inf) -> str:
+    async def authenticate(self, uuid: str, key: str, peer: str | None = None, *, wait_limit: float = inf) -> str:
         """A token. Records the log-in. ``peer`` is the sender's address: keys from one don't queue behind wrong ones
         from another. Raises ``InvalidKey``, ``AgentUnknown``, ``BackendUnavailable``, ``Overloaded`` when the key could
-        be checked only after ``patience`` seconds."""
+        be checked only after ``wait_limit`` seconds."""
         try:
-            token = await self._authenticate(uuid, key, peer, patience)
+            token = await self._authenticate(uuid, key, peer, wait_limit)
         except CommsError as error:
             cause = error.reason or ("unavailable" if isinstance(error, BackendUnavailable) else "other")
             self.note_refused_login(cause, uuid, peer)
@@ -118,14 +118,16 @@ class Authenticator:
             whose = f" of agent {error.about}" if error.about else ""
             self.refusals.refused(f"tokens ({cause})", "a token%s from %s was refused: %s", whose, where, cause)
 
-    async def _authenticate(self, uuid: str, key: str, peer: str | None, patience: float) -> str:
+    async def _authenticate(self, uuid: str, key: str, peer: str | None, wait_limit: float) -> str:
         if UUID.fullmatch(uuid) is None:
             raise AgentUnknown(reason="unknown_agent")
         agent = await self._agents.get(uuid.lower())
         if agent is None:
             raise AgentUnknown(reason="unknown_agent")
         turn = (agent.id, peer)
-        if not await self._secrets.matches(agent.id, agent.key_hash, key, turn=turn, source=peer, patience=patience):
+        if not await self._secrets.matches(
+            agent.id, agent.key_hash, key, turn=turn, source=peer, wait_limit=wait_limit
+        ):
             raise InvalidKey(reason="wrong_key")
         now = self._wall_clock()
         try:

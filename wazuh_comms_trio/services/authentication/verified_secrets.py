@@ -17,8 +17,8 @@ from wazuh_comms_trio.foundation.backoff import pause_after
 from wazuh_comms_trio.foundation.caches.bounded_cache import AGENTS_REMEMBERED, BoundedCache
 from wazuh_comms_trio.foundation.environment import RunBlocking
 from wazuh_comms_trio.services.authentication.hashing_queue import HashingQueue
-from wazuh_comms_trio.services.authentication.proven_keys import ProvenKeys
 from wazuh_comms_trio.services.authentication.secret_hashes import key_matches, secret_mark
+from wazuh_comms_trio.services.authentication.verified_keys import VerifiedKeys
 
 __all__ = ["VerifiedSecrets"]
 
@@ -72,7 +72,7 @@ class _Turn:
 
 class VerifiedSecrets:
     """Checks secrets, and remembers those that were right, and for a while (``remember_wrong``) those that were not.
-    ``proven``: those that were right before this process began."""
+    ``verified_keys``: the agents' keys that were right before this process began."""
 
     def __init__(
         self,
@@ -80,9 +80,9 @@ class VerifiedSecrets:
         *,
         at_once: int | None = None,
         remember_wrong: bool = False,
-        proven: ProvenKeys | None = None,
+        verified_keys: VerifiedKeys | None = None,
     ) -> None:
-        self._proven = proven
+        self._verified_keys = verified_keys
         self._remember_wrong = remember_wrong
         self._run_blocking = run_blocking
         # Hashing is CPU and nothing else: more threads than processors only delay everything else.
@@ -122,19 +122,19 @@ class VerifiedSecrets:
         *,
         turn: Hashable = None,
         source: Hashable = None,
-        patience: float = inf,
+        wait_limit: float = inf,
     ) -> bool:
         """Whether ``secret`` is what ``stored`` was made of. Changing ``stored`` makes the proof worthless, and the
         memory of what was wrong. ``turn``: those with the same one are checked one after the other; by default those of
         one owner are. All from a ``source`` that guesses are one turn. Raises ``Overloaded`` when its turn would come
-        only after ``patience`` seconds: at a moment of these, and no two of many at the same, also when that is
+        only after ``wait_limit`` seconds: at a moment of these, and no two of many at the same, also when that is
         foreseen only while it waits.
         """
-        latest = trio.current_time() + patience
+        latest = trio.current_time() + wait_limit
         mark = self._mark(owner, stored, secret)
         if self._is_known(owner, mark):
             return True
-        if self._proven is not None and self._proven.knows(owner, stored, secret):
+        if self._verified_keys is not None and self._verified_keys.knows(owner, stored, secret):
             self._remember(owner, mark)
             return True
         if self._was_wrong(mark):
@@ -142,7 +142,7 @@ class VerifiedSecrets:
         turn = owner if turn is None else turn
         if self._guesses(source):
             turn = ("source", source)
-        await self._hold_back(turn, mark, patience)
+        await self._hold_back(turn, mark, wait_limit)
         own_turn = self._turns.setdefault(turn, _Turn(trio.Lock()))
         own_turn.users += 1
         try:
@@ -157,8 +157,8 @@ class VerifiedSecrets:
                     raise Overloaded(_COME_BACK)
                 if right:
                     self._remember(owner, mark)
-                    if self._proven is not None:
-                        await self._run_blocking(self._proven.note, owner, stored, secret)
+                    if self._verified_keys is not None:
+                        await self._run_blocking(self._verified_keys.note, owner, stored, secret)
                 elif self._remember_wrong:
                     self._wrong.put(mark, trio.current_time() + _REMEMBERED_WRONG_FOR)
         finally:
@@ -173,11 +173,11 @@ class VerifiedSecrets:
     def _remember(self, owner: str, mark: bytes) -> None:
         self._verified.put(owner, _Verified(mark, trio.current_time() + _REMEMBERED_FOR))
 
-    async def _hold_back(self, turn: Hashable, mark: bytes, patience: float) -> None:
+    async def _hold_back(self, turn: Hashable, mark: bytes, wait_limit: float) -> None:
         """Raises ``Overloaded`` for a secret whose turn would come too late, or has many before it: what is checked
         waits for few others, and what would wait for long isn't checked. Agents come back half a minute after any
         answer: answered at the same moment, all of a fleet would come back at one."""
-        if patience == inf:
+        if wait_limit == inf:
             return
         if self._turns:
             await self._measured.wait()  # of those who come at once only the first are let in unseen
@@ -185,11 +185,11 @@ class VerifiedSecrets:
         waiting = own_turn.users if own_turn is not None else 0
         # Who guesses sends another secret each time; an agent comes again with its own.
         room = waiting < _TURN or (self._unchecked.get(mark) is not None and waiting < 2 * _TURN)
-        if room and len(self._turns) / self._queue.at_once * self._queue.seconds <= patience:
+        if room and len(self._turns) / self._queue.at_once * self._queue.seconds <= wait_limit:
             return
         self._unchecked.put(mark, trio.current_time())
         self._held += 1
-        await trio.sleep(self._held * _GOLDEN % 1 * patience)
+        await trio.sleep(self._held * _GOLDEN % 1 * wait_limit)
         raise Overloaded(_COME_BACK)
 
     def _guesses(self, source: Hashable) -> bool:

@@ -49,7 +49,7 @@ class LongPolls:
         self._by_agent: dict[str, list[LongPoll]] = {}
         self._fingerprints: dict[str, str] = {}
         self._rekeyed: set[str] = set()
-        self._suspects: set[str] = set()
+        self._unchecked: set[str] = set()
         self._count = 0
         self._occupied = trio.Event()
 
@@ -67,7 +67,7 @@ class LongPolls:
         self._by_agent.setdefault(long_poll.agent_id, []).append(long_poll)
         self._count += 1
         self._occupied.set()
-        self._suspects.add(long_poll.agent_id)
+        self._unchecked.add(long_poll.agent_id)
         if self._fingerprints.setdefault(long_poll.agent_id, long_poll.fingerprint) != long_poll.fingerprint:
             self._rekeyed.add(long_poll.agent_id)
 
@@ -96,7 +96,7 @@ class LongPolls:
             del self._by_agent[long_poll.agent_id]
             del self._fingerprints[long_poll.agent_id]
             self._rekeyed.discard(long_poll.agent_id)
-            self._suspects.discard(long_poll.agent_id)
+            self._unchecked.discard(long_poll.agent_id)
 
     async def wait_for_any(self) -> None:
         """Returns when somebody waits."""
@@ -150,16 +150,17 @@ class LongPolls:
         """All with parked polls; a copy."""
         return tuple(self._by_agent)
 
-    def suspect(self, agent_ids: Collection[str] | None) -> None:
-        """These, or (None) all, may have been removed or rekeyed. Agents that park are suspects from the beginning."""
+    def recheck(self, agent_ids: Collection[str] | None) -> None:
+        """These agents, or (None) all with parked polls, may have been removed or rekeyed since they were checked.
+        An agent that parks is unchecked from the beginning."""
         if agent_ids is None:
-            self._suspects.update(self._fingerprints)
+            self._unchecked.update(self._fingerprints)
         else:
-            self._suspects.update(agent_id for agent_id in agent_ids if agent_id in self._fingerprints)
+            self._unchecked.update(agent_id for agent_id in agent_ids if agent_id in self._fingerprints)
 
-    def take_suspects(self, count: int) -> dict[str, str]:
-        """Up to ``count`` of them, and of each the fingerprint of one poll; they are suspects no more."""
-        taken = [self._suspects.pop() for _ in range(min(count, len(self._suspects)))]
+    def take_unchecked(self, count: int) -> dict[str, str]:
+        """Up to ``count`` unchecked agents, each with the fingerprint of one poll. The caller checks them."""
+        taken = [self._unchecked.pop() for _ in range(min(count, len(self._unchecked)))]
         return {agent_id: self._fingerprints[agent_id] for agent_id in taken}
 
     @property

@@ -39,13 +39,13 @@ async def revoke_polls(long_polls: LongPolls, agents: AgentRegistry) -> None:
 
     async def check() -> None:
         await long_polls.wait_for_any()
-        long_polls.suspect(await agents.changed())
+        long_polls.recheck(await agents.changed())
         await revoke(long_polls.rekeyed)
-        while suspects := long_polls.take_suspects(_COMPARED_AT_ONCE):
+        while unchecked := long_polls.take_unchecked(_COMPARED_AT_ONCE):
             try:
-                await revoke(await agents.revoked(suspects))
+                await revoke(await agents.revoked(unchecked))
             except BaseException:
-                long_polls.suspect(suspects)
+                long_polls.recheck(unchecked)
                 raise
             await trio.lowlevel.checkpoint()
 

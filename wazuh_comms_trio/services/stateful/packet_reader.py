@@ -154,7 +154,7 @@ class PacketReader:
         self._step = _PLAIN_STEP
         self._one_by_one = not (self._only_agent and is_plain_text(self._id_prefix))
         self._careful = end if self._one_by_one else position  # up to here, at least
-        self._suspect = position  # up to here there is something that isn't plain
+        self._irregular_to = position  # up to here there is something that isn't plain
         self._gap: tuple[int, int] | None = None  # where the gap that is being read begins, and its last line ends
         self._known: Header | None = None  # the next line, when it was found to be a header
 
@@ -198,11 +198,11 @@ class PacketReader:
 
     def _read_plain(self, stop: int, max_events: int) -> tuple[list[Event], list[DocumentOperation]] | None:
         """Some of the next events, and their operations. None where they have to be read one by one."""
-        edge = min(stop, self._position + self._step)
+        stop_at = min(stop, self._position + self._step)
         found = read_plain_events(
             self.body,
             self._position,
-            edge,
+            stop_at,
             self._end,
             prefix=self._plain_prefix,
             id_prefix=self._id_prefix,
@@ -211,12 +211,12 @@ class PacketReader:
         )
         if found is not None:
             self._position = found[0][-1].end + 1
-            if self._position >= self._suspect:
+            if self._position >= self._irregular_to:
                 self._step = min(4 * self._step, _PLAIN_STEP)
         elif self._step > _SMALL_STEP:
-            self._step, self._suspect = _SMALL_STEP, edge
+            self._step, self._irregular_to = _SMALL_STEP, stop_at
         else:
-            self._careful = edge
+            self._careful = stop_at
         return found
 
     def _next(self) -> Event | None:

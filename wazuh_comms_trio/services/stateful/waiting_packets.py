@@ -13,10 +13,10 @@ from typing import Final
 
 from wazuh_comms_trio.services.stateful.submission import Packet
 
-__all__ = ["PATIENT", "WaitingPackets"]
+__all__ = ["NEWEST_FIRST_AFTER", "WaitingPackets"]
 
 #: Seconds that the oldest has waited from which on the newest agent's go first.
-PATIENT: Final = 2.0
+NEWEST_FIRST_AFTER: Final = 2.0
 
 
 class WaitingPackets:
@@ -65,7 +65,7 @@ class WaitingPackets:
 
     def _is_late(self, now: float) -> bool:
         """Whether the oldest has waited for long."""
-        return any(now - since > PATIENT for since in islice(self._since.values(), 1))
+        return any(now - since > NEWEST_FIRST_AFTER for since in islice(self._since.values(), 1))
 
     def _drop_abandoned(self) -> None:
         while self._since and (packet := next(iter(self._since))).abandoned:

@@ -142,11 +142,11 @@ async def open_for_ever(path: Path) -> None:
         await trio.sleep_forever()
 
 
-# --- patient jobs: the parts of something big ---
+# --- preemptible jobs: the parts of something big ---
 
 
 class Commits:
-    """A ``commit`` that notes its groups, and before each patient job but a group's first lets in others if they
+    """A ``commit`` that notes its groups, and before each preemptible job but a group's first lets in others if they
     hurry, as ``transact`` does. ``during``: called with each job."""
 
     def __init__(self, during: Callable[[str], None] = lambda work: None) -> None:
@@ -157,7 +157,7 @@ class Commits:
     async def __call__(self, jobs: Sequence[Job[str]]) -> None:
         group: list[str] = []
         for position, job in enumerate(jobs):
-            if position and job.patient and self.group_commit.hurried:
+            if position and job.preemptible and self.group_commit.others_wait:
                 for rest in jobs[position:]:
                     rest.postponed = True
                 break

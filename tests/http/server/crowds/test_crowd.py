@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from wazuh_comms_trio.http.server.crowd import PATIENT, Crowd, has_waited
+from wazuh_comms_trio.http.server.crowd import NEWEST_FIRST_AFTER, Crowd, has_waited
 from wazuh_comms_trio.http.server.streams.client_hello import is_check, peek
 
 LONGEST = 10.0
@@ -29,7 +29,7 @@ def taken(crowd: Crowd, now: float, count: int) -> list[object]:
 class TestOrder:
     def test_the_oldest_first_while_nobody_has_waited_for_long(self) -> None:
         crowd = crowd_of(0, 0.1, 0.2)
-        assert taken(crowd, PATIENT, 4) == [0, 0.1, 0.2, None]
+        assert taken(crowd, NEWEST_FIRST_AFTER, 4) == [0, 0.1, 0.2, None]
 
     def test_then_the_newest(self) -> None:
         crowd = crowd_of(0, 1, 2, 3)

@@ -17,7 +17,7 @@ from tests.http.server.listener import LIMITS, Fakes, app_of, read_reply, servin
 from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.http.server.accept_loop import (
     BACKLOG,
-    QUEUE_PATIENCE,
+    QUEUE_TIMEOUT,
     SHORT_BACKLOG,
     Lack,
     restore_backlog,
@@ -107,7 +107,7 @@ async def test_all_are_begun_in_order_when_there_is_time(autojump_clock: MockClo
 
 async def test_who_waited_too_long_in_the_kernels_queue_is_closed(autojump_clock: MockClock) -> None:
     """After a stop of the whole machine, for instance."""
-    listener, waiting = crowd(5, age=QUEUE_PATIENCE + 1)
+    listener, waiting = crowd(5, age=QUEUE_TIMEOUT + 1)
     listener.waiting.extend(Waiting(number) for number in range(5, 8))
     async with trio.open_nursery() as nursery:
         refused = await serve(listener, nursery)
@@ -156,7 +156,7 @@ async def test_without_room_they_wait_and_go_when_it_was_too_long(autojump_clock
     context.refused = lambda what, count: refused.append(count)
     own = cast(SocketListener, listener)
     async with trio.open_nursery() as nursery:
-        with trio.move_on_after(QUEUE_PATIENCE + 1):
+        with trio.move_on_after(QUEUE_TIMEOUT + 1):
             await serve_crowd(own, context, nursery, Lack(own, context))
         nursery.cancel_scope.cancel()
     assert listener.begun == []
@@ -209,8 +209,8 @@ async def test_a_connection_is_left_in_the_queue_while_others_may_take_it(autoju
         for served in (True, False):  # the first was being waited for already
             stream = await server.connect()
             await stream.send_all(GET)
-            with trio.move_on_after(60) as patience:
+            with trio.move_on_after(60) as scope:
                 assert (await read_reply(stream)).status == 200
-            assert patience.cancelled_caught is not served
+            assert scope.cancelled_caught is not served
         turn.set()
         assert (await read_reply(stream)).status == 200

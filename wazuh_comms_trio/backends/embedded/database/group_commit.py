@@ -4,8 +4,9 @@ Callers hand in jobs and wait. One task takes all that wait and gives them to ``
 (and waits for the disk) the next group gathers by itself. So a lone caller waits for its own fsync only, and under load
 groups grow until they keep up.
 
-A *patient* job is a part of something big. Patient ones form groups of their own; whenever others wait, these have the
-next group, and ``commit`` may end a group early for them (``hurried``) and hand back what it hasn't begun.
+A *preemptible* job is a part of something big. Preemptible jobs form groups of their own. Whenever other jobs wait,
+these have the next group, and ``commit`` may end a preemptible group early for them (``others_wait``) and hand back
+what it hasn't begun.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ class Job(Generic[W]):
     """One caller's part of a group. ``commit`` sets ``outcome``, or ``postponed`` when it didn't begin with the job and
     another group shall; ``abandoned`` when the caller was cancelled before the group began."""
 
-    __slots__ = ("abandoned", "done", "outcome", "patient", "postponed", "weight", "work")
+    __slots__ = ("abandoned", "done", "outcome", "postponed", "preemptible", "weight", "work")
 
-    def __init__(self, work: W, weight: int, *, patient: bool = False) -> None:
+    def __init__(self, work: W, weight: int, *, preemptible: bool = False) -> None:
         self.work = work
         self.weight = weight
-        self.patient = patient
+        self.preemptible = preemptible
         self.postponed = False
         self.outcome: Outcome | None = None
         self.abandoned = False
@@ -61,23 +62,23 @@ class GroupCommit(Generic[W]):
         self._send, self._receive = trio.open_memory_channel[Job[W]](QUEUE_SIZE)
         # What was taken from the channel: callers wait for all of it, so it is no more than they are.
         self._others: deque[Job[W]] = deque()
-        self._patient: deque[Job[W]] = deque()
-        self._patient_next = False
-        self._hurried = 0
+        self._preemptible: deque[Job[W]] = deque()
+        self._preemptible_next = False
+        self._others_count = 0
         self.jobs_done = 0
         self.groups_done = 0
 
     @property
-    def hurried(self) -> bool:
-        """Whether jobs wait that aren't patient. From any thread."""
-        return self._hurried > 0
+    def others_wait(self) -> bool:
+        """Whether jobs wait that aren't preemptible. From any thread."""
+        return self._others_count > 0
 
     async def submit(self, work: W, *, weight: int = 0) -> object:
         """What ``commit`` made of it, after it is durable. Cancelled: it may have happened all the same."""
         job = Job(work, weight)
         try:
             await self._send.send(job)
-            self._hurried += 1
+            self._others_count += 1
             await job.done.wait()
         except trio.ClosedResourceError:
             raise BackendUnavailable("The service is stopping") from None
@@ -88,9 +89,9 @@ class GroupCommit(Generic[W]):
         return job.outcome.unwrap()
 
     async def submit_parts(self, parts: Sequence[tuple[W, int]]) -> list[Outcome]:
-        """As ``submit``, for the parts of one caller's work, each with its weight: patient jobs, done in this order.
-        What became of each. Raises ``BackendUnavailable`` when no more are taken; some may be done then."""
-        jobs = [Job(work, weight, patient=True) for work, weight in parts]
+        """As ``submit``, for the parts of one caller's work, each with its weight: preemptible jobs, done in this
+        order. What became of each. Raises ``BackendUnavailable`` when no more are taken; some may be done then."""
+        jobs = [Job(work, weight, preemptible=True) for work, weight in parts]
         try:
             for job in jobs:
                 try:
@@ -114,7 +115,7 @@ class GroupCommit(Generic[W]):
             self._send.send_nowait(job)
         except trio.ClosedResourceError:
             raise BackendUnavailable("The service is stopping") from None
-        self._hurried += 1
+        self._others_count += 1
         return job
 
     def close(self) -> None:
@@ -127,7 +128,7 @@ class GroupCommit(Generic[W]):
         try:
             while True:
                 self._take_queued()
-                if not self._others and not self._patient:
+                if not self._others and not self._preemptible:
                     try:
                         self._take(await self._receive.receive())
                     except trio.EndOfChannel:
@@ -139,7 +140,7 @@ class GroupCommit(Generic[W]):
         finally:
             self._send.close()
             self._take_queued()
-            self._settle([*group, *self._others, *self._patient])
+            self._settle([*group, *self._others, *self._preemptible])
             self._receive.close()
 
     def _take_queued(self) -> None:
@@ -150,18 +151,18 @@ class GroupCommit(Generic[W]):
             pass
 
     def _take(self, job: Job[W]) -> None:
-        (self._patient if job.patient else self._others).append(job)
+        (self._preemptible if job.preemptible else self._others).append(job)
 
     def _gather(self) -> list[Job[W]]:
-        """Patient jobs and others have a group in turn, where there are both."""
-        patient = bool(self._patient) and (self._patient_next or not self._others)
-        self._patient_next = not patient
-        waiting = self._patient if patient else self._others
+        """Preemptible jobs and others have a group in turn, where there are both."""
+        preemptible = bool(self._preemptible) and (self._preemptible_next or not self._others)
+        self._preemptible_next = not preemptible
+        waiting = self._preemptible if preemptible else self._others
         group: list[Job[W]] = []
         weight = 0
         while waiting and len(group) < GROUP_JOBS and weight < GROUP_BYTES:
             job = waiting.popleft()
-            self._hurried -= not job.patient
+            self._others_count -= not job.preemptible
             if not job.abandoned:
                 group.append(job)
                 weight += job.weight
@@ -175,7 +176,7 @@ class GroupCommit(Generic[W]):
         postponed = [job for job in group if job.postponed]
         for job in reversed(postponed):
             job.postponed = False
-            self._patient.appendleft(job)
+            self._preemptible.appendleft(job)
         done = [job for job in group if job not in postponed]
         self._settle(done)
         self.jobs_done += len(done)

@@ -101,5 +101,5 @@ class Writer:
         """In the writer's thread. Sets the jobs' outcomes; what it raises is the whole group's."""
         self._watch.check(connection)
         self._connections.sync_commits(connection, durable=any(job.work.durable for job in jobs))
-        transact(connection, jobs, lambda: self._commits.hurried)
+        transact(connection, jobs, lambda: self._commits.others_wait)
         self._watch.check(connection)

@@ -1,4 +1,5 @@
-"""Keys that were proven on this node: a fleet that comes back after a restart isn't hashed again.
+"""Agents' keys that were verified on this node, in a file: the keys of a fleet that comes back after a restart aren't
+hashed again.
 
 A file of lines, ``<uuid> <mark>``: the mark is a keyed digest of uuid, stored hash and key. It is worth nothing without
 the secret, which is derived from the key that signs tokens and isn't stored, and nothing once the agent is rekeyed.
@@ -21,7 +22,7 @@ from wazuh_comms_trio.foundation.file_writes import rename, write_all
 from wazuh_comms_trio.foundation.folders import adopt
 from wazuh_comms_trio.services.authentication.secret_hashes import KEY_LENGTH, secret_mark
 
-__all__ = ["FILE_NAME", "ProvenKeys"]
+__all__ = ["FILE_NAME", "VerifiedKeys"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOF
 _LINE: Final = re.compile(rb"([0-9a-f-]{36}) ([0-9a-f]{32})")
 
 
-class ProvenKeys:
+class VerifiedKeys:
     """One process's view of the file. Short blocking calls; nothing here raises."""
 
     def __init__(self, path: Path, secret: bytes) -> None:
@@ -52,14 +53,14 @@ class ProvenKeys:
         self._rest = b""
 
     def knows(self, agent_id: str, stored: str, key: str) -> bool:
-        """Whether ``key`` was proven to be what ``stored`` was made of."""
+        """Whether ``key`` was verified to be what ``stored`` was made of."""
         if _OWN_FORM.fullmatch(key) is None:
             return False
         mark = self._mark(agent_id, stored, key)
         return self._is(agent_id, mark) or (self._read_more() and self._is(agent_id, mark))
 
     def note(self, agent_id: str, stored: str, key: str) -> None:
-        """``key`` was proven just now."""
+        """``key`` was verified just now."""
         if _OWN_FORM.fullmatch(key) is None:
             return
         mark = self._mark(agent_id, stored, key)
