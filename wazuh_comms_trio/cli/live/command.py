@@ -6,23 +6,21 @@ import shutil
 import sys
 import time
 from argparse import Namespace
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
 
 from wazuh_comms_trio.cli import arguments as types
 from wazuh_comms_trio.cli.command_socket import ask_daemon
 from wazuh_comms_trio.cli.parser import Group
-
-if TYPE_CHECKING:
-    from wazuh_comms_trio.cli.live.names import AgentNames
+from wazuh_comms_trio.cli.program import Failure, printable
 
 #: Seconds.
 ASK_TIMEOUT: Final = 5.0
-#: A terminal's: another screen without a cursor, and back.
-_ENTER: Final = "\x1b[?1049h\x1b[?25l"
-_LEAVE: Final = "\x1b[?25h\x1b[?1049l"
-_HOME: Final = "\x1b[H"
-_CLEAR_LINE: Final = "\x1b[K"
-_CLEAR_REST: Final = "\x1b[J"
+#: Ctrl-D among them.
+ENDING_KEYS: Final = frozenset("qQ\x04")
+#: Seconds between two looks at least, or rates are noise.
+SHORTEST: Final = 0.2
 
 
 def add_parser(parent: Group) -> None:
@@ -30,63 +28,96 @@ def add_parser(parent: Group) -> None:
         "top",
         _top,
         help="what the running daemon is doing: live rates, latencies, queues, stores",
-        description="Live rates, latencies by route and store, queues and workers of the running daemon, until Ctrl-C."
-        " Into a file or a pipe one page after the other.",
+        description="Live rates, latencies by route and store, queues and workers of the running daemon, until q or"
+        " Ctrl-C; space looks at once. Into a file or a pipe one page after the other.",
     )
     top.add_argument("--interval", metavar="TIME", type=types.duration, default=2.0, help="between two looks (2s)")
     top.add_argument("--count", metavar="N", type=types.count, help="end after so many pages")
 
 
 def _top(arguments: Namespace) -> int:
-    from wazuh_comms_trio.cli.live.names import AgentNames
-
-    live = sys.stdout.isatty()
-    before, asked = _metrics(arguments), time.monotonic()
-    if live:
-        sys.stdout.write(_ENTER)
-    shown, names = 0, AgentNames(arguments)
+    looks = Looks(arguments)
     try:
-        while arguments.count is None or shown < arguments.count:
-            time.sleep(arguments.interval)
-            after, now = _metrics(arguments), time.monotonic()
-            _show(arguments, before, after, now - asked, live, names)
-            before, asked = after, now
-            shown += 1
+        if sys.stdout.isatty():
+            _show_live(arguments, looks)
+        else:
+            _print(arguments, looks)
     except KeyboardInterrupt:
         pass
-    finally:
-        if live:
-            sys.stdout.write(_LEAVE)
-            sys.stdout.flush()
     return 0
 
 
-def _metrics(arguments: Namespace) -> dict[str, Any]:
-    return ask_daemon(arguments, "GET", "/api/v1/metrics", ASK_TIMEOUT)
+def _print(arguments: Namespace, looks: Looks) -> None:
+    shown = 0
+    while arguments.count is None or shown < arguments.count:
+        time.sleep(arguments.interval)
+        looks.look()
+        print("\n".join(looks.page(shutil.get_terminal_size((100, 1000)).columns, 1000)), end="\n\n", flush=True)
+        shown += 1
 
 
-def _show(
-    arguments: Namespace,
-    before: dict[str, Any],
-    after: dict[str, Any],
-    seconds: float,
-    live: bool,
-    names: AgentNames,
-) -> None:
-    from wazuh_comms_trio.cli.commands.status import find_problems
-    from wazuh_comms_trio.cli.live.page import AGENTS, page
-    from wazuh_comms_trio.cli.live.rates import Rates
-    from wazuh_comms_trio.daemon.status import read_status
+def _show_live(arguments: Namespace, looks: Looks) -> None:
+    """A daemon that doesn't answer any more is said, and asked on: it may be restarting. The last of ``--count`` pages
+    stays for an interval."""
+    from wazuh_comms_trio.cli.live.screen import GONE, Screen
 
-    status = read_status(ask_daemon(arguments, "GET", "/api/v1/status", ASK_TIMEOUT))
-    size = shutil.get_terminal_size((100, 1000))
-    height = size.lines if live else 1000
-    rates, problems = Rates(before, after, seconds), find_problems(status)
-    known = names.of([agent_id for agent_id, _, _ in rates.agents[:AGENTS]])
-    lines = page(rates, status, problems, width=size.columns, height=height, names=known)
-    if live:
-        text = f"{_HOME}" + f"{_CLEAR_LINE}\r\n".join(lines) + f"{_CLEAR_LINE}{_CLEAR_REST}"
-    else:
-        text = "\n".join(lines) + "\n\n"
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    with Screen() as screen:
+        help_ = "q ends, space looks at once" if screen.has_keys else "Ctrl-C ends"
+        shown, said = 0, f"{help_}; the first look in {arguments.interval:g} s"
+        next_look = time.monotonic() + arguments.interval
+        while True:
+            width, height = screen.size
+            lines = looks.page(width, max(1, height - 1))
+            screen.show([*lines, *[""] * (height - 1 - len(lines)), said[: width - 1]][-height:])
+            keys = screen.wait(next_look - time.monotonic())
+            if keys is None:
+                if shown == arguments.count:
+                    return
+            elif keys == GONE or ENDING_KEYS.intersection(keys):
+                return
+            else:
+                if " " in keys:
+                    next_look = min(next_look, looks.asked + SHORTEST)
+                continue
+            try:
+                looks.look()
+            except Failure as failure:
+                said = f"! {printable(str(failure))}; asked again every {arguments.interval:g} s"
+            else:
+                said = f"{help_}; every {arguments.interval:g} s"
+                shown += 1
+            next_look = time.monotonic() + arguments.interval
+
+
+class Looks:
+    """The last two looks at the daemon, as a page. Raises ``Failure`` where the daemon can't be asked."""
+
+    def __init__(self, arguments: Namespace) -> None:
+        from wazuh_comms_trio.cli.live.names import AgentNames
+
+        self._arguments = arguments
+        self._names = AgentNames(arguments)
+        self._metrics = self._ask()
+        #: When, of the monotonic clock.
+        self.asked = time.monotonic()
+        self._page: Callable[..., list[str]] | None = None
+
+    def look(self) -> None:
+        from wazuh_comms_trio.cli.commands.status import find_problems
+        from wazuh_comms_trio.cli.live.page import AGENTS, page
+        from wazuh_comms_trio.cli.live.rates import Rates
+        from wazuh_comms_trio.daemon.status import read_status
+
+        metrics, asked = self._ask(), time.monotonic()
+        status = read_status(ask_daemon(self._arguments, "GET", "/api/v1/status", ASK_TIMEOUT))
+        rates = Rates(self._metrics, metrics, asked - self.asked)
+        names = self._names.of([agent_id for agent_id, _, _ in rates.agents[:AGENTS]])
+        self._page = partial(page, rates, status, find_problems(status), names=names)
+        self._metrics, self.asked = metrics, asked
+
+    def page(self, width: int, height: int) -> list[str]:
+        """Lines; none before there was a look."""
+        return [] if self._page is None else self._page(width=width, height=height)
+
+    def _ask(self) -> dict[str, Any]:
+        return ask_daemon(self._arguments, "GET", "/api/v1/metrics", ASK_TIMEOUT)

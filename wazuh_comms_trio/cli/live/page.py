@@ -19,6 +19,10 @@ __all__ = ["AGENTS", "page"]
 #: Agents that are shown, of a high terminal; of a low one fewer.
 AGENTS: Final = 10
 _LOW: Final = 40
+_LOWEST_WITH_GAPS: Final = 20
+#: Characters that the columns of numbers take; and without their mean.
+_NUMBERS: Final = 43
+_FEWER_NUMBERS: Final = 32
 
 
 def page(
@@ -32,21 +36,42 @@ def page(
 ) -> list[str]:
     """Lines of at most ``width`` characters, at most ``height`` of them; what is cut is said. ``names`` of agents."""
     is_low = height < _LOW
-    lines = [*_head(rates, status, width), "", *_routes(rates, width, is_low), ""]
-    if rates.agents:
-        lines += [*_agents(rates, names or {}, 3 if is_low else AGENTS, width), ""]
-    lines += [*_backends(rates, width, is_low), ""]
-    lines += [*_workers(status, width), *([""] if problems else []), *(f"! {printable(each)}" for each in problems)]
-    cut = [line if len(line) <= width else line[: width - 1] + "…" for line in lines]
-    if len(cut) <= height:
-        return cut
-    return [*cut[: height - 1], f"… {len(cut) - height + 1} more lines: a higher terminal shows them"]
+    state, numbers = _state(rates, status, problems), list(_numbers(rates, width))
+    agents = list(_agents(rates, names or {}, 3 if is_low else AGENTS, width)) if rates.agents else []
+    routes, stores = list(_routes(rates, width, is_low)), list(_backends(rates, width, is_low))
+    sections = [numbers, routes, agents, stores, list(_workers(status, width))]
+    lines, left_out = _fit(state, [section for section in sections if section], height)
+    if left_out:
+        lines.append(f"… {left_out} more lines: a higher terminal shows them")
+    return [line if len(line) <= width else line[: width - 1] + "…" for line in lines]
 
 
-def _head(rates: Rates, status: DaemonStatus, width: int) -> Iterator[str]:
+def _fit(first: Sequence[str], sections: Sequence[list[str]], height: int) -> tuple[list[str], int]:
+    """``first``, then the sections, with empty lines between them. Where that is too high, what is longest loses its
+    last lines. How many lines were left out, for which a line is left free."""
+    total = len(first) + sum(1 + len(section) for section in sections)
+    if total <= height:
+        return [*first, *(line for section in sections for line in ("", *section))], 0
+    has_gaps = height >= _LOWEST_WITH_GAPS
+    total -= 0 if has_gaps else len(sections)
+    left_out = 0
+    while total > height - 1 and len(longest := max(sections, key=len)) > 2:
+        longest.pop()
+        left_out, total = left_out + 1, total - 1
+    has_gaps = has_gaps and total <= height - 1
+    lines = [*first, *(line for section in sections for line in (*[""] * has_gaps, *section))]
+    shown = lines[: max(0, height - 1)]
+    return shown, left_out + len(lines) - len(shown)
+
+
+def _state(rates: Rates, status: DaemonStatus, problems: Sequence[str]) -> list[str]:
     serving = sum(worker.state == "serving" for worker in status.workers)
     ready = "ready" if rates.gauge(families.READY) else "NOT READY"
-    yield f"{ready}, {serving} of {status.configured_workers} workers serve, up {duration(status.up or 0)}"
+    first = f"{ready}, {serving} of {status.configured_workers} workers serve, up {duration(status.up or 0)}"
+    return [first, *(f"! {printable(each)}" for each in problems)]
+
+
+def _numbers(rates: Rates, width: int) -> Iterator[str]:
     refused = rates.rate(families.LOGINS_REFUSED)
     taken, kept = (
         rates.rate(families.EVENTS, outcome="taken", kind="stateful"),
@@ -107,7 +132,7 @@ def _backends(rates: Rates, width: int, is_low: bool) -> Iterator[str]:
 
 
 def _agents(rates: Rates, names: Mapping[str, str], most: int, width: int) -> Iterator[str]:
-    name = max(20, min(60, width - 44))
+    name = _name_width(width)
     yield f"{'BUSIEST AGENTS OF A MINUTE':<{name}}{'CALLS/S':>10}{'IN/S':>11}"
     for agent_id, requests, received in rates.agents[:most]:
         label = f"{printable(names[agent_id])}  {agent_id}" if agent_id in names else agent_id
@@ -117,15 +142,25 @@ def _agents(rates: Rates, names: Mapping[str, str], most: int, width: int) -> It
 
 
 def _timed(title: str, last: str, rows: Sequence[tuple[str, Timing, str]], width: int, is_low: bool) -> Iterator[str]:
-    """On a low terminal without those that nothing was asked of."""
-    name = max(20, min(60, width - 44))
-    yield f"{title:<{name}}{'CALLS/S':>10}{'MEAN':>11}{'95 %':>12}{last:>10}"
+    """On a low terminal without those that nothing was asked of, on a narrow one without the mean."""
+    has_mean, name = _has_mean(width), _name_width(width)
+    mean_head = f"{'MEAN':>11}" if has_mean else ""
+    yield f"{title:<{name}}{'CALLS/S':>10}{mean_head}{'95 %':>12}{last:>10}"
     for label, timing, failed in rows:
         if is_low and not timing.count and failed == "0":
             continue
         p95 = "-" if timing.p95 is None else _seconds(timing.p95, "above" if isinf(timing.p95) else "≤ ")
-        mean = "-" if timing.mean is None else _seconds(timing.mean)
-        yield f"{label[: name - 1]:<{name}}{_number(timing.count):>10}{mean:>11}{p95:>12}{failed:>10}"
+        mean = f"{'-' if timing.mean is None else _seconds(timing.mean):>11}" if has_mean else ""
+        shown = label if len(label) < name else label.removeprefix("/api/v1")
+        yield f"{shown[: name - 1]:<{name}}{_number(timing.count):>10}{mean}{p95:>12}{failed:>10}"
+
+
+def _has_mean(width: int) -> bool:
+    return width >= _NUMBERS + 25
+
+
+def _name_width(width: int) -> int:
+    return max(16, min(60, width - 1 - (_NUMBERS if _has_mean(width) else _FEWER_NUMBERS)))
 
 
 def _workers(status: DaemonStatus, width: int) -> Iterator[str]:
@@ -140,7 +175,9 @@ def _workers(status: DaemonStatus, width: int) -> Iterator[str]:
 def _number(value: float) -> str:
     if value >= 100_000:
         return f"{value / 1000:.0f}k"
-    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
+    if value >= 100 or value == int(value):
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 0.1 else f"{value:.2f}"
 
 
 def _seconds(value: float, sign: str = "") -> str:

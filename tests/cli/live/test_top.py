@@ -115,6 +115,25 @@ def test_what_a_low_terminal_cuts_is_said() -> None:
     assert "more lines: a higher terminal shows them" in lines[-1]
 
 
+def test_on_the_lowest_terminals_problems_and_workers_are_seen() -> None:
+    for height in range(1, 60):
+        lines = page(Rates(*two(), 10.0), status(), ["the disk is nearly full"], width=60, height=height)
+        assert len(lines) <= height
+        if height >= 2:
+            assert lines[0].startswith("ready")
+        if height >= 3:
+            assert lines[1] == "! the disk is nearly full"
+        if height >= 13:
+            assert any(line.startswith("1.1 ") for line in lines)
+            assert [line.split()[0] for line in lines if line.startswith("/")][:1] == [POLL]
+
+
+def test_a_narrow_terminal_shows_no_mean() -> None:
+    lines = page(Rates(*two(), 10.0), status(), [], width=60, height=100)
+    assert [line.split() for line in lines if line.startswith(STATEFUL)] == [[STATEFUL, "10", "≤", "250", "ms", "5"]]
+    assert not any("MEAN" in line for line in lines)
+
+
 def test_nothing_happened() -> None:
     empty = Metrics().snapshot()
     lines = page(Rates(empty, empty, 2.0), status(), [], width=80, height=50)

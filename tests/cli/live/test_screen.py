@@ -1,0 +1,189 @@
+"""``wazuh-comms top`` in a terminal: its keys, and that it leaves the terminal as it was, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.live.test_top import two
+from wazuh_comms_trio.metrics.counting import Metrics
+
+#: Seconds until a test fails, of a machine that is busy.
+PATIENCE = 60
+LEAVES = "\x1b[?1049l"
+
+
+class Daemon:
+    """Its command socket, as far as `top` asks. ``metrics`` is what it says next, None: nothing that can be read."""
+
+    def __init__(self, path: Path) -> None:
+        self.metrics: dict[str, Any] | None = two()[0]
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        status = {"generation": 1, "configured_workers": 1, "up": 60, "workers": []}
+        while True:
+            connection, _ = self._listener.accept()
+            with connection, connection.makefile("rb") as requests:
+                words = requests.readline().split()
+                if not words:
+                    return
+                while requests.readline().strip():
+                    pass
+                body = json.dumps(status if words[1].endswith(b"/status") else self.metrics).encode()
+                connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    def stop(self) -> None:
+        with self._listener, socket.socket(socket.AF_UNIX) as last:
+            last.connect(self._listener.getsockname())
+            last.shutdown(socket.SHUT_WR)
+            self._thread.join()
+
+
+class Terminal:
+    """One of 24 lines of 80 characters, in which `top` runs as a shell would start it: in a group of its own."""
+
+    def __init__(self, *options: str) -> None:
+        self.controller, self.tty = pty.openpty()
+        self.resize(24, 80)
+        self.before = termios.tcgetattr(self.tty)
+        self.seen = ""
+        command = [sys.executable, "-m", "wazuh_comms_trio.cli.tool", "top", "--interval", "600s", *options]
+        self.process = subprocess.Popen(
+            command, stdin=self.tty, stdout=self.tty, stderr=self.tty, process_group=0, text=True
+        )
+
+    def resize(self, lines: int, columns: int) -> None:
+        fcntl.ioctl(self.tty, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    @property
+    def is_as_it_was(self) -> bool:
+        return termios.tcgetattr(self.tty) == self.before
+
+    def press(self, keys: str) -> None:
+        os.write(self.controller, keys.encode())
+
+    def read(self) -> None:
+        readable, _, _ = select.select([self.controller], [], [], PATIENCE)
+        assert readable, f"nothing comes after {self.seen!r}"
+        self.seen += os.read(self.controller, 65536).decode(errors="replace")
+
+    def read_until(self, text: str) -> str:
+        """What came until it, with it."""
+        while text not in self.seen:
+            self.read()
+        found, _, self.seen = self.seen.partition(text)
+        return found + text
+
+    def wait(self) -> int:
+        """The exit status, once the terminal was left."""
+        self.read_until(LEAVES)
+        return self.process.wait()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.controller)
+        os.close(self.tty)
+
+
+@pytest.fixture
+def daemon(config_file: Path, tmp_path: Path) -> Iterator[Daemon]:
+    server = Daemon(tmp_path / "api.sock")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def terminal(daemon: Daemon) -> Iterator[Terminal]:
+    terminal = Terminal()
+    terminal.read_until("the first look in 600 s")
+    assert not terminal.is_as_it_was
+    yield terminal
+    terminal.close()
+
+
+@pytest.mark.parametrize("key", ["q", "Q", "\x04"])
+def test_a_key_ends_it(terminal: Terminal, key: str) -> None:
+    terminal.press(key)
+    assert terminal.wait() == 0
+    assert terminal.is_as_it_was
+
+
+def test_space_looks_at_once_and_other_keys_do_nothing(daemon: Daemon, terminal: Terminal) -> None:
+    daemon.metrics = two()[1]
+    terminal.press("x\x1b[A")
+    terminal.press(" ")
+    assert "parked polls 12345" in terminal.read_until("every 600 s")
+    terminal.resize(10, 80)
+    terminal.process.send_signal(signal.SIGWINCH)  # the kernel sends it to who has the terminal as its own
+    terminal.read_until("more lines: a higher terminal shows them")
+    terminal.press("q")
+    assert terminal.wait() == 0
+
+
+def test_a_daemon_that_cant_be_asked_is_said_and_asked_again(daemon: Daemon, terminal: Terminal) -> None:
+    daemon.metrics = None
+    terminal.press(" ")
+    assert "! the daemon refuses" in terminal.read_until("asked again every 600 s")
+    daemon.metrics = Metrics().snapshot()
+    terminal.press(" ")
+    terminal.read_until("NOT READY")
+    terminal.press("q")
+    assert terminal.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_a_signal_ends_it(terminal: Terminal, number: signal.Signals) -> None:
+    terminal.process.send_signal(number)
+    assert terminal.wait() == -number
+    assert terminal.is_as_it_was
+
+
+def test_it_is_interrupted(terminal: Terminal) -> None:
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.wait() == 0
+    assert terminal.is_as_it_was
+
+
+def test_it_fails(daemon: Daemon, terminal: Terminal) -> None:
+    daemon.metrics = {"values": [["wazuh_comms_ready"]]}
+    terminal.press(" ")
+    assert terminal.wait() == 1
+    terminal.read_until("unexpected error")
+    assert terminal.is_as_it_was
+
+
+@pytest.mark.parametrize("number", [signal.SIGTSTP, signal.SIGSTOP])
+def test_it_is_stopped_and_goes_on(terminal: Terminal, number: signal.Signals) -> None:
+    terminal.process.send_signal(number)
+    assert os.waitid(os.P_PID, terminal.process.pid, os.WSTOPPED | os.WEXITED).si_code == os.CLD_STOPPED
+    if number == signal.SIGTSTP:
+        terminal.read_until(LEAVES)
+        assert terminal.is_as_it_was
+    termios.tcsetattr(terminal.tty, termios.TCSANOW, terminal.before)  # a shell does
+    terminal.process.send_signal(signal.SIGCONT)
+    terminal.read_until("the first look in 600 s")
+    assert not terminal.is_as_it_was
+    terminal.press("q")
+    assert terminal.wait() == 0
+    assert terminal.is_as_it_was
