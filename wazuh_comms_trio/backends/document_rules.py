@@ -6,16 +6,15 @@ beside ``1`` and integers of any length stay as the agent wrote them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
-from decimal import Decimal, InvalidOperation
 from functools import partial
 from hashlib import sha256
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
+from wazuh_comms_trio.backends.json_values import beginning, equal_json, same_spelling
 
 T = TypeVar("T")
 
@@ -44,6 +43,12 @@ FORMER: Final = "former"
 _decode_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_raw: Final = msgspec.json.Decoder(msgspec.Raw).decode
 _encode_object: Final = msgspec.json.Encoder().encode
+_encode_name: Final = msgspec.json.Encoder().encode
+#: Bytes of a document from which on it is put together with few copies.
+_LARGE: Final = 64 * 1024
+#: Levels of a document that an update may reach into, however large it is, and bytes of levels that it may in any case.
+_MERGED_LEVELS: Final = 16
+_MERGED_AT_LEAST: Final = 128 * 1024 * 1024
 
 #: A create that found nothing, an update that changed something, ...: one object each, they are many.
 CREATED: Final = ItemResult(201, "created")
@@ -98,91 +103,53 @@ def _checked(body: bytes, decode: Callable[[bytes], T]) -> T:
         raise NotADocument("failed to parse: nested too deeply") from exc
 
 
-_Number: TypeAlias = Decimal | tuple[str, str]
-
-
-def _number(text: str) -> _Number:
-    try:
-        return Decimal(text)
-    except InvalidOperation:  # an exponent beyond any arithmetic: equal only to itself
-        return ("number", text)
-
-
-def _integer(text: str) -> tuple[str, _Number]:
-    return ("integer", _number(text))
-
-
-def _real(text: str) -> tuple[str, _Number]:
-    return ("real", _number(text))
-
-
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(text)
-
-
-def _values(body: bytes, integer: Callable[[str], Any], real: Callable[[str], Any]) -> Any:
-    return json.loads(body, parse_int=integer, parse_float=real, parse_constant=_refuse_constant)
-
-
-def _same(first: Any, second: Any) -> bool:
-    """Equality of decoded JSON; unlike Python's own it tells ``true`` from ``1``, which decoding left as numbers of
-    their own type."""
-    if type(first) is not type(second):
-        return False
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(_same(value, second[key]) for key, value in first.items())
-    if isinstance(first, list):
-        return len(first) == len(second) and all(map(_same, first, second))
-    return bool(first == second)
-
-
-def equal_json(first: bytes, second: bytes) -> bool:
-    """Whether two JSON texts have the same value: the order of members doesn't count, numbers are compared exactly by
-    value."""
-    return first == second or _equal(first, second, _number, _number)
-
-
-def same_spelling(first: bytes, second: bytes) -> bool:
-    """As ``equal_json``, but an integer isn't a real number: storing ``1.0`` over ``1`` is a change."""
-    return first == second or _equal(first, second, _integer, _real)
-
-
-def _equal(first: bytes, second: bytes, integer: Callable[[str], Any], real: Callable[[str], Any]) -> bool:
-    try:
-        return _same(_values(first, integer, real), _values(second, integer, real))
-    except (ValueError, RecursionError):
-        return False
-
-
-def _is_object(raw: msgspec.Raw | bytes) -> bool:
-    return bytes(raw).lstrip(b" \t\r\n").startswith(b"{")
-
-
 def merge(current: bytes, partial: bytes) -> bytes:
     """``current`` with ``partial`` merged in: objects merge deeply, every other value replaces. Returns ``current``
-    itself when that changes nothing. Raises ``NotADocument`` for a ``partial`` that isn't an object."""
-    return _merge(current, read_object(partial))
+    itself when that changes nothing. Raises ``NotADocument`` for a ``partial`` that isn't an object, or so deep that it
+    would take seconds."""
+    merging = _Merging(max(_MERGED_AT_LEAST, _MERGED_LEVELS * (len(current) + len(partial))))
+    return merging.merge(current, read_object(partial))
 
 
-def _merge(current: bytes, partial: Mapping[str, msgspec.Raw]) -> bytes:
-    members: dict[str, msgspec.Raw] = _decode_object(current)
-    changed = False
-    for name, value in partial.items():
-        old = members.get(name)
-        if old is None:
-            members[name] = value
-            changed = True
-            continue
-        old_bytes = bytes(old)
-        if _is_object(value) and _is_object(old):
-            merged = _merge(old_bytes, _decode_object(bytes(value)))
-            if merged is not old_bytes:
-                members[name] = msgspec.Raw(merged)
+class _Merging:
+    """One merge under way. Each level that is taken apart costs a look at all that is below it: ``left`` bytes may be
+    looked at."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def merge(self, current: bytes, partial: Mapping[str, msgspec.Raw]) -> bytes:
+        """``current`` itself where nothing changes. Raises ``NotADocument``."""
+        self._left -= len(current)
+        if self._left < 0:
+            raise NotADocument("failed to parse: nested too deeply for its size")
+        members: dict[str, msgspec.Raw] = _decode_object(current)
+        changed = False
+        for name, value in partial.items():
+            old = members.get(name)
+            if old is None:
+                members[name] = value
                 changed = True
-        elif not same_spelling(old_bytes, bytes(value)):
-            members[name] = value
-            changed = True
-    return _encode_object(members) if changed else current
+                continue
+            if beginning(value) == b"{" == beginning(old):
+                old_bytes = bytes(old)
+                self._left -= len(value)
+                merged = self.merge(old_bytes, _decode_object(value))
+                if merged is not old_bytes:
+                    members[name] = msgspec.Raw(merged)
+                    changed = True
+            elif not same_spelling(bytes(old), bytes(value)):
+                members[name] = value
+                changed = True
+        if not changed:
+            return current
+        return _encode_object(members) if len(current) <= _LARGE else _joined(members)
+
+
+def _joined(members: Mapping[str, msgspec.Raw]) -> bytes:
+    """As the encoder does it, which copies large values more than once."""
+    parts = [part for name, value in members.items() for part in (b",", _encode_name(name), b":", value)]
+    return b"{%b}" % b"".join(parts[1:])
 
 
 def conflict(document_id: str, number: int, version: str) -> ItemResult:

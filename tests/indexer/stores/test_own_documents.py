@@ -4,7 +4,7 @@ takes, and what may come between the two."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import pytest
@@ -159,9 +159,9 @@ class Turns:
         self.counted = 0
         self.before_writing = 0
 
-    async def read(self, keys: Sequence[Key]) -> Sequence[Stored]:
+    async def pages(self, keys: Sequence[Key]) -> AsyncGenerator[Mapping[Key, Stored], None]:
         self.counted = 0
-        return [Stored(self.body, 1, 1)] * len(keys)
+        yield dict.fromkeys(keys, Stored(self.body, 1, 1))
 
     async def write(self, writes: Sequence[Write]) -> Sequence[BulkItem]:
         self.before_writing = self.counted

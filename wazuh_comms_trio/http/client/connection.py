@@ -44,13 +44,16 @@ class HttpReply:
 
 class HttpFailure(Exception):
     """An exchange that came to nothing. ``timed_out``: nothing was heard within the limit. ``sent``: the peer may have
-    seen some of the request. ``heard``: it had begun to answer."""
+    seen some of the request. ``heard``: it had begun to answer; ``too_large``: more than is taken."""
 
-    def __init__(self, text: str, *, sent: bool, heard: bool = False, timed_out: bool = False) -> None:
+    def __init__(
+        self, text: str, *, sent: bool, heard: bool = False, timed_out: bool = False, too_large: bool = False
+    ) -> None:
         super().__init__(text)
         self.sent = sent
         self.heard = heard
         self.timed_out = timed_out
+        self.too_large = too_large
 
 
 class _Sending:
@@ -75,7 +78,8 @@ class _Sending:
 
 class HttpConnection:
     """``host`` is the Host header; ``write_timeout`` in seconds is for each piece of a request, ``read_timeout`` for
-    the whole answer, from the end of the request. Not safe for two tasks at once."""
+    the whole answer, from the end of the request; ``largest_reply`` in bytes of its body. Not safe for two tasks at
+    once."""
 
     def __init__(
         self,
@@ -92,7 +96,7 @@ class HttpConnection:
         self._host = host
         self._write_timeout = write_timeout
         self.read_timeout = read_timeout
-        self._largest_reply = largest_reply
+        self.largest_reply = largest_reply
         self._h11: h11.Connection | None = None  # made for the first exchange that isn't a simple one
         self._heard = False
         self._cut_off = False  # a request that didn't go out whole, or an answer after which the peer closes
@@ -313,8 +317,8 @@ class HttpConnection:
                 if not received:
                     self._http.receive_data(b"")
                 return await self._read_reply()
-        if head.length > self._largest_reply:
-            raise HttpFailure("the answer is too large", sent=True, heard=True)
+        if head.length > self.largest_reply:
+            raise _too_large()
         end += head.length
         while len(data) < end:
             received = await self._receive()
@@ -347,8 +351,8 @@ class HttpConnection:
                 headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
             elif isinstance(event, h11.Data):
                 body += event.data
-                if len(body) > self._largest_reply:
-                    raise HttpFailure("the answer is too large", sent=True, heard=True)
+                if len(body) > self.largest_reply:
+                    raise _too_large()
             elif isinstance(event, h11.EndOfMessage):
                 break
             elif isinstance(event, h11.ConnectionClosed):
@@ -370,6 +374,10 @@ class HttpConnection:
     def _no_answer(self) -> HttpFailure:
         what = "the answer did not end" if self._heard else "there was no answer"
         return HttpFailure(f"{what} within {self.read_timeout:g} s", sent=True, heard=self._heard, timed_out=True)
+
+
+def _too_large() -> HttpFailure:
+    return HttpFailure("the answer is too large", sent=True, heard=True, too_large=True)
 
 
 def _socket_of(stream: trio.abc.Stream) -> trio.socket.SocketType | None:

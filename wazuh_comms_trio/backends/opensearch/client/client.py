@@ -69,6 +69,10 @@ class IndexerUnavailable(BackendUnavailable):
         return self.detail
 
 
+class ReplyTooLarge(IndexerUnavailable):
+    """The answer has more bytes than the caller wants at once: there is something to ask for in smaller portions."""
+
+
 @frozen
 class _Call:
     """One request, as it is sent to one node or another."""
@@ -79,6 +83,7 @@ class _Call:
     body: bytes | None
     repeatable: bool
     read_timeout: float
+    largest_reply: int | None = None
 
 
 _ACCEPT: Final = ("Accept", JSON)
@@ -206,10 +211,11 @@ class OpenSearchClient:
         content_type: str = JSON,
         repeatable: bool = True,
         has_place: bool = False,
+        largest_reply: int | None = None,
     ) -> HttpReply:
         """The answer, whatever its status. ``repeatable``: may be sent to another node when one fails after it may have
-        seen it. ``has_place``: the caller holds one of ``bulk_places``. Raises ``IndexerUnavailable`` when no node
-        answers. Cancelled: may have been applied."""
+        seen it. ``has_place``: the caller holds one of ``bulk_places``. ``largest_reply``: bytes. Raises
+        ``IndexerUnavailable`` when no node answers, ``ReplyTooLarge``. Cancelled: may have been applied."""
         if query:
             target = f"{target}?{urlencode(query)}"
         headers = [_ACCEPT]
@@ -218,7 +224,7 @@ class OpenSearchClient:
             if 0 < self._limits.gzip_bytes <= len(body):
                 body = await _compress(body)
                 headers.append(("Content-Encoding", "gzip"))
-        call = _Call(method, target, headers, body, repeatable, self._limits.read_timeout)
+        call = _Call(method, target, headers, body, repeatable, self._limits.read_timeout, largest_reply)
         async with contextlib.nullcontext() if has_place else self._places:
             self._busy += 1
             try:
@@ -254,6 +260,8 @@ class OpenSearchClient:
             try:
                 reply = await self._exchange(host, call)
             except HttpFailure as failure:
+                if failure.too_large:
+                    raise ReplyTooLarge(f"{host}: {failure}", sent=True) from failure
                 if failure.sent and not call.repeatable:
                     raise IndexerUnavailable(f"{host}: {failure}", sent=True) from failure
                 last = failure
@@ -274,6 +282,10 @@ class OpenSearchClient:
         try:
             reply = await self._exchange_with_account(host, call)
         except HttpFailure as failure:
+            if failure.too_large:
+                host.answered(trio.current_time(), ready=True)
+                self._outages[host].worked()
+                raise
             self.hosts.failed(host, began, trio.current_time())
             self._outages[host].failed(failure)
             raise
@@ -337,6 +349,7 @@ class OpenSearchClient:
             call.headers,
             call.body,
             read_timeout=call.read_timeout,
+            largest_reply=call.largest_reply,
             was_unseen=was_unseen,
         )
 

@@ -11,6 +11,7 @@ from attrs import frozen
 from wazuh_comms_trio.backends.opensearch.client.client import (
     IndexerUnavailable,
     OpenSearchClient,
+    ReplyTooLarge,
     decode_around,
     path,
 )
@@ -21,6 +22,8 @@ from wazuh_comms_trio.http.client.connection import HttpReply
 
 #: Ids in one call.
 LARGEST_BATCH: Final = 500
+#: Bytes of an answer with several documents; more of them are asked for in several calls.
+_LARGEST_REPLY: Final = 32 * 1024 * 1024
 
 
 class _Documents(msgspec.Struct):
@@ -52,8 +55,16 @@ async def get_many(
     Raises ``BackendUnavailable``, also when only one of them couldn't be looked at."""
     found: dict[str, Found] = {}
     ids = [document_id for document_id in ids if is_possible_id(document_id)]  # another would spoil the call for all
-    for start in range(0, len(ids), LARGEST_BATCH):
-        found |= await _get(client, index, ids[start : start + LARGEST_BATCH], fields, places or {})
+    batches = [ids[start : start + LARGEST_BATCH] for start in range(0, len(ids), LARGEST_BATCH)]
+    while batches:
+        batch = batches.pop()
+        try:
+            found |= await _get(client, index, batch, fields, places or {})
+        except ReplyTooLarge:
+            if len(batch) == 1:
+                raise
+            half = len(batch) // 2
+            batches += [batch[:half], batch[half:]]
     for document in found.values():
         if document.problem is not None:
             client.unreadable.note(document.unreadable())
@@ -96,7 +107,8 @@ async def _ask(
     places: Mapping[str, Place],
 ) -> HttpReply:
     body: Mapping[str, Any] = {"docs": [_asked(i, index, places) for i in ids]} if places else {"ids": ids}
-    return await client.request("POST", path(index, "_mget"), encode_json(body), query=query)
+    largest = _LARGEST_REPLY if len(ids) > 1 else None
+    return await client.request("POST", path(index, "_mget"), encode_json(body), query=query, largest_reply=largest)
 
 
 def _asked(document_id: str, index: str, places: Mapping[str, Place]) -> Mapping[str, str]:

@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 from wazuh_comms_trio.backends.opensearch.client.client import (
     IndexerUnavailable,
     OpenSearchClient,
+    ReplyTooLarge,
     decode,
     decode_around,
     path,
@@ -113,8 +114,12 @@ def read_hits(reply: HttpReply) -> tuple[Hits, str | None]:
 async def _ask(
     client: OpenSearchClient, target: str, body: Mapping[str, Any], query: Mapping[str, str]
 ) -> tuple[Hits, str | None] | None:
-    """Names what can't be read in the log. None: it failed, perhaps for a document that the indexer can't give."""
-    reply = await client.request("POST", target, encode_json(body), query=query)
+    """Names what can't be read in the log. None: it failed, perhaps for a document that the indexer can't give, or for
+    documents that are too much for one answer."""
+    try:
+        reply = await client.request("POST", target, encode_json(body), query=query)
+    except ReplyTooLarge:
+        return None
     if may_be_content(reply):
         return None
     found = read_hits(reply)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
+from itertools import chain
 from typing import Final
 
 import msgspec
 import trio
 from attrs import define, evolve
 
-from wazuh_comms_trio.backends.document_rules import ABSENT, FORMER, changed_later, equal_json, key_of, overtaken
+from wazuh_comms_trio.backends.document_rules import ABSENT, FORMER, Key, changed_later, key_of, overtaken
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
+from wazuh_comms_trio.backends.json_values import equal_json
 from wazuh_comms_trio.backends.opensearch.client.bulk import (
     FILTER,
     BulkItem,
@@ -40,7 +43,14 @@ from wazuh_comms_trio.backends.opensearch.client.found import read_found_text
 from wazuh_comms_trio.backends.opensearch.client.queries import is_possible_id
 from wazuh_comms_trio.backends.opensearch.events.own_documents import BYTES_PER_TURN, NOT_TRIED, Corrections, plan_write
 from wazuh_comms_trio.backends.opensearch.events.probe import probe_index
-from wazuh_comms_trio.backends.opensearch.events.stored_documents import Stored, StoredDocuments, Unreadable, version_of
+from wazuh_comms_trio.backends.opensearch.events.stored_documents import (
+    Stored,
+    StoredDocuments,
+    Unreadable,
+    size_of,
+    version_of,
+    worked_out,
+)
 from wazuh_comms_trio.errors import BackendUnavailable
 
 logger = logging.getLogger(__name__)
@@ -49,8 +59,6 @@ logger = logging.getLogger(__name__)
 _SMALLEST_LIMIT: Final = 64 * 1024
 #: Seconds after which a limit that was met is tried again at twice its size.
 _FORGIVE_AFTER: Final = 60.0
-#: Documents compared in one call.
-_COMPARED_AT_ONCE: Final = 100
 
 
 @define
@@ -208,30 +216,31 @@ class OpenSearchEvents:
         again."""
         former = changed_later(batch.operations, batch.results, set(batch.conflicts))
         deleted_at = _last_deletes(batch.operations)  # by the same call: then it isn't gone for another reason
-        for start in range(0, len(batch.conflicts), _COMPARED_AT_ONCE):
-            positions = batch.conflicts[start : start + _COMPARED_AT_ONCE]
-            try:
-                keys = [key_of(batch.operations[position]) for position in positions]
-                stored = await self._documents.read(keys)
-            except BackendUnavailable as exc:
-                logger.warning("indexer: documents that exist could not be compared: %s", exc)
-                for position in batch.conflicts[start:]:
-                    batch.results[position] = NOT_TRIED
-                return
-            worked = 0
-            for position, present in zip(positions, stored, strict=True):
-                operation = batch.operations[position]
-                worked += len(present.body) if isinstance(present, Stored) else 0
-                if worked >= BYTES_PER_TURN:
-                    worked = 0
-                    await trio.lowlevel.checkpoint()
-                is_gone = present is None and deleted_at.get(key_of(operation), -1) < position
-                if isinstance(present, Unreadable) or is_gone:
-                    batch.results[position] = NOT_TRIED
-                elif present is not None and equal_json(present.body, operation.body or b""):
-                    batch.results[position] = _SAME
-                elif present is not None:
-                    batch.set_version(position, FORMER if position in former else present.version)
+        waiting: dict[Key, list[int]] = {}
+        for position in batch.conflicts:
+            waiting.setdefault(key_of(batch.operations[position]), []).append(position)
+        worked = 0
+        try:
+            async with aclosing(self._documents.pages(waiting)) as pages:
+                async for page in pages:
+                    for position, present in _at_positions(page, waiting):
+                        worked += size_of(present)
+                        if worked >= BYTES_PER_TURN:
+                            worked = 0
+                            await trio.lowlevel.checkpoint()
+                        operation = batch.operations[position]
+                        is_gone = present is None and deleted_at.get(key_of(operation), -1) < position
+                        if isinstance(present, Unreadable) or is_gone:
+                            batch.results[position] = NOT_TRIED
+                        elif present is not None and await _holds(present, operation):
+                            batch.results[position] = _SAME
+                        elif present is not None:
+                            version = FORMER if position in former else await _version(present)
+                            batch.set_version(position, version)
+        except BackendUnavailable as exc:
+            logger.warning("indexer: documents that exist could not be compared: %s", exc)
+            for position in chain.from_iterable(waiting.values()):
+                batch.results[position] = NOT_TRIED
 
     async def _note_versions(self, batch: _Batch) -> None:
         """What the documents are, of the operations that were refused for good; that they are refused holds without."""
@@ -261,13 +270,14 @@ class OpenSearchEvents:
         encoded = encode(operation)
         if isinstance(encoded, ItemResult):
             return encoded
-        (present,) = await self._documents.read([key_of(operation)])
-        version = version_of(present)
+        present = await self._documents.read(key_of(operation))
+        version = await _version(present)
         if isinstance(present, Unreadable):
             return NOT_TRIED
         if operation.expected and operation.expected != version:
             return overtaken(operation.document_id, version)
-        planned = plan_write(key_of(operation), [msgspec.structs.replace(operation, expected="")], present)
+        unconditional = [msgspec.structs.replace(operation, expected="")]
+        planned = await worked_out(size_of(present), plan_write, key_of(operation), unconditional, present)
         if planned is None:
             return NOT_TRIED
         write, (result,) = planned
@@ -296,6 +306,21 @@ class OpenSearchEvents:
 
 
 _SAME: Final = ItemResult(200, "noop")
+
+
+def _at_positions(
+    page: Mapping[Key, Stored | Unreadable | None], waiting: dict[Key, list[int]]
+) -> list[tuple[int, Stored | Unreadable | None]]:
+    """What was read, by the positions that wait for it, which don't any more."""
+    return [(position, present) for key, present in page.items() for position in waiting.pop(key)]
+
+
+async def _holds(present: Stored, operation: DocumentOperation) -> bool:
+    return await worked_out(size_of(present), equal_json, present.body, operation.body or b"")
+
+
+async def _version(present: Stored | Unreadable | None) -> str:
+    return await worked_out(size_of(present), version_of, present)
 
 
 def _prepare(operations: Sequence[DocumentOperation], boundaries: Sequence[int]) -> _Batch:

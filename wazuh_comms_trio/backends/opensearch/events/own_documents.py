@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import aclosing
 from typing import Final
 
 import msgspec
 import trio
 
-from wazuh_comms_trio.backends.document_rules import Document, Key, equal_json, key_of, plan
+from wazuh_comms_trio.backends.document_rules import Document, Key, key_of, plan
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
+from wazuh_comms_trio.backends.json_values import equal_json
 from wazuh_comms_trio.backends.opensearch.client.bulk import (
     BulkItem,
     create_line,
@@ -28,11 +30,11 @@ from wazuh_comms_trio.backends.opensearch.client.bulk import (
     to_result,
 )
 from wazuh_comms_trio.backends.opensearch.events.stored_documents import (
-    AT_ONCE,
     Stored,
     StoredDocuments,
     Unreadable,
     Write,
+    worked_out,
 )
 from wazuh_comms_trio.errors import BackendUnavailable
 
@@ -87,26 +89,25 @@ class Corrections:
 
     async def make(self, documents: StoredDocuments) -> None:
         """Until nothing is left. What can't be put right now is to be tried again, with all that follows on it."""
-        while self._runs:
-            keys = list(self._runs)
-            for start in range(0, len(keys), AT_ONCE):
-                await self._step(documents, keys[start : start + AT_ONCE])
+        while left := dict.fromkeys(self._still_open(list(self._runs))):
+            try:
+                async with aclosing(documents.pages(list(left))) as pages:
+                    async for page in pages:
+                        for key in page:
+                            del left[key]
+                        await self._step(documents, page)
+            except BackendUnavailable as exc:
+                logger.warning("indexer: documents that are to be replaced could not be read: %s", exc)
+                self._give_up(left)
 
-    async def _step(self, documents: StoredDocuments, keys: Sequence[Key]) -> None:
-        keys = self._still_open(keys)
-        if not keys:
-            return
-        try:
-            stored = await documents.read(keys)
-        except BackendUnavailable as exc:
-            logger.warning("indexer: documents that are to be replaced could not be read: %s", exc)
-            self._give_up(keys)
-            return
+    async def _step(self, documents: StoredDocuments, page: Mapping[Key, Stored | Unreadable | None]) -> None:
         writes: dict[Key, tuple[Write, Sequence[ItemResult]]] = {}
         worked = 0
-        for key, present in zip(keys, stored, strict=True):
-            worked += self._cut(key, present)
-            planned = None if isinstance(present, Unreadable) else self._plan(key, present)
+        for key in self._still_open(list(page)):
+            present = page[key]
+            size = self._cut(key, present)
+            worked += size
+            planned = None if isinstance(present, Unreadable) else await worked_out(size, self._plan, key, present)
             if planned is None:
                 self._give_up([key])
             elif planned[0] is None:

@@ -4,11 +4,13 @@ written under a condition."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from hashlib import sha256
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
+import trio
 from attrs import frozen
 
 from wazuh_comms_trio.backends.document_rules import ABSENT, Key
@@ -25,6 +27,7 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
     NDJSON,
     IndexerUnavailable,
     OpenSearchClient,
+    ReplyTooLarge,
     decode_around,
     describe,
     error_of,
@@ -37,8 +40,13 @@ from wazuh_comms_trio.http.client.connection import HttpReply
 
 logger = logging.getLogger(__name__)
 
-#: Documents that are read in one call.
-AT_ONCE: Final = 100
+#: Documents that are read in one call, and bytes of them: they may be of any size, whatever is written to them.
+_AT_ONCE: Final = 100
+_BYTES_AT_ONCE: Final = 16 * 1024 * 1024
+#: Bytes from which on a thread works on them, so that the event loop goes on meanwhile.
+_IN_THREAD: Final = 1024 * 1024
+
+T = TypeVar("T")
 
 _PARTS: Final = ("_index", "_id", "found", "_source", "_seq_no", "_primary_term", "error")
 _QUERY: Final = {"filter_path": ",".join(f"docs.{part}" for part in _PARTS)}
@@ -85,40 +93,60 @@ class StoredDocuments:
     def __init__(self, client: OpenSearchClient, limit: Callable[[], int]) -> None:
         self._client = client
         self._limit = limit
+        self._count = _AT_ONCE  # that were found to be few enough bytes
 
-    async def read(self, keys: Sequence[Key]) -> Sequence[Stored | Unreadable | None]:
-        """In order, in real time, None for what isn't there; one that is named often is read once. Raises
-        ``BackendUnavailable``."""
-        found: dict[Key, Stored | Unreadable | None] = {}
-        for page in _pages(keys):
-            found |= await self._read(page)
-        return [found[key] for key in keys]
+    async def pages(self, keys: Iterable[Key]) -> AsyncGenerator[Mapping[Key, Stored | Unreadable | None], None]:
+        """Each once and in order, as it is at that moment, None for what isn't there; so many together as are to be in
+        memory together. Raises ``BackendUnavailable``."""
+        left = list(dict.fromkeys(keys))
+        while left:
+            count = min(self._count, len(left))
+            try:
+                page = await self._read(left[:count], _BYTES_AT_ONCE if count > 1 else None)
+            except ReplyTooLarge as exc:
+                if count > 1:
+                    self._count = count // 2
+                    continue
+                page = {left[0]: Unreadable(str(exc))}
+            del left[:count]
+            yield page
+
+    async def read(self, key: Key) -> Stored | Unreadable | None:
+        """One of ``pages``."""
+        return (await self._read([key], None))[key]
 
     async def versions(self, keys: Sequence[Key]) -> Sequence[str]:
-        """As ``version_of`` what ``read`` finds; the documents of one call at most are in memory."""
+        """As ``version_of`` what ``pages`` finds."""
         found: dict[Key, str] = {}
-        for page in _pages(keys):
-            found |= {key: version_of(stored) for key, stored in (await self._read(page)).items()}
+        async with aclosing(self.pages(keys)) as pages:
+            async for page in pages:
+                for key, stored in page.items():
+                    found[key] = await worked_out(size_of(stored), version_of, stored)
         return [found[key] for key in keys]
 
-    async def _read(self, keys: Sequence[Key]) -> dict[Key, Stored | Unreadable | None]:
+    async def _read(self, keys: Sequence[Key], largest: int | None) -> Mapping[Key, Stored | Unreadable | None]:
+        """Raises ``ReplyTooLarge`` above ``largest`` bytes, and of one document above what the client takes."""
         wanted = [{"_index": index, "_id": document_id} for index, document_id in keys]
-        reply = await self._ask(wanted, _QUERY)
+        reply = await self._ask(wanted, _QUERY, largest)
         if may_be_content(reply):
-            reply = await self._ask(wanted, _ONE_BY_ONE)
-        documents = _documents(reply, len(wanted))
+            reply = await self._ask(wanted, _ONE_BY_ONE, largest)
+        self._count = max(1, min(_AT_ONCE, len(keys) * _BYTES_AT_ONCE // (2 * max(1, len(reply.body)))))
+        documents = await worked_out(len(reply.body), _documents, reply, len(wanted))
         not_given = [place for place, document in enumerate(documents) if _is_not_given(document)]
         if not_given:
             versions = _documents(
-                await self._ask([wanted[place] for place in not_given], _WITHOUT_SOURCE), len(not_given)
+                await self._ask([wanted[place] for place in not_given], _WITHOUT_SOURCE, largest), len(not_given)
             )
             for place, document in zip(not_given, versions, strict=True):
                 document.source = msgspec.Raw(_NOT_GIVEN)
                 documents[place] = document
         return dict(zip(keys, map(_stored, documents), strict=True))
 
-    async def _ask(self, wanted: Sequence[Mapping[str, str]], query: Mapping[str, str]) -> HttpReply:
-        return await self._client.request("POST", "/_mget", encode_json({"docs": wanted}), query=query)
+    async def _ask(
+        self, wanted: Sequence[Mapping[str, str]], query: Mapping[str, str], largest: int | None
+    ) -> HttpReply:
+        body = encode_json({"docs": wanted})
+        return await self._client.request("POST", "/_mget", body, query=query, largest_reply=largest)
 
     async def write(self, writes: Sequence[Write]) -> Sequence[BulkItem | None]:
         """The answers in order, None where nothing can be said. Doesn't raise."""
@@ -149,10 +177,16 @@ class StoredDocuments:
         return [*await self._write_part(writes[:half]), *await self._write_part(writes[half:])]
 
 
-def _pages(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
-    """Each key once."""
-    different = list(dict.fromkeys(keys))
-    return (different[start : start + AT_ONCE] for start in range(0, len(different), AT_ONCE))
+async def worked_out(size: int, function: Callable[..., T], *arguments: object) -> T:
+    """What ``function``, which looks at so many bytes, makes of these; in a thread where that takes long. Cancelled, it
+    runs on for nothing."""
+    if size < _IN_THREAD:
+        return function(*arguments)
+    return await trio.to_thread.run_sync(function, *arguments, abandon_on_cancel=True)
+
+
+def size_of(stored: Stored | Unreadable | None) -> int:
+    return len(stored.body) if isinstance(stored, Stored) else 0
 
 
 def _documents(reply: HttpReply, count: int) -> list[FoundText]:
