@@ -30,7 +30,8 @@ _NOTHING: Final[AbstractContextManager[None]] = nullcontext()
 
 
 class RouteGate:
-    """One route's. ``limit``'s zeros limit nothing."""
+    """The limits of one route: an agent's rate, everybody's rate, and requests in flight. ``limit``'s zeros limit
+    nothing."""
 
     def __init__(self, route: str, limit: RouteLimit, counts: RefusalCounts) -> None:
         self._route = route
@@ -43,7 +44,8 @@ class RouteGate:
         self._limits = limit != RouteLimit()
 
     def admitted(self, agent_id: str) -> AbstractContextManager[None]:
-        """Around a request. Raises ``TooManyRequests`` on entering; then it counts for nothing."""
+        """A request is counted against the route's limits while the block runs. Raises ``TooManyRequests`` on entering;
+        then it counts for nothing."""
         return self._admitted(agent_id) if self._limits else _NOTHING
 
     @contextmanager
@@ -90,7 +92,7 @@ class UploadGate:
 
     @contextmanager
     def admitted(self, agent_id: str) -> Iterator[None]:
-        """Around an upload. Raises ``TooManyRequests``."""
+        """A large body is counted against its agent's limit while the block runs. Raises ``TooManyRequests``."""
         count = self._uploads.get(agent_id, 0)
         if count >= self._at_once:
             self._counts.refused("uploads", agent_id)

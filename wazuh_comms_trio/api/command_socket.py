@@ -62,7 +62,7 @@ class Control(Protocol):
     async def status(self) -> dict[str, Any]: ...
 
     async def metrics(self) -> dict[str, Any]:
-        """The node's, as ``metrics.snapshots`` says them."""
+        """The node's metrics, as ``metrics.snapshots`` forms them."""
         ...
 
     async def about_agent(self, agent_id: str) -> dict[str, Any]:
@@ -78,12 +78,12 @@ class Control(Protocol):
         ...
 
     async def revoke_key(self, key_id: str) -> dict[str, Any]:
-        """Nothing that this key signed is good any more, on this node. ``revoked``; if not, ``problem`` says why; else
+        """Ends, on this node, all tokens that this key signed. ``revoked``; if not, ``problem`` says why; else
         ``kept``: also after a restart."""
         ...
 
     async def note(self, caller: Caller, action: str, target: str, **details: object) -> None:
-        """For the audit log: what ``caller`` changed."""
+        """Writes what ``caller`` changed into the audit log."""
         ...
 
 

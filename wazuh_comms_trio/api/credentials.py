@@ -10,8 +10,8 @@ __all__ = ["authorization", "basic_credentials", "bearer_token"]
 
 
 def authorization(headers: Iterable[tuple[bytes, bytes]], scheme: bytes) -> bytes | None:
-    """What follows the scheme (lower case, in any case there) in the request's only Authorization header; None when
-    there is none, a second one, or another scheme.
+    """What follows the scheme (``scheme`` in lower case; the header may have any case) in the request's only
+    Authorization header; None when there is none, a second one, or another scheme.
     """
     values = [value for name, value in headers if name == b"authorization"]
     if len(values) != 1:

@@ -16,7 +16,7 @@ __all__ = ["has_certificate_of", "identify", "peer_address"]
 
 
 def peer_address(scope: Scope) -> str | None:
-    """The sender's, None of a local one."""
+    """The address of the request's sender; None for a local one."""
     client = scope["client"]
     return client[0] if client else None
 

@@ -1,4 +1,4 @@
-"""Errors become replies here, all of them, in one table. Nothing is raised to a client that isn't in it."""
+"""The one table that turns errors into replies. Nothing is raised to a client that isn't in it."""
 
 from __future__ import annotations
 
@@ -70,14 +70,15 @@ def extra_headers(error: CommsError) -> Headers:
 
 
 def describe(error: BaseException) -> Refusal:
-    """The agents' API and the command socket: ``{"message","code"}``. Anything unknown is a 500 that says nothing."""
+    """The reply of the agents' API and the command socket: ``{"message","code"}``. Anything unknown is a 500 that says
+    nothing."""
     known, status = _known(error)
     body = msgspec.json.encode({"message": known.message, "code": known.code})
     return Refusal(status, body, extra_headers(known), known.message, known is not error)
 
 
 def describe_management(error: BaseException) -> Refusal:
-    """Enrolment's API: ``{"title","detail","error"}``."""
+    """The reply of enrolment's API: ``{"title","detail","error"}``."""
     known, status = _known(error)
     title = HTTPStatus(status).phrase
     body = msgspec.json.encode({"title": title, "detail": known.message, "error": known.code})

@@ -106,13 +106,13 @@ class QuartApplication(QuartTrio):
 
     @property
     def body_budget(self) -> BodyBudget:
-        """What the bodies of known agents share."""
+        """The budget that the bodies of known agents share."""
         return self._budget
 
     def collect(
         self, receive: Receive, limit: int, *, owner: str | None = None, spill: Spill | None = None
     ) -> AbstractAsyncContextManager[Body]:
-        """See ``collect_body``: all bodies of known agents share one budget."""
+        """Collects a request's body: see ``collect_body``; all bodies of known agents share one budget."""
         return collect_body(
             receive,
             limit=limit,
@@ -158,13 +158,13 @@ class QuartApplication(QuartTrio):
 
 
 def caller() -> Caller:
-    """In a view with a guard: whose request it is."""
+    """The sender of the request, in a view with a guard."""
     found: Caller = request.scope["state"]["caller"]
     return found
 
 
 def deadline() -> float:
-    """In a view: when its time is over, on trio's clock."""
+    """The moment on trio's clock when a view's time is over."""
     moment: float = request.scope["state"]["deadline"]
     return moment
 

@@ -24,7 +24,7 @@ _SUM: Final = b', "sum": "'
 
 
 def line_hash(line: bytes) -> str:
-    """Of a line without its newline."""
+    """The hash of a line without its newline."""
     return sha256(line).hexdigest()
 
 

@@ -43,7 +43,7 @@ class User:
 
 
 def current_user() -> User:
-    """Of this process."""
+    """The user of this process."""
     uid = os.getuid()
     try:
         name = pwd.getpwuid(uid).pw_name
@@ -55,9 +55,9 @@ def current_user() -> User:
 
 @frozen
 class AuditLog:
-    """One state folder's: ``path``, and the parts before it, ``audit.log.000001`` and so on. Several processes may
-    append at once; each entry is one write. ``max_bytes``: what all parts may take; above it the oldest goes, if its
-    last entry is ``min_days`` old by the log's own clock."""
+    """The audit log of one state folder: ``path``, and the parts before it, ``audit.log.000001`` and so on. Several
+    processes may append at once; each entry is one write. ``max_bytes``: what all parts may take; above it the oldest
+    goes, if its last entry is ``min_days`` old by the log's own clock."""
 
     path: Path
     wall_clock: Callable[[], float] = time
@@ -65,7 +65,8 @@ class AuditLog:
     min_days: int = 90
 
     def append(self, user: User, action: str, target: str, **details: object) -> None:
-        """Durable on return. ``action``: ``agents add``; ``target``: a uuid, a command's id ... Raises ``OSError``."""
+        """Adds an entry, which is durable on return. ``action``: ``agents add``; ``target``: a uuid, a command's id ...
+        Raises ``OSError``."""
         now = self.wall_clock()
         entry: Mapping[str, object] = {
             "time": to_iso(now),
@@ -139,7 +140,7 @@ class AuditLog:
 
     @contextmanager
     def _alone(self) -> Iterator[int]:
-        """The file that has the name now, locked: nobody of this version appends or renames meanwhile."""
+        """Opens and locks the file that has the log's name now: nobody of this version appends or renames meanwhile."""
         while True:
             descriptor = self._open()
             try:
@@ -173,7 +174,7 @@ def _last_line(descriptor: int) -> tuple[bytes | None, bool]:
 
 
 def last_line_of(path: Path) -> bytes | None:
-    """Raises ``OSError``."""
+    """The last line of a file, None of an empty one. Raises ``OSError``. Raises ``OSError``. Raises ``OSError``."""
     with path.open("rb") as file:
         return _last_line(file.fileno())[0]
 

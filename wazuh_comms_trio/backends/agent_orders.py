@@ -22,6 +22,6 @@ _Agent = TypeVar("_Agent", bound=_Listed)
 
 
 def in_order(agents: Iterable[_Agent], order: AgentOrder, *, reverse: bool = False) -> list[_Agent]:
-    """By name or id. Equal names by id, also in ``reverse``."""
+    """Sorts agents by name or id. Equal names by id, also in ``reverse``."""
     by_id = sorted(agents, key=lambda agent: agent.id, reverse=reverse and order == "uuid")
     return by_id if order == "uuid" else sorted(by_id, key=lambda agent: agent.name, reverse=reverse)

@@ -30,7 +30,7 @@ _IN_PROGRESS: Final = 2
 
 
 def normalized(command: Command, now: float) -> Command:
-    """As it is stored: agents are known by their lower-case id, and time begins when the store takes it."""
+    """A command as it is stored: its agent's id in lower case, its time beginning when the store takes it."""
     target = command.target
     if target.type == "agent" and not target.id.islower():
         target = Target("agent", target.id.lower())
@@ -60,7 +60,7 @@ def expand(parent: Command, members: Iterable[str], now: float) -> tuple[Command
 
 
 def is_to_expand(command: Command) -> bool:
-    """A group's command that is stored as sent has been expanded by whoever stores it."""
+    """Whether a command is a group's that its store still has to expand."""
     return command.target.type == "group" and command.status == "pending"
 
 
@@ -117,8 +117,8 @@ def not_there(document_id: str) -> ItemResult:
 def apply_report(
     command: Command | None, offered: bool, report: CommandReport, now: float
 ) -> tuple[ItemResult, Command | None]:
-    """An agent's word on ``command``. Returns the result and the command as it is afterwards, None when nothing
-    changes.
+    """What an agent's report makes of ``command``. Returns the result and the command as it is afterwards, None when
+    nothing changes.
 
     ``offered``: it was written to the agent at least once. An agent may report before its delivery is confirmed, or
     after a delivery that looked broken from here: it has the command, so that counts as sent.

@@ -30,7 +30,8 @@ class Document(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it is known by later, as it is now: one that was deleted and made anew counts from 1 again."""
+        """The version as quarantined events remember it, with a digest, since a document that was deleted and made anew
+        counts from 1 again."""
         return f"{self.version}.{sha256(self.body).hexdigest()[:16]}"
 
 
@@ -59,7 +60,7 @@ NOT_FOUND: Final = ItemResult(404, "not_found")
 
 
 class NotADocument(ValueError):
-    """These bytes can never be a document. The text says why."""
+    """Raised for bytes that can never be a document. The text says why."""
 
 
 def read_object(body: bytes) -> dict[str, msgspec.Raw]:
@@ -77,7 +78,7 @@ def check_object(body: bytes) -> None:
 
 
 def are_objects(bodies: Iterable[bytes | None]) -> bool:
-    """Whether each can be a document, without taking it apart: a thousand take a quarter of a millisecond."""
+    """Whether each text can be a document, without taking it apart: a thousand take a quarter of a millisecond."""
     try:
         for body in bodies:
             if body is None or not body.startswith(b"{"):
@@ -251,7 +252,7 @@ def key_of(operation: DocumentOperation) -> Key:
 def changed_later(
     operations: Sequence[DocumentOperation], results: Sequence[ItemResult | None], positions: Collection[int]
 ) -> set[int]:
-    """Those of the positions whose document a later one of these operations has changed."""
+    """The positions whose document a later one of these operations has changed."""
     keys = {key_of(operations[position]) for position in positions}
     found: set[int] = set()
     changed: set[Key] = set()

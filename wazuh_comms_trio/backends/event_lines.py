@@ -95,8 +95,7 @@ class LineChecker:
                 self.fault = f"line {self._number}: {fault}"
 
     def finish(self) -> str | None:
-        """The body is at its end, with or without a last newline. The fault as ``line 3: <reason>``, None when there is
-        none."""
+        """Ends the body, with or without a last newline. The fault as ``line 3: <reason>``, None when there is none."""
         if self._held:
             self._check(self._held)
             self._held.clear()
@@ -104,7 +103,7 @@ class LineChecker:
 
 
 def find_bad_line(body: bytes) -> str | None:
-    """As ``LineChecker`` of a whole body."""
+    """Finds, as ``LineChecker`` does, the first line of a whole body that isn't JSON."""
     checker = LineChecker()
     checker.feed(body)
     return checker.finish()

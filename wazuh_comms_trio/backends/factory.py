@@ -30,8 +30,8 @@ async def open_backends(
     node: LocalNode | None = None,
     leadership: Leadership | None = None,
 ) -> AsyncIterator[Backends]:
-    """What ``communications_api.backend`` names. Raises ``StateUnusable`` when it can't be opened as it is. On leaving,
-    what was accepted is written.
+    """Opens the backends that ``communications_api.backend`` names. Raises ``StateUnusable`` when it can't be opened as
+    it is. On leaving, what was accepted is written.
 
     ``tolerant``, for a daemon: where the disk is full, or a database locked or damaged, that is no reason not to start;
     what needs it is ``BackendUnavailable`` until the cause is gone, and the log says so. ``node``: of a
@@ -54,8 +54,8 @@ async def open_wazuh(
     node: LocalNode | None = None,
     leadership: Leadership | None = None,
 ) -> AsyncIterator[Backends]:
-    """The indexer and the engine; they needn't be there yet. Raises ``StateUnusable`` for certificates or secrets that
-    can't be used."""
+    """Opens the clients of the indexer and the engine, which needn't be there yet. Raises ``StateUnusable`` for
+    certificates or secrets that can't be used."""
     # A worker imports what it uses.
     from wazuh_comms_trio.backends.engine.client import open_engine_client
     from wazuh_comms_trio.backends.opensearch.client.credentials import AccessError
@@ -93,7 +93,7 @@ async def open_embedded(
     tolerant: bool = False,
     leadership: Leadership | None = None,
 ) -> AsyncIterator[Backends]:
-    """Everything in ``embedded.path``, but the folder of files."""
+    """Opens everything in ``embedded.path``, but the folder of files."""
     api = config.communications_api
     folder = api.embedded.path
     with hold_state(folder):

@@ -43,7 +43,7 @@ class Agent:
 
     @property
     def fingerprint(self) -> str:
-        """Of the stored key hash, 16 hex digits: another after each rekeying or enrolment (the salt is random)."""
+        """Of the stored key hash, 16 hex digits: another one after each rekeying or enrolment (the salt is random)."""
         return sha256(self.key_hash.encode()).hexdigest()[:16]
 
 
@@ -51,7 +51,7 @@ class AgentRegistry(Protocol):
     """The agents that may talk to this server."""
 
     async def get(self, agent_id: str) -> Agent | None:
-        """Fresh from the store."""
+        """Reads an agent fresh from the store."""
         ...
 
     async def lookup(self, agent_id: str) -> Agent | None:
@@ -62,14 +62,14 @@ class AgentRegistry(Protocol):
         ...
 
     async def revoked(self, agents: Mapping[str, str]) -> Collection[str]:
-        """Of these (id -> fingerprint when their token was checked), the ids that are gone or have another key now. For
-        parked polls, some hundred in a call.
+        """The ids, of these (id -> fingerprint when their token was checked), that are gone or rekeyed now. For parked
+        polls, some hundred in a call.
         """
         ...
 
     def may_be_served_unread(self, agent_id: str, fingerprint: str) -> bool:
-        """While the registry can't be read, for a token of that agent and fingerprint: False where the agent is known
-        here to be gone or to have another key, and in a registry whose removals count at once. No I/O.
+        """Whether that agent with a token of that fingerprint is served while the registry can't be read: not where it
+        is known here to be gone or rekeyed, nor by a registry whose removals count at once. No I/O.
         """
         ...
 
@@ -80,15 +80,15 @@ class AgentRegistry(Protocol):
         ...
 
     async def add(self, agent: Agent) -> None:
-        """Raises ``AgentExists``."""
+        """Adds an agent. Raises ``AgentExists``."""
         ...
 
     async def remove(self, agent_id: str) -> bool:
-        """False when there was none. The agent's pending commands become ``failed`` (``agent removed``)."""
+        """False when there was no such agent. Its pending commands become ``failed`` (``agent removed``)."""
         ...
 
     async def rekey(self, agent_id: str, key_hash: str) -> bool:
-        """False when there is no such agent."""
+        """Gives an agent another key hash; False when there is no such agent."""
         ...
 
     async def set_groups(self, agent_id: str, groups: Sequence[str]) -> bool: ...
@@ -102,10 +102,10 @@ class AgentRegistry(Protocol):
     async def list(self) -> Sequence[Agent]: ...
 
     def pages(self, order: AgentOrder = "name", *, reverse: bool = False) -> AsyncGenerator[Sequence[Agent], None]:
-        """All as ``in_order`` has them, some hundred at a time; of what changes meanwhile either state."""
+        """All agents as ``in_order`` has them, some hundred at a time; of what changes meanwhile either state."""
 
     async def members(self, group: str) -> Sequence[str]:
-        """Agent ids; the group ``all`` has every agent."""
+        """The ids of a group's agents; the group ``all`` has every agent."""
 
     async def named(self, name: str) -> Sequence[str]:
         """The ids, sorted, of the agents that have exactly this name."""
@@ -191,8 +191,8 @@ class EventIndex(Protocol):
     async def get(self, index: str, document_id: str) -> bytes | None: ...
 
     async def versions(self, documents: Sequence[tuple[str, str]]) -> Sequence[str]:
-        """Of these (index and id), the versions as ``DocumentOperation.expected`` takes them, by position; empty where
-        one can't be known. Raises ``BackendUnavailable``."""
+        """The versions of these documents (index and id) as ``DocumentOperation.expected`` takes them, by position;
+        empty where one can't be known. Raises ``BackendUnavailable``."""
         ...
 
 
@@ -258,7 +258,7 @@ class CommandStore(Protocol):
     keeps_posted: bool
 
     async def add(self, commands: Sequence[Command]) -> Sequence[Command]:
-        """Stores them (idempotent by ``document_id``: what is there stays) and returns them as stored, in order. A
+        """Stores commands (idempotent by ``document_id``: what is there stays) and returns them as stored, in order. A
         group's command is expanded: one child per member (``<parent>_<uuid>``, same order and request id), the parent
         marked ``sent``.
         """
@@ -272,10 +272,10 @@ class CommandStore(Protocol):
         """
 
     async def mark_sent(self, document_ids: Collection[str]) -> None:
-        """Delivery was confirmed. (Embedded: a delivered ``set-group`` is applied to the registry here.)"""
+        """The delivery was confirmed. (Embedded: a delivered ``set-group`` is applied to the registry here.)"""
 
     async def release(self, document_ids: Collection[str]) -> None:
-        """Delivery wasn't confirmed: pending again, unclaimed."""
+        """The delivery of these commands wasn't confirmed: they are pending again, unclaimed."""
 
     async def report(self, reports: Sequence[CommandReport]) -> Sequence[ItemResult]:
         """Results by position. ``refused`` (status 400) unless the command was sent to that very agent; of one that
@@ -285,8 +285,8 @@ class CommandStore(Protocol):
         ...
 
     async def expire(self) -> None:
-        """Pending past its timeout: ``failed`` with a reason. Sent and not answered within it: ``failed``, ``no
-        answer``. A late report still counts.
+        """Ends overdue commands: those that are pending past their timeout become ``failed`` with a reason. Sent and
+        not answered within it: ``failed``, ``no answer``. A late report still counts.
         """
 
     async def get(self, document_id: str) -> Command | None: ...
@@ -299,7 +299,7 @@ class CommandStore(Protocol):
         limit: int = 1000,
         children: bool = True,
     ) -> Sequence[Command]:
-        """Newest first. ``children`` False: without those that a group's command became."""
+        """Commands, the newest first. ``children`` False: without those that a group's command became."""
 
     def pages(
         self, *, status: CommandStatus | None = None, agent_id: str | None = None, children: bool = True
@@ -307,11 +307,11 @@ class CommandStore(Protocol):
         """As ``list`` without a limit, some hundred at a time; of what changes meanwhile either state."""
 
     async def children(self, parents: Collection[str]) -> Sequence[Command]:
-        """What these groups' commands (document ids) became, in no order. An id that is no group's has none."""
+        """The children of these groups' commands (document ids), in no order. An id that is no group's has none."""
 
     async def cancel(self, document_id: str) -> Command | None:
-        """A pending one becomes ``failed`` (``cancelled``), and of a group's command those of its children that are
-        pending; returns it as it is then, None when there is none."""
+        """Cancels a pending command, which becomes ``failed`` (``cancelled``), and of a group's command those of its
+        children that are pending; returns it as it is then, None when there is none."""
 
 
 # --- the engine -------------------------------------------------------------------------------------------------------

@@ -67,10 +67,10 @@ class Leadership:
         await self._elected.wait()
 
     def publish(self, topic: str, finding: Finding) -> None:
-        """Sends it to every other process. Doesn't block."""
+        """Sends a finding to every other process. Doesn't block."""
 
     def ask_leader(self, topic: str, request: Finding) -> None:
-        """Sends it to the leader. Doesn't block."""
+        """Sends a request to the leader. Doesn't block."""
 
     # --- for what connects the processes
 
@@ -85,12 +85,12 @@ class Leadership:
             subscriber.on_change()
 
     def handle_finding(self, topic: str, finding: Finding) -> None:
-        """Another process published it."""
+        """Another process published this finding."""
         if (subscriber := self._subscribers.get(topic)) is not None:
             _call(subscriber.on_finding, topic, finding)
 
     def handle_request(self, topic: str, request: Finding) -> None:
-        """Another process asked the leader for it."""
+        """Another process sent the leader this request."""
         if self._is_leader and (subscriber := self._subscribers.get(topic)) is not None:
             _call(subscriber.on_request, topic, request)
 

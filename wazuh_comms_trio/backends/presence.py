@@ -71,8 +71,9 @@ class PresenceStore(Protocol):
     keeps_news: bool
 
     async def record(self, heard: Sequence[Heard]) -> None:
-        """Some hundred agents a call. Of two moments that one node says the later one counts, unless it isn't believed
-        (``AHEAD``). What of ``news`` isn't said stays. Idempotent; needn't survive a power cut."""
+        """Stores what was heard of agents, some hundred a call. Of two moments that one node says the later one counts,
+        unless it isn't believed (``AHEAD``). What of ``news`` isn't said stays. Idempotent; needn't survive a power
+        cut."""
         ...
 
     async def last_seen(
@@ -83,7 +84,7 @@ class PresenceStore(Protocol):
         ...
 
     async def last_seen_of(self, agent_ids: Sequence[str]) -> Mapping[str, LastSeen]:
-        """Of some hundred agents, by id in lower case, those that were heard."""
+        """When agents were heard last, of some hundred ids in lower case, those that were heard."""
         ...
 
     async def about(self, agent_id: str) -> Sequence[NodeNews]:
@@ -96,7 +97,8 @@ class PresenceStore(Protocol):
         ...
 
     async def keep_watch(self, holder: str, state: str) -> bool:
-        """For whom ``take_watch`` gave it last. False, and nothing is kept, where another one has it since."""
+        """Keeps what the next holder is given, for whom ``take_watch`` gave the right to last. False, and nothing is
+        kept, where another one has it since."""
         ...
 
     async def counts(self, since: float) -> Mapping[Status, int]:

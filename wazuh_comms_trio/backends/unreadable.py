@@ -53,7 +53,7 @@ class UnreadableLog:
             logger.warning("%s; it is passed over", error.detail)
 
     def without(self, found: Iterable[T | DocumentUnreadable]) -> list[T]:
-        """Those that can be read; the others are named."""
+        """The readable ones of these; the others are named in the log."""
         readable: list[T] = []
         for each in found:
             if isinstance(each, DocumentUnreadable):
@@ -64,7 +64,7 @@ class UnreadableLog:
 
     @contextmanager
     def noting(self) -> Iterator[None]:
-        """Names the one whose error goes through."""
+        """Names in the log the document whose error goes through."""
         try:
             yield
         except DocumentUnreadable as error:

@@ -125,7 +125,7 @@ class _Archiver:
         self._members = members
 
     def add(self, name: str, file: IO[bytes], size: int) -> None:
-        """The first ``size`` bytes of ``file``, from where it stands."""
+        """Adds the first ``size`` bytes of ``file``, from where it stands."""
         measured = Measured(file, size)
         self._archive.addfile(self._head(name, size), cast("IO[bytes]", measured))
         self._members.append(measured.member(name))
@@ -134,7 +134,7 @@ class _Archiver:
         self.damaged.extend(f"{finding.place}: {finding.damage}" for finding in findings)
 
     def add_bytes(self, name: str, data: bytes) -> None:
-        """Not noted."""
+        """Adds a member that isn't noted in the manifest."""
         self._archive.addfile(self._head(name, len(data)), io.BytesIO(data))
 
     def _head(self, name: str, size: int) -> tarfile.TarInfo:
@@ -205,7 +205,7 @@ def _add_quarantine(archiver: _Archiver, folder: Path, scratch: Path) -> None:
 
 
 def _copy_database(source_path: Path, target_path: Path) -> None:
-    """As it is at one moment, in one file."""
+    """A copy of a database as it is at one moment, in one file."""
     source = apsw.Connection(str(source_path), apsw.SQLITE_OPEN_READWRITE)
     target = apsw.Connection(str(target_path))
     try:

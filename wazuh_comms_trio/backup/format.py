@@ -88,7 +88,7 @@ def encode_manifest(contents: Contents) -> bytes:
 
 
 def decode_manifest(data: bytes) -> Contents:
-    """Raises ``BackupError``."""
+    """Reads a manifest. Raises ``BackupError``."""
     try:
         manifest: dict[str, Any] = json.loads(data)
         if manifest["format"] > FORMAT_WITHOUT_STATE:
@@ -113,7 +113,7 @@ class Measured:
         self.bytes = 0
 
     def read(self, size: int = -1) -> bytes:
-        """At most ``limit`` bytes in all."""
+        """Reads at most ``limit`` bytes in all."""
         data = self._file.read(self._left if size < 0 else min(size, self._left))
         self._left -= len(data)
         self.bytes += len(data)

@@ -104,7 +104,7 @@ def _holds_state(folder: Path | None, quarantine: Path) -> bool:
 
 
 def _unpack(file: Path, staging: Path) -> Contents:
-    """Every member into ``staging``, checked against the manifest."""
+    """Unpacks every member into ``staging``, checked against the manifest."""
     found: dict[str, Member] = {}
     contents: Contents | None = None
     try:
@@ -156,8 +156,8 @@ def _check_database(path: Path, schema: Schema) -> None:
 
 
 def _places(folder: Path, quarantine: Path, staging: Path, *, embedded: bool) -> list[_Place]:
-    """What is replaced, and by what; what the backup doesn't have is removed, but for the audit log. Where the state
-    isn't embedded, what there may be of it stays."""
+    """The names that are replaced, and by what; what the backup doesn't have is removed, but for the audit log. Where
+    the state isn't embedded, what there may be of it stays."""
     pairs = [(folder / name, staging / name) for name in ("state.db", "events") if embedded]
     pairs += [(quarantine / name, staging / "quarantine" / name) for name in ("quarantine.db", "payloads")]
     places = [_Place(target, staged if staged.exists() else None) for target, staged in pairs]
@@ -190,7 +190,7 @@ def _swap(places: Sequence[_Place], folders: Sequence[Path]) -> None:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Also to another file system: the quarantine may have one of its own."""
+    """Moves a file, also to another file system: the quarantine may have one of its own."""
     try:
         rename(source, target)
     except OSError as exc:

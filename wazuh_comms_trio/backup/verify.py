@@ -60,7 +60,7 @@ class Finding:
 
 
 def verify(config: Config, *, repair: bool = False) -> Iterator[Finding]:
-    """Reads all of it. Raises ``OSError`` where it can't save something."""
+    """Reads all of the state and reports what is damaged. Raises ``OSError`` where it can't save something."""
     folder = config.communications_api.embedded.path
     quarantine = quarantine_folder(config)
     events = folder / "events"
@@ -80,7 +80,7 @@ def verify(config: Config, *, repair: bool = False) -> Iterator[Finding]:
 
 
 def _told(place: str, findings: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """What can't be read keeps nobody from reading the rest."""
+    """Turns an error of reading into a finding, so that the rest is read all the same."""
     try:
         yield from findings()
     except OSError as exc:
@@ -134,7 +134,8 @@ def _kept_name(path: Path) -> str:
 
 
 def _save_segment(folder: Path, damage: Damage, beside: str, *, write: bool) -> int:
-    """How many records are whole. ``write``: they take the damaged file's place, which is then called ``beside``."""
+    """Saves the whole records of a damaged segment; how many there are. ``write``: they take the damaged file's place,
+    which is then called ``beside``."""
     segment = next(segment for segment in segment_files(folder) if segment.path.name == damage.file)
     promise = promises(folder).get(damage.file)
     fresh = folder / f".{damage.file}{_SAVING}"
@@ -225,7 +226,7 @@ def check_database(
 
 
 def _schema(connection: apsw.Connection, schema: Schema) -> Iterator[Finding]:
-    """Tables, indexes and triggers, as the file's version has them."""
+    """Compares tables, indexes and triggers with those that the file's version has."""
     try:
         check_usable(connection, schema)
     except StateForeign as exc:
@@ -249,7 +250,7 @@ def _schema(connection: apsw.Connection, schema: Schema) -> Iterator[Finding]:
 
 
 def check_rows(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:
-    """Of ``state.db``: contents against checksums, counters against what is in use."""
+    """Checks ``state.db``: contents against checksums, counters against what is in use."""
     has_checksums = connection.execute("SELECT count(*) FROM pragma_table_info('documents') WHERE name = 'checksum'")
     if has_checksums.get:
         for row in damaged_rows(connection):
@@ -277,7 +278,8 @@ def check_rows(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:
 
 
 def _document_sums(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:
-    """What the documents' quota is judged by; where the daemon hasn't counted all yet there is nothing to compare."""
+    """Checks the sums that the documents' quota is judged by; where the daemon hasn't counted all yet there is nothing
+    to compare."""
     connection.execute("BEGIN IMMEDIATE" if repair else "BEGIN")  # the sums and the documents of one moment
     try:
         wrong = wrong_sums(connection)
@@ -291,8 +293,8 @@ def _document_sums(connection: apsw.Connection, repair: bool) -> Iterator[Findin
 
 
 def check_entries(connection: apsw.Connection, files: Path, live: apsw.Connection) -> Iterator[Finding]:
-    """Entries of the quarantine whose bytes aren't what was kept; ``live``: which are still there. Raises SQLite's
-    errors."""
+    """Finds entries of the quarantine whose bytes aren't what was kept; ``live``: which are still there. Raises
+    SQLite's errors."""
     columns = ", ".join(f"CAST({name} AS BLOB)" for name in ("kind", "metadata", "payload", "file", "digest"))
     query = f"SELECT id, CAST(payload_bytes AS INTEGER), {columns} FROM entries"
     for entry_id, size, kind, metadata, payload, file, mark in connection.execute(query):
@@ -325,7 +327,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 
 def _usage(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:
-    """The sums that limits are judged by, against the entries themselves."""
+    """Checks the sums that limits are judged by, against the entries themselves."""
     column = connection.execute("SELECT count(*) FROM pragma_table_info('entries') WHERE name = 'overtaken_at'").get
     current = "overtaken_at IS NULL" if column else "1"
     right = (

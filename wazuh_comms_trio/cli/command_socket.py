@@ -27,8 +27,9 @@ class _Connection(http.client.HTTPConnection):
 
 
 def find_command_socket(file: Path) -> Path:
-    """As the file names it, also when the rest of it can't be used: the running daemon was started with a better one,
-    and what is wrong with the new one is its word to say. Raises ``ConfigError`` when there is no reading it at all."""
+    """The socket's path as the file names it, also when the rest of the file can't be used: the running daemon was
+    started with a better one, and what is wrong with the new one is its word to say. Raises ``ConfigError`` when there
+    is no reading it at all."""
     import attrs
 
     from wazuh_comms_trio.config.load import load_config

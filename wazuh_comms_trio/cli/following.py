@@ -24,7 +24,8 @@ ENDED: Final = frozenset({"success", "failed"})
 
 @frozen
 class GroupProgress:
-    """How many of a group's command's children are how. ``never_delivered``: failed without having been sent."""
+    """How many children of a group's command have which outcome. ``never_delivered``: failed without having been
+    sent."""
 
     pending: int = 0
     sent: int = 0
@@ -42,7 +43,7 @@ class GroupProgress:
 
     @property
     def counts(self) -> str:
-        """``480 success, 12 failed, 8 never delivered``: what there is none of is left out."""
+        """The counts in words, ``480 success, 12 failed, 8 never delivered``; counts of 0 are left out."""
         words = ("success", "failed", "never delivered", "sent", "pending")
         found = ((word, getattr(self, word.replace(" ", "_"))) for word in words)
         return ", ".join(f"{number} {word}" for word, number in found if number) or "no agents"
@@ -68,7 +69,7 @@ def _state(command: Command) -> str:
 
 
 async def progress_of(store: CommandStore, commands: Iterable[Command]) -> dict[str, GroupProgress]:
-    """Document id -> counts, for those of ``commands`` that are groups'. Raises ``BackendUnavailable``."""
+    """Counts by document id, for those of ``commands`` that are groups'. Raises ``BackendUnavailable``."""
     groups: dict[str, list[Command]] = {one.document_id: [] for one in commands if one.target.type == "group"}
     for child in await store.children(list(groups)) if groups else ():
         groups[parent_id(child) or ""].append(child)
@@ -123,7 +124,7 @@ class Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def show(self, text: str, *, notable: bool = True) -> None:
-        """What isn't ``notable`` is for a terminal alone."""
+        """Shows a line; one that isn't ``notable`` is for a terminal alone."""
         if self._terminal:
             print(f"\r\x1b[K{printable(text)}", end="", file=sys.stderr, flush=True)
             self._shown = text
@@ -133,5 +134,5 @@ class Progress:
 
 
 def outcomes(children: Collection[Command]) -> Sequence[Command]:
-    """Those that are no success first: they are what one looks for."""
+    """The children in order, those that are no success first: they are what one looks for."""
     return sorted(children, key=lambda one: (one.status == "success", one.target.id))

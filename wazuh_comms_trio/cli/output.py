@@ -26,7 +26,7 @@ class Output:
         self.as_json = as_json
 
     def document(self, document: Any, text: str) -> None:
-        """The result: the document, or the text, whose lines are ours: see ``lines``, ``pairs``, ``table``."""
+        """Prints the result: the document, or the text, whose lines are ours: see ``lines``, ``pairs``, ``table``."""
         if self.as_json:
             print(json.dumps(document, indent=2 if sys.stdout.isatty() else None))
         elif text:
@@ -34,17 +34,17 @@ class Output:
 
     @contextmanager
     def listing(self, heads: Sequence[str]) -> Iterator[Listing]:
-        """A long one, printed page by page as it is read: one JSON document in the end, or a table."""
+        """Prints a long result page by page as it is read: one JSON document in the end, or a table."""
         listing = Listing(heads, as_json=self.as_json)
         yield listing
         listing.end()
 
     def line(self, document: Any) -> None:
-        """One of many: one JSON document a line, whatever the form."""
+        """Prints one of many results: one JSON document a line, whatever the form."""
         print(json.dumps(document, ensure_ascii=self.as_json, separators=(",", ":")), flush=True)
 
     def note(self, text: str) -> None:
-        """For the person at the terminal only."""
+        """Prints a remark for the person at the terminal only."""
         if not self.as_json:
             print(printable(text), file=sys.stderr)
 
@@ -96,7 +96,7 @@ class _Columns:
         self._is_narrow = False
 
     def page(self, rows: Sequence[Sequence[object]]) -> str:
-        """The first has the heads above it."""
+        """The lines of one page; the first page has the heads above it."""
         cells = [[printable("-" if cell in (None, "") else str(cell)) for cell in row] for row in rows]
         if self._heads is not None:
             cells.insert(0, list(self._heads))
@@ -147,7 +147,7 @@ def _short_date(cell: str) -> str:
 
 
 def lines(texts: Iterable[str]) -> str:
-    """Each text is one line, whatever is in it: agents' texts can't make lines of their own."""
+    """Texts as lines, each on one, whatever is in it: agents' texts can't make lines of their own."""
     return "\n".join(map(printable, texts))
 
 

@@ -93,7 +93,7 @@ def acting_as_owner(folder: Path, config_file: Path, *, make: bool = True) -> It
 
 @contextmanager
 def acting_as(uid: int, gid: int, groups: list[int]) -> Iterator[None]:
-    """This process is root, and is again afterwards."""
+    """This process, root's, acts as another user while the block runs."""
     own = os.getgroups()
     os.setgroups(groups)
     os.setegid(gid)

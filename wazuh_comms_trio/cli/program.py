@@ -27,7 +27,7 @@ CONFIG_HELP: Final = f"the configuration (default: ${CONFIG_VARIABLE}, else {DEF
 
 
 class Failure(Exception):
-    """The program ends here: ``str()`` is the sentence for stderr (none: what was said is enough), ``status`` the
+    """Raised to end the program: ``str()`` is the sentence for stderr (none: what was said is enough), ``status`` the
     exit's."""
 
     def __init__(self, text: str = "", status: int = EXIT_FAILED) -> None:
@@ -36,7 +36,7 @@ class Failure(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, whose options can't be shortened: a later option must not change what an earlier script meant."""
+    """argparse's parser without shortened options: a later option must not change what an earlier script meant."""
 
     def __init__(self, *args: object, **options: object) -> None:
         options.setdefault("allow_abbrev", False)
@@ -58,7 +58,7 @@ def printable(text: str) -> str:
 
 
 def complain(name: str, line: str, priority: int = ERROR) -> None:
-    """A line on stderr; for the journal, if that is what reads it, with its priority."""
+    """Prints a line on stderr; for the journal, if that is what reads it, with its priority."""
     text = f"{name}: {printable(line)}"
     print(with_priority(priority, text) if is_journal(sys.stderr) else text, file=sys.stderr)
 
@@ -80,7 +80,7 @@ def run_program(name: str, main: Callable[[], int]) -> int:
 
 
 def _report(name: str, error: BaseException) -> int:
-    """A line a reason. What has a name of its own needs no more than its sentence."""
+    """Prints an error, a line a reason. What has a name of its own needs no more than its sentence."""
     from wazuh_comms_trio.foundation.nurseries import exceptions_of
 
     reasons = list(exceptions_of(error))

@@ -71,8 +71,8 @@ class Replay:
         self._other_node = other_node
 
     async def replay(self, entry: Entry) -> Replayed:
-        """Drops the entry when it was taken. Raises ``BackendUnavailable`` when that can't be told now: the entry
-        stays, as one that can't be read does."""
+        """Replays one entry, which is dropped when it was taken. Raises ``BackendUnavailable`` when that can't be told
+        now: the entry stays, as one that can't be read does."""
         try:
             if entry.kind == "stateful":
                 return await self._stateful(entry)
@@ -89,7 +89,7 @@ class Replay:
         return Replayed(entry, error)
 
     async def _stateful(self, entry: Entry) -> Replayed:
-        """Event by event: many may be in one entry."""
+        """Replays a stateful entry event by event: many may be in one entry."""
         found = await self._quarantine.get(entry.id)
         if found is None:
             raise MalformedBody("the entry is gone")
@@ -132,8 +132,8 @@ class Replay:
         return Replayed(entry, left[0].error, results, overtaken)
 
     async def _keep_only(self, entry: Entry, left: Sequence[_Left], reader: PacketReader) -> None:
-        """An entry for each event that is left, in place of the one with all of them; one for them all where there is
-        no room for as many."""
+        """Puts an entry for each event that is left in the place of the one with all of them; one for them all where
+        there is no room for as many."""
         metadata = reader.metadata.line
 
         def remaining(one: _Left) -> Remaining:
@@ -160,7 +160,7 @@ class Replay:
             await self._quarantine.replace(entry.id, [Remaining(together, left[0].error)])
 
     async def _try(self, entry: Entry, event: Event) -> ItemResult | str:
-        """The event's result, or why it isn't tried."""
+        """Sends one event; its result, or why it isn't tried."""
         action = event.action
         if isinstance(action, Unusable):
             return action.reason

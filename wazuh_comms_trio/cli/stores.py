@@ -88,7 +88,7 @@ async def open_quarantine_session(arguments: Namespace) -> AsyncIterator[Quarant
 
 
 def open_session(arguments: Namespace) -> Session:
-    """Nothing is opened yet. Raises ``ConfigError``."""
+    """A session in which nothing is opened yet. Raises ``ConfigError``."""
     config = read_config(arguments)
     embedded = config.communications_api.embedded
     keep = embedded.keep

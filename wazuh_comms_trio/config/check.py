@@ -118,7 +118,7 @@ def _crl(reader: Reader, file: Path, authorities: list[x509.Certificate], now: d
 
 
 def read_crls(path: Path) -> list[x509.CertificateRevocationList]:
-    """At least one. Raises ``FileProblem``."""
+    """The revocation lists of a file, at least one. Raises ``FileProblem``."""
     try:
         found = [x509.load_pem_x509_crl(block) for block in _PEM_CRL.findall(_read(path))]
     except ValueError:
@@ -158,14 +158,14 @@ def _token_key(reader: Reader, config: Config, tls_key: PrivateKeyTypes | None) 
 
 
 def signing_key(api: CommunicationsApi) -> tuple[Path, str | None]:
-    """The file of the key that signs tokens, and its password."""
+    """The file of the key that signs tokens, and the key's password."""
     if api.token.private_key is not None:
         return api.token.private_key, None
     return api.ssl.key, api.ssl.keyfile_password
 
 
 def next_key_file(private_key: Path) -> Path:
-    """Where the key is looked for that is to sign after this one: its tokens are good already."""
+    """The file of the key that is to sign after this one: its tokens are good already."""
     return private_key.with_name(f"{private_key.name}.next")
 
 
@@ -182,7 +182,7 @@ def read_next_key(token: Token) -> tuple[Path, bytes] | None:
 
 
 def public_half(data: bytes, password: str | None = None) -> bytes:
-    """Of a private key that can sign tokens, both in PEM. Raises ``FileProblem``."""
+    """The public half of a private key that can sign tokens, both in PEM. Raises ``FileProblem``."""
     key = _parse_private_key(data, password)
     if (sentence := unfit_for_tokens(key)) is not None:
         raise FileProblem(f"is not accepted: {sentence}")
@@ -225,7 +225,7 @@ def unfit_for_tokens(key: PrivateKeyTypes) -> str | None:
 
 
 def read_private_key(path: Path, password: str | None) -> PrivateKeyTypes:
-    """Raises ``FileProblem``."""
+    """Reads a private key. Raises ``FileProblem``."""
     return _parse_private_key(_read(path), password)
 
 
@@ -244,7 +244,7 @@ def _parse_private_key(data: bytes, password: str | None) -> PrivateKeyTypes:
 
 
 def read_certificates(path: Path) -> list[x509.Certificate]:
-    """At least one. Raises ``FileProblem``."""
+    """The certificates of a file, at least one. Raises ``FileProblem``."""
     try:
         return x509.load_pem_x509_certificates(_read(path))
     except ValueError:

@@ -73,7 +73,7 @@ def size(help: str, *, minimum: int = 1) -> dict[str, Key]:
 
 
 def key_of(attribute: Attribute[Any]) -> Key:
-    """What the field says about itself; a field without anything is an ordinary one."""
+    """What a field says about itself; a field without anything is an ordinary one."""
     metadata: Mapping[str, Key] = attribute.metadata
     return metadata.get(_METADATA_KEY) or Key("")
 
@@ -83,12 +83,12 @@ _LONGEST_SOCKET_PATH = 107
 
 
 def socket_path(path: Path) -> str | None:
-    """What a Unix socket's path must be; None when ``path`` is."""
+    """What a Unix socket's path must be, in words; None when ``path`` is."""
     return f"a path of at most {_LONGEST_SOCKET_PATH} bytes" if len(bytes(path)) > _LONGEST_SOCKET_PATH else None
 
 
 def networks(names: Iterable[str]) -> str | None:
-    """What each of ``names`` must be; None when all are."""
+    """What each of ``names`` must be, in words; None when all are."""
     try:
         for name in names:
             ip_network(name)

@@ -38,8 +38,8 @@ class LoadedConfig:
 def load_config(
     path: Path | str, *, check_files: bool = True, credentials: bool = True, text: str | None = None
 ) -> LoadedConfig:
-    """Reads the YAML file. Relative paths in it start at the file's folder. With ``check_files=False`` keys
-    and certificates aren't looked at, for programs that don't need them, nor, with ``credentials=False``, what the
+    """Reads the configuration's YAML file. Relative paths in it start at the file's folder. With ``check_files=False``
+    keys and certificates aren't looked at, for programs that don't need them, nor, with ``credentials=False``, what the
     service manager passed in their place. ``text`` stands in for what the file says. Raises ``ConfigError`` with every
     problem, and nothing else."""
     file = Path(path)

@@ -42,7 +42,7 @@ def shown(value: Any) -> str:
 
 
 def near(word: str, words: Sequence[str]) -> str:
-    """``; did you mean "port"?``, or nothing."""
+    """A hint, ``; did you mean "port"?``, or nothing."""
     found = get_close_matches(word.lower(), words, n=1, cutoff=0.6)
     return f'; did you mean "{found[0]}"?' if found else ""
 
@@ -57,14 +57,15 @@ class Problem:
     text: str
 
     def render(self, file: Path | str) -> str:
-        """``wazuh-server.yml:12: communications_api.port: "x" is not accepted: a whole number from 0 to 65535``"""
+        """The problem as a line: ``wazuh-server.yml:12: communications_api.port: "x" is not accepted: a whole number
+        from 0 to 65535``"""
         where = f"{file}:{self.line}" if self.line is not None else str(file)
         return f"{where}: {self.path}: {self.text}" if self.path else f"{where}: {self.text}"
 
 
 class ConfigError(Exception):
-    """The configuration can't be used. ``problems`` has all of them, in the file's order; ``str()`` is one line for
-    each."""
+    """Raised where the configuration can't be used. ``problems`` has all of them, in the file's order; ``str()`` is one
+    line for each."""
 
     def __init__(self, file: Path, problems: Sequence[Problem], warnings: Sequence[Problem] = ()) -> None:
         self.file = file

@@ -29,7 +29,7 @@ _ALIASES: Final[Mapping[Place, str]] = {("communications_api", "post"): "port"}
 
 
 class _Unaccepted(Exception):
-    """``accepted`` says what would be."""
+    """Raised for a value that isn't accepted; ``accepted`` says what would be."""
 
     def __init__(self, accepted: str, hint: str = "") -> None:
         super().__init__(accepted)
@@ -64,7 +64,7 @@ class Reader:
         return cast(T, self._model(self._source.data, model))
 
     def problem(self, text: str, *steps: str | int) -> None:
-        """Notes one; ``steps`` lead from the place being read, at the end from the top."""
+        """Notes a problem; ``steps`` lead from the place being read, at the end from the top."""
         self.problems.append(self._here(text, *steps))
 
     def warning(self, text: str, *steps: str | int) -> None:
@@ -77,7 +77,7 @@ class Reader:
         return not any(_is_within(place, path) or _is_within(path, place) for place in places for path in bad)
 
     def problem_at(self, path: str, text: str) -> None:
-        """Notes one at a dotted path from the top."""
+        """Notes a problem at a dotted path from the top."""
         self.problem(text, *path.split("."))
 
     def warning_at(self, path: str, text: str) -> None:
@@ -170,8 +170,8 @@ class Reader:
         self.problem(f"{value_shown} is not accepted; accepted is {error.accepted}{error.hint}")
 
     def _word(self) -> str | None:
-        """For what YAML reads as true or false: the word that stands in the file, when it is another one. A list's
-        only item may stand there without the list."""
+        """The word that stands in the file for what YAML reads as true or false, when it is another one. A list's only
+        item may stand there without the list."""
         words = self._source.words
         return words.get(self._place) or words.get(self._place[:-1])
 
@@ -235,7 +235,8 @@ class Reader:
         return value
 
     def _tuple(self, value: Any, kind: Any) -> tuple[Any, ...]:
-        """Blank items count for nothing (``certificate_authorities: ['']``). Every item's problem is its own."""
+        """A list as a tuple; blank items count for nothing (``certificate_authorities: ['']``). Every item's problem is
+        its own."""
         key, inner = self._key, get_args(kind)[0]
         if not isinstance(value, list):
             if not key.scalar_or_list or isinstance(value, dict):
@@ -286,7 +287,8 @@ def _origin(kind: Any) -> Any:
 
 
 def _placeholder(field: Attribute[Any], kind: Any) -> Any:
-    """The default; without one something of the type, to go on with: no model with it leaves ``load_config``."""
+    """A value to go on with: the default; without one something of the type: no model with it leaves
+    ``load_config``."""
     if field.default is not NOTHING:
         factory = getattr(field.default, "factory", None)
         return factory() if factory else field.default

@@ -78,7 +78,7 @@ def _plain(value: Any) -> Any:
 
 
 def markdown() -> str:
-    """docs/configuration.md."""
+    """The text of docs/configuration.md."""
     lines = [_HEAD]
     types = get_type_hints(Config)
     for section in attrs.fields(Config):
@@ -94,7 +94,7 @@ def _table(rows: Iterator[tuple[str, str, str, str]]) -> list[str]:
 
 
 def _keys(model: type, prefix: str) -> Iterator[tuple[str, str, str, str]]:
-    """The leaves first, then section by section."""
+    """A section's keys as text, the leaves first, then section by section."""
     types = get_type_hints(model)
     sections = []
     for field in attrs.fields(model):

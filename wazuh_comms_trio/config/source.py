@@ -69,7 +69,7 @@ class Source:
     words: Mapping[Place, str] = MappingProxyType({})
 
     def line(self, place: Place) -> int | None:
-        """Of the place, or of the nearest one above it that is in the file."""
+        """The line of a place, or of the nearest one above it that is in the file."""
         while place and place not in self.lines:
             place = place[:-1]
         return self.lines.get(place)

@@ -23,7 +23,7 @@ def allows_tls13(settings: Ssl) -> bool:
 
 
 def cipher_list(settings: Ssl) -> str | None:
-    """What goes to ``set_ciphers``; None: OpenSSL's own choice stays."""
+    """The ciphers for ``set_ciphers``; None: OpenSSL's own choice stays."""
     ciphers = (settings.ssl_ciphers or "").strip()
     if settings.ssl_protocol not in LEGACY_VERSIONS:
         return ciphers or None
@@ -32,7 +32,7 @@ def cipher_list(settings: Ssl) -> str | None:
 
 
 def bare_context(settings: Ssl) -> ssl.SSLContext:
-    """Versions and ciphers, without certificates. Raises ``ssl.SSLError`` when no cipher fits."""
+    """A context with versions and ciphers, without certificates. Raises ``ssl.SSLError`` when no cipher fits."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with warnings.catch_warnings():  # the two oldest versions are deprecated, which the operator was told
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -47,8 +47,8 @@ def bare_context(settings: Ssl) -> ssl.SSLContext:
 
 
 def server_context(settings: Ssl) -> ssl.SSLContext:
-    """Complete, as the listeners use it. Blocks: reads the files. Raises ``OSError`` (``ssl.SSLError`` is one) and
-    ``ValueError`` for what OpenSSL doesn't take; ``config.check`` has better words, and comes first.
+    """The complete context, as the listeners use it. Blocks: reads the files. Raises ``OSError`` (``ssl.SSLError`` is
+    one) and ``ValueError`` for what OpenSSL doesn't take; ``config.check`` has better words, and comes first.
 
     No ALPN: HTTP/1.1 is all there is. No session tickets in TLS 1.3: agents never resume, and a ticket costs more than
     it gives. In TLS 1.2 clients that ask for tickets get them: OpenSSL would else remember 20,480 sessions here, for

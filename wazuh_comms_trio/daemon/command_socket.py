@@ -48,7 +48,7 @@ class Auditor:
         await self._in_thread(partial(self._append, caller, action, target, details))
 
     async def enrolled(self, user: str, address: str | None, agent_id: str, name: str) -> None:
-        """As ``note``: an enrolment, by a user of the configuration at a peer's address."""
+        """Writes down an enrolment, by a user of the configuration at a peer's address; as ``note``."""
         details: dict[str, object] = {"address": address, "name": name}
         await self._in_thread(partial(self._write, User(-1, user), "enrolment", agent_id, details))
 
@@ -129,7 +129,7 @@ class HubPoster:
         self._post = post
 
     async def post(self, commands: Sequence[Command]) -> Sequence[Command]:
-        """Those that were delivered. Raises ``BackendUnavailable``."""
+        """Posts commands; those that were delivered. Raises ``BackendUnavailable``."""
         delivered = await self._post(json.loads(encode_commands(commands))["commands"])
         return decode_commands(json.dumps({"commands": delivered}).encode())
 

@@ -27,7 +27,7 @@ class Drain:
         return None if self._since is None else trio.current_time() - self._since
 
     def switch(self, on: bool, parked: int) -> dict[str, Any]:
-        """Begins or ends it: ``Control.drain``'s result."""
+        """Begins or ends the drain; returns ``Control.drain``'s result."""
         if on:
             self.begin()
         else:
@@ -41,7 +41,7 @@ class Drain:
         self._tell(True)
 
     def end(self) -> None:
-        """Not while the daemon stops."""
+        """Ends the drain, but not while the daemon stops."""
         if self._since is not None and not self._stopping:
             self._since = None
             self._tell(False)

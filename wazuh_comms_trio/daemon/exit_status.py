@@ -20,7 +20,7 @@ EXIT_BAD_CONFIGURATION: Final = 78
 
 
 class BadConfiguration(StartError):
-    """What only shows when it is used: exit status 78."""
+    """Raised for what is wrong with a configuration and only shows when it is used: exit status 78."""
 
 
 def report_failure(error: Exception) -> int:

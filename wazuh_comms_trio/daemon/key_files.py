@@ -34,7 +34,7 @@ def _files(settings: CommunicationsApi) -> list[Path]:
 
 
 def read_key_files(settings: CommunicationsApi) -> dict[str, str]:
-    """Each file's path, and its text. Blocks. Raises ``BadConfiguration``."""
+    """Reads the files of keys and certificates: text by path. Blocks. Raises ``BadConfiguration``."""
     key_files = {}
     for file in _files(settings):
         try:
@@ -48,8 +48,8 @@ def read_key_files(settings: CommunicationsApi) -> dict[str, str]:
 
 
 def signing_public_key(settings: CommunicationsApi, key_files: Mapping[str, str]) -> str | None:
-    """The public half (PEM) of the key that workers with these files sign tokens with; None: it can't be read, as they
-    will say. Blocks."""
+    """The public half (PEM) of the key that workers with these files sign tokens with; None: it can't be read, as the
+    workers will say. Blocks."""
     file, password = signing_key(settings)
     try:
         return public_half(key_files[str(file)].encode("latin-1"), password).decode()

@@ -133,7 +133,7 @@ def _missed_socket_unit() -> list[str]:
 
 
 def operators_token(settings: CommunicationsApi) -> str | None:
-    """Blocks. Raises ``BadConfiguration``."""
+    """The token of the operators' listener. Blocks. Raises ``BadConfiguration``."""
     if settings.operators is None or settings.operators.token_file is None:
         return None
     try:
@@ -153,7 +153,7 @@ def _shown(settings: Operators | None, listeners: Sequence[trio.SocketListener])
 
 @asynccontextmanager
 async def open_listeners(settings: CommunicationsApi) -> AsyncIterator[tuple[Listeners, ListenAddresses]]:
-    """Everything the daemon listens on. Raises ``StartError``, with nothing left open."""
+    """Opens everything the daemon listens on. Raises ``StartError``, with nothing left open."""
     async with AsyncExitStack() as stack:
 
         async def listen(hosts: Sequence[str], port: int, what: str) -> list[trio.SocketListener]:

@@ -49,7 +49,7 @@ def run_daemon(
 
 
 def _leave(*_: object) -> None:
-    """A signal before the daemon handles them, or after its end: there is nothing that could be lost."""
+    """Handles a signal before the daemon does, or after its end: there is nothing that could be lost."""
     os._exit(EXIT_OK)
 
 

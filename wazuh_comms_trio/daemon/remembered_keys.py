@@ -75,20 +75,21 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _checksum(members: Mapping[str, Any]) -> int:
-    """Of all members as they stand in the file, a later version's, too."""
+    """The checksum of all members as they stand in the file, a later version's, too."""
     return crc32(msgspec.json.encode({**members, "checksum": None}))
 
 
 @frozen
 class RememberedKeys:
-    """``earlier``: until when, epoch seconds, by public key (PEM). ``revoked``: since when, by the key's id."""
+    """Public keys that signed tokens and ids of revoked keys; ``earlier``: until when, epoch seconds, by public key
+    (PEM). ``revoked``: since when, by the key's id."""
 
     signing: str | None = None
     earlier: Mapping[str, float] = {}
     revoked: Mapping[str, float] = {}
 
     def signed_by(self, public_key: str, now: float) -> RememberedKeys:
-        """From now on this key signs; another one that did counts as long as its tokens can."""
+        """These keys once this one signs; another one that did counts as long as its tokens can."""
         kept = {pem: until for pem, until in self.earlier.items() if until > now and pem != public_key}
         if self.signing not in (None, public_key):
             assert self.signing is not None
@@ -96,11 +97,12 @@ class RememberedKeys:
         return evolve(self, signing=public_key, earlier=kept)
 
     def keeping(self, public_key: str, until: float) -> RememberedKeys:
-        """This one counts until then at least."""
+        """These keys with one that counts until then at least."""
         return evolve(self, earlier={**self.earlier, public_key: max(self.earlier.get(public_key, 0.0), until)})
 
     def without(self, key_ids: Mapping[str, float], *, own: bool) -> RememberedKeys:
-        """These are revoked; by this node's operator (``own``), or there is a limit, and those that are known stay."""
+        """These keys without revoked ones; of those that another node's operator revoked (not ``own``) a limited number
+        is taken, and those that are known stay."""
         new = {key: since for key, since in key_ids.items() if key not in self.revoked}
         if not own:
             latest = sorted(new.items(), key=lambda entry: -entry[1])
@@ -108,14 +110,14 @@ class RememberedKeys:
         return evolve(self, revoked={**self.revoked, **new})
 
     def seconds_left(self, now: float) -> dict[str, float]:
-        """Of each key that signed before, also of the one that did last, by its PEM."""
+        """How long each key that signed before counts, also the one that did last, by its PEM."""
         left = {pem: min(until - now, LONGEST_GRACE) for pem, until in self.earlier.items() if until > now}
         if self.signing is not None:
             left.setdefault(self.signing, EARLIER_KEYS_LIFETIME)
         return left
 
     def and_those_of(self, other: RememberedKeys) -> RememberedKeys:
-        """What either of them knows; the key that signs is ``other``'s, if it knows one."""
+        """The keys that either of them knows; the key that signs is ``other``'s, if it knows one."""
         earlier = dict(self.earlier)
         for pem, until in other.earlier.items():
             earlier[pem] = max(earlier.get(pem, 0.0), until)
@@ -161,7 +163,7 @@ class KeyMemory:
 
     @property
     def known(self) -> RememberedKeys:
-        """As it was last read or changed."""
+        """The keys as they were last read or changed."""
         return self._known
 
     def read(self) -> RememberedKeys:
@@ -177,12 +179,12 @@ class KeyMemory:
         return self._change(lambda known: known.keeping(public_key, self._now() + min(seconds, LONGEST_GRACE)))
 
     def revoke(self, key_ids: Mapping[str, float], *, own: bool = True) -> bool:
-        """For good: by id, since when; as another node's operator says, unless ``own``. False: that can't be written,
-        and a restart forgets it."""
+        """Revokes keys for good: by id, since when; as another node's operator says, unless ``own``. False: that can't
+        be written, and a restart forgets it."""
         return self._change(lambda known: known.without(key_ids, own=own))
 
     def repair(self) -> bool:
-        """What can be read of a damaged file takes its place. False: that can't be written."""
+        """Puts what can be read of a damaged file in its place. False: that can't be written."""
         return self._change(lambda known: known)
 
     def _change(self, change: Callable[[RememberedKeys], RememberedKeys]) -> bool:
@@ -209,7 +211,7 @@ class KeyMemory:
         return True
 
     def _keep_damaged(self) -> None:
-        """Under another name; the one before it goes."""
+        """Keeps the damaged file under another name; the one kept before goes."""
         if not self._path.is_symlink() and self._path.is_file():
             rename(self._path, self._path.with_name(f"{FILE_NAME}.damaged"))
 
@@ -240,7 +242,7 @@ class KeyMemory:
 
 
 def _read_file(path: Path) -> tuple[RememberedKeys, str | None]:
-    """What can be read of it, and what is wrong with it."""
+    """Reads the file: what can be read of it, and what is wrong with it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:

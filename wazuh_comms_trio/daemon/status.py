@@ -31,7 +31,7 @@ WorkerState: TypeAlias = Literal["starting", "serving", "stopping"]
 
 
 class BulkWriterReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Of stateful events: packets that wait and that there is room for, calls that are under way."""
+    """The load of the stateful events: packets that wait and that there is room for, calls that are under way."""
 
     waiting: int = 0
     room: int = 0
@@ -47,7 +47,7 @@ class LoggedError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokenKeysReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Ids (``kid``) of the key that signs tokens, of all whose tokens are good, and of those that were revoked."""
+    """Ids (``kid``) of the key that signs tokens, of all keys whose tokens are good, and of those that were revoked."""
 
     signing: str
     accepted: list[str] = []
@@ -55,10 +55,10 @@ class TokenKeysReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
-    """``lag``: the worst delay of the event loop, of late. ``crowded``: connections wait until fewer files are open.
-    ``parked``: long polls. ``tasks``: of the event loop. ``backend``: ``ready``, or why it isn't.
-    ``quarantine``: a sentence when events that can't be taken find no room there. ``refused``: a sentence for each of
-    what was beyond a limit within the last minute; ``refused_total``: requests and connections since the start.
+    """What a worker says of itself; ``lag``: the worst delay of the event loop, of late. ``crowded``: connections wait
+    until fewer files are open. ``parked``: long polls. ``tasks``: of the event loop. ``backend``: ``ready``, or why it
+    isn't. ``quarantine``: a sentence when events that can't be taken find no room there. ``refused``: a sentence for
+    each of what was beyond a limit within the last minute; ``refused_total``: requests and connections since the start.
     ``warnings``: sentences about what is going to hurt. A worker that hasn't reported yet: None."""
 
     pid: int | None = None
@@ -79,8 +79,8 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerStatus(WorkerReport, frozen=True, kw_only=True):
-    """``state`` is a ``WorkerState``, or a later version's. ``heard``: how long ago the last message came from the
-    worker."""
+    """One worker of the status document; ``state`` is a ``WorkerState``, or a later version's. ``heard``: how long ago
+    the last message came from the worker."""
 
     name: str
     generation: int
@@ -89,9 +89,9 @@ class WorkerStatus(WorkerReport, frozen=True, kw_only=True):
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """``generation``: of the configuration that is in force. ``reload``: the daemon can be reloaded. ``up``: for how
-    long it runs, whatever became of the clock since ``started``. ``warnings``: sentences for the operator.
-    ``drained``: for how long the node is; None, and missing: it isn't."""
+    """The status document; ``generation``: of the configuration that is in force. ``reload``: the daemon can be
+    reloaded. ``up``: for how long it runs, whatever became of the clock since ``started``. ``warnings``: sentences for
+    the operator. ``drained``: for how long the node is; None, and missing: it isn't."""
 
     generation: int
     configured_workers: int
@@ -111,7 +111,7 @@ def report_document(report: WorkerReport) -> dict[str, Any]:
 def worker_document(
     name: str, *, generation: int, state: WorkerState, heard: float, report: dict[str, Any]
 ) -> dict[str, Any]:
-    """``report`` is a worker's as it came, empty before the first."""
+    """One worker's part of the status document; ``report`` is a worker's as it came, empty before the first."""
     return {"name": name, "generation": generation, "state": state, "heard": round(heard, 1), **report}
 
 
@@ -155,5 +155,6 @@ def readiness(status: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_status(document: object) -> DaemonStatus:
-    """Ignores what a later version says besides. Raises ``ValueError`` for what isn't a status."""
+    """Reads a status document; ignores what a later version says besides. Raises ``ValueError`` for what isn't a
+    status."""
     return msgspec.convert(document, DaemonStatus)

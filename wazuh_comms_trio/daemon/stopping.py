@@ -61,8 +61,8 @@ async def stop_when_noticed(delay: float, notifier: Notifier, stopping: trio.Eve
 
 
 class Terminal:
-    """What stdin was when this was made. SIGHUP has two meanings: the operator asks for a reload, or the terminal that
-    the daemon was started in is gone."""
+    """The terminal that stdin was when this was made, if it was one. SIGHUP has two meanings: the operator asks for a
+    reload, or the terminal that the daemon was started in is gone."""
 
     def __init__(self) -> None:
         self._was_there = os.isatty(_STDIN)

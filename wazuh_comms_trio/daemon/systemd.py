@@ -31,7 +31,7 @@ class Notifier:
         self._address = environment.get("NOTIFY_SOCKET", "")
 
     def __bool__(self) -> bool:
-        """Does a service manager listen?"""
+        """Whether a service manager listens."""
         return bool(self._address)
 
     def ready(self, status: str) -> None:

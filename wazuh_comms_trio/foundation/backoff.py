@@ -44,11 +44,11 @@ class Backoff:
         return f"<Backoff after {self._failures} pauses>"
 
     def next_pause(self) -> float:
-        """The next one; the one after that is longer."""
+        """The next pause; the one after that is longer."""
         pause = pause_after(self._failures, first=self._first, longest=self._longest, factor=self._factor)
         self._failures += 1
         return pause if self._rng is None else pause * self._rng.uniform(*self._jitter)
 
     def reset(self) -> None:
-        """After a success: the next pause is the first one again."""
+        """Called after a success: the next pause is the first one again."""
         self._failures = 0

@@ -55,7 +55,7 @@ calls: FileCalls = FileCalls()
 
 
 class _Tally:
-    """How often this process waited for the disk, from whatever thread."""
+    """Counts how often this process waited for the disk, from whatever thread."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -70,8 +70,8 @@ tally: Final = _Tally()
 
 
 def write_all(descriptor: int, data: Data) -> None:
-    """All of ``data``, where the descriptor stands (with ``O_APPEND``: at the end). Raises ``OSError``; a part may be
-    written then."""
+    """Writes all of ``data``, where the descriptor stands (with ``O_APPEND``: at the end). Raises ``OSError``; a part
+    may be written then."""
     with memoryview(data) as view:
         done = 0
         while done < len(view):
@@ -97,12 +97,13 @@ def write_pieces(descriptor: int, pieces: Sequence[bytes]) -> None:
 
 
 def write_part(descriptor: int, data: Data) -> int:
-    """What one call takes, for a caller that keeps the rest itself."""
+    """Writes what one call takes, for a caller that keeps the rest itself."""
     return calls.write(descriptor, data)
 
 
 def sync(descriptor: int) -> None:
-    """What was written is on the disk. After an error it isn't known what is: the kernel has forgotten the rest."""
+    """Waits until what was written is on the disk. After an error it isn't known what is: the kernel has forgotten the
+    rest."""
     tally.add()
     calls.fsync(descriptor)
 
@@ -118,7 +119,7 @@ def cut(descriptor: int, size: int) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Durable once the folder is synced (``folders.sync_folder``)."""
+    """Renames a file; durable once the folder is synced (``folders.sync_folder``)."""
     calls.rename(source, target)
 
 
@@ -128,7 +129,7 @@ def link_descriptor(descriptor: int, name: str, folder: int) -> None:
 
 
 def link_file(source: Path, name: str, folder: int) -> None:
-    """A second name for a file, in the folder whose descriptor is ``folder``."""
+    """Gives a file a second name, in the folder whose descriptor is ``folder``."""
     calls.link(str(source), name, folder)
 
 
@@ -141,7 +142,7 @@ def remove(path: Path) -> None:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """A durable copy, mode 0600; ``target`` must be free."""
+    """Makes a durable copy, mode 0600; ``target`` must be free."""
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with source.open("rb") as file:
@@ -164,7 +165,7 @@ class WholeFile:
 
 
 def _progress(written: int) -> int:
-    """No endless loop on a file that takes nothing and doesn't say why."""
+    """Guards against an endless loop on a file that takes nothing and doesn't say why."""
     if written <= 0:
         raise OSError(errno.EIO, "nothing was written")
     return written

@@ -15,7 +15,7 @@ from wazuh_comms_trio.foundation.file_writes import sync
 
 
 def make_folder(path: Path, mode: int = 0o700) -> None:
-    """``path``, and its missing parents, which others may look into; those that exist are left as they are."""
+    """Makes ``path``, and its missing parents, which others may look into; those that exist are left as they are."""
     if path.is_dir():
         return
     make_folder(path.parent, 0o755)
@@ -32,7 +32,7 @@ def make_folder(path: Path, mode: int = 0o700) -> None:
 
 @contextmanager
 def open_folder(path: Path) -> Iterator[int]:
-    """Its descriptor; with it a lock on it ends."""
+    """A folder's descriptor; with it a lock on it ends."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield descriptor
@@ -41,15 +41,16 @@ def open_folder(path: Path) -> Iterator[int]:
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int | None:
-    """Its descriptor; None where something else than a regular file has the name, which is neither followed nor waited
-    for. Raises ``OSError``."""
+    """A regular file's descriptor; None where something else than a regular file has the name, which is neither
+    followed nor waited for. Raises ``OSError``."""
     if not stat.S_ISREG(os.lstat(path).st_mode):
         return None
     return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def open_file(path: Path) -> BinaryIO:
-    """A regular file, for reading. Raises ``OSError``, also where something else has the name, as ``open_regular``."""
+    """Opens a regular file for reading. Raises ``OSError``, also where something else has the name, as
+    ``open_regular``."""
     descriptor = open_regular(path)
     if descriptor is None:
         raise OSError(errno.EINVAL, "What has its name is no file", str(path))

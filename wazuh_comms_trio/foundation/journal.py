@@ -13,7 +13,7 @@ WARNING: Final = 4
 
 
 def is_journal(stream: TextIO | None) -> bool:
-    """Does systemd's journal read this stream? (``JOURNAL_STREAM`` names its device and inode.)"""
+    """Whether systemd's journal reads this stream. (``JOURNAL_STREAM`` names its device and inode.)"""
     if stream is None:
         return False
     try:

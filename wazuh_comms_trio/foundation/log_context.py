@@ -24,7 +24,7 @@ WORKER: Final = ContextVar[str | None]("worker", default=None)
 
 @contextmanager
 def log_context(*, request: str | None = None, agent: str | None = None) -> Iterator[None]:
-    """Lines written inside carry these; None leaves the present one."""
+    """Log lines written inside carry these values; None leaves the present one."""
     given = ((REQUEST, request), (AGENT, agent))
     tokens = [(variable, variable.set(value)) for variable, value in given if value is not None]
     try:

@@ -42,7 +42,7 @@ class OutageLog:
 
     @property
     def kind(self) -> str | None:
-        """What is wrong, or was a moment ago; None outside of an outage."""
+        """The fault of the present outage, or of one a moment ago; None outside of an outage."""
         return self._kind
 
     def failed(self, why: BaseException | str, *, kind: str = "", level: int = logging.WARNING) -> None:

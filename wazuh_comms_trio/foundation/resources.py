@@ -26,8 +26,8 @@ def descriptor_limit() -> int | None:
 
 
 def memory_limit(groups: Path = _CGROUPS, own: Path = _OWN_GROUPS) -> int:
-    """Bytes: the least of the limits of this process's control groups (``MemoryMax=`` is one), version 2 and 1, and of
-    what the machine has."""
+    """The memory this process may have, in bytes: the least of the limits of this process's control groups
+    (``MemoryMax=`` is one), version 2 and 1, and of what the machine has."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *_limits(groups, own)])
 
@@ -63,7 +63,8 @@ def _limits(groups: Path, own: Path) -> list[int]:
 
 
 def _upwards(root: Path, path: str, name: str) -> list[int]:
-    """A group's limit, and those of the groups around it. In a container the path may lead out of what is mounted."""
+    """The limit of a control group and those of the groups around it. In a container the path may lead out of what is
+    mounted."""
     found = []
     parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
     for length in range(len(parts), -1, -1):

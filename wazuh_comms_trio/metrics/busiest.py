@@ -34,7 +34,7 @@ class BusiestAgents:
         self._told_at = -inf
 
     def count(self, agent_id: str, received: int) -> None:
-        """A request with a body of so many bytes."""
+        """Counts a request with a body of so many bytes."""
         self._turn()
         found = self._now.get(agent_id)
         if found is None:
@@ -71,7 +71,7 @@ class BusiestAgents:
 
 
 def busiest(rows: Iterable[Busy]) -> list[Busy]:
-    """Of several workers: an agent's are added."""
+    """The busiest agents of several workers: an agent's counts are added."""
     both: dict[str, list[float]] = {}
     for agent_id, requests, received in rows:
         sofar = both.setdefault(agent_id, [0.0, 0.0])
@@ -81,7 +81,7 @@ def busiest(rows: Iterable[Busy]) -> list[Busy]:
 
 
 def _largest(table: dict[str, list[float]], most: int) -> list[tuple[str, list[float]]]:
-    """By its share of all requests or of all bytes, whichever is larger."""
+    """The agents with the largest share of all requests or of all bytes, whichever is larger."""
     requests = sum(counts[0] for counts in table.values()) or 1
     received = sum(counts[1] for counts in table.values()) or 1
     return nlargest(most, table.items(), key=lambda item: max(item[1][0] / requests, item[1][1] / received))

@@ -23,8 +23,8 @@ Reading = tuple[Family, tuple[str, ...], float]
 
 
 class Histogram:
-    """``counts`` has one more than the family's buckets, for what is above. ``exemplars``: of each bucket the request
-    that fell into it last, with its value and the moment (epoch seconds)."""
+    """How often a value fell into each bucket; ``counts`` has one more than the family's buckets, for what is above.
+    ``exemplars``: of each bucket the request that fell into it last, with its value and the moment (epoch seconds)."""
 
     __slots__ = ("bounds", "counts", "exemplars", "total")
 
@@ -72,7 +72,7 @@ class Metrics:
         self._readers.append(reader)
 
     def value(self, family: Family, *labels: str) -> float:
-        """Of a counter, or how often a histogram was given something."""
+        """The value of a counter, or how often a histogram was given something."""
         key = (family.name, *labels)
         if family.kind == "histogram":
             histogram = self._histograms.get(key)
@@ -80,7 +80,7 @@ class Metrics:
         return self._counters.get(key, 0)
 
     def snapshot(self) -> dict[str, Any]:
-        """As JSON: what ``snapshots.py`` adds up."""
+        """The counts as JSON: what ``snapshots.py`` adds up."""
         values: list[list[Any]] = [[key[0], list(key[1:]), value] for key, value in self._counters.items()]
         for reader in self._readers:
             values += [[family.name, list(labels), value] for family, labels, value in reader()]

@@ -25,7 +25,8 @@ _EVENTS: Final = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1000.0, 10000.0
 
 @frozen(eq=False)
 class Family:
-    """``combine``: of gauges; counters and histograms are added. ``buckets``: of histograms, without infinity."""
+    """One metric of the table; ``combine``: of gauges; counters and histograms are added. ``buckets``: of histograms,
+    without infinity."""
 
     name: str
     kind: Kind

@@ -1,4 +1,4 @@
-"""docs/metrics.md."""
+"""The text of docs/metrics.md."""
 
 from __future__ import annotations
 

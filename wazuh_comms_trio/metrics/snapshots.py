@@ -80,7 +80,7 @@ class NodeMetrics:
             self._ended = add_up([self._ended, {**last, "values": counters, "agents": []}])
 
     def snapshot(self, *more: Snapshot) -> dict[str, Any]:
-        """Of the node; ``more``: what the supervisor counts itself."""
+        """The node's snapshot; ``more``: what the supervisor counts itself."""
         return add_up([self._ended, *self._latest.values(), *more])
 
 

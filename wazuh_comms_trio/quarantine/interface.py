@@ -29,10 +29,11 @@ Kind = Literal["stateful", "stateless"]
 
 @frozen
 class Rejected:
-    """What couldn't be taken. ``metadata``: the body's metadata line, empty for stateless, where it is in the payload.
-    ``payload``: stateful: header line, ``\\n``, data line, as they came; stateless: the whole body. ``document``: of an
-    event on one document its index, ``/``, and its id, else empty. ``version``: what the document was when the event
-    was refused, as ``DocumentOperation.expected`` takes it; empty where that isn't known."""
+    """An event, or a body, that couldn't be taken. ``metadata``: the body's metadata line, empty for stateless, where
+    it is in the payload. ``payload``: stateful: header line, ``\\n``, data line, as they came; stateless: the whole
+    body. ``document``: of an event on one document its index, ``/``, and its id, else empty. ``version``: what the
+    document was when the event was refused, as ``DocumentOperation.expected`` takes it; empty where that isn't
+    known."""
 
     agent_id: str
     kind: Kind
@@ -83,10 +84,10 @@ class Usage:
 
 class Quarantine(Protocol):
     async def add(self, entries: Sequence[Rejected]) -> None:
-        """Durable on return, all of them or none. An equal entry of the same agent (kind, metadata, payload) is kept
-        once and counted. Of a document's entries the newest is kept. What is overtaken isn't counted in the agent's
-        share, and goes, the oldest first, when room is needed. Raises ``StorageFull`` when its own or the agent's share
-        is full, ``BackendUnavailable``."""
+        """Adds entries, durable on return, all of them or none. An equal entry of the same agent (kind, metadata,
+        payload) is kept once and counted. Of a document's entries the newest is kept. What is overtaken isn't counted
+        in the agent's share, and goes, the oldest first, when room is needed. Raises ``StorageFull`` when its own or
+        the agent's share is full, ``BackendUnavailable``."""
         ...
 
     async def add_file(self, rejected: Rejected, file: BinaryIO, size: int, *, start: int = 0) -> None:
@@ -95,11 +96,11 @@ class Quarantine(Protocol):
         ...
 
     async def list(self, *, agent_id: str | None = None, after: int = 0, limit: int = 1000) -> Sequence[Entry]:
-        """By id, which is the order they came; those with an id greater than ``after``."""
+        """The entries by id, which is the order they came; those with an id greater than ``after``."""
         ...
 
     async def get(self, entry_id: int) -> tuple[Entry, Rejected] | None:
-        """With all bytes, in memory."""
+        """An entry with all bytes, in memory."""
         ...
 
     def payload(self, entry_id: int) -> AsyncIterator[bytes]:
@@ -107,7 +108,7 @@ class Quarantine(Protocol):
         ...
 
     async def drop(self, entry_ids: Collection[int]) -> int:
-        """How many were there. What was replayed with success is dropped as well."""
+        """Drops entries; how many were there. What was replayed with success is dropped as well."""
         ...
 
     async def replace(self, entry_id: int, remaining: Sequence[Remaining]) -> None:
@@ -117,7 +118,7 @@ class Quarantine(Protocol):
         ...
 
     async def note_replay(self, entry_id: int, error: str) -> None:
-        """A replay without success: the entry stays and remembers why."""
+        """Notes a replay without success: the entry stays and remembers why."""
         ...
 
     def alarm(self) -> str | None:
@@ -126,7 +127,7 @@ class Quarantine(Protocol):
         ...
 
     async def mark_overtaken(self, entry_ids: Collection[int]) -> None:
-        """Later events have changed their documents."""
+        """Notes that later events have changed these entries' documents."""
         ...
 
     async def usage(self) -> Usage: ...

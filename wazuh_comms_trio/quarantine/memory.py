@@ -38,7 +38,7 @@ class MemoryQuarantine:
 
     @property
     def rejected(self) -> Sequence[Rejected]:
-        """What is in it, in order."""
+        """What was rejected, in order."""
         return [rejected for _, rejected in self.stored.values()]
 
     async def add(self, entries: Sequence[Rejected]) -> None:
@@ -98,7 +98,7 @@ class MemoryQuarantine:
         self._ids[key] = entry.id
 
     def _bytes(self, agent_id: str | None = None) -> int:
-        """Of all entries, or of an agent's that count in its share."""
+        """How many bytes all entries take, or those of an agent's that count in its share."""
         entries = [entry for entry, _ in self.stored.values()]
         if agent_id is not None:
             entries = [entry for entry in entries if entry.agent_id == agent_id and entry.overtaken_at is None]

@@ -22,7 +22,7 @@ def quarantine_folder(config: Config) -> Path:
 async def open_quarantine(
     config: Config, *, wall_clock: Callable[[], float] = time.time, tolerant: bool = False
 ) -> AsyncIterator[StoredQuarantine]:
-    """The quarantine, whatever the backend. Raises ``StateUnusable``; ``tolerant`` as ``open_backends``."""
+    """Opens the quarantine, whatever the backend. Raises ``StateUnusable``; ``tolerant`` as ``open_backends``."""
     async with open_quarantine_store(
         quarantine_folder(config),
         max_bytes=config.communications_api.quarantine.max_bytes,

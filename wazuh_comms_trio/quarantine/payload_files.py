@@ -45,7 +45,7 @@ class PayloadFiles:
         return self
 
     async def write(self, pieces: Iterable[bytes]) -> str:
-        """A new file's name; durable on return. Raises ``OSError``."""
+        """Writes a payload; returns the new file's name; durable on return. Raises ``OSError``."""
         return await trio.to_thread.run_sync(self._write, pieces)
 
     def _write(self, pieces: Iterable[bytes]) -> str:

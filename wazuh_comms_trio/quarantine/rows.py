@@ -16,7 +16,7 @@ INLINE_BYTES: Final = 256 * 1024
 
 
 class NoRoom(StorageFull):
-    """``agent_id``: whose share is full; None: all of it."""
+    """Raised where a share is full; ``agent_id``: whose; None: all of it."""
 
     def __init__(self, agent_id: str | None) -> None:
         super().__init__("The quarantine is full")
@@ -43,8 +43,8 @@ class Row:
 def insert_rows(
     connection: apsw.Connection, rows: Sequence[Row], now: float, max_bytes: int, *, limited: bool = True
 ) -> list[str]:
-    """All or none: what is raised undoes the rows before it. ``limited``: within the limits. Returns the files of the
-    entries that went."""
+    """Inserts all rows or none: what is raised undoes the rows before it. ``limited``: within the limits. Returns the
+    files of the entries that went."""
     gone: list[str] = []
     for row in rows:
         rejected = row.rejected

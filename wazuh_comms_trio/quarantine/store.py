@@ -62,7 +62,7 @@ _EntryRow = tuple[int, str, Kind, str, int, int, float, float, int, float | None
 
 
 def _entry(row: Any) -> Entry:
-    """Raises ``ValueError``."""
+    """An entry from its row. Raises ``ValueError``."""
     return Entry(*msgspec.convert(row, _EntryRow))
 
 
@@ -161,7 +161,7 @@ class StoredQuarantine:
             self._full.pop(whose, None)
 
     def _remove(self, names: Iterable[str]) -> None:
-        """Files that no row names any more."""
+        """Removes files that no row names any more."""
         for name in names:
             (self._files / name).unlink(missing_ok=True)
 
@@ -188,7 +188,7 @@ class StoredQuarantine:
             raise
 
     async def _named(self, names: Collection[str]) -> Collection[str]:
-        """Those of these files that a row names."""
+        """The files, of these, that a row names."""
 
         def select(connection: apsw.Connection) -> list[str]:
             query = "SELECT file FROM entries WHERE file = ?"
@@ -208,7 +208,7 @@ class StoredQuarantine:
         return self._unreadable.without(await self._database.read(select))
 
     async def get(self, entry_id: int) -> tuple[Entry, Rejected] | None:
-        """Raises ``DocumentUnreadable`` beside what the Protocol says."""
+        """Reads an entry. Raises ``DocumentUnreadable`` beside what the Protocol says."""
         columns = f"{_ENTRY}, metadata"
 
         def select(connection: apsw.Connection) -> tuple[Entry, bytes] | DocumentUnreadable | None:
@@ -227,7 +227,7 @@ class StoredQuarantine:
         )
 
     async def payload(self, entry_id: int) -> AsyncGenerator[bytes, None]:
-        """Raises as ``get``."""
+        """Reads a payload. Raises as ``get``."""
         query = "SELECT payload, file FROM entries WHERE id = ?"
         row: Any = await self._database.read(lambda connection: connection.execute(query, (entry_id,)).fetchone())
         if row is None:

@@ -61,15 +61,16 @@ class Services:
             self.keys.trust(public_key)
 
     def revoke_keys(self, key_ids: Collection[str]) -> bool:
-        """Nothing that these keys signed is good any more, also no poll that is parked: all are answered, and their
-        agents come again. Returns whether any of them was trusted."""
+        """Ends everything that these keys signed, polls that are parked included: all are answered, and their agents
+        come again. Returns whether any of them was trusted."""
         if self.keys is None or not self.keys.revoke(key_ids):
             return False
         self.commands.answer_oldest(self.commands.parked)
         return True
 
     def about_agent(self, agent_id: str) -> dict[str, Any]:
-        """As JSON: what the journal says, ``parked``: whether a poll waits, ``limits``: what it was refused by them."""
+        """What is known of an agent, as JSON: what the journal says, ``parked``: whether a poll waits, ``limits``: what
+        it was refused by them."""
         limits = [line for line in self.refusals.lines() if agent_id in line]
         return {**self.journal.about(agent_id), "parked": int(self.commands.is_parked(agent_id)), "limits": limits}
 

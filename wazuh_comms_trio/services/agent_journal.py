@@ -29,7 +29,7 @@ _ADDRESSES: Final = 4
 
 @define
 class _Channel:
-    """``success``: moment and address; ``refusal``: with its cause besides."""
+    """One channel of an agent; ``success``: moment and address; ``refusal``: with its cause besides."""
 
     success: tuple[float, str] | None = None
     refusal: tuple[float, str, str] | None = None
@@ -58,7 +58,7 @@ class AgentJournal:
         self._sent: dict[str, float] = {}
 
     def heard(self, agent_id: str, channel: str, address: str | None) -> None:
-        """A request of an agent that is who it says, and was done."""
+        """Notes a request of an agent that is who it says, and that was done."""
         now, address = self._now(), address or "local"
         self._seen[agent_id] = now
         if channel in EVENTS:
@@ -75,7 +75,8 @@ class AgentJournal:
             del entry.addresses[next(iter(entry.addresses))]
 
     def refused(self, agent_id: str, channel: str, address: str | None, cause: str, *, known: bool = True) -> None:
-        """``known``: there is such an agent. Of one whose log-in or token is refused nothing says that it is there."""
+        """Notes a refused request; ``known``: there is such an agent. Of one whose log-in or token is refused nothing
+        says that it is there."""
         now = self._now()
         if known and channel in PROOFS:
             self._seen.setdefault(agent_id)
@@ -85,8 +86,8 @@ class AgentJournal:
         self._channel(entry, channel).refusal = (now, address or "local", cause)
 
     def about(self, agent_id: str) -> dict[str, Any]:
-        """As JSON: ``channels``, by address ``addresses`` (when it was heard last) and ``since`` (from when on),
-        ``returns``. Empty where nothing is known."""
+        """What is known of an agent, as JSON: ``channels``, by address ``addresses`` (when it was heard last) and
+        ``since`` (from when on), ``returns``. Empty where nothing is known."""
         entry = self._agents.get(agent_id) or self._strangers.get(agent_id)
         if entry is None:
             return {}
@@ -149,7 +150,7 @@ class AgentJournal:
 
 
 def joined_news(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Of two ``news`` the newest of each kind."""
+    """The newest of each kind of two ``news``."""
     both = merged([about_of(one), about_of(other)])
     channels = {
         name: {kind: found for kind, found in kinds.items() if found is not None}

@@ -71,8 +71,8 @@ _decoder: Final = msgspec.json.Decoder(EnrolledAgent)
 
 
 class EnrollmentService:
-    """``users``: name -> password hash. Sessions are signed and kept nowhere: any process with the same key knows
-    them."""
+    """Enrols agents; ``users``: name -> password hash. Sessions are signed and kept nowhere: any process with the same
+    key knows them."""
 
     def __init__(
         self,
@@ -109,8 +109,8 @@ class EnrollmentService:
                 await self._turns.park()
 
     async def log_in(self, user: str, password: str, *, peer: str | None = None) -> str:
-        """A session token. Wrong passwords are slowed down, for each user and ``peer`` (an address) apart. Raises
-        ``Unauthorized``; ``TooManyAttempts`` when too many attempts of the same wait already."""
+        """Exchanges a password for a session token. Wrong passwords are slowed down, for each user and ``peer`` (an
+        address) apart. Raises ``Unauthorized``; ``TooManyAttempts`` when too many attempts of the same wait already."""
         try:
             session = await self._log_in(user, password, peer)
         except CommsError as error:
@@ -141,7 +141,7 @@ class EnrollmentService:
         return self._keys.sign({"iss": ISSUER, "aud": _AUDIENCE, "iat": now, "exp": now + SESSION, "sub": user})
 
     def _check_session(self, token: str) -> str:
-        """Whose session it is."""
+        """The user whose session a token is."""
         try:
             session = _decode_session(self._keys.open(token.encode()))
         except (TokenInvalid, msgspec.MsgspecError, ValueError, RecursionError):
@@ -153,8 +153,8 @@ class EnrollmentService:
         return session.sub
 
     async def enrol(self, token: str, body: bytes | bytearray, *, peer: str | None = None) -> Mapping[str, Any]:
-        """Adds an agent; the ``data`` of the 201. Raises ``Unauthorized``, ``AgentExists`` (409), ``MalformedRequest``,
-        ``BackendUnavailable``."""
+        """Adds an agent; returns the ``data`` of the 201. Raises ``Unauthorized``, ``AgentExists`` (409),
+        ``MalformedRequest``, ``BackendUnavailable``."""
         try:
             data = await self._enrol(token, body, peer)
         except (Unauthorized, AgentExists, MalformedRequest) as error:

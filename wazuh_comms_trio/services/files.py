@@ -41,7 +41,7 @@ def decode_name(raw: bytes) -> str:
 
 
 def _is_groups(name: str) -> bool:
-    """Whether it is a group's configuration, whichever group's."""
+    """Whether a file is a group's configuration, whichever group's."""
     return name.endswith((".yml", ".conf"))
 
 
@@ -91,7 +91,7 @@ class FileService:
             raise
 
     async def _may_read_now(self, agent: Agent, name: str) -> bool:
-        """What is remembered of the agent may be older than its groups."""
+        """Whether an agent may read a file by its groups in the store: what is remembered of the agent may be older."""
         fresh = await self._agents.get(agent.id)
         if fresh is None or may_read(fresh, name):
             return fresh is not None

@@ -98,7 +98,7 @@ _remembered: BoundedCache[bytes, Metadata] = BoundedCache(_REMEMBERED)
 
 
 def read_metadata(line: bytes) -> Metadata:
-    """Raises ``MalformedBody``. A pure function that remembers."""
+    """Reads a metadata line. Raises ``MalformedBody``. A pure function that remembers."""
     line = line.strip(_BLANKS)
     known = _remembered.get(line)
     if known is not None:

@@ -65,7 +65,7 @@ class Readiness:
         self._drained = on
 
     async def check(self) -> None:
-        """Raises ``BackendUnavailable`` with the reason's name."""
+        """Probes the stores. Raises ``BackendUnavailable`` with the reason's name."""
         await self._look()
         if self._drained:
             raise BackendUnavailable("drained")
@@ -73,7 +73,7 @@ class Readiness:
             raise BackendUnavailable(self.state)
 
     async def check_any(self) -> None:
-        """The same, but a store that can take something is enough."""
+        """As ``check``, but one store that can take something is enough."""
         await self._look()
         if self._drained or self._stopping:
             raise BackendUnavailable("drained" if self._drained else "stopping")
@@ -81,7 +81,7 @@ class Readiness:
             raise BackendUnavailable("; ".join(self._reasons))
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Probes now and then, until cancelled."""
         while True:
             await self._look()
             await sleep_until_next_tick(INTERVAL)

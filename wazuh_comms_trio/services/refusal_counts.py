@@ -21,7 +21,7 @@ _NAMED: Final = 5
 
 
 class RefusalCounts:
-    """One worker's. ``refused`` is called wherever something is turned away."""
+    """The refusals of one worker. ``refused`` is called wherever something is turned away."""
 
     def __init__(self) -> None:
         self.total: int = 0
@@ -33,7 +33,8 @@ class RefusalCounts:
         self._agents: dict[tuple[str, str], tuple[int, float]] = {}  # in the order of the last refusals
 
     def refused(self, what: str, agent_id: str | None = None, *, count: int = 1) -> None:
-        """``what``: a route, or another name; ``agent_id``: whose own limit it was, None where it was everybody's."""
+        """Counts a refusal; ``what``: a route, or another name; ``agent_id``: whose own limit it was, None where it was
+        everybody's."""
         now = trio.current_time()
         self.total += count
         self.by_cause[what] = self.by_cause.get(what, 0) + count
@@ -52,7 +53,7 @@ class RefusalCounts:
         self.say()
 
     def say(self) -> None:
-        """What wasn't said yet, unless the last line is younger than a second."""
+        """Logs what wasn't said yet, unless the last line is younger than a second."""
         now = trio.current_time()
         if not self._unsaid or now - self._said < _SAID_EVERY:
             return

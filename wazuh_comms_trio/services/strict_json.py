@@ -33,7 +33,7 @@ def is_too_deep(value: object) -> bool:
 
 
 def decode_body(body: bytes | bytearray, decoder: msgspec.json.Decoder[T]) -> T:
-    """Raises ``MalformedRequest``, with the place of the first error and what was expected there."""
+    """Decodes a body. Raises ``MalformedRequest``, with the place of the first error and what was expected there."""
     try:
         if not body.isascii():
             body.decode()  # the decoder doesn't look at the encoding of what it skips

@@ -63,11 +63,11 @@ class AgentApi(QuartApplication):
         )
 
     def admitted(self, route: str, caller: Caller) -> AbstractContextManager[None]:
-        """Around a request: see ``RouteGate.admitted``."""
+        """A request is counted against its route's limits while the block runs: see ``RouteGate.admitted``."""
         return self._gates[route].admitted(caller.agent.id)
 
     def admitted_body(self, route: str, caller: Caller, scope: Scope) -> AbstractContextManager[None]:
-        """As ``admitted``, of a request whose body may be a large one."""
+        """As ``admitted``, for a request whose body may be a large one."""
         admitted = self.admitted(route, caller)
         length = content_length(scope)
         if length is not None and length <= UPLOAD_BYTES:

@@ -1,4 +1,4 @@
-"""What of an agent's requests is remembered, by the channel that they are of."""
+"""The agent journal hears of a request by its channel, the kind of request that it is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _CHANNELS: Final = {
 
 
 def note_reply(journal: AgentJournal, agent_id: str, path: str, status: int, address: str | None) -> None:
-    """A poll that ends with 408 is one that nothing came for."""
+    """Notes a request of an agent in the journal, by the status that it was answered with. A poll that ends with 408 is
+    one that nothing came for."""
     channel = _CHANNELS.get(path)
     if channel is None:
         return

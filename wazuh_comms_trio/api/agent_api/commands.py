@@ -65,7 +65,7 @@ async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive,
 
 
 async def cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
-    """Beside a parked poll: ends it when its peer leaves."""
+    """Runs beside a parked poll and cancels it when its peer leaves."""
     while (await receive())["type"] != "http.disconnect":
         pass
     scope.cancel()

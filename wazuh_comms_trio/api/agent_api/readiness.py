@@ -1,4 +1,5 @@
-"""``GET /api/v1/``: the server is there. ``GET /api/v1/ready``: all that is behind it is, too; ``ready/any``: some."""
+"""``GET /api/v1/``: tells anybody that the server is there. ``GET /api/v1/ready``: all that is behind it is, too;
+``ready/any``: some."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def refusals_of(operation: Operation) -> dict[int, list[CommsError]]:
 
 
 def openapi_document(version: str) -> dict[str, Any]:
-    """Of the agents' API and the enrolment. ``version``: the program's. JSON as it stands."""
+    """The document of the agents' API and the enrolment. ``version``: the program's. JSON as it stands."""
     schemas: dict[str, Any] = {"Problem": _PROBLEM, "ManagementProblem": _MANAGEMENT_PROBLEM}
     paths: dict[str, Any] = {}
     for operation in OPERATIONS:

@@ -55,7 +55,7 @@ _ENGINE: Final = (
 
 @frozen
 class Body:
-    """What is sent or answered. ``schema``: a JSON schema, or the struct that the program decodes it with."""
+    """A body that is sent or answered. ``schema``: a JSON schema, or the struct that the program decodes it with."""
 
     media_type: str
     schema: Schema

@@ -43,7 +43,7 @@ def markdown() -> str:
 
 
 def _section(operations: Sequence[Operation]) -> str:
-    """One path. A HEAD is its GET without a body."""
+    """The page's section about one path. A HEAD is its GET without a body."""
     operation = operations[0]
     methods = ", ".join(each.method.upper() for each in operations)
     lines = [f"## {methods} {operation.path}", "", f"{operation.summary}. {operation.text}", ""]
@@ -64,7 +64,7 @@ def _section(operations: Sequence[Operation]) -> str:
 
 
 def _body(body: Body) -> str:
-    """Its type, what there is to say of it, and its members, those that may be missing in brackets."""
+    """Text about a body: its type, its meaning, and its members, those that may be missing in brackets."""
     members = ""
     if not isinstance(body.schema, Mapping):
         fields = msgspec.structs.fields(body.schema)

@@ -192,7 +192,7 @@ class SqliteAgents:
         return await self._database.write(update)
 
     async def record_login(self, agent_id: str, when: float) -> None:
-        """Returns at once; log-ins that come while the file is busy are written together."""
+        """Notes a log-in and returns at once; log-ins that come while the file is busy are written together."""
         if not storable(agent_id):
             return
         self._log_ins[agent_id.lower()] = when
@@ -246,7 +246,7 @@ class SqliteAgents:
 
 
 def _changes(connection: apsw.Connection, after: int, until: int) -> list[str] | None:
-    """The agents that these changes concerned; None where the file doesn't say, of each of them."""
+    """The agents that these changes of the file concerned; None where the file doesn't say, of each change."""
     query = "SELECT id FROM agent_changes WHERE no > ? AND no <= ?"
     try:
         ids = [row[0] for row in connection.execute(query, (after, until))]
@@ -274,7 +274,7 @@ def members(connection: apsw.Connection, group: str) -> list[str]:
 
 
 def set_groups(connection: apsw.Connection, agent_id: str, groups: Sequence[str]) -> None:
-    """As part of another write."""
+    """Sets an agent's groups as part of another write."""
     connection.execute("UPDATE agents SET groups = ? WHERE id = ?", (_json(list(groups)), agent_id))
     seal_agent(connection, agent_id)
 

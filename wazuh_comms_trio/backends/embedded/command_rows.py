@@ -45,7 +45,7 @@ IS_CHILD: Final = (
 
 
 def child_of(parent: str) -> tuple[str, str, str, str]:
-    """What ``CHILD_OF`` is given."""
+    """The values for the condition ``CHILD_OF``."""
     prefix = rules.child_id(parent, "")
     return prefix, f"{parent}`", prefix, parent  # ` follows _
 
@@ -57,7 +57,8 @@ def next_news(connection: apsw.Connection) -> int:
 
 
 def insert(connection: apsw.Connection, command: Command, owner: str) -> tuple[Command, bool]:
-    """The command as it is stored, and whether it was stored now. ``owner``: who expands it, if it is a group's."""
+    """Stores a command that isn't there yet; returns it as it is stored, and whether it was stored now. ``owner``: who
+    expands it, if it is a group's."""
     if not rules.is_ours(command):
         return command, False
     present = select_for_change(connection, command.document_id)
@@ -68,7 +69,7 @@ def insert(connection: apsw.Connection, command: Command, owner: str) -> tuple[C
 
 
 def insert_new(connection: apsw.Connection, commands: Sequence[Command], owner: str | None = None) -> None:
-    """Commands that aren't there; those that are stay as they are."""
+    """Stores the commands that aren't there yet; those that are stay as they are."""
     number = next_news(connection) if any(command.status == "pending" for command in commands) else 0
     connection.executemany(
         f"INSERT INTO commands ({COLUMNS}, news, checksum, owner) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
@@ -99,7 +100,8 @@ def _row(command: Command, news: int) -> tuple[str | float | None, ...]:
 
 
 def mark_sent(connection: apsw.Connection, document_id: str, now: float) -> None:
-    """Its claim ends. Of most commands nothing is read: only a ``set-group`` does something of its own here."""
+    """Marks a command as sent, which ends its claim. Of most commands nothing is read: only a ``set-group`` does
+    something of its own here."""
     query = (
         "UPDATE commands SET status = 'sent', sent_at = ?, owner = NULL WHERE id = ? AND status = 'pending'"
         " RETURNING instr(body, ?)"
@@ -149,7 +151,8 @@ def select_for_change(connection: apsw.Connection, document_id: str) -> Command 
 
 
 def read_taken(connection: apsw.Connection, numbers: Sequence[int]) -> tuple[list[Command], list[DocumentUnreadable]]:
-    """Those that were claimed, in this order. One that can't be read ends as failed: it holds up no other."""
+    """Reads the commands that were claimed, in this order. One that can't be read ends as failed: it holds up no
+    other."""
     commands: list[Command] = []
     unreadable: list[DocumentUnreadable] = []
     for number in numbers:

@@ -307,7 +307,7 @@ class SqliteCommands:
     async def _listed(
         self, status: CommandStatus | None, agent_id: str | None, limit: int, children: bool, after: _Place | None
     ) -> tuple[Sequence[Command], _Place | None]:
-        """Those behind ``after``, and behind which place there may be more."""
+        """The listed commands behind ``after``, and the place behind which there may be more."""
         conditions, values = ["1"], list[Any]()
         if status is not None:
             conditions.append("status = ?")

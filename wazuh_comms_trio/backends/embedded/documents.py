@@ -159,7 +159,7 @@ class SqliteEvents:
     def _apply(
         self, connection: apsw.Connection, operations: Sequence[DocumentOperation], now: float, plain: bool
     ) -> list[ItemResult]:
-        """The results of as many as are done in one transaction: of one at least."""
+        """Applies as many of the operations as are done in one transaction, at least one; returns their results."""
         room = None if self._quota is None else self._quota.room_for(connection, operations)
         actions = set(map(_action_of, operations))
         if len(actions) == 1 and (plain or not any(map(_has_conditions, operations))):
@@ -191,8 +191,8 @@ class SqliteEvents:
     def _create(
         self, connection: apsw.Connection, operations: Sequence[DocumentOperation], now: float, plain: bool
     ) -> list[ItemResult] | None:
-        """What agents send most: creates of what isn't there. Written without looking first; None, and nothing is
-        written, when it turns out that looking is needed."""
+        """Creates documents that don't exist, which is what agents send most. Written without looking first; None, and
+        nothing is written, when it turns out that looking is needed."""
         if not plain and not are_objects([operation.body for operation in operations]):
             return None
         indices = set(map(_index_of, operations))
@@ -227,7 +227,7 @@ class SqliteEvents:
         return [CREATED] * len(rows)
 
     def _delete(self, connection: apsw.Connection, operations: Sequence[DocumentOperation]) -> list[ItemResult]:
-        """Without reading what goes: in the order of the index, each document is found once."""
+        """Deletes documents without reading them: in the order of the index, each is found once."""
         there = {(index, row[0]) for index, row in _run(connection, keys_of(operations), _DELETE, " RETURNING id")}
         results = []
         for operation in operations:
@@ -239,8 +239,8 @@ class SqliteEvents:
     def _with_documents(
         self, connection: apsw.Connection, operations: Sequence[DocumentOperation]
     ) -> tuple[Sequence[DocumentOperation], dict[Key, Document]]:
-        """As many of these as are done in one transaction, and those of their documents that exist. Others' writes wait
-        for it, and all of them are in memory."""
+        """As many of these operations as are done in one transaction, and those of their documents that exist. Others'
+        writes wait for it, and all of them are in memory."""
         keys = list(dict.fromkeys(map(key_of, operations)))
         present: dict[Key, Document] = {}
         size = start = 0
@@ -253,7 +253,7 @@ class SqliteEvents:
         return operations[: _done_together(operations, present, unread)], present
 
     def _present(self, connection: apsw.Connection, keys: Collection[Key]) -> dict[Key, Document]:
-        """Those of the documents named that exist."""
+        """The documents of those named that exist."""
         found: dict[Key, Document] = {}
         for index, (document_id, version, body) in _run(connection, keys, _SELECT):
             found[(index, document_id)] = Document(body, version)
@@ -269,13 +269,15 @@ class SqliteEvents:
         return number
 
     async def usage(self) -> tuple[int, int]:
-        """Bytes that documents take, and that they may, 0: as many as they will. Raises ``BackendUnavailable``."""
+        """How many bytes the documents take, and how many they may; 0: as many as they will. Raises
+        ``BackendUnavailable``."""
         if self._quota is None:
             return 0, 0
         return await self._database.read(used_bytes), self._quota.limit
 
     async def near_share(self, part: float) -> Sequence[NearShare]:
-        """The agents that have at least that part of what one agent may have. Raises ``BackendUnavailable``."""
+        """The agents whose documents have at least that part of what one agent may have. Raises
+        ``BackendUnavailable``."""
         quota = self._quota
         return () if quota is None else await self._database.read(lambda connection: quota.near_share(connection, part))
 
@@ -324,7 +326,7 @@ def _by_index(keys: Collection[Key]) -> dict[str, list[str]]:
 
 
 def _for_carray(ids: Sequence[str]) -> tuple[tuple[str, ...], Sequence[str]]:
-    """Several at once go as one array, which can't carry NULs; the rest goes one by one."""
+    """Several values at once go to SQLite as one array, which can't carry NULs; the rest goes one by one."""
     if len(ids) < 2:
         return (), ids
     return tuple(i for i in ids if "\0" not in i), [i for i in ids if "\0" in i]
@@ -351,7 +353,7 @@ def _has_conditions(operation: DocumentOperation) -> bool:
 
 
 def _do_nothing(connection: apsw.Connection) -> None:
-    """The transaction around it is all there is to see."""
+    """The work of a probe: only the transaction around it matters."""
 
 
 def _touch(connection: apsw.Connection) -> None:

@@ -39,7 +39,8 @@ class GroupExpansion:
 
     @contextmanager
     def begun(self, document_ids: set[str]) -> Iterator[None]:
-        """These are stored and expanded within the block; what is left of them at its end is for ``finish``."""
+        """The groups' commands are stored and expanded within the block; ``finish`` expands what is left of them at its
+        end."""
         self._unfinished |= document_ids
         self._running |= document_ids
         try:
@@ -49,7 +50,7 @@ class GroupExpansion:
             self._running -= document_ids
 
     async def expand(self, parent: Command, now: float) -> Command:
-        """Of a group's command that was stored as this process's; returns it as it is afterwards. Raises
+        """Expands a group's command that was stored as this process's; returns it as it is afterwards. Raises
         ``BackendUnavailable``; cancelled, a part of its children may be there."""
         ids = await self._database.read(lambda connection: members(connection, parent.target.id))
         for start in range(0, len(ids), AT_ONCE):
@@ -57,12 +58,13 @@ class GroupExpansion:
         return await self._database.write(partial(self._end, document_id=parent.document_id, now=now)) or parent
 
     def found(self, document_ids: Iterable[str]) -> None:
-        """Pending, and nobody's: an earlier version freed them, or they come from a backup."""
+        """Notes groups' commands that are pending and that no process owns: an earlier version freed them, or they come
+        from a backup."""
         self._unfinished.update(document_ids)
 
     async def finish(self, now: float) -> bool:
-        """Goes on with what was left; returns whether that is done, and there was something. What can't be stored now
-        is left again."""
+        """Goes on with expansions that are left; true when there were any and all are done. What can't be stored now is
+        left again."""
         left = self._unfinished - self._running
         try:
             with self.begun(left):
@@ -81,18 +83,20 @@ class GroupExpansion:
             await self._database.write(partial(self._fail, document_id=document_id, why=exc.why))
 
     def take_over(self, connection: apsw.Connection, owner: str) -> None:
-        """What a process left that has ended is this one's now. Within another write; ``finish`` goes on with it."""
+        """This process takes over the expansions that an ended process has left. Within another write; ``finish`` goes
+        on with it."""
         query = f"UPDATE commands SET owner = ? WHERE owner = ? AND {EXPANDING} RETURNING id"
         self._unfinished.update(row[0] for row in connection.execute(query, (self._token, owner)))
 
     def _adopt(self, connection: apsw.Connection, document_id: str) -> Command | None:
-        """One that nobody owns is this process's from now on. None where there is nothing to do any more."""
+        """A group's command that no process owns is this process's from now on. None where there is nothing to do any
+        more."""
         query = f"UPDATE commands SET owner = ? WHERE id = ? AND target_type = 'group' AND {rows.FREE}"
         connection.execute(query, (self._token, document_id))
         return rows.select(connection, document_id) if self._is_ours(connection, document_id) else None
 
     def _is_ours(self, connection: apsw.Connection, document_id: str) -> bool:
-        """Not cancelled meanwhile, nor taken over."""
+        """Whether a group's command is still to be expanded here: neither cancelled meanwhile nor taken over."""
         query = f"SELECT 1 FROM commands WHERE id = ? AND owner = ? AND {EXPANDING}"
         return connection.execute(query, (document_id, self._token)).get is not None
 

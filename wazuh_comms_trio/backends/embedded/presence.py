@@ -69,7 +69,7 @@ class SqlitePresence:
         return tuple(NodeNews("", "", seen.seen, seen.sent) for seen in found.values())
 
     async def take_watch(self, holder: str, now: float, seconds: float) -> str:
-        """There is one node, and its leader asks: nobody else has it."""
+        """Gives the right to whoever asks: an embedded store has one node, and only that node's leader asks."""
         row = await self._database.read(lambda connection: connection.execute("SELECT state FROM presence_watch").get)
         return row if isinstance(row, str) else ""
 

@@ -107,7 +107,7 @@ OF_AGENT: Final = (
 
 
 def due(connection: apsw.Connection, keep: Keep) -> Due:
-    """What would go now; nothing in the store's first day."""
+    """How many rows would be deleted now; nothing in the store's first day."""
     age = age_of(connection)
     if age < DAY:
         return Due()
@@ -129,12 +129,12 @@ def _indices(connection: apsw.Connection) -> list[int]:
 
 
 def prune_commands(connection: apsw.Connection, keep: Keep) -> int:
-    """One step; how many rows went, 0 at the end. Nothing in the store's first day."""
+    """One step of deleting finished commands; how many rows went, 0 at the end. Nothing in the store's first day."""
     return _prune(connection, "commands", _OLD_COMMANDS, keep.finished_commands)
 
 
 def prune_documents(connection: apsw.Connection, keep: Keep) -> int:
-    """As ``prune_commands``."""
+    """One step of deleting documents that nobody changed, as ``prune_commands``."""
     return _prune(connection, "documents", _OLD_DOCUMENTS, keep.documents)
 
 
@@ -147,7 +147,8 @@ def _prune(connection: apsw.Connection, table: str, old: str, days: int) -> int:
 
 
 def prune_removed_agents(connection: apsw.Connection, keep: Keep) -> int:
-    """As ``prune_commands``. Whether the uuid is back is asked in the transaction that deletes."""
+    """One step of deleting removed agents' documents, as ``prune_commands``. Whether the uuid is back is asked in the
+    transaction that deletes."""
     age = age_of(connection)
     if age < DAY or not keep.removed_agents:
         return 0
@@ -180,7 +181,8 @@ async def _in_steps(database: Database, step: Callable[[apsw.Connection], int]) 
 async def run_pruning(
     database: Database, keep: Keep, wall_clock: Callable[[], float], leadership: Leadership | None
 ) -> None:
-    """Never ends; one process of a node prunes. What fails is tried again at the next look."""
+    """Prunes now and then; one process of a node does. Never ends. Never ends. What fails is tried again at the next
+    look."""
     looked: float | None = None
     while True:
         if leadership is not None:
@@ -205,7 +207,7 @@ async def run_pruning(
 
 
 async def _announce(database: Database, keep: Keep) -> None:
-    """In the store's first day: what will be deleted, so that somebody can still say no."""
+    """Logs, in the store's first day, what will be deleted, so that somebody can still say no."""
     if await database.read(age_of) >= DAY:
         return
     rules = [

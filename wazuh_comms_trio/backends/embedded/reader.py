@@ -36,8 +36,9 @@ _check_json: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
 @frozen
 class TailedEvent:
-    """One event. ``kind``: ``stateless`` (of a segment file: agent, header line, data line) or ``stateful`` (of the
-    index: index, document id, version, document). JSON as it was written; ``received`` in epoch seconds."""
+    """One event, as ``events tail`` prints it. ``kind``: ``stateless`` (of a segment file: agent, header line, data
+    line) or ``stateful`` (of the index: index, document id, version, document). JSON as it was written; ``received`` in
+    epoch seconds."""
 
     kind: Literal["stateless", "stateful"]
     received: float
@@ -67,7 +68,7 @@ class TailedEvent:
 
 
 def _raw(line: bytes | None) -> msgspec.Raw | str | None:
-    """A line that is no JSON is its text: what is printed is JSON whatever a disk made of it."""
+    """A line as JSON; one that is no JSON becomes its text: what is printed is JSON whatever a disk made of it."""
     if line is None:
         return None
     if not _is_json(line):
@@ -118,11 +119,12 @@ class EventTail:
 
     @classmethod
     def of(cls, folder: Path) -> EventTail:
-        """``folder``: ``embedded.path``."""
+        """Opens the tail of a state folder; ``folder``: ``embedded.path``."""
         return cls(folder, {}, {})
 
     def poll(self) -> Iterator[TailedEvent]:
-        """In the order of time. Raises ``OSError``, and ``StateUnusable`` for a database that can't be read."""
+        """The events that came since the last call, in the order of time. Raises ``OSError``, and ``StateUnusable`` for
+        a database that can't be read."""
         yield from heapq.merge(self._stateless(), self._stateful(), key=lambda event: event.received)
 
     def _stateless(self) -> Iterator[TailedEvent]:
@@ -182,9 +184,9 @@ async def tail_events(
     last: int | None = None,
     on_damage: Callable[[Damage], None] = lambda damage: None,
 ) -> AsyncGenerator[TailedEvent, None]:
-    """What is ``wanted`` of what is there, in the order of time (only the ``last`` so many); with ``follow`` then what
-    comes, until it is cancelled. ``folder``: ``embedded.path``. ``on_damage`` is told of each file that has lost
-    acknowledged events, after what could be read. Raises as ``EventTail.poll``."""
+    """The ``wanted`` events that are there, in the order of time (only the ``last`` so many); with ``follow`` then
+    those that come, until it is cancelled. ``folder``: ``embedded.path``. ``on_damage`` is told of each file that has
+    lost acknowledged events, after what could be read. Raises as ``EventTail.poll``."""
     tail = EventTail.of(folder)
     told: dict[str, Damage] = {}
     while True:

@@ -22,12 +22,12 @@ def document_checksum(document_id: str, body: bytes) -> int:
 
 
 def row_checksum(*values: object) -> int:
-    """Of the values as SQLite gives them back."""
+    """The checksum of a row's values as SQLite gives them back."""
     return crc32("\0".join("" if value is None else str(value) for value in values).encode())
 
 
 def seal_agent(connection: apsw.Connection, agent_id: str) -> None:
-    """After a change to an agent's row, in the same transaction."""
+    """Writes the checksum of an agent's row after a change to it, in the same transaction."""
     row = connection.execute(f"SELECT {AGENT_COLUMNS} FROM agents WHERE id = ?", (agent_id,)).fetchone()
     if row is not None:
         connection.execute("UPDATE agents SET checksum = ? WHERE id = ?", (row_checksum(*row), agent_id))
@@ -51,7 +51,7 @@ def damaged_rows(connection: apsw.Connection) -> Iterator[str]:
 
 
 def _rows(connection: apsw.Connection, columns: str, table: str, *, row_id: str = "id") -> Iterator[Any]:
-    """Those with a checksum; of one whose text isn't text only its id."""
+    """The rows with a checksum; of a row whose text isn't text only its id."""
     rest = f"FROM {table} WHERE checksum IS NOT NULL"
     cursor = connection.execute(f"SELECT {columns} {rest}")
     for position in count():

@@ -45,7 +45,7 @@ def read_rows(
 
 
 def read_row(connection: apsw.Connection, table: str, columns: str, row_id: str, make: Make[T]) -> T | None:
-    """None where there is none. Raises ``DocumentUnreadable``, with the text of its columns."""
+    """Reads one row; None where there is none. Raises ``DocumentUnreadable``, with the text of its columns."""
     found = next(read_rows(connection, table, columns, "WHERE id = ?", (row_id,), make), None)
     if isinstance(found, DocumentUnreadable):
         raise DocumentUnreadable(found.name, found.why, _text(connection, table, columns, row_id))
@@ -64,14 +64,14 @@ def _unreadable(place: str, row_id: str, exc: Exception) -> DocumentUnreadable:
 
 
 def _id_at(connection: apsw.Connection, table: str, rest: str, values: Sequence[Any], position: int) -> str:
-    """Of the row at this place of the same selection."""
+    """The id of the row at this place of the same selection."""
     found: Any = connection.execute(f"SELECT CAST(id AS BLOB) FROM {table} {rest}", values).fetchall()
     raw = found[position][0] if position < len(found) else b"?"
     return bytes(raw).decode("utf-8", "backslashreplace")
 
 
 def _text(connection: apsw.Connection, table: str, columns: str, row_id: str) -> str:
-    """What stands there, an agent's key hash aside."""
+    """The text of a damaged row for the operator, an agent's key hash aside."""
     names = [name for name in columns.split(", ") if name != "key_hash"]
     cast = ", ".join(f"CAST({name} AS BLOB)" for name in names)
     row: Any = connection.execute(f"SELECT {cast} FROM {table} WHERE id = ?", (row_id,)).fetchone()

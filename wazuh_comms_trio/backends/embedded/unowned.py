@@ -21,7 +21,8 @@ _KNOWN: Final = "SELECT 1 FROM agents WHERE id = :agent UNION ALL SELECT 1 FROM 
 
 
 def unowned_documents(connection: apsw.Connection) -> Counter[str]:
-    """How many there are, by uuid. Goes from agent to agent through the index of ids, not through all documents."""
+    """How many documents have no enrolled agent, by uuid. Goes from agent to agent through the index of ids, not
+    through all documents."""
     found: Counter[str] = Counter()
     for (index,) in connection.execute("SELECT no FROM indices").fetchall():
         query = "SELECT id FROM documents WHERE index_no = ? AND id > ? ORDER BY id LIMIT 1"
@@ -39,8 +40,8 @@ def unowned_documents(connection: apsw.Connection) -> Counter[str]:
 
 
 async def delete_unowned(database: Database) -> Counter[str]:
-    """In small steps, as pruning; how many went, by uuid. An agent that is enrolled meanwhile keeps its documents.
-    Raises ``BackendUnavailable``. Cancelled: some are gone."""
+    """Deletes them in small steps, as pruning does; how many went, by uuid. An agent that is enrolled meanwhile keeps
+    its documents. Raises ``BackendUnavailable``. Cancelled: some are gone."""
     gone: Counter[str] = Counter()
     for agent_id in await database.read(unowned_documents):
 

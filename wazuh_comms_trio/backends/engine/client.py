@@ -60,7 +60,8 @@ _OVERLOADED: Final = frozenset({429, 503})
 
 
 def socket_path(address: Path) -> str:
-    """A path, or one after ``unix:``. Raises ``EngineSchemeError`` for another scheme."""
+    """The path of the engine's socket, given as a path, or one after ``unix:``. Raises ``EngineSchemeError`` for
+    another scheme."""
     text = str(address)
     match = _SCHEME.match(text)
     if match is None:
@@ -82,7 +83,7 @@ def reason_of(reply: HttpReply) -> str:
 
 
 def check(reply: HttpReply) -> None:
-    """Raises what the answer to a body of events means, if it isn't a success."""
+    """Raises what an answer to a body of events means, if it isn't a success."""
     if 200 <= reply.status < 300:
         return
     logger.info("the engine answered %d: %s", reply.status, reason_of(reply))

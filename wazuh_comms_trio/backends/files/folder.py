@@ -88,8 +88,9 @@ class FolderFiles:
             os.close(descriptor)
 
     def _open_now(self, name: str) -> tuple[FolderFile, int]:
-        """First only a handle (``O_PATH``), which touches nothing: opening a FIFO would wait and a device might act.
-        What the handle is, and where, no longer depends on names then, so that no process can swap it in between."""
+        """Opens first only a handle (``O_PATH``), which touches nothing: opening a FIFO would wait and a device might
+        act. What the handle is, and where, no longer depends on names then, so that no process can swap it in
+        between."""
         folder = os.open(self._folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             handle = _open_handle(name, folder)

@@ -16,7 +16,8 @@ _UNREADABLE: Final = "unreadable"
 
 
 class GroupDigests:
-    """Of the folder's ``.yml`` and ``.conf`` files. A file is read again only when its inode, size or times changed."""
+    """Digests of the folder's ``.yml`` and ``.conf`` files. A file is read again only when its inode, size or times
+    changed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

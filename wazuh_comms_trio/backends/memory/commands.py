@@ -14,7 +14,7 @@ from wazuh_comms_trio.backends.memory.faults import Faults
 
 
 class _Agents(Protocol):
-    """What commands need of the registry."""
+    """The part of the registry that commands need."""
 
     def members_now(self, group: str) -> Sequence[str]: ...
 
@@ -187,7 +187,7 @@ class MemoryCommands:
         return self.stored.get(document_id)
 
     def agent_removed(self, agent_id: str) -> None:
-        """Its pending commands end."""
+        """The pending commands of a removed agent end."""
         for command in list(self.stored.values()):
             if command.target.type == "agent" and command.target.id == agent_id and command.status == "pending":
                 self.stored[command.document_id] = rules.failed(command, rules.AGENT_REMOVED)

@@ -31,7 +31,7 @@ class Faults:
         self._hang = trio.Event()
 
     def release(self) -> None:
-        """Those that wait go on, and new ones don't wait."""
+        """Calls that wait go on, and new ones don't wait."""
         if self._hang is not None:
             self._hang.set()
             self._hang = None
@@ -45,7 +45,7 @@ class Faults:
             raise self.error
 
     async def strike(self, method: str) -> None:
-        """At the beginning of every call of the store; a checkpoint in any case."""
+        """Called at the beginning of every call of the store; a checkpoint in any case."""
         self.calls[method] += 1
         await trio.lowlevel.checkpoint()
         if self.only is not None and method not in self.only:

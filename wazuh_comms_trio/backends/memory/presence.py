@@ -51,7 +51,7 @@ class MemoryPresence(PresenceStore):
         return max(stored, said) if is_believed(stored, self._now()) else said
 
     def _known(self) -> dict[str, LastSeen]:
-        """But for agents that were removed."""
+        """What is known of agents, without those that were removed."""
         self._seen = {agent_id: seen for agent_id, seen in self._seen.items() if agent_id in self._registry}
         return self._seen
 

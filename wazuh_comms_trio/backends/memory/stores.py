@@ -42,7 +42,7 @@ class MemoryAgents:
         self._commands: MemoryCommands | None = None
 
     def serve(self, commands: MemoryCommands) -> None:
-        """The commands that end when an agent is removed."""
+        """Connects the commands that end when an agent is removed."""
         self._commands = commands
 
     async def get(self, agent_id: str) -> Agent | None:
@@ -192,7 +192,7 @@ class MemoryBackends(Backends):
 def memory_backends(
     *, wall_clock: Callable[[], float] = time.time, files: Mapping[str, bytes | None] | None = None
 ) -> MemoryBackends:
-    """A complete set. ``files``: name -> content, None for a folder."""
+    """A complete set of backends in memory. ``files``: name -> content, None for a folder."""
     agents = MemoryAgents()
     commands = MemoryCommands(agents, wall_clock)
     agents.serve(commands)

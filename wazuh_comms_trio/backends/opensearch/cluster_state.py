@@ -47,7 +47,7 @@ class _Nodes(msgspec.Struct):
 
 @frozen
 class Disk:
-    """Of one of the indexer's nodes, bytes."""
+    """The disk of one of the indexer's nodes, in bytes."""
 
     node: str
     free: int
@@ -55,7 +55,7 @@ class Disk:
 
     @property
     def used(self) -> float:
-        """A share."""
+        """The share of the disk that is used."""
         return 1 - self.free / self.size
 
 
@@ -77,7 +77,7 @@ class IndexerState:
 
 
 async def look_at_indexer(client: OpenSearchClient, now: Callable[[], float]) -> IndexerState | None:
-    """None: we aren't allowed to know. Raises ``BackendUnavailable``."""
+    """What the indexer says of its clocks and disks; None: we aren't allowed to know. Raises ``BackendUnavailable``."""
     try:
         before = now()
         stats = await client.json("GET", "/_nodes/stats/os,fs", query=_STATS, type=_Nodes)

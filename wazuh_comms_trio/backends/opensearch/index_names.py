@@ -40,8 +40,8 @@ async def find_name(client: OpenSearchClient, kind: Kind, configured: str | None
 
 
 async def name_to_make(client: OpenSearchClient, kind: Kind, configured: str | None) -> str:
-    """For one that doesn't exist: of the same generation of names as the other kind's, if that is there. Raises
-    ``BackendUnavailable``."""
+    """The name of an index that doesn't exist yet: of the same generation of names as the other kind's, if that is
+    there. Raises ``BackendUnavailable``."""
     if configured:
         return configured
     other: Kind = "commands" if kind == "agents" else "agents"
@@ -50,8 +50,8 @@ async def name_to_make(client: OpenSearchClient, kind: Kind, configured: str | N
 
 
 class IndexName:
-    """One of the two, found on first use and then kept: an index that vanishes later isn't made anew. An empty registry
-    would tell every agent that it doesn't exist."""
+    """The name of one of the two indices, found on first use and then kept: an index that vanishes later isn't made
+    anew. An empty registry would tell every agent that it doesn't exist."""
 
     def __init__(self, client: OpenSearchClient, kind: Kind, settings: IndexerNames) -> None:
         self._client = client
@@ -62,11 +62,11 @@ class IndexName:
 
     @property
     def is_known(self) -> bool:
-        """The index was there once."""
+        """Whether the index was there once."""
         return self._found is not None
 
     async def get(self) -> str:
-        """Raises ``BackendUnavailable``."""
+        """The index's name; the index is made where it is missing. Raises ``BackendUnavailable``."""
         if self._found is None:
             async with self._lock:
                 if self._found is None:

@@ -45,7 +45,7 @@ def _where(name: str, refused_here: bool, refused_there: bool) -> str:
 
 
 def shares_of(files: Mapping[str, str]) -> list[str]:
-    """Of digests by file name: for each share that has any files its number and a digest of theirs, in hex."""
+    """One digest for each share of files: by the share's number, of the digests by file name."""
     return sorted(f"{share}{_of_share(files, names)}" for share, names in _by_share(files).items())
 
 
@@ -62,7 +62,8 @@ def _of_share(files: Mapping[str, str], names: list[str]) -> str:
 
 
 def about_files(files: Mapping[str, str], others: Sequence[KnownNode]) -> dict[str, str]:
-    """``files``: this node's digests, by file name. A node of an earlier version says nothing of its own."""
+    """What differs in the group files of nodes; ``files``: this node's digests, by file name. A node of an earlier
+    version says nothing of its own."""
     ours = set(shares_of(files))
     found = {}
     for node in others:

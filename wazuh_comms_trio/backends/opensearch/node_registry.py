@@ -50,7 +50,7 @@ class KnownNode:
 
 
 async def had_registry(client: OpenSearchClient) -> bool:
-    """Whether any node ever saw one. Raises ``BackendUnavailable``."""
+    """Whether any node ever saw the registry of nodes. Raises ``BackendUnavailable``."""
     try:
         if not await index_exists(client, INDEX):
             return False
@@ -63,7 +63,7 @@ async def had_registry(client: OpenSearchClient) -> bool:
 
 
 async def known_nodes(client: OpenSearchClient, now: float) -> list[KnownNode]:
-    """Those that gave a sign of life of late. Raises ``BackendUnavailable``."""
+    """The nodes that gave a sign of life of late. Raises ``BackendUnavailable``."""
     if not await index_exists(client, INDEX):
         return []
     hits = await search(client, INDEX, {"match_all": {}}, size=_MOST)
@@ -94,7 +94,7 @@ def _read(document: Found) -> KnownNode | None:
 
 
 async def make_index(client: OpenSearchClient) -> None:
-    """Where it isn't there. Raises ``BackendUnavailable``."""
+    """Makes the index where it isn't there. Raises ``BackendUnavailable``."""
     if await index_exists(client, INDEX):
         return
     try:
@@ -105,7 +105,8 @@ async def make_index(client: OpenSearchClient) -> None:
 
 
 async def revoked_keys(client: OpenSearchClient) -> dict[str, float]:
-    """Since when (epoch seconds), by the key's id; as they are at this moment. Raises ``BackendUnavailable``."""
+    """The keys that were revoked: since when (epoch seconds), by the key's id; as they are at this moment. Raises
+    ``BackendUnavailable``."""
     try:
         document = await client.json("GET", path(INDEX, "_doc", REVOKED))
     except IndexerUnavailable as exc:
@@ -118,14 +119,14 @@ async def revoked_keys(client: OpenSearchClient) -> dict[str, float]:
 
 
 def _moments(revoked: Mapping[Any, Any]) -> dict[str, float]:
-    """No more than a node can keep: those of late."""
+    """The moments of revocations, no more than a node can keep: those of late."""
     found = {str(key)[:_LONGEST_ID]: moment for key, text in revoked.items() if (moment := to_moment(text)) is not None}
     latest = sorted(found.items(), key=lambda entry: -entry[1])[:_MOST_REVOKED]
     return dict(latest)
 
 
 async def publish_revoked(client: OpenSearchClient, keys: Mapping[str, float]) -> None:
-    """For all nodes, which look every few seconds. Raises ``BackendUnavailable``."""
+    """Writes revoked keys for all nodes, which look every few seconds. Raises ``BackendUnavailable``."""
     await make_index(client)
     body = {"doc": {"revoked": {key: round(since * 1000) for key, since in keys.items()}}, "doc_as_upsert": True}
     await client.json("POST", path(INDEX, "_update", REVOKED), body, query=UPDATE)

@@ -68,7 +68,7 @@ class NodeWatch:
         self._leadership.register(_TOPIC, on_finding=self._on_finding)
 
     async def run(self) -> None:
-        """Until cancelled. Without the right to keep an index of our own there is no warning."""
+        """Looks now and then, until cancelled. Without the right to keep an index of our own there is no warning."""
         async with BackgroundNursery() as nursery:
             nursery.start_soon(self._watch_revoked)
             await self._register()
@@ -96,7 +96,7 @@ class NodeWatch:
                 await self._again.wait()
 
     async def look(self) -> None:
-        """Raises ``BackendUnavailable``."""
+        """Looks at the other nodes. Raises ``BackendUnavailable``."""
         await make_index(self._client)
         self._published = list(self._node.accepted()) or [self._node.key]
         files = None
@@ -141,7 +141,8 @@ class NodeWatch:
         return found
 
     def _that_lasts(self, differences: dict[str, str]) -> dict[str, str]:
-        """Those that were there at the look before: files that are being copied to all nodes differ for a while."""
+        """The differences that were there at the look before, too: files that are being copied to all nodes differ for
+        a while."""
         lasting = {name: text for name, text in differences.items() if name in self._differed}
         self._differed = set(differences)
         return lasting

@@ -138,7 +138,8 @@ def _template(patterns: Sequence[str], kind: Kind, *, priority: int = 1) -> dict
 
 
 async def create_index(client: OpenSearchClient, name: str, kind: Kind) -> bool:
-    """False when it was there already, made by another node a moment ago perhaps. Raises ``BackendUnavailable``."""
+    """Makes an index; False when it was there already, made by another node a moment ago perhaps. Raises
+    ``BackendUnavailable``."""
     try:
         await client.json("PUT", path(name), index_body(kind))
     except IndexerUnavailable as exc:
@@ -149,7 +150,7 @@ async def create_index(client: OpenSearchClient, name: str, kind: Kind) -> bool:
 
 
 async def index_exists(client: OpenSearchClient, name: str) -> bool:
-    """As an index or an alias. Raises ``BackendUnavailable`` when that can't be told."""
+    """Whether there is an index or an alias of this name. Raises ``BackendUnavailable`` when that can't be told."""
     reply = await client.request("HEAD", path(name))
     if reply.status == 404:
         return False

@@ -74,7 +74,8 @@ def stored_order(arguments: Namespace) -> tuple[AgentOrder, bool]:
 async def chosen(
     pages: AsyncIterable[Sequence[Listed]], arguments: Namespace, now: float
 ) -> AsyncGenerator[Sequence[Listed], None]:
-    """``pages`` in their ``stored_order``; ``now``: epoch seconds. In another order only when all are read."""
+    """The listed agents of ``pages`` in their ``stored_order``; ``now``: epoch seconds. In another order only when all
+    are read."""
     left = inf if arguments.limit is None else arguments.limit
     by = _SORT_KEYS.get(arguments.sort)
     every: list[Listed] = []
@@ -108,7 +109,7 @@ def _matches(one: Listed, wanted: Namespace, now: float) -> bool:
 
 
 def _version_key(version: str | None) -> list[tuple[int, int, str]]:
-    """``v6.0.10`` follows ``v6.0.9``."""
+    """A key to sort versions by: ``v6.0.10`` follows ``v6.0.9``."""
     key: list[tuple[int, int, str]] = []
     for part in (version or "").lstrip("vV").replace("-", ".").split("."):
         key.append((1, int(part), "") if part.isascii() and part.isdigit() else (0, 0, part))

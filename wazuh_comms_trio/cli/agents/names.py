@@ -16,8 +16,8 @@ _NAMED: Final = 10
 
 
 async def agent_id_of(registry: AgentRegistry, word: str) -> str:
-    """What an operator calls an agent -> its id. A uuid is taken as it is, whether there is such an agent or not.
-    Raises ``Failure``: nobody has this name, or several do."""
+    """The id of the agent that an operator names by its uuid or name. A uuid is taken as it is, whether there is such
+    an agent or not. Raises ``Failure``: nobody has this name, or several do."""
     if is_uuid(word):
         return word.lower()
     found = list(await registry.named(word))
@@ -41,6 +41,6 @@ async def agent_option(arguments: Namespace) -> str | None:
 
 
 def several(ids: list[str]) -> str:
-    """Named up to a point, and counted."""
+    """Agents in words: named up to a point, and counted."""
     rest = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
     return printable(", ".join(ids[:_NAMED]) + rest)

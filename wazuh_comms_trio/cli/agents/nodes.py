@@ -15,7 +15,7 @@ __all__ = ["all_news", "own_node_id"]
 
 
 def own_node_id(config: Config) -> str:
-    """By which the daemon of this configuration is known to others (``backend: wazuh``)."""
+    """The id by which the daemon of this configuration is known to others (``backend: wazuh``)."""
     from wazuh_comms_trio.backends.local_node import LocalNode
 
     api = config.communications_api

@@ -48,10 +48,10 @@ _TOKEN_ADVICE: Final = {
 
 @frozen
 class Facts:
-    """``seen``: what the daemon and other nodes say (``services.agent_journal.merged``). ``silent``: why the daemon
-    can't be asked. ``shared``: other nodes may have heard of the agent, too, and ``unasked`` says why what they store
-    can't be read. ``nodes``: the names of others that heard of it. ``stored``: when it was heard last, as it is stored,
-    epoch seconds."""
+    """What is known of one agent; ``seen``: what the daemon and other nodes say (``services.agent_journal.merged``).
+    ``silent``: why the daemon can't be asked. ``shared``: other nodes may have heard of the agent, too, and ``unasked``
+    says why what they store can't be read. ``nodes``: the names of others that heard of it. ``stored``: when it was
+    heard last, as it is stored, epoch seconds."""
 
     agent_id: str
     agent: Agent | None
@@ -68,7 +68,7 @@ class Facts:
 
 
 def facts_document(facts: Facts) -> dict[str, Any]:
-    """For ``--json``."""
+    """The facts for ``--json``."""
     agent = facts.agent
     return {
         "uuid": facts.agent_id,

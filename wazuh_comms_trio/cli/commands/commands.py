@@ -125,7 +125,7 @@ async def _list(arguments: Namespace) -> int:
 
 
 async def _found(backends: Backends, arguments: Namespace) -> AsyncGenerator[Sequence[Command], None]:
-    """Raises ``Failure``."""
+    """The commands that ``commands list`` shows, in pages. Raises ``Failure``. Raises ``Failure``."""
     from wazuh_comms_trio.cli.agents.names import agent_id_of
 
     agent = None if arguments.agent is None else await agent_id_of(backends.agents, arguments.agent)
@@ -222,7 +222,8 @@ async def _cancel(arguments: Namespace) -> int:
 
 
 async def _cancel_group(stores: Stores, parent: Command) -> int:
-    """Of those that were pending a moment before, how many are cancelled: others may have been delivered meanwhile."""
+    """Cancels a group's command; how many of those that were pending a moment before are cancelled: others may have
+    been delivered meanwhile."""
     from wazuh_comms_trio.backends.command_rules import CANCELLED
     from wazuh_comms_trio.cli.documents import command_document
     from wazuh_comms_trio.cli.following import GroupProgress

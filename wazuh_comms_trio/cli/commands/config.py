@@ -36,7 +36,8 @@ def _check(arguments: Namespace) -> Any:
 
 
 async def _check_online(arguments: Namespace) -> int:
-    """The file first: what is wrong with that is wrong with all of it."""
+    """Checks the file first, then what it needs of this machine and of others: what is wrong with the file is wrong
+    with all of it."""
     from pathlib import Path
 
     from wazuh_comms_trio.cli.command_socket import EXIT_NOT_RUNNING, ask_daemon

@@ -61,7 +61,7 @@ def add_parser(parent: Group) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """The command. Prints the answer; returns the exit status."""
+    """Runs the command. Prints the answer; returns the exit status."""
     from wazuh_comms_trio.errors import SocketTimeout, WazuhException
 
     output = Output(as_json=getattr(arguments, "json", False))

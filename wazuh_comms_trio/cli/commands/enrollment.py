@@ -23,7 +23,7 @@ def add_parser(parent: Group) -> None:
 
 
 def _user(word: str) -> str:
-    """HTTP Basic ends the name at the first colon."""
+    """A user's name, without a colon: HTTP Basic ends the name at the first one."""
     if ":" in types.text(word):
         raise ArgumentTypeError("a user's name has no colon")
     return word
@@ -45,7 +45,7 @@ def _passwd(arguments: Namespace) -> int:
 
 
 def read_password(*, twice: bool = True) -> str:
-    """Asked for on a terminal, else a line of stdin. Raises ``Failure``."""
+    """A password, asked for on a terminal, else a line of stdin. Raises ``Failure``."""
     if sys.stdin is None:
         raise Failure("no password was given")
     if sys.stdin.isatty():

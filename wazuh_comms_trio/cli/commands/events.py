@@ -96,7 +96,7 @@ def event_text(event: TailedEvent) -> str:
 
 
 def _module_of(event: TailedEvent) -> str | None:
-    """As the event's header line says it; of a document, whose index it is in."""
+    """The module, as the event's header line says it; of a document, whose index it is in."""
     from wazuh_comms_trio.backends.state_modules import STATE_MODULES
 
     if event.kind == "stateless":
@@ -105,7 +105,7 @@ def _module_of(event: TailedEvent) -> str | None:
 
 
 def _agent_of(event: TailedEvent) -> str:
-    """A document says itself whose it is, or its id does."""
+    """The agent of a document: the document says itself whose it is, or its id does."""
     if event.agent_id is not None:
         return event.agent_id.lower()
     agent = _object(event.data).get("agent")

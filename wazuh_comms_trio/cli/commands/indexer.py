@@ -140,7 +140,7 @@ def _session(arguments: Namespace) -> tuple[Session, Indexer]:
 
 @asynccontextmanager
 async def _client(settings: Indexer) -> AsyncIterator[OpenSearchClient]:
-    """That tells of nothing by itself. Raises ``Failure`` where our account's files can't be used."""
+    """An indexer's client that logs nothing by itself. Raises ``Failure`` where our account's files can't be used."""
     from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
     from wazuh_comms_trio.backends.opensearch.client.credentials import AccessError
     from wazuh_comms_trio.backends.unreadable import UnreadableLog

@@ -131,13 +131,13 @@ async def _chosen(arguments: Namespace, session: QuarantineSession) -> tuple[lis
 
 
 def _refuse(missing: Collection[int]) -> None:
-    """Raises ``Failure`` when there are any."""
+    """Raises ``Failure`` when there are any such ids."""
     if missing:
         raise Failure(f"not in the quarantine: {', '.join(map(str, sorted(missing)))}; nothing was done")
 
 
 async def _unreadable(session: QuarantineSession, entry_ids: Collection[int]) -> set[int]:
-    """Those that are there all the same, and can't be read."""
+    """The entries that are there, and can't be read."""
     from wazuh_comms_trio.errors import DocumentUnreadable
 
     found = set()
@@ -169,7 +169,7 @@ async def _drop(arguments: Namespace) -> int:
 
 
 async def _replay(arguments: Namespace) -> int:
-    """Exit status 1 when some entry still can't be taken."""
+    """Replays entries; exit status 1 when some entry still can't be taken."""
     from wazuh_comms_trio.cli.output import lines
     from wazuh_comms_trio.cli.replay import open_replay
     from wazuh_comms_trio.cli.stores import open_quarantine_session, open_stores

@@ -67,7 +67,7 @@ async def send(arguments: Namespace, args: Mapping[str, Any]) -> int:
 
 
 async def watch(arguments: Namespace) -> int:
-    """As ``send --wait``, of a command that was sent before."""
+    """Follows a command that was sent before, as ``send --wait`` does."""
     async with open_stores(arguments) as stores:
         command = await stores.backends.commands.get(arguments.id)
         if command is None:
@@ -91,8 +91,8 @@ async def _target(backends: Backends, arguments: Namespace) -> tuple[Target, Seq
 
 
 async def _spread(stores: Stores, command: Command, children: Sequence[Command], rate: float) -> None:
-    """Stores the children bit by bit, ``rate`` in a second; each one's time begins then. Interrupted, it says how many
-    agents it was sent to; the others don't get it."""
+    """Stores the children bit by bit, ``rate`` in a second; each one's time begins when it is stored. Interrupted, it
+    says how many agents it was sent to; the others don't get it."""
     begun = answered = current_time()
     done = told = 0
     try:
@@ -126,7 +126,7 @@ def _document(command: Command, children: Sequence[str]) -> dict[str, Any]:
 
 
 async def _wait(stores: Stores, command: Command) -> int:
-    """Returns the exit status: 1 unless each has ended as a success."""
+    """Waits for results; returns the exit status: 1 unless each has ended as a success."""
     try:
         with Progress() as progress:
             ended = await until_ended(stores.backends.commands, command, progress)

@@ -49,8 +49,8 @@ class Reply:
 
 @frozen
 class Node:
-    """Where requests go: to the first of ``places``. ``name`` is what certificates are compared with, None where they
-    aren't looked at."""
+    """The node as a fleet sees it: requests go to the first of ``places``. ``name`` is what certificates are compared
+    with, None where they aren't looked at."""
 
     places: tuple[tuple[socket.AddressFamily, tuple[Any, ...]], ...]
     host: str
@@ -81,7 +81,7 @@ class Node:
 
 
 def tls_context(ca: str | None, certificate: tuple[str, str] | None) -> ssl.SSLContext:
-    """As agents have it, TLS 1.3 alone; without ``ca`` no certificate is checked. Raises ``OSError``."""
+    """TLS as agents have it, 1.3 alone; without ``ca`` no certificate is checked. Raises ``OSError``."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = ca is not None
@@ -94,7 +94,7 @@ def tls_context(ca: str | None, certificate: tuple[str, str] | None) -> ssl.SSLC
 
 
 def find_node(url: str, context: ssl.SSLContext) -> Node:
-    """Raises ``Failure`` for what isn't ``https://HOST:PORT`` or has no address."""
+    """The node at a URL. Raises ``Failure`` for what isn't ``https://HOST:PORT`` or has no address."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

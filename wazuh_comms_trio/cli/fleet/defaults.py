@@ -1,4 +1,4 @@
-"""What the options say and the work does."""
+"""Default values that the options of ``simulate-fleet`` and its work share."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ _LIMIT: Final = 60.0
 
 
 def read_members(path: Path) -> list[Member]:
-    """One JSON object a line: ``uuid``, ``name``, ``key``. None where there is no such file. Raises ``Failure``,
-    ``OSError``."""
+    """Reads agents from a file, one JSON object a line: ``uuid``, ``name``, ``key``. None where there is no such file.
+    Raises ``Failure``, ``OSError``."""
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
@@ -50,7 +50,7 @@ def read_members(path: Path) -> list[Member]:
 
 
 def append_members(path: Path, members: Sequence[Member]) -> None:
-    """Their keys are in it: nobody else may read it. Raises ``OSError``."""
+    """Appends agents to the file. Their keys are in it: nobody else may read it. Raises ``OSError``."""
     lines = [json.dumps({"uuid": each.uuid, "name": each.name, "key": each.key}) + "\n" for each in members]
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as file:
@@ -67,7 +67,7 @@ class Session:
     password: str = ""
 
     async def log_in(self) -> None:
-        """Raises ``Failure``."""
+        """Gets a token. Raises ``Failure``."""
         reply = await _ask(self.node, session_request(self.node.host, self.user, self.password))
         if reply.status != 200:
             raise Failure(f"{self.user} may not enrol agents: {_said(reply)}")
@@ -80,7 +80,7 @@ class Session:
 async def enrol(
     session: Session, members: Sequence[Member], *, done: Callable[[Member], None], show: Callable[[str], None]
 ) -> None:
-    """``done`` is called for each that is enrolled. Raises ``Failure`` at the first that isn't."""
+    """Enrols agents; ``done`` is called for each that is enrolled. Raises ``Failure`` at the first that isn't."""
     waiting = list(reversed(members))
     renewing = trio.Lock()
 
@@ -118,7 +118,7 @@ async def _ask(node: Node, request: Request) -> Reply:
 
 
 def _said(reply: Reply) -> str:
-    """``401: Invalid credentials``"""
+    """A refusal in words: ``401: Invalid credentials``"""
     try:
         found = json.loads(reply.body)
         text = found.get("detail") or found.get("message") or found.get("title") or ""

@@ -40,7 +40,7 @@ _JITTER: Final = 0.05
 
 
 class Ask(Protocol):
-    """``connection.exchange``, or what stands in for it: raises ``ExchangeFailed``."""
+    """How a request is made: ``connection.exchange``, or what stands in for it: raises ``ExchangeFailed``."""
 
     async def __call__(
         self, node: Node, head: bytes, body: bytes, *, time_limit: float, bytes_per_second: int | None
@@ -96,7 +96,7 @@ class Fleet:
         return sum(host.logged_in for host in self.hosts)
 
     def unanswered(self) -> tuple[int, float]:
-        """Requests under way, and for how many seconds the oldest has been."""
+        """How many requests are under way, and for how many seconds the oldest has been."""
         now = trio.current_time()
         return len(self._under_way), max((now - planned for planned in self._under_way.values()), default=0.0)
 
@@ -106,7 +106,7 @@ class Fleet:
         return before
 
     async def run(self) -> None:
-        """Until cancelled, which ends all connections."""
+        """Makes the agents' requests, until cancelled, which ends all connections."""
         now = trio.current_time()
         for host in self.hosts:
             self._plan_log_in(host, now + self._rng.uniform(0, self._pace.ramp))
@@ -131,7 +131,7 @@ class Fleet:
         self._nap.deadline = min(self._nap.deadline, may_begin)
 
     def _plan_log_in(self, host: Host, when: float) -> None:
-        """In place of the one that was planned."""
+        """Plans a log-in in place of the one that was planned."""
         host.log_in_planned = when
         self._plan(host, Kind.LOG_IN if host.logged_in else Kind.FIRST_LOG_IN, when)
 
@@ -270,7 +270,7 @@ class Fleet:
             self._plan(host, kind, planned + every)
 
     def _take_token(self, host: Host, reply: Reply) -> None:
-        """Raises ``ValueError``, ``LookupError``, ``TypeError``."""
+        """Reads the token of a log-in's reply. Raises ``ValueError``, ``LookupError``, ``TypeError``."""
         token, life = "blind", _TOKEN_LIFE
         if self._pace.blind is None:
             token = json.loads(reply.body)["token"]
@@ -286,7 +286,7 @@ def is_log_in(kind: str) -> bool:
 
 
 def command_ids(body: bytes) -> list[str]:
-    """Of the commands in the reply to a poll; none for what isn't of its form."""
+    """The ids of the commands in the reply to a poll; none for what isn't of its form."""
     try:
         return [str(command["document_id"]) for command in json.loads(body)["commands"]]
     except (ValueError, LookupError, TypeError):

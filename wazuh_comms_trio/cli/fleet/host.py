@@ -25,9 +25,9 @@ class Member:
 
 @define(eq=False)
 class Host:
-    """``life`` grows whenever it is cut off: what was planned before is void. ``requests`` are those under way.
-    ``to_report``: commands that it got, ``reporting`` of which a report is under way for. ``log_in_planned``: on trio's
-    clock, in the past while the log-in is under way."""
+    """One agent at run time; ``life`` grows whenever it is cut off: what was planned before is void. ``requests`` are
+    those under way. ``to_report``: commands that it got, ``reporting`` of which a report is under way for.
+    ``log_in_planned``: on trio's clock, in the past while the log-in is under way."""
 
     member: Member
     metadata: bytes
@@ -45,7 +45,8 @@ class Host:
     reporting: int = 0
 
     def cut_off(self) -> None:
-        """Its connections end in the middle, as those of a machine without network; it has no token any more."""
+        """The agent's connections end in the middle, as those of a machine without network; it has no token any
+        more."""
         self.life += 1
         self.token = ""
         self.has_loops = False

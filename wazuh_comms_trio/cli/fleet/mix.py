@@ -56,7 +56,7 @@ class Files:
 
 @frozen
 class Flapping:
-    """Each agent of these is there for about ``up``, gets cut off, and comes back after about ``down``."""
+    """Agents that come and go: each is there for about ``up``, gets cut off, and comes back after about ``down``."""
 
     share: float = _share("are cut off again and again")
     up: float = field(default=120.0, metadata=key("How long it is there, about", unit="s", above=0, maximum=LONGEST))
@@ -114,7 +114,7 @@ class _MixFile:
 
 
 def read_mix(path: Path) -> Mix:
-    """Raises ``ConfigError`` with every problem of the file."""
+    """Reads a mix file. Raises ``ConfigError`` with every problem of the file."""
     source = parse(read_file(path), (_SECTION,), needed=f"a mix has one section, `{_SECTION}`")
     reader = Reader(source)
     mix = reader.read(_MixFile).fleet

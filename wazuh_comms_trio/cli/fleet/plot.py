@@ -49,7 +49,7 @@ _PANELS: Final[Sequence[tuple[str, bool, Sequence[_Curve]]]] = (
 
 
 def draw(slices: Sequence[Slice], title: str, rest_from: float) -> str:
-    """``rest_from``: seconds from the start, where a line divides the start from the rest."""
+    """Draws the picture; ``rest_from``: seconds from the start, where a line divides the start from the rest."""
     end = max((each.start + each.length for each in slices), default=1.0)
     height = _TOP + len(_PANELS) * (_DEEP + _GAP)
     parts = [
@@ -118,7 +118,7 @@ def _panel(
 
 
 def _runs(points: Sequence[tuple[Slice, float | None]]) -> Iterator[list[tuple[Slice, float]]]:
-    """Neighbours that have a value: a line isn't drawn over a gap."""
+    """Runs of neighbours that have a value: a line isn't drawn over a gap."""
     run: list[tuple[Slice, float]] = []
     for each, value in points:
         if value is not None:
@@ -146,7 +146,7 @@ def _marks(low: float, high: float, logarithmic: bool) -> list[float]:
 
 
 def _round_up(value: float) -> float:
-    """To 1, 2, 4, 6 or 8 with noughts."""
+    """A number rounded up to 1, 2, 4, 6 or 8 with noughts."""
     if value <= 0:
         return 1.0
     unit = 10.0 ** math.floor(math.log10(value))

@@ -56,7 +56,7 @@ def report_lines(result: Result, agents: int) -> Iterator[str]:
 
 
 def problems(result: Result) -> list[str]:
-    """What keeps the figures from being a node's that serves a fleet well."""
+    """Reasons why the figures aren't those of a node that serves a fleet well."""
     found = []
     if result.rest.errors:
         found.append(f"{result.rest.errors} of {result.rest.requests} requests failed at rest")
@@ -76,7 +76,7 @@ def problems(result: Result) -> list[str]:
 
 
 def progress_line(stage: Stage, width: int) -> str:
-    """As much of it as fits into ``width``, the most important first."""
+    """The run so far on one line, as much of it as fits into ``width``, the most important first."""
     quick = stage.tally.latencies()
     share = 1.0 if not stage.whole else min(1.0, stage.seconds / stage.whole)
     bar = "#" * round(12 * share)

@@ -42,7 +42,8 @@ class RequestMaker:
         return self._head("POST", "/api/v1/events/stateless", token, metadata + self._stateless)
 
     def stateful(self, token: str, metadata: bytes, sent: int, timestamp: str) -> Request:
-        """``sent`` events were sent before: the agent's documents are made first, and then change in turn."""
+        """A stateful body; ``sent`` events were sent before: the agent's documents are made first, and then change in
+        turn."""
         lines = [metadata]
         documents = self._mix.stateful.documents
         for number in range(sent, sent + self._mix.stateful.events):
@@ -63,7 +64,7 @@ class RequestMaker:
         return self._head("POST", "/api/v1/events/stateful", token, b"".join(lines))
 
     def report(self, token: str, metadata: bytes, document_ids: Sequence[str]) -> Request:
-        """That each of these commands was a success."""
+        """A stateful body that reports each of these commands as a success."""
         lines = [metadata]
         for document_id in document_ids:
             header = {"id": document_id, "module": "command", "operation": "update"}

@@ -26,7 +26,8 @@ _SPARE: Final = 300
 
 @frozen
 class Stage:
-    """What there is to see: ``seconds`` of ``whole`` of the ramp or, ``at_rest``, of the rest (None: until ended)."""
+    """What a run shows at one moment: ``seconds`` of ``whole`` of the ramp or, ``at_rest``, of the rest (None: until
+    ended)."""
 
     at_rest: bool
     seconds: float
@@ -39,7 +40,8 @@ class Stage:
 
 @frozen
 class Result:
-    """``cpu``: of this process, seconds. ``unanswered``: requests under way at the end, and the age of the oldest."""
+    """What a run came to; ``cpu``: of this process, seconds. ``unanswered``: requests under way at the end, and the age
+    of the oldest."""
 
     start: Tally
     rest: Tally
@@ -71,8 +73,8 @@ async def run_fleet(
     show: Callable[[Stage], None],
     interval: float = 1.0,
 ) -> Result:
-    """``duration`` seconds at rest, or until ``stop`` is set, which ends the start, too. ``show`` is called every
-    ``interval``."""
+    """Runs a fleet for ``duration`` seconds at rest, or until ``stop`` is set, which ends the start, too. ``show`` is
+    called every ``interval``."""
     began, cpu = trio.current_time(), time.process_time()
     start: Tally | None = None
     rest_began = began

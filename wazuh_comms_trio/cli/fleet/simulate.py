@@ -79,7 +79,7 @@ def _nodes(arguments: Namespace) -> tuple[Node, Node]:
 
 
 async def _members(arguments: Namespace, node: Node) -> list[Member]:
-    """Those of the file, and as many new ones as are missing. Raises ``Failure``, ``OSError``."""
+    """The agents of the file, and as many new ones as are missing. Raises ``Failure``, ``OSError``."""
     file = arguments.agents_file
     members = read_members(file)[: arguments.agents] if file else []
     missing = arguments.agents - len(members)
@@ -112,7 +112,7 @@ async def _members(arguments: Namespace, node: Node) -> list[Member]:
 
 
 async def _run(fleet: Fleet, ramp: float, duration: float | None) -> Result:
-    """Ends by itself, or at the first SIGINT or SIGTERM."""
+    """Runs the fleet; ends by itself, or at the first SIGINT or SIGTERM."""
     stop = trio.Event()
 
     async def watch(signals: AsyncIterable[int]) -> None:

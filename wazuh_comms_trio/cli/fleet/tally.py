@@ -33,7 +33,7 @@ class Kind:
 
 
 class Histogram:
-    """Seconds in buckets of 2 %."""
+    """Latencies in seconds, in buckets of 2 %."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -46,7 +46,7 @@ class Histogram:
         self._buckets[int(math.log(seconds / _SMALLEST) * _PER_E) + 1 if seconds > _SMALLEST else 0] += 1
 
     def quantile(self, share: float) -> float | None:
-        """The upper bound of its bucket, at most the longest; None where there is nothing."""
+        """A quantile as the upper bound of its bucket, at most the longest; None where there is nothing."""
         wanted, passed = math.ceil(share * self.count), 0
         for bucket in sorted(self._buckets):
             passed += self._buckets[bucket]
@@ -75,7 +75,7 @@ class Slice:
     parked: int
 
     def joined(self, after: Slice) -> Slice:
-        """With the next one: of percentiles, the worse."""
+        """This slice and the next one together: of percentiles, the worse."""
 
         def worse(one: float | None, other: float | None) -> float | None:
             return max((each for each in (one, other) if each is not None), default=None)
@@ -94,7 +94,8 @@ class Slice:
 
 @define
 class Outcomes:
-    """Of one kind. ``latencies`` are from the planned moment to the reply, of what was answered well."""
+    """What came of the requests of one kind. ``latencies`` are from the planned moment to the reply, of what was
+    answered well."""
 
     latencies: Histogram
     errors: Counter[str]
@@ -105,7 +106,7 @@ class Outcomes:
 
 
 class Tally:
-    """Of one stretch of the run (the start, or the rest)."""
+    """What came of the requests in one stretch of the run (the start, or the rest)."""
 
     def __init__(self) -> None:
         self.kinds: defaultdict[str, Outcomes] = defaultdict(lambda: Outcomes(Histogram(), Counter()))
@@ -131,7 +132,8 @@ class Tally:
         return sum(outcomes.failed for outcomes in self.kinds.values())
 
     def latencies(self, kinds: Mapping[str, object] | None = None) -> Histogram:
-        """Of all kinds, or of these, together; polls, which wait, and slow links, which are slow, aside."""
+        """The latencies of all kinds, or of these, together; without polls, which wait, and slow links, which are
+        slow."""
         together = Histogram()
         for kind, outcomes in self.kinds.items():
             if (kinds is None and is_quick(kind)) or (kinds is not None and kind in kinds):
@@ -158,7 +160,7 @@ class Timeline:
         self._late = 0.0
 
     def done(self, seconds: float | None) -> None:
-        """None: of a kind whose latency says nothing."""
+        """Notes a request that ended; None: of a kind whose latency says nothing."""
         self._requests += 1
         if seconds is not None:
             self._latencies.append(seconds)
@@ -171,7 +173,7 @@ class Timeline:
         self._late = max(self._late, seconds)
 
     def close_slice(self, start: float, length: float, parked: int) -> Slice:
-        """What was noted since the last call."""
+        """The slice of what was noted since the last call."""
         sorted_latencies = sorted(self._latencies)
         p50, p99 = _of(sorted_latencies, 0.5), _of(sorted_latencies, 0.99)
         closed = Slice(start, length, self._requests, self._errors, p50, p99, self._late, parked)

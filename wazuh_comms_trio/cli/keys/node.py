@@ -60,7 +60,8 @@ def signing_pem(api: CommunicationsApi) -> bytes:
 
 
 def own_keys(session: Session) -> list[OwnKey]:
-    """By the files: what the daemon has once it was reloaded. Raises ``Failure`` where they can't be read."""
+    """The node's keys by its files: what the daemon has once it was reloaded. Raises ``Failure`` where they can't be
+    read."""
     api = session.config.communications_api
     signing = key_id(signing_pem(api))
     with session.acting_as_owner(node_folder(api)):
@@ -96,8 +97,7 @@ def _id_of(pem: str) -> str | None:
 
 
 def keys_in_force(arguments: Namespace) -> TokenKeysReport | None:
-    """Of the daemon's workers, of the newest generation, those keys that all of them have; None: it doesn't run. Raises
-    ``Failure``."""
+    """The keys that all workers of the daemon's newest generation have; None: it doesn't run. Raises ``Failure``."""
     from wazuh_comms_trio.daemon.status import TokenKeysReport, read_status
 
     try:
@@ -121,7 +121,7 @@ def keys_in_force(arguments: Namespace) -> TokenKeysReport | None:
 
 
 async def nodes_keys(config: Config) -> list[KnownNode]:
-    """Of the nodes on the indexer that gave a sign of life of late. Raises ``Failure``."""
+    """The keys of the nodes on the indexer that gave a sign of life of late. Raises ``Failure``."""
     from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
     from wazuh_comms_trio.backends.opensearch.client.credentials import AccessError
     from wazuh_comms_trio.backends.opensearch.node_registry import known_nodes

@@ -44,7 +44,7 @@ async def revoke(arguments: Namespace) -> int:
 
 
 def _revoke_here(arguments: Namespace, session: Session, kid: str) -> list[str]:
-    """Notes for the operator. Raises ``Failure``."""
+    """Revokes the key on this node; notes for the operator. Raises ``Failure``."""
     try:
         outcome = ask_daemon(arguments, "POST", f"/api/v1/keys/revoke?key={kid}", _TIMEOUT)
     except Failure as failure:
@@ -66,7 +66,7 @@ def _revoke_here(arguments: Namespace, session: Session, kid: str) -> list[str]:
 
 
 async def _publish(config: Config, kid: str) -> None:
-    """Raises ``Failure``."""
+    """Revokes the key for all nodes. Raises ``Failure``."""
     from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
     from wazuh_comms_trio.backends.opensearch.client.credentials import AccessError
     from wazuh_comms_trio.backends.opensearch.node_registry import publish_revoked
@@ -81,7 +81,8 @@ async def _publish(config: Config, kid: str) -> None:
 
 
 async def _wait_for_others(config: Config, kid: str) -> list[str]:
-    """The names of the nodes that trust it after all that time; of an earlier version they always do."""
+    """Waits until no other node trusts the key; the names of those that still do: nodes of an earlier version always
+    do."""
     until = trio.current_time() + _SEEN_WITHIN
     while True:
         nodes = await nodes_keys(config)

@@ -95,7 +95,7 @@ async def sign(arguments: Namespace) -> int:
 
 
 async def _check_that_all_trust(arguments: Namespace, session: Session, kid: str) -> None:
-    """Raises ``Failure``."""
+    """Raises ``Failure`` unless all nodes trust the new key."""
     in_force = await trio.to_thread.run_sync(keys_in_force, arguments)
     if in_force is not None and kid not in in_force.accepted:
         raise Failure(f"this node doesn't trust {kid} yet: `wazuh-comms keys rotate publish`, or reload it")
@@ -146,7 +146,8 @@ def _new_key() -> bytes:
 
 
 def _write_beside(private: Path, following: Path, data: bytes) -> None:
-    """With the owner, the group and the mode of the key that signs, less what others may. Raises ``OSError``."""
+    """Writes the new key beside the key that signs, with its owner, group and mode, less what others may. Raises
+    ``OSError``."""
     status = private.stat()
     draft = following.with_name(f".{following.name}-{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -167,7 +168,7 @@ def _write_beside(private: Path, following: Path, data: bytes) -> None:
 
 
 def _put_in_force(arguments: Namespace) -> str | None:
-    """None once the daemon has it; else what is left to do. Raises ``Failure``."""
+    """Has the daemon sign with the new key; None once it does; else what is left to do. Raises ``Failure``."""
     if keys_in_force(arguments) is None:
         return "The daemon doesn't run: the key counts when it starts."
     outcome = ask_daemon(arguments, "POST", "/api/v1/reload", _RELOAD_TIMEOUT)

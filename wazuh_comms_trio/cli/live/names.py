@@ -20,7 +20,7 @@ MOST: Final = 1000
 
 
 class AgentNames:
-    """Each is read once. A store that can't be read costs names alone."""
+    """Names by agent, each read once. A store that can't be read costs names alone."""
 
     def __init__(self, arguments: Namespace) -> None:
         self._arguments = arguments
@@ -28,7 +28,7 @@ class AgentNames:
         self._next = 0.0
 
     def of(self, agent_ids: Sequence[str]) -> Mapping[str, str]:
-        """Blocks. Of those that are known."""
+        """The names of those agents that are known. Blocks. Of those that are known."""
         missing = [agent_id for agent_id in agent_ids if agent_id not in self._known]
         if missing and time.monotonic() >= self._next:
             if len(self._known) > MOST:

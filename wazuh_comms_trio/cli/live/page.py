@@ -100,7 +100,7 @@ def _numbers(rates: Rates, width: int) -> Iterator[str]:
 
 
 def _flow(items: Iterable[str], width: int) -> Iterator[str]:
-    """As many in a line as fit, in columns."""
+    """Texts in columns, as many in a line as fit."""
     texts = list(items)
     cell = max(map(len, texts)) + 3
     columns = max(1, (width + 3) // cell)
@@ -109,7 +109,7 @@ def _flow(items: Iterable[str], width: int) -> Iterator[str]:
 
 
 def _routes(rates: Rates, width: int, is_low: bool) -> Iterator[str]:
-    """The slowest first."""
+    """The routes' lines, the slowest first."""
     timings = {
         route: timing
         for (listener, route), timing in rates.timings(families.REQUEST_SECONDS).items()
@@ -142,7 +142,7 @@ def _agents(rates: Rates, names: Mapping[str, str], most: int, width: int) -> It
 
 
 def _timed(title: str, last: str, rows: Sequence[tuple[str, Timing, str]], width: int, is_low: bool) -> Iterator[str]:
-    """On a low terminal without those that nothing was asked of, on a narrow one without the mean."""
+    """Lines of timings; on a low terminal without those that nothing was asked of."""
     has_mean, name = _has_mean(width), _name_width(width)
     mean_head = f"{'MEAN':>11}" if has_mean else ""
     yield f"{title:<{name}}{'CALLS/S':>10}{mean_head}{'95 %':>12}{last:>10}"

@@ -18,7 +18,8 @@ _Key = tuple[str, tuple[str, ...]]
 
 @frozen
 class Timing:
-    """``count`` a second; seconds, None where nothing happened. ``p95``: the bound of the bucket that it is in."""
+    """How often something happened, and how long it took; ``count`` a second; seconds, None where nothing happened.
+    ``p95``: the bound of the bucket that it is in."""
 
     count: float
     mean: float | None
@@ -26,7 +27,8 @@ class Timing:
 
 
 class Rates:
-    """``seconds`` lie between the two. A counter that went back began anew: a daemon was restarted."""
+    """Two snapshots of a node; ``seconds`` lie between the two. A counter that went back began anew: a daemon was
+    restarted."""
 
     def __init__(self, before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -> None:
         self._before, self._after = _values(before), _values(after)
@@ -39,7 +41,7 @@ class Rates:
         return sum(value for _, value in self._matching(self._after, family, labels))
 
     def rate(self, family: Family, **labels: str) -> float:
-        """A second, of all counters with these labels; a value may end with ``*``."""
+        """How much all counters with these labels grew in a second; a value may end with ``*``."""
         total = 0.0
         for key, value in self._matching(self._after, family, labels):
             before = self._before.get(key, 0.0)
@@ -47,7 +49,7 @@ class Rates:
         return total / self._seconds
 
     def timings(self, family: Family) -> dict[tuple[str, ...], Timing]:
-        """By labels."""
+        """Timings by labels."""
         found = {}
         for (name, labels), (counts, total) in self._new.items():
             if name != family.name:

@@ -61,7 +61,7 @@ _CONTROL: Final = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 1
 
 
 def one_line(text: str) -> str:
-    """Without anything that ends a line or moves a terminal's cursor: what a peer sends can't forge a line."""
+    """The text without anything that ends a line or moves a terminal's cursor: what a peer sends can't forge a line."""
     return text.translate(_CONTROL)
 
 

@@ -21,7 +21,8 @@ class LogFileUnusable(OSError):
 
     @property
     def may_pass(self) -> bool:
-        """A full disk does, and so do descriptors; a folder that isn't there, or that isn't ours, doesn't."""
+        """Whether trying again can help: a full disk passes, and so do descriptors; a folder that isn't there, or that
+        isn't ours, doesn't."""
         return self.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO)
 
     def __str__(self) -> str:
@@ -29,8 +30,9 @@ class LogFileUnusable(OSError):
 
 
 class DescriptorHandler(logging.Handler):
-    """To a descriptor, which stays open. Processes that share it don't tear each other's lines, as long as it is a
-    file that is appended to, or takes a record at once: a buffered stream would cut those of more than 8 kB."""
+    """Writes records to a descriptor, which stays open. Processes that share it don't tear each other's lines, as long
+    as it is a file that is appended to, or takes a record at once: a buffered stream would cut those of more than 8
+    kB."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
@@ -38,7 +40,7 @@ class DescriptorHandler(logging.Handler):
         self._cut = False
 
     def descriptor(self) -> int:
-        """Where the next record goes."""
+        """The descriptor that the next record goes to."""
         return self._descriptor
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -66,7 +68,7 @@ def _write(descriptor: int, data: bytes) -> int:
 
 
 def _open(path: Path) -> int:
-    """A new one has its mode whatever the process's mask: a unit's hides files from the group."""
+    """Opens the file; a new one has its mode whatever the process's mask: a unit's hides files from the group."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
     try:
         descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, MODE)
@@ -87,7 +89,7 @@ def check_log_file(path: Path | None) -> None:
 
 
 class LogFileHandler(DescriptorHandler):
-    """To a file, 0640, which others may append to, move away (a new one is made then) or cut. Raises
+    """Writes records to a file, 0640, which others may append to, move away (a new one is made then) or cut. Raises
     ``LogFileUnusable``."""
 
     def __init__(self, path: Path) -> None:
@@ -99,7 +101,8 @@ class LogFileHandler(DescriptorHandler):
         self._path = path
 
     def descriptor(self) -> int:
-        """Of the file that has the name now. As long as there can't be a new one, the one before has to do."""
+        """The descriptor of the file that has the name now. As long as there can't be a new one, the one before has to
+        do."""
         try:
             if not os.path.samestat(os.stat(self._path), os.fstat(self._descriptor)):
                 self._open_anew()

@@ -39,7 +39,7 @@ class ConnectionLimits:
         self._since: dict[Key, float] = {}
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Shuts connections down that are overdue, until cancelled."""
         while True:
             for descriptor in self.overdue():
                 shut_down(descriptor)
@@ -70,6 +70,6 @@ def open_sockets() -> Iterator[Key]:
 
 
 def shut_down(descriptor: int) -> None:
-    """The descriptor stays its owner's to close."""
+    """Shuts a connection down; the descriptor stays its owner's to close."""
     with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as sock:
         sock.shutdown(socket.SHUT_RDWR)

@@ -39,11 +39,11 @@ def _module_command(module: str, *arguments: str) -> list[str]:
 
 
 class Child:
-    """``kill`` and ``wait`` for it; ``returncode`` is negative when a signal ended it, None before the end is known.
-    It has to be waited for once."""
+    """A process; ``kill`` and ``wait`` for it; ``returncode`` is negative when a signal ended it, None before the end
+    is known. It has to be waited for once."""
 
     def __init__(self, command: Sequence[str], *, pass_fds: Sequence[int], env: Mapping[str, str]) -> None:
-        """Starts it; blocks for the few milliseconds until the program has begun. Raises ``OSError``."""
+        """Starts the process; blocks for the few milliseconds until the program has begun. Raises ``OSError``."""
         self._popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=pass_fds, env=dict(env))
         self._descriptor: int | None = None
         with suppress(OSError, AttributeError):  # an old kernel, or no descriptor is left
@@ -59,7 +59,7 @@ class Child:
         return self._popen.poll()
 
     async def wait(self) -> int:
-        """Its exit status. Cancelled: it goes on."""
+        """Waits for the end; returns the exit status. Cancelled: it goes on."""
         async with self._waiting:
             if self._descriptor is not None:
                 if self.returncode is None:
@@ -74,11 +74,11 @@ class Child:
             return self._popen.wait()
 
     def kill(self) -> None:
-        """SIGKILL, if it is still there."""
+        """Sends SIGKILL, if the process is still there."""
         self._popen.send_signal(signal.SIGKILL)  # looks first, so that no other process of the number is hit
 
     async def end(self) -> None:
-        """Kills it, if it is still there, and reaps it, also when the caller is being cancelled."""
+        """Kills the process, if it is still there, and reaps it, also when the caller is being cancelled."""
         self.kill()
         with trio.move_on_after(REAP_TIMEOUT, shield=True):
             await self.wait()

@@ -44,7 +44,7 @@ HURRIED_MARGIN: Final = 2.0
 
 
 class WorkerFailed(StartError):
-    """A worker can't start, again and again."""
+    """Raised where a worker can't start, again and again."""
 
 
 class WorkerMisconfigured(WorkerFailed, BadConfiguration):
@@ -144,8 +144,8 @@ _spawned = count(1)
 async def keep_worker(
     generation: Generation, slot: int, hub: Hub, note_ready: Callable[[], None], failures_allowed: Callable[[], int]
 ) -> None:
-    """One worker after another, until the generation is stopped. ``note_ready`` is called when the first one serves,
-    ``failures_allowed`` when one couldn't start. Raises ``WorkerFailed`` after that many."""
+    """Keeps one slot: starts one worker after another, until the generation is stopped. ``note_ready`` is called when
+    the first one serves, ``failures_allowed`` when one couldn't start. Raises ``WorkerFailed`` after that many."""
     failed_starts = 0
     backoff = Backoff(BACKOFF_FIRST, BACKOFF_LAST)
     was_ready = False

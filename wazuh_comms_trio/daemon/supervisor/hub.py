@@ -146,7 +146,7 @@ class Hub:
                 await member.counted.wait()
 
     async def ask_about(self, agent_id: str, limit: float) -> list[JsonObject]:
-        """What each worker knows of an agent."""
+        """Asks each worker what it knows of an agent."""
         links = [member.link for member in self.members if member.in_service]
         return await self.agent_questions.ask(agent_id, links, limit)
 
@@ -183,34 +183,35 @@ class Hub:
             self._note_change()
 
     def drain(self, on: bool) -> None:
-        """While on, no worker is ready, also of those that come."""
+        """Tells all workers, also those that come, whether the node is drained: while ``on``, none is ready."""
         self._drained = on
         self.tell_all(messages.Drain(on=on))
 
     def tell_all(self, message: Message) -> None:
-        """Every worker that serves or stops."""
+        """Sends a message to every worker that serves or stops."""
         for member in self.members:
             if member.ready.is_set():
                 member.link.send_nowait(message)
 
     def revoke_keys(self, keys: Mapping[str, float]) -> None:
-        """By id, since when; also for workers that come."""
+        """Tells all workers, also those that come, of revoked keys: by id, since when."""
         self._revoked_keys.update(keys)
         if keys:
             self.tell_all(messages.RevokeKeys(keys=dict(keys)))
 
     @property
     def parked(self) -> int:
-        """Polls, on all workers, as they last said."""
+        """How many polls are parked on all workers, as they last said."""
         return sum(member.report.get("parked", 0) for member in self.members)
 
     def dismiss(self, member: Member) -> None:
-        """The worker gets no posts any more, and isn't the leader."""
+        """The worker that ends gets no posts any more, and isn't the leader."""
         member.in_service = False
         self.choose_leader()
 
     def choose_leader(self) -> None:
-        """Makes a worker the leader that is awake. Called when workers come and go, and with each health request."""
+        """Makes a worker the leader that is awake, unless the leader is. Called when workers come and go, and with each
+        health request."""
         awake = [each for each in self.members if each.in_service and each.awake and each.can_lead]
         if self._leader in awake or not (awake or self._leader not in self.members):
             return  # while no worker is awake, the leader stays
@@ -300,7 +301,7 @@ class Hub:
                 other.link.send_nowait(message)
 
     def _free(self, member: Member, document_ids: Sequence[str]) -> None:
-        """``member`` won't deliver these any more: another worker may."""
+        """The worker won't deliver these any more: another worker may."""
         for document_id in document_ids:
             del self._granted[document_id]
         if document_ids:
@@ -352,7 +353,7 @@ class Hub:
     async def _post_to(
         self, member: Member, commands: list[JsonObject], delivered: dict[str, float], limit: float
     ) -> messages.PostAnswer | None:
-        """None when no answer is to be expected of this worker."""
+        """Posts to one worker; None when no answer is to be expected of it."""
         number = next(self._numbers)
         pending = self._pending_posts[number] = _PendingPost(member)
         try:

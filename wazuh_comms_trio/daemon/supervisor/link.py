@@ -26,7 +26,7 @@ RECEIVE_BYTES: Final = 65536
 
 
 class LinkBroken(Exception):
-    """The other side is gone, has hung, or sends what isn't a message."""
+    """Raised where the other side is gone, has hung, or sends what isn't a message."""
 
 
 class Link:
@@ -41,7 +41,7 @@ class Link:
 
     @property
     def waiting(self) -> int:
-        """Messages that haven't left yet."""
+        """How many messages haven't left yet."""
         return len(self._queue)
 
     def send_nowait(self, message: Message) -> None:
@@ -79,7 +79,7 @@ class Link:
             self._broken = True
 
     async def receive(self) -> Message | Unknown:
-        """Raises ``LinkBroken`` at the end. Cancelled: what came is kept."""
+        """The next message. Raises ``LinkBroken`` at the end. Cancelled: what came is kept."""
         while True:
             try:
                 frame = self._frames.next_frame()

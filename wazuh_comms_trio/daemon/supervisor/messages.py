@@ -318,7 +318,7 @@ def encode(message: Message) -> JsonObject:
 
 
 def decode(fields: object) -> Message | Unknown:
-    """``fields`` is a message's JSON. Raises ``ValueError`` for what isn't a message at all."""
+    """Reads a message; ``fields`` is its JSON. Raises ``ValueError`` for what isn't a message at all."""
     if not isinstance(fields, dict) or not isinstance(kind := fields.get("type"), str):
         raise ValueError("not a message")  # noqa: TRY004  # it is a matter of the peer's data
     struct = KINDS.get(kind)

@@ -22,7 +22,7 @@ __all__ = ["NodeKeys"]
 
 @define(eq=False)
 class NodeKeys:
-    """Reads and writes in threads."""
+    """The node's keys over generations and restarts. Reads and writes in threads."""
 
     memory: KeyMemory
     hub: Hub
@@ -41,7 +41,7 @@ class NodeKeys:
         return [(pem, now + seconds) for pem, seconds in known.seconds_left(time.time()).items()]
 
     async def signed_by(self, public_key: str | None) -> None:
-        """A generation serves that signs with it (PEM)."""
+        """A generation serves that signs with this key (PEM)."""
         if public_key is not None:
             await trio.to_thread.run_sync(self.memory.note_signing, public_key)
 

@@ -18,7 +18,7 @@ _STATES: Final = ("starting", "serving", "stopping")
 def node_metrics(
     states: Sequence[str], *, configured: int, generation: int, started: float, restarts: int, has_leader: bool
 ) -> dict[str, Any]:
-    """A snapshot. ``states``: of the workers."""
+    """A snapshot of the node's own metrics. ``states``: of the workers."""
     counted = Counter(states)
     values: list[tuple[Family, tuple[str, ...], float]] = [
         *((families.WORKERS, (state,), counted[state]) for state in _STATES),

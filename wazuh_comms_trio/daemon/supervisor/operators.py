@@ -33,8 +33,8 @@ Answer = Callable[[str], Awaitable[dict[str, Any]]]
 async def keep_operators(
     listener: trio.SocketListener, settings: CommunicationsApi, token: str | None, answer: Answer
 ) -> None:
-    """Until cancelled; then the process is killed: it has nothing that could be lost. ``listener`` stays the caller's,
-    so that clients find it also while there is no process."""
+    """Keeps the process, until cancelled; then the process is killed: it has nothing that could be lost. ``listener``
+    stays the caller's, so that clients find it also while there is no process."""
     backoff = Backoff(BACKOFF_FIRST, BACKOFF_LAST)
     while True:
         began = trio.current_time()
@@ -75,7 +75,7 @@ def _configuration(listener: int, settings: CommunicationsApi, token: str | None
 
 
 async def _answer_questions(link: Link, answer: Answer) -> None:
-    """Until the link ends."""
+    """Answers what the process asks, until the link ends."""
     limiter = trio.CapacityLimiter(AT_ONCE)
 
     async def answer_one(question: messages.NodeQuestion) -> None:

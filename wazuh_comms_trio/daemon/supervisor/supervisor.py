@@ -62,7 +62,8 @@ STATUS_TIMEOUT: Final = 1.0
 
 
 async def supervise(loaded: LoadedConfig, *, ready: Callable[[ListenAddresses], None] | None = None) -> None:
-    """Runs until a signal ends it. ``ready`` is called when the first worker serves. Raises ``StartError``."""
+    """Runs the supervisor until a signal ends it. ``ready`` is called when the first worker serves. Raises
+    ``StartError``."""
     WORKER.set("supervisor")
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
@@ -130,7 +131,7 @@ class Supervisor:
     # --- for signals and the command socket
 
     def stop(self) -> None:
-        """The orderly procedure, once balancers had ``shutdown.delay`` to notice; a second call hurries."""
+        """Begins the orderly procedure, once balancers had ``shutdown.delay`` to notice; a second call hurries."""
         if self._stopping:
             self._stop.set()
             for generation in self._generations:
@@ -208,7 +209,7 @@ class Supervisor:
         return {"reloaded": True, "problems": [], "warnings": warnings, "needs_restart": fixed}
 
     async def fresh_status(self) -> dict[str, Any]:
-        """After the workers have looked at their stores; one that hangs isn't waited for."""
+        """The status after the workers have looked at their stores; one that hangs isn't waited for."""
         await self.hub.refresh(STATUS_TIMEOUT)
         return self.status()
 
@@ -237,11 +238,11 @@ class Supervisor:
         )
 
     async def about_agent(self, agent_id: str) -> list[dict[str, Any]]:
-        """What each worker knows of it."""
+        """What each worker knows of an agent."""
         return await self.hub.ask_about(agent_id, STATUS_TIMEOUT)
 
     async def answer(self, about: str) -> dict[str, Any]:
-        """For the operators' process."""
+        """Answers a question of the operators' process."""
         if about == "metrics":
             await self.hub.refresh_metrics(STATUS_TIMEOUT)
             return self.hub.metrics.snapshot(self._own_metrics())
@@ -261,7 +262,7 @@ class Supervisor:
     # --- what runs
 
     async def run(self, ready: Callable[[ListenAddresses], None] | None = None) -> None:
-        """Until ``stop``; then every generation has ended. Raises ``WorkerFailed``."""
+        """Keeps generations running until ``stop``; then every generation has ended. Raises ``WorkerFailed``."""
         async with BackgroundNursery() as background:
             background.start_soon(self.hub.run)
             background.start_soon(keep_notified, self._notifier, self._status_line)
@@ -292,7 +293,7 @@ class Supervisor:
     async def _run_generation(
         self, generation: Generation, *, whole: bool, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Started when the first of its workers serves, or all (``whole``)."""
+        """Runs a generation; it counts as started when the first of its workers serves, or all (``whole``)."""
         self._generations.append(generation)
         if self.stopping:
             generation.stop.request()
@@ -338,7 +339,7 @@ def keys_that_need_a_restart(old: CommunicationsApi, new: CommunicationsApi) -> 
 
 
 def longest_request(settings: CommunicationsApi) -> float:
-    """Seconds that one request may take at most, polls apart."""
+    """How many seconds one request may take at most, polls apart."""
     limits, timeouts = settings.limits, settings.timeouts
     body = limits.body_timeout + limits.body_bytes / limits.body_rate
     work = max(timeouts.authentication, timeouts.stateless, timeouts.stateful, timeouts.files, timeouts.scan)
@@ -374,8 +375,8 @@ class _ReloadRequest:
 
 
 async def _reload_when_wanted(supervisor: Supervisor, wanted: _ReloadRequest) -> None:
-    """Once more for a signal that comes during a reload: the files may have changed since they were read. One is enough
-    for however many."""
+    """Reloads for signals; once more for a signal that comes during a reload: the files may have changed since they
+    were read. One is enough for however many."""
     while True:
         await wanted.made.wait()
         wanted.made = trio.Event()

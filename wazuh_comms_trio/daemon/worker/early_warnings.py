@@ -1,4 +1,4 @@
-"""What is going to hurt, said before it does: in the status, in metrics, and in the log when it begins and ends."""
+"""Shortages that are near: told in the status, in metrics, and in the log when one begins and ends."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ KINDS: Final = ("quota", "certificate", "descriptors", "memory", "disk")
 
 @frozen
 class Measures:
-    """Bytes, but for files. ``stores``: used and limit by name; ``shares``: used and limit of those agents that have
-    most of what one may have of the documents; ``disks``: free and all, by the folder on it;
-    ``memory``: resident and this process's part of the limit; ``certificate_end``: epoch seconds."""
+    """Amounts that are compared with their limits, in bytes, but for files. ``stores``: used and limit by name;
+    ``shares``: used and limit of those agents that have most of what one may have of the documents; ``disks``: free and
+    all, by the folder on it; ``memory``: resident and this process's part of the limit; ``certificate_end``: epoch
+    seconds."""
 
     stores: Mapping[str, tuple[float, float]] = field(factory=dict)
     shares: Mapping[str, tuple[float, float]] = field(factory=dict)
@@ -36,7 +37,7 @@ class Measures:
 
 
 def find_warnings(measures: Measures, now: float) -> dict[str, list[str]]:
-    """Sentences by kind. Of a limit that is reached others speak."""
+    """Warnings as sentences, by kind. Of a limit that is reached others speak."""
     found: dict[str, list[str]] = {}
     for name, (used, limit) in measures.stores.items():
         if limit and used >= SHARE * limit:

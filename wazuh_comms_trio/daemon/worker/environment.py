@@ -45,8 +45,8 @@ def thread_runner() -> RunBlocking:
 
 @frozen(kw_only=True)
 class WorkerEnvironment(ServiceEnvironment):
-    """The worker closes ``listeners``. ``control`` is for the command socket, where the worker serves
-    that. ``memory_short``: whether this process has about all the memory that it may have."""
+    """Everything that a worker is given. The worker closes ``listeners``. ``control`` is for the command socket, where
+    the worker serves that. ``memory_short``: whether this process has about all the memory that it may have."""
 
     listeners: Listeners
     ssl_context: ssl.SSLContext
@@ -58,7 +58,7 @@ class WorkerEnvironment(ServiceEnvironment):
 
 
 def certificate_end(settings: CommunicationsApi) -> float | None:
-    """When the first of the listeners' certificates ends, epoch seconds; None where that can't be read. Blocks."""
+    """When the first of the listeners' certificates ends, in epoch seconds; None where that can't be read. Blocks."""
     try:
         return min(certificate.not_valid_after_utc.timestamp() for certificate in read_certificates(settings.ssl.cert))
     except (FileProblem, ValueError):
@@ -66,8 +66,8 @@ def certificate_end(settings: CommunicationsApi) -> float | None:
 
 
 def load_keys(settings: CommunicationsApi, *, earlier: Iterable[bytes] = ()) -> tuple[TokenKeys, ssl.SSLContext]:
-    """The key that signs tokens, and TLS; ``earlier``: public keys that signed them lately. Blocks, before anything
-    runs. Raises ``BadConfiguration``."""
+    """Loads the key that signs tokens, and TLS; ``earlier``: public keys that signed them lately. Blocks, before
+    anything runs. Raises ``BadConfiguration``."""
     key_file, password = signing_key(settings)
     try:
         others = [read_public_key(file) for file in settings.token.verify_keys]
@@ -94,7 +94,8 @@ def _can_be_used(pem: bytes) -> bool:
 
 
 async def forget_earlier_keys(keys: TokenKeys, lifetimes: Mapping[str, float]) -> None:
-    """``lifetimes``: seconds by public key (PEM). A stolen earlier key isn't to be of use for ever."""
+    """Forgets earlier keys when their tokens have expired; ``lifetimes``: seconds by public key (PEM). A stolen earlier
+    key isn't to be of use for ever."""
     began = trio.current_time()
     for pem, seconds in sorted(lifetimes.items(), key=lambda entry: entry[1]):
         await trio.sleep_until(began + seconds)

@@ -38,7 +38,7 @@ INTERVAL: Final = 30.0
 
 @define(eq=False)
 class WorkerGauges:
-    """Of the worker's process and stores. ``certificate_end`` in epoch seconds."""
+    """Gauges of the worker's process and stores. ``certificate_end`` in epoch seconds."""
 
     backends: Backends
     quarantine: Quarantine
@@ -53,7 +53,7 @@ class WorkerGauges:
     _seen: list[Reading] = field(init=False, factory=list)
 
     def read(self) -> Iterator[Reading]:
-        """Doesn't block."""
+        """Reads the gauges. Doesn't block."""
         yield families.LOOP_LAG, (), self.heartbeat.lag
         yield families.TASKS, (), trio.lowlevel.current_statistics().tasks_living
         yield families.SYNCS, (), tally.syncs
@@ -65,13 +65,13 @@ class WorkerGauges:
         yield from self._seen
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Looks now and then, until cancelled."""
         while True:
             await self.look()
             await sleep_until_next_tick(INTERVAL)
 
     async def look(self) -> None:
-        """At what costs something, and at what follows from it."""
+        """Looks at what costs something, and at what follows from it."""
         process = await trio.to_thread.run_sync(_look_at_process)
         disks = await trio.to_thread.run_sync(_look_at_disks, self.folders)
         stores: dict[str, tuple[float, float]] = {}
@@ -115,7 +115,7 @@ class _Process:
 
 
 def _look_at_process() -> _Process:
-    """Blocks."""
+    """Looks at the process. Blocks."""
     try:
         open_files = len(os.listdir("/proc/self/fd"))
     except OSError:
@@ -124,7 +124,7 @@ def _look_at_process() -> _Process:
 
 
 def _look_at_disks(folders: Collection[Path]) -> dict[str, tuple[float, float]]:
-    """Free and all bytes of each folder's disk. Blocks."""
+    """The free and all bytes of each folder's disk. Blocks."""
     found = {}
     for folder in folders:
         with suppress(OSError):

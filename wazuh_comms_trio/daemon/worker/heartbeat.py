@@ -46,7 +46,8 @@ class LoopLag(trio.abc.Instrument):
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """To the event loop that runs now. It calls us in no task's context, so that what log lines carry is kept."""
+        """Measures the event loop that runs now while the block runs. It calls us in no task's context, so that what
+        log lines carry is kept."""
         self._context = copy_context()
         trio.lowlevel.add_instrument(self)
         try:
@@ -56,7 +57,7 @@ class LoopLag(trio.abc.Instrument):
 
     @property
     def worst(self) -> float:
-        """Seconds, of the last ten."""
+        """The worst delay of the last ten seconds, in seconds."""
         self._forget(self._clock())
         return max((lag for _, lag in self._turns), default=0.0)
 
@@ -93,7 +94,7 @@ class LastError(logging.Handler):
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """To everything that this process logs."""
+        """Listens, while the block runs, to everything that this process logs."""
         root = logging.getLogger()
         root.addHandler(self)
         try:
@@ -136,7 +137,7 @@ class Heartbeat:
                 yield from sentences.values()
 
     async def look(self) -> None:
-        """At the stores, so that the next report says how they are now, as ``GET /api/v1/ready`` does."""
+        """Looks at the stores, so that the next report says how they are now, as ``GET /api/v1/ready`` does."""
         with suppress(BackendUnavailable):
             await self._worker.services.readiness.check()
 

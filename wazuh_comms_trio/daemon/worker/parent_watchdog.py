@@ -44,7 +44,8 @@ def wake_when_parent_dies() -> None:
 
 
 class ParentWatchdog:
-    """``grace``: seconds that the worker may take to end its requests, once its supervisor is gone."""
+    """Ends the worker after its supervisor; ``grace``: seconds that the worker may take to end its requests, once its
+    supervisor is gone."""
 
     def __init__(self) -> None:
         self.grace = 0.0
@@ -70,7 +71,7 @@ class ParentWatchdog:
 
 
 def _answers(token: trio.lowlevel.TrioToken, timeout: float) -> bool:
-    """Does the event loop turn? One that has ended does no harm."""
+    """Whether the event loop turns. One that has ended does no harm."""
     turned = threading.Event()
     try:
         token.run_sync_soon(turned.set)

@@ -143,13 +143,15 @@ def _inherited_listeners(descriptors: list[int]) -> list[trio.SocketListener]:
 
 
 def lifetimes(earlier: messages.EarlierKeys) -> dict[str, float]:
-    """Seconds by public key. A supervisor of an earlier version says one time for all of them."""
+    """How many seconds each earlier key still counts, by public key. A supervisor of an earlier version says one time
+    for all of them."""
     each = [earlier.seconds] * len(earlier.public_keys) if earlier.lifetimes is UNSET else earlier.lifetimes
     return dict(zip(earlier.public_keys, each, strict=False))
 
 
 async def _handle_signals(signals: AsyncIterator[int], stop: Stop, delay: float) -> None:
-    """A service manager may signal every process; the supervisor says then when it is time. SIGHUP is its own."""
+    """Handles signals to the worker: a service manager may signal every process, so that a SIGTERM counts only when the
+    supervisor hasn't spoken ``delay`` seconds later. SIGHUP is its own."""
     async for number in signals:
         if number == signal.SIGTERM:
             with trio.move_on_after(delay):

@@ -14,7 +14,7 @@ __all__ = ["read_service_gauges"]
 
 
 def read_service_gauges(services: Services, app: QuartApplication) -> Iterator[Reading]:
-    """Of the worker's tree."""
+    """Reads the gauges of the services of a worker's tree."""
     stateful = services.stateful.statistics()
     yield families.POLLS_PARKED, (), services.commands.parked
     yield families.BATCHER_PACKETS, (), stateful.waiting

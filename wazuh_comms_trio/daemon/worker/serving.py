@@ -106,7 +106,7 @@ async def serve_worker(
 
 
 def _revoke(worker: Worker, keys: Mapping[str, float]) -> None:
-    """Another node's operator revoked these: since when, by id."""
+    """Another node's operator revoked these keys: since when, by id."""
     if worker.services.revoke_keys(keys):
         logger.warning("keys were revoked: what they signed isn't good any more: %s", ", ".join(sorted(keys)))
 

@@ -124,7 +124,7 @@ class SingleControl:
         self.warnings: Sequence[str] = ()
 
     def begin(self, worker: Worker, heartbeat: Heartbeat) -> None:
-        """The worker runs: it is told of what was asked for before."""
+        """The worker runs: it is told now of what was asked for before."""
         self.worker, self.heartbeat = worker, heartbeat
         self._tell_worker(self.drained.seconds is not None)
 
@@ -161,7 +161,7 @@ class SingleControl:
         return await self.answer("metrics")
 
     async def answer(self, about: str) -> dict[str, Any]:
-        """For the operators' process."""
+        """Answers a question of the operators' process."""
         if about == "metrics":
             own = node_metrics(
                 ["serving"], configured=1, generation=1, started=self._started, restarts=0, has_leader=True

@@ -40,7 +40,7 @@ class BoundedCache(Generic[K, V]):
         return None if entry is None else entry[1]
 
     def put(self, key: K, value: V) -> tuple[K, V] | None:
-        """Returns the entry that had to go."""
+        """Puts an entry; returns the entry that had to go."""
         before = self._entries.get(key)
         if before is not None:
             self._entries[key] = before[0], value

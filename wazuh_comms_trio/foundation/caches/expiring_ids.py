@@ -32,7 +32,7 @@ class ExpiringIds:
         self.forget()
 
     def forget(self) -> None:
-        """Those whose time is over."""
+        """Drops ids whose time is over."""
         now = trio.current_time()
         while self._order and (self._order[0][0] <= now or len(self._order) > self._size):
             until, id = heapq.heappop(self._order)

@@ -24,7 +24,7 @@ class LruCache(Generic[K, V]):
         return len(self._entries)
 
     def __contains__(self, key: object) -> bool:
-        """Without counting as use."""
+        """Whether a key is there, which doesn't count as use."""
         return key in self._entries
 
     def get(self, key: K) -> V | None:

@@ -37,7 +37,7 @@ class Networks:
 
 
 def normalized(host: str) -> IPv4Address | IPv6Address:
-    """Raises ``ValueError``."""
+    """An address in its usual form. Raises ``ValueError``."""
     address = ip_address(host.partition("%")[0])  # a link-local one's interface
     return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
 

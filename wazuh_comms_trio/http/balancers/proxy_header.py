@@ -68,8 +68,8 @@ class ProxyHeaderReader:
         return bool(self._data)
 
     def feed(self, data: bytes | bytearray) -> ProxyHeader | None:
-        """None: more is needed. Raises ``ProxyHeaderInvalid`` at the first byte that can't be one's, and when ``data``
-        is empty, the end of the connection.
+        """Takes bytes; returns the header, None while more is needed. Raises ``ProxyHeaderInvalid`` at the first byte
+        that can't be one's, and when ``data`` is empty, the end of the connection.
         """
         if not data:
             raise ProxyHeaderInvalid("ends too early")
@@ -104,7 +104,7 @@ class ProxyHeaderReader:
 
 
 def read_line(line: bytes) -> ProxyHeader:
-    """Version 1, without its line end. Raises ``ProxyHeaderInvalid``."""
+    """Reads a header of version 1, without its line end. Raises ``ProxyHeaderInvalid``."""
     match = _LINE.fullmatch(line.decode("latin-1"))
     if match is None:
         raise ProxyHeaderInvalid("is no line of version 1")
@@ -122,7 +122,7 @@ def read_line(line: bytes) -> ProxyHeader:
 
 
 def check_command(version_and_command: int) -> int:
-    """Returns the command. Raises ``ProxyHeaderInvalid``."""
+    """Checks the command of version 2, and returns it. Raises ``ProxyHeaderInvalid``."""
     version, command = divmod(version_and_command, 16)
     if version != 2 or command not in (_LOCAL, _PROXY):
         raise ProxyHeaderInvalid(f"has version {version} and command {command}")
@@ -130,7 +130,7 @@ def check_command(version_and_command: int) -> int:
 
 
 def read_binary(header: bytes) -> ProxyHeader:
-    """Version 2, whole. Raises ``ProxyHeaderInvalid``."""
+    """Reads a header of version 2, whole. Raises ``ProxyHeaderInvalid``."""
     command = check_command(header[12])
     family, transport = divmod(header[13], 16)
     if family > _UNIX or transport > 2:
@@ -184,7 +184,7 @@ _CRC32C: Final = _table()
 
 
 def crc32c(data: bytes) -> int:
-    """RFC 3720, appendix B.4. 1 ms for the largest header."""
+    """The CRC-32C of RFC 3720, appendix B.4. 1 ms for the largest header."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = crc >> 8 ^ _CRC32C[(crc ^ byte) & 0xFF]

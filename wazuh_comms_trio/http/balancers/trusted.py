@@ -35,11 +35,11 @@ class TrustedBalancers:
         return cls(Networks(proxy_protocol), Networks(forwarded_for))
 
     def client(self, peer: Address, headers: Iterable[tuple[bytes, bytes]]) -> Address:
-        """See ``forwarded_client``."""
+        """The client's address behind a peer: see ``forwarded_client``."""
         return forwarded_client(peer, headers, self.forwarded_for)
 
     def refused(self, peer: object, problem: Exception) -> None:
-        """For the log: a connection was closed for its PROXY header. A warning once a minute: where the balancer sends
+        """Logs that a connection was closed for its PROXY header. A warning once a minute: where the balancer sends
         none no agent is served.
         """
         now = trio.current_time()

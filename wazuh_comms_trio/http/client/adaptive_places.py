@@ -65,8 +65,8 @@ class AdaptivePlaces:
         return trio.current_time()
 
     def release(self, began: float, *, answered: bool | None) -> None:
-        """``began``: what ``acquire`` returned. ``answered``: whether the backend did its work; None: the time that it
-        took says nothing of the backend."""
+        """Gives a place back; ``began``: what ``acquire`` returned. ``answered``: whether the backend did its work;
+        None: the time that it took says nothing of the backend."""
         now = trio.current_time()
         if answered is not None:
             self._judge(began, now, answered=answered)

@@ -43,8 +43,8 @@ class HttpReply:
 
 
 class HttpFailure(Exception):
-    """An exchange that came to nothing. ``timed_out``: nothing was heard within the limit. ``sent``: the peer may have
-    seen some of the request. ``heard``: it had begun to answer; ``too_large``: more than is taken."""
+    """Raised for an exchange that came to nothing. ``timed_out``: nothing was heard within the limit. ``sent``: the
+    peer may have seen some of the request. ``heard``: it had begun to answer; ``too_large``: more than is taken."""
 
     def __init__(
         self, text: str, *, sent: bool, heard: bool = False, timed_out: bool = False, too_large: bool = False
@@ -64,7 +64,7 @@ class _Sending:
         self._scope: trio.CancelScope | None = None
 
     def scope(self) -> trio.CancelScope:
-        """For one piece."""
+        """A cancel scope for the sending of one piece."""
         self._scope = trio.CancelScope()
         if self.stopped:
             self._scope.cancel()
@@ -113,7 +113,7 @@ class HttpConnection:
 
     @property
     def reusable(self) -> bool:
-        """Whether another request may be sent: the last exchange is complete, and neither side wants to close."""
+        """Whether another request may be sent on it: the last exchange is complete, and neither side wants to close."""
         if self._cut_off or self._simple:
             return False
         http = self._h11
@@ -131,7 +131,8 @@ class HttpConnection:
         return bool(poll.poll(0))
 
     async def aclose(self) -> None:
-        """Abruptly, without waiting for the peer's farewell. Safe to call twice, and within a cancelled scope."""
+        """Closes abruptly, without waiting for the peer's farewell. Safe to call twice, and within a cancelled
+        scope."""
         if isinstance(self._stream, PlainStream):
             self._stream.close_nowait()
         else:
@@ -235,7 +236,7 @@ class HttpConnection:
         raise self._no_answer()
 
     async def _send_pieces(self, head: bytes, body: AsyncIterable[bytes], sending: _Sending) -> None:
-        """Returns early when ``sending`` is stopped."""
+        """Sends the body's pieces; returns early when ``sending`` is stopped."""
         parts = [head]  # goes out with the first piece
         async for piece in body:
             if sending.stopped:
@@ -253,7 +254,7 @@ class HttpConnection:
     # --- the wire ---
 
     def _begin(self, method: str, target: str, headers: Sequence[tuple[str, str]]) -> bytes:
-        """The head's bytes."""
+        """Begins a request; returns the bytes of its head."""
         if not self._simple:
             self._require_reusable()
         request = h11.Request(method=method, target=target, headers=[("Host", self._host), *headers])
@@ -272,7 +273,7 @@ class HttpConnection:
             raise HttpFailure(f"the body's length isn't what was announced: {exc}", sent=True) from exc
 
     async def _send(self, parts: Sequence[Any]) -> None:
-        """Small parts together, large ones in pieces and without a copy."""
+        """Sends small parts together, large ones in pieces and without a copy."""
         together = bytearray()
         for part in parts:
             if len(together) + len(part) <= _TOGETHER_BYTES:
@@ -300,7 +301,7 @@ class HttpConnection:
             raise HttpFailure(f"the connection broke while sending: {describe_cause(exc)}", sent=True) from exc
 
     async def _read_simple(self, begin: Callable[[], list[Any]]) -> HttpReply:
-        """The answer to a request that h11 wasn't told of. When it isn't a simple one, h11 is told: ``begin``."""
+        """Reads the answer to a request that h11 wasn't told of. When it isn't a simple one, h11 is told: ``begin``."""
         data = bytearray()
         head: SimpleHead | None = None
         while head is None:
@@ -332,7 +333,7 @@ class HttpConnection:
         return HttpReply(head.status, head.headers, bytes(data[end - head.length : end]))
 
     async def _read_reply(self) -> HttpReply:
-        """Without a time limit of its own."""
+        """Reads an answer, without a time limit of its own."""
         status = 0
         headers: dict[str, str] = {}
         body = bytearray()

@@ -49,11 +49,11 @@ class HttpPool:
 
     @property
     def idle(self) -> int:
-        """Connections that are kept."""
+        """How many connections are kept."""
         return len(self._idle)
 
     async def aclose(self) -> None:
-        """Closes those that are kept. The pool may be used again."""
+        """Closes the connections that are kept. The pool may be used again."""
         idle, self._idle = self._idle, deque()
         for connection in idle:
             await connection.aclose()
@@ -69,10 +69,10 @@ class HttpPool:
         largest_reply: int | None = None,
         was_unseen: Callable[[HttpFailure], bool] | None = None,
     ) -> HttpReply:
-        """One request and its whole answer, over a kept connection if there is one. A server closes what is idle, and
-        may do so just as a request begins: where ``was_unseen`` says of the failure of a kept connection that the
-        request may be sent again, it goes over a new one. ``read_timeout`` and ``largest_reply`` replace the pool's.
-        Raises ``HttpFailure``. Cancelled: the request may have been acted on, and its connection is closed."""
+        """Sends one request and reads its whole answer, over a kept connection if there is one. A server closes what is
+        idle, and may do so just as a request begins: where ``was_unseen`` says of the failure of a kept connection that
+        the request may be sent again, it goes over a new one. ``read_timeout`` and ``largest_reply`` replace the
+        pool's. Raises ``HttpFailure``. Cancelled: the request may have been acted on, and its connection is closed."""
         request = method, target, headers, body
         connection = self._take_idle()
         if connection is not None:
@@ -123,7 +123,8 @@ class HttpPool:
             await connection.aclose()
 
     def _take_idle(self) -> HttpConnection | None:
-        """The connection used last: those that aren't needed grow old. Closes the old ones and the closed ones."""
+        """Takes the connection used last: those that aren't needed grow old. Closes the old ones and the closed
+        ones."""
         idle = self._idle
         expired = trio.current_time() - self._keepalive
         while idle and (idle[0].idle_since < expired or idle[0].looks_closed()):

@@ -100,7 +100,7 @@ async def serve_listeners(
 
 
 async def accept_connections(listener: trio.abc.Listener[Any], context: ListenerContext, nursery: trio.Nursery) -> None:
-    """Ends when the listener is closed."""
+    """Accepts and begins connections; ends when the listener is closed."""
     lack = Lack(listener, context)
     while True:
         if context.before_accepting is not None:
@@ -130,7 +130,7 @@ async def accept_connections(listener: trio.abc.Listener[Any], context: Listener
 
 
 class Lack:
-    """Of descriptors, memory or a limit's number of connections: whether there is one, and how it is waited for."""
+    """A lack of descriptors, of memory or of a limit's connections: whether there is one, and how it is waited for."""
 
     def __init__(self, listener: trio.abc.Listener[Any], context: ListenerContext) -> None:
         self.room = Room(context)
@@ -139,8 +139,8 @@ class Lack:
         self._logged = -DESCRIPTOR_LOG_INTERVAL
 
     def of_descriptors(self, sock: Any) -> bool:
-        """Whether ``sock``, the last one that was accepted, has one of the last. A descriptor gets the lowest free
-        number, so that this one's says how many are taken."""
+        """Whether ``sock``, the last one that was accepted, has one of the last descriptors. A descriptor gets the
+        lowest free number, so that this one's says how many are taken."""
         if sock.fileno() < self.highest:
             return False
         self.warn(os.strerror(errno.EMFILE))
@@ -152,7 +152,7 @@ class Lack:
             logger.warning("connections have to wait: %s", reason)
 
     async def wait_a_little(self) -> None:
-        """While nothing is accepted; some connections are ended, so that others get their room."""
+        """Waits while nothing is accepted; some connections are ended, so that others get their room."""
         with waiting_for_descriptors(self._context):
             self._context.make_room(ROOM)
             await trio.sleep(DESCRIPTOR_WAIT)
@@ -204,13 +204,14 @@ async def serve_crowd(listener: SocketListener, context: ListenerContext, nurser
 
 
 def restore_backlog(listener: trio.abc.Listener[Any]) -> None:
-    """A worker that was killed while it served a crowd left the queue short, which is the socket's: others have it."""
+    """Makes the listener's queue long again: a worker that was killed while it served a crowd left it short, and others
+    have the same socket."""
     if isinstance(listener, SocketListener) and listener.queue()[1] == SHORT_BACKLOG:
         listener.socket.listen(BACKLOG)
 
 
 def take_in(listener: SocketListener, crowd: Crowd, lack: Lack, most: int) -> str | None:
-    """Up to ``most`` connections of the listener's queue join the crowd. Returns what is lacking for more."""
+    """Takes up to ``most`` connections of the listener's queue into the crowd. Returns what is lacking for more."""
     now = trio.current_time()
     for _ in range(most):
         try:
@@ -244,8 +245,8 @@ def accept_last(listener: trio.abc.Listener[Any], context: ListenerContext, nurs
 
 
 async def wait_for_room(listener: trio.abc.Listener[Any], context: ListenerContext, lack: Lack) -> None:
-    """Those who come wait in the listener's queue; when that lasts too long some are closed before their handshake,
-    so that they try another node instead of waiting until they give up."""
+    """Accepts nothing until there is room: connections wait in the listener's queue; when that lasts too long some are
+    closed before their handshake, so that their agents try another node instead of waiting until they give up."""
     began = trio.current_time()
     while True:
         await lack.wait_a_little()
@@ -284,7 +285,8 @@ def waiting_for_descriptors(context: ListenerContext) -> Iterator[None]:
 
 
 def highest_descriptor(listener: trio.abc.Listener[Any]) -> float:
-    """The descriptor from which on an agent is one too many. Local programs, on the command socket, may take all."""
+    """The descriptor from which on an agent's connection is one too many. Local programs, on the command socket, may
+    take all."""
     sock = getattr(listener, "socket", None)
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if sock is None or sock.family not in (AF_INET, AF_INET6) or limit == resource.RLIM_INFINITY:
@@ -293,7 +295,7 @@ def highest_descriptor(listener: trio.abc.Listener[Any]) -> float:
 
 
 def lowest_free(listener: trio.abc.Listener[Any]) -> float:
-    """What the next descriptor will be."""
+    """The number that the next descriptor will have."""
     try:
         descriptor = os.dup(listener.socket.fileno())  # type: ignore[attr-defined]
     except OSError:

@@ -72,7 +72,7 @@ async def handle_request(routes: Routes, describe: Describe, scope: Scope, recei
 
 
 def check_coding(scope: Scope) -> None:
-    """Bodies are taken as they are: raises ``CodingUnsupported`` for one that is compressed."""
+    """Raises ``CodingUnsupported`` for a compressed body: bodies are taken as they are."""
     for name, value in scope["headers"]:
         if name == b"content-encoding" and any(coding.strip() not in PLAIN for coding in value.lower().split(b",")):
             raise CodingUnsupported

@@ -101,7 +101,7 @@ class _WaitLimit:
         self._left = seconds
 
     async def take(self, budget: BodyBudget, share: Share, size: int) -> None:
-        """Raises ``Overloaded``."""
+        """Takes room from the budget, and waits for it as long as is left. Raises ``Overloaded``."""
         began = trio.current_time()
         with trio.move_on_after(self._left) as scope:
             await budget.take(share, size)
@@ -200,7 +200,7 @@ def body_part(message: Scope) -> bytes | bytearray:
 
 
 def content_length(scope: Scope) -> int | None:
-    """None: not declared (chunks), 0: no body."""
+    """The declared length of a request's body; None: not declared (chunks), 0: no body."""
     for name, value in scope.get("headers", ()):
         if name == b"transfer-encoding":
             return None

@@ -25,7 +25,7 @@ class Share:
 
 
 class BodyBudget:
-    """How much of collected bodies there may be at once.
+    """A limit on the bytes of all collected bodies, which they share.
 
     Bytes are counted as they arrive, not as they are declared: a client that announces 100 MB and sends nothing takes
     nothing.

@@ -28,7 +28,7 @@ _TRAILER: Final = re.compile(rb"(?!(?i:content-length|transfer-encoding):)" + _T
 
 
 class BodyDecoder(Protocol):
-    """``received``: the body's bytes so far. ``excess``: how many bytes came after its end."""
+    """Finds a body's end; ``received``: the body's bytes so far. ``excess``: how many bytes came after its end."""
 
     received: int
     excess: int
@@ -142,7 +142,7 @@ class ChunkedBody:
                 self._trailers = 0
 
     def _check_unfinished(self, rest: bytes | bytearray) -> None:
-        """What can't become a good line any more is refused now, not when its peer has run out of time."""
+        """Refuses now what can't become a good line any more, not when its peer has run out of time."""
         if not rest:
             return
         if self._footer:
@@ -156,7 +156,7 @@ class ChunkedBody:
 
 
 class _NoBody(LengthBody):
-    """Shared by all requests without a body, so it must not count."""
+    """The decoder that all requests without a body share, so it must not count."""
 
     __slots__ = ()
 

@@ -42,8 +42,8 @@ _request_ids = count(1)
 
 
 async def serve_connection(stream: trio.abc.Stream, context: ListenerContext) -> None:
-    """From TLS handshake to close; the stream is closed in any case. Raises nothing but ``Cancelled``: what goes wrong
-    here is one connection's, and in the log.
+    """Serves a connection from TLS handshake to close; the stream is closed in any case. Raises nothing but
+    ``Cancelled``: what goes wrong here is one connection's, and in the log.
     """
     connection = Connection(stream, context)
     context.connections += 1
@@ -104,7 +104,7 @@ class Connection:
         return self.peer.sock
 
     def certificate_names(self) -> frozenset[str]:
-        """Of the client's certificate, for applications that bind it to what they are asked for."""
+        """The names in the client's certificate, for applications that bind it to what they are asked for."""
         return self.peer.certificate_names()
 
     async def run(self) -> None:
@@ -159,7 +159,7 @@ class Connection:
     # --- the request
 
     async def _find_client(self) -> bool:
-        """Whose connection it is, where a trusted balancer begins it with that. False when it doesn't."""
+        """Finds out whose connection it is, where a trusted balancer begins it with that. False when it doesn't."""
         balancers = self.context.balancers
         if not balancers.proxy_protocol:
             return True
@@ -193,7 +193,7 @@ class Connection:
         return True
 
     async def _read_head(self) -> bool:
-        """False when the peer left before it sent anything."""
+        """Reads the request's head; false when the peer left before it sent anything."""
         http, stream = self.http, self.peer.stream
         while True:
             data = self.peer.take_early() or await stream.receive_some(RECEIVE_BYTES)
@@ -207,8 +207,8 @@ class Connection:
                 return True
 
     async def receive(self) -> Message:
-        """ASGI's: the body, then the peer's leaving. Raises ``BodyTooLarge``, ``MalformedRequest`` (chunks),
-        ``TimeLimitExceeded``.
+        """ASGI's ``receive``: the body, then the peer's leaving. Raises ``BodyTooLarge``, ``MalformedRequest``
+        (chunks), ``TimeLimitExceeded``.
         """
         body = self.http.body
         if self._ended:
@@ -261,7 +261,7 @@ class Connection:
     # --- the reply
 
     async def _answer(self) -> CommsError | None:
-        """The application's turn: it answers its own errors. Returns what the connection has to refuse, since the
+        """Calls the application, which answers its own errors. Returns what the connection has to refuse, since the
         application raised or didn't answer.
         """
         scope = self.http.asgi_scope
@@ -281,13 +281,13 @@ class Connection:
         return self._break_off(ServerError())
 
     def _break_off(self, error: CommsError) -> CommsError | None:
-        """The reply becomes a refusal, as long as nothing of it was sent; after that it has to look broken off."""
+        """Replaces the reply by a refusal, as long as nothing of it was sent; after that it has to look broken off."""
         if self._replied:
             self.peer.gone = True
         return None if self.peer.gone else error
 
     async def send(self, message: Message) -> None:
-        """ASGI's. A reply's head waits for the first part of its body: small replies are one segment. Raises
+        """ASGI's ``send``. A reply's head waits for the first part of its body: small replies are one segment. Raises
         ``PeerGone``.
         """
         http = self.http
@@ -362,7 +362,7 @@ class Connection:
 
 
 def new_request_id() -> str:
-    """Of this worker; log lines carry it, and replies that say 5xx."""
+    """An id for a request, unique in this worker; log lines carry it, and replies that say 5xx."""
     worker = WORKER.get()
     return f"{next(_request_ids):x}" if worker is None else f"{worker}-{next(_request_ids):x}"
 

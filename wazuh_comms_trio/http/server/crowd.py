@@ -47,7 +47,7 @@ class Crowd:
         (self._checks if check else self._agents).append(_Waiting(sock, since))
 
     def next(self, now: float) -> Any | None:
-        """The one to begin with; None when there is none."""
+        """The connection to begin with; None when there is none."""
         if self._checks and not (self._check_was_last and self._agents):
             self._check_was_last = True
             return _next_of(self._checks, now)
@@ -55,7 +55,8 @@ class Crowd:
         return _next_of(self._agents, now) if self._agents else None
 
     def take_too_late(self, now: float) -> list[Any]:
-        """Who has waited too long, and the oldest of who are too many: they are to be closed."""
+        """Takes out the connections that have waited too long, and the oldest of those that are too many: they are to
+        be closed."""
         late = []
         for waiting in (self._agents, self._checks):
             while waiting and (now - waiting[0].since >= self.longest or len(self) > self.most):
@@ -63,7 +64,7 @@ class Crowd:
         return late
 
     def take_all(self) -> list[Any]:
-        """In the order they came."""
+        """Takes out all connections in the order they came."""
         socks = [one.sock for waiting in (self._checks, self._agents) for one in waiting]
         self._checks.clear()
         self._agents.clear()
@@ -76,7 +77,7 @@ def _next_of(waiting: deque[_Waiting], now: float) -> Any:
 
 
 def has_waited(sock: Any) -> float:
-    """How long an accepted connection was in the kernel's queue with what its peer has sent, seconds."""
+    """How many seconds an accepted connection was in the kernel's queue with what its peer has sent."""
     if sock.family not in (AF_INET, AF_INET6):
         return 0.0
     try:

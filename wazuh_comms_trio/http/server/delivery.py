@@ -1,4 +1,4 @@
-"""Has the reply arrived? What the kernel knows of bytes that were sent."""
+"""Whether a reply has arrived: what the kernel knows of bytes that were sent."""
 
 from __future__ import annotations
 
@@ -48,9 +48,8 @@ def unread_bytes(sock: Any) -> int:
 
 
 def is_reset(sock: Any) -> bool:
-    """Was a TCP connection reset? (After an end in order its reads go on saying "end".) False for a
-    stand-in.
-    """
+    """Whether a TCP connection was reset. (After an end in order its reads go on saying "end".) False for a
+    stand-in."""
     if sock.fileno() < 0 or sock.family not in (AF_INET, AF_INET6):
         return False
     return int(sock.getsockopt(IPPROTO_TCP, TCP_INFO, 1)[0]) == TCP_CLOSE

@@ -91,7 +91,8 @@ class Http11:
     # --- what comes in
 
     async def feed(self, data: bytes | bytearray) -> bool:
-        """True once the request's head is complete. Raises ``MalformedRequest``, ``HeadTooLarge``, ``BodyTooLarge``."""
+        """Takes bytes of the head; true once the request's head is complete. Raises ``MalformedRequest``,
+        ``HeadTooLarge``, ``BodyTooLarge``."""
         connection = self.connection
         if self.head_size == 0 and data and (data[0] in b"\r\n" or self._blank):
             data = self._blank + data
@@ -147,15 +148,16 @@ class Http11:
     # --- what goes out
 
     async def write(self, message: Message) -> None:
-        """One ASGI message of the reply; its bytes are in ``outgoing`` afterwards. Raises what hypercorn raises for a
-        message out of turn, and ``ValueError`` for a body that isn't as long as its head said.
+        """Takes one ASGI message of the reply; its bytes are in ``outgoing`` afterwards. Raises what hypercorn raises
+        for a message out of turn, and ``ValueError`` for a body that isn't as long as its head said.
         """
         await self.stream.app_send(cast(Any, message))
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.finished = True
 
     async def _write_event(self, event: Event) -> None:
-        """Hypercorn's stream says what goes out. Written here in a quarter of the time that h11 takes."""
+        """Takes an event by which hypercorn's stream says what goes out. Written here in a quarter of the time that h11
+        takes."""
         if isinstance(event, Response):
             self._write_head(event)
         elif isinstance(event, Body):
@@ -171,7 +173,8 @@ class Http11:
                 self.outgoing.append(b"0\r\n\r\n")
 
     def _write_head(self, reply: Response) -> None:
-        """A body whose length isn't known goes in chunks, or, to a client of HTTP/1.0, until the connection closes."""
+        """Writes the reply's head; a body whose length isn't known goes in chunks, or, to a client of HTTP/1.0, until
+        the connection closes."""
         headers = reply.headers
         if suppress_body(self.asgi_scope["method"], reply.status_code):
             self._left = 0
@@ -186,8 +189,8 @@ class Http11:
 
 
 class _Tasks:
-    """In the place of hypercorn's task group, in which the stream would start the application: here the connection
-    calls it.
+    """Stands in the place of hypercorn's task group, in which the stream would start the application: here the
+    connection calls it.
     """
 
     async def spawn_app(
@@ -215,15 +218,16 @@ def server_header_lines(config: Config, second: int) -> list[bytes]:
 
 
 async def _drop(message: object) -> None:
-    """Hypercorn's queue towards the application; the body goes there by another way."""
+    """Stands in the place of hypercorn's queue towards the application; the body goes there by another way."""
 
 
 async def _never_called(scope: Any, receive: Any, send: Any, sync_spawn: Any, call_soon: Any) -> None:
-    """In the place of the application: the connection has it."""
+    """Stands in the place of the application: the connection has it."""
 
 
 def reply_head(status: int, headers: Headers, config: Config) -> bytes:
-    """Every reply ends its connection. Raises ``ValueError`` for what would be two headers, or none."""
+    """The bytes of a reply's head; every reply ends its connection. Raises ``ValueError`` for what would be two
+    headers, or none."""
     lines = [f"HTTP/1.1 {status} {REASONS.get(status, '')}".encode("ascii")]
     lines += [name + b": " + value for name, value in headers if name.lower() != b"connection"]
     lines += server_header_lines(config, int(time()))
@@ -235,9 +239,9 @@ def reply_head(status: int, headers: Headers, config: Config) -> bytes:
 
 
 def check_lines(head: bytes, end: int, headers: int) -> None:
-    """What h11 takes in ``head[:end]`` and others read differently, or don't: bare line feeds, folded lines, control
-    characters. A balancer that saw another request there could be made a fool of. ``headers``: how many h11 made of it.
-    Raises ``MalformedRequest``."""
+    """Refuses what h11 takes in ``head[:end]`` and others read differently, or don't: bare line feeds, folded lines,
+    control characters. A balancer that saw another request there could be made a fool of. ``headers``: how many h11
+    made of it. Raises ``MalformedRequest``."""
     text = head[:end]
     lines = text.count(b"\r\n")
     no_control = len(text.translate(None, PLAIN)) == 2 * lines
@@ -257,7 +261,7 @@ def check_lines(head: bytes, end: int, headers: int) -> None:
 
 
 def check_head(request: h11.Request) -> None:
-    """What h11 takes and we don't. Raises ``MalformedRequest``."""
+    """Refuses what h11 takes in a head and this server doesn't. Raises ``MalformedRequest``."""
     if request.http_version not in (b"1.1", b"1.0"):
         raise MalformedRequest("Unsupported HTTP version")
     if request.method == b"PRI":  # what HTTP/2 begins with, and no method (RFC 9113, 11.6)
@@ -277,14 +281,14 @@ def check_head(request: h11.Request) -> None:
 
 
 def authority_of(target: bytes) -> bytes | None:
-    """The host of a target in absolute form, which counts in place of the header (RFC 9112, 3.2.2)."""
+    """The host in a target in absolute form, which counts in place of the header (RFC 9112, 3.2.2)."""
     scheme, separator, rest = target.partition(b"://")
     return AUTHORITY_END.split(rest, 1)[0] if separator and scheme.lower() in (b"http", b"https") else None
 
 
 def is_host(value: bytes) -> bool:
-    """As RFC 9110, 7.2, and RFC 3986, 3.2.2, want it: a name or an address, and maybe a port. An empty one is valid,
-    for targets without a host."""
+    """Whether a text is a host as RFC 9110, 7.2, and RFC 3986, 3.2.2, want it: a name or an address, and maybe a port.
+    An empty one is valid, for targets without a host."""
     match = HOST.fullmatch(value)
     if match is None:
         return False
@@ -297,7 +301,7 @@ def is_host(value: bytes) -> bool:
 
 
 def body_decoder(request: h11.Request, limit: int) -> BodyDecoder:
-    """``limit`` is for chunks; a declared length is the caller's to check."""
+    """The decoder for a request's body; ``limit`` is for chunks; a declared length is the caller's to check."""
     for name, value in request.headers:
         if name == b"transfer-encoding":
             return ChunkedBody(limit)

@@ -94,13 +94,13 @@ class ListenerContext:
         yield families.CROWDED, (), self.out_of_descriptors
 
     def handshake_failed(self, cause: str, peer: object) -> None:
-        """``cause``: as ``handshake_cause`` says it, or ``timeout``."""
+        """Counts a handshake that failed; ``cause``: as ``handshake_cause`` says it, or ``timeout``."""
         self.metrics.count(families.HANDSHAKES_FAILED, self.name, cause)
         if cause in WORTH_A_WARNING:
             self.refusals.refused(f"TLS handshakes ({cause})", "a TLS handshake with %s failed: %s", peer, cause)
 
     def count_request(self, path: str, status: int, seconds: float | None = None) -> None:
-        """A request that was answered with ``status``; ``seconds``: since its head was there."""
+        """Counts a request that was answered with ``status``; ``seconds``: since its head was there."""
         route = path if path in self.paths else UNKNOWN_ROUTE
         self.metrics.count(families.REQUESTS, self.name, route, str(status) if status else LEFT)
         if seconds is not None:

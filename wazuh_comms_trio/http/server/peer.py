@@ -27,11 +27,13 @@ DELIVERY_LAST_WAIT: Final = 0.25
 
 
 class PeerGone(trio.BrokenResourceError):
-    """The peer closed, reset, or didn't read for ``limits.send_timeout``. Everyday: not worth a line in the log."""
+    """Raised where the peer closed, reset, or didn't read for ``limits.send_timeout``. Everyday: not worth a line in
+    the log."""
 
 
 def is_leaving(error: BaseException) -> bool:
-    """Does the error only say that the peer is gone? (A nursery of the application's may have put it into a group.)"""
+    """Whether an error only says that the peer is gone. (A nursery of the application's may have put it into a
+    group.)"""
     if isinstance(error, BaseExceptionGroup):
         return all(map(is_leaving, error.exceptions))
     return isinstance(error, PeerGone)
@@ -44,7 +46,7 @@ def shown_address(address: tuple[str, int] | None) -> str:
 
 
 class _NoSocket:
-    """In place of a socket for streams without one: deliveries are confirmed by the stream's end alone."""
+    """Stands in place of a socket for streams without one: deliveries are confirmed by the stream's end alone."""
 
     family = None
 
@@ -75,14 +77,14 @@ class Peer:
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Host and port of the client, a port of 0 where it isn't known; None for a local one, and for one that is
+        """Host and port of the client, a port of 0 where it isn't known; None for a local client, and for one that is
         gone already.
         """
         return self.client or self.own_address
 
     @property
     def own_address(self) -> tuple[str, int] | None:
-        """Of the connection's other end, a balancer's where there is one."""
+        """The address of the connection's other end, a balancer's where there is one."""
         try:
             return self.sock.getpeername()[:2] if self.sock.family in (AF_INET, AF_INET6) else None
         except OSError:
@@ -92,7 +94,7 @@ class Peer:
         return shown_address(self.address)
 
     async def shake_hands(self, context: ssl.SSLContext) -> None:
-        """Raises ``BrokenResourceError`` (``HandshakeRefused`` among them), ``OSError``."""
+        """Does the TLS handshake. Raises ``BrokenResourceError`` (``HandshakeRefused`` among them), ``OSError``."""
         tls = TlsStream(self.transport, context)
         await tls.do_handshake(self.take_early())
         if self.sock.family in (AF_INET, AF_INET6):
@@ -102,7 +104,7 @@ class Peer:
         self.stream = self._tls = tls
 
     def certificate_names(self) -> frozenset[str]:
-        """See ``TlsStream``; none without TLS."""
+        """The names in the client's certificate, see ``TlsStream``; none without TLS."""
         return frozenset() if self._tls is None else self._tls.certificate_names()
 
     def take_early(self) -> bytes:
@@ -116,7 +118,7 @@ class Peer:
         self.gone = True
 
     async def send(self, data: bytes, *, last: bool = False) -> None:
-        """``send_timeout`` is given for every 64 KiB. Raises ``PeerGone``."""
+        """Sends bytes; ``send_timeout`` is given for every 64 KiB. Raises ``PeerGone``."""
         if self.gone:
             raise PeerGone
         with memoryview(data) as view:
@@ -139,7 +141,7 @@ class Peer:
             raise PeerGone("it doesn't read")
 
     async def has_ended(self) -> bool:
-        """Waits for the peer's end, dropping what it sends: True in order, False by a reset."""
+        """Waits for the peer's end and drops what the peer sends: true after an end in order, false after a reset."""
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while await self.stream.receive_some(RECEIVE_BYTES):
                 pass
@@ -148,7 +150,7 @@ class Peer:
         return False
 
     async def confirmed(self) -> bool:
-        """Of everything sent: see ``DeliveryConfirmation``."""
+        """Whether everything sent has arrived: see ``DeliveryConfirmation``."""
         if self.gone:
             return False
         backoff = Backoff(DELIVERY_FIRST_WAIT, DELIVERY_LAST_WAIT)
@@ -174,7 +176,7 @@ class Peer:
 
     @property
     def has_sent_more(self) -> bool:
-        """Has the peer sent bytes that weren't read? Closing now would reset the connection."""
+        """Whether the peer has sent bytes that weren't read: closing now would reset the connection."""
         return unread_bytes(self.sock) > 0
 
     async def linger(self, spare: int) -> None:

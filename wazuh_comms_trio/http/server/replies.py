@@ -13,14 +13,14 @@ JSON = b"application/json"
 async def send_reply(
     send: Send, status: int, body: bytes, content_type: bytes = JSON, headers: tuple[tuple[bytes, bytes], ...] = ()
 ) -> None:
-    """Goes out in one piece."""
+    """Sends a whole reply in one piece."""
     all_headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode("ascii")), *headers]
     await send({"type": "http.response.start", "status": status, "headers": all_headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 async def send_empty(send: Send, status: int) -> None:
-    """Without a body. A 204 says so by its number, anything else by its length."""
+    """Sends a reply without a body. A 204 says so by its number, anything else by its length."""
     headers = [] if status == 204 else [(b"content-length", b"0")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"", "more_body": False})

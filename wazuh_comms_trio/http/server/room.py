@@ -1,4 +1,5 @@
-"""Who goes when there is no room for those who wait: descriptors, memory, or a limit's number of connections."""
+"""Which connections are ended when there is no room for those that wait: descriptors, memory, or a limit's number of
+connections."""
 
 from __future__ import annotations
 
@@ -66,7 +67,7 @@ class Room:
     _accepted: int = 0
 
     def lack(self, *, accepted: bool = False) -> str | None:
-        """What is lacking, for the log. ``accepted``: one more connection was accepted."""
+        """The lack in words, for the log. ``accepted``: one more connection was accepted."""
         context, limits = self.context, self.context.limits
         new = 1 if accepted else 0  # its task has yet to begin
         if limits.connections and context.connections + new >= limits.connections:

@@ -20,8 +20,8 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Routes:
-    """Looked up by path and method. HEAD is only there where it is named: a poll isn't a thing to be looked at from
-    outside.
+    """Handlers, looked up by path and method. HEAD is only there where it is named: a poll isn't a thing to be looked
+    at from outside.
     """
 
     def __init__(self, table: Mapping[str, Mapping[str, Handler]] = MappingProxyType({})) -> None:
@@ -42,7 +42,7 @@ class Routes:
         return self._methods
 
     def find(self, scope: Scope) -> Handler:
-        """Raises ``RouteUnknown``, ``MethodNotAllowed``."""
+        """The handler of a request. Raises ``RouteUnknown``, ``MethodNotAllowed``."""
         handler = self._exact.get((scope["method"], scope["path"]))
         raw = scope.get("raw_path") or b""  # ASGI lets a server leave it out
         return handler if handler is not None and b"%" not in raw else self._find_slowly(scope, raw)

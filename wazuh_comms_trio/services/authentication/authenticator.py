@@ -1,4 +1,4 @@
-"""The agent that calls: agents' keys are exchanged for tokens here, and tokens for agents."""
+"""The authenticator: agents' keys are exchanged for tokens here, and tokens for agents."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Caller:
 
     @property
     def fingerprint(self) -> str:
-        """Of the key that the token was given for."""
+        """The fingerprint of the key that the token was given for."""
         return self.agent.fingerprint if self.unread is None else self.unread
 
 
@@ -83,9 +83,9 @@ class Authenticator:
         self._read_with = keys.revision
 
     async def authenticate(self, uuid: str, key: str, peer: str | None = None, *, wait_limit: float = inf) -> str:
-        """A token. Records the log-in. ``peer`` is the sender's address: keys from one don't queue behind wrong ones
-        from another. Raises ``InvalidKey``, ``AgentUnknown``, ``BackendUnavailable``, ``Overloaded`` when the key could
-        be checked only after ``wait_limit`` seconds."""
+        """Exchanges an agent's key for a token. Records the log-in. ``peer`` is the sender's address: keys from one
+        don't queue behind wrong ones from another. Raises ``InvalidKey``, ``AgentUnknown``, ``BackendUnavailable``,
+        ``Overloaded`` when the key could be checked only after ``wait_limit`` seconds."""
         try:
             token = await self._authenticate(uuid, key, peer, wait_limit)
         except CommsError as error:
@@ -98,7 +98,8 @@ class Authenticator:
         return token
 
     def note_refused_login(self, cause: str, uuid: str | None, peer: str | None) -> None:
-        """``cause``: see the metric. ``uuid``: as the request said it, None where it said none."""
+        """Counts a refused log-in; ``cause``: see the metric. ``uuid``: as the request said it, None where it said
+        none."""
         self._metrics.count(families.LOGINS_REFUSED, cause)
         if uuid is not None and UUID.fullmatch(uuid) is not None:
             self._journal.refused(uuid.lower(), "login", peer, cause, known=cause == "wrong_key")
@@ -106,7 +107,7 @@ class Authenticator:
         self.refusals.refused(f"log-ins ({cause})", "a log-in %s from %s was refused: %s", who, where, cause)
 
     def note_refused_token(self, error: CommsError, peer: str | None) -> None:
-        """An expired one is everyday: its agent logs in again."""
+        """Counts a refused token; an expired one is everyday: its agent logs in again."""
         cause = error.reason or "other"
         self._metrics.count(families.TOKENS_REFUSED, cause)
         if error.about:
@@ -137,8 +138,9 @@ class Authenticator:
         return self._keys.mint(agent.id, agent.fingerprint, now)
 
     async def verify(self, token: bytes | None) -> Caller:
-        """``token``: the bearer token's bytes, None when there was none. While the registry can't be read, a token may
-        be enough: see ``Caller.unread``. Raises ``TokenInvalid``, ``TokenExpired``, ``BackendUnavailable``."""
+        """The agent that a token is for. ``token``: the bearer token's bytes, None when there was none. While the
+        registry can't be read, a token may be enough: see ``Caller.unread``. Raises ``TokenInvalid``, ``TokenExpired``,
+        ``BackendUnavailable``."""
         if token is None:
             raise TokenInvalid(reason="missing")
         if self._read_with != self._keys.revision:  # a key was revoked, and some of these may be its tokens

@@ -28,7 +28,7 @@ _REMEMBERED: Final = 10_000
 
 
 class TooManyAttempts(CommsError, code=429, message="Too many attempts"):
-    """429: too many tries wait already."""
+    """429: too many log-ins wait already."""
 
 
 @define
@@ -40,7 +40,7 @@ class _Record:
 
 @define
 class Attempt:
-    """One try; unless ``failed`` is called it was right, and what went before is forgotten."""
+    """One log-in; unless ``failed`` is called it was right, and what went before is forgotten."""
 
     wrong: bool = False
 

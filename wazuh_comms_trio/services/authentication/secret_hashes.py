@@ -36,15 +36,15 @@ def _derive(key: str, salt: bytes) -> bytes:
 
 
 def hash_key(key: str) -> str:
-    """As agents' keys and the passwords of ``enrollment.users`` are stored: base64(salt of 16 bytes +
+    """The hash of an agent's key, or of a password of ``enrollment.users``, as it is stored: base64(salt of 16 bytes +
     PBKDF2-HMAC-SHA256(key, salt, 100 000 rounds)). Blocks."""
     salt = os.urandom(_SALT_BYTES)
     return base64.b64encode(salt + _derive(key, salt)).decode("ascii")
 
 
 def secret_mark(secret: bytes, owner: str, stored: str, key: str, *, size: int) -> bytes:
-    """A keyed digest of whose key it is, its stored hash and the key: ``size`` bytes, worth nothing without
-    ``secret``. Takes microseconds."""
+    """A keyed digest of a key, its stored hash and whose it is: ``size`` bytes, worth nothing without ``secret``. Takes
+    microseconds."""
     digest = hashlib.blake2b(key=secret, digest_size=size)
     for part in (owner, stored, key):
         raw = part.encode("utf-8", "surrogatepass")

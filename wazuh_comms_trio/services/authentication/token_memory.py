@@ -17,7 +17,7 @@ _OF_AN_AGENT: Final = 4
 
 
 class TokenMemory:
-    """Of each agent its last few tokens, less those that had expired when a newer one was made; so there are about as
+    """The last few tokens of each agent, less those that had expired when a newer one was made; so there are about as
     many as agents, some 500 bytes each, and ``size`` at most."""
 
     def __init__(self, size: int) -> None:
@@ -31,7 +31,7 @@ class TokenMemory:
         return self._claims.get(sha256(token).digest())
 
     def put(self, token: bytes, claims: Claims) -> None:
-        """``claims`` with the issuer and audience of all our tokens."""
+        """Remembers a token; ``claims`` with the issuer and audience of all our tokens."""
         digest = sha256(token).digest()
         claims = replace(claims, iss=ISSUER, aud=AUDIENCE)  # one text for all of them
         kept = []

@@ -68,7 +68,7 @@ _PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 class TokenKeyError(ValueError):
-    """The key can't sign tokens; the text is a sentence for the operator."""
+    """Raised where the key can't sign tokens; the text is a sentence for the operator."""
 
 
 class _Head(msgspec.Struct, gc=False):
@@ -99,8 +99,8 @@ def _to_base64url(raw: bytes) -> bytes:
 
 
 def _base64url(text: bytes) -> bytes:
-    """Raises ``binascii.Error``. Only the one spelling of ``raw`` is taken: the last character has bits to spare, and a
-    token in which they differ isn't the one that was signed."""
+    """Decodes base64url. Raises ``binascii.Error``. Only the one spelling of ``raw`` is taken: the last character has
+    bits to spare, and a token in which they differ isn't the one that was signed."""
     raw = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
     if _to_base64url(raw) != text:
         raise binascii.Error("the last character has bits that mean nothing")
@@ -108,7 +108,7 @@ def _base64url(text: bytes) -> bytes:
 
 
 def _thumbprint(algorithm: Algorithm, key: _PublicKey) -> str:
-    """RFC 7638: the same for one key on every node."""
+    """A key's thumbprint by RFC 7638: the same for one key on every node."""
     members = {name: value for name, value in algorithm.to_jwk(key, as_dict=True).items() if name != "key_ops"}
     text = json.dumps(members, sort_keys=True, separators=(",", ":")).encode()
     return _to_base64url(hashlib.sha256(text).digest()).decode()
@@ -125,7 +125,7 @@ class _Verifier:
 
     @classmethod
     def of(cls, key: object) -> _Verifier:
-        """Raises ``TokenKeyError`` for a key that tokens can't be signed with."""
+        """The verifier of a public key. Raises ``TokenKeyError`` for a key that tokens can't be signed with."""
         if isinstance(key, ec.EllipticCurvePublicKey):
             if not isinstance(key.curve, ec.SECP256R1):
                 raise TokenKeyError(
@@ -158,7 +158,7 @@ def _verifiers_of(public_keys: Iterable[bytes]) -> list[_Verifier]:
 
 
 def key_id(public_key: bytes) -> str:
-    """Of a public key in PEM: what ``kid`` says in tokens that it verifies. Raises ``TokenKeyError``."""
+    """The id of a public key in PEM: what ``kid`` says in tokens that it verifies. Raises ``TokenKeyError``."""
     return _verifiers_of([public_key])[0].kid
 
 
@@ -178,8 +178,8 @@ class TokenKeys:
     def from_pem(
         cls, pem: bytes, password: str | None = None, *, others: Iterable[bytes] = (), earlier: Iterable[bytes] = ()
     ) -> TokenKeys:
-        """``pem``: a private key, EC P-256 (ES256) or RSA (RS256); public keys in PEM: ``others`` of other nodes, and
-        ``earlier`` ones whose tokens stay good until they expire. Raises ``TokenKeyError``."""
+        """The keys from PEM; ``pem``: a private key, EC P-256 (ES256) or RSA (RS256); public keys in PEM: ``others`` of
+        other nodes, and ``earlier`` ones whose tokens stay good until they expire. Raises ``TokenKeyError``."""
         try:
             private = load_pem_private_key(pem, None if password is None else password.encode())
         except TypeError:
@@ -194,7 +194,8 @@ class TokenKeys:
         return cls(private, [*verifiers.values(), *before.values()], set(before))
 
     def forget_earlier(self, kid: str) -> None:
-        """What this key signed has expired. Of keys that are trusted all the time nothing is forgotten."""
+        """Forgets an earlier key, whose tokens have expired. Of keys that are trusted all the time nothing is
+        forgotten."""
         if kid in self._earlier:
             self._earlier.discard(kid)
             self._verifiers[:] = [verifier for verifier in self._verifiers if verifier.kid != kid]
@@ -207,8 +208,7 @@ class TokenKeys:
             self._verifiers.append(new)
 
     def revoke(self, kids: Collection[str]) -> bool:
-        """Nothing that these keys signed is good from now on; the key that signs here stays. Returns whether any was
-        trusted."""
+        """Ends all tokens that these keys signed; the key that signs here stays. Returns whether any was trusted."""
         self._revoked.update(kids)
         left = [verifier for verifier in self._verifiers if verifier.kid == self.kid or verifier.kid not in kids]
         if len(left) == len(self._verifiers):
@@ -244,7 +244,7 @@ class TokenKeys:
         return self._verifiers[0].name
 
     def derive(self, purpose: bytes) -> bytes:
-        """A secret of 32 bytes that only who has the private key can make, another one for each purpose."""
+        """A secret of 32 bytes, another one for each purpose, which only the holder of the private key can make."""
         private = self._private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         return hmac.digest(hashlib.sha256(private).digest(), purpose, "sha256")
 
@@ -309,8 +309,8 @@ def read_token(keys: TokenKeys, token: bytes) -> Claims:
 
 
 def check_times(claims: Claims, now: float) -> None:
-    """``now`` in epoch seconds. No leeway for the end; some for the beginning, whose clock may be another node's.
-    Raises ``TokenExpired``, ``TokenInvalid``."""
+    """Checks a token's times; ``now`` in epoch seconds. No leeway for the end; some for the beginning, whose clock may
+    be another node's. Raises ``TokenExpired``, ``TokenInvalid``."""
     if now >= claims.exp:
         raise TokenExpired(reason="expired", about=claims.uuid)
     if claims.iat > now + IAT_LEEWAY:

@@ -60,7 +60,7 @@ class VerifiedKeys:
         return self._is(agent_id, mark) or (self._read_more() and self._is(agent_id, mark))
 
     def note(self, agent_id: str, stored: str, key: str) -> None:
-        """``key`` was verified just now."""
+        """Notes that ``key`` was verified just now."""
         if _OWN_FORM.fullmatch(key) is None:
             return
         mark = self._mark(agent_id, stored, key)
@@ -93,7 +93,7 @@ class VerifiedKeys:
     # --- what is in the file
 
     def _read_more(self) -> bool:
-        """What was appended since the last look; whether there was anything."""
+        """Reads what was appended since the last look; whether there was anything."""
         try:
             state = os.stat(self._path, follow_symlinks=False)
             if state.st_ino == self._inode and state.st_size == self._read_to:
@@ -122,7 +122,8 @@ class VerifiedKeys:
         return True
 
     def _write_anew(self) -> None:
-        """Without lines that were overtaken. What another process appends meanwhile may be lost."""
+        """Writes the file anew, without lines that were overtaken. What another process appends meanwhile may be
+        lost."""
         draft = self._path.with_name(f".{FILE_NAME}-{os.getpid()}-{secrets.token_hex(4)}")
         try:
             descriptor = os.open(draft, _FLAGS | os.O_EXCL, 0o600)

@@ -1,4 +1,5 @@
-"""Checks secrets against their stored hashes: off the event loop, a few at a time, and not again within the hour."""
+"""Verified secrets: secrets are checked against their stored hashes off the event loop, a few at a time, and not again
+within the hour."""
 
 from __future__ import annotations
 
@@ -198,7 +199,8 @@ class VerifiedSecrets:
         return guesses is not None and guesses.count >= _MANY and trio.current_time() - guesses.last < _GUESSING_FOR
 
     def _note_guess(self, source: Hashable) -> float:
-        """One more from there: how long its answer waits, when everything else about it is done. Seconds."""
+        """Notes one more wrong secret from a source: how long its answer waits, when everything else about it is done.
+        Seconds."""
         if source is None:
             return 0.0
         now = trio.current_time()

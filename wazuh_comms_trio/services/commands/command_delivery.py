@@ -1,4 +1,4 @@
-"""Commands in the hands of one poll."""
+"""A command delivery: claimed commands on their way to one poll."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class CommandDelivery:
         self._outcome: DeliveryOutcome | None = None
 
     async def confirm(self) -> None:
-        """The agent has all bytes. Returns when the store has taken note, or after some seconds: the recorder goes on
-        then."""
+        """The agent has all bytes: the commands are sent. Returns when the store has taken note, or after some seconds:
+        the recorder goes on then."""
         await self._wait(self._decide("sent"))
 
     async def release(self) -> None:
-        """The agent may not have them: pending again. Returns as ``confirm`` does."""
+        """The agent may not have all bytes: the commands are pending again. Returns as ``confirm`` does."""
         await self._wait(self._decide("released"))
 
     def release_nowait(self) -> None:

@@ -74,7 +74,7 @@ _decoder: Final = msgspec.json.Decoder(PostedCommands)
 
 
 def decode_commands(body: bytes | bytearray) -> list[Command]:
-    """``{"commands":[COMMAND...]}`` as the local command server is posted; fields that nobody knows are ignored. Raises
+    """Reads ``{"commands":[COMMAND...]}`` as the local command server is posted; unknown fields are ignored. Raises
     ``MalformedRequest``."""
     posted = decode_body(body, _decoder).commands
     commands = [_command(command, f"commands[{position}]") for position, command in enumerate(posted)]
@@ -117,7 +117,7 @@ def _without_nulls(members: dict[str, Any]) -> dict[str, Any]:
 
 
 def encode_command(command: Command) -> dict[str, Any]:
-    """Null fields left out."""
+    """A command as JSON data, null fields left out."""
     action, result = command.action, command.result
     args = None if action.args is None else dict(action.args)
     return _without_nulls(
@@ -148,7 +148,7 @@ def size_in_reply(command: Command) -> int:
 
 
 def why_too_large(size: int) -> str:
-    """No agent takes a command of this size, however alone."""
+    """Why no agent takes a command of this size, however alone."""
     return f"too large for an agent: {size} bytes, and {LARGEST_REPLY} are the most"
 
 
@@ -164,7 +164,7 @@ class Fitting:
 
 
 def fit_into_reply(commands: Sequence[Command], room: int = LARGEST_REPLY) -> Fitting:
-    """In their order."""
+    """Divides commands, in their order, into those that fit into a reply, and the others."""
     now: list[Command] = []
     later: list[Command] = []
     never: list[tuple[Command, int]] = []

@@ -38,7 +38,7 @@ _BEGUN_AT_ONCE: Final = 2
 
 @frozen
 class _Found:
-    """What one look-up found. ``acquired``: ids of the posted commands that are this worker's to deliver."""
+    """The result of one look-up. ``acquired``: ids of the posted commands that are this worker's to deliver."""
 
     agent_ids: Collection[str]
     claimed: Sequence[Command]
@@ -46,8 +46,8 @@ class _Found:
 
 
 class Deliveries:
-    """All deliveries that aren't decided, one for an agent at most: until it is known whether that arrived, nothing
-    else goes to the same agent."""
+    """All deliveries that aren't decided, one for an agent at most: until it is known whether a delivery arrived,
+    nothing else goes to its agent."""
 
     def __init__(
         self,
@@ -73,9 +73,9 @@ class Deliveries:
         self._to_hand_out = 0
 
     async def start(self, agent_ids: Collection[str], claimed: Sequence[Command], acquired: set[str]) -> None:
-        """Deliveries for those agents that still have a poll; what nobody can take goes back. ``claimed`` from the
-        store; ``acquired``: ids of the posted commands that are this worker's to deliver. Returns when ``run`` begins
-        with them."""
+        """Makes deliveries for those agents that still have a poll; what nobody can take goes back. ``claimed`` from
+        the store; ``acquired``: ids of the posted commands that are this worker's to deliver. Returns when ``run``
+        begins with them."""
         self.busy.update(agent_ids)
         self._to_hand_out += 1
         await self._send.send(_Found(agent_ids, claimed, acquired))
@@ -133,7 +133,7 @@ class Deliveries:
         return True
 
     def _without_delivered(self, stored: list[Command]) -> list[Command]:
-        """Without those that were delivered as a post's, here or by another worker."""
+        """The commands without those that were delivered as a post's, here or by another worker."""
         sent_before = [one.document_id for one in stored if one.document_id in self._posts.delivered]
         if not sent_before:
             return stored
@@ -141,14 +141,14 @@ class Deliveries:
         return [one for one in stored if one.document_id not in sent_before]
 
     def _fail(self, commands: Sequence[tuple[Command, int]]) -> None:
-        """An agent would refuse these, and all that comes with one."""
+        """Ends commands that are too large: an agent would refuse each, and all that comes beside it."""
         for command, size in commands:
             why = why_too_large(size)
             _log.warning("the command %s fails: it is %s", escaped(command.document_id), why)
             self._recorder.fail(CommandReport(command.target.id, command.document_id, CommandResult(_FAILED, why)))
 
     def _finish(self, delivery: CommandDelivery, outcome: DeliveryOutcome) -> trio.Event:
-        """The event is set when the store has been told."""
+        """Ends a delivery; the event is set when the store has been told."""
         self._note_outcome(delivery, outcome)
         if outcome == "sent":
             self._posts.confirm_delivery(delivery.commands)

@@ -1,4 +1,5 @@
-"""Deliveries' outcomes on their way to the store: the last hop of a command that an agent has received."""
+"""The delivery recorder: tells the store what became of deliveries, the last hop of a command that an agent has
+received."""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ class DeliveryRecorder:
     def schedule(
         self, outcome: DeliveryOutcome, document_ids: Collection[str], agent_ids: Collection[str] = ()
     ) -> trio.Event:
-        """The store will be told. The event is set when it has been."""
+        """Notes an outcome, which the store will be told. The event is set when it has been."""
         self._due[outcome].update(document_ids)
         self._agents.update(agent_ids)
         self._wake.set()
@@ -68,7 +69,7 @@ class DeliveryRecorder:
             await self.schedule("sent", ()).wait()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Tells the store, until cancelled."""
         while True:
             await self._wake.wait()
             self._wake = trio.Event()

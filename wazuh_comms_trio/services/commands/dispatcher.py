@@ -1,4 +1,4 @@
-"""Commands on their way to agents: the service of long polls, and what runs behind it.
+"""The command dispatcher: the service of long polls, and what runs behind it.
 
 Polls only park and wait. ``lookups.py`` claims commands for their agents, ``deliveries.py`` answers polls with them and
 sees to it that the store is told, ``posts.py`` is the local command server's side, ``upkeep.py`` expires and revokes.
@@ -89,7 +89,7 @@ class CommandDispatcher:
         return agent_id in self._long_polls
 
     def parked_elsewhere(self, agent_id: str) -> None:
-        """A newer poll of this agent's is parked at another worker."""
+        """A newer poll of this agent is parked at another worker: those here end."""
         self._long_polls.displace(agent_id)
 
     def answer_oldest(self, count: int) -> int:
@@ -101,9 +101,9 @@ class CommandDispatcher:
         return self._poll_timeout * self._rng.uniform(1 - _POLL_LIMIT_VARIATION, 1 + _POLL_LIMIT_VARIATION)
 
     async def poll(self, caller: Caller, *, deadline: float) -> CommandDelivery | None:
-        """None: nothing came (``deadline`` on trio's clock, the token's end, a newer poll, shutdown). Raises
-        ``TokenInvalid`` when the agent was removed or rekeyed meanwhile. Cancelled: what was on its way to this poll
-        goes to another.
+        """Waits for commands for an agent. None: nothing came (``deadline`` on trio's clock, the token's end, a newer
+        poll, shutdown). Raises ``TokenInvalid`` when the agent was removed or rekeyed meanwhile. Cancelled: what was on
+        its way to this poll goes to another.
         """
         end = min(deadline, trio.current_time() + caller.expires - self._wall_clock())
         if self._closing.is_set() or end <= trio.current_time():

@@ -1,4 +1,4 @@
-"""Parked polls: which agents wait, and which of an agent's polls is answered.
+"""Long polls that are parked: which agents wait, and which of an agent's polls is answered.
 
 What one waiting poll costs here: an object, its event and its places in the dictionaries and scopes, some 2 kB.
 """
@@ -72,7 +72,7 @@ class LongPolls:
             self._rekeyed.add(long_poll.agent_id)
 
     def displace(self, agent_id: str) -> None:
-        """A newer poll of this agent's is parked, here or at another worker: those that are here end, each once it is
+        """A newer poll of this agent is parked, here or at another worker: the older ones here end, each once it is
         ``_PROTECTED`` seconds old, or copies of an agent would send each other away all the time.
         """
         now = trio.current_time()
@@ -84,7 +84,7 @@ class LongPolls:
                 long_poll.scope.deadline = end
 
     def remove(self, long_poll: LongPoll) -> None:
-        """Nothing happens when it has left already."""
+        """Removes a poll; nothing happens when it has left already."""
         of_agent = self._by_agent.get(long_poll.agent_id, [])
         if long_poll not in of_agent:
             return
@@ -112,8 +112,8 @@ class LongPolls:
         long_poll.news.set()
 
     async def answer_over(self, seconds: float) -> None:
-        """Nothing will come: all are answered, evenly over ``seconds``, those first that parked first. Cancelled: the
-        rest waits on."""
+        """Answers all polls with nothing, evenly over ``seconds``, those first that parked first. Cancelled: the rest
+        waits on."""
         end = trio.current_time() + seconds
         while (left := end - trio.current_time()) > _ANSWERING_STEP and self._count:
             pause = max(_ANSWERING_STEP, left / self._count)
@@ -123,14 +123,14 @@ class LongPolls:
         self.answer_all()
 
     def answer_oldest(self, count: int) -> int:
-        """Nothing will come for up to ``count`` agents, those first that parked first. Returns how many."""
+        """Answers the polls of up to ``count`` agents with nothing, those first that parked first. Returns how many."""
         oldest = list(islice(self._by_agent.values(), count))
         for of_agent in oldest:
             self.answer(of_agent[0], None)
         return len(oldest)
 
     def answer_all(self) -> None:
-        """Nothing will come."""
+        """Answers all polls with nothing."""
         for of_agent in list(self._by_agent.values()):
             for long_poll in list(of_agent):
                 self.answer(long_poll, None)
@@ -147,7 +147,7 @@ class LongPolls:
         self._rekeyed.discard(agent_id)
 
     def agents(self) -> Collection[str]:
-        """All with parked polls; a copy."""
+        """All agents with parked polls; a copy."""
         return tuple(self._by_agent)
 
     def recheck(self, agent_ids: Collection[str] | None) -> None:

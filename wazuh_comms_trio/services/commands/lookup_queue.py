@@ -1,4 +1,4 @@
-"""Which agents to look for commands for, and why. Synchronous but for ``take``."""
+"""The lookup queue: agents for which the store is to be asked for commands. Synchronous but for ``take``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LookupQueue:
         self._wake = trio.Event()
 
     def delivery_decided(self, agent_id: str) -> None:
-        """What came during the agent's delivery may go now."""
+        """The agent's delivery is decided: what came during it may go now."""
         self._left_out.discard(agent_id)
         self.schedule((agent_id,))
 
@@ -43,8 +43,8 @@ class LookupQueue:
             self._wake.set()
 
     async def take(self, busy: Container[str]) -> set[str]:
-        """The next to look up, as soon as there are any. Agents that are ``busy`` are left out: they come again when
-        their delivery is decided, or what was found for them was handed out; those without a parked poll, when one
+        """The next agents to look up, as soon as there are any. Agents that are ``busy`` are left out: they come again
+        when their delivery is decided, or what was found for them was handed out; those without a parked poll, when one
         parks. Cancelled: nothing is taken."""
         while True:
             await self._wake.wait()

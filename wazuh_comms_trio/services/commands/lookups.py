@@ -44,7 +44,7 @@ async def look_up(
 
 
 async def find_news(store: CommandStore, lookups: LookupQueue) -> None:
-    """Until cancelled."""
+    """Waits for news of the store and schedules its agents, until cancelled."""
     failures = StoreFailures(_log, "new commands can't be found")
     while True:
         try:

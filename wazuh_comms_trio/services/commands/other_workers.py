@@ -15,35 +15,36 @@ __all__ = ["NO_OTHER_WORKERS", "NoOtherWorkers", "OtherWorkers"]
 
 
 class OtherWorkers(Protocol):
-    """Nothing here blocks but ``acquire``. Lost messages cost time, never a command: the store knows better."""
+    """What a worker tells the others. Nothing here blocks but ``acquire``. Lost messages cost time, never a command:
+    the store knows better."""
 
     def news(self, agent_ids: Collection[str]) -> None:
-        """These may have new commands in the store."""
+        """Tells that these agents may have new commands in the store."""
         ...
 
     def parked(self, agent_id: str) -> None:
-        """This agent's newest poll is here."""
+        """Tells that this agent's newest poll is here."""
         ...
 
     def delivered(self, commands: Sequence[Command]) -> None:
-        """The agent's side has these."""
+        """Tells that an agent's side has these commands."""
         ...
 
     def hold(self, commands: Sequence[Command], seconds: float) -> None:
-        """These were posted here, no store keeps them: a worker that parks their agent within ``seconds`` may
-        ask for them."""
+        """Tells of commands that were posted here and that no store keeps: a worker that parks their agent within
+        ``seconds`` may ask for them."""
         ...
 
     def withdraw(self, commands: Sequence[Command]) -> None:
-        """Their post has been answered."""
+        """Tells that the post of these commands has been answered."""
         ...
 
     async def acquire(self, document_ids: Collection[str]) -> Collection[str]:
-        """Which of these posted commands this worker alone may deliver now. Cancelled: none of them."""
+        """Asks which of these posted commands this worker alone may deliver now. Cancelled: none of them."""
         ...
 
     def returned(self, document_ids: Collection[str]) -> None:
-        """Acquired, and not delivered: another worker may acquire them."""
+        """Tells of commands that were acquired and not delivered: another worker may acquire them."""
         ...
 
 

@@ -59,14 +59,14 @@ class PostedCommands:
         held.setdefault(command.document_id, _Held(command)).posts += 1
 
     def withdraw(self, command: Command) -> None:
-        """A post has stopped waiting."""
+        """Forgets a post that has stopped waiting."""
         held = self._held.get(command.target.id, {}).get(command.document_id)
         if held is not None:
             held.posts -= 1
             self._drop_unwanted(held)
 
     def free(self, agent_ids: Iterable[str]) -> list[str]:
-        """Ids of what could be delivered to these agents, if this worker may."""
+        """The ids of commands that could be delivered to these agents, if this worker may."""
         return [
             document_id
             for agent_id in agent_ids
@@ -75,7 +75,7 @@ class PostedCommands:
         ]
 
     def commands(self, document_ids: Collection[str]) -> list[Command]:
-        """Those of them that are held."""
+        """The commands of these ids that are held."""
         return [
             held.command
             for of_agent in self._held.values()
@@ -84,7 +84,7 @@ class PostedCommands:
         ]
 
     def take(self, agent_id: str, at_most: int, allowed: Collection[str]) -> list[Command]:
-        """What can be delivered to the agent now, of the ids in ``allowed``."""
+        """Takes commands that can be delivered to the agent now, of the ids in ``allowed``."""
         of_agent = self._held.get(agent_id, {})
         free = [held for document_id, held in of_agent.items() if not held.in_delivery and document_id in allowed]
         free = free[: max(0, at_most)]
@@ -93,12 +93,12 @@ class PostedCommands:
         return [held.command for held in free]
 
     def drop(self, commands: Iterable[Command]) -> None:
-        """They are delivered, or somebody else keeps them."""
+        """Forgets commands that are delivered, or that somebody else keeps."""
         for command in commands:
             self._drop(command)
 
     def put_back(self, commands: Iterable[Command]) -> None:
-        """Their delivery came to nothing."""
+        """Puts back commands whose delivery came to nothing."""
         for command in commands:
             held = self._held.get(command.target.id, {}).get(command.document_id)
             if held is not None:

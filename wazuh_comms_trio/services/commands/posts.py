@@ -59,7 +59,7 @@ class Posts:
         return [answer for command in ours.values() if (answer := self._answer(command, known)) is not None]
 
     def _is_open(self, command: Command) -> bool:
-        """May it still be delivered? ``command`` as it is stored, where it is."""
+        """Whether a command may still be delivered; ``command`` as it is stored, where it is."""
         return (
             command.target.type == "agent" and command.status == "pending" and command.document_id not in self.delivered
         )
@@ -89,7 +89,8 @@ class Posts:
                 self._other_workers.withdraw(in_memory)
 
     def hold(self, commands: Sequence[Command]) -> None:
-        """A post waits for these, here or on another worker, and no store keeps them. Until ``withdraw``."""
+        """Holds commands that a post waits for, here or on another worker, and that no store keeps. Until
+        ``withdraw``."""
         for command in commands:
             self.held.hold(command)
         self._lookups.schedule({command.target.id for command in commands})
@@ -101,21 +102,21 @@ class Posts:
     # --- what becomes of them ---
 
     def confirm_delivery(self, commands: Sequence[Command]) -> None:
-        """An agent has these: the posts that wait for them may be answered."""
+        """Notes that an agent has these commands: the posts that wait for them may be answered."""
         for command in commands:
             self.delivered.note(command)
         self.held.drop(commands)
         self._complete(command.document_id for command in commands)
 
     def handle_delivered(self, document_ids: Mapping[str, float]) -> None:
-        """Another worker has delivered these, id -> timeout."""
+        """Notes that another worker has delivered these commands, id -> timeout."""
         for document_id, timeout in document_ids.items():
             self.delivered.add(document_id, timeout)
         self.held.drop(self.held.commands(document_ids))
         self._complete(document_ids)
 
     def handle_freed(self, document_ids: Collection[str]) -> None:
-        """Another worker had the right to deliver these, and has it no more."""
+        """Another worker had the right to deliver these commands, and has it no more."""
         self._lookups.schedule({command.target.id for command in self.held.commands(document_ids)})
 
     def _complete(self, document_ids: Iterable[str]) -> None:
@@ -127,7 +128,7 @@ class Posts:
 
 
 def _with_plain_id(command: Command) -> Command:
-    """Agents are known by their lower-case id."""
+    """A command with its agent's id in lower case, by which agents are known."""
     target = command.target
     if target.type != "agent" or target.id == target.id.lower():
         return command

@@ -1,4 +1,4 @@
-"""What is done again and again: overdue commands fail, and parked polls of removed or rekeyed agents end."""
+"""Regular work of the dispatcher: overdue commands fail, and parked polls of removed or rekeyed agents end."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _COMPARED_AT_ONCE: Final = 200
 
 
 async def expire_commands(store: CommandStore) -> None:
-    """Until cancelled."""
+    """Expires overdue commands, until cancelled."""
     await _repeat(EXPIRY_INTERVAL, store.expire, "commands can't be expired")
 
 
 async def revoke_polls(long_polls: LongPolls, agents: AgentRegistry) -> None:
-    """Until cancelled. Looked at are agents that have changed, and those that have parked since the last look: a change
-    may have come between their token's check and that."""
+    """Ends polls of removed or rekeyed agents, until cancelled. Looked at are agents that have changed, and those that
+    have parked since the last look: a change may have come between their token's check and that."""
 
     async def check() -> None:
         await long_polls.wait_for_any()
@@ -69,7 +69,7 @@ async def notice_clock_set_back(wall_clock: WallClock, long_polls: LongPolls, lo
 
 
 async def _repeat(interval: float, action: Callable[[], Awaitable[object]], trouble: str) -> None:
-    """``action`` again and again, whatever becomes of it."""
+    """Does ``action`` again and again, whatever becomes of it."""
     failures = StoreFailures(_log, trouble)
     while True:
         await sleep_until_next_tick(interval)

@@ -39,7 +39,8 @@ _TOPIC: Final = "heard"
 
 
 class PresenceRecorder:
-    """One worker's. ``after``: seconds of silence after which an agent is ``disconnected``."""
+    """Records what agents did, as one worker heard of it. ``after``: seconds of silence after which an agent is
+    ``disconnected``."""
 
     def __init__(
         self,
@@ -68,11 +69,11 @@ class PresenceRecorder:
 
     @property
     def failing(self) -> bool:
-        """The last write failed: agents that are there may look silent."""
+        """Whether the last write failed: agents that are there may look silent then."""
         return self._outage.failing
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Writes about once a minute, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._hand_over)
             while True:
@@ -88,7 +89,7 @@ class PresenceRecorder:
                     logger.exception("when agents were heard last can't be kept: an error of ours")
 
     async def write(self) -> None:
-        """Everything that waits, and counts agents then. What fails is in the log, and waits on."""
+        """Writes everything that waits, and counts agents then. What fails is in the log, and waits on."""
         left, self._waiting = self._waiting, {}
         part: list[Heard] = []
         try:

@@ -48,7 +48,7 @@ class Change:
     node: str = field(default="", eq=False)
 
     def note(self, told: Told) -> None:
-        """It was told."""
+        """Notes that it was told."""
         if self.kind == "lost":
             told.lost[self.agent_id] = (self.level, self.since)
         elif self.kind == "back":
@@ -60,7 +60,7 @@ class Change:
 
 
 def levels(disconnected_after: float) -> tuple[float, ...]:
-    """Seconds of silence, ascending."""
+    """The levels of silence in seconds, ascending."""
     return (disconnected_after, *(each for each in _ESCALATIONS if each > disconnected_after))
 
 

@@ -59,8 +59,8 @@ _TOPIC: Final = "silence"
 
 
 class SilenceWatch:
-    """``holder``: this node's id. ``after``: seconds of silence after which an agent is lost; ``partial_after``: in
-    which an agent that polls must have sent an event, if it ever did."""
+    """Watches for silent agents; ``holder``: this node's id. ``after``: seconds of silence after which an agent is
+    lost; ``partial_after``: in which an agent that polls must have sent an event, if it ever did."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class SilenceWatch:
         leadership.register(_TOPIC, on_change=self._be_quiet)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Looks regularly, until cancelled."""
         self._quiet_until = trio.current_time() + self._levels[0]
         offset = self._now() - trio.current_time()
         while True:
@@ -119,7 +119,7 @@ class SilenceWatch:
         self._quiet_until = max(self._quiet_until, trio.current_time() + QUIET)
 
     async def look(self) -> None:
-        """Raises ``BackendUnavailable``; what was told until then is kept."""
+        """Looks for agents that changed, and tells. Raises ``BackendUnavailable``; what was told until then is kept."""
         now, taken_at = self._now(), trio.current_time()
         state = await self._store.take_watch(self._holder, now, LEASE)
         if state is None or trio.current_time() < self._quiet_until:
@@ -147,9 +147,9 @@ class SilenceWatch:
             self._kept = text, told
 
     async def _heard(self, ids: Set[str], since: float) -> dict[str, LastSeen]:
-        """When agents were heard that are there; one that was removed isn't in it. Of many, most are found by a search:
-        each is read that it hasn't found, since the search of an indexer goes by what was written last, perhaps by
-        a node that couldn't for a while."""
+        """When those agents were heard that are there; one that was removed isn't in it. Of many, most are found by a
+        search: each is read that it hasn't found, since the search of an indexer goes by what was written last, perhaps
+        by a node that couldn't for a while."""
         heard = await self._store.last_seen(since) if len(ids) > AT_ONCE_READ else {}
         found = {agent_id: heard[agent_id] for agent_id in ids if agent_id in heard}
         others = sorted(ids - found.keys())
@@ -182,7 +182,7 @@ class SilenceWatch:
             self._lately.append((moment, kind, 1))
 
     async def _metadata(self, agent_id: str) -> dict[str, Any] | None:
-        """As an agent says it of itself; None where the agent was removed or can't be read."""
+        """The metadata line as an agent says it of itself; None where the agent was removed or can't be read."""
         try:
             agent = await self._agents.get(agent_id)
         except DocumentUnreadable:
@@ -193,7 +193,7 @@ class SilenceWatch:
         return {**about, "groups": list(agent.groups), "host": dict(agent.host)}
 
     async def _send(self, agent_id: str, body: bytes) -> None:
-        """What the engine will never take is in the log, and holds up nothing else."""
+        """Sends events; what the engine will never take is in the log, and holds up nothing else."""
 
         async def chunks() -> AsyncIterator[bytes]:
             yield body

@@ -50,7 +50,7 @@ class AgentOrder:
 
     @property
     def idle(self) -> bool:
-        """Nothing waits and nothing is in flight."""
+        """Whether nothing waits and nothing is in flight."""
         return not self.ready and not self._holds
 
     def place(self, packet: Packet, batch: Batch, now: float) -> None:
@@ -75,7 +75,7 @@ class AgentOrder:
             batch.size += packet.size
 
     def place_ready(self, batch: Batch, limits: models.Batcher, now: float) -> None:
-        """``place`` for the packets that are ready, in order, until ``batch`` is full."""
+        """Places, as ``place``, the packets that are ready, in order, until ``batch`` is full."""
         while self.ready and not batch.is_full(limits):
             self.waiting -= 1
             self.place(self.ready.popleft(), batch, now)
@@ -90,7 +90,7 @@ class AgentOrder:
                 self.ready.extendleft(reversed(hold.behind))
 
     def take_all(self) -> list[Packet]:
-        """Everything that waits, when nothing will be written any more."""
+        """Takes everything that waits, when nothing will be written any more."""
         packets = list(self.ready)
         for hold in self._holds.values():
             packets += hold.behind

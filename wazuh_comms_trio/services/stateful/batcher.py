@@ -82,8 +82,8 @@ class Batcher:
             raise BackendUnavailable from None
 
     async def write_piece(self, piece: Piece) -> None:
-        """Returns when ``piece`` is settled. Raises ``BackendUnavailable`` when nobody writes any more. Cancelled: the
-        piece may be in flight, and its agent is held until it isn't."""
+        """Writes a piece; returns when it is settled. Raises ``BackendUnavailable`` when nobody writes any more.
+        Cancelled: the piece may be in flight, and its agent is held until it isn't."""
         try:
             await self._pieces_in.send(piece)
         except (trio.ClosedResourceError, trio.BrokenResourceError):
@@ -94,7 +94,7 @@ class Batcher:
             piece.abandoned = True
 
     def finish(self, packet: Packet) -> None:
-        """The request of a big packet is done with it, at its end or before."""
+        """Releases the agent of a big packet, whose request is done with it, at its end or before."""
         packet.abandoned = True
         if packet.news.is_set() and not packet.busy:
             self._release(packet)
@@ -156,7 +156,7 @@ class Batcher:
         )
 
     def _take_queued(self, batch: Batch) -> None:
-        """What is there without waiting, until ``batch`` is full."""
+        """Takes packets that are there without waiting, until ``batch`` is full."""
         now = trio.current_time()
         if self._order.ready:
             self._order.place_ready(batch, self._limits, now)
@@ -209,7 +209,7 @@ class Batcher:
                     self._release(packet)
 
     def _release(self, holder: Batch | Packet) -> None:
-        """The holder's agents are free. The writer that collects goes on when that makes a difference to it."""
+        """Releases the holder's agents. The writer that collects goes on when that makes a difference to it."""
         self._order.release(holder)
         if self._batch.packets or self._order.ready or self._ended:
             self._pause.cancel()
@@ -228,7 +228,7 @@ class Batcher:
 
 
 def _settle(packets: list[Packet] | list[Piece]) -> None:
-    """Those that aren't settled yet."""
+    """Settles those packets that aren't yet."""
     for packet in packets:
         if not packet.settled:
             packet.settle(BackendUnavailable())

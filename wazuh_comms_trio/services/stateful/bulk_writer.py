@@ -1,5 +1,5 @@
-"""Packets are applied to the stores here: one call for all of them, what failed for a passing reason again, until each
-is settled or its time is up."""
+"""The bulk writer: packets are applied to the stores, one call for all of them, what failed for a passing reason again,
+until each is settled or its time is up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _REPORTED: Final[dict[int | None, str]] = {0: "success", 2: "in_progress"}
 
 
 class BulkWriter:
-    """``write`` is what it does; it holds nothing but the stores."""
+    """Writes packets by ``write``; it holds nothing but the stores."""
 
     def __init__(self, events: EventIndex, commands: CommandStore, rng: Random, metrics: Metrics | None = None) -> None:
         self._metrics = metrics or Metrics()
@@ -65,7 +65,7 @@ class BulkWriter:
                 await trio.sleep_until(min(now + backoff.next_pause(), last))
 
     async def _attempt(self, packets: Sequence[Packet]) -> BackendUnavailable | None:
-        """One try for all; settles those that are complete after it. Returns why others aren't."""
+        """Tries all packets once; settles those that are complete after it. Returns why others aren't."""
         failure: BackendUnavailable | None = None
         with trio.CancelScope(deadline=max(packet.deadline for packet in packets)) as scope:
             try:
@@ -90,14 +90,14 @@ class BulkWriter:
         return failure
 
     async def _attempt_each(self, packets: Sequence[Packet]) -> BackendUnavailable | None:
-        """One after the other, so that only the packet that breaks the store fails."""
+        """Tries one packet after the other, so that only the packet that breaks the store fails."""
         failure = None
         for packet in packets:
             failure = await self._attempt([packet]) or failure
         return failure
 
     async def _store(self, packets: Sequence[Packet]) -> None:
-        """One bulk call, one call for command reports. Raises ``BackendUnavailable``."""
+        """Makes one bulk call and one call for command reports. Raises ``BackendUnavailable``."""
         parts = [packet.part for packet in packets if packet.part is not None]
         operations = list(chain.from_iterable([part.operations() for part in parts]))
         if operations:
@@ -143,7 +143,7 @@ class BulkWriter:
 
 
 def _still_waited_for(packets: Sequence[Packet]) -> list[Packet]:
-    """Those that aren't settled; what nobody waits for any more is settled here."""
+    """The packets that aren't settled; what nobody waits for any more is settled here."""
     now = trio.current_time()
     live = []
     for packet in packets:

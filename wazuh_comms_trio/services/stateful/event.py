@@ -29,7 +29,7 @@ class Event(msgspec.Struct, gc=False):
 
     @property
     def document(self) -> str:
-        """As ``Rejected.document``."""
+        """The document that the event is about, as ``Rejected.document``."""
         action = self.action
         if type(action) is DocumentOperation:
             return f"{action.index}/{action.document_id}"

@@ -183,7 +183,7 @@ class StatefulEvents:
             raise MalformedBody(part.refusal() or "")
 
     async def _reply(self, part: Part) -> bytes:
-        """Once what can never be taken is in quarantine."""
+        """The reply, once what can never be taken is in quarantine."""
         rejected = part.rejected()
         if rejected:
             refusal = part.refusal() if self._settings.invalid == "refuse" else None
@@ -212,7 +212,7 @@ class StatefulEvents:
 
 
 def _copy_of(failure: BackendUnavailable) -> BackendUnavailable:
-    """One failure is many requests': each raises one of its own."""
+    """A copy of an error: one failure is many requests', and each raises one of its own."""
     if isinstance(failure, Overloaded):
         return Overloaded(failure.retry_after)
     return type(failure)(failure.message, code=failure.code)

@@ -42,7 +42,7 @@ class Member:
 
 @frozen
 class Form:
-    """What was found. ``duplicate``: some key stands twice in one object, at any level."""
+    """The scanned members of an object. ``duplicate``: some key stands twice in one object, at any level."""
 
     members: tuple[Member, ...]
     duplicate: bool

@@ -118,7 +118,7 @@ def _next_line(body: Body, position: int, end: int) -> tuple[int, int]:
 
 
 def _end_of(body: Body) -> int:
-    """Where the blanks at the end begin."""
+    """The end of a line without the blanks there."""
     end = len(body)
     while end:
         start = max(0, end - _TAIL)
@@ -163,7 +163,7 @@ class PacketReader:
         return self._position >= self._end and self._gap is None
 
     def rewind(self) -> None:
-        """Back to the first event."""
+        """Goes back to the first event."""
         self._position = self._first
         self._gap = self._known = None
         self._careful = self._end if self._one_by_one else self._first

@@ -46,7 +46,7 @@ _decode_data: Final[Callable[[bytes], list[_Data]]] = msgspec.json.Decoder(_Data
 
 
 def is_plain_text(text: str) -> bool:
-    """Whether it is ASCII that stands in JSON as it is."""
+    """Whether a text is ASCII that stands in JSON as it is."""
     return text.isascii() and len(msgspec.json.encode(text)) == len(text) + 2
 
 
@@ -95,7 +95,7 @@ def read_plain_events(
 
 
 def _lines(body: Body, position: int, stop: int, end: int) -> tuple[list[bytes], int] | None:
-    """Those that begin before ``stop`` and one more, the last event's data, or a header that is left out; and where
+    """The lines that begin before ``stop`` and one more, the last event's data, or a header that is left out; and where
     they end."""
     cut = body.find(b"\n", stop - 1, end)
     if cut >= 0:
@@ -109,8 +109,8 @@ def _lines(body: Body, position: int, stop: int, end: int) -> tuple[list[bytes],
 
 
 def _told_apart(lines: Sequence[bytes]) -> tuple[list[bytes], list[bytes | None], bool]:
-    """Headers, and the data of each: None for a delete. What only looks like one is noticed when it is decoded. And
-    whether these are all the lines: a last one without data is left out, unless it is blank."""
+    """Lines told apart into headers and the data of each: None for a delete. What only looks like one is noticed when
+    it is decoded. And whether these are all the lines: a last one without data is left out, unless it is blank."""
     headers: list[bytes] = []
     data: list[bytes | None] = []
     rest = iter(lines)

@@ -30,7 +30,7 @@ class EventResult(msgspec.Struct, gc=False):
 
 
 def encode_results(results: Sequence[EventResult]) -> bytes:
-    """As JSON, without the brackets around them: pieces of a big reply are joined by commas."""
+    """Results as JSON, without the brackets around them: pieces of a big reply are joined by commas."""
     return msgspec.json.encode(results)[1:-1]
 
 
@@ -76,7 +76,7 @@ class Part:
         return not self.writes and not self.reports
 
     def operations(self) -> list[DocumentOperation]:
-        """Of the writes without a result."""
+        """The writes without a result."""
         if self._operations is not None and len(self.writes) == len(self._operations):
             return self._operations
         return [self._operation(self.events[position]) for position in self.writes]
@@ -85,17 +85,17 @@ class Part:
         return event.action if type(event.action) is DocumentOperation else self.reader.refused_operation(event)
 
     def command_reports(self) -> list[CommandReport]:
-        """Those without a result."""
+        """The command reports without a result."""
         return [self.events[position].action for position in self.reports]  # type: ignore[misc]  # sorted by kind above
 
     def settle_writes(self, results: Sequence[ItemResult]) -> bool:
-        """The results of ``operations()``, by position. Returns whether all are settled: writes that failed for a
+        """Takes the results of ``operations()``, by position. Returns whether all are settled: writes that failed for a
         passing reason stay, and what follows them on the same document."""
         self.writes = self._settle(self.writes, results)
         return not self.writes
 
     def settle_reports(self, results: Sequence[ItemResult]) -> bool:
-        """As ``settle_writes``, for ``command_reports()``."""
+        """Takes the results of ``command_reports()``, as ``settle_writes``."""
         self.reports = self._settle(self.reports, results)
         return not self.reports
 
@@ -130,7 +130,7 @@ class Part:
             self.results[position] = None
 
     def refusal(self) -> str | None:
-        """Why the first of the events that are refused for good is; None when none is."""
+        """Why the first of the events that are refused for good is refused; None when none is."""
         results = _different(self.results)
         return next((result.result for result in results if result.outcome is Outcome.REFUSED), None)
 
@@ -170,7 +170,7 @@ class Part:
         return rejected
 
     def _overtaken(self) -> set[int]:
-        """Of the events those after which another one on their document was taken, even if that changed nothing."""
+        """The events after which another one on their document was taken, even if that changed nothing."""
         found: set[int] = set()
         documents: set[str] = set()
         for position in range(len(self.events) - 1, -1, -1):
@@ -210,7 +210,8 @@ def _is_unmet(event: Event, result: ItemResult) -> bool:
 
 
 def _different(results: Sequence[ItemResult | None]) -> list[ItemResult]:
-    """The different ones. Mostly all results are one and the same object, which is found out quickly."""
+    """The different ones of these values. Mostly all results are one and the same object, which is found out
+    quickly."""
     first = results[0] if results else None
     if first is not None and results.count(first) == len(results):
         return [first]

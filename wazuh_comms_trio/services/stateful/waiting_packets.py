@@ -20,7 +20,7 @@ NEWEST_FIRST_AFTER: Final = 2.0
 
 
 class WaitingPackets:
-    """``len``: how many wait. One that nobody waits for any more is dropped when it would be next."""
+    """Packets by agent; ``len``: how many wait. One that nobody waits for any more is dropped when it would be next."""
 
     def __init__(self) -> None:
         self._since: dict[Packet, float] = {}  # in the order they came
@@ -55,7 +55,7 @@ class WaitingPackets:
         return packets
 
     def _take(self, agent_id: str) -> Packet:
-        """The agent's first one."""
+        """Takes the agent's first packet."""
         packets = self._by_agent[agent_id]
         packet = packets.popleft()
         if not packets:

@@ -89,5 +89,5 @@ class BodyCopy:
 
     @property
     def held(self) -> bytes:
-        """What is in memory."""
+        """The part of the copy that is in memory."""
         return bytes(self._held)

@@ -112,7 +112,7 @@ class _Body:
         self._broken = False  # reading it was cut off, the rest is lost
 
     async def _next(self) -> bytes:
-        """The next chunk; empty at the end."""
+        """The next chunk of the body; empty at the end."""
         self.scope.deadline = float("inf")
         try:
             return await anext(self._chunks)
@@ -126,7 +126,7 @@ class _Body:
             self.scope.deadline = trio.current_time() + self._engine_timeout
 
     async def read_head(self) -> None:
-        """Until the first line is there, or can't be one."""
+        """Reads until the first line is there, or can't be one."""
         while not self._ended and b"\n" not in self._head and len(self._head) <= METADATA_LIMIT:
             self._head += await self._next()
         if self._ended and not self._head.strip(_BLANKS):
@@ -137,7 +137,7 @@ class _Body:
         return bytes(self._head if end < 0 else self._head[:end])
 
     async def has_events(self) -> bool:
-        """Does anything but blanks follow the first line?"""
+        """Whether anything but blanks follows the first line."""
         start = self._head.find(b"\n")
         if start < 0:
             return False  # the body has ended: a longer line is refused by now
@@ -150,7 +150,7 @@ class _Body:
         return True
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
-        """All of it, unchanged."""
+        """The whole body, unchanged, in chunks."""
         chunk, self._head = bytes(self._head), bytearray()
         while chunk or not self._ended:
             if chunk:
@@ -160,8 +160,8 @@ class _Body:
             chunk = b"" if self._ended else await self._next()
 
     async def read_rest(self) -> None:
-        """What the engine hasn't taken, for the quarantine: it has refused the whole. Raises ``BackendUnavailable``
-        when reading was cut off before."""
+        """Reads what the engine hasn't taken, for the quarantine: it has refused the whole. Raises
+        ``BackendUnavailable`` when reading was cut off before."""
         if self._broken:
             raise BackendUnavailable
         chunk, self._head = bytes(self._head), bytearray()  # of an engine that refused before it took anything

@@ -42,8 +42,8 @@ CHECKED_BYTES: Final = 1024 * 1024 * 1024
 
 
 class Connections:
-    """Each is None between ``close`` and the next ``open``. A file is made by the first ``open`` only: one that is
-    gone while we run stays gone, since every agent would be told that it doesn't exist."""
+    """The three connections; each is None between ``close`` and the next ``open``. A file is made by the first ``open``
+    only: one that is gone while we run stays gone, since every agent would be told that it doesn't exist."""
 
     def __init__(self, path: Path, schema: Schema, watch: FileWatch, health: Health) -> None:
         self.path = path
@@ -78,7 +78,7 @@ class Connections:
             raise
 
     async def close(self) -> None:
-        """A damaged file gets nothing written to it: its log stays beside it."""
+        """Closes the connections; nothing is written to a damaged file, whose log stays beside it."""
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * BUSY_TIMEOUT):
             loop_reader, self.loop_reader = self.loop_reader, None
             if loop_reader is not None:
@@ -101,7 +101,7 @@ class Connections:
         self._may_create = False
 
     def shorten_waits(self) -> None:
-        """At the end: a locked file isn't waited for any longer than in an outage."""
+        """Called at the end: a locked file isn't waited for any longer than in an outage."""
         self._busy_timeout = BUSY_TIMEOUT_IN_OUTAGE
 
     def sync_commits(self, connection: apsw.Connection, *, durable: bool) -> None:

@@ -50,7 +50,7 @@ class Health:
         self.outage.worked()
 
     def translated(self, exc: Exception) -> Exception:
-        """``exc`` as the caller is to see it: a fault of the store becomes ``BackendUnavailable``, is logged, and may
+        """The error as the caller is to see it: a fault of the store becomes ``BackendUnavailable``, is logged, and may
         make the file unusable; the caller's own error is returned as it is."""
         if isinstance(exc, apsw.ConnectionClosedError):
             return reported()  # the recovery closed it, and the fault that made it do so was logged

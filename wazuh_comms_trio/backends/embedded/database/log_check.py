@@ -51,7 +51,7 @@ def dropped_frames(log: bytes) -> int:
 
 
 def _with_commit(log: bytes, bad: int, total: int, frame_bytes: int) -> int:
-    """The frames from the bad one on that are of the same log, as far as its last commit."""
+    """The frames from the damaged one on that belong to the same log, as far as its last commit."""
     last = 0
     for number in range(bad, total):
         start = _HEAD + number * frame_bytes
@@ -98,7 +98,7 @@ def check_log(database: Path) -> int:
 
 
 def has_kept_log(database: Path) -> bool:
-    """Whether a damaged log lies beside it."""
+    """Whether a damaged log was kept beside the database."""
     return any(database.parent.glob(f"{database.name}-wal{_KEPT}*"))
 
 

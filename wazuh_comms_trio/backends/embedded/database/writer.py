@@ -69,7 +69,7 @@ class Writer:
         return self._commits.jobs_done, self._commits.groups_done
 
     async def run(self) -> None:
-        """Until ``close``; then what waits is still written."""
+        """Writes until ``close`` is called, then what waits."""
         apsw.aio.deadline.set(math.inf)
         await self._commits.run()
 

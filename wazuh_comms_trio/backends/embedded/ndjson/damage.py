@@ -1,4 +1,4 @@
-"""What of acknowledged events can't be read any more, told by file. Blocking calls."""
+"""Which acknowledged events can't be read any more, by file. Blocking calls."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Damage:
 
     @property
     def sentence(self) -> str:
-        """Without the file's name."""
+        """The damage in words, without the file's name."""
         count = f"{'' if self.exact else 'at least '}{self.records} record{'' if self.records == 1 else 's'}"
         return f"{self.bytes} bytes with {count} can't be read ({self.cause})"
 
 
 @define
 class Reading:
-    """What was found of one segment so far. ``offset``: where the next look begins."""
+    """What one look through a segment has found so far. ``offset``: where the next look begins."""
 
     name: str
     offset: int = 0
@@ -107,7 +107,7 @@ def read_segment(
 
 
 def missing_segments(folder: Path) -> list[Damage]:
-    """Those that the ledger knows and that aren't there."""
+    """Segments that the ledger knows and that aren't in the folder."""
     missing = _missing(folder)
     # One that was dropped meanwhile lost its slot before its file.
     again = _missing(folder) if missing else {}

@@ -128,7 +128,7 @@ class NdjsonEngine:
         large.write(pieces)
 
     async def usage(self) -> tuple[int, int]:
-        """Bytes that the files take, and that they may. Raises ``BackendUnavailable``."""
+        """How many bytes the segments take, and how many they may. Raises ``BackendUnavailable``."""
         return await self._blocking(self._segments.size), self._settings.max_bytes
 
     async def probe(self) -> None:
@@ -155,7 +155,7 @@ class NdjsonEngine:
         return EngineReply(200, b"")
 
     def remove_stale(self) -> None:
-        """What was said of segments that are gone. Raises ``OSError``."""
+        """Forgets what was noted of segments that are gone. Raises ``OSError``."""
         self._segments.shares.remove_stale(segment.path.name for segment in segment_files(self._folder))
 
     @property
@@ -167,14 +167,14 @@ class NdjsonEngine:
         self._commits.close()
 
     async def run(self) -> None:
-        """Until ``close``, then what waits is still written."""
+        """Writes until ``close`` is called, then what waits."""
         try:
             await self._commits.run()
         finally:
             self._segments.rotate()
 
     async def _check_room(self, agent_id: str, length: int) -> None:
-        """Before a large body comes: there is no use in reading what can't be kept."""
+        """Refuses a large body before it comes, if there is no room to keep it."""
         self._check_size(length)
         await self._blocking(self._segments.check_room, agent_id, length)
 

@@ -69,8 +69,8 @@ def _decode(slot: bytes) -> Promise | None:
 
 
 def promises(folder: Path) -> dict[str, Promise]:
-    """Of each segment that has a slot; none when there is no ledger, or something else has its name. Raises
-    ``OSError``."""
+    """What each segment that has a slot should hold; none when there is no ledger, or something else has its name.
+    Raises ``OSError``."""
     data = _read(folder)
     slots = (data[start : start + _SLOT] for start in range(0, len(data), _SLOT))
     return {promise.segment: promise for slot in slots if (promise := _decode(slot)) is not None}
@@ -102,7 +102,7 @@ def is_something_else(folder: Path) -> bool:
 
 @define
 class Slot:
-    """One segment's, for its writer."""
+    """The slot of one segment, for the segment's writer."""
 
     folder: Path
     segment: str
@@ -136,7 +136,7 @@ class Slot:
 
 
 def forget(folder: Path, segments: Collection[str]) -> None:
-    """Segments that are dropped: their slots are free. Raises ``OSError``."""
+    """Frees the slots of segments that are dropped. Raises ``OSError``."""
     if not (folder / LEDGER).exists():
         return
     with _locked(folder) as descriptor:
@@ -147,7 +147,7 @@ def forget(folder: Path, segments: Collection[str]) -> None:
 
 
 def clear_damaged(folder: Path) -> None:
-    """Slots that can't be read become free. Raises ``OSError``."""
+    """Frees the slots that can't be read. Raises ``OSError``."""
     with _locked(folder) as descriptor:
         for place, slot in _slots(descriptor):
             if slot != _FREE and _decode(slot) is None:

@@ -22,7 +22,7 @@ _CHUNK: Final = 256 * _BLOCK
 
 
 class RangeChecksums:
-    """Of the bytes that ``file`` has now: what is cut off later is as if it were damaged."""
+    """Checksums of the bytes that ``file`` has now: what is cut off later is as if it were damaged."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -61,7 +61,7 @@ class RangeChecksums:
 
 
 def _multiply(first: int, second: int) -> int:
-    """Of two polynomials, modulo CRC-32's; the highest bit is x^0."""
+    """The product of two polynomials, modulo CRC-32's; the highest bit is x^0."""
     product = 0
     while first:
         if first & _ONE:

@@ -169,12 +169,12 @@ def scan(file: BinaryIO, size: int, offset: int = 0) -> Iterator[Record | Gap]:
 
 
 def records(file: BinaryIO, size: int, offset: int = 0) -> Iterator[Record]:
-    """As ``scan``, the records alone."""
+    """The whole records of a segment: ``scan`` without what is between them."""
     return (found for found in scan(file, size, offset) if isinstance(found, Record))
 
 
 class _Search:
-    """For records behind damage, from the front to the back of a file's first ``size`` bytes."""
+    """Looks for whole records behind damage, from the front to the back of a file's first ``size`` bytes."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
@@ -205,7 +205,7 @@ class _Search:
         return self._size
 
     def _read_block(self, offset: int) -> None:
-        """One that has all of an envelope that begins at ``offset``."""
+        """Reads a block that has all of an envelope that begins at ``offset``."""
         end = self._block_at + len(self._block)
         if self._block_at <= offset < end and (end == self._size or end - offset > _ENVELOPE_LIMIT):
             return

@@ -30,8 +30,9 @@ LOCK: Final = ".segments-read"
 
 
 async def tell_damage(folder: Path) -> None:
-    """Never ends. One process of a node reads; a damage is logged once as long as it stays the same. Cancelled, a file
-    that is being read is left between two of its neighbours."""
+    """Reads the segments through at the start and once a day, and logs the damage. Never ends. Never ends. One process
+    of a node reads; a damage is logged once as long as it stays the same. Cancelled, a file that is being read is left
+    between two of its neighbours."""
     told: dict[str, Damage] = {}
     while True:
         stop: list[bool] = []
@@ -45,7 +46,7 @@ async def tell_damage(folder: Path) -> None:
 
 
 def _read_through(folder: Path, told: dict[str, Damage], stop: list[bool]) -> None:
-    """In a thread."""
+    """Reads all segments through, in a thread."""
 
     def pause(size: int) -> None:
         left = size / _RATE

@@ -44,11 +44,11 @@ _FULL_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class QuotaReached(Exception):
-    """``max_bytes`` are there, and nothing may be deleted for more."""
+    """Raised where ``max_bytes`` are there, and nothing may be deleted for more."""
 
 
 class ShareReached(QuotaReached):
-    """One agent has what one agent may have."""
+    """Raised where one agent has all of its share."""
 
     def __init__(self, agent_id: str, limit: int) -> None:
         super().__init__(agent_id, limit)
@@ -71,12 +71,12 @@ class SegmentFile:
 
 
 def is_full(exc: OSError) -> bool:
-    """Whether it is for want of room."""
+    """Whether an ``OSError`` says that there is no room."""
     return exc.errno in _FULL_ERRORS
 
 
 def looks_full(folder: Path, length: int) -> bool:
-    """Whether ``length`` bytes hardly find room on its disk. Only a write tells whether that is so: some of a disk may
+    """Whether the disk hardly has room for ``length`` bytes. Only a write tells whether that is so: some of a disk may
     be root's alone. Raises ``OSError``."""
     disk = os.statvfs(folder)
     return disk.f_bavail * disk.f_frsize < length
@@ -110,7 +110,7 @@ def take_in_segments(folder: Path) -> None:
 
 
 def is_own(segment: SegmentFile) -> bool:
-    """Whether this program gave it its name."""
+    """Whether a segment's name is one that this program gives."""
     return _OWN_NAME.fullmatch(segment.path.name) is not None
 
 
@@ -236,7 +236,7 @@ class Segments:
         return self.folder / name
 
     def rotate(self) -> None:
-        """The present segment gets nothing more."""
+        """Ends the present segment: the next append begins another one."""
         with self._lock:
             descriptor, self._descriptor = self._descriptor, None
             if descriptor is not None:
@@ -283,7 +283,7 @@ class Segments:
         return length > max(self.shares.limit, self._settings.max_file_bytes)  # one large body is never too much
 
     def size(self) -> int:
-        """Of all files, also other processes'. From any thread."""
+        """Bytes of all segments, those of other processes included. From any thread."""
         return sum(segment.size for segment in segment_files(self.folder))
 
     def _make_room(self, length: int) -> None:
@@ -330,7 +330,7 @@ class Segments:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process writes to it, as far as can be told."""
+    """Whether a process writes to this segment, as far as can be told."""
     try:
         descriptor = open_regular(path)
     except OSError:
@@ -344,5 +344,5 @@ def is_locked(path: Path) -> bool:
 
 
 def _length(item: Appended) -> int:
-    """At most what it takes in a segment."""
+    """How many bytes a body takes in a segment, at most."""
     return envelope_room(item.agent_id) + len(item.body) + 1

@@ -49,7 +49,8 @@ class _Seen:
 
 
 class Shares:
-    """Of one folder, as one process sees it. ``agents``: how many are enrolled; 0: not known, nothing is limited."""
+    """The agents' shares in one folder, as one process sees them. ``agents``: how many are enrolled; 0: not known,
+    nothing is limited."""
 
     def __init__(self, folder: Path, settings: EmbeddedEvents) -> None:
         self._folder = folder / FOLDER
@@ -63,7 +64,7 @@ class Shares:
 
     @property
     def limit(self) -> int:
-        """Bytes that one agent may have."""
+        """How many bytes one agent may have."""
         settings = self._settings
         if not self.agents:
             return settings.max_bytes
@@ -100,7 +101,7 @@ class Shares:
             self._save(segment)
 
     def finished(self) -> None:
-        """This process appends to that segment no longer."""
+        """This process appends to the segment no longer."""
         segment, self._own = self._own, None
         if segment is not None and self._unsaved:
             self._save(segment)
@@ -140,7 +141,7 @@ class Shares:
             self.forget(name)
 
     def forget(self, segment: str) -> None:
-        """It was deleted."""
+        """The segment was deleted."""
         self._replace(segment, {})
         self._segments.pop(segment, None)
         self._seen.pop(segment, None)

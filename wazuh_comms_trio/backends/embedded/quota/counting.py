@@ -50,7 +50,7 @@ def _size(row: str = "") -> str:
 
 
 def _owner(row: str = "") -> str:
-    """As ``owner_of``."""
+    """SQL's form of ``owner_of``."""
     return f"CASE WHEN substr({row}id, 37, 1) = '_' THEN substr({row}id, 1, 36) ELSE '' END"
 
 
@@ -99,7 +99,7 @@ def owner_of(document_id: str) -> str:
 
 
 def used_bytes(connection: apsw.Connection, agent_id: str | None = None) -> int:
-    """What is counted of an agent's documents, or of all."""
+    """How many bytes are counted for an agent's documents, or for all."""
     if agent_id is None:
         found = connection.execute("SELECT sum(bytes) FROM document_usage").get
     else:
@@ -122,7 +122,7 @@ def start_counting(connection: apsw.Connection) -> None:
 
 
 def count_some(connection: apsw.Connection) -> bool:
-    """One step; False when all is counted."""
+    """Counts some more documents; False when all are counted."""
     done = connection.execute("SELECT value FROM counters WHERE name = 'documents_counted'").get
     if done is None:
         return False
@@ -149,7 +149,8 @@ def stop_counting(connection: apsw.Connection) -> None:
 
 
 async def keep_counting(database: Database) -> None:
-    """Counts what isn't counted yet. Raises ``BackendUnavailable``. Cancelled: the next call goes on."""
+    """Counts, step by step, the documents that aren't counted yet. Raises ``BackendUnavailable``. Cancelled: the next
+    call goes on."""
     await database.write(start_counting, durable=False)
     while await database.write(count_some, durable=False):  # noqa: ASYNC110  # a pause for others, no waiting
         await trio.sleep(_PAUSE)
@@ -157,8 +158,8 @@ async def keep_counting(database: Database) -> None:
 
 
 async def run_counting(database: Database, leadership: Leadership | None, *, wanted: bool) -> None:
-    """Never ends; one process of a node sees to it that the file counts, or doesn't, as is ``wanted``. What fails is
-    tried again at the next look."""
+    """One process of a node sees to it that the file counts, or doesn't, as is ``wanted``. Never ends. Never ends. What
+    fails is tried again at the next look."""
     while True:
         if leadership is not None:
             await leadership.wait_until_leader()

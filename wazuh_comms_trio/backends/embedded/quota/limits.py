@@ -49,7 +49,8 @@ class Room:
     _added: Counter[str] = field(factory=Counter, init=False)
 
     def take(self, document_id: str, before: Document | None, after: Document | None) -> ItemResult | None:
-        """Makes ``after`` of ``before``; the refusal when there is no room for that."""
+        """Counts a document that grows from ``before`` to ``after``; returns the refusal when there is no room for
+        that."""
         growth = _size(after) - _size(before)
         owner = owner_of(document_id)
         if growth > 0:
@@ -72,8 +73,8 @@ class NearShare:
 
 
 class DocumentQuota:
-    """One process's. ``own_ids``: a document's id says whose it is (``events.document_id: agent``); else only all
-    together are limited."""
+    """The quota of documents, as one process keeps it. ``own_ids``: a document's id says whose it is
+    (``events.document_id: agent``); else only all together are limited."""
 
     def __init__(self, settings: EmbeddedDocuments, *, own_ids: bool) -> None:
         self._settings = settings
@@ -118,7 +119,7 @@ class DocumentQuota:
             return self._total
 
     def _share(self, connection: apsw.Connection) -> int | None:
-        """Bytes that one agent may have."""
+        """How many bytes one agent may have."""
         if not self._own_ids:
             return None
         now = time.monotonic()

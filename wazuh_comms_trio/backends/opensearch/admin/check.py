@@ -248,7 +248,7 @@ async def _index(
 
 
 def _about_several(kind: Literal["agents", "commands"], name: str, settings: object) -> list[Finding]:
-    """Where the name is an alias of more than one index."""
+    """A finding where the name is an alias of more than one index."""
     several = sorted(settings) if isinstance(settings, dict) and len(settings) > 1 else []
     if not several or kind == "commands":
         return []
@@ -272,7 +272,7 @@ async def _unreadable(
     judge: FindProblem = lambda source: None,
     fields: Sequence[str] | None = None,
 ) -> list[Finding]:
-    """A line for each document that is passed over, but not without end."""
+    """A line for each document that is passed over, up to a number."""
     found: list[Finding] = []
     more = 0
     async for document in find_unreadable(client, name, fields=fields, find_problem=judge):
@@ -286,7 +286,8 @@ async def _unreadable(
 
 
 async def _permissions(client: OpenSearchClient, what: str, name: str) -> AsyncIterator[Finding]:
-    """Reading, searching, refreshing, writing; what is written is a change of a document that doesn't exist."""
+    """Tries reading, searching, refreshing and writing; what is written is a change of a document that doesn't
+    exist."""
     reads = {
         "read": ("POST", path(name, "_mget"), b'{"ids":["wazuh-comms-check"]}'),
         "search": ("POST", path(name, "_search"), b'{"size":0}'),
@@ -304,7 +305,7 @@ async def _permissions(client: OpenSearchClient, what: str, name: str) -> AsyncI
 
 
 async def _writes(client: OpenSearchClient, what: str, names: Sequence[str]) -> AsyncIterator[Finding]:
-    """One call for all, which have to exist: one that doesn't would be made."""
+    """Tries all writes in one call; the indices have to exist, since one that doesn't would be made."""
     lines = b"".join(update_line(name, "wazuh-comms-check") + partial({}) for name in names)
     reply = await client.request("POST", "/_bulk", lines, content_type=NDJSON)
     if reply.status != 200:
@@ -344,7 +345,7 @@ async def _presence(client: OpenSearchClient, settings: Indexer, now: Callable[[
 
 
 async def _is_there(client: OpenSearchClient, name: str) -> bool | None:
-    """None: we aren't allowed to know."""
+    """Whether an index exists; None: we aren't allowed to know."""
     try:
         return await index_exists(client, name)
     except BackendUnavailable as exc:

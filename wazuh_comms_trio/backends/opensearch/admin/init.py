@@ -26,7 +26,8 @@ from wazuh_comms_trio.http.client.connection import HttpReply
 
 @frozen
 class Step:
-    """What was looked for. ``made``: it was missing; else ``found`` says what was there."""
+    """One step of ``indexer init``: what was looked for, and what was done. ``made``: it was missing; else ``found``
+    says what was there."""
 
     what: Literal["template", "index"]
     name: str
@@ -37,8 +38,9 @@ class Step:
 async def init_indexer(
     client: OpenSearchClient, settings: IndexerNames, *, note: Callable[[Step], None] = lambda step: None
 ) -> list[Step]:
-    """Changes nothing that exists, and may be repeated, by several at once too. ``note`` is told of each step when it
-    is done, also when a later one fails. Raises ``BackendUnavailable``, also where it is no OpenSearch that answers."""
+    """Makes what is missing; changes nothing that exists, and may be repeated, by several at once too. ``note`` is told
+    of each step when it is done, also when a later one fails. Raises ``BackendUnavailable``, also where it is no
+    OpenSearch that answers."""
     reply = await client.request("GET", "/")
     if reply.status == 200 and (found := server_of(reply))[1]:
         raise IndexerUnavailable(found[0], reply=reply)
@@ -81,7 +83,7 @@ async def _make_index(client: OpenSearchClient, name: str, kind: Kind) -> Step:
 
 
 async def _make_template(client: OpenSearchClient, name: str, body: Mapping[str, Any]) -> Step:
-    """Templates of others that are for the same names stay the only ones."""
+    """Makes a template; templates of others that are for the same names stay the only ones."""
     sample = str(body["index_patterns"][0]).replace("*", "fim")
     present = name if await _exists(client, name) else await matching_template(client, sample, besides=STATE_TEMPLATES)
     if present is not None:

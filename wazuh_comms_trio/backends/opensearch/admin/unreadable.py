@@ -31,8 +31,8 @@ async def find_unreadable(
     fields: Sequence[str] | None = None,
     find_problem: FindProblem = lambda source: None,
 ) -> AsyncIterator[Found]:
-    """All of an index; ``fields``: what is read of them; ``find_problem``: what the index is for. Raises
-    ``BackendUnavailable``."""
+    """All unreadable documents of an index; ``fields``: what is read of them; ``find_problem``: what the index is for.
+    Raises ``BackendUnavailable``."""
     told: set[str] = set()
     async with scroll(client, index, _EVERYTHING, fields=fields, unreadable=True) as found:
         async for document in found:
@@ -44,8 +44,8 @@ async def find_unreadable(
 async def get_document(
     client: OpenSearchClient, index: str, document_id: str, names: IndexerNames | None = None
 ) -> Found | None:
-    """Readable or not; of the index of agents or commands among ``names``, also such as is neither. Raises
-    ``BackendUnavailable``."""
+    """One document, readable or not; of the index of agents or commands among ``names``, also such as is neither.
+    Raises ``BackendUnavailable``."""
     places = await Places(client, Refresher(client)).find(index, [document_id])
     found = (await get_many(client, index, [document_id], places=places)).get(document_id)
     if found is not None and places is not None and document_id in places:
@@ -59,7 +59,8 @@ async def get_document(
 
 
 async def remove_unreadable(client: OpenSearchClient, document: Found) -> bool:
-    """As it was read; False when it has been changed or removed since. Raises ``BackendUnavailable``."""
+    """Removes a document as it was read; False when it has been changed or removed since. Raises
+    ``BackendUnavailable``."""
     version = {"if_seq_no": str(document.seq_no), "if_primary_term": str(document.primary_term), "refresh": "true"}
     if document.routing is not None:
         version["routing"] = document.routing
@@ -71,7 +72,7 @@ async def remove_unreadable(client: OpenSearchClient, document: Found) -> bool:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """``index/_id`` in its parts. Raises ``ValueError``."""
+    """``index/_id`` in its two parts. Raises ``ValueError``."""
     index, sign, document_id = name.partition("/")
     if not index or not sign or not document_id or index.startswith("_") or "*" in index or "," in index:
         raise ValueError("give the document's index and id, as INDEX/ID")

@@ -77,13 +77,13 @@ class AgentSearch:
                 hits = await self._page(index, sort, hits.last)
 
     async def _page(self, index: str, sort: Sequence[Mapping[str, Any]], after: Sequence[Any] | None) -> Hits:
-        """One that is full doesn't end among documents of one place, which they may have who lack an id."""
+        """Reads one page; a full one doesn't end among documents of one place, which they may have who lack an id."""
         hits = await search(self._client, index, EVERYONE, sort=sort, size=_PAGE, fields=["agent"], after=after)
         is_unclear = hits.seen >= _PAGE and hits.last is not None and None in hits.last
         return hits.without_last() if is_unclear else hits
 
     async def _has_all(self, index: str, below: str) -> bool:
-        """Whether each agent's name and id are in the fields below, too: a text that is long for them isn't."""
+        """Whether searches find each agent's name and id as a keyword: a text that is too long for that isn't there."""
         for field in (_NAME, _ID) if below else ():
             missing = nothing_of({"exists": {"field": field}}, {"exists": {"field": f"{field}{below}"}})
             if (await search(self._client, index, every(missing), size=1, fields=[])).seen:
@@ -92,7 +92,8 @@ class AgentSearch:
 
 
 def _sort(order: AgentOrder, below: str, reverse: bool) -> Sequence[Mapping[str, Any]]:
-    """Equal names by id, whichever way; what has neither, by other programs, by when it was written."""
+    """The order of a page: equal names by id, whichever way; documents with neither, by other programs, by when they
+    were written."""
 
     def key(field: str, down: bool) -> Mapping[str, Any]:
         options = {"order": "desc", "missing": "_last"} if down else {"order": "asc", "missing": "_first"}

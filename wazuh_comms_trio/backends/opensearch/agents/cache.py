@@ -21,8 +21,8 @@ _ABSENT_LONGEST: Final = 1.0
 
 @define
 class Entry:
-    """``agent`` is None for an id that no agent has. ``revoked_at``: when the agent went, or got another key. Moments
-    on trio's clock."""
+    """One cached agent; ``agent`` is None for an id that no agent has. ``revoked_at``: when the agent went, or got
+    another key. Moments on trio's clock."""
 
     agent: Agent | None
     fingerprint: str | None
@@ -37,14 +37,15 @@ class Entry:
 
 
 class AgentCache:
-    """``window``: seconds for which what was read may be used (``token.revocation``)."""
+    """Agents that were read; ``window``: seconds for which what was read may be used (``token.revocation``)."""
 
     def __init__(self, window: float) -> None:
         self.window = window
         self.entries: dict[str, Entry] = {}
 
     def put(self, agent_id: str, agent: Agent | None, read_at: float) -> None:
-        """``read_at``: when the read began. What was read before it doesn't replace what was read after it."""
+        """Keeps what was read of an agent. ``read_at``: when the read began. What was read before it doesn't replace
+        what was read after it."""
         entry = self.entries.get(agent_id)
         if entry is None:
             fingerprint = None if agent is None else agent.fingerprint
@@ -58,7 +59,7 @@ class AgentCache:
             entry.read_at = read_at
 
     def use(self, agent_id: str, now: float) -> Entry | None:
-        """The entry, however old, and a note that its agent is here."""
+        """The agent's entry, however old; notes that the agent is here."""
         entry = self.entries.get(agent_id)
         if entry is not None:
             entry.used_at = now
@@ -69,7 +70,7 @@ class AgentCache:
         return now - entry.read_at < limit
 
     def due(self, now: float) -> list[str]:
-        """Those in use that have to be read again, the oldest first; with a window of 0 once a second, for polls."""
+        """Agents in use that have to be read again, the oldest first; with a window of 0 once a second, for polls."""
         renew = now - max(self.window, 1.0) * _RENEW_SHARE
         in_use = now - 2 * max(self.window, 10.0)
         old = [

@@ -1,4 +1,4 @@
-"""An agent as the indexer keeps it. Pure."""
+"""An agent's document in the indexer. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wazuh_comms_trio.foundation.timestamps import to_iso
 
 
 def to_document(agent: Agent) -> dict[str, Any]:
-    """Fields without a value are left out."""
+    """An agent's document; fields without a value are left out."""
     fields: dict[str, Any] = {
         "id": agent.id,
         "name": agent.name,
@@ -36,7 +36,7 @@ def find_problem(source: object) -> str | None:
 
 
 def to_agent(document_id: str, source: object) -> Agent | None:
-    """From a document of any writer; None for one that is no agent's (without a key no agent can log in)."""
+    """An agent from a document of any writer; None for one that is no agent's (without a key no agent can log in)."""
     fields = source.get("agent") if isinstance(source, Mapping) else None
     if not isinstance(fields, Mapping) or not isinstance(fields.get("key"), str):
         return None
@@ -56,11 +56,11 @@ def to_agent(document_id: str, source: object) -> Agent | None:
 
 
 def _groups(value: object) -> tuple[str, ...]:
-    """Of a field that is one name, a list of names, or anything else."""
+    """Group names from a field that is one name, a list of names, or anything else."""
     names = [value] if isinstance(value, str) else value if isinstance(value, list) else []
     return tuple(text for text in map(_text, names) if text)
 
 
 def _text(value: object) -> str | None:
-    """What other writers have as a number is its text."""
+    """A field's text; what other writers have as a number becomes text."""
     return value if isinstance(value, str) else None if value is None else str(value)

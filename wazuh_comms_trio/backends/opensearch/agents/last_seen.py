@@ -76,7 +76,7 @@ class OpenSearchPresence:
                 raise IndexerUnavailable(f"{PRESENCE_INDEX}: {item.status} {reason}")
 
     async def _make(self) -> None:
-        """Where it is missing: a bulk call would make it with a mapping of its own."""
+        """Makes the index where it is missing: a bulk call would make it with a mapping of its own."""
         is_there = await index_exists(self._client, PRESENCE_INDEX)
         if not is_there and await create_index(self._client, PRESENCE_INDEX, "presence"):
             logger.info("indexer: made the index %s", PRESENCE_INDEX)
@@ -116,7 +116,7 @@ class OpenSearchPresence:
         return [news for part in nodes.values() if (news := _read_news(part)) is not None]
 
     async def take_watch(self, holder: str, now: float, seconds: float) -> str | None:
-        """By conditional writes of one document: of two nodes that see it free one gets it."""
+        """Takes the watch by conditional writes of one document: of two nodes that see it free one gets it."""
         await self._make()
         found = (await get_many(self._client, PRESENCE_INDEX, [_WATCH])).get(_WATCH)
         source: Any = found.source if found is not None and isinstance(found.source, dict) else {}
@@ -139,7 +139,7 @@ class OpenSearchPresence:
         return await self._write_watch(lines)
 
     async def _write_watch(self, lines: bytes) -> bool:
-        """False where another node was faster."""
+        """Writes the watch's document; False where another node was faster."""
         self._watch = None
         reply = await self._client.request("POST", "/_bulk", lines, query=FILTER_VERSIONS, content_type=NDJSON)
         (item,) = read_items(reply, 1)
@@ -165,7 +165,8 @@ class OpenSearchPresence:
         return (await search(self._client, index, query, size=0, count=True)).total or 0
 
     async def forget(self, agent_id: str) -> None:
-        """An agent was removed. What fails is in the log only: nobody asks for an agent that there isn't."""
+        """Deletes what is kept of a removed agent. What fails is in the log only: nobody asks for an agent that there
+        isn't."""
         try:
             if is_possible_id(agent_id) and await index_exists(self._client, PRESENCE_INDEX):
                 await self._client.request("DELETE", path(PRESENCE_INDEX, "_doc", agent_id.lower()))
@@ -190,7 +191,7 @@ def _matching(since: float | None, before: float | None, sent_before: float | No
 
 
 def _document(heard: Heard, node: LocalNode) -> dict[str, Any]:
-    """What isn't said is left out, so that it stays as it is."""
+    """The document of what was heard; what isn't said is left out, so that it stays as it is."""
     moments = {"seen": heard.seen, "sent": heard.sent}
     said: dict[str, Any] = {name: round(moment * 1000) for name, moment in moments.items() if moment is not None}
     part = {"id": node.id, "name": node.name, **said, "news": dict(heard.news)}
@@ -230,5 +231,5 @@ def _read_news(part: Any) -> NodeNews | None:
 
 
 def _moment(value: object) -> float | None:
-    """From epoch milliseconds."""
+    """Epoch seconds from epoch milliseconds."""
     return value / 1000 if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -26,7 +26,7 @@ _LONGEST_PAUSE: Final = 15.0
 
 
 class LoginRecorder:
-    """Sets ``last_login`` and ``status``. Only the last of each agent counts."""
+    """Writes log-ins: sets ``last_login`` and ``status``. Only the last of each agent counts."""
 
     def __init__(self, client: OpenSearchClient, index: IndexName) -> None:
         self._client = client
@@ -47,7 +47,7 @@ class LoginRecorder:
         self._arrived.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Writes what waits, until cancelled."""
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             await self._arrived.wait()
@@ -62,7 +62,7 @@ class LoginRecorder:
                 await trio.sleep(backoff.next_pause())
 
     async def flush(self) -> None:
-        """Until nothing waits. Raises ``BackendUnavailable``; what wasn't written waits on."""
+        """Writes until nothing waits. Raises ``BackendUnavailable``; what wasn't written waits on."""
         async with self._lock:
             while self._waiting:
                 batch = dict(list(self._waiting.items())[:_BATCH])

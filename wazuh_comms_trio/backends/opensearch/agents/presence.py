@@ -59,7 +59,8 @@ class Presence:
         self._leader_changed_at = -inf
 
     async def run(self) -> None:
-        """Until cancelled. Several nodes that do the same don't disturb each other; of a node's workers one does."""
+        """Sweeps now and then, until cancelled. Several nodes that do the same don't disturb each other; of a node's
+        workers one does."""
         while True:
             await trio.sleep(min(_LONGEST, max(_SHORTEST, self._after * _SHARE)))
             if not self._leadership.is_leader:
@@ -98,7 +99,7 @@ class Presence:
         return self._seen_elsewhere.keys() | set(self._seen_since(oldest))
 
     async def sweep(self) -> int:
-        """Returns how many are away now. Raises ``BackendUnavailable``."""
+        """Marks agents that are away; returns how many are away now. Raises ``BackendUnavailable``."""
         index = await self._index.present()
         if index is None:
             return 0

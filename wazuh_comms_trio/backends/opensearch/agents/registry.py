@@ -122,7 +122,8 @@ class OpenSearchAgents:
         return entry is None or entry.fingerprint == fingerprint
 
     async def changed(self) -> None:
-        """Others may have changed any: nobody says which, and what is read again is in the cache."""
+        """None, for all agents: others may have changed any, nobody says which, and what is read again is in the
+        cache."""
         await trio.lowlevel.checkpoint()
 
     def _is_revoked(self, agent_id: str, fingerprint: str) -> bool:
@@ -168,7 +169,7 @@ class OpenSearchAgents:
                 logger.exception("agents can't be read again: an error of ours")
 
     async def _renew(self, ids: Sequence[str]) -> None:
-        """Reads them again; while that fails, what is known holds."""
+        """Reads these agents again; while that fails, what is known holds."""
         for start in range(0, len(ids), _RENEWED_AT_ONCE):
             wanted = ids[start : start + _RENEWED_AT_ONCE]
             began = trio.current_time()
@@ -188,7 +189,7 @@ class OpenSearchAgents:
                     self._logins.record(agent_id, None)  # another node didn't know that it is here
 
     async def flush_logins(self) -> None:
-        """Raises ``BackendUnavailable``."""
+        """Writes the log-ins that wait. Raises ``BackendUnavailable``."""
         await self._logins.flush()
 
     def seen_since(self, moment: float) -> Collection[str]:
@@ -255,7 +256,7 @@ class OpenSearchAgents:
     # --- searches ---
 
     def _readable(self, found: Sequence[Found]) -> list[Agent]:
-        """Those that are agents'; the log names those that can't be read."""
+        """Documents that are agents'; the log names those that can't be read."""
         agents: list[Agent] = []
         for each in found:
             if (agent := to_agent(each.id, each.source)) is not None:
@@ -270,7 +271,7 @@ class OpenSearchAgents:
     async def pages(
         self, order: AgentOrder = "name", *, reverse: bool = False
     ) -> AsyncGenerator[Sequence[Agent], None]:
-        """Where the index, which others made, can't be sorted all are read before the first."""
+        """Agents in pages; where the index, which others made, can't be sorted all are read before the first."""
         sortable = False
         async with aclosing(self._search.pages(order, reverse=reverse)) as found:
             async for page in found:

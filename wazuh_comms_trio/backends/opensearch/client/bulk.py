@@ -25,7 +25,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class BulkItem(msgspec.Struct, gc=False):
-    """One item's answer."""
+    """The answer to one item."""
 
     status: int
     result: str = ""
@@ -84,7 +84,7 @@ def _read_all(reply: HttpReply) -> Sequence[_Item]:
 
 
 def _read_item(text: msgspec.Raw | bytes) -> _Item:
-    """Empty where it is no item. What is no sound text becomes question marks."""
+    """One item of an answer; empty where it is no item. What is no sound text becomes question marks."""
     try:
         return _decode_item(text)
     except DECODE_ERRORS:
@@ -163,7 +163,7 @@ def delete_line(index: str, document_id: str) -> bytes:
 
 
 def partial(document: Any) -> bytes:
-    """The source line of an update."""
+    """The source line of an update with a partial document."""
     return b'{"doc":%b}\n' % encode_json(document)
 
 
@@ -177,7 +177,7 @@ Verdict = Literal["done", "refused", "passing", "exists"]
 
 
 def judge(item: BulkItem) -> Verdict:
-    """``exists``: a create of a document that exists, whose content decides."""
+    """What an item's answer means; ``exists``: a create of a document that exists, whose content decides."""
     status = item.status
     if item.error is None:
         return "done" if status < 300 or (status == 404 and item.result == "not_found") else "passing"
@@ -194,7 +194,7 @@ def judge(item: BulkItem) -> Verdict:
 
 
 def is_missing(item: BulkItem) -> bool:
-    """An update of a document that isn't there."""
+    """Whether an item is an update of a document that isn't there."""
     return item.status == 404 and item.error is not None and item.error.type == "document_missing_exception"
 
 

@@ -37,7 +37,7 @@ class Encoded:
         return len(self.heads)
 
     def sizes(self) -> list[int]:
-        """Of each item on the wire."""
+        """Bytes of each item on the wire."""
         pairs = zip(self.heads, self.bodies, strict=True)
         return [len(head) + 1 if body is None else len(head) + len(body) + 2 for head, body in pairs]
 
@@ -54,7 +54,7 @@ class Encoded:
 
 
 def encode_all(operations: Sequence[DocumentOperation]) -> Encoded:
-    """A thousand plain ones take 0.15 ms."""
+    """The lines of many operations; a thousand plain ones take 0.15 ms."""
     encoded = Encoded()
     heads, bodies, positions = encoded.heads, encoded.bodies, encoded.positions
     action = index = before = after = ""
@@ -80,7 +80,7 @@ def encode_all(operations: Sequence[DocumentOperation]) -> Encoded:
 
 
 def encode(operation: DocumentOperation) -> tuple[bytes, bytes | None] | ItemResult:
-    """The lines of one that may be anything, or why it can't be sent."""
+    """The lines of one operation that may be anything, or why it can't be sent."""
     if not is_possible_id(operation.document_id):
         return refused(f"the document id is empty, longer than {LONGEST_ID} bytes, or no text")
     if operation.refused:
@@ -101,7 +101,7 @@ def encode(operation: DocumentOperation) -> tuple[bytes, bytes | None] | ItemRes
 
 
 def _is_object(body: bytes) -> bool:
-    """Quickly; what it doubts is looked at more closely."""
+    """Whether a text is an object, told quickly; what it doubts is looked at more closely."""
     try:
         _check_json(body)
     except (msgspec.DecodeError, RecursionError):

@@ -54,8 +54,8 @@ _UNREADY: Final = frozenset({502, 503, 504})
 
 
 class IndexerUnavailable(BackendUnavailable):
-    """The indexer can't do it now. ``detail`` says what was seen, for the log and the operator; agents aren't told.
-    ``reply`` is the answer, if there was one; ``sent`` whether the request may have been applied."""
+    """Raised where the indexer can't do it now. ``detail`` says what was seen, for the log and the operator; agents
+    aren't told. ``reply`` is the answer, if there was one; ``sent`` whether the request may have been applied."""
 
     def __init__(
         self, detail: str, *, code: int | None = None, reply: HttpReply | None = None, sent: bool = False
@@ -213,9 +213,10 @@ class OpenSearchClient:
         has_place: bool = False,
         largest_reply: int | None = None,
     ) -> HttpReply:
-        """The answer, whatever its status. ``repeatable``: may be sent to another node when one fails after it may have
-        seen it. ``has_place``: the caller holds one of ``bulk_places``. ``largest_reply``: bytes. Raises
-        ``IndexerUnavailable`` when no node answers, ``ReplyTooLarge``. Cancelled: may have been applied."""
+        """Sends a request; returns the answer, whatever its status. ``repeatable``: may be sent to another node when
+        one fails after it may have seen it. ``has_place``: the caller holds one of ``bulk_places``. ``largest_reply``:
+        bytes. Raises ``IndexerUnavailable`` when no node answers, ``ReplyTooLarge``. Cancelled: may have been
+        applied."""
         if query:
             target = f"{target}?{urlencode(query)}"
         headers = [_ACCEPT]
@@ -276,7 +277,7 @@ class OpenSearchClient:
         raise IndexerUnavailable("no node of the indexer answers")
 
     async def _exchange(self, host: Host, call: _Call) -> HttpReply:
-        """One request to one node, and what that says of its health."""
+        """Sends one request to one node, and notes what that says of the node's health."""
         began = trio.current_time()
         host.begin(began)
         try:
@@ -312,7 +313,8 @@ class OpenSearchClient:
         return reply
 
     def _reload_account(self, used: Account) -> bool:
-        """A password in a file may have been changed. Returns whether there is another one than was used."""
+        """Reads the account's files again: a password may have been changed. Returns whether there is another one than
+        was used."""
         try:
             self._account = read_account(self._settings)
         except AccessError as exc:
@@ -361,7 +363,7 @@ async def _compress(body: bytes) -> bytes:
 
 
 def decode(reply: HttpReply, type: Any = Any) -> Any:
-    """A success's body. Raises ``IndexerUnavailable``, with the reply, for anything else."""
+    """Decodes the body of a success. Raises ``IndexerUnavailable``, with the reply, for anything else."""
     if not 200 <= reply.status < 300:
         raise IndexerUnavailable(describe(reply), reply=reply)
     try:
@@ -374,8 +376,9 @@ def decode(reply: HttpReply, type: Any = Any) -> Any:
 
 
 def decode_around(reply: HttpReply, type: Any, *path: str) -> tuple[Any, Sequence[msgspec.Raw | bytes]]:
-    """A success's body that has a list at ``path``, and the list's elements, each still to be decoded: one that can't
-    be must not sink the others. ``type`` has that list as a list of ``msgspec.Raw``. Raises ``IndexerUnavailable``."""
+    """Decodes the body of a success that has a list at ``path``; the list's elements are returned still to be decoded,
+    since one that can't be must not sink the others. ``type`` has that list as a list of ``msgspec.Raw``. Raises
+    ``IndexerUnavailable``."""
     if not 200 <= reply.status < 300:
         raise IndexerUnavailable(describe(reply), reply=reply)
     try:

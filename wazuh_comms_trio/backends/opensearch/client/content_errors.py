@@ -25,11 +25,11 @@ def may_be_content(reply: HttpReply) -> bool:
 
 
 def is_content(error: ErrorDetail) -> bool:
-    """Whether what went wrong with one document is its text, and won't pass."""
+    """Whether what went wrong with one document is its text, which won't pass."""
     return _TYPES.search(msgspec.json.encode(error)) is not None or _OF_ONE.match(error.reason or "") is not None
 
 
 def why_not_given(error: ErrorDetail) -> str:
-    """For the log and the operator."""
+    """Why the indexer can't give a document, for the log and the operator."""
     root = [error.reason or error.type, *error.causes()][-1]
     return f"the indexer can't give it: {root.splitlines()[0]}"

@@ -28,13 +28,13 @@ class AccessError(Exception):
 
 @frozen
 class Account:
-    """A basic-authentication header, or none."""
+    """The indexer's account: a basic-authentication header, or none."""
 
     authorization: str | None = field(default=None, repr=False)
 
 
 def _read(path: Path, what: str) -> str:
-    """One line: an editor's newline at the end is no part of a password, a blank is."""
+    """The first line of a file: an editor's newline at the end is no part of a password, a blank is."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
@@ -50,7 +50,7 @@ def _credential(name: str, environment: Mapping[str, str]) -> Path | None:
 
 
 def read_account(settings: Indexer, environment: Mapping[str, str] = os.environ) -> Account:
-    """Reads the files, if there are any. Raises ``AccessError``."""
+    """The account, from the configuration's files, if there are any. Raises ``AccessError``."""
     username, password = settings.username, settings.password
     if settings.password_file is not None:
         # An absolute path stays what it is.
@@ -67,7 +67,8 @@ def read_account(settings: Indexer, environment: Mapping[str, str] = os.environ)
 
 
 def make_ssl_context(settings: IndexerSsl, environment: Mapping[str, str] = os.environ) -> ssl.SSLContext | None:
-    """None without TLS. Raises ``AccessError``. Costs milliseconds and megabytes: made once."""
+    """The client's TLS context; None without TLS. Raises ``AccessError``. Costs milliseconds and megabytes: made
+    once."""
     if not settings.use_ssl:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

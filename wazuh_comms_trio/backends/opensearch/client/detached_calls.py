@@ -50,7 +50,7 @@ class DetachableCalls:
         self._detached: dict[BulkCall[Any], None] = {}
 
     async def run(self, operations: Sequence[DocumentOperation], work: Callable[[BulkCall[T]], Awaitable[T]]) -> T:
-        """What ``work`` returns or raises. Cancelled, ``work`` goes on."""
+        """Runs ``work``; returns or raises what it does. Cancelled, ``work`` goes on."""
         if self._detached:
             await self._wait_for_detached(operations)
         call: BulkCall[T] = BulkCall(operations, await self._places.acquire())

@@ -38,13 +38,13 @@ class Found(msgspec.Struct):
     text: bytes = b""
 
     def judged(self, find_problem: FindProblem) -> Found:
-        """Itself, with the problem of its source if there is one."""
+        """The document itself, with the problem of its source if there is one."""
         if self.problem is None and (why := find_problem(self.source)) is not None:
             self.problem, self.text = why, msgspec.json.encode(self.source)
         return self
 
     def unreadable(self) -> DocumentUnreadable:
-        """For one with a ``problem``. An agent's key hash isn't shown."""
+        """The error for a document with a ``problem``. An agent's key hash isn't shown."""
         shown = _KEY.sub(rb'\1"..."', self.text).decode("utf-8", "backslashreplace")
         return DocumentUnreadable(f"{self.index}/{escaped(self.id)}", self.problem or "", shown)
 
@@ -66,7 +66,7 @@ _NOT_ANSWERED: Final = ("source", "problem", "text")
 
 
 def read_found(raw: msgspec.Raw | bytes) -> Found:
-    """Never raises: one that can't be read says so."""
+    """Reads one document. Never raises: one that can't be read says so."""
     try:
         if not is_too_deep(raw):
             return _decode(raw)
@@ -79,7 +79,7 @@ def read_found(raw: msgspec.Raw | bytes) -> Found:
 
 
 def read_found_text(raw: msgspec.Raw | bytes) -> FoundText:
-    """Never raises."""
+    """Reads one document whose source stays text. Never raises."""
     try:
         return _decode_text(raw)
     except DECODE_ERRORS:

@@ -50,9 +50,9 @@ async def get_many(
     fields: Sequence[str] = (),
     places: Mapping[str, Place] | None = None,
 ) -> Mapping[str, Found]:
-    """Those that exist, by id, as they are at this moment; one whose source can't be read says so (``Found.problem``),
-    and the log. ``fields``: of their source; none is all. ``places``: of those that aren't where their id has them.
-    Raises ``BackendUnavailable``, also when only one of them couldn't be looked at."""
+    """Documents that exist, by id, as they are at this moment; one whose source can't be read says so
+    (``Found.problem``), and the log. ``fields``: of their source; none is all. ``places``: of those that aren't where
+    their id has them. Raises ``BackendUnavailable``, also when only one of them couldn't be looked at."""
     found: dict[str, Found] = {}
     ids = [document_id for document_id in ids if is_possible_id(document_id)]  # another would spoil the call for all
     batches = [ids[start : start + LARGEST_BATCH] for start in range(0, len(ids), LARGEST_BATCH)]

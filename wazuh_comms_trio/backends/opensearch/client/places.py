@@ -20,8 +20,8 @@ _AT_ONCE: Final = 1000
 
 
 async def shards_of(client: OpenSearchClient, name: str) -> Mapping[str, int]:
-    """By index, of one or of those behind an alias; none where our account isn't allowed to know. Raises
-    ``BackendUnavailable``."""
+    """The number of shards by index, of one index or of those behind an alias; none where our account isn't allowed to
+    know. Raises ``BackendUnavailable``."""
     try:
         found: Any = await client.json("GET", path(name, "_settings", _SHARDS), query={"flat_settings": "true"})
         return {index: int(each["settings"][_SHARDS]) for index, each in found.items()}
@@ -34,7 +34,7 @@ async def shards_of(client: OpenSearchClient, name: str) -> Mapping[str, int]:
 
 
 class Places:
-    """Of one name's documents."""
+    """The places of one name's documents."""
 
     def __init__(self, client: OpenSearchClient, refresher: Refresher) -> None:
         self._client = client
@@ -51,7 +51,8 @@ class Places:
         return list((await self._shards_of(name)).values()) != [1]
 
     async def find(self, name: str, ids: Sequence[str]) -> dict[str, Place] | None:
-        """Of those that exist, as of now; None: their ids alone say it. Raises ``BackendUnavailable``."""
+        """The places of documents that exist, as of now; None: their ids alone say it. Raises
+        ``BackendUnavailable``."""
         shards = await self._shards_of(name)
         if len(shards) <= 1 and all(count == 1 for count in shards.values()):
             return None

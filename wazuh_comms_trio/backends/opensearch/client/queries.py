@@ -48,7 +48,8 @@ LONGEST_ID: Final = 512
 
 
 def encode_json(value: Any) -> bytes:
-    """As UTF-8; half a surrogate pair, which JSON can carry and UTF-8 can't, becomes a question mark."""
+    """A value as JSON in UTF-8; half a surrogate pair, which JSON can carry and UTF-8 can't, becomes a question
+    mark."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:

@@ -66,7 +66,8 @@ class Hits:
         return len(self.readable) + len(self.unreadable) + self.gone
 
     def without_last(self) -> Hits:
-        """Without those that were sorted by the same as the last, for the next page to begin with; counted as gone."""
+        """The hits without those that were sorted by the same as the last, for the next page to begin with; counted as
+        gone."""
         if self.before is None:
             return self
         readable = [each for each in self.readable if each.sort != self.last]
@@ -93,8 +94,8 @@ class _RefreshReply(msgspec.Struct):
 
 
 def read_hits(reply: HttpReply) -> tuple[Hits, str | None]:
-    """An answer to a search, and its scroll's id. Pure. Raises ``IndexerUnavailable`` where it isn't one, or isn't
-    complete."""
+    """Reads an answer to a search, and its scroll's id. Pure. Raises ``IndexerUnavailable`` where it isn't one, or
+    isn't complete."""
     whole, raw = decode_around(reply, _SearchReply, "hits", "hits")
     shards = whole.shards
     if whole.timed_out or (shards is not None and shards.successful < shards.total):
@@ -131,7 +132,7 @@ async def _ask(
 async def _ask_without_texts(
     client: OpenSearchClient, target: str, body: Mapping[str, Any], query: Mapping[str, str]
 ) -> tuple[Hits, str | None]:
-    """The same hits, without their documents."""
+    """Searches again for the same hits, without their documents."""
     bare = body if "scroll_id" in body else {**body, "_source": False}
     return read_hits(await client.request("POST", target, encode_json(bare), query=query))
 
@@ -167,9 +168,9 @@ async def search(
     after: Sequence[Any] | None = None,
     values: Sequence[Mapping[str, str]] = (),
 ) -> Hits:
-    """What matched at the last refresh. ``fields`` of the source, None is all, an empty one none; ``count`` makes
-    ``total`` exact; ``after``: what a hit was sorted by, those behind it; ``values``: fields of which the indexed
-    values are given. Raises ``BackendUnavailable``."""
+    """The documents that matched at the last refresh. ``fields`` of the source, None is all, an empty one none;
+    ``count`` makes ``total`` exact; ``after``: what a hit was sorted by, those behind it; ``values``: fields of which
+    the indexed values are given. Raises ``BackendUnavailable``."""
     body: dict[str, Any] = {"query": query, "size": size, "seq_no_primary_term": True, "track_total_hits": count}
     if sort:
         body["sort"] = list(sort)
@@ -195,8 +196,8 @@ async def scroll(
     fields: Sequence[str] | None = None,
     unreadable: bool = False,
 ) -> AsyncIterator[AsyncIterator[Found]]:
-    """All that matched at one moment, however many, in no order, and some twice where the indexer can't give one of
-    them. ``unreadable``: those that can't be read are among them. Raises ``BackendUnavailable``."""
+    """All documents that matched at one moment, however many, in no order, and some twice where the indexer can't give
+    one of them. ``unreadable``: those that can't be read are among them. Raises ``BackendUnavailable``."""
     body: dict[str, Any] = {"query": query, "size": _PAGE, "sort": ["_doc"]}
     if fields is not None:
         body["_source"] = list(fields) or False
@@ -233,7 +234,7 @@ async def scroll(
 
 
 async def _forget(client: OpenSearchClient, scroll_ids: Sequence[str]) -> None:
-    """The indexer would do it itself a minute later."""
+    """Ends a scroll; the indexer would do it itself a minute later."""
     try:
         await client.request("DELETE", "/_search/scroll", msgspec.json.encode({"scroll_id": list(scroll_ids)}))
     except BackendUnavailable as exc:
@@ -255,7 +256,7 @@ class Refresher:
         return 0.0 if self._allowed else _UNREFRESHED
 
     async def refresh(self, index: str) -> None:
-        """Raises ``BackendUnavailable``."""
+        """Refreshes the index. Raises ``BackendUnavailable``."""
         if not self._allowed and trio.current_time() < self._asked_again_at:
             return
         try:

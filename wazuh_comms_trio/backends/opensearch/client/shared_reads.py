@@ -44,8 +44,8 @@ class SharedReads(Generic[T]):
         self._next: dict[str, _Read[T]] = {}
 
     async def get(self, document_id: str) -> T | None:
-        """Read after this call began. Raises ``BackendUnavailable``; ``DocumentUnreadable`` where it is this one's
-        alone."""
+        """Reads a document; the read begins after this call began. Raises ``BackendUnavailable``;
+        ``DocumentUnreadable`` where it is this one's alone."""
         pending = self._next.get(document_id)
         if pending is None:
             pending = self._next[document_id] = _Read()
@@ -61,7 +61,7 @@ class SharedReads(Generic[T]):
         return pending.value
 
     async def _run(self) -> None:
-        """Until no reader waits."""
+        """Reads until no reader waits."""
         try:
             while self._next:
                 ids = list(self._next)[:LARGEST_BATCH]

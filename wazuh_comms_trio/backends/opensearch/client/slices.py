@@ -24,7 +24,7 @@ _OPENING: Final = frozenset(b"{[")
 
 
 class NotSliced(ValueError):
-    """The text's brackets and strings don't match."""
+    """Raised where the text's brackets and strings don't match."""
 
 
 def members(text: bytes) -> dict[bytes, bytes]:
@@ -63,7 +63,7 @@ def depth(text: bytes) -> int:
 
 
 def is_too_deep(text: msgspec.Raw | bytes) -> bool:
-    """Whether it has more than ``DEEPEST`` levels; quick where it has few brackets."""
+    """Whether a text has more than ``DEEPEST`` levels; quick where it has few brackets."""
     if len(text) <= 2 * DEEPEST:
         return False
     whole = bytes(text)
@@ -82,13 +82,13 @@ def lenient(text: bytes) -> Any:
 
 
 def lenient_text(text: bytes) -> bytes:
-    """That value as sound JSON. Raises ``ValueError``, ``RecursionError``."""
+    """The lenient value as sound JSON. Raises ``ValueError``, ``RecursionError``."""
     value = json.loads(text.decode("utf-8", "replace"))
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def _members(text: bytes, start: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, and where its value begins and ends."""
+    """Each member's name, and where its value begins and ends."""
     at = _expect(text, start, b"{")
     while text[at : at + 1] != b"}":
         name = _STRING.match(text, at)
@@ -115,7 +115,7 @@ def _next(text: bytes, end: int, closing: bytes) -> int:
 
 
 def _expect(text: bytes, at: int, sign: bytes) -> int:
-    """Past this sign and the blanks after it."""
+    """The position after this sign and the blanks that follow it."""
     if text[at : at + 1] != sign:
         raise NotSliced(f"{sign.decode()} is missing")
     return _blanks(text, at + 1)
@@ -136,7 +136,7 @@ def _to_bracket(text: bytes, at: int) -> int:
 
 
 def _end(text: bytes, start: int) -> int:
-    """Where the value that begins at ``start`` ends."""
+    """The end of the value that begins at ``start``."""
     if text[start : start + 1] not in (b"{", b"["):
         found = _SCALAR.match(text, start)
         if found is None:

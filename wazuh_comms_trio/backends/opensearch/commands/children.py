@@ -16,15 +16,16 @@ _ANYTHING: Final[Query] = {"match_all": {}}
 
 
 class Children:
-    """A child has its parent's order id, and an id that is made of its parent's and its agent's. ``members`` gives a
-    group's agents: where a parent has no order id, its children are looked for by their ids."""
+    """Finds the children of groups' commands: a child has its parent's order id, and an id that is made of its parent's
+    and its agent's. ``members`` gives a group's agents: where a parent has no order id, its children are looked for by
+    their ids."""
 
     def __init__(self, index: CommandIndex, members: Callable[[str], Awaitable[Iterable[str]]]) -> None:
         self._index = index
         self._members = members
 
     async def of(self, parents: Collection[str]) -> list[Document]:
-        """Those that exist and can be read. Raises ``BackendUnavailable``."""
+        """The children that exist and can be read. Raises ``BackendUnavailable``."""
         found = await self._index.read(list(dict.fromkeys(parents)))
         groups = {i: document.command for i, document in found.items() if document.command.target.type == "group"}
         orders = {command.order_id for command in groups.values() if command.order_id}
@@ -43,7 +44,8 @@ class Children:
         return children
 
     async def left_out(self) -> Query:
-        """What is no child: nothing that is of a group's order and for an agent. Raises ``BackendUnavailable``."""
+        """A query's clause that leaves out children: what is of a group's order and for an agent. Raises
+        ``BackendUnavailable``."""
         groups = await self._index.search(documents.GROUPS, order="desc", size=_LARGEST_PAGE)
         orders = {command.order_id for command in (group.command for group in groups) if command.order_id}
         if not orders:

@@ -44,7 +44,7 @@ class Claims:
         return changed
 
     async def take(self, wanted: Mapping[str, Document]) -> dict[str, Document]:
-        """Claims those that are free. Returns those that are this node's now."""
+        """Claims the documents that are free. Returns those that are this node's now."""
         token = self._pending.new_token()
         now = trio.current_time()
 
@@ -77,14 +77,15 @@ class Claims:
         return [won[i].command for i in ids if i in won]
 
     async def mark_sent(self, document_ids: Collection[str]) -> None:
-        """These were delivered now. Raises ``BackendUnavailable``; ``upkeep`` tries again."""
+        """These commands were delivered now. Raises ``BackendUnavailable``; ``upkeep`` tries again."""
         now = self._now()
         for document_id in document_ids:
             self._unmarked.setdefault(document_id, now)
         await self._mark(list(document_ids))
 
     async def _mark(self, document_ids: Sequence[str]) -> None:
-        """Until it is stored, the claim is held and renewed: no node may offer what was delivered."""
+        """Marks commands as sent; until that is stored, the claim is held and renewed: no node may offer what was
+        delivered."""
         moments = {i: self._unmarked[i] for i in document_ids if i in self._unmarked}
 
         def decide(document: Document) -> Mapping[str, Any] | None:
@@ -98,7 +99,8 @@ class Claims:
             self._pending.release(document_id)
 
     async def release(self, document_ids: Collection[str]) -> None:
-        """Gives back those that weren't delivered. Raises ``BackendUnavailable``; they are free here all the same."""
+        """Gives back commands that weren't delivered. Raises ``BackendUnavailable``; they are free here all the
+        same."""
         held = {i: self._pending.held[i] for i in document_ids if i in self._pending.held and i not in self._unmarked}
         for document_id in held:
             self._pending.release(document_id)

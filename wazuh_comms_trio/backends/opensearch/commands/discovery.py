@@ -61,7 +61,7 @@ class Search:
         return self._after is not None
 
     async def next_page(self) -> bool:
-        """Returns whether it showed all that is pending. Raises ``BackendUnavailable``."""
+        """Reads the next page; returns whether it showed all that is pending. Raises ``BackendUnavailable``."""
         began = trio.current_time()
         narrow = self._narrow
         after, self._after = self._after if narrow else None, None
@@ -93,8 +93,8 @@ class Search:
 
 
 class Discovery:
-    """One round after the other. ``interval`` seconds between rounds while there is news, up to ``idle_interval`` while
-    there is none."""
+    """The leader's and the other workers' rounds of searching, one after the other. ``interval`` seconds between rounds
+    while there is news, up to ``idle_interval`` while there is none."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Discovery:
         self._forgot_overdue_at = -inf
 
     def start(self, nursery: trio.Nursery) -> None:
-        """Once; later calls do nothing."""
+        """Begins the rounds; later calls do nothing."""
         if not self._running:
             self._running = True
             nursery.start_soon(self._run)
@@ -164,7 +164,7 @@ class Discovery:
         return self._news.announce() > 0, False
 
     async def _lead(self) -> tuple[bool, bool]:
-        """The leader's round. Returns whether there was something new, and whether there is more than was seen."""
+        """The round of the leader. Returns whether there was something new, and whether there is more than was seen."""
         await self._claims.upkeep()
         complete = await self._search.next_page()
         new = self._news.announce()  # before groups, whose members perhaps nobody can read now

@@ -50,7 +50,7 @@ _STATUSES: Final[Mapping[str, CommandStatus]] = {
 
 
 def status_query(status: CommandStatus) -> Query:
-    """Older writers use capitals, others write ``failure``."""
+    """Matches a status however it is written: older writers use capitals, others write ``failure``."""
     words = [word for word, meaning in _STATUSES.items() if meaning == status]
     return exactly("command.status", [spelling for word in words for spelling in (word, word.upper(), word.title())])
 
@@ -93,7 +93,7 @@ class Document:
 
     @property
     def renewed_at(self) -> object:
-        """As it stands there: epoch milliseconds, if it was this program that wrote it."""
+        """When the claim was renewed, as it stands there: epoch milliseconds, if it was this program that wrote it."""
         return _part(self.source, "delivery").get("renewed")
 
     @property
@@ -142,7 +142,7 @@ class Document:
         return self.seen_at if deadline is None else deadline - timeout
 
     def after(self, partial: Mapping[str, Any], seq_no: int, primary_term: int) -> Document:
-        """As it is once ``partial`` was merged in."""
+        """The document as it is once ``partial`` was merged in."""
         merged = _merge(self.source, partial)
         return evolve(self, source=merged, seq_no=seq_no, primary_term=primary_term, rebuilt=False)
 
@@ -162,7 +162,7 @@ def read(found: Found, seen_at: float) -> Document:
 
 
 def document_to(document: Document) -> dict[str, Any]:
-    """For another worker, as JSON has it."""
+    """A document as JSON, for another worker."""
     return {
         "id": document.id,
         "source": document.source,
@@ -180,7 +180,7 @@ def document_from(data: Mapping[str, Any]) -> Document:
 
 
 def to_document(command: Command, token: str | None = None) -> dict[str, Any]:
-    """A new document; fields without a value are left out. ``token``: claimed from the start."""
+    """A new command's document; fields without a value are left out. ``token``: claimed from the start."""
     action = {"name": command.action.name, "version": command.action.version, "args": command.action.args}
     fields: dict[str, Any] = {
         "source": command.source,
@@ -222,7 +222,7 @@ def sent(command: Command, now: float) -> dict[str, Any]:
 
 
 def ended(command: Command) -> dict[str, Any]:
-    """To what an agent's report, an expiry or a cancellation made of it."""
+    """The change that ends a command by an agent's report, an expiry or a cancellation."""
     result = command.result or CommandResult()
     data, extra = _fit_data(result.data)
     document: dict[str, Any] = {
@@ -249,7 +249,7 @@ def _fit(text: str | None) -> str | None:
 
 
 def _fit_data(data: Any) -> tuple[str | None, str | None]:
-    """What goes into the result itself, and the JSON text beside it when that isn't all."""
+    """The part of a result's data that goes into the result itself, and the JSON text beside it when that isn't all."""
     if data is None:
         return None, None
     if isinstance(data, str) and len(data) <= _LONGEST_KEYWORD:
@@ -278,7 +278,7 @@ def _read_data(text: str) -> Any:
 
 
 def _moment(milliseconds: object) -> float | None:
-    """Epoch seconds, within the calendar."""
+    """A date as epoch seconds, within the calendar."""
     number = _number(milliseconds, None)
     return None if number is None or to_moment(number) is None else number / 1000
 
@@ -303,7 +303,7 @@ def _is_map(value: object) -> bool:
 
 
 def _part(source: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """An object of the document; one that is something else, or isn't there, is empty."""
+    """One object of the document; one that is something else, or isn't there, is empty."""
     value = source.get(name)
     return value if isinstance(value, dict) else {}
 

@@ -51,11 +51,11 @@ class WorkerExchange:
         return self._leadership.is_leader
 
     def begin_round(self) -> None:
-        """What comes from now on wakes ``wait_until_woken``."""
+        """Messages that come from now on wake ``wait_until_woken``."""
         self._woken = trio.Event()
 
     async def wait_until_woken(self) -> None:
-        """Until another worker, or a change of leader, asks for a round at once."""
+        """Waits until another worker, or a change of leader, asks for a round at once."""
         await self._woken.wait()
 
     # --- to the others ---
@@ -65,7 +65,7 @@ class WorkerExchange:
         self._interest.note(agent_ids, report=not self.is_leader)
 
     def publish(self, documents: Sequence[Document], gone: Mapping[str, int] | None = None) -> None:
-        """Documents that were found or written here, and versions (by id) that are gone."""
+        """Sends the other workers documents that were found or written here, and versions (by id) that are gone."""
         for start in range(0, len(documents), _DOCUMENTS_AT_ONCE):
             part = documents[start : start + _DOCUMENTS_AT_ONCE]
             self._leadership.publish(_TOPIC, {"documents": list(map(document_to, part))})
@@ -73,7 +73,8 @@ class WorkerExchange:
             self._leadership.publish(_TOPIC, {"gone": gone})
 
     def publish_changes(self, found: Sequence[Document], *, whole: bool) -> None:
-        """Of what a search found, what the others don't know yet. ``whole``: what it didn't find is gone."""
+        """Sends the other workers, of what a search found, what they don't know yet. ``whole``: what it didn't find is
+        gone."""
         versions = {document.id: document.seq_no for document in found}
         gone = {i: seq_no for i, seq_no in self._published.items() if i not in versions} if whole else None
         self.publish([each for each in found if self._published.get(each.id) != each.seq_no], gone)

@@ -87,7 +87,7 @@ class GroupExpansion:
 
 
 def _child(parent: Document, child: Command) -> dict[str, Any]:
-    """With the times of its parent, as they were written."""
+    """A child, with the times of its parent as they were written."""
     source = documents.to_document(evolve(child, status="pending"))
     times = {name: parent.source[name] for name in ("@timestamp", "delivery_timestamp") if name in parent.source}
     return source | times

@@ -59,7 +59,7 @@ _SORTED_AGAIN: Final = 300.0
 
 
 class Refused(Exception):
-    """The index will never take this change. The text is its reason."""
+    """Raised where the index will never take this change. The text is its reason."""
 
 
 class CommandIndex:
@@ -82,11 +82,11 @@ class CommandIndex:
         return self._refresher.staleness
 
     async def read(self, ids: Sequence[str]) -> dict[str, Document]:
-        """Those that exist and can be read, as they are at this moment. Raises ``BackendUnavailable``."""
+        """Reads commands that exist and can be read, as they are at this moment. Raises ``BackendUnavailable``."""
         return (await self._read(ids))[0]
 
     async def read_one(self, document_id: str) -> Document | None:
-        """None when there is none. Raises ``BackendUnavailable``, ``DocumentUnreadable``."""
+        """Reads one command; None when there is none. Raises ``BackendUnavailable``, ``DocumentUnreadable``."""
         readable, unreadable = await self._read([document_id])
         for found in unreadable.values():
             raise found.unreadable()
@@ -109,7 +109,7 @@ class CommandIndex:
     async def _read(
         self, ids: Sequence[str], fields: Sequence[str] = ()
     ) -> tuple[dict[str, Document], dict[str, Found]]:
-        """Those that can be read, and those that can't."""
+        """Reads commands; those that can be read, and those that can't."""
         name = await self._name.get()
         places = await self._places.find(name, ids)
         if places is not None:
@@ -123,12 +123,12 @@ class CommandIndex:
         return readable, {document_id: each for document_id, each in found.items() if each.problem is not None}
 
     async def search(self, query: Query, *, order: str, size: int) -> list[Document]:
-        """What matches now and can be read, by its time. Raises ``BackendUnavailable``."""
+        """Commands that match now and can be read, by their time. Raises ``BackendUnavailable``."""
         return (await self._search(query, order, size))[0]
 
     async def newest(self, query: Query, size: int) -> AsyncGenerator[list[Document], None]:
-        """All that match and can be read, the newest first, up to ``size`` at a time. Where the index can't be sorted
-        the first ``LARGEST`` that are found. Raises ``BackendUnavailable``."""
+        """All commands that match and can be read, the newest first, up to ``size`` at a time. Where the index can't be
+        sorted the first ``LARGEST`` that are found. Raises ``BackendUnavailable``."""
         after: Place | None = None
         while True:
             found, hits = await self._page(query, "desc", size, after=after)
@@ -173,7 +173,8 @@ class CommandIndex:
         return [read(hit, now) for hit in hits.readable]
 
     async def _sorted(self, name: str, query: Query, order: str, size: int, count: bool, after: Place | None) -> Hits:
-        """In no order, for a while, where that is what the indexer refuses: other refusals are told as they are."""
+        """Searches in an order; in none, for a while, where the indexer refuses that order: other refusals are told as
+        they are."""
         refusal: IndexerUnavailable | None = None
         if trio.current_time() >= self._unsortable_until:
             sort = [by_time("@timestamp", order), {"_seq_no": {"order": order}}]
@@ -193,8 +194,8 @@ class CommandIndex:
         return hits
 
     async def create(self, sources: Mapping[str, Mapping[str, Any]]) -> dict[str, Document]:
-        """Those that weren't there before; what is there stays as it is and is missing in the answer. Raises
-        ``BackendUnavailable``, ``Refused``."""
+        """Creates those documents that weren't there before; what is there stays as it is and is missing in the answer.
+        Raises ``BackendUnavailable``, ``Refused``."""
         if not all(map(is_possible_id, sources)):
             raise Refused(f"an id is empty, longer than {LONGEST_ID} bytes, or no text")
         name = await self._name.get()
@@ -217,8 +218,8 @@ class CommandIndex:
         return made
 
     async def change(self, documents: Mapping[str, Document | None], decide: Decide) -> dict[str, Document]:
-        """Each document as it is afterwards; those that don't exist are missing. ``documents``: as last seen, None for
-        one to be read first.
+        """Changes documents; each is returned as it is afterwards, those that don't exist are missing. ``documents``:
+        as last seen, None for one to be read first.
 
         A conflict may be the indexer's own repetition of our write, which happened: so after every conflict the
         document is read again and ``decide`` sees what is true. Raises ``BackendUnavailable`` when for one of them

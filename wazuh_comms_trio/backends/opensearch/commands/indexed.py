@@ -20,8 +20,8 @@ MOST_VALUES: Final = 100
 
 
 async def read_indexed(client: OpenSearchClient, name: str, ids: Sequence[str], seen_at: float) -> dict[str, Document]:
-    """As of the last refresh; ``Document.rebuilt``. None where our account may not ask for that. Raises
-    ``BackendUnavailable``."""
+    """Reads what is indexed of these documents as of the last refresh; ``Document.rebuilt``. None where our account may
+    not ask for that. Raises ``BackendUnavailable``."""
     try:
         caps: Any = await client.json("GET", path(name, "_field_caps"), query={"fields": _FIELDS})
     except IndexerUnavailable as exc:

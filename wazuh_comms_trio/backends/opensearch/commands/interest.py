@@ -21,7 +21,7 @@ class Interest:
         self._unreported: dict[str, None] = {}
 
     def note(self, agent_ids: Collection[str], *, report: bool = False) -> None:
-        """These asked now; ``report``: the leader, which is another worker, has to hear of it."""
+        """These agents asked now; ``report``: the leader, which is another worker, has to hear of it."""
         now = trio.current_time()
         for agent_id in agent_ids:
             self._asked_at.pop(agent_id, None)
@@ -30,7 +30,7 @@ class Interest:
             self._unreported.update(dict.fromkeys(agent_ids))
 
     def agents(self) -> list[str]:
-        """Forgets those that asked too long ago, or are too many."""
+        """The agents that asked lately; forgets those that asked too long ago, or are too many."""
         oldest = trio.current_time() - _REMEMBERED_FOR
         while self._asked_at:
             first = next(iter(self._asked_at))

@@ -26,7 +26,7 @@ class News:
         return len(self._agents) - before
 
     async def wait(self) -> Collection[str]:
-        """Agents with something new. A wait that is cancelled loses nothing."""
+        """Waits for agents with something new. A wait that is cancelled loses nothing."""
         while not self._agents:
             self._arrived = trio.Event()
             await self._arrived.wait()

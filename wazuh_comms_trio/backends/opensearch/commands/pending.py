@@ -53,7 +53,7 @@ class PendingCommands:
     # --- what was seen ---
 
     def put(self, document: Document, now: float) -> None:
-        """A version that was read, found, or written here. One that is known to be out of date is ignored."""
+        """Notes a version that was read, found, or written here. One that is known to be out of date is ignored."""
         written = self._written.get(document.id)
         known = self._known.get(document.id)
         newest = max(written[0] if written else -1, known.document.seq_no if known else -1)
@@ -99,7 +99,7 @@ class PendingCommands:
                 del self._agents[known.agent_id]
 
     def keep_only(self, seen: Collection[str], began: float) -> None:
-        """After a look at all that is pending, begun at ``began``: what wasn't there is over."""
+        """After a look at all that is pending, begun at ``began``: commands that weren't seen are pending no more."""
         gone = [
             document_id
             for document_id, known in self._known.items()
@@ -130,7 +130,7 @@ class PendingCommands:
         return now - known.first_seen >= self.lease
 
     def choose(self, agent_ids: Collection[str], now: float, wall_now: float) -> list[Document]:
-        """What these agents may be offered, oldest first, not too many each."""
+        """The commands that these agents may be offered, oldest first, not too many each."""
         chosen: list[_Known] = []
         for agent_id in {agent_id.lower() for agent_id in agent_ids}:
             free = [
@@ -148,7 +148,7 @@ class PendingCommands:
         return known.document.id not in self.busy and self.is_takeable(known.document, now)
 
     def groups(self, now: float) -> list[Document]:
-        """Groups' commands that no node expands."""
+        """Groups' commands that no node expands yet."""
         return [k.document for k in self._known.values() if k.agent_id is None and self._is_free(k, now)]
 
     def overdue(self, now: float, wall_now: float) -> list[Document]:

@@ -193,7 +193,7 @@ class OpenSearchCommands:
         return changed[document_id].command
 
     async def agent_removed(self, agent_id: str) -> None:
-        """Its pending commands end. Raises ``BackendUnavailable``."""
+        """The pending commands of a removed agent end. Raises ``BackendUnavailable``."""
         query = every(documents.PENDING, documents.id_query("command.target.id", agent_id))
         found = await self._index.search(query, order="asc", size=LARGEST)
 
@@ -248,7 +248,7 @@ class OpenSearchCommands:
 
 
 def _unanswered(wall_now: float) -> Query:
-    """Sent ones whose time is over; of those that another program marked, all: their time is worked out here."""
+    """Sent commands whose time is over; of those that another program marked, all: their time is worked out here."""
     answer_by = "delivery.answer_by"
     over: Query = {"range": {answer_by: {"lt": round(wall_now * 1000)}}}
     unknown: Query = {"bool": {"must_not": [{"exists": {"field": answer_by}}]}}

@@ -100,7 +100,7 @@ class _Batch:
                 results[position] = evolve(to_result(item), version=ABSENT)
 
     def set_version(self, position: int, version: str) -> None:
-        """Of the document, for a result that is there."""
+        """Sets the document's version in a result that is there."""
         result = self.results[position]
         if result is not None:
             self.results[position] = evolve(result, version=version)
@@ -157,8 +157,8 @@ class OpenSearchEvents:
         return await self._calls.run(operations, apply)
 
     async def _send_all(self, batch: _Batch, call: BulkCall[Sequence[ItemResult]]) -> None:
-        """In order; after a part that came to nothing no later one is sent, or one agent's events would overtake each
-        other."""
+        """Sends all parts in order; after a part that came to nothing no later one is sent, or one agent's events would
+        overtake each other."""
         parts = split(batch.sizes, batch.boundaries, self._current_limit())
         parts.reverse()
         while parts and not call.detached:
@@ -172,7 +172,7 @@ class OpenSearchEvents:
                 return
 
     async def _send(self, batch: _Batch, part: Part) -> list[Part]:
-        """One call. Returns the parts to send instead, when it was too much or something in it can't be read."""
+        """Sends one call. Returns the parts to send instead, when it was too much or something in it can't be read."""
         body = batch.encoded.wire(part.start, part.stop)
         query = {**FILTER, "timeout": SHARD_WAIT}
         reply = await self._client.request(
@@ -324,7 +324,7 @@ async def _version(present: Stored | Unreadable | None) -> str:
 
 
 def _prepare(operations: Sequence[DocumentOperation], boundaries: Sequence[int]) -> _Batch:
-    """What can't be sent has its result already, and the boundaries of the rest are moved."""
+    """Encodes operations; what can't be sent has its result already, and the boundaries of the rest are moved."""
     encoded = encode_all(operations)
     results: list[ItemResult | None] = [None] * len(operations)
     for position, result in encoded.refused.items():
@@ -339,5 +339,5 @@ def _halves(batch: _Batch, part: Part) -> list[Part]:
 
 
 def _last_deletes(operations: Sequence[DocumentOperation]) -> dict[tuple[str, str], int]:
-    """By document, where it is deleted last."""
+    """The position where each document is deleted last."""
     return {key_of(operation): place for place, operation in enumerate(operations) if operation.action == "delete"}

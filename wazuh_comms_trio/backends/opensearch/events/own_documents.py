@@ -75,7 +75,8 @@ class Corrections:
             self._add(key, run)
 
     def _add(self, key: Key, positions: Sequence[int]) -> None:
-        """One run of those up to the first that has to be tried again; with that one, those after it have to."""
+        """Adds the first run of a document's operations up to the first that has to be tried again; with that one,
+        those after it have to."""
         run: list[int] = []
         passing = False
         for position in positions:
@@ -88,7 +89,8 @@ class Corrections:
         self._runs[key] = deque([run])
 
     async def make(self, documents: StoredDocuments) -> None:
-        """Until nothing is left. What can't be put right now is to be tried again, with all that follows on it."""
+        """Makes corrections until nothing is left. What can't be put right now is to be tried again, with all that
+        follows on it."""
         while left := dict.fromkeys(self._still_open(list(self._runs))):
             try:
                 async with aclosing(documents.pages(list(left))) as pages:

@@ -67,7 +67,8 @@ class Stored:
 
     @property
     def version(self) -> str:
-        """What it is known by later. With its content's: an index that was made anew counts from the beginning."""
+        """The document's version as it is known by later. With its content's: an index that was made anew counts from
+        the beginning."""
         return f"{self.seq_no}.{self.primary_term}.{sha256(self.body).hexdigest()[:16]}"
 
 
@@ -88,7 +89,8 @@ class _Documents(msgspec.Struct):
 
 
 class StoredDocuments:
-    """``limit``: bytes of one call, as is known at the moment. Calls hold the place of the bulk call around them."""
+    """Reads and writes single documents; ``limit``: bytes of one call, as is known at the moment. Calls hold the place
+    of the bulk call around them."""
 
     def __init__(self, client: OpenSearchClient, limit: Callable[[], int]) -> None:
         self._client = client
@@ -112,11 +114,11 @@ class StoredDocuments:
             yield page
 
     async def read(self, key: Key) -> Stored | Unreadable | None:
-        """One of ``pages``."""
+        """Reads documents in order, in real time, None for what isn't there; one that is named often is read once."""
         return (await self._read([key], None))[key]
 
     async def versions(self, keys: Sequence[Key]) -> Sequence[str]:
-        """As ``version_of`` what ``pages`` finds."""
+        """The versions, as ``version_of``, of what ``read`` finds; the documents of one call at most are in memory."""
         found: dict[Key, str] = {}
         async with aclosing(self.pages(keys)) as pages:
             async for page in pages:
@@ -149,7 +151,7 @@ class StoredDocuments:
         return await self._client.request("POST", "/_mget", body, query=query, largest_reply=largest)
 
     async def write(self, writes: Sequence[Write]) -> Sequence[BulkItem | None]:
-        """The answers in order, None where nothing can be said. Doesn't raise."""
+        """Writes documents; the answers in order, None where nothing can be said. Doesn't raise."""
         sizes = [len(write.head) + len(write.body or b"") + 2 for write in writes]
         parts = split(sizes, range(len(writes)), self._limit())
         return [item for part in parts for item in await self._write_part(writes[part.start : part.stop])]
@@ -190,7 +192,7 @@ def size_of(stored: Stored | Unreadable | None) -> int:
 
 
 def _documents(reply: HttpReply, count: int) -> list[FoundText]:
-    """Raises ``IndexerUnavailable``."""
+    """The documents of an answer. Raises ``IndexerUnavailable``."""
     _, docs = decode_around(reply, _Documents, "docs")
     if len(docs) != count:
         raise IndexerUnavailable("not all documents could be read")
@@ -208,7 +210,7 @@ def _stored(document: FoundText) -> Stored | Unreadable | None:
 
 
 def version_of(stored: Stored | Unreadable | None) -> str:
-    """As ``DocumentOperation.expected``; empty where it isn't known."""
+    """A document's version as ``DocumentOperation.expected``; empty where it isn't known."""
     if isinstance(stored, Unreadable):
         return ""
     return ABSENT if stored is None else stored.version

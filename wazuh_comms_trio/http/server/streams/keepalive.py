@@ -77,6 +77,6 @@ def idle_times() -> Iterator[int]:
 
 
 def set_idle_time(sock: Any, seconds: int) -> None:
-    """Of an accepted TCP socket. Nothing, when its peer is gone already."""
+    """Sets the idle time of an accepted TCP socket. Nothing, when its peer is gone already."""
     with suppress(OSError):
         sock.setsockopt(IPPROTO_TCP, TCP_KEEPIDLE, seconds)

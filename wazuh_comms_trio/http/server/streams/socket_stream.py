@@ -140,7 +140,8 @@ class SocketListener(trio.abc.Listener[SocketStream]):
         return int(waiting), int(most)
 
     async def accept(self) -> SocketStream:
-        """Raises what ``accept`` of a socket raises, but for the failures of a single connection."""
+        """Waits for a connection. Raises what ``accept`` of a socket raises, but for the failures of a single
+        connection."""
         self._left -= 1
         if self._left <= 0:
             self._left = CALLS_PER_YIELD
@@ -151,7 +152,7 @@ class SocketListener(trio.abc.Listener[SocketStream]):
         return stream
 
     def accept_nowait(self) -> SocketStream | None:
-        """None: no connection waits in the queue. Raises as ``accept`` does."""
+        """A connection of the queue; None: none waits there. Raises as ``accept`` does."""
         sock = self.take_nowait()
         return None if sock is None else self.stream(sock)
 

@@ -57,8 +57,8 @@ _CAUSES: Final = {
 
 
 def handshake_cause(error: BaseException) -> str:
-    """``left``, ``distrusts_us`` (the client doesn't take our certificate), another word of ``_CAUSES``, or
-    ``other``."""
+    """Why a handshake failed, in a word: ``left``, ``distrusts_us`` (the client doesn't take our certificate), another
+    word of ``_CAUSES``, or ``other``."""
     cause = error.__cause__
     if not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLEOFError):
         return "left"
@@ -88,8 +88,8 @@ class TlsStream(trio.abc.Stream):
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
     async def do_handshake(self, first: bytes = b"") -> None:
-        """``first``: what was received already. Raises ``HandshakeRefused`` when the client was sent an alert, else
-        ``BrokenResourceError``.
+        """Does the handshake; ``first``: what was received already. Raises ``HandshakeRefused`` when the client was
+        sent an alert, else ``BrokenResourceError``.
         """
         if first:
             self._incoming.write(first)
@@ -111,8 +111,8 @@ class TlsStream(trio.abc.Stream):
                 return
 
     def certificate_names(self) -> frozenset[str]:
-        """Of the client's verified certificate, lower case: its common names, DNS names, and what follows ``urn:uuid:``
-        in its URIs. None without one.
+        """The names in the client's verified certificate, lower case: its common names, DNS names, and what follows
+        ``urn:uuid:`` in its URIs. None without one.
         """
         certificate = cast(Mapping[str, Any], self._object.getpeercert() or {})
         common = [value for part in certificate.get("subject", ()) for kind, value in part if kind == "commonName"]
@@ -149,7 +149,7 @@ class TlsStream(trio.abc.Stream):
         await self._flush()
 
     async def send_last(self, data: bytes | bytearray | memoryview) -> None:
-        """The last bytes, with the close_notify that makes them an end. Receiving goes on."""
+        """Sends the last bytes, with the close_notify that makes them an end. Receiving goes on."""
         if data:
             self._encrypt(data)
         with suppress(ssl.SSLError):  # "want read": for the peer's own close_notify, which isn't waited for
@@ -160,7 +160,7 @@ class TlsStream(trio.abc.Stream):
         await self.transport.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        """At once: without a close_notify."""
+        """Closes at once, without a close_notify."""
         await self.transport.aclose()
 
     def _encrypt(self, data: bytes | bytearray | memoryview) -> None:
