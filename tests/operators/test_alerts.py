@@ -13,6 +13,7 @@ import yaml
 from tests.operators.prometheus import ROOT, RULES, promtool
 from tests.operators.test_page import everything
 from wazuh_comms_trio.api.metrics_page import render
+from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.metrics.families import FAMILIES
 
 pytestmark = pytest.mark.prometheus
@@ -172,6 +173,18 @@ def test_it_fires_and_it_stops(tmp_path: Path, alert: str) -> None:
 
 def json_labels(labels: dict[str, str]) -> str:
     return "{" + ", ".join(f'{name}="{value}"' for name, value in labels.items()) + "}"
+
+
+def test_what_alerts_on_an_increase_begins_at_nought() -> None:
+    """The first event in quarantine is an increase only if the counter was there before it."""
+    body, _ = render(Metrics().snapshot(), "")
+    samples = {line.rpartition(" ")[0] for line in body.decode().splitlines() if line.endswith(" 0.0")}
+    found = re.findall(r"increase\((\w+)(\{[^}]*\})?", RULES.read_text())
+    assert len(found) == 4
+    for name, matchers in found:
+        wanted = set(re.findall(r'\w+="[^"]*"', matchers))
+        begun = [sample for sample in samples if sample.partition("{")[0] == name]
+        assert any(wanted <= set(re.findall(r'\w+="[^"]*"', sample)) for sample in begun), (name, matchers)
 
 
 def test_the_dashboard_shows_what_there_is(tmp_path: Path) -> None:

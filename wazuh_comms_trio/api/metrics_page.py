@@ -48,9 +48,8 @@ class _Snapshot(Collector):
 
 
 def _simple(family: Family, values: Iterable[tuple[list[str], float]]) -> Metric:
-    found = sorted(values)
-    if not found and not family.labels and family.kind == "counter":
-        found = [([], 0.0)]  # so that a rate can be formed from the beginning
+    counted = {tuple(labels): value for labels, value in values}
+    found = sorted({**dict.fromkeys(family.begins, 0.0), **counted}.items())
     make = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
     metric = make(family.name.removesuffix(_TOTAL), family.help, labels=family.labels)
     for labels, value in found:

@@ -6,6 +6,8 @@ agent's: what would need more than ``MAX_SERIES`` of them is counted as ``other`
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import product
 from typing import Final, Literal
 
 from attrs import frozen
@@ -26,7 +28,8 @@ _EVENTS: Final = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1000.0, 10000.0
 @frozen(eq=False)
 class Family:
     """One metric of the table; ``combine``: of gauges; counters and histograms are added. ``buckets``: of histograms,
-    without infinity."""
+    without infinity. ``begins``: labels' values of a counter that are there from the start, as 0: the first of what is
+    counted is an increase to Prometheus only if there was a value before it."""
 
     name: str
     kind: Kind
@@ -34,6 +37,7 @@ class Family:
     labels: tuple[str, ...] = ()
     combine: Combine = "sum"
     buckets: tuple[float, ...] = ()
+    begins: tuple[tuple[str, ...], ...] = ()
 
 
 FAMILIES: Final[dict[str, Family]] = {}
@@ -46,8 +50,11 @@ def _add(
     *labels: str,
     combine: Combine = "sum",
     buckets: tuple[float, ...] = (),
+    begins: Iterable[tuple[str, ...]] = (),
 ) -> Family:
-    family = Family(f"wazuh_comms_{name}", kind, help, labels, combine, buckets)
+    if kind == "counter" and not labels:
+        begins = [()]
+    family = Family(f"wazuh_comms_{name}", kind, help, labels, combine, buckets, tuple(begins))
     FAMILIES[family.name] = family
     return family
 
@@ -114,6 +121,7 @@ ENROLMENTS = _add(
     "enrolments_total",
     "Enrolments: `taken`, `refused`; and log-ins of users who may enrol: `login_taken`, `login_refused`.",
     "outcome",
+    begins=product(("taken", "refused", "login_taken", "login_refused")),
 )
 
 AGENTS = _add(
@@ -134,6 +142,7 @@ COMMANDS = _add(
     "Commands by what became of them: `sent` to their agent, `released` since no agent confirmed them, and as agents"
     " reported them `success`, `failed`, `in_progress`.",
     "state",
+    begins=product(("sent", "released", "success", "failed", "in_progress")),
 )
 DELIVERY_SECONDS = _add(
     "histogram",
@@ -150,6 +159,7 @@ EVENTS = _add(
     "Stateful events, and bodies of stateless ones: `taken`, `quarantined`, or `refused` with their whole request.",
     "kind",
     "outcome",
+    begins=product(("stateful", "stateless"), ("taken", "quarantined", "refused")),
 )
 BATCH_EVENTS = _add("histogram", "batch_operations", "Operations of a bulk call.", buckets=_EVENTS)
 BATCH_WAIT = _add(
