@@ -41,9 +41,10 @@ def deliver(config: Config) -> list[Command]:
     return trio.run(run)
 
 
+@pytest.mark.parametrize("timeout", ["50", "50s"])
 @pytest.mark.usefixtures("agents")
-def test_send_to_an_agent(tool: Tool, config: Config, audit: Audit) -> None:
-    words = ("--version", "v1", "--arg", "n=5", "--arg", "text=five words", "--arg", 'list=["a"]', "--timeout", "50")
+def test_send_to_an_agent(timeout: str, tool: Tool, config: Config, audit: Audit) -> None:
+    words = ("--version", "v1", "--arg", "n=5", "--arg", "text=five words", "--arg", 'list=["a"]', "--timeout", timeout)
     sent = tool("--json", "commands", "send", "--agent", ONE.upper(), "restart", *words)
     assert sent.status == 0
     document = sent.document

@@ -17,6 +17,7 @@ from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.metrics.families import FAMILIES
 
 pytestmark = pytest.mark.prometheus
+DASHBOARD = ROOT / "conf/grafana/wazuh-comms.json"
 P = "wazuh_comms_"
 INSTANCE = 'instance="n1",job="wazuh-comms"'
 #: promtool's clock begins here.
@@ -189,7 +190,7 @@ def test_what_alerts_on_an_increase_begins_at_nought() -> None:
 
 def test_the_dashboard_shows_what_there_is(tmp_path: Path) -> None:
     """Each panel's expression is one that Prometheus takes, of metrics that there are."""
-    dashboard = json.loads((ROOT / "conf/grafana/wazuh-comms.json").read_text())
+    dashboard = json.loads(DASHBOARD.read_text())
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
     assert len(expressions) > 20
     for expression in expressions:
@@ -206,3 +207,18 @@ def test_the_dashboard_shows_what_there_is(tmp_path: Path) -> None:
     cells = [(x, y) for b in boxes for x in range(b["x"], b["x"] + b["w"]) for y in range(b["y"], b["y"] + b["h"])]
     assert len(cells) == len(set(cells))  # no panel lies on another
     assert max(x for x, _ in cells) < 24
+
+
+def test_numbers_of_the_dashboard_have_units_and_colours_of_their_own() -> None:
+    """Grafana's own colours of a number turn red at 80, whatever the number is."""
+    panels = [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
+    for panel in panels:
+        defaults = panel["fieldConfig"]["defaults"]
+        assert defaults["unit"] in {"short", "percentunit", "s", "bytes", "Bps", "reqps", "cps", "ops"}, panel["title"]
+        is_rate = all(re.search(r"\brate\(", target["expr"]) for target in panel["targets"])
+        assert is_rate or defaults["unit"] not in {"Bps", "reqps", "cps", "ops"}, panel["title"]
+        if panel["type"] == "stat":
+            steps = defaults["thresholds"]["steps"]
+            assert steps[0]["value"] is None, panel["title"]
+            assert [step["value"] for step in steps[1:]] == sorted(step["value"] for step in steps[1:])
+    assert len({panel["id"] for panel in panels}) == len(panels)

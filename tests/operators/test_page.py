@@ -62,3 +62,4 @@ def test_counters_without_labels_begin_at_nought() -> None:
     samples = {s.name: s.value for family in parse_openmetrics(body.decode()) for s in family.samples}
     assert samples[families.LOGINS_TAKEN.name] == 0
     assert families.LOGINS_REFUSED.name not in samples
+    assert samples[f"{families.DELIVERY_SECONDS.name}_count"] == 0

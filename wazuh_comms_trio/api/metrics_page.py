@@ -59,7 +59,11 @@ def _simple(family: Family, values: Iterable[tuple[list[str], float]]) -> Metric
 
 def _histogram(family: Family, histograms: Iterable[list[Any]]) -> Metric:
     metric = HistogramMetricFamily(family.name, family.help, labels=family.labels)
-    for labels, counts, total, exemplars in sorted(histograms, key=lambda each: each[0]):
+    found = sorted(histograms, key=lambda each: each[0])
+    if not found and not family.labels:  # as counters, so that the first is an increase
+        size = len(family.buckets) + 1
+        found = [[[], [0] * size, 0.0, [None] * size]]
+    for labels, counts, total, exemplars in found:
         buckets = []
         sofar = 0
         for bound, count, exemplar in zip((*family.buckets, inf), counts, exemplars, strict=True):

@@ -73,9 +73,11 @@ def own_group(word: str) -> str:
 
 
 def seconds(word: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", word) or not 0 < int(word) <= _LONGEST_TIMEOUT:
+    """``90``, or as a ``duration``."""
+    found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", word)
+    if found is None or not 0 < (length := int(found[1]) * _UNITS[found[2] or "s"]) <= _LONGEST_TIMEOUT:
         raise ArgumentTypeError(f"{word!r} isn't a whole number of seconds greater than 0")
-    return int(word)
+    return length
 
 
 def count(word: str) -> int:

@@ -94,7 +94,7 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'commands send'" --
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands send'" --long-option all --description 'every agent'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands send'" --long-option version --require-parameter --description 'of the action'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands send'" --long-option arg --require-parameter --description 'an argument of the action, may be repeated; the value is JSON if it parses as such, else text'
-complete --command wazuh-comms --condition "__wazuh_comms_at 'commands send'" --long-option timeout --require-parameter --description 'seconds to wait for delivery, and again for the result (default: 100)'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'commands send'" --long-option timeout --require-parameter --description 'seconds (or 5m, 1h) to wait for delivery, and again for the result (default: 100)'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands send'" --long-option wait --description 'wait for the result; the exit status is 0 if it is a success, else 1'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands send'" --long-option unknown-action --description 'send an action that agents of today don\'t know'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'commands send'" --long-option yes --description 'don\'t ask before more than 100 agents'

@@ -51,7 +51,7 @@ def add_parser(parent: Group) -> None:
         metavar="S",
         type=types.seconds,
         default=100,
-        help="seconds to wait for delivery, and again for the result (default: %(default)s)",
+        help="seconds (or 5m, 1h) to wait for delivery, and again for the result (default: %(default)s)",
     )
     send.add_argument(
         "--wait", action="store_true", help="wait for the result; the exit status is 0 if it is a success, else 1"
