@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import apsw
 import pytest
 
 from tests.backends.embedded.quota.test_counting import ONE, OTHER, operation
 from tests.contract.harness import INDEX, Clock
-from wazuh_comms_trio.backends.embedded.quota.counting import keep_counting
+from wazuh_comms_trio.backends.document_rules import Document
+from wazuh_comms_trio.backends.embedded.quota import limits
+from wazuh_comms_trio.backends.embedded.quota.counting import keep_counting, used_by_all
 from wazuh_comms_trio.backends.embedded.stores import SqliteStores, open_sqlite
 from wazuh_comms_trio.backends.interfaces import Agent, DocumentOperation, Outcome
 from wazuh_comms_trio.config.models import EmbeddedDocuments
@@ -116,6 +119,44 @@ async def test_two_processes_share_one_quota(tmp_path: Path) -> None:
         assert await statuses(stores, creates(ONE, *range(5, 11))) == [507] * 6
         assert await statuses(others, [operation("delete", f"{OTHER}_1")]) == [200]
         assert await statuses(stores, creates(ONE, 5, 6)) == [201, 507]
+
+
+def test_a_quota_that_is_used_up_is_not_summed_with_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sum of 10 000 agents takes milliseconds, in a transaction that all others wait for."""
+    sums = 0
+
+    def counted(connection: apsw.Connection) -> tuple[int, int]:
+        nonlocal sums
+        sums += 1
+        return used_by_all(connection)
+
+    monkeypatch.setattr(limits, "used_by_all", counted)
+    connection = apsw.Connection(":memory:")
+    connection.execute("CREATE TABLE document_usage (agent_id TEXT PRIMARY KEY, bytes INTEGER) WITHOUT ROWID")
+    rows = [(f"0194857f-39b5-7bfb-a7bc-{number:012}", EACH) for number in range(10_000)]
+    connection.executemany("INSERT INTO document_usage VALUES (?, ?)", rows)
+    now = 100.0
+    quota = limits.DocumentQuota(EmbeddedDocuments(10_000 * EACH), own_ids=False, clock=lambda: now)
+    create, document = operation("create", f"{ONE}_1"), Document(b"x" * 108, 1)
+    for _ in range(10):
+        now += 0.005
+        room = quota.room_for(connection, [create])
+        assert room is not None
+        refusal = room.take(create.document_id, None, document)
+        assert refusal is not None
+        assert refusal.outcome is Outcome.FULL
+    assert sums == 1
+    # What the calls themselves take away and add is known meanwhile.
+    assert room.take(f"{ONE}_2", document, None) is None
+    room = quota.room_for(connection, [create, create])
+    assert room is not None
+    assert room.take(create.document_id, None, document) is None
+    assert room.take(f"{ONE}_3", None, document) is not None
+    assert sums == 1
+    connection.execute("DELETE FROM document_usage WHERE agent_id < ?", (rows[100][0],))  # another process
+    now += 0.1
+    assert quota.room_for(connection, [create]) is None
+    assert sums == 2
 
 
 async def test_without_a_limit_nothing_is_counted(tmp_path: Path) -> None:

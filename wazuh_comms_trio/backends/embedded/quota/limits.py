@@ -17,7 +17,7 @@ import apsw
 from attrs import define, field, frozen
 
 from wazuh_comms_trio.backends.document_rules import Document
-from wazuh_comms_trio.backends.embedded.quota.counting import ROW_BYTES, owner_of, used_bytes
+from wazuh_comms_trio.backends.embedded.quota.counting import ROW_BYTES, owner_of, used_by_all, used_bytes
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.config.models import EmbeddedDocuments
 
@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds for which the sum of all is believed: with what this process adds it is too small only by others' writes.
 _TOTAL_VALID: Final = 1.0
+#: Seconds for each agent in the sum for which it isn't made again, although it is used up: making it takes 0.1 µs for
+#: each, in a transaction that others wait for.
+_PAUSE: Final = 1e-5
 #: Seconds between two counts of the agents.
 _COUNT_INTERVAL: Final = 60.0
 #: Seconds between two lines in the log about the same limit.
@@ -41,11 +44,12 @@ _NO_ROOM_FOR_AGENT: Final = ItemResult(507, "the agent's share of the documents'
 @define
 class Room:
     """What may be added in one transaction: ``total`` bytes, and of them an agent's ``share``; ``used`` by the agents
-    so far."""
+    so far. ``note`` is told what each operation adds."""
 
     total: int
     share: int | None
     used: Callable[[str], int]
+    note: Callable[[int], None]
     _added: Counter[str] = field(factory=Counter, init=False)
 
     def take(self, document_id: str, before: Document | None, after: Document | None) -> ItemResult | None:
@@ -60,6 +64,7 @@ class Room:
                 return _NO_ROOM_FOR_AGENT
         self.total -= growth
         self._added[owner] += growth
+        self.note(growth)
         return None
 
 
@@ -74,14 +79,18 @@ class NearShare:
 
 class DocumentQuota:
     """The quota of documents, as one process keeps it. ``own_ids``: a document's id says whose it is
-    (``events.document_id: agent``); else only all together are limited."""
+    (``events.document_id: agent``); else only all together are limited. ``clock``: seconds, from any moment on."""
 
-    def __init__(self, settings: EmbeddedDocuments, *, own_ids: bool) -> None:
+    def __init__(
+        self, settings: EmbeddedDocuments, *, own_ids: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._settings = settings
         self._own_ids = own_ids and settings.agent_percent < 100
         self._lock = threading.Lock()
         self._total = 0
         self._total_at = -_TOTAL_VALID
+        self._pause = 0.0
         self._agents = 0
         self._agents_at = -_COUNT_INTERVAL
         self._warned_at: dict[str, float] = {}  # at most the agents' number
@@ -105,24 +114,29 @@ class DocumentQuota:
             share is None
             or all(not owner or used_bytes(connection, owner) + more <= share for owner, more in most.items())
         ):
-            with self._lock:
-                self._total += growth
+            self._grow(growth)
             return None
-        self._total_at = -_TOTAL_VALID
-        return Room(max(0, self.limit - total), share, lambda owner: used_bytes(connection, owner))
+        return Room(max(0, self.limit - total), share, lambda owner: used_bytes(connection, owner), self._grow)
+
+    def _grow(self, growth: int) -> None:
+        """Of a transaction that may be undone, and by as much as it might be at most: right again with the next sum."""
+        with self._lock:
+            self._total += growth
 
     def _used_by_all(self, connection: apsw.Connection, growth: int) -> int:
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
-            if now - self._total_at >= _TOTAL_VALID or self._total + growth > self.limit:
-                self._total, self._total_at = used_bytes(connection), now
+            believed = self._pause if self._total + growth > self.limit else _TOTAL_VALID
+            if now - self._total_at >= believed:
+                (self._total, agents), self._total_at = used_by_all(connection), now
+                self._pause = min(_TOTAL_VALID, _PAUSE * agents)
             return self._total
 
     def _share(self, connection: apsw.Connection) -> int | None:
         """How many bytes one agent may have."""
         if not self._own_ids:
             return None
-        now = time.monotonic()
+        now = self._clock()
         if now - self._agents_at >= _COUNT_INTERVAL:
             found = connection.execute("SELECT count(*) FROM agents").get
             self._agents, self._agents_at = found if isinstance(found, int) else 0, now
@@ -152,7 +166,7 @@ class DocumentQuota:
                 logger.warning(text, owner)
 
     def _may_say(self, whose: str) -> bool:
-        now = time.monotonic()
+        now = self._clock()
         if now - self._warned_at.get(whose, -_REPEAT_WARNING) < _REPEAT_WARNING:
             return False
         self._warned_at[whose] = now
