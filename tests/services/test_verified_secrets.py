@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -126,3 +128,27 @@ async def test_who_leaves_the_queue_with_its_turn_passes_it_on(autojump_clock: M
     assert done in ([0, 3], [0, 2, 3])
     assert await queue.hashed(partial(check, 4), trio.current_time()) is True
     assert await queue.hashed(partial(check, 5), trio.current_time() - 0.1) is None
+
+
+async def test_how_many_more_can_be_hashed_at_once_is_known(autojump_clock: MockClock) -> None:
+    """So that connections of others aren't begun with."""
+    secrets = VerifiedSecrets(Hashing(0.1), at_once=2)
+    assert secrets.room() == inf  # what a hash takes isn't known yet
+    assert await secrets.matches("first", STORED, KEY, wait_limit=WAIT_LIMIT)
+    assert secrets.room() == pytest.approx(20)
+    async with trio.open_nursery() as nursery:
+        for number in range(21):
+            nursery.start_soon(partial(secrets.matches, f"agent {number}", STORED, KEY, wait_limit=WAIT_LIMIT))
+        await wait_all_tasks_blocked()
+        assert secrets.room() == pytest.approx(-1)
+        assert secrets.refused == 0
+        for number in range(5):  # they'll be hashed, but not at once
+            nursery.start_soon(partial(secrets.matches, f"late {number}", STORED, KEY, wait_limit=WAIT_LIMIT))
+        await wait_all_tasks_blocked()
+        assert secrets.refused == 5
+        with pytest.raises(Overloaded):
+            await secrets.matches("impatient", STORED, KEY, wait_limit=0.5)
+        assert secrets.refused == 6
+    assert secrets.room() == pytest.approx(20)
+    assert await secrets.matches("late 0", STORED, KEY, wait_limit=WAIT_LIMIT)  # known, and never in the way
+    assert secrets.refused == 6

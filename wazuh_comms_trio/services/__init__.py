@@ -79,7 +79,7 @@ class Services:
 class ServiceEnvironment:
     """What the services stand on. ``other_workers``: those of the same node. ``verified_keys``: agents' keys that were
     right before this process began; None: that isn't kept. ``leadership``: which worker of the node does what one
-    does for all."""
+    does for all. ``run_hashing``: for keys and passwords; None: as other blocking work."""
 
     backends: Backends
     quarantine: Quarantine
@@ -87,6 +87,7 @@ class ServiceEnvironment:
     wall_clock: WallClock
     rng: Random
     run_blocking: RunBlocking
+    run_hashing: RunBlocking | None = None
     other_workers: OtherWorkers = NO_OTHER_WORKERS
     note_enrolment: NoteEnrolment | None = None
     metrics: Metrics = field(factory=Metrics)
@@ -101,6 +102,7 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
     metrics, quarantine, keys = environment.metrics, environment.quarantine, environment.keys
     backends = measured(environment.backends, metrics)
     wall_clock, rng, run_blocking = environment.wall_clock, environment.rng, environment.run_blocking
+    run_hashing = environment.run_hashing or run_blocking
     journal, refusals = AgentJournal(wall_clock), RefusalCounts()
     presence = PresenceRecorder(
         journal, backends.presence, environment.leadership, after=config.disconnected_after, wall_clock=wall_clock
@@ -129,7 +131,7 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
             backends.agents,
             keys,
             wall_clock=wall_clock,
-            run_blocking=run_blocking,
+            run_blocking=run_hashing,
             metrics=metrics,
             serve_unread=api.token.outage == "serve",
             journal=journal,
@@ -172,7 +174,7 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
             keys,
             api.enrollment.users,
             wall_clock=wall_clock,
-            run_blocking=run_blocking,
+            run_blocking=run_hashing,
             note=environment.note_enrolment,
             metrics=metrics,
             verified_keys=environment.verified_keys,

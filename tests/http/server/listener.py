@@ -294,11 +294,11 @@ async def serving(
 
 @asynccontextmanager
 async def serving_tcp(
-    fakes: Fakes, *, limits: Limits = LIMITS, ssl_context: ssl.SSLContext | None = None
+    fakes: Fakes, *, limits: Limits = LIMITS, ssl_context: ssl.SSLContext | None = None, **more: Any
 ) -> AsyncIterator[tuple[str, int]]:
     """The same on a TCP port of its own: its address."""
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    context = ListenerContext(app_of(fakes, limits), limits, describe, ssl_context)
+    context = ListenerContext(app_of(fakes, limits), limits, describe, ssl_context, **more)
     async with listener, trio.open_nursery() as nursery:
         await nursery.start(partial(serve_listeners, context, [listener], stop=trio.Event(), grace=1))
         yield listener.socket.getsockname()

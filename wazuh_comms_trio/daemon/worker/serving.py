@@ -24,6 +24,7 @@ from wazuh_comms_trio.daemon.worker.allocator import return_free_memory, return_
 from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
 from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
 from wazuh_comms_trio.daemon.worker.gauges import WorkerGauges
+from wazuh_comms_trio.daemon.worker.hashing_threads import hashing_runner
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
 from wazuh_comms_trio.daemon.worker.tree import Worker, run_worker
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
@@ -81,6 +82,7 @@ async def serve_worker(
                 ssl_context=ssl_context,
                 other_workers=other_workers,
                 control=control,
+                run_hashing=hashing_runner(),
                 memory_short=memory_watch(config.communications_api.workers),
                 metrics=metrics,
                 verified_keys=VerifiedKeys(node_folder(api) / FILE_NAME, keys.derive(b"proven keys")),

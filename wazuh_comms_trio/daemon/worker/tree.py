@@ -90,6 +90,7 @@ async def run_worker(
         refused=refused,
         answered=partial(note_reply, services.journal),
         memory_short=environment.memory_short,
+        capacity=services.authentication.hashing,
         balancers=balancers,
         name="agents",
         paths=agent_app.routes.table,

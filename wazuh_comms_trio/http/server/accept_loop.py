@@ -16,7 +16,7 @@ from typing import Any, Final
 import trio
 
 from wazuh_comms_trio.http.server.connection import serve_connection
-from wazuh_comms_trio.http.server.crowd import Crowd, has_waited
+from wazuh_comms_trio.http.server.crowd import Crowd, Pace, has_waited
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.room import Room
 from wazuh_comms_trio.http.server.streams.client_hello import is_check, peek
@@ -55,9 +55,13 @@ SHORT_BACKLOG: Final = 64
 TAKING_SECONDS: Final = 16e-6
 TAKING_SHARE: Final = 0.06
 TAKEN_AT_LEAST: Final = 2
+#: Seconds in the kernel's queue that make no difference.
+JUST_NOW: Final = 0.05
 #: Connections begun in a turn of the event loop; one when the last turn took longer than so many seconds.
 BEGUN_AT_ONCE: Final = 4
 LONG_TURN: Final = 0.005
+#: Seconds between two looks while none is begun, since the application has no room for what it may ask for.
+PAUSE: Final = 0.01
 #: Seconds that handshakes and heads under way get at stop.
 STOP_IDLE_TIMEOUT: Final = 0.5
 
@@ -101,7 +105,8 @@ async def serve_listeners(
 
 async def accept_connections(listener: trio.abc.Listener[Any], context: ListenerContext, nursery: trio.Nursery) -> None:
     """Accepts and begins connections; ends when the listener is closed."""
-    lack = Lack(listener, context)
+    lack, pace = Lack(listener, context), Pace(context.capacity)
+    crowding = listener if isinstance(listener, SocketListener) and context.ssl_context is not None else None
     while True:
         if context.before_accepting is not None:
             await context.before_accepting()
@@ -115,6 +120,11 @@ async def accept_connections(listener: trio.abc.Listener[Any], context: Listener
             lack.warn(error.strerror)
             await lack.wait_a_little()
             continue
+        if crowding is not None and not pace.may_begin(0, context.undecided):
+            with suppress(trio.ClosedResourceError):
+                await serve_crowd(crowding, context, nursery, lack, pace, stream.socket)
+            continue
+        pace.begun()
         nursery.start_soon(serve_connection, stream, context)
         if lack.of_descriptors(stream.socket):
             while lowest_free(listener) >= lack.highest:  # nothing tells
@@ -122,11 +132,9 @@ async def accept_connections(listener: trio.abc.Listener[Any], context: Listener
         elif missing := lack.room.lack(accepted=True):
             lack.warn(missing)
             await wait_for_room(listener, context, lack)
-        elif isinstance(listener, SocketListener) and context.ssl_context is not None and listener.is_pressed:
-            try:
-                await serve_crowd(listener, context, nursery, lack)
-            except trio.ClosedResourceError:
-                return
+        elif crowding is not None and crowding.is_pressed:
+            with suppress(trio.ClosedResourceError):
+                await serve_crowd(crowding, context, nursery, lack, pace)
 
 
 class Lack:
@@ -158,23 +166,33 @@ class Lack:
             await trio.sleep(DESCRIPTOR_WAIT)
 
 
-async def serve_crowd(listener: SocketListener, context: ListenerContext, nursery: trio.Nursery, lack: Lack) -> None:
-    """Serves while more connections come than are begun: see ``crowd.py``. A turn of the event loop begins a few of
-    them, while turns are short, else one, so that what is under way waits for little. What a turn takes in is bounded
-    by its share of the processor; what comes beyond that the kernel refuses for a while, which costs nothing here.
+async def serve_crowd(
+    listener: SocketListener,
+    context: ListenerContext,
+    nursery: trio.Nursery,
+    lack: Lack,
+    pace: Pace,
+    first: Any | None = None,
+) -> None:
+    """Serves while more connections come than are begun: see ``crowd.py``. ``first`` was accepted already. A turn of
+    the event loop begins a few of them, while turns are short, else one, so that what is under way waits for little.
+    What a turn takes in is bounded by its share of the processor; what comes beyond that the kernel refuses for a
+    while, which costs nothing here.
 
     Cancelled, or when the listener is closed: who waits is begun with, as those in the listener's own queue are.
     """
     crowd = Crowd(int(min(CROWD, lack.highest // CROWD_SHARE)), QUEUE_TIMEOUT)
+    if first is not None:
+        join(crowd, first)
     shortened = False
-    worked, turned = time.thread_time(), trio.current_time()
+    worked = time.process_time()
+    looked = woke = trio.current_time()
     try:
         while True:
-            cpu, now = time.thread_time(), trio.current_time()
-            missing = take_in(
-                listener, crowd, lack, TAKEN_AT_LEAST + int((cpu - worked) * TAKING_SHARE / TAKING_SECONDS)
-            )
-            is_long, worked, turned = now - turned > LONG_TURN, cpu, now
+            cpu, now = time.process_time(), trio.current_time()
+            used = min(cpu - worked, now - looked)  # by the event loop or, while that paused, by all of this process
+            missing = take_in(listener, crowd, lack, TAKEN_AT_LEAST + int(used * TAKING_SHARE / TAKING_SECONDS))
+            is_long, worked, looked = now - woke > LONG_TURN, cpu, now
             waiting, allowed = listener.queue()
             if waiting > SHORT_BACKLOG and allowed > SHORT_BACKLOG:
                 listener.socket.listen(SHORT_BACKLOG)
@@ -187,14 +205,23 @@ async def serve_crowd(listener: SocketListener, context: ListenerContext, nurser
                 lack.warn(missing)
                 await lack.wait_a_little()
                 continue
-            for _ in range(1 if is_long else BEGUN_AT_ONCE):
-                sock = crowd.next(now)
-                if sock is None and not waiting:
-                    return
+            if not crowd and not waiting:
+                return
+            begun = 0
+            while begun < (1 if is_long else BEGUN_AT_ONCE):
+                may_begin = pace.may_begin(begun, context.undecided)
+                sock = crowd.next(now) if may_begin else crowd.next_check(now)
                 if sock is None:
                     break
+                pace.begun()
+                begun += 1
                 nursery.start_soon(serve_connection, listener.stream(sock), context)
-            await trio.lowlevel.checkpoint()
+            woke = now
+            if begun or not crowd:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.sleep(PAUSE)
+                woke = trio.current_time()
     finally:
         for sock in crowd.take_all():
             nursery.start_soon(serve_connection, listener.stream(sock), context)
@@ -212,7 +239,7 @@ def restore_backlog(listener: trio.abc.Listener[Any]) -> None:
 
 def take_in(listener: SocketListener, crowd: Crowd, lack: Lack, most: int) -> str | None:
     """Takes up to ``most`` connections of the listener's queue into the crowd. Returns what is lacking for more."""
-    now = trio.current_time()
+    waited = inf
     for _ in range(most):
         try:
             sock = listener.take_nowait()
@@ -222,10 +249,17 @@ def take_in(listener: SocketListener, crowd: Crowd, lack: Lack, most: int) -> st
             return error.strerror
         if sock is None:
             return None
-        crowd.add(sock, now - has_waited(sock), check=is_check(peek(sock)))
+        waited = join(crowd, sock, waited)
         if lack.of_descriptors(sock):
             return os.strerror(errno.EMFILE)
     return None
+
+
+def join(crowd: Crowd, sock: Any, before: float = inf) -> float:
+    """How long it was in the kernel's queue, seconds: one behind another that had just come (``before``) has, too."""
+    waited = has_waited(sock) if before > JUST_NOW else before
+    crowd.add(sock, trio.current_time() - waited, check=is_check(peek(sock)))
+    return waited
 
 
 def accept_last(listener: trio.abc.Listener[Any], context: ListenerContext, nursery: trio.Nursery) -> None:

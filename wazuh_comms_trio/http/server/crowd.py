@@ -5,21 +5,30 @@ first as long as it has waited briefly, then the newest; who has waited for too 
 comes again in 30 s, perhaps elsewhere. Nothing of a request has been sent by then, so that no agent's requests change
 places. Checks of balancers and operators go before agents, every second time; a flood that looks
 like checks holds up none for longer than others.
+
+What a connection asks for is known only after its handshake. When that is mostly what can't be had now, such as a key
+to be hashed, all the processor would go into handshakes of requests that are refused: ``Pace``.
 """
 
 from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Callable
+from math import inf
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_INFO
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from attrs import define, field, frozen
 
-__all__ = ["NEWEST_FIRST_AFTER", "Crowd", "has_waited"]
+__all__ = ["NEWEST_FIRST_AFTER", "Capacity", "Crowd", "Pace", "Unlimited", "has_waited"]
 
 #: Seconds that the oldest has waited from which on the newest goes first.
 NEWEST_FIRST_AFTER: Final = 1.0
+#: Of what is begun this part may be refused for want of capacity.
+REFUSED_SHARE: Final = 1 / 3
+#: Connections whose fate is remembered in the balance of that.
+BALANCE: Final = 32
 #: ``struct tcp_info``: milliseconds since the peer's last data, or since the connection was there.
 _LAST_DATA: Final = 52
 
@@ -63,12 +72,58 @@ class Crowd:
                 late.append(waiting.popleft().sock)
         return late
 
+    def next_check(self, now: float) -> Any | None:
+        """As ``next``, without agents."""
+        return _next_of(self._checks, now) if self._checks else None
+
     def take_all(self) -> list[Any]:
         """Takes out all connections in the order they came."""
         socks = [one.sock for waiting in (self._checks, self._agents) for one in waiting]
         self._checks.clear()
         self._agents.clear()
         return socks
+
+
+class Capacity(Protocol):
+    """What the application can do of something that takes long. ``refused``: requests that were refused for want of it,
+    ever."""
+
+    @property
+    def refused(self) -> int: ...
+
+    def room(self) -> float:
+        """How many more could be taken now."""
+        ...
+
+
+class Unlimited:
+    refused: Final = 0
+
+    def room(self) -> float:
+        return inf
+
+
+@define
+class Pace:
+    """Whether another agent's connection is worth beginning: while there is room for what it may ask for, and as long
+    as most of what was begun wasn't refused for want of that."""
+
+    capacity: Capacity
+    _balance: float = field(default=0.0, init=False)
+    _refused: int = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._refused = self.capacity.refused
+
+    def may_begin(self, begun: int, undecided: Callable[[], int]) -> bool:
+        """``begun`` just now; ``undecided``: how many others there are whose request isn't known yet."""
+        refused = self.capacity.refused
+        self._balance = max(-BALANCE, self._balance - (refused - self._refused))
+        self._refused = refused
+        return self._balance > 0 or self.capacity.room() > begun + undecided()
+
+    def begun(self) -> None:
+        self._balance = min(BALANCE, self._balance + REFUSED_SHARE)
 
 
 def _next_of(waiting: deque[_Waiting], now: float) -> Any:

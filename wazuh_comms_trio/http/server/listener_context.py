@@ -6,6 +6,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from functools import partial
+from itertools import takewhile
 from math import inf
 from typing import Final
 
@@ -14,6 +15,7 @@ from attrs import define, field
 
 from wazuh_comms_trio.config.models import Limits
 from wazuh_comms_trio.http.balancers.trusted import TrustedBalancers
+from wazuh_comms_trio.http.server.crowd import Capacity, Unlimited
 from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Message, Scope, hypercorn_config
 from wazuh_comms_trio.http.server.refusals import Describe
 from wazuh_comms_trio.http.server.room import NeverShort, end_oldest
@@ -32,6 +34,9 @@ LEFT: Final = "left"
 WORTH_A_WARNING: Final = frozenset(
     {"bad_client_certificate", "no_client_certificate", "protocol_version", "nothing_in_common", "distrusts_us"}
 )
+
+#: Seconds within which a connection has asked for something, unless its peer is slow.
+ASKED_WITHIN: Final = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +73,8 @@ class ListenerContext:
     memory_short: Callable[[], bool] = field(default=NeverShort, kw_only=True)
     #: Awaited before each connection is accepted: another worker may take it meanwhile.
     before_accepting: Callable[[], Awaitable[None]] | None = field(default=None, kw_only=True)
+    #: What decides how many of a crowd are begun.
+    capacity: Capacity = field(factory=Unlimited, kw_only=True)
     balancers: TrustedBalancers = field(factory=TrustedBalancers, kw_only=True)
     #: On trio's clock: when these are closed. Set at stop.
     idle_deadline: float = field(init=False, default=inf)
@@ -119,6 +126,11 @@ class ListenerContext:
     def make_room(self, count: int) -> int:
         """Ends up to ``count`` connections, since there is no room for those who wait: see ``room.end_oldest``."""
         return end_oldest([self, *self.beside], count)
+
+    def undecided(self) -> int:
+        """How many connections were begun lately and haven't said yet what they ask for."""
+        since = trio.current_time() - ASKED_WITHIN
+        return sum(1 for _ in takewhile(lambda began: began >= since, reversed(self.idle_scopes.values())))
 
     def deadline_after(self, seconds: float) -> float:
         """The deadline of a wait without a request in flight."""

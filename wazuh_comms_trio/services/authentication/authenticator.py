@@ -82,6 +82,11 @@ class Authenticator:
         self._read = TokenMemory(_TOKENS_REMEMBERED)
         self._read_with = keys.revision
 
+    @property
+    def hashing(self) -> VerifiedSecrets:
+        """How many first log-ins there is room for, and how many were refused for want of it."""
+        return self._secrets
+
     async def authenticate(self, uuid: str, key: str, peer: str | None = None, *, wait_limit: float = inf) -> str:
         """Exchanges an agent's key for a token. Records the log-in. ``peer`` is the sender's address: keys from one
         don't queue behind wrong ones from another. Raises ``InvalidKey``, ``AgentUnknown``, ``BackendUnavailable``,

@@ -42,6 +42,8 @@ _TURN: Final = 16
 _SOURCES: Final = 8192
 #: Multiples of it, without their whole part, lie evenly, however many there are.
 _GOLDEN: Final = 0.6180339887498949
+#: Seconds for which a secret may wait at most that counts as checked at once.
+_PROMPT: Final = 1.0
 #: Seconds after which agents come back in any case.
 _COME_BACK: Final = 30
 
@@ -90,6 +92,8 @@ class VerifiedSecrets:
         self._queue = HashingQueue(at_once or max(1, min(4, os.cpu_count() or 1)))
         self._measured = trio.Event()
         self._held = 0
+        #: Secrets that couldn't be checked in time, or at once, ever.
+        self.refused = 0
         #: Secrets that were refused without being checked.
         self._unchecked: BoundedCache[bytes, float] = BoundedCache(_REMEMBERED_WRONG)
         self._wrong_from: BoundedCache[Hashable, _Guesses] = BoundedCache(_SOURCES)
@@ -106,6 +110,12 @@ class VerifiedSecrets:
         if verified is None or verified.until <= trio.current_time():
             return False
         return hmac.compare_digest(verified.mark, mark)
+
+    def room(self) -> float:
+        """How many more could be checked at once."""
+        if not self._queue.seconds:
+            return inf
+        return _PROMPT * self._queue.at_once / self._queue.seconds - len(self._turns)
 
     def are_verified(self, owner: str, stored: str, secret: str) -> bool:
         """Whether ``matches`` said so within the hour; at once."""
@@ -186,7 +196,9 @@ class VerifiedSecrets:
         waiting = own_turn.users if own_turn is not None else 0
         # Who guesses sends another secret each time; an agent comes again with its own.
         room = waiting < _TURN or (self._unchecked.get(mark) is not None and waiting < 2 * _TURN)
-        if room and len(self._turns) / self._queue.at_once * self._queue.seconds <= wait_limit:
+        wait = len(self._turns) / self._queue.at_once * self._queue.seconds
+        self.refused += not room or wait > min(_PROMPT, wait_limit)
+        if room and wait <= wait_limit:
             return
         self._unchecked.put(mark, trio.current_time())
         self._held += 1

@@ -7,8 +7,9 @@ import ssl
 import struct
 
 import pytest
+from attrs import define
 
-from wazuh_comms_trio.http.server.crowd import NEWEST_FIRST_AFTER, Crowd, has_waited
+from wazuh_comms_trio.http.server.crowd import BALANCE, NEWEST_FIRST_AFTER, Crowd, Pace, Unlimited, has_waited
 from wazuh_comms_trio.http.server.streams.client_hello import is_check, peek
 
 LONGEST = 10.0
@@ -150,3 +151,55 @@ class TestWaited:
         left, right = socket.socketpair()
         with left, right:
             assert has_waited(left) == 0
+
+
+@define
+class Hashing:
+    """So many places, all that there are."""
+
+    places: float
+    refused: int = 0
+
+    def room(self) -> float:
+        return self.places
+
+
+def none_undecided() -> int:
+    return 0
+
+
+class TestPace:
+    def test_without_limits_nobody_is_held_up(self) -> None:
+        pace = Pace(Unlimited())
+        assert all(pace.may_begin(number, lambda: 1000) for number in range(10))
+
+    def test_no_more_are_begun_than_there_are_places_for(self) -> None:
+        pace = Pace(Hashing(5))
+        assert [pace.may_begin(begun, lambda: 3) for begun in range(4)] == [True, True, False, False]
+
+    @pytest.mark.parametrize(("refused_of_ten", "held_up"), [(0, False), (3, False), (4, True), (10, True)])
+    def test_without_places_it_depends_on_what_became_of_the_others(self, refused_of_ten: int, held_up: bool) -> None:
+        """Other requests than those that need a place aren't held up by a few that do."""
+        hashing = Hashing(1)
+        pace = Pace(hashing)
+        begun = 0
+        for number in range(2000):
+            if not pace.may_begin(0, none_undecided):
+                break
+            pace.begun()
+            begun += 1
+            hashing.refused += 9 - number % 10 < refused_of_ten
+            hashing.places = 0
+        assert (begun < 2000) is held_up
+
+    def test_a_bad_time_is_forgotten_soon(self) -> None:
+        hashing = Hashing(0, refused=5000)
+        pace = Pace(hashing)
+        hashing.refused += 5000
+        assert not pace.may_begin(0, none_undecided)
+        hashing.places = 1
+        for _ in range(3 * BALANCE + 1):
+            assert pace.may_begin(0, none_undecided)
+            pace.begun()
+        hashing.places = 0
+        assert pace.may_begin(0, none_undecided)

@@ -6,6 +6,7 @@ import ssl
 import struct
 from collections import deque
 from contextlib import suppress
+from math import inf
 from typing import Any, cast
 
 import attrs
@@ -23,12 +24,16 @@ from wazuh_comms_trio.http.server.accept_loop import (
     restore_backlog,
     serve_crowd,
 )
+from wazuh_comms_trio.http.server.crowd import Pace
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.streams.socket_stream import SocketListener
 from wazuh_comms_trio.testing import throwaway_certificate
 from wazuh_comms_trio.testing.agent.connection import agent_tls
 from wazuh_comms_trio.testing.streams import MemoryStream, memory_connection
 
+#: The beginning of a ClientHello that asks for HTTP, as far as it matters.
+CHECK = b"\x16\x03\x01\x08http/1.1"
+CHECKS_NUMBER = 30
 GET = b"GET /api/v1/ HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
@@ -39,6 +44,7 @@ class Waiting:
     number: int
     age: float = 0.0
     family: int = 2
+    first: bytes = b""
     closed: bool = False
     ends: tuple[MemoryStream, MemoryStream] = field(init=False, factory=memory_connection)
 
@@ -46,7 +52,9 @@ class Waiting:
         return bytes(52) + struct.pack("=I", int(1000 * self.age))
 
     def recv(self, size: int, flags: int) -> bytes:
-        raise BlockingIOError
+        if not self.first:
+            raise BlockingIOError
+        return self.first
 
     def fileno(self) -> int:
         return 3
@@ -92,7 +100,7 @@ async def serve(listener: FakeListener, nursery: trio.Nursery) -> list[tuple[str
     refused: list[tuple[str, int]] = []
     context.refused = lambda what, count: refused.append((what, count))
     own = cast(SocketListener, listener)
-    await serve_crowd(own, context, nursery, Lack(own, context))
+    await serve_crowd(own, context, nursery, Lack(own, context), Pace(context.capacity))
     return refused
 
 
@@ -157,11 +165,101 @@ async def test_without_room_they_wait_and_go_when_it_was_too_long(autojump_clock
     own = cast(SocketListener, listener)
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(QUEUE_TIMEOUT + 1):
-            await serve_crowd(own, context, nursery, Lack(own, context))
+            await serve_crowd(own, context, nursery, Lack(own, context), Pace(context.capacity))
         nursery.cancel_scope.cancel()
     assert listener.begun == []
     assert all(one.closed for one in waiting)
     assert sum(refused) == 10
+
+
+@define
+class Hashing:
+    """No place until ``free_at``, on trio's clock, and what is begun of agents is refused."""
+
+    listener: FakeListener
+    free_at: float
+
+    @property
+    def refused(self) -> int:
+        return sum(number != CHECKS_NUMBER for number in self.listener.begun)
+
+    def room(self) -> float:
+        return inf if trio.current_time() >= self.free_at else 0
+
+
+async def test_while_there_is_no_room_for_what_agents_ask_for_checks_alone_are_begun(autojump_clock: MockClock) -> None:
+    listener, waiting = crowd(40)
+    waiting[CHECKS_NUMBER].first = CHECK
+    hashing = Hashing(listener, trio.current_time() + 3)
+    context = ListenerContext(app_of(Fakes()), LIMITS, describe, capacity=hashing)
+    own = cast(SocketListener, listener)
+    async with trio.open_nursery() as nursery:
+        begun: list[int] = []
+
+        async def look() -> None:
+            await trio.sleep(1.5)
+            begun.extend(listener.begun)
+
+        nursery.start_soon(look)
+        with trio.move_on_after(2) as patience:
+            await serve_crowd(own, context, nursery, Lack(own, context), Pace(context.capacity))
+        assert patience.cancelled_caught
+        nursery.cancel_scope.cancel()
+    assert begun == [CHECKS_NUMBER, 0]  # one agent's, since the check came to something
+    assert sorted(listener.begun) == list(range(40))  # at stop nobody is left
+
+
+@define
+class Full:
+    """No place until it is told."""
+
+    free: bool = False
+    refused: int = 0
+    asked: trio.Event = field(init=False, factory=trio.Event)
+
+    def room(self) -> float:
+        self.asked.set()
+        return inf if self.free else 0
+
+
+async def test_over_tcp_who_is_not_begun_with_waits_before_its_handshake() -> None:
+    """Also where nobody else waits: the event loop has time for handshakes, which the processor hasn't."""
+    certificate = throwaway_certificate()
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(certificate.cert, certificate.key)
+    as_check = agent_tls()
+    as_check.set_alpn_protocols(["http/1.1"])
+    full = Full()
+    statuses: dict[str, int] = {}
+    async with serving_tcp(Fakes(), ssl_context=server_side, capacity=full) as address, trio.open_nursery() as nursery:
+
+        async def ask(who: str, context: ssl.SSLContext) -> None:
+            stream = trio.SSLStream(await trio.open_tcp_stream(*address), context, https_compatible=True)
+            await stream.send_all(GET)
+            statuses[who] = (await read_reply(stream)).status
+            with suppress(trio.BrokenResourceError):
+                await stream.aclose()
+
+        nursery.start_soon(ask, "agent", agent_tls())
+        await full.asked.wait()
+        full.refused = 100  # of earlier ones
+        await ask("check", as_check)
+        assert statuses == {"check": 200}
+        full.free = True
+    assert statuses == {"check": 200, "agent": 200}
+
+
+async def test_when_there_is_room_again_all_are_begun(autojump_clock: MockClock) -> None:
+    listener, waiting = crowd(40)
+    began = trio.current_time()
+    context = ListenerContext(app_of(Fakes()), LIMITS, describe, capacity=Hashing(listener, began + 3))
+    own = cast(SocketListener, listener)
+    async with trio.open_nursery() as nursery:
+        await serve_crowd(own, context, nursery, Lack(own, context), Pace(context.capacity))
+        assert 3 <= trio.current_time() - began < 3.1
+        nursery.cancel_scope.cancel()
+    assert listener.begun == list(reversed(range(40)))  # they have waited, so the newest first
+    assert not any(one.closed for one in waiting)
 
 
 async def test_a_queue_that_a_killed_worker_left_short_is_long_again() -> None:

@@ -1,0 +1,71 @@
+"""Threads that hash keys, of a lower priority than the event loop's: what only waits for the processor, everybody's
+requests, goes before what needs it for 12 ms at a time.
+
+On Linux a thread has a nice value of its own, and can't lower it again: so each call has a thread of its own, which
+costs some 20 µs.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final, TypeVar, cast
+
+import trio
+
+from wazuh_comms_trio.foundation.environment import RunBlocking
+
+__all__ = ["hashing_runner"]
+
+T = TypeVar("T")
+
+#: Added to the process's nice value. Where both want a processor the event loop gets nine parts of ten.
+NICER: Final = 10
+NICEST: Final = 19
+
+
+def hashing_runner() -> RunBlocking:
+    """As many at once as there are processors. Cancelled: the call is waited for, once it has begun. Where the priority
+    can't be changed, by a system call filter for instance, it stays."""
+    limiter = trio.CapacityLimiter(max(1, len(os.sched_getaffinity(0))))
+
+    async def run(fn: Callable[..., T], *args: object) -> T:
+        async with limiter:
+            call = _Call(partial(fn, *args))
+            _thread.start_new_thread(call.run, (trio.lowlevel.current_trio_token(),))
+            with trio.CancelScope(shield=True):  # as long as a hash takes
+                await call.done.wait()
+            if call.error is not None:
+                raise call.error
+            return cast(T, call.result)
+
+    return run
+
+
+class _Call:
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+        self.done = trio.Event()
+        self.result: object = None
+        self.error: BaseException | None = None
+
+    def run(self, token: trio.lowlevel.TrioToken) -> None:
+        """In the thread."""
+        try:
+            _step_back()
+            self.result = self._work()
+        except BaseException as error:
+            self.error = error
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(self.done.set)
+
+
+def _step_back() -> None:
+    if sys.platform == "linux":  # elsewhere the priority is the whole process's
+        with suppress(OSError):
+            thread = _thread.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, min(NICEST, os.getpriority(os.PRIO_PROCESS, thread) + NICER))
