@@ -8,7 +8,7 @@ import trio
 
 from tests.contract.commands import command, deliver, get, ids
 from tests.contract.harness import A1, A2, A3, Clock, Harness
-from wazuh_comms_trio.backends.interfaces import Action, Backends, Command, Target
+from wazuh_comms_trio.backends.interfaces import Action, Backends, Command, CommandReport, CommandResult, Target
 from wazuh_comms_trio.errors import BackendUnavailable
 
 
@@ -236,6 +236,22 @@ async def test_a_delivered_set_group_is_applied(harness: Harness, backends: Back
     agent = await backends.agents.lookup(A1)
     assert agent is not None
     assert agent.groups == (("a", "b") if backends.commands.keeps_posted else ("default",))
+
+
+async def test_a_set_group_that_cant_be_delivered_changes_no_group(harness: Harness, backends: Backends) -> None:
+    await harness.enrol(A1, groups=("default",))
+    await backends.commands.add([Command("c1", Target("agent", A1), Action("set-group", None, {"groups": ["a", "b"]}))])
+    await backends.commands.claim([A1])
+    report = CommandReport(A1, "c1", CommandResult(message="too large"), is_received=False)
+    for _ in range(2):
+        assert [one.status for one in await backends.commands.report([report])] == [200]
+    await backends.commands.release(["c1"])
+    failed = await backends.commands.get("c1")
+    assert failed is not None
+    assert (failed.status, failed.sent_at, failed.result) == ("failed", None, CommandResult(message="too large"))
+    agent = await backends.agents.lookup(A1)
+    assert agent is not None
+    assert agent.groups == ("default",)
 
 
 async def test_another_process_sends_a_command(harness: Harness, backends: Backends) -> None:

@@ -131,6 +131,9 @@ def apply_report(
         return not_there(report.document_id), None
     if not yours or not (offered or command.sent_at is not None):
         return not_yours(report.document_id), None
+    if not report.is_received:
+        is_under_way = command.status == "pending"
+        return ItemResult(200, "noop"), failed(command, report.result.message or "") if is_under_way else None
     code = report.result.code
     if _has_ended_as_reported(command):
         return ItemResult(200, "noop"), None

@@ -243,11 +243,13 @@ class Command:
 
 @frozen
 class CommandReport:
-    """An agent's word on a command: an update of ``command.result``. ``agent_id`` is the reporting agent's."""
+    """An agent's word on a command: an update of ``command.result``. ``agent_id`` is the reporting agent's.
+    ``is_received``: the agent has the command; else the server says that a pending one fails, undeliverable."""
 
     agent_id: str
     document_id: str
     result: CommandResult
+    is_received: bool = True
 
 
 class CommandStore(Protocol):

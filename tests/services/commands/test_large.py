@@ -34,6 +34,19 @@ async def test_one_that_no_agent_takes_fails_alone(autojump_clock: MockClock, ca
         assert "the command huge fails" in caplog.text
 
 
+async def test_a_set_group_that_no_agent_takes_changes_no_groups(autojump_clock: MockClock) -> None:
+    async with open_dispatch() as dispatch:
+        agents, store = dispatch.backends.agents, dispatch.backends.commands
+        before = await agents.get(A1)
+        assert before is not None
+        groups = [f"{'g' * 200}{number}" for number in range(50_000)]
+        await store.add([evolve(command("huge"), action=Action("set-group", args={"groups": groups}))])
+        assert await dispatch.poll(limit=10) is None
+        assert store.stored["huge"].status == "failed"
+        assert store.stored["huge"].sent_at is None
+        assert await agents.get(A1) == before
+
+
 async def test_alone_it_holds_up_nobody(autojump_clock: MockClock) -> None:
     async with open_dispatch() as dispatch:
         await dispatch.backends.commands.add([of_size("huge", 9_000_000)])

@@ -125,7 +125,7 @@ def apply_report(connection: apsw.Connection, report: CommandReport, now: float)
             "UPDATE commands SET status = ?, sent_at = ?, result = ? WHERE id = ?",
             (after.status, after.sent_at, encode_result(after.result), report.document_id),
         )
-        if command is not None and command.status == "pending":
+        if command is not None and command.status == "pending" and report.is_received:
             apply_groups(connection, after)
     return result
 

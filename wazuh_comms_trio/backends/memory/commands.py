@@ -125,7 +125,7 @@ class MemoryCommands:
         result, after = rules.apply_report(command, report.document_id in self._offered, report, self._now())
         if after is not None:
             self.stored[report.document_id] = after
-            groups = rules.new_groups(after) if was_pending else None
+            groups = rules.new_groups(after) if was_pending and report.is_received else None
             if groups is not None:
                 self._agents.apply_groups(after.target.id, groups)
         return result

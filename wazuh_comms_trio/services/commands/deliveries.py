@@ -30,7 +30,6 @@ _log = logging.getLogger(__name__)
 #: Commands that one delivery holds, unless the store has claimed more.
 _COMMANDS_PER_DELIVERY: Final = 100
 #: The result code of a command that the server fails, since agents would.
-_FAILED: Final = 1
 #: Deliveries that begin in one turn of the event loop: a command for a whole fleet takes turns with requests. One costs
 #: some 0.3 ms in all.
 _BEGUN_AT_ONCE: Final = 2
@@ -145,7 +144,8 @@ class Deliveries:
         for command, size in commands:
             why = why_too_large(size)
             _log.warning("the command %s fails: it is %s", escaped(command.document_id), why)
-            self._recorder.fail(CommandReport(command.target.id, command.document_id, CommandResult(_FAILED, why)))
+            result = CommandResult(message=why)
+            self._recorder.fail(CommandReport(command.target.id, command.document_id, result, is_received=False))
 
     def _finish(self, delivery: CommandDelivery, outcome: DeliveryOutcome) -> trio.Event:
         """Ends a delivery; the event is set when the store has been told."""
