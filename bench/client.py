@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import json
-import resource
 import select
 import socket
 import ssl
@@ -22,6 +21,8 @@ from collections import Counter, deque
 from collections.abc import Generator
 from contextlib import suppress
 from typing import Any
+
+from wazuh_comms_trio.foundation.resources import raise_descriptor_limit
 
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 Steps = Generator[int, None, None]
@@ -117,8 +118,7 @@ def tls_context() -> ssl.SSLContext:
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_descriptor_limit()
     context = tls_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     waiting = deque((base64.b64decode(head), base64.b64decode(body)) for head, body in job["requests"])

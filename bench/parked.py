@@ -10,13 +10,14 @@ status. It ends when all are answered, or stdin ends.
 from __future__ import annotations
 
 import json
-import resource
 import select
 import socket
 import ssl
 import sys
 import time
 from contextlib import suppress
+
+from wazuh_comms_trio.foundation.resources import raise_descriptor_limit
 
 #: Nobody waits for them: the daemon reads a request some milliseconds after it was sent.
 SETTLE_S = 1.0
@@ -31,8 +32,7 @@ def connect(port: int, context: ssl.SSLContext, head: bytes) -> ssl.SSLSocket:
 
 def main() -> None:
     job = json.loads(sys.stdin.readline())
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_descriptor_limit()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -17,7 +17,6 @@ import gc
 import json
 import os
 import random
-import resource
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -38,6 +37,7 @@ from wazuh_comms_trio.cli.fleet.plot import draw
 from wazuh_comms_trio.cli.fleet.report import progress_line
 from wazuh_comms_trio.cli.fleet.run import Result, Stage, run_fleet
 from wazuh_comms_trio.cli.fleet.tally import Kind, Tally
+from wazuh_comms_trio.foundation.resources import raise_descriptor_limit
 from wazuh_comms_trio.testing import throwaway_certificate
 
 SIZES = (2000, 3000, 4000, 5000, 6000, 8000, 10_000)
@@ -215,8 +215,7 @@ def main() -> int:
     options.seconds = options.seconds or (10.0 if options.quick else 180.0)
     sizes = sorted(int(size) for size in options.sizes.split(",")) if options.sizes else []
     sizes = sizes or list(QUICK_SIZES if options.quick else SIZES)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_descriptor_limit()
     steps: list[Step] = []
     with tempfile.TemporaryDirectory(prefix="wazuh-comms-bench-") as name:
         folder = Path(name)

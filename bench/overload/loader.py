@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import json
-import resource
 import select
 import socket
 import ssl
@@ -22,6 +21,7 @@ from itertools import cycle
 from typing import Any
 
 from bench.client import Request, Steps, tls_context
+from wazuh_comms_trio.foundation.resources import raise_descriptor_limit
 
 #: Each has its own ports: with one alone they would be used up by connections that have ended.
 SOURCES = [f"127.0.1.{number}" for number in range(1, 101)]
@@ -74,8 +74,7 @@ class Loader:
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_descriptor_limit()
     payloads = cycle([(base64.b64decode(head), base64.b64decode(body)) for head, body in job["requests"]])
     probe = (base64.b64decode(job["probe"]), b"")
     loader, sources = Loader(), cycle(SOURCES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import socket
 import stat
 from pathlib import Path
@@ -16,7 +15,6 @@ from wazuh_comms_trio.daemon.bound_sockets import (
     format_address,
     open_tcp_listeners,
     open_unix_listener,
-    raise_file_limit,
 )
 
 pytestmark = pytest.mark.real_clock
@@ -125,13 +123,3 @@ async def test_paths_that_cannot_be_used(tmp_path: Path) -> None:
     await fails(tmp_path / "file", "isn't a socket")
     await fails(tmp_path / "file" / "c.sock", "can't make")
     assert (tmp_path / "file").is_file()
-
-
-def test_the_limit_of_open_files_is_raised() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
-        assert raise_file_limit() == hard
-        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

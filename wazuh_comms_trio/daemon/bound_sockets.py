@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import socket
 import stat
 from collections.abc import AsyncIterator, Sequence
@@ -14,7 +13,7 @@ from typing import Final
 
 import trio
 
-__all__ = ["StartError", "format_address", "open_tcp_listeners", "open_unix_listener", "raise_file_limit"]
+__all__ = ["StartError", "format_address", "open_tcp_listeners", "open_unix_listener"]
 
 #: Agents reconnect all at once after a restart; the kernel cuts this to net.core.somaxconn.
 BACKLOG: Final = 4096
@@ -143,13 +142,3 @@ def _is_served(path: Path) -> bool:
         except BlockingIOError:
             return True  # its backlog is full
     return True
-
-
-def raise_file_limit() -> int:
-    """Raises the limit of open files to what is allowed and returns it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-    return soft

@@ -19,10 +19,10 @@ from wazuh_comms_trio.daemon.bound_sockets import (
     format_address,
     open_tcp_listeners,
     open_unix_listener,
-    raise_file_limit,
 )
 from wazuh_comms_trio.daemon.exit_status import BadConfiguration
 from wazuh_comms_trio.daemon.systemd import enabled_socket_unit, passed_descriptors
+from wazuh_comms_trio.foundation.resources import raise_descriptor_limit
 
 __all__ = ["ListenAddresses", "Listeners", "announce", "check_file_limit", "open_listeners", "operators_token"]
 
@@ -71,7 +71,10 @@ def announce(addresses: ListenAddresses) -> None:
 
 
 def check_file_limit() -> None:
-    limit = raise_file_limit()
+    """Raises the limit of open files, and warns where few agents find room under it."""
+    limit = raise_descriptor_limit()
+    if limit is None:
+        return
     agents = limit - min(FILES_WITHOUT_AGENTS, limit // 2)
     if agents < FEW_AGENTS:
         logger.warning("at most %d files may be open, room for about %d agents at once in each worker", limit, agents)

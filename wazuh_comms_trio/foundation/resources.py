@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-__all__ = ["descriptor_limit", "memory_limit", "memory_watch", "resident_bytes"]
+__all__ = ["descriptor_limit", "memory_limit", "memory_watch", "raise_descriptor_limit", "resident_bytes"]
 
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _OWN_GROUPS: Final = Path("/proc/self/cgroup")
@@ -23,6 +24,14 @@ def descriptor_limit() -> int | None:
     """How many files may be open at a time; None: any number."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if soft == resource.RLIM_INFINITY else soft
+
+
+def raise_descriptor_limit() -> int | None:
+    """Raises the limit of open files as far as this process may; returns what ``descriptor_limit`` is then."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return descriptor_limit()
 
 
 def memory_limit(groups: Path = _CGROUPS, own: Path = _OWN_GROUPS) -> int:

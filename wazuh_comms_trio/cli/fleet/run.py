@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
 from typing import Final
@@ -13,6 +12,7 @@ from attrs import frozen
 from wazuh_comms_trio.cli.fleet.fleet import Fleet
 from wazuh_comms_trio.cli.fleet.tally import Slice, Tally
 from wazuh_comms_trio.cli.program import Failure
+from wazuh_comms_trio.foundation.resources import raise_descriptor_limit
 
 __all__ = ["Result", "Stage", "need_descriptors", "run_fleet"]
 
@@ -56,12 +56,10 @@ class Result:
 
 def need_descriptors(hosts: int) -> None:
     """Raises the limit of descriptors as far as that goes. Raises ``Failure`` when it isn't enough."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 2 * hosts + _SPARE
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        if hard != resource.RLIM_INFINITY and hard < needed:
-            raise Failure(f"{hosts} agents need {needed} descriptors, and this user may have {hard} (ulimit -Hn)")
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    limit = raise_descriptor_limit()
+    if limit is not None and limit < needed:
+        raise Failure(f"{hosts} agents need {needed} descriptors, and this user may have {limit} (ulimit -Hn)")
 
 
 async def run_fleet(

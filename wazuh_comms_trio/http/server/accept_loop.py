@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 import trio
 
+from wazuh_comms_trio.foundation.resources import descriptor_limit
 from wazuh_comms_trio.http.server.connection import serve_connection
 from wazuh_comms_trio.http.server.crowd import Crowd, Pace, has_waited
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
@@ -322,8 +322,8 @@ def highest_descriptor(listener: trio.abc.Listener[Any]) -> float:
     """The descriptor from which on an agent's connection is one too many. Local programs, on the command socket, may
     take all."""
     sock = getattr(listener, "socket", None)
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if sock is None or sock.family not in (AF_INET, AF_INET6) or limit == resource.RLIM_INFINITY:
+    limit = descriptor_limit()
+    if sock is None or sock.family not in (AF_INET, AF_INET6) or limit is None:
         return inf
     return limit - min(SPARE_FILES, limit // SPARE_SHARE)
 
