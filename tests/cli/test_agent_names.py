@@ -283,3 +283,26 @@ def test_pages_are_filtered_one_by_one(tool: Tool, config: Config) -> None:
     ):
         found = json.loads(tool("--json", "agents", "list", *options).out)
         assert [agent["name"] for agent in found] == [f"web-{number:04}" for number in names]
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"), [("web-1", 5), ("日本語", 6), ("\N{FOX FACE}-web", 6), ("e\N{COMBINING ACUTE ACCENT}", 1)]
+)
+def test_columns_that_a_name_takes(text: str, columns: int) -> None:
+    assert output.text_width(text) == columns
+    assert output.padded(text, 9) == text + " " * (9 - columns)
+    assert output.cut(text, columns) == text
+    for width in range(1, columns):
+        short = output.cut(text, width)
+        assert short.endswith("…")
+        assert width - 1 <= output.text_width(short) <= width
+
+
+def test_names_of_wide_characters_dont_shift_a_table(tool: Tool) -> None:
+    for name in ("web-1", "日本語サーバー", "\N{FOX FACE}"):
+        assert tool("agents", "add", name).status == 0
+    rows = tool("agents", "list").lines
+    assert (
+        len({output.text_width(row[: row.index(word)]) for row in rows for word in ("STATUS", "never") if word in row})
+        == 1
+    )

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from textwrap import indent
@@ -106,9 +107,9 @@ class _Columns:
         if self._width is not None and (self._is_narrow or _total(self._widths) > self._width):
             cells = [[_short_date(cell) for cell in row] for row in cells]
             self._narrow(cells, self._width)
-            self._widths[0] = max(self._widths[0], *(len(row[0]) for row in cells))
+            self._widths[0] = max(self._widths[0], *(text_width(row[0]) for row in cells))
         return "\n".join(
-            "  ".join(_cut(cell, width).ljust(width) for cell, width in zip(row, self._widths, strict=True)).rstrip()
+            "  ".join(padded(cut(cell, width), width) for cell, width in zip(row, self._widths, strict=True)).rstrip()
             for row in cells
         )
 
@@ -130,15 +131,38 @@ def terminal_width() -> int | None:
 
 
 def _widths(cells: Sequence[Sequence[str]]) -> list[int]:
-    return [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return [max(text_width(row[column]) for row in cells) for column in range(len(cells[0]))]
 
 
 def _total(widths: Sequence[int]) -> int:
     return sum(widths) + 2 * (len(widths) - 1)
 
 
-def _cut(cell: str, width: int) -> str:
-    return cell if len(cell) <= width else cell[: width - 1] + "\N{HORIZONTAL ELLIPSIS}"
+def text_width(text: str) -> int:
+    """Columns that a printable text takes on a terminal: names may be Chinese, or have an emoji in them."""
+    return len(text) if text.isascii() else sum(map(_char_width, text))
+
+
+def _char_width(char: str) -> int:
+    if unicodedata.category(char) in {"Mn", "Me"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in {"W", "F"} else 1
+
+
+def cut(text: str, width: int) -> str:
+    """To as many columns, with an ellipsis for what is left out."""
+    if text_width(text) <= width:
+        return text
+    room = width - 1
+    for position, char in enumerate(text):
+        room -= _char_width(char)
+        if room < 0:
+            return text[:position] + "\N{HORIZONTAL ELLIPSIS}"
+    return text
+
+
+def padded(text: str, width: int) -> str:
+    return text + " " * (width - text_width(text))
 
 
 def _short_date(cell: str) -> str:
@@ -154,8 +178,8 @@ def lines(texts: Iterable[str]) -> str:
 def pairs(values: Mapping[str, object]) -> str:
     """``name   value``, one a line whatever is in them; what is None is left out."""
     shown = {printable(name): printable(str(value)) for name, value in values.items() if value is not None}
-    width = max(map(len, shown), default=0)
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown.items())
+    width = max(map(text_width, shown), default=0)
+    return "\n".join(f"{padded(name, width)}  {value}" for name, value in shown.items())
 
 
 def timestamp(when: float | None) -> str | None:

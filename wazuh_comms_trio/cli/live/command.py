@@ -60,6 +60,7 @@ def _show_live(arguments: Namespace, looks: Looks) -> None:
     """A daemon that doesn't answer any more is said, and asked on: it may be restarting. The last of ``--count`` pages
     stays for an interval."""
     from wazuh_comms_trio.cli.live.screen import GONE, Screen
+    from wazuh_comms_trio.cli.output import cut
 
     with Screen() as screen:
         help_ = "q ends, space looks at once" if screen.has_keys else "Ctrl-C ends"
@@ -68,7 +69,7 @@ def _show_live(arguments: Namespace, looks: Looks) -> None:
         while True:
             width, height = screen.size
             lines = looks.page(width, max(1, height - 1))
-            screen.show([*lines, *[""] * (height - 1 - len(lines)), said[: width - 1]][-height:])
+            screen.show([*lines, *[""] * (height - 1 - len(lines)), cut(said, width - 1)][-height:])
             keys = screen.wait(next_look - time.monotonic())
             if keys is None:
                 if shown == arguments.count:

@@ -7,7 +7,7 @@ from math import isinf
 from typing import TYPE_CHECKING, Final
 
 from wazuh_comms_trio.cli.live.rates import Rates, Timing
-from wazuh_comms_trio.cli.output import duration
+from wazuh_comms_trio.cli.output import cut, duration, padded, text_width
 from wazuh_comms_trio.cli.program import printable
 from wazuh_comms_trio.metrics import families
 
@@ -43,7 +43,7 @@ def page(
     lines, left_out = _fit(state, [section for section in sections if section], height)
     if left_out:
         lines.append(f"… {left_out} more lines: a higher terminal shows them")
-    return [line if len(line) <= width else line[: width - 1] + "…" for line in lines]
+    return [cut(line, width) for line in lines]
 
 
 def _fit(first: Sequence[str], sections: Sequence[list[str]], height: int) -> tuple[list[str], int]:
@@ -136,9 +136,9 @@ def _agents(rates: Rates, names: Mapping[str, str], most: int, width: int) -> It
     yield f"{'BUSIEST AGENTS OF A MINUTE':<{name}}{'CALLS/S':>10}{'IN/S':>11}"
     for agent_id, requests, received in rates.agents[:most]:
         label = f"{printable(names[agent_id])}  {agent_id}" if agent_id in names else agent_id
-        if len(label) >= name and agent_id in names:  # half of an id is of no use
+        if text_width(label) >= name and agent_id in names:  # half of an id is of no use
             label = printable(names[agent_id])
-        yield f"{label[: name - 1]:<{name}}{_number(requests):>10}{_size(received):>11}"
+        yield f"{padded(cut(label, name - 1), name)}{_number(requests):>10}{_size(received):>11}"
 
 
 def _timed(title: str, last: str, rows: Sequence[tuple[str, Timing, str]], width: int, is_low: bool) -> Iterator[str]:
