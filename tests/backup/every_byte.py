@@ -52,7 +52,7 @@ PROTECTED: Final = {
     ("state.db", "agents"): AGENT_COLUMNS,
     ("state.db", "commands"): COMMAND_COLUMNS,
     ("state.db", "documents LEFT JOIN indices AS i ON i.no = index_no"): "name || '/' || id, body",
-    ("quarantine/quarantine.db", "entries"): "id, kind, metadata, payload, file",
+    ("quarantine/quarantine.db", "entries"): "id, kind, metadata, payload, file, size",
 }
 #: What ``guarantees.md`` says that nothing notices.
 LISTED: Final = {
@@ -67,8 +67,8 @@ LISTED: Final = {
     ("state.db", "presence_watch"): "no, state",
     ("state.db", "sqlite_sequence"): "name, seq",
     ("quarantine/quarantine.db", "sqlite_sequence"): "name, seq",
-    ("quarantine/quarantine.db", "entries"): "id, reason, size, first_at, last_at, count, replayed_at, replay_error, "
-    "document, version, overtaken_at",
+    ("quarantine/quarantine.db", "entries"): "id, reason, first_at, last_at, count, replayed_at, replay_error, "
+    "document, version, overtaken_at, arrival",
 }
 
 

@@ -15,8 +15,9 @@ from tests.contract.harness import A1, A2, stored_bodies
 from wazuh_comms_trio.audit.log import User, audit_log
 from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backup.create import backup
+from wazuh_comms_trio.backup.restore import restore
 from wazuh_comms_trio.config.models import Config
-from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
 from wazuh_comms_trio.quarantine.interface import Rejected
 from wazuh_comms_trio.quarantine.opening import open_quarantine
 
@@ -151,6 +152,47 @@ async def test_a_length_that_is_not_the_payloads(config: Config) -> None:
     connection.execute("UPDATE entries SET payload_bytes = payload_bytes - 1 WHERE id = 2")
     connection.close()
     assert [finding.place for finding in found(config)] == ["quarantine entry 2"]
+
+
+@pytest.mark.expects_errors
+@pytest.mark.parametrize("size", ["size + 1", "size + (1 << 61)", "-size", "'many'", "1.5"])
+async def test_a_size_that_is_not_the_entrys(config: Config, tmp_path: Path, size: str) -> None:
+    """What it counts as against the limits: told, in a backup, too, and set right in what that restores."""
+    path = state(config) / "quarantine" / "quarantine.db"
+    connection = apsw.Connection(str(path))
+    right = connection.execute("SELECT sum(size) FROM entries").get
+    connection.execute(f"UPDATE entries SET size = {size}")
+    connection.close()
+    places = ["quarantine entry 1", "quarantine entry 2"]
+    assert [finding.place for finding in found(config)] == [*places, "quarantine.db"]
+    copy = tmp_path / "one.backup"
+    assert [text.split(":")[0] for text in backup(config, copy).damaged] == places
+    restore(config, copy, replace=True)
+    assert [finding.place for finding in found(config, repair=True)] == places
+    assert found(config) == []
+    async with open_quarantine(config) as quarantine:
+        assert (await quarantine.usage()).bytes == right
+        assert await quarantine.drop([entry.id for entry in await quarantine.list()]) == 2
+        assert (await quarantine.usage()).bytes == 0
+        await quarantine.add([Rejected(A1, "stateful", "why", b"{}", b"{}\nnonsense")])
+
+
+async def test_what_counts_a_wrong_size_is_never_stopped(config: Config) -> None:
+    """Before it is repaired, too: what is dropped takes its size from the sums."""
+    path = state(config) / "quarantine" / "quarantine.db"
+    connection = apsw.Connection(str(path))
+    connection.execute("UPDATE entries SET size = -(1 << 62) + 1 WHERE id = 1")
+    connection.execute("UPDATE usage SET bytes = (1 << 62)")
+    async with open_quarantine(config) as quarantine:
+        assert await quarantine.drop([1]) == 1
+        with pytest.raises(StorageFull):
+            await quarantine.add([Rejected(A1, "stateful", "why", b"{}", b"new")])
+        assert [(finding.place, finding.repaired) for finding in found(config, repair=True)] == [
+            ("quarantine.db", True)
+        ]
+        await quarantine.add([Rejected(A1, "stateful", "why", b"{}", b"new")])
+        assert len(await quarantine.list()) == 2
+    connection.close()
 
 
 async def test_a_table_of_sqlites_own_that_is_renamed(config: Config) -> None:

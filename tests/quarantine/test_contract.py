@@ -302,3 +302,30 @@ async def test_what_stays_needs_no_more_room_than_the_entry_did(quarantine: Quar
     await quarantine.replace(full.id, [stays(rejected(b"x" * (whole - 1)))])
     assert (await quarantine.usage()).bytes == share - 1
     assert [entry.payload_bytes for entry in await quarantine.list()] == [whole - 1]
+
+
+async def test_with_the_clock_set_back_the_newer_event_is_kept(quarantine: Quarantine) -> None:
+    """Which one is the newest isn't told by the time."""
+    await quarantine.add([on("i/again", b"before and after")])
+    await quarantine.add([rejected(b"many\nlines")])
+    again, many = await quarantine.list()
+    CLOCK.advance(-500)
+    await quarantine.add([on("i/1", b"newer"), on("i/again", b"before and after")])
+    await quarantine.add([on("i/2", b"newest")])
+    remaining = [
+        on("i/1", b"older"),
+        on("i/2", b"older, too"),
+        on("i/again", b"older than the second"),
+        on("i/3", b"alone"),
+    ]
+    await quarantine.replace(many.id, list(map(stays, remaining)))
+    kept = {
+        found[1].document: found[1].payload for e in await quarantine.list() if (found := await quarantine.get(e.id))
+    }
+    assert kept == {"i/1": b"newer", "i/2": b"newest", "i/again": b"before and after", "i/3": b"alone"}
+    # What stays is as old as it was: a second time, too.
+    alone = next(entry for entry in await quarantine.list() if entry.document == "i/3")
+    await quarantine.add([on("i/4", b"newer")])
+    await quarantine.replace(alone.id, [stays(on("i/4", b"older"))])
+    assert [entry.payload_bytes for entry in await quarantine.list() if entry.document == "i/4"] == [len(b"newer")]
+    assert again.id in [entry.id for entry in await quarantine.list()]

@@ -16,7 +16,7 @@ from tests.backends.embedded.small_disk import fill, small_disk
 from tests.contract.harness import A1, A2, until_it_works
 from wazuh_comms_trio.backends.embedded.database.database import open_database
 from wazuh_comms_trio.errors import DocumentUnreadable, StorageFull
-from wazuh_comms_trio.quarantine.interface import Rejected
+from wazuh_comms_trio.quarantine.interface import Rejected, Remaining
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
 from wazuh_comms_trio.quarantine.store import StoredQuarantine, open_quarantine_store
 
@@ -231,3 +231,59 @@ async def test_an_entry_that_cannot_be_read(
     assert len(complaints(caplog)) == 1
     assert await quarantine.drop([bad.id]) == 1
     assert await quarantine.get(bad.id) is None
+
+
+async def test_a_page_of_nothing_but_unreadable_entries_is_no_end(
+    quarantine: StoredQuarantine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await quarantine.add([rejected(b"%d" % number) for number in range(9)])
+    entries = await quarantine.list()
+    connection = apsw.Connection(str(tmp_path / "quarantine.db"))
+    for entry, value in zip(entries[1:7], ["CAST(x'ff' AS TEXT)", "x'00'"] * 3, strict=True):
+        connection.execute(f"UPDATE entries SET reason = {value} WHERE id = {entry.id}")
+    connection.close()
+    for limit in (1, 2, 3, 5):
+        found, after = list[int](), 0
+        while page := await quarantine.list(after=after, limit=limit):
+            assert len(page) <= limit
+            found += [entry.id for entry in page]
+            after = page[-1].id
+        assert found == [entries[0].id, entries[7].id, entries[8].id]
+    assert len(complaints(caplog)) == 6
+
+
+async def test_entries_of_the_version_before_are_older(tmp_path: Path) -> None:
+    """It notes no order of arrival; among its own the time tells."""
+    folder = tmp_path / "quarantine"
+    folder.mkdir()
+    before = evolve(QUARANTINE, migrations=QUARANTINE.migrations[:2])
+    insert = (
+        "INSERT INTO entries (agent_id, kind, reason, size, payload_bytes, first_at, last_at, digest, metadata,"
+        " payload, document) VALUES ('a', 'stateful', 'r', 600, 1, 1.0, ?, ?, x'', x'00', ?)"
+    )
+    async with open_database(folder / "quarantine.db", before) as database:
+        for row in ((5.0, b"1", None), (6.0, b"2", "i/1"), (4.0, b"3", "i/2")):
+            await database.write(lambda connection, row=row: connection.execute(insert, row).get)
+        async with open_quarantine_store(folder, max_bytes=10**6, wall_clock=lambda: 2.0) as quarantine:
+            await quarantine.add([Rejected("a", "stateful", "r", b"", b"new", "i/3")])
+            many = (await quarantine.list())[0]
+            late = [Rejected("a", "stateful", "r", b"", b"late", f"i/{number}") for number in (1, 2, 3)]
+            await quarantine.replace(many.id, [Remaining(one, "still") for one in late])
+            payloads = {e.document: await quarantine.get(e.id) for e in await quarantine.list()}
+            kept = {document: found[1].payload for document, found in payloads.items() if found is not None}
+            assert kept == {"i/1": b"\0", "i/2": b"late", "i/3": b"new"}
+            # The version before counts an arrival, too: the trigger is the file's.
+            arrivals = "SELECT arrival FROM entries WHERE document IN ('i/1', 'i/3') ORDER BY document"
+            again = "UPDATE entries SET count = count + 1 WHERE document = 'i/1'"
+            await database.write(lambda connection: connection.execute(again).get)
+            assert await database.read(lambda connection: connection.execute(arrivals).fetchall()) == [(2,), (1,)]
+
+
+async def test_a_damaged_sum_stops_nobody(quarantine: StoredQuarantine, tmp_path: Path) -> None:
+    await quarantine.add([rejected(b"1")])
+    connection = apsw.Connection(str(tmp_path / "quarantine.db"))
+    for value in ("1.5", "'many'", "x'00'"):
+        connection.execute(f"UPDATE usage SET bytes = {value}")
+        await quarantine.add([rejected(value.encode())])
+    connection.close()
+    assert len(await quarantine.list()) == 4

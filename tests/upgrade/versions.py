@@ -52,8 +52,8 @@ LATER: Final = (
     ),
     (
         "quarantine/schema.py",
-        "Migration(_VERSION_2, usable_since=1)]",
-        "Migration(_VERSION_2, usable_since=1), Migration('ALTER TABLE entries ADD later TEXT', usable_since=1)]",
+        "Migration(_VERSION_3, usable_since=1),\n    ]",
+        "Migration(_VERSION_3, usable_since=1), Migration('ALTER TABLE entries ADD later TEXT', usable_since=1)]",
     ),
     (
         "backends/opensearch/commands/documents.py",

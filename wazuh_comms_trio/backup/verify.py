@@ -38,7 +38,7 @@ from wazuh_comms_trio.backends.unavailable import StateForeign
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.file_writes import link_file, rename, sync, write_all
 from wazuh_comms_trio.foundation.folders import adopt, open_file, open_folder, sync_folder
-from wazuh_comms_trio.quarantine.interface import Rejected, digest
+from wazuh_comms_trio.quarantine.interface import OVERHEAD_BYTES, Rejected, digest
 from wazuh_comms_trio.quarantine.opening import quarantine_folder
 from wazuh_comms_trio.quarantine.payload_files import FILES, candidates
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
@@ -72,7 +72,7 @@ def verify(config: Config, *, repair: bool = False) -> Iterator[Finding]:
     yield from check_database(folder / "state.db", STATE, check_rows, repair)
 
     def entries(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:
-        yield from check_entries(connection, quarantine / "payloads", connection)
+        yield from check_entries(connection, quarantine / "payloads", connection, repair)
         yield from _usage(connection, repair)
 
     yield from _told("audit.log", lambda: (Finding("audit.log", fault) for fault in audit_log(folder).faults()))
@@ -292,12 +292,16 @@ def _document_sums(connection: apsw.Connection, repair: bool) -> Iterator[Findin
         yield Finding("state.db", sentence, "they are counted anew", repair)
 
 
-def check_entries(connection: apsw.Connection, files: Path, live: apsw.Connection) -> Iterator[Finding]:
-    """Finds entries of the quarantine whose bytes aren't what was kept; ``live``: which are still there. Raises
-    SQLite's errors."""
-    columns = ", ".join(f"CAST({name} AS BLOB)" for name in ("kind", "metadata", "payload", "file", "digest"))
-    query = f"SELECT id, CAST(payload_bytes AS INTEGER), {columns} FROM entries"
-    for entry_id, size, kind, metadata, payload, file, mark in connection.execute(query):
+def check_entries(
+    connection: apsw.Connection, files: Path, live: apsw.Connection, repair: bool = False
+) -> Iterator[Finding]:
+    """Finds entries of the quarantine whose bytes aren't what was kept, or that count for more or less; ``live``:
+    which are still there. Raises SQLite's errors."""
+    columns = ", ".join(f"CAST({name} AS BLOB)" for name in ("kind", "reason", "metadata", "payload", "file", "digest"))
+    numbers = "CAST(payload_bytes AS INTEGER), iif(typeof(size) = 'integer', size, NULL)"
+    wrong_sizes: dict[int, int] = {}
+    for row in connection.execute(f"SELECT id, {numbers}, {columns} FROM entries"):
+        entry_id, size, counted, kind, reason, metadata, payload, file, mark = row
         place = f"quarantine entry {entry_id}"
         name: str | None = None
         try:
@@ -305,6 +309,7 @@ def check_entries(connection: apsw.Connection, files: Path, live: apsw.Connectio
             name = None if file is None else os.fsdecode(file)
             there = len(payload) if name is None else (files / name).stat().st_size
             right = digest(rejected, [payload] if name is None else _pieces(files / name)) == mark and size == there
+            counts = there + len(metadata) + len(reason) + OVERHEAD_BYTES
         except FileNotFoundError:
             if _is_there(live, entry_id):
                 yield Finding(place, f"its payload of {size} bytes, {name}, is missing")
@@ -314,6 +319,20 @@ def check_entries(connection: apsw.Connection, files: Path, live: apsw.Connectio
             continue
         if not right:
             yield Finding(place, f"its {size} bytes aren't what was kept")
+        elif counted != counts and _is_text(reason):  # a damaged one perhaps had another length
+            wrong_sizes[entry_id] = counts
+            yield Finding(place, f"it counts as {counted} bytes, and has {counts}", "that is set right", repair)
+    if repair:
+        sizes = [(size, entry_id) for entry_id, size in wrong_sizes.items()]
+        connection.executemany("UPDATE entries SET size = ? WHERE id = ?", sizes).get  # noqa: B018
+
+
+def _is_text(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_there(connection: apsw.Connection, entry_id: int) -> bool:

@@ -35,6 +35,8 @@ class MemoryQuarantine:
         self._last_id = 0
         self._full: set[str | None] = set()
         self._ids: dict[tuple[str, bytes], int] = {}  # by agent and digest
+        self._arrivals: dict[int, int] = {}  # by id: a higher one each time it comes
+        self._last_arrival = 0
 
     @property
     def rejected(self) -> Sequence[Rejected]:
@@ -69,6 +71,7 @@ class MemoryQuarantine:
                 entry = evolve(entry, document=rejected.document, version=rejected.version)
                 kept = evolve(kept, document=rejected.document, version=rejected.version)
             self.stored[known] = evolve(entry, count=entry.count + 1, last_at=now, overtaken_at=None), kept
+            self._note_arrival(known)
             return
         size = size_of(rejected, len(rejected.payload))
         for entry, _ in list(self.stored.values()) if limited else ():
@@ -96,6 +99,11 @@ class MemoryQuarantine:
         )
         self.stored[entry.id] = entry, rejected
         self._ids[key] = entry.id
+        self._note_arrival(entry.id)
+
+    def _note_arrival(self, entry_id: int) -> None:
+        self._last_arrival += 1
+        self._arrivals[entry_id] = self._last_arrival
 
     def _bytes(self, agent_id: str | None = None) -> int:
         """How many bytes all entries take, or those of an agent's that count in its share."""
@@ -142,11 +150,13 @@ class MemoryQuarantine:
             return
         before = dict(self.stored), dict(self._ids)
         old = self.stored[entry_id][0]
+        arrival = self._arrivals[entry_id]
         self._drop(entry_id)
         room = old.size
         for one in remaining:
             rejected, document = one.rejected, one.rejected.document
-            newer = any(e.document == document and e.last_at > old.last_at for e, _ in self.stored.values() if document)
+            others = (entry.id for entry, _ in self.stored.values() if document and entry.document == document)
+            newer = any(self._arrivals[other] > arrival for other in others)
             if newer or (rejected.agent_id, digest(rejected, [rejected.payload])) in self._ids:
                 continue
             room -= size_of(rejected, len(rejected.payload))
@@ -155,6 +165,7 @@ class MemoryQuarantine:
             except StorageFull:
                 self.stored, self._ids = before
                 raise
+            self._arrivals[self._last_id] = arrival
             entry, kept = self.stored[self._last_id]
             entry = evolve(entry, first_at=old.first_at, last_at=old.last_at)
             self.stored[entry.id] = evolve(entry, replayed_at=self._now(), replay_error=one.error), kept

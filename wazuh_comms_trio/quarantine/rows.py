@@ -93,17 +93,18 @@ def replace_row(
 ) -> list[str]:
     """As ``Quarantine.replace``; ``rows``: each with why it stays. Returns the files that no row names any more."""
     old: Any = connection.execute(
-        "DELETE FROM entries WHERE id = ? RETURNING agent_id, size, first_at, last_at, file", (entry_id,)
+        "DELETE FROM entries WHERE id = ? RETURNING agent_id, size, first_at, last_at, file, arrival", (entry_id,)
     ).fetchone()
     if old is None:
         return [row.file for row, _ in rows if row.file is not None]
-    agent_id, room, first_at, last_at, file = old
+    agent_id, room, first_at, last_at, file, arrival = old
     gone = [] if file is None else [file]
     for row, error in rows:
         document = row.rejected.document or None
         known = connection.execute(
-            "SELECT 1 FROM entries WHERE (agent_id = ? AND digest = ?) OR (document = ? AND last_at > ?)",
-            (agent_id, row.digest, document, last_at),
+            "SELECT 1 FROM entries WHERE (agent_id = ? AND digest = ?)"
+            " OR (document = ? AND (coalesce(arrival, 0), last_at) > (coalesce(?, 0), ?))",
+            (agent_id, row.digest, document, arrival, last_at),
         ).get
         if known is not None:
             gone += [] if row.file is None else [row.file]
@@ -111,9 +112,9 @@ def replace_row(
         room -= size_of(row.rejected, row.payload_bytes)
         gone += insert_rows(connection, [row], now, max_bytes, limited=room < 0)
         connection.execute(
-            "UPDATE entries SET first_at = ?, last_at = ?, replayed_at = ?, replay_error = ?"
+            "UPDATE entries SET first_at = ?, last_at = ?, arrival = ?, replayed_at = ?, replay_error = ?"
             " WHERE agent_id = ? AND digest = ?",
-            (first_at, last_at, now, error, agent_id, row.digest),
+            (first_at, last_at, arrival, now, error, agent_id, row.digest),
         )
     return gone
 
@@ -135,8 +136,7 @@ def _make_room(connection: apsw.Connection, size: int, max_bytes: int) -> list[s
 
 def _used(connection: apsw.Connection, agent_id: str) -> int:
     used = connection.execute("SELECT bytes FROM usage WHERE agent_id = ?", (agent_id,)).get or 0
-    assert isinstance(used, int)
-    return used
+    return int(used) if isinstance(used, (int, float)) else 0  # a damaged one: ``store verify`` counts anew
 
 
 def check_limits(

@@ -199,13 +199,19 @@ class StoredQuarantine:
     # --- for the operator's tool ---------------------------------------------------------------------------------
 
     async def list(self, *, agent_id: str | None = None, after: int = 0, limit: int = 1000) -> Sequence[Entry]:
+        """Entries that can't be read aren't counted in ``limit``: only behind the last there are none."""
         rest = "WHERE id > ?1 AND (?2 IS NULL OR agent_id = ?2) ORDER BY id LIMIT ?3"
-        values = (after, agent_id, limit)
+        found: list[Entry] = []
 
-        def select(connection: apsw.Connection) -> list[Entry | DocumentUnreadable]:
-            return list(read_rows(connection, "entries", _ENTRY, rest, values, _entry, file=QUARANTINE.name))
+        def select(connection: apsw.Connection) -> tuple[list[Entry | DocumentUnreadable], Any]:
+            values = (after, agent_id, limit - len(found))
+            page = list(read_rows(connection, "entries", _ENTRY, rest, values, _entry, file=QUARANTINE.name))
+            return page, connection.execute(f"SELECT max(id) FROM (SELECT id FROM entries {rest})", values).get
 
-        return self._unreadable.without(await self._database.read(select))
+        while after is not None and len(found) < limit:
+            page, after = await self._database.read(select)
+            found += self._unreadable.without(page)
+        return found
 
     async def get(self, entry_id: int) -> tuple[Entry, Rejected] | None:
         """Reads an entry. Raises ``DocumentUnreadable`` beside what the Protocol says."""

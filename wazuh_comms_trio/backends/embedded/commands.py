@@ -7,9 +7,10 @@ was meanwhile.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
-from math import inf
-from typing import Any, Final, TypeAlias
+from functools import partial
+from typing import Any, Final
 
 import apsw
 import trio
@@ -41,7 +42,7 @@ _TOPIC: Final = "commands"
 #: Of a list that is read in pages.
 _PAGE: Final = 500
 
-_Place: TypeAlias = tuple[float, int]
+_NEWEST_FIRST: Final = "ORDER BY created_at DESC, no DESC"
 
 
 class SqliteCommands:
@@ -294,45 +295,55 @@ class SqliteCommands:
         limit: int = 1000,
         children: bool = True,
     ) -> Sequence[Command]:
-        return (await self._listed(status, agent_id, limit, children, None))[0]
+        which = _which(status, agent_id, children)
+        if which is None:
+            return ()
+        conditions, values = which
+
+        def select(connection: apsw.Connection) -> list[Command | DocumentUnreadable]:
+            condition, of_parents = hidden(connection)
+            rest = f"WHERE {conditions} AND NOT ({condition}) {_NEWEST_FIRST} LIMIT ?"
+            parameters = (*values, *of_parents, limit)
+            return list(read_rows(connection, "commands", rows.COLUMNS, rest, parameters, rows.decode))
+
+        return self._unreadable.without(await self._database.read(select))
 
     async def pages(
         self, *, status: CommandStatus | None = None, agent_id: str | None = None, children: bool = True
     ) -> AsyncGenerator[Sequence[Command], None]:
-        after: _Place | None = (inf, 0)
-        while after is not None:
-            page, after = await self._listed(status, agent_id, _PAGE, children, after)
-            yield page
+        """The numbers of all are in memory meanwhile: what a place in their order is told by may be damaged."""
+        which = _which(status, agent_id, children)
+        if which is None:
+            return
+        conditions, values = which
 
-    async def _listed(
-        self, status: CommandStatus | None, agent_id: str | None, limit: int, children: bool, after: _Place | None
-    ) -> tuple[Sequence[Command], _Place | None]:
-        """The listed commands behind ``after``, and the place behind which there may be more."""
-        conditions, values = ["1"], list[Any]()
-        if status is not None:
-            conditions.append("status = ?")
-            values.append(status)
-        if agent_id is not None:
-            if not storable(agent_id):
-                return (), None
-            conditions.append("target_type = 'agent' AND target_id = ?")
-            values.append(agent_id.lower())
-        if not children:
-            conditions.append(f"NOT {rows.IS_CHILD}")
-        if after is not None:
-            conditions.append("(created_at, no) < (?, ?)")
-            values += after
-
-        def select(connection: apsw.Connection) -> tuple[list[Command | DocumentUnreadable], _Place | None]:
+        def select_all(connection: apsw.Connection) -> array[int]:
             condition, of_parents = hidden(connection)
-            rest = f"WHERE {' AND '.join(conditions)} AND NOT ({condition}) ORDER BY created_at DESC, no DESC LIMIT ?"
-            parameters = (*values, *of_parents, limit)
-            found = list(read_rows(connection, "commands", rows.COLUMNS, rest, parameters, rows.decode))
-            last = None
-            if after is not None and len(found) == limit:
-                places = f"SELECT created_at, no FROM commands {rest} OFFSET ?"
-                last = connection.execute(places, (*parameters[:-1], 1, limit - 1)).fetchone()
-            return found, last
+            query = f"SELECT no FROM commands WHERE {conditions} AND NOT ({condition}) {_NEWEST_FIRST}"
+            return array("q", (row[0] for row in connection.execute(query, (*values, *of_parents))))
 
-        found, last = await self._database.read(select)
-        return self._unreadable.without(found), last
+        def select(connection: apsw.Connection, numbers: array[int]) -> list[Command | DocumentUnreadable]:
+            rest = f"WHERE {conditions} AND no IN carray(?) {_NEWEST_FIRST}"
+            parameters = (*values, apsw.carray(numbers))
+            return list(read_rows(connection, "commands", rows.COLUMNS, rest, parameters, rows.decode))
+
+        numbers = await self._database.read(select_all)
+        for start in range(0, len(numbers), _PAGE):
+            found = await self._database.read(partial(select, numbers=numbers[start : start + _PAGE]))
+            yield self._unreadable.without(found)
+
+
+def _which(status: CommandStatus | None, agent_id: str | None, children: bool) -> tuple[str, Sequence[Any]] | None:
+    """A condition and its values; None where nothing can meet it."""
+    conditions, values = ["1"], list[Any]()
+    if status is not None:
+        conditions.append("status = ?")
+        values.append(status)
+    if agent_id is not None:
+        if not storable(agent_id):
+            return None
+        conditions.append("target_type = 'agent' AND target_id = ?")
+        values.append(agent_id.lower())
+    if not children:
+        conditions.append(f"NOT {rows.IS_CHILD}")
+    return " AND ".join(conditions), values

@@ -106,6 +106,26 @@ async def test_what_a_step_needs_may_be_unreadable_too(harness: Harness, tmp_pat
     assert [result.status for result in reported] == [400, 200]
 
 
+async def test_pages_of_commands_have_all_that_can_be_read_and_name_the_others(
+    harness: Harness, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The place of some in the order is damaged: of the newest, the oldest, and where a page ends."""
+    commands = harness.backends.commands
+    await commands.add([command(f"c{number:04}") for number in range(1203)])
+    values = {"c0000": "'never'", "c0702": "x'00'", "c0703": "9e999", "c1202": "'1e5x'", "c0500": "-9e999"}
+    for document_id, value in values.items():
+        harm(tmp_path, "commands", document_id, ("created_at", value))
+    unreadable = {"c0000", "c0702", "c1202"}
+    for options in ({}, {"status": "pending"}, {"agent_id": A1}, {"children": False}):
+        pages = [page async for page in commands.pages(**options)]
+        found = [each.document_id for page in pages for each in page]
+        assert len(found) == 1200
+        assert set(found) == {f"c{number:04}" for number in range(1203)} - unreadable
+        assert (found[0], found[-1]) == ("c0703", "c0500")
+        assert max(map(len, pages)) <= 500
+    assert set(named(caplog)) == {f"state.db: commands/{document_id}" for document_id in unreadable}
+
+
 @pytest.mark.parametrize("kind", BAD_AGENTS)
 async def test_an_agent(harness: Harness, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     agents = harness.backends.agents
