@@ -19,8 +19,9 @@ __all__ = ["DeliveryRecorder"]
 
 _log = logging.getLogger(__name__)
 
-#: Deliveries that share an event, and whose requests go on in one turn of the event loop.
-_WOKEN_AT_ONCE: Final = 4
+#: Deliveries that share an event, and whose requests go on in one turn of the event loop. More than begin in one, since
+#: nothing is recorded meanwhile: what begins then would else be more than what was woken, each time.
+_WOKEN_AT_ONCE: Final = 2
 
 
 class DeliveryRecorder:
