@@ -298,6 +298,14 @@ def test_columns_that_a_name_takes(text: str, columns: int) -> None:
         assert width - 1 <= output.text_width(short) <= width
 
 
+def test_dates_arent_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "terminal_width", lambda: 60)
+    rows = [("0194857f-39b5-7bfb-a7bc-c5c6835f03d1", "n" * 50, "2026-03-11T19:12:36Z"), ("b", "c", None)]
+    shown = output.table(("UUID", "NAME", "LAST SEEN"), rows).split("\n")
+    assert [line.split()[-2:] for line in shown] == [["LAST", "SEEN"], ["03-11", "19:12"], ["c", "-"]]
+    assert shown[1].split()[1] == "n" * 8 + "\N{HORIZONTAL ELLIPSIS}"
+
+
 def test_names_of_wide_characters_dont_shift_a_table(tool: Tool) -> None:
     for name in ("web-1", "日本語サーバー", "\N{FOX FACE}"):
         assert tool("agents", "add", name).status == 0

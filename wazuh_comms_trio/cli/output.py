@@ -17,6 +17,7 @@ from wazuh_comms_trio.foundation.timestamps import to_iso
 
 #: A column is cut to this at least.
 _NARROWEST: Final = 8
+_SHORT_DATE: Final = re.compile(r"\d\d-\d\d \d\d:\d\d")
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
@@ -121,8 +122,10 @@ class _Columns:
             return
         self._is_narrow = True
         widths = self._widths = _widths(cells)
-        while _total(widths) > most and (widest := max(widths[1:], default=0)) > _NARROWEST:
-            widths[widths.index(widest, 1)] -= 1
+        dates = {n for n in range(len(widths)) if any(_SHORT_DATE.fullmatch(row[n]) for row in cells)}  # half is no use
+        wide = [n for n in range(1, len(widths)) if n not in dates]
+        while _total(widths) > most and wide and widths[widest := max(wide, key=widths.__getitem__)] > _NARROWEST:
+            widths[widest] -= 1
 
 
 def terminal_width() -> int | None:
