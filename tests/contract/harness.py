@@ -8,11 +8,12 @@ is skipped.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import trio
@@ -22,7 +23,7 @@ from tests.backends.embedded.faulty_files import faulty_files
 from wazuh_comms_trio.backends.embedded.ndjson.records import records
 from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
 from wazuh_comms_trio.backends.factory import open_backends
-from wazuh_comms_trio.backends.interfaces import Agent, Backends
+from wazuh_comms_trio.backends.interfaces import Agent, Backends, DocumentOperation
 from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.config.models import CommunicationsApi, Config, Embedded, Files, Ssl
 from wazuh_comms_trio.errors import BackendUnavailable
@@ -224,3 +225,9 @@ HARNESSES: dict[
     "fake-wazuh": (open_fake_wazuh, (pytest.mark.real_clock,)),
     "wazuh": (open_wazuh, (pytest.mark.indexer, pytest.mark.real_clock)),
 }
+
+
+def op(action: Literal["create", "update", "delete"], document_id: str, **data: Any) -> DocumentOperation:
+    """A write of a document that is its agent's own."""
+    body = None if action == "delete" else json.dumps(data).encode()
+    return DocumentOperation(action, INDEX, document_id, body, own=True)

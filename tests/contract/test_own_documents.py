@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
-from tests.contract.harness import INDEX
+from tests.contract.harness import INDEX, op
 from wazuh_comms_trio.backends.document_rules import Document, Key, plan
 from wazuh_comms_trio.backends.interfaces import Backends, DocumentOperation, ItemResult, Outcome
-
-
-def op(action: Literal["create", "update", "delete"], document_id: str, **data: Any) -> DocumentOperation:
-    body = None if action == "delete" else json.dumps(data).encode()
-    return DocumentOperation(action, INDEX, document_id, body, own=True)
 
 
 async def stored(backends: Backends, document_id: str) -> Any:

@@ -10,13 +10,13 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.e2e.in_memory import command, logged_in
 from wazuh_comms_trio.backends.interfaces import Action, Command, DocumentOperation, ItemResult, Outcome, Target
 from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.config.models import Events, Files, Timeouts
 from wazuh_comms_trio.quarantine.interface import Rejected
 from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 from wazuh_comms_trio.testing import (
-    AgentClient,
     AgentProgram,
     MemoryStream,
     Reply,
@@ -44,12 +44,6 @@ NEVER = {
     "data that isn't UTF-8": b'{"id":"x","module":"fim","operation":"create"}\n{"a":"\xff"}\n',
     "a header with a name twice": b'{"id":"x","id":"y","module":"fim","operation":"create"}\n{"a":1}\n',
 }
-
-
-async def logged_in(daemon: Any, **options: Any) -> AgentClient:
-    agent: AgentClient = await daemon.enrol_agent(**options)
-    assert (await agent.authenticate()).status == 200
-    return agent
 
 
 def statuses(reply: Reply) -> list[int]:
@@ -196,11 +190,6 @@ async def test_metadata_alone_is_an_ordinary_success(autojump_clock: MockClock) 
 
 
 # --- commands
-
-
-def command(agent: AgentClient, document_id: str = "c1", **more: Any) -> dict[str, Any]:
-    target = {"type": "agent", "id": agent.uuid}
-    return {"document_id": document_id, "target": target, "action": {"name": "restart"}, "timeout": 600, **more}
 
 
 async def test_a_command_waits_for_its_agent_and_ends_as_it_reports(autojump_clock: MockClock) -> None:

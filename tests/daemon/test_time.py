@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.e2e.in_memory import logged_in, timed
 from wazuh_comms_trio.config.models import Batcher, Limits, Shutdown, Timeouts
 from wazuh_comms_trio.testing.agent.client import AgentClient, stateful_event, stateless_event
 from wazuh_comms_trio.testing.agent.http import ExchangeFailed, Reply, ReplyDecoder, exchange, request_head
@@ -18,17 +18,6 @@ from wazuh_comms_trio.testing.streams import MemoryStream
 
 EVENT = stateful_event("a1", "fim", "create", {"file": {"path": "/etc/passwd"}})
 NEWS = stateless_event("logcollector", "file", {"event": {"original": "hello"}})
-
-
-async def logged_in(daemon: Any, **options: Any) -> AgentClient:
-    agent: AgentClient = await daemon.enrol_agent(**options)
-    assert (await agent.authenticate()).status == 200
-    return agent
-
-
-async def timed(call: Callable[[], Awaitable[Reply]]) -> tuple[Reply, float]:
-    began = trio.current_time()
-    return await call(), trio.current_time() - began
 
 
 # --- long polls
@@ -299,16 +288,16 @@ async def test_stop_lets_requests_finish_and_takes_no_more(autojump_clock: MockC
         assert json.loads(await daemon.backends.events.get("wazuh-states-fim", f"{agent.uuid}_a1") or b"null")
 
 
+async def fails_to_post(agent: AgentClient) -> None:
+    with pytest.raises(ExchangeFailed):
+        await agent.post_stateful([EVENT])
+
+
 async def test_stop_ends_although_a_backend_hangs(autojump_clock: MockClock) -> None:
     async with open_daemon(daemon_config(shutdown=Shutdown(grace=10))) as daemon, trio.open_nursery() as nursery:
         agent = await logged_in(daemon)
         daemon.backends.events.faults.hang()
-
-        async def post() -> None:
-            with pytest.raises(ExchangeFailed):
-                await agent.post_stateful([EVENT])
-
-        nursery.start_soon(post)
+        nursery.start_soon(fails_to_post, agent)
         await wait_all_tasks_blocked()
         began = trio.current_time()
         daemon.stop.request()
@@ -320,12 +309,7 @@ async def test_a_second_request_to_stop_hurries(autojump_clock: MockClock) -> No
     async with open_daemon() as daemon, trio.open_nursery() as nursery:
         agent = await logged_in(daemon)
         daemon.backends.events.faults.hang()
-
-        async def post() -> None:
-            with pytest.raises(ExchangeFailed):
-                await agent.post_stateful([EVENT])
-
-        nursery.start_soon(post)
+        nursery.start_soon(fails_to_post, agent)
         await wait_all_tasks_blocked()
         began = trio.current_time()
         daemon.stop.request()

@@ -6,7 +6,7 @@ starts some.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from random import Random
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.conftest import Certificates
+from tests.e2e.in_memory import command, logged_in, timed
 from tests.e2e.processes import Files, start_daemon
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.backends.memory.stores import memory_backends
@@ -38,22 +39,6 @@ T = TypeVar("T")
 
 CREATE = stateful_event("same-id", "fim", "create", {"file": {"path": "/etc/passwd"}})
 SCAN = {"type": "packagelist", "agent": {"id": "a"}, "packages": [], "hotfixes": []}
-
-
-async def logged_in(daemon: Any, **options: Any) -> AgentClient:
-    agent: AgentClient = await daemon.enrol_agent(**options)
-    assert (await agent.authenticate()).status == 200
-    return agent
-
-
-async def timed(call: Callable[[], Awaitable[Reply]]) -> tuple[Reply, float]:
-    began = trio.current_time()
-    return await call(), trio.current_time() - began
-
-
-def command(agent: AgentClient, document_id: str, **more: Any) -> dict[str, Any]:
-    target = {"type": "agent", "id": agent.uuid}
-    return {"document_id": document_id, "target": target, "action": {"name": "restart"}, "timeout": 600, **more}
 
 
 async def test_1_equal_ids_in_concurrent_requests_get_their_own_results(autojump_clock: MockClock) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 
-from tests.conftest import Certificates
-from tests.e2e.processes import Files, start_daemon, write_files
+from tests.e2e.processes import Files, start_daemon
 from tests.keys.load import Nodes, at_work, keys_in_force, logged_in
 from tests.supervisor.nodes import ask, change, parked
 from tests.supervisor.test_reload import new_certificate
@@ -20,14 +17,6 @@ from wazuh_comms_trio.testing import stateful_event
 pytestmark = [pytest.mark.processes, pytest.mark.real_clock]
 
 MakeFiles = Callable[..., Files]
-
-
-@pytest.fixture
-def make_files(tmp_path: Path, certificates: Certificates) -> MakeFiles:
-    def make(**changes: Any) -> Files:
-        return write_files(tmp_path, certificates.cert, certificates.key, **changes)
-
-    return make
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -183,3 +183,9 @@ async def post(files: Files, commands: Sequence[tuple[str, str]]) -> set[str]:
     reply = await ask(files, "POST", "/api/v1/commands", json.dumps({"commands": document}).encode())
     assert reply.status == 200, reply
     return {command["document_id"] for command in reply.json()["commands"]}
+
+
+async def reload(files: Files) -> dict[str, Any]:
+    """The daemon's answer to a reload through the command socket."""
+    reply: dict[str, Any] = (await ask(files, "POST", "/api/v1/reload")).json()
+    return reply

@@ -6,15 +6,13 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from tests.conftest import Certificates
-from tests.e2e.processes import Files, write_files
+from tests.e2e.processes import Files
 from tests.supervisor.nodes import ask, serving
 from tests.systemd.manager import open_manager, start_service
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
@@ -23,14 +21,6 @@ from wazuh_comms_trio.testing import AgentClient, connect_tcp, enroll
 pytestmark = [pytest.mark.processes, pytest.mark.real_clock]
 
 MakeFiles = Callable[..., Files]
-
-
-@pytest.fixture
-def make_files(tmp_path: Path, certificates: Certificates) -> MakeFiles:
-    def make(**changes: Any) -> Files:
-        return write_files(tmp_path, certificates.cert, certificates.key, **{"workers": 2, **changes})
-
-    return make
 
 
 def listening() -> socket.socket:

@@ -7,7 +7,6 @@ import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import apsw
 import pytest
@@ -16,7 +15,7 @@ import trio
 from tests.conftest import Certificates
 from tests.e2e.agents import stored
 from tests.e2e.processes import Files, Running, command_line, start_daemon, tool, write_files
-from tests.supervisor.nodes import add_logged_in, ask, parked, post, serving, status, under_load
+from tests.supervisor.nodes import add_logged_in, ask, parked, post, reload, serving, status, under_load
 from tests.upgrade.versions import install
 from wazuh_comms_trio.backends.embedded.state_schema import STATE
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
@@ -64,11 +63,6 @@ async def delivered(daemon: Running, agents: list[AgentClient], names: list[str]
             told = await post(daemon.files, [(name, agent.uuid) for name, agent in zip(names, agents, strict=True)])
     assert sorted(got) == sorted(names)
     assert told == set(names)
-
-
-async def reload(files: Files) -> dict[str, Any]:
-    reply: dict[str, Any] = (await ask(files, "POST", "/api/v1/reload")).json()
-    return reply
 
 
 async def test_a_later_version_by_reload_under_load_and_back(make_files: MakeFiles, site: Path) -> None:

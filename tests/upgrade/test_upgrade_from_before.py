@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -15,7 +14,7 @@ from attrs import define, field
 
 from tests.e2e.agents import stored
 from tests.e2e.processes import Files, Running, start_daemon
-from tests.supervisor.nodes import POLL_INTERVAL, add_logged_in, ask, post, serving, status, under_load
+from tests.supervisor.nodes import POLL_INTERVAL, add_logged_in, post, reload, serving, status, under_load
 from tests.upgrade.versions import BEFORE_THE_MOVE, has_commit, install
 from wazuh_comms_trio.testing import AgentClient
 
@@ -76,11 +75,6 @@ async def commands_all_along(daemon: Running, agents: list[AgentClient]) -> Asyn
             while len(commands.received) < len(commands.posted):  # noqa: ASYNC110
                 await trio.sleep(POLL_INTERVAL)
         nursery.cancel_scope.cancel()
-
-
-async def reload(files: Files) -> dict[str, Any]:
-    reply: dict[str, Any] = (await ask(files, "POST", "/api/v1/reload")).json()
-    return reply
 
 
 @pytest.mark.parametrize("before_first", [True, False], ids=["the earlier supervisor", "this tree's supervisor"])

@@ -3,28 +3,21 @@ takes, and what may come between the two."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.contract.harness import INDEX, op
 from tests.indexer.bench import fake, stores_of
 from tests.indexer.fake import FakeOpenSearch
 from wazuh_comms_trio.backends.document_rules import Key
-from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
+from wazuh_comms_trio.backends.interfaces import ItemResult, Outcome
 from wazuh_comms_trio.backends.opensearch.client.bulk import BulkItem
 from wazuh_comms_trio.backends.opensearch.events.own_documents import Corrections
 from wazuh_comms_trio.backends.opensearch.events.stored_documents import Stored, Write
-
-INDEX = "wazuh-states-fim"
-
-
-def op(action: Literal["create", "update", "delete"], document_id: str, **data: Any) -> DocumentOperation:
-    body = None if action == "delete" else json.dumps(data).encode()
-    return DocumentOperation(action, INDEX, document_id, body, own=True)
 
 
 def outcomes(results: Sequence[ItemResult]) -> list[str]:

@@ -26,7 +26,6 @@ from wazuh_comms_trio.transport import (
     daemon_configuration,
     daemon_stats,
     open_pool,
-    open_wazuh_db,
 )
 
 
@@ -37,18 +36,6 @@ def model() -> WazuhDBModel:
         status = "active" if number % 2 else "disconnected"
         model.add_agent(number, f"agent-{number}", connection_status=status)
     return model
-
-
-@pytest.fixture
-async def database(model: WazuhDBModel) -> AsyncIterator[FakeDaemon]:
-    async with open_fake_daemon("wazuh-db", model) as daemon:
-        yield daemon
-
-
-@pytest.fixture
-async def db(database: FakeDaemon) -> AsyncIterator[WazuhDB]:
-    async with open_wazuh_db(connect=database.connect) as db:
-        yield db
 
 
 async def test_ids(db: WazuhDB) -> None:

@@ -41,18 +41,6 @@ def model() -> WazuhDBModel:
     return model
 
 
-@pytest.fixture
-async def daemon(model: WazuhDBModel) -> AsyncIterator[FakeDaemon]:
-    async with open_fake_daemon("wazuh-db", model) as daemon:
-        yield daemon
-
-
-@pytest.fixture
-async def db(daemon: FakeDaemon) -> AsyncIterator[WazuhDB]:
-    async with open_wazuh_db(connect=daemon.connect) as db:
-        yield db
-
-
 async def test_one_answer(db: WazuhDB) -> None:
     assert await db.query("global insert-agent-group new") is None
     assert await db.query("global find-group default") == [{"id": 1}]
@@ -95,10 +83,10 @@ async def test_query_collects_all_pages(db: WazuhDB, query: str) -> None:
     assert await db.query(query) == [{"id": number} for number in range(1, 36)]
 
 
-async def test_pages(db: WazuhDB, daemon: FakeDaemon) -> None:
+async def test_pages(db: WazuhDB, database: FakeDaemon) -> None:
     pages = [page async for page in db.pages("global get-all-agents last_id {last_id}")]
     assert [len(page) for page in pages] == [10, 10, 10, 5]
-    assert daemon.requests == [f"global get-all-agents last_id {last}".encode() for last in (0, 10, 20, 30)]
+    assert database.requests == [f"global get-all-agents last_id {last}".encode() for last in (0, 10, 20, 30)]
 
 
 @pytest.mark.parametrize(
@@ -133,70 +121,70 @@ async def test_pages_left_early_hold_nothing(db: WazuhDB) -> None:
     assert db.statistics().in_use == 0
 
 
-async def test_pages_that_do_not_move_on(db: WazuhDB, daemon: FakeDaemon) -> None:
-    daemon.set_answer(lambda request: 'due [{"id":5}]')
+async def test_pages_that_do_not_move_on(db: WazuhDB, database: FakeDaemon) -> None:
+    database.set_answer(lambda request: 'due [{"id":5}]')
     with pytest.raises(AnswerInvalid, match="ends where it began"):
         await collect(db.pages("global get-all-agents"), [])
-    daemon.set_answer(lambda request: "due []")
+    database.set_answer(lambda request: "due []")
     with pytest.raises(AnswerInvalid, match="no id to go on from"):
         await db.query("global get-all-agents")
 
 
-async def test_pages_by_another_key(db: WazuhDB, daemon: FakeDaemon) -> None:
-    daemon.set_answer(['due [{"hash":"aa"},{"hash":"bb"}]', 'ok [{"hash":"cc"}]'])
+async def test_pages_by_another_key(db: WazuhDB, database: FakeDaemon) -> None:
+    database.set_answer(['due [{"hash":"aa"},{"hash":"bb"}]', 'ok [{"hash":"cc"}]'])
     query = "global get-distinct-groups {last_id}"
     pages = [page async for page in db.pages(query, last_id=lambda page: page[-1]["hash"])]
     assert len(pages) == 2
-    assert daemon.requests[-1] == b"global get-distinct-groups bb"
+    assert database.requests[-1] == b"global get-distinct-groups bb"
 
 
 async def test_page_cancelled_is_asked_for_again(
-    db: WazuhDB, daemon: FakeDaemon, autojump_clock: trio.testing.MockClock
+    db: WazuhDB, database: FakeDaemon, autojump_clock: trio.testing.MockClock
 ) -> None:
     pages = db.pages("global get-all-agents")
     assert len(await anext(pages)) == 10
-    daemon.set_oddities(silent=True)
+    database.set_oddities(silent=True)
     with trio.move_on_after(1):
         await anext(pages)
-    daemon.set_oddities(silent=False)
+    database.set_oddities(silent=False)
     assert (await anext(pages))[0] == {"id": 11}
 
 
-async def test_streamed_rows(db: WazuhDB, daemon: FakeDaemon) -> None:
+async def test_streamed_rows(db: WazuhDB, database: FakeDaemon) -> None:
     rows = [row async for row in db.rows("agent 001 package get")]
     assert len(rows) == 600
     assert rows[0] == {"name": "package-0", "size": 0}
     assert (db.statistics().in_use, db.statistics().idle) == (0, 0), "that connection isn't used again"
-    assert daemon.requests == [b"agent 001 package get"]
+    assert database.requests == [b"agent 001 package get"]
     assert await db.query("global find-group default") == [{"id": 1}]
 
 
-async def test_query_collects_streamed_rows(db: WazuhDB, daemon: FakeDaemon) -> None:
+async def test_query_collects_streamed_rows(db: WazuhDB, database: FakeDaemon) -> None:
     assert len(await db.query("agent 001 package get")) == 600
     found = await db.query("agent 001 package get", type=list[Package])
     assert (len(found), found[-1]) == (600, Package("package-599"))
-    daemon.set_answer([Frames(['ok {"status":"SUCCESS"}'], streamed=True)])
+    database.set_answer([Frames(['ok {"status":"SUCCESS"}'], streamed=True)])
     assert await db.query("agent 001 package get") == []
 
 
-async def test_an_agent_that_was_never_synchronized_has_no_empty_list(db: WazuhDB, daemon: FakeDaemon) -> None:
+async def test_an_agent_that_was_never_synchronized_has_no_empty_list(db: WazuhDB, database: FakeDaemon) -> None:
     with pytest.raises(NotSynchronized, match="Error 1014"):
         await db.query("agent 002 package get")
     with pytest.raises(NotSynchronized):
         await anext(db.rows("agent 002 package get"))
-    daemon.set_answer([Frames(['ok {"status":"BROKEN"}'], streamed=True)])
+    database.set_answer([Frames(['ok {"status":"BROKEN"}'], streamed=True)])
     with pytest.raises(AnswerInvalid, match="BROKEN"):
         await db.query("agent 001 package get")
     assert db.statistics().in_use == 0
 
 
-async def test_text_that_is_not_utf_8(daemon: FakeDaemon) -> None:
+async def test_text_that_is_not_utf_8(database: FakeDaemon) -> None:
     answer = b'ok [{"name":"caf\xe9"}]'
-    daemon.set_answer([answer] * 3)
-    async with open_wazuh_db(connect=daemon.connect) as db:
+    database.set_answer([answer] * 3)
+    async with open_wazuh_db(connect=database.connect) as db:
         assert await db.query("global sql x") == [{"name": "caf\ufffd"}]
         assert await db.pool.request(b"global sql x") == answer
-    async with open_wazuh_db(connect=daemon.connect, text_errors="strict") as db:
+    async with open_wazuh_db(connect=database.connect, text_errors="strict") as db:
         with pytest.raises(AnswerInvalid, match="isn't UTF-8"):
             await db.query("global sql x")
 
@@ -218,18 +206,18 @@ async def test_rows_forgotten(db: WazuhDB) -> None:
     assert (db.statistics().in_use, db.statistics().given_up) == (0, 1)
 
 
-async def test_rows_forgotten_after_the_pool_closed(daemon: FakeDaemon) -> None:
-    async with open_wazuh_db(connect=daemon.connect) as db:
+async def test_rows_forgotten_after_the_pool_closed(database: FakeDaemon) -> None:
+    async with open_wazuh_db(connect=database.connect) as db:
         rows = db.rows("agent 001 package get")
         await anext(rows)
     del rows
     gc.collect()
     await trio.testing.wait_all_tasks_blocked()
-    assert daemon.open_connections == 0
+    assert database.open_connections == 0
 
 
-async def test_rows_cancelled(db: WazuhDB, daemon: FakeDaemon, autojump_clock: trio.testing.MockClock) -> None:
-    daemon.set_answer([Frames(['due {"id":1}', 'due {"id":2}'], streamed=True)])
+async def test_rows_cancelled(db: WazuhDB, database: FakeDaemon, autojump_clock: trio.testing.MockClock) -> None:
+    database.set_answer([Frames(['due {"id":1}', 'due {"id":2}'], streamed=True)])
     got = []
     with trio.move_on_after(1):
         async for row in db.rows("agent 001 package get"):
@@ -243,8 +231,8 @@ async def collect(rows: AsyncIterator[Any], into: list[Any]) -> None:
         into.append(row)
 
 
-async def test_rows_that_end_in_an_error(db: WazuhDB, daemon: FakeDaemon) -> None:
-    daemon.set_answer([Frames(['due {"id":1}', "err out of memory"], streamed=True), "err no such agent"])
+async def test_rows_that_end_in_an_error(db: WazuhDB, database: FakeDaemon) -> None:
+    database.set_answer([Frames(['due {"id":1}', "err out of memory"], streamed=True), "err no such agent"])
     got: list[Any] = []
     with pytest.raises(WazuhError, match="out of memory"):
         await collect(db.rows("agent 001 package get"), got)
@@ -254,22 +242,22 @@ async def test_rows_that_end_in_an_error(db: WazuhDB, daemon: FakeDaemon) -> Non
     assert (db.statistics().in_use, db.statistics().requests, db.statistics().given_up) == (0, 2, 0)
 
 
-async def test_rows_cut_off(db: WazuhDB, daemon: FakeDaemon) -> None:
-    daemon.set_answer([Frames(['due {"id":1}', 'due {"id":2}'], streamed=True)])
-    daemon.set_oddities(close_after=1)
+async def test_rows_cut_off(db: WazuhDB, database: FakeDaemon) -> None:
+    database.set_answer([Frames(['due {"id":1}', 'due {"id":2}'], streamed=True)])
+    database.set_oddities(close_after=1)
     got: list[Any] = []
     with pytest.raises(trio.BrokenResourceError):
         await collect(db.rows("agent 001 package get"), got)
     assert got == [{"id": 1}, {"id": 2}]
 
 
-async def test_several_rows_in_one_frame(db: WazuhDB, daemon: FakeDaemon) -> None:
-    daemon.set_answer([Frames(['due [{"id":1},{"id":2}]', 'ok [{"id":3}]'], streamed=True)])
+async def test_several_rows_in_one_frame(db: WazuhDB, database: FakeDaemon) -> None:
+    database.set_answer([Frames(['due [{"id":1},{"id":2}]', 'ok [{"id":3}]'], streamed=True)])
     assert [row["id"] async for row in db.rows("agent 001 hotfix get")] == [1, 2, 3]
 
 
-async def test_unexpected_stream_is_an_error_and_stays_among_itself(db: WazuhDB, daemon: FakeDaemon) -> None:
-    daemon.set_answer([Frames(['due {"id":1}', "ok"]), "ok 2"])
+async def test_unexpected_stream_is_an_error_and_stays_among_itself(db: WazuhDB, database: FakeDaemon) -> None:
+    database.set_answer([Frames(['due {"id":1}', "ok"]), "ok 2"])
     with pytest.raises(AnswerInvalid, match=r"use rows\(\)"):
         await db.query("agent 001 something new")
     assert await db.query("next") == 2
@@ -286,13 +274,13 @@ async def test_cut_answer_says_so(db: WazuhDB, model: WazuhDBModel) -> None:
 
 
 @pytest.mark.parametrize("answer", ["maybe", "", "OK x", b"\xff\xfe", "due {broken"])
-async def test_answers_that_are_none(db: WazuhDB, daemon: FakeDaemon, answer: Answer) -> None:
-    daemon.set_answer([answer])
+async def test_answers_that_are_none(db: WazuhDB, database: FakeDaemon, answer: Answer) -> None:
+    database.set_answer([answer])
     with pytest.raises(WazuhError):
         await db.query("global get-all-agents")
 
 
-async def test_refused_queries(db: WazuhDB, daemon: FakeDaemon) -> None:
+async def test_refused_queries(db: WazuhDB, database: FakeDaemon) -> None:
     for query in ("", " \n", "global sql\0", 5):
         with pytest.raises(WazuhInternalError) as caught:
             await db.query(query)  # type: ignore[arg-type]
@@ -306,10 +294,10 @@ async def test_refused_queries(db: WazuhDB, daemon: FakeDaemon) -> None:
         db.pages("agent 001 package get")
     with pytest.raises(WazuhInternalError, match="no place for the last id"):
         next_page("global something", 5)
-    assert daemon.requests == []
+    assert database.requests == []
 
 
-async def test_queries_in_order_on_one_connection(db: WazuhDB, daemon: FakeDaemon) -> None:
+async def test_queries_in_order_on_one_connection(db: WazuhDB, database: FakeDaemon) -> None:
     async with db.session() as session:
         assert await session.query("global find-group default") == [{"id": 1}]
         assert len(await session.query("global get-all-agents")) == 35
@@ -319,12 +307,12 @@ async def test_queries_in_order_on_one_connection(db: WazuhDB, daemon: FakeDaemo
         assert await session.query("global find-group web", type=list[dict[str, int]]) == [{"id": 2}]
         with pytest.raises(WazuhInternalError, match="connection of their own"):
             await session.query("agent 001 package get")
-    assert daemon.connections == 1
+    assert database.connections == 1
     assert db.statistics().idle == 1
 
 
-async def test_session_does_not_outlive_a_stream(db: WazuhDB, daemon: FakeDaemon) -> None:
-    daemon.set_answer([Frames(['due {"id":1}', "ok"]), "ok"])
+async def test_session_does_not_outlive_a_stream(db: WazuhDB, database: FakeDaemon) -> None:
+    database.set_answer([Frames(['due {"id":1}', "ok"]), "ok"])
     async with db.session() as session:
         with pytest.raises(AnswerInvalid):
             await session.query("agent 001 something new")
@@ -334,23 +322,23 @@ async def test_session_does_not_outlive_a_stream(db: WazuhDB, daemon: FakeDaemon
 
 
 async def test_session_after_a_cancelled_query(
-    db: WazuhDB, daemon: FakeDaemon, autojump_clock: trio.testing.MockClock
+    db: WazuhDB, database: FakeDaemon, autojump_clock: trio.testing.MockClock
 ) -> None:
-    daemon.set_oddities(answer_delay=10)
+    database.set_oddities(answer_delay=10)
     async with db.session() as session:
         with trio.move_on_after(1):
             await session.query("global find-group default")
         with pytest.raises(trio.ClosedResourceError):
             await session.query("global find-group web")
-    daemon.set_oddities(answer_delay=0)
+    database.set_oddities(answer_delay=0)
     assert await db.query("global find-group web") == [{"id": 2}]
 
 
-async def test_restarted_daemon_is_asked_again(db: WazuhDB, daemon: FakeDaemon) -> None:
+async def test_restarted_daemon_is_asked_again(db: WazuhDB, database: FakeDaemon) -> None:
     await db.query("global find-group default")
-    await daemon.close_connections()
+    await database.close_connections()
     assert await db.query("global find-group default") == [{"id": 1}]
-    await daemon.close_connections()
+    await database.close_connections()
     async with db.session() as session:
         # In memory the end is seen by the request itself; over a socket the session would have begun on a fresh one.
         with pytest.raises(trio.BrokenResourceError):
