@@ -99,7 +99,10 @@ def test_an_agent_that_was_removed_is_not_there() -> None:
 def test_one_who_moved_is_no_clone() -> None:
     addresses = {"10.0.0.7": NOW - 5, "10.0.0.8": NOW - 9}
     assert "in turn" not in told(seen=seen(returns=1, addresses=addresses, poll=(at(5), None)))
-    assert "in turn" not in told(seen=seen(returns=9, addresses={"10.0.0.7": NOW - 5, "10.0.0.8": NOW - 9999}))
+    moved = told(seen=seen(returns=9, addresses={"10.0.0.7": NOW - 5, "10.0.0.8": NOW - 9999}))
+    assert "in turn" not in moved
+    assert "It was heard from 10.0.0.7 (last 2025-06-15T15:06:35Z), 10.0.0.8 (last 2025-06-15T12:20:01Z)." in moved
+    assert "It was heard from" not in told(seen=seen(addresses={"10.0.0.7": NOW - 5}))
 
 
 def test_what_an_agent_says_makes_no_line_of_its_own() -> None:

@@ -201,6 +201,9 @@ def _clone(facts: Facts) -> Iterator[str]:
             f"It is heard from {' and '.join(sorted(recent))} in turn: two hosts may have the same key, as copies of"
             " one machine do. Remove it from one, and let that one join anew."
         )
+    elif len(addresses) > 1:
+        spoken = sorted(addresses.items(), key=lambda item: -item[1])
+        yield f"It was heard from {', '.join(f'{address} (last {timestamp(when)})' for address, when in spoken)}."
 
 
 def _commands(facts: Facts) -> Iterator[str]:
