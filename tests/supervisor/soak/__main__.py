@@ -25,6 +25,7 @@ from tests.lossy_network import CannotLose, in_namespace
 from tests.supervisor.nodes import add_logged_in, ask, kill, parked, post, serving, under_load
 from tests.supervisor.soak.hour import WORKERS as HOUR_WORKERS
 from tests.supervisor.soak.hour import hour
+from tests.supervisor.soak.leases import leases
 from tests.supervisor.soak.polls import polls
 from tests.supervisor.soak.starts import KINDS, prepare
 from wazuh_comms_trio.testing import AgentClient, ExchangeFailed, throwaway_certificate
@@ -149,6 +150,7 @@ def main() -> int:
     of_delivery.add_argument("--commands", type=int, default=10_000)
     of_delivery.add_argument("--kill", action="store_true")
     kinds.add_parser("hour").add_argument("--minutes", type=float, default=60)
+    kinds.add_parser("leases")
     flips = kinds.add_parser("bytes")
     flips.add_argument("--step", type=int, default=1)
     flips.add_argument("--only", action="append", choices=FILE_KINDS)
@@ -173,6 +175,8 @@ def main() -> int:
             for sentence in wrong:
                 say(f"WRONG: {sentence}")
             return int(bool(wrong))
+        elif options.kind == "leases":
+            trio.run(leases, folder, say)
         elif options.kind == "bytes":
             sys.exit(every_byte(folder, step=options.step, only=options.only))
         elif options.kind == "hostile":
