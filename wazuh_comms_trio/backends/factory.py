@@ -113,6 +113,7 @@ async def open_embedded(
                 wall_clock=wall_clock,
                 checked=tolerant,
                 count_agents=sqlite.agents.count if tolerant else None,
+                database=sqlite.database if tolerant else None,
             ) as engine,
         ):
             yield Backends(

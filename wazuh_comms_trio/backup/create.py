@@ -40,7 +40,7 @@ from wazuh_comms_trio.backup.format import (
     encode_manifest,
 )
 from wazuh_comms_trio.backup.restore import restore
-from wazuh_comms_trio.backup.verify import Finding, check_database, check_entries, check_rows
+from wazuh_comms_trio.backup.verify import Finding, check_database, check_entries, check_state
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.extras import installed_version
 from wazuh_comms_trio.foundation.file_writes import WholeFile, rename, sync
@@ -152,7 +152,7 @@ class _Archiver:
 def _add_state(archiver: _Archiver, folder: Path, scratch: Path) -> None:
     copy = scratch / "state.db"
     _copy_database(folder / "state.db", copy)
-    archiver.note(check_database(copy, STATE, check_rows))
+    archiver.note(check_database(copy, STATE, partial(check_state, events=folder / "events")))
     archiver.add_path(STATE_DB, copy)
     copy.unlink()
     _add_events(archiver, folder / "events")

@@ -16,6 +16,7 @@ import apsw
 from attrs import frozen
 
 from wazuh_comms_trio.backends.embedded.database.schema import Schema, check_usable
+from wazuh_comms_trio.backends.embedded.ndjson.folder_id import forget_folder
 from wazuh_comms_trio.backends.embedded.state_lock import RESTORING, hold_state
 from wazuh_comms_trio.backends.embedded.state_schema import STATE
 from wazuh_comms_trio.backends.unavailable import StateUnusable
@@ -80,6 +81,7 @@ def restore(config: Config, file: Path, *, replace: bool = False) -> Contents:
                 raise BackupError(f"{file} is the backup of a node with {_KINDS[contents.embedded_state]}")
             if embedded:
                 _check_database(staging / STATE_DB, STATE)
+                _forget_folder(staging / STATE_DB)
             if (staging / QUARANTINE_DB).exists():
                 _check_database(staging / QUARANTINE_DB, QUARANTINE)
             _swap(_places(folder, quarantine, staging, embedded=embedded), [folder, quarantine])
@@ -151,6 +153,15 @@ def _check_database(path: Path, schema: Schema) -> None:
         raise BackupError(exc.message) from exc
     except apsw.Error as exc:
         raise BackupError(f"the backup is damaged: {schema.name}: {exc}") from exc
+    finally:
+        connection.close()
+
+
+def _forget_folder(path: Path) -> None:
+    """The folder of events will be another one."""
+    connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)
+    try:
+        forget_folder(connection)
     finally:
         connection.close()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import Final, cast
@@ -18,6 +19,7 @@ from wazuh_comms_trio.audit.log import audit_log
 from wazuh_comms_trio.backends.embedded.database.log_check import check_log, keep_damaged_log
 from wazuh_comms_trio.backends.embedded.database.schema import Schema, check_usable, migrate
 from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, Reading, find_damage, read_segment
+from wazuh_comms_trio.backends.embedded.ndjson.folder_id import accept_loss, find_loss, noted_id
 from wazuh_comms_trio.backends.embedded.ndjson.ledger import (
     LEDGER,
     NO_LEDGER,
@@ -65,11 +67,13 @@ def verify(config: Config, *, repair: bool = False) -> Iterator[Finding]:
     quarantine = quarantine_folder(config)
     events = folder / "events"
     yield from _told("events", lambda: _events(events, repair))
-    if config.communications_api.backend == "embedded" and was_read_through(events):
-        yield from _missing(folder / "state.db", quarantine / "quarantine.db")
-    elif candidates(quarantine / FILES):
+    embedded = config.communications_api.backend == "embedded"
+    has_run = embedded and (was_read_through(events) or _knows_its_folder(folder / "state.db"))
+    if has_run or (embedded and (folder / "owners").is_dir()):
+        yield from _missing(folder / "state.db")
+    if has_run or candidates(quarantine / FILES):
         yield from _missing(quarantine / "quarantine.db")
-    yield from check_database(folder / "state.db", STATE, check_rows, repair)
+    yield from check_database(folder / "state.db", STATE, partial(check_state, events=events), repair)
 
     def entries(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:
         yield from check_entries(connection, quarantine / "payloads", connection, repair)
@@ -87,10 +91,24 @@ def _told(place: str, findings: Callable[[], Iterator[Finding]]) -> Iterator[Fin
         yield Finding(place, f"can't be read: {exc}")
 
 
-def _missing(*databases: Path) -> Iterator[Finding]:
-    for database in databases:
-        if not database.exists():
-            yield Finding(database.name, "the file is missing; restore a backup")
+def _missing(database: Path) -> Iterator[Finding]:
+    if not database.exists():
+        yield Finding(database.name, "the file is missing; restore a backup")
+
+
+def _knows_its_folder(database: Path) -> bool:
+    """Whether a daemon has run on this database, whatever has become of the folder of events."""
+    if not database.exists():
+        return False
+    try:
+        connection = apsw.Connection(str(database), apsw.SQLITE_OPEN_READWRITE)
+        try:
+            connection.set_busy_timeout(_BUSY_TIMEOUT)
+            return noted_id(connection) is not None
+        finally:
+            connection.close()
+    except apsw.Error:
+        return False  # it is looked at by itself
 
 
 # --- events ----------------------------------------------------------------------------------------------------------
@@ -219,7 +237,7 @@ def check_database(
             yield Finding(place, "; ".join(complaints), remedy, repaired)
         yield from _schema(connection, schema)
         yield from rows(connection, repair)
-    except (apsw.Error, UnicodeDecodeError) as exc:
+    except (apsw.Error, UnicodeDecodeError, OSError) as exc:
         yield Finding(place, f"can't be read: {exc}; restore a backup")
     finally:
         connection.close()
@@ -247,6 +265,16 @@ def _schema(connection: apsw.Connection, schema: Schema) -> Iterator[Finding]:
             yield Finding(schema.name, "its tables, indexes or triggers aren't those of its version; restore a backup")
     finally:
         model.close()
+
+
+def check_state(connection: apsw.Connection, repair: bool, *, events: Path) -> Iterator[Finding]:
+    """Checks ``state.db``: its rows, and whether ``events`` is the folder that its daemon wrote to."""
+    yield from check_rows(connection, repair)
+    loss = find_loss(connection, events)
+    if loss is not None:
+        if repair:
+            accept_loss(connection, events)
+        yield Finding("events", loss, "it is no longer missed; restore a backup, if there is one", repair)
 
 
 def check_rows(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:

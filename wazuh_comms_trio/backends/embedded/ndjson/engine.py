@@ -18,7 +18,9 @@ from typing import Final, TypeVar
 import outcome
 import trio
 
+from wazuh_comms_trio.backends.embedded.database.database import Database
 from wazuh_comms_trio.backends.embedded.database.group_commit import GroupCommit, Job
+from wazuh_comms_trio.backends.embedded.ndjson.folder_id import watch_folder
 from wazuh_comms_trio.backends.embedded.ndjson.scrub import tell_damage
 from wazuh_comms_trio.backends.embedded.ndjson.segments import (
     Appended,
@@ -279,10 +281,12 @@ async def open_engine(
     wall_clock: Callable[[], float] = time.time,
     checked: bool = False,
     count_agents: CountAgents | None = None,
+    database: Database | None = None,
 ) -> AsyncIterator[NdjsonEngine]:
     """The engine on ``folder``, which is made if it isn't there. Raises ``StateUnusable``. What was accepted is written
     before this ends. ``checked``, for a daemon: what is there is read through meanwhile, and the log told of damage.
-    ``count_agents``: None where no agent's share is limited."""
+    ``count_agents``: None where no agent's share is limited. ``database``, for a daemon: it knows whose folder this
+    is."""
     try:
         make_folder(folder)
         remove_stale(folder)
@@ -297,6 +301,8 @@ async def open_engine(
         nursery.start_soon(engine.run)
         if checked:
             looking.start_soon(tell_damage, folder)
+        if database is not None:
+            looking.start_soon(watch_folder, folder, database)
         if count_agents is not None:
             looking.start_soon(engine.follow_agents, count_agents)
         try:

@@ -1,0 +1,137 @@
+"""Whether the folder of events is the one that was written to. Its list of segments goes with it when it goes, and a
+daemon makes a new one: so ``state.db`` has a number that the folder has in a file, too.
+
+The number is a row of ``counters``; none: of an earlier version, or never used; negative: the folder was found to be
+gone. A restore takes the row away, since it makes another folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import apsw
+import trio
+
+from wazuh_comms_trio.backends.embedded.database.database import Database
+from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.foundation.file_writes import link_file, rename, sync, write_all
+from wazuh_comms_trio.foundation.folders import adopt, make_folder, open_folder, open_regular, sync_folder
+
+logger = logging.getLogger(__name__)
+
+FILE: Final = ".events-id"
+ROW: Final = "events_folder"
+
+#: Seconds from one look to the next.
+_INTERVAL: Final = 3600.0
+_IS_GONE: Final = "the folder that events were written to is gone: what was acknowledged and was in it is missing"
+
+
+async def watch_folder(folder: Path, database: Database) -> None:
+    """Until cancelled: notes whose folder it is, and tells the log once that it is another one."""
+    while True:
+        with suppress(BackendUnavailable):
+            try:
+                await _look(folder, database)
+            except OSError as exc:
+                logger.warning("events: %s can't be marked: %s", folder, exc)
+        await trio.sleep(_INTERVAL)
+
+
+async def _look(folder: Path, database: Database) -> None:
+    known = await database.read(noted_id)
+    if known is None:
+        number = await trio.to_thread.run_sync(_make_id, folder, secrets.randbits(62) + 1)
+
+        def note(connection: apsw.Connection) -> None:
+            connection.execute("INSERT INTO counters VALUES (?, ?) ON CONFLICT DO NOTHING", (ROW, number))
+
+        await database.write(note)
+        return
+    if await trio.to_thread.run_sync(read_id, folder) == abs(known):
+        return
+    number = await trio.to_thread.run_sync(_make_id, folder, abs(known))
+    if await database.write(partial(_note_gone, number=number)):
+        logger.error("events: %s: %s", folder, _IS_GONE)
+
+
+def noted_id(connection: apsw.Connection) -> int | None:
+    """What the database says."""
+    value = connection.execute("SELECT value FROM counters WHERE name = ? AND typeof(value) = 'integer'", (ROW,)).get
+    assert value is None or isinstance(value, int)
+    return value
+
+
+def _note_gone(connection: apsw.Connection, number: int) -> bool:
+    """Returns whether it is news."""
+    query = "UPDATE counters SET value = ? WHERE name = ? AND value > 0 RETURNING 1"
+    return connection.execute(query, (-number, ROW)).get is not None
+
+
+def read_id(folder: Path) -> int | None:
+    """What the folder says; None where it says nothing, or isn't there. Raises ``OSError``."""
+    try:
+        descriptor = open_regular(folder / FILE)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if descriptor is None:
+        return None
+    try:
+        return int(os.read(descriptor, 64))
+    except ValueError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def find_loss(connection: apsw.Connection, folder: Path) -> str | None:
+    """What is wrong, of a state's database and its folder of events; None where nothing is known to be. Raises
+    ``OSError``."""
+    known = noted_id(connection)
+    return None if known is None or read_id(folder) == known else _IS_GONE
+
+
+def accept_loss(connection: apsw.Connection, folder: Path) -> None:
+    """From now on nothing is missed. Raises ``OSError``."""
+    known = noted_id(connection)
+    if known is not None:
+        number = _make_id(folder, abs(known))
+        connection.execute("UPDATE counters SET value = ? WHERE name = ?", (number, ROW)).get  # noqa: B018
+
+
+def forget_folder(connection: apsw.Connection) -> None:
+    """Another folder takes its place."""
+    connection.execute("DELETE FROM counters WHERE name = ?", (ROW,)).get  # noqa: B018
+
+
+def _make_id(folder: Path, number: int) -> int:
+    """Marks the folder, which is made if it isn't there; returns the mark that it has then: of several processes the
+    first one's counts. Durable on return."""
+    make_folder(folder)
+    present = read_id(folder)
+    if present is not None:
+        return present
+    path = folder / f"{FILE}-{secrets.token_hex(4)}"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        adopt(descriptor, folder)
+        write_all(descriptor, b"%d\n" % number)
+        sync(descriptor)
+        with open_folder(folder) as opened:
+            try:
+                link_file(path, FILE, opened)
+            except FileExistsError:
+                if read_id(folder) is None:  # what has its name isn't one
+                    rename(path, folder / FILE)
+    finally:
+        os.close(descriptor)
+        path.unlink(missing_ok=True)
+    sync_folder(folder)
+    present = read_id(folder)
+    return number if present is None else present
