@@ -1,4 +1,4 @@
-"""The beat: everything regular happens at multiples of its interval, and time goes on from one to the next."""
+"""The aligned timer: everything regular happens at multiples of its interval, and time goes on from one to the next."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ async def test_each_beat_is_one_interval_after_the_last(autojump_clock: MockCloc
     """Also where a multiple divided by the interval is a little less than the number it was made of."""
     last = await sleep_until_next_tick(interval)
     for _ in range(3000):
-        beat = await sleep_until_next_tick(interval)
-        assert beat - last == pytest.approx(interval)
-        assert trio.current_time() == pytest.approx(beat)
-        last = beat
+        tick = await sleep_until_next_tick(interval)
+        assert tick - last == pytest.approx(interval)
+        assert trio.current_time() == pytest.approx(tick)
+        last = tick
 
 
 async def test_who_comes_in_between_waits_for_the_next_one(autojump_clock: MockClock) -> None:

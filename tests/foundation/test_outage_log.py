@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from wazuh_comms_trio.backends.unavailable import reported
-from wazuh_comms_trio.foundation.outage_log import QUIET, OutageLog
+from wazuh_comms_trio.foundation.outage_log import QUIET, LogInterval, OutageLog
 
 
 @pytest.fixture
@@ -71,3 +71,13 @@ def test_what_the_log_has_already_is_for_debugging(said: pytest.LogCaptureFixtur
     outage.worked()
     assert {record.levelno for record in said.records} == {logging.DEBUG}
     assert len(said.records) == 2
+
+
+def test_one_line_in_an_interval() -> None:
+    now = [100.0]
+    interval = LogInterval(60, lambda: now[0])
+    through = []
+    for now[0] in (100.0, 100.1, 159.9, 160.0, 160.1, 500.0, 559.0, 560.0):
+        if interval.is_over():
+            through.append(now[0])
+    assert through == [100.0, 160.0, 500.0, 560.0]

@@ -6,13 +6,31 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Final
 
-__all__ = ["QUIET", "OutageLog", "WarningLog"]
+__all__ = ["QUIET", "LogInterval", "OutageLog", "WarningLog"]
 
 #: Seconds without a failure after which a store's success ends its outage. On a disk that is nearly full, what is small
 #: succeeds between what is large and fails: that is one outage, not hundreds.
 QUIET: Final = 5.0
+
+
+class LogInterval:
+    """Lets one log line through in so many ``seconds``; ``clock`` gives seconds."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._next = -inf
+
+    def is_over(self) -> bool:
+        """Whether a line may be logged now; if so the next interval begins."""
+        now = self._clock()
+        if now < self._next:
+            return False
+        self._next = now + self._seconds
+        return True
 
 
 class OutageLog:

@@ -7,6 +7,8 @@ from typing import Final
 
 import trio
 
+from wazuh_comms_trio.foundation.outage_log import LogInterval
+
 __all__ = ["RefusalCounts"]
 
 logger = logging.getLogger(__name__)
@@ -28,7 +30,7 @@ class RefusalCounts:
         #: By what was refused; the names are the program's, so that there are few.
         self.by_cause: dict[str, int] = {}
         self._unsaid: dict[str, int] = {}
-        self._said: float = -_SAID_EVERY
+        self._log_interval = LogInterval(_SAID_EVERY, trio.current_time)
         self._what: dict[str, tuple[int, float]] = {}  # by what was refused: how often, and when last
         self._agents: dict[tuple[str, str], tuple[int, float]] = {}  # in the order of the last refusals
 
@@ -54,14 +56,13 @@ class RefusalCounts:
 
     def say(self) -> None:
         """Logs what wasn't said yet, unless the last line is younger than a second."""
-        now = trio.current_time()
-        if not self._unsaid or now - self._said < _SAID_EVERY:
+        if not self._unsaid or not self._log_interval.is_over():
             return
         ranked = sorted(self._unsaid.items(), key=lambda item: -item[1])
         shown = ", ".join(f"{number} {label}" for label, number in ranked[:_NAMED])
         rest = sum(number for _, number in ranked[_NAMED:])
         logger.warning("refused beyond a limit: %s%s", shown, f" and {rest} more" if rest else "")
-        self._unsaid, self._said = {}, now
+        self._unsaid = {}
 
     def lines(self) -> list[str]:
         """A sentence for each of what was refused within the last minute, agents first."""

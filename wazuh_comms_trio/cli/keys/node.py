@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import frozen
 
 from wazuh_comms_trio.cli.command_socket import EXIT_NOT_RUNNING, ask_daemon
+from wazuh_comms_trio.cli.output import timestamp
 from wazuh_comms_trio.cli.program import Failure
 from wazuh_comms_trio.cli.stores import Session
 from wazuh_comms_trio.config.check import FileProblem, public_half, read_next_key, read_public_key, signing_key
@@ -37,8 +38,12 @@ class OwnKey:
     until: float | None = None
 
     def document(self, in_force: TokenKeysReport | None) -> dict[str, Any]:
-        until = None if self.until is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.until))
-        return {"key": self.id, "use": self.use, "until": until, "in_force": self._is_in_force(in_force)}
+        return {
+            "key": self.id,
+            "use": self.use,
+            "until": timestamp(self.until),
+            "in_force": self._is_in_force(in_force),
+        }
 
     def _is_in_force(self, report: TokenKeysReport | None) -> bool | None:
         if report is None:

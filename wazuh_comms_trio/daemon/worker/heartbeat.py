@@ -17,6 +17,7 @@ from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.daemon.status import BulkWriterReport, LoggedError, TokenKeysReport, WorkerReport
 from wazuh_comms_trio.daemon.worker.tree import Worker
 from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.foundation.outage_log import LogInterval
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 
 __all__ = ["Heartbeat", "LastError"]
@@ -41,7 +42,7 @@ class LoopLag(trio.abc.Instrument):
         self._clock = clock
         self._woke = clock()
         self._turns: deque[tuple[float, float]] = deque()
-        self._logged = -LAG_LOG_INTERVAL
+        self._log_interval = LogInterval(LAG_LOG_INTERVAL, clock)
         self._context = copy_context()
 
     @contextmanager
@@ -74,8 +75,7 @@ class LoopLag(trio.abc.Instrument):
         while self._turns and self._turns[-1][1] <= lag:
             self._turns.pop()
         self._turns.append((now, lag))
-        if lag > LAG_LIMIT and now - self._logged >= LAG_LOG_INTERVAL:
-            self._logged = now
+        if lag > LAG_LIMIT and self._log_interval.is_over():
             self._context.run(logger.warning, "the event loop was %.0f ms late", lag * 1000)
 
     def _forget(self, now: float) -> None:

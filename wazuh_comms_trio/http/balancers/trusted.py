@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from math import inf
 from typing import Final
 
 import trio
 from attrs import define, field
 
+from wazuh_comms_trio.foundation.outage_log import LogInterval
 from wazuh_comms_trio.http.balancers.client_address import Address, Networks, forwarded_client
 
 __all__ = ["TrustedBalancers"]
@@ -28,7 +28,7 @@ class TrustedBalancers:
 
     proxy_protocol: Networks = field(factory=Networks)
     forwarded_for: Networks = field(factory=Networks)
-    _warned: float = field(init=False, default=-inf)
+    _warning_interval: LogInterval = field(init=False, factory=lambda: LogInterval(WARNING_INTERVAL, trio.current_time))
 
     @classmethod
     def of(cls, proxy_protocol: Iterable[str], forwarded_for: Iterable[str]) -> TrustedBalancers:
@@ -42,8 +42,5 @@ class TrustedBalancers:
         """Logs that a connection was closed for its PROXY header. A warning once a minute: where the balancer sends
         none no agent is served.
         """
-        now = trio.current_time()
-        level = logging.DEBUG
-        if now - self._warned >= WARNING_INTERVAL:
-            self._warned, level = now, logging.WARNING
+        level = logging.WARNING if self._warning_interval.is_over() else logging.DEBUG
         logger.log(level, "%s is in balancers.proxy_protocol, but its PROXY header %s", peer, problem)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import trio
 
+from wazuh_comms_trio.foundation.outage_log import LogInterval
 from wazuh_comms_trio.foundation.resources import descriptor_limit
 from wazuh_comms_trio.http.server.connection import serve_connection
 from wazuh_comms_trio.http.server.crowd import Crowd, Pace, has_waited
@@ -144,7 +145,7 @@ class Lack:
         self.room = Room(context)
         self.highest = highest_descriptor(listener)
         self._context = context
-        self._logged = -DESCRIPTOR_LOG_INTERVAL
+        self._log_interval = LogInterval(DESCRIPTOR_LOG_INTERVAL, trio.current_time)
 
     def of_descriptors(self, sock: Any) -> bool:
         """Whether ``sock``, the last one that was accepted, has one of the last descriptors. A descriptor gets the
@@ -155,8 +156,7 @@ class Lack:
         return True
 
     def warn(self, reason: str | None) -> None:
-        if trio.current_time() - self._logged >= DESCRIPTOR_LOG_INTERVAL:
-            self._logged = trio.current_time()
+        if self._log_interval.is_over():
             logger.warning("connections have to wait: %s", reason)
 
     async def wait_a_little(self) -> None:

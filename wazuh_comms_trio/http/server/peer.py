@@ -11,6 +11,7 @@ from typing import Any, Final
 import trio
 
 from wazuh_comms_trio.foundation.backoff import Backoff
+from wazuh_comms_trio.foundation.nurseries import exceptions_of
 from wazuh_comms_trio.http.server.delivery import is_reset, unacknowledged_bytes, unread_bytes
 from wazuh_comms_trio.http.server.streams.tls_stream import TlsStream
 
@@ -34,9 +35,7 @@ class PeerGone(trio.BrokenResourceError):
 def is_leaving(error: BaseException) -> bool:
     """Whether an error only says that the peer is gone. (A nursery of the application's may have put it into a
     group.)"""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(is_leaving, error.exceptions))
-    return isinstance(error, PeerGone)
+    return all(isinstance(each, PeerGone) for each in exceptions_of(error))
 
 
 def shown_address(address: tuple[str, int] | None) -> str:
