@@ -23,7 +23,7 @@ ADDRESSES = ("127.0.0.1", "::1")
 
 @frozen
 class Certificate:
-    """PEM files. ``cert`` is its own CA."""
+    """A certificate and its key as PEM files. ``cert`` is its own CA."""
 
     cert: Path
     key: Path

@@ -21,7 +21,7 @@ _ORDERS: Final = "receive(header_size, header_format) or receive(header_format, 
 
 
 class Shape(NamedTuple):
-    """What was asked for; a format or a size of None means bytes as they come."""
+    """The frames that a call asks for; a format or a size of None means bytes as they come."""
 
     header_format: str | None
     header_size: int | None

@@ -1,4 +1,4 @@
-"""What is known of a daemon: where it lives, how its frames look, whether a connection may be used again."""
+"""A daemon as the transport knows it: where it lives, how its frames look, whether a connection may be used again."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Daemon:
         return tuple(os.path.join(os.fspath(home), path) for path in self.paths)
 
     def entry(self, home: str | os.PathLike[str] = HOME) -> DaemonEntry:
-        """In the framework's shape."""
+        """The daemon in the framework's shape."""
         protocol = "UDP" if self.kind == "datagram" else "TCP"
         return {
             "protocol": protocol,

@@ -1,4 +1,4 @@
-"""For programs that keep the framework's own exception classes: ours become subclasses of theirs.
+"""Errors for programs that keep the framework's own exception classes: ours become subclasses of theirs.
 
     from wazuh.core import exception
 

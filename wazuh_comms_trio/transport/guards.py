@@ -1,4 +1,5 @@
-"""Requests that harm the daemon that reads them: refused on every way to it, whether or not a schema applies."""
+"""Guards that say which peers may be talked to: checks on a socket's path before connecting, and the peer's credentials
+after."""
 
 from __future__ import annotations
 

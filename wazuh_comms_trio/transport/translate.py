@@ -1,4 +1,4 @@
-"""What the operating system says, as Wazuh's numbers: the one place where an ``OSError`` of a socket is translated.
+"""Errors of the operating system as Wazuh's numbers: the one place where an ``OSError`` of a socket is translated.
 
 ===============================================  ====  ====================================================
 connecting a stream: refused                     1121  :class:`WazuhInternalError`
@@ -38,7 +38,7 @@ def reason_of(exc: OSError) -> str:
 
 
 def connect_error(exc: OSError, path: str) -> WazuhInternalError | SocketTimeout:
-    """For a failed connect to a stream socket."""
+    """The error for a failed connect to a stream socket."""
     if exc.errno == errno.ECONNREFUSED:
         return WazuhInternalError(1121, f"{path}: nobody listens there")
     if exc.errno == errno.EPROTOTYPE:
@@ -51,7 +51,7 @@ def connect_error(exc: OSError, path: str) -> WazuhInternalError | SocketTimeout
 
 
 def queue_connect_error(exc: OSError, path: str) -> WazuhInternalError:
-    """For a failed connect to a datagram socket."""
+    """The error for a failed connect to a datagram socket."""
     if exc.errno == errno.ECONNREFUSED:
         return WazuhInternalError(1010, f"{path}: nobody listens there")
     if exc.errno == errno.EPROTOTYPE:
@@ -60,7 +60,7 @@ def queue_connect_error(exc: OSError, path: str) -> WazuhInternalError:
 
 
 def stream_error(exc: OSError, doing: str) -> WazuhError:
-    """For a failed send or receive on a stream; ``doing`` says which."""
+    """The error for a failed send or receive on a stream; ``doing`` says which."""
     if isinstance(exc, TimeoutError | BlockingIOError):
         return SocketTimeout(1014, f"{doing}: the time given ran out")
     return WazuhError(1014, f"{doing}: {reason_of(exc)}")
@@ -78,11 +78,11 @@ def queue_reason(exc: OSError, path: str) -> str:
 
 
 def queue_error(exc: OSError, path: str) -> WazuhInternalError:
-    """For a failed send to a datagram queue."""
+    """The error for a failed send to a datagram queue."""
     kind = QueueTimeout if isinstance(exc, TimeoutError | BlockingIOError) else WazuhInternalError
     return kind(1011, queue_reason(exc, path))
 
 
 def timed_out() -> TimeoutError:
-    """What the operating system would have raised."""
+    """The error that the operating system would have raised."""
     return TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))

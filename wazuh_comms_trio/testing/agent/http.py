@@ -39,7 +39,7 @@ class Reply:
     body: bytes = b""
 
     def header(self, name: str) -> str | None:
-        """The first one of that name, in any case."""
+        """The first header of that name, in any case."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
     def json(self) -> Any:

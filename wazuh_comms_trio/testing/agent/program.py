@@ -39,12 +39,13 @@ Execute = Callable[[Command], Awaitable[tuple[int, str]]]
 
 
 class AgentExits(Exception):
-    """The server answered what makes an agent exit at its start."""
+    """Raised where the server answered what makes an agent exit at its start."""
 
 
 @frozen
 class AgentSettings:
-    """Seconds and bytes. A batch goes out after ``batch_interval``, or once ``batch_bytes`` are there."""
+    """An agent's settings, in seconds and bytes. A batch goes out after ``batch_interval``, or once ``batch_bytes`` are
+    there."""
 
     retry_interval: float = 30.0
     batch_interval: float = 10.0
@@ -167,8 +168,8 @@ class AgentProgram:
         return SUCCESS, ""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled. Raises ``AgentExits`` when the server tells the agent to exit before it has its first token;
-        later it tries again every ``retry_interval``. Started: it has its first token.
+        """Runs the agent until cancelled. Raises ``AgentExits`` when the server tells the agent to exit before it has
+        its first token; later it tries again every ``retry_interval``. Started: it has its first token.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_token)
@@ -179,7 +180,7 @@ class AgentProgram:
             nursery.start_soon(self._command_loop)
 
     async def wait_until(self, condition: Callable[[AgentProgram], bool]) -> None:
-        """Returns as soon as it holds; looked at after every exchange."""
+        """Returns as soon as a condition holds; looked at after every exchange."""
         while not condition(self):
             await self._exchanged.wait()
 
@@ -242,7 +243,7 @@ class AgentProgram:
             await trio.sleep(AFTER_SUCCESS)
 
     async def _sleep_after(self, reply: Reply | None) -> None:
-        """After a failure."""
+        """Sleeps after a failure."""
         if reply is not None and reply.status in (401, 403):
             self._token_wanted.set()
         await trio.sleep(AFTER_SUCCESS if reply is not None and reply.status == 408 else self.settings.retry_interval)

@@ -23,7 +23,7 @@ REQUEST_LIMIT: Final = 65536
 
 
 class Act(Enum):
-    """Answers that are no bytes."""
+    """An answer that is no bytes."""
 
     SILENCE = "silence"  #: no answer, the connection stays open
     CLOSE = "close"  #: no answer, the connection is closed
@@ -32,7 +32,7 @@ class Act(Enum):
 
 @frozen
 class Raw:
-    """Bytes sent as they are, without a header: for answers no healthy daemon gives."""
+    """An answer of bytes that are sent as they are, without a header: as no healthy daemon gives it."""
 
     data: bytes
 

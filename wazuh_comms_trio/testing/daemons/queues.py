@@ -37,13 +37,13 @@ _AR_FORM: Final = re.compile(
 
 
 class Malformed(ValueError):
-    """What a real reader drops without a trace. The text says why."""
+    """Raised for what a real reader drops without a trace. The text says why."""
 
 
 @frozen
 class ArMessage:
-    """What remoted understands: whom it goes to, and the message verbatim. ``active_response`` is False for flag
-    ``!``."""
+    """A message as remoted understands it: whom it goes to, and the message verbatim. ``active_response`` is False for
+    flag ``!``."""
 
     location: str
     flags: str
@@ -63,7 +63,7 @@ class ArMessage:
 
 @frozen
 class EventMessage:
-    """What analysisd understands: the queue's char, the location unescaped, the message."""
+    """A message as analysisd understands it: the queue's char, the location unescaped, the message."""
 
     queue: str
     location: str
@@ -72,7 +72,7 @@ class EventMessage:
 
 @frozen
 class ExecMessage:
-    """What execd understands: one version 1 message."""
+    """A message as execd understands it: one version 1 message."""
 
     command: str
     parameters: Mapping[str, Any]

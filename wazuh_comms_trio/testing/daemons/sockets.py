@@ -25,7 +25,7 @@ StrPath: TypeAlias = "str | os.PathLike[str]"
 
 
 class ScriptExhausted(Exception):
-    """The program under test asked once more than the script has answers."""
+    """Raised where the program under test asked once more than the script has answers."""
 
 
 def bind_socket(path: Path, kind: socket.SocketKind) -> socket.socket:

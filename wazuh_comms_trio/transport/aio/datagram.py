@@ -167,7 +167,7 @@ class BaseAsyncQueue(trio.abc.AsyncResource):
         return True
 
     async def _wait_for_room(self) -> None:
-        """Until a send may succeed. A checkpoint."""
+        """Waits until a send may succeed. A checkpoint."""
         sock = self.socket
         if sock is None:
             raise QueueClosed(1011, f"{self.path}: not connected")

@@ -1,4 +1,4 @@
-"""Which answer belongs to which request: the bookkeeping of a connection whose frames carry no numbers.
+"""The pipeline: which answer belongs to which request of a connection whose frames carry no numbers.
 
 Answers come in the order of the requests, so a queue of :class:`Slot` is enough. A request that was given up stays in
 it, so that its late answer is recognised and dropped. Pure: no I/O, no waiting.

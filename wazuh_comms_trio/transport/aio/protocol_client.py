@@ -173,7 +173,7 @@ class ProtocolClient(ProtocolConnection):
         return slot.replies.popleft()
 
     async def _read_until_reply(self, slot: Slot) -> None:
-        """Until there is an answer for ``slot``, or the connection has ended: read when it is its turn, else sleep."""
+        """Waits for an answer for ``slot``, or the connection's end: reads when it is its turn, else sleeps."""
         while not slot.replies and self._end is None:
             if self._reading or self._pipeline.reader() is not slot:
                 await sleep(slot)

@@ -53,8 +53,8 @@ class SoleRequest(Slot):
 
 
 class SharedReads:
-    """For the connections that were added, each with one request under way at most. ``OSError`` when the system has no
-    descriptor left."""
+    """Reads for the connections that were added, each with one request under way at most. ``OSError`` when the system
+    has no descriptor left."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -68,7 +68,8 @@ class SharedReads:
         self._pause = 1
 
     def add(self, io: SocketIO) -> None:
-        """From now on requests on it may be expected, until it is closed. ``OSError`` when the system has no room."""
+        """Adds a connection: from now on requests on it may be expected, until it is closed. ``OSError`` when the
+        system has no room."""
         self._epoll.register(io.fileno, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
         io.on_close = self._forget
 
@@ -89,7 +90,7 @@ class SharedReads:
             self._appoint_leader()
 
     async def receive(self, request: SoleRequest, alone: bool) -> bytes:
-        """What comes first for a request that is expected: at least one byte, ``b""`` at the end of the stream.
+        """The first bytes that come for a request that is expected, at least one; ``b""`` at the end of the stream.
 
         A checkpoint. ``alone``: no other request is under way, so that it may look for its answer before it sleeps;
         then only every 16th answer that it finds so lets other tasks run. ``TransportBroken``, ``TransportClosed``.

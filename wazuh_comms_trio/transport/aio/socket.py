@@ -201,7 +201,7 @@ class WazuhAsyncSocket(trio.abc.AsyncResource):
             raise
 
     async def receive_raw(self) -> bytes:
-        """What has arrived, at least one byte, without looking for frames. :class:`PeerClosed` at the end."""
+        """Bytes that have arrived, at least one, without looking for frames. :class:`PeerClosed` at the end."""
         return await self._receive(None)
 
     async def aclose(self) -> None:

@@ -33,7 +33,8 @@ _UNWAITED_BYTES: Final = 8 * 1024 * 1024
 
 
 class ByteIO(Protocol):
-    """What the trio classes need of a connection. One sender beside one receiver, which their users see to."""
+    """A connection's reads and writes, as the trio classes need them. One sender beside one receiver, which their users
+    see to."""
 
     #: A send was cancelled or failed after its first byte may have gone out.
     sent_in_part: bool
@@ -45,7 +46,8 @@ class ByteIO(Protocol):
         ...
 
     def receive_nowait(self, max_bytes: int) -> bytes | None:
-        """What is there already, ``b""`` at the end of the stream; None when nothing is, or this stream can't tell."""
+        """Bytes that are there already, ``b""`` at the end of the stream; None when nothing is, or this stream can't
+        tell."""
         ...
 
     async def send_rest(self, data: bytes, sent: int) -> None:

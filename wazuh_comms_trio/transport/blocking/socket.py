@@ -144,7 +144,7 @@ class WazuhSocket(ClosedAtExit):
         return self._receive_frame(header_struct(shape.header_format, shape.header_size))
 
     def receive_raw(self) -> bytes:
-        """What has arrived, at least one byte, without looking for frames. :class:`PeerClosed` at the end."""
+        """Bytes that have arrived, at least one, without looking for frames. :class:`PeerClosed` at the end."""
         if not self._decoder.buffered and not self._decoder.at_eof:
             self._read(None)
         if not self._decoder.buffered:

@@ -24,7 +24,7 @@ AGENT_HEADER: Final = "X-Wazuh-Agent-Id"
 
 
 class HTTPRequest(NamedTuple):
-    """What goes out besides ``Host`` and ``Content-Length``."""
+    """A request, without ``Host`` and ``Content-Length``."""
 
     method: str
     target: str
@@ -33,7 +33,7 @@ class HTTPRequest(NamedTuple):
 
 
 class HTTPAnswer(NamedTuple):
-    """A whole answer. Names of headers are in lower case."""
+    """One whole answer. Names of headers are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -60,8 +60,8 @@ class HTTPCall(Generic[T_co]):
         return f"<HTTPCall {self.name} to {self.service}>"
 
     def result(self, answer: HTTPAnswer) -> T_co:
-        """What the answer says. :class:`HTTPStatusError` for one of 400 and above, :class:`HTTPAnswerInvalid` for one
-        of another form."""
+        """The result that the answer means. :class:`HTTPStatusError` for one of 400 and above,
+        :class:`HTTPAnswerInvalid` for one of another form."""
         if not 200 <= answer.status < 300:
             raise status_error(self.service, answer.status, answer.headers, answer.body)
         if self.as_bytes:
@@ -74,7 +74,7 @@ class HTTPCall(Generic[T_co]):
             raise self.invalid(f"{exc!r}; it begins with {answer.body[:60]!r}") from exc
 
     def invalid(self, why: str) -> HTTPAnswerInvalid:
-        """For an answer of another form."""
+        """The error for an answer of another form."""
         return HTTPAnswerInvalid(numbers_of(self.service).not_json, f"{self.name}: the answer isn't its form: {why}")
 
 

@@ -144,7 +144,7 @@ def _inventory(release: Release) -> None:
 
 
 def inventory_metrics() -> HTTPCall[dict[str, Any]]:
-    """Its metrics, which are answered however busy it is. 5.0.0 and later."""
+    """The metrics of inventory sync, which are answered however busy it is. 5.0.0 and later."""
 
     def prepare(release: Release) -> HTTPRequest:
         _inventory(release)

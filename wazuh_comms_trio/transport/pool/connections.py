@@ -42,7 +42,7 @@ class PoolStatistics:
 
 
 class PoolConnections:
-    """What a pool stands on. See ``Pool``."""
+    """The connections of a pool. See ``Pool``."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class PoolConnections:
         return self.daemon.reusable and not self._closed and connection._is_ready()
 
     def _leave_idle(self, connection: WazuhAsyncProtocol) -> None:
-        """For the next request."""
+        """Leaves a connection idle for the next request."""
         self._idle.append((connection, trio.current_time()))
         if not self._idle_came.is_set():
             self._idle_came.set()

@@ -165,8 +165,8 @@ class Pool(PoolConnections):
             self._turns.give_back()
 
     def _pass_on(self, connection: WazuhAsyncProtocol) -> None:
-        """To the request that waited longest, which is sent at once, so that its task sleeps until the answer is here;
-        or leave the connection idle, and give the turn back."""
+        """Passes a connection on to the request that waited longest, which is sent at once, so that its task sleeps
+        until the answer is here; or leaves the connection idle, and gives the turn back."""
         request = self._turns.next_request()
         if request is not None and connection._begin(request):
             request.connection = connection

@@ -34,8 +34,8 @@ class Turns:
             await self.wait(None)
 
     async def wait(self, request: SoleRequest | None) -> None:
-        """Until another task gives its turn back. A checkpoint; cancelled, none was taken, unless ``next_request`` has
-        handed ``request`` out: then it was.
+        """Waits until another task gives its turn back. A checkpoint; cancelled, none was taken, unless
+        ``next_request`` has handed ``request`` out: then it was.
         """
         task = trio.lowlevel.current_task()
         waiting = self._waiting

@@ -1,4 +1,5 @@
-"""Which release runs here: by the home, by the sockets that are there, by one harmless question. Never by writing.
+"""Detects the release that runs here: by the home, by the sockets that are there, by one harmless question. Never by
+writing.
 
 The order counts: a home says 4 or 5; sockets may raise the group and never lower it, since they vanish while a daemon
 restarts and stale ones stay; then a question is asked that changes nothing wherever it arrives.

@@ -1,4 +1,4 @@
-"""Which agents are connected, and their versions. Pure: queries out, answers in."""
+"""The agents that are connected, and their versions. Pure: queries out, answers in."""
 
 from __future__ import annotations
 

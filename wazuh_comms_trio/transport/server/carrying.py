@@ -40,7 +40,7 @@ class Carrying:
         self._warnings += [f"agent {one} {_DROPPED}" for one in too_old(versions, self._plan.targets)]
 
     def no_versions(self, error: Exception) -> None:
-        """They couldn't be found out."""
+        """The agents' versions couldn't be found out."""
         self._warnings.append(f"whether agents are older than 5.0, whose tasks are dropped, is unknown: {_text(error)}")
 
     def done(self, result: Any = None) -> None:
