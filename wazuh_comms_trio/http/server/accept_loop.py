@@ -106,7 +106,7 @@ async def serve_listeners(
 
 async def accept_connections(listener: trio.abc.Listener[Any], context: ListenerContext, nursery: trio.Nursery) -> None:
     """Accepts and begins connections; ends when the listener is closed."""
-    lack, pace = Lack(listener, context), Pace(context.capacity)
+    shortage, pace = Shortage(listener, context), Pace(context.capacity)
     crowding = listener if isinstance(listener, SocketListener) and context.ssl_context is not None else None
     while True:
         if context.before_accepting is not None:
@@ -118,28 +118,28 @@ async def accept_connections(listener: trio.abc.Listener[Any], context: Listener
         except OSError as error:
             if error.errno not in DESCRIPTORS_EXHAUSTED:
                 raise
-            lack.warn(error.strerror)
-            await lack.wait_a_little()
+            shortage.warn(error.strerror)
+            await shortage.wait_a_little()
             continue
         if crowding is not None and not pace.may_begin(0, context.undecided):
             with suppress(trio.ClosedResourceError):
-                await serve_crowd(crowding, context, nursery, lack, pace, stream.socket)
+                await serve_crowd(crowding, context, nursery, shortage, pace, stream.socket)
             continue
         pace.begun()
         nursery.start_soon(serve_connection, stream, context)
-        if lack.of_descriptors(stream.socket):
-            while lowest_free(listener) >= lack.highest:  # nothing tells
-                await lack.wait_a_little()
-        elif missing := lack.room.lack(accepted=True):
-            lack.warn(missing)
-            await wait_for_room(listener, context, lack)
+        if shortage.of_descriptors(stream.socket):
+            while lowest_free(listener) >= shortage.highest:  # nothing tells
+                await shortage.wait_a_little()
+        elif missing := shortage.room.shortage(accepted=True):
+            shortage.warn(missing)
+            await wait_for_room(listener, context, shortage)
         elif crowding is not None and crowding.is_pressed:
             with suppress(trio.ClosedResourceError):
-                await serve_crowd(crowding, context, nursery, lack, pace)
+                await serve_crowd(crowding, context, nursery, shortage, pace)
 
 
-class Lack:
-    """A lack of descriptors, of memory or of a limit's connections: whether there is one, and how it is waited for."""
+class Shortage:
+    """A shortage of descriptors, of memory or of a limit's connections: whether there is one, and how it is waited for."""
 
     def __init__(self, listener: trio.abc.Listener[Any], context: ListenerContext) -> None:
         self.room = Room(context)
@@ -170,7 +170,7 @@ async def serve_crowd(
     listener: SocketListener,
     context: ListenerContext,
     nursery: trio.Nursery,
-    lack: Lack,
+    shortage: Shortage,
     pace: Pace,
     first: Any | None = None,
 ) -> None:
@@ -181,7 +181,7 @@ async def serve_crowd(
 
     Cancelled, or when the listener is closed: who waits is begun with, as those in the listener's own queue are.
     """
-    crowd = Crowd(int(min(CROWD, lack.highest // CROWD_SHARE)), QUEUE_TIMEOUT)
+    crowd = Crowd(int(min(CROWD, shortage.highest // CROWD_SHARE)), QUEUE_TIMEOUT)
     if first is not None:
         join(crowd, first)
     shortened = False
@@ -191,7 +191,7 @@ async def serve_crowd(
         while True:
             cpu, now = time.process_time(), trio.current_time()
             used = min(cpu - worked, now - looked)  # by the event loop or, while that paused, by all of this process
-            missing = take_in(listener, crowd, lack, TAKEN_AT_LEAST + int(used * TAKING_SHARE / TAKING_SECONDS))
+            missing = take_in(listener, crowd, shortage, TAKEN_AT_LEAST + int(used * TAKING_SHARE / TAKING_SECONDS))
             is_long, worked, looked = now - woke > LONG_TURN, cpu, now
             waiting, allowed = listener.queue()
             if waiting > SHORT_BACKLOG and allowed > SHORT_BACKLOG:
@@ -201,9 +201,9 @@ async def serve_crowd(
                 sock.close()
             if late:
                 context.refused("connections that waited too long", len(late))
-            if missing or (missing := lack.room.lack(accepted=True)):
-                lack.warn(missing)
-                await lack.wait_a_little()
+            if missing or (missing := shortage.room.shortage(accepted=True)):
+                shortage.warn(missing)
+                await shortage.wait_a_little()
                 continue
             if not crowd and not waiting:
                 return
@@ -237,7 +237,7 @@ def restore_backlog(listener: trio.abc.Listener[Any]) -> None:
         listener.socket.listen(BACKLOG)
 
 
-def take_in(listener: SocketListener, crowd: Crowd, lack: Lack, most: int) -> str | None:
+def take_in(listener: SocketListener, crowd: Crowd, shortage: Shortage, most: int) -> str | None:
     """Takes up to ``most`` connections of the listener's queue into the crowd. Returns what is lacking for more."""
     waited = inf
     for _ in range(most):
@@ -250,7 +250,7 @@ def take_in(listener: SocketListener, crowd: Crowd, lack: Lack, most: int) -> st
         if sock is None:
             return None
         waited = join(crowd, sock, waited)
-        if lack.of_descriptors(sock):
+        if shortage.of_descriptors(sock):
             return os.strerror(errno.EMFILE)
     return None
 
@@ -278,13 +278,13 @@ def accept_last(listener: trio.abc.Listener[Any], context: ListenerContext, nurs
         nursery.start_soon(serve_connection, stream, context)
 
 
-async def wait_for_room(listener: trio.abc.Listener[Any], context: ListenerContext, lack: Lack) -> None:
+async def wait_for_room(listener: trio.abc.Listener[Any], context: ListenerContext, shortage: Shortage) -> None:
     """Accepts nothing until there is room: connections wait in the listener's queue; when that lasts too long some are
     closed before their handshake, so that their agents try another node instead of waiting until they give up."""
     began = trio.current_time()
     while True:
-        await lack.wait_a_little()
-        if not lack.room.lack():
+        await shortage.wait_a_little()
+        if not shortage.room.shortage():
             return
         if trio.current_time() - began < QUEUE_TIMEOUT:
             continue

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NeverShort", "Room", "end_oldest"]
 
-#: Seconds that a connection isn't ended in, whatever there is a lack of: handshakes take less.
+#: Seconds that a connection isn't ended in, whatever there is a shortage of: handshakes take less.
 SPARED: Final = 2.0
 #: Connections between two looks at memory; each takes some 50 kB.
 MEMORY_LOOK: Final = 64
@@ -66,8 +66,8 @@ class Room:
     context: ListenerContext
     _accepted: int = 0
 
-    def lack(self, *, accepted: bool = False) -> str | None:
-        """The lack in words, for the log. ``accepted``: one more connection was accepted."""
+    def shortage(self, *, accepted: bool = False) -> str | None:
+        """The shortage in words, for the log. ``accepted``: one more connection was accepted."""
         context, limits = self.context, self.context.limits
         new = 1 if accepted else 0  # its task has yet to begin
         if limits.connections and context.connections + new >= limits.connections:

@@ -20,7 +20,7 @@ from wazuh_comms_trio.http.server.accept_loop import (
     BACKLOG,
     QUEUE_TIMEOUT,
     SHORT_BACKLOG,
-    Lack,
+    Shortage,
     restore_backlog,
     serve_crowd,
 )
@@ -100,7 +100,7 @@ async def serve(listener: FakeListener, nursery: trio.Nursery) -> list[tuple[str
     refused: list[tuple[str, int]] = []
     context.refused = lambda what, count: refused.append((what, count))
     own = cast(SocketListener, listener)
-    await serve_crowd(own, context, nursery, Lack(own, context), Pace(context.capacity))
+    await serve_crowd(own, context, nursery, Shortage(own, context), Pace(context.capacity))
     return refused
 
 
@@ -165,7 +165,7 @@ async def test_without_room_they_wait_and_go_when_it_was_too_long(autojump_clock
     own = cast(SocketListener, listener)
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(QUEUE_TIMEOUT + 1):
-            await serve_crowd(own, context, nursery, Lack(own, context), Pace(context.capacity))
+            await serve_crowd(own, context, nursery, Shortage(own, context), Pace(context.capacity))
         nursery.cancel_scope.cancel()
     assert listener.begun == []
     assert all(one.closed for one in waiting)
@@ -202,7 +202,7 @@ async def test_while_there_is_no_room_for_what_agents_ask_for_checks_alone_are_b
 
         nursery.start_soon(look)
         with trio.move_on_after(2) as patience:
-            await serve_crowd(own, context, nursery, Lack(own, context), Pace(context.capacity))
+            await serve_crowd(own, context, nursery, Shortage(own, context), Pace(context.capacity))
         assert patience.cancelled_caught
         nursery.cancel_scope.cancel()
     assert begun == [CHECKS_NUMBER, 0]  # one agent's, since the check came to something
@@ -255,7 +255,7 @@ async def test_when_there_is_room_again_all_are_begun(autojump_clock: MockClock)
     context = ListenerContext(app_of(Fakes()), LIMITS, describe, capacity=Hashing(listener, began + 3))
     own = cast(SocketListener, listener)
     async with trio.open_nursery() as nursery:
-        await serve_crowd(own, context, nursery, Lack(own, context), Pace(context.capacity))
+        await serve_crowd(own, context, nursery, Shortage(own, context), Pace(context.capacity))
         assert 3 <= trio.current_time() - began < 3.1
         nursery.cancel_scope.cancel()
     assert listener.begun == list(reversed(range(40)))  # they have waited, so the newest first
