@@ -139,7 +139,8 @@ async def accept_connections(listener: trio.abc.Listener[Any], context: Listener
 
 
 class Shortage:
-    """A shortage of descriptors, of memory or of a limit's connections: whether there is one, and how it is waited for."""
+    """A shortage of descriptors, of memory or of a limit's connections: whether there is one, and how its end is waited
+    for."""
 
     def __init__(self, listener: trio.abc.Listener[Any], context: ListenerContext) -> None:
         self.room = Room(context)
