@@ -6,12 +6,15 @@ beside ``1`` and integers of any length stay as the agent wrote them.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from functools import partial
 from hashlib import sha256
+from itertools import chain, pairwise
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
+from attrs import frozen
 
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.backends.json_values import beginning, equal_json, same_spelling
@@ -270,3 +273,21 @@ def changed_later(
 
 def keys_of(operations: Iterable[DocumentOperation]) -> set[Key]:
     return {(operation.index, operation.document_id) for operation in operations}
+
+
+@frozen
+class Requests:
+    """Whose operations they are: ``starts`` are the positions where another request's begin."""
+
+    starts: Sequence[int] = ()
+    is_open: Callable[[int], bool] | None = None
+
+    def closed(self, first: int, count: int) -> set[int]:
+        """Of so many operations from ``first`` on the places that nobody waits for any more. In any thread."""
+        if self.is_open is None:
+            return set()
+        last = first + count
+        starts = self.starts[bisect_right(self.starts, first) : bisect_left(self.starts, last)]
+        edges = [first, *starts, last]
+        ranges = [range(start - first, stop - first) for start, stop in pairwise(edges) if not self.is_open(start)]
+        return set(chain.from_iterable(ranges))

@@ -183,8 +183,8 @@ class EventIndex(Protocol):
         a ``delete`` 404 ``not_found``. Of an ``own`` document such a ``create`` replaces it, 200 ``updated``, and such
         an ``update`` makes it, 201 ``created``. ``boundaries``: the positions at which packets begin; where calls are
         limited in size, they are cut there. ``is_open``: whether somebody still waits for the operation at a position:
-        where a store takes a second step, to replace or to make an own document, it asks before it. Raises
-        ``BackendUnavailable`` when nothing can be said of the whole.
+        where a store takes a second step, to replace or to make an own document, it asks before it, and the embedded
+        one before it writes at all, in a thread. Raises ``BackendUnavailable`` when nothing can be said of the whole.
         """
         ...
 

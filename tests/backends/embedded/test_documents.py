@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import apsw
 import pytest
+import trio
+import trio.testing
 
 from tests.contract.harness import INDEX, Clock
 from wazuh_comms_trio.backends.embedded import documents
 from wazuh_comms_trio.backends.embedded.stores import SqliteStores, open_sqlite
-from wazuh_comms_trio.backends.interfaces import DocumentOperation, Outcome
+from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
 
 pytestmark = pytest.mark.real_clock
@@ -146,3 +150,48 @@ async def test_a_call_about_many_large_documents_does_not_read_all_of_them_at_on
             tracemalloc.stop()
         assert [result.status for result in results] == [200] * 500
         assert most < 6_000_000  # of ten, twice
+
+
+def own(action: Literal["create", "update"], document_id: str, value: int, letters: int = 0) -> DocumentOperation:
+    body = json.dumps({"v": value, "x": "x" * letters}).encode()
+    return DocumentOperation(action, INDEX, document_id, body, own=True)
+
+
+@pytest.mark.parametrize("letters", [0, 200_000])
+@pytest.mark.parametrize("odd_id", ["c", "\ud800"])
+async def test_what_waited_for_the_file_is_not_written_once_its_request_is_closed(
+    tmp_path: Path, letters: int, odd_id: str
+) -> None:
+    """Its agent sends it again, to another process; a late write would undo what that has written since."""
+    async with open_sqlite(tmp_path, wall_clock=Clock()) as stores, open_sqlite(tmp_path, wall_clock=Clock()) as others:
+        opened = {0, 1, 2}
+        starts = [0, 3, 5]
+
+        def is_open(position: int) -> bool:
+            return bisect_right(starts, position) - 1 in opened
+
+        calls = [own("create", "a", 1, letters), own("update", "a", 2, letters), own("create", "b", 1, letters)]
+        calls += [own("create", "a", 3, letters), own("create", odd_id, 3, letters), own("update", "d", 5, letters)]
+        lock = apsw.Connection(str(tmp_path / "state.db"))
+        lock.execute("BEGIN IMMEDIATE")
+        made: list[ItemResult] = []
+
+        async def write() -> None:
+            made.extend(await stores.events.bulk(calls, boundaries=starts, is_open=is_open))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            opened.remove(1)
+            lock.execute("COMMIT")
+        lock.close()
+        bad = 400 if odd_id != "c" else 503
+        assert [result.status for result in made] == [201, 200, 201, 503, bad, 201]
+        assert made[3].outcome is Outcome.PASSING
+        # The other process has it; the first one's tries end.
+        await others.events.bulk([own("create", "a", 4, letters)])
+        opened.clear()
+        again = await stores.events.bulk(calls, boundaries=starts, is_open=is_open)
+        assert {result.outcome for result in again} <= {Outcome.PASSING, Outcome.REFUSED}
+        assert json.loads(await others.events.get(INDEX, "a") or b"{}")["v"] == 4
+        assert await stores.events.get(INDEX, "c") is None

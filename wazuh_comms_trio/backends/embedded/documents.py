@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, chain, count, repeat
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 from zlib import crc32
 
 import apsw
@@ -19,6 +19,7 @@ from wazuh_comms_trio.backends.document_rules import (
     NOT_FOUND,
     Document,
     Key,
+    Requests,
     are_objects,
     key_of,
     keys_of,
@@ -32,6 +33,7 @@ from wazuh_comms_trio.backends.embedded.database.transaction import Work
 from wazuh_comms_trio.backends.embedded.quota.counting import used_bytes
 from wazuh_comms_trio.backends.embedded.quota.limits import DocumentQuota, NearShare
 from wazuh_comms_trio.backends.embedded.row_checksums import document_checksum
+from wazuh_comms_trio.backends.embedded.row_reading import documents_named
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.errors import BackendUnavailable
 
@@ -101,24 +103,26 @@ class SqliteEvents:
         plain = False not in [operation.plain for operation in operations]
         names = [] if plain else [f"{operation.index}{operation.document_id}" for operation in operations]
         if not storable("\n".join(names)):
-            return await self._without_unstorable(operations)
-        results = await self._bulk(operations, plain)
+            return await self._without_unstorable(operations, is_open)
+        results = await self._bulk(operations, plain, Requests(boundaries, is_open))
         if self._quota is not None:
             self._quota.tell(operations, results)
         return results
 
-    async def _bulk(self, operations: Sequence[DocumentOperation], plain: bool) -> Sequence[ItemResult]:
+    async def _bulk(
+        self, operations: Sequence[DocumentOperation], plain: bool, requests: Requests
+    ) -> Sequence[ItemResult]:
         weights = [len(operation.body or b"") + _ROW_BYTES for operation in operations]
         weight = sum(weights)
         now = self._now()
         if weight > _PART_BYTES:
-            return await self._bulk_in_parts(operations, weights, now, plain)
+            return await self._bulk_in_parts(operations, weights, now, plain, requests)
         results = await self._database.write(
-            lambda connection: self._apply(connection, operations, now, plain), weight=weight
+            lambda connection: self._apply_open(connection, operations, now, plain, requests), weight=weight
         )
         while len(results) < len(operations):
-            rest = operations[len(results) :]
-            work = partial(self._apply, operations=rest, now=now, plain=plain)
+            rest, first = operations[len(results) :], len(results)
+            work = partial(self._apply_open, operations=rest, now=now, plain=plain, requests=requests, first=first)
             try:
                 results += await self._database.write(work, weight=sum(weights[len(results) :]))
             except BackendUnavailable:
@@ -126,7 +130,12 @@ class SqliteEvents:
         return results
 
     async def _bulk_in_parts(
-        self, operations: Sequence[DocumentOperation], weights: Sequence[int], now: float, plain: bool
+        self,
+        operations: Sequence[DocumentOperation],
+        weights: Sequence[int],
+        now: float,
+        plain: bool,
+        requests: Requests,
     ) -> Sequence[ItemResult]:
         parts: list[tuple[Work[list[ItemResult]], int]] = []
         lengths = []
@@ -135,7 +144,8 @@ class SqliteEvents:
         while start < len(operations):
             end = min(bisect_left(reached, weight + _PART_BYTES) + 1, len(operations))
             part = operations[start:end]
-            parts.append((partial(self._apply, operations=part, now=now, plain=plain), reached[end - 1] - weight))
+            work = partial(self._apply_open, operations=part, now=now, plain=plain, requests=requests, first=start)
+            parts.append((work, reached[end - 1] - weight))
             lengths.append(len(part))
             start, weight = end, reached[end - 1]
         results: list[ItemResult] = []
@@ -150,11 +160,45 @@ class SqliteEvents:
             raise failure
         return results
 
-    async def _without_unstorable(self, operations: Sequence[DocumentOperation]) -> Sequence[ItemResult]:
-        good = [operation for operation in operations if storable(operation.document_id, operation.index)]
-        results = iter(await self.bulk(good))
+    async def _without_unstorable(
+        self, operations: Sequence[DocumentOperation], is_open: Callable[[int], bool] | None
+    ) -> Sequence[ItemResult]:
+        places = [
+            place for place, operation in enumerate(operations) if storable(operation.document_id, operation.index)
+        ]
+        good = [operations[place] for place in places]
+        asked = None if is_open is None else lambda position: is_open(places[position])
+        made = await self.bulk(good, boundaries=range(len(good)), is_open=asked)
         bad = refused("failed to parse: the id is not valid Unicode")
-        return [next(results) if storable(operation.document_id, operation.index) else bad for operation in operations]
+        results = [bad] * len(operations)
+        for place, result in zip(places, made, strict=True):
+            results[place] = result
+        return results
+
+    def _apply_open(
+        self,
+        connection: apsw.Connection,
+        operations: Sequence[DocumentOperation],
+        now: float,
+        plain: bool,
+        requests: Requests,
+        first: int = 0,
+    ) -> list[ItemResult]:
+        """As ``_apply``, without the operations of requests that are closed by now: their agents come again, perhaps to
+        another process, which may have written what is newer while this transaction waited for the file.
+        ``first``: the position of the first operation."""
+        closed = requests.closed(first, len(operations))
+        if not closed:
+            return self._apply(connection, operations, now, plain)
+        wanted = [operation for place, operation in enumerate(operations) if place not in closed]
+        made = iter(self._apply(connection, wanted, now, plain) if wanted else ())
+        results: list[ItemResult] = []
+        for place in range(len(operations)):
+            result = _NOT_NOW if place in closed else next(made, None)
+            if result is None:
+                break
+            results.append(result)
+        return results
 
     def _apply(
         self, connection: apsw.Connection, operations: Sequence[DocumentOperation], now: float, plain: bool
@@ -228,7 +272,9 @@ class SqliteEvents:
 
     def _delete(self, connection: apsw.Connection, operations: Sequence[DocumentOperation]) -> list[ItemResult]:
         """Deletes documents without reading them: in the order of the index, each is found once."""
-        there = {(index, row[0]) for index, row in _run(connection, keys_of(operations), _DELETE, " RETURNING id")}
+        there = {
+            (index, row[0]) for index, row in documents_named(connection, keys_of(operations), _DELETE, " RETURNING id")
+        }
         results = []
         for operation in operations:
             key = key_of(operation)
@@ -255,7 +301,7 @@ class SqliteEvents:
     def _present(self, connection: apsw.Connection, keys: Collection[Key]) -> dict[Key, Document]:
         """The documents of those named that exist."""
         found: dict[Key, Document] = {}
-        for index, (document_id, version, body) in _run(connection, keys, _SELECT):
+        for index, (document_id, version, body) in documents_named(connection, keys, _SELECT):
             found[(index, document_id)] = Document(body, version)
         return found
 
@@ -297,39 +343,6 @@ class SqliteEvents:
         keys = {key for key in documents if storable(*key)}
         present = await self._database.read(lambda connection: self._present(connection, keys))
         return [version_of(present.get(key)) if key in keys else "" for key in documents]
-
-
-def _run(
-    connection: apsw.Connection, keys: Collection[Key], statement: str, returning: str = ""
-) -> Iterator[tuple[str, Any]]:
-    """The rows that a statement on one index's documents gives for these, each with its index. To be read to the
-    end."""
-    for index, ids in _by_index(keys).items():
-        number = connection.execute("SELECT no FROM indices WHERE name = ?", (index,)).get
-        if number is None:
-            continue
-        together, alone = _for_carray(ids)
-        if together:
-            query = f"{statement} AND id IN carray(?){returning}"
-            for row in connection.execute(query, (number, apsw.carray(together))):
-                yield index, row
-        for one in alone:
-            for row in connection.execute(f"{statement} AND id = ?{returning}", (number, one)):
-                yield index, row
-
-
-def _by_index(keys: Collection[Key]) -> dict[str, list[str]]:
-    by_index: dict[str, list[str]] = {}
-    for index, document_id in keys:
-        by_index.setdefault(index, []).append(document_id)
-    return by_index
-
-
-def _for_carray(ids: Sequence[str]) -> tuple[tuple[str, ...], Sequence[str]]:
-    """Several values at once go to SQLite as one array, which can't carry NULs; the rest goes one by one."""
-    if len(ids) < 2:
-        return (), ids
-    return tuple(i for i in ids if "\0" not in i), [i for i in ids if "\0" in i]
 
 
 def _done_together(

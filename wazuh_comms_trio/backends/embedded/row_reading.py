@@ -5,11 +5,12 @@ SQLite keeps any value in any column, and doesn't notice a byte that changes ins
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 import apsw
 
+from wazuh_comms_trio.backends.document_rules import Key
 from wazuh_comms_trio.backends.unreadable import describe_decode_error, escaped
 from wazuh_comms_trio.errors import DocumentUnreadable
 
@@ -81,3 +82,36 @@ def _text(connection: apsw.Connection, table: str, columns: str, row_id: str) ->
     return " ".join(
         f"{name}={value.decode('utf-8', 'backslashreplace')}" for name, value in values if value is not None
     )
+
+
+def documents_named(
+    connection: apsw.Connection, keys: Collection[Key], statement: str, returning: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """The rows that a statement on one index's documents gives for these, each with its index. To be read to the
+    end."""
+    for index, ids in _by_index(keys).items():
+        number = connection.execute("SELECT no FROM indices WHERE name = ?", (index,)).get
+        if number is None:
+            continue
+        together, alone = _for_carray(ids)
+        if together:
+            query = f"{statement} AND id IN carray(?){returning}"
+            for row in connection.execute(query, (number, apsw.carray(together))):
+                yield index, row
+        for one in alone:
+            for row in connection.execute(f"{statement} AND id = ?{returning}", (number, one)):
+                yield index, row
+
+
+def _by_index(keys: Collection[Key]) -> dict[str, list[str]]:
+    by_index: dict[str, list[str]] = {}
+    for index, document_id in keys:
+        by_index.setdefault(index, []).append(document_id)
+    return by_index
+
+
+def _for_carray(ids: Sequence[str]) -> tuple[tuple[str, ...], Sequence[str]]:
+    """Several values at once go to SQLite as one array, which can't carry NULs; the rest goes one by one."""
+    if len(ids) < 2:
+        return (), ids
+    return tuple(i for i in ids if "\0" not in i), [i for i in ids if "\0" in i]
