@@ -24,7 +24,7 @@ from tests.cli.live.test_top import two
 from wazuh_comms_trio.metrics.counting import Metrics
 
 #: Seconds until a test fails, of a machine that is busy.
-PATIENCE = 60
+TIMEOUT = 60
 LEAVES = "\x1b[?1049l"
 
 
@@ -83,7 +83,7 @@ class Terminal:
         os.write(self.controller, keys.encode())
 
     def read(self) -> None:
-        readable, _, _ = select.select([self.controller], [], [], PATIENCE)
+        readable, _, _ = select.select([self.controller], [], [], TIMEOUT)
         assert readable, f"nothing comes after {self.seen!r}"
         self.seen += os.read(self.controller, 65536).decode(errors="replace")
 

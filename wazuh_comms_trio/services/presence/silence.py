@@ -48,7 +48,7 @@ class Change:
     node: str = field(default="", eq=False)
 
     def note(self, told: Told) -> None:
-        """Notes that it was told."""
+        """Notes in ``told`` that this change was told."""
         if self.kind == "lost":
             told.lost[self.agent_id] = (self.level, self.since)
         elif self.kind == "back":
