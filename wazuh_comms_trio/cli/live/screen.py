@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Final
 
+from wazuh_comms_trio.foundation.file_writes import write_all, write_part
+
 #: Another screen without a cursor, and back.
 _ENTER: Final = "\x1b[?1049h\x1b[?25l"
 _LEAVE: Final = "\x1b[?25h\x1b[?1049l"
@@ -126,13 +128,11 @@ class Screen:
 
     def _write(self, text: str) -> None:
         """Past ``sys.stdout``, whose buffer a signal's handler can't write to while it is written to."""
-        data = text.encode(self._encoding, errors="backslashreplace")
-        while data:
-            data = data[os.write(self._output, data) :]
+        write_all(self._output, text.encode(self._encoding, errors="backslashreplace"))
 
     def _wake(self, *_: object) -> None:
         try:
-            os.write(self._tell, b"w")
+            write_part(self._tell, b"w")
         except BlockingIOError:
             return  # it is awake
 
