@@ -1,11 +1,13 @@
 """What agents notice of a load above what the daemon can carry.
 
     scripts/bench overload [--quick] [--json] [--only NAME[,NAME...]] [--times 2,5,10] [--seconds N] [--share 0.2]
+                           [--backend wazuh]
 
-Embedded backends, one worker, held to a part of a core. For each workload first what it carries, then 2, 5 and 10 times
-that, in an open loop: latency counts from the planned moment, with connecting and waiting in it. ``ready`` is asked for
-ten times a second, as a balancer does, and a command is posted for a parked agent each second. Goodput is what was
-answered with a success within the agent's limit, a second.
+Embedded backends, or a real OpenSearch and a minimal engine on the loader's core; one worker, held to a part of a core.
+For each workload first what it carries, then 2, 5 and 10 times that, in an open loop: latency counts from the planned
+moment, with connecting and waiting in it. ``ready`` is asked for ten times a second, as a balancer does, and a command
+is posted for a parked agent each second. Goodput is what was answered with a success within the agent's limit,
+a second.
 """
 
 from __future__ import annotations
@@ -24,25 +26,32 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import trio
+import yaml
 
 from bench.client import tls_context
 from bench.daemon import enrol, write_config
 from bench.overload.held_down import held_down
 from bench.processes import Payload, cores, pinned, repeating, resident_bytes
-from bench.service import Service, start, with_tokens
+from bench.service import Service, start
+from bench.site import open_site
 from bench.workloads import Agent, FirstLogins, polls, request, stateful, stateless
+from wazuh_comms_trio.backends.factory import open_backends
+from wazuh_comms_trio.config.load import load_config
+from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 
 MIB = 1024 * 1024
 #: Agents that send, and those that are parked, of which each gets one command.
 SENDERS, PARKED = 200, 80
 FIRST_LOGINS = 12_000
+#: With an indexer; enrolling takes some milliseconds each.
+FEWER_FIRST_LOGINS = 6_000
 #: How long after the load memory is looked at, and how long that is waited for at most.
 AFTER_S = 30
 #: A load that is none, for what is normal again: this part of what is carried.
@@ -99,6 +108,31 @@ class Offered:
         names = {0: "closed", -1: "open"}
         counts = Counter(names.get(int(status), str(int(status))) for _, _, status in self.requests)
         return ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
+
+
+async def with_tokens(config: Path, agents: Sequence[Agent]) -> list[Agent]:
+    """As the daemon would sign them: hundreds of log-ins take a while of hashing."""
+    loaded = load_config(config).config
+    keys = TokenKeys.from_pem(loaded.communications_api.ssl.key.read_bytes())
+    made = []
+    async with open_backends(loaded) as backends:
+        for agent in agents:
+            stored = await backends.agents.get(agent.uuid)
+            assert stored is not None
+            made.append(replace(agent, token=keys.mint(agent.uuid, stored.fingerprint, time.time())))
+    return made
+
+
+def prepare(stack: ExitStack, folder: Path, backend: str) -> Path:
+    """The daemon's configuration, with what it stands on running."""
+    if backend == "embedded":
+        return write_config(folder)
+    site = stack.enter_context(open_site(folder))
+    config = site.config("wazuh-server", site.indexer_port, {})
+    document = yaml.safe_load(config.read_text())
+    document["communications_api"]["command_socket"] = str(folder / "c.sock")
+    config.write_text(yaml.safe_dump(document))
+    return config
 
 
 def at(values: Sequence[float], share: float) -> float:
@@ -308,6 +342,7 @@ def main() -> int:
     parser.add_argument("--only", help="names, or parts of them, with commas")
     parser.add_argument("--times", default="2,5,10")
     parser.add_argument("--seconds", type=float)
+    parser.add_argument("--backend", choices=("embedded", "wazuh"), default="embedded")
     parser.add_argument("--share", type=float, default=0.2, help="of a core")
     arguments = parser.parse_args()
     seconds = arguments.seconds or (10 if arguments.quick else 20)
@@ -322,15 +357,17 @@ def main() -> int:
     for load in LOADS:
         if not any(part in load.name for part in wanted):
             continue
-        with tempfile.TemporaryDirectory() as name:
+        with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
             folder = Path(name)
-            config = write_config(folder)
-            agents = trio.run(enrol, config, SENDERS + PARKED + (FIRST_LOGINS if load.first else 0))
+            config = prepare(stack, folder, arguments.backend)
+            known = SENDERS + PARKED
+            newcomers = FIRST_LOGINS if arguments.backend == "embedded" else FEWER_FIRST_LOGINS
+            agents = trio.run(enrol, config, known + (newcomers if load.first else 0))
+            agents[:known] = trio.run(with_tokens, config, agents[:known])
             with start(folder, 1) as service:
-                with_token = with_tokens(folder, agents)
                 times = [float(one) for one in arguments.times.split(",")]
                 budget = 128 * MIB
-                for found in measure(service, load, with_token, times, seconds, budget, arguments.share):
+                for found in measure(service, load, agents, times, seconds, budget, arguments.share):
                     results.append(found)
                     wrong += judge(found)
                     if not arguments.json:

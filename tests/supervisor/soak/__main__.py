@@ -21,6 +21,8 @@ from tests.backup.every_byte import KINDS as FILE_KINDS
 from tests.backup.every_byte import every_byte
 from tests.e2e.processes import Files, start_daemon, write_files
 from tests.hostile.soak import hostile
+from tests.indexer.cluster import nodes as indexer_nodes
+from tests.indexer.three_daemons import Scale, three_nodes
 from tests.lossy_network import CannotLose, in_namespace
 from tests.supervisor.nodes import add_logged_in, ask, kill, parked, post, serving, under_load
 from tests.supervisor.soak.hour import WORKERS as HOUR_WORKERS
@@ -155,6 +157,7 @@ def main() -> int:
     flips.add_argument("--step", type=int, default=1)
     flips.add_argument("--only", action="append", choices=FILE_KINDS)
     kinds.add_parser("hostile").add_argument("--only", metavar="ATTACK", help="those with this in their name")
+    kinds.add_parser("nodes").add_argument("--agents", type=int, default=1000)
     of_polls = kinds.add_parser("polls")
     of_polls.add_argument("--polls", type=int, default=1000)
     of_polls.add_argument("--seconds", type=float, default=400)
@@ -181,6 +184,13 @@ def main() -> int:
             sys.exit(every_byte(folder, step=options.step, only=options.only))
         elif options.kind == "hostile":
             trio.run(partial(hostile, folder, say, only=options.only))
+        elif options.kind == "nodes":
+            with indexer_nodes(1, heap="1g") as (node,):
+                certificate = throwaway_certificate()
+                _, wrong = trio.run(three_nodes, folder, certificate, node.port, Scale(options.agents), say)
+            for sentence in wrong:
+                say(f"WRONG: {sentence}")
+            return int(bool(wrong))
         elif options.kind == "polls":
             try:
                 make_files = partial(files_in, folder)

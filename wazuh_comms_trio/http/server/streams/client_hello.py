@@ -6,7 +6,6 @@ balancer that speaks the PROXY protocol says ``LOCAL`` or ``UNKNOWN`` of its own
 
 from __future__ import annotations
 
-from contextlib import suppress
 from socket import MSG_DONTWAIT, MSG_PEEK
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ __all__ = ["PEEKED_BYTES", "is_check", "peek"]
 PEEKED_BYTES: Final = 4096
 
 _PROXY: Final = (b"PROXY ", SIGNATURE)
+_PEEK: Final = int(MSG_PEEK | MSG_DONTWAIT)
 _HANDSHAKE: Final = b"\x16"
 #: A name in the list of ALPN: its length and itself.
 _HTTP: Final = b"\x08http/1.1"
@@ -25,10 +25,11 @@ _HTTP: Final = b"\x08http/1.1"
 
 def peek(sock: Any) -> bytes:
     """What has arrived, up to 4096 bytes; it stays there to be read. Empty where nothing has, or the peer has left."""
-    with suppress(OSError):
-        data: bytes = sock.recv(PEEKED_BYTES, MSG_PEEK | MSG_DONTWAIT)
-        return data
-    return b""
+    try:
+        data: bytes = sock.recv(PEEKED_BYTES, _PEEK)
+    except OSError:
+        return b""
+    return data
 
 
 def is_check(data: bytes) -> bool:
