@@ -264,6 +264,19 @@ async def many_requests(attacker: Attacker) -> None:
     await again_and_again(attacker, one)
 
 
+async def documents(attacker: Attacker) -> None:
+    """Always new ones, a hundred of a kilobyte in a request, with one stolen token."""
+    token = attacker.job.tokens[0]
+    event = b'{"id":"%d","module":"fim","operation":"create"}\n{"v":"%b"}\n'
+
+    async def one(number: int) -> None:
+        lines = [event % (100 * number + place, b"x" * 1000) for place in range(100)]
+        body = metadata_line(token) + b"\n" + b"".join(lines)
+        await attacker.ask(head_of("POST", "api/v1/events/stateful", len(body), token=token) + body)
+
+    await again_and_again(attacker, one)
+
+
 def metadata_line(token: str) -> bytes:
     claims = token.split(".")[1]
     uuid = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["uuid"]
@@ -280,6 +293,7 @@ ATTACKS: Final[dict[str, Callable[[Attacker], Awaitable[None]]]] = {
     "wrong keys": wrong_keys,
     "wrong passwords": passwords,
     "100 times its share": many_requests,
+    "documents without end": documents,
 }
 
 

@@ -44,7 +44,8 @@ QUOTA: Final = 3 * 1024 * MIB
 @frozen
 class Row:
     """One attack. ``count``, ``seconds`` and ``size`` as in ``Job``, in full and small; ``limits`` of the daemon.
-    ``gone_after``: seconds after which no connection of the attack may be open; None: it ends by itself."""
+    ``gone_after``: seconds after which no connection of the attack may be open; None: it ends by itself.
+    ``documents``: bytes that they may take, an agent a tenth of it. ``wanted``: an answer that there has to be."""
 
     name: str
     count: int
@@ -56,6 +57,8 @@ class Row:
     limits: dict[str, Any] = field(factory=dict)
     gone_after: float | None = None
     never: frozenset[str] = frozenset({"500"})
+    documents: int = 0
+    wanted: str | None = None
 
 
 ROWS: Final = [
@@ -68,6 +71,7 @@ ROWS: Final = [
     Row("wrong keys", 55, 30, (20, 1)),
     Row("wrong passwords", 20, 30, (10, 1)),
     Row("100 times its share", 200, 30, (200, 1), limits={"agents": 100}),
+    Row("documents without end", 20, 30, (10, 1), documents=MIB, wanted="503"),
 ]
 
 
@@ -161,6 +165,7 @@ async def attack(job: Job) -> Report:
 async def run_row(row: Row, folder: Path, certificate: Certificate, *, small: bool) -> Outcome:
     folder.mkdir()  # noqa: ASYNC240 - before anything runs
     events = {"max_bytes": 64 * MIB if small else QUOTA, "max_file_bytes": 32 * MIB}
+    documents = {"max_bytes": row.documents, "agent_percent": 10}
     files = write_files(
         folder,
         certificate.cert,
@@ -168,7 +173,7 @@ async def run_row(row: Row, folder: Path, certificate: Certificate, *, small: bo
         limits=row.limits,
         logging={"level": "info"},
         shutdown={"grace": 1},
-        embedded={"path": str(folder / "state"), "events": events},
+        embedded={"path": str(folder / "state"), "events": events, "documents": documents},
         enrollment={"host": "127.0.0.1", "port": 0, "users": {"admin": hash_key("secret")}},
     )
     async with start_daemon(files, limit=math.inf, expect_errors=True, open_files=row.open_files) as daemon:
@@ -256,6 +261,8 @@ def judge(outcome: Outcome, *, most_p99: float, most_log_in: float) -> list[str]
     """What isn't as it should be, a sentence each."""
     row, report, during = outcome.row, outcome.report, outcome.during
     found = [f"{count} answers {end}" for end, count in report.ends.items() if end in row.never]
+    if row.wanted is not None and row.wanted not in report.ends:
+        found.append(f"nothing was answered {row.wanted}: this says nothing")
     found += [f"honest agents got {count} {what}" for what, count in during.bad.items()]
     if during.at(0.99) > most_p99:
         found.append(f"honest agents waited {during}")
