@@ -38,6 +38,8 @@ SPARE_FILES: Final = 64
 SPARE_SHARE: Final = 4
 #: Seconds for which connections wait in the listener's queue while there is no room.
 QUEUE_TIMEOUT: Final = 10.0
+#: Up to this part of it is left away, so that those that came at once don't come again at once.
+QUEUE_SPREAD: Final = 0.7
 #: Seconds in which those that are in the queue already are accepted.
 CLOSING_WAIT: Final = 0.01
 #: Seconds between two lines in the log about it.
@@ -182,7 +184,7 @@ async def serve_crowd(
 
     Cancelled, or when the listener is closed: who waits is begun with, as those in the listener's own queue are.
     """
-    crowd = Crowd(int(min(CROWD, shortage.highest // CROWD_SHARE)), QUEUE_TIMEOUT)
+    crowd = Crowd(int(min(CROWD, shortage.highest // CROWD_SHARE)), QUEUE_TIMEOUT, QUEUE_SPREAD)
     if first is not None:
         join(crowd, first)
     shortened = False
@@ -198,7 +200,10 @@ async def serve_crowd(
             if waiting > SHORT_BACKLOG and allowed > SHORT_BACKLOG:
                 listener.socket.listen(SHORT_BACKLOG)
                 shortened = True
-            for sock in (late := crowd.take_too_late(now)):
+            late = crowd.take_too_late(now)
+            if late and crowd.has_ebbed(now):
+                late = begin_late(late, listener, context, nursery, pace)
+            for sock in late:
                 sock.close()
             if late:
                 context.refused("connections that waited too long", len(late))
@@ -229,6 +234,17 @@ async def serve_crowd(
         if shortened:
             with suppress(OSError):  # it may be closed
                 listener.socket.listen(BACKLOG)
+
+
+def begin_late(
+    late: list[Any], listener: SocketListener, context: ListenerContext, nursery: trio.Nursery, pace: Pace
+) -> list[Any]:
+    """Begins with those of a wave that is over which it is worth for: who is left has to be closed."""
+    begun = 0
+    while begun < len(late) and pace.may_begin_late(begun, context.undecided):
+        nursery.start_soon(serve_connection, listener.stream(late[begun]), context)
+        begun += 1
+    return late[begun:]
 
 
 def restore_backlog(listener: trio.abc.Listener[Any]) -> None:

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+from itertools import count
 from math import inf
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_INFO
 from typing import Any, Final, Protocol
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 __all__ = ["NEWEST_FIRST_AFTER", "Capacity", "Crowd", "Pace", "Unlimited", "has_waited"]
 
@@ -29,59 +31,96 @@ NEWEST_FIRST_AFTER: Final = 1.0
 REFUSED_SHARE: Final = 1 / 3
 #: Connections whose fate is remembered in the balance of that.
 BALANCE: Final = 32
+#: Multiples of it, without their whole part, lie evenly, however many there are.
+_GOLDEN: Final = 0.6180339887498949
 #: ``struct tcp_info``: milliseconds since the peer's last data, or since the connection was there.
 _LAST_DATA: Final = 52
 
 
-@frozen
+@define(eq=False)
 class _Waiting:
     sock: Any
     since: float
+    gone: bool = False
 
 
 @define
 class Crowd:
-    """Sockets with the moment each came, on one clock, in seconds. ``most`` wait at a time, for ``longest`` seconds."""
+    """Sockets with the moment each came, on one clock, in seconds. ``most`` wait at a time, for ``longest`` seconds, or
+    up to a part of that, ``spread``, less: those that came at one moment don't all go, and come again, at one."""
 
     most: int
     longest: float
+    spread: float = 0.0
     _checks: deque[_Waiting] = field(factory=deque, init=False)
     _agents: deque[_Waiting] = field(factory=deque, init=False)  # in the order they came
     _check_was_last: bool = field(default=False, init=False)
+    #: Each with the moment it goes at, and its number.
+    _ends: list[tuple[float, int, _Waiting]] = field(factory=list, init=False)
+    _numbers: Iterator[int] = field(factory=count, init=False)
+    _length: int = field(default=0, init=False)
 
     def __len__(self) -> int:
-        return len(self._checks) + len(self._agents)
+        return self._length
 
     def add(self, sock: Any, since: float, *, check: bool = False) -> None:
-        (self._checks if check else self._agents).append(_Waiting(sock, since))
+        waiting, number = _Waiting(sock, since), next(self._numbers)
+        (self._checks if check else self._agents).append(waiting)
+        longest = self.longest * (1 - self.spread * (number * _GOLDEN % 1))
+        heappush(self._ends, (since + longest, number, waiting))
+        self._length += 1
 
     def next(self, now: float) -> Any | None:
         """The connection to begin with; None when there is none."""
-        if self._checks and not (self._check_was_last and self._agents):
-            self._check_was_last = True
-            return _next_of(self._checks, now)
-        self._check_was_last = False
-        return _next_of(self._agents, now) if self._agents else None
+        for checks in (False, True) if self._check_was_last else (True, False):
+            if (sock := self._next_of(self._checks if checks else self._agents, now)) is not None:
+                self._check_was_last = checks
+                return sock
+        return None
 
     def take_too_late(self, now: float) -> list[Any]:
         """Takes out the connections that have waited too long, and the oldest of those that are too many: they are to
         be closed."""
         late = []
-        for waiting in (self._agents, self._checks):
-            while waiting and (now - waiting[0].since >= self.longest or len(self) > self.most):
-                late.append(waiting.popleft().sock)
+        while self._ends and (self._ends[0][0] <= now or self._ends[0][2].gone):
+            waiting = heappop(self._ends)[2]
+            if not waiting.gone:
+                late.append(self._take(waiting))
+        for queue in (self._agents, self._checks):
+            while (oldest := _first(queue)) is not None and self._length > self.most:
+                late.append(self._take(oldest))
         return late
+
+    def has_ebbed(self, now: float) -> bool:
+        """Whether no agent has come for a while."""
+        while self._agents and self._agents[-1].gone:
+            self._agents.pop()
+        return not self._agents or now - self._agents[-1].since > NEWEST_FIRST_AFTER
 
     def next_check(self, now: float) -> Any | None:
         """As ``next``, without agents."""
-        return _next_of(self._checks, now) if self._checks else None
+        return self._next_of(self._checks, now)
 
     def take_all(self) -> list[Any]:
         """Takes out all connections in the order they came."""
-        socks = [one.sock for waiting in (self._checks, self._agents) for one in waiting]
+        socks = [self._take(one) for queue in (self._checks, self._agents) for one in queue if not one.gone]
         self._checks.clear()
         self._agents.clear()
+        self._ends.clear()
         return socks
+
+    def _next_of(self, queue: deque[_Waiting], now: float) -> Any | None:
+        if (oldest := _first(queue)) is None:
+            return None
+        newest_first = now - oldest.since > NEWEST_FIRST_AFTER
+        while (waiting := queue.pop() if newest_first else queue.popleft()).gone:
+            pass
+        return self._take(waiting)
+
+    def _take(self, waiting: _Waiting) -> Any:
+        sock, waiting.sock, waiting.gone = waiting.sock, None, True
+        self._length -= 1
+        return sock
 
 
 class Capacity(Protocol):
@@ -91,15 +130,15 @@ class Capacity(Protocol):
     @property
     def refused(self) -> int: ...
 
-    def room(self) -> float:
-        """How many more could be taken now."""
+    def room(self, *, late: bool = False) -> float:
+        """How many more could be taken now; ``late``: so that they wait for it, as long as is sensible."""
         ...
 
 
 class Unlimited:
     refused: Final = 0
 
-    def room(self) -> float:
+    def room(self, *, late: bool = False) -> float:
         return inf
 
 
@@ -122,13 +161,20 @@ class Pace:
         self._refused = refused
         return self._balance > 0 or self.capacity.room() > begun + undecided()
 
+    def may_begin_late(self, begun: int, undecided: Callable[[], int]) -> bool:
+        """As ``may_begin``, instead of closing one when no others come: what it asks for would have its turn before it
+        has come again."""
+        return self.capacity.room() < inf and self.capacity.room(late=True) > begun + undecided()
+
     def begun(self) -> None:
         self._balance = min(BALANCE, self._balance + REFUSED_SHARE)
 
 
-def _next_of(waiting: deque[_Waiting], now: float) -> Any:
-    newest_first = now - waiting[0].since > NEWEST_FIRST_AFTER
-    return (waiting.pop() if newest_first else waiting.popleft()).sock
+def _first(queue: deque[_Waiting]) -> _Waiting | None:
+    """The oldest of those that are still there."""
+    while queue and queue[0].gone:
+        queue.popleft()
+    return queue[0] if queue else None
 
 
 def has_waited(sock: Any) -> float:

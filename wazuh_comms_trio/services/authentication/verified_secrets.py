@@ -44,6 +44,8 @@ _SOURCES: Final = 8192
 _GOLDEN: Final = 0.6180339887498949
 #: Seconds for which a secret may wait at most that counts as checked at once.
 _PROMPT: Final = 1.0
+#: ... and for which it may wait where no others come.
+_LATE: Final = 12.0
 #: Seconds after which agents come back in any case.
 _COME_BACK: Final = 30
 
@@ -111,11 +113,11 @@ class VerifiedSecrets:
             return False
         return hmac.compare_digest(verified.mark, mark)
 
-    def room(self) -> float:
-        """How many more could be checked at once."""
+    def room(self, *, late: bool = False) -> float:
+        """How many more could be checked at once, or before an agent that isn't comes again."""
         if not self._queue.seconds:
             return inf
-        return _PROMPT * self._queue.at_once / self._queue.seconds - len(self._turns)
+        return (_LATE if late else _PROMPT) * self._queue.at_once / self._queue.seconds - len(self._turns)
 
     def are_verified(self, owner: str, stored: str, secret: str) -> bool:
         """Whether ``matches`` said so within the hour; at once."""

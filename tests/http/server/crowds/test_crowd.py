@@ -153,6 +153,44 @@ class TestWaited:
             assert has_waited(left) == 0
 
 
+class TestSpread:
+    def test_those_that_came_at_once_do_not_go_at_once(self) -> None:
+        crowd = Crowd(1000, LONGEST, 0.7)
+        for number in range(100):
+            crowd.add(number, 0.0)
+        gone = [len(crowd.take_too_late(moment)) for moment in (2.9, *range(3, 11))]
+        assert gone[0] == 0
+        assert sum(gone) == 100
+        assert max(gone) <= 16
+        assert len(crowd) == 0
+
+    def test_who_is_begun_with_is_not_late_later(self) -> None:
+        crowd = Crowd(1000, LONGEST, 0.7)
+        for number in range(100):
+            crowd.add(number, 0.0)
+        begun = taken(crowd, 2.0, 60)
+        assert begun == list(range(99, 39, -1))  # the newest first
+        assert sorted(crowd.take_too_late(LONGEST)) == list(range(40))
+        assert crowd.next(LONGEST) is None
+        assert crowd.take_all() == []
+
+    def test_the_oldest_of_those_that_are_still_there_go_first_when_there_are_too_many(self) -> None:
+        crowd = Crowd(10, LONGEST, 0.7)
+        for number in range(15):
+            crowd.add(number, number / 10)
+        assert taken(crowd, 1.0, 2) == [0, 1]
+        assert crowd.take_too_late(2.0) == [2, 3, 4]
+        assert len(crowd) == 10
+
+    def test_a_wave_has_ebbed_when_no_agent_has_come_for_a_while(self) -> None:
+        crowd = crowd_of(0, 1)
+        crowd.add("check", 5, check=True)
+        assert not crowd.has_ebbed(1.5)
+        assert crowd.has_ebbed(2.5)
+        crowd.take_all()
+        assert crowd.has_ebbed(0)
+
+
 @define
 class Hashing:
     """So many places, all that there are."""
@@ -160,7 +198,7 @@ class Hashing:
     places: float
     refused: int = 0
 
-    def room(self) -> float:
+    def room(self, *, late: bool = False) -> float:
         return self.places
 
 

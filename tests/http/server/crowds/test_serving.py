@@ -183,7 +183,7 @@ class Hashing:
     def refused(self) -> int:
         return sum(number != CHECKS_NUMBER for number in self.listener.begun)
 
-    def room(self) -> float:
+    def room(self, *, late: bool = False) -> float:
         return inf if trio.current_time() >= self.free_at else 0
 
 
@@ -217,7 +217,7 @@ class Full:
     refused: int = 0
     asked: trio.Event = field(init=False, factory=trio.Event)
 
-    def room(self) -> float:
+    def room(self, *, late: bool = False) -> float:
         self.asked.set()
         return inf if self.free else 0
 
