@@ -87,12 +87,12 @@ class Node:
 
     async def serve(self, nursery: trio.Nursery) -> None:
         context = SimpleNamespace(capacity=self.secrets, undecided=lambda: self.undecided, refused=lambda *_: None)
-        room = SimpleNamespace(lack=lambda accepted: None)
-        lack = SimpleNamespace(highest=inf, room=room, of_descriptors=lambda sock: False)
+        room = SimpleNamespace(shortage=lambda accepted: None)
+        shortage = SimpleNamespace(highest=inf, room=room, of_descriptors=lambda sock: False)
         pace = Pace(self.secrets)
         while True:
             if self.waiting:
-                await serve_crowd(cast(Any, self), cast(Any, context), nursery, cast(Any, lack), pace)
+                await serve_crowd(cast(Any, self), cast(Any, context), nursery, cast(Any, shortage), pace)
             await trio.sleep(0.01)
 
 
