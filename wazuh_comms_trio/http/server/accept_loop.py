@@ -55,8 +55,8 @@ CROWD_SHARE: Final = 8
 BACKLOG: Final = 4096
 SHORT_BACKLOG: Final = 64
 #: Taking one in and closing it takes 16 µs, and there is this share of the processor for it.
-TAKING_SECONDS: Final = 16e-6
-TAKING_SHARE: Final = 0.06
+TAKING_SECONDS: Final = 14e-6
+TAKING_SHARE: Final = 0.15
 TAKEN_AT_LEAST: Final = 2
 #: Seconds in the kernel's queue that make no difference.
 JUST_NOW: Final = 0.05
