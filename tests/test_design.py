@@ -3,6 +3,7 @@ survey, of the tests neither."""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -66,3 +67,42 @@ def test_a_folder_can_be_surveyed(folder: Path) -> None:
 @pytest.mark.parametrize("folder", FOLDERS_OF_TESTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_folder_of_tests_can_be_surveyed(folder: Path) -> None:
     assert modules_of(folder)
+
+
+def quoted_functions() -> list[tuple[str, str]]:
+    """The functions of the page's code, each by its name with its parameters as they stand there."""
+    page = (ROOT / "docs" / "design.md").read_text()
+    code = "".join(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    return re.findall(r"\bdef (\w+)\((.*?)\)(?= ->|$|\s*#)", code, re.MULTILINE)
+
+
+def parameters_of_package(wanted: set[str]) -> dict[str, list[ast.arguments]]:
+    """Those of the functions of these names, wherever they are."""
+    found: dict[str, list[ast.arguments]] = {name: [] for name in wanted}
+    for module in PACKAGE.rglob("*.py"):
+        text = module.read_text()
+        if any(f"def {name}(" in text for name in wanted):
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name in wanted:
+                    found[node.name].append(node.args)
+    return found
+
+
+def names(arguments: ast.arguments) -> tuple[set[str], set[str]]:
+    """Of all parameters, and of those without a default."""
+    plain = [*arguments.posonlyargs, *arguments.args]
+    needed = plain[: len(plain) - len(arguments.defaults)]
+    needed += [one for one, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if default is None]
+    return {one.arg for one in (*plain, *arguments.kwonlyargs)}, {one.arg for one in needed}
+
+
+def test_the_page_quotes_functions_as_they_are() -> None:
+    """It may leave out what has a default."""
+    quoted = quoted_functions()
+    assert len(quoted) > 20
+    there = parameters_of_package({name for name, _ in quoted})
+    for name, parameters in quoted:
+        definition = ast.parse(f"def f({parameters}): ...").body[0]
+        assert isinstance(definition, ast.FunctionDef)
+        said = names(definition.args)[0]
+        assert any(needed <= said <= every for every, needed in map(names, there[name])), (name, parameters)
