@@ -166,11 +166,12 @@ def _claims(world: World) -> list[str]:
 
 async def open_ends(world: World) -> list[str]:
     """What isn't served yet."""
-    found = [f"{agent.name} has events" for agent in world.agents if not agent.is_idle]
+    if found := [f"{agent.name} has events" for agent in world.agents if not agent.is_idle]:
+        return found
     try:
         commands = await world.stores.commands()
     except BackendUnavailable as error:
-        return [*found, f"commands can't be read: {error}"]
+        return [f"commands can't be read: {error}"]
     for life in world.commands.values():
         stored = commands.get(life.document_id)
         # A node's posts that no store keeps reach those agents alone that park there.

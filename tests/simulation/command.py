@@ -65,7 +65,7 @@ def run_many(
     """Returns how many failed. ``limit``: seconds after which no further seed is begun."""
     began, told = time.perf_counter(), time.perf_counter()
     began_cpu = time.process_time()
-    requests, strikes, failures = 0, Counter[tuple[str, str]](), []
+    done, requests, strikes, failures = 0, 0, Counter[tuple[str, str]](), []
     for done, seed in enumerate(seeds, 1):
         result = run_seed(seed)
         requests += result.requests
@@ -117,7 +117,10 @@ def _spread(arguments: argparse.Namespace) -> int:
     children = []
     for job in range(arguments.jobs):
         command = [sys.executable, "-m", "tests.simulation", "--from", str(arguments.start + job)]
-        command += ["--seeds", str(arguments.seeds // arguments.jobs), "--step", str(arguments.jobs)]
+        seeds = len(range(job, arguments.seeds, arguments.jobs))
+        command += ["--seeds", str(seeds), "--step", str(arguments.jobs), "--seconds", str(arguments.seconds)]
+        switches = {"--quiet": arguments.quiet, "--stop": arguments.stop, "--no-shrink": arguments.no_shrink}
+        command += [switch for switch, given in switches.items() if given]
         children.append(subprocess.Popen(command))
     return max(child.wait() for child in children)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from attrs import define, field
@@ -41,6 +42,13 @@ def merged(current: Mapping[str, Any], partial: Mapping[str, Any]) -> dict[str, 
         old = result.get(name)
         result[name] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return result
+
+
+@lru_cache(1000)
+def _read(body: bytes) -> tuple[str | None, dict[str, Any]]:
+    """Whose document it is, and the rest."""
+    document = json.loads(body)
+    return document.pop("agent", {}).get("id"), document
 
 
 class DocumentModel:
@@ -82,8 +90,7 @@ class DocumentModel:
                 if (body is None) != (wanted is None):
                     found.append(f"{key} is {'missing' if body is None else 'there'}")
                 continue
-            document = json.loads(body)
-            owner = document.pop("agent", {}).get("id")
+            owner, document = _read(body)
             if document != wanted or owner != uuid:
                 found.append(f"{key} is {document} of {owner}, not {wanted}")
         return found

@@ -4,6 +4,7 @@ a random half of the kinds of faults on."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from math import inf
 from random import Random
 from typing import Final
 
@@ -86,6 +87,7 @@ class Plan:
     short_tokens: bool  # many agents begin with a token that ends within the minute
     rekeys: bool  # the operator gives agents new keys
     copies: bool  # a machine was cloned with its agent: both poll
+    patience: float  # seconds for which a hasty agent waits for an answer to its events
     limits: Mapping[str, int]  # those that are small, by name
     segment: int  # bytes of a segment
     faults: tuple[Fault, ...] = field(repr=False)
@@ -107,10 +109,10 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
     """``without``: numbers of faults that are left out, ``only``: those that are kept; everything else stays as it
     is."""
     rng = Random(f"plan {seed}")
-    seconds = rng.uniform(30, 75)
+    seconds = rng.uniform(15, 45)
     stores = rng.choice(["memory", "embedded", "embedded", "embedded", "indexer", "indexer"])
     embedded = stores == "embedded"
-    nodes, workers = rng.choice([(1, 1), (1, 2), (1, 3), *([] if embedded else [(2, 1), (2, 2), (3, 1)])])
+    nodes, workers = rng.choice([(1, 1), (1, 1), (1, 2), (1, 3), *([] if embedded else [(2, 1), (2, 2), (3, 1)])])
     keeps_posted = embedded or (stores == "memory" and rng.random() < 0.5)
     kinds = [("sudden", kind) for kind in SUDDEN] + [("network", kind) for kind in NETWORK]
     kinds += [("call", kind) for kind in CALLS * 2] + [("index", kind) for kind in INDEX]
@@ -142,6 +144,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         short_tokens=rng.random() < 0.3,
         rekeys=rng.random() < 0.4,
         copies=rng.random() < 0.4,
+        patience=rng.choice([0.3, 1.0, inf, inf]),
         limits=choose_limits(rng),
         segment=rng.choice([500, 5000, 1000**2]),
         faults=tuple(kept),

@@ -48,7 +48,7 @@ def test_what_ran_before_changes_nothing() -> None:
 @pytest.mark.real_clock
 def test_seeds_pass() -> None:
     """``scripts/simulate`` runs more."""
-    run = simulate("--seeds", "40", "--from", "1000", "--quiet", "--seconds", "20")
+    run = simulate("--seeds", "200", "--from", "1000", "--jobs", "2", "--quiet", "--seconds", "150")
     assert run.returncode == 0, run.stdout + run.stderr
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import gc
 import logging
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from random import Random
 
 import trio
 import trio.testing
@@ -21,11 +20,12 @@ from tests.simulation.actors.hostile import run_hostile
 from tests.simulation.actors.keys import key_hash
 from tests.simulation.actors.operators import run_operator, run_poster
 from tests.simulation.determinism import EPOCH
+from tests.simulation.injected import InjectedFaults
 from tests.simulation.limits import set_limits
 from tests.simulation.model import CommandLife
 from tests.simulation.network import Balancer, Connection
 from tests.simulation.node import STOP_BOUND, Node
-from tests.simulation.plan import CALLS, CLOCKS, DISK, INDEX, NETWORK, POWER, Fault, Plan
+from tests.simulation.plan import CALLS, DISK, INDEX, NETWORK, POWER, Fault, Plan
 from tests.simulation.process import Process
 from tests.simulation.stores.embedded import EmbeddedStores, use_inline
 from tests.simulation.stores.indexer import IndexerStores
@@ -59,14 +59,11 @@ def _keys() -> TokenKeys:
     return TokenKeys.from_pem(_config().communications_api.ssl.key.read_bytes())
 
 
-class World:
+class World(InjectedFaults):
     def __init__(self, plan: Plan, nursery: trio.Nursery) -> None:
-        self.plan = plan
+        super().__init__(plan)
         self.nursery = nursery
-        self.trace = Trace()
         self.requests = 0
-        self.rng_calls = Random(f"{plan.seed} calls")
-        self.rng_network = Random(f"{plan.seed} network")
         self.process: ContextVar[Process | None] = ContextVar("process", default=None)
         api = _config().communications_api
         batcher = Batcher(max_elements=plan.batch_elements, wait_time=plan.batch_wait, eager=plan.eager)
@@ -86,99 +83,15 @@ class World:
             )
         self.balancer = Balancer(self)
         self.connections: list[Connection] = []
-        self.silent: list[Connection] = []
         self.commands: dict[str, CommandLife] = {}
         self.nodes = [Node(self, number) for number in range(plan.nodes)]
         self.agents = [SimAgent(self, number) for number in range(plan.agents)]
         self.ending = False
-        self.faults_ended: float | None = None
-        self.faults_over = trio.Event()
-        self.power_went = -1e9
-        self._died: set[int] = set()  # faults by which a process has died
-        self._calls = [fault for fault in plan.faults if fault.kind in (*CALLS, *DISK)]
-        self._network = [fault for fault in plan.faults if fault.kind in NETWORK]
-        self._index = [fault for fault in plan.faults if fault.kind in INDEX]
 
     def agents_clock(self) -> float:
         return EPOCH + trio.current_time()
 
     # --- faults
-
-    def meets(self, place: str, process: Process | None, only: Sequence[str] | None = None) -> Fault | None:
-        """The fault that this call of a store, or a new connection, meets now. ``only``: of these kinds."""
-        now = trio.current_time()
-        faults, rng = (self._network, self.rng_network) if process is None else (self._calls, self.rng_calls)
-        for fault in faults:
-            here = fault.place in (place, place.partition(".")[0]) and (only is None or fault.kind in only)
-            here = here and (process is None or self._strikes(fault, process))
-            if here and fault.start <= now < fault.start + fault.seconds and rng.random() < fault.share:
-                if fault.kind == "die":
-                    if fault.number in self._died:
-                        continue
-                    self._died.add(fault.number)
-                return fault
-        return None
-
-    def _strikes(self, fault: Fault, process: Process) -> bool:
-        alone = fault.alone and fault.worker % self.plan.workers != process.slot
-        return fault.node == process.node and not alone
-
-    def meets_any(self, places: tuple[str, ...], process: Process | None) -> Fault | None:
-        """The fault of any of these places that strikes a request of this process now (None: of the tool)."""
-        now = trio.current_time()
-        for fault in self._calls:
-            here = (
-                fault.place.partition(".")[0] in places
-                and fault.kind != "die"
-                and fault.start <= now < fault.start + fault.seconds
-            )
-            here = here and (not fault.alone or (process is not None and process.node == fault.node))
-            if here and self.rng_calls.random() < fault.share:
-                return fault
-        return None
-
-    def is_passing(self, shard: int) -> bool:
-        now = trio.current_time()
-        for fault in self._index:
-            here = int(fault.amount) == shard and fault.start <= now < fault.start + fault.seconds
-            if here and self.rng_calls.random() < fault.share:
-                self.trace.strike("passing", "index", f"shard{shard}")
-                return True
-        return False
-
-    def had_cause(self, within: float, kinds: Sequence[str] | None = None) -> bool:
-        """Was a fault (of these kinds) injected in the last ``within`` seconds?"""
-        now = trio.current_time()
-        if now <= self.power_went + within and (kinds is None or "power cut" in kinds):
-            return True
-        return any(
-            fault.start <= now <= fault.start + fault.seconds + within
-            for fault in self.plan.faults
-            if kinds is None or fault.kind in kinds
-        )
-
-    def had_wrong_clock(self, since: float) -> bool:
-        """Was a wall clock wrong at any moment from then on?"""
-        now, over = trio.current_time(), self.faults_ended
-        for fault in self.plan.faults:
-            end = fault.start + fault.seconds if fault.kind == "clock blip" else (now if over is None else over)
-            if fault.kind in CLOCKS and fault.start <= now and end >= since:
-                return True
-        return False
-
-    def registry_hung(self, since: float) -> bool:
-        """Did it at any moment from then on?"""
-        now = trio.current_time()
-        return any(
-            fault.kind in ("hang", "slow") and fault.place.startswith("agents")
-            for fault in self._calls
-            if fault.start <= now and fault.start + fault.seconds >= since
-        )
-
-    def was_silenced(self, name: str, within: float) -> bool:
-        """Did a connection of this agent fall silent? It stays so until faults end."""
-        over = self.faults_ended is not None and trio.current_time() > self.faults_ended + within
-        return not over and any(connection.who == name for connection in self.silent)
 
     async def strike(self, fault: Fault) -> None:
         """What happens at a moment."""

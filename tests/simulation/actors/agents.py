@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from itertools import count
+from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
@@ -52,6 +53,10 @@ class OpenPoll:
 _POLL: ContextVar[OpenPoll | None] = ContextVar("poll", default=None)
 
 
+class _Impatient(ExchangeFailed):
+    """The agent waited no longer."""
+
+
 class SimClient(AgentClient):
     """On plain streams of the balancer; every exchange is looked at. ``first_token``: the first log-in is spared, as if
     it had been done a while ago."""
@@ -91,8 +96,16 @@ class SimClient(AgentClient):
         if place == "GET commands" and self.token is not None:
             _POLL.set(poll := OpenPoll(trio.current_time(), token_expiry(self.token), self.token_keys))
             self.polls[number] = poll
+        is_patient = not self.is_hasty or world.faults_ended is not None or not place.startswith("POST events")
+        patience = inf if is_patient else world.plan.patience
         try:
-            reply = await super().request(method, path, body, **options)
+            with trio.move_on_after(patience) as limit:
+                reply = await super().request(method, path, body, **options)
+            if limit.cancelled_caught:  # what it sent may be under way still when it sends it again
+                world.trace.add(self.name, f"{place} -> it waits no longer")
+                raise _Impatient(place)
+        except _Impatient:
+            raise
         except ExchangeFailed as error:
             world.trace.add(self.name, f"{place} -> {str(error)[:60]}")
             if not (world.had_cause(100.0) or world.was_silenced(self.name, 100.0)):

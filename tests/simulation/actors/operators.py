@@ -86,14 +86,14 @@ async def run_operator(world: World, until: float) -> None:
 
 
 async def run_poster(world: World, until: float) -> None:
-    """Posts, to one node after the other, until each command is listed as delivered or its time is over."""
+    """Posts each command until it is listed as delivered or its time is over, which some have but once."""
     rng = Random(f"{world.plan.seed} poster")
     number = 0
     async with trio.open_nursery() as nursery:
         while trio.current_time() < until:
             await trio.sleep(rng.expovariate(0.35))
             number += 1
-            agent, timeout = rng.choice(world.agents), rng.choice([30.0, 300.0])
+            agent, timeout = rng.choice(world.agents), rng.choice([1.0, 30.0, 300.0])
             document_id = f"p{number}"
             _begin(world, document_id, agent, timeout, posted=True)
             nursery.start_soon(_post, world, document_id, agent, timeout, rng.randrange(len(world.nodes)))

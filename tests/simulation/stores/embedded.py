@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -110,6 +110,7 @@ class EmbeddedStores:
         self._armed_for = ""
         self._rng = Random(f"{world.plan.seed} power")
         self._tokens: dict[Process, str] = {}
+        self._read: dict[str, tuple[object, Any]] = {}  # what was read last, at which version of the file
         self._tool: SqliteStores
         self._quarantine: Any
         self._open, self._closing, self._closed = trio.Event(), trio.Event(), trio.Event()
@@ -259,13 +260,29 @@ class EmbeddedStores:
 
     async def documents(self) -> Mapping[tuple[str, str], bytes]:
         query = "SELECT indices.name, documents.id, body FROM documents JOIN indices ON index_no = indices.no"
-        async with self._used() as stores:
+
+        async def read(stores: SqliteStores) -> Any:
             rows = await stores.database.read(lambda connection: connection.execute(query).fetchall())
-        return {(name, document_id): bytes(body) for name, document_id, body in rows}
+            return {(name, document_id): bytes(body) for name, document_id, body in rows}
+
+        return await self._read_once("documents", read)
 
     async def commands(self) -> Mapping[str, Command]:
-        async with self._used() as stores:
+        async def read(stores: SqliteStores) -> Any:
             return {command.document_id: command for command in await stores.commands.list(limit=100_000)}
+
+        return await self._read_once("commands", read)
+
+    async def _read_once(self, what: str, read: Callable[[SqliteStores], Awaitable[Any]]) -> Any:
+        """Again only when the file has changed since."""
+        async with self._used() as stores:
+            reader = stores.database._connections.loop_reader
+            if reader is None:
+                return await read(stores)
+            version = reader, reader.pragma("data_version")
+            if what not in self._read or self._read[what][0] != version:
+                self._read[what] = version, await read(stores)
+            return self._read[what][1]
 
     async def stored_commands(self) -> Mapping[str, Command]:
         """As they are, whatever faults there are; none while the machine is off."""

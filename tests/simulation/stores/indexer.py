@@ -58,7 +58,7 @@ class IndexerStores:
         self.excused: set[str] = set()
         self._world = world
         self._clock = wall_clock
-        commands = IndexerCommands(interval=0.2, idle_interval=0.5, lease=lease)
+        commands = IndexerCommands(interval=0.5, idle_interval=1.0, lease=lease)
         self._settings = Indexer(hosts=(IndexerHost("127.0.0.1", 9200),), commands=commands)
         self._engine = MemoryEngine()
         self._files = MemoryFiles({"default.conf": b"default"})

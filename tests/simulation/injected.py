@@ -1,0 +1,112 @@
+"""Which injected fault strikes whom, and whether what went wrong had such a cause."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import TYPE_CHECKING
+
+import trio
+
+from tests.simulation.plan import CALLS, CLOCKS, DISK, INDEX, NETWORK, Fault, Plan
+from tests.simulation.trace import Trace
+
+if TYPE_CHECKING:
+    from tests.simulation.network import Connection
+    from tests.simulation.process import Process
+
+__all__ = ["InjectedFaults"]
+
+
+class InjectedFaults:
+    """Those of one plan. ``silent``: connections that fell silent, which they are until faults end."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.trace = Trace()
+        self.rng_calls = Random(f"{plan.seed} calls")
+        self.rng_network = Random(f"{plan.seed} network")
+        self.silent: list[Connection] = []
+        self.faults_ended: float | None = None
+        self.faults_over = trio.Event()
+        self.power_went = -1e9
+        self._died: set[int] = set()  # faults by which a process has died
+        self._calls = [fault for fault in plan.faults if fault.kind in (*CALLS, *DISK)]
+        self._network = [fault for fault in plan.faults if fault.kind in NETWORK]
+        self._index = [fault for fault in plan.faults if fault.kind in INDEX]
+
+    def meets(self, place: str, process: Process | None, only: Sequence[str] | None = None) -> Fault | None:
+        """The fault that this call of a store, or a new connection, meets now. ``only``: of these kinds."""
+        now = trio.current_time()
+        faults, rng = (self._network, self.rng_network) if process is None else (self._calls, self.rng_calls)
+        for fault in faults:
+            here = fault.place in (place, place.partition(".")[0]) and (only is None or fault.kind in only)
+            here = here and (process is None or self._strikes(fault, process))
+            if here and fault.start <= now < fault.start + fault.seconds and rng.random() < fault.share:
+                if fault.kind == "die":
+                    if fault.number in self._died:
+                        continue
+                    self._died.add(fault.number)
+                return fault
+        return None
+
+    def _strikes(self, fault: Fault, process: Process) -> bool:
+        alone = fault.alone and fault.worker % self.plan.workers != process.slot
+        return fault.node == process.node and not alone
+
+    def meets_any(self, places: tuple[str, ...], process: Process | None) -> Fault | None:
+        """The fault of any of these places that strikes a request of this process now (None: of the tool)."""
+        now = trio.current_time()
+        for fault in self._calls:
+            here = (
+                fault.place.partition(".")[0] in places
+                and fault.kind != "die"
+                and fault.start <= now < fault.start + fault.seconds
+            )
+            here = here and (not fault.alone or (process is not None and process.node == fault.node))
+            if here and self.rng_calls.random() < fault.share:
+                return fault
+        return None
+
+    def is_passing(self, shard: int) -> bool:
+        now = trio.current_time()
+        for fault in self._index:
+            here = int(fault.amount) == shard and fault.start <= now < fault.start + fault.seconds
+            if here and self.rng_calls.random() < fault.share:
+                self.trace.strike("passing", "index", f"shard{shard}")
+                return True
+        return False
+
+    def had_cause(self, within: float, kinds: Sequence[str] | None = None) -> bool:
+        """Was a fault (of these kinds) injected in the last ``within`` seconds?"""
+        now = trio.current_time()
+        if now <= self.power_went + within and (kinds is None or "power cut" in kinds):
+            return True
+        return any(
+            fault.start <= now <= fault.start + fault.seconds + within
+            for fault in self.plan.faults
+            if kinds is None or fault.kind in kinds
+        )
+
+    def had_wrong_clock(self, since: float) -> bool:
+        """Was a wall clock wrong at any moment from then on?"""
+        now, over = trio.current_time(), self.faults_ended
+        for fault in self.plan.faults:
+            end = fault.start + fault.seconds if fault.kind == "clock blip" else (now if over is None else over)
+            if fault.kind in CLOCKS and fault.start <= now and end >= since:
+                return True
+        return False
+
+    def registry_hung(self, since: float) -> bool:
+        """Did it at any moment from then on?"""
+        now = trio.current_time()
+        return any(
+            fault.kind in ("hang", "slow") and fault.place.startswith("agents")
+            for fault in self._calls
+            if fault.start <= now and fault.start + fault.seconds >= since
+        )
+
+    def was_silenced(self, name: str, within: float) -> bool:
+        """Did a connection of this agent fall silent? It stays so until faults end."""
+        over = self.faults_ended is not None and trio.current_time() > self.faults_ended + within
+        return not over and any(connection.who == name for connection in self.silent)
