@@ -223,6 +223,7 @@ async def check_end(world: World) -> None:
             rules.NOT_DELIVERED,
             rules.NO_ANSWER,
             rules.CANCELLED,
+            *((rules.AGENT_REMOVED,) if world.plan.removals else ()),
         ):
             raise Violation("commands", f"{life.document_id} ended without a reason: {stored}")
 

@@ -86,7 +86,8 @@ class Plan:
     together: bool  # agents make their events at the same moments
     short_tokens: bool  # many agents begin with a token that ends within the minute
     rekeys: bool  # the operator gives agents new keys
-    copies: bool  # a machine was cloned with its agent: both poll
+    removals: bool  # the operator removes agents, which are enrolled again
+    copies: bool  # a machine was cloned with its agent: both poll, and make events
     patience: float  # seconds for which a hasty agent waits for an answer to its events
     limits: Mapping[str, int]  # those that are small, by name
     segment: int  # bytes of a segment
@@ -143,6 +144,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         together=rng.random() < 0.3,
         short_tokens=rng.random() < 0.3,
         rekeys=rng.random() < 0.4,
+        removals=rng.random() < 0.4,
         copies=rng.random() < 0.4,
         patience=rng.choice([0.3, 1.0, inf, inf]),
         limits=choose_limits(rng),

@@ -46,7 +46,7 @@ CORE_SECONDS = 20.0
 #: What is logged as an error when faults are injected.
 EXPECTED_ERRORS = ("the supervisor is gone", "the command store couldn't be told what was delivered")
 
-DISK_ERRORS = ("the disk reports errors", "the disk is full", "can't write to")
+DISK_ERRORS = ("the disk reports errors", "the disk is full", "can't write to", "can't use")
 
 
 @cache

@@ -76,7 +76,7 @@ class SimClient(AgentClient):
         self._first_token = first_token
         self.polls: dict[int, OpenPoll] = {}
         self.keys = self.token_keys = 0  # which of its keys is the agent's, and its token's
-        self.rekeyed_at = -1e9
+        self.rekeyed_at = self.removed_at = -1e9
         self.is_hasty = False  # it doesn't pause after failures, and is told so
         self.is_being_rekeyed = False
         self._numbers = count()
@@ -117,6 +117,8 @@ class SimClient(AgentClient):
         old_key = keys != self.keys and place != "POST authentication"
         if old_key and reply.status in (200, 204) and self.is_rekeyed_everywhere(began):
             raise Violation("revoked", f"{self.name}: {place} -> {reply.status} with a token of its old key")
+        if place == "GET commands" and reply.status == 200 and keys == self.keys:
+            self._check_made(reply)
         self._check(
             place, reply, ahead or old_key or self.is_being_rekeyed or trio.current_time() < self.rekeyed_at + 40
         )
@@ -135,7 +137,7 @@ class SimClient(AgentClient):
         if status >= 500 and (status != 503 or not cause):
             raise Violation("no 5xx", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")
         slow = status == 408 and any(fault.place == "network" for fault in self.world.plan.faults)
-        if (status in (401, 403) and refusable) or (status == 429 and self.is_hasty and cause):
+        if (status in (401, 403) and refusable) or (status == 429 and self.is_hasty and (cause or refusable)):
             return
         if status < 500 and not ((status == 403 or slow) and cause):
             raise Violation("replies", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")
@@ -174,6 +176,13 @@ class SimClient(AgentClient):
                 if unlikely or status not in (200, 201, 400, 404, 409):
                     raise Violation("own results", f"{self.name} sent {event!r} and was answered {result}")
         return reply
+
+    def _check_made(self, reply: Reply) -> None:
+        """An agent that was removed and has come back isn't given what was sent to it before."""
+        for command in reply.json()["commands"]:
+            life = self.world.commands.get(command["document_id"])
+            if life is not None and not life.posted and life.made < self.removed_at:
+                raise Violation("removed", f"{self.name} has come back and is given {life.document_id}")
 
     def _check_report(self, document_id: str, status: int) -> None:
         """What came is reported on: it was offered, and that is known."""
@@ -237,7 +246,7 @@ class SimAgent:
         self.program = AgentProgram(self.client, settings, execute=self.execute)
         self.program.stateful = self._ledger(self._stateful_acknowledged)
         self.program.stateless = self._ledger(self.promised.append)
-        #: A clone of its machine, which makes no events of its own.
+        #: A clone of its machine, which makes events on documents of its own.
         self.copy: AgentProgram | None = None
         if world.plan.copies and rng.random() < 0.6:
             client = SimClient(world, f"{self.name}c", self.uuid, KEYS[0], first_token=None, chunked=False)
@@ -280,9 +289,11 @@ class SimAgent:
                 await sleep_until_next_tick(2.0)
             if self.rng.random() < 0.3:
                 self._make_stateless()
+            elif self.copy is not None and self.rng.random() < 0.2:
+                self._make_stateful(self.copy, "x")
             else:
                 for _ in range(self.rng.choice([1, 1, 2, 6])):
-                    self._make_stateful()
+                    self._make_stateful(self.program, "d")
 
     def _make_stateless(self) -> None:
         self._made += 1
@@ -294,11 +305,11 @@ class SimAgent:
         assert isinstance(ledger, Ledger)
         ledger.note(line.encode(), mark)
 
-    def _make_stateful(self) -> None:
+    def _make_stateful(self, program: AgentProgram, prefix: str) -> None:
         rng, model = self.rng, self.model
         self._made += 1
         module = rng.choice(["fim", "sca", "vulnerability"])
-        id = f"d{rng.randrange(6)}"  # agents have equal ids
+        id = f"{prefix}{rng.randrange(6)}"  # agents have equal ids
         operation = Operation(module, id, "create", {"n": self._made, "o": {f"k{rng.randrange(3)}": self._made}})
         if rng.random() < 0.1:  # its database is lost, or another's: creates over other content, updates of nothing
             operation.action = rng.choice(["create", "update"])
@@ -310,7 +321,7 @@ class SimAgent:
             if operation.action == "delete":
                 operation.data = None
         model.apply(operation)
-        ledger = self.program.stateful
+        ledger = program.stateful
         assert isinstance(ledger, Ledger)
         event = stateful_event(operation.id, module, operation.action, operation.data)
         if self.world.plan.stores == "embedded" or rng.random() < 0.5:  # no JSON; else it is the index that refuses it

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
+from attrs import evolve
 
 from tests.simulation.actors.keys import key_hash
 from tests.simulation.model import CommandLife
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.interfaces import Action, Command, Target
 from wazuh_comms_trio.daemon.command_socket import HubPoster
-from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.errors import AgentExists, BackendUnavailable
 
 if TYPE_CHECKING:
     from tests.simulation.actors.agents import SimAgent
@@ -49,40 +51,78 @@ async def insist(call: Callable[[], Awaitable[T]]) -> T:
 
 async def run_operator(world: World, until: float) -> None:
     rng = Random(f"{world.plan.seed} operator")
-    store, number = world.stores.tool, 0
+    number = 0
     while trio.current_time() < until:
         await trio.sleep(rng.expovariate(0.5))
         number += 1
         timeout = rng.choice([5.0, 60.0, 600.0, 600.0])
         what = rng.random()
-        if world.plan.rekeys and what > 0.85:
+        if what > 0.85 and (world.plan.rekeys or world.plan.removals):
             agent = rng.choice(world.agents)
             if any(client.token is None for client in agent.clients):
                 continue  # before its first log-in it would exit
-            new = key_hash(agent.client.keys + 1)
-            for client in agent.clients:
-                client.is_being_rekeyed = True  # that it isn't known yet doesn't mean that it isn't so
-            await insist(partial(world.stores.registry.rekey, agent.uuid, new))
-            for client in agent.clients:
-                client.rekey()
-            world.trace.add("operator", f"gives {agent.name} a new key")
+            if world.plan.removals and not (world.plan.rekeys and rng.random() < 0.5):
+                if rng.random() < 0.5:
+                    await _send(world, agent, f"c{number}", timeout)
+                await _remove_for_a_while(world, agent, rng.choice([0.0, 1.0, 5.0, 15.0]))
+            else:
+                await _rekey(world, agent)
         elif what < 0.7:
             agent = rng.choice(world.agents)
-            document_id = f"c{number}"
-            _begin(world, document_id, agent, timeout, posted=False)
-            await insist(partial(store.add, [_command(document_id, Target("agent", agent.uuid), timeout)]))
-            world.trace.add("operator", f"sends {document_id} to {agent.name}")
+            await _send(world, agent, f"c{number}", timeout)
         elif what < 0.85:
-            parent = f"g{number}"
-            for agent in world.agents:
-                if "web" in agent.record.groups:
-                    _begin(world, f"{parent}_{agent.uuid}", agent, timeout, posted=False)
-            await insist(partial(store.add, [_command(parent, Target("group", "web"), timeout)]))
-            world.trace.add("operator", f"sends {parent} to a group")
+            await _send_to_group(world, f"g{number}", timeout)
         elif world.commands:
             document_id = rng.choice(list(world.commands))
-            ended = await insist(partial(store.cancel, document_id))
+            ended = await insist(partial(world.stores.tool.cancel, document_id))
             world.trace.add("operator", f"cancels {document_id}: {ended and ended.status}")
+
+
+async def _send(world: World, agent: SimAgent, document_id: str, seconds: float) -> None:
+    _begin(world, document_id, agent, seconds, posted=False)
+    await insist(partial(world.stores.tool.add, [_command(document_id, Target("agent", agent.uuid), seconds)]))
+    world.trace.add("operator", f"sends {document_id} to {agent.name}")
+
+
+async def _send_to_group(world: World, parent: str, seconds: float) -> None:
+    for agent in world.agents:
+        if "web" in agent.record.groups:
+            _begin(world, f"{parent}_{agent.uuid}", agent, seconds, posted=False)
+    await insist(partial(world.stores.tool.add, [_command(parent, Target("group", "web"), seconds)]))
+    world.trace.add("operator", f"sends {parent} to a group")
+
+
+async def _rekey(world: World, agent: SimAgent) -> None:
+    new = key_hash(agent.client.keys + 1)
+    for client in agent.clients:
+        client.is_being_rekeyed = True  # that it isn't known yet doesn't mean that it isn't so
+    await insist(partial(world.stores.registry.rekey, agent.uuid, new))
+    for client in agent.clients:
+        client.rekey()
+    world.trace.add("operator", f"gives {agent.name} a new key")
+
+
+async def _remove_for_a_while(world: World, agent: SimAgent, seconds: float) -> None:
+    """Then the uuid is enrolled again, with another key."""
+    for client in agent.clients:
+        client.is_being_rekeyed = True
+    await insist(partial(world.stores.registry.remove, agent.uuid))
+    world.trace.add("operator", f"removes {agent.name}")
+    for client in agent.clients:
+        client.removed_at = trio.current_time()
+        client.rekey()
+        client.is_being_rekeyed = True
+    await trio.sleep(seconds)
+
+    async def add() -> None:
+        with suppress(AgentExists):  # the answer was lost
+            await world.stores.add_agent(evolve(agent.record, key_hash=key_hash(agent.client.keys)))
+
+    await insist(add)
+    world.trace.add("operator", f"adds {agent.name} again")
+    for client in agent.clients:
+        client.rekeyed_at = trio.current_time()
+        client.is_being_rekeyed = False
 
 
 async def run_poster(world: World, until: float) -> None:
