@@ -33,6 +33,9 @@ NETWORK: Final = ("cut", "hold", "silent", "split", "refuse", "slow reader", "fo
 CALLS: Final = ("fail", "lose answer", "slow", "hang", "full", "die")
 #: What happens to the disk under the embedded stores: at a moment, and to its calls while the fault lasts.
 POWER: Final = ("power cut",)
+#: What an operator does with the embedded stores: a backup while the node serves, and one from which they are put back
+#: while it is stopped.
+BACKUPS: Final = ("backup", "restore")
 DISK: Final = ("disk full", "disk fail", "disk short")
 STORES: Final = ("agents", "events", "commands", "engine", "quarantine")
 #: Calls that a fault may strike alone.
@@ -89,6 +92,7 @@ class Plan:
     removals: bool  # the operator removes agents, which are enrolled again
     copies: bool  # a machine was cloned with its agent: both poll, and make events
     patience: float  # seconds for which a hasty agent waits for an answer to its events
+    flips: int  # of bits in the files that the node leaves, each in a copy of them
     limits: Mapping[str, int]  # those that are small, by name
     segment: int  # bytes of a segment
     faults: tuple[Fault, ...] = field(repr=False)
@@ -118,7 +122,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
     kinds = [("sudden", kind) for kind in SUDDEN] + [("network", kind) for kind in NETWORK]
     kinds += [("call", kind) for kind in CALLS * 2] + [("index", kind) for kind in INDEX]
     if embedded:
-        kinds += [("sudden", kind) for kind in POWER * 2] + [("disk", kind) for kind in DISK]
+        kinds += [("sudden", kind) for kind in (*POWER * 2, *BACKUPS)] + [("disk", kind) for kind in DISK]
     chosen = [kind for kind in kinds if rng.random() < 0.5] if rng.random() < 0.95 else []
     clustered = rng.random() < 0.5  # faults come together
     faults: list[Fault] = []
@@ -147,6 +151,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         removals=rng.random() < 0.4,
         copies=rng.random() < 0.4,
         patience=rng.choice([0.3, 1.0, inf, inf]),
+        flips=rng.choice([0, 0, 2]),
         limits=choose_limits(rng),
         segment=rng.choice([500, 5000, 1000**2]),
         faults=tuple(kept),

@@ -111,7 +111,12 @@ class World(InjectedFaults):
             assert isinstance(self.stores, EmbeddedStores)
             node.pause = 1.0
             self.stores.power_cut(node, fault)
-        elif fault.kind == "stop node":
+        elif fault.kind == "backup":
+            assert isinstance(self.stores, EmbeddedStores)
+            await self.stores.take_backup()
+        elif fault.kind in ("stop node", "restore"):
+            if isinstance(self.stores, EmbeddedStores) and fault.kind == "restore":
+                self.stores.move()
             node.pause = fault.amount
             node.stop()
         elif fault.kind == "hang worker":

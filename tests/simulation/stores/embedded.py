@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 import trio
+from attrs import evolve
 
 from tests.simulation.plan import METHODS
+from tests.simulation.stores.backups import check_backup, check_flip, move, segment_bodies
 from tests.simulation.stores.disk import Disk
 from wazuh_comms_trio.backends.embedded.database import connections, database, writer
 from wazuh_comms_trio.backends.embedded.ndjson.engine import open_engine
-from wazuh_comms_trio.backends.embedded.ndjson.records import records
-from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
 from wazuh_comms_trio.backends.embedded.state_lock import hold_state
 from wazuh_comms_trio.backends.embedded.stores import SqliteStores, open_sqlite
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command
 from wazuh_comms_trio.backends.memory.engine import MemoryFiles
-from wazuh_comms_trio.config.models import EmbeddedEvents
+from wazuh_comms_trio.config.models import Config, EmbeddedEvents
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.quarantine.store import open_quarantine_store
 
@@ -108,6 +108,10 @@ class EmbeddedStores:
         )
         self._world = world
         self._armed_for = ""
+        self._moves = False
+        api = world.config.communications_api
+        embedded = evolve(api.embedded, path=self.folder)
+        self._config = Config(evolve(api, backend="embedded", embedded=embedded))
         self._rng = Random(f"{world.plan.seed} power")
         self._tokens: dict[Process, str] = {}
         self._read: dict[str, tuple[object, Any]] = {}  # what was read last, at which version of the file
@@ -120,6 +124,7 @@ class EmbeddedStores:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
+        world = self._world
         with self.disk.mounted():
             try:
                 async with trio.open_nursery() as nursery:
@@ -128,6 +133,8 @@ class EmbeddedStores:
                     yield
                     self._end = True
                     self._closing.set()
+                for _ in range(world.plan.flips):
+                    world.trace.strike("flipped bit", check_flip(self._config, self._rng), "disk")
             finally:
                 shutil.rmtree(self.folder)
 
@@ -152,6 +159,9 @@ class EmbeddedStores:
             self._closed.set()
             if self.disk.image is not None:
                 self.disk.come_back()
+            if self._moves:
+                self._moves = False
+                self._world.trace.add("operator", f"puts {move(self._config)} rows and records back")
 
     @asynccontextmanager
     async def _used(self) -> AsyncIterator[SqliteStores]:
@@ -189,9 +199,19 @@ class EmbeddedStores:
         self._open = trio.Event()
         self._node.kill()
 
+    def move(self) -> None:
+        """When the node has ended its state is put back from a backup, before the node starts again."""
+        self._moves = True
+
+    async def take_backup(self) -> None:
+        """While the node serves."""
+        async with self._used():
+            if self.disk.image is None:
+                self._world.trace.add("operator", f"has a backup of {check_backup(self._config)} rows and records")
+
     async def node_ended(self) -> None:
         """After a power cut: all that was unsaid is lost, before the node starts again."""
-        if self.disk.image is not None:
+        if self.disk.image is not None or self._moves:
             self._closing.set()
             await self._closed.wait()
             await self._open.wait()
@@ -289,13 +309,7 @@ class EmbeddedStores:
         return await self.commands() if self._open.is_set() else {}
 
     def bodies(self) -> bytes:
-        found = []
-        for segment in segment_files(self.folder / "events"):
-            with segment.path.open("rb") as file:
-                for record in records(file, segment.size):
-                    file.seek(record.body_start)
-                    found.append(file.read(record.body_bytes))
-        return b"\n".join(found)
+        return b"\n".join(segment_bodies(self.folder / "events"))
 
     async def quarantined(self) -> list[tuple[str, bytes]]:
         found = []

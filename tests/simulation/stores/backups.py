@@ -1,0 +1,146 @@
+"""Backups of the embedded stores while they are used, the same state after a restore, and flipped bits in its files."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import apsw
+from attrs import evolve
+
+from tests.simulation.trace import Violation
+from wazuh_comms_trio.backends.embedded.ndjson.ledger import promises
+from wazuh_comms_trio.backends.embedded.ndjson.records import records
+from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
+from wazuh_comms_trio.backends.embedded.row_checksums import AGENT_COLUMNS, COMMAND_COLUMNS
+from wazuh_comms_trio.backup.create import backup
+from wazuh_comms_trio.backup.restore import restore
+from wazuh_comms_trio.backup.verify import verify
+from wazuh_comms_trio.config.models import Config
+
+__all__ = ["check_backup", "check_flip", "move", "segment_bodies"]
+
+#: By database and table, what a flipped bit doesn't change unnoticed (docs/guarantees.md) ...
+_PROTECTED: Final = {
+    ("state.db", "agents"): AGENT_COLUMNS,
+    ("state.db", "commands"): COMMAND_COLUMNS,
+    ("state.db", "documents JOIN indices AS i ON i.no = index_no"): "name, id, body",
+    ("quarantine/quarantine.db", "entries"): "id, agent_id, kind, metadata, payload, file",
+}
+#: ... and what a backup has besides.
+_ELSE: Final = {
+    ("state.db", "commands"): "id, status, sent_at, result, offered",
+    ("state.db", "agents"): "id, status, last_login",
+    ("quarantine/quarantine.db", "entries"): "id, reason, document, version, count, overtaken_at",
+}
+
+Content = dict[str, Any]
+
+
+def check_backup(config: Config) -> int:
+    """Of a state that is used: what comes back from a backup is what was there at that moment. Returns the number of
+    rows and records."""
+    before = _content(config)
+    with _scratch() as scratch:
+        backup(config, scratch / "backup")
+        elsewhere = _moved(config, scratch / "state")
+        restore(elsewhere, scratch / "backup")
+        if findings := list(verify(elsewhere)):
+            raise Violation("backup", f"what comes back isn't whole: {findings[0].place}: {findings[0].damage}")
+        _compare("backup", before, _content(elsewhere))
+    return len(before)
+
+
+def move(config: Config) -> int:
+    """Of a state that nobody uses: it is put back from a backup of itself."""
+    before = _content(config)
+    with _scratch() as scratch:
+        backup(config, scratch / "backup")
+        restore(config, scratch / "backup", replace=True)
+    _compare("restore", before, _content(config))
+    return len(before)
+
+
+def check_flip(config: Config, rng: Random) -> str:
+    """Of a state that nobody uses: one flipped bit in a copy of its files is found, or changes nothing that the program
+    promises to notice. Returns what became of it."""
+    folder = config.communications_api.embedded.path
+    with _scratch() as scratch:
+        copy = _moved(config, scratch / "state")
+        shutil.copytree(folder, scratch / "state")
+        list(verify(copy))
+        before = _content(copy)
+        files = [path for path in sorted((scratch / "state").rglob("*")) if path.is_file() and path.stat().st_size]
+        path = rng.choice([each for each in files if each.suffix in (".db", ".ndjson") or "payloads" in each.parts])
+        damaged = bytearray(path.read_bytes())
+        place = rng.randrange(len(damaged))
+        damaged[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        if list(verify(copy)):
+            return "found"
+        promise = promises(scratch / "state" / "events").get(path.name)
+        if path.suffix == ".ndjson" and (promise is None or promise.source != "written" or place >= promise.size):
+            return "listed"  # as what a crash cut off
+        try:
+            _compare("flipped bit", before, _content(copy))
+        except Violation as violation:
+            raise Violation(violation.check, f"byte {place} of {path.name}: {violation}") from None
+        return "harmless"
+
+
+def segment_bodies(folder: Path) -> list[bytes]:
+    """Of the whole records."""
+    found = []
+    for segment in segment_files(folder):
+        with segment.path.open("rb") as file:
+            for record in records(file, segment.size):
+                file.seek(record.body_start)
+                found.append(file.read(record.body_bytes))
+    return found
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="simulation-backup-", dir="/dev/shm") as name:
+        yield Path(name)
+
+
+def _moved(config: Config, folder: Path) -> Config:
+    api = config.communications_api
+    return Config(evolve(api, embedded=evolve(api.embedded, path=folder)))
+
+
+def _content(config: Config) -> Content:
+    """What can be read of a state, by what it is called."""
+    folder = config.communications_api.embedded.path
+    found: Content = {}
+    for tables in (_PROTECTED, _ELSE):
+        for (database, table), columns in tables.items():
+            for number, row in enumerate(_rows(folder / database, f"SELECT {columns} FROM {table} ORDER BY id")):
+                found[f"{table.split()[0]} {columns[:10]} {number}"] = row
+    found |= {f"body {number}": body for number, body in enumerate(sorted(segment_bodies(folder / "events")))}
+    payloads = folder / "quarantine" / "payloads"
+    if payloads.is_dir():
+        found |= {f"payload {path.name}": path.read_bytes() for path in payloads.iterdir()}
+    return found
+
+
+def _rows(path: Path, query: str) -> list[Any]:
+    if not path.exists():
+        return []
+    connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)
+    try:
+        return list(connection.execute(query))
+    finally:
+        connection.close()
+
+
+def _compare(check: str, before: Content, after: Content) -> None:
+    for name in sorted({*before, *after}):
+        if before.get(name) != after.get(name):
+            raise Violation(check, f"{name} was {before.get(name)!r:.200} and is {after.get(name)!r:.200}")
