@@ -19,6 +19,7 @@ from wazuh_comms_trio.backends.embedded.ndjson.records import records
 from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
 from wazuh_comms_trio.backends.embedded.row_checksums import AGENT_COLUMNS, COMMAND_COLUMNS
 from wazuh_comms_trio.backup.create import backup
+from wazuh_comms_trio.backup.format import BackupError
 from wazuh_comms_trio.backup.restore import restore
 from wazuh_comms_trio.backup.verify import verify
 from wazuh_comms_trio.config.models import Config
@@ -46,7 +47,7 @@ def check_backup(config: Config) -> int:
     """Of a state that is used: what comes back from a backup is what was there at that moment. Returns the number of
     rows and records."""
     before = _content(config)
-    with _scratch() as scratch:
+    with _scratch() as scratch, _told("backup"):
         backup(config, scratch / "backup")
         elsewhere = _moved(config, scratch / "state")
         restore(elsewhere, scratch / "backup")
@@ -59,7 +60,7 @@ def check_backup(config: Config) -> int:
 def move(config: Config) -> int:
     """Of a state that nobody uses: it is put back from a backup of itself."""
     before = _content(config)
-    with _scratch() as scratch:
+    with _scratch() as scratch, _told("restore"):
         backup(config, scratch / "backup")
         restore(config, scratch / "backup", replace=True)
     _compare("restore", before, _content(config))
@@ -108,6 +109,14 @@ def segment_bodies(folder: Path) -> list[bytes]:
 def _scratch() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="simulation-backup-", dir="/dev/shm") as name:
         yield Path(name)
+
+
+@contextmanager
+def _told(check: str) -> Iterator[None]:
+    try:
+        yield
+    except BackupError as error:
+        raise Violation(check, str(error)) from error
 
 
 def _moved(config: Config, folder: Path) -> Config:
