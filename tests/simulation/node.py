@@ -148,13 +148,22 @@ class Node:
                 hub_side.start_soon(ours.run)
                 hub_side.start_soon(self.hub.serve, member)
                 async with trio.open_nursery() as own:
-                    own.start_soon(self._live, process, theirs, member)
+                    own.start_soon(self._live_or_die, process, theirs, member)
         finally:
             if not process.dead:
                 self._check_left(process)
                 process.dead = True
                 self.world.stores.process_died(process)
             del self.running[process]
+
+    async def _live_or_die(self, process: Process, link: Link, member: Member) -> None:
+        try:
+            await self._live(process, link, member)
+        except BaseExceptionGroup as errors:
+            if not process.dead:
+                raise
+            if (others := errors.split(Exception)[1]) is not None:  # an error of a dead process nobody hears
+                raise others from None
 
     async def _live(self, process: Process, link: Link, member: Member) -> None:
         """In the worker's process."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -102,6 +103,7 @@ class Seam:
         self._process = process
         self._place = place
         self._target = target
+        self._turns: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._target, name)
@@ -110,7 +112,9 @@ class Seam:
         place = f"{self._place}.{name}"
 
         async def call(*args: Any, **options: Any) -> Any:
-            return await self._call(place, lambda: method(*args, **options))
+            # Look-ups of one agent end in order: a store that is slow to know it is so for all of its requests.
+            async with self._turns[args[0]] if place == "agents.lookup" else nullcontext():
+                return await self._call(place, lambda: method(*args, **options))
 
         return call
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.simulation.plan import BACKUPS, CALLS, DISK, INDEX, NETWORK, POWER, SUDDEN, make_plan
+from tests.simulation.plan import BACKUPS, CALLS, DISK, INDEX, NETWORK, NODES, POWER, SUDDEN, make_plan
 from tests.simulation.planted.faults import PATCHES, search
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +76,7 @@ def test_a_plan_is_the_seeds_and_every_kind_of_fault_comes() -> None:
     assert make_plan(5) == make_plan(5)
     assert make_plan(5) != make_plan(6)
     kinds = {fault.kind for seed in range(200) for fault in make_plan(seed).faults}
-    assert kinds == {*SUDDEN, *NETWORK, *CALLS, *INDEX, *POWER, *DISK, *BACKUPS}
+    assert kinds == {*SUDDEN, *NETWORK, *CALLS, *INDEX, *POWER, *DISK, *BACKUPS, *NODES}
 
 
 def test_faults_can_be_left_out_and_nothing_else_changes() -> None:

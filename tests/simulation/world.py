@@ -25,7 +25,7 @@ from tests.simulation.limits import set_limits
 from tests.simulation.model import CommandLife
 from tests.simulation.network import Balancer, Connection
 from tests.simulation.node import STOP_BOUND, Node
-from tests.simulation.plan import CALLS, DISK, INDEX, NETWORK, POWER, Fault, Plan
+from tests.simulation.plan import CALLS, DISK, INDEX, NETWORK, NODES, POWER, Fault, Plan
 from tests.simulation.process import Process
 from tests.simulation.stores.embedded import EmbeddedStores, use_inline
 from tests.simulation.stores.indexer import IndexerStores
@@ -183,7 +183,7 @@ class World(InjectedFaults):
                     busy.start_soon(run_operator, self, plan.seconds)
                     others.start_soon(run_poster, self, plan.seconds)
                     for fault in plan.faults:
-                        if fault.kind not in (*CALLS, *DISK, *NETWORK, *INDEX):
+                        if fault.kind not in (*CALLS, *DISK, *NETWORK, *INDEX, *NODES):
                             busy.start_soon(self.strike, fault)
                     busy.start_soon(trio.sleep_until, plan.seconds)
                 self.end_faults()

@@ -237,8 +237,7 @@ class SimAgent:
             token = world.keys.mint(self.uuid, self.record.fingerprint, world.agents_clock() - age)
         self.client = SimClient(world, self.name, self.uuid, KEYS[0], first_token=token, chunked=rng.random() < 0.2)
         settings = AgentSettings(
-            # One worker keeps an agent's order whatever the agent does; several rely on its pause after a failure.
-            retry_interval=rng.choice([0.5, 0.5, 0.5, 30.0]) if world.plan.one_worker_alone else 30.0,
+            retry_interval=rng.choice([0.5, 0.5, 0.5, 30.0]) if world.plan.keeps_order else 30.0,
             batch_interval=rng.choice([0.5, 2.0, 5.0]),
             batch_bytes=rng.choice([600, 3000, 100000]),
         )

@@ -6,18 +6,17 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from contextvars import ContextVar
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from tests.indexer.fake import FakeOpenSearch, error
-from tests.indexer.fake_bodies import failure
-from tests.simulation.network import SimStream, process_stream_pair
+from tests.indexer.fake import error
+from tests.simulation.network import SimStream
+from tests.simulation.plan import NODES
 from tests.simulation.process import INDEXER_PLACES
-from tests.simulation.stores.shards import shard_of
+from tests.simulation.stores.indexer_nodes import CALLER, PORT, IndexerNodes
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command
 from wazuh_comms_trio.backends.memory.engine import MemoryEngine, MemoryFiles
 from wazuh_comms_trio.backends.opensearch.commands.documents import Document
@@ -32,23 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["IndexerStores"]
 
 
-#: Whose connection to the indexer a task serves.
-CALLER: ContextVar[Process | None] = ContextVar("caller", default=None)
-
-
-class _Fake(FakeOpenSearch):
-    """With shards that take nothing for a while."""
-
-    def __init__(self, nursery: trio.Nursery, is_passing: Callable[[int], bool]) -> None:
-        super().__init__(nursery)
-        self._is_passing = is_passing
-
-    def _item(self, action: str, about: Mapping[str, Any], *content: Any) -> dict[str, Any]:
-        if about["_index"].startswith("wazuh-states") and self._is_passing(shard_of(about["_id"])):
-            return failure(429, "rejected_execution_exception", "rejected execution")
-        return super()._item(action, about, *content)
-
-
 class IndexerStores:
     """Shared by all nodes, but for the quarantine, of which each node has one."""
 
@@ -59,24 +41,28 @@ class IndexerStores:
         self._world = world
         self._clock = wall_clock
         commands = IndexerCommands(interval=0.5, idle_interval=1.0, lease=lease)
-        self._settings = Indexer(hosts=(IndexerHost("127.0.0.1", 9200),), commands=commands)
+        hosts = [IndexerHost(f"10.1.0.{number}", PORT) for number in range(world.plan.indexer_nodes)]
+        self._settings = Indexer(hosts=tuple(hosts), commands=commands)
         self._engine = MemoryEngine()
         self._files = MemoryFiles({"default.conf": b"default"})
         self._quarantines: dict[int, MemoryQuarantine] = {}
         self._opened: dict[Process, OpenSearchStores] = {}
         self._tool: OpenSearchStores
-        self._fake: FakeOpenSearch
+        self._fake: IndexerNodes
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         async with trio.open_nursery() as nursery:
-            self._fake = _Fake(nursery, self._world.is_passing)
+            self._fake = IndexerNodes(nursery, self._world, self._world.is_passing)
             self._fake.faults.malformed = lambda source: "poison" in str(source.get("text"))
             self._fake.faults.before = self._before
             self._fake.faults.whole = self._whole
             async with open_opensearch(
-                self._settings, wall_clock=self._clock, rng=self._rng("tool"), connect=self._fake.connect
+                self._settings, wall_clock=self._clock, rng=self._rng("tool"), connect=partial(self._connect, None)
             ) as self._tool:
+                for fault in self._world.plan.faults:
+                    if fault.kind in NODES:
+                        nursery.start_soon(self._fake.strike, fault)
                 yield
             nursery.cancel_scope.cancel()
 
@@ -86,6 +72,7 @@ class IndexerStores:
     async def _before(self, method: str, path: str) -> None:
         world = self._world
         await trio.sleep(world.rng_calls.uniform(0.0002, 0.003))
+        await self._fake.awake()
         fault = world.meets_any(INDEXER_PLACES, CALLER.get())
         if fault is not None and fault.kind in ("slow", "hang"):
             world.trace.strike(fault.kind, "indexer", f"{method} {path[:20]}")
@@ -125,15 +112,8 @@ class IndexerStores:
             )
             yield backends, self._quarantines[node]
 
-    async def _connect(self, process: Process, host: str, port: int) -> SimStream:
-        await trio.lowlevel.checkpoint()
-        if process.dead:
-            raise OSError(111, "the process is dead")
-        ours, theirs = process_stream_pair()
-        ours.belongs_to(process)
-        CALLER.set(process)  # in this task's context, which the other end's task begins with
-        self._fake._nursery.start_soon(self._fake._serve, theirs)
-        return ours
+    async def _connect(self, process: Process | None, host: str, port: int) -> SimStream:
+        return await self._fake.connect_from(process, host)
 
     @property
     def tool(self) -> Any:
