@@ -58,7 +58,7 @@ class IndexerNodes(FakeOpenSearch):
         elif fault.kind == "indexer hangs":
             self._awake.setdefault(node, trio.Event())
         else:
-            self._seen[node] = {name: dict(index.visible) for name, index in self.indices.items()}
+            self._seen[node] = {name: dict(index.documents) for name, index in self.indices.items()}
         await trio.sleep_until(fault.start + fault.seconds)
         self._down.discard(node)
         self._seen.pop(node, None)
