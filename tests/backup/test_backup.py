@@ -197,6 +197,33 @@ def test_nothing_to_back_up(tmp_path: Path) -> None:
     assert not (tmp_path / "backup.tar").exists()
 
 
+@pytest.mark.parametrize("kind", ["a password", "another archive", "a pipe"])
+async def test_what_is_no_backup_isnt_replaced(config: Config, tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "there"
+    if kind == "a pipe":
+        os.mkfifo(file)
+    elif kind == "a password":
+        file.write_text("secret\n")
+    else:
+        with tarfile.open(file, "w") as archive:
+            archive.add(tmp_path / "state" / "state.db", "somebody-elses.db")
+    before = os.lstat(file)
+    with pytest.raises(BackupError, match=r"there is there and no backup; name another file"):
+        backup(config, file)
+    after = os.lstat(file)
+    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".there")]
+
+
+async def test_a_backup_is_replaced_and_an_empty_file(config: Config, tmp_path: Path) -> None:
+    file = tmp_path / "backup.tar"
+    file.touch()
+    for _ in range(2):
+        backup(config, file)
+        with tarfile.open(file) as archive:
+            assert "manifest.json" in archive.getnames()
+
+
 async def test_a_place_that_cannot_be_written(config: Config, tmp_path: Path) -> None:
     with pytest.raises(BackupError, match="missing: there is no such folder"):
         backup(config, tmp_path / "missing" / "backup.tar")

@@ -38,6 +38,7 @@ from wazuh_comms_trio.backup.format import (
     Measured,
     Member,
     encode_manifest,
+    is_member_name,
 )
 from wazuh_comms_trio.backup.restore import restore
 from wazuh_comms_trio.backup.verify import Finding, check_database, check_entries, check_state
@@ -59,8 +60,8 @@ _AT_ONCE: Final = 1024 * 1024
 
 
 def backup(config: Config, file: Path, *, wall_clock: Callable[[], float] = time.time) -> Contents:
-    """Writes ``file`` (mode 0600; one that is there is replaced when the new one is complete). Raises
-    ``BackupError``."""
+    """Writes ``file`` (mode 0600; a backup that is there is replaced when the new one is complete; another file stays).
+    Raises ``BackupError``."""
     folder = config.communications_api.embedded.path
     embedded = config.communications_api.backend == "embedded"
     kept = [folder / "state.db"] if embedded else [quarantine_folder(config) / "quarantine.db", folder / AUDIT_LOG]
@@ -70,6 +71,8 @@ def backup(config: Config, file: Path, *, wall_clock: Callable[[], float] = time
         raise BackupError(f"{file} is a folder; name the file to write")
     if not file.parent.is_dir():
         raise BackupError(f"{file.parent}: there is no such folder")
+    if not _may_be_replaced(file):
+        raise BackupError(f"{file} is there and no backup; name another file")
     members: list[Member] = []
     try:
         with (
@@ -94,6 +97,20 @@ def backup(config: Config, file: Path, *, wall_clock: Callable[[], float] = time
     except apsw.Error as exc:
         raise BackupError(f"the state can't be read: {exc}") from exc
     return contents
+
+
+def _may_be_replaced(file: Path) -> bool:
+    """Nothing, nothing in it, or a backup, whole or not: never a device, nor somebody's other file."""
+    if not os.path.lexists(file) or (file.is_file() and file.stat().st_size == 0):
+        return True
+    if not file.is_file():
+        return False
+    try:
+        with tarfile.open(file, "r|") as archive:
+            first = archive.next()
+            return first is not None and (is_member_name(first.name) or first.name == MANIFEST)
+    except tarfile.TarError:
+        return False
 
 
 @contextmanager
