@@ -4,15 +4,20 @@ scripts/run."""
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import re
 import secrets
+import signal
 import socket
+import subprocess
 import sys
 import tempfile
+import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import trio
@@ -27,10 +32,13 @@ from wazuh_comms_trio.cli.program import Failure, Parser, run_program
 from wazuh_comms_trio.config.load import LoadedConfig, load_config
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.process import ListenAddresses, run_daemon
+from wazuh_comms_trio.foundation.timestamps import to_iso
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key, new_key
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_SOCKET_PATH = 107
+#: linux/prctl.h
+PR_SET_PDEATHSIG = 1
 DEFAULT_PORTS = {"--port": 27000, "--enrollment-port": 55000}
 
 CONFIGURATION = """\
@@ -106,9 +114,31 @@ def serve(loaded: LoadedConfig, demo: Demo, folder: Path) -> int:
     def ready(addresses: ListenAddresses) -> None:
         enrollment = addresses.enrollment[0][1] if addresses.enrollment else None
         print(hints(folder, asdict(demo), addresses.api[0][1], enrollment), flush=True)
+        print("What agents send is shown here as it comes:", flush=True)
+        window.enter_context(what_arrives(loaded.file))
 
     warnings = [warning.render(loaded.file) for warning in loaded.warnings]
-    return run_daemon(loaded.config, warnings=warnings, ready=ready)
+    with ExitStack() as window:
+        return run_daemon(loaded.config, warnings=warnings, ready=ready)
+
+
+@contextmanager
+def what_arrives(file: Path) -> Iterator[None]:
+    """`wazuh-comms events tail --follow` on this program's output, from now on; it ends with this program, whatever
+    ends that."""
+    words = ["--config", str(file), "events", "tail", "--follow", "--since", to_iso(time.time(), milliseconds=False)]
+    command = [sys.executable, "-m", "wazuh_comms_trio.cli.tool", *words]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=end_with_parent) as tail:
+        try:
+            yield
+        finally:
+            tail.terminate()
+
+
+def end_with_parent() -> None:
+    """Not by Ctrl-C, which the parent acts on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def read_or_make_demo(file: Path) -> Demo:

@@ -115,6 +115,13 @@ def test_hints_work_when_pasted(folder: Path) -> None:
         assert paste(authenticate, stateless).partition("\n")[2].startswith("HTTP/1.1 204")
         results = json.loads(paste(authenticate, stateful).partition("\n")[2])["results"]
         assert [(result["id"], result["status"]) for result in results] == [("zlib1g", 201)]
+        assert demo.process.stdout is not None
+        shown = []
+        while len(shown) < 2:
+            line = demo.process.stdout.readline()
+            assert line, shown
+            shown += [kind for kind in ("logcollector/file", "wazuh-states-inventory-packages") if kind in line]
+        assert sorted(shown) == ["logcollector/file", "wazuh-states-inventory-packages"]
         events = paste(look)
         assert "stateless  logcollector/file" in events
         assert "wazuh-states-inventory-packages" in events
