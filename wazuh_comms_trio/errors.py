@@ -184,7 +184,7 @@ class BackendUnavailable(CommsError, code=503, message="The service is temporari
     promised.
     """
 
-    #: Its cause is in the log already: who passes it on needn't write another line.
+    #: The error's cause is in the log already: whatever passes the error on needn't write another line.
     reported: bool = False
 
 

@@ -118,7 +118,7 @@ def last_moment(last_login: float | None, seen: LastSeen | None, now: float) -> 
 
 
 def status_of(last_login: float | None, seen: LastSeen | None, now: float, after: float) -> Status:
-    """``after`` so many seconds of silence an agent is ``disconnected``, and where none of its moments is believed."""
+    """An agent's status: ``disconnected`` after ``after`` seconds of silence, and where no moment of it is believed."""
     if last_login is None and seen is None:
         return "never"
     moment = last_moment(last_login, seen, now)

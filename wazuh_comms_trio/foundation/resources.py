@@ -14,7 +14,7 @@ __all__ = ["descriptor_limit", "memory_limit", "memory_watch", "raise_descriptor
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _OWN_GROUPS: Final = Path("/proc/self/cgroup")
 _STATM: Final = Path("/proc/self/statm")
-#: Of its part of the memory limit: from there on a process makes room.
+#: The share of its part of the memory limit from which on a process makes room.
 _SHORT_ABOVE: Final = 0.9
 #: The controllers' own word for "no limit" in version 1: the largest multiple of a page.
 _UNLIMITED: Final = 1 << 62

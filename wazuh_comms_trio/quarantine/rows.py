@@ -64,7 +64,7 @@ def insert_rows(
             gone += _make_room(connection, size, max_bytes)
             check_limits(connection, rejected.agent_id, size, max_bytes)
         if row.file is None and row.payload_bytes > INLINE_BYTES:
-            # Its equal was dropped since it was looked for. Rare enough to let the agent come again.
+            # The equal entry was dropped since it was looked for. Rare enough to let the agent come again.
             raise BackendUnavailable
         connection.execute(
             "INSERT INTO entries (agent_id, kind, reason, size, payload_bytes, first_at, last_at, digest, metadata,"

@@ -25,7 +25,7 @@ PREFIX: Final = "/api/v1"
 
 #: Larger bodies, and those of unknown length, are uploads, of which an agent has a few at a time.
 UPLOAD_BYTES: Final = 1024 * 1024
-#: So many of the largest bodies may lie on disk at once while they come and are read.
+#: How many of the largest bodies may lie on disk at once while they come and are read.
 SPILLED_BODIES: Final = 20
 
 

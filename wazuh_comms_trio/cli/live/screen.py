@@ -78,7 +78,7 @@ class Screen:
 
     def wait(self, seconds: float) -> str | None:
         """Blocks. The keys that were pressed, of those that are characters; ``RESIZED`` (or taken again), ``GONE`` with
-        the terminal; None: nothing of it within so many seconds."""
+        the terminal; None: nothing of it within ``seconds``."""
         sources = [self._news] if self._input is None else [self._news, self._input]
         # Or a signal that comes just before the call would be acted upon after it. Not for longer: trio wants it, too.
         before = signal.set_wakeup_fd(self._tell, warn_on_full_buffer=False)

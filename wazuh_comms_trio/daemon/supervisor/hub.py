@@ -66,9 +66,9 @@ class Member:
     #: The worker knows leadership; one of an older version doesn't, and searches for itself alone.
     can_lead: bool = False
     report: JsonObject = field(factory=dict)
-    #: It has looked at its stores since it was last asked to.
+    #: The worker has looked at its stores since it was last asked to.
     refreshed: trio.Event = field(factory=trio.Event)
-    #: It has said what it counted since it was last asked.
+    #: The worker has said what it counted since it was last asked.
     counted: trio.Event = field(factory=trio.Event)
     heard: float = field(factory=trio.current_time)
 

@@ -43,7 +43,7 @@ def normalized(host: str) -> IPv4Address | IPv6Address:
 
 
 def forwarded_client(peer: Address, headers: Iterable[tuple[bytes, bytes]], trusted: Networks) -> Address:
-    """Who is behind ``peer``: the last address of ``X-Forwarded-For`` that no trusted balancer has.
+    """The client behind ``peer``: the last address of ``X-Forwarded-For`` that no trusted balancer has.
 
     Each balancer adds the address of its own peer at the end; what stands to the left of the last untrusted one may be
     anybody's invention. ``peer`` itself when it isn't trusted, or says nothing that can be read. The port is 0 where

@@ -30,8 +30,8 @@ class BodyBudget:
     Bytes are counted as they arrive, not as they are declared: a client that announces 100 MB and sends nothing takes
     nothing.
     When the budget is used up, the bodies that grow wait, and with them their senders; one of them, the *senior*, may
-    go on to its own limit all the same, so that they can't all wait for each other. Who has a tenth waits for those who
-    have less.
+    go on to its own limit all the same, so that they can't all wait for each other. An agent that has a tenth waits
+    for those that have less.
     """
 
     def __init__(self, limit_bytes: int, *, no_room: Callable[[], object] = lambda: None) -> None:
@@ -42,7 +42,7 @@ class BodyBudget:
         self._senior: Share | None = None
         self._parking = trio.lowlevel.ParkingLot()
         self._used_by: Counter[Hashable] = Counter()
-        self._modest: Counter[Hashable] = Counter()  # who waits and would have less than its tenth
+        self._modest: Counter[Hashable] = Counter()  # owners that wait and would have less than a tenth
 
     async def take(self, share: Share, size: int) -> None:
         """Waits until there is room. Cancelled: nothing was taken."""

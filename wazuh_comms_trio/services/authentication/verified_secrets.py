@@ -34,7 +34,7 @@ _REMEMBERED_WRONG: Final = 32768
 #: out: its secrets are checked one after the other, on one processor.
 _MANY: Final = 8
 _GUESSING_FOR: Final = 10.0
-#: The answer to its wrong ones waits, longer each time, up to so many seconds.
+#: The longest wait of the answers to a guesser's wrong secrets, seconds; each waits longer than the one before.
 _LONGEST_PAUSE: Final = 4.0
 #: Secrets that wait for one turn. On a quiet machine that is a quarter of a second.
 _TURN: Final = 16
@@ -196,7 +196,7 @@ class VerifiedSecrets:
             await self._measured.wait()  # of those who come at once only the first are let in unseen
         own_turn = self._turns.get(turn)
         waiting = own_turn.users if own_turn is not None else 0
-        # Who guesses sends another secret each time; an agent comes again with its own.
+        # A guesser sends another secret each time; an agent comes again with its own.
         room = waiting < _TURN or (self._unchecked.get(mark) is not None and waiting < 2 * _TURN)
         wait = len(self._turns) / self._queue.at_once * self._queue.seconds
         self.refused += not room or wait > min(_PROMPT, wait_limit)

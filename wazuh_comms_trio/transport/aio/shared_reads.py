@@ -27,11 +27,11 @@ from wazuh_comms_trio.wire.framing import READ_BYTES
 # So often the only request under way looks for its answer before it goes to sleep: 20 to 40 µs, which is what the
 # sleep would cost the processor as well.
 _LOOKS: Final = 100
-# An answer that was seen within so many seconds, sleep included, may have been there within those looks.
+# An answer that was seen within these seconds, sleep included, may have been there within those looks.
 _QUICK: Final = 150e-6
 # After looking in vain the next 1, 2, 4 ... 64 requests don't look.
 _LONGEST_PAUSE: Final = 64
-# So many answers in a row are taken without a turn for other tasks: about half a millisecond.
+# How many answers in a row are taken without a turn for other tasks: about half a millisecond.
 _ANSWERS_PER_TURN: Final = 16
 
 

@@ -40,7 +40,7 @@ from wazuh_comms_trio.wire.framing import (
 
 T = TypeVar("T")
 
-# So many frames that are here already are handed out before other tasks get a turn.
+# How many frames that are here already are handed out before other tasks get a turn.
 _FRAMES_PER_TURN: Final = 16
 
 

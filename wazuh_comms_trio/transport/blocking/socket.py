@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from struct import Struct, pack
 from time import monotonic
 from typing import Any, TypeVar, overload
@@ -36,6 +37,7 @@ from wazuh_comms_trio.wire.framing import (
 )
 
 T = TypeVar("T")
+S = TypeVar("S", bound=socket.socket)
 
 
 class WazuhSocket(ClosedAtExit):
@@ -263,10 +265,20 @@ def connect_stream(
     path: str | os.PathLike[str], timeout: float | None = None, require_owner: int | str | None = None
 ) -> socket.socket:
     """A connected blocking socket. Waits for room in the daemon's queue of new connections, at most ``timeout``."""
+    return connect_socket(socket.socket, path, timeout, require_owner)
+
+
+def connect_socket(
+    make: Callable[[int, int], S],
+    path: str | os.PathLike[str],
+    timeout: float | None,
+    require_owner: int | str | None,
+) -> S:
+    """As ``connect_stream``, a socket of a class of its own."""
     place = check_path(path, STREAM_REFUSAL, require_owner)
     if timeout is not None and timeout < 0:
         raise ValueError(f"a timeout can't be negative: {timeout}")
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = make(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if timeout is not None:
             # A non-blocking connect would fail at once; this way the kernel waits for room, as long as it is told to.

@@ -6,11 +6,11 @@ import http.client
 import os
 import select
 import socket
-from struct import pack
 from time import monotonic
 from typing import Any, NoReturn, TypeVar
 
 from wazuh_comms_trio.errors import SocketTimeout, WazuhException
+from wazuh_comms_trio.transport.blocking.socket import connect_socket
 from wazuh_comms_trio.transport.closing import ClosedAtExit
 from wazuh_comms_trio.transport.http.call import MAX_ANSWER_BYTES, HTTPAnswer, HTTPCall, HTTPRequest
 from wazuh_comms_trio.transport.http.errors import (
@@ -20,10 +20,8 @@ from wazuh_comms_trio.transport.http.errors import (
     numbers_of,
 )
 from wazuh_comms_trio.transport.http.target import http_target
-from wazuh_comms_trio.transport.paths import STREAM_REFUSAL, check_path
 from wazuh_comms_trio.transport.releases.release import Release
 from wazuh_comms_trio.transport.switches import ReleaseName
-from wazuh_comms_trio.transport.translate import connect_error
 
 T = TypeVar("T")
 
@@ -104,7 +102,7 @@ class HTTPClient(ClosedAtExit):
         for place in self._target.places:
             left = max(deadline - monotonic(), 1e-3)
             try:
-                return _Connection(_connected(place, left, self._require_owner))
+                return _Connection(connect_socket(_Socket, place, left, self._require_owner))
             except SocketTimeout as exc:
                 raise HTTPTimeout(self._numbers.timeout, f"{place}: no connection within {self.timeout:g} s") from exc
             except WazuhException as exc:
@@ -185,26 +183,6 @@ class _Connection(http.client.HTTPConnection):
             response.close()  # it holds the socket open
         headers = {name.lower(): value for name, value in response.getheaders()}
         return HTTPAnswer(response.status, headers, body), not response.will_close
-
-
-def _connected(path: str, timeout: float, require_owner: int | str | None) -> _Socket:
-    """As ``connect_stream``."""
-    place = check_path(path, STREAM_REFUSAL, require_owner)
-    sock = _Socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        # A non-blocking connect would fail at once; this way the kernel waits for room, as long as it is told to.
-        seconds, part = divmod(max(timeout, 1e-6), 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, pack("@ll", int(seconds), int(part * 1e6)))
-        sock.connect(place)
-    except OSError as exc:
-        sock.close()
-        if isinstance(exc, BlockingIOError):
-            raise SocketTimeout(1014, f"{place}: no room for another connection") from exc
-        raise connect_error(exc, place) from exc
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def _read(response: http.client.HTTPResponse, limit: int) -> bytes:

@@ -1,5 +1,5 @@
-"""The connections of a pool: which are idle, which in use, and what becomes of them. Who gets which is decided
-synchronously, then acted upon."""
+"""The connections of a pool: which are idle, which in use, and what becomes of them. Which request gets which is
+decided synchronously, then acted upon."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ class Shares:
     def _path(self, segment: str) -> Path:
         return self._folder / f"{Path(segment).stem}.json"
 
-    # --- what is there
+    # --- the files of shares
 
     def look(self, segments: Iterable[tuple[Path, int]]) -> None:
         """Takes in what other processes wrote, and forgets segments that are gone."""

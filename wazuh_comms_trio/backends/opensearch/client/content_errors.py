@@ -15,7 +15,7 @@ from wazuh_comms_trio.http.client.connection import HttpReply
 _TYPES: Final = re.compile(
     rb'"type":"(?:(?:x_content_|xcontent_)?(?:parse|generation)_exception|(?:json|stream|cbor|smile|yaml)_\w+_exception)"'
 )
-#: Its own field of an answer says what was read of a document.
+#: The field of an answer that says what was read of a document.
 _OF_ONE: Final = re.compile(r"(?:Failed to get id |Error filtering source|Failed to parse content)")
 
 

@@ -4,7 +4,7 @@ The indexer answers 409 or 404 to these, and applies what follows them in the sa
 none. So of each such document the operations from that one on are applied once more, in order, to what is stored now,
 and the result is written in one step, under the condition that nothing else was written since: a replacement with the
 ``_seq_no`` and ``_primary_term`` that were read, a new document as a ``create`` (an upsert would revive what was
-deleted meanwhile). Who loses this race tries again, as after any failure that may pass.
+deleted meanwhile). The loser of this race tries again, as after any failure that may pass.
 """
 
 from __future__ import annotations
