@@ -125,7 +125,7 @@ async def _list(arguments: Namespace) -> int:
 
 
 async def _found(backends: Backends, arguments: Namespace) -> AsyncGenerator[Sequence[Command], None]:
-    """The commands that ``commands list`` shows, in pages. Raises ``Failure``. Raises ``Failure``."""
+    """The commands that ``commands list`` shows, in pages. Raises ``Failure``."""
     from wazuh_comms_trio.cli.agents.names import agent_id_of
 
     agent = None if arguments.agent is None else await agent_id_of(backends.agents, arguments.agent)

@@ -64,11 +64,13 @@ def _show_live(arguments: Namespace, looks: Looks) -> None:
 
     with Screen() as screen:
         help_ = "q ends, space looks at once" if screen.has_keys else "Ctrl-C ends"
-        shown, said = 0, f"{help_}; the first look in {arguments.interval:g} s"
+        shown, failed, said = 0, "", f"{help_}; the first look in {arguments.interval:g} s"
         next_look = time.monotonic() + arguments.interval
         while True:
             width, height = screen.size
             lines = looks.page(width, max(1, height - 1))
+            if failed:  # and what is below is from before
+                lines[:1] = [cut(f"! {failed}", width)]
             screen.show([*lines, *[""] * (height - 1 - len(lines)), cut(said, width - 1)][-height:])
             keys = screen.wait(next_look - time.monotonic())
             if keys is None:
@@ -83,8 +85,10 @@ def _show_live(arguments: Namespace, looks: Looks) -> None:
             try:
                 looks.look()
             except Failure as failure:
-                said = f"! {printable(str(failure))}; asked again every {arguments.interval:g} s"
+                failed = printable(str(failure))
+                said = f"{help_}; asked again every {arguments.interval:g} s"
             else:
+                failed = ""
                 said = f"{help_}; every {arguments.interval:g} s"
                 shown += 1
             next_look = time.monotonic() + arguments.interval
