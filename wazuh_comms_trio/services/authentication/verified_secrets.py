@@ -95,7 +95,7 @@ class VerifiedSecrets:
         self._measured = trio.Event()
         self._held = 0
         #: Secrets that couldn't be checked in time, or at once, ever.
-        self.refused = 0
+        self.refused: int = 0
         #: Secrets that were refused without being checked.
         self._unchecked: BoundedCache[bytes, float] = BoundedCache(_REMEMBERED_WRONG)
         self._wrong_from: BoundedCache[Hashable, _Guesses] = BoundedCache(_SOURCES)
