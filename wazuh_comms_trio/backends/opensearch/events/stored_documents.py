@@ -46,6 +46,10 @@ _BYTES_AT_ONCE: Final = 16 * 1024 * 1024
 #: Bytes from which on a thread works on them, so that the event loop goes on meanwhile.
 _IN_THREAD: Final = 1024 * 1024
 
+#: Such threads at a time: the event loop shares the interpreter with them.
+_MOST_THREADS: Final = 2
+_threads: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("threads for large documents")
+
 T = TypeVar("T")
 
 _PARTS: Final = ("_index", "_id", "found", "_source", "_seq_no", "_primary_term", "error")
@@ -184,7 +188,15 @@ async def worked_out(size: int, function: Callable[..., T], *arguments: object) 
     runs on for nothing."""
     if size < _IN_THREAD:
         return function(*arguments)
-    return await trio.to_thread.run_sync(function, *arguments, abandon_on_cancel=True)
+    return await trio.to_thread.run_sync(function, *arguments, abandon_on_cancel=True, limiter=_limiter())
+
+
+def _limiter() -> trio.CapacityLimiter:
+    try:
+        return _threads.get()
+    except LookupError:
+        _threads.set(limiter := trio.CapacityLimiter(_MOST_THREADS))
+        return limiter
 
 
 def size_of(stored: Stored | Unreadable | None) -> int:
