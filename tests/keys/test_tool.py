@@ -13,6 +13,7 @@ import trustme
 from tests.cli.conftest import LEAST, Tool, audit, config, config_file, state, tool  # noqa: F401
 from wazuh_comms_trio.config.load import load_config
 from wazuh_comms_trio.daemon.remembered_keys import LONGEST_GRACE, KeyMemory
+from wazuh_comms_trio.daemon.status import TokenKeysReport
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 
 Audit = Callable[[], list[dict[str, Any]]]
@@ -117,3 +118,21 @@ def test_a_grace_that_cant_be_written_changes_no_key(tool: Tool, private: Path, 
     refused = tool("keys", "rotate", "sign")
     assert (refused.status, "can't be written to" in refused.err) == (1, True)
     assert kid_of(private) == before
+
+
+def test_a_key_that_isnt_in_force_says_how_it_comes_to_be(
+    tool: Tool,  # noqa: F811
+    private: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    signing = kid_of(private)
+    assert tool("keys", "rotate", "publish").status == 0
+    running = TokenKeysReport(signing=signing, accepted=[signing])
+    with monkeypatch.context() as patched:
+        patched.setattr("wazuh_comms_trio.cli.keys.node.keys_in_force", lambda arguments: running)
+        listed = tool("keys", "list")
+    assert [line.split()[1::2] for line in listed.lines[1:3]] == [["signs", "yes"], ["next", "no"]]
+    assert "`wazuh-comms reload`; with one worker after a restart" in listed.out
+    stopped = tool("keys", "list")
+    assert stopped.status == 0
+    assert "reload" not in stopped.out

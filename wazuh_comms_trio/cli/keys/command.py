@@ -90,6 +90,8 @@ async def _list(arguments: Namespace) -> int:
         rows += [{"key": key, "use": "trusted", "in_force": True} for key in in_force.accepted if key not in known]
     else:
         notes.append("The daemon doesn't run: what its files say.")
+    if any(row["in_force"] is False for row in rows):
+        notes.append("What isn't in force yet is after `wazuh-comms reload`; with one worker after a restart.")
     nodes: list[Mapping[str, Any]] = []
     if session.config.communications_api.backend == "wazuh":
         try:
@@ -114,7 +116,7 @@ _COLUMNS: Final = ("key", "use", "until", "in_force")
 
 
 def _shown(value: object) -> object:
-    return {True: "yes", False: "no, reload", None: ""}.get(value, value) if value in (True, False, None) else value
+    return {True: "yes", False: "no", None: ""}.get(value, value) if value in (True, False, None) else value
 
 
 def _trusts(keys: object) -> str:
