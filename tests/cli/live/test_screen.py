@@ -23,6 +23,8 @@ import pytest
 from tests.cli.live.test_top import two
 from wazuh_comms_trio.metrics.counting import Metrics
 
+pytestmark = pytest.mark.processes
+
 #: Seconds until a test fails, of a machine that is busy.
 TIMEOUT = 60
 LEAVES = "\x1b[?1049l"
@@ -59,6 +61,12 @@ class Daemon:
             self._thread.join()
 
 
+def default_signals() -> None:
+    """What a shell in the background ignores is ignored by all that it starts."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Terminal:
     """One of 24 lines of 80 characters, in which `top` runs as a shell would start it: in a group of its own."""
 
@@ -69,7 +77,12 @@ class Terminal:
         self.seen = ""
         command = [sys.executable, "-m", "wazuh_comms_trio.cli.tool", "top", "--interval", "600s", *options]
         self.process = subprocess.Popen(
-            command, stdin=self.tty, stdout=self.tty, stderr=self.tty, process_group=0, text=True
+            command,
+            stdin=self.tty,
+            stdout=self.tty,
+            stderr=self.tty,
+            process_group=0,
+            preexec_fn=default_signals,
         )
 
     def resize(self, lines: int, columns: int) -> None:
