@@ -35,7 +35,7 @@ class Connection:
     family: int = 1
 
     def recv(self, size: int, flags: int) -> bytes:
-        raise BlockingIOError
+        return b"\x16"
 
     def close(self) -> None:
         self.ended.set()

@@ -62,7 +62,7 @@ TAKEN_AT_LEAST: Final = 2
 JUST_NOW: Final = 0.05
 #: Connections begun in a turn of the event loop; one when the last turn took longer than that, seconds.
 BEGUN_AT_ONCE: Final = 4
-LONG_TURN: Final = 0.005
+LONG_TURN: Final = 0.002
 #: Seconds between two looks while none is begun, since the application has no room for what it may ask for.
 PAUSE: Final = 0.01
 #: Seconds that handshakes and heads under way get at stop.
@@ -188,18 +188,19 @@ async def serve_crowd(
     if first is not None:
         join(crowd, first)
     shortened = False
-    worked = time.process_time()
-    looked = woke = trio.current_time()
+    worked, turned = time.process_time(), time.thread_time()
+    looked = trio.current_time()
     try:
         while True:
             cpu, now = time.process_time(), trio.current_time()
             used = min(cpu - worked, now - looked)  # by the event loop or, while that paused, by all of this process
             missing = take_in(listener, crowd, shortage, TAKEN_AT_LEAST + int(used * TAKING_SHARE / TAKING_SECONDS))
-            is_long, worked, looked = now - woke > LONG_TURN, cpu, now
+            is_long, worked, looked = time.thread_time() - turned > LONG_TURN, cpu, now
             waiting, allowed = listener.queue()
             if waiting > SHORT_BACKLOG and allowed > SHORT_BACKLOG:
                 listener.socket.listen(SHORT_BACKLOG)
                 shortened = True
+            crowd.hear(now)
             late = crowd.take_too_late(now)
             if late and crowd.has_ebbed(now):
                 late = begin_late(late, listener, context, nursery, pace)
@@ -222,12 +223,11 @@ async def serve_crowd(
                 pace.begun()
                 begun += 1
                 nursery.start_soon(serve_connection, listener.stream(sock), context)
-            woke = now
+            turned = time.thread_time()
             if begun or not crowd:
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.sleep(PAUSE)
-                woke = trio.current_time()
     finally:
         for sock in crowd.take_all():
             nursery.start_soon(serve_connection, listener.stream(sock), context)
@@ -275,7 +275,10 @@ def take_in(listener: SocketListener, crowd: Crowd, shortage: Shortage, most: in
 def join(crowd: Crowd, sock: Any, before: float = inf) -> float:
     """How long it was in the kernel's queue, seconds: one behind another that had just come (``before``) has, too."""
     waited = has_waited(sock) if before > JUST_NOW else before
-    crowd.add(sock, trio.current_time() - waited, check=is_check(peek(sock)))
+    if data := peek(sock):
+        crowd.add(sock, trio.current_time() - waited, check=is_check(data))
+    else:
+        crowd.add_silent(sock, trio.current_time() - waited)
     return waited
 
 

@@ -23,10 +23,14 @@ from typing import Any, Final, Protocol
 
 from attrs import define, field
 
+from wazuh_comms_trio.http.server.streams.client_hello import is_check, peek
+
 __all__ = ["NEWEST_FIRST_AFTER", "Capacity", "Crowd", "Pace", "Unlimited", "has_waited"]
 
 #: Seconds that the oldest has waited from which on the newest goes first.
 NEWEST_FIRST_AFTER: Final = 1.0
+#: Seconds within which a client has sent its first bytes; they mostly come with the connection, or just behind it.
+HEARD_WITHIN: Final = 0.2
 #: Of what is begun this part may be refused for want of capacity.
 REFUSED_SHARE: Final = 1 / 3
 #: Connections whose fate is remembered in the balance of that.
@@ -54,6 +58,7 @@ class Crowd:
     spread: float = 0.0
     _checks: deque[_Waiting] = field(factory=deque, init=False)
     _agents: deque[_Waiting] = field(factory=deque, init=False)  # in the order they came
+    _silent: deque[tuple[Any, float]] = field(factory=deque, init=False)
     _check_was_last: bool = field(default=False, init=False)
     #: Each with the moment it goes at, and its number.
     _ends: list[tuple[float, int, _Waiting]] = field(factory=list, init=False)
@@ -61,7 +66,21 @@ class Crowd:
     _length: int = field(default=0, init=False)
 
     def __len__(self) -> int:
-        return self._length
+        return self._length + len(self._silent)
+
+    def add_silent(self, sock: Any, since: float) -> None:
+        """One that hasn't sent anything yet, so that it isn't known whether it is a check."""
+        self._silent.append((sock, since))
+
+    def hear(self, now: float) -> None:
+        """Looks at those that were silent; who is still so after a while counts as an agent."""
+        for _ in range(len(self._silent)):
+            sock, since = self._silent.popleft()
+            data = peek(sock)
+            if data or now - since > HEARD_WITHIN:
+                self.add(sock, since, check=is_check(data))
+            else:
+                self._silent.append((sock, since))
 
     def add(self, sock: Any, since: float, *, check: bool = False) -> None:
         waiting, number = _Waiting(sock, since), next(self._numbers)
@@ -107,6 +126,8 @@ class Crowd:
         self._checks.clear()
         self._agents.clear()
         self._ends.clear()
+        socks += [sock for sock, _ in self._silent]
+        self._silent.clear()
         return socks
 
     def _next_of(self, queue: deque[_Waiting], now: float) -> Any | None:

@@ -9,7 +9,15 @@ import struct
 import pytest
 from attrs import define
 
-from wazuh_comms_trio.http.server.crowd import BALANCE, NEWEST_FIRST_AFTER, Crowd, Pace, Unlimited, has_waited
+from wazuh_comms_trio.http.server.crowd import (
+    BALANCE,
+    HEARD_WITHIN,
+    NEWEST_FIRST_AFTER,
+    Crowd,
+    Pace,
+    Unlimited,
+    has_waited,
+)
 from wazuh_comms_trio.http.server.streams.client_hello import is_check, peek
 
 LONGEST = 10.0
@@ -151,6 +159,41 @@ class TestWaited:
         left, right = socket.socketpair()
         with left, right:
             assert has_waited(left) == 0
+
+
+class Client:
+    """A socket, as far as one looks at what has come."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+
+    def recv(self, size: int, flags: int) -> bytes:
+        if not self.sent:
+            raise BlockingIOError
+        return self.sent[:size]
+
+
+class TestSilent:
+    def test_a_check_that_sends_a_moment_later_is_one(self) -> None:
+        crowd = crowd_of(0)
+        check, agent, silent = Client(), Client(), Client()
+        for client in (agent, check, silent):
+            crowd.add_silent(client, 0.1)
+        assert len(crowd) == 4
+        crowd.hear(0.11)
+        assert taken(crowd, 0.11, 2) == [0, None]
+        check.sent, agent.sent = b"\x16\x03\x01\x08http/1.1", b"\x16\x03\x01"
+        crowd.hear(0.12)
+        assert taken(crowd, 0.12, 3) == [check, agent, None]
+        crowd.hear(0.1 + HEARD_WITHIN + 0.01)
+        assert crowd.next(0.4) is silent
+        assert len(crowd) == 0
+
+    def test_at_stop_they_are_there(self) -> None:
+        crowd = crowd_of(0)
+        crowd.add_silent("silent", 0.1)
+        assert crowd.take_all() == [0, "silent"]
+        assert len(crowd) == 0
 
 
 class TestSpread:
