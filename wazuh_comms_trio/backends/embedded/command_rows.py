@@ -11,6 +11,7 @@ import msgspec
 
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.embedded.agents import set_groups
+from wazuh_comms_trio.backends.embedded.database.pauses import with_pauses
 from wazuh_comms_trio.backends.embedded.row_checksums import row_checksum
 from wazuh_comms_trio.backends.embedded.row_reading import read_row, read_rows
 from wazuh_comms_trio.backends.interfaces import (
@@ -155,7 +156,7 @@ def read_taken(connection: apsw.Connection, numbers: Sequence[int]) -> tuple[lis
     other."""
     commands: list[Command] = []
     unreadable: list[DocumentUnreadable] = []
-    for number in numbers:
+    for number in with_pauses(numbers):
         for found in read_rows(connection, "commands", COLUMNS, "WHERE no = ?", (number,), decode):
             if not isinstance(found, DocumentUnreadable):
                 commands.append(found)

@@ -18,6 +18,7 @@ import trio
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.embedded import command_rows as rows
 from wazuh_comms_trio.backends.embedded.database.database import Database
+from wazuh_comms_trio.backends.embedded.database.pauses import with_pauses
 from wazuh_comms_trio.backends.embedded.database.text import storable
 from wazuh_comms_trio.backends.embedded.group_expansion import EXPANDING, GroupExpansion, hidden, is_expanding
 from wazuh_comms_trio.backends.embedded.process_locks import ProcessLock
@@ -170,10 +171,11 @@ class SqliteCommands:
 
         def is_there(connection: apsw.Connection) -> bool:
             query = f"SELECT 1 FROM commands WHERE target_id = ? AND {rows.FREE} LIMIT 1"
-            return any(connection.execute(query, (agent_id,)).get is not None for agent_id in wanted)
+            names = wanted if few else with_pauses(wanted)
+            return any(connection.execute(query, (agent_id,)).get is not None for agent_id in names)
 
         # Most polls find nothing, and a look costs no transaction.
-        look = self._database.read_now if len(wanted) <= 16 else self._database.read
+        look = self._database.read_now if (few := len(wanted) <= 16) else self._database.read
         if not await look(is_there):
             return ()
 
@@ -183,7 +185,7 @@ class SqliteCommands:
                 f" AND {rows.FREE} AND due_at >= ? ORDER BY created_at, no LIMIT ?) RETURNING created_at, no"
             )
             taken: list[Any] = []
-            for agent_id in wanted:
+            for agent_id in with_pauses(wanted):
                 taken += connection.execute(query, (self._process_lock.token, agent_id, now, rules.CLAIM_LIMIT))
             return rows.read_taken(connection, [no for _, no in sorted(taken)])
 
@@ -197,7 +199,7 @@ class SqliteCommands:
         now = self._now()
 
         def update(connection: apsw.Connection) -> None:
-            for document_id in document_ids:
+            for document_id in with_pauses(document_ids):
                 rows.mark_sent(connection, document_id, now)
 
         if document_ids:
@@ -210,7 +212,8 @@ class SqliteCommands:
         def update(connection: apsw.Connection) -> None:
             query = "UPDATE commands SET owner = NULL, news = ? WHERE id = ? AND owner = ?"
             number = rows.next_news(connection)
-            connection.executemany(query, [(number, i, self._process_lock.token) for i in document_ids])
+            for document_id in with_pauses(document_ids):
+                connection.execute(query, (number, document_id, self._process_lock.token))
 
         await self._database.write(update, durable=False)
         self._own_news.set()
