@@ -42,6 +42,10 @@ class Report(msgspec.Struct, kw_only=True):
     longest: float
 
 
+class NotConnectedError(Exception):
+    """A connection that was refused, or closed before its handshake; it is counted as ``closed``."""
+
+
 class Attacker:
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -54,16 +58,20 @@ class Attacker:
 
     @asynccontextmanager
     async def connection(self, port: int | None = None) -> AsyncIterator[trio.abc.Stream]:
-        """Its end is counted: a reply's status, ``closed``, or ``open`` when time is up."""
+        """Its end is counted: a reply's status, ``closed``, or ``open`` when time is up. Raises
+        ``NotConnectedError``."""
         self.tried += 1
         began = trio.current_time()
         end = "closed"
         stream: trio.abc.Stream | None = None
         try:
-            async with self._connecting:
-                tcp = await trio.open_tcp_stream("127.0.0.1", port or self.job.port)
-                stream = trio.SSLStream(tcp, self._tls, https_compatible=True)
-                await stream.do_handshake()
+            try:
+                async with self._connecting:
+                    tcp = await trio.open_tcp_stream("127.0.0.1", port or self.job.port)
+                    stream = trio.SSLStream(tcp, self._tls, https_compatible=True)
+                    await stream.do_handshake()
+            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+                raise NotConnectedError from error
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError, OSError):
                 yield stream
             end = self._status.pop(stream, "") or await self._late_reply(stream)
@@ -122,11 +130,16 @@ def head_of(method: str, path: str, length: int | str, *, token: str = "", basic
     return "\r\n".join([*lines, "", ""]).encode()
 
 
+async def tried(one: Callable[[int], Awaitable[None]], number: int) -> None:
+    with suppress(NotConnectedError):
+        await one(number)
+
+
 async def many(attacker: Attacker, one: Callable[[int], Awaitable[None]]) -> None:
     """``count`` at a time, each once; when all have ended the attack has."""
     async with trio.open_nursery() as nursery:
         for number in range(attacker.job.count):
-            nursery.start_soon(one, number)
+            nursery.start_soon(tried, one, number)
 
 
 async def again_and_again(attacker: Attacker, one: Callable[[int], Awaitable[None]]) -> None:
@@ -135,7 +148,7 @@ async def again_and_again(attacker: Attacker, one: Callable[[int], Awaitable[Non
     async with trio.open_nursery() as nursery:
         for number in range(int(attacker.job.count * attacker.job.seconds)):
             await trio.sleep_until(began + number / attacker.job.count)
-            nursery.start_soon(one, number)
+            nursery.start_soon(tried, one, number)
 
 
 async def slow_bodies(attacker: Attacker) -> None:
