@@ -54,7 +54,7 @@ CROWD_SHARE: Final = 8
 #: what ``daemon.bound_sockets`` asks for; the kernel has a limit of its own.
 BACKLOG: Final = 4096
 SHORT_BACKLOG: Final = 64
-#: Taking one in and closing it takes 16 µs, and there is this share of the processor for it.
+#: Taking one in and closing it takes 14 µs, and there is this share of the processor for it.
 TAKING_SECONDS: Final = 14e-6
 TAKING_SHARE: Final = 0.15
 TAKEN_AT_LEAST: Final = 2
