@@ -60,7 +60,7 @@ TAKING_SHARE: Final = 0.15
 TAKEN_AT_LEAST: Final = 2
 #: Seconds in the kernel's queue that make no difference.
 JUST_NOW: Final = 0.05
-#: Connections begun in a turn of the event loop; one when the last turn took longer than that, seconds.
+#: Connections begun in a turn of the event loop; one when the last turn took more CPU than that, seconds.
 BEGUN_AT_ONCE: Final = 4
 LONG_TURN: Final = 0.002
 #: Seconds between two looks while none is begun, since the application has no room for what it may ask for.
