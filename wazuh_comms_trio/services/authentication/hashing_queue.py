@@ -83,6 +83,7 @@ class HashingQueue:
         those for whom there is no time are refused evenly until then. All at their last moment would be one wave, which
         comes back half a minute later."""
         if not self._waiting or not self.seconds:
+            self._to_refuse = 0.0
             return
         left, each = next(reversed(self._waiting)).latest - now, self.seconds / self.at_once
         too_many = len(self._waiting) - left / each
