@@ -201,7 +201,7 @@ async def serve_crowd(
                 listener.socket.listen(SHORT_BACKLOG)
                 shortened = True
             crowd.hear(now)
-            late = crowd.take_too_late(now)
+            late = crowd.take_too_late(now, early=not pace.may_begin(0, context.undecided))
             if late and crowd.has_ebbed(now):
                 late = begin_late(late, listener, context, nursery, pace)
             for sock in late:

@@ -51,7 +51,8 @@ class _Waiting:
 @define
 class Crowd:
     """Sockets with the moment each came, on one clock, in seconds. ``most`` wait at a time, for ``longest`` seconds, or
-    up to a part of that, ``spread``, less: those that came at one moment don't all go, and come again, at one."""
+    up to a part of that, ``spread``, less, where they wait for what can't be had soon: those that came at one moment
+    don't all go, and come again, at one."""
 
     most: int
     longest: float
@@ -97,14 +98,18 @@ class Crowd:
                 return sock
         return None
 
-    def take_too_late(self, now: float) -> list[Any]:
+    def take_too_late(self, now: float, *, early: bool = True) -> list[Any]:
         """Takes out the connections that have waited too long, and the oldest of those that are too many: they are to
-        be closed."""
+        be closed. ``early``: not all
+        after the longest time, see ``spread``."""
         late = []
         while self._ends and (self._ends[0][0] <= now or self._ends[0][2].gone):
-            waiting = heappop(self._ends)[2]
-            if not waiting.gone:
+            _, number, waiting = heappop(self._ends)
+            latest = waiting.since + self.longest
+            if not waiting.gone and (early or latest <= now):
                 late.append(self._take(waiting))
+            elif not waiting.gone:
+                heappush(self._ends, (latest, number, waiting))
         for queue in (self._agents, self._checks):
             while (oldest := _first(queue)) is not None and self._length > self.most:
                 late.append(self._take(oldest))

@@ -117,7 +117,8 @@ class VerifiedSecrets:
         """How many more could be checked at once, or before an agent that isn't comes again."""
         if not self._queue.seconds:
             return inf
-        return (_LATE if late else _PROMPT) * self._queue.at_once / self._queue.seconds - len(self._turns)
+        each = max(1.0, (_LATE if late else _PROMPT) / self._queue.seconds)
+        return each * self._queue.at_once - len(self._turns)
 
     def are_verified(self, owner: str, stored: str, secret: str) -> bool:
         """Whether ``matches`` said so within the hour; at once."""
@@ -199,7 +200,7 @@ class VerifiedSecrets:
         # A guesser sends another secret each time; an agent comes again with its own.
         room = waiting < _TURN or (self._unchecked.get(mark) is not None and waiting < 2 * _TURN)
         wait = len(self._turns) / self._queue.at_once * self._queue.seconds
-        self.refused += not room or wait > min(_PROMPT, wait_limit)
+        self.refused += wait > min(_PROMPT, wait_limit) and len(self._turns) >= self._queue.at_once
         if room and wait <= wait_limit:
             return
         self._unchecked.put(mark, trio.current_time())

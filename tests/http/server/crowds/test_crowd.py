@@ -207,6 +207,13 @@ class TestSpread:
         assert max(gone) <= 16
         assert len(crowd) == 0
 
+    def test_who_waits_for_the_event_loop_alone_waits_for_the_longest_time(self) -> None:
+        crowd = Crowd(1000, LONGEST, 0.7)
+        for number in range(100):
+            crowd.add(number, 0.0)
+        assert all(crowd.take_too_late(moment, early=False) == [] for moment in range(10))
+        assert sorted(crowd.take_too_late(LONGEST, early=False)) == list(range(100))
+
     def test_who_is_begun_with_is_not_late_later(self) -> None:
         crowd = Crowd(1000, LONGEST, 0.7)
         for number in range(100):
