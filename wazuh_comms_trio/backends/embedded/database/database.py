@@ -20,6 +20,7 @@ from wazuh_comms_trio.backends.embedded.database.faults import FileGone, fault_o
 from wazuh_comms_trio.backends.embedded.database.file_watch import FileWatch
 from wazuh_comms_trio.backends.embedded.database.health import Health
 from wazuh_comms_trio.backends.embedded.database.opening import in_thread
+from wazuh_comms_trio.backends.embedded.database.page_cache import PageCache, shrink
 from wazuh_comms_trio.backends.embedded.database.recovery import run_recovery
 from wazuh_comms_trio.backends.embedded.database.schema import Schema
 from wazuh_comms_trio.backends.embedded.database.transaction import Work
@@ -39,6 +40,7 @@ class Database:
         self._connections = connections
         self._writer = writer
         self._health = health
+        self._reader_cache, self._loop_reader_cache = PageCache(), PageCache()
 
     async def write(self, work: Work[T], *, weight: int = 0, durable: bool = True) -> T:
         """Runs ``work`` in a transaction, together with others' but not mixed with them: what it raises undoes only
@@ -65,6 +67,8 @@ class Database:
         if reader is None or not self._health.usable:
             raise reported()
         try:
+            if self._reader_cache.is_due():
+                await in_thread(reader, shrink)
             return await in_thread(reader, work)
         except Exception as exc:
             self._health.raise_translated(exc)
@@ -76,6 +80,8 @@ class Database:
         if loop_reader is None or not self._health.usable:
             raise reported()
         try:
+            if self._loop_reader_cache.is_due():
+                shrink(loop_reader)
             return work(loop_reader)
         except apsw.BusyError:
             return await self.read(otherwise or work)

@@ -21,6 +21,7 @@ from wazuh_comms_trio.backends.embedded.database.file_watch import FileWatch
 from wazuh_comms_trio.backends.embedded.database.group_commit import GroupCommit, Job
 from wazuh_comms_trio.backends.embedded.database.health import Health
 from wazuh_comms_trio.backends.embedded.database.opening import in_thread
+from wazuh_comms_trio.backends.embedded.database.page_cache import PageCache, shrink
 from wazuh_comms_trio.backends.embedded.database.transaction import Work, Write, transact
 from wazuh_comms_trio.backends.unavailable import reported
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
@@ -38,6 +39,7 @@ class Writer:
         self._watch = watch
         self._health = health
         self._name = connections.path.name
+        self._page_cache = PageCache()
         self._commits: GroupCommit[Write] = GroupCommit(self._commit, name=self._name)
 
     async def write(self, work: Work[T], *, weight: int = 0, durable: bool = True) -> T:
@@ -84,7 +86,7 @@ class Writer:
                 job.outcome = outcome.Error(reported())
             return
         try:
-            await in_thread(connection, self._transact, jobs)
+            await in_thread(connection, self._transact, jobs, self._page_cache.is_due())
         except Exception as exc:
             error = self._health.translated(exc)
             if isinstance(error, StorageFull) and len(jobs) > 1:
@@ -97,8 +99,10 @@ class Writer:
         else:
             self._health.outage.worked()
 
-    def _transact(self, connection: apsw.Connection, jobs: Sequence[Job[Write]]) -> None:
+    def _transact(self, connection: apsw.Connection, jobs: Sequence[Job[Write]], cache_is_due: bool) -> None:
         """In the writer's thread. Sets the jobs' outcomes; what it raises is the whole group's."""
+        if cache_is_due:
+            shrink(connection)
         self._watch.check(connection)
         self._connections.sync_commits(connection, durable=any(job.work.durable for job in jobs))
         transact(connection, jobs, lambda: self._commits.others_wait)

@@ -1,0 +1,40 @@
+"""What a connection keeps of its file in memory.
+
+SQLite keeps up to ``cache_size`` of the pages it has read: a worker grows with its file for weeks, or by 20 MB in one
+burst, and never shrinks again. Once a minute a connection begins anew: what it needs it has again from the system's
+cache, some 3 us a page of 8 KiB, which is 6 ms for all that fits.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import apsw
+import trio
+
+__all__ = ["PageCache", "shrink"]
+
+#: Seconds; as often as free memory goes back to the system.
+INTERVAL: Final = 60.0
+
+
+class PageCache:
+    """When the pages of one connection are due to go."""
+
+    def __init__(self) -> None:
+        self._next: float | None = None
+
+    def is_due(self) -> bool:
+        """Whether the minute is over, which is true once a minute. On the event loop."""
+        now = trio.current_time()
+        if self._next is None:
+            self._next = now + INTERVAL
+        if now < self._next:
+            return False
+        self._next = now + INTERVAL
+        return True
+
+
+def shrink(connection: apsw.Connection) -> None:
+    """Frees the pages that no statement uses. In the connection's thread."""
+    connection.execute("PRAGMA shrink_memory")
