@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
@@ -190,7 +191,7 @@ async def check_end(world: World) -> None:
     documents, quarantined = await world.stores.documents(), await world.stores.quarantined()
     for agent in world.agents:
         _check_documents(documents, agent)
-        _check_quarantine(world, quarantined, agent)
+        _check_quarantine(world, quarantined, documents, agent)
     taken = world.stores.bodies()
     refused = b"".join(payload for _, payload in quarantined)  # a body is refused as a whole
     for agent in world.agents:
@@ -229,12 +230,21 @@ async def check_end(world: World) -> None:
             raise Violation("commands", f"{life.document_id} ended without a reason: {stored}")
 
 
-def _check_quarantine(world: World, quarantined: Sequence[tuple[str, bytes]], agent: SimAgent) -> None:
+def _check_quarantine(
+    world: World, quarantined: Sequence[tuple[str, bytes]], documents: Mapping[tuple[str, str], bytes], agent: SimAgent
+) -> None:
+    """What was refused is there, unless it was taken: at once, since the index has healed, or by a replay."""
     kept = [payload for agent_id, payload in quarantined if agent_id == agent.uuid]
-    poisoned = {operation.id for operation in agent.model.refused}
-    for document_id in poisoned:
-        if not any(b'"%b"' % document_id.encode() in payload for payload in kept):
-            raise Violation("quarantine", f"{agent.name}'s {document_id} was acknowledged and is nowhere")
+    for operation in agent.model.refused:
+        is_kept = any(b'"%b"' % operation.id.encode() in payload for payload in kept)
+        document = documents.get((operation.key[0], f"{agent.uuid}_{operation.id}"))
+        is_taken = document is not None and b"poison" in document
+        # What came after it has replaced what was taken before.
+        may_be_gone = operation.key in agent.model.documents and world.plan.heals < trio.current_time()
+        if not is_kept and not is_taken and not may_be_gone:
+            raise Violation("quarantine", f"{agent.name}'s {operation.id} was acknowledged and is nowhere")
+        if is_kept and is_taken and operation.key not in agent.model.documents and not world.had_cause(inf):
+            raise Violation("quarantine", f"{agent.name}'s {operation.id} was taken and is in quarantine")
     for payload in kept:
         of_posters = b'"module":"command"' in payload and not world.stores.keeps_posted  # it keeps them itself
         if b"poison" not in payload and not of_posters:

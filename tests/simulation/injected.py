@@ -68,6 +68,10 @@ class InjectedFaults:
                 return fault
         return None
 
+    def is_poison(self, body: bytes) -> bool:
+        """Is it refused for good, as a malformed document is?"""
+        return b"poison" in body and trio.current_time() < self.plan.heals
+
     def is_passing(self, shard: int) -> bool:
         now = trio.current_time()
         for fault in self._index:

@@ -22,7 +22,8 @@ INDEX_OF: Final = {
 
 @define(eq=False)
 class Operation:
-    """One stateful event of an agent. ``poison``: the index refuses it for good."""
+    """One stateful event of an agent. ``poison``: the index refuses it for good, or until it
+    heals."""
 
     module: str
     id: str
@@ -60,6 +61,7 @@ class DocumentModel:
         self.documents: dict[Key, dict[str, Any]] = {}
         self.open: dict[Key, int] = {}
         self.refused: list[Operation] = []
+        self.replayable: dict[Key, Mapping[str, Any]] = {}  # what a replay makes of documents that were refused
 
     def apply(self, operation: Operation) -> None:
         self.operations.append(operation)
@@ -67,6 +69,7 @@ class DocumentModel:
         self.open[key] = self.open.get(key, 0) + 1
         if operation.poison:
             self.refused.append(operation)
+            self.replayable[key] = operation.data or {}
         elif operation.action == "delete":
             self.documents.pop(key, None)
         elif operation.action == "create":
@@ -86,6 +89,10 @@ class DocumentModel:
             if self.open.get(key):
                 continue
             wanted, body = self.documents.get(key), held.get(key)
+            if body is not None and wanted is None:
+                wanted = self.replayable.get(key)
+            elif body is None and key in self.replayable and key not in self.documents:
+                continue
             if body is None or wanted is None:
                 if (body is None) != (wanted is None):
                     found.append(f"{key} is {'missing' if body is None else 'there'}")

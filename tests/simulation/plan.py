@@ -91,6 +91,8 @@ class Plan:
     batch_wait: float
     eager: bool
     poison: float  # the share of new documents, and of stateless events, that are refused for good
+    heals: float  # from when on the index takes what it would have refused
+    replays: bool  # the operator sends on what is in quarantine
     together: bool  # agents make their events at the same moments
     short_tokens: bool  # many agents begin with a token that ends within the minute
     rekeys: bool  # the operator gives agents new keys
@@ -163,6 +165,8 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         copies=rng.random() < 0.4,
         patience=rng.choice([0.3, 1.0, inf, inf]),
         flips=rng.choice([0, 0, 2]),
+        heals=rng.choice([inf, rng.uniform(5.0, seconds)]),
+        replays=rng.random() < 0.5,
         indexer_nodes=rng.choice([1, 2, 3]),
         limits=choose_limits(rng),
         segment=rng.choice([500, 5000, 1000**2]),

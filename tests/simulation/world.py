@@ -79,7 +79,11 @@ class World(InjectedFaults):
             self.stores = IndexerStores(self, self.agents_clock, lease=plan.lease)
         else:
             self.stores = MemoryStores(
-                self.agents_clock, lease=plan.lease, keeps_posted=plan.keeps_posted, is_passing=self.is_passing
+                self.agents_clock,
+                lease=plan.lease,
+                keeps_posted=plan.keeps_posted,
+                is_passing=self.is_passing,
+                is_poison=self.is_poison,
             )
         self.balancer = Balancer(self)
         self.connections: list[Connection] = []

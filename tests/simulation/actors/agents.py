@@ -172,7 +172,8 @@ class SimClient(AgentClient):
                 status, poisoned = result["status"], b"poison" in event
                 if b'"module":"command"' in event:
                     self._check_report(result["id"], status)
-                unlikely = b'"module":"command"' not in event and (status == 400) != poisoned
+                healed = b"poison!" in event and trio.current_time() >= self.world.plan.heals
+                unlikely = b'"module":"command"' not in event and (status == 400) != poisoned and not healed
                 if unlikely or status not in (200, 201, 400, 404, 409):
                     raise Violation("own results", f"{self.name} sent {event!r} and was answered {result}")
         return reply
@@ -229,6 +230,7 @@ class SimAgent:
         self.promised: list[str] = []
         self.commands: dict[str, CommandLife] = {}
         self._made = 0
+        self._later: list[Operation] = []  # on documents that were refused
         groups = ("web",) if rng.random() < 0.5 else ()
         self.record = Agent(self.uuid, self.name, world.key_hash, groups=groups)
         token = None
@@ -313,8 +315,12 @@ class SimAgent:
         if rng.random() < 0.1:  # its database is lost, or another's: creates over other content, updates of nothing
             operation.action = rng.choice(["create", "update"])
         elif rng.random() < self.world.plan.poison:
-            operation.id, operation.poison = f"poison{self._made}", True
+            operation.id, operation.poison = f"late{self._made}", True
             operation.data = {"text": "poison!"}
+            if rng.random() < 0.4:
+                self._later.append(Operation(module, operation.id, "create", {"n": self._made}))
+        elif self._later and prefix == "d" and rng.random() < 0.3:
+            operation = self._later.pop()
         elif operation.key in model.documents:
             operation.action = rng.choice(["update", "update", "delete"])
             if operation.action == "delete":
@@ -322,7 +328,7 @@ class SimAgent:
         model.apply(operation)
         ledger = program.stateful
         assert isinstance(ledger, Ledger)
-        event = stateful_event(operation.id, module, operation.action, operation.data)
+        event = stateful_event(operation.id, operation.module, operation.action, operation.data)
         if self.world.plan.stores == "embedded" or rng.random() < 0.5:  # no JSON; else it is the index that refuses it
             event = event.replace(b"poison!", b"poison\xff")
         ledger.note(event, operation)

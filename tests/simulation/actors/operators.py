@@ -67,6 +67,8 @@ async def run_operator(world: World, until: float) -> None:
                 await _remove_for_a_while(world, agent, rng.choice([0.0, 1.0, 5.0, 15.0]))
             else:
                 await _rekey(world, agent)
+        elif what < 0.15 and world.plan.replays:
+            await insist(partial(world.stores.replay, world))
         elif what < 0.7:
             agent = rng.choice(world.agents)
             await _send(world, agent, f"c{number}", timeout)

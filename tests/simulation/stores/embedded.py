@@ -19,12 +19,13 @@ from attrs import evolve
 from tests.simulation.plan import METHODS
 from tests.simulation.stores.backups import check_backup, check_flip, move, segment_bodies
 from tests.simulation.stores.disk import Disk
+from tests.simulation.stores.replays import replay_all
 from wazuh_comms_trio.backends.embedded.database import connections, database, writer
 from wazuh_comms_trio.backends.embedded.ndjson.engine import open_engine
 from wazuh_comms_trio.backends.embedded.state_lock import hold_state
 from wazuh_comms_trio.backends.embedded.stores import SqliteStores, open_sqlite
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command
-from wazuh_comms_trio.backends.memory.engine import MemoryFiles
+from wazuh_comms_trio.backends.memory.engine import MemoryEngine, MemoryFiles
 from wazuh_comms_trio.config.models import Config, EmbeddedEvents
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.quarantine.store import open_quarantine_store
@@ -208,6 +209,12 @@ class EmbeddedStores:
         async with self._used():
             if self.disk.image is None:
                 self._world.trace.add("operator", f"has a backup of {check_backup(self._config)} rows and records")
+
+    async def replay(self, world: World) -> None:
+        async with self._used() as stores:
+            files, engine = MemoryFiles({}), MemoryEngine()
+            backends = Backends(stores.agents, stores.events, stores.commands, engine, files, stores.presence)
+            await replay_all(world, backends, self._quarantine)
 
     async def node_ended(self) -> None:
         """After a power cut: all that was unsaid is lost, before the node starts again."""

@@ -17,6 +17,7 @@ from tests.simulation.network import SimStream
 from tests.simulation.plan import NODES
 from tests.simulation.process import INDEXER_PLACES
 from tests.simulation.stores.indexer_nodes import CALLER, PORT, IndexerNodes
+from tests.simulation.stores.replays import replay_all
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command
 from wazuh_comms_trio.backends.memory.engine import MemoryEngine, MemoryFiles
 from wazuh_comms_trio.backends.opensearch.commands.documents import Document
@@ -54,7 +55,7 @@ class IndexerStores:
     async def open(self) -> AsyncIterator[None]:
         async with trio.open_nursery() as nursery:
             self._fake = IndexerNodes(nursery, self._world, self._world.is_passing)
-            self._fake.faults.malformed = lambda source: "poison" in str(source.get("text"))
+            self._fake.faults.malformed = lambda source: self._world.is_poison(str(source.get("text")).encode())
             self._fake.faults.before = self._before
             self._fake.faults.whole = self._whole
             async with open_opensearch(
@@ -125,6 +126,12 @@ class IndexerStores:
 
     async def add_agent(self, agent: Agent) -> None:
         await self._tool.agents.add(agent)
+
+    async def replay(self, world: World) -> None:
+        tool = self._tool
+        backends = Backends(tool.agents, tool.events, tool.commands, self._engine, self._files, tool.presence)
+        for quarantine in self._quarantines.values():
+            await replay_all(world, backends, quarantine)
 
     async def documents(self) -> Mapping[tuple[str, str], bytes]:
         return {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
+from tests.simulation.stores.replays import replay_all
 from tests.simulation.stores.shards import shard_of
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command, DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.backends.memory.commands import MemoryCommands
@@ -19,11 +20,9 @@ from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
+    from tests.simulation.world import World
 
 __all__ = ["MemoryStores"]
-
-#: A document with this in it is refused for good, as a malformed one is.
-_POISON = b"poison"
 
 
 class Claims(dict[str, "Process | None"]):
@@ -117,10 +116,16 @@ class OwnCommands:
 
 class MemoryStores:
     """Shared by all nodes, but for the quarantine, of which each node has one. ``is_passing``: whether this shard of
-    the index takes nothing now."""
+    the index takes nothing now; ``is_poison``: whether it takes this body never."""
 
     def __init__(
-        self, wall_clock: Callable[[], float], *, lease: float, keeps_posted: bool, is_passing: Callable[[int], bool]
+        self,
+        wall_clock: Callable[[], float],
+        *,
+        lease: float,
+        keeps_posted: bool,
+        is_passing: Callable[[int], bool],
+        is_poison: Callable[[bytes], bool],
     ) -> None:
         self.keeps_posted = keeps_posted
         self._agents = MemoryAgents()
@@ -129,7 +134,7 @@ class MemoryStores:
         self._commands.keeps_posted = keeps_posted
         self._agents.serve(self._commands)
         self._events = MemoryEvents()
-        self._events.judge = _judge(is_passing)
+        self._events.judge = _judge(is_passing, is_poison)
         self._engine = MemoryEngine()
         self._files = MemoryFiles({"default.conf": b"default"})
         self._quarantines: dict[int, MemoryQuarantine] = {}
@@ -164,6 +169,11 @@ class MemoryStores:
     async def add_agent(self, agent: Agent) -> None:
         await self._agents.add(agent)
 
+    async def replay(self, world: World) -> None:
+        backends = Backends(self._agents, self._events, self._commands, self._engine, self._files, self._presence)
+        for quarantine in self._quarantines.values():
+            await replay_all(world, backends, quarantine)
+
     async def documents(self) -> Mapping[tuple[str, str], bytes]:
         return {key: document.body for key, document in self._events.documents.items()}
 
@@ -190,10 +200,12 @@ class MemoryStores:
         self._commands.process_died(process)
 
 
-def _judge(is_passing: Callable[[int], bool]) -> Callable[[DocumentOperation], ItemResult | None]:
+def _judge(
+    is_passing: Callable[[int], bool], is_poison: Callable[[bytes], bool]
+) -> Callable[[DocumentOperation], ItemResult | None]:
 
     def judge(operation: DocumentOperation) -> ItemResult | None:
-        if operation.body is not None and _POISON in operation.body:
+        if operation.body is not None and is_poison(operation.body):
             return ItemResult(400, "failed to parse: poison", Outcome.REFUSED)
         if is_passing(shard_of(operation.document_id)):
             return ItemResult(429, "rejected execution", Outcome.PASSING)
