@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 
@@ -272,6 +273,7 @@ def run_world(plan: Plan) -> Result:
                 raise Violation("log", errors.found[0])
 
     violation: Violation | None = None
+    before = open_files()
     try:
         with _limited(CORE_SECONDS):
             trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
@@ -282,7 +284,20 @@ def run_world(plan: Plan) -> Result:
         if violation is None:
             violation = Violation("exceptions", checks.shown(error))
     world = worlds[0]
+    if violation is None and (left := open_files() - before):
+        violation = Violation("leaks", f"files are open after the end: {sorted(left)[:5]}")
     return Result(plan, world.trace, world.requests, checks.last_time(world), violation)
+
+
+def open_files() -> set[tuple[str, str]]:
+    """This process's: descriptor and what it leads to."""
+    with os.scandir("/proc/self/fd") as entries:
+        names = [entry.name for entry in entries]
+    found = set()
+    for name in names:
+        with suppress(OSError):  # the one by which they were listed
+            found.add((name, os.readlink(f"/proc/self/fd/{name}")))
+    return found
 
 
 @contextmanager

@@ -317,7 +317,7 @@ class SimAgent:
         elif rng.random() < self.world.plan.poison:
             operation.id, operation.poison = f"late{self._made}", True
             operation.data = {"text": "poison!"}
-            if rng.random() < 0.4:
+            if prefix == "d" and rng.random() < 0.4:
                 self._later.append(Operation(module, operation.id, "create", {"n": self._made}))
         elif self._later and prefix == "d" and rng.random() < 0.3:
             operation = self._later.pop()

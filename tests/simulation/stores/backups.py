@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from wazuh_comms_trio.backup.restore import restore
 from wazuh_comms_trio.backup.verify import verify
 from wazuh_comms_trio.config.models import Config
 
-__all__ = ["check_backup", "check_flip", "move", "segment_bodies"]
+__all__ = ["check_backup", "check_flip", "check_left", "move", "segment_bodies"]
 
 #: By database and table, what a flipped bit doesn't change unnoticed (docs/guarantees.md) ...
 _PROTECTED: Final = {
@@ -39,6 +40,13 @@ _ELSE: Final = {
     ("state.db", "agents"): "id, status, last_login",
     ("quarantine/quarantine.db", "entries"): "id, reason, document, version, count, overtaken_at",
 }
+
+#: The files of a state that nobody uses.
+_STATE: Final = re.compile(
+    r"state\.(db|lock)|quarantine/(quarantine\.db|state\.lock)|events/(\d+-[^/]+\.ndjson|segments\.ledger)"
+    r"|events/shares/\d+-[^/]+\.json"
+)
+_FILES: Final = "SELECT CAST(file AS BLOB) FROM entries WHERE file IS NOT NULL"
 
 Content = dict[str, Any]
 
@@ -92,6 +100,16 @@ def check_flip(config: Config, rng: Random) -> str:
         except Violation as violation:
             raise Violation(violation.check, f"byte {place} of {path.name}: {violation}") from None
         return "harmless"
+
+
+def check_left(folder: Path) -> None:
+    """When all processes have ended there are no files but those of the state, and none that the quarantine doesn't
+    know."""
+    known = {bytes(name).decode() for (name,) in _rows(folder / "quarantine/quarantine.db", _FILES)}
+    for path in folder.rglob("*"):
+        name = str(path.relative_to(folder))
+        if path.is_file() and not _STATE.fullmatch(name) and path.name not in known:
+            raise Violation("leaks", f"{name} is left")
 
 
 def segment_bodies(folder: Path) -> list[bytes]:

@@ -17,7 +17,7 @@ import trio
 from attrs import evolve
 
 from tests.simulation.plan import METHODS
-from tests.simulation.stores.backups import check_backup, check_flip, move, segment_bodies
+from tests.simulation.stores.backups import check_backup, check_flip, check_left, move, segment_bodies
 from tests.simulation.stores.disk import Disk
 from tests.simulation.stores.replays import replay_all
 from wazuh_comms_trio.backends.embedded.database import connections, database, writer
@@ -134,6 +134,7 @@ class EmbeddedStores:
                     yield
                     self._end = True
                     self._closing.set()
+                check_left(self.folder)
                 for _ in range(world.plan.flips):
                     world.trace.strike("flipped bit", check_flip(self._config, self._rng), "disk")
             finally:
