@@ -196,7 +196,7 @@ class Node:
             events=Seam(process, "events", stores.events),
             commands=Seam(process, "commands", stores.commands),
             engine=Seam(process, "engine", stores.engine),
-            files=stores.files,
+            files=self.world.files,
             presence=Seam(process, "presence", stores.presence),
         )
         return WorkerEnvironment(

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
+from pathlib import Path
 
 import trio
 import trio.testing
 from attrs import define, evolve
 
 from tests.simulation import checks
-from tests.simulation.actors.agents import SimAgent
+from tests.simulation.actors.agents import FILES, SimAgent
 from tests.simulation.actors.hostile import run_hostile
 from tests.simulation.actors.keys import key_hash
 from tests.simulation.actors.operators import run_operator, run_poster
@@ -32,6 +35,7 @@ from tests.simulation.stores.embedded import EmbeddedStores, use_inline
 from tests.simulation.stores.indexer import IndexerStores
 from tests.simulation.stores.memory import MemoryStores
 from tests.simulation.trace import Trace, Violation
+from wazuh_comms_trio.backends.files.folder import FolderFiles
 from wazuh_comms_trio.config.models import Batcher, Config, Timeouts
 from wazuh_comms_trio.services.authentication import secret_hashes
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
@@ -60,6 +64,16 @@ def _keys() -> TokenKeys:
     return TokenKeys.from_pem(_config().communications_api.ssl.key.read_bytes())
 
 
+@cache
+def _files_folder() -> Path:
+    """For all runs of this process; nobody writes to it."""
+    folder = tempfile.TemporaryDirectory(prefix="simulation-files-")
+    for name, content in FILES.items():
+        Path(folder.name, name).write_bytes(content)
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
 class World(InjectedFaults):
     def __init__(self, plan: Plan, nursery: trio.Nursery) -> None:
         super().__init__(plan)
@@ -73,6 +87,7 @@ class World(InjectedFaults):
         set_limits(plan.limits)
         self.keys = _keys()
         self.key_hash = key_hash()
+        self.files = FolderFiles(_files_folder())
         self.stores: MemoryStores | EmbeddedStores | IndexerStores
         if plan.stores == "embedded":
             self.stores = EmbeddedStores(self)

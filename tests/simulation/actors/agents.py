@@ -34,9 +34,13 @@ if TYPE_CHECKING:
     from tests.simulation.network import Connection, SimStream
     from tests.simulation.world import World
 
-__all__ = ["OpenPoll", "SimAgent", "SimClient"]
+__all__ = ["FILES", "OpenPoll", "SimAgent", "SimClient"]
 
 TOKEN_SECONDS = 900
+#: What there is for agents of which groups.
+FILES = {
+    f"{group}.{kind}": f"{kind} of {group}".encode() for group in ("default", "web", "db") for kind in ("yml", "conf")
+}
 
 
 @define(eq=False)
@@ -131,6 +135,8 @@ class SimClient(AgentClient):
     def _check(self, place: str, reply: Reply, refusable: bool) -> None:
         """``refusable``: the token was made by a server whose clock was ahead, or for a key of before."""
         status = reply.status
+        if place.startswith("GET files") and status in (403, 404):  # another group's
+            return
         if status in (200, 204) or (status == 408 and place == "GET commands"):
             return
         cause = self.world.had_cause(45.0) or self.world.was_silenced(self.name, 45.0)
@@ -288,6 +294,8 @@ class SimAgent:
             await trio.sleep(self.rng.expovariate(1.2))
             if self.world.plan.together:
                 await sleep_until_next_tick(2.0)
+            if self.rng.random() < 0.05 and self.client.token is not None:
+                await self._fetch(self.rng.choice(list(FILES)))
             if self.rng.random() < 0.3:
                 self._make_stateless()
             elif self.copy is not None and self.rng.random() < 0.2:
@@ -295,6 +303,16 @@ class SimAgent:
             else:
                 for _ in range(self.rng.choice([1, 1, 2, 6])):
                     self._make_stateful(self.program, "d")
+
+    async def _fetch(self, name: str) -> None:
+        """It is given the files of its own groups, whole, and no others."""
+        try:
+            reply = await self.client.get_file(name)
+        except ExchangeFailed:
+            return
+        mine = name.partition(".")[0] in ("default", *self.record.groups)
+        if (reply.status == 200 and (not mine or reply.body != FILES[name])) or (reply.status == 404 and mine):
+            raise Violation("own files", f"{self.name}: {name} -> {reply.status} {reply.body[:40]!r}")
 
     def _make_stateless(self) -> None:
         self._made += 1
