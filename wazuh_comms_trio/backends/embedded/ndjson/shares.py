@@ -120,6 +120,8 @@ class Shares:
                 os.close(descriptor)
             rename(draft, path)
         except OSError as exc:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
             logger.debug("events: whose %s is can't be written down: %s", segment, exc)
 
     def _path(self, segment: str) -> Path:
