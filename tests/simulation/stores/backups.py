@@ -41,9 +41,9 @@ _ELSE: Final = {
     ("quarantine/quarantine.db", "entries"): "id, reason, document, version, count, overtaken_at",
 }
 
-#: The files of a state that nobody uses.
+#: The files of a state that nobody uses, also where a disk that failed kept SQLite from putting its log away.
 _STATE: Final = re.compile(
-    r"state\.(db|lock)|quarantine/(quarantine\.db|state\.lock)|events/(\d+-[^/]+\.ndjson|segments\.ledger)"
+    r"state\.(db(-wal|-shm)?|lock)|quarantine/(quarantine\.db(-wal|-shm)?|state\.lock)|events/(\d+-[^/]+\.ndjson|segments\.ledger)"
     r"|events/shares/\d+-[^/]+\.json"
 )
 _FILES: Final = "SELECT CAST(file AS BLOB) FROM entries WHERE file IS NOT NULL"
