@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +40,7 @@ class IndexerNodes(FakeOpenSearch):
         self._down: set[int] = set()
         self._awake: dict[int, trio.Event] = {}
         self._seen: dict[int, dict[str, dict[str, Stored]]] = {}  # by node that isn't up to date
-        self._streams: dict[int, set[SimStream]] = {number: set() for number in range(len(self.hosts))}
+        self._serving: dict[int, list[trio.CancelScope]] = {number: [] for number in range(len(self.hosts))}
 
     async def strike(self, fault: Fault) -> None:
         """From the fault's beginning to its end."""
@@ -53,8 +52,8 @@ class IndexerNodes(FakeOpenSearch):
             return
         if fault.kind == "indexer down":
             self._down.add(node)
-            for stream in sorted(self._streams[node], key=lambda each: each.number):
-                stream.close()
+            for scope in self._serving[node]:  # with what it was asked and hasn't done
+                scope.cancel()
         elif fault.kind == "indexer hangs":
             self._awake.setdefault(node, trio.Event())
         else:
@@ -80,12 +79,11 @@ class IndexerNodes(FakeOpenSearch):
         return ours
 
     async def _serve_on(self, node: int, stream: SimStream) -> None:
-        self._streams[node].add(stream)
-        try:
-            with suppress(trio.ClosedResourceError):
-                await self._serve(stream)
-        finally:
-            self._streams[node].discard(stream)
+        with trio.CancelScope() as scope:
+            self._serving[node].append(scope)
+            await self._serve(stream)
+        self._serving[node].remove(scope)
+        stream.close()
 
     async def awake(self) -> None:
         """Returns when the node that serves this task doesn't hang."""
