@@ -90,6 +90,13 @@ class IndexerNodes(FakeOpenSearch):
         while (event := self._awake.get(_NODE.get())) is not None:
             await event.wait()
 
+    def _do_in(self, index: Index | None, method: str, parts: list[str], query: Mapping[str, str], body: bytes) -> Any:
+        answer = super()._do_in(index, method, parts, query, body)
+        if index is not None and ("_refresh" in parts or query.get("refresh") == "true"):
+            for seen in self._seen.values():  # of all copies, or it is no success
+                seen[index.name] = dict(index.documents)
+        return answer
+
     def _search(self, index: Index, body: Mapping[str, Any], scroll: bool) -> Any:
         seen = self._seen.get(_NODE.get(), {}).get(index.name)
         if seen is None:
