@@ -23,8 +23,8 @@ __all__ = ["hashing_runner"]
 
 T = TypeVar("T")
 
-#: Added to the process's nice value. Where both want a processor the event loop gets nine parts of ten.
-NICER: Final = 10
+#: Added to the process's nice value. Where both want a processor the event loop gets three parts of four.
+NICER: Final = 5
 NICEST: Final = 19
 
 
