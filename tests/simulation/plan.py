@@ -163,7 +163,8 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         rekeys=rng.random() < 0.4,
         removals=rng.random() < 0.4,
         copies=rng.random() < 0.4,
-        patience=rng.choice([0.3, 1.0, inf, inf]),
+        # What is held up arrives after what its agent sent again.
+        patience=max(rng.choice([0.3, 1.0, inf, inf]), inf if any(each.kind == "hold" for each in faults) else 0.0),
         flips=rng.choice([0, 0, 2]),
         heals=rng.choice([inf, rng.uniform(5.0, seconds)]),
         replays=rng.random() < 0.5,
