@@ -168,3 +168,20 @@ async def test_a_mark_that_is_something_else(config: Config) -> None:
             mark.write_bytes(b"")
         found(config, repair=True)
         assert found(config) == []
+
+
+async def test_a_restored_segment_is_known_to_its_last_record(config: Config, tmp_path: Path) -> None:
+    async with open_backends(config) as backends:
+        for _ in range(3):
+            await send_event(backends)
+    backup(config, tmp_path / "one.backup")
+    restore(config, tmp_path / "one.backup", replace=True)
+    assert found(config) == []
+    segment = max(events_of(config).glob("*.ndjson"))
+    whole = segment.read_bytes()
+    for damaged in (whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:], whole[:-1], b""):
+        segment.write_bytes(damaged)
+        (finding,) = found(config)
+        assert segment.name in finding.place, finding
+    segment.write_bytes(whole + b"cut off by a cra")
+    assert found(config) == []

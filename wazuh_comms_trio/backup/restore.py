@@ -16,6 +16,7 @@ import apsw
 from attrs import frozen
 
 from wazuh_comms_trio.backends.embedded.database.schema import Schema, check_usable
+from wazuh_comms_trio.backends.embedded.ndjson.damage import promise_whole_records
 from wazuh_comms_trio.backends.embedded.ndjson.folder_id import forget_folder
 from wazuh_comms_trio.backends.embedded.state_lock import RESTORING, hold_state
 from wazuh_comms_trio.backends.embedded.state_schema import STATE
@@ -82,6 +83,7 @@ def restore(config: Config, file: Path, *, replace: bool = False) -> Contents:
             if embedded:
                 _check_database(staging / STATE_DB, STATE)
                 _forget_folder(staging / STATE_DB)
+                promise_whole_records(staging / "events")
             if (staging / QUARANTINE_DB).exists():
                 _check_database(staging / QUARANTINE_DB, QUARANTINE)
             _swap(_places(folder, quarantine, staging, embedded=embedded), [folder, quarantine])

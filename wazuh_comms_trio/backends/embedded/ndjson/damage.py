@@ -9,9 +9,9 @@ from typing import BinaryIO, Final
 
 from attrs import define, frozen
 
-from wazuh_comms_trio.backends.embedded.ndjson.ledger import Promise, promises
+from wazuh_comms_trio.backends.embedded.ndjson.ledger import Promise, promises, take_in
 from wazuh_comms_trio.backends.embedded.ndjson.records import Gap, Record, scan
-from wazuh_comms_trio.backends.embedded.ndjson.segments import SegmentFile, segment_files
+from wazuh_comms_trio.backends.embedded.ndjson.segments import SegmentFile, is_own, segment_files
 
 #: Bytes between two pauses of a reader that has time: a few milliseconds of a processor.
 _PAUSE_BYTES: Final = 128 * 1024
@@ -144,3 +144,21 @@ def find_damage(folder: Path, *, pause: Callable[[int], None] = lambda size: Non
                 paused_at = part[0].end
         if segment.path.exists():
             yield from damage
+
+
+def promise_whole_records(folder: Path) -> None:
+    """Notes what the segments of a folder hold that was restored: its records were acknowledged, each of them, and what
+    follows the last was cut off by a crash. Raises ``OSError``."""
+    found = []
+    for segment in filter(is_own, segment_files(folder)):
+        end = count = gaps = 0
+        with segment.path.open("rb") as file:
+            for part in scan(file, segment.size):
+                if isinstance(part, Record):
+                    end, count = part.end, count + 1
+                elif not part.tail:
+                    gaps += 1  # of which nobody knows how many records they were
+        if end:
+            found.append(Promise(segment.path.name, end, None if gaps else count))
+    if found:
+        take_in(folder, found)

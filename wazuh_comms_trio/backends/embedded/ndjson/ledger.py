@@ -35,7 +35,7 @@ NO_LEDGER: Final = "what has the name of the list of segments is no file: nobody
 _SLOT: Final = 256
 _FREE: Final = b" " * (_SLOT - 1) + b"\n"
 
-#: ``written``: by this version's writer, up to ``size``. ``found``: by its size only, of an earlier version's writer.
+#: ``written``: whole records up to ``size``. ``found``: a file's size and no more, of an earlier version's writer.
 Source = Literal["written", "found"]
 
 
@@ -154,11 +154,11 @@ def clear_damaged(folder: Path) -> None:
                 write_all_at(descriptor, _FREE, place)
 
 
-def take_in(folder: Path, found: Iterable[tuple[str, int]]) -> None:
+def take_in(folder: Path, found: Iterable[Promise]) -> None:
     """Gives segments that have no slot one: what another version wrote, or a restore brought. Raises ``OSError``."""
     with _locked(folder) as descriptor:
         known = {promise.segment for _, slot in _slots(descriptor) if (promise := _decode(slot)) is not None}
-        new = [Promise(name, size, None, "found") for name, size in found if name not in known]
+        new = [promise for promise in found if promise.segment not in known]
         for promise, place in zip(new, _free_places(descriptor), strict=False):
             write_all_at(descriptor, _encode(promise), place)
 

@@ -22,7 +22,7 @@ from zlib import crc32
 
 from attrs import frozen
 
-from wazuh_comms_trio.backends.embedded.ndjson.ledger import Slot, forget, promises, take_in
+from wazuh_comms_trio.backends.embedded.ndjson.ledger import Promise, Slot, forget, promises, take_in
 from wazuh_comms_trio.backends.embedded.ndjson.records import envelope, envelope_room
 from wazuh_comms_trio.backends.embedded.ndjson.shares import Shares, agent_mark
 from wazuh_comms_trio.backends.embedded.ndjson.spool import SpoolFile, spooled_bytes
@@ -103,7 +103,9 @@ def take_in_segments(folder: Path) -> None:
     known = promises(folder)
     unknown = [segment for segment in segment_files(folder) if segment.path.name not in known]
     found = [
-        (segment.path.name, segment.size) for segment in unknown if is_own(segment) and not is_locked(segment.path)
+        Promise(segment.path.name, segment.size, None, "found")
+        for segment in unknown
+        if is_own(segment) and not is_locked(segment.path)
     ]
     if found:
         take_in(folder, found)
