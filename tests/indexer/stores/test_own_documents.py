@@ -89,6 +89,18 @@ async def test_nothing_is_replaced_once_the_request_is_closed(autojump_clock: Mo
         assert sources(node) == {"1": {"old": 1}, "2": {"a": 1}, "missing": {"a": 1}}
 
 
+async def test_of_a_large_packet_nothing_more_is_read_once_its_request_is_closed(autojump_clock: MockClock) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        open_positions = set(range(1000))
+        await stores.events.bulk([op("create", "other")])
+        at(node, "_mget", call=1, do=open_positions.clear)
+        node.requests.clear()
+        operations = [op("update", str(number), a=1) for number in range(1000)]
+        results = await stores.events.bulk(operations, is_open=open_positions.__contains__)
+        assert outcomes(results) == ["passing"] * 1000
+        assert node.requests.count(("POST", "/_mget")) == 1
+
+
 async def test_nothing_is_replaced_once_the_caller_is_gone(autojump_clock: MockClock) -> None:
     async with fake() as node, stores_of(node) as stores:
         await stores.events.bulk([op("create", "1", old=1)])

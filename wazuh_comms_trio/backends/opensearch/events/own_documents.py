@@ -13,6 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -30,6 +31,7 @@ from wazuh_comms_trio.backends.opensearch.client.bulk import (
     to_result,
 )
 from wazuh_comms_trio.backends.opensearch.events.stored_documents import (
+    AT_ONCE,
     Stored,
     StoredDocuments,
     Unreadable,
@@ -91,7 +93,8 @@ class Corrections:
     async def make(self, documents: StoredDocuments) -> None:
         """Makes corrections until nothing is left. What can't be put right now is to be tried again, with all that
         follows on it."""
-        while left := dict.fromkeys(self._still_open(list(self._runs))):
+        while self._runs:
+            left = dict.fromkeys(self._still_open(list(islice(self._runs, AT_ONCE))))
             try:
                 async with aclosing(documents.pages(list(left))) as pages:
                     async for page in pages:
@@ -149,7 +152,7 @@ class Corrections:
         return plan_write(key, [self._operations[position] for position in self._runs[key][0]], present)
 
     def _still_open(self, keys: Sequence[Key]) -> Sequence[Key]:
-        closed = [key for key in keys if not all(map(self._is_open, self._runs[key][0]))]
+        closed = {key for key in keys if not all(map(self._is_open, self._runs[key][0]))}
         self._give_up(closed)
         return [key for key in keys if key not in closed]
 

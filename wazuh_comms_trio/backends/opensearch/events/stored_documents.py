@@ -41,7 +41,7 @@ from wazuh_comms_trio.http.client.connection import HttpReply
 logger = logging.getLogger(__name__)
 
 #: Documents that are read in one call, and bytes of them: they may be of any size, whatever is written to them.
-_AT_ONCE: Final = 100
+AT_ONCE: Final = 100
 _BYTES_AT_ONCE: Final = 16 * 1024 * 1024
 #: Bytes from which on a thread works on them, so that the event loop goes on meanwhile.
 _IN_THREAD: Final = 1024 * 1024
@@ -99,7 +99,7 @@ class StoredDocuments:
     def __init__(self, client: OpenSearchClient, limit: Callable[[], int]) -> None:
         self._client = client
         self._limit = limit
-        self._count = _AT_ONCE  # that were found to be few enough bytes
+        self._count = AT_ONCE  # that were found to be few enough bytes
 
     async def pages(self, keys: Iterable[Key]) -> AsyncGenerator[Mapping[Key, Stored | Unreadable | None], None]:
         """Each once and in order, as it is at that moment, None for what isn't there; so many together as are to be in
@@ -118,7 +118,7 @@ class StoredDocuments:
             yield page
 
     async def read(self, key: Key) -> Stored | Unreadable | None:
-        """Reads documents in order, in real time, None for what isn't there; one that is named often is read once."""
+        """Reads one document, in real time; None where it isn't there. Raises ``BackendUnavailable``."""
         return (await self._read([key], None))[key]
 
     async def versions(self, keys: Sequence[Key]) -> Sequence[str]:
@@ -136,7 +136,7 @@ class StoredDocuments:
         reply = await self._ask(wanted, _QUERY, largest)
         if may_be_content(reply):
             reply = await self._ask(wanted, _ONE_BY_ONE, largest)
-        self._count = max(1, min(_AT_ONCE, len(keys) * _BYTES_AT_ONCE // (2 * max(1, len(reply.body)))))
+        self._count = max(1, min(AT_ONCE, len(keys) * _BYTES_AT_ONCE // (2 * max(1, len(reply.body)))))
         documents = await worked_out(len(reply.body), _documents, reply, len(wanted))
         not_given = [place for place, document in enumerate(documents) if _is_not_given(document)]
         if not_given:
