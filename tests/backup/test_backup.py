@@ -227,6 +227,8 @@ async def test_a_backup_is_replaced_and_an_empty_file(config: Config, tmp_path: 
 async def test_a_place_that_cannot_be_written(config: Config, tmp_path: Path) -> None:
     with pytest.raises(BackupError, match="missing: there is no such folder"):
         backup(config, tmp_path / "missing" / "backup.tar")
+    with pytest.raises(BackupError, match="File name too long"):
+        backup(config, tmp_path / ("x" * 300))
     with pytest.raises(BackupError, match="is a folder"):
         backup(config, tmp_path)
     with pytest.raises(BackupError):

@@ -67,14 +67,9 @@ def backup(config: Config, file: Path, *, wall_clock: Callable[[], float] = time
     kept = [folder / "state.db"] if embedded else [quarantine_folder(config) / "quarantine.db", folder / AUDIT_LOG]
     if not any(path.exists() for path in kept):
         raise BackupError(f"{folder} holds no state to back up")
-    if file.is_dir():
-        raise BackupError(f"{file} is a folder; name the file to write")
-    if not file.parent.is_dir():
-        raise BackupError(f"{file.parent}: there is no such folder")
-    if not _may_be_replaced(file):
-        raise BackupError(f"{file} is there and no backup; name another file")
     members: list[Member] = []
     try:
+        _check_name(file)
         with (
             _new_file(file) as target,
             tempfile.TemporaryDirectory(dir=file.parent, prefix=".backup-") as scratch,
@@ -97,6 +92,16 @@ def backup(config: Config, file: Path, *, wall_clock: Callable[[], float] = time
     except apsw.Error as exc:
         raise BackupError(f"the state can't be read: {exc}") from exc
     return contents
+
+
+def _check_name(file: Path) -> None:
+    """Raises ``BackupError`` where the name can't be a backup's, ``OSError`` where that can't be told."""
+    if file.is_dir():
+        raise BackupError(f"{file} is a folder; name the file to write")
+    if not file.parent.is_dir():
+        raise BackupError(f"{file.parent}: there is no such folder")
+    if not _may_be_replaced(file):
+        raise BackupError(f"{file} is there and no backup; name another file")
 
 
 def _may_be_replaced(file: Path) -> bool:
