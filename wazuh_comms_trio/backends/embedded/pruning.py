@@ -181,7 +181,7 @@ async def _in_steps(database: Database, step: Callable[[apsw.Connection], int]) 
 async def run_pruning(
     database: Database, keep: Keep, wall_clock: Callable[[], float], leadership: Leadership | None
 ) -> None:
-    """Prunes now and then; one process of a node does. Never ends. Never ends. What fails is tried again at the next
+    """Prunes now and then; one process of a node does. Never ends. What fails is tried again at the next
     look."""
     looked: float | None = None
     while True:

@@ -22,7 +22,7 @@ RETRY_INTERVAL: Final = 0.25
 
 
 async def run_recovery(connections: Connections, watch: FileWatch, health: Health) -> None:
-    """Opens the file again whenever it has become unusable. Never ends. Never ends."""
+    """Opens the file again whenever it has become unusable. Never ends."""
     while True:
         await health.wait_unusable()
         await connections.close()

@@ -30,7 +30,7 @@ LOCK: Final = ".segments-read"
 
 
 async def tell_damage(folder: Path) -> None:
-    """Reads the segments through at the start and once a day, and logs the damage. Never ends. Never ends. One process
+    """Reads the segments through at the start and once a day, and logs the damage. Never ends. One process
     of a node reads; a damage is logged once as long as it stays the same. Cancelled, a file that is being read is left
     between two of its neighbours."""
     told: dict[str, Damage] = {}

@@ -165,7 +165,7 @@ async def keep_counting(database: Database) -> None:
 
 
 async def run_counting(database: Database, leadership: Leadership | None, *, wanted: bool) -> None:
-    """One process of a node sees to it that the file counts, or doesn't, as is ``wanted``. Never ends. Never ends. What
+    """One process of a node sees to it that the file counts, or doesn't, as is ``wanted``. Never ends. What
     fails is tried again at the next look."""
     while True:
         if leadership is not None:
