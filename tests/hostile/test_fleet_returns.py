@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +22,7 @@ from tests.services.test_tokens import KEYS
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.errors import InvalidKey, Overloaded
+from wazuh_comms_trio.services.authentication import verified_keys as module
 from wazuh_comms_trio.services.authentication import verified_secrets
 from wazuh_comms_trio.services.authentication.authenticator import Authenticator
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key, key_matches
@@ -102,6 +105,29 @@ class TestTheTable:
         writer.note(OTHER, "hash", KEY)
         assert reader.knows(OTHER, "hash", KEY)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    def test_threads_note_while_the_event_loop_looks(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The table is full, and the file is written anew again and again."""
+        monkeypatch.setattr(module, "_REMEMBERED", 200)
+        monkeypatch.setattr(module, "_OVERTAKEN", 0)
+        verified_keys = VerifiedKeys(tmp_path / FILE_NAME, SECRET)
+
+        def note(first: int) -> None:
+            for number in range(first, first + 3000):
+                verified_keys.note(str(UUID(int=number)), "hash", KEY)
+
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            with ThreadPoolExecutor(2) as threads:
+                noted = [threads.submit(note, first) for first in (0, 1_000_000)]
+                while not all(future.done() for future in noted):
+                    assert not verified_keys.knows(ONE, "hash", KEY)
+                for future in noted:
+                    future.result()
+        finally:
+            sys.setswitchinterval(interval)
+        assert os.listdir(tmp_path) == [FILE_NAME]
 
     def test_where_it_cannot_be_kept(self, tmp_path: Path) -> None:
         nowhere = VerifiedKeys(tmp_path / "missing" / FILE_NAME, SECRET)

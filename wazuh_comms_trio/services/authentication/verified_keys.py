@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +42,7 @@ _LINE: Final = re.compile(rb"([0-9a-f-]{36}) ([0-9a-f]{32})")
 
 
 class VerifiedKeys:
-    """One process's view of the file. Short blocking calls; nothing here raises."""
+    """One process's view of the file. Short blocking calls, of several threads; nothing here raises."""
 
     def __init__(self, path: Path, secret: bytes) -> None:
         self._path = path
@@ -87,8 +88,9 @@ class VerifiedKeys:
     def _put(self, agent_id: str, mark: bytes) -> None:
         self._marks.pop(agent_id, None)
         self._marks[agent_id] = mark
-        if len(self._marks) > _REMEMBERED:
-            del self._marks[next(iter(self._marks))]
+        while len(self._marks) > _REMEMBERED:
+            with suppress(RuntimeError, StopIteration):  # another thread changed it just then
+                self._marks.pop(next(iter(self._marks)), None)
 
     # --- what is in the file
 
@@ -129,7 +131,8 @@ class VerifiedKeys:
             descriptor = os.open(draft, _FLAGS | os.O_EXCL, 0o600)
             try:
                 adopt(descriptor, draft.parent)
-                lines = [b"%b %b\n" % (name.encode(), mark.hex().encode()) for name, mark in self._marks.items()]
+                marks = self._marks.copy()  # at once: threads note others meanwhile
+                lines = [b"%b %b\n" % (name.encode(), mark.hex().encode()) for name, mark in marks.items()]
                 write_all(descriptor, b"".join(lines))
                 rename(draft, self._path)
                 state = os.fstat(descriptor)
