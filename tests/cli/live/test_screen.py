@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -14,13 +15,15 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Iterator
+import tty
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cli.live.test_top import two
+from wazuh_comms_trio.cli.live.screen import Screen
 from wazuh_comms_trio.metrics.counting import Metrics
 
 pytestmark = pytest.mark.processes
@@ -68,9 +71,10 @@ def default_signals() -> None:
 
 
 class Terminal:
-    """One of 24 lines of 80 characters, in which `top` runs as a shell would start it: in a group of its own."""
+    """One of 24 lines of 80 characters, in which `top` runs as a shell would start it: in a group of its own.
+    ``orphaned``: as `ssh -t` would, in a session of its own."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, orphaned: bool = False, environment: Mapping[str, str] | None = None) -> None:
         self.controller, self.tty = pty.openpty()
         self.resize(24, 80)
         self.before = termios.tcgetattr(self.tty)
@@ -81,7 +85,9 @@ class Terminal:
             stdin=self.tty,
             stdout=self.tty,
             stderr=self.tty,
-            process_group=0,
+            process_group=None if orphaned else 0,
+            start_new_session=orphaned,
+            env={**os.environ, "TERM": "xterm", **(environment or {})},
             preexec_fn=default_signals,
         )
 
@@ -200,3 +206,50 @@ def test_it_is_stopped_and_goes_on(terminal: Terminal, number: signal.Signals) -
     terminal.press("q")
     assert terminal.wait() == 0
     assert terminal.is_as_it_was
+
+
+@pytest.mark.usefixtures("daemon")
+def test_where_nobody_could_let_it_go_on_it_isnt_stopped() -> None:
+    """The kernel doesn't stop a group that no shell of the same session looks after."""
+    terminal = Terminal(orphaned=True)
+    try:
+        terminal.read_until("the first look in 600 s")
+        terminal.process.send_signal(signal.SIGTSTP)
+        terminal.read_until(LEAVES)
+        terminal.read_until("the first look in 600 s")
+        assert not terminal.is_as_it_was
+        terminal.press("q")
+        assert terminal.wait() == 0
+        assert terminal.is_as_it_was
+    finally:
+        terminal.close()
+
+
+def test_it_is_interrupted_while_it_takes_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(descriptor: int, when: int) -> None:
+        setcbreak(descriptor, when)
+        raise KeyboardInterrupt
+
+    setcbreak = tty.setcbreak
+    monkeypatch.setattr(tty, "setcbreak", interrupted)
+    controller, end = pty.openpty()
+    before, handlers = termios.tcgetattr(end), [signal.getsignal(number) for number in signal.valid_signals()]
+    with os.fdopen(controller, "rb"), os.fdopen(end, "r+b", buffering=0) as raw, io.TextIOWrapper(raw) as both:
+        monkeypatch.setattr(sys, "stdin", both)
+        monkeypatch.setattr(sys, "stdout", both)
+        with pytest.raises(KeyboardInterrupt), Screen():
+            pytest.fail("it wasn't")
+        assert termios.tcgetattr(both) == before
+    assert [signal.getsignal(number) for number in signal.valid_signals()] == handlers
+
+
+@pytest.mark.usefixtures("daemon")
+def test_a_terminal_that_knows_no_screen_gets_one_page_after_the_other() -> None:
+    terminal = Terminal("--interval", "1s", "--count", "1", environment={"TERM": "dumb"})
+    try:
+        page = terminal.read_until("parked polls")
+        assert terminal.process.wait() == 0
+        assert "\x1b" not in page
+        assert terminal.is_as_it_was
+    finally:
+        terminal.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -29,7 +30,7 @@ def add_parser(parent: Group) -> None:
         _top,
         help="what the running daemon is doing: live rates, latencies, queues, stores",
         description="Live rates, latencies by route and store, queues and workers of the running daemon, until q or"
-        " Ctrl-C; space looks at once. Into a file or a pipe one page after the other.",
+        " Ctrl-C; space looks at once. Into a file, a pipe or a dumb terminal one page after the other.",
     )
     top.add_argument("--interval", metavar="TIME", type=types.duration, default=2.0, help="between two looks (2s)")
     top.add_argument("--count", metavar="N", type=types.count, help="end after so many pages")
@@ -38,7 +39,7 @@ def add_parser(parent: Group) -> None:
 def _top(arguments: Namespace) -> int:
     looks = Looks(arguments)
     try:
-        if sys.stdout.isatty():
+        if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
             _show_live(arguments, looks)
         else:
             _print(arguments, looks)

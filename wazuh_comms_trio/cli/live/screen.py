@@ -50,12 +50,16 @@ class Screen:
         self._news, self._tell = os.pipe()
         for end in (self._news, self._tell):
             os.set_blocking(end, False)
-        for number in _ENDS:
-            self._handle(number, self._end)
-        self._handle(signal.SIGTSTP, self._stop)
-        self._handle(signal.SIGCONT, self._go_on)
-        self._handle(signal.SIGWINCH, self._wake)
-        self._take()
+        try:
+            for number in _ENDS:
+                self._handle(number, self._end)
+            self._handle(signal.SIGTSTP, self._stop)
+            self._handle(signal.SIGCONT, self._go_on)
+            self._handle(signal.SIGWINCH, self._wake)
+            self._take()
+        except BaseException:  # Ctrl-C among them
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -144,8 +148,10 @@ class Screen:
     def _stop(self, *_: object) -> None:
         self._give_back()
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTSTP)  # here it is stopped
+        os.kill(os.getpid(), signal.SIGTSTP)  # here it is stopped, or not, where no shell could let it go on
         signal.signal(signal.SIGTSTP, self._stop)
+        self._take()
+        self._wake()
 
     def _go_on(self, *_: object) -> None:
         """Another program may have had the terminal meanwhile, also after a SIGSTOP, of which nothing was heard."""
