@@ -98,8 +98,8 @@ def _missing(database: Path) -> Iterator[Finding]:
 
 def _knows_its_folder(database: Path) -> bool:
     """Whether a daemon has run on this database, whatever has become of the folder of events."""
-    if not database.exists():
-        return False
+    if not database.exists() or check_log(database):
+        return False  # opening it would take a damaged log away
     try:
         connection = apsw.Connection(str(database), apsw.SQLITE_OPEN_READWRITE)
         try:
