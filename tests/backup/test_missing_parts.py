@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from wazuh_comms_trio.backends.embedded.ndjson.folder_id import noted_id, read_i
 from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.backup.create import backup
+from wazuh_comms_trio.backup.format import STATE_DB
 from wazuh_comms_trio.backup.restore import restore
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.quarantine.opening import open_quarantine
@@ -137,6 +139,17 @@ async def test_what_is_restored_is_another_folder(config: Config, tmp_path: Path
     assert found(config) == []
     async with daemon(config):
         assert found(config) == []
+
+
+async def test_a_backup_knows_no_folder(config: Config, tmp_path: Path) -> None:
+    """An earlier version restores it as it is, and makes a folder without a mark."""
+    assert known(config) is not None
+    assert backup(config, tmp_path / "one.backup").damaged == ()
+    with tarfile.open(tmp_path / "one.backup") as archive:
+        archive.extract(STATE_DB, tmp_path / "unpacked")
+    connection = apsw.Connection(str(tmp_path / "unpacked" / STATE_DB))
+    assert noted_id(connection) is None
+    connection.close()
 
 
 async def test_databases_that_went_with_it(config: Config) -> None:

@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Final, cast
@@ -40,7 +40,7 @@ from wazuh_comms_trio.backup.format import (
     encode_manifest,
     is_member_name,
 )
-from wazuh_comms_trio.backup.restore import restore
+from wazuh_comms_trio.backup.restore import forget_folder_of, restore
 from wazuh_comms_trio.backup.verify import Finding, check_database, check_entries, check_state
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.extras import installed_version
@@ -175,6 +175,8 @@ def _add_state(archiver: _Archiver, folder: Path, scratch: Path) -> None:
     copy = scratch / "state.db"
     _copy_database(folder / "state.db", copy)
     archiver.note(check_database(copy, STATE, partial(check_state, events=folder / "events")))
+    with suppress(apsw.Error):  # a damaged one is kept as it is
+        forget_folder_of(copy)  # an earlier version's restore doesn't
     archiver.add_path(STATE_DB, copy)
     copy.unlink()
     _add_events(archiver, folder / "events")

@@ -82,7 +82,7 @@ def restore(config: Config, file: Path, *, replace: bool = False) -> Contents:
                 raise BackupError(f"{file} is the backup of a node with {_KINDS[contents.embedded_state]}")
             if embedded:
                 _check_database(staging / STATE_DB, STATE)
-                _forget_folder(staging / STATE_DB)
+                forget_folder_of(staging / STATE_DB)
                 promise_whole_records(staging / "events")
             if (staging / QUARANTINE_DB).exists():
                 _check_database(staging / QUARANTINE_DB, QUARANTINE)
@@ -159,8 +159,8 @@ def _check_database(path: Path, schema: Schema) -> None:
         connection.close()
 
 
-def _forget_folder(path: Path) -> None:
-    """The folder of events will be another one."""
+def forget_folder_of(path: Path) -> None:
+    """Lets a copy of ``state.db`` forget its folder of events, which will be another one. Raises SQLite's errors."""
     connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)
     try:
         forget_folder(connection)
