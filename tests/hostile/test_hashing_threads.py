@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 
@@ -31,6 +32,15 @@ async def test_what_goes_wrong_there_comes_out_here() -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         await run(int, "x")
     assert await run(int, "7") == 7
+
+
+async def test_where_there_cannot_be_another_thread_one_does_it_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    await trio.to_thread.run_sync(priority)
+    monkeypatch.setattr(_thread, "start_new_thread", refused)
+    assert await hashing_runner()(int, "7") == 7
 
 
 async def test_what_has_begun_is_waited_for_and_what_has_not_is_given_up() -> None:

@@ -30,13 +30,17 @@ NICEST: Final = 19
 
 def hashing_runner() -> RunBlocking:
     """As many at once as there are processors. Cancelled: the call is waited for, once it has begun. Where the priority
-    can't be changed, by a system call filter for instance, it stays."""
+    can't be changed, by a system call filter for instance, it stays, and where there can't be another thread
+    (``TasksMax=``) one does it that is there."""
     limiter = trio.CapacityLimiter(max(1, len(os.sched_getaffinity(0))))
 
     async def run(fn: Callable[..., T], *args: object) -> T:
         async with limiter:
             call = _Call(partial(fn, *args))
-            _thread.start_new_thread(call.run, (trio.lowlevel.current_trio_token(),))
+            try:
+                _thread.start_new_thread(call.run, (trio.lowlevel.current_trio_token(),))
+            except RuntimeError:
+                return await trio.to_thread.run_sync(fn, *args)
             with trio.CancelScope(shield=True):  # as long as a hash takes
                 await call.done.wait()
             if call.error is not None:
