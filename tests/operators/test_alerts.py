@@ -188,10 +188,16 @@ def test_what_alerts_on_an_increase_begins_at_nought() -> None:
         assert any(wanted <= set(re.findall(r'\w+="[^"]*"', sample)) for sample in begun), (name, matchers)
 
 
+def targets() -> list[dict[str, Any]]:
+    """What the dashboard's panels ask for."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    return [target for panel in panels for target in panel.get("targets", ())]
+
+
 def test_the_dashboard_shows_what_there_is(tmp_path: Path) -> None:
     """Each panel's expression is one that Prometheus takes, of metrics that there are."""
     dashboard = json.loads(DASHBOARD.read_text())
-    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    expressions = [target["expr"] for target in targets()]
     assert len(expressions) > 20
     for expression in expressions:
         assert metrics_of(expression), expression
@@ -222,3 +228,26 @@ def test_numbers_of_the_dashboard_have_units_and_colours_of_their_own() -> None:
             assert steps[0]["value"] is None, panel["title"]
             assert [step["value"] for step in steps[1:]] == sorted(step["value"] for step in steps[1:])
     assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+def test_of_several_nodes_the_dashboard_shows_the_fullest_store(tmp_path: Path) -> None:
+    (panel,) = [target["expr"] for target in targets() if "store_used_bytes" in target["expr"]]
+    amounts = {"n1": (90, 100), "n2": (200, 1000)}
+    values = {
+        f'{P}store_{what}_bytes{{instance="{node}",job="wazuh-comms",store="events"}}': amount
+        for node, both in amounts.items()
+        for what, amount in zip(("used", "limit"), both, strict=True)
+    }
+    wanted = {
+        "expr": panel.replace("$instance", ".*"),
+        "eval_time": "1m",
+        "exp_samples": [{"labels": '{store="events"}', "value": 0.9}],
+    }
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": f"{amount}x5"} for name, amount in values.items()],
+        "promql_expr_test": [wanted],
+    }
+    once = tmp_path / "expected.yml"
+    once.write_text(yaml.safe_dump({"evaluation_interval": "1m", "tests": [test]}))
+    assert "SUCCESS" in promtool("test", "rules", str(once))
