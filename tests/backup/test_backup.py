@@ -215,6 +215,19 @@ async def test_what_is_no_backup_isnt_replaced(config: Config, tmp_path: Path, k
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".there")]
 
 
+async def test_what_came_while_it_was_written_isnt_replaced_either(config: Config, tmp_path: Path) -> None:
+    file = tmp_path / "there"
+
+    def wall_clock() -> float:
+        file.write_text("secret\n")
+        return 1.7e9
+
+    with pytest.raises(BackupError, match=r"there is there and no backup; name another file"):
+        backup(config, file, wall_clock=wall_clock)
+    assert file.read_text() == "secret\n"
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".there")]
+
+
 async def test_a_backup_is_replaced_and_an_empty_file(config: Config, tmp_path: Path) -> None:
     file = tmp_path / "backup.tar"
     file.touch()

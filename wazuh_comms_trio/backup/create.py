@@ -130,6 +130,7 @@ def _new_file(path: Path) -> Iterator[IO[bytes]]:
             sync(descriptor)
         finally:
             os.close(descriptor)
+        _check_name(path)  # all of it takes minutes
         rename(partial, path)
         sync_folder(path.parent)
     finally:
