@@ -208,8 +208,10 @@ async def attack(files: Files, close: Close, size: int, stages: Sequence[str]) -
             await one.cut_before_the_answer(STAGES[stage])
         await one.cut_while_the_answer_is_waited_for()
         await one.cut_in_the_answer()
-        for now, then in zip(await settled(daemon, pids), before, strict=True):
-            assert now <= then + 2  # many more were cut
+        with trio.fail_after(60):  # what a busy machine closes late isn't left
+            after = await settled(daemon, pids)
+            while any(now > then + 2 for now, then in zip(after, before, strict=True)):  # many more were cut
+                after = await settled(daemon, pids)
 
 
 async def settled(daemon: Running, pids: Sequence[int]) -> list[int]:
