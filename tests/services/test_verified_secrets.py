@@ -130,6 +130,25 @@ async def test_who_leaves_the_queue_with_its_turn_passes_it_on(autojump_clock: M
     assert await queue.hashed(partial(check, 5), trio.current_time() - 0.1) is None
 
 
+async def test_a_process_that_was_stopped_refuses_nobody_whom_it_can_serve(autojump_clock: MockClock) -> None:
+    """What one hashing takes isn't known by one that was interrupted for seconds, with its machine."""
+    queue = HashingQueue(1)
+    takes = iter([*[0.012] * 100, 10.0, *[0.012] * 299])
+
+    async def check() -> bool:
+        await trio.sleep(next(takes))
+        return True
+
+    async def wait() -> None:
+        assert await queue.hashed(check, WAIT_LIMIT + trio.current_time()) is True
+
+    for _ in range(100):
+        await wait()
+    async with trio.open_nursery() as nursery:
+        for _ in range(300):
+            nursery.start_soon(wait)
+
+
 async def test_how_many_more_can_be_hashed_at_once_is_known(autojump_clock: MockClock) -> None:
     """So that connections of others aren't begun with."""
     secrets = VerifiedSecrets(Hashing(0.1), at_once=2)

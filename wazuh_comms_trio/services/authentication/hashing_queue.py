@@ -13,6 +13,8 @@ __all__ = ["HashingQueue"]
 
 #: How much the last hashing's time counts in the mean of them.
 _NEWEST_COUNTS: Final = 0.1
+#: ... and as how many times the mean at most: of a process that was stopped for seconds it says nothing.
+_LONGEST: Final = 4.0
 
 
 @define(eq=False)
@@ -44,9 +46,15 @@ class HashingQueue:
         try:
             return await check()
         finally:
-            took = trio.current_time() - began
-            self.seconds += (took - self.seconds) * (_NEWEST_COUNTS if self.seconds else 1.0)
+            self._note(trio.current_time() - began)
             self._pass_on()
+
+    def _note(self, took: float) -> None:
+        """Notes what one hashing took."""
+        if self.seconds:
+            self.seconds += (min(took, _LONGEST * self.seconds) - self.seconds) * _NEWEST_COUNTS
+        else:
+            self.seconds = took
 
     async def _begins(self, latest: float) -> bool:
         if trio.current_time() > latest:
