@@ -69,6 +69,22 @@ async def test_so_many_are_read_at_once_as_may_be_in_memory(limited: None, autoj
         assert client.hosts.all[0].failures == 0
 
 
+async def test_small_ones_that_are_read_beside_them_make_no_call_too_large_again(
+    limited: None, autojump_clock: MockClock
+) -> None:
+    async with fakes("node") as nodes, client_of(nodes) as client:
+        node = nodes["node"]
+        index = node.indices[INDEX] = filled(Index(INDEX, trio.current_time))
+        index.write("small", b"{}")
+        documents = StoredDocuments(client, lambda: LIMIT)
+        count = 0
+        async with aclosing(documents.pages(KEYS)) as pages:
+            async for _ in pages:
+                count += 1
+                await documents.read((INDEX, "small"))
+        assert len(node.requests) - count < 20
+
+
 async def test_one_that_is_larger_is_read_alone(limited: None, autojump_clock: MockClock) -> None:
     async with fakes("node") as nodes, client_of(nodes) as client:
         index = nodes["node"].indices[INDEX] = filled(Index(INDEX, trio.current_time))

@@ -105,15 +105,19 @@ class StoredDocuments:
         """Each once and in order, as it is at that moment, None for what isn't there; so many together as are to be in
         memory together. Raises ``BackendUnavailable``."""
         left = list(dict.fromkeys(keys))
+        most = self._count  # of these: what other calls read meanwhile may be smaller
         while left:
-            count = min(self._count, len(left))
+            count = min(most, len(left))
             try:
                 page = await self._read(left[:count], _BYTES_AT_ONCE if count > 1 else None)
             except ReplyTooLarge as exc:
                 if count > 1:
-                    self._count = count // 2
+                    self._count = most = count // 2
                     continue
                 page = {left[0]: Unreadable(str(exc))}
+            else:
+                size = sum(map(size_of, page.values()))
+                self._count = most = max(1, min(AT_ONCE, count * _BYTES_AT_ONCE // (2 * max(1, size))))
             del left[:count]
             yield page
 
@@ -136,7 +140,6 @@ class StoredDocuments:
         reply = await self._ask(wanted, _QUERY, largest)
         if may_be_content(reply):
             reply = await self._ask(wanted, _ONE_BY_ONE, largest)
-        self._count = max(1, min(AT_ONCE, len(keys) * _BYTES_AT_ONCE // (2 * max(1, len(reply.body)))))
         documents = await worked_out(len(reply.body), _documents, reply, len(wanted))
         not_given = [place for place, document in enumerate(documents) if _is_not_given(document)]
         if not_given:
