@@ -147,7 +147,7 @@ def text_width(text: str) -> int:
 
 
 def _char_width(char: str) -> int:
-    if unicodedata.category(char) in {"Mn", "Me"}:
+    if unicodedata.category(char) in {"Mn", "Me"} or "\u1160" <= char <= "\u11ff":  # rest of a Korean syllable in parts
         return 0
     return 2 if unicodedata.east_asian_width(char) in {"W", "F"} else 1
 
