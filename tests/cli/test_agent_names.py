@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import unicodedata
 import sys
 import time
+import unicodedata
 from typing import Any
 
 import pytest
