@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from wazuh_comms_trio.backends.embedded.database import pauses as pauses_module
 from wazuh_comms_trio.backends.embedded.database.pauses import ROWS_AT_ONCE, with_pauses
 from wazuh_comms_trio.backends.embedded.stores import open_sqlite
 from wazuh_comms_trio.backends.interfaces import Action, Command, Target
@@ -18,15 +19,14 @@ COUNT = 500
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The thread of each."""
+    """The thread of each; what else sleeps meanwhile, for a locked file for instance, isn't counted."""
     made: list[str] = []
-    sleep: Callable[[float], None] = time.sleep
 
     def noted(seconds: float) -> None:
         made.append(threading.current_thread().name)
-        sleep(seconds)
+        time.sleep(seconds)
 
-    monkeypatch.setattr(time, "sleep", noted)
+    monkeypatch.setattr(pauses_module, "time", SimpleNamespace(sleep=noted))
     return made
 
 
