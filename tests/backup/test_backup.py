@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -291,3 +292,23 @@ async def test_backups_of_the_two_kinds_of_nodes_are_told_apart(config: Config, 
     await check(config)  # and nothing was touched
     restore(on_an_indexer(config), tmp_path / "indexer.tar", replace=True)
     await check(config)  # the quarantine is as it was, and what is embedded was left alone
+
+
+@pytest.mark.expects_errors
+@pytest.mark.parametrize("name", ["state.db", "quarantine/quarantine.db"])
+async def test_a_damaged_log_is_kept_and_told(tmp_path: Path, name: str) -> None:
+    """Of a daemon that was killed: opening the database takes its log away."""
+    config, killed = embedded_config(tmp_path / "made"), embedded_config(tmp_path / "killed")
+    await fill(config)
+    async with open_backends(config) as backends, open_quarantine(config) as quarantine:
+        await backends.events.bulk([DocumentOperation("create", INDEX, "late", b"{}")])
+        await quarantine.add([Rejected(A1, "stateful", "why", b"{}", b"{}\nlate")])
+        shutil.copytree(tmp_path / "made" / "state", tmp_path / "killed" / "state")
+    log = tmp_path / "killed" / "state" / f"{name}-wal"
+    damaged = bytearray(log.read_bytes())
+    damaged[100] ^= 1
+    log.write_bytes(damaged)
+    (told,) = backup(killed, tmp_path / "one.backup").damaged
+    assert told.startswith(f"{log.name}: it is damaged")
+    (kept,) = log.parent.glob(f"{log.name}.damaged-*")
+    assert kept.read_bytes() == damaged

@@ -22,6 +22,7 @@ from typing import IO, Final, cast
 import apsw
 
 from wazuh_comms_trio.audit.log import audit_log
+from wazuh_comms_trio.backends.embedded.database.log_check import check_log, has_kept_log, keep_damaged_log
 from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, Reading, missing_segments, read_segment
 from wazuh_comms_trio.backends.embedded.ndjson.ledger import LEDGER, NO_LEDGER, is_something_else, promises
 from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
@@ -174,6 +175,7 @@ class _Archiver:
 
 def _add_state(archiver: _Archiver, folder: Path, scratch: Path) -> None:
     copy = scratch / "state.db"
+    _keep_log(archiver, folder / "state.db")
     _copy_database(folder / "state.db", copy)
     archiver.note(check_database(copy, STATE, partial(check_state, events=folder / "events")))
     with suppress(apsw.Error):  # a damaged one is kept as it is
@@ -208,6 +210,7 @@ def _add_quarantine(archiver: _Archiver, folder: Path, scratch: Path) -> None:
     if not (folder / "quarantine.db").exists():
         return
     copy = scratch / "quarantine.db"
+    _keep_log(archiver, folder / "quarantine.db")
     _copy_database(folder / "quarantine.db", copy)
     live = apsw.Connection(str(folder / "quarantine.db"), apsw.SQLITE_OPEN_READWRITE)
     live.set_busy_timeout(int(_BUSY_TIMEOUT * 1000))
@@ -227,6 +230,17 @@ def _add_quarantine(archiver: _Archiver, folder: Path, scratch: Path) -> None:
     finally:
         connection.close()
     archiver.add_path(QUARANTINE_DB, copy)
+
+
+def _keep_log(archiver: _Archiver, database: Path) -> None:
+    """Of a database that nobody uses: opening it takes a damaged log away. Raises ``BackupError`` where that can't be
+    kept beside it."""
+    dropped = check_log(database)
+    if dropped:
+        keep_damaged_log(database)
+        if not has_kept_log(database):
+            raise BackupError(f"{database}: its log is damaged, and can't be kept beside it")
+        archiver.note([Finding(f"{database.name}-wal", f"it is damaged: up to {dropped} committed pages are lost")])
 
 
 def _copy_database(source_path: Path, target_path: Path) -> None:
