@@ -9,7 +9,8 @@ import pytest
 from tests.backends.embedded.conftest import NOTES
 from tests.backends.embedded.notes import read, write
 from wazuh_comms_trio.backends.embedded.database.database import open_database
-from wazuh_comms_trio.backends.embedded.database.log_check import dropped_frames, is_in_use
+from wazuh_comms_trio.backends.embedded.database.log_check import check_log, dropped_frames, is_in_use
+from wazuh_comms_trio.backends.embedded.database.opening import looking_at
 
 pytestmark = pytest.mark.real_clock
 
@@ -79,6 +80,19 @@ async def test_at_the_start_the_log_is_kept_and_told_of(left: Path, caplog: pyte
     assert kept.name in record.getMessage()
     assert kept.read_bytes() == spoilt
     assert not is_in_use(left)
+
+
+async def test_a_look_leaves_it_as_it_is(left: Path) -> None:
+    """As ``events tail`` looks at a node that was killed: what is damaged is there to be told of afterwards."""
+    log = left.with_name(f"{left.name}-wal")
+    damaged = bytearray(log.read_bytes())
+    damaged[100] ^= 1
+    log.write_bytes(damaged)
+    for _ in range(2):
+        with looking_at(left) as connection:
+            assert connection.execute("SELECT count(*) FROM sqlite_schema").get
+    assert log.read_bytes() == damaged
+    assert check_log(left)
 
 
 async def test_a_log_that_is_in_use_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

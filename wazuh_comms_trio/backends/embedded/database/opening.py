@@ -13,6 +13,8 @@ from typing import Any, Final, TypeVar, cast
 import apsw
 import apsw.aio
 
+from wazuh_comms_trio.backends.embedded.database.log_check import check_log
+
 T = TypeVar("T")
 
 FULL_SYNC: Final = 2
@@ -79,9 +81,12 @@ def open_loop_reader(path: Path) -> apsw.Connection:
 @contextmanager
 def looking_at(path: Path) -> Iterator[apsw.Connection]:
     """A connection for one look from outside of the daemon: it waits for locks and changes nothing. Raises SQLite's
-    errors."""
+    errors, and ``OSError``."""
+    is_damaged = check_log(path) > 0
     connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)
     try:
+        if is_damaged:
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # or the log would be gone then
         connection.set_busy_timeout(_LOOK_TIMEOUT)
         connection.execute("PRAGMA query_only = ON")
         yield connection
