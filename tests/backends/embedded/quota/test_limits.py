@@ -97,6 +97,22 @@ async def test_few_agents_have_an_even_part(tmp_path: Path) -> None:
         assert await statuses(stores, creates(ONE, 1, 2, 3)) == [201, 201, 507]
 
 
+def test_each_agent_that_joins_is_counted_while_they_are_few() -> None:
+    """The first alone may have everything, and what was counted then was believed for a minute."""
+    connection = apsw.Connection(":memory:")
+    connection.execute("CREATE TABLE agents (id TEXT PRIMARY KEY)")
+    connection.execute("CREATE TABLE document_usage (agent_id TEXT PRIMARY KEY, bytes INTEGER) WITHOUT ROWID")
+    connection.execute("INSERT INTO document_usage VALUES (?, 500)", (ONE,))
+    now = 0.0
+    quota = limits.DocumentQuota(EmbeddedDocuments(1000, 10), own_ids=True, clock=lambda: now)
+    shares = []
+    for number in range(12):
+        connection.execute("INSERT INTO agents VALUES (?)", (f"{number}",))
+        now += 0.02
+        shares += [near.share for near in quota.near_share(connection, 0.1)]
+    assert shares == [1000, 500, 333, 250, 200, 166, 142, 125, 111, 100, 100, 100]
+
+
 async def test_where_ids_say_nothing_of_agents_only_all_are_limited(tmp_path: Path) -> None:
     async with limited(tmp_path, 3, 1, own_ids=False) as stores:
         for agent_id in (ONE, OTHER):

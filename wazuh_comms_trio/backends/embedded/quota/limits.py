@@ -30,8 +30,10 @@ _TOTAL_VALID: Final = 1.0
 #: Seconds for each agent in the sum for which it isn't made again, although it is used up: making it takes 0.1 µs for
 #: each, in a transaction that others wait for.
 _PAUSE: Final = 1e-5
-#: Seconds between two counts of the agents.
-_COUNT_INTERVAL: Final = 60.0
+#: Seconds between two counts of the agents: so many for each, and at most. Of few agents each more changes all shares,
+#: and the first alone had everything.
+_COUNT_INTERVAL: Final = 1e-3
+_MOST_COUNT_INTERVAL: Final = 60.0
 #: Seconds between two lines in the log about the same limit.
 _REPEAT_WARNING: Final = 600.0
 #: Agents that are named as near their share.
@@ -92,7 +94,7 @@ class DocumentQuota:
         self._total_at = -_TOTAL_VALID
         self._pause = 0.0
         self._agents = 0
-        self._agents_at = -_COUNT_INTERVAL
+        self._agents_at = -_MOST_COUNT_INTERVAL
         self._warned_at: dict[str, float] = {}  # at most the agents' number
 
     @property
@@ -137,7 +139,7 @@ class DocumentQuota:
         if not self._own_ids:
             return None
         now = self._clock()
-        if now - self._agents_at >= _COUNT_INTERVAL:
+        if now - self._agents_at >= min(_MOST_COUNT_INTERVAL, self._agents * _COUNT_INTERVAL):
             found = connection.execute("SELECT count(*) FROM agents").get
             self._agents, self._agents_at = found if isinstance(found, int) else 0, now
         return int(self.limit * max(self._settings.agent_percent / 100, 1 / max(1, self._agents)))
