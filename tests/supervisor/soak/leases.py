@@ -161,10 +161,7 @@ async def embedded(files: Files, say: Say) -> None:
         for watch in (unread, killed, hung, leaders):
             await serving(files, WORKERS)
             await watch(files, daemon, say)
-        (agent,) = await add_logged_in(daemon, 1)
-        async with deaf_poll(agent, daemon.port, lambda: parked(files, 1)) as poll:
-            await store_large(files, "killed-daemon", agent)
-            await poll.came.wait()
+        async with unread_command(files, daemon, "killed-daemon") as agent:
             pids = await serving(files, WORKERS)
             daemon.process.kill()
             await daemon.process.wait()
@@ -176,31 +173,32 @@ async def embedded(files: Files, say: Say) -> None:
         await after("the daemon was killed", agent, "killed-daemon", say, least=0, most=SPARE)
 
 
-async def unread(files: Files, daemon: Running, say: Say) -> None:
-    """Nobody else gets it while it may still arrive."""
+@asynccontextmanager
+async def unread_command(files: Files, daemon: Running, name: str) -> AsyncIterator[AgentClient]:
+    """A new agent to which its command ``name`` has begun to come, and that doesn't read it."""
     (agent,) = await add_logged_in(daemon, 1)
     async with deaf_poll(agent, daemon.port, lambda: parked(files, 1)) as poll:
-        await store_large(files, "unread", agent)
+        await store_large(files, name, agent)
         await poll.came.wait()
+        yield agent
+
+
+async def unread(files: Files, daemon: Running, say: Say) -> None:
+    """Nobody else gets it while it may still arrive."""
+    async with unread_command(files, daemon, "unread") as agent:
         least, most = SEND_TIMEOUT - 3, SEND_TIMEOUT + SPARE
         await after("an answer isn't read", agent, "unread", say, least=least, most=most)
 
 
 async def killed(files: Files, daemon: Running, say: Say) -> None:
-    (agent,) = await add_logged_in(daemon, 1)
-    async with deaf_poll(agent, daemon.port, lambda: parked(files, 1)) as poll:
-        await store_large(files, "killed", agent)
-        await poll.came.wait()
+    async with unread_command(files, daemon, "killed") as agent:
         for pid in await serving(files, WORKERS):
             kill(pid)
         await after("its worker was killed", agent, "killed", say, least=0, most=SPARE)
 
 
 async def hung(files: Files, daemon: Running, say: Say) -> None:
-    (agent,) = await add_logged_in(daemon, 1)
-    async with deaf_poll(agent, daemon.port, lambda: parked(files, 1)) as poll:
-        await store_large(files, "hung", agent)
-        await poll.came.wait()
+    async with unread_command(files, daemon, "hung") as agent:
         for pid in await serving(files, WORKERS):
             kill(pid, signal.SIGSTOP)
         await after("its worker hangs", agent, "hung", say, least=HUNG_AFTER - 2, most=HUNG_AFTER + SPARE)
