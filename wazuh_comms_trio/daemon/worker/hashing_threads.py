@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final, TypeVar, cast
 
 import trio
+from outcome import Outcome, capture
 
 from wazuh_comms_trio.foundation.environment import RunBlocking
 
@@ -43,9 +44,8 @@ def hashing_runner() -> RunBlocking:
                 return await trio.to_thread.run_sync(fn, *args)
             with trio.CancelScope(shield=True):  # as long as a hash takes
                 await call.done.wait()
-            if call.error is not None:
-                raise call.error
-            return cast(T, call.result)
+            assert call.outcome is not None
+            return cast(T, call.outcome.unwrap())
 
     return run
 
@@ -54,18 +54,17 @@ class _Call:
     def __init__(self, work: Callable[[], object]) -> None:
         self._work = work
         self.done = trio.Event()
-        self.result: object = None
-        self.error: BaseException | None = None
+        self.outcome: Outcome[object] | None = None
 
     def run(self, token: trio.lowlevel.TrioToken) -> None:
         """In the thread."""
-        try:
-            _step_back()
-            self.result = self._work()
-        except BaseException as error:
-            self.error = error
+        self.outcome = capture(self._step_back_and_work)
         with suppress(trio.RunFinishedError):
             token.run_sync_soon(self.done.set)
+
+    def _step_back_and_work(self) -> object:
+        _step_back()
+        return self._work()
 
 
 def _step_back() -> None:
