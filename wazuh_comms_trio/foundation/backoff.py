@@ -1,20 +1,27 @@
-"""Pauses that grow with every failure."""
+"""Pauses that grow with every failure, and moments that are spread."""
 
 from __future__ import annotations
 
 from random import Random
 from typing import Final
 
-__all__ = ["Backoff", "pause_after"]
+__all__ = ["Backoff", "even_share", "pause_after"]
 
 #: Failures counted at most: a power of more is no float any more.
 _MOST_FAILURES: Final = 500
+#: Multiples of it, without their whole part, lie evenly, however many there are.
+_GOLDEN: Final = 0.6180339887498949
 
 
 def pause_after(failures: int, *, first: float, longest: float, factor: float = 2.0) -> float:
     """The pause after ``failures`` failures before this one, in seconds: ``first`` times ``factor`` for each of them,
     at most ``longest``. Pure."""
     return min(longest, first * factor ** min(failures, _MOST_FAILURES))
+
+
+def even_share(number: int) -> float:
+    """The place of the ``number``-th of many between 0 and 1, at which they lie evenly, however many come. Pure."""
+    return number * _GOLDEN % 1
 
 
 class Backoff:

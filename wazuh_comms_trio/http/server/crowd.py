@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol
 
 from attrs import define, field
 
+from wazuh_comms_trio.foundation.backoff import even_share
 from wazuh_comms_trio.http.server.streams.client_hello import is_check, peek
 
 __all__ = ["NEWEST_FIRST_AFTER", "Capacity", "Crowd", "Pace", "Unlimited", "has_waited"]
@@ -35,8 +36,6 @@ HEARD_WITHIN: Final = 0.2
 REFUSED_SHARE: Final = 1 / 3
 #: Connections whose fate is remembered in the balance of that.
 BALANCE: Final = 32
-#: Multiples of it, without their whole part, lie evenly, however many there are.
-_GOLDEN: Final = 0.6180339887498949
 #: ``struct tcp_info``: milliseconds since the peer's last data, or since the connection was there.
 _LAST_DATA: Final = 52
 
@@ -86,7 +85,7 @@ class Crowd:
     def add(self, sock: Any, since: float, *, check: bool = False) -> None:
         waiting, number = _Waiting(sock, since), next(self._numbers)
         (self._checks if check else self._agents).append(waiting)
-        longest = self.longest * (1 - self.spread * (number * _GOLDEN % 1))
+        longest = self.longest * (1 - self.spread * even_share(number))
         heappush(self._ends, (since + longest, number, waiting))
         self._length += 1
 
@@ -100,8 +99,7 @@ class Crowd:
 
     def take_too_late(self, now: float, *, early: bool = True) -> list[Any]:
         """Takes out the connections that have waited too long, and the oldest of those that are too many: they are to
-        be closed. ``early``: not all
-        after the longest time, see ``spread``."""
+        be closed. ``early``: not all after the longest time, see ``spread``."""
         late = []
         while self._ends and (self._ends[0][0] <= now or self._ends[0][2].gone):
             _, number, waiting = heappop(self._ends)

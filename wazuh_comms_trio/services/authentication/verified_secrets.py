@@ -14,7 +14,7 @@ import trio
 from attrs import define, frozen
 
 from wazuh_comms_trio.errors import Overloaded
-from wazuh_comms_trio.foundation.backoff import pause_after
+from wazuh_comms_trio.foundation.backoff import even_share, pause_after
 from wazuh_comms_trio.foundation.caches.bounded_cache import AGENTS_REMEMBERED, BoundedCache
 from wazuh_comms_trio.foundation.environment import RunBlocking
 from wazuh_comms_trio.services.authentication.hashing_queue import HashingQueue
@@ -40,8 +40,6 @@ _LONGEST_PAUSE: Final = 4.0
 _TURN: Final = 16
 # Some 200 bytes each: at most 2 MB.
 _SOURCES: Final = 8192
-#: Multiples of it, without their whole part, lie evenly, however many there are.
-_GOLDEN: Final = 0.6180339887498949
 #: Seconds for which a secret may wait at most that counts as checked at once.
 _PROMPT: Final = 1.0
 #: ... and for which it may wait where no others come.
@@ -205,7 +203,7 @@ class VerifiedSecrets:
             return
         self._unchecked.put(mark, trio.current_time())
         self._held += 1
-        await trio.sleep(self._held * _GOLDEN % 1 * wait_limit)
+        await trio.sleep(even_share(self._held) * wait_limit)
         raise Overloaded(_COME_BACK)
 
     def _guesses(self, source: Hashable) -> bool:
