@@ -7,10 +7,12 @@ import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import apsw
 import attrs
 import pytest
 
 from tests.contract.harness import A1, A2, INDEX, embedded_config, stored_bodies
+from wazuh_comms_trio.backends.embedded.state_schema import STATE
 from wazuh_comms_trio.backends.factory import StateUnusable, open_backends
 from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, DocumentOperation, Target
 from wazuh_comms_trio.backup.create import BackupError, backup, restore
@@ -312,3 +314,30 @@ async def test_a_damaged_log_is_kept_and_told(tmp_path: Path, name: str) -> None
     assert told.startswith(f"{log.name}: it is damaged")
     (kept,) = log.parent.glob(f"{log.name}.damaged-*")
     assert kept.read_bytes() == damaged
+
+
+async def test_a_database_that_nobody_has_got_ready_yet(tmp_path: Path) -> None:
+    """A daemon was killed before it had made its tables."""
+    config, file = embedded_config(tmp_path), tmp_path / "backup.tar"
+    folder = config.communications_api.embedded.path
+    folder.mkdir(parents=True)
+    (folder / "state.db").touch()
+    backup(config, file)
+    restore(config, file, replace=True)
+    await fill(config)
+    await check(config)
+
+
+def test_a_database_with_other_tables(tmp_path: Path) -> None:
+    """SQLite finds nothing wrong with it."""
+    config, file = embedded_config(tmp_path), tmp_path / "backup.tar"
+    folder = config.communications_api.embedded.path
+    folder.mkdir(parents=True)
+    connection = apsw.Connection(str(folder / "state.db"))
+    connection.execute(f"PRAGMA application_id = {STATE.application_id}; CREATE TABLE counters (other)")
+    connection.close()
+    backup(config, file)
+    before = (folder / "state.db").read_bytes()
+    with pytest.raises(BackupError, match=r"the backup is damaged: state\.db: "):
+        restore(config, file, replace=True)
+    assert (folder / "state.db").read_bytes() == before

@@ -89,6 +89,8 @@ def restore(config: Config, file: Path, *, replace: bool = False) -> Contents:
             _swap(_places(folder, quarantine, staging, embedded=embedded), [folder, quarantine])
     except OSError as exc:
         raise BackupError(f"{exc.filename or file}: {exc.strerror}") from exc
+    except apsw.Error as exc:  # of a database that is whole, and not ours in all it has
+        raise BackupError(f"the backup is damaged: {STATE.name}: {exc}") from exc
     return contents
 
 

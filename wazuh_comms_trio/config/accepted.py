@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import attrs
 
 from wazuh_comms_trio.config.key import Key, key_of
+
+
+@cache
+def types_of(model: type) -> Mapping[str, Any]:
+    """The types of a model's fields. Their annotations are text, which takes longer to read than most files do."""
+    return get_type_hints(model)
 
 
 def without_none(kind: Any) -> Any:
@@ -23,7 +31,7 @@ def has_secrets(kind: Any) -> bool:
         return has_secrets(get_args(kind)[0])
     if not attrs.has(kind):
         return False
-    types = get_type_hints(kind)
+    types = types_of(kind)
     return any(key_of(field).secret or has_secrets(types[field.name]) for field in attrs.fields(kind))
 
 

@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeVar, cast, get_args, get_origin
 
 import attrs
 from attrs import NOTHING, Attribute
 from cattrs import Converter
 
-from wazuh_comms_trio.config.accepted import accepted, has_secrets, without_none
+from wazuh_comms_trio.config.accepted import accepted, has_secrets, types_of, without_none
 from wazuh_comms_trio.config.key import Key, key_of
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.config.problems import Place, Problem, dotted, near, shown
@@ -110,7 +110,7 @@ class Reader:
         """One section: every field by its own type. Unknown keys and missing ones are noted."""
         value = self._without_aliases(value)
         fields: tuple[Attribute[Any], ...] = attrs.fields(model)
-        types = get_type_hints(model)
+        types = types_of(model)
         self._note_unknown(value, [field.name for field in fields])
         return model(**{field.name: self._field(value.get(field.name), field, types[field.name]) for field in fields})
 
@@ -294,7 +294,7 @@ def _placeholder(field: Attribute[Any], kind: Any) -> Any:
         return factory() if factory else field.default
     kind = without_none(kind)
     if attrs.has(kind):
-        types = get_type_hints(kind)
+        types = types_of(kind)
         mandatory = [inner for inner in attrs.fields(kind) if inner.default is NOTHING]
         return kind(**{inner.name: _placeholder(inner, types[inner.name]) for inner in mandatory})
     return Path() if kind is Path else ""

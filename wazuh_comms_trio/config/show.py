@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, get_type_hints
+from typing import Any, Final
 
 import attrs
 import yaml
 from attrs import NOTHING, Attribute
 
-from wazuh_comms_trio.config.accepted import accepted, without_none
+from wazuh_comms_trio.config.accepted import accepted, types_of, without_none
 from wazuh_comms_trio.config.key import Key, key_of
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.config.source import Dumper
@@ -80,7 +80,7 @@ def _plain(value: Any) -> Any:
 def markdown() -> str:
     """The text of docs/configuration.md."""
     lines = [_HEAD]
-    types = get_type_hints(Config)
+    types = types_of(Config)
     for section in attrs.fields(Config):
         lines += [f"## `{section.name}`", "", key_of(section).help, ""]
         lines += _table(_keys(types[section.name], ""))
@@ -95,7 +95,7 @@ def _table(rows: Iterator[tuple[str, str, str, str]]) -> list[str]:
 
 def _keys(model: type, prefix: str) -> Iterator[tuple[str, str, str, str]]:
     """A section's keys as text, the leaves first, then section by section."""
-    types = get_type_hints(model)
+    types = types_of(model)
     sections = []
     for field in attrs.fields(model):
         kind = without_none(types[field.name])

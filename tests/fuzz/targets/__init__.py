@@ -22,6 +22,7 @@ MODULES = {
     "commands": "commands",
     "configuration": "configuration",
     "backup": "backup",
+    "backup-database": "backup",
     "manifest": "backup",
     "segments": "segments",
     "segments-damaged": "segments",

@@ -12,29 +12,57 @@ from functools import cache
 from pathlib import Path
 
 import apsw
+from attrs import evolve
 
 from tests.fuzz.target import Target
 from wazuh_comms_trio.backends.embedded.database.schema import migrate
+from wazuh_comms_trio.backends.embedded.row_checksums import document_checksum, row_checksum
 from wazuh_comms_trio.backends.embedded.state_schema import STATE
 from wazuh_comms_trio.backends.unavailable import StateUnusable
 from wazuh_comms_trio.backup.format import BackupError, Contents, Member, decode_manifest, encode_manifest
 from wazuh_comms_trio.backup.restore import restore
+from wazuh_comms_trio.backup.verify import verify
 from wazuh_comms_trio.config.load import load_config
+from wazuh_comms_trio.config.models import Config
 
 __all__ = ["TARGETS"]
 
 #: Files in memory, where there are such.
 SHM = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-CONFIG = "communications_api:\n  backend: embedded\n  ssl: {{key: k, cert: c}}\n  embedded:\n    path: {}\n"
+CONFIG = "communications_api:\n  backend: embedded\n  ssl: {key: k, cert: c}\n"
 
 
 @cache
-def state() -> bytes:
-    """An empty ``state.db``."""
+def settings() -> Config:
+    """Reading a file costs more than most inputs."""
+    return load_config(Path("/nowhere/c.yml"), check_files=False, credentials=False, text=CONFIG).config
+
+
+def settings_for(folder: Path) -> Config:
+    api = settings().communications_api
+    return evolve(settings(), communications_api=evolve(api, embedded=evolve(api.embedded, path=folder)))
+
+
+@cache
+def state(rows: bool = False) -> bytes:
+    """An empty ``state.db``, or one with a row of each kind, in the smallest pages, so that inputs are small."""
     with tempfile.TemporaryDirectory(dir=SHM) as folder:
         path = Path(folder) / "state.db"
         connection = apsw.Connection(str(path))
+        connection.execute("PRAGMA page_size=512")
         migrate(connection, STATE)
+        if rows:
+            agent = ("a1", "web-1", "hash", "endpoint", "v5", '["web"]', "{}")
+            columns = "id, name, key_hash, type, version, groups, host, status, checksum"
+            values = (*agent, "active", row_checksum(*agent))
+            connection.execute(f"INSERT INTO agents ({columns}) VALUES (?,?,?,?,?,?,?,?,?)", values)
+            connection.execute("INSERT INTO indices VALUES (1, 'wazuh-states-fim')")
+            document = (1, 1, "a1_d", 1, 1.0, b"{}", document_checksum("a1_d", b"{}"))
+            columns = "no, index_no, id, version, changed_at, body, checksum"
+            connection.execute(f"INSERT INTO documents ({columns}) VALUES (?,?,?,?,?,?,?)", document)
+            command = ("c1", "agent", "a1", "pending", 1.0, 60.0, "{}")
+            columns = "id, target_type, target_id, status, created_at, timeout, body"
+            connection.execute(f"INSERT INTO commands ({columns}) VALUES (?,?,?,?,?,?,?)", command)
         connection.execute("PRAGMA journal_mode=DELETE")
         connection.close()
         return path.read_bytes()
@@ -67,9 +95,7 @@ def check(data: bytes) -> None:
         (folder / "events" / "kept.ndjson").write_bytes(b"kept")
         file = Path(name) / "a.backup"
         file.write_bytes(data)
-        config = load_config(
-            Path(name) / "c.yml", check_files=False, credentials=False, text=CONFIG.format(folder)
-        ).config
+        config = settings_for(folder)
         before = seen(folder)
         with suppress(StateUnusable):
             try:
@@ -83,6 +109,12 @@ def check(data: bytes) -> None:
             assert contents.embedded_state
             assert (folder / "state.db").exists()
             assert {path.name for path in folder.parent.iterdir()} <= {"state", "a.backup"}
+            assert all(str(finding.damage) for finding in verify(config))
+
+
+def check_database(data: bytes) -> None:
+    """``data``: a database that the manifest says is so."""
+    check(archive(("state.db", data), _SEGMENT))
 
 
 def check_manifest(data: bytes) -> None:
@@ -128,8 +160,23 @@ TARGETS = {
             b"25 GNU.sparse.size=x\n",
             b"-1",
         ),
-        longest=400_000,
-        cases=12,
+        longest=100_000,
+        cases=50,
+    ),
+    "backup-database": Target(
+        check_database,
+        (state(), state(rows=True)),
+        (
+            b"CREATE TABLE agents (",
+            b"CREATE TRIGGER",
+            b"AFTER DELETE",
+            b"SQLite format 3\0",
+            b"\0" * 8,
+            b"\xff" * 8,
+            b"WITHOUT ROWID",
+        ),
+        longest=60_000,
+        cases=50,
     ),
     "manifest": Target(
         check_manifest,

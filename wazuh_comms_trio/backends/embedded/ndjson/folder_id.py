@@ -106,8 +106,9 @@ def accept_loss(connection: apsw.Connection, folder: Path) -> None:
 
 
 def forget_folder(connection: apsw.Connection) -> None:
-    """Another folder takes its place."""
-    connection.execute("DELETE FROM counters WHERE name = ?", (ROW,)).get  # noqa: B018
+    """Another folder takes its place. A file that no daemon has got ready yet knows of none."""
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'counters'").get is not None:
+        connection.execute("DELETE FROM counters WHERE name = ?", (ROW,)).get  # noqa: B018
 
 
 def _make_id(folder: Path, number: int) -> int:
