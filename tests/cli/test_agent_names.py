@@ -156,6 +156,73 @@ def test_a_table_fits_the_terminal(tool: Tool, monkeypatch: pytest.MonkeyPatch, 
     assert "\N{HORIZONTAL ELLIPSIS}" in lines[1]
 
 
+@pytest.mark.usefixtures("agents")
+def test_agents_have_their_names_in_tables_unless_several_have_it(tool: Tool, config: Config) -> None:
+    put_aside(config, stateful('{"module":"fim"}', "{}"))
+    for name in ("web-1", "web-2"):
+        assert tool("commands", "send", "--agent", name, "restart").status == 0
+    parent = tool("commands", "send", "--group", "db", "restart").out.strip()
+
+    def called() -> list[str]:
+        listed = tool("commands", "list").lines[1:]
+        parts = tool("commands", "list", "--of", parent).lines[1:]
+        return [*(line.split()[2] for line in listed + parts), tool("quarantine", "list").lines[1].split()[2]]
+
+    assert called() == ["db", "web-2", "web-1", "web-2", "db-1", "web-1"]
+    assert tool("agents", "add", "web-1", "--duplicate").status == 0
+    assert tool("agents", "add", ONE, "--uuid", "0194857f-39b5-7bfb-a7bc-c5c6835f03d9").status == 0
+    assert tool("agents", "remove", "web-2").status == 0
+    assert called() == ["db", TWO, ONE, TWO, "db-1", ONE]
+    (line,) = [line for line in tool("commands", "show", f"{parent}_{THREE}").lines if line.startswith("target")]
+    assert line.split(None, 1)[1] == f"agent db-1 ({THREE})"
+
+
+#: What a table shows at such a width.
+NARROW = {
+    80: ("UUID", "NAME", "STATUS", "GROUPS", "LAST SEEN"),
+    70: ("UUID", "NAME", "STATUS", "LAST SEEN"),
+    60: ("NAME", "STATUS", "GROUPS", "LAST SEEN"),
+    30: ("NAME", "STATUS", "GROUPS"),
+}
+
+
+@pytest.mark.usefixtures("agents")
+@pytest.mark.parametrize("columns", NARROW)
+def test_a_narrow_terminal_shows_fewer_columns(tool: Tool, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    tool("agents", "add", "a-name-of-many-words-" * 6, "--group", "an-unusually-long-name-of-a-group")
+    parent = tool("commands", "send", "--all", "restart").out.strip()
+    monkeypatch.setattr(output, "terminal_width", lambda: columns)
+    lines = tool("agents", "list").lines
+    assert lines[0].split() == " ".join(NARROW[columns]).split()
+    assert len(lines) == 5
+    for words in (("commands", "list", "--of", parent), ("commands", "list", "--children"), ("commands", "list")):
+        listed = tool(*words).lines
+        assert max(map(len, lines + listed)) <= columns, listed
+        assert all(word in listed[0].split() for word in ("TARGET", "STATUS"))
+
+
+def test_columns_that_fit_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "terminal_width", lambda: 22)
+    row, heads = ("w" * 20, "c" * 8, "x" * 8), ("WIDE", "C", "X")
+    assert [line.split() for line in output.table(heads, [row], ("X", "WIDE")).split("\n")] == [["C", "X"], [*row[1:]]]
+    assert output.table(heads, [row]).split("\n")[0].split() == [*heads]
+
+
+def test_heads_stand_above_a_page_that_shows_other_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", shown := Terminal())
+    monkeypatch.setenv("COLUMNS", "31")
+    with output.Output(as_json=False).listing(("ID", "NAME", "LAST"), ("NAME",)) as listing:
+        for known_by in ("1", "2" * 17, "3"):
+            listing.page([{}], [(known_by, "web-1", "2025-03-11T19:12:36Z")])
+    assert [line.split() for line in shown.getvalue().splitlines()] == [
+        ["ID", "NAME", "LAST"],
+        ["1", "web-1", "2025-03-11T19:12:36Z"],
+        ["ID", "LAST"],
+        ["2" * 17, "03-11", "19:12"],
+        ["3", "03-11", "19:12"],
+    ]
+
+
 def test_what_was_heard_of_an_agent_decides_its_status(tool: Tool, config: Config) -> None:
     """Not the log-in alone, and not what stands in the registry."""
     now = time.time()

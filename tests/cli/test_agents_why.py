@@ -11,6 +11,7 @@ from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, Target
 from wazuh_comms_trio.backends.presence import NodeNews
 from wazuh_comms_trio.cli.agents.nodes import all_news
 from wazuh_comms_trio.cli.agents.why import Facts, explain
+from wazuh_comms_trio.config.models import Config
 
 UUID = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
 NOW = 1_750_000_000.0
@@ -58,6 +59,11 @@ def told(agent: Agent | None = AGENT, **facts: Any) -> str:
         ({"seen": seen(token=(None, at(5, "agent_rekeyed")))}, ["it has another key since"]),
         ({"seen": seen(token=(None, at(5, "from_the_future")))}, ["NTP"]),
         ({"seen": seen(stateful=(None, at(5, "503 Service Unavailable")))}, ["a store was away or a limit"]),
+        ({"seen": seen(stateless=(None, at(5, "429 Too Many Requests")))}, ["`limits` gives one agent"]),
+        ({"seen": seen(files=(None, at(5, "404 Not Found")))}, ["it asked for a file that isn't in `files.path`"]),
+        ({"seen": seen(stateful=(None, at(5, "408 Request Timeout")))}, ["came too slowly"]),
+        ({"seen": seen(login=(None, at(5, "foreign_certificate")))}, ["has to name its uuid (`ssl.client_identity`)"]),
+        ({"groups_without_file": ["db"], "files": "/g"}, ["Its group db has no file db.yml in /g on this node"]),
         (
             {"seen": seen(returns=3, addresses={"10.0.0.7": NOW - 5, "10.0.0.8": NOW - 9}, poll=(at(5), None))},
             ["10.0.0.7 and 10.0.0.8 in turn", "copies of one machine"],
@@ -118,6 +124,16 @@ def test_without_a_daemon(tool: Tool) -> None:
     assert "the daemon doesn't run" in why.lines[1]
     document = tool("--json", "agents", "why", "web-1").document
     assert (document["uuid"], document["enrolled"], document["heard"]) == (UUID, True, {})
+
+
+def test_a_group_without_a_file_is_named(tool: Tool, config: Config) -> None:
+    tool("agents", "add", "web-1", *(word for group in ("web", "db", "old") for word in ("--group", group)))
+    folder = config.communications_api.files.path
+    (folder / "web.yml").write_text("agent: {}\n")
+    (folder / "old.conf").write_text("agent: {}\n")
+    said = [line for line in tool("agents", "why", "web-1").lines if line.startswith("Its group")]
+    assert len(said) == 1
+    assert said[0].startswith(f"Its group db has no file db.yml in {folder} ")
 
 
 def of_node(name: str, address: str, first: float, last: float, refusal: dict[str, Any] | None = None) -> NodeNews:

@@ -138,7 +138,7 @@ def test_list_by_status_and_agent(tool: Tool, config: Config) -> None:
     assert ids("--limit", "1") == [third]
     text = tool("commands", "list").lines
     assert text[0].split() == ["ID", "TARGET", "ACTION", "STATUS", "CREATED"]
-    assert text[1].split()[:5] == [third, "agent", TWO, "restart", "pending"]
+    assert text[1].split()[:5] == [third, "agent", "two", "restart", "pending"]
     assert tool("commands", "list", "--status", "done").status == 2
 
 
@@ -147,7 +147,7 @@ def test_show(tool: Tool) -> None:
     sent = tool("commands", "send", "--agent", ONE, "restart", "--arg", "a=1").out.strip()
     shown = dict(line.split(None, 1) for line in tool("commands", "show", sent).lines)
     assert shown["document_id"] == sent
-    assert shown["target"] == f"agent {ONE}"
+    assert shown["target"] == f"agent one ({ONE})"
     assert shown["args"] == '{"a": 1}'
     missing = tool("commands", "show", "nothing")
     assert (missing.status, missing.err) == (1, "wazuh-comms: there is no command nothing\n")

@@ -99,6 +99,13 @@ def test_quarantine_list_and_show(tool: Tool, config: Config) -> None:
     assert (missing.status, missing.err) == (1, "wazuh-comms: there is no entry 99 in the quarantine\n")
 
 
+def test_the_quarantine_is_listed_without_a_registry(tool: Tool, config: Config, state: Path) -> None:
+    put_aside(config, stateful('{"module":"fim"}', "{}"))
+    (state / "state.db").write_bytes(b"no database" * 1000)
+    listed = tool("quarantine", "list")
+    assert (listed.status, listed.lines[1].split()[2]) == (0, AGENT)
+
+
 def test_quarantine_drop(tool: Tool, config: Config, audit: Callable[[], list[dict[str, Any]]]) -> None:
     put_aside(config, GOOD, BAD)
     first, second = (str(entry["id"]) for entry in tool("quarantine", "list", "--json").document)

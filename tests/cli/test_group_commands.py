@@ -98,7 +98,7 @@ def test_watch_ends_with_the_last_agent(tool: Tool, config: Config) -> None:
     deliver(config, dict.fromkeys(UUIDS, CommandResult(0)))
     watched = tool("commands", "watch", parent)
     assert watched.status == 0
-    assert watched.lines == [*(f"{uuid}  success: (code 0)" for uuid in UUIDS), "done: 4 success"]
+    assert watched.lines == [*(f"web-{n}  success: (code 0)" for n in range(len(UUIDS))), "done: 4 success"]
     child = tool("commands", "watch", f"{parent}_{UUIDS[0]}", "--json")
     assert (child.status, child.document["status"]) == (0, "success")
     assert tool("commands", "watch", "nothing").err == "wazuh-comms: there is no command nothing\n"
@@ -112,7 +112,7 @@ def test_watch_shows_what_failed_first(tool: Tool, config: Config) -> None:
     assert watched.status == 1
     assert watched.document["progress"]["failed"] == 1
     lines = tool("commands", "watch", parent).lines
-    assert lines[0] == f"{UUIDS[2]}  failed: no\\nstatus success (code 1)"
+    assert lines[0] == "web-2  failed: no\\nstatus success (code 1)"
     assert len(lines) == len(UUIDS) + 1
 
 

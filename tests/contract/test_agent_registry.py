@@ -149,6 +149,20 @@ async def test_agents_of_a_name(backends: Backends) -> None:
     assert list(await backends.agents.named("web 1")) == [A2]
 
 
+async def test_names_that_tell_who_it_is(backends: Backends) -> None:
+    for agent_id, name in ((A1, "web 1"), (A2, "web 2"), (A3, "web 2")):
+        await backends.agents.add(Agent(agent_id, name, "c2FsdA=="))
+    gone = "0194857f-39b5-7bfb-a7bc-ffffffffffff"
+    assert await backends.agents.unique_names([A1.upper(), A1, A2, gone, "\ud800"]) == {
+        A1.upper(): "web 1",
+        A1: "web 1",
+    }
+    assert await backends.agents.unique_names([A3]) == {}  # whom it shares the name with wasn't asked for
+    assert await backends.agents.unique_names([]) == {}
+    await backends.agents.remove(A2)
+    assert await backends.agents.unique_names([A1, A3]) == {A1: "web 1", A3: "web 2"}
+
+
 async def test_removing_an_agent_ends_its_pending_commands(harness: Harness, backends: Backends) -> None:
     await harness.enrol(A1)
     await harness.enrol(A2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -238,16 +239,40 @@ def test_of_several_nodes_the_dashboard_shows_the_fullest_store(tmp_path: Path) 
         for node, both in amounts.items()
         for what, amount in zip(("used", "limit"), both, strict=True)
     }
+    check_panel(tmp_path, panel, values, {'{store="events"}': 0.9})
+
+
+@pytest.mark.parametrize(
+    ("embedded", "sharing", "shown"),
+    [((10, 5), (), 15), ((), (20, 20), 20), ((10,), (20, 19), 30)],
+    ids=["each its own", "all the same", "both"],
+)
+def test_of_several_nodes_the_dashboard_counts_each_agent_once(
+    tmp_path: Path, embedded: tuple[int, ...], sharing: tuple[int, ...], shown: int
+) -> None:
+    expressions = {target["expr"] for target in targets() if "comms_agents{" in target["expr"]}
+    (panel,) = expressions  # of the number and of the graph
+    values = {}
+    for number, (count, is_shared) in enumerate([*((n, 0) for n in embedded), *((n, 1) for n in sharing)]):
+        labels = f'instance="n{number}",job="wazuh-comms"'
+        values[f"{P}agents_shared{{{labels}}}"] = is_shared
+        values[f'{P}agents{{{labels},status="active"}}'] = count
+        values[f'{P}agents{{{labels},status="never"}}'] = 0
+    check_panel(tmp_path, panel, values, {'{status="active"}': shown, '{status="never"}': 0})
+
+
+def check_panel(folder: Path, panel: str, values: Mapping[str, float], shown: Mapping[str, float]) -> None:
+    """What a panel's expression shows, by labels, of these series."""
     wanted = {
         "expr": panel.replace("$instance", ".*"),
         "eval_time": "1m",
-        "exp_samples": [{"labels": '{store="events"}', "value": 0.9}],
+        "exp_samples": [{"labels": labels, "value": value} for labels, value in shown.items()],
     }
     test = {
         "interval": "1m",
         "input_series": [{"series": name, "values": f"{amount}x5"} for name, amount in values.items()],
         "promql_expr_test": [wanted],
     }
-    once = tmp_path / "expected.yml"
+    once = folder / "expected.yml"
     once.write_text(yaml.safe_dump({"evaluation_interval": "1m", "tests": [test]}))
     assert "SUCCESS" in promtool("test", "rules", str(once))

@@ -40,6 +40,20 @@ def test_the_last_of_each_kind_on_each_channel() -> None:
     assert journal.about("b") == {}
 
 
+def test_who_says_an_agents_uuid_and_proves_nothing_is_told_of_beside_the_agent() -> None:
+    clock = Clock()
+    journal = AgentJournal(clock)
+    journal.heard("a", "login", "10.0.0.1")
+    clock.now += 5
+    journal.refused("a", "login", "10.0.0.9", "foreign_certificate", known=False)
+    about = journal.about("a")
+    assert about["channels"]["login"] == {
+        "success": {"at": 1000.0, "address": "10.0.0.1"},
+        "refusal": {"at": 1005.0, "address": "10.0.0.9", "cause": "foreign_certificate"},
+    }
+    assert about["addresses"] == {"10.0.0.1": 1000.0}
+
+
 def test_a_move_is_no_return_and_two_hosts_in_turn_are() -> None:
     journal = AgentJournal(Clock())
     for address in ("a", "a", "b", "b"):

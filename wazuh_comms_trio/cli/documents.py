@@ -37,8 +37,8 @@ def command_document(command: Command) -> dict[str, Any]:
     }
 
 
-def command_text(command: Command, children: str | None = None) -> str:
-    """One command for people; ``children``: of a group's, how its agents' parts are."""
+def command_text(command: Command, label: str, children: str | None = None) -> str:
+    """One command for people; ``label``: of whom it is for; ``children``: of a group's, how its agents' parts are."""
     action = command.action
     args = json.dumps(dict(action.args), ensure_ascii=False) if action.args else None
     result = command.result
@@ -46,7 +46,7 @@ def command_text(command: Command, children: str | None = None) -> str:
         {
             "document_id": command.document_id,
             "status": command.status,
-            "target": f"{command.target.type} {command.target.id}",
+            "target": target_text(command, label),
             "action": " ".join(filter(None, (action.name, action.version))),
             "args": args,
             "timeout": f"{command.timeout:g} s",
@@ -58,6 +58,12 @@ def command_text(command: Command, children: str | None = None) -> str:
             "children": children,
         }
     )
+
+
+def target_text(command: Command, label: str) -> str:
+    """Whom a command is for: ``group web``, ``agent web-1 (0194857f-...)``, or an agent's uuid alone."""
+    target = command.target
+    return f"{target.type} {label} ({target.id})" if label != target.id else f"{target.type} {label}"
 
 
 def unreadable_document(name: str, value: str, error: DocumentUnreadable) -> tuple[dict[str, Any], str]:

@@ -35,9 +35,9 @@ class Output:
             print("\n".join(printable(line) for line in text.split("\n")))
 
     @contextmanager
-    def listing(self, heads: Sequence[str]) -> Iterator[Listing]:
-        """Prints a long result page by page as it is read: one JSON document in the end, or a table."""
-        listing = Listing(heads, as_json=self.as_json)
+    def listing(self, heads: Sequence[str], spare: Sequence[str] = ()) -> Iterator[Listing]:
+        """Prints a long result page by page as it is read: one JSON document in the end, or a table (see ``table``)."""
+        listing = Listing(heads, spare, as_json=self.as_json)
         yield listing
         listing.end()
 
@@ -51,18 +51,19 @@ class Output:
             print(printable(text), file=sys.stderr)
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]], spare: Sequence[str] = ()) -> str:
     """Columns of equal width, the last one open. On a terminal that is too narrow, dates are shortened and the widest
-    columns cut, but never the first, which is what a row is known by."""
-    return _Columns(heads).page(rows)
+    columns cut, but never the first, which is what a row is known by; where that isn't enough those of ``spare`` are
+    left out, one after the other."""
+    return _Columns(heads, spare).page(rows)
 
 
 class Listing:
     """Rows and documents in pages. A table's columns are as wide as the pages until then need."""
 
-    def __init__(self, heads: Sequence[str], *, as_json: bool) -> None:
+    def __init__(self, heads: Sequence[str], spare: Sequence[str] = (), *, as_json: bool) -> None:
         self.rows = 0
-        self._columns = _Columns(heads)
+        self._columns = _Columns(heads, spare)
         self._as_json = as_json
         self._indent = 2 if as_json and sys.stdout.isatty() else None
 
@@ -89,43 +90,64 @@ class Listing:
 
 
 class _Columns:
-    """``width``: of the terminal; None: any."""
+    """A table's columns: as wide as all pages until then need, or on a narrow terminal as the first one let them be."""
 
-    def __init__(self, heads: Sequence[str]) -> None:
-        self._heads: Sequence[str] | None = heads
+    def __init__(self, heads: Sequence[str], spare: Sequence[str]) -> None:
+        self._heads = list(heads)
+        self._spare = [self._heads.index(head) for head in spare]
         self._width = terminal_width()
-        self._widths = [0] * len(heads)
+        self._widths = [text_width(head) for head in heads]
+        self._dates: set[int] = set()
+        self._shown: list[int] | None = None
         self._is_narrow = False
 
     def page(self, rows: Sequence[Sequence[object]]) -> str:
-        """The lines of one page; the first page has the heads above it."""
+        """The lines of one page; heads stand above the first, and above one that shows other columns."""
         cells = [[printable("-" if cell in (None, "") else str(cell)) for cell in row] for row in rows]
-        if self._heads is not None:
-            cells.insert(0, list(self._heads))
-            self._heads = None
-        if not self._is_narrow:
-            self._widths = _widths([self._widths_as_cells(), *cells])
-        if self._width is not None and (self._is_narrow or _total(self._widths) > self._width):
+        shown, widths = list(range(len(self._heads))), _widths(self._widths, cells)
+        if self._width is not None and (self._is_narrow or _total(widths) > self._width):
             cells = [[_short_date(cell) for cell in row] for row in cells]
-            self._narrow(cells, self._width)
-            self._widths[0] = max(self._widths[0], *(text_width(row[0]) for row in cells))
-        return "\n".join(
-            "  ".join(padded(cut(cell, width), width) for cell, width in zip(row, self._widths, strict=True)).rstrip()
-            for row in cells
-        )
+            shown, widths = self._narrowed(cells, self._width)
+        self._widths = widths
+        printed = cells if shown == self._shown else [self._heads, *cells]
+        self._shown = shown
+        lines = ("  ".join(padded(cut(row[n], widths[n]), widths[n]) for n in shown).rstrip() for row in printed)
+        return "\n".join(lines)
 
-    def _widths_as_cells(self) -> list[str]:
-        return [" " * width for width in self._widths]
-
-    def _narrow(self, cells: Sequence[Sequence[str]], most: int) -> None:
-        if self._is_narrow:
-            return
+    def _narrowed(self, cells: Sequence[Sequence[str]], most: int) -> tuple[list[int], list[int]]:
+        """The columns that are shown, and the widths of all."""
+        self._dates |= {n for row in cells for n, cell in enumerate(row) if _SHORT_DATE.fullmatch(cell)}
+        whole = {0, *self._dates}  # half is no use
+        before = self._widths if self._is_narrow else list(map(text_width, self._heads))
+        wanted = _widths(before, cells)
+        if self._is_narrow and self._shown is not None and all(wanted[n] <= before[n] for n in whole):
+            return self._shown, before
         self._is_narrow = True
-        widths = self._widths = _widths(cells)
-        dates = {n for n in range(len(widths)) if any(_SHORT_DATE.fullmatch(row[n]) for row in cells)}  # half is no use
-        wide = [n for n in range(1, len(widths)) if n not in dates]
-        while _total(widths) > most and wide and widths[widest := max(wide, key=widths.__getitem__)] > _NARROWEST:
-            widths[widest] -= 1
+        least = [width if n in whole else min(width, _NARROWEST) for n, width in enumerate(wanted)]
+        shown = _that_fit(least, self._spare, most)
+        cuttable = [n for n in shown if n not in whole]
+        while _total([wanted[n] for n in shown]) > most and cuttable:
+            widest = max(cuttable, key=wanted.__getitem__)
+            if wanted[widest] <= _NARROWEST:
+                break
+            wanted[widest] -= 1
+        return shown, wanted
+
+
+def _that_fit(widths: Sequence[int], spare: Sequence[int], most: int) -> list[int]:
+    """The columns that there is room for: the spare ones are left out in their order, and those that fit without a
+    later one come back."""
+    shown = list(range(len(widths)))
+    gone: list[int] = []
+    for column in spare:
+        if _total([widths[n] for n in shown]) <= most:
+            break
+        shown.remove(column)
+        gone.append(column)
+    for column in reversed(gone):
+        if _total([widths[n] for n in (*shown, column)]) <= most:
+            shown = sorted((*shown, column))
+    return shown
 
 
 def terminal_width() -> int | None:
@@ -133,8 +155,9 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
 
 
-def _widths(cells: Sequence[Sequence[str]]) -> list[int]:
-    return [max(text_width(row[column]) for row in cells) for column in range(len(cells[0]))]
+def _widths(least: Sequence[int], cells: Sequence[Sequence[str]]) -> list[int]:
+    """As wide as the widest cell of each column, and as ``least``."""
+    return [max(width, *(text_width(row[n]) for row in cells), 0) for n, width in enumerate(least)]
 
 
 def _total(widths: Sequence[int]) -> int:

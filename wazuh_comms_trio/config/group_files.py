@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -33,9 +34,25 @@ def check_group_files(reader: Reader, config: Config) -> None:
 def only_old(folder: Path) -> list[str]:
     """The groups with a ``.conf`` and no ``.yml``, sorted."""
     try:
-        with os.scandir(folder) as found:
-            names = {entry.name for entry in found if entry.is_file()}
+        names = _files_of(folder)
     except OSError:
         return []
     groups = (name.removesuffix(".conf") for name in names if name.endswith(".conf"))
     return sorted(group for group in groups if group and f"{group}.yml" not in names)
+
+
+def without_file(folder: Path, groups: Collection[str]) -> list[str]:
+    """The groups, of these, that agents find no file of, in their order; none where the folder can't be read."""
+    try:
+        names = _files_of(folder)
+    except FileNotFoundError:
+        names = set()
+    except OSError:
+        return []
+    return [group for group in groups if not names & {f"{group}.yml", f"{group}.conf"}]
+
+
+def _files_of(folder: Path) -> set[str]:
+    """Raises ``OSError``."""
+    with os.scandir(folder) as found:
+        return {entry.name for entry in found if entry.is_file()}

@@ -128,8 +128,14 @@ AGENTS = _add(
     "gauge",
     "agents",
     "Agents by status, about a minute old: `active` were heard within `presence.disconnected_after`, `disconnected`"
-    " weren't, `never` never were. On several nodes each says it of all.",
+    " weren't, `never` never were. Nodes of one indexer each say it of all.",
     "status",
+    combine="max",
+)
+AGENTS_SHARED = _add(
+    "gauge",
+    "agents_shared",
+    "1 where `agents` are those of all nodes of an indexer, 0 where they are the node's own (embedded).",
     combine="max",
 )
 

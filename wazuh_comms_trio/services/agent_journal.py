@@ -88,25 +88,11 @@ class AgentJournal:
     def about(self, agent_id: str) -> dict[str, Any]:
         """What is known of an agent, as JSON: ``channels``, by address ``addresses`` (when it was heard last) and
         ``since`` (from when on), ``returns``. Empty where nothing is known."""
-        entry = self._agents.get(agent_id) or self._strangers.get(agent_id)
-        if entry is None:
-            return {}
-        channels = {
-            name: {
-                "success": None if one.success is None else {"at": one.success[0], "address": one.success[1]},
-                "refusal": None
-                if one.refusal is None
-                else {"at": one.refusal[0], "address": one.refusal[1], "cause": one.refusal[2]},
-            }
-            for name, one in entry.channels.items()
-        }
-        spans = entry.addresses.items()
-        return {
-            "channels": channels,
-            "addresses": {address: last for address, (_, last) in spans},
-            "since": {address: first for address, (first, _) in spans},
-            "returns": entry.returns,
-        }
+        entry, stranger = self._agents.get(agent_id), self._strangers.get(agent_id)
+        if entry is not None and stranger is not None:  # somebody said its uuid, and couldn't prove it
+            return {**_document(entry), "channels": merged([_document(entry), _document(stranger)])["channels"]}
+        found = entry or stranger
+        return {} if found is None else _document(found)
 
     def take(self) -> tuple[float, dict[str, tuple[float | None, float | None]]]:
         """When this was called last, and the agents of which there is something since then: when they were heard last,
@@ -147,6 +133,25 @@ class AgentJournal:
         if found is None:
             found = entry.channels[channel] = _Channel()
         return found
+
+
+def _document(entry: _Entry) -> dict[str, Any]:
+    channels = {
+        name: {
+            "success": None if one.success is None else {"at": one.success[0], "address": one.success[1]},
+            "refusal": None
+            if one.refusal is None
+            else {"at": one.refusal[0], "address": one.refusal[1], "cause": one.refusal[2]},
+        }
+        for name, one in entry.channels.items()
+    }
+    spans = entry.addresses.items()
+    return {
+        "channels": channels,
+        "addresses": {address: last for address, (_, last) in spans},
+        "since": {address: first for address, (first, _) in spans},
+        "returns": entry.returns,
+    }
 
 
 def joined_news(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

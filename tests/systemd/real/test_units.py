@@ -19,6 +19,26 @@ CREDENTIALS = f"""\
 LoadCredential=ssl.key:{CERTIFICATES}/key.pem
 LoadCredential=ssl.cert:{CERTIFICATES}/cert.pem
 """
+UUID = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
+LOG_IN = "curl -sSk --max-time 20 -H 'Content-Type: application/json' https://127.0.0.1:27000/api/v1/authentication"
+LOG_IN += f""" -d '{{"uuid": "{UUID}", "key": "{"k" * 32}"}}'"""
+#: Waits until a thread of one of these processes is nicer than the process, and prints both nice values.
+NICER_THREAD = """
+import glob, sys, time
+until = time.monotonic() + 60
+def nice(file):
+    try:
+        return int(open(file).read().rpartition(")")[2].split()[16])
+    except OSError:  # it ended meanwhile
+        return -99
+while time.monotonic() < until:
+    for worker in sys.argv[1:]:
+        own = nice(f"/proc/{worker}/stat")
+        for thread in glob.glob(f"/proc/{worker}/task/*/stat"):
+            if nice(thread) > own > -99:
+                sys.exit(print(own, nice(thread)))
+sys.exit("no thread is nicer than its process")
+"""
 
 
 def test_it_starts_serves_reloads_restarts_and_stops(machine: Machine) -> None:
@@ -33,6 +53,20 @@ def test_it_starts_serves_reloads_restarts_and_stops(machine: Machine) -> None:
     machine.shell(f"systemctl stop {SOCKET} {SERVICE}")
     assert (machine.state(SERVICE), machine.state(SOCKET)) == ("inactive", "inactive")
     assert machine.journal("--priority=warning") == ""
+
+
+def test_keys_are_hashed_behind_what_agents_wait_for(machine: Machine) -> None:
+    """The unit's system call filter has a thread of a worker change its own priority."""
+    machine.shell(f"rm -f /tmp/seen; systemctl enable --now {SOCKET} {SERVICE}; wazuh-comms agents add a --uuid {UUID}")
+    machine.wait(f"systemctl status {SERVICE} | grep -q '2 of 2 workers serve'")
+    workers = machine.shell(f"pgrep --parent {machine.property(SERVICE, 'MainPID')}").split()
+    log_ins = machine.start("sh", "-c", f"until test -e /tmp/seen; do {LOG_IN} | grep -v 'Invalid key'; done")
+    try:
+        assert machine.run("python3", "-c", NICER_THREAD, *workers).stdout.split() == ["0", "5"]
+    finally:
+        machine.shell("touch /tmp/seen")
+        answers = log_ins.communicate(timeout=60)[0]
+    assert answers == ""  # each was answered, with the error of a wrong key
 
 
 def test_a_reload_with_credentials_that_only_root_can_read(machine: Machine) -> None:

@@ -244,6 +244,17 @@ class SqliteAgents:
         query = "SELECT id FROM agents WHERE name = ? ORDER BY id"
         return await self._database.read(lambda connection: [row[0] for row in connection.execute(query, (name,))])
 
+    async def unique_names(self, agent_ids: Collection[str]) -> Mapping[str, str]:
+        ids = {agent_id: agent_id.lower() for agent_id in agent_ids}
+        wanted = [key.encode() for key in dict.fromkeys(ids.values()) if storable(key)]
+        names: dict[str, str] = {}
+        for start in range(0, len(wanted), _PAGE):
+            found = await self._database.read(partial(_agents_of, wanted[start : start + _PAGE]))
+            page = {agent.id: agent.name for agent in self._unreadable.without(found)}
+            shared = await self._database.read(partial(_shared, list(page.values())))
+            names |= {agent_id: name for agent_id, name in page.items() if name not in shared}
+        return {given: names[key] for given, key in ids.items() if key in names}
+
 
 def _changes(connection: apsw.Connection, after: int, until: int) -> list[str] | None:
     """The agents that these changes of the file concerned; None where the file doesn't say, of each change."""
@@ -307,6 +318,13 @@ def _agent(row: Any) -> Agent:
 
 def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
+
+
+def _shared(names: Sequence[str], connection: apsw.Connection) -> set[str]:
+    """The names, of these, that several agents have."""
+    places = ", ".join("?" * len(names))
+    query = f"SELECT name FROM agents WHERE name IN ({places}) GROUP BY name HAVING count(*) > 1"
+    return {row[0] for row in connection.execute(query, names)}
 
 
 def _agents_of(ids: Sequence[bytes], connection: apsw.Connection) -> Sequence[Agent | DocumentUnreadable]:

@@ -95,3 +95,9 @@ class AgentRegistry(Protocol):
 
     async def named(self, name: str) -> Sequence[str]:
         """The ids, sorted, of the agents that have exactly this name."""
+        ...
+
+    async def unique_names(self, agent_ids: Collection[str]) -> Mapping[str, str]:
+        """The names, by id as it was given, of those of these agents that are there, can be read and share their name
+        with no other agent: for people, who may say the name in the id's place.
+        """

@@ -7,6 +7,7 @@ Each store has ``faults``, switches for tests. Nothing survives the process.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -125,6 +126,12 @@ class MemoryAgents:
     async def named(self, name: str) -> Sequence[str]:
         await self.faults.strike("named")
         return sorted(agent.id for agent in self.stored.values() if agent.name == name)
+
+    async def unique_names(self, agent_ids: Collection[str]) -> Mapping[str, str]:
+        await self.faults.strike("unique_names")
+        count = Counter(agent.name for agent in self.stored.values())
+        agents = {agent_id: self.stored.get(agent_id.lower()) for agent_id in agent_ids}
+        return {key: agent.name for key, agent in agents.items() if agent is not None and count[agent.name] == 1}
 
     def members_now(self, group: str) -> Sequence[str]:
         return sorted(agent.id for agent in self.stored.values() if group == "all" or group in agent.groups)

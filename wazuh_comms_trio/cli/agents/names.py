@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from wazuh_comms_trio.cli.arguments import is_uuid
 from wazuh_comms_trio.cli.program import Failure, printable
 
 if TYPE_CHECKING:
-    from wazuh_comms_trio.backends.interfaces import AgentRegistry
+    from wazuh_comms_trio.backends.interfaces import AgentRegistry, Target
 
 #: Uuids named in one sentence.
 _NAMED: Final = 10
+#: Seconds that a table waits for the names of its agents.
+_NAMES_TIMEOUT: Final = 5.0
 
 
 async def agent_id_of(registry: AgentRegistry, word: str) -> str:
@@ -38,6 +41,53 @@ async def agent_option(arguments: Namespace) -> str | None:
         return None if word is None else word.lower()
     async with open_stores(arguments) as stores:
         return await agent_id_of(stores.backends.agents, word)
+
+
+class AgentLabels:
+    """What agents are called in tables: by their name, or by their uuid where another agent has the same name, or where
+    names can't be read, which costs nothing else."""
+
+    def __init__(self, registry: AgentRegistry) -> None:
+        self._registry = registry
+        self._is_readable = True
+
+    async def of(self, agent_ids: Iterable[str]) -> Mapping[str, str]:
+        """A label for each of these agents, by id as it is given."""
+        ids = list(dict.fromkeys(agent_ids))
+        return {agent_id: agent_id for agent_id in ids} | dict(await self._names(ids))
+
+    async def of_target(self, target: Target) -> str:
+        """A label for whom a command is for; a group's is its name."""
+        return (await self.of([target.id]))[target.id] if target.type == "agent" else target.id
+
+    async def _names(self, ids: Sequence[str]) -> Mapping[str, str]:
+        import trio
+
+        from wazuh_comms_trio.errors import BackendUnavailable
+
+        if not ids or not self._is_readable:
+            return {}
+        try:
+            with trio.fail_after(_NAMES_TIMEOUT):
+                names = await self._registry.unique_names(ids)
+        except (BackendUnavailable, trio.TooSlowError):
+            self._is_readable = False
+            return {}
+        # A name that looks like a uuid would be taken for one.
+        return {agent_id: name for agent_id, name in names.items() if name and not is_uuid(name)}
+
+
+async def labels_of(arguments: Namespace, agent_ids: Sequence[str]) -> Mapping[str, str]:
+    """As ``AgentLabels.of``, where the registry isn't open, and may not be there."""
+    from wazuh_comms_trio.cli.stores import open_stores
+    from wazuh_comms_trio.errors import CommsError
+
+    try:
+        async with open_stores(arguments) as stores:
+            return await AgentLabels(stores.backends.agents).of(agent_ids)
+    except* (CommsError, OSError, Failure):
+        pass
+    return {agent_id: agent_id for agent_id in agent_ids}
 
 
 def several(ids: list[str]) -> str:

@@ -36,12 +36,14 @@ _NAMES: Final = {
 _LOGIN_ADVICE: Final = {
     "wrong_key": "its key isn't the one that is stored: `wazuh-comms agents rekey {id}` prints a new one for it",
     "unknown_agent": "no agent has this uuid: let the agent join again, or `wazuh-comms agents add NAME --uuid {id}`",
+    "foreign_certificate": "its client certificate has to name its uuid (`ssl.client_identity`): give it one that does",
     "unavailable": "the store of agents was away: see `wazuh-comms status`",
 }
 _TOKEN_ADVICE: Final = {
     "expired": "everyday: the agent logs in again",
     "agent_removed": "the agent was removed here: let it join again",
     "agent_rekeyed": "it has another key since: give the agent that one, and it logs in again",
+    "foreign_certificate": _LOGIN_ADVICE["foreign_certificate"],
     "from_the_future": "the token was made by a node whose clock is ahead: set the clocks of the nodes (NTP)",
 }
 
@@ -51,7 +53,8 @@ class Facts:
     """What is known of one agent; ``seen``: what the daemon and other nodes say (``services.agent_journal.merged``).
     ``silent``: why the daemon can't be asked. ``shared``: other nodes may have heard of the agent, too, and ``unasked``
     says why what they store can't be read. ``nodes``: the names of others that heard of it. ``stored``: when it was
-    heard last, as it is stored, epoch seconds."""
+    heard last, as it is stored, epoch seconds. ``groups_without_file``: groups of the agent that have no file in
+    ``files``, the folder of this node."""
 
     agent_id: str
     agent: Agent | None
@@ -65,6 +68,8 @@ class Facts:
     unasked: str | None = None
     nodes: Sequence[str] = ()
     stored: float | None = None
+    groups_without_file: Sequence[str] = ()
+    files: str = ""
 
 
 def facts_document(facts: Facts) -> dict[str, Any]:
@@ -96,6 +101,7 @@ def _sentences(facts: Facts) -> Iterator[str]:
         yield from _channel(facts, name, kinds)
     yield from _clone(facts)
     yield from facts.seen.get("limits", ())
+    yield from _groups(facts)
     yield from _commands(facts)
     if facts.quarantined:
         yield (
@@ -185,6 +191,12 @@ def _advice(facts: Facts, channel: str, cause: str) -> str:
     found = (_LOGIN_ADVICE if channel == "login" else _TOKEN_ADVICE).get(cause)
     if found is None and cause.startswith("503"):
         found = "a store was away or a limit was reached; the agent sends it again: see `wazuh-comms status`"
+    elif found is None and cause.startswith("429"):
+        found = "it sends more than `limits` gives one agent, and tries again: `wazuh-comms config check` says how much"
+    elif found is None and cause.startswith("404") and channel == "files":
+        found = "it asked for a file that isn't in `files.path`, or isn't of one of its groups"
+    elif found is None and cause.startswith("408"):
+        found = "its request came too slowly: see its network, and `limits.body_rate`"
     elif found is None and cause.startswith(("400", "413")):
         found = "what the agent sent isn't taken as it is; the log has the request"
     return "" if found is None else "; " + found.format(id=facts.agent_id)
@@ -204,6 +216,14 @@ def _clone(facts: Facts) -> Iterator[str]:
     elif len(addresses) > 1:
         spoken = sorted(addresses.items(), key=lambda item: -item[1])
         yield f"It was heard from {', '.join(f'{address} (last {timestamp(when)})' for address, when in spoken)}."
+
+
+def _groups(facts: Facts) -> Iterator[str]:
+    for group in facts.groups_without_file:
+        yield (
+            f"Its group {group} has no file {group}.yml in {facts.files} on this node: `set-group` and `fetch-config`"
+            " end as failed."
+        )
 
 
 def _commands(facts: Facts) -> Iterator[str]:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from wazuh_comms_trio.cli.stores import Stores
 
 
+#: Of the list; an agent is known by its name as well.
+_HEADS: Final = ("UUID", "NAME", "STATUS", "GROUPS", "LAST SEEN")
+_SPARE: Final = ("GROUPS", "UUID", "LAST SEEN", "STATUS")
 #: Of one agent, in ``why``: its last commands, and how far its events in quarantine are counted.
 COMMANDS_SHOWN: Final = 5
 ENTRIES_COUNTED: Final = 1000
@@ -121,7 +124,7 @@ async def _list(arguments: Namespace) -> int:
                     seen = await last_seen.of(page)
                     yield [with_status(agent, seen.get(agent.id), now, after) for agent in page]
 
-        with stores.output.listing(("UUID", "NAME", "STATUS", "GROUPS", "LAST SEEN")) as listing:
+        with stores.output.listing(_HEADS, _SPARE) as listing:
             async with aclosing(pages()) as every, aclosing(chosen(every, arguments, now)) as agents:
                 async for page in agents:
                     listing.page(map(agent_document, page), [_row(one) for one in page])
@@ -192,6 +195,7 @@ async def _why(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.command_socket import ask_daemon
     from wazuh_comms_trio.cli.output import lines
     from wazuh_comms_trio.cli.stores import open_quarantine_session, open_stores
+    from wazuh_comms_trio.config.group_files import without_file
     from wazuh_comms_trio.errors import DocumentUnreadable
 
     async with open_stores(arguments) as stores:
@@ -203,6 +207,8 @@ async def _why(arguments: Namespace) -> int:
             unreadable = str(exc)
         commands = await stores.backends.commands.list(agent_id=agent_id, limit=COMMANDS_SHOWN)
         stored, unasked = await _stored_news(stores, agent_id)
+        files = stores.config.communications_api.files.path
+        lacking = [] if agent is None else without_file(files, agent.groups)  # as the service's user sees it
     async with open_quarantine_session(arguments) as session:
         entries = await session.quarantine.list(agent_id=agent_id, limit=ENTRIES_COUNTED)
         shared = session.config.communications_api.backend == "wazuh"
@@ -227,6 +233,8 @@ async def _why(arguments: Namespace) -> int:
         unasked if shared else None,
         nodes,
         last,
+        lacking,
+        str(files),
     )
     session.output.document(facts_document(facts), lines(explain(facts)))
     return 0

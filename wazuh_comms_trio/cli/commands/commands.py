@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: What today's agents act on (PROTOCOL, section 3); another action ends as failed.
 KNOWN_ACTIONS = ("set-group", "fetch-config", "restart")
+_HEADS = ("ID", "TARGET", "ACTION", "STATUS", "CREATED")
+_SPARE = ("CREATED", "ACTION", "ID")
 _STATUSES = ("pending", "sent", "success", "failed")
 
 
@@ -110,15 +112,19 @@ def _watch(arguments: Namespace) -> Any:
 
 
 async def _list(arguments: Namespace) -> int:
+    from wazuh_comms_trio.cli.agents.names import AgentLabels
     from wazuh_comms_trio.cli.following import progress_of
     from wazuh_comms_trio.cli.stores import open_stores
 
     async with open_stores(arguments) as stores:
-        with stores.output.listing(("ID", "TARGET", "ACTION", "STATUS", "CREATED")) as listing:
+        labels = AgentLabels(stores.backends.agents)
+        with stores.output.listing(_HEADS, _SPARE) as listing:
             async with aclosing(_found(stores.backends, arguments)) as pages:
                 async for page in pages:
                     progress = await progress_of(stores.backends.commands, page)
-                    _add_page(listing, page, progress)
+                    agents = [one.target.id for one in page if one.target.type == "agent"]
+                    named = {} if arguments.json else await labels.of(agents)
+                    _add_page(listing, page, progress, named)
         if not listing.rows:
             stores.output.note("no such commands")
     return 0
@@ -149,7 +155,10 @@ async def _found(backends: Backends, arguments: Namespace) -> AsyncGenerator[Seq
     yield sorted(wanted, key=lambda one: one.target.id)[: arguments.limit]
 
 
-def _add_page(listing: Listing, found: Sequence[Command], progress: Mapping[str, GroupProgress]) -> None:
+def _add_page(
+    listing: Listing, found: Sequence[Command], progress: Mapping[str, GroupProgress], named: Mapping[str, str]
+) -> None:
+    """``named``: agents' labels by id."""
     from wazuh_comms_trio.cli.documents import command_document, outcome_text
     from wazuh_comms_trio.cli.output import timestamp
 
@@ -161,12 +170,13 @@ def _add_page(listing: Listing, found: Sequence[Command], progress: Mapping[str,
             document["progress"] = counts.document
             status = status if command.status == "failed" else counts.text
         documents.append(document)
-        target = f"{command.target.type} {command.target.id}"
+        target = f"{command.target.type} {named.get(command.target.id, command.target.id)}"
         rows.append((command.document_id, target, command.action.name, status, timestamp(command.created_at)))
     listing.page(documents, rows)
 
 
 async def _show(arguments: Namespace) -> int:
+    from wazuh_comms_trio.cli.agents.names import AgentLabels
     from wazuh_comms_trio.cli.documents import command_document, command_text, unreadable_document
     from wazuh_comms_trio.cli.following import progress_of
     from wazuh_comms_trio.cli.stores import open_stores
@@ -184,7 +194,8 @@ async def _show(arguments: Namespace) -> int:
         for counts in (await progress_of(stores.backends.commands, [command])).values():
             document["progress"] = counts.document
             children = counts.text
-        stores.output.document(document, command_text(command, children))
+        label = await AgentLabels(stores.backends.agents).of_target(command.target)
+        stores.output.document(document, command_text(command, label, children))
     return 0
 
 

@@ -6,10 +6,10 @@ import sys
 from argparse import Namespace
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from wazuh_comms_trio.cli import arguments as types
-from wazuh_comms_trio.cli.agents.names import agent_option
+from wazuh_comms_trio.cli.agents.names import agent_option, labels_of
 from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import EXIT_FAILED, EXIT_MISUSE, Failure
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from wazuh_comms_trio.cli.replay import Replayed
     from wazuh_comms_trio.cli.stores import QuarantineSession
     from wazuh_comms_trio.quarantine.interface import Entry
+
+
+#: Of the list.
+_HEADS: Final = ("ID", "LAST", "AGENT", "KIND", "BYTES", "COUNT", "REASON")
+_SPARE: Final = ("BYTES", "COUNT", "KIND", "LAST")
 
 
 def add_parser(parent: Group) -> None:
@@ -76,12 +81,12 @@ async def _entries(session: QuarantineSession, agent_id: str | None) -> AsyncIte
                 yield entry
 
 
-def _row(entry: Entry) -> tuple[object, ...]:
+def _row(entry: Entry, agent: str) -> tuple[object, ...]:
     from wazuh_comms_trio.cli.output import timestamp
 
     reason = entry.reason if entry.overtaken_at is None else f"(overtaken) {entry.reason}"
     last = timestamp(entry.last_at)
-    return entry.id, last, entry.agent_id, entry.kind, entry.payload_bytes, entry.count, reason
+    return entry.id, last, agent, entry.kind, entry.payload_bytes, entry.count, reason
 
 
 async def _list(arguments: Namespace) -> int:
@@ -89,10 +94,13 @@ async def _list(arguments: Namespace) -> int:
 
     async with open_quarantine_session(arguments) as session:
         agent_id = await agent_option(arguments)
-        with session.output.listing(("ID", "LAST", "AGENT", "KIND", "BYTES", "COUNT", "REASON")) as listing:
+        with session.output.listing(_HEADS, _SPARE) as listing:
             async with aclosing(_pages(session, agent_id)) as pages:
                 async for page in pages:
-                    listing.page(map(entry_document, page), [_row(entry) for entry in page])
+                    ids = [entry.agent_id for entry in page]
+                    labels = {} if arguments.json else await labels_of(arguments, ids)
+                    rows = [_row(entry, labels.get(entry.agent_id, entry.agent_id)) for entry in page]
+                    listing.page(map(entry_document, page), rows)
         usage = await session.quarantine.usage()
         entries_held = "1 entry" if usage.entries == 1 else f"{usage.entries} entries"
         session.output.note(f"{entries_held}, {usage.bytes} of {usage.max_bytes} bytes")

@@ -16,7 +16,7 @@ from trio import current_time, sleep
 from wazuh_comms_trio.audit.log import current_user
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.interfaces import Action, Backends, Command, Target
-from wazuh_comms_trio.cli.agents.names import agent_id_of
+from wazuh_comms_trio.cli.agents.names import AgentLabels, agent_id_of
 from wazuh_comms_trio.cli.confirmation import confirm
 from wazuh_comms_trio.cli.documents import command_document, command_text, outcome_text
 from wazuh_comms_trio.cli.following import STORE_TIMEOUT, GroupProgress, Progress, outcomes, until_ended
@@ -135,11 +135,14 @@ async def _wait(stores: Stores, command: Command) -> int:
     except BaseException:  # Ctrl-C ends the waiting, not the command
         print(f"the command {command.document_id} goes on", file=sys.stderr)
         raise
+    labels = AgentLabels(stores.backends.agents)
     if command.target.type == "group":
         counts = GroupProgress.of(ended)
-        text = lines([*(f"{one.target.id}  {outcome_text(one)}" for one in outcomes(ended)), counts.text])
+        named = await labels.of(one.target.id for one in ended)
+        text = lines([*(f"{named[one.target.id]}  {outcome_text(one)}" for one in outcomes(ended)), counts.text])
         document = {**command_document(command), "children": [command_document(one) for one in ended]}
         stores.output.document({**document, "progress": counts.document}, text)
     else:
-        stores.output.document(command_document(ended[0]), command_text(ended[0]))
+        label = await labels.of_target(command.target)
+        stores.output.document(command_document(ended[0]), command_text(ended[0], label))
     return EXIT_FAILED if any(one.status != "success" for one in ended) else 0

@@ -37,6 +37,10 @@ def add_parser(parent: Group) -> None:
     )
 
 
+#: Columns that a narrow terminal does without.
+_SPARE: Final = ("PID", "WAITING", "CONNS", "AGE", "PARKED", "BACKEND", "LAG")
+
+
 def _status(arguments: Namespace) -> int:
     from wazuh_comms_trio.daemon.status import read_status
 
@@ -73,7 +77,7 @@ def _status(arguments: Namespace) -> int:
         ]
         for worker in status.workers
     ]
-    text = "\n".join([pairs(head), "", table(heads, rows), *(["", lines(problems)] if problems else [])])
+    text = "\n".join([pairs(head), "", table(heads, rows, _SPARE), *(["", lines(problems)] if problems else [])])
     Output(as_json=arguments.json).document({**document, "problems": problems}, text)
     return EXIT_DEGRADED if problems else EXIT_WELL
 

@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from wazuh_comms_trio.cli.program import Failure
-from wazuh_comms_trio.errors import CommsError, DocumentUnreadable
+from wazuh_comms_trio.errors import CommsError
 
 #: Seconds that a look into the store may take, and until the next one after it failed.
 READ_TIMEOUT: Final = 2.0
@@ -28,7 +28,7 @@ class AgentNames:
         self._next = 0.0
 
     def of(self, agent_ids: Sequence[str]) -> Mapping[str, str]:
-        """The names of those agents that are known. Blocks. Of those that are known."""
+        """The names of those agents that are known; one that several have is no name. Blocks."""
         missing = [agent_id for agent_id in agent_ids if agent_id not in self._known]
         if missing and time.monotonic() >= self._next:
             if len(self._known) > MOST:
@@ -45,11 +45,7 @@ class AgentNames:
 
         with trio.move_on_after(READ_TIMEOUT) as scope:
             async with open_stores(self._arguments) as stores:
-                for agent_id in agent_ids:
-                    try:
-                        agent = await stores.backends.agents.get(agent_id)
-                    except DocumentUnreadable:  # as if there were none: the others have names
-                        agent = None
-                    self._known[agent_id] = agent_id if agent is None else agent.name
+                names = await stores.backends.agents.unique_names(agent_ids)
+                self._known |= {agent_id: names.get(agent_id, agent_id) for agent_id in agent_ids}
         if scope.cancelled_caught:
             self._next = time.monotonic() + PAUSE

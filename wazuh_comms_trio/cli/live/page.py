@@ -135,9 +135,10 @@ def _agents(rates: Rates, names: Mapping[str, str], most: int, width: int) -> It
     name = _name_width(width)
     yield f"{'BUSIEST AGENTS OF A MINUTE':<{name}}{'CALLS/S':>10}{'IN/S':>11}"
     for agent_id, requests, received in rates.agents[:most]:
-        label = f"{printable(names[agent_id])}  {agent_id}" if agent_id in names else agent_id
-        if text_width(label) >= name and agent_id in names:  # half of an id is of no use
-            label = printable(names[agent_id])
+        known = printable(names.get(agent_id, agent_id))
+        label = f"{known}  {agent_id}" if known != agent_id else agent_id
+        if text_width(label) >= name:  # half of an id is of no use
+            label = known
         yield f"{padded(cut(label, name - 1), name)}{_number(requests):>10}{_size(received):>11}"
 
 

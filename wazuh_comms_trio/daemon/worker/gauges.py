@@ -57,6 +57,7 @@ class WorkerGauges:
         yield families.LOOP_LAG, (), self.heartbeat.lag
         yield families.TASKS, (), trio.lowlevel.current_statistics().tasks_living
         yield families.SYNCS, (), tally.syncs
+        yield families.AGENTS_SHARED, (), float(self.backends.presence.keeps_news)
         if self.certificate_end is not None:
             yield families.CERTIFICATE_END, (), self.certificate_end
         if self.node is not None:

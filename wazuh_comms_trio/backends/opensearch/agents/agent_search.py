@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from wazuh_comms_trio.backends.agent_orders import AgentOrder
+from wazuh_comms_trio.backends.opensearch.agents.documents import to_name
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient
 from wazuh_comms_trio.backends.opensearch.client.found import Found
 from wazuh_comms_trio.backends.opensearch.client.queries import Query, every, exactly, nothing_of
@@ -36,6 +38,12 @@ class AgentSearch:
         """The ids of the agents of exactly this name. Raises ``BackendUnavailable``."""
         found = await self.find(exactly("agent.name", [name]), [])
         return sorted(document.id.lower() for document in found)
+
+    async def shared(self, names: Collection[str]) -> Collection[str]:
+        """Those of ``names`` that several agents have. Raises ``BackendUnavailable``."""
+        found = await self.find(exactly("agent.name", names), ["agent.name"])
+        count = Counter(to_name(document.source) for document in found)
+        return {name for name in names if count[name] > 1}
 
     async def find(self, query: Query, fields: Sequence[str]) -> Sequence[Found]:
         """Every agent's document that ``query`` finds and that can be read, with these ``fields`` of it. Raises

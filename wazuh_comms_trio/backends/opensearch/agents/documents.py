@@ -44,7 +44,7 @@ def to_agent(document_id: str, source: object) -> Agent | None:
     host = fields.get("host")
     return Agent(
         id=document_id.lower(),
-        name=_text(fields.get("name")) or "",
+        name=to_name(source) or "",
         key_hash=fields["key"],
         type=_text(fields.get("type")),
         version=_text(fields.get("version")),
@@ -53,6 +53,12 @@ def to_agent(document_id: str, source: object) -> Agent | None:
         status="active" if fields.get("status") == "active" else "disconnected",
         last_login=to_moment(fields.get("last_login")),
     )
+
+
+def to_name(source: object) -> str | None:
+    """The name in a document of the registry, if it has one."""
+    fields = source.get("agent") if isinstance(source, Mapping) else None
+    return _text(fields.get("name")) if isinstance(fields, Mapping) else None
 
 
 def _groups(value: object) -> tuple[str, ...]:

@@ -288,3 +288,12 @@ class OpenSearchAgents:
 
     async def named(self, name: str) -> Sequence[str]:
         return await self._search.named(name)
+
+    async def unique_names(self, agent_ids: Collection[str]) -> Mapping[str, str]:
+        ids = {agent_id: agent_id.lower() for agent_id in agent_ids}
+        found = await self._fetch(list(dict.fromkeys(ids.values())))
+        agents = {key: agent for key, agent in found.items() if isinstance(agent, Agent)}
+        shared = await self._search.shared({agent.name for agent in agents.values()}) if agents else ()
+        return {
+            given: agents[key].name for given, key in ids.items() if key in agents and agents[key].name not in shared
+        }
