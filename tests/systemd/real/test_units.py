@@ -20,8 +20,16 @@ LoadCredential=ssl.key:{CERTIFICATES}/key.pem
 LoadCredential=ssl.cert:{CERTIFICATES}/cert.pem
 """
 UUID = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
-LOG_IN = "curl -sSk --max-time 20 -H 'Content-Type: application/json' https://127.0.0.1:27000/api/v1/authentication"
-LOG_IN += f""" -d '{{"uuid": "{UUID}", "key": "{"k" * 32}"}}'"""
+#: Log-ins in turn, each with another wrong key, since one that is known to be wrong isn't hashed; says which ones
+#: were answered otherwise than that.
+LOG_IN = f"""
+while ! test -e /tmp/seen; do
+    number=$((number + 1))
+    key=$(printf %032d $number)
+    curl -sSk --max-time 20 -H 'Content-Type: application/json' -d '{{"uuid": "{UUID}", "key": "'$key'"}}' \\
+        https://127.0.0.1:27000/api/v1/authentication | grep -v 'Invalid key'
+done
+"""
 #: Waits until a thread of one of these processes is nicer than the process, and prints both nice values.
 NICER_THREAD = """
 import glob, sys, time
@@ -60,7 +68,7 @@ def test_keys_are_hashed_behind_what_agents_wait_for(machine: Machine) -> None:
     machine.shell(f"rm -f /tmp/seen; systemctl enable --now {SOCKET} {SERVICE}; wazuh-comms agents add a --uuid {UUID}")
     machine.wait(f"systemctl status {SERVICE} | grep -q '2 of 2 workers serve'")
     workers = machine.shell(f"pgrep --parent {machine.property(SERVICE, 'MainPID')}").split()
-    log_ins = machine.start("sh", "-c", f"until test -e /tmp/seen; do {LOG_IN} | grep -v 'Invalid key'; done")
+    log_ins = machine.start("sh", "-c", f"number=0; {LOG_IN}")
     try:
         assert machine.run("python3", "-c", NICER_THREAD, *workers).stdout.split() == ["0", "5"]
     finally:
