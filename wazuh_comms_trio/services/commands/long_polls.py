@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 from wazuh_comms_trio.services.commands.command_delivery import CommandDelivery
+from wazuh_comms_trio.services.commands.poll_ends import PollEnds
 
 __all__ = ["LongPoll", "LongPolls"]
 
@@ -28,11 +29,12 @@ class LongPoll:
     waited for in ``scope``, until ``end`` (trio's clock) at the latest.
     """
 
-    __slots__ = ("agent_id", "delivery", "fingerprint", "news", "revoked", "scope", "since")
+    __slots__ = ("agent_id", "delivery", "end", "fingerprint", "news", "revoked", "scope", "since")
 
     def __init__(self, agent_id: str, fingerprint: str, end: float) -> None:
         self.since = trio.current_time()
-        self.scope = trio.CancelScope(deadline=end)
+        self.scope = trio.CancelScope()  # its deadline comes from ``PollEnds``
+        self.end = end
         self.agent_id = agent_id
         self.fingerprint = fingerprint
         self.news = trio.Event()
@@ -51,6 +53,7 @@ class LongPolls:
         self._rekeyed: set[str] = set()
         self._unchecked: set[str] = set()
         self._count = 0
+        self._ends = PollEnds()
         self._occupied = trio.Event()
 
     def __len__(self) -> int:
@@ -66,6 +69,7 @@ class LongPolls:
                 self.answer(of_agent[0], None)
         self._by_agent.setdefault(long_poll.agent_id, []).append(long_poll)
         self._count += 1
+        self._ends.add(long_poll)
         self._occupied.set()
         self._unchecked.add(long_poll.agent_id)
         if self._fingerprints.setdefault(long_poll.agent_id, long_poll.fingerprint) != long_poll.fingerprint:
@@ -80,8 +84,8 @@ class LongPolls:
             end = long_poll.since + _PROTECTED
             if end <= now:
                 self.answer(long_poll, None)
-            elif end < long_poll.scope.deadline:
-                long_poll.scope.deadline = end
+            elif end < long_poll.end:
+                self._ends.shorten(long_poll, end)
 
     def remove(self, long_poll: LongPoll) -> None:
         """Removes a poll; nothing happens when it has left already."""
@@ -90,6 +94,7 @@ class LongPolls:
             return
         of_agent.remove(long_poll)
         self._count -= 1
+        self._ends.remove(long_poll)
         if not self._count:
             self._occupied = trio.Event()
         if not of_agent:
