@@ -53,6 +53,11 @@ def told(agent: Agent | None = AGENT, **facts: Any) -> str:
         ),
         ({"seen": seen(login=(at(5), at(900, "wrong_key")))}, ["wrong_key; it was taken since"]),
         (
+            {"seen": seen(login=(at(60), at(5, "wrong_key")), poll=(at(50), None))},
+            ["heard 50 s ago.\nSince then a log-in with its uuid was refused", "agents rekey"],
+        ),
+        ({"seen": seen(login=(at(60), at(5, "unavailable")))}, ["It is there: it was heard 60 s ago.\nLog-in"]),
+        (
             {"agent": None, "seen": seen(login=(None, at(5, "unknown_agent")))},
             ["unknown_agent", f"agents add NAME --uuid {UUID}"],
         ),

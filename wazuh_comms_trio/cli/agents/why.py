@@ -39,6 +39,8 @@ _LOGIN_ADVICE: Final = {
     "foreign_certificate": "its client certificate has to name its uuid (`ssl.client_identity`): give it one that does",
     "unavailable": "the store of agents was away: see `wazuh-comms status`",
 }
+#: Causes for which a log-in is refused until somebody does something.
+_LASTING: Final = frozenset({"wrong_key", "unknown_agent", "foreign_certificate"})
 _TOKEN_ADVICE: Final = {
     "expired": "everyday: the agent logs in again",
     "agent_removed": "the agent was removed here: let it join again",
@@ -148,6 +150,8 @@ def _presence(facts: Facts, channels: Mapping[str, Any]) -> Iterator[str]:
         yield "It is there: its poll waits for commands now."
     elif heard and facts.now - max(heard)[0] <= SILENT_AFTER:
         yield f"It is there: it was heard {_ago(facts, max(heard)[0])} ago."
+        if _is_kept_out(channels, max(heard)[0]):
+            yield "Since then a log-in with its uuid was refused: if that was itself, it won't be there any more."
     elif heard:
         yield (
             f"It is silent since {timestamp(max(heard)[0])} ({_ago(facts, max(heard)[0])}): its service may have"
@@ -163,6 +167,12 @@ def _presence(facts: Facts, channels: Mapping[str, Any]) -> Iterator[str]:
     silent = {"stateless", "stateful"}.isdisjoint(name for _, name in heard)
     if heard and silent and "poll" in {name for _, name in heard}:
         yield "It polls and sends no events: look at the agent's own log and which of its modules are on."
+
+
+def _is_kept_out(channels: Mapping[str, Any], heard_at: float) -> bool:
+    """Whether its log-in was refused after it was heard last, by what doesn't pass by itself."""
+    refusal = channels.get("login", {}).get("refusal")
+    return refusal is not None and refusal["at"] > heard_at and refusal["cause"] in _LASTING
 
 
 def _stored(facts: Facts) -> Iterator[str]:
