@@ -139,8 +139,12 @@ class FakeOpenSearch:
         if self.faults.cut is not None:
             await stream.send_all(data[: self.faults.cut])
             return False
-        await stream.send_all(data)
+        await self._send(stream, data)
         return True
+
+    async def _send(self, stream: trio.abc.HalfCloseableStream, answer: bytes) -> None:
+        """Sends a whole answer."""
+        await stream.send_all(answer)
 
     async def _answer(self, method: str, target: str, body: bytes) -> Answer:
         url = urlsplit(target)

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.simulation import determinism
 from tests.simulation.plan import make_plan
 from tests.simulation.planted.faults import search_all
-from tests.simulation.world import Result, prepare, run_world
+from tests.simulation.run import Result, prepare, run_world
 
 __all__ = ["main"]
 
@@ -66,9 +66,12 @@ def run_many(
     began, told = time.perf_counter(), time.perf_counter()
     began_cpu = time.process_time()
     done, requests, strikes, failures = 0, 0, Counter[tuple[str, str]](), []
+    fewest, stores = inf, Counter[str]()
     for done, seed in enumerate(seeds, 1):
         result = run_seed(seed)
         requests += result.requests
+        fewest = min(fewest, result.requests)
+        stores[result.plan.stores] += 1
         strikes.update(result.trace.coverage)
         if hashes:
             print(f"hash of {seed}: {result.trace.hash}")
@@ -87,6 +90,8 @@ def run_many(
         f"{done} seeds in {seconds:.1f} s of a core: {requests} requests ({requests / seconds:.0f}/s),"
         f" {strikes.total()} strikes of faults ({strikes.total() / seconds:.0f}/s), {len(failures)} failed: {failures}"
     )
+    shares = ", ".join(f"{number / done:.0%} {name}" for name, number in sorted(stores.items()))
+    print(f"at least {fewest} requests in a seed; {shares}")
     if not quiet:
         show_coverage(strikes)
     return len(failures)

@@ -12,8 +12,8 @@ from tests.simulation.plan import CALLS, CLOCKS, DISK, INDEX, NETWORK, Fault, Pl
 from tests.simulation.trace import Trace
 
 if TYPE_CHECKING:
-    from tests.simulation.network import Connection
-    from tests.simulation.process import Process
+    from tests.simulation.nodes.network import Connection
+    from tests.simulation.nodes.process import Process
 
 __all__ = ["InjectedFaults"]
 
@@ -30,6 +30,9 @@ class InjectedFaults:
         self.faults_ended: float | None = None
         self.faults_over = trio.Event()
         self.power_went = -1e9
+        #: Ids of keys whose tokens the operator ends, and since when all nodes know.
+        self.revoking: set[str] = set()
+        self.revoked: dict[str, float] = {}
         self._died: set[int] = set()  # faults by which a process has died
         self._calls = [fault for fault in plan.faults if fault.kind in (*CALLS, *DISK)]
         self._network = [fault for fault in plan.faults if fault.kind in NETWORK]
@@ -114,3 +117,8 @@ class InjectedFaults:
         """Did a connection of this agent fall silent? It stays so until faults end."""
         over = self.faults_ended is not None and trio.current_time() > self.faults_ended + within
         return not over and any(connection.who == name for connection in self.silent)
+
+    def is_revoked_everywhere(self, key: str, moment: float) -> bool:
+        """Whether every worker knew at this moment that this key signs for nobody: one that hangs doesn't."""
+        since = self.revoked.get(key)
+        return since is not None and moment > since + 1.0 and not self.had_cause(30.0, ("hang worker",))

@@ -1,20 +1,27 @@
-"""Limits that aren't configured. A run has some of them small, so that what happens beyond them does happen."""
+"""Limits: those that aren't configured, of which a run has some small, so that what happens beyond them does happen,
+and those that are, which a reload changes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from random import Random
 from types import ModuleType
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from attrs import evolve
 
 from wazuh_comms_trio.backends import command_rules
 from wazuh_comms_trio.backends.embedded import documents
 from wazuh_comms_trio.backends.embedded.database import group_commit
 from wazuh_comms_trio.backends.embedded.ndjson import engine
+from wazuh_comms_trio.config.models import Batcher, Config
 from wazuh_comms_trio.services.commands import deliveries, lookup_queue
 from wazuh_comms_trio.services.stateful import events
 
-__all__ = ["choose_limits", "set_limits"]
+if TYPE_CHECKING:
+    from tests.simulation.plan import Plan
+
+__all__ = ["changed", "choose_limits", "set_limits"]
 
 _SMALL: Final[Sequence[tuple[ModuleType, str, Sequence[int]]]] = (
     (events, "_SMALL_PACKET_BYTES", (200, 400)),  # a body above it is written in pieces
@@ -38,3 +45,21 @@ def set_limits(limits: Mapping[str, int]) -> None:
     """The others are what they usually are."""
     for (module, name), usual in _USUAL.items():
         setattr(module, name, limits.get(name, usual))
+
+
+def changed(config: Config, plan: Plan, node: int, generation: int) -> Config:
+    """What a node's configuration has become by a generation."""
+    rng = Random(f"{plan.seed} configuration {node} {generation}")
+    api = config.communications_api
+    batcher = Batcher(
+        max_elements=rng.choice([1, 5, 20]), wait_time=rng.choice([0.0, 0.15, 1.0]), eager=rng.random() < 0.7
+    )
+    return Config(
+        evolve(
+            api,
+            workers=api.workers if plan.keeps_order else rng.choice([1, 2, 3]),
+            batcher=batcher,
+            timeouts=evolve(api.timeouts, commands=rng.choice([4.0, 15.0, 60.0, 300.0])),
+            limits=evolve(api.limits, parked_polls=rng.choice([0, 0, 2, 4])),
+        )
+    )

@@ -106,7 +106,8 @@ class DocumentModel:
 @define(eq=False)
 class CommandLife:
     """A command for one agent, as seen from both ends. ``posted``: by a local program, whether or not a store keeps it.
-    ``excused``: it may be delivered twice, ``given_up``: it needn't be delivered."""
+    ``excused``: it may be delivered twice, ``given_up``: it needn't be delivered, ``stolen``: who has it is no agent,
+    and won't report on it."""
 
     document_id: str
     agent: str
@@ -117,5 +118,6 @@ class CommandLife:
     listed: bool = False
     excused: bool = False
     given_up: bool = False
+    stolen: bool = False
     #: What the agent reported first, once that is acknowledged.
     first_final: int | None = None

@@ -10,6 +10,7 @@ from typing import Final
 
 from attrs import field, frozen
 
+from tests.simulation.features import Features, choose_features
 from tests.simulation.limits import choose_limits
 
 __all__ = ["Fault", "Plan", "make_plan"]
@@ -50,6 +51,10 @@ INDEX: Final = ("passing",)
 
 #: What happens to one of the indexer's nodes.
 NODES: Final = ("indexer down", "indexer hangs", "indexer stale", "indexer primary moves")
+#: Likewise: shards that searches don't reach, a node of ours that doesn't reach one, answers that come twice.
+MORE_NODES: Final = ("indexer partial", "indexer split", "indexer answers twice")
+#: What happens to the engine, which memory stores and an indexer have beside them.
+ENGINE: Final = ("engine down", "engine late", "engine breaks off", "engine answers twice")
 
 
 @frozen
@@ -103,6 +108,7 @@ class Plan:
     indexer_nodes: int
     limits: Mapping[str, int]  # those that are small, by name
     segment: int  # bytes of a segment
+    features: Features
     faults: tuple[Fault, ...] = field(repr=False)
 
     @property
@@ -111,7 +117,8 @@ class Plan:
         failure, and a reload has two. So does an indexer with a call under way of a process that died."""
         kinds = {fault.kind for fault in self.faults}
         dies = self.stores == "indexer" and not kinds.isdisjoint(ENDS)
-        return self.nodes * self.workers == 1 and "reload" not in kinds and not dies
+        reloads = "reload" in kinds or self.features.rotates
+        return self.nodes * self.workers == 1 and not reloads and not dies
 
     def __str__(self) -> str:
         return (
@@ -142,6 +149,9 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
     for number in range(rng.randint(4, 14) if chosen else 0):
         near = rng.choice(faults).start if clustered and faults and rng.random() < 0.7 else None
         faults.append(_fault(rng, number, *rng.choice(chosen), seconds, nodes, near))
+    more = Random(f"more {seed}")
+    features = choose_features(more)
+    faults += _more_faults(more, len(faults), stores, seconds, nodes)
     kept = [each for each in faults if each.number not in without and (only is None or each.number in only)]
     return Plan(
         seed=seed,
@@ -171,8 +181,22 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         indexer_nodes=rng.choice([1, 2, 3]),
         limits=choose_limits(rng),
         segment=rng.choice([500, 5000, 1000**2]),
+        features=features,
         faults=tuple(kept),
     )
+
+
+def _more_faults(rng: Random, first: int, stores: str, seconds: float, nodes: int) -> list[Fault]:
+    """Of kinds that came later, in part of the seeds."""
+    if stores == "embedded":
+        return []
+    kinds = [("engine", kind) for kind in ENGINE]
+    kinds += [("indexer", kind) for kind in MORE_NODES * 2] if stores == "indexer" else []
+    chosen = [kind for kind in kinds if rng.random() < 0.5] if rng.random() < 0.6 else []
+    return [
+        _fault(rng, first + number, *rng.choice(chosen), seconds, nodes, None)
+        for number in range(rng.randint(1, 4) if chosen else 0)
+    ]
 
 
 def _fault(rng: Random, number: int, family: str, kind: str, seconds: float, nodes: int, near: float | None) -> Fault:
@@ -192,6 +216,9 @@ def _fault(rng: Random, number: int, family: str, kind: str, seconds: float, nod
     elif family == "indexer":
         place = "indexer"
         amount = rng.randrange(3)
+    elif family == "engine":
+        place = "engine"
+        amount = rng.choice([0.5, 4.0, 15.0])  # seconds until it answers
     elif family == "index":
         place = "index"
         amount = rng.randrange(4)

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import trio
+from attrs import fields
 
-from tests.simulation.plan import BACKUPS, CALLS, DISK, INDEX, NETWORK, NODES, POWER, SUDDEN, make_plan
+from tests.simulation.features import Features
+from tests.simulation.plan import (
+    BACKUPS,
+    CALLS,
+    DISK,
+    ENGINE,
+    INDEX,
+    MORE_NODES,
+    NETWORK,
+    NODES,
+    POWER,
+    SUDDEN,
+    make_plan,
+)
 from tests.simulation.planted.faults import PATCHES, search
 
 ROOT = Path(__file__).parents[2]
@@ -47,9 +63,20 @@ def test_what_ran_before_changes_nothing() -> None:
 
 @pytest.mark.real_clock
 def test_seeds_pass() -> None:
-    """``scripts/simulate`` runs more."""
+    """``scripts/simulate`` runs more. What each does is enough to find something."""
     run = simulate("--seeds", "200", "--from", "1000", "--jobs", "2", "--quiet", "--seconds", "150")
     assert run.returncode == 0, run.stdout + run.stderr
+    fewest = [int(number) for number in re.findall(r"at least (\d+) requests in a seed", run.stdout)]
+    assert len(fewest) == 2, run.stdout  # one of each job
+    assert min(fewest) >= 100, run.stdout
+    rates = re.findall(r"requests \((\d+)/s\), \d+ strikes of faults \((\d+)/s\)", run.stdout)
+    assert all(int(strikes) >= 5 for _, strikes in rates), run.stdout
+
+
+def test_half_of_the_seeds_have_sqlite_and_a_third_the_indexers_client() -> None:
+    stores = Counter(make_plan(seed).stores for seed in range(1000, 3000))
+    assert stores["embedded"] / stores.total() == pytest.approx(1 / 2, abs=0.05)
+    assert stores["indexer"] / stores.total() == pytest.approx(1 / 3, abs=0.05)
 
 
 @pytest.mark.parametrize("patch", sorted(PATCHES.glob("*.patch")), ids=lambda patch: patch.stem)
@@ -76,7 +103,13 @@ def test_a_plan_is_the_seeds_and_every_kind_of_fault_comes() -> None:
     assert make_plan(5) == make_plan(5)
     assert make_plan(5) != make_plan(6)
     kinds = {fault.kind for seed in range(200) for fault in make_plan(seed).faults}
-    assert kinds == {*SUDDEN, *NETWORK, *CALLS, *INDEX, *POWER, *DISK, *BACKUPS, *NODES}
+    assert kinds == {*SUDDEN, *NETWORK, *CALLS, *INDEX, *POWER, *DISK, *BACKUPS, *NODES, *MORE_NODES, *ENGINE}
+
+
+def test_every_feature_comes_and_none_always() -> None:
+    plans = [make_plan(seed) for seed in range(200)]
+    for feature in fields(Features):
+        assert {getattr(plan.features, feature.name) for plan in plans} == {True, False}, feature.name
 
 
 def test_faults_can_be_left_out_and_nothing_else_changes() -> None:

@@ -1,57 +1,52 @@
-"""One run: the world of one seed, what is done to it, and what has to hold meanwhile and afterwards."""
+"""The world of one seed, what is done to it, and when it is looked at."""
 
 from __future__ import annotations
 
 import atexit
-import gc
-import logging
-import os
-import signal
+import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
 import trio
-import trio.testing
-from attrs import define, evolve
+from attrs import evolve
 
-from tests.simulation import checks
 from tests.simulation.actors.agents import FILES, SimAgent
+from tests.simulation.actors.enrolment import OPERATOR, password_hash, run_joining
 from tests.simulation.actors.hostile import run_hostile
 from tests.simulation.actors.keys import key_hash
 from tests.simulation.actors.operators import run_operator, run_poster
+from tests.simulation.actors.rotation import run_rotation
+from tests.simulation.actors.thieves import run_thief
+from tests.simulation.checks import service as checks
 from tests.simulation.determinism import EPOCH
 from tests.simulation.injected import InjectedFaults
-from tests.simulation.limits import set_limits
+from tests.simulation.limits import changed, set_limits
 from tests.simulation.model import CommandLife
-from tests.simulation.network import Balancer, Connection
-from tests.simulation.node import STOP_BOUND, Node
-from tests.simulation.plan import CALLS, DISK, INDEX, NETWORK, NODES, POWER, Fault, Plan
-from tests.simulation.process import Process
-from tests.simulation.stores.embedded import EmbeddedStores, use_inline
+from tests.simulation.nodes.network import Balancer, Connection
+from tests.simulation.nodes.node import STOP_BOUND, Node
+from tests.simulation.nodes.process import Process
+from tests.simulation.nodes.token_keys import SigningKeys
+from tests.simulation.plan import BACKUPS, POWER, SUDDEN, Fault, Plan
+from tests.simulation.stores.embedded import EmbeddedStores
+from tests.simulation.stores.engine import SimEngine
 from tests.simulation.stores.indexer import IndexerStores
 from tests.simulation.stores.memory import MemoryStores
-from tests.simulation.trace import Trace, Violation
+from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.files.folder import FolderFiles
-from wazuh_comms_trio.config.models import Batcher, Config, Timeouts
-from wazuh_comms_trio.services.authentication import secret_hashes
+from wazuh_comms_trio.config.models import Batcher, Config, Enrollment, Timeouts
+from wazuh_comms_trio.config.sections.presence import Presence
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 from wazuh_comms_trio.testing.node.daemon import daemon_config
 
-__all__ = ["World", "run_world"]
+__all__ = ["World"]
 
 #: Once faults end, everything is served within this many seconds: an agent's pause after a failure, twice, and a
 #: request's longest time.
 LIVENESS_BOUND = 120.0
-#: A run takes less than a second of a core, as a rule.
-CORE_SECONDS = 20.0
-#: What is logged as an error when faults are injected.
-EXPECTED_ERRORS = ("the supervisor is gone", "the command store couldn't be told what was delivered")
-
-DISK_ERRORS = ("the disk reports errors", "the disk is full", "can't write to", "can't use")
+#: Of a run.
+LEAST_REQUESTS = 100
 
 
 @cache
@@ -83,9 +78,22 @@ class World(InjectedFaults):
         api = _config().communications_api
         batcher = Batcher(max_elements=plan.batch_elements, wait_time=plan.batch_wait, eager=plan.eager)
         timeouts = Timeouts(commands=plan.poll_timeout)
-        self.config = Config(evolve(api, workers=plan.workers, batcher=batcher, timeouts=timeouts))
+        presence = Presence()
+        enrollment = Enrollment(users={OPERATOR: password_hash()}) if plan.features.enrols else None
+        self.config = Config(
+            evolve(
+                api,
+                workers=plan.workers,
+                batcher=batcher,
+                timeouts=timeouts,
+                presence=presence,
+                enrollment=enrollment,
+            )
+        )
         set_limits(plan.limits)
         self.keys = _keys()
+        self.private_key = api.ssl.key.read_bytes()
+        self._scratch: Path | None = None  # where nodes keep what is their own
         self.key_hash = key_hash()
         self.files = FolderFiles(_files_folder())
         self.stores: MemoryStores | EmbeddedStores | IndexerStores
@@ -100,6 +108,7 @@ class World(InjectedFaults):
                 keeps_posted=plan.keeps_posted,
                 is_passing=self.is_passing,
                 is_poison=self.is_poison,
+                engine=SimEngine(self),
             )
         self.balancer = Balancer(self)
         self.connections: list[Connection] = []
@@ -110,6 +119,23 @@ class World(InjectedFaults):
 
     def agents_clock(self) -> float:
         return EPOCH + trio.current_time()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether agents make news: also while a run has had few requests."""
+        return trio.current_time() < self.plan.seconds or self.requests < LEAST_REQUESTS
+
+    def signing_keys(self, node: int) -> SigningKeys | None:
+        """Those of a node, where they change."""
+        if not self.plan.features.rotates:
+            return None
+        if self._scratch is None:
+            self._scratch = Path(tempfile.mkdtemp(prefix="simulation-keys-", dir="/dev/shm"))
+        return SigningKeys(self, self.config.communications_api, self._scratch / str(node))
+
+    def config_of(self, node: int, generation: int) -> Config:
+        """What a node's workers of one generation are given."""
+        return changed(self.config, self.plan, node, generation) if self.plan.features.limits_change else self.config
 
     # --- faults
 
@@ -146,7 +172,7 @@ class World(InjectedFaults):
         elif fault.kind == "cut link":
             await node.running[process][0].link.aclose()
         elif fault.kind == "reload":
-            node.reload()
+            await node.reload()
         elif fault.kind == "clock blip":
             node.clock_offset += fault.amount
             await trio.sleep(fault.seconds)
@@ -178,6 +204,13 @@ class World(InjectedFaults):
                 await trio.sleep(node.pause)
 
     async def run(self) -> None:
+        try:
+            await self._run_stores()
+        finally:
+            if self._scratch is not None:
+                shutil.rmtree(self._scratch)
+
+    async def _run_stores(self) -> None:
         async with self.stores.open():
             for agent in self.agents:
                 await self.stores.add_agent(agent.record)
@@ -197,13 +230,19 @@ class World(InjectedFaults):
                     others.start_soon(agent.run)
                 async with trio.open_nursery() as busy:
                     for agent in self.agents:
-                        busy.start_soon(agent.work, plan.seconds)
+                        busy.start_soon(agent.work)
                     for number in range(plan.hostile):
                         busy.start_soon(run_hostile, self, number, plan.seconds)
                     busy.start_soon(run_operator, self, plan.seconds)
+                    if plan.features.rotates:
+                        busy.start_soon(run_rotation, self, plan.seconds)
+                    if plan.features.thieves:
+                        others.start_soon(run_thief, self, plan.seconds)
+                    if plan.features.enrols:
+                        busy.start_soon(run_joining, self, others, plan.seconds)
                     others.start_soon(run_poster, self, plan.seconds)
                     for fault in plan.faults:
-                        if fault.kind not in (*CALLS, *DISK, *NETWORK, *INDEX, *NODES):
+                        if fault.kind in (*SUDDEN, *POWER, *BACKUPS):
                             busy.start_soon(self.strike, fault)
                     busy.start_soon(trio.sleep_until, plan.seconds)
                 self.end_faults()
@@ -234,118 +273,3 @@ class World(InjectedFaults):
                 raise Violation("liveness", f"{LIVENESS_BOUND:.0f} s after the last fault: {'; '.join(open_ends)}")
             await trio.sleep(0.5)
         self.trace.add("world", "everything is served")
-
-
-class _Errors(logging.Handler):
-    """An unexpected ERROR fails the run; what a dead process logs, nobody reads."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(logging.ERROR)
-        self._world = world
-        self.found: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        world, process = self._world, self._world.process.get()
-        text = record.getMessage()
-        if (process is not None and process.dead) or (text.startswith(EXPECTED_ERRORS) and world.had_cause(60.0)):
-            return
-        if any(words in text for words in DISK_ERRORS) and world.had_cause(60.0, DISK):
-            return
-        if "its log is damaged" in text and world.had_cause(60.0, POWER):
-            return
-        if record.exc_info and record.exc_info[1] is not None:
-            text += f": {record.exc_info[1]!r}"
-        self.found.append(f"{record.name}: {text}")
-        world.trace.add("log", text)
-
-
-@define
-class Result:
-    plan: Plan
-    trace: Trace
-    requests: int
-    seconds: float
-    violation: Violation | None
-
-
-def run_world(plan: Plan) -> Result:
-    """One run from its beginning to its end."""
-    worlds: list[World] = []
-
-    async def main() -> None:
-        async with trio.open_nursery() as nursery:
-            world = World(plan, nursery)
-            worlds.append(world)
-            errors = _Errors(world)
-            logging.getLogger().addHandler(errors)
-            try:
-                with trio.fail_after(3600):
-                    await world.run()
-            finally:
-                logging.getLogger().removeHandler(errors)
-            nursery.cancel_scope.cancel()
-            if errors.found:
-                raise Violation("log", errors.found[0])
-
-    violation: Violation | None = None
-    before = open_files()
-    try:
-        with _limited(CORE_SECONDS):
-            trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) or not worlds:
-            raise
-        violation = _violation_in(error)
-        if violation is None:
-            violation = Violation("exceptions", checks.shown(error))
-    world = worlds[0]
-    if violation is None and (left := open_files() - before):
-        violation = Violation("leaks", f"files are open after the end: {sorted(left)[:5]}")
-    return Result(plan, world.trace, world.requests, checks.last_time(world), violation)
-
-
-def open_files() -> set[tuple[str, str]]:
-    """This process's: descriptor and what it leads to."""
-    with os.scandir("/proc/self/fd") as entries:
-        names = [entry.name for entry in entries]
-    found = set()
-    for name in names:
-        with suppress(OSError):  # the one by which they were listed
-            found.add((name, os.readlink(f"/proc/self/fd/{name}")))
-    return found
-
-
-@contextmanager
-def _limited(seconds: float) -> Iterator[None]:
-    """Of a core: a run in which something goes round and round is ended."""
-
-    def end(*_: object) -> None:
-        raise Violation("spins", f"no end within {seconds:.0f} s of a core")
-
-    before = signal.signal(signal.SIGVTALRM, end)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
-        signal.signal(signal.SIGVTALRM, before)
-
-
-def _violation_in(error: BaseException) -> Violation | None:
-    if isinstance(error, Violation):
-        return error
-    if isinstance(error, trio.TrioInternalError) and error.__cause__ is not None:
-        return _violation_in(error.__cause__)
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            if (found := _violation_in(each)) is not None:
-                return found
-    return None
-
-
-def prepare() -> None:
-    """Deriving a key is a pure function and 12 ms: once for each key is enough. Threads aren't for the mock clock."""
-    use_inline()
-    secret_hashes._derive = cache(secret_hashes._derive)
-    gc.collect()
-    gc.freeze()  # what is there now stays: it needn't be looked at after every run

@@ -46,6 +46,7 @@ _STATE: Final = re.compile(
     r"state\.(db(-wal|-shm)?|lock)|quarantine/(quarantine\.db(-wal|-shm)?|state\.lock)|events/(\d+-[^/]+\.ndjson|segments\.ledger)"
     r"|events/shares/\d+-[^/]+\.json"
 )
+_KEPT_LOG: Final = re.compile(r"(state|quarantine)\.db-wal\.damaged-\d+")
 _FILES: Final = "SELECT CAST(file AS BLOB) FROM entries WHERE file IS NOT NULL"
 
 Content = dict[str, Any]
@@ -102,12 +103,14 @@ def check_flip(config: Config, rng: Random) -> str:
         return "harmless"
 
 
-def check_left(folder: Path) -> None:
+def check_left(folder: Path, *, was_cut: bool) -> None:
     """When all processes have ended there are no files but those of the state, and none that the quarantine doesn't
-    know."""
+    know. After a power cut (``was_cut``) a log that was torn in its middle is kept."""
     known = {bytes(name).decode() for (name,) in _rows(folder / "quarantine/quarantine.db", _FILES)}
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder))
+        if was_cut and _KEPT_LOG.fullmatch(path.name):
+            continue
         if path.is_file() and not _STATE.fullmatch(name) and path.name not in known:
             raise Violation("leaks", f"{name} is left")
 

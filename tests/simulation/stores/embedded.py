@@ -31,9 +31,9 @@ from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.quarantine.store import open_quarantine_store
 
 if TYPE_CHECKING:
-    from tests.simulation.node import Node
+    from tests.simulation.nodes.node import Node
+    from tests.simulation.nodes.process import Process
     from tests.simulation.plan import Fault
-    from tests.simulation.process import Process
     from tests.simulation.world import World
 
 __all__ = ["EmbeddedStores", "use_inline"]
@@ -134,7 +134,7 @@ class EmbeddedStores:
                     yield
                     self._end = True
                     self._closing.set()
-                check_left(self.folder)
+                check_left(self.folder, was_cut=world.power_went > 0)
                 for _ in range(world.plan.flips):
                     world.trace.strike("flipped bit", check_flip(self._config, self._rng), "disk")
             finally:

@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from tests.indexer.fake import error
-from tests.simulation.network import SimStream
-from tests.simulation.plan import NODES
-from tests.simulation.process import INDEXER_PLACES
+from tests.simulation.nodes.network import SimStream
+from tests.simulation.nodes.process import INDEXER_PLACES
+from tests.simulation.plan import MORE_NODES, NODES
+from tests.simulation.stores.engine import SimEngine
 from tests.simulation.stores.indexer_nodes import CALLER, PORT, IndexerNodes
 from tests.simulation.stores.replays import replay_all
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command
-from wazuh_comms_trio.backends.memory.engine import MemoryEngine, MemoryFiles
+from wazuh_comms_trio.backends.memory.engine import MemoryFiles
 from wazuh_comms_trio.backends.opensearch.commands.documents import Document
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
 from wazuh_comms_trio.config.backend_models import Indexer, IndexerCommands, IndexerHost
 from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 
 if TYPE_CHECKING:
-    from tests.simulation.process import Process
+    from tests.simulation.nodes.process import Process
     from tests.simulation.world import World
 
 __all__ = ["IndexerStores"]
@@ -44,7 +45,7 @@ class IndexerStores:
         commands = IndexerCommands(interval=0.5, idle_interval=1.0, lease=lease)
         hosts = [IndexerHost(f"10.1.0.{number}", PORT) for number in range(world.plan.indexer_nodes)]
         self._settings = Indexer(hosts=tuple(hosts), commands=commands)
-        self._engine = MemoryEngine()
+        self._engine = SimEngine(world)
         self._files = MemoryFiles({"default.conf": b"default"})
         self._quarantines: dict[int, MemoryQuarantine] = {}
         self._opened: dict[Process, OpenSearchStores] = {}
@@ -62,7 +63,7 @@ class IndexerStores:
                 self._settings, wall_clock=self._clock, rng=self._rng("tool"), connect=partial(self._connect, None)
             ) as self._tool:
                 for fault in self._world.plan.faults:
-                    if fault.kind in NODES:
+                    if fault.kind in (*NODES, *MORE_NODES):
                         nursery.start_soon(self._fake.strike, fault)
                 yield
             nursery.cancel_scope.cancel()
@@ -108,9 +109,8 @@ class IndexerStores:
             self._opened[process] = stores
             if node not in self._quarantines:
                 self._quarantines[node] = MemoryQuarantine(wall_clock=process.wall_clock)
-            backends = Backends(
-                stores.agents, stores.events, stores.commands, self._engine, self._files, stores.presence
-            )
+            engine = await stack.enter_async_context(self._engine.open_client(process))
+            backends = Backends(stores.agents, stores.events, stores.commands, engine, self._files, stores.presence)
             yield backends, self._quarantines[node]
 
     async def _connect(self, process: Process | None, host: str, port: int) -> SimStream:
@@ -129,9 +129,10 @@ class IndexerStores:
 
     async def replay(self, world: World) -> None:
         tool = self._tool
-        backends = Backends(tool.agents, tool.events, tool.commands, self._engine, self._files, tool.presence)
-        for quarantine in self._quarantines.values():
-            await replay_all(world, backends, quarantine)
+        async with self._engine.open_client(None) as engine:
+            backends = Backends(tool.agents, tool.events, tool.commands, engine, self._files, tool.presence)
+            for quarantine in self._quarantines.values():
+                await replay_all(world, backends, quarantine)
 
     async def documents(self) -> Mapping[tuple[str, str], bytes]:
         return {
@@ -155,7 +156,7 @@ class IndexerStores:
         return {each: Document(each, json.loads(kept.raw), 0, 1, 0.0).command for each, kept in stored.items()}
 
     def bodies(self) -> bytes:
-        return b"\n".join(taken.body for taken in self._engine.bodies)
+        return b"\n".join(self._engine.bodies)
 
     async def quarantined(self) -> list[tuple[str, bytes]]:
         return [(each.agent_id, each.payload) for kept in self._quarantines.values() for each in kept.rejected]

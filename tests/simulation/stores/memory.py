@@ -13,13 +13,14 @@ from tests.simulation.stores.replays import replay_all
 from tests.simulation.stores.shards import shard_of
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command, DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.backends.memory.commands import MemoryCommands
-from wazuh_comms_trio.backends.memory.engine import MemoryEngine, MemoryFiles
+from wazuh_comms_trio.backends.memory.engine import MemoryFiles
 from wazuh_comms_trio.backends.memory.stores import MemoryAgents, MemoryEvents, MemoryPresence
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 
 if TYPE_CHECKING:
-    from tests.simulation.process import Process
+    from tests.simulation.nodes.process import Process
+    from tests.simulation.stores.engine import SimEngine
     from tests.simulation.world import World
 
 __all__ = ["MemoryStores"]
@@ -126,6 +127,7 @@ class MemoryStores:
         keeps_posted: bool,
         is_passing: Callable[[int], bool],
         is_poison: Callable[[bytes], bool],
+        engine: SimEngine,
     ) -> None:
         self.keeps_posted = keeps_posted
         self._agents = MemoryAgents()
@@ -135,7 +137,7 @@ class MemoryStores:
         self._agents.serve(self._commands)
         self._events = MemoryEvents()
         self._events.judge = _judge(is_passing, is_poison)
-        self._engine = MemoryEngine()
+        self._engine = engine
         self._files = MemoryFiles({"default.conf": b"default"})
         self._quarantines: dict[int, MemoryQuarantine] = {}
 
@@ -150,9 +152,9 @@ class MemoryStores:
         own = OwnCommands(self._commands, process)
         if node not in self._quarantines:
             self._quarantines[node] = MemoryQuarantine(wall_clock=process.wall_clock)
-        await trio.lowlevel.checkpoint()
-        backends = Backends(self._agents, self._events, cast(Any, own), self._engine, self._files, self._presence)
-        yield backends, self._quarantines[node]
+        async with self._engine.open_client(process) as engine:
+            backends = Backends(self._agents, self._events, cast(Any, own), engine, self._files, self._presence)
+            yield backends, self._quarantines[node]
 
     @property
     def tool(self) -> SharedCommands:
@@ -170,9 +172,10 @@ class MemoryStores:
         await self._agents.add(agent)
 
     async def replay(self, world: World) -> None:
-        backends = Backends(self._agents, self._events, self._commands, self._engine, self._files, self._presence)
-        for quarantine in self._quarantines.values():
-            await replay_all(world, backends, quarantine)
+        async with self._engine.open_client(None) as engine:
+            backends = Backends(self._agents, self._events, self._commands, engine, self._files, self._presence)
+            for quarantine in self._quarantines.values():
+                await replay_all(world, backends, quarantine)
 
     async def documents(self) -> Mapping[tuple[str, str], bytes]:
         return {key: document.body for key, document in self._events.documents.items()}
@@ -188,7 +191,7 @@ class MemoryStores:
         return self._commands.stored
 
     def bodies(self) -> bytes:
-        return b"\n".join(taken.body for taken in self._engine.bodies)
+        return b"\n".join(self._engine.bodies)
 
     async def quarantined(self) -> list[tuple[str, bytes]]:
         return [(each.agent_id, each.payload) for kept in self._quarantines.values() for each in kept.rejected]

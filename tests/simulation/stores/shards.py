@@ -2,10 +2,10 @@
 
 from zlib import crc32
 
-__all__ = ["shard_of"]
+__all__ = ["SHARDS", "shard_of"]
 
-_SHARDS = 4
+SHARDS = 4
 
 
 def shard_of(document_id: str) -> int:
-    return crc32(document_id.encode()) % _SHARDS
+    return crc32(document_id.encode()) % SHARDS

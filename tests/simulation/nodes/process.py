@@ -16,7 +16,7 @@ from wazuh_comms_trio.daemon.stopping import Stop
 from wazuh_comms_trio.errors import BackendUnavailable, EngineRequestError, EngineTimeout, StorageFull
 
 if TYPE_CHECKING:
-    from tests.simulation.network import SimStream
+    from tests.simulation.nodes.network import SimStream
     from tests.simulation.world import World
 
 __all__ = ["Process", "Seam"]

@@ -13,10 +13,10 @@ from tests.simulation.plan import Fault
 from wazuh_comms_trio.testing.streams import BUFFER_BYTES, MemoryStream, _Direction
 
 if TYPE_CHECKING:
-    from tests.simulation.process import Process
+    from tests.simulation.nodes.process import Process
     from tests.simulation.world import World
 
-__all__ = ["Balancer", "Connection", "NodeListener", "SimStream", "process_stream_pair"]
+__all__ = ["Balancer", "Connection", "NodeListener", "SimStream", "process_stream_pair", "send_twice"]
 
 
 class SimStream(MemoryStream):
@@ -29,6 +29,14 @@ class SimStream(MemoryStream):
         self.number = next(SimStream._numbers)
         self.process: Process | None = None
         self.connection: Connection | None = None
+        #: No read goes beyond so many bytes from now on, where two answers meet.
+        self.boundary: int | None = None
+
+    @property
+    def has_news(self) -> bool:
+        """Whether a read wouldn't wait."""
+        incoming = self._incoming
+        return bool(incoming.delivered) or incoming.reset or incoming.ended
 
     def belongs_to(self, process: Process) -> None:
         self.process = process
@@ -61,6 +69,10 @@ class SimStream(MemoryStream):
             if connection is None or self is connection.server:
                 raise
             raise trio.BrokenResourceError("the agent has left") from None
+        if self.boundary is not None:
+            data, beyond = data[: self.boundary], data[self.boundary :]
+            self._incoming.delivered[:0] = beyond
+            self.boundary = self.boundary - len(data) or None
         if self.process is not None:
             await self.process.connected()
         return data
@@ -75,6 +87,12 @@ def process_stream_pair() -> tuple[SimStream, SimStream]:
     up, down = _Direction(BUFFER_BYTES), _Direction(BUFFER_BYTES)
     local = ("127.0.0.1", 1)
     return SimStream(up, down, local, local), SimStream(down, up, local, local)
+
+
+async def send_twice(sender: SimStream, receiver: SimStream, answer: bytes) -> None:
+    """The same answer twice, the second one in a segment of its own."""
+    receiver.boundary = len(receiver._incoming.delivered) + len(answer)
+    await sender.send_all(answer + answer)
 
 
 class Connection:
@@ -241,8 +259,8 @@ class Balancer:
         self._world = world
         self._ports = count(40000)
 
-    async def connect(self, host: str) -> SimStream:
-        """Raises ``ConnectionRefusedError``."""
+    async def connect(self, host: str, *, enrollment: bool = False) -> SimStream:
+        """To the agents' port, or to that of enrolment. Raises ``ConnectionRefusedError``."""
         world, rng = self._world, self._world.rng_network
         await trio.sleep(rng.uniform(0.0002, 0.002))
         fault = world.meets("network", None)
@@ -254,6 +272,6 @@ class Balancer:
         if not node.is_up:
             raise ConnectionRefusedError(111, "Connection refused")
         connection = Connection(world, host, next(self._ports), fault)
-        node.listener.offer(connection.server)
+        (node.enrollment if enrollment else node.listener).offer(connection.server)
         world.connections.append(connection)
         return connection.agent

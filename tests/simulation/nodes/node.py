@@ -8,19 +8,23 @@ from random import Random
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
+from attrs import evolve
 
 from tests.simulation.determinism import EPOCH
-from tests.simulation.network import NodeListener, process_stream_pair
-from tests.simulation.process import Process, Seam
+from tests.simulation.nodes.later_version import say_unknown
+from tests.simulation.nodes.network import NodeListener, process_stream_pair
+from tests.simulation.nodes.process import Process, Seam
+from tests.simulation.nodes.token_keys import Signing
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.interfaces import Backends
+from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.listeners import Listeners
 from wazuh_comms_trio.daemon.logging.formats import mask
 from wazuh_comms_trio.daemon.supervisor import messages
 from wazuh_comms_trio.daemon.supervisor.generation import HUNG_AFTER
 from wazuh_comms_trio.daemon.supervisor.hub import Hub, Member
 from wazuh_comms_trio.daemon.supervisor.link import Link
-from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
+from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment, forget_earlier_keys
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
 from wazuh_comms_trio.daemon.worker.hub_client import HubLeadership, HubOtherWorkers, run_hub_client
 from wazuh_comms_trio.daemon.worker.tree import Worker, run_worker
@@ -50,6 +54,12 @@ class Node:
         self.running: dict[Process, tuple[Member, Worker | None]] = {}
         self.generation = 0
         self.pause = 1.0  # until it is started again
+        self.enrollment = NodeListener()
+        self.enrollment.close()
+        #: Where the keys of its tokens change: those, and what each generation has of them.
+        self.keys = world.signing_keys(number)
+        self._signing: dict[int, Signing] = {}
+        self._configs: dict[int, Config] = {}
 
     def wall_clock(self) -> float:
         return EPOCH + trio.current_time() + self.clock_offset
@@ -63,6 +73,10 @@ class Node:
     async def run(self) -> None:
         """One life of the node, until ``stop`` or ``kill``."""
         self.hub, self.listener = Hub(), NodeListener()
+        if self.world.plan.features.enrols:
+            self.enrollment = NodeListener()
+        if self.keys is not None:
+            self.keys.begin_life(self.hub)
         self._stopping = False
         self.world.trace.add(self.name, "starts")
         with trio.CancelScope() as self._scope:
@@ -71,32 +85,36 @@ class Node:
                 background.start_soon(self._kill_hanging)
                 self._background = background
                 async with trio.open_nursery() as self._slots:
-                    self._start_generation()
-        self.listener.close()
+                    await self._start_generation()
+        self._stop_listening()
         self.world.trace.add(self.name, "has ended")
+
+    def _stop_listening(self) -> None:
+        self.listener.close()
+        self.enrollment.close()
 
     def kill(self) -> None:
         """The supervisor and all workers at once."""
         self._stopping = True
-        self.listener.close()
+        self._stop_listening()
         for process in list(self.running):
             process.kill()
         self._scope.cancel()
 
     def stop(self) -> None:
         self._stopping = True
-        self.listener.close()
+        self._stop_listening()
         self.world.trace.add(self.name, "is stopped")
         self._tell_to_stop(list(self.running), None)
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """A new generation of workers, then the old one is told to stop."""
         if self._stopping:
             return
-        old = list(self.running)
         self.world.trace.add(self.name, "reloads")
-        self._start_generation()
-        self._background.start_soon(self._replace, old)
+        background = self._background
+        if old := await self._start_generation():
+            background.start_soon(self._replace, old)
 
     async def _replace(self, old: list[Process]) -> None:
         generation = self.generation
@@ -123,10 +141,21 @@ class Node:
 
     # --- workers
 
-    def _start_generation(self) -> None:
+    async def _start_generation(self) -> list[Process]:
+        """Returns the workers that there are besides: none where the node stops meanwhile."""
+        hub, slots, signing = self.hub, self._slots, None
+        if self.keys is not None:
+            signing = await self.keys.next_generation()
+            if self._stopping or hub is not self.hub:
+                return []
         self.generation += 1
-        for slot in range(self.world.plan.workers):
-            self._slots.start_soon(self._keep_worker, slot, self.generation)
+        if signing is not None:
+            self._signing[self.generation] = signing
+        self._configs[self.generation] = config = self.world.config_of(self.number, self.generation)
+        old = list(self.running)
+        for slot in range(config.communications_api.workers):
+            slots.start_soon(self._keep_worker, slot, self.generation)
+        return old
 
     async def _keep_worker(self, slot: int, generation: int) -> None:
         life = 0
@@ -178,7 +207,11 @@ class Node:
             ):
                 environment = self._environment(process, other_workers, backends, quarantine)
                 background.start_soon(link.run)
-                tree = partial(run_worker, self.world.config, environment, process.stop)
+                if (signing := self._signing.get(member.generation)) is not None:
+                    keys, lifetimes = signing.for_worker()
+                    background.start_soon(forget_earlier_keys, keys, lifetimes)
+                    environment = evolve(environment, keys=keys)
+                tree = partial(run_worker, self._configs[member.generation], environment, process.stop)
                 worker: Worker = await serving.start(tree)
                 self.running[process] = member, worker
                 process.serves()
@@ -187,6 +220,11 @@ class Node:
                 client = partial(run_hub_client, link, other_workers, leadership, dispatcher, heartbeat, process.stop)
                 background.start_soon(client, worker.services, worker.metrics)
                 link.send_nowait(messages.Ready(public_key="", duty=True))
+                if signing is not None:
+                    await signing.note_serving()
+                if self.world.plan.features.later_version:
+                    background.start_soon(partial(say_unknown, member.link, to_worker=True))
+                    background.start_soon(partial(say_unknown, link, to_worker=False))
 
     def _environment(
         self, process: Process, other_workers: HubOtherWorkers, stores: Backends, quarantine: Any
@@ -200,7 +238,11 @@ class Node:
             presence=Seam(process, "presence", stores.presence),
         )
         return WorkerEnvironment(
-            listeners=Listeners([self.listener.worker(process)], [], []),
+            listeners=Listeners(
+                [self.listener.worker(process)],
+                [],
+                [self.enrollment.worker(process)] if self.world.plan.features.enrols else [],
+            ),
             backends=backends,
             quarantine=cast(Any, Seam(process, "quarantine", quarantine)),
             keys=self.world.keys,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tests.simulation.actors.agents import OpenPoll, SimAgent
+from tests.simulation.actors.agents import SimAgent
+from tests.simulation.actors.client import OpenPoll
 from tests.simulation.actors.keys import REVOCATION
 from tests.simulation.determinism import EPOCH
 from tests.simulation.model import CommandLife
@@ -76,6 +77,9 @@ async def watch_polls(world: World) -> None:
                 revoked = poll.keys != client.keys and client.is_rekeyed_everywhere(now - REVOCATION)
                 if revoked and not _is_held_up(world, poll):
                     raise Violation("revoked", f"{agent.name}: a poll goes on with a token of its old key")
+                ended = world.is_revoked_everywhere(poll.signed_by, now - REVOCATION)
+                if ended and not _is_held_up(world, poll):
+                    raise Violation("revoked", f"{agent.name}: a poll goes on with a token of a revoked key")
                 slack = IDENTIFIED_BOUND if world.registry_hung(poll.since) else TOKEN_SLACK
                 if late > slack and not _is_held_up(world, poll):
                     raise Violation("polls", f"{agent.name}: a poll went on for {late:.1f} s after its token's end")
@@ -182,7 +186,7 @@ async def open_ends(world: World) -> list[str]:
             found.append(f"{life.document_id} isn't listed")
         if life.listed and not life.received:  # its agent may carry out another one before
             found.append(f"{life.document_id} is listed and hasn't come")
-        if stored is not None and stored.status not in ("success", "failed"):
+        if stored is not None and stored.status not in ("success", "failed") and not life.stolen:
             found.append(f"{life.document_id} is {stored.status}")
     return found
 
@@ -221,6 +225,8 @@ async def check_end(world: World) -> None:
                 )
         elif stored.status == "success":
             raise Violation("reports", f"{life.document_id} is a success that nobody reported")
+        elif life.stolen and stored.status == "sent":
+            continue  # whoever has it won't say
         elif stored.result is None or stored.result.message not in (
             rules.NOT_DELIVERED,
             rules.NO_ANSWER,
@@ -247,7 +253,8 @@ def _check_quarantine(
             raise Violation("quarantine", f"{agent.name}'s {operation.id} was taken and is in quarantine")
     for payload in kept:
         of_posters = b'"module":"command"' in payload and not world.stores.keeps_posted  # it keeps them itself
-        if b"poison" not in payload and not of_posters:
+        forged = b'"message":"stolen"' in payload  # a report on another's command
+        if b"poison" not in payload and not of_posters and not forged:
             raise Violation("quarantine", f"{agent.name} has {payload!r} in quarantine without a reason")
 
 

@@ -1,0 +1,206 @@
+"""An agent's requests, each looked at: what it may be answered, and what not."""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64decode
+from collections.abc import Iterable
+from contextvars import ContextVar
+from itertools import count
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import trio
+from attrs import define
+
+from tests.simulation.actors.keys import KEYS, REVOCATION
+from tests.simulation.plan import CALLS, DISK
+from tests.simulation.trace import Violation
+from wazuh_comms_trio.testing.agent.client import AgentClient, token_expiry
+from wazuh_comms_trio.testing.agent.http import ExchangeFailed, Reply
+
+if TYPE_CHECKING:
+    from tests.simulation.nodes.network import Connection, SimStream
+    from tests.simulation.world import World
+
+__all__ = ["OpenPoll", "SimClient"]
+
+TOKEN_SECONDS = 900
+
+
+@define(eq=False)
+class OpenPoll:
+    """A poll that is under way: since when (trio's clock), when its token ends (epoch seconds), and of which of its
+    agent's keys that is, and which of the nodes' keys signed it (its id)."""
+
+    since: float
+    token_ends: float
+    keys: int = 0
+    signed_by: str = ""
+    connection: Connection | None = None
+
+
+_POLL: ContextVar[OpenPoll | None] = ContextVar("poll", default=None)
+
+
+def key_of(token: str) -> str:
+    """The id of the key that signed a token; empty of none."""
+    head = token.partition(".")[0]
+    return str(json.loads(urlsafe_b64decode(head + "=" * (-len(head) % 4)))["kid"]) if head else ""
+
+
+class _Impatient(ExchangeFailed):
+    """The agent waited no longer."""
+
+
+class SimClient(AgentClient):
+    """On plain streams of the balancer; every exchange is looked at. ``first_token``: the first log-in is spared, as if
+    it had been done a while ago."""
+
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        uuid: str,
+        key: str,
+        *,
+        first_token: str | None,
+        chunked: bool,
+        clock_error: float = 0.0,
+    ) -> None:
+        super().__init__(
+            self._connect_noting,
+            uuid=uuid,
+            key=key,
+            name=name,
+            chunked=chunked,
+            wall_clock=lambda: world.agents_clock() + clock_error,
+            tls=False,
+        )
+        self.world = world
+        self.name = name
+        self._first_token = first_token
+        self.polls: dict[int, OpenPoll] = {}
+        self.keys = self.token_keys = 0  # which of its keys is the agent's, and its token's
+        self.rekeyed_at = self.removed_at = -1e9
+        self.is_hasty = False  # it doesn't pause after failures, and is told so
+        self.is_being_rekeyed = False
+        self._numbers = count()
+
+    async def _connect_noting(self) -> SimStream:
+        stream = await self.world.balancer.connect(self.name)
+        if (poll := _POLL.get()) is not None:
+            poll.connection = stream.connection
+        return stream
+
+    async def request(self, method: str, path: str, body: bytes | None = None, **options: Any) -> Reply:
+        world, place = self.world, f"{method} {path.removeprefix('/api/v1/')}"
+        world.requests += 1
+        ahead = self.token is not None and token_expiry(self.token) - TOKEN_SECONDS > world.agents_clock() + 1
+        world.trace.add(self.name, f"{place} {'' if body is None else len(body)}")
+        number, began, keys = next(self._numbers), trio.current_time(), self.token_keys
+        token = "" if place == "POST authentication" else self.token or ""
+        signed_by = key_of(token)
+        if place == "GET commands" and self.token is not None:
+            _POLL.set(poll := OpenPoll(trio.current_time(), token_expiry(self.token), self.token_keys, signed_by))
+            self.polls[number] = poll
+        is_patient = not self.is_hasty or world.faults_ended is not None or not place.startswith("POST events")
+        patience = inf if is_patient else world.plan.patience
+        try:
+            with trio.move_on_after(patience) as limit:
+                reply = await super().request(method, path, body, **options)
+            if limit.cancelled_caught:  # what it sent may be under way still when it sends it again
+                world.trace.add(self.name, f"{place} -> it waits no longer")
+                raise _Impatient(place)
+        except _Impatient:
+            raise
+        except ExchangeFailed as error:
+            world.trace.add(self.name, f"{place} -> {str(error)[:60]}")
+            if not (world.had_cause(100.0) or world.was_silenced(self.name, 100.0)):
+                raise Violation("answers", f"{self.name}: {place} got no answer, without a cause: {error}") from None
+            raise
+        finally:
+            self.polls.pop(number, None)
+        world.trace.add(self.name, f"{place} -> {reply.status}")
+        old_key = keys != self.keys and place != "POST authentication"
+        if old_key and reply.status in (200, 204) and self.is_rekeyed_everywhere(began):
+            raise Violation("revoked", f"{self.name}: {place} -> {reply.status} with a token of its old key")
+        if reply.status in (200, 204) and world.is_revoked_everywhere(signed_by, began):
+            raise Violation("revoked", f"{self.name}: {place} -> {reply.status} with a token of a revoked key")
+        if place == "GET commands" and reply.status == 200 and keys == self.keys:
+            self._check_made(reply)
+        expired = bool(token) and token_expiry(token) <= world.agents_clock()  # its agent's clock is slow
+        ended = signed_by in world.revoking or (expired and world.plan.features.wrong_clocks)
+        refusable = ahead or old_key or ended or self.is_being_rekeyed
+        self._check(place, reply, refusable or trio.current_time() < self.rekeyed_at + 40)
+        return reply
+
+    def is_rekeyed_everywhere(self, moment: float) -> bool:
+        """Whether every node knew the agent's new key at this moment: no fault kept it from reading the registry."""
+        return moment > self.rekeyed_at + REVOCATION and not self.world.had_cause(30.0, (*CALLS, *DISK, "hang worker"))
+
+    def _check(self, place: str, reply: Reply, refusable: bool) -> None:
+        """``refusable``: the token was made by a server whose clock was ahead, or for a key of before."""
+        status = reply.status
+        if place.startswith("GET files") and status in (403, 404):  # another group's
+            return
+        if status in (200, 204) or (status == 408 and place == "GET commands"):
+            return
+        cause = self.world.had_cause(45.0) or self.world.was_silenced(self.name, 45.0)
+        if status >= 500 and (status != 503 or not cause):
+            raise Violation("no 5xx", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")
+        slow = status == 408 and any(fault.place == "network" for fault in self.world.plan.faults)
+        if (status in (401, 403) and refusable) or (status == 429 and self.is_hasty and (cause or refusable)):
+            return
+        if status < 500 and not ((status == 403 or slow) and cause):
+            raise Violation("replies", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")
+
+    async def authenticate(self) -> Reply:
+        if (token := self._first_token) is not None:
+            self._first_token, self.token = None, token
+            return Reply(200, (), json.dumps({"token": token}).encode())
+        keys = self.keys
+        reply = await super().authenticate()
+        if reply.status == 200:
+            self.token_keys = keys
+        return reply
+
+    def rekey(self) -> None:
+        """The operator has given it another key."""
+        self.keys += 1
+        self.rekeyed_at = trio.current_time()
+        self.is_being_rekeyed = False
+        self.key = KEYS[self.keys % 2]
+
+    async def post_stateful(self, events: Iterable[bytes]) -> Reply:
+        batch = list(events)
+        reply = await super().post_stateful(batch)
+        if reply.status == 200:
+            wanted = [json.loads(event.split(b"\n", 1)[0])["id"] for event in batch]
+            results = reply.json()["results"]
+            got = [result["id"] for result in results]
+            if wanted != got:
+                raise Violation("own results", f"{self.name} sent {wanted} and was answered {got}")
+            for event, result in zip(batch, results, strict=True):
+                status, poisoned = result["status"], b"poison" in event
+                if b'"module":"command"' in event:
+                    self._check_report(result["id"], status)
+                healed = b"poison!" in event and trio.current_time() >= self.world.plan.heals
+                unlikely = b'"module":"command"' not in event and (status == 400) != poisoned and not healed
+                if unlikely or status not in (200, 201, 400, 404, 409):
+                    raise Violation("own results", f"{self.name} sent {event!r} and was answered {result}")
+        return reply
+
+    def _check_made(self, reply: Reply) -> None:
+        """An agent that was removed and has come back isn't given what was sent to it before."""
+        for command in reply.json()["commands"]:
+            life = self.world.commands.get(command["document_id"])
+            if life is not None and not life.posted and life.made < self.removed_at:
+                raise Violation("removed", f"{self.name} has come back and is given {life.document_id}")
+
+    def _check_report(self, document_id: str, status: int) -> None:
+        """What came is reported on: it was offered, and that is known."""
+        life = self.world.commands[document_id]
+        is_kept = self.world.stores.keeps_posted or not life.posted
+        if status != 200 and (is_kept or status != 404):
+            raise Violation("own reports", f"{self.name} reported on {document_id} and was answered {status}")

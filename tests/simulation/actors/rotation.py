@@ -1,0 +1,63 @@
+"""The operator changes the key of the tokens, as ``wazuh-comms keys rotate`` and ``revoke`` do on each node."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+import trio
+
+from tests.simulation.nodes.token_keys import another_key
+from wazuh_comms_trio.config.check import public_half
+from wazuh_comms_trio.services.authentication.tokens import key_id
+
+if TYPE_CHECKING:
+    from tests.simulation.nodes.node import Node
+    from tests.simulation.world import World
+
+__all__ = ["run_rotation"]
+
+
+async def run_rotation(world: World, until: float) -> None:
+    """Once. A node alone may change its key without a word before, as by a new TLS certificate."""
+    rng = Random(f"{world.plan.seed} rotation")
+    await trio.sleep(rng.uniform(1.0, until / 2))
+    new = another_key()
+    kid, before = key_id(public_half(new)), key_id(public_half(world.private_key))
+    if len(world.nodes) > 1 or rng.random() < 0.5:
+        for node in world.nodes:
+            assert node.keys is not None
+            node.keys.following = public_half(new)
+            await node.reload()
+            await trio.sleep(rng.uniform(0.0, 1.0))
+        world.trace.add("operator", "has the next key trusted")
+        while not all(_trusts(node, kid) for node in world.nodes):  # nothing tells
+            if trio.current_time() > until:
+                return
+            await trio.sleep(0.5)
+    for node in world.nodes:
+        assert node.keys is not None
+        node.keys.keep()
+        node.keys.private, node.keys.following = new, None
+        world.trace.strike("another key", "signs", node.name)
+        await node.reload()
+        await trio.sleep(rng.uniform(0.0, 3.0))
+    if rng.random() < 0.6:
+        await trio.sleep(rng.uniform(0.0, 10.0))
+        await _revoke(world, before)
+
+
+async def _revoke(world: World, kid: str) -> None:
+    world.revoking.add(kid)
+    for node in world.nodes:
+        assert node.keys is not None
+        while not await node.keys.revoke(kid, is_up=node.is_up):  # noqa: ASYNC110
+            await trio.sleep(1)  # workers that sign with it are still there
+    world.revoked[kid] = trio.current_time()
+    world.trace.strike("revoked", "key", "operator")
+
+
+def _trusts(node: Node, kid: str) -> bool:
+    """All of its workers do, as they say. A node that is down reads the key when it starts."""
+    reports = [member.report.get("keys", {}) for member, _ in node.running.values() if member.ready.is_set()]
+    return not node.is_up or (bool(reports) and all(kid in keys.get("accepted", ()) for keys in reports))

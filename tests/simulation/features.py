@@ -1,0 +1,42 @@
+"""What a seed's world has besides: each of these is in a part of the seeds, with a check of its own. Chance decides
+apart for them, so that a further one changes no other seed's world."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Final
+
+from attrs import frozen
+
+__all__ = ["Features", "choose_features"]
+
+
+@frozen
+class Features:
+    """What is switched on."""
+
+    thieves: bool = False  # hold a token of an agent, until its key changes
+    wrong_clocks: bool = False  # agents' clocks are wrong by up to an hour
+    scans: bool = False  # agents ask for vulnerability scans
+    rotates: bool = False  # the operator changes the key of the tokens, and revokes the one before
+    limits_change: bool = False  # reloads, each with other limits
+    later_version: bool = False  # supervisor and workers say what the other end doesn't know
+    enrols: bool = False  # agents join while everything goes on
+    presence: bool = False  # agents go and come back after faults, and that is told
+
+
+#: The share of the seeds that have each.
+_SHARES: Final = {
+    "thieves": 0.3,
+    "wrong_clocks": 0.2,
+    "scans": 0.4,
+    "rotates": 0.25,
+    "limits_change": 0.4,
+    "later_version": 0.2,
+    "enrols": 0.3,
+    "presence": 0.15,
+}
+
+
+def choose_features(rng: Random) -> Features:
+    return Features(**{name: rng.random() < share for name, share in _SHARES.items()})

@@ -1,0 +1,1 @@
+"""What serves: nodes with their workers as processes that can die, and the network before them."""

@@ -1,0 +1,150 @@
+"""One run from its beginning to its end: what ends it, and what it says of itself."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+
+import trio
+import trio.testing
+from attrs import define
+
+from tests.simulation.checks import service as checks
+from tests.simulation.plan import DISK, POWER, Plan
+from tests.simulation.stores.embedded import use_inline
+from tests.simulation.stores.engine import use_simulated_engine
+from tests.simulation.stores.idle_connections import use_memory_streams
+from tests.simulation.trace import Trace, Violation
+from tests.simulation.world import World
+from wazuh_comms_trio.services.authentication import secret_hashes
+
+__all__ = ["Result", "prepare", "run_world"]
+
+#: A run takes less than a second of a core, as a rule.
+CORE_SECONDS = 20.0
+#: What is logged as an error when faults are injected.
+EXPECTED_ERRORS = ("the supervisor is gone", "the command store couldn't be told what was delivered")
+
+DISK_ERRORS = ("the disk reports errors", "the disk is full", "can't write to", "can't use")
+
+
+class _Errors(logging.Handler):
+    """An unexpected ERROR fails the run; what a dead process logs, nobody reads."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        world, process = self._world, self._world.process.get()
+        text = record.getMessage()
+        if (process is not None and process.dead) or (text.startswith(EXPECTED_ERRORS) and world.had_cause(60.0)):
+            return
+        if any(words in text for words in DISK_ERRORS) and world.had_cause(60.0, DISK):
+            return
+        if "its log is damaged" in text and world.had_cause(60.0, POWER):
+            return
+        if record.exc_info and record.exc_info[1] is not None:
+            text += f": {record.exc_info[1]!r}"
+        self.found.append(f"{record.name}: {text}")
+        world.trace.add("log", text)
+
+
+@define
+class Result:
+    plan: Plan
+    trace: Trace
+    requests: int
+    seconds: float
+    violation: Violation | None
+
+
+def run_world(plan: Plan) -> Result:
+    """One run from its beginning to its end."""
+    worlds: list[World] = []
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            world = World(plan, nursery)
+            worlds.append(world)
+            errors = _Errors(world)
+            logging.getLogger().addHandler(errors)
+            try:
+                with trio.fail_after(3600):
+                    await world.run()
+            finally:
+                logging.getLogger().removeHandler(errors)
+            nursery.cancel_scope.cancel()
+            if errors.found:
+                raise Violation("log", errors.found[0])
+
+    violation: Violation | None = None
+    before = open_files()
+    try:
+        with _limited(CORE_SECONDS):
+            trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or not worlds:
+            raise
+        violation = _violation_in(error)
+        if violation is None:
+            violation = Violation("exceptions", checks.shown(error))
+    world = worlds[0]
+    if violation is None and (left := open_files() - before):
+        violation = Violation("leaks", f"files are open after the end: {sorted(left)[:5]}")
+    return Result(plan, world.trace, world.requests, checks.last_time(world), violation)
+
+
+def open_files() -> set[tuple[str, str]]:
+    """This process's: descriptor and what it leads to."""
+    with os.scandir("/proc/self/fd") as entries:
+        names = [entry.name for entry in entries]
+    found = set()
+    for name in names:
+        with suppress(OSError):  # the one by which they were listed
+            found.add((name, os.readlink(f"/proc/self/fd/{name}")))
+    return found
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Of a core: a run in which something goes round and round is ended."""
+
+    def end(*_: object) -> None:
+        raise Violation("spins", f"no end within {seconds:.0f} s of a core")
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def _violation_in(error: BaseException) -> Violation | None:
+    if isinstance(error, Violation):
+        return error
+    if isinstance(error, trio.TrioInternalError) and error.__cause__ is not None:
+        return _violation_in(error.__cause__)
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            if (found := _violation_in(each)) is not None:
+                return found
+    return None
+
+
+def prepare() -> None:
+    """Deriving a key is a pure function and 12 ms: once for each key is enough. Threads aren't for the mock clock."""
+    use_inline()
+    use_memory_streams()
+    use_simulated_engine()
+    secret_hashes._derive = cache(secret_hashes._derive)
+    gc.collect()
+    gc.freeze()  # what is there now stays: it needn't be looked at after every run

@@ -1,0 +1,126 @@
+"""The engine: our client of it, and a server over streams in memory, which takes events and answers scans. It is down,
+answers late or twice, or breaks off."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import h11
+import trio
+
+from tests.simulation.nodes.network import SimStream, process_stream_pair, send_twice
+from tests.simulation.plan import ENGINE
+from wazuh_comms_trio.backends.engine import client
+from wazuh_comms_trio.backends.engine.client import UnixEngine, open_engine_client
+from wazuh_comms_trio.backends.event_lines import find_bad_line
+from wazuh_comms_trio.config.backend_models import EngineClient
+
+if TYPE_CHECKING:
+    from tests.simulation.nodes.process import Process
+    from tests.simulation.plan import Fault
+    from tests.simulation.world import World
+
+__all__ = ["SimEngine", "use_simulated_engine"]
+
+#: Who connects, and to which engine.
+_CALLER: ContextVar[tuple[SimEngine, Process | None]] = ContextVar("the engine's caller")
+
+
+class SimEngine:
+    """``bodies``: those that were taken, whole."""
+
+    def __init__(self, world: World) -> None:
+        self.bodies: list[bytes] = []
+        self._world = world
+        self._faults = [fault for fault in world.plan.faults if fault.kind in ENGINE]
+
+    @asynccontextmanager
+    async def open_client(self, process: Process | None) -> AsyncIterator[UnixEngine]:
+        """As this process has it; None: the operator's tool."""
+        _CALLER.set((self, process))
+        async with open_engine_client(EngineClient()) as engine:
+            yield engine
+
+    async def connect(self, process: Process | None) -> SimStream:
+        """Raises ``OSError``."""
+        await trio.lowlevel.checkpoint()
+        if self._meets("engine down", "connection") is not None or (process is not None and process.dead):
+            raise OSError(111, "Connection refused")
+        ours, theirs = process_stream_pair()
+        if process is not None:
+            ours.belongs_to(process)
+        self._world.nursery.start_soon(self._serve, theirs, ours)
+        return ours
+
+    def _meets(self, kind: str, place: str) -> Fault | None:
+        world, now = self._world, trio.current_time()
+        for fault in self._faults:
+            here = fault.kind == kind and fault.start <= now < fault.start + fault.seconds
+            if here and world.rng_calls.random() < fault.share:
+                world.trace.strike(kind, place, "engine")
+                return fault
+        return None
+
+    async def _serve(self, stream: SimStream, caller: SimStream) -> None:
+        connection = h11.Connection(h11.SERVER)
+        try:
+            while await self._exchange(stream, caller, connection):
+                connection.start_next_cycle()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError):
+            pass
+        finally:
+            stream.close()
+
+    async def _exchange(self, stream: SimStream, caller: SimStream, connection: h11.Connection) -> bool:
+        """One request and its answer; returns whether another one may follow."""
+        target, body = b"", bytearray()
+        while not isinstance(event := connection.next_event(), h11.EndOfMessage):
+            if event is h11.NEED_DATA:
+                connection.receive_data(bytes(await stream.receive_some()))
+            elif isinstance(event, h11.Request):
+                target = event.target
+            elif isinstance(event, h11.Data):
+                body += event.data
+            else:
+                return False
+        if self._meets("engine breaks off", "request") is not None:
+            return False
+        status, answer = self._answer(target, bytes(body))
+        if (late := self._meets("engine late", "answer")) is not None:
+            await trio.sleep(late.amount)
+        else:
+            await trio.sleep(self._world.rng_calls.uniform(0.0002, 0.05))
+        encoded = b"" if answer is None else json.dumps(answer).encode()
+        headers = [("Content-Length", str(len(encoded))), ("Content-Type", "application/json")]
+        data = connection.send(h11.Response(status_code=status, headers=headers)) or b""
+        data += connection.send(h11.Data(data=encoded)) or b""
+        data += connection.send(h11.EndOfMessage()) or b""
+        if self._meets("engine answers twice", "answer") is not None:
+            await send_twice(stream, caller, data)
+        else:
+            await stream.send_all(data)
+        return True
+
+    def _answer(self, target: bytes, body: bytes) -> tuple[int, Any]:
+        if target == b"/vulnerability/scan":
+            return 200, {"scanned": [package["name"] for package in json.loads(body)["packages"]]}
+        if target == b"/":
+            return 404, None
+        if (bad := find_bad_line(body)) is not None:
+            return 400, {"error": [bad]}
+        self.bodies.append(body)
+        return 204, None
+
+
+def use_simulated_engine() -> None:
+    """Once: in the place of the Unix socket."""
+
+    async def connect(path: str) -> SimStream:
+        engine, process = _CALLER.get()
+        return await engine.connect(process)
+
+    client.connect_unix = connect  # type: ignore[assignment]
