@@ -85,6 +85,30 @@ async def test_small_ones_that_are_read_beside_them_make_no_call_too_large_again
         assert len(node.requests) - count < 20
 
 
+async def test_small_ones_are_read_by_the_thousand_and_large_ones_after_them_are_not(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fakes("node") as nodes, client_of(nodes) as client:
+        node = nodes["node"]
+        index = node.indices[INDEX] = Index(INDEX, trio.current_time)
+        small = [(INDEX, f"small{number}") for number in range(2100)]
+        for _, document_id in small:
+            index.write(document_id, b'{"a":1}')
+        documents = StoredDocuments(client, lambda: LIMIT)
+
+        async def pages(keys: Sequence[Key]) -> list[int]:
+            async with aclosing(documents.pages(keys)) as pages:
+                return [len(page) async for page in pages]
+
+        assert await pages(small) == [100, 1000, 1000]
+        monkeypatch.setattr(stored_documents, "_BYTES_AT_ONCE", LIMIT)
+        filled(index)
+        found = await pages([*KEYS, *small])
+        assert max(found[:10]) <= 10  # of the large ones
+        assert sum(found) == 2150
+        assert documents.at_once == 1000
+
+
 async def test_one_that_is_larger_is_read_alone(limited: None, autojump_clock: MockClock) -> None:
     async with fakes("node") as nodes, client_of(nodes) as client:
         index = nodes["node"].indices[INDEX] = filled(Index(INDEX, trio.current_time))
@@ -148,6 +172,8 @@ async def test_what_takes_long_is_worked_out_in_a_thread() -> None:
 
 class Slow:
     """One large document; counts the turns of another task."""
+
+    at_once = 100
 
     def __init__(self) -> None:
         self.turns = 0

@@ -101,6 +101,23 @@ async def test_of_a_large_packet_nothing_more_is_read_once_its_request_is_closed
         assert node.requests.count(("POST", "/_mget")) == 1
 
 
+async def test_an_agent_that_creates_its_documents_again_costs_few_calls(autojump_clock: MockClock) -> None:
+    """A hundred are read at first; once they are found to be small a packet of a thousand costs three calls."""
+    async with fake() as node, stores_of(node) as stores:
+        packets = [range(start, start + 1000) for start in range(0, 4000, 1000)]
+        for content in range(2):
+            calls = []
+            for packet in packets:
+                node.requests.clear()
+                results = await stores.events.bulk([op("create", str(n), a=content) for n in packet])
+                assert outcomes(results) == ["done"] * 1000
+                calls.append([path for _, path in node.requests])
+            if not content:
+                assert calls == [["/_bulk"]] * 4
+        assert calls == [["/_bulk", *2 * ["/_mget", "/_bulk"]], *3 * [["/_bulk", "/_mget", "/_bulk"]]]
+        assert sources(node) == {str(n): {"a": 1} for n in range(4000)}
+
+
 async def test_nothing_is_replaced_once_the_caller_is_gone(autojump_clock: MockClock) -> None:
     async with fake() as node, stores_of(node) as stores:
         await stores.events.bulk([op("create", "1", old=1)])
@@ -158,6 +175,8 @@ LARGE = "x" * 300_000
 
 class Turns:
     """Documents that are read and written at once; how often other tasks ran in between."""
+
+    at_once = 100
 
     def __init__(self, body: bytes) -> None:
         self.body = body

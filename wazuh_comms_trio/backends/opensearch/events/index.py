@@ -41,7 +41,13 @@ from wazuh_comms_trio.backends.opensearch.client.client import (
 from wazuh_comms_trio.backends.opensearch.client.detached_calls import BulkCall, DetachableCalls
 from wazuh_comms_trio.backends.opensearch.client.found import read_found_text
 from wazuh_comms_trio.backends.opensearch.client.queries import is_possible_id
-from wazuh_comms_trio.backends.opensearch.events.own_documents import BYTES_PER_TURN, NOT_TRIED, Corrections, plan_write
+from wazuh_comms_trio.backends.opensearch.events.own_documents import (
+    BYTES_PER_DOCUMENT,
+    BYTES_PER_TURN,
+    NOT_TRIED,
+    Corrections,
+    plan_write,
+)
 from wazuh_comms_trio.backends.opensearch.events.probe import probe_index
 from wazuh_comms_trio.backends.opensearch.events.stored_documents import (
     Stored,
@@ -224,7 +230,7 @@ class OpenSearchEvents:
             async with aclosing(self._documents.pages(waiting)) as pages:
                 async for page in pages:
                     for position, present in _at_positions(page, waiting):
-                        worked += size_of(present)
+                        worked += size_of(present) + BYTES_PER_DOCUMENT
                         if worked >= BYTES_PER_TURN:
                             worked = 0
                             await trio.lowlevel.checkpoint()

@@ -31,7 +31,6 @@ from wazuh_comms_trio.backends.opensearch.client.bulk import (
     to_result,
 )
 from wazuh_comms_trio.backends.opensearch.events.stored_documents import (
-    AT_ONCE,
     Stored,
     StoredDocuments,
     Unreadable,
@@ -44,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 #: Bytes of documents that are worked through before other tasks run: milliseconds.
 BYTES_PER_TURN: Final = 256 * 1024
+#: What a document costs beside its bytes, as bytes.
+BYTES_PER_DOCUMENT: Final = 2 * 1024
 #: ... and in one step of one document, of which each operation reads all: a tenth of a second or two.
 _BYTES_PER_STEP: Final = 8 * 1024 * 1024
 
@@ -94,7 +95,7 @@ class Corrections:
         """Makes corrections until nothing is left. What can't be put right now is to be tried again, with all that
         follows on it."""
         while self._runs:
-            left = dict.fromkeys(self._still_open(list(islice(self._runs, AT_ONCE))))
+            left = dict.fromkeys(self._still_open(list(islice(self._runs, documents.at_once))))
             try:
                 async with aclosing(documents.pages(list(left))) as pages:
                     async for page in pages:
@@ -111,7 +112,7 @@ class Corrections:
         for key in self._still_open(list(page)):
             present = page[key]
             size = self._cut(key, present)
-            worked += size
+            worked += size + BYTES_PER_DOCUMENT
             planned = None if isinstance(present, Unreadable) else await worked_out(size, self._plan, key, present)
             if planned is None:
                 self._give_up([key])
@@ -197,9 +198,12 @@ def plan_write(
             return None, results
         line = delete_if_line(index, document_id, present.seq_no, present.primary_term)
         return Write(line[:-1], None), results
+    if present is not None and key not in changes:
+        return None, results
     body = after.body if b"\n" not in after.body else msgspec.json.format(after.body, indent=-1)
     if present is None:
         return Write(create_line(index, document_id)[:-1], body), results
-    if equal_json(present.body, body):
+    differs = len(operations) == 1 and operations[0].action == "create"  # the plan has compared them
+    if not differs and equal_json(present.body, body):
         return None, results
     return Write(replace_if_line(index, document_id, present.seq_no, present.primary_term)[:-1], body), results

@@ -40,8 +40,10 @@ from wazuh_comms_trio.http.client.connection import HttpReply
 
 logger = logging.getLogger(__name__)
 
-#: Documents that are read in one call, and bytes of them: they may be of any size, whatever is written to them.
-AT_ONCE: Final = 100
+#: Documents that are read in one call: at first, and at most, once they are found to be small. Bytes of an
+#: answer: they may be of any size, whatever is written to them.
+_FIRST_AT_ONCE: Final = 100
+_MOST_AT_ONCE: Final = 1000
 _BYTES_AT_ONCE: Final = 16 * 1024 * 1024
 #: Bytes from which on a thread works on them, so that the event loop goes on meanwhile.
 _IN_THREAD: Final = 1024 * 1024
@@ -99,7 +101,12 @@ class StoredDocuments:
     def __init__(self, client: OpenSearchClient, limit: Callable[[], int]) -> None:
         self._client = client
         self._limit = limit
-        self._count = AT_ONCE  # that were found to be few enough bytes
+        self._count = _FIRST_AT_ONCE  # that were found to be few enough bytes
+
+    @property
+    def at_once(self) -> int:
+        """How many documents the next call reads."""
+        return self._count
 
     async def pages(self, keys: Iterable[Key]) -> AsyncGenerator[Mapping[Key, Stored | Unreadable | None], None]:
         """Each once and in order, as it is at that moment, None for what isn't there; so many together as are to be in
@@ -117,7 +124,7 @@ class StoredDocuments:
                 page = {left[0]: Unreadable(str(exc))}
             else:
                 size = sum(map(size_of, page.values()))
-                self._count = most = max(1, min(AT_ONCE, count * _BYTES_AT_ONCE // (2 * max(1, size))))
+                self._count = most = _next_count(count, size)
             del left[:count]
             yield page
 
@@ -184,6 +191,13 @@ class StoredDocuments:
             return [None if reply.status == 429 else BulkItem(400, error=error)]
         half = len(writes) // 2
         return [*await self._write_part(writes[:half]), *await self._write_part(writes[half:])]
+
+
+def _next_count(count: int, size: int) -> int:
+    """How many documents to read after ``count`` of ``size`` bytes: more than at first only where they would be an
+    eighth of what an answer may have, since the next ones may be larger."""
+    fitting = count * _BYTES_AT_ONCE // max(1, size)
+    return max(1, min(_MOST_AT_ONCE, max(fitting // 8, min(_FIRST_AT_ONCE, fitting // 2))))
 
 
 async def worked_out(size: int, function: Callable[..., T], *arguments: object) -> T:
