@@ -341,3 +341,16 @@ def test_a_database_with_other_tables(tmp_path: Path) -> None:
     with pytest.raises(BackupError, match=r"the backup is damaged: state\.db: "):
         restore(config, file, replace=True)
     assert (folder / "state.db").read_bytes() == before
+
+
+async def test_a_damaged_name_of_a_payload_costs_that_one(config: Config, tmp_path: Path) -> None:
+    folder, file = config.communications_api.embedded.path / "quarantine", tmp_path / "backup.tar"
+    connection = apsw.Connection(str(folder / "quarantine.db"))
+    connection.execute("UPDATE entries SET file = CAST(x'ff' || substr(file, 2) AS TEXT) WHERE file IS NOT NULL")
+    connection.close()
+    (damage,) = backup(config, file).damaged
+    assert damage.startswith("quarantine entry 2: its payload of 1000000 bytes, ")
+    other = embedded_config(tmp_path / "other")
+    restore(other, file)
+    async with open_quarantine(other) as quarantine:
+        assert [entry.payload_bytes for entry in await quarantine.list()] == [len(b"small")]

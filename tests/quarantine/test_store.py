@@ -287,3 +287,30 @@ async def test_a_damaged_sum_stops_nobody(quarantine: StoredQuarantine, tmp_path
         await quarantine.add([rejected(value.encode())])
     connection.close()
     assert len(await quarantine.list()) == 4
+
+
+@pytest.mark.parametrize("name", [b"\xff" + b"0" * 31, b"\0" + b"0" * 31, b"../quarantine.db", b""])
+async def test_a_damaged_name_costs_its_payload_and_leads_nowhere(
+    quarantine: StoredQuarantine, tmp_path: Path, name: bytes
+) -> None:
+    """Its entry is replaced and dropped as any other is, beside sound ones."""
+    entries = [evolve(rejected(LARGE + b"%d" % number), document=f"d{number}") for number in range(4)]
+    await quarantine.add(entries)
+    for number in (1, 2, 3):  # one after the other: names differ
+        connection = apsw.Connection(str(tmp_path / "quarantine.db"))
+        connection.set_busy_timeout(5000)
+        connection.execute("UPDATE entries SET file = CAST(? AS TEXT) WHERE id = ?", (name, number))
+        connection.close()
+        with pytest.raises(DocumentUnreadable, match="its payload's name is damaged"):
+            await quarantine.get(number)
+        if number == 1:
+            await quarantine.add([evolve(rejected(b"newer"), document="d0")])
+        elif number == 2:
+            await quarantine.replace(2, [Remaining(evolve(rejected(b"left"), document="d1"), "why")])
+        else:
+            assert await quarantine.drop([3, 4]) == 2
+    found = [await quarantine.get(entry.id) for entry in await quarantine.list()]
+    assert sorted(item[1].payload for item in found if item is not None) == [b"left", b"newer"]
+    assert (tmp_path / "quarantine.db").exists()
+    await quarantine.remove_unreferenced()
+    assert files_in(tmp_path) == []

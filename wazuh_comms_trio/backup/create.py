@@ -49,6 +49,7 @@ from wazuh_comms_trio.foundation.file_writes import WholeFile, rename, sync
 from wazuh_comms_trio.foundation.folders import adopt, open_file, sync_folder
 from wazuh_comms_trio.foundation.timestamps import to_iso
 from wazuh_comms_trio.quarantine.opening import quarantine_folder
+from wazuh_comms_trio.quarantine.payload_files import FILE, own_name
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
 
 __all__ = ["BackupError", "Contents", "backup", "restore"]
@@ -221,12 +222,14 @@ def _add_quarantine(archiver: _Archiver, folder: Path, scratch: Path) -> None:
         live.close()
     connection = apsw.Connection(str(copy))
     try:
-        rows = connection.execute("SELECT file FROM entries WHERE file IS NOT NULL").fetchall()
-        for name in (str(row[0]) for row in rows):
+        rows = connection.execute(f"SELECT id, {FILE} FROM entries WHERE file IS NOT NULL").fetchall()
+        for entry_id, raw in cast("list[tuple[int, bytes]]", rows):
             try:
+                if (name := own_name(raw)) is None:
+                    raise FileNotFoundError
                 archiver.add_path(PAYLOADS + name, folder / "payloads" / name)
             except FileNotFoundError:  # dropped since the copy was made, or told as damage
-                connection.execute("DELETE FROM entries WHERE file = ?", (name,))
+                connection.execute("DELETE FROM entries WHERE id = ?", (entry_id,))
     finally:
         connection.close()
     archiver.add_path(QUARANTINE_DB, copy)

@@ -155,7 +155,7 @@ def _check_database(path: Path, schema: Schema) -> None:
             raise BackupError(f"the backup is damaged: {schema.name}: {verdict}")
     except StateUnusable as exc:
         raise BackupError(exc.message) from exc
-    except apsw.Error as exc:
+    except (apsw.Error, UnicodeDecodeError) as exc:
         raise BackupError(f"the backup is damaged: {schema.name}: {exc}") from exc
     finally:
         connection.close()

@@ -28,6 +28,14 @@ logger = logging.getLogger(__name__)
 FILES: Final = "payloads"
 
 _OWN_NAME: Final = re.compile("[0-9a-f]{32}")
+#: A payload's file in a row, for ``own_name``: what is damaged may be no text.
+FILE: Final = "CAST(file AS BLOB)"
+
+
+def own_name(raw: bytes | None) -> str | None:
+    """A file's name from its row; None where there is none, or it is damaged: it must lead nowhere else."""
+    text = "" if raw is None else raw.decode("ascii", "replace")
+    return text if _OWN_NAME.fullmatch(text) else None
 
 
 @define

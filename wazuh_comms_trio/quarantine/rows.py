@@ -10,6 +10,7 @@ from attrs import frozen
 
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
 from wazuh_comms_trio.quarantine.interface import AGENT_SHARE, Rejected, size_of
+from wazuh_comms_trio.quarantine.payload_files import FILE, own_name
 
 #: Payloads above this size are files of their own: SQLite would write them twice, through its log.
 INLINE_BYTES: Final = 256 * 1024
@@ -52,7 +53,7 @@ def insert_rows(
         if document is not None:
             gone += _files(
                 connection.execute(
-                    "DELETE FROM entries WHERE document = ? AND NOT (agent_id = ? AND digest = ?) RETURNING file",
+                    f"DELETE FROM entries WHERE document = ? AND NOT (agent_id = ? AND digest = ?) RETURNING {FILE}",
                     (document, rejected.agent_id, row.digest),
                 )
             )
@@ -93,12 +94,12 @@ def replace_row(
 ) -> list[str]:
     """As ``Quarantine.replace``; ``rows``: each with why it stays. Returns the files that no row names any more."""
     old: Any = connection.execute(
-        "DELETE FROM entries WHERE id = ? RETURNING agent_id, size, first_at, last_at, file, arrival", (entry_id,)
+        f"DELETE FROM entries WHERE id = ? RETURNING agent_id, size, first_at, last_at, {FILE}, arrival", (entry_id,)
     ).fetchone()
     if old is None:
         return [row.file for row, _ in rows if row.file is not None]
     agent_id, room, first_at, last_at, file, arrival = old
-    gone = [] if file is None else [file]
+    gone = _names([file])
     for row, error in rows:
         document = row.rejected.document or None
         known = connection.execute(
@@ -120,7 +121,12 @@ def replace_row(
 
 
 def _files(deleted: Iterable[Any]) -> list[str]:
-    return [name for (name,) in list(deleted) if name is not None]
+    return _names(raw for (raw,) in list(deleted))
+
+
+def _names(raw: Iterable[bytes | None]) -> list[str]:
+    """Of a damaged name the file is found later, as one that no row names."""
+    return [name for name in map(own_name, raw) if name is not None]
 
 
 def _make_room(connection: apsw.Connection, size: int, max_bytes: int) -> list[str]:
@@ -130,7 +136,7 @@ def _make_room(connection: apsw.Connection, size: int, max_bytes: int) -> list[s
         oldest = connection.execute("SELECT min(id) FROM entries WHERE overtaken_at IS NOT NULL").get
         if oldest is None:
             break
-        gone += _files(connection.execute("DELETE FROM entries WHERE id = ? RETURNING file", (oldest,)))
+        gone += _files(connection.execute(f"DELETE FROM entries WHERE id = ? RETURNING {FILE}", (oldest,)))
     return gone
 
 

@@ -42,7 +42,15 @@ from wazuh_comms_trio.quarantine.interface import (
     digest,
     size_of,
 )
-from wazuh_comms_trio.quarantine.payload_files import FILES, PayloadFiles, candidates, lock_unreferenced, set_aside
+from wazuh_comms_trio.quarantine.payload_files import (
+    FILE,
+    FILES,
+    PayloadFiles,
+    candidates,
+    lock_unreferenced,
+    own_name,
+    set_aside,
+)
 from wazuh_comms_trio.quarantine.rows import INLINE_BYTES, NoRoom, Row, check_limits, insert_rows, replace_row
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
 
@@ -191,7 +199,7 @@ class StoredQuarantine:
         """The files, of these, that a row names."""
 
         def select(connection: apsw.Connection) -> list[str]:
-            query = "SELECT file FROM entries WHERE file = ?"
+            query = "SELECT 1 FROM entries WHERE file = ?"
             return [name for name in names if connection.execute(query, (name,)).get is not None]
 
         return await self._database.read(select)
@@ -234,29 +242,30 @@ class StoredQuarantine:
 
     async def payload(self, entry_id: int) -> AsyncGenerator[bytes, None]:
         """Reads a payload. Raises as ``get``."""
-        query = "SELECT payload, file FROM entries WHERE id = ?"
+        query = f"SELECT payload, {FILE} FROM entries WHERE id = ?"
         row: Any = await self._database.read(lambda connection: connection.execute(query, (entry_id,)).fetchone())
         if row is None:
             return
-        payload, name = row
+        payload, raw = row
         if payload is not None:
             if payload:
                 yield payload
             return
+        name = own_name(raw)
+        if name is None:
+            raise _unreadable(entry_id, "its payload's name is damaged")
         try:
             with await trio.to_thread.run_sync(open_file, self._files / name) as file:
                 while piece := await trio.to_thread.run_sync(file.read, PAYLOAD_CHUNK):
                     yield piece
         except OSError as exc:
             raise _unreadable(entry_id, f"its payload: {exc.strerror}") from exc
-        except (TypeError, ValueError) as exc:
-            raise _unreadable(entry_id, "its payload's name is damaged") from exc
 
     async def drop(self, entry_ids: Collection[int]) -> int:
         def delete(connection: apsw.Connection) -> list[str | None]:
-            query = "DELETE FROM entries WHERE id = ? RETURNING id, file"
+            query = f"DELETE FROM entries WHERE id = ? RETURNING id, {FILE}"
             rows = [connection.execute(query, (entry_id,)).fetchone() for entry_id in entry_ids]
-            return [row[1] for row in rows if row is not None]
+            return [own_name(row[1]) for row in rows if row is not None]
 
         dropped = await self._database.write(delete)
         self._remove(name for name in dropped if name is not None)

@@ -15,7 +15,7 @@ import trio
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.agent_orders import AgentOrder, in_order
 from wazuh_comms_trio.backends.embedded.database.database import Database
-from wazuh_comms_trio.backends.embedded.database.text import storable
+from wazuh_comms_trio.backends.embedded.database.text import storable, texts
 from wazuh_comms_trio.backends.embedded.row_checksums import row_checksum, seal_agent
 from wazuh_comms_trio.backends.embedded.row_reading import read_row, read_rows
 from wazuh_comms_trio.backends.embedded.state_schema import CHANGES_KEPT
@@ -241,8 +241,8 @@ class SqliteAgents:
     async def named(self, name: str) -> Sequence[str]:
         if not storable(name):
             return ()
-        query = "SELECT id FROM agents WHERE name = ? ORDER BY id"
-        return await self._database.read(lambda connection: [row[0] for row in connection.execute(query, (name,))])
+        query = "SELECT CAST(id AS BLOB) FROM agents WHERE name = ? ORDER BY id"
+        return await self._database.read(lambda connection: texts(connection.execute(query, (name,))))
 
     async def unique_names(self, agent_ids: Collection[str]) -> Mapping[str, str]:
         ids = {agent_id: agent_id.lower() for agent_id in agent_ids}
@@ -275,13 +275,13 @@ def _together(before: set[str] | None, now: Collection[str] | None) -> set[str] 
 def members(connection: apsw.Connection, group: str) -> list[str]:
     """The ids of a group's agents; ``all`` is every agent."""
     if group == "all":
-        return [row[0] for row in connection.execute("SELECT id FROM agents ORDER BY id")]
+        return texts(connection.execute("SELECT CAST(id AS BLOB) FROM agents ORDER BY id"))
     # A row whose groups can't be read is in no group, and costs the others nothing.
     query = (
-        "SELECT id FROM agents WHERE CASE WHEN json_valid(agents.groups) THEN"
+        "SELECT CAST(id AS BLOB) FROM agents WHERE CASE WHEN json_valid(agents.groups) THEN"
         " EXISTS (SELECT 1 FROM json_each(agents.groups) WHERE value = ?) ELSE 0 END ORDER BY id"
     )
-    return [row[0] for row in connection.execute(query, (group,))]
+    return texts(connection.execute(query, (group,)))
 
 
 def set_groups(connection: apsw.Connection, agent_id: str, groups: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.embedded import command_rows as rows
 from wazuh_comms_trio.backends.embedded.database.database import Database
 from wazuh_comms_trio.backends.embedded.database.pauses import with_pauses
-from wazuh_comms_trio.backends.embedded.database.text import storable
+from wazuh_comms_trio.backends.embedded.database.text import storable, texts
 from wazuh_comms_trio.backends.embedded.group_expansion import EXPANDING, GroupExpansion, hidden, is_expanding
 from wazuh_comms_trio.backends.embedded.process_locks import ProcessLock
 from wazuh_comms_trio.backends.embedded.row_reading import read_rows
@@ -151,12 +151,13 @@ class SqliteCommands:
             assert isinstance(last, int)
             if last == seen:
                 return last, [], []
-            kind = "CASE target_type WHEN 'group' THEN id END"
-            query = f"SELECT DISTINCT target_id, {kind} FROM commands WHERE news > ? AND {rows.FREE} AND due_at >= ?"
+            kind = "CASE target_type WHEN 'group' THEN CAST(id AS BLOB) END"
+            columns = f"CAST(target_id AS BLOB), {kind}"
+            query = f"SELECT DISTINCT {columns} FROM commands WHERE news > ? AND {rows.FREE} AND due_at >= ?"
             since = seen if seen < last else -1  # an older state of the file was put back: all of it is news
             found: list[Any] = connection.execute(query, (since, now)).fetchall()
-            groups = [group for _, group in found if group is not None]
-            return last, [target for target, group in found if group is None], groups
+            groups = texts((group,) for _, group in found if group is not None)
+            return last, texts((target,) for target, group in found if group is None), groups
 
         last, agents, groups = await self._database.read(select)
         self._groups.found(groups)
@@ -220,14 +221,19 @@ class SqliteCommands:
 
     def _free_claims_of_ended(self, connection: apsw.Connection) -> None:
         """Frees what processes that have ended had claimed."""
-        owners = [row[0] for row in connection.execute("SELECT DISTINCT owner FROM commands WHERE owner IS NOT NULL")]
-        gone = [owner for owner in owners if self._process_lock.has_ended(owner)]
+        gone = self._ended_owners(connection)
         for owner in gone:
             self._groups.take_over(connection, owner)
         if gone:
             number = rows.next_news(connection)
-            query = "UPDATE commands SET owner = NULL, news = ? WHERE owner = ?"
+            query = "UPDATE commands SET owner = NULL, news = ? WHERE owner = CAST(? AS TEXT)"
             connection.executemany(query, [(number, owner) for owner in gone])
+
+    def _ended_owners(self, connection: apsw.Connection) -> list[bytes]:
+        """Who has claims and has ended; a damaged owner is nobody."""
+        query = "SELECT DISTINCT CAST(owner AS BLOB) FROM commands WHERE owner IS NOT NULL"
+        owners: list[Any] = connection.execute(query).fetchall()
+        return [owner for (owner,) in owners if self._process_lock.has_ended(owner.decode("ascii", "replace"))]
 
     # --- ending --------------------------------------------------------------------------------------------------
 
@@ -249,8 +255,7 @@ class SqliteCommands:
         now = self._now()
 
         def is_due(connection: apsw.Connection) -> bool:
-            owned = "SELECT DISTINCT owner FROM commands WHERE owner IS NOT NULL"
-            if any(self._process_lock.has_ended(str(owner)) for (owner,) in connection.execute(owned).fetchall()):
+            if self._ended_owners(connection):
                 return True
             overdue = f"SELECT 1 FROM commands WHERE {rows.OVERDUE} LIMIT 1"
             return connection.execute(overdue, {"now": now}).get is not None

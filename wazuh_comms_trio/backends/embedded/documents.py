@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, chain, count, repeat
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 from zlib import crc32
 
 import apsw
@@ -386,7 +386,12 @@ def _set_last_number(connection: apsw.Connection, number: int) -> None:
 def stored_documents(connection: apsw.Connection, after: int = 0, limit: int = 1000) -> list[StoredDocument]:
     """The first ``limit`` documents whose number is greater than ``after``, in that order."""
     query = (
-        "SELECT documents.no, indices.name, id, version, changed_at, body FROM documents"
+        "SELECT documents.no, CAST(indices.name AS BLOB), CAST(id AS BLOB), version, changed_at, body FROM documents"
         " JOIN indices ON indices.no = index_no WHERE documents.no > ? ORDER BY documents.no LIMIT ?"
     )
-    return [StoredDocument(*row) for row in connection.execute(query, (after, limit))]
+    found: list[Any] = connection.execute(query, (after, limit)).fetchall()
+    return [StoredDocument(no, _shown(index), _shown(name), *rest) for no, index, name, *rest in found]
+
+
+def _shown(text: bytes) -> str:
+    return text.decode("utf-8", "backslashreplace")  # a disk may have damaged it

@@ -18,6 +18,7 @@ from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.embedded import command_rows as rows
 from wazuh_comms_trio.backends.embedded.agents import members
 from wazuh_comms_trio.backends.embedded.database.database import Database
+from wazuh_comms_trio.backends.embedded.database.text import texts
 from wazuh_comms_trio.backends.interfaces import Command, CommandResult
 from wazuh_comms_trio.errors import BackendUnavailable, DocumentUnreadable
 
@@ -82,11 +83,12 @@ class GroupExpansion:
         except DocumentUnreadable as exc:
             await self._database.write(partial(self._fail, document_id=document_id, why=exc.why))
 
-    def take_over(self, connection: apsw.Connection, owner: str) -> None:
+    def take_over(self, connection: apsw.Connection, owner: bytes) -> None:
         """This process takes over the expansions that an ended process has left. Within another write; ``finish`` goes
         on with it."""
-        query = f"UPDATE commands SET owner = ? WHERE owner = ? AND {EXPANDING} RETURNING id"
-        self._unfinished.update(row[0] for row in connection.execute(query, (self._token, owner)))
+        changed = f"UPDATE commands SET owner = ? WHERE owner = CAST(? AS TEXT) AND {EXPANDING}"
+        query = f"{changed} RETURNING CAST(id AS BLOB)"
+        self._unfinished.update(texts(connection.execute(query, (self._token, owner))))
 
     def _adopt(self, connection: apsw.Connection, document_id: str) -> Command | None:
         """A group's command that no process owns is this process's from now on. None where there is nothing to do any
@@ -118,7 +120,7 @@ class GroupExpansion:
 
 def hidden(connection: apsw.Connection) -> tuple[str, tuple[str, ...]]:
     """A condition, and its values, that children of commands under expansion meet; mostly there are none."""
-    parents = [row[0] for row in connection.execute(f"SELECT id FROM commands WHERE {EXPANDING}")]
+    parents = texts(connection.execute(f"SELECT CAST(id AS BLOB) FROM commands WHERE {EXPANDING}"))
     one = "(id > ? AND id < ? AND id = ? || target_id)"
     values = [value for parent in parents for value in rows.child_of(parent)[:3]]
     return f"target_type = 'agent' AND ({' OR '.join([one] * len(parents)) or '0'})", tuple(values)

@@ -70,8 +70,9 @@ class SqlitePresence:
 
     async def take_watch(self, holder: str, now: float, seconds: float) -> str:
         """Gives the right to whoever asks: an embedded store has one node, and only that node's leader asks."""
-        row = await self._database.read(lambda connection: connection.execute("SELECT state FROM presence_watch").get)
-        return row if isinstance(row, str) else ""
+        query = "SELECT CAST(state AS BLOB) FROM presence_watch"
+        row = await self._database.read(lambda connection: connection.execute(query).get)
+        return row.decode("utf-8", "replace") if isinstance(row, bytes) else ""
 
     async def keep_watch(self, holder: str, state: str) -> bool:
         def write(connection: apsw.Connection) -> None:

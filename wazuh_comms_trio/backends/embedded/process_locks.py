@@ -30,7 +30,10 @@ class ProcessLock:
     folder: Path
 
     def has_ended(self, token: str) -> bool:
-        """Whether the process that held the lock ``token`` has ended; then its file is removed. False for one's own."""
+        """Whether the process that held the lock ``token`` has ended; then its file is removed. False for one's own.
+        What is no token is nobody's, and no file's name."""
+        if _TOKEN.fullmatch(token) is None:
+            return True
         return token != self.token and _remove_if_ended(self.folder / token)
 
 

@@ -97,12 +97,14 @@ def note_documents(connection: apsw.Connection) -> None:
 _OLD_COMMANDS: Final = f"SELECT no FROM commands WHERE {_ENDED} AND ended_age <= :limit"
 _OLD_DOCUMENTS: Final = "SELECT no FROM documents WHERE no <= (SELECT max(no) FROM document_marks WHERE age <= :limit)"
 _GONE: Final = (
-    "SELECT id FROM removed_agents WHERE age <= :limit AND NOT EXISTS"
+    "SELECT CAST(id AS BLOB) FROM removed_agents WHERE age <= :limit AND NOT EXISTS"
     " (SELECT 1 FROM agents WHERE agents.id = removed_agents.id)"
 )
-#: Documents of an agent have its uuid and an underscore before their id; a backquote comes after that.
+#: Documents of an agent have its uuid (text, or its bytes) and an underscore before their id; a backquote comes after
+#: that.
 OF_AGENT: Final = (
-    "SELECT no FROM documents WHERE index_no = :index AND id >= :agent || '_' AND id < :agent || '`' LIMIT :rows"
+    "SELECT no FROM documents WHERE index_no = :index"
+    " AND id >= CAST(:agent AS TEXT) || '_' AND id < CAST(:agent AS TEXT) || '`' LIMIT :rows"
 )
 
 
@@ -160,7 +162,7 @@ def prune_removed_agents(connection: apsw.Connection, keep: Keep) -> int:
         connection.execute(f"DELETE FROM documents WHERE no IN ({OF_AGENT})", values)
         if connection.changes():
             return connection.changes()
-    connection.execute("DELETE FROM removed_agents WHERE id = ?", (agent_id,))
+    connection.execute("DELETE FROM removed_agents WHERE id = CAST(? AS TEXT)", (agent_id,))
     return 1  # the next agent's turn
 
 

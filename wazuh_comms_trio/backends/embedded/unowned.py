@@ -16,7 +16,7 @@ import trio
 from wazuh_comms_trio.backends.embedded.database.database import Database
 from wazuh_comms_trio.backends.embedded.pruning import OF_AGENT, PAUSE, ROWS
 
-_OWNER: Final = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})_", re.ASCII)
+_OWNER: Final = re.compile(rb"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})_")
 _KNOWN: Final = "SELECT 1 FROM agents WHERE id = :agent UNION ALL SELECT 1 FROM removed_agents WHERE id = :agent"
 
 
@@ -25,16 +25,18 @@ def unowned_documents(connection: apsw.Connection) -> Counter[str]:
     through all documents."""
     found: Counter[str] = Counter()
     for (index,) in connection.execute("SELECT no FROM indices").fetchall():
-        query = "SELECT id FROM documents WHERE index_no = ? AND id > ? ORDER BY id LIMIT 1"
-        document_id = connection.execute(query, (index, "")).get
-        while isinstance(document_id, str):
+        ids = "SELECT CAST(id AS BLOB) FROM documents WHERE index_no = ?"  # a damaged one may be no text
+        query = f"{ids} AND id > CAST(? AS TEXT) ORDER BY id LIMIT 1"
+        document_id = connection.execute(query, (index, b"")).get
+        while isinstance(document_id, bytes):
             after = document_id
-            if owner := _OWNER.match(document_id):
-                after = f"{owner[1]}`"  # behind all ids that begin with the uuid and an underscore
-                if connection.execute(_KNOWN, {"agent": owner[1]}).get is None:
-                    values = {"index": index, "agent": owner[1], "rows": -1}
+            if match := _OWNER.match(document_id):
+                owner = match[1].decode()
+                after = match[1] + b"`"  # behind all ids that begin with the uuid and an underscore
+                if connection.execute(_KNOWN, {"agent": owner}).get is None:
+                    values = {"index": index, "agent": owner, "rows": -1}
                     count = connection.execute(f"SELECT count(*) FROM ({OF_AGENT})", values).get
-                    found[owner[1]] += count if isinstance(count, int) else 0
+                    found[owner] += count if isinstance(count, int) else 0
             document_id = connection.execute(query, (index, after)).get
     return found
 

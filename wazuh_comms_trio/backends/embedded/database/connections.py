@@ -122,7 +122,10 @@ class Connections:
         if migrate(connection, self._schema):
             write_log_back(connection, "PASSIVE")
         if self._health.damaged and self._watch.size <= CHECKED_BYTES:
-            verdict = connection.execute("PRAGMA quick_check(1)").get
+            try:
+                verdict = connection.execute("PRAGMA quick_check(1)").get
+            except UnicodeDecodeError as exc:  # it names what is damaged
+                raise apsw.CorruptError(str(exc)) from exc
             if verdict != "ok":
                 raise apsw.CorruptError(str(verdict))
         self._watch.remember(connection)

@@ -1,6 +1,11 @@
-"""Which texts SQLite can keep: those that have a UTF-8 form. JSON's escapes and file names can make others."""
+"""Which texts SQLite can keep: those that have a UTF-8 form. JSON's escapes and file names can make others, and a disk
+that is damaged."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
 
 
 def storable(*texts: str) -> bool:
@@ -11,3 +16,12 @@ def storable(*texts: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def texts(column: Iterable[Any]) -> list[str]:
+    """Of rows with one column, a text that was read as a BLOB: those that are UTF-8. A damaged one costs no other."""
+    found = []
+    for (raw,) in column:
+        with suppress(UnicodeDecodeError):
+            found.append(raw.decode())
+    return found

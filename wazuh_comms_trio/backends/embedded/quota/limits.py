@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import apsw
 from attrs import define, field, frozen
@@ -150,10 +150,11 @@ class DocumentQuota:
         if share is None:
             return []
         query = (
-            "SELECT agent_id, bytes FROM document_usage WHERE bytes >= ? AND agent_id <> ''"
+            "SELECT CAST(agent_id AS BLOB), bytes FROM document_usage WHERE bytes >= ? AND agent_id <> ''"
             f" ORDER BY bytes DESC LIMIT {_NAMED}"
         )
-        return [NearShare(agent_id, used, share) for agent_id, used in connection.execute(query, (share * part,))]
+        found: list[Any] = connection.execute(query, (share * part,)).fetchall()
+        return [NearShare(agent_id.decode("utf-8", "backslashreplace"), used, share) for agent_id, used in found]
 
     def tell(self, operations: Sequence[DocumentOperation], results: Sequence[ItemResult]) -> None:
         """Says in the log what was refused, each limit once in a while."""
