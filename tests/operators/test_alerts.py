@@ -216,6 +216,21 @@ def test_the_dashboard_shows_what_there_is(tmp_path: Path) -> None:
     assert max(x for x, _ in cells) < 24
 
 
+#: What Grafana's published schema of a dashboard wants of each kind of panel.
+OPTIONS = {
+    "stat": "colorMode graphMode justifyMode orientation percentChangeColorMode reduceOptions showPercentChange"
+    " textMode wideLayout",
+    "timeseries": "legend tooltip",
+}
+
+
+def test_panels_have_the_options_that_the_schema_wants() -> None:
+    panels = [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
+    assert {panel["type"] for panel in panels} == set(OPTIONS)
+    for panel in panels:
+        assert sorted(panel["options"]) == OPTIONS[panel["type"]].split(), panel["title"]
+
+
 def test_numbers_of_the_dashboard_have_units_and_colours_of_their_own() -> None:
     """Grafana's own colours of a number turn red at 80, whatever the number is."""
     panels = [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
