@@ -168,6 +168,18 @@ def test_remove(tool: Tool, config: Config, audit: Audit) -> None:
     assert [entry["action"] for entry in audit()] == ["agents add", "agents remove"]
 
 
+def test_several_agents_are_removed_together_or_none(tool: Tool, audit: Audit) -> None:
+    uuids = [tool("agents", "add", f"web-{number}", "--json").document["uuid"] for number in range(4)]
+    refused = tool("agents", "remove", "web-0", UUID, "web-1")
+    assert (refused.status, refused.out, refused.err) == (1, "", f"wazuh-comms: there is no agent {UUID}\n")
+    assert len(tool("agents", "list", "--json").document) == 4
+    removed = tool("agents", "remove", "web-0", uuids[1], "web-1")
+    assert removed.lines == [f"removed {uuids[number]} (web-{number})" for number in (0, 1)]
+    assert [(one["action"], one["object"]) for one in audit()[-2:]] == [("agents remove", uuid) for uuid in uuids[:2]]
+    document = tool("agents", "remove", *uuids[2:], "--json").document
+    assert document == [{"uuid": uuid, "removed": True} for uuid in uuids[2:]]
+
+
 def test_rekey(tool: Tool, config: Config) -> None:
     tool("agents", "add", "b", "--uuid", UUID, "--key", KEY)
     new = tool("agents", "rekey", UUID, "--json").document

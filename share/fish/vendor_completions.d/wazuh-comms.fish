@@ -42,7 +42,7 @@ complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --argumen
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --arguments list --description 'all agents, or some of them'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --arguments show --description 'one agent'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --arguments why --description 'why an agent is silent: what was heard of it and refused it last, and what to do'
-complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --arguments remove --description 'remove an agent: its tokens end at once, its pending commands fail'
+complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --arguments remove --description 'remove agents: tokens end at once, pending commands fail'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --arguments rekey --description 'give an agent a new key; prints it'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --short-option h --long-option help --description 'show this help message and exit'
 complete --command wazuh-comms --condition "__wazuh_comms_at 'agents'" --long-option config --require-parameter --force-files --description 'the configuration (default: $WAZUH_COMMS_CONFIG, else /etc/wazuh-server/wazuh-server.yml)'

@@ -50,12 +50,11 @@ def add_parser(parent: Group) -> None:
         " commands and its events in quarantine; in plain sentences with what to do. With an indexer, what other nodes"
         " heard, too, at most a minute old. On embedded backends what was before the daemon's start isn't known.",
     )
-    remove = agents.command(
-        "remove", _remove, help="remove an agent: its tokens end at once, its pending commands fail"
-    )
+    remove = agents.command("remove", _remove, help="remove agents: tokens end at once, pending commands fail")
     rekey = agents.command("rekey", _rekey, help="give an agent a new key; prints it")
-    for parser in (show, why, remove, rekey):
+    for parser in (show, why, rekey):
         parser.add_argument("agent", metavar="UUID|NAME", type=types.agent_reference)
+    remove.add_argument("agents", metavar="UUID|NAME", type=types.agent_reference, nargs="+")
     rekey.add_argument("--key", metavar="K", type=types.agent_key, help="32 letters and digits; default: a new one")
 
 
@@ -251,26 +250,37 @@ async def _stored_news(stores: Stores, agent_id: str) -> tuple[Sequence[NodeNews
 
 
 async def _remove(arguments: Namespace) -> int:
+    """Removes all of them, or none where one isn't known. Of one the document is an object, of several a list."""
     from wazuh_comms_trio.cli.output import lines
     from wazuh_comms_trio.cli.stores import open_stores
-    from wazuh_comms_trio.errors import DocumentUnreadable
 
     async with open_stores(arguments) as stores:
-        agent_id = await agent_id_of(stores.backends.agents, arguments.agent)
-        try:
-            agent = await stores.backends.agents.get(agent_id)
-            if agent is None:
-                raise _unknown(agent_id)
-            name = agent.name
-        except DocumentUnreadable:  # which the log says
-            name = None
+        found = [await agent_id_of(stores.backends.agents, word) for word in arguments.agents]
+        ids = list(dict.fromkeys(found))
+        names = {agent_id: await _name_of(stores, agent_id) for agent_id in ids}
         stores.prepare_change()
-        if not await stores.backends.agents.remove(agent_id):
-            raise _unknown(agent_id)
-        stores.changed("agents remove", agent_id, name=name)
-        said = lines([f"removed {agent_id} ({name or 'name unknown'})"])
-        stores.output.document({"uuid": agent_id, "removed": True}, said)
+        said, documents = [], []
+        for agent_id, name in names.items():
+            if not await stores.backends.agents.remove(agent_id):
+                raise _unknown(agent_id)
+            stores.changed("agents remove", agent_id, name=name)
+            said.append(f"removed {agent_id} ({name or 'name unknown'})")
+            documents.append({"uuid": agent_id, "removed": True})
+        stores.output.document(documents[0] if len(arguments.agents) == 1 else documents, lines(said))
     return 0
+
+
+async def _name_of(stores: Stores, agent_id: str) -> str | None:
+    """None for an agent that can't be read, which the log says. Raises ``Failure`` for one that there isn't."""
+    from wazuh_comms_trio.errors import DocumentUnreadable
+
+    try:
+        agent = await stores.backends.agents.get(agent_id)
+    except DocumentUnreadable:
+        return None
+    if agent is None:
+        raise _unknown(agent_id)
+    return agent.name
 
 
 async def _rekey(arguments: Namespace) -> int:
