@@ -22,6 +22,7 @@ class Features:
     limits_change: bool = False  # reloads, each with other limits
     later_version: bool = False  # supervisor and workers say what the other end doesn't know
     enrols: bool = False  # agents join while everything goes on
+    many_posts: bool = False  # a local program posts often, and gives up soon
     presence: bool = False  # agents go and come back after faults, and that is told
 
 
@@ -34,7 +35,8 @@ _SHARES: Final = {
     "limits_change": 0.4,
     "later_version": 0.2,
     "enrols": 0.3,
-    "presence": 0.15,
+    "many_posts": 0.25,
+    "presence": 0.0,
 }
 
 

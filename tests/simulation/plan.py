@@ -8,7 +8,7 @@ from math import inf
 from random import Random
 from typing import Final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from tests.simulation.features import Features, choose_features
 from tests.simulation.limits import choose_limits
@@ -152,6 +152,9 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
     more = Random(f"more {seed}")
     features = choose_features(more)
     faults += _more_faults(more, len(faults), stores, seconds, nodes)
+    if features.many_posts and not keeps_posted:  # what is held in memory is given back meanwhile
+        slow = _fault(more, len(faults), "call", "slow", seconds, nodes, None)
+        faults.append(evolve(slow, place="commands.claim" if stores == "memory" else "commands", amount=4.0))
     kept = [each for each in faults if each.number not in without and (only is None or each.number in only)]
     return Plan(
         seed=seed,

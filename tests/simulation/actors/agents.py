@@ -91,6 +91,8 @@ class SimAgent:
             clock_error=error,
         )
         self._asking: trio.Nursery | None = None
+        #: From when until when it was removed.
+        self.away: list[tuple[float, float]] = []
         #: Clients of others that hold one of its tokens.
         self.thieves: list[SimClient] = []
         settings = AgentSettings(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from math import inf
 from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
@@ -106,6 +107,8 @@ async def _rekey(world: World, agent: SimAgent) -> None:
 
 async def _remove_for_a_while(world: World, agent: SimAgent, seconds: float) -> None:
     """Then the uuid is enrolled again, with another key."""
+    began = trio.current_time()
+    agent.away.append((began, inf))
     for client in agent.clients:
         client.is_being_rekeyed = True
     await insist(partial(world.stores.registry.remove, agent.uuid))
@@ -122,6 +125,7 @@ async def _remove_for_a_while(world: World, agent: SimAgent, seconds: float) -> 
 
     await insist(add)
     world.trace.add("operator", f"adds {agent.name} again")
+    agent.away[-1] = began, trio.current_time()
     for client in agent.clients:
         client.rekeyed_at = trio.current_time()
         client.is_being_rekeyed = False
@@ -131,11 +135,12 @@ async def run_poster(world: World, until: float) -> None:
     """Posts each command until it is listed as delivered or its time is over, which some have but once."""
     rng = Random(f"{world.plan.seed} poster")
     number = 0
+    rate, timeouts = (2.0, [1.0, 1.0, 1.0, 30.0]) if world.plan.features.many_posts else (0.35, [1.0, 30.0, 300.0])
     async with trio.open_nursery() as nursery:
         while trio.current_time() < until:
-            await trio.sleep(rng.expovariate(0.35))
+            await trio.sleep(rng.expovariate(rate))
             number += 1
-            agent, timeout = rng.choice(world.agents), rng.choice([1.0, 30.0, 300.0])
+            agent, timeout = rng.choice(world.agents), rng.choice(timeouts)
             document_id = f"p{number}"
             _begin(world, document_id, agent, timeout, posted=True)
             nursery.start_soon(_post, world, document_id, agent, timeout, rng.randrange(len(world.nodes)))

@@ -209,8 +209,7 @@ async def check_end(world: World) -> None:
             raise Violation("posts", f"{life.document_id} was listed as delivered and never came")
         if stored is None:
             parent = commands.get(life.document_id.partition("_")[0])
-            away = world.plan.removals and any(fault.kind == "indexer stale" for fault in world.plan.faults)
-            if not life.posted and (parent is None or parent.status != "failed") and not (parent and away):
+            if not life.posted and (parent is None or not _was_no_member(world, life, parent)):
                 raise Violation("commands", f"{life.document_id} is gone")
             continue
         if stored.sent_at is not None and not life.received:
@@ -234,6 +233,16 @@ async def check_end(world: World) -> None:
             *((rules.AGENT_REMOVED,) if world.plan.removals else ()),
         ):
             raise Violation("commands", f"{life.document_id} ended without a reason: {stored}")
+
+
+def _was_no_member(world: World, life: CommandLife, parent: Command) -> bool:
+    """Whether a group's command may have become none for this agent: it failed itself, or the agent had been removed at
+    some moment between its sending and its becoming its members' (by a clock that may have been wrong)."""
+    if parent.status == "failed":
+        return True
+    agent = next(each for each in world.agents if each.uuid == life.agent)
+    expanded = inf if parent.sent_at is None or world.had_wrong_clock(life.made) else parent.sent_at - EPOCH
+    return any(began <= expanded and ended >= life.made for began, ended in agent.away)
 
 
 def _check_quarantine(
