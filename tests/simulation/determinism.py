@@ -51,16 +51,9 @@ def reset(seed: int) -> None:
     _bytes.seed(f"bytes {seed}")
     random.seed(f"random {seed}")
     trio._core._run._r.seed(seed)
-    for module, name, value in module_state():
-        setattr(sys.modules[module], name, value)
+    from tests.simulation.module_state import reset_modules  # with the project, which is imported after ``install``
 
-
-def module_state() -> list[tuple[str, str, object]]:
-    """What modules of the project keep between runs: module, name and what a new process has. Caches of pure functions
-    aside."""
-    from itertools import count
-
-    return [("wazuh_comms_trio.http.server.connection", "_request_ids", count(1))]
+    reset_modules()
 
 
 def _urandom(size: int) -> bytes:
