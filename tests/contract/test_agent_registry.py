@@ -159,6 +159,8 @@ async def test_names_that_tell_who_it_is(backends: Backends) -> None:
     }
     assert await backends.agents.unique_names([A3]) == {}  # whom it shares the name with wasn't asked for
     assert await backends.agents.unique_names([]) == {}
+    strangers = [f"0194857f-39b5-7bfb-a7bc-{number:012}" for number in range(1200)]
+    assert await backends.agents.unique_names([*strangers, A1, A2]) == {A1: "web 1"}
     await backends.agents.remove(A2)
     assert await backends.agents.unique_names([A1, A3]) == {A1: "web 1", A3: "web 2"}
 

@@ -119,6 +119,8 @@ def test_it_is_installed_upgraded_under_load_removed_and_purged(clean: Machine) 
     clean.shell(f"touch /tmp/done; {ALIVE}")
     assert "refused" not in load.communicate(timeout=60)[0]
     assert installed(clean) == f"install ok installed {NOW}"
+    conf = clean.shell("cd /usr/share/doc/wazuh-comms/conf; ls */* | cut -d/ -f1 | sort -u").split()
+    assert conf == ["balancers", "fleets", "grafana", "prometheus"]
     assert clean.property(SERVICE, "MainPID") != supervisor
     clean.wait("wazuh-comms status")
     assert "web-1" in clean.shell("wazuh-comms agents list")

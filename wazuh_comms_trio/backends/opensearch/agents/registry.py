@@ -291,9 +291,11 @@ class OpenSearchAgents:
 
     async def unique_names(self, agent_ids: Collection[str]) -> Mapping[str, str]:
         ids = {agent_id: agent_id.lower() for agent_id in agent_ids}
-        found = await self._fetch(list(dict.fromkeys(ids.values())))
-        agents = {key: agent for key, agent in found.items() if isinstance(agent, Agent)}
-        shared = await self._search.shared({agent.name for agent in agents.values()}) if agents else ()
-        return {
-            given: agents[key].name for given, key in ids.items() if key in agents and agents[key].name not in shared
-        }
+        wanted = list(dict.fromkeys(ids.values()))
+        unique: dict[str, str] = {}
+        for start in range(0, len(wanted), _PAGE):  # a search can't be for any number of names
+            found = await self._fetch(wanted[start : start + _PAGE])
+            names = {key: agent.name for key, agent in found.items() if isinstance(agent, Agent)}
+            shared = await self._search.shared(set(names.values())) if names else ()
+            unique |= {key: name for key, name in names.items() if name not in shared}
+        return {given: unique[key] for given, key in ids.items() if key in unique}
