@@ -46,7 +46,9 @@ BULK: Final = 1000
 @frozen
 class Scale:
     """``period``: seconds between an agent's requests, of so many ``events``. ``before`` and ``after`` the kill:
-    seconds of load. ``pause``: an agent's after a failure. ``documents`` of the one that creates them again."""
+    seconds of load. ``pause``: an agent's after a failure. ``documents`` of the one that creates them again.
+    ``settled``: seconds from a command's last delivery to the load; what daemons say of parked polls is a second old.
+    """
 
     agents: int
     period: float = 60.0
@@ -55,11 +57,13 @@ class Scale:
     after: float = 120.0
     pause: float = 30.0
     documents: int = 10_000
+    settled: float = 3.0
 
 
 @frozen
 class Answer:
-    """A request's planned moment, on trio's clock, and how long after it its success came."""
+    """A request's planned moment, on trio's clock, and how long after it its success came. ``daemon``: its agent's
+    home in the beginning, which tells those of a killed one, that come again after their pause, from the others."""
 
     planned: float
     seconds: float
@@ -81,6 +85,7 @@ class Fleet:
     commands: Counter[tuple[str, str]] = field(factory=Counter)
     got: trio.Event = field(factory=trio.Event)
     others: Counter[str] = field(factory=Counter)
+    lateness: float = 0.0
     rng: random.Random = field(factory=lambda: random.Random(1))
 
     def at_home(self, number: int) -> AgentClient:
@@ -114,6 +119,7 @@ class Fleet:
     async def send(self, number: int) -> None:
         """In an open loop; a batch that isn't taken is sent again, and until then no other one."""
         uuid, planned = self.agents[number].uuid, trio.current_time() + self.rng.random() * self.scale.period
+        at_first = self.homes[number]
         batch = 0
         while True:
             await trio.sleep_until(planned)
@@ -131,9 +137,21 @@ class Fleet:
                 await self.fail(number, home, f"events: {reply.status}")
             assert {each["status"] for each in reply.json()["results"]} <= {200, 201}, reply.body
             self.acknowledged.update(f"{uuid}_{each}" for each in ids)
-            self.answers.append(Answer(began, trio.current_time() - began, home))
+            self.answers.append(Answer(began, trio.current_time() - began, at_first))
             planned = max(planned + self.scale.period, trio.current_time())
             batch += 1
+
+    async def watch_lateness(self) -> None:
+        """This process is late, too: a thousand agents in one."""
+        while True:
+            due = trio.current_time() + 0.05
+            await trio.sleep_until(due)
+            self.lateness = max(self.lateness, trio.current_time() - due)
+
+    def take_lateness(self) -> float:
+        """Seconds, the worst since the last time."""
+        worst, self.lateness = self.lateness, 0.0
+        return worst
 
     async def until_parked(self) -> None:
         """All but a few that are between two polls, as the daemons that live say themselves."""
@@ -258,16 +276,21 @@ async def under_load(agents: Fleet, say: Say, judge: Callable[[str, float, float
         await agents.until_parked()
         say(f"{scale.agents} agents are parked on {DAEMONS} daemons")
         judge("send --all, the last delivery", await agents.send_to_all(), SENT)
+        await trio.sleep(scale.settled)  # a thousand polls that come again at once are another measurement
+        await agents.until_parked()
+        nursery.start_soon(agents.watch_lateness)
         for number in range(scale.agents):
             nursery.start_soon(agents.send, number)
         began = trio.current_time()
         await trio.sleep(scale.before)
         judge("events, p99", agents.p99(began, math.inf, agents.alive), P99)
+        say(f"of that this client's own lateness: {agents.take_lateness():.2f} s at most")
         killed = agents.alive.pop()
         kill(agents.daemons[killed].process.pid)
         at = trio.current_time()
         say(f"daemon {killed} is killed")
         await trio.sleep(scale.pause)
+        say(f"of the others' events till then this client's own lateness: {agents.take_lateness():.2f} s at most")
         await agents.until_parked()
         judge("all are parked again, after their pause", trio.current_time() - at - scale.pause, BACK)
         await trio.sleep_until(at + scale.after)

@@ -18,7 +18,7 @@ async def test_one_is_killed(tmp_path: Path, certificates: Certificates) -> None
     """Nothing acknowledged is lost (that is asserted there), all agents are back, and each command has come."""
     port = shared_node().port
     wipe(port)
-    scale = Scale(60, period=1.0, events=3, before=2.0, after=4.0, pause=1.0, documents=300)
+    scale = Scale(60, period=1.0, events=3, before=2.0, after=4.0, pause=1.0, documents=300, settled=0.0)
     agents, _ = await three_nodes(tmp_path, certificates, port, scale)
     assert len(agents.alive) == 2
     assert {agents.homes[number] for number in range(60)} == {0, 1}
