@@ -12,7 +12,7 @@ from attrs import define, field
 from tests.fuzz.target import Target, in_pieces
 from wazuh_comms_trio.errors import BodyTooLarge, MalformedRequest
 from wazuh_comms_trio.http.client.simple_messages import parse_head
-from wazuh_comms_trio.http.server.body_framing import ChunkedBody
+from wazuh_comms_trio.http.server.framing.bodies import ChunkedBody
 from wazuh_comms_trio.http.server.hypercorn_protocol import Http11, hypercorn_config
 from wazuh_comms_trio.http.server.refusals import HeadTooLarge
 

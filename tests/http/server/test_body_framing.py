@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wazuh_comms_trio.errors import BodyTooLarge, MalformedRequest
-from wazuh_comms_trio.http.server.body_framing import LINE_LIMIT, NO_BODY, BodyDecoder, ChunkedBody, LengthBody
+from wazuh_comms_trio.http.server.framing.bodies import LINE_LIMIT, NO_BODY, BodyDecoder, ChunkedBody, LengthBody
 
 LIMIT = 1000
 

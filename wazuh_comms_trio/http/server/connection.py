@@ -17,8 +17,8 @@ import trio
 from wazuh_comms_trio.errors import CommsError, TimeLimitExceeded
 from wazuh_comms_trio.foundation.log_context import AGENT, REQUEST, WORKER
 from wazuh_comms_trio.http.balancers.proxy_header import ProxyHeaderInvalid, ProxyHeaderReader
-from wazuh_comms_trio.http.server.body_framing import BodyDecoder
 from wazuh_comms_trio.http.server.delivery import EXTENSION
+from wazuh_comms_trio.http.server.framing.bodies import BodyDecoder
 from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Http11, Message, reply_head
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.peer import LINGER_TIMEOUT, RECEIVE_BYTES, Peer, PeerGone, is_leaving

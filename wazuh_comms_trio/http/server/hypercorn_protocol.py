@@ -1,19 +1,18 @@
 """hypercorn's and h11's side of a connection: one request's head in, ASGI messages to bytes out.
 
-h11 reads the head. Hypercorn's ``HTTPStream`` makes the ASGI scope of it and checks the application's messages; its
-replies are written here. ``HTTPStream`` is undocumented: so this is the only file that touches it, and
-tests/http/server/test_hypercorn_contract.py fails when an upgrade changes what is used. Hypercorn's ``H11Protocol`` has
-no hook for what agents need: one request a connection, deadlines, bounded sends, refusals in our shape.
+``framing/heads.py`` reads a plain head, and h11 any other. Hypercorn's ``HTTPStream`` makes the ASGI scope of it and
+checks the application's messages; its replies are written here. ``HTTPStream`` is undocumented: so this is the only
+file that touches it, and tests/http/server/test_hypercorn_contract.py fails when an upgrade changes what is used.
+Hypercorn's ``H11Protocol`` has no hook for what agents need: one request a connection, deadlines, bounded sends,
+refusals in our shape.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from http import HTTPStatus
-from ipaddress import IPv6Address
 from time import time
 from typing import Any, Final, NoReturn, cast
 
@@ -26,7 +25,8 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import suppress_body
 
 from wazuh_comms_trio.errors import BodyTooLarge, MalformedRequest
-from wazuh_comms_trio.http.server.body_framing import NO_BODY, BodyDecoder, ChunkedBody, LengthBody
+from wazuh_comms_trio.http.server.framing.bodies import NO_BODY, BodyDecoder, ChunkedBody, LengthBody
+from wazuh_comms_trio.http.server.framing.heads import RequestHead, check_head, check_lines, read_plain_head
 from wazuh_comms_trio.http.server.refusals import HeadTooLarge
 
 __all__ = ["Config", "Http11", "Message", "Scope", "hypercorn_config", "reply_head"]
@@ -36,15 +36,6 @@ Scope = dict[str, Any]
 Message = dict[str, Any]
 
 REASONS: Final = {int(status): status.phrase for status in HTTPStatus}
-AUTHORITY_END: Final = re.compile(rb"[/?#]")
-HOST: Final = re.compile(
-    rb"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::(?P<port>[0-9]{0,5}))?"
-)
-#: RFC 9112, 3.2: a path, a whole URL, or, for OPTIONS, an asterisk.
-TARGET: Final = re.compile(rb"(?:https?://[][A-Za-z0-9._~%:-]+)?/[!-~]*|https?://[][A-Za-z0-9._~%:-]+|\*")
-#: All but control characters, among them the two that end a line; a tab is none.
-PLAIN: Final = bytes({9, *range(32, 127), *range(128, 256)})
-LARGEST_PORT: Final = 65535
 #: Hypercorn numbers a connection's streams; HTTP/1.1 has one.
 STREAM_ID: Final = 1
 _CONTEXT: Final = WorkerContext(None)
@@ -77,7 +68,7 @@ class Http11:
         self.body_limit = body_limit
         self.secure = secure
         self.client = client
-        self.connection = h11.Connection(h11.SERVER, max_incomplete_event_size=config.h11_max_incomplete_size)
+        self.connection: h11.Connection | None = None  # it is only needed for what is no plain head
         self.outgoing: list[bytes] = []
         self.head_size = 0
         self._head: bytes = b""  # as it came so far, and perhaps some of the body
@@ -93,7 +84,6 @@ class Http11:
     async def feed(self, data: bytes | bytearray) -> bool:
         """Takes bytes of the head; true once the request's head is complete. Raises ``MalformedRequest``,
         ``HeadTooLarge``, ``BodyTooLarge``."""
-        connection = self.connection
         if self.head_size == 0 and data and (data[0] in b"\r\n" or self._blank):
             data = self._blank + data
             if b"\r\n".startswith(data):
@@ -101,7 +91,33 @@ class Http11:
                 return False
             data = data.removeprefix(b"\r\n")  # RFC 9112, 2.2: an empty line before the request is ignored
         data = bytes(data)
+        is_first = not self.head_size
         self.head_size += len(data)
+        request = self._read_plain(data) if is_first else None
+        if request is None and (request := self._read_any(data)) is None:
+            return False
+        check_head(request)
+        await self._open_stream(request)
+        self.body = body_decoder(request, self.body_limit)
+        if self.body.declared is not None and self.body.declared > self.body_limit:
+            raise BodyTooLarge
+        if self.first_body and self.body is NO_BODY:
+            self.body = LengthBody(0)  # one that counts what comes too much
+        return True
+
+    def _read_plain(self, data: bytes) -> RequestHead | None:
+        """A head that is there as a whole, and is like nearly all."""
+        end = data.find(b"\r\n\r\n") + 4
+        request = read_plain_head(data[:end]) if end > 3 else None
+        if request is not None:
+            self._split_off(data[end:])
+        return request
+
+    def _read_any(self, data: bytes) -> RequestHead | None:
+        """None: more of it is to come. Raises as ``feed`` does."""
+        if self.connection is None:
+            self.connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
+        connection = self.connection
         self._head = self._head + data if self._head else data
         connection.receive_data(data)
         try:
@@ -112,24 +128,20 @@ class Http11:
             raise MalformedRequest from None
         if not isinstance(request, h11.Request):
             if request is h11.NEED_DATA and data:
-                return False
+                return None
             raise MalformedRequest  # an end in mid-head
-        self.first_body = connection.trailing_data[0]
-        if self.head_size - len(self.first_body) > self.config.h11_max_incomplete_size:
-            raise HeadTooLarge
+        self._split_off(connection.trailing_data[0])
         check_lines(self._head, self.head_size - len(self.first_body), len(request.headers))
         self._head = b""
-        check_head(request)
         self.wants_100 = connection.they_are_waiting_for_100_continue
-        await self._open_stream(request)
-        self.body = body_decoder(request, self.body_limit)
-        if self.body.declared is not None and self.body.declared > self.body_limit:
-            raise BodyTooLarge
-        if self.first_body and self.body is NO_BODY:
-            self.body = LengthBody(0)  # one that counts what comes too much
-        return True
+        return RequestHead(request.method, request.target, request.http_version, list(request.headers))
 
-    async def _open_stream(self, request: h11.Request) -> None:
+    def _split_off(self, first_body: bytes) -> None:
+        self.first_body = first_body
+        if self.head_size - len(first_body) > self.config.h11_max_incomplete_size:
+            raise HeadTooLarge
+
+    async def _open_stream(self, request: RequestHead) -> None:
         self.stream = HTTPStream(
             _never_called, self.config, _CONTEXT, _TASKS, self.secure, self.client, None, self._write_event, STREAM_ID
         )
@@ -238,69 +250,7 @@ def reply_head(status: int, headers: Headers, config: Config) -> bytes:
     return head
 
 
-def check_lines(head: bytes, end: int, headers: int) -> None:
-    """Refuses what h11 takes in ``head[:end]`` and others read differently, or don't: bare line feeds, folded lines,
-    control characters. A balancer that saw another request there could be made a fool of. ``headers``: how many h11
-    made of it. Raises ``MalformedRequest``."""
-    text = head[:end]
-    lines = text.count(b"\r\n")
-    no_control = len(text.translate(None, PLAIN)) == 2 * lines
-    # A line for each header: none is folded, and no length there twice, of which h11 makes one.
-    if no_control and lines == headers + 2 and b"," not in text:
-        return
-    if text.count(b"\n") != lines or text.count(b"\r") != lines:
-        raise MalformedRequest("A line of the head doesn't end with CRLF")
-    if b"\n " in text or b"\n\t" in text:
-        raise MalformedRequest("A line of the head is folded")
-    if not no_control:
-        raise MalformedRequest("A control character in the head")
-    lower = text.lower()
-    at = lower.find(b"\ncontent-length:")
-    if at >= 0 and (lower.find(b"\ncontent-length:", at + 1) >= 0 or lower.find(b",", at, lower.find(b"\r", at)) >= 0):
-        raise MalformedRequest("Ambiguous body length")
-
-
-def check_head(request: h11.Request) -> None:
-    """Refuses what h11 takes in a head and this server doesn't. Raises ``MalformedRequest``."""
-    if request.http_version not in (b"1.1", b"1.0"):
-        raise MalformedRequest("Unsupported HTTP version")
-    if request.method == b"PRI":  # what HTTP/2 begins with, and no method (RFC 9113, 11.6)
-        raise MalformedRequest("Unsupported HTTP version")
-    if TARGET.fullmatch(request.target) is None:
-        raise MalformedRequest("Invalid request target")
-    names = []
-    for name, value in request.headers:
-        names.append(name)
-        if name == b"host" and not is_host(value):  # that there is one, and one alone, h11 checks
-            raise MalformedRequest("Invalid Host")
-    authority = authority_of(request.target)
-    if authority is not None and not (authority and is_host(authority)):
-        raise MalformedRequest("Invalid Host")
-    if b"transfer-encoding" in names and (b"content-length" in names or request.http_version == b"1.0"):
-        raise MalformedRequest("Ambiguous body length")
-
-
-def authority_of(target: bytes) -> bytes | None:
-    """The host in a target in absolute form, which counts in place of the header (RFC 9112, 3.2.2)."""
-    scheme, separator, rest = target.partition(b"://")
-    return AUTHORITY_END.split(rest, 1)[0] if separator and scheme.lower() in (b"http", b"https") else None
-
-
-def is_host(value: bytes) -> bool:
-    """Whether a text is a host as RFC 9110, 7.2, and RFC 3986, 3.2.2, want it: a name or an address, and maybe a port.
-    An empty one is valid, for targets without a host."""
-    match = HOST.fullmatch(value)
-    if match is None:
-        return False
-    if match["address"] is not None:
-        try:
-            IPv6Address(match["address"].decode("ascii"))
-        except ValueError:
-            return False
-    return int(match["port"] or 0) <= LARGEST_PORT
-
-
-def body_decoder(request: h11.Request, limit: int) -> BodyDecoder:
+def body_decoder(request: RequestHead, limit: int) -> BodyDecoder:
     """The decoder for a request's body; ``limit`` is for chunks; a declared length is the caller's to check."""
     for name, value in request.headers:
         if name == b"transfer-encoding":
