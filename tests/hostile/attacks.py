@@ -3,163 +3,28 @@ tests.hostile.attacks`` reads a ``Job`` as JSON from stdin and prints what becam
 
 from __future__ import annotations
 
-import base64
 import json
-import ssl
 import sys
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
 import trio
 
-from wazuh_comms_trio.testing.agent.connection import agent_tls
-
-MIB: Final = 1024 * 1024
-
-
-class Job(msgspec.Struct, kw_only=True):
-    """``count`` connections or agents, for ``seconds``; ``size`` of a body. ``tokens``: stolen ones."""
-
-    name: str
-    port: int
-    enrollment_port: int | None = None
-    uuid: str = ""
-    tokens: list[str] = []
-    count: int = 1
-    seconds: float = 1.0
-    size: int = 0
-
-
-class Report(msgspec.Struct, kw_only=True):
-    """``tried`` requests or connections; how they ended: by status, ``closed``, or ``open`` still; ``longest``: how
-    long the one that was held longest was, seconds."""
-
-    tried: int
-    ends: dict[str, int]
-    longest: float
-
-
-class NotConnectedError(Exception):
-    """A connection that was refused, or closed before its handshake; it is counted as ``closed``."""
-
-
-class Attacker:
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.ends: Counter[str] = Counter()
-        self.tried = 0
-        self.longest = 0.0
-        self._status: dict[trio.abc.Stream, str] = {}
-        self._tls: ssl.SSLContext = agent_tls()
-        self._connecting = trio.CapacityLimiter(50)
-
-    @asynccontextmanager
-    async def connection(self, port: int | None = None) -> AsyncIterator[trio.abc.Stream]:
-        """Its end is counted: a reply's status, ``closed``, or ``open`` when time is up. Raises
-        ``NotConnectedError``."""
-        self.tried += 1
-        began = trio.current_time()
-        end = "closed"
-        stream: trio.abc.Stream | None = None
-        try:
-            try:
-                async with self._connecting:
-                    tcp = await trio.open_tcp_stream("127.0.0.1", port or self.job.port)
-                    stream = trio.SSLStream(tcp, self._tls, https_compatible=True)
-                    await stream.do_handshake()
-            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
-                raise NotConnectedError from error
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-                yield stream
-            end = self._status.pop(stream, "") or await self._late_reply(stream)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-            end = "closed"
-        except trio.Cancelled:
-            end = "open"
-            raise
-        finally:
-            self.ends[end] += 1
-            self.longest = max(self.longest, trio.current_time() - began)
-            if stream is not None:
-                with trio.CancelScope(shield=True):
-                    await trio.aclose_forcefully(stream)
-
-    async def reply(self, stream: trio.abc.Stream) -> None:
-        data = b""
-        while b"\r\n" not in data and (more := await stream.receive_some(65536)):
-            data += more
-        if data.startswith(b"HTTP/1.1 "):
-            self._status[stream] = data.split(b" ")[1].decode()
-
-    async def _late_reply(self, stream: trio.abc.Stream) -> str:
-        """What a server said that closed while a body was being sent."""
-        with trio.move_on_after(1):
-            await self.reply(stream)
-        return self._status.pop(stream, "closed")
-
-    async def drip(self, stream: trio.abc.Stream, head: bytes, pause: float, chunk: bytes = b"x") -> None:
-        """A head, then a bit of body now and then, until the server has enough."""
-        async with trio.open_nursery() as nursery:
-
-            async def write() -> None:
-                await stream.send_all(head)
-                while True:
-                    await trio.sleep(pause)
-                    await stream.send_all(chunk)
-
-            nursery.start_soon(write)
-            try:
-                await self.reply(stream)
-            finally:
-                nursery.cancel_scope.cancel()
-
-    async def ask(self, data: bytes, port: int | None = None) -> None:
-        async with self.connection(port) as stream:
-            await stream.send_all(data)
-            await self.reply(stream)
-
-
-def head_of(method: str, path: str, length: int | str, *, token: str = "", basic: str = "") -> bytes:
-    lines = [f"{method} /{path} HTTP/1.1", "Host: h"]
-    lines += [f"Content-Length: {length}"] if isinstance(length, int) else ["Transfer-Encoding: chunked"]
-    lines += [f"Authorization: Bearer {token}"] if token else []
-    lines += [f"Authorization: Basic {base64.b64encode(basic.encode()).decode()}"] if basic else []
-    return "\r\n".join([*lines, "", ""]).encode()
-
-
-async def tried(one: Callable[[int], Awaitable[None]], number: int) -> None:
-    with suppress(NotConnectedError):
-        await one(number)
-
-
-async def many(attacker: Attacker, one: Callable[[int], Awaitable[None]]) -> None:
-    """``count`` at a time, each once; when all have ended the attack has."""
-    async with trio.open_nursery() as nursery:
-        for number in range(attacker.job.count):
-            nursery.start_soon(tried, one, number)
-
-
-async def again_and_again(attacker: Attacker, one: Callable[[int], Awaitable[None]]) -> None:
-    """``count`` a second, in an open loop."""
-    began = trio.current_time()
-    async with trio.open_nursery() as nursery:
-        for number in range(int(attacker.job.count * attacker.job.seconds)):
-            await trio.sleep_until(began + number / attacker.job.count)
-            nursery.start_soon(tried, one, number)
+from tests.hostile.attacker import MIB, Attacker, Job, Report, again_and_again, head_of, kept, many, metadata_line
 
 
 async def slow_bodies(attacker: Attacker) -> None:
-    """A byte in 25 s, on any path."""
+    """A byte in 25 s, on any path, also after a refusal."""
     paths = ["api/v1/authentication", "api/v1/events/stateful", "api/v1/", "nowhere"]
+    lengths = [4000, 4000, 4000, 100 * MIB]  # every fourth is refused for its length, or its path alone
 
     async def one(number: int) -> None:
         async with attacker.connection() as stream:
             path = paths[number % len(paths)]
             method = "GET" if path.endswith("/") else "POST"
-            await attacker.drip(stream, head_of(method, path, 4000), 25)
+            head = head_of(method, path, lengths[number // len(paths) % len(lengths)])
+            await attacker.drip(stream, head, 25)
 
     await many(attacker, one)
 
@@ -173,6 +38,42 @@ async def silence(attacker: Attacker) -> None:
             await stream.receive_some(1)
 
     await many(attacker, one)
+
+
+async def half_begun(attacker: Attacker) -> None:
+    """Connections that never come to a request, each a little further: not a byte; one; a ClientHello; one, byte by
+    byte; a handshake; half a head; a head, byte by byte."""
+    hello, head = attacker.client_hello(), head_of("GET", "api/v1/", 0, token="x" * 1000)
+
+    async def one(number: int) -> None:
+        stage = number % 7
+        port = attacker.job.enrollment_port if number % 3 == 2 else None
+        async with attacker.connection(port, tls=stage > 3) as stream:
+            if stage in (3, 6):
+                data = hello if stage == 3 else head
+                for place in range(len(data) - 1):
+                    await stream.send_all(data[place : place + 1])
+                    with trio.move_on_after(1):
+                        if not await stream.receive_some(4096):
+                            return
+            sent = {1: hello[:1], 2: hello, 5: head[: len(head) // 2]}.get(stage, b"")
+            if sent:
+                await stream.send_all(sent)
+            while await stream.receive_some(4096):
+                pass
+
+    await kept(attacker, one)
+
+
+async def not_a_byte(attacker: Attacker) -> None:
+    """``count`` connections a second that send nothing, and stay."""
+
+    async def one(number: int) -> None:
+        ports = [attacker.job.port, attacker.job.enrollment_port or attacker.job.port]
+        async with attacker.connection(ports[number % 2], tls=False) as stream:
+            await stream.receive_some(1)
+
+    await again_and_again(attacker, one)
 
 
 async def log_in_bodies(attacker: Attacker) -> None:
@@ -254,13 +155,26 @@ async def wrong_keys(attacker: Attacker) -> None:
     await again_and_again(attacker, one)
 
 
+async def wrong_keys_from_everywhere(attacker: Attacker) -> None:
+    """The same, each from another address: of the agent that is about to log in first, and of one at work."""
+    at_work = str(json.loads(metadata_line(attacker.job.tokens[0]))["agent"]["id"])
+
+    async def one(number: int) -> None:
+        body = json.dumps({"uuid": (attacker.job.uuid, at_work)[number % 2], "key": f"{number:032}"}).encode()
+        address = f"127.{1 + number // 62_500 % 200}.{number // 250 % 250}.{1 + number % 250}"
+        await attacker.ask(head_of("POST", "api/v1/authentication", len(body)) + body, address=address)
+
+    await again_and_again(attacker, one)
+
+
 async def passwords(attacker: Attacker) -> None:
     """Wrong passwords at the enrolment listener, for users that there are and others."""
 
     async def one(number: int) -> None:
         user = "admin" if number % 2 else f"nobody{number}"
         head = head_of("POST", "security/user/authenticate", 0, basic=f"{user}:{number}")
-        await attacker.ask(head, attacker.job.enrollment_port)
+        with attacker.measured("a user" if number % 2 else "nobody"):
+            await attacker.ask(head, attacker.job.enrollment_port)
 
     await again_and_again(attacker, one)
 
@@ -290,20 +204,17 @@ async def documents(attacker: Attacker) -> None:
     await again_and_again(attacker, one)
 
 
-def metadata_line(token: str) -> bytes:
-    claims = token.split(".")[1]
-    uuid = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["uuid"]
-    return json.dumps({"agent": {"id": uuid}}).encode()
-
-
 ATTACKS: Final[dict[str, Callable[[Attacker], Awaitable[None]]]] = {
     "slow bodies": slow_bodies,
     "silent connections": silence,
+    "half-begun connections": half_begun,
+    "connections without a byte": not_a_byte,
     "strangers' log-in bodies": log_in_bodies,
     "large bodies at once": large_bodies,
     "unfinished uploads": unfinished_uploads,
     "one token's polls": polls,
     "wrong keys": wrong_keys,
+    "wrong keys from everywhere": wrong_keys_from_everywhere,
     "wrong passwords": passwords,
     "100 times its share": many_requests,
     "documents without end": documents,
@@ -314,7 +225,7 @@ async def run(job: Job) -> Report:
     attacker = Attacker(job)
     with trio.move_on_after(job.seconds + min(5, job.seconds / 4)):
         await ATTACKS[job.name](attacker)
-    return Report(tried=attacker.tried, ends=dict(attacker.ends), longest=attacker.longest)
+    return Report(tried=attacker.tried, ends=dict(attacker.ends), longest=attacker.longest, took=attacker.took)
 
 
 def main() -> Any:

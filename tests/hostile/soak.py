@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +17,7 @@ import trio
 from attrs import define, field, frozen
 
 from tests.e2e.processes import KEY, Running, start_daemon, write_files
-from tests.hostile.attacks import MIB, Job, Report
+from tests.hostile.attacker import MIB, Job, Report
 from tests.supervisor.nodes import add_logged_in
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 from wazuh_comms_trio.testing import (
@@ -37,8 +38,14 @@ HONEST_RATE: Final = 20.0
 STOLEN: Final = 20
 #: Files that the daemon may have open, in attacks that use them up.
 FEW_FILES: Final = 600
-#: What the events of all agents may take, in the attack that fills them.
+#: What the events of all agents may take, in the attack that fills them; and what is written beside them.
 QUOTA: Final = 3 * 1024 * MIB
+SMALL_QUOTA: Final = 64 * MIB
+#: Seconds that the answer for a user that there is may differ by from one for nobody, beside a half of them.
+TOLD_APART: Final = 0.2
+#: Seconds after which a daemon has given its memory back, up to so much.
+GIVEN_BACK: Final = 30.0
+KEPT: Final = 50 * MIB
 
 
 @frozen
@@ -64,11 +71,14 @@ class Row:
 ROWS: Final = [
     Row("slow bodies", 700, 60, (60, 1.5), open_files=FEW_FILES, gone_after=35),
     Row("silent connections", 700, 60, (60, 1.5), open_files=FEW_FILES, gone_after=35),
+    Row("half-begun connections", 700, 60, (60, 1.5), open_files=FEW_FILES, gone_after=35),
+    Row("connections without a byte", 500, 60, (100, 1.5), open_files=FEW_FILES, gone_after=35),
     Row("strangers' log-in bodies", 620, 60, (60, 1), gone_after=35, never=frozenset({"500", "503"})),
     Row("large bodies at once", 50, 180, (8, 2), 95 * MIB, 4 * MIB),
     Row("unfinished uploads", 60, 60, (20, 1.5), 100 * MIB, 4 * MIB),
     Row("one token's polls", 5000, 60, (60, 1)),
     Row("wrong keys", 55, 30, (20, 1)),
+    Row("wrong keys from everywhere", 200, 60, (40, 1)),
     Row("wrong passwords", 20, 30, (10, 1)),
     Row("100 times its share", 200, 30, (200, 1), limits={"agents": 100}),
     Row("documents without end", 20, 30, (10, 1), documents=MIB, wanted="503"),
@@ -101,18 +111,20 @@ class Outcome:
     log_in: float
 
     def line(self) -> str:
-        disk, longest = self.disk // MIB, self.report.longest
+        disk, held = self.disk // MIB, self.report.longest
         ends = ", ".join(f"{count} {end}" for end, count in sorted(self.report.ends.items()))
         start, most, end = (size // MIB for size in self.memory)
+        took = "".join(f"; {what} {median(seconds) * 1000:.0f} ms" for what, seconds in self.report.took.items())
         bad = "".join(f", {count} {what}" for what, count in self.during.bad.items())
         return (
             f"| {self.row.name} | {self.report.tried} | {self.before} | {self.during}{bad} "
-            f"| {self.log_in * 1000:.0f} ms | {start} → {most} → {end} MiB | {disk} MiB | {longest:.0f} s | {ends} |"
+            f"| {self.log_in * 1000:.0f} ms | {start} → {most} → {end} MiB | {disk} MiB | {held:.0f} s | {ends}{took} |"
         )
 
 
 HEAD: Final = (
-    "| attack | tried | honest p50/p99 without | with | a log-in | memory | events on disk | longest | ends |\n"
+    "| attack | tried | honest p50/p99 without | with | a log-in | memory: before, most, 30 s later | events on disk "
+    "| longest | ends |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
 
@@ -164,7 +176,7 @@ async def attack(job: Job) -> Report:
 
 async def run_row(row: Row, folder: Path, certificate: Certificate, *, small: bool) -> Outcome:
     folder.mkdir()  # noqa: ASYNC240 - before anything runs
-    events = {"max_bytes": 64 * MIB if small else QUOTA, "max_file_bytes": 32 * MIB}
+    events = {"max_bytes": SMALL_QUOTA if small else QUOTA, "max_file_bytes": 32 * MIB}
     documents = {"max_bytes": row.documents, "agent_percent": 10}
     files = write_files(
         folder,
@@ -197,7 +209,7 @@ async def run_row(row: Row, folder: Path, certificate: Certificate, *, small: bo
         async with watched.watching():
             async with honest_load(honest, during):
                 report, log_in = await _attack_and_log_in(job, daemon.client(agents[-1].uuid, KEY), seconds)
-            await trio.sleep(0.2 if small else 10)
+            await trio.sleep(0.2 if small else GIVEN_BACK)
         tracebacks = [line for line in daemon.log if line.startswith("Traceback")]
         assert not tracebacks, "\n".join(daemon.log[-60:])
     return Outcome(row, report, before, during, watched.memory, watched.disk, log_in)
@@ -257,8 +269,8 @@ def _size(path: Path) -> int:
         return 0
 
 
-def judge(outcome: Outcome, *, most_p99: float, most_log_in: float) -> list[str]:
-    """What isn't as it should be, a sentence each."""
+def judge(outcome: Outcome, *, most_p99: float, most_log_in: float, quota: int, kept: float = math.inf) -> list[str]:
+    """What isn't as it should be, a sentence each. ``kept``: of memory, bytes; in seconds none can be given back."""
     row, report, during = outcome.row, outcome.report, outcome.during
     found = [f"{count} answers {end}" for end, count in report.ends.items() if end in row.never]
     if row.wanted is not None and row.wanted not in report.ends:
@@ -270,6 +282,14 @@ def judge(outcome: Outcome, *, most_p99: float, most_log_in: float) -> list[str]
         found.append(f"a right key waited {outcome.log_in:.1f} s")
     if row.gone_after is not None and report.longest > row.gone_after:
         found.append(f"a connection was held for {report.longest:.0f} s")
+    if outcome.disk > quota:
+        found.append(f"events took {outcome.disk} bytes of {quota}")
+    before, _, after = outcome.memory
+    if after - before > kept:
+        found.append(f"{(after - before) // MIB} MiB weren't given back")
+    medians = sorted(median(seconds) for seconds in report.took.values())
+    if medians and medians[-1] > 2 * medians[0] + TOLD_APART:
+        found.append(f"answers tell apart who there is: {medians}")
     return found
 
 
@@ -283,5 +303,5 @@ async def hostile(folder: Path, say: Say, *, only: str | None = None) -> None:
             outcomes.append(await run_row(row, folder / f"{number}", certificate, small=False))
             say(outcomes[-1].line())
     print("\n".join([HEAD, *(outcome.line() for outcome in outcomes)]), flush=True)
-    wrong = {one.row.name: judge(one, most_p99=1.0, most_log_in=2.0) for one in outcomes}
+    wrong = {one.row.name: judge(one, most_p99=1.0, most_log_in=2.0, quota=QUOTA, kept=KEPT) for one in outcomes}
     assert not any(wrong.values()), {name: what for name, what in wrong.items() if what}

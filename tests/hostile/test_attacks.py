@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.soak import ROWS, Row, judge, run_row
+from tests.hostile.soak import ROWS, SMALL_QUOTA, Row, judge, run_row
 from wazuh_comms_trio.testing import throwaway_certificate
 
 pytestmark = [pytest.mark.processes, pytest.mark.real_clock]
@@ -20,4 +20,4 @@ MOST_LOG_IN = 4.0
 async def test_honest_agents_hardly_notice(row: Row, tmp_path: Path) -> None:
     outcome = await run_row(row, tmp_path / "files", throwaway_certificate(), small=True)
     assert outcome.report.tried >= row.small[0] / 4  # a busy machine's attacker comes to less
-    assert judge(outcome, most_p99=MOST_P99, most_log_in=MOST_LOG_IN) == []
+    assert judge(outcome, most_p99=MOST_P99, most_log_in=MOST_LOG_IN, quota=SMALL_QUOTA) == []

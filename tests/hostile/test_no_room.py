@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from socket import socketpair
 
 import attrs
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.http.server.listener import AUTHORIZED, LIMITS, problem, read_reply, read_to_end, serving
+from tests.http.server.listener import AUTHORIZED, LIMITS, Fakes, app_of, problem, read_reply, read_to_end, serving
+from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.http.server.accept_loop import QUEUE_TIMEOUT
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
+from wazuh_comms_trio.http.server.room import ASKING_SPARED, SILENT_SPARED, idle_now
 
 GET = b"GET /api/v1/ HTTP/1.1\r\nHost: h\r\n\r\n"
 POLL = b"GET /api/v1/commands HTTP/1.1\r\nHost: h\r\n%b\r\n\r\n" % AUTHORIZED
@@ -116,3 +119,45 @@ async def test_an_enrolment_listeners_flood_is_ended_before_honest_polls(autojum
         assert answered == []
         assert api.context.make_room(2) == 0
         assert answered == [2]
+
+
+async def test_who_has_said_nothing_goes_before_older_ones_that_have(autojump_clock: MockClock) -> None:
+    limits = attrs.evolve(LIMITS, handshake_timeout=1000, head_timeout=1000)
+    async with serving(limits=limits) as server:
+        asking = await server.connect()
+        await asking.send_all(GET[:20])
+        await trio.sleep(0.1)
+        silent = await server.connect()
+        await trio.sleep(SILENT_SPARED / 2)
+        assert server.context.end_idle(1) == 0
+        await trio.sleep(ASKING_SPARED)
+        assert server.context.end_idle(1) == 1
+        assert await read_to_end(silent) == b""
+        await asking.send_all(GET[20:])
+        assert (await read_reply(asking)).status == 200
+
+
+async def test_a_head_byte_by_byte_is_no_step(autojump_clock: MockClock) -> None:
+    limits = attrs.evolve(LIMITS, handshake_timeout=1000, head_timeout=1000)
+    async with serving(limits=limits) as server:
+        stream = await server.connect()
+        for place in range(20):
+            await stream.send_all(GET[place : place + 1])
+            await trio.sleep(0.1)
+        assert server.context.end_idle(1) == 1
+        assert await read_to_end(stream) == b""
+
+
+async def test_what_has_come_and_wasnt_read_isnt_the_peers_delay(autojump_clock: MockClock) -> None:
+    """The event loop was busy for a second, and is told of a shortage before it reads."""
+    context = ListenerContext(app_of(Fakes()), LIMITS, describe)
+    pairs = [socketpair() for _ in range(2)]
+    scopes = [trio.CancelScope() for _ in pairs]
+    for scope, (ours, _) in zip(scopes, pairs, strict=True):
+        context.idle_scopes[scope] = idle_now(ours)
+    pairs[0][1].send(b"GET ")
+    await trio.sleep(1)
+    with closing(pairs[0][0]), closing(pairs[0][1]), closing(pairs[1][0]), closing(pairs[1][1]):
+        assert context.end_idle(2) == 1
+    assert [scope.cancel_called for scope in scopes] == [False, True]
+    assert list(context.idle_scopes) == scopes[:1]

@@ -31,8 +31,13 @@ logger = logging.getLogger(__name__)
 #: ``accept`` would fail again at once with these: the listener waits until connections have ended.
 DESCRIPTORS_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 DESCRIPTOR_WAIT: Final = 0.1
-#: How many connections are ended in each such time, so that others get theirs.
+#: How many connections are ended in each such time, so that others get theirs; of those that ask for nothing this part
+#: of what a process may have, if that is more, up to so many.
 ROOM: Final = 32
+ROOM_SHARE: Final = 20
+MOST_ROOM: Final = 256
+#: Seconds in which connections that were closed are gone.
+ENDING_WAIT: Final = 0.005
 #: Descriptors kept for stores, logs and the command socket; agents wait for others. Of a low limit: a quarter.
 SPARE_FILES: Final = 64
 SPARE_SHARE: Final = 4
@@ -130,7 +135,7 @@ async def accept_connections(listener: trio.abc.Listener[Any], context: Listener
         pace.begun()
         nursery.start_soon(serve_connection, stream, context)
         if shortage.of_descriptors(stream.socket):
-            while lowest_free(listener) >= shortage.highest:  # nothing tells
+            while shortage.lasts():  # nothing tells
                 await shortage.wait_a_little()
         elif missing := shortage.room.shortage(accepted=True):
             shortage.warn(missing)
@@ -147,7 +152,10 @@ class Shortage:
     def __init__(self, listener: trio.abc.Listener[Any], context: ListenerContext) -> None:
         self.room = Room(context)
         self.highest = highest_descriptor(listener)
+        self._listener = listener
         self._context = context
+        self._batch = ROOM if self.highest == inf else int(min(MOST_ROOM, max(ROOM, self.highest // ROOM_SHARE)))
+        self._ended = -inf
         self._log_interval = LogInterval(DESCRIPTOR_LOG_INTERVAL, trio.current_time)
 
     def of_descriptors(self, sock: Any) -> bool:
@@ -162,10 +170,28 @@ class Shortage:
         if self._log_interval.is_over():
             logger.warning("connections have to wait: %s", reason)
 
+    def lasts(self) -> bool:
+        """Whether the next connection would have one of the last descriptors."""
+        return lowest_free(self._listener) >= self.highest
+
+    def end_idle(self) -> bool:
+        """Ends connections that ask for nothing, if there are such; not more than once while they end."""
+        if trio.current_time() - self._ended < ENDING_WAIT:
+            return True
+        if not self._context.end_idle(self._batch):
+            return False
+        self._ended = trio.current_time()
+        return True
+
     async def wait_a_little(self) -> None:
-        """Waits while nothing is accepted; some connections are ended, so that others get their room."""
+        """Waits while nothing is accepted; some connections are ended, so that others get their room. Nobody else's
+        while there are enough that ask for nothing: they soon do, or may be ended."""
         with waiting_for_descriptors(self._context):
-            self._context.make_room(ROOM)
+            if self.end_idle():
+                await trio.sleep(DESCRIPTOR_WAIT if self.room.shortage() else ENDING_WAIT)
+                return
+            if self._context.idle < ROOM:
+                self._context.make_room(ROOM)
             await trio.sleep(DESCRIPTOR_WAIT)
 
 
@@ -180,7 +206,7 @@ async def serve_crowd(
     """Serves while more connections come than are begun: see ``crowd.py``. ``first`` was accepted already. A turn of
     the event loop begins a few of them, while turns are short, else one, so that what is under way waits for little.
     What a turn takes in is bounded by its share of the processor; what comes beyond that the kernel refuses for a
-    while, which costs nothing here.
+    while, which costs nothing here. While descriptors are short none is taken in, but those that were have theirs.
 
     Cancelled, or when the listener is closed: who waits is begun with, as those in the listener's own queue are.
     """
@@ -189,18 +215,24 @@ async def serve_crowd(
         join(crowd, first)
     shortened = False
     worked, turned = time.process_time(), time.thread_time()
-    looked = trio.current_time()
+    looked = heard = trio.current_time()
+    is_full = False
     try:
         while True:
             cpu, now = time.process_time(), trio.current_time()
             used = min(cpu - worked, now - looked)  # by the event loop or, while that paused, by all of this process
-            missing = take_in(listener, crowd, shortage, TAKEN_AT_LEAST + int(used * TAKING_SHARE / TAKING_SECONDS))
+            is_full = is_full and shortage.lasts()
+            if not is_full:
+                most = TAKEN_AT_LEAST + int(used * TAKING_SHARE / TAKING_SECONDS)
+                is_full = take_in(listener, crowd, shortage, most)
             is_long, worked, looked = time.thread_time() - turned > LONG_TURN, cpu, now
             waiting, allowed = listener.queue()
             if waiting > SHORT_BACKLOG and allowed > SHORT_BACKLOG:
                 listener.socket.listen(SHORT_BACKLOG)
                 shortened = True
-            crowd.hear(now)
+            if now - heard >= PAUSE:
+                crowd.hear(now)
+                heard = now
             late = crowd.take_too_late(now, early=not pace.may_begin(0, context.undecided))
             if late and crowd.has_ebbed(now):
                 late = begin_late(late, listener, context, nursery, pace)
@@ -208,10 +240,13 @@ async def serve_crowd(
                 sock.close()
             if late:
                 context.refused("connections that waited too long", len(late))
-            if missing or (missing := shortage.room.shortage(accepted=True)):
+            if missing := shortage.room.shortage(accepted=True):
                 shortage.warn(missing)
+            if missing or (is_full and not crowd):
                 await shortage.wait_a_little()
                 continue
+            if is_full:
+                shortage.end_idle()
             if not crowd and not waiting:
                 return
             begun = 0
@@ -254,8 +289,9 @@ def restore_backlog(listener: trio.abc.Listener[Any]) -> None:
         listener.socket.listen(BACKLOG)
 
 
-def take_in(listener: SocketListener, crowd: Crowd, shortage: Shortage, most: int) -> str | None:
-    """Takes up to ``most`` connections of the listener's queue into the crowd. Returns what is lacking for more."""
+def take_in(listener: SocketListener, crowd: Crowd, shortage: Shortage, most: int) -> bool:
+    """Takes up to ``most`` connections of the listener's queue into the crowd. Returns whether no descriptor is left
+    for more."""
     waited = inf
     for _ in range(most):
         try:
@@ -263,13 +299,14 @@ def take_in(listener: SocketListener, crowd: Crowd, shortage: Shortage, most: in
         except OSError as error:
             if error.errno not in DESCRIPTORS_EXHAUSTED:
                 raise
-            return error.strerror
+            shortage.warn(error.strerror)
+            return True
         if sock is None:
-            return None
+            return False
         waited = join(crowd, sock, waited)
         if shortage.of_descriptors(sock):
-            return os.strerror(errno.EMFILE)
-    return None
+            return True
+    return False
 
 
 def join(crowd: Crowd, sock: Any, before: float = inf) -> float:

@@ -23,6 +23,7 @@ from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Http11, Mess
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.peer import LINGER_TIMEOUT, RECEIVE_BYTES, Peer, PeerGone, is_leaving
 from wazuh_comms_trio.http.server.refusals import Refusal, ServerError
+from wazuh_comms_trio.http.server.room import SPARED, idle_now
 from wazuh_comms_trio.http.server.streams.socket_stream import SocketStream
 from wazuh_comms_trio.http.server.streams.tls_stream import HandshakeRefused, handshake_cause
 from wazuh_comms_trio.metrics import families
@@ -113,8 +114,11 @@ class Connection:
         context.metrics.count(families.ACCEPTED, context.name)
         refusal: CommsError | None = None
         with trio.CancelScope(deadline=context.deadline_after(context.limits.handshake_timeout)) as scope:
-            context.idle_scopes[scope] = trio.current_time()
+            context.idle_scopes[scope] = idle = idle_now(self.peer.sock)
             try:
+                if context.ssl_context is not None:
+                    await self.peer.hear()
+                    idle.steps_on()
                 if not await self._find_client() or not await self._shake_hands():
                     return
                 self.http = Http11(
@@ -124,6 +128,9 @@ class Connection:
                     client=self.peer.address,
                 )
                 scope.deadline = context.deadline_after(context.limits.head_timeout)
+                if context.ssl_context is None:
+                    await self.peer.hear()
+                idle.steps_on()
                 try:
                     if not await self._read_head():
                         return
@@ -168,7 +175,7 @@ class Connection:
             return True
         reader = ProxyHeaderReader()
         try:
-            while (header := reader.feed(await self.peer.transport.receive_some(RECEIVE_BYTES))) is None:
+            while (header := reader.feed(await self.peer.receive_plain())) is None:
                 pass
         except ProxyHeaderInvalid as error:
             if reader.has_begun:  # else it was a look whether the port is open
@@ -354,7 +361,7 @@ class Connection:
         else:
             seconds, spare = DRAIN_TIMEOUT, DRAIN_BYTES
         with trio.CancelScope(deadline=self.context.deadline_after(seconds)) as scope:
-            self.context.idle_scopes[scope] = trio.current_time()
+            self.context.idle_scopes[scope] = idle_now(self.peer.sock, SPARED)
             try:
                 await self.peer.linger(spare)
             finally:

@@ -59,6 +59,7 @@ class Crowd:
     _checks: deque[_Waiting] = field(factory=deque, init=False)
     _agents: deque[_Waiting] = field(factory=deque, init=False)  # in the order they came
     _silent: deque[tuple[Any, float]] = field(factory=deque, init=False)
+    _mute: deque[_Waiting] = field(factory=deque, init=False)  # agents by what isn't known of them
     _check_was_last: bool = field(default=False, init=False)
     #: Each with the moment it goes at, and its number.
     _ends: list[tuple[float, int, _Waiting]] = field(factory=list, init=False)
@@ -77,17 +78,20 @@ class Crowd:
         for _ in range(len(self._silent)):
             sock, since = self._silent.popleft()
             data = peek(sock)
-            if data or now - since > HEARD_WITHIN:
+            if data:
                 self.add(sock, since, check=is_check(data))
+            elif now - since > HEARD_WITHIN:
+                self._mute.append(self.add(sock, since))
             else:
                 self._silent.append((sock, since))
 
-    def add(self, sock: Any, since: float, *, check: bool = False) -> None:
+    def add(self, sock: Any, since: float, *, check: bool = False) -> _Waiting:
         waiting, number = _Waiting(sock, since), next(self._numbers)
         (self._checks if check else self._agents).append(waiting)
         longest = self.longest * (1 - self.spread * even_share(number))
         heappush(self._ends, (since + longest, number, waiting))
         self._length += 1
+        return waiting
 
     def next(self, now: float) -> Any | None:
         """The connection to begin with; None when there is none."""
@@ -98,8 +102,9 @@ class Crowd:
         return None
 
     def take_too_late(self, now: float, *, early: bool = True) -> list[Any]:
-        """Takes out the connections that have waited too long, and the oldest of those that are too many: they are to
-        be closed. ``early``: not all after the longest time, see ``spread``."""
+        """Takes out the connections that have waited too long, and the oldest of those that are too many, first of
+        those who still haven't sent anything: they are to be closed. ``early``: not all after the longest time, see
+        ``spread``."""
         late = []
         while self._ends and (self._ends[0][0] <= now or self._ends[0][2].gone):
             _, number, waiting = heappop(self._ends)
@@ -108,9 +113,12 @@ class Crowd:
                 late.append(self._take(waiting))
             elif not waiting.gone:
                 heappush(self._ends, (latest, number, waiting))
-        for queue in (self._agents, self._checks):
+        for queue in (self._mute, self._agents, self._checks):
             while (oldest := _first(queue)) is not None and self._length > self.most:
-                late.append(self._take(oldest))
+                if queue is self._mute and peek(oldest.sock):
+                    queue.popleft()
+                else:
+                    late.append(self._take(oldest))
         return late
 
     def has_ebbed(self, now: float) -> bool:
@@ -128,6 +136,7 @@ class Crowd:
         socks = [self._take(one) for queue in (self._checks, self._agents) for one in queue if not one.gone]
         self._checks.clear()
         self._agents.clear()
+        self._mute.clear()
         self._ends.clear()
         socks += [sock for sock, _ in self._silent]
         self._silent.clear()

@@ -18,7 +18,7 @@ from wazuh_comms_trio.http.balancers.trusted import TrustedBalancers
 from wazuh_comms_trio.http.server.crowd import Capacity, Unlimited
 from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Message, Scope, hypercorn_config
 from wazuh_comms_trio.http.server.refusals import Describe
-from wazuh_comms_trio.http.server.room import NeverShort, end_oldest
+from wazuh_comms_trio.http.server.room import Idle, NeverShort, end_idle, end_oldest
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics, Reading
 from wazuh_comms_trio.metrics.refusal_log import RefusalLog
@@ -57,8 +57,8 @@ class ListenerContext:
     describe: Describe
     ssl_context: ssl.SSLContext | None = None
     #: Of connections without a request in flight: they wait for a handshake, a head, or their peer's end.
-    #: Each with when it began to, in that order.
-    idle_scopes: dict[trio.CancelScope, float] = field(init=False, factory=dict)
+    #: In the order in which they began to.
+    idle_scopes: dict[trio.CancelScope, Idle] = field(init=False, factory=dict)
     #: Of connections whose body is being waited for, with when their time for it is over.
     body_scopes: dict[trio.CancelScope, float] = field(init=False, factory=dict)
     #: Answers so many of the oldest parked polls, if there are; returns how many.
@@ -127,10 +127,19 @@ class ListenerContext:
         """Ends up to ``count`` connections, since there is no room for those who wait: see ``room.end_oldest``."""
         return end_oldest([self, *self.beside], count)
 
+    def end_idle(self, count: int) -> int:
+        """As ``make_room``, but only of connections that ask for nothing."""
+        return end_idle([self, *self.beside], count)
+
+    @property
+    def idle(self) -> int:
+        """Connections without a request in flight, those of listeners beside among them."""
+        return sum(len(context.idle_scopes) for context in (self, *self.beside))
+
     def undecided(self) -> int:
         """How many connections were begun lately and haven't said yet what they ask for."""
         since = trio.current_time() - ASKED_WITHIN
-        return sum(1 for _ in takewhile(lambda began: began >= since, reversed(self.idle_scopes.values())))
+        return sum(1 for _ in takewhile(lambda one: one.began >= since, reversed(self.idle_scopes.values())))
 
     def deadline_after(self, seconds: float) -> float:
         """The deadline of a wait without a request in flight."""

@@ -70,7 +70,7 @@ class Peer:
         self.sock: Any = getattr(transport, "socket", _NO_SOCKET)  # sockets and their stand-ins alike
         self.gone = False
         self.client: tuple[str, int] | None = None
-        self.early: bytes = b""
+        self.early: bytes | bytearray = b""
         self._tls: TlsStream | None = None
         self._send_timeout = send_timeout
 
@@ -106,7 +106,19 @@ class Peer:
         """The names in the client's certificate, see ``TlsStream``; none without TLS."""
         return frozenset() if self._tls is None else self._tls.certificate_names()
 
-    def take_early(self) -> bytes:
+    async def hear(self) -> None:
+        """Waits for the peer's first bytes, or its end, which whoever reads next is told, too."""
+        if self.early:
+            return
+        with suppress(trio.BrokenResourceError):
+            self.early = await self.transport.receive_some(RECEIVE_BYTES)
+
+    async def receive_plain(self) -> bytes | bytearray:
+        """What the peer sends, as it comes, before any TLS; empty at its end. Raises what its stream raises."""
+        return self.take_early() or await self.transport.receive_some(RECEIVE_BYTES)
+
+    def take_early(self) -> bytes | bytearray:
+        data: bytes | bytearray
         data, self.early = self.early, b""
         return data
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from heapq import nsmallest
-from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from attrs import define
 
+from wazuh_comms_trio.http.server.delivery import unread_bytes
+
 if TYPE_CHECKING:
     from wazuh_comms_trio.http.server.listener_context import ListenerContext
 
-__all__ = ["NeverShort", "Room", "end_oldest"]
+__all__ = ["Idle", "NeverShort", "Room", "end_idle", "end_oldest", "idle_now"]
 
-#: Seconds that a connection isn't ended in, whatever there is a shortage of: handshakes take less.
+#: Seconds that a connection isn't ended in, whatever there is a shortage of: a client's first bytes come right behind
+#: the connection; its handshake's end, and its head, a round trip after ours; and of a refused body some is still
+#: coming. Bodies have as long as that, too, to be behind the least rate.
+SILENT_SPARED: Final = 0.25
+ASKING_SPARED: Final = 0.5
 SPARED: Final = 2.0
 #: Connections between two looks at memory; each takes some 50 kB.
 MEMORY_LOOK: Final = 64
@@ -24,25 +29,58 @@ MEMORY_LOOK: Final = 64
 NeverShort: Final[Callable[[], bool]] = lambda: False  # noqa: E731 - a default
 
 
-def end_oldest(contexts: Sequence[ListenerContext], count: int) -> int:
-    """Ends up to ``count`` connections: the oldest without a complete head first, then bodies that are behind the least
-    rate, then the oldest parked polls. Returns how many. The first are closed, the others answered with 408."""
+@define(eq=False)
+class Idle:
+    """A connection without a request in flight. ``began``: when that was so first; ``since``: when our side waits for
+    its peer's next step; ``spared``: for how long that makes it none of those that may be ended. Seconds on trio's
+    clock. What comes byte by byte is no step."""
+
+    sock: Any
+    began: float
+    since: float
+    spared: float
+
+    def steps_on(self) -> None:
+        """The peer has sent its first bytes, or is through with its handshake."""
+        self.since, self.spared = trio.current_time(), ASKING_SPARED
+
+
+def idle_now(sock: Any, spared: float = SILENT_SPARED) -> Idle:
     now = trio.current_time()
-    idle = nsmallest(
-        count,
+    return Idle(sock, now, now, spared)
+
+
+def end_idle(contexts: Sequence[ListenerContext], count: int) -> int:
+    """Closes up to ``count`` connections without a complete head: those of whom nothing has come first, then the
+    oldest. Returns how many. One whose bytes are there and weren't read isn't what keeps us waiting."""
+    now = trio.current_time()
+    oldest = nsmallest(
+        2 * count,
         (
-            (since, id(scope), scope, context)
+            (one.spared, one.since, id(scope), scope, context)
             for context in contexts
-            for scope, since in islice(context.idle_scopes.items(), count)
-            if now - since >= SPARED
+            for scope, one in context.idle_scopes.items()
+            if now - one.since >= one.spared
         ),
     )
-    for _, _, scope, context in idle:
-        del context.idle_scopes[scope]
-        scope.cancel()
-    if idle:
-        contexts[0].refused("connections", len(idle))
-        return len(idle)
+    ended = 0
+    for _, _, _, scope, context in oldest:
+        if ended < count and not unread_bytes(context.idle_scopes[scope].sock):
+            del context.idle_scopes[scope]
+            scope.cancel()
+            ended += 1
+    if ended:
+        contexts[0].refused("connections", ended)
+    return ended
+
+
+def end_oldest(contexts: Sequence[ListenerContext], count: int) -> int:
+    """Ends up to ``count`` connections: those without a complete head first, see ``end_idle``, then bodies that are
+    behind the least rate, then the oldest parked polls. Returns how many. The first are closed, the others answered
+    with 408."""
+    if ended := end_idle(contexts, count):
+        return ended
+    now = trio.current_time()
     slow = nsmallest(
         count,
         (

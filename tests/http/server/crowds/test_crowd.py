@@ -80,6 +80,48 @@ class TestTooLate:
         assert len(crowd) == 0
 
 
+class TestTooManySilent:
+    @staticmethod
+    def heard(most: int, *agents: int) -> tuple[Crowd, list[socket.socket]]:
+        """A crowd of so many that haven't sent anything in time, each with its client's end, and then of agents."""
+        crowd, clients = Crowd(most, LONGEST), []
+        for _ in range(3):
+            ours, client = socket.socketpair()
+            crowd.add_silent(ours, 0.0)
+            clients.append(client)
+        crowd.hear(HEARD_WITHIN + 0.1)
+        for agent in agents:
+            crowd.add(agent, float(agent))
+        return crowd, clients
+
+    def test_they_go_first_when_there_are_too_many(self) -> None:
+        crowd, clients = self.heard(4, 1, 2, 3)
+        late = crowd.take_too_late(4)
+        assert len(late) == 2
+        last, *agents = crowd.take_all()
+        assert agents == [1, 2, 3]
+        for sock in (*late, last, *clients):
+            sock.close()
+
+    def test_one_that_has_sent_something_since_is_like_others(self) -> None:
+        crowd, clients = self.heard(3, 1)
+        clients[0].send(b"\x16")
+        (late,) = crowd.take_too_late(2)
+        left = crowd.take_all()
+        assert left[0].recv(1) == b"\x16"
+        assert left[2] == 1
+        for sock in (late, *left[:2], *clients):
+            sock.close()
+
+    def test_those_that_were_begun_with_are_no_more_there(self) -> None:
+        crowd, clients = self.heard(1, 5)
+        begun = taken(crowd, 0.5, 3)
+        assert crowd.take_too_late(6) == []
+        assert crowd.take_all() == [5]
+        for sock in (*begun, *clients):
+            sock.close()
+
+
 def client_hello(alpn: list[str], name: str | None = None) -> bytes:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

@@ -87,7 +87,7 @@ class TlsStream(trio.abc.Stream):
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
-    async def do_handshake(self, first: bytes = b"") -> None:
+    async def do_handshake(self, first: bytes | bytearray = b"") -> None:
         """Does the handshake; ``first``: what was received already. Raises ``HandshakeRefused`` when the client was
         sent an alert, else ``BrokenResourceError``.
         """
