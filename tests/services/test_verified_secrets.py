@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from itertools import count
 from math import inf
 from typing import Any
 
@@ -171,3 +173,97 @@ async def test_how_many_more_can_be_hashed_at_once_is_known(autojump_clock: Mock
     assert secrets.room() == pytest.approx(20)
     assert await secrets.matches("late 0", STORED, KEY, wait_limit=WAIT_LIMIT)  # known, and never in the way
     assert secrets.refused == 6
+
+
+class TestGuesses:
+    """Whoever knows an agent's uuid, and has an address for each wrong key."""
+
+    @staticmethod
+    async def guess(secrets: VerifiedSecrets, number: int) -> bool:
+        key = f"{number:032}"
+        return await secrets.matches("a", STORED, key, turn=("a", number), source=number, wait_limit=WAIT_LIMIT)
+
+    async def test_for_an_agent_at_work_cost_no_hash(self, autojump_clock: MockClock) -> None:
+        secrets, real = VerifiedSecrets(run := Counted(), remember_wrong=True), [KEY, "short"]
+        for owner, key in zip("ab", real, strict=True):
+            assert await secrets.matches(owner, hash_key(key), key)
+        for owner, key in zip("ab", real, strict=True):
+            assert not await secrets.matches(owner, hash_key(key), "w" * 32)
+        assert run.calls == 4
+        stored = [hash_key(key) for key in real]
+        for owner, key, kept in zip("ab", real, stored, strict=True):
+            assert await secrets.matches(owner, kept, key)
+        assert not await secrets.matches("a", stored[0], "w" * 32)
+        assert run.calls == 6
+        assert not await secrets.matches("b", stored[1], "w" * 32)  # a short key may be guessed: not any quicker
+        assert run.calls == 7
+        await trio.sleep(3601)
+        assert not await secrets.matches("a", stored[0], "x" * 32)
+        assert run.calls == 8
+
+    async def test_take_no_places_from_others(self, autojump_clock: MockClock) -> None:
+        """First log-ins, and whatever waits for them before its handshake: see ``Pace``."""
+        secrets = VerifiedSecrets(Slow(0.02), at_once=2, remember_wrong=True)
+        ends: Counter[str] = Counter()
+
+        async def one(number: int) -> None:
+            try:
+                ends[str(await self.guess(secrets, number))] += 1
+            except Overloaded:
+                ends["later"] += 1
+
+        async with trio.open_nursery() as nursery:
+            for number in range(2000):  # twice what can be hashed
+                nursery.start_soon(one, number)
+                await trio.sleep(0.005)
+            began = trio.current_time()
+            assert await secrets.matches("b", STORED, "right", turn=("b", 1), source="b", wait_limit=WAIT_LIMIT)
+            assert trio.current_time() - began < 0.1
+            assert secrets.room() > 80
+            assert secrets.refused == 0
+        assert ends["False"] > 400
+        assert ends["True"] == 0
+
+    async def test_do_not_keep_the_right_key_out(self, autojump_clock: MockClock) -> None:
+        secrets = VerifiedSecrets(Slow(0.02), at_once=2, remember_wrong=True)
+
+        async def one(number: int) -> None:
+            with suppress(Overloaded):
+                await self.guess(secrets, number)
+
+        async def guess_on() -> None:
+            async with trio.open_nursery() as guesses:
+                for number in count():
+                    guesses.start_soon(one, number)
+                    await trio.sleep(0.005)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(guess_on)
+            await trio.sleep(20)
+            tries = 0
+            while True:
+                tries += 1
+                try:
+                    assert await secrets.matches("a", STORED, "right", turn=("a", ""), source="", wait_limit=WAIT_LIMIT)
+                    break
+                except Overloaded:
+                    await trio.sleep(30)
+            assert tries <= 2
+            nursery.cancel_scope.cancel()
+
+
+class Counted:
+    calls = 0
+
+    async def __call__(self, fn: Callable[..., Any], *args: object) -> Any:
+        self.calls += 1
+        await trio.lowlevel.checkpoint()
+        return fn(*args)
+
+
+class Slow(Hashing):
+    """Of all keys that are tried "right" is right."""
+
+    async def __call__(self, fn: Callable[..., Any], *args: object) -> Any:
+        await super().__call__(fn, *args)
+        return args[0] == "right"

@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import string
 from typing import Final
@@ -14,11 +15,12 @@ from typing import Final
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
-__all__ = ["KEY_LENGTH", "hash_key", "key_matches", "new_key", "secret_mark"]
+__all__ = ["KEY_LENGTH", "hash_key", "is_own_form", "key_matches", "new_key", "secret_mark"]
 
 KEY_LENGTH: Final = 32
 
 _ALPHABET: Final = string.ascii_letters + string.digits
+_OWN_FORM: Final = re.compile(rf"[A-Za-z0-9]{{{KEY_LENGTH}}}")
 _ROUNDS: Final = 100_000
 _SALT_BYTES: Final = 16
 _HASH_BYTES: Final = 32
@@ -27,6 +29,11 @@ _HASH_BYTES: Final = 32
 def new_key() -> str:
     """An agent's key: 32 letters and digits."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(KEY_LENGTH))
+
+
+def is_own_form(key: str) -> bool:
+    """Whether a key is of the form that agents make: nobody guesses those, also not at a billion tries a second."""
+    return _OWN_FORM.fullmatch(key) is not None
 
 
 def _derive(key: str, salt: bytes) -> bytes:

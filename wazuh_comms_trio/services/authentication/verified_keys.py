@@ -21,7 +21,7 @@ from typing import Final
 
 from wazuh_comms_trio.foundation.file_writes import rename, write_all
 from wazuh_comms_trio.foundation.folders import adopt
-from wazuh_comms_trio.services.authentication.secret_hashes import KEY_LENGTH, secret_mark
+from wazuh_comms_trio.services.authentication.secret_hashes import is_own_form, secret_mark
 
 __all__ = ["FILE_NAME", "VerifiedKeys"]
 
@@ -36,7 +36,6 @@ _OVERTAKEN: Final = 4096
 #: No file of ours is longer; of one that is, the end is read.
 _LONGEST: Final = 32 * 1024 * 1024
 _MARK_BYTES: Final = 16
-_OWN_FORM: Final = re.compile(rf"[A-Za-z0-9]{{{KEY_LENGTH}}}")
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 _LINE: Final = re.compile(rb"([0-9a-f-]{36}) ([0-9a-f]{32})")
 
@@ -55,14 +54,14 @@ class VerifiedKeys:
 
     def knows(self, agent_id: str, stored: str, key: str) -> bool:
         """Whether ``key`` was verified to be what ``stored`` was made of."""
-        if _OWN_FORM.fullmatch(key) is None:
+        if not is_own_form(key):
             return False
         mark = self._mark(agent_id, stored, key)
         return self._is(agent_id, mark) or (self._read_more() and self._is(agent_id, mark))
 
     def note(self, agent_id: str, stored: str, key: str) -> None:
         """Notes that ``key`` was verified just now."""
-        if _OWN_FORM.fullmatch(key) is None:
+        if not is_own_form(key):
             return
         mark = self._mark(agent_id, stored, key)
         if self._is(agent_id, mark):

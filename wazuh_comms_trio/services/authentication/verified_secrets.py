@@ -18,7 +18,7 @@ from wazuh_comms_trio.foundation.backoff import even_share, pause_after
 from wazuh_comms_trio.foundation.caches.bounded_cache import AGENTS_REMEMBERED, BoundedCache
 from wazuh_comms_trio.foundation.environment import RunBlocking
 from wazuh_comms_trio.services.authentication.hashing_queue import HashingQueue
-from wazuh_comms_trio.services.authentication.secret_hashes import key_matches, secret_mark
+from wazuh_comms_trio.services.authentication.secret_hashes import is_own_form, key_matches, secret_mark
 from wazuh_comms_trio.services.authentication.verified_keys import VerifiedKeys
 
 __all__ = ["VerifiedSecrets"]
@@ -34,8 +34,13 @@ _REMEMBERED_WRONG: Final = 32768
 #: out: its secrets are checked one after the other, on one processor.
 _MANY: Final = 8
 _GUESSING_FOR: Final = 10.0
+#: An agent whose key is guessed, from many places: so many wrong ones for it, in the same sense. It isn't locked out
+#: either: its keys are checked one after the other, wherever they come from.
+_MANY_FOR_ONE: Final = 16
 #: The longest wait of the answers to a guesser's wrong secrets, seconds; each waits longer than the one before.
 _LONGEST_PAUSE: Final = 4.0
+#: Answers that wait so at a time: each has a connection.
+_PAUSED: Final = 256
 #: Secrets that wait for one turn. On a quiet machine that is a quarter of a second.
 _TURN: Final = 16
 # Some 200 bytes each: at most 2 MB.
@@ -55,11 +60,13 @@ class _Verified:
 
     mark: bytes
     until: float
+    #: Python's hash of the stored one, where no other secret than this has to be looked at; None: others are hashed.
+    only_for: int | None
 
 
 @define
 class _Guesses:
-    """Wrong secrets from one source, none of them long after the one before."""
+    """Wrong secrets from one source, or for one owner, none of them long after the one before."""
 
     count: int = 0
     last: float = 0.0
@@ -92,11 +99,13 @@ class VerifiedSecrets:
         self._queue = HashingQueue(at_once or max(1, min(4, os.cpu_count() or 1)))
         self._measured = trio.Event()
         self._held = 0
+        self._paused = 0
         #: Secrets that couldn't be checked in time, or at once, ever.
         self.refused: int = 0
         #: Secrets that were refused without being checked.
         self._unchecked: BoundedCache[bytes, float] = BoundedCache(_REMEMBERED_WRONG)
         self._wrong_from: BoundedCache[Hashable, _Guesses] = BoundedCache(_SOURCES)
+        self._wrong_for: BoundedCache[Hashable, _Guesses] = BoundedCache(_SOURCES)
         self._verified: BoundedCache[str, _Verified] = BoundedCache(AGENTS_REMEMBERED)
         self._wrong: BoundedCache[bytes, float] = BoundedCache(_REMEMBERED_WRONG)
         self._turns: dict[Hashable, _Turn] = {}
@@ -121,6 +130,14 @@ class VerifiedSecrets:
     def are_verified(self, owner: str, stored: str, secret: str) -> bool:
         """Whether ``matches`` said so within the hour; at once."""
         return self._is_known(owner, self._mark(owner, stored, secret))
+
+    def _is_another(self, owner: str, stored: str) -> bool:
+        """Whether a secret that isn't known must be wrong, since the right one is, and nobody guesses that: so wrong
+        keys for agents that are at work cost no hashing."""
+        verified = self._verified.get(owner)
+        return (
+            verified is not None and verified.until > trio.current_time() and verified.only_for == hash((owner, stored))
+        )
 
     def _was_wrong(self, mark: bytes) -> bool:
         until = self._wrong.get(mark)
@@ -147,13 +164,19 @@ class VerifiedSecrets:
         if self._is_known(owner, mark):
             return True
         if self._verified_keys is not None and self._verified_keys.knows(owner, stored, secret):
-            self._remember(owner, mark)
+            self._remember(owner, stored, secret, mark)
             return True
         if self._was_wrong(mark):
             return False
+        if self._remember_wrong and self._is_another(owner, stored):
+            self._wrong.put(mark, trio.current_time() + _REMEMBERED_WRONG_FOR)
+            await self._pause_after_guess(owner, source)
+            return False
         turn = owner if turn is None else turn
-        if self._guesses(source):
+        if self._guesses(self._wrong_from, source, _MANY):
             turn = ("source", source)
+        elif source is not None and self._guesses(self._wrong_for, owner, _MANY_FOR_ONE):
+            turn = ("owner", owner)
         await self._hold_back(turn, mark, wait_limit)
         own_turn = self._turns.setdefault(turn, _Turn(trio.Lock()))
         own_turn.users += 1
@@ -168,7 +191,7 @@ class VerifiedSecrets:
                     self._unchecked.put(mark, trio.current_time())
                     raise Overloaded(_COME_BACK)
                 if right:
-                    self._remember(owner, mark)
+                    self._remember(owner, stored, secret, mark)
                     if self._verified_keys is not None:
                         await self._run_blocking(self._verified_keys.note, owner, stored, secret)
                 elif self._remember_wrong:
@@ -179,11 +202,12 @@ class VerifiedSecrets:
             if not own_turn.users:
                 del self._turns[turn]
         if not right:
-            await trio.sleep(self._note_guess(source))
+            await self._pause_after_guess(owner, source)
         return right
 
-    def _remember(self, owner: str, mark: bytes) -> None:
-        self._verified.put(owner, _Verified(mark, trio.current_time() + _REMEMBERED_FOR))
+    def _remember(self, owner: str, stored: str, secret: str, mark: bytes) -> None:
+        only_for = hash((owner, stored)) if is_own_form(secret) else None
+        self._verified.put(owner, _Verified(mark, trio.current_time() + _REMEMBERED_FOR, only_for))
 
     async def _hold_back(self, turn: Hashable, mark: bytes, wait_limit: float) -> None:
         """Raises ``Overloaded`` for a secret whose turn would come too late, or has many before it: what is checked
@@ -206,21 +230,35 @@ class VerifiedSecrets:
         await trio.sleep(even_share(self._held) * wait_limit)
         raise Overloaded(_COME_BACK)
 
-    def _guesses(self, source: Hashable) -> bool:
-        """Whether many wrong secrets came from there within the last seconds."""
-        guesses = None if source is None else self._wrong_from.get(source)
-        return guesses is not None and guesses.count >= _MANY and trio.current_time() - guesses.last < _GUESSING_FOR
+    @staticmethod
+    def _guesses(wrong: BoundedCache[Hashable, _Guesses], key: Hashable, many: int) -> bool:
+        """Whether many wrong secrets came from there, or for that owner, within the last seconds."""
+        guesses = None if key is None else wrong.get(key)
+        return guesses is not None and guesses.count >= many and trio.current_time() - guesses.last < _GUESSING_FOR
 
-    def _note_guess(self, source: Hashable) -> float:
-        """Notes one more wrong secret from a source: how long its answer waits, when everything else about it is done.
-        Seconds."""
+    async def _pause_after_guess(self, owner: str, source: Hashable) -> None:
+        """Notes one more wrong secret; its answer waits when there are many from its source, and everything else about
+        it is done."""
         if source is None:
-            return 0.0
-        now = trio.current_time()
-        guesses = self._wrong_from.get(source)
-        if guesses is None or now - guesses.last >= _GUESSING_FOR:
-            guesses = _Guesses()
-            self._wrong_from.put(source, guesses)
-        guesses.count += 1
-        guesses.last = now
-        return 0.0 if guesses.count < _MANY else pause_after(guesses.count - _MANY, first=0.1, longest=_LONGEST_PAUSE)
+            return
+        _note(self._wrong_for, owner)
+        count = _note(self._wrong_from, source)
+        if count < _MANY or self._paused >= _PAUSED:
+            return
+        self._paused += 1
+        try:
+            await trio.sleep(pause_after(count - _MANY, first=0.1, longest=_LONGEST_PAUSE))
+        finally:
+            self._paused -= 1
+
+
+def _note(wrong: BoundedCache[Hashable, _Guesses], key: Hashable) -> int:
+    """Notes one more wrong secret; how many that makes."""
+    now = trio.current_time()
+    guesses = wrong.get(key)
+    if guesses is None or now - guesses.last >= _GUESSING_FOR:
+        guesses = _Guesses()
+        wrong.put(key, guesses)
+    guesses.count += 1
+    guesses.last = now
+    return guesses.count
