@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from heapq import nsmallest
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -57,14 +58,15 @@ def end_idle(contexts: Sequence[ListenerContext], count: int) -> int:
     oldest = nsmallest(
         2 * count,
         (
-            (one.spared, one.since, id(scope), scope, context)
+            (one.spared, one.since, scope, context)
             for context in contexts
             for scope, one in context.idle_scopes.items()
             if now - one.since >= one.spared
         ),
+        key=itemgetter(0, 1),
     )
     ended = 0
-    for _, _, _, scope, context in oldest:
+    for _, _, scope, context in oldest:
         if ended < count and not unread_bytes(context.idle_scopes[scope].sock):
             del context.idle_scopes[scope]
             scope.cancel()
