@@ -25,7 +25,7 @@ def functions_of(path: str) -> frozenset[str]:
 def named(promise: str) -> list[tuple[str, str]]:
     """The tests a promise names. A name without a file is of the file before it."""
     found: list[tuple[str, str]] = []
-    for path, name in re.findall(r"`([\w/]+\.py)?::(\w+)`", promise):
+    for path, name in re.findall(r"`([\w/]+\.py)?::(?:Test\w+::)?(\w+)`", promise):
         found.append((path or found[-1][0], name))
     return found
 

@@ -186,11 +186,12 @@ class Shortage:
     async def wait_a_little(self) -> None:
         """Waits while nothing is accepted; some connections are ended, so that others get their room. Nobody else's
         while there are enough that ask for nothing: they soon do, or may be ended."""
+        ended = self.end_idle()
+        if ended and not self.room.shortage():
+            await trio.sleep(ENDING_WAIT)
+            return
         with waiting_for_descriptors(self._context):
-            if self.end_idle():
-                await trio.sleep(DESCRIPTOR_WAIT if self.room.shortage() else ENDING_WAIT)
-                return
-            if self._context.idle < ROOM:
+            if not ended and self._context.idle < ROOM:
                 self._context.make_room(ROOM)
             await trio.sleep(DESCRIPTOR_WAIT)
 
@@ -261,6 +262,9 @@ async def serve_crowd(
             turned = time.thread_time()
             if begun or not crowd:
                 await trio.lowlevel.checkpoint()
+            elif is_full:
+                with waiting_for_descriptors(context):
+                    await trio.sleep(PAUSE)
             else:
                 await trio.sleep(PAUSE)
     finally:
