@@ -314,3 +314,22 @@ async def test_a_damaged_name_costs_its_payload_and_leads_nowhere(
     assert (tmp_path / "quarantine.db").exists()
     await quarantine.remove_unreferenced()
     assert files_in(tmp_path) == []
+
+
+async def test_files_of_calls_that_came_to_nothing_go_with_the_next_one(tmp_path: Path) -> None:
+    """At a locked database an agent comes again and again with a large body, and gives up waiting."""
+    async with store_in(tmp_path) as quarantine:
+        blocker = apsw.Connection(str(tmp_path / "quarantine.db"))
+        blocker.execute("BEGIN IMMEDIATE")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(quarantine.add, [rejected(b"first")])
+            async with trio.open_nursery() as impatient:
+                impatient.start_soon(quarantine.add, [rejected(LARGE + b"1")])
+                while not files_in(tmp_path):  # noqa: ASYNC110  # a file's being there isn't told
+                    await trio.sleep(0.01)
+                impatient.cancel_scope.cancel()
+            blocker.execute("COMMIT")
+            blocker.close()
+        await quarantine.add([rejected(LARGE)])
+        assert len(files_in(tmp_path)) == 1
+    assert len(files_in(tmp_path)) == 1

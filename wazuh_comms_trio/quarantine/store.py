@@ -93,6 +93,8 @@ class StoredQuarantine:
         self._outage = OutageLog(logger, "quarantine", quiet=QUIET)
         self._warned_at: dict[str | None, float] = {}  # at most the agents' number
         self._full: dict[str | None, float] = {}  # whose share was met full, and when last; None: all of it
+        #: Files of calls that failed or were cancelled: no more than calls at a time, since the next one settles them.
+        self._uncertain: set[str] = set()
 
     # --- for the services ----------------------------------------------------------------------------------------
 
@@ -119,12 +121,25 @@ class StoredQuarantine:
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[PayloadFiles]:
+        await self.settle_files()
         try:
             async with PayloadFiles(self._files) as files:
-                yield files
+                try:
+                    yield files
+                except BaseException:
+                    self._uncertain.update(files.names)
+                    raise
         except OSError as exc:
             raise self._translated(exc) from exc
         self._outage.worked()
+
+    async def settle_files(self) -> None:
+        """Removes the files of earlier calls that failed or were cancelled, unless a row names them: what comes after
+        their rows in the order of writes knows. Raises ``BackendUnavailable``."""
+        if names := tuple(self._uncertain):
+            named = await self._database.write(lambda connection: _named(connection, names))
+            self._remove(set(names).difference(named))
+            self._uncertain.difference_update(names)
 
     def _translated(self, exc: OSError) -> BackendUnavailable:
         if is_full(exc):
@@ -197,12 +212,7 @@ class StoredQuarantine:
 
     async def _named(self, names: Collection[str]) -> Collection[str]:
         """The files, of these, that a row names."""
-
-        def select(connection: apsw.Connection) -> list[str]:
-            query = "SELECT 1 FROM entries WHERE file = ?"
-            return [name for name in names if connection.execute(query, (name,)).get is not None]
-
-        return await self._database.read(select)
+        return await self._database.read(lambda connection: _named(connection, names))
 
     # --- for the operator's tool ---------------------------------------------------------------------------------
 
@@ -318,6 +328,11 @@ class StoredQuarantine:
                 os.close(descriptor)
 
 
+def _named(connection: apsw.Connection, names: Collection[str]) -> list[str]:
+    query = "SELECT 1 FROM entries WHERE file = ?"
+    return [name for name in names if connection.execute(query, (name,)).get is not None]
+
+
 def _unreadable(entry_id: int, why: str) -> DocumentUnreadable:
     return DocumentUnreadable(f"{QUARANTINE.name}: entries/{entry_id}", why)
 
@@ -347,3 +362,5 @@ async def open_quarantine_store(
             with suppress(BackendUnavailable):  # the next opening tries again
                 await quarantine.remove_unreferenced()
             yield quarantine
+            with suppress(BackendUnavailable):
+                await quarantine.settle_files()
