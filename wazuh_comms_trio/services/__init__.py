@@ -65,7 +65,7 @@ class Services:
         come again. Returns whether any of them was trusted."""
         if self.keys is None or not self.keys.revoke(key_ids):
             return False
-        self.commands.answer_oldest(self.commands.parked)
+        self.commands.answer_all()
         return True
 
     def about_agent(self, agent_id: str) -> dict[str, Any]:

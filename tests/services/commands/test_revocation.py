@@ -1,4 +1,5 @@
-"""Parked polls of agents that were removed or rekeyed: who is looked at, and how many at a time."""
+"""Parked polls of agents that were removed or rekeyed: who is looked at, and how many at a time; and of all, when a key
+that signed tokens is revoked."""
 
 from __future__ import annotations
 
@@ -7,9 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from trio.testing import MockClock
+from attrs import evolve
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.services.bench import Dispatch, agent, open_dispatch
+from tests.services.bench import Dispatch, agent, caller, open_dispatch
 from wazuh_comms_trio.errors import BackendUnavailable, TokenInvalid
 from wazuh_comms_trio.services.commands import upkeep
 
@@ -118,3 +120,24 @@ async def test_a_change_that_comes_during_an_outage(
         faults.error = None
         await trio.sleep(2)
         assert sent_away == [IDS[3]]
+
+
+async def test_when_a_key_is_revoked_every_poll_ends(autojump_clock: MockClock) -> None:
+    """Several of an agent, as copies of a machine have, and one that parks later with a token that was read before."""
+    async with open_dispatch() as dispatch, trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(dispatch.poll)
+            await trio.sleep(1)
+        assert dispatch.service.parked == 3
+        before = evolve(caller(), read_at=trio.current_time())
+        await trio.sleep(0.1)
+        dispatch.service.answer_all()
+        assert dispatch.service.parked == 0
+        with trio.fail_after(0.1):
+            assert await dispatch.service.poll(before, deadline=trio.current_time() + 300) is None
+        await trio.sleep(0.1)
+        after = evolve(before, read_at=trio.current_time())
+        nursery.start_soon(lambda: dispatch.service.poll(after, deadline=trio.current_time() + 300))
+        await wait_all_tasks_blocked()
+        assert dispatch.service.parked == 1
+        nursery.cancel_scope.cancel()

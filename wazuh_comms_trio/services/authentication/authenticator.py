@@ -43,12 +43,14 @@ _NEW_TOKEN: Final = 60.0
 @frozen
 class Caller:
     """A request's authenticated sender. ``expires`` is the token's ``exp``, epoch seconds. ``unread``: the registry
-    couldn't be read, and of the agent nothing but its id is known; the token's fingerprint.
+    couldn't be read, and of the agent nothing but its id is known; the token's fingerprint. ``read_at``: when the token
+    was read, on trio's clock.
     """
 
     agent: Agent
     expires: float
     unread: str | None = None
+    read_at: float = inf
 
     @property
     def fingerprint(self) -> str:
@@ -148,6 +150,7 @@ class Authenticator:
         ``BackendUnavailable``."""
         if token is None:
             raise TokenInvalid(reason="missing")
+        now = trio.current_time()
         if self._read_with != self._keys.revision:  # a key was revoked, and some of these may be its tokens
             self._read, self._read_with = TokenMemory(_TOKENS_REMEMBERED), self._keys.revision
         claims = self._read.get(token)
@@ -170,12 +173,12 @@ class Authenticator:
             if not self._may_serve_unread(claims):  # a revocation may have been read meanwhile
                 raise BackendUnavailable from None
             assert claims.fingerprint is not None
-            return Caller(Agent(claims.uuid, "", ""), float(claims.exp), claims.fingerprint)
+            return Caller(Agent(claims.uuid, "", ""), float(claims.exp), claims.fingerprint, read_at=now)
         if agent is None:
             raise TokenInvalid(reason="agent_removed", about=claims.uuid)
         if claims.fingerprint not in (None, agent.fingerprint):
             raise TokenInvalid(reason="agent_rekeyed", about=claims.uuid)
-        return Caller(agent, float(claims.exp))
+        return Caller(agent, float(claims.exp), read_at=now)
 
     async def _read_agent(self, claims: Claims) -> Agent | None:
         agent = await self._agents.lookup(claims.uuid)

@@ -7,6 +7,7 @@ sees to it that the store is told, ``posts.py`` is the local command server's si
 from __future__ import annotations
 
 import logging
+from math import inf
 from random import Random
 from typing import Final
 
@@ -62,6 +63,7 @@ class CommandDispatcher:
         self._rng = rng
         self._other_workers = other_workers
         self._closing = trio.Event()
+        self._tokens_from = -inf
         self._long_polls = LongPolls()
         self._parked_limit = parked_limit
         self.lookups: LookupQueue = LookupQueue(self._long_polls)
@@ -96,6 +98,12 @@ class CommandDispatcher:
         """Answers up to ``count`` polls, those first that parked first, with None; returns how many."""
         return self._long_polls.answer_oldest(count)
 
+    def answer_all(self) -> None:
+        """Answers every parked poll with None, several of one agent too, and those that park later with a token that
+        was read before: it may not be good any more."""
+        self._tokens_from = trio.current_time()
+        self._long_polls.answer_all()
+
     def poll_limit(self) -> float:
         """How long one poll may take: ``timeouts.commands`` ± 10 %, in seconds."""
         return self._poll_timeout * self._rng.uniform(1 - _POLL_LIMIT_VARIATION, 1 + _POLL_LIMIT_VARIATION)
@@ -106,7 +114,7 @@ class CommandDispatcher:
         its way to this poll goes to another.
         """
         end = min(deadline, trio.current_time() + caller.expires - self._wall_clock())
-        if self._closing.is_set() or end <= trio.current_time():
+        if self._closing.is_set() or end <= trio.current_time() or caller.read_at <= self._tokens_from:
             await trio.lowlevel.checkpoint()
             return None
         if self._parked_limit and len(self._long_polls) >= self._parked_limit:
