@@ -14,8 +14,10 @@ from wazuh_comms_trio.backends import command_rules
 from wazuh_comms_trio.backends.embedded import documents
 from wazuh_comms_trio.backends.embedded.database import group_commit
 from wazuh_comms_trio.backends.embedded.ndjson import engine
+from wazuh_comms_trio.backends.opensearch.commands import discovery
+from wazuh_comms_trio.backends.opensearch.events import index
 from wazuh_comms_trio.config.models import Batcher, Config
-from wazuh_comms_trio.services.commands import deliveries, lookup_queue
+from wazuh_comms_trio.services.commands import deliveries, lookup_queue, upkeep
 from wazuh_comms_trio.services.stateful import events
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ _SMALL: Final[Sequence[tuple[ModuleType, str, Sequence[int]]]] = (
     (lookup_queue, "_AGENTS_PER_LOOKUP", (1, 2)),
     (deliveries, "_COMMANDS_PER_DELIVERY", (1, 2)),
     (command_rules, "CLAIM_LIMIT", (1, 2)),
+    (index, "_SMALLEST_LIMIT", (100, 400)),  # a bulk call above it is halved when there is no room for it
+    (discovery, "_PAGE", (2, 5)),
+    (upkeep, "_COMPARED_AT_ONCE", (1, 2)),
 )
 _USUAL: Final = {(module, name): getattr(module, name) for module, name, _ in _SMALL}
 
