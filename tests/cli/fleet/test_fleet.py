@@ -234,7 +234,9 @@ async def test_a_herd_comes_back_at_one_moment(autojump_clock: MockClock) -> Non
         await trio.sleep(30)
         assert fleet.parked == 0
         assert not [when for when in (each[0] for each in node.requests) if 200 < when < 220]
+        assert fleet.outstanding == ("herd",)
         await trio.sleep(41)
+        assert fleet.outstanding == ()
         assert fleet.parked == 50
     assert [when for when in node.moments("log-in") if 255 < when < 265] == [260.0] * 50
 

@@ -86,6 +86,15 @@ class Fleet:
         self._nap = trio.CancelScope()
         #: Requests under way (polls aside), and when they were planned.
         self._under_way: dict[int, float] = {}
+        #: Faults of the mix that were to come and haven't yet.
+        self._outstanding = {"herd"} if mix.faults.herd.every else set()
+        if any(host.is_flapping for host in hosts):
+            self._outstanding.add("flapping")
+
+    @property
+    def outstanding(self) -> tuple[str, ...]:
+        """The mix's faults in time of which no agent has come back yet: `herd`, `flapping`."""
+        return tuple(sorted(self._outstanding))
 
     @property
     def parked(self) -> int:
@@ -153,6 +162,7 @@ class Fleet:
             host.cut_off()
             await trio.sleep(flapping.down * self._rng.uniform(0.5, 1.5))
             self._bring_back(host)
+            self._outstanding.discard("flapping")
 
     async def _outages(self) -> None:
         herd = self._mix.faults.herd
@@ -163,6 +173,7 @@ class Fleet:
             await trio.sleep(herd.down)
             for host in self.hosts:
                 self._bring_back(host)
+            self._outstanding.discard("herd")
 
     def _bring_back(self, host: Host) -> None:
         host.cut_off()  # whoever brought it back before

@@ -72,6 +72,8 @@ def problems(result: Result) -> list[str]:
     missing = sum(number for (_, status), number in statuses.items() if status == 404)
     if missing:
         found.append(f"the node doesn't have the file that was asked for: {missing} x 404")
+    if result.outstanding:
+        found.append(f"the mix's {' and '.join(result.outstanding)} didn't come: it needs a longer --duration")
     return found
 
 

@@ -41,7 +41,7 @@ class Stage:
 @frozen
 class Result:
     """What a run came to; ``cpu``: of this process, seconds. ``unanswered``: requests under way at the end, and the age
-    of the oldest."""
+    of the oldest; ``outstanding``: faults of the mix that it ended before."""
 
     start: Tally
     rest: Tally
@@ -52,6 +52,7 @@ class Result:
     parked: int
     logged_in: int
     slices: tuple[Slice, ...]
+    outstanding: tuple[str, ...] = ()
 
 
 def need_descriptors(hosts: int) -> None:
@@ -115,6 +116,7 @@ async def run_fleet(
             fleet.parked,
             fleet.logged_in,
             tuple(fleet.timeline.slices),
+            fleet.outstanding,
         )
         nursery.cancel_scope.cancel()
     return result
