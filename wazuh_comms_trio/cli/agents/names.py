@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from wazuh_comms_trio.cli.arguments import is_uuid
@@ -45,11 +46,10 @@ async def agent_option(arguments: Namespace) -> str | None:
 
 class AgentLabels:
     """What agents are called in tables: by their name, or by their uuid where another agent has the same name, or where
-    names can't be read, which costs nothing else."""
+    names can't be read, which costs nothing else. Without a ``registry`` by their uuid."""
 
-    def __init__(self, registry: AgentRegistry) -> None:
+    def __init__(self, registry: AgentRegistry | None) -> None:
         self._registry = registry
-        self._is_readable = True
 
     async def of(self, agent_ids: Iterable[str]) -> Mapping[str, str]:
         """A label for each of these agents, by id as it is given."""
@@ -65,29 +65,32 @@ class AgentLabels:
 
         from wazuh_comms_trio.errors import BackendUnavailable
 
-        if not ids or not self._is_readable:
+        if not ids or self._registry is None:
             return {}
         try:
             with trio.fail_after(_NAMES_TIMEOUT):
                 names = await self._registry.unique_names(ids)
         except (BackendUnavailable, trio.TooSlowError):
-            self._is_readable = False
+            self._registry = None
             return {}
         # A name that looks like a uuid would be taken for one.
         return {agent_id: name for agent_id, name in names.items() if name and not is_uuid(name)}
 
 
-async def labels_of(arguments: Namespace, agent_ids: Sequence[str]) -> Mapping[str, str]:
-    """As ``AgentLabels.of``, where the registry isn't open, and may not be there."""
+@asynccontextmanager
+async def open_labels(arguments: Namespace) -> AsyncIterator[AgentLabels]:
+    """Labels from a registry that isn't open yet, and may not be there: then uuids."""
     from wazuh_comms_trio.cli.stores import open_stores
     from wazuh_comms_trio.errors import CommsError
 
-    try:
-        async with open_stores(arguments) as stores:
-            return await AgentLabels(stores.backends.agents).of(agent_ids)
-    except* (CommsError, OSError, Failure):
-        pass
-    return {agent_id: agent_id for agent_id in agent_ids}
+    labels = AgentLabels(None)
+    async with AsyncExitStack() as stack:
+        try:
+            stores = await stack.enter_async_context(open_stores(arguments))
+            labels = AgentLabels(stores.backends.agents)
+        except* (CommsError, OSError, Failure):
+            pass
+        yield labels
 
 
 def several(ids: list[str]) -> str:

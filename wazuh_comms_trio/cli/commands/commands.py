@@ -117,13 +117,12 @@ async def _list(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.stores import open_stores
 
     async with open_stores(arguments) as stores:
-        labels = AgentLabels(stores.backends.agents)
+        labels = AgentLabels(None if arguments.json else stores.backends.agents)
         with stores.output.listing(_HEADS, _SPARE) as listing:
             async with aclosing(_found(stores.backends, arguments)) as pages:
                 async for page in pages:
                     progress = await progress_of(stores.backends.commands, page)
-                    agents = [one.target.id for one in page if one.target.type == "agent"]
-                    named = {} if arguments.json else await labels.of(agents)
+                    named = await labels.of(one.target.id for one in page if one.target.type == "agent")
                     _add_page(listing, page, progress, named)
         if not listing.rows:
             stores.output.note("no such commands")
@@ -194,7 +193,8 @@ async def _show(arguments: Namespace) -> int:
         for counts in (await progress_of(stores.backends.commands, [command])).values():
             document["progress"] = counts.document
             children = counts.text
-        label = await AgentLabels(stores.backends.agents).of_target(command.target)
+        labels = AgentLabels(None if arguments.json else stores.backends.agents)
+        label = await labels.of_target(command.target)
         stores.output.document(document, command_text(command, label, children))
     return 0
 

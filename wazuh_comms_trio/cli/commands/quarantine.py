@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from wazuh_comms_trio.cli import arguments as types
-from wazuh_comms_trio.cli.agents.names import agent_option, labels_of
+from wazuh_comms_trio.cli.agents.names import AgentLabels, agent_option, open_labels
 from wazuh_comms_trio.cli.parser import Group
 from wazuh_comms_trio.cli.program import EXIT_FAILED, EXIT_MISUSE, Failure
 
@@ -82,6 +82,7 @@ async def _entries(session: QuarantineSession, agent_id: str | None) -> AsyncIte
 
 
 def _row(entry: Entry, agent: str) -> tuple[object, ...]:
+    """``agent``: its label."""
     from wazuh_comms_trio.cli.output import timestamp
 
     reason = entry.reason if entry.overtaken_at is None else f"(overtaken) {entry.reason}"
@@ -94,13 +95,12 @@ async def _list(arguments: Namespace) -> int:
 
     async with open_quarantine_session(arguments) as session:
         agent_id = await agent_option(arguments)
-        with session.output.listing(_HEADS, _SPARE) as listing:
-            async with aclosing(_pages(session, agent_id)) as pages:
+        labelled = nullcontext(AgentLabels(None)) if arguments.json else open_labels(arguments)
+        async with labelled as labels, aclosing(_pages(session, agent_id)) as pages:
+            with session.output.listing(_HEADS, _SPARE) as listing:
                 async for page in pages:
-                    ids = [entry.agent_id for entry in page]
-                    labels = {} if arguments.json else await labels_of(arguments, ids)
-                    rows = [_row(entry, labels.get(entry.agent_id, entry.agent_id)) for entry in page]
-                    listing.page(map(entry_document, page), rows)
+                    named = await labels.of(entry.agent_id for entry in page)
+                    listing.page(map(entry_document, page), [_row(entry, named[entry.agent_id]) for entry in page])
         usage = await session.quarantine.usage()
         entries_held = "1 entry" if usage.entries == 1 else f"{usage.entries} entries"
         session.output.note(f"{entries_held}, {usage.bytes} of {usage.max_bytes} bytes")

@@ -135,7 +135,7 @@ async def _wait(stores: Stores, command: Command) -> int:
     except BaseException:  # Ctrl-C ends the waiting, not the command
         print(f"the command {command.document_id} goes on", file=sys.stderr)
         raise
-    labels = AgentLabels(stores.backends.agents)
+    labels = AgentLabels(None if stores.output.as_json else stores.backends.agents)
     if command.target.type == "group":
         counts = GroupProgress.of(ended)
         named = await labels.of(one.target.id for one in ended)

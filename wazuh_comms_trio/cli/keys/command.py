@@ -101,9 +101,8 @@ async def _list(arguments: Namespace) -> int:
             ]
         except Failure as failure:
             notes.append(f"What the nodes say can't be read: {failure}")
-    text = [
-        table(["KEY", "USE", "UNTIL", "IN FORCE"], [[_shown(row.get(column)) for column in _COLUMNS] for row in rows])
-    ]
+    cells = [[_shown(row.get(column)) for column in _COLUMNS] for row in rows]
+    text = [table(["KEY", "USE", "UNTIL", "IN FORCE"], cells, spare=["IN FORCE", "UNTIL"])]
     if nodes:
         said = [[node["name"], node["signs"], _trusts(node["trusts"])] for node in nodes]
         text += ["", table(["NODE", "SIGNS WITH", "TRUSTS"], said)]
