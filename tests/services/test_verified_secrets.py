@@ -224,6 +224,23 @@ class TestGuesses:
         assert ends["False"] > 400
         assert ends["True"] == 0
 
+    async def test_take_no_places_when_they_come_at_once(self, autojump_clock: MockClock) -> None:
+        secrets = VerifiedSecrets(Slow(0.02), at_once=2, remember_wrong=True)
+
+        async def one(number: int) -> None:
+            with suppress(Overloaded):
+                await self.guess(secrets, number)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(1000):
+                nursery.start_soon(one, number)
+            await trio.sleep(0.1)
+            began = trio.current_time()
+            assert await secrets.matches("b", STORED, "right", turn=("b", 1), source="b", wait_limit=WAIT_LIMIT)
+            assert trio.current_time() - began < 0.2
+            assert secrets.room() > 80
+            assert secrets.refused == 0
+
     async def test_do_not_keep_the_right_key_out(self, autojump_clock: MockClock) -> None:
         secrets = VerifiedSecrets(Slow(0.02), at_once=2, remember_wrong=True)
 

@@ -11,7 +11,7 @@ from math import inf
 from typing import Final
 
 import trio
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from wazuh_comms_trio.errors import Overloaded
 from wazuh_comms_trio.foundation.backoff import even_share, pause_after
@@ -37,6 +37,8 @@ _GUESSING_FOR: Final = 10.0
 #: An agent whose key is guessed, from many places: so many wrong ones for it, in the same sense. It isn't locked out
 #: either: its keys are checked one after the other, wherever they come from.
 _MANY_FOR_ONE: Final = 16
+#: ... and so many of it are checked beside each other at most.
+_TURNS_OF_ONE: Final = 4
 #: The longest wait of the answers to a guesser's wrong secrets, seconds; each waits longer than the one before.
 _LONGEST_PAUSE: Final = 4.0
 #: Answers that wait so at a time: each has a connection.
@@ -76,7 +78,8 @@ class _Guesses:
 class _Turn:
     """Secrets of one turn are checked one after the other: a flood in one turn holds up only that turn."""
 
-    lock: trio.Lock
+    owner: str
+    lock: trio.Lock = field(factory=trio.Lock)
     users: int = 0
 
 
@@ -109,6 +112,7 @@ class VerifiedSecrets:
         self._verified: BoundedCache[str, _Verified] = BoundedCache(AGENTS_REMEMBERED)
         self._wrong: BoundedCache[bytes, float] = BoundedCache(_REMEMBERED_WRONG)
         self._turns: dict[Hashable, _Turn] = {}
+        self._turns_of: dict[str, int] = {}  # how many there are, by whose secret made them
         self._secret = os.urandom(32)
 
     def _mark(self, owner: str, stored: str, secret: str) -> bytes:
@@ -172,19 +176,18 @@ class VerifiedSecrets:
             self._wrong.put(mark, trio.current_time() + _REMEMBERED_WRONG_FOR)
             await self._pause_after_guess(owner, source)
             return False
-        turn = owner if turn is None else turn
-        if self._guesses(self._wrong_from, source, _MANY):
-            turn = ("source", source)
-        elif source is not None and self._guesses(self._wrong_for, owner, _MANY_FOR_ONE):
-            turn = ("owner", owner)
-        await self._hold_back(turn, mark, wait_limit)
-        own_turn = self._turns.setdefault(turn, _Turn(trio.Lock()))
+        wanted = owner if turn is None else turn
+        await self._hold_back(self._turn(wanted, owner, source), mark, wait_limit)
+        turn = self._turn(wanted, owner, source)  # others that came at the same moment have theirs by now
+        if (own_turn := self._turns.get(turn)) is None:
+            own_turn = self._turns[turn] = _Turn(owner)
+            self._turns_of[owner] = self._turns_of.get(owner, 0) + 1
         own_turn.users += 1
         try:
             async with own_turn.lock:
                 if self._is_known(owner, mark):  # meanwhile
                     return True
-                if self._was_wrong(mark):
+                if self._was_wrong(mark) or (self._remember_wrong and self._is_another(owner, stored)):
                     return False
                 right = await self._queue.hashed(partial(self._run_blocking, key_matches, secret, stored), latest)
                 if right is None:
@@ -200,10 +203,16 @@ class VerifiedSecrets:
             self._measured.set()
             own_turn.users -= 1
             if not own_turn.users:
-                del self._turns[turn]
+                self._end(turn)
         if not right:
             await self._pause_after_guess(owner, source)
         return right
+
+    def _end(self, turn: Hashable) -> None:
+        owner = self._turns.pop(turn).owner
+        self._turns_of[owner] -= 1
+        if not self._turns_of[owner]:
+            del self._turns_of[owner]
 
     def _remember(self, owner: str, stored: str, secret: str, mark: bytes) -> None:
         only_for = hash((owner, stored)) if is_own_form(secret) else None
@@ -229,6 +238,18 @@ class VerifiedSecrets:
         self._held += 1
         await trio.sleep(even_share(self._held) * wait_limit)
         raise Overloaded(_COME_BACK)
+
+    def _turn(self, turn: Hashable, owner: str, source: Hashable) -> Hashable:
+        """The turn that a secret is checked in: ``turn``, unless its source guesses, or somebody its owner's."""
+        if self._guesses(self._wrong_from, source, _MANY):
+            return ("source", source)
+        if source is not None and turn not in self._turns and self._is_guessed(owner):
+            return ("owner", owner)
+        return turn
+
+    def _is_guessed(self, owner: str) -> bool:
+        """Whether keys of an agent come from many places, at once or one after the other, and were wrong."""
+        return self._turns_of.get(owner, 0) >= _TURNS_OF_ONE or self._guesses(self._wrong_for, owner, _MANY_FOR_ONE)
 
     @staticmethod
     def _guesses(wrong: BoundedCache[Hashable, _Guesses], key: Hashable, many: int) -> bool:
