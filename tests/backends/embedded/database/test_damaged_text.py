@@ -10,12 +10,15 @@ import pytest
 import trio
 
 from tests.contract.harness import A1, A2, A3, INDEX, Clock
+from wazuh_comms_trio.backends.embedded.database.schema import check_usable, migrate
 from wazuh_comms_trio.backends.embedded.documents import stored_documents
 from wazuh_comms_trio.backends.embedded.pruning import DAY, Due, live_through, prune
+from wazuh_comms_trio.backends.embedded.state_schema import STATE
 from wazuh_comms_trio.backends.embedded.stores import SqliteStores, open_sqlite
 from wazuh_comms_trio.backends.embedded.unowned import unowned_documents
 from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, Target
 from wazuh_comms_trio.backends.interfaces import DocumentOperation as Operation
+from wazuh_comms_trio.backends.unavailable import StateForeign
 from wazuh_comms_trio.config.models import Keep
 
 pytestmark = pytest.mark.real_clock
@@ -119,3 +122,12 @@ async def test_what_was_told_of_silence_begins_anew(stores: SqliteStores, tmp_pa
     await stores.presence.keep_watch("", "{}")
     harm(tmp_path, "presence_watch", "state", "no = 1")
     assert await stores.presence.take_watch("", 0.0, 1.0) == "\ufffdab"
+
+
+@pytest.mark.parametrize("damage", ["DELETE FROM compatibility", "UPDATE compatibility SET usable_since = x'00'"])
+def test_a_later_version_that_says_nothing_of_itself_is_left_alone(damage: str) -> None:
+    connection = apsw.Connection(":memory:")
+    migrate(connection, STATE)
+    connection.execute(f"PRAGMA user_version = 99; {damage}")
+    with pytest.raises(StateForeign, match="written by a newer version"):
+        check_usable(connection, STATE)

@@ -75,7 +75,9 @@ def check_usable(connection: apsw.Connection, schema: Schema) -> bool:
     if application != schema.application_id and (application or version or tables):
         raise StateForeign(f"{schema.name}: this SQLite file belongs to another program")
     if version > schema.version:
-        usable_since = _number(connection, "SELECT usable_since FROM compatibility")
+        usable_since = connection.execute("SELECT usable_since FROM compatibility").get
+        if not isinstance(usable_since, int):  # damaged: nobody knows
+            usable_since = version
         if usable_since > schema.version:
             raise StateForeign(
                 f"{schema.name}: written by a newer version of this program (schema {version}, this one knows "
