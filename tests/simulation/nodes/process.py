@@ -153,8 +153,15 @@ class Seam:
 
     async def _unheard(self, place: str, result: Any) -> None:
         """By contract what a process has claimed without learning of it is its own to take again."""
-        if place == "commands.claim":
-            await self._target.release([command.document_id for command in result])
+        if place != "commands.claim":
+            return
+        while True:  # a disk that is full just now must not keep them claimed by a process that lives on
+            try:
+                await self._target.release([command.document_id for command in result])
+            except BackendUnavailable:
+                await trio.sleep(0.5)
+            else:
+                return
 
     async def _wait(self, seconds: float, place: str, apply: Callable[[], Awaitable[object]]) -> None:
         """The call is under way. Who is cancelled doesn't know whether it was carried out."""
