@@ -118,6 +118,11 @@ def test_a_good_run() -> None:
             {"unanswered": (7, 12.0)},
             "7 requests were still unanswered at the end",
         ),
+        (
+            lambda tally: [tally.done(Kind.POLL, 408, 2.0) for _ in range(60)],
+            {},
+            "110 polls were ended by the node, half of them within 2 s: its `limits` are for fewer agents",
+        ),
         (lambda tally: None, {"outstanding": ("herd",)}, "the mix's herd didn't come: it needs a longer --duration"),
         (lambda tally: None, {"cpu": 69.0}, "this client was late or busy itself"),
         (lambda tally: [tally.late.add(0.2) for _ in range(20)], {}, "this client was late or busy itself"),

@@ -14,6 +14,8 @@ _SHARES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 #: Seconds of its own lateness (p99), and share of a core, from which the client tells more of itself than of the node.
 _LATE: Final = 0.02
 _BUSY: Final = 0.9
+#: Seconds; a poll that brings nothing takes five minutes, unless the node says otherwise.
+_SHORT_POLL: Final = 60.0
 _ORDER: Final = (Kind.FIRST_LOG_IN, Kind.LOG_IN, Kind.STATELESS, Kind.STATEFUL, Kind.FILE, Kind.REPORT, Kind.POLL)
 
 
@@ -72,9 +74,21 @@ def problems(result: Result) -> list[str]:
     missing = sum(number for (_, status), number in statuses.items() if status == 404)
     if missing:
         found.append(f"the node doesn't have the file that was asked for: {missing} x 404")
+    found += _ended_polls(result)
     if result.outstanding:
         found.append(f"the mix's {' and '.join(result.outstanding)} didn't come: it needs a longer --duration")
     return found
+
+
+def _ended_polls(result: Result) -> Iterator[str]:
+    """That polls with nothing to bring were ended early, which is no failure, but what a fleet above a limit sees."""
+    ended = result.rest.statuses[Kind.POLL, 408]
+    median = result.rest.kinds[Kind.POLL].latencies.quantile(0.5) if ended else None
+    if median is not None and median < _SHORT_POLL and ended > result.logged_in / 2:
+        yield (
+            f"{ended} polls were ended by the node, half of them within {median:.0f} s: its `limits` are for fewer"
+            " agents, its `timeouts.commands` is short, or agents are cloned"
+        )
 
 
 def progress_line(stage: Stage, width: int) -> str:
