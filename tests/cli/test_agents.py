@@ -13,10 +13,12 @@ import pytest
 import trio
 
 from tests.cli.conftest import Tool
+from wazuh_comms_trio.backends.embedded.agents import SqliteAgents
 from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.cli.commands.agents import new_uuid
 from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.errors import StorageFull
 from wazuh_comms_trio.services.authentication.secret_hashes import key_matches
 
 UUID = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
@@ -178,6 +180,25 @@ def test_several_agents_are_removed_together_or_none(tool: Tool, audit: Audit) -
     assert [(one["action"], one["object"]) for one in audit()[-2:]] == [("agents remove", uuid) for uuid in uuids[:2]]
     document = tool("agents", "remove", *uuids[2:], "--json").document
     assert document == [{"uuid": uuid, "removed": True} for uuid in uuids[2:]]
+
+
+def test_a_failure_on_the_way_says_how_many_are_removed(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        tool("agents", "add", f"web-{number}")
+    remove = SqliteAgents.remove
+    calls: list[str] = []
+
+    async def fails_then(self: SqliteAgents, agent_id: str) -> bool:
+        calls.append(agent_id)
+        if len(calls) == 2:
+            raise StorageFull
+        return await remove(self, agent_id)
+
+    monkeypatch.setattr(SqliteAgents, "remove", fails_then)
+    refused = tool("agents", "remove", "web-0", "web-1", "web-2")
+    assert (refused.status, refused.out) == (1, "")
+    assert refused.err.startswith("1 of 3 agents were removed\n")
+    assert [agent["name"] for agent in tool("agents", "list", "--json").document] == ["web-1", "web-2"]
 
 
 def test_rekey(tool: Tool, config: Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import time
 from argparse import Namespace
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -250,7 +251,8 @@ async def _stored_news(stores: Stores, agent_id: str) -> tuple[Sequence[NodeNews
 
 
 async def _remove(arguments: Namespace) -> int:
-    """Removes all of them, or none where one isn't known. Of one the document is an object, of several a list."""
+    """Removes all of them, or none where one isn't known; what fails on the way says how many are removed. Of one the
+    document is an object, of several a list."""
     from wazuh_comms_trio.cli.output import lines
     from wazuh_comms_trio.cli.stores import open_stores
 
@@ -259,13 +261,18 @@ async def _remove(arguments: Namespace) -> int:
         ids = list(dict.fromkeys(found))
         names = {agent_id: await _name_of(stores, agent_id) for agent_id in ids}
         stores.prepare_change()
-        said, documents = [], []
-        for agent_id, name in names.items():
-            if not await stores.backends.agents.remove(agent_id):
-                raise _unknown(agent_id)
-            stores.changed("agents remove", agent_id, name=name)
-            said.append(f"removed {agent_id} ({name or 'name unknown'})")
-            documents.append({"uuid": agent_id, "removed": True})
+        said: list[str] = []
+        try:
+            for agent_id, name in names.items():
+                if not await stores.backends.agents.remove(agent_id):
+                    raise _unknown(agent_id)
+                said.append(f"removed {agent_id} ({name or 'name unknown'})")
+                stores.changed("agents remove", agent_id, name=name)
+        except BaseException:
+            if len(names) > 1:
+                print(f"{len(said)} of {len(names)} agents were removed", file=sys.stderr)
+            raise
+        documents = [{"uuid": agent_id, "removed": True} for agent_id in names]
         stores.output.document(documents[0] if len(arguments.agents) == 1 else documents, lines(said))
     return 0
 
