@@ -84,8 +84,11 @@ class Stateful:
     quarantine: MemoryQuarantine
     batcher: trio.CancelScope
 
-    async def submit(self, packet: bytes, agent_id: str = A1, *, limit: float = 30.0) -> bytes:
-        return await self.service.submit(caller(agent_id), packet, deadline=trio.current_time() + limit)
+    async def submit(
+        self, packet: bytes, agent_id: str = A1, *, limit: float = 30.0, has_left: Callable[[], bool] | None = None
+    ) -> bytes:
+        deadline = trio.current_time() + limit
+        return await self.service.submit(caller(agent_id), packet, deadline=deadline, has_left=has_left)
 
 
 @asynccontextmanager

@@ -29,7 +29,7 @@ from wazuh_comms_trio.backends.interfaces import Action, Command, Target
 from wazuh_comms_trio.config.models import Limits
 from wazuh_comms_trio.errors import TokenInvalid
 from wazuh_comms_trio.http.server.connection import Connection, serve_connection
-from wazuh_comms_trio.http.server.delivery import is_reset, unacknowledged_bytes, unread_bytes
+from wazuh_comms_trio.http.server.delivery import has_left, is_reset, unacknowledged_bytes, unread_bytes
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.testing.streams import MemoryStream, memory_connection
 
@@ -210,6 +210,23 @@ async def test_the_kernel_counts_what_is_unacknowledged(pair: tuple[trio.SocketS
 
 
 @pytest.mark.real_clock
+@pytest.mark.parametrize("ending", ["closes its side", "closes with something unread", "resets"])
+async def test_the_kernel_knows_who_has_left(pair: tuple[trio.SocketStream, trio.SocketStream], ending: str) -> None:
+    """Also behind bytes that weren't read, as the end of TLS."""
+    client, server = pair
+    await client.send_all(b"12345")
+    await until(lambda: unread_bytes(server.socket) == 5)
+    assert not has_left(server.socket)
+    if ending == "closes its side":
+        await client.send_eof()
+    else:
+        if ending == "resets":
+            client.setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
+        client.socket.close()
+    await until(lambda: has_left(server.socket))
+
+
+@pytest.mark.real_clock
 async def test_the_kernel_counts_what_is_unread(pair: tuple[trio.SocketStream, trio.SocketStream]) -> None:
     client, server = pair
     assert unread_bytes(server.socket) == 0
@@ -224,6 +241,7 @@ def test_stand_ins_answer_for_themselves() -> None:
     assert unacknowledged_bytes(server.socket) == 0
     assert unread_bytes(server.socket) == 0
     assert not is_reset(server.socket)
+    assert not has_left(server.socket)
 
 
 @asynccontextmanager

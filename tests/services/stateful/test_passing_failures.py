@@ -13,6 +13,7 @@ from tests.services.bench import A1, A2, A3, body, event, gather, open_stateful,
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.config.models import Batcher
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
+from wazuh_comms_trio.services.stateful.submission import LOOK_AFTER
 
 PASSING = ItemResult(429, "busy", Outcome.PASSING)
 
@@ -84,6 +85,20 @@ class TestPassingFailures:
             await gather(leave, give_up, stay)
         first, second, third = (sorted(each) for each in seen[:3])
         assert (first, second, third) == ([True] * 4, [False, False, True, True], [False, False, False, True])
+
+    async def test_nothing_is_begun_for_one_that_has_left(self, autojump_clock: MockClock) -> None:
+        """Once it has taken a second; and of one that has left within it the first try is made."""
+        async with open_stateful() as stateful:
+            stateful.backends.events.faults.next_errors.extend([BackendUnavailable()] * 20)
+            began = trio.current_time()
+            with pytest.raises(BackendUnavailable):
+                await stateful.submit(body(event("e1")), has_left=lambda: True)
+            assert LOOK_AFTER <= trio.current_time() - began < 10
+            stateful.backends.events.faults.next_errors.clear()
+            assert results(await stateful.submit(body(event("e2")), has_left=lambda: True)) == [("e2", 201)]
+            stateful.backends.events.faults.next_errors.extend([BackendUnavailable()] * 3)
+            assert results(await stateful.submit(body(event("e3")), has_left=lambda: False)) == [("e3", 201)]
+            assert {key[1] for key in stateful.backends.events.documents} == {f"{A1}_e2", f"{A1}_e3"}
 
     async def test_an_item_that_goes_on_failing_fails_its_packet_and_no_other(self, autojump_clock: MockClock) -> None:
         async with open_stateful(batcher=Batcher(eager=False)) as stateful:

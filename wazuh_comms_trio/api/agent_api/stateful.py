@@ -8,10 +8,12 @@ import trio
 
 from wazuh_comms_trio.api.agent_api.base import PREFIX, AgentApi
 from wazuh_comms_trio.errors import TimeLimitExceeded
+from wazuh_comms_trio.http.server.delivery import EXTENSION, has_left
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.replies import send_reply
 from wazuh_comms_trio.services.authentication.authenticator import Caller
+from wazuh_comms_trio.services.stateful.submission import HasLeft
 
 __all__ = ["add_stateful"]
 
@@ -26,14 +28,20 @@ async def stateful(api: AgentApi, scope: Scope, receive: Receive, send: Send) ->
     # In an outage the registry is waited for as the index is: together they have one limit.
     seconds = max(0.0, api.timeouts.stateful - (trio.current_time() - began))
     with api.admitted_body("stateful", caller, scope):
-        await _answer(api, caller, receive, send, seconds)
+        await _answer(api, caller, scope, receive, send, seconds)
 
 
-async def _answer(api: AgentApi, caller: Caller, receive: Receive, send: Send, seconds: float) -> None:
+async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive, send: Send, seconds: float) -> None:
     async with api.collect(receive, api.limits.body_bytes, owner=caller.agent.id, spill=api.spill) as body:
         deadline = trio.current_time() + seconds
         with trio.CancelScope(deadline=deadline) as limit:
-            reply = await api.services.stateful.submit(caller, body, deadline=deadline)
+            reply = await api.services.stateful.submit(caller, body, deadline=deadline, has_left=_leaving(scope))
         if limit.cancelled_caught:
             raise TimeLimitExceeded
     await send_reply(send, 200, reply)
+
+
+def _leaving(scope: Scope) -> HasLeft | None:
+    """Asks the kernel about the request's peer; None where the request came over none of our own connections."""
+    connection = scope.get("extensions", {}).get(EXTENSION)
+    return None if connection is None else partial(has_left, connection.sock)

@@ -8,12 +8,14 @@ from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_INFO
 from termios import FIONREAD, TIOCOUTQ
 from typing import Any, Final, Protocol
 
-__all__ = ["EXTENSION", "DeliveryConfirmation", "is_reset", "unacknowledged_bytes", "unread_bytes"]
+__all__ = ["EXTENSION", "DeliveryConfirmation", "has_left", "is_reset", "unacknowledged_bytes", "unread_bytes"]
 
 #: The ASGI extension's name in ``scope["extensions"]``.
 EXTENSION: Final = "wazuh_comms.delivery"
 #: The first byte of TCP_INFO when there is no connection any more.
 TCP_CLOSE: Final = 7
+#: ... and when the peer has closed its side.
+TCP_CLOSE_WAIT: Final = 8
 
 
 class DeliveryConfirmation(Protocol):
@@ -50,9 +52,23 @@ def unread_bytes(sock: Any) -> int:
 def is_reset(sock: Any) -> bool:
     """Whether a TCP connection was reset. (After an end in order its reads go on saying "end".) False for a
     stand-in."""
+    return _state(sock) == TCP_CLOSE
+
+
+def has_left(sock: Any) -> bool:
+    """Whether a TCP connection was reset or the peer has closed its side, whatever of its bytes wasn't read yet. In any
+    thread. False for a stand-in, and once we have closed the connection ourselves."""
+    try:
+        return _state(sock) in (TCP_CLOSE, TCP_CLOSE_WAIT)
+    except OSError:
+        return True
+
+
+def _state(sock: Any) -> int:
+    """The state of a TCP connection, 0 for a stand-in. Raises ``OSError`` of a socket that is closed meanwhile."""
     if sock.fileno() < 0 or sock.family not in (AF_INET, AF_INET6):
-        return False
-    return int(sock.getsockopt(IPPROTO_TCP, TCP_INFO, 1)[0]) == TCP_CLOSE
+        return 0
+    return int(sock.getsockopt(IPPROTO_TCP, TCP_INFO, 1)[0])
 
 
 def _ask(sock: Any, question: int) -> int | None:

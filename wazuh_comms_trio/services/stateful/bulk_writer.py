@@ -108,7 +108,7 @@ class BulkWriter:
 
             def is_open(position: int) -> bool:
                 packet = waiting[bisect_right(starts, position) - 1]
-                return not packet.abandoned and now() < packet.deadline
+                return packet.is_open(now())
 
             results = await self._events.bulk(operations, boundaries=starts, is_open=is_open)
             if len(results) != len(operations):
@@ -150,8 +150,8 @@ def _still_waited_for(packets: Sequence[Packet]) -> list[Packet]:
     for packet in packets:
         if packet.settled:
             continue
-        if packet.abandoned or now >= packet.deadline:
-            packet.settle(packet.failure or BackendUnavailable())
-        else:
+        if packet.is_open(now):
             live.append(packet)
+        else:
+            packet.settle(packet.failure or BackendUnavailable())
     return live

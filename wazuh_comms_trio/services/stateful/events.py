@@ -31,7 +31,7 @@ from wazuh_comms_trio.services.stateful.batcher import MAX_WAITING, Batcher
 from wazuh_comms_trio.services.stateful.bulk_writer import BulkWriter
 from wazuh_comms_trio.services.stateful.overtaken_entries import OvertakenEntries
 from wazuh_comms_trio.services.stateful.packet_reader import Event, PacketReader, open_packet
-from wazuh_comms_trio.services.stateful.submission import Packet, Part, Piece
+from wazuh_comms_trio.services.stateful.submission import LOOK_AFTER, HasLeft, Packet, Part, Piece
 from wazuh_comms_trio.services.store_backoff import store_backoff
 
 __all__ = ["StatefulEvents", "StatefulStatistics"]
@@ -104,25 +104,34 @@ class StatefulEvents:
             self._quarantine.alarm(),
         )
 
-    async def submit(self, caller: Caller, body: Body, *, deadline: float) -> bytes:
+    async def submit(self, caller: Caller, body: Body, *, deadline: float, has_left: HasLeft | None = None) -> bytes:
         """One request's body; returns the reply's JSON, ``{"results":[...]}``: every event that it calls a success is
         stored, every other one has been refused for good and is in quarantine.
 
         Raises ``MalformedBody``, ``BackendUnavailable``, before ``deadline`` (trio's clock). Cancelled: the packet may
-        still be applied, in part or whole.
+        still be applied, in part or whole. ``has_left``: nothing is begun any more once it says so, but for what is
+        begun within a second.
         """
         try:
-            return await self._submit(caller, body, deadline)
+            return await self._submit(caller, body, deadline, has_left)
         except MalformedBody:
             self._metrics.count(families.EVENTS, "stateful", "refused")
             raise
 
-    async def _submit(self, caller: Caller, body: Body, deadline: float) -> bytes:
+    async def _submit(self, caller: Caller, body: Body, deadline: float, has_left: HasLeft | None) -> bytes:
         reader = open_packet(body, caller.agent.id, self._settings)
         if reader.exhausted:
             await trio.lowlevel.checkpoint()
             return _NO_RESULTS
-        packet = Packet(reader.agent_id, None, len(body), give_up_at(deadline, trio.current_time()))
+        now = trio.current_time()
+        packet = Packet(
+            reader.agent_id,
+            None,
+            len(body),
+            give_up_at(deadline, now),
+            has_left=has_left,
+            look_from=now + LOOK_AFTER,
+        )
         self._submitted += 1
         try:
             with trio.CancelScope(deadline=packet.deadline):

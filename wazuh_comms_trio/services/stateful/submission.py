@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import inf
 from typing import Final
 
 import msgspec
@@ -14,8 +15,14 @@ from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.quarantine.interface import Rejected
 from wazuh_comms_trio.services.stateful.packet_reader import Event, PacketReader, Unusable
 
-__all__ = ["EventResult", "Packet", "Part", "Piece", "encode_results"]
+__all__ = ["LOOK_AFTER", "EventResult", "HasLeft", "Packet", "Part", "Piece", "encode_results"]
 
+#: Whether a request's peer has closed its side, or reset the connection. Called in any thread.
+HasLeft = Callable[[], bool]
+
+#: Seconds after which it is asked before something is begun: most packets are written by then, and whose peer closes
+#: its side at once and waits for the answer has it.
+LOOK_AFTER: Final = 1.0
 
 _AGAIN: Final = {Outcome.PASSING, Outcome.FULL}
 
@@ -228,19 +235,36 @@ class Packet:
 
     ``part`` is None for a big packet: its own request sends it in pieces when its turn has come. ``deadline``: when its
     request is answered at the latest, on trio's clock. ``abandoned``: nobody waits for it any more. ``busy``: a piece
-    of it is in flight. ``news``: settled, or its turn has come.
+    of it is in flight. ``news``: settled, or its turn has come. ``has_left`` is asked from ``look_from`` on.
     """
 
-    def __init__(self, agent_id: str, part: Part | None, size: int, deadline: float) -> None:
+    def __init__(
+        self,
+        agent_id: str,
+        part: Part | None,
+        size: int,
+        deadline: float,
+        *,
+        has_left: HasLeft | None = None,
+        look_from: float = inf,
+    ) -> None:
         self.agent_id = agent_id
         self.part = part
         self.size = size
         self.deadline = deadline
+        self.has_left = has_left
+        self.look_from = look_from
         self.settled = False
         self.abandoned = False
         self.failure: BackendUnavailable | None = None
         self.busy = False
         self.news = trio.Event()
+
+    def is_open(self, now: float) -> bool:
+        """Whether somebody waits for it, so that something of it may be begun. In any thread."""
+        if self.abandoned or now >= self.deadline:
+            return False
+        return self.has_left is None or now < self.look_from or not self.has_left()
 
     def settle(self, failure: BackendUnavailable | None = None) -> None:
         self.settled = True
@@ -252,5 +276,7 @@ class Piece(Packet):
     """Some events of a big ``packet``, written on their own while it holds its agent."""
 
     def __init__(self, packet: Packet, part: Part) -> None:
-        super().__init__(packet.agent_id, part, 0, packet.deadline)
+        super().__init__(
+            packet.agent_id, part, 0, packet.deadline, has_left=packet.has_left, look_from=packet.look_from
+        )
         self.packet = packet
