@@ -73,7 +73,8 @@ async def test_it_comes_back_on_another_machine(config: Config, tmp_path: Path) 
     assert restore(other, file) == contents
     await check(other)
     leftovers = set(os.listdir(tmp_path / "other" / "state"))
-    assert leftovers <= {"state.db", "events", "quarantine", "owners", "state.lock"}
+    marks = {".state.db.made", ".quarantine.db.made"}
+    assert leftovers <= {"state.db", "events", "quarantine", "owners", "state.lock"} | marks
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
 
 
@@ -200,13 +201,28 @@ def test_nothing_to_back_up(tmp_path: Path) -> None:
     assert not (tmp_path / "backup.tar").exists()
 
 
-@pytest.mark.parametrize("kind", ["a password", "another archive", "a pipe"])
+@pytest.mark.parametrize(
+    "kind", ["a password", "another archive", "a pipe", "the state in an archive", "a cut backup", "more than a backup"]
+)
 async def test_what_is_no_backup_isnt_replaced(config: Config, tmp_path: Path, kind: str) -> None:
     file = tmp_path / "there"
     if kind == "a pipe":
         os.mkfifo(file)
     elif kind == "a password":
         file.write_text("secret\n")
+    elif kind in ("a cut backup", "more than a backup"):
+        backup(config, file)
+        if kind == "a cut backup":
+            os.truncate(file, file.stat().st_size // 2)
+        else:
+            with tarfile.open(file, "a") as archive:
+                archive.add(tmp_path / "state" / "state.db", "audit.log")
+    elif kind == "the state in an archive":
+        with tarfile.open(file, "w") as archive:
+            for name in ("state.db", "events", "quarantine"):
+                archive.add(tmp_path / "state" / name, name)
+        with pytest.raises(BackupError, match="not a"):
+            restore(config, file, replace=True)
     else:
         with tarfile.open(file, "w") as archive:
             archive.add(tmp_path / "state" / "state.db", "somebody-elses.db")

@@ -9,6 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import apsw
+import attrs
 import pytest
 import trio
 
@@ -23,7 +24,7 @@ from wazuh_comms_trio.backup.create import backup
 from wazuh_comms_trio.backup.format import STATE_DB
 from wazuh_comms_trio.backup.restore import restore
 from wazuh_comms_trio.config.models import Config
-from wazuh_comms_trio.quarantine.opening import open_quarantine
+from wazuh_comms_trio.quarantine.opening import made_marks, open_quarantine
 
 pytestmark = pytest.mark.real_clock
 
@@ -159,7 +160,7 @@ async def test_databases_that_went_with_it(config: Config) -> None:
     shutil.rmtree(state(config) / "quarantine")
     assert {finding.place for finding in found(config)} == {"events", "quarantine.db"}
     (state(config) / "state.db").unlink()
-    assert {finding.place for finding in found(config)} == {"state.db"}
+    assert {finding.place for finding in found(config)} == {"state.db", "quarantine.db"}
 
 
 async def test_the_quarantines_payloads(config: Config, tmp_path: Path) -> None:
@@ -198,3 +199,65 @@ async def test_a_restored_segment_is_known_to_its_last_record(config: Config, tm
         assert segment.name in finding.place, finding
     segment.write_bytes(whole + b"cut off by a cra")
     assert found(config) == []
+
+
+# --- a database that is gone as a whole, and made anew by the next start
+
+
+def on_an_indexer(config: Config) -> Config:
+    return attrs.evolve(config, communications_api=attrs.evolve(config.communications_api, backend="wazuh"))
+
+
+async def open_both(config: Config) -> None:
+    async with open_quarantine(config, tolerant=True):
+        if config.communications_api.backend == "embedded":
+            async with open_backends(config, tolerant=True):
+                pass
+
+
+@pytest.mark.expects_errors
+@pytest.mark.parametrize(
+    ("name", "indexer"), [("quarantine.db", True), ("quarantine.db", False), ("state.db", False)], ids=str
+)
+async def test_a_database_that_was_made_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, indexer: bool
+) -> None:
+    config = await make_store(tmp_path)
+    config = on_an_indexer(config) if indexer else config
+    assert found(config) == []
+    if name == "quarantine.db":
+        shutil.rmtree(state(config) / "quarantine")
+    else:
+        (state(config) / name).unlink()
+    assert [finding.damage for finding in found(config)] == ["the file is missing; restore a backup"]
+    for _ in range(2):
+        await open_both(config)
+        (text,) = errors(caplog)
+        assert text.endswith(f"{name} is gone, with all that was in it: a new one is made")
+        (finding,) = found(config)
+        assert (finding.place, finding.repaired) == (name, False)
+        assert made_marks(config)[name].loss() == finding.damage
+        assert any(told.startswith(f"{name}: the one that was") for told in backup(config, tmp_path / "a").damaged)
+    assert found(config, repair=True)[0].repaired
+    await open_both(config)
+    assert found(config) == []
+    assert len(errors(caplog)) == 1
+
+
+@pytest.mark.expects_errors
+async def test_a_restore_makes_up_for_it(tmp_path: Path) -> None:
+    config = await make_store(tmp_path)
+    backup(config, tmp_path / "one.backup")
+    shutil.rmtree(state(config) / "quarantine")
+    await open_both(config)
+    restore(config, tmp_path / "one.backup", replace=True)
+    await open_both(config)
+    assert found(config) == []
+
+
+async def test_a_quarantine_that_is_kept_elsewhere_from_now_on(tmp_path: Path) -> None:
+    config = await make_store(tmp_path)
+    api = config.communications_api
+    moved = attrs.evolve(api, quarantine=attrs.evolve(api.quarantine, path=tmp_path / "elsewhere"))
+    await open_both(attrs.evolve(config, communications_api=moved))
+    assert found(attrs.evolve(config, communications_api=moved)) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import pytest
 import trio
 
 from tests.cli.conftest import Tool
@@ -78,6 +80,19 @@ def test_tail_for_people(tool: Tool, config: Config) -> None:
     assert "\x1b" not in first
     assert "  stateful  wazuh-states-fim  " in second
     assert second.endswith('{"file":{"path":"/a"}}')
+
+
+@pytest.mark.expects_errors
+def test_a_quarantine_that_was_made_anew_is_told_of(tool: Tool, config: Config, state: Path) -> None:
+    put_aside(config, BAD)
+    shutil.rmtree(state / "quarantine")
+    for _ in range(2):
+        listed = tool("quarantine", "list")
+        assert (listed.status, listed.out) == (1, "")
+        assert "quarantine.db: the one that was there is gone, with all that was in it (noticed at 20" in listed.err
+    assert tool("store", "verify").status == 1
+    assert tool("store", "verify", "--repair").status == 0
+    assert tool("quarantine", "list").status == 0
 
 
 def test_quarantine_list_and_show(tool: Tool, config: Config) -> None:

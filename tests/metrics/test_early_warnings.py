@@ -39,6 +39,7 @@ def test_all_is_well() -> None:
         (Measures(certificate_end=NOW - 1), "certificate", "has ended"),
         (Measures(files=(820, 1024)), "descriptors", "820 of 1024 files are open"),
         (Measures(memory=(900 * 1024**2, GIB)), "memory", "900.0 MiB in memory, 88 %"),
+        (Measures(losses={"quarantine.db": "gone"}), "missing", "quarantine.db: gone; `wazuh-comms store verify"),
         (Measures(disks={"/var": (GIB, 100 * GIB)}), "disk", "the disk of /var has 1.0 GiB left, 1 %"),
     ],
 )

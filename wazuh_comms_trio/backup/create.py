@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import secrets
+import shutil
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import IO, Any, Final, cast
 
 import apsw
 
 from wazuh_comms_trio.audit.log import audit_log
-from wazuh_comms_trio.backends.embedded.database.log_check import check_log, has_kept_log, keep_damaged_log
+from wazuh_comms_trio.backends.embedded.database.log_check import LogNotKept, keep_damaged_log
 from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, Reading, missing_segments, read_segment
 from wazuh_comms_trio.backends.embedded.ndjson.ledger import LEDGER, NO_LEDGER, is_something_else, promises
 from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
@@ -31,6 +32,7 @@ from wazuh_comms_trio.backup.format import (
     AUDIT_LOG,
     EVENTS,
     MANIFEST,
+    MANIFEST_LIMIT,
     PAYLOADS,
     QUARANTINE_DB,
     STATE_DB,
@@ -38,17 +40,19 @@ from wazuh_comms_trio.backup.format import (
     Contents,
     Measured,
     Member,
+    decode_manifest,
     encode_manifest,
     is_member_name,
 )
+from wazuh_comms_trio.backup.leavings import SCRATCH, remove_left_scratch
 from wazuh_comms_trio.backup.restore import forget_folder_of, restore
 from wazuh_comms_trio.backup.verify import Finding, check_database, check_entries, check_state
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.extras import installed_version
 from wazuh_comms_trio.foundation.file_writes import WholeFile, rename, sync
-from wazuh_comms_trio.foundation.folders import adopt, open_file, sync_folder
+from wazuh_comms_trio.foundation.folders import draft, open_file, open_folder, remove_left_drafts, sync_folder, try_lock
 from wazuh_comms_trio.foundation.timestamps import to_iso
-from wazuh_comms_trio.quarantine.opening import quarantine_folder
+from wazuh_comms_trio.quarantine.opening import made_marks, quarantine_folder
 from wazuh_comms_trio.quarantine.payload_files import FILE, own_name
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
 
@@ -74,17 +78,20 @@ def backup(config: Config, file: Path, *, wall_clock: Callable[[], float] = time
         _check_name(file)
         with (
             _new_file(file) as target,
-            tempfile.TemporaryDirectory(dir=file.parent, prefix=".backup-") as scratch,
+            _scratch_folder(file.parent) as scratch,
             tarfile.open(fileobj=target, mode="w|", bufsize=_AT_ONCE, format=tarfile.PAX_FORMAT) as archive,
         ):
             archiver = _Archiver(archive, wall_clock(), members)
+            for name, mark in made_marks(config).items():
+                if (loss := mark.loss()) is not None:
+                    archiver.damaged.append(f"{name}: {loss}")
             if embedded:
-                _add_state(archiver, folder, Path(scratch))
+                _add_state(archiver, folder, scratch)
             for part in audit_log(folder).parts():
                 archiver.add_path(part.name, part)
             if (folder / AUDIT_LOG).exists():
                 archiver.add_path(AUDIT_LOG, folder / AUDIT_LOG)
-            _add_quarantine(archiver, quarantine_folder(config), Path(scratch))
+            _add_quarantine(archiver, quarantine_folder(config), scratch)
             contents = Contents(
                 to_iso(wall_clock()), installed_version("unknown"), tuple(members), tuple(archiver.damaged), embedded
             )
@@ -107,36 +114,57 @@ def _check_name(file: Path) -> None:
 
 
 def _may_be_replaced(file: Path) -> bool:
-    """Nothing, nothing in it, or a backup, whole or not: never a device, nor somebody's other file."""
+    """Nothing, nothing in it, or a whole backup: never a device, nor somebody's other file, such as an archive of the
+    state folder."""
     if not os.path.lexists(file) or (file.is_file() and file.stat().st_size == 0):
         return True
-    if not file.is_file():
-        return False
+    return file.is_file() and _is_backup(file)
+
+
+def _is_backup(file: Path) -> bool:
+    """Whether a file has the manifest of a backup at its end, and before that what the manifest says. Seeks from member
+    to member. Raises ``OSError``."""
+    sizes: dict[str, int] = {}
     try:
-        with tarfile.open(file, "r|") as archive:
-            first = archive.next()
-            return first is not None and (is_member_name(first.name) or first.name == MANIFEST)
-    except tarfile.TarError:
+        with tarfile.open(file, "r:") as archive:
+            while (head := archive.next()) is not None and is_member_name(head.name):
+                sizes[head.name] = head.size
+                cast("Any", archive).members.clear()  # there may be very many
+            source = archive.extractfile(head) if head is not None and head.name == MANIFEST else None
+            if source is None or archive.next() is not None:
+                return False
+            contents = decode_manifest(source.read(MANIFEST_LIMIT))
+    except (tarfile.TarError, BackupError):
         return False
+    return sizes == {member.name: member.bytes for member in contents.members}
 
 
 @contextmanager
 def _new_file(path: Path) -> Iterator[IO[bytes]]:
     """A file that gets its name when it is complete and durable."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            adopt(descriptor, path.parent)
-            yield cast("IO[bytes]", WholeFile(descriptor))
-            sync(descriptor)
-        finally:
-            os.close(descriptor)
+    remove_left_drafts(path.parent, re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}"))
+    unnamed = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with draft(unnamed) as descriptor:
+        yield cast("IO[bytes]", WholeFile(descriptor))
+        sync(descriptor)
         _check_name(path)  # all of it takes minutes
-        rename(partial, path)
+        rename(unnamed, path)
         sync_folder(path.parent)
+
+
+@contextmanager
+def _scratch_folder(parent: Path) -> Iterator[Path]:
+    """A folder for copies of databases, locked as long as this process lives; those of killed processes go."""
+    remove_left_scratch(parent)
+    folder = parent / f"{SCRATCH}{secrets.token_hex(4)}"
+    folder.mkdir(mode=0o700)
+    try:
+        with open_folder(folder) as opened:
+            with suppress(OSError):  # then others can't lock it either
+                try_lock(opened)
+            yield folder
     finally:
-        partial.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Archiver:
@@ -238,11 +266,11 @@ def _add_quarantine(archiver: _Archiver, folder: Path, scratch: Path) -> None:
 def _keep_log(archiver: _Archiver, database: Path) -> None:
     """Of a database that nobody uses: opening it takes a damaged log away. Raises ``BackupError`` where that can't be
     kept beside it."""
-    dropped = check_log(database)
+    try:
+        dropped = keep_damaged_log(database)
+    except LogNotKept as exc:
+        raise BackupError(f"{database}: {exc}") from exc
     if dropped:
-        keep_damaged_log(database)
-        if not has_kept_log(database):
-            raise BackupError(f"{database}: its log is damaged, and can't be kept beside it")
         archiver.note([Finding(f"{database.name}-wal", f"it is damaged: up to {dropped} committed pages are lost")])
 
 

@@ -20,6 +20,8 @@ from wazuh_comms_trio.errors import WazuhInternalError
 FORMAT: Final = 1
 FORMAT_WITHOUT_STATE: Final = 2
 MANIFEST: Final = "manifest.json"
+#: Bytes that are read of it.
+MANIFEST_LIMIT: Final = 64 * 1024 * 1024
 STATE_DB: Final = "state.db"
 QUARANTINE_DB: Final = "quarantine/quarantine.db"
 PAYLOADS: Final = "quarantine/payloads/"

@@ -24,6 +24,7 @@ from wazuh_comms_trio.backends.unavailable import StateUnusable
 from wazuh_comms_trio.backup.format import (
     AUDIT_LOG,
     MANIFEST,
+    MANIFEST_LIMIT,
     QUARANTINE_DB,
     STATE_DB,
     BackupError,
@@ -33,14 +34,13 @@ from wazuh_comms_trio.backup.format import (
     decode_manifest,
     is_member_name,
 )
+from wazuh_comms_trio.backup.leavings import STAGING
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.file_writes import WholeFile, copy_file, rename, sync
 from wazuh_comms_trio.foundation.folders import adopt, make_folder, sync_folder
-from wazuh_comms_trio.quarantine.opening import quarantine_folder
+from wazuh_comms_trio.quarantine.opening import made_marks, quarantine_folder
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
 
-_MANIFEST_LIMIT: Final = 64 * 1024 * 1024
-_STAGING: Final = ".restore-"
 #: What a node keeps, by whether that is embedded state.
 _KINDS: Final = {
     True: "embedded backends; the configuration says `backend: wazuh`",
@@ -73,9 +73,9 @@ def restore(config: Config, file: Path, *, replace: bool = False) -> Contents:
             embedded = config.communications_api.backend == "embedded"
             if not replace and not interrupted and _holds_state(folder if embedded else None, quarantine):
                 raise BackupError(f"{folder} holds state already; it is replaced only when that is asked for")
-            staging = folder / f"{_STAGING}{secrets.token_hex(8)}"
+            staging = folder / f"{STAGING}{secrets.token_hex(8)}"
             stack.callback(shutil.rmtree, staging, ignore_errors=True)
-            for stale in folder.glob(f"{_STAGING}*"):
+            for stale in folder.glob(f"{STAGING}*"):
                 shutil.rmtree(stale, ignore_errors=True)
             contents = _unpack(file, staging)
             if contents.embedded_state != embedded:
@@ -86,7 +86,9 @@ def restore(config: Config, file: Path, *, replace: bool = False) -> Contents:
                 promise_whole_records(staging / "events")
             if (staging / QUARANTINE_DB).exists():
                 _check_database(staging / QUARANTINE_DB, QUARANTINE)
-            _swap(_places(folder, quarantine, staging, embedded=embedded), [folder, quarantine])
+            places = _places(folder, quarantine, staging, embedded=embedded)
+            places += [_Place(mark.path, None) for mark in made_marks(config).values()]
+            _swap(places, [folder, quarantine])
     except OSError as exc:
         raise BackupError(f"{exc.filename or file}: {exc.strerror}") from exc
     except apsw.Error as exc:  # of a database that is whole, and not ours in all it has
@@ -120,7 +122,7 @@ def _unpack(file: Path, staging: Path) -> Contents:
                 if source is None or contents is not None:
                     raise BackupError(f"{file}: not a backup of this program")
                 if head.name == MANIFEST:
-                    contents = decode_manifest(source.read(_MANIFEST_LIMIT))
+                    contents = decode_manifest(source.read(MANIFEST_LIMIT))
                     continue
                 if not is_member_name(head.name) or head.name in found:
                     raise BackupError(f"{file}: not a backup of this program (it contains {head.name!r})")
@@ -138,7 +140,7 @@ def _unpack(file: Path, staging: Path) -> Contents:
     except tarfile.TarError as exc:
         raise BackupError(f"{file}: not a backup, or a damaged one ({exc})") from exc
     if contents is None:
-        raise BackupError(f"{file}: the backup is incomplete")
+        raise BackupError(f"{file}: the backup is incomplete, or not one of this program: it has no manifest")
     if {member.name: member for member in contents.members} != found:
         raise BackupError(f"{file}: the backup is damaged: its files aren't those of its manifest")
     if contents.embedded_state and STATE_DB not in found:

@@ -16,7 +16,8 @@ import apsw
 from attrs import evolve, frozen
 
 from wazuh_comms_trio.audit.log import audit_log
-from wazuh_comms_trio.backends.embedded.database.log_check import check_log, keep_damaged_log
+from wazuh_comms_trio.backends.embedded.database.file_watch import MadeMark
+from wazuh_comms_trio.backends.embedded.database.log_check import LogNotKept, check_log, keep_damaged_log
 from wazuh_comms_trio.backends.embedded.database.schema import Schema, check_usable, migrate
 from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, Reading, find_damage, read_segment
 from wazuh_comms_trio.backends.embedded.ndjson.folder_id import accept_loss, find_loss, noted_id
@@ -33,21 +34,21 @@ from wazuh_comms_trio.backends.embedded.ndjson.ledger import (
 from wazuh_comms_trio.backends.embedded.ndjson.records import envelope, envelope_room
 from wazuh_comms_trio.backends.embedded.ndjson.scrub import was_read_through
 from wazuh_comms_trio.backends.embedded.ndjson.segments import is_locked, segment_files, take_in_segments
+from wazuh_comms_trio.backends.embedded.ndjson.spool import SAVING
 from wazuh_comms_trio.backends.embedded.quota.counting import TRIGGERS, count_anew, wrong_sums
 from wazuh_comms_trio.backends.embedded.row_checksums import damaged_rows
 from wazuh_comms_trio.backends.embedded.state_schema import STATE
 from wazuh_comms_trio.backends.unavailable import StateForeign
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.file_writes import link_file, rename, sync, write_all
-from wazuh_comms_trio.foundation.folders import adopt, open_file, open_folder, sync_folder
+from wazuh_comms_trio.foundation.folders import open_draft, open_file, open_folder, sync_folder
 from wazuh_comms_trio.quarantine.interface import OVERHEAD_BYTES, Rejected, digest
-from wazuh_comms_trio.quarantine.opening import quarantine_folder
+from wazuh_comms_trio.quarantine.opening import made_marks, quarantine_folder
 from wazuh_comms_trio.quarantine.payload_files import FILES, candidates
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
 
 _CHUNK: Final = 1024 * 1024
 _BUSY_TIMEOUT: Final = 30_000
-_SAVING: Final = ".saving"
 
 
 @frozen
@@ -69,10 +70,12 @@ def verify(config: Config, *, repair: bool = False) -> Iterator[Finding]:
     yield from _told("events", lambda: _events(events, repair))
     embedded = config.communications_api.backend == "embedded"
     has_run = embedded and (was_read_through(events) or _knows_its_folder(folder / "state.db"))
-    if has_run or (embedded and (folder / "owners").is_dir()):
-        yield from _missing(folder / "state.db")
-    if has_run or candidates(quarantine / FILES):
-        yield from _missing(quarantine / "quarantine.db")
+    has_kept = {
+        "state.db": has_run or (embedded and (folder / "owners").is_dir()),
+        "quarantine.db": has_run or bool(candidates(quarantine / FILES)),
+    }
+    for name, mark in sorted(made_marks(config).items(), reverse=True):
+        yield from _missing(mark, repair, has_kept[name])
     yield from check_database(folder / "state.db", STATE, partial(check_state, events=events), repair)
 
     def entries(connection: apsw.Connection, repair: bool) -> Iterator[Finding]:
@@ -91,9 +94,15 @@ def _told(place: str, findings: Callable[[], Iterator[Finding]]) -> Iterator[Fin
         yield Finding(place, f"can't be read: {exc}")
 
 
-def _missing(database: Path) -> Iterator[Finding]:
-    if not database.exists():
-        yield Finding(database.name, "the file is missing; restore a backup")
+def _missing(made: MadeMark, repair: bool, has_run: bool) -> Iterator[Finding]:
+    loss = made.loss()
+    if not made.database.exists():
+        if has_run or loss is not None:
+            yield Finding(made.database.name, "the file is missing; restore a backup")
+    elif loss is not None:
+        if repair:
+            made.accept()
+        yield Finding(made.database.name, loss, "it is no longer missed; restore a backup, if there is one", repair)
 
 
 def _knows_its_folder(database: Path) -> bool:
@@ -156,13 +165,12 @@ def _save_segment(folder: Path, damage: Damage, beside: str, *, write: bool) -> 
     which is then called ``beside``."""
     segment = next(segment for segment in segment_files(folder) if segment.path.name == damage.file)
     promise = promises(folder).get(damage.file)
-    fresh = folder / f".{damage.file}{_SAVING}"
+    fresh = folder / f".{damage.file}{SAVING}"
     saved = size = 0
     descriptor = -1
     if write:
         fresh.unlink(missing_ok=True)
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        adopt(descriptor, folder)
+        descriptor = open_draft(fresh)
     try:
         for part in read_segment(segment, Reading(damage.file), promise):
             if isinstance(part, Damage):
@@ -215,10 +223,12 @@ def check_database(
     dropped = check_log(path)
     if dropped:
         sentence = f"the log is damaged: up to {dropped} committed pages are lost when the file is opened"
-        if repair:
-            keep_damaged_log(path)
-        yield Finding(f"{place}-wal", sentence, "a copy of the log is kept beside it, and the file opened", repair)
-        if not repair:
+        try:
+            kept = repair and keep_damaged_log(path) > 0
+        except LogNotKept as exc:
+            kept, sentence = False, f"{sentence} ({exc})"
+        yield Finding(f"{place}-wal", sentence, "a copy of the log is kept beside it, and the file opened", kept)
+        if not kept:
             return  # opening it would take the log away
     try:
         connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)
@@ -339,7 +349,7 @@ def check_entries(
             right = digest(rejected, [payload] if name is None else _pieces(files / name)) == mark and size == there
             counts = there + len(metadata) + len(reason) + OVERHEAD_BYTES
         except FileNotFoundError:
-            if _is_there(live, entry_id):
+            if live.execute("SELECT 1 FROM entries WHERE id = ?", (entry_id,)).get is not None:
                 yield Finding(place, f"its payload of {size} bytes, {name}, is missing")
             continue
         except (OSError, ValueError, TypeError, AttributeError) as exc:  # a column of another type, or a NUL in a name
@@ -361,10 +371,6 @@ def _is_text(text: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _is_there(connection: apsw.Connection, entry_id: int) -> bool:
-    return connection.execute("SELECT 1 FROM entries WHERE id = ?", (entry_id,)).get is not None
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,8 +23,8 @@ import msgspec
 from attrs import evolve, frozen
 
 from wazuh_comms_trio.config.models import CommunicationsApi
-from wazuh_comms_trio.foundation.file_writes import remove, rename, sync, write_all
-from wazuh_comms_trio.foundation.folders import adopt, make_folder, sync_folder, try_lock
+from wazuh_comms_trio.foundation.file_writes import rename, sync, write_all
+from wazuh_comms_trio.foundation.folders import adopt, draft, make_folder, remove_left_drafts, sync_folder, try_lock
 from wazuh_comms_trio.foundation.outage_log import OutageLog
 
 __all__ = [
@@ -40,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 FILE_NAME: Final = "token-keys.json"
 LOCK_NAME: Final = "token-keys.lock"
+_DRAFT: Final = re.compile(rf"\.{re.escape(FILE_NAME)}-\d+")
 #: Tries to lock it, and seconds between two: a process that has the lock needs some milliseconds.
 _LOCK_TRIES: Final = 40
 _LOCK_PAUSE: Final = 0.05
@@ -194,6 +196,7 @@ class KeyMemory:
             try:
                 adopt(lock, self._folder)
                 _wait_for(lock)
+                remove_left_drafts(self._folder, _DRAFT)
                 stored = self._stored()
                 self._known = change(self._known.and_those_of(stored))
                 if self._is_damaged:
@@ -216,19 +219,11 @@ class KeyMemory:
             rename(self._path, self._path.with_name(f"{FILE_NAME}.damaged"))
 
     def _write(self, data: bytes) -> None:
-        draft = self._path.with_name(f".{FILE_NAME}-{os.getpid()}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            try:
-                adopt(descriptor, self._folder)
-                write_all(descriptor, data)
-                sync(descriptor)
-            finally:
-                os.close(descriptor)
-            rename(draft, self._path)
-        except OSError:
-            remove(draft)
-            raise
+        path = self._path.with_name(f".{FILE_NAME}-{os.getpid()}")
+        with draft(path) as descriptor:
+            write_all(descriptor, data)
+            sync(descriptor)
+            rename(path, self._path)
         sync_folder(self._folder)
 
     def _stored(self) -> RememberedKeys:

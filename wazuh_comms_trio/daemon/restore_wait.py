@@ -8,6 +8,7 @@ import time
 from typing import Final
 
 from wazuh_comms_trio.backends.embedded.state_lock import is_being_restored
+from wazuh_comms_trio.backup.leavings import remove_leavings
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.systemd import Notifier
 from wazuh_comms_trio.quarantine.opening import quarantine_folder
@@ -38,3 +39,4 @@ def wait_for_restore(config: Config) -> None:
         time.sleep(INTERVAL)
     if waited:
         logger.info("the restore has ended")
+    remove_leavings(config.communications_api.embedded.path)

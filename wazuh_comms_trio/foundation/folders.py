@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -80,3 +81,55 @@ def sync_folder(path: Path) -> None:
     """Makes the names in a folder durable."""
     with open_folder(path) as descriptor:
         sync(descriptor)
+
+
+# --- files that get their names when they are whole; a killed process leaves them under their first ones
+
+
+def open_draft(path: Path) -> int:
+    """A new file, for writing (appending), mode 0600, with the owner of its folder; locked until its descriptor is
+    closed. Raises ``OSError``."""
+    while True:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            adopt(descriptor, path.parent)
+            with suppress(OSError):  # where there are no locks, others can't have one, and leave it alone
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
+        except BaseException:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # it was removed before it was locked
+
+
+@contextmanager
+def draft(path: Path) -> Iterator[int]:
+    """As ``open_draft``; whatever has not got another name at the end is removed."""
+    descriptor = open_draft(path)
+    try:
+        yield descriptor
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def remove_left_drafts(folder: Path, own_name: re.Pattern[str]) -> None:
+    """Removes the files of such names that no process has locked; what else has such a name stays, and so does what
+    can't be removed."""
+    try:
+        names = list(filter(own_name.fullmatch, os.listdir(folder)))
+    except OSError:
+        return
+    for name in names:
+        path = folder / name
+        with suppress(OSError):
+            descriptor = open_regular(path, os.O_RDWR)
+            if descriptor is None:
+                continue
+            try:
+                if try_lock(descriptor):
+                    path.unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)

@@ -20,6 +20,7 @@ import trio
 from attrs import evolve
 
 from wazuh_comms_trio.backends.embedded.database.database import Database, open_database
+from wazuh_comms_trio.backends.embedded.database.file_watch import MadeMark
 from wazuh_comms_trio.backends.embedded.database.log_check import has_kept_log
 from wazuh_comms_trio.backends.embedded.ndjson.segments import is_full
 from wazuh_comms_trio.backends.embedded.row_reading import read_rows
@@ -349,15 +350,20 @@ def _chunks(file: BinaryIO, start: int, size: int) -> Iterator[bytes]:
 
 @asynccontextmanager
 async def open_quarantine_store(
-    folder: Path, *, max_bytes: int, wall_clock: Callable[[], float] = time.time, tolerant: bool = False
+    folder: Path,
+    *,
+    max_bytes: int,
+    wall_clock: Callable[[], float] = time.time,
+    tolerant: bool = False,
+    made: MadeMark | None = None,
 ) -> AsyncIterator[StoredQuarantine]:
-    """The quarantine in ``folder``, which is made if it isn't there. Raises ``StateUnusable``, ``tolerant`` as
-    ``open_database``."""
+    """The quarantine in ``folder``, which is made if it isn't there. Raises ``StateUnusable``, ``tolerant`` and
+    ``made`` as ``open_database``."""
     path = folder / "quarantine.db"
     with hold_state(folder):
         with suppress(OSError):  # what can't be moved stays, and the database says what is wrong with the folder
             set_aside(folder / FILES, path)
-        async with open_database(path, QUARANTINE, tolerant=tolerant) as database:
+        async with open_database(path, QUARANTINE, tolerant=tolerant, made=made) as database:
             quarantine = StoredQuarantine(folder, database, max_bytes, wall_clock)
             with suppress(BackendUnavailable):  # the next opening tries again
                 await quarantine.remove_unreferenced()

@@ -13,6 +13,7 @@ from attrs import frozen
 from wazuh_comms_trio.backends.embedded.agents import SqliteAgents
 from wazuh_comms_trio.backends.embedded.commands import SqliteCommands
 from wazuh_comms_trio.backends.embedded.database.database import Database, open_database
+from wazuh_comms_trio.backends.embedded.database.file_watch import MadeMark
 from wazuh_comms_trio.backends.embedded.documents import SqliteEvents
 from wazuh_comms_trio.backends.embedded.presence import SqlitePresence
 from wazuh_comms_trio.backends.embedded.process_locks import hold_process_lock
@@ -58,7 +59,9 @@ async def open_sqlite(
         except OSError as exc:
             raise StateUnusable(f"{folder}: the state can't be opened: {exc.strerror}") from exc
         async with (
-            open_database(folder / "state.db", STATE, tolerant=tolerant) as database,
+            open_database(
+                folder / STATE.name, STATE, tolerant=tolerant, made=MadeMark(folder, folder / STATE.name)
+            ) as database,
             BackgroundNursery() as background,
         ):
             if keep is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from wazuh_comms_trio.cli import arguments as types
 from wazuh_comms_trio.cli.agents.names import AgentLabels, agent_option, open_labels
 from wazuh_comms_trio.cli.parser import Group
-from wazuh_comms_trio.cli.program import EXIT_FAILED, EXIT_MISUSE, Failure
+from wazuh_comms_trio.cli.program import EXIT_FAILED, EXIT_MISUSE, Failure, complain
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.cli.replay import Replayed
@@ -92,6 +92,7 @@ def _row(entry: Entry, agent: str) -> tuple[object, ...]:
 
 async def _list(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.stores import open_quarantine_session
+    from wazuh_comms_trio.quarantine.opening import quarantine_mark
 
     async with open_quarantine_session(arguments) as session:
         agent_id = await agent_option(arguments)
@@ -104,7 +105,10 @@ async def _list(arguments: Namespace) -> int:
         usage = await session.quarantine.usage()
         entries_held = "1 entry" if usage.entries == 1 else f"{usage.entries} entries"
         session.output.note(f"{entries_held}, {usage.bytes} of {usage.max_bytes} bytes")
-    return 0
+        loss = quarantine_mark(session.config).loss()
+        if loss is not None:
+            complain("wazuh-comms", f"quarantine.db: {loss}; `store verify --repair` accepts that")
+    return EXIT_FAILED if loss is not None else 0
 
 
 async def _show(arguments: Namespace) -> int:

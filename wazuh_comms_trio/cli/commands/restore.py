@@ -35,6 +35,7 @@ def _restore(arguments: Namespace) -> int:
     from wazuh_comms_trio.backends.embedded.state_lock import RESTORING
     from wazuh_comms_trio.backends.unavailable import StateUnusable
     from wazuh_comms_trio.backup.create import restore
+    from wazuh_comms_trio.backup.leavings import remove_leavings
     from wazuh_comms_trio.cli.documents import backup_document
     from wazuh_comms_trio.cli.output import Output
     from wazuh_comms_trio.cli.owner import acting_as_owner, prepare_folder
@@ -48,6 +49,7 @@ def _restore(arguments: Namespace) -> int:
     config_file = Path(config_path(arguments.config))
     for each in (folder, quarantine_folder(config)):
         prepare_folder(each, config_file)
+    remove_leavings(folder)
     kept = None if arguments.discard else _keep_present(config, folder)
     try:
         contents = restore(config, file, replace=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,8 +17,8 @@ from wazuh_comms_trio.cli.program import Failure
 from wazuh_comms_trio.cli.stores import open_session
 from wazuh_comms_trio.config.check import FileProblem, next_key_file, public_half
 from wazuh_comms_trio.daemon.remembered_keys import LONGEST_GRACE, KeyMemory, node_folder
-from wazuh_comms_trio.foundation.file_writes import remove, rename, sync, write_all
-from wazuh_comms_trio.foundation.folders import sync_folder
+from wazuh_comms_trio.foundation.file_writes import rename, sync, write_all
+from wazuh_comms_trio.foundation.folders import draft, remove_left_drafts, sync_folder
 from wazuh_comms_trio.services.authentication.tokens import key_id
 
 if TYPE_CHECKING:
@@ -149,21 +150,15 @@ def _write_beside(private: Path, following: Path, data: bytes) -> None:
     """Writes the new key beside the key that signs, with its owner, group and mode, less what others may. Raises
     ``OSError``."""
     status = private.stat()
-    draft = following.with_name(f".{following.name}-{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        try:
-            if os.geteuid() == 0:
-                os.fchown(descriptor, status.st_uid, status.st_gid)
-            os.fchmod(descriptor, status.st_mode & 0o770)
-            write_all(descriptor, data)
-            sync(descriptor)
-        finally:
-            os.close(descriptor)
-        rename(draft, following)
-    except OSError:
-        remove(draft)
-        raise
+    remove_left_drafts(following.parent, re.compile(rf"\.{re.escape(following.name)}-\d+"))
+    path = following.with_name(f".{following.name}-{os.getpid()}")
+    with draft(path) as descriptor:
+        if os.geteuid() == 0:
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+        os.fchmod(descriptor, status.st_mode & 0o770)
+        write_all(descriptor, data)
+        sync(descriptor)
+        rename(path, following)
     sync_folder(following.parent)
 
 

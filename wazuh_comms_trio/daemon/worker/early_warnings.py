@@ -18,7 +18,7 @@ CERTIFICATE_SOON: Final = 14 * 86400.0
 #: A disk is nearly full when both are left of it: a share, and bytes.
 DISK_SHARE: Final = 0.1
 DISK_BYTES: Final = 10 * 1024**3
-KINDS: Final = ("quota", "certificate", "descriptors", "memory", "disk")
+KINDS: Final = ("quota", "certificate", "descriptors", "memory", "disk", "missing")
 
 
 @frozen
@@ -26,7 +26,7 @@ class Measures:
     """Amounts that are compared with their limits, in bytes, but for files. ``stores``: used and limit by name;
     ``shares``: used and limit of those agents that have most of what one may have of the documents; ``disks``: free and
     all, by the folder on it; ``memory``: resident and this process's part of the limit; ``certificate_end``: epoch
-    seconds."""
+    seconds. ``losses``: what became of databases that are gone as a whole, by name."""
 
     stores: Mapping[str, tuple[float, float]] = field(factory=dict)
     shares: Mapping[str, tuple[float, float]] = field(factory=dict)
@@ -34,6 +34,7 @@ class Measures:
     files: tuple[int, int] | None = None
     memory: tuple[int, int] | None = None
     certificate_end: float | None = None
+    losses: Mapping[str, str] = field(factory=dict)
 
 
 def find_warnings(measures: Measures, now: float) -> dict[str, list[str]]:
@@ -61,6 +62,8 @@ def find_warnings(measures: Measures, now: float) -> dict[str, list[str]]:
             f"a worker has {_size(measures.memory[0])} in memory, {_percent(*measures.memory)} of its part (MemoryMax)"
         )
         found["memory"] = [text]
+    for name, loss in measures.losses.items():
+        found.setdefault("missing", []).append(f"{name}: {loss}; `wazuh-comms store verify --repair` accepts that")
     for folder, (free, whole) in measures.disks.items():
         if free < DISK_SHARE * whole and free < DISK_BYTES:
             text = f"the disk of {folder} has {_size(free)} left, {_percent(free, whole)}: without any, agents get 503"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -46,6 +46,8 @@ class WorkerGauges:
     certificate_end: float | None = None
     #: What is written to, whose disks are looked at.
     folders: Collection[Path] = ()
+    #: What became of the databases that are kept here, by name: a sentence when one is gone as a whole. They block.
+    losses: Mapping[str, Callable[[], str | None]] = field(factory=dict)
     workers: int = 1
     node: LocalNode | None = None
     wall_clock: WallClock = time.time
@@ -75,6 +77,7 @@ class WorkerGauges:
         """Looks at what costs something, and at what follows from it."""
         process = await trio.to_thread.run_sync(_look_at_process)
         disks = await trio.to_thread.run_sync(_look_at_disks, self.folders)
+        losses = await trio.to_thread.run_sync(_look_at_losses, self.losses)
         stores: dict[str, tuple[float, float]] = {}
         seen: list[Reading] = []
         with suppress(BackendUnavailable):
@@ -97,7 +100,7 @@ class WorkerGauges:
             seen += [(families.STORE_USED, (name,), used), (families.STORE_LIMIT, (name,), limit)]
         files = None if process.files_limit is None else (process.open_files, process.files_limit)
         memory = (process.resident, memory_limit() // self.workers)
-        measures = Measures(stores, shares, disks, files, memory, self.certificate_end)
+        measures = Measures(stores, shares, disks, files, memory, self.certificate_end, losses)
         found = find_warnings(measures, self.wall_clock())
         self._log.tell(found)
         self.heartbeat.warnings = [sentence for sentences in found.values() for sentence in sentences]
@@ -122,6 +125,11 @@ def _look_at_process() -> _Process:
     except OSError:
         open_files = 0
     return _Process(resident_bytes(), open_files, descriptor_limit())
+
+
+def _look_at_losses(losses: Mapping[str, Callable[[], str | None]]) -> dict[str, str]:
+    """What was lost, by name. Blocks."""
+    return {name: loss for name, look in losses.items() if (loss := look()) is not None}
 
 
 def _look_at_disks(folders: Collection[Path]) -> dict[str, tuple[float, float]]:

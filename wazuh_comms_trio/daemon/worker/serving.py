@@ -30,7 +30,7 @@ from wazuh_comms_trio.daemon.worker.tree import Worker, run_worker
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.foundation.resources import memory_watch
 from wazuh_comms_trio.metrics.counting import Metrics
-from wazuh_comms_trio.quarantine.opening import open_quarantine
+from wazuh_comms_trio.quarantine.opening import made_marks, open_quarantine
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 from wazuh_comms_trio.services.authentication.verified_keys import FILE_NAME, VerifiedKeys
 from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
@@ -97,7 +97,14 @@ async def serve_worker(
                 nursery.start_soon(heartbeat.run)
                 folders = {api.embedded.path, api.quarantine.path or api.embedded.path}
                 gauges = WorkerGauges(
-                    backends, quarantine, heartbeat, certificate_end, folders=folders, workers=api.workers, node=node
+                    backends,
+                    quarantine,
+                    heartbeat,
+                    certificate_end,
+                    folders=folders,
+                    losses={name: mark.loss for name, mark in made_marks(config).items()},
+                    workers=api.workers,
+                    node=node,
                 )
                 metrics.read(gauges.read)
                 nursery.start_soon(gauges.run)

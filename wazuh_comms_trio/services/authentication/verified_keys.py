@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from wazuh_comms_trio.foundation.file_writes import rename, write_all
-from wazuh_comms_trio.foundation.folders import adopt
+from wazuh_comms_trio.foundation.folders import adopt, draft, remove_left_drafts
 from wazuh_comms_trio.services.authentication.secret_hashes import is_own_form, secret_mark
 
 __all__ = ["FILE_NAME", "VerifiedKeys"]
@@ -37,6 +37,7 @@ _OVERTAKEN: Final = 4096
 _LONGEST: Final = 32 * 1024 * 1024
 _MARK_BYTES: Final = 16
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+_DRAFT: Final = re.compile(rf"\.{FILE_NAME}-\d+-[0-9a-f]{{8}}")
 _LINE: Final = re.compile(rb"([0-9a-f-]{36}) ([0-9a-f]{32})")
 
 
@@ -51,6 +52,7 @@ class VerifiedKeys:
         self._inode = 0
         self._read_to = 0
         self._rest = b""
+        remove_left_drafts(path.parent, _DRAFT)
 
     def knows(self, agent_id: str, stored: str, key: str) -> bool:
         """Whether ``key`` was verified to be what ``stored`` was made of."""
@@ -125,20 +127,15 @@ class VerifiedKeys:
     def _write_anew(self) -> None:
         """Writes the file anew, without lines that were overtaken. What another process appends meanwhile may be
         lost."""
-        draft = self._path.with_name(f".{FILE_NAME}-{os.getpid()}-{secrets.token_hex(4)}")
+        path = self._path.with_name(f".{FILE_NAME}-{os.getpid()}-{secrets.token_hex(4)}")
         try:
-            descriptor = os.open(draft, _FLAGS | os.O_EXCL, 0o600)
-            try:
-                adopt(descriptor, draft.parent)
+            with draft(path) as descriptor:
                 marks = self._marks.copy()  # at once: threads note others meanwhile
                 lines = [b"%b %b\n" % (name.encode(), mark.hex().encode()) for name, mark in marks.items()]
                 write_all(descriptor, b"".join(lines))
-                rename(draft, self._path)
+                rename(path, self._path)
                 state = os.fstat(descriptor)
-            finally:
-                os.close(descriptor)
         except OSError as exc:
-            draft.unlink(missing_ok=True)
             logger.debug("%s can't be written: %s", self._path, exc)
             return
         self._inode, self._read_to, self._rest, self._lines = state.st_ino, state.st_size, b"", len(lines)

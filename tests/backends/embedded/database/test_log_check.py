@@ -1,16 +1,27 @@
 """SQLite's log after an end without order: what it would drop in silence is told."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
 import apsw
 import pytest
+import trio
 
 from tests.backends.embedded.conftest import NOTES
 from tests.backends.embedded.notes import read, write
+from wazuh_comms_trio.backends.embedded.database import log_check
 from wazuh_comms_trio.backends.embedded.database.database import open_database
-from wazuh_comms_trio.backends.embedded.database.log_check import check_log, dropped_frames, is_in_use
+from wazuh_comms_trio.backends.embedded.database.log_check import (
+    check_log,
+    dropped_frames,
+    is_in_use,
+    keep_damaged_log,
+)
 from wazuh_comms_trio.backends.embedded.database.opening import looking_at
+from wazuh_comms_trio.backends.unavailable import StateUnusable
+from wazuh_comms_trio.foundation import file_writes
 
 pytestmark = pytest.mark.real_clock
 
@@ -80,6 +91,61 @@ async def test_at_the_start_the_log_is_kept_and_told_of(left: Path, caplog: pyte
     assert kept.name in record.getMessage()
     assert kept.read_bytes() == spoilt
     assert not is_in_use(left)
+
+
+@pytest.mark.expects_errors
+async def test_a_second_damage_is_kept_too(left: Path) -> None:
+    """Whatever was kept before, also under the name that this one would get: a disk that loses bits changes no time."""
+    log = left.with_name("notes.db-wal")
+    whole, time = log.read_bytes(), log.stat().st_mtime_ns
+    first, second = bytearray(whole), bytearray(whole)
+    first[len(whole) // 2] ^= 1
+    second[len(whole) // 3] ^= 1
+    for damaged in (first, second, first):
+        log.write_bytes(damaged)
+        os.utime(log, ns=(time, time))
+        assert keep_damaged_log(left) > 0
+    assert sorted(path.read_bytes() for path in left.parent.glob("notes.db-wal.*")) == sorted(
+        map(bytes, (first, second))
+    )
+
+
+@pytest.mark.expects_errors
+@pytest.mark.parametrize("earlier", [False, True])
+async def test_a_log_that_cannot_be_kept_is_not_given_up(
+    left: Path, monkeypatch: pytest.MonkeyPatch, earlier: bool
+) -> None:
+    log = left.with_name("notes.db-wal")
+    spoilt = bytearray(log.read_bytes())
+    spoilt[len(spoilt) // 2] ^= 1
+    log.write_bytes(spoilt)
+    if earlier:
+        log.with_name("notes.db-wal.damaged-1").write_bytes(b"of another damage")
+    before = sorted(os.listdir(left.parent))
+
+    class FullDisk(file_writes.FileCalls):
+        def fsync(self, descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(file_writes, "calls", FullDisk())
+        with pytest.raises(StateUnusable, match=r"can't be kept beside it: No space left on device"):
+            async with open_database(left, NOTES):
+                pass
+        assert sorted(os.listdir(left.parent)) == before
+        assert log.read_bytes() == spoilt
+    monkeypatch.setattr(log_check, "_NEXT_TRY", 0.01)
+    async with open_database(left, NOTES, tolerant=True):
+        with trio.fail_after(60):
+            while not (kept := _kept_of(left)):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+    assert kept == [spoilt]
+
+
+def _kept_of(database: Path) -> list[bytes]:
+    """The logs that were kept, but for the one that was there before."""
+    names = database.parent.glob("notes.db-wal.damaged-*")
+    return [path.read_bytes() for path in names if path.name != "notes.db-wal.damaged-1"]
 
 
 async def test_a_look_leaves_it_as_it_is(left: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 import apsw
 import trio
 
-from wazuh_comms_trio.backends.embedded.database.file_watch import FileWatch
+from wazuh_comms_trio.backends.embedded.database.file_watch import FileWatch, MadeMark
 from wazuh_comms_trio.backends.embedded.database.health import Health
 from wazuh_comms_trio.backends.embedded.database.log_check import keep_damaged_log, open_here
 from wazuh_comms_trio.backends.embedded.database.opening import (
@@ -45,7 +45,9 @@ class Connections:
     """The three connections; each is None between ``close`` and the next ``open``. A file is made by the first ``open``
     only: one that is gone while we run stays gone, since every agent would be told that it doesn't exist."""
 
-    def __init__(self, path: Path, schema: Schema, watch: FileWatch, health: Health) -> None:
+    def __init__(
+        self, path: Path, schema: Schema, watch: FileWatch, health: Health, made: MadeMark | None = None
+    ) -> None:
         self.path = path
         self.writer: apsw.AsyncConnection | None = None
         self.reader: apsw.AsyncConnection | None = None
@@ -53,14 +55,18 @@ class Connections:
         self._schema = schema
         self._watch = watch
         self._health = health
+        self._made = made
         self._sync_mode = FULL_SYNC
         self._busy_timeout = BUSY_TIMEOUT
         self._may_create = True
         self._counted = False
 
     async def open(self) -> None:
-        """Raises SQLite's errors, ``FileGone``, ``StateUnusable``, ``OSError``; nothing stays open then."""
+        """Raises SQLite's errors, ``FileGone``, ``LogNotKept``, ``StateUnusable``, ``OSError``; nothing stays open
+        then."""
         if self._may_create:
+            if self._made is not None:
+                self._made.check()
             self._watch.create()
         self._watch.check_before_opening(is_new=self._may_create)
         try:
@@ -73,6 +79,8 @@ class Connections:
             await in_thread(self.reader, prepare_reader, BusyHandler(lambda: self._busy_timeout))
             self.loop_reader = open_loop_reader(self.path)
             self._may_create = False
+            if self._made is not None:
+                self._made.note()
         except BaseException:
             await self.close()
             raise

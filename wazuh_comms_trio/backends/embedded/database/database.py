@@ -17,8 +17,9 @@ import trio
 
 from wazuh_comms_trio.backends.embedded.database.connections import Connections, open_in_turn
 from wazuh_comms_trio.backends.embedded.database.faults import FileGone, fault_of
-from wazuh_comms_trio.backends.embedded.database.file_watch import FileWatch
+from wazuh_comms_trio.backends.embedded.database.file_watch import FileWatch, MadeMark
 from wazuh_comms_trio.backends.embedded.database.health import Health
+from wazuh_comms_trio.backends.embedded.database.log_check import LogNotKept
 from wazuh_comms_trio.backends.embedded.database.opening import in_thread
 from wazuh_comms_trio.backends.embedded.database.page_cache import PageCache, shrink
 from wazuh_comms_trio.backends.embedded.database.recovery import run_recovery
@@ -100,19 +101,21 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(path: Path, schema: Schema, *, tolerant: bool = False) -> AsyncIterator[Database]:
+async def open_database(
+    path: Path, schema: Schema, *, tolerant: bool = False, made: MadeMark | None = None
+) -> AsyncIterator[Database]:
     """The file, made if it isn't there. Raises ``StateUnusable`` when it can't be opened; ``tolerant``: only when
     the operator alone can mend it; after other faults every call raises ``BackendUnavailable`` until they are over.
-    On leaving, what was accepted is written."""
+    On leaving, what was accepted is written. ``made``: where it is noted that there is one."""
     watch = FileWatch(path)
     health = Health(path)
-    connections = Connections(path, schema, watch, health)
+    connections = Connections(path, schema, watch, health, made)
     writer = Writer(connections, watch, health)
     try:
         await open_in_turn(connections)
     except StateUnusable:
         raise
-    except (apsw.Error, FileGone, OSError) as exc:
+    except (apsw.Error, FileGone, LogNotKept, OSError) as exc:
         fault = fault_of(exc)
         if not tolerant or fault is None:
             reason = str(exc) if fault is None else f"{fault.kind} ({exc})"

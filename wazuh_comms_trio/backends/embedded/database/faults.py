@@ -8,6 +8,7 @@ from typing import Final
 import apsw
 from attrs import frozen
 
+from wazuh_comms_trio.backends.embedded.database.log_check import LogNotKept
 from wazuh_comms_trio.backends.unavailable import StateUnusable as StateUnusable
 from wazuh_comms_trio.backends.unavailable import reported
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
@@ -69,6 +70,8 @@ def fault_of(exc: BaseException) -> Fault | None:
     """The fault of the store behind ``exc``; None when it is the caller's own error."""
     if isinstance(exc, FileGone):
         return Fault(str(exc), f"{_REFUSED} it is back", reopen=True, damaged=exc.damaged)
+    if isinstance(exc, LogNotKept):
+        return Fault(str(exc), f"{_REFUSED} there is room for it", reopen=True)
     for kind, fault in _FAULTS:
         if isinstance(exc, kind):
             return fault

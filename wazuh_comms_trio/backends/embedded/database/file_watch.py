@@ -7,18 +7,27 @@ microseconds.
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import stat
+import time
 from pathlib import Path
 from typing import Final
 
 import apsw
+import msgspec
 
 from wazuh_comms_trio.backends.embedded.database.faults import FileGone
-from wazuh_comms_trio.foundation.folders import adopt, sync_folder
+from wazuh_comms_trio.foundation.file_writes import remove, rename, sync, write_all
+from wazuh_comms_trio.foundation.folders import adopt, draft, open_file, remove_left_drafts, sync_folder
+from wazuh_comms_trio.foundation.timestamps import to_iso
+
+logger = logging.getLogger(__name__)
 
 #: Of a database's first bytes, those that never change: the magic text, page size, format.
 _HEAD_BYTES: Final = 24
+_NOTE_BYTES: Final = 8192
 
 Identity = tuple[int, int]  # device and inode
 
@@ -125,3 +134,80 @@ def _size_of(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+class _Note(msgspec.Struct, frozen=True, kw_only=True):
+    database: str
+    gone: float | None = None
+
+
+class MadeMark:
+    """A file in ``folder`` that says that a database was made: one that is gone as a whole would be made anew without a
+    word. Blocks, shortly; where nothing can be written, nothing is missed.
+
+    A JSON object: ``database``, its path; ``gone``: when it was found to be gone (epoch seconds), until the loss is
+    accepted. A database that the configuration names elsewhere isn't missed."""
+
+    def __init__(self, folder: Path, database: Path) -> None:
+        self.database = database
+        self.path = folder / f".{database.name}.made"
+        self._draft = re.compile(rf"{re.escape(self.path.name)}-\d+")
+
+    def check(self) -> None:
+        """Before a database is made: notes the loss of the one that was there, and tells the log."""
+        note = self._read()
+        if note is not None and note.gone is None and self._is_missing():
+            self._write(_Note(database=note.database, gone=time.time()))
+            logger.error("%s is gone, with all that was in it: a new one is made", self.database)
+
+    def note(self) -> None:
+        """The database is there."""
+        if self._read() is None:
+            self._write(_Note(database=str(self.database)))
+
+    def loss(self) -> str | None:
+        """What was lost, as a sentence about the database; None where nothing is known to be."""
+        note = self._read()
+        if note is None:
+            return None
+        if note.gone is not None:
+            return f"the one that was there is gone, with all that was in it (noticed at {to_iso(note.gone)})"
+        return "the file is missing" if self._is_missing() else None
+
+    def accept(self) -> None:
+        """From now on nothing is missed. Raises ``OSError``."""
+        remove(self.path)
+        sync_folder(self.path.parent)
+        if not self._is_missing():
+            self.note()
+
+    def _is_missing(self) -> bool:
+        try:
+            os.lstat(self.database)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
+        return False
+
+    def _read(self) -> _Note | None:
+        try:
+            with open_file(self.path) as file:
+                note = msgspec.json.decode(file.read(_NOTE_BYTES), type=_Note)
+        except (OSError, ValueError):
+            return None
+        return note if note.database == str(self.database) else None
+
+    def _write(self, note: _Note) -> None:
+        if not self.path.parent.is_dir():
+            return
+        remove_left_drafts(self.path.parent, self._draft)
+        path = self.path.with_name(f"{self.path.name}-{os.getpid()}")
+        try:
+            with draft(path) as descriptor:
+                write_all(descriptor, msgspec.json.encode(note) + b"\n")
+                sync(descriptor)
+                rename(path, self.path)
+            sync_folder(self.path.parent)
+        except OSError as exc:
+            logger.debug("%s can't be written: %s", self.path, exc)

@@ -11,11 +11,14 @@ import fcntl
 import logging
 import os
 import struct
+import time
 from collections import Counter
+from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
-from wazuh_comms_trio.foundation.file_writes import copy_file
+from wazuh_comms_trio.foundation.file_writes import copy_file, rename
+from wazuh_comms_trio.foundation.folders import sync_folder
 
 logger = logging.getLogger(__name__)
 
@@ -23,9 +26,22 @@ _HEAD: Final = 32
 _FRAME_HEAD: Final = 24
 _IN_USE_BYTE: Final = 128
 _KEPT: Final = ".damaged-"
+_DRAFT: Final = ".saving"
+#: Seconds until a log that couldn't be kept is read again, which takes a while.
+_NEXT_TRY: Final = 5.0
 
 #: Databases that this process has open: their shared memory isn't touched, since closing it would end SQLite's locks.
 open_here: Counter[Path] = Counter()
+
+
+class LogNotKept(Exception):
+    """A damaged log can't be kept, and opening its database would take it away; the text says why it can't."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(f"its log is damaged, and can't be kept beside it: {cause.strerror}")
+
+
+_not_kept: dict[Path, tuple[float, LogNotKept]] = {}
 
 
 def dropped_frames(log: bytes) -> int:
@@ -102,21 +118,51 @@ def has_kept_log(database: Path) -> bool:
     return any(database.parent.glob(f"{database.name}-wal{_KEPT}*"))
 
 
-def keep_damaged_log(database: Path) -> None:
-    """Before a database is opened: where SQLite would drop commits, the log is kept beside it and the operator told."""
+def keep_damaged_log(database: Path) -> int:
+    """Before a database is opened: where SQLite would drop commits, the log is kept beside it and the operator told;
+    how many frames that are. Raises ``LogNotKept``: then the database is to be left alone."""
+    since, last = _not_kept.get(database, (-_NEXT_TRY, None))
+    if last is not None and time.monotonic() - since < _NEXT_TRY:
+        raise last
     try:
         dropped = check_log(database)
-        if dropped:
-            log = database.with_name(f"{database.name}-wal")
-            kept = log.with_name(f"{log.name}{_KEPT}{log.stat().st_mtime_ns}")
-            if not kept.exists():
-                copy_file(log, kept)
-            logger.error(
-                "%s: its log is damaged: up to %d pages are dropped, which were committed unless the power went while"
-                " they were written; the log is kept as %s",
-                database,
-                dropped,
-                kept.name,
-            )
     except OSError as exc:
         logger.warning("%s: its log can't be checked: %s", database, exc)
+        return 0
+    if dropped:
+        log = database.with_name(f"{database.name}-wal")
+        try:
+            kept = _keep(log)
+        except OSError as exc:
+            error = LogNotKept(exc)
+            _not_kept[database] = time.monotonic(), error
+            raise error from exc
+        logger.error(
+            "%s: its log is damaged: up to %d pages are dropped, which were committed unless the power went while"
+            " they were written; the log is kept as %s",
+            database,
+            dropped,
+            kept.name,
+        )
+    return dropped
+
+
+def _keep(log: Path) -> Path:
+    """A durable copy under a name of its own, whole or not there: one that has the same bytes will do, an earlier
+    damage's won't. Raises ``OSError``."""
+    name = f"{log.name}{_KEPT}{log.stat().st_mtime_ns}"
+    for path in (log.with_name(f"{name}{suffix}") for suffix in chain(("",), (f"-{number}" for number in count(2)))):
+        if not os.path.lexists(path):
+            break
+        if path.is_file() and path.read_bytes() == log.read_bytes():
+            return path
+    draft = log.with_name(f"{log.name}{_DRAFT}")  # of a killed process, perhaps
+    draft.unlink(missing_ok=True)
+    try:
+        copy_file(log, draft)
+        rename(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    sync_folder(log.parent)
+    return path

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 from contextlib import suppress
 from functools import partial
@@ -21,13 +22,21 @@ import trio
 from wazuh_comms_trio.backends.embedded.database.database import Database
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.file_writes import link_file, rename, sync, write_all
-from wazuh_comms_trio.foundation.folders import adopt, make_folder, open_folder, open_regular, sync_folder
+from wazuh_comms_trio.foundation.folders import (
+    draft,
+    make_folder,
+    open_folder,
+    open_regular,
+    remove_left_drafts,
+    sync_folder,
+)
 
 logger = logging.getLogger(__name__)
 
 FILE: Final = ".events-id"
 ROW: Final = "events_folder"
 
+_DRAFT: Final = re.compile(r"\.events-id-[0-9a-f]{8}")
 #: Seconds from one look to the next.
 _INTERVAL: Final = 3600.0
 _IS_GONE: Final = "the folder that events were written to is gone: what was acknowledged and was in it is missing"
@@ -35,6 +44,7 @@ _IS_GONE: Final = "the folder that events were written to is gone: what was ackn
 
 async def watch_folder(folder: Path, database: Database) -> None:
     """Until cancelled: notes whose folder it is, and tells the log once that it is another one."""
+    await trio.to_thread.run_sync(remove_left_drafts, folder, _DRAFT)
     while True:
         with suppress(BackendUnavailable):
             try:
@@ -119,20 +129,14 @@ def _make_id(folder: Path, number: int) -> int:
     if present is not None:
         return present
     path = folder / f"{FILE}-{secrets.token_hex(4)}"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        adopt(descriptor, folder)
+    with draft(path) as descriptor, open_folder(folder) as opened:
         write_all(descriptor, b"%d\n" % number)
         sync(descriptor)
-        with open_folder(folder) as opened:
-            try:
-                link_file(path, FILE, opened)
-            except FileExistsError:
-                if read_id(folder) is None:  # what has its name isn't one
-                    rename(path, folder / FILE)
-    finally:
-        os.close(descriptor)
-        path.unlink(missing_ok=True)
+        try:
+            link_file(path, FILE, opened)
+        except FileExistsError:
+            if read_id(folder) is None:  # what has its name isn't one
+                rename(path, folder / FILE)
     sync_folder(folder)
     present = read_id(folder)
     return number if present is None else present

@@ -24,7 +24,7 @@ from wazuh_comms_trio.backends.event_lines import LineChecker
 from wazuh_comms_trio.backends.interfaces import ConsumedBody
 from wazuh_comms_trio.errors import EngineRefused
 from wazuh_comms_trio.foundation.file_writes import link_descriptor, rename, sync, write_all_at
-from wazuh_comms_trio.foundation.folders import adopt, make_folder, open_folder, open_regular, try_lock
+from wazuh_comms_trio.foundation.folders import adopt, make_folder, open_folder, remove_left_drafts
 
 #: A body up to this size waits in memory.
 MEMORY_BYTES: Final = 1024 * 1024
@@ -36,6 +36,9 @@ _NO_TMPFILE: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, er
 
 PREFIX: Final = ".spool-"
 _OWN_NAME: Final = re.compile(r"\.spool-\d+-[a-z0-9-]+")
+#: Ends the name of what is saved of a damaged segment, while it is written.
+SAVING: Final = ".saving"
+_SAVED_NAME: Final = re.compile(rf"\.[A-Za-z0-9-]+\.ndjson{re.escape(SAVING)}")
 
 
 class SpoolFile:
@@ -92,18 +95,8 @@ def spooled_bytes(folder: Path) -> dict[str, int]:
 
 def remove_stale(folder: Path) -> None:
     """Removes what killed processes have left, on file systems where that can happen."""
-    for path in folder.glob(f"{PREFIX}*"):
-        try:
-            descriptor = open_regular(path, os.O_RDWR) if _OWN_NAME.fullmatch(path.name) else None
-        except OSError:
-            continue
-        if descriptor is None:
-            continue
-        try:
-            if try_lock(descriptor):
-                path.unlink(missing_ok=True)
-        finally:
-            os.close(descriptor)
+    remove_left_drafts(folder, _OWN_NAME)
+    remove_left_drafts(folder, _SAVED_NAME)
 
 
 class LargeBody:
