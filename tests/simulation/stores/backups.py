@@ -44,9 +44,9 @@ _ELSE: Final = {
 #: The files of a state that nobody uses, also where a disk that failed kept SQLite from putting its log away.
 _STATE: Final = re.compile(
     r"state\.(db(-wal|-shm)?|lock)|quarantine/(quarantine\.db(-wal|-shm)?|state\.lock)|events/(\d+-[^/]+\.ndjson|segments\.ledger)"
-    r"|events/shares/\d+-[^/]+\.json"
+    r"|events/shares/\d+-[^/]+\.json|\.(state|quarantine)\.db\.made"
 )
-_KEPT_LOG: Final = re.compile(r"(state|quarantine)\.db-wal\.damaged-\d+")
+_KEPT_LOG: Final = re.compile(r"(state|quarantine)\.db-wal\.damaged-\d+(-\d+)?")
 _FILES: Final = "SELECT CAST(file AS BLOB) FROM entries WHERE file IS NOT NULL"
 
 Content = dict[str, Any]
