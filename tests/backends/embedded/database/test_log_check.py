@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -11,7 +12,7 @@ import trio
 
 from tests.backends.embedded.conftest import NOTES
 from tests.backends.embedded.notes import read, write
-from wazuh_comms_trio.backends.embedded.database import log_check
+from wazuh_comms_trio.backends.embedded.database import connections
 from wazuh_comms_trio.backends.embedded.database.database import open_database
 from wazuh_comms_trio.backends.embedded.database.log_check import (
     check_log,
@@ -21,6 +22,7 @@ from wazuh_comms_trio.backends.embedded.database.log_check import (
 )
 from wazuh_comms_trio.backends.embedded.database.opening import looking_at
 from wazuh_comms_trio.backends.unavailable import StateUnusable
+from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation import file_writes
 
 pytestmark = pytest.mark.real_clock
@@ -127,19 +129,27 @@ async def test_a_log_that_cannot_be_kept_is_not_given_up(
         def fsync(self, descriptor: int) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with monkeypatch.context() as patched:
-        patched.setattr(file_writes, "calls", FullDisk())
-        with pytest.raises(StateUnusable, match=r"can't be kept beside it: No space left on device"):
-            async with open_database(left, NOTES):
-                pass
+    calls = file_writes.calls
+    monkeypatch.setattr(file_writes, "calls", FullDisk())
+    monkeypatch.setattr(connections, "KEPT_INTERVAL", 0.01)
+    with pytest.raises(StateUnusable, match=r"can't be kept beside it: No space left on device"):
+        async with open_database(left, NOTES):
+            pass
+    async with open_database(left, NOTES, tolerant=True) as database:
+        with pytest.raises(BackendUnavailable):
+            await read(database)
         assert sorted(os.listdir(left.parent)) == before
         assert log.read_bytes() == spoilt
-    monkeypatch.setattr(log_check, "_NEXT_TRY", 0.01)
-    async with open_database(left, NOTES, tolerant=True):
+        monkeypatch.setattr(file_writes, "calls", calls)
         with trio.fail_after(60):
-            while not (kept := _kept_of(left)):  # noqa: ASYNC110
+            while database.outage is None or not _kept_of(left):  # noqa: ASYNC110
                 await trio.sleep(0.01)
-    assert kept == [spoilt]
+            while True:
+                with suppress(BackendUnavailable):
+                    assert await read(database) < set(TEXTS)
+                    break
+                await trio.sleep(0.01)
+    assert _kept_of(left) == [spoilt]
 
 
 def _kept_of(database: Path) -> list[bytes]:

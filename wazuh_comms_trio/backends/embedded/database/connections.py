@@ -15,7 +15,7 @@ import trio
 
 from wazuh_comms_trio.backends.embedded.database.file_watch import FileWatch, MadeMark
 from wazuh_comms_trio.backends.embedded.database.health import Health
-from wazuh_comms_trio.backends.embedded.database.log_check import keep_damaged_log, open_here
+from wazuh_comms_trio.backends.embedded.database.log_check import LogNotKept, keep_damaged_log, open_here
 from wazuh_comms_trio.backends.embedded.database.opening import (
     FULL_SYNC,
     LAZY_SYNC,
@@ -36,6 +36,9 @@ from wazuh_comms_trio.foundation.folders import open_folder, try_lock
 BUSY_TIMEOUT: Final[float] = 5.0
 #: ... and while an earlier write found it locked.
 BUSY_TIMEOUT_IN_OUTAGE: Final = 0.5
+
+#: Seconds until a damaged log that couldn't be kept is read again, which takes a while.
+KEPT_INTERVAL: Final = 5.0
 
 #: After damage a file up to this size is checked through before it is trusted again.
 CHECKED_BYTES: Final = 1024 * 1024 * 1024
@@ -60,6 +63,8 @@ class Connections:
         self._busy_timeout = BUSY_TIMEOUT
         self._may_create = True
         self._counted = False
+        self._not_kept: LogNotKept | None = None
+        self._look_again_at = 0.0
 
     async def open(self) -> None:
         """Raises SQLite's errors, ``FileGone``, ``LogNotKept``, ``StateUnusable``, ``OSError``; nothing stays open
@@ -70,7 +75,7 @@ class Connections:
             self._watch.create()
         self._watch.check_before_opening(is_new=self._may_create)
         try:
-            await trio.to_thread.run_sync(keep_damaged_log, self.path)
+            await self._keep_damaged_log()
             open_here[self.path] += 1
             self._counted = True
             self.writer = await open_connection(self.path, "writes")
@@ -84,6 +89,17 @@ class Connections:
         except BaseException:
             await self.close()
             raise
+
+    async def _keep_damaged_log(self) -> None:
+        """Raises ``LogNotKept``, for a while without looking again."""
+        if self._not_kept is not None and trio.current_time() < self._look_again_at:
+            raise self._not_kept
+        try:
+            await trio.to_thread.run_sync(keep_damaged_log, self.path)
+        except LogNotKept as exc:
+            self._not_kept, self._look_again_at = exc, trio.current_time() + KEPT_INTERVAL
+            raise
+        self._not_kept = None
 
     async def close(self) -> None:
         """Closes the connections; nothing is written to a damaged file, whose log stays beside it."""

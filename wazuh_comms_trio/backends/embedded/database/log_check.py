@@ -11,7 +11,6 @@ import fcntl
 import logging
 import os
 import struct
-import time
 from collections import Counter
 from itertools import chain, count
 from pathlib import Path
@@ -27,8 +26,6 @@ _FRAME_HEAD: Final = 24
 _IN_USE_BYTE: Final = 128
 _KEPT: Final = ".damaged-"
 _DRAFT: Final = ".saving"
-#: Seconds until a log that couldn't be kept is read again, which takes a while.
-_NEXT_TRY: Final = 5.0
 
 #: Databases that this process has open: their shared memory isn't touched, since closing it would end SQLite's locks.
 open_here: Counter[Path] = Counter()
@@ -39,9 +36,6 @@ class LogNotKept(Exception):
 
     def __init__(self, cause: OSError) -> None:
         super().__init__(f"its log is damaged, and can't be kept beside it: {cause.strerror}")
-
-
-_not_kept: dict[Path, tuple[float, LogNotKept]] = {}
 
 
 def dropped_frames(log: bytes) -> int:
@@ -121,9 +115,6 @@ def has_kept_log(database: Path) -> bool:
 def keep_damaged_log(database: Path) -> int:
     """Before a database is opened: where SQLite would drop commits, the log is kept beside it and the operator told;
     how many frames that are. Raises ``LogNotKept``: then the database is to be left alone."""
-    since, last = _not_kept.get(database, (-_NEXT_TRY, None))
-    if last is not None and time.monotonic() - since < _NEXT_TRY:
-        raise last
     try:
         dropped = check_log(database)
     except OSError as exc:
@@ -134,9 +125,7 @@ def keep_damaged_log(database: Path) -> int:
         try:
             kept = _keep(log)
         except OSError as exc:
-            error = LogNotKept(exc)
-            _not_kept[database] = time.monotonic(), error
-            raise error from exc
+            raise LogNotKept(exc) from exc
         logger.error(
             "%s: its log is damaged: up to %d pages are dropped, which were committed unless the power went while"
             " they were written; the log is kept as %s",
