@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from unittest.mock import patch
 
+import h11
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.http.server.test_heads import MALFORMED
-from wazuh_comms_trio.errors import CommsError
+from wazuh_comms_trio.errors import CommsError, MalformedRequest
+from wazuh_comms_trio.http.client.simple_messages import parse_head
 from wazuh_comms_trio.http.server import hypercorn_protocol
 from wazuh_comms_trio.http.server.framing.heads import read_plain_head
 from wazuh_comms_trio.http.server.hypercorn_protocol import Http11, hypercorn_config
+from wazuh_comms_trio.http.server.refusals import HeadTooLarge
 
 HEAD_BYTES = 4096
 AGENTS = (
@@ -91,3 +94,26 @@ def heads(draw: Callable[[st.SearchStrategy[object]], object]) -> bytes:
 @example(AGENTS[:-2] + b"X: " + b"a" * HEAD_BYTES + b"\r\n\r\n")
 async def test_the_two_ways_give_the_same(data: bytes) -> None:
     await both(data)
+
+
+@pytest.mark.parametrize("more", [b"\0", b"\x0b", b"\r x"])
+async def test_h11_is_not_shown_what_would_stop_the_event_loop(more: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks at 16 000 blanks before a control character for half a second, and four times as many for eight."""
+    data = AGENTS[:-2] + b"X:" + b" " * 2000 + more + b"\r\n\r\n"
+    monkeypatch.setattr(h11.Connection, "next_event", lambda self: h11.NEED_DATA)
+    for cut in (0, 30, len(data) - 1):
+        http = Http11(hypercorn_config(HEAD_BYTES), 1000, secure=True, client=("::1", 1))
+        assert not cut or not await http.feed(data[:cut])
+        with pytest.raises(MalformedRequest):
+            await http.feed(data[cut:])
+    http = Http11(hypercorn_config(HEAD_BYTES), 1000, secure=True, client=("::1", 1))
+    with pytest.raises(HeadTooLarge):
+        await http.feed(data[:-7] + b" " * HEAD_BYTES + data[-7:])
+
+
+def test_blanks_are_looked_at_once() -> None:
+    """Looked at again from each of them, these would take hours."""
+    blanks = b" " * 3_000_000
+    assert read_plain_head(b"GET / HTTP/1.1\r\nHost: a\r\nX:" + blanks + b"\0\r\n\r\n") is None
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX:" + blanks + b"\0\r\n\r\n"
+    assert parse_head(answer, len(answer)) is None

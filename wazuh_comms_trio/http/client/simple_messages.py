@@ -18,7 +18,7 @@ _REQUEST: Final = re.compile(
 )
 _STATUS: Final = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: [ \t!-~\x80-\xff]*)?\r\n")
 _FIELD: Final = re.compile(
-    rb"(" + _TOKEN.encode() + rb"):[ \t]*((?:[!-~\x80-\xff](?:[ \t!-~\x80-\xff]*[!-~\x80-\xff])?)?)[ \t]*\r\n"
+    rb"(" + _TOKEN.encode() + rb"):[ \t]*+((?:[!-~\x80-\xff](?:[ \t!-~\x80-\xff]*[!-~\x80-\xff])?)?)[ \t]*\r\n"
 )
 # What h11 acts upon when it is in a request.
 _ACTED_UPON: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade"})

@@ -26,7 +26,14 @@ from hypercorn.utils import suppress_body
 
 from wazuh_comms_trio.errors import BodyTooLarge, MalformedRequest
 from wazuh_comms_trio.http.server.framing.bodies import NO_BODY, BodyDecoder, ChunkedBody, LengthBody
-from wazuh_comms_trio.http.server.framing.heads import RequestHead, check_head, check_lines, read_plain_head
+from wazuh_comms_trio.http.server.framing.heads import (
+    HEAD_END,
+    RequestHead,
+    check_characters,
+    check_head,
+    check_lines,
+    read_plain_head,
+)
 from wazuh_comms_trio.http.server.refusals import HeadTooLarge
 
 __all__ = ["Config", "Http11", "Message", "Scope", "hypercorn_config", "reply_head"]
@@ -119,6 +126,10 @@ class Http11:
             self.connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
         connection = self.connection
         self._head = self._head + data if self._head else data
+        end = HEAD_END.search(self._head)
+        if end is not None:
+            self._split_off(self._head[end.end() :])
+            check_characters(self._head[: end.end()])
         connection.receive_data(data)
         try:
             request = connection.next_event()
@@ -131,7 +142,7 @@ class Http11:
                 return None
             raise MalformedRequest  # an end in mid-head
         self._split_off(connection.trailing_data[0])
-        check_lines(self._head, self.head_size - len(self.first_body), len(request.headers))
+        check_lines(self._head[: self.head_size - len(self.first_body)], len(request.headers))
         self._head = b""
         self.wants_100 = connection.they_are_waiting_for_100_continue
         return RequestHead(request.method, request.target, request.http_version, list(request.headers))
