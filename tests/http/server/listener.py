@@ -70,7 +70,9 @@ class FakeStateful:
     takes: float = 0.0
     error: Exception | None = None
 
-    async def submit(self, caller: Caller, body: bytes | bytearray, *, deadline: float) -> bytes:
+    async def submit(
+        self, caller: Caller, body: bytes | bytearray, *, deadline: float, has_left: Callable[[], bool] | None = None
+    ) -> bytes:
         self.bodies.append(bytes(body))
         await trio.sleep(self.takes)
         if self.error is not None:
