@@ -55,6 +55,43 @@ async def test_many_ask_and_a_store_is_probed_once(autojump_clock: MockClock) ->
     assert index.calls == 1
 
 
+async def test_who_asks_often_never_waits_for_a_probe(autojump_clock: MockClock) -> None:
+    index = Store()
+    readiness = Readiness({"index": index.probe})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(readiness.run)
+        await readiness.check()
+        index.seconds = 0.3
+        began = trio.current_time()
+        for number in range(1, 51):
+            await readiness.check()
+            assert trio.current_time() - began == pytest.approx(0.1 * (number - 1))
+            await trio.sleep_until(began + 0.1 * number)
+        assert 5 <= index.calls <= 10  # each is soon out of date
+        index.error = BackendUnavailable("the disk is full")
+        await trio.sleep_until(began + 7)
+        assert await reason(readiness) == "index: the disk is full"
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_answer_is_never_older_than_a_second(autojump_clock: MockClock) -> None:
+    """Also when the probe beside it takes long."""
+    index = Store()
+    readiness = Readiness({"index": index.probe})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(readiness.run)
+        await readiness.check()
+        index.seconds, index.error = 1.5, BackendUnavailable("the disk is full")
+        began = trio.current_time()
+        await trio.sleep(0.6)
+        await readiness.check()
+        await trio.sleep_until(began + 1)
+        assert await reason(readiness) == "index: the disk is full"
+        assert trio.current_time() - began == pytest.approx(2.1)
+        assert index.calls == 2
+        nursery.cancel_scope.cancel()
+
+
 async def test_no_answer_is_a_reason(autojump_clock: MockClock) -> None:
     index = Store()
     index.seconds = 60

@@ -11,7 +11,7 @@ import trio
 
 from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.errors import BackendUnavailable
-from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
+from wazuh_comms_trio.foundation.aligned_timer import next_tick
 
 __all__ = ["READY", "Readiness", "probes_of"]
 
@@ -19,8 +19,11 @@ logger = logging.getLogger(__name__)
 
 #: What ``state`` says when all is well.
 READY: Final = "ready"
-#: An answer may be that old; the stores are looked at as often at most. Seconds.
+#: An answer may be that old, seconds.
 FRESH: Final = 1.0
+#: At that age the stores are looked at again beside whoever asks: a probe waits its turn behind what the stores do, and
+#: who asks often needn't.
+AGEING: Final = 0.5
 #: How often they are looked at when nobody asks.
 INTERVAL: Final = 10.0
 #: A store that takes longer to answer a probe isn't well.
@@ -48,6 +51,7 @@ class Readiness:
         self._stopping = False
         self._drained = False
         self._lock = trio.Lock()
+        self._ageing = trio.Event()
 
     @property
     def state(self) -> str:
@@ -66,7 +70,7 @@ class Readiness:
 
     async def check(self) -> None:
         """Probes the stores. Raises ``BackendUnavailable`` with the reason's name."""
-        await self._look()
+        await self._look_if_old()
         if self._drained:
             raise BackendUnavailable("drained")
         if self.state != READY:
@@ -74,21 +78,33 @@ class Readiness:
 
     async def check_any(self) -> None:
         """As ``check``, but one store that can take something is enough."""
-        await self._look()
+        await self._look_if_old()
         if self._drained or self._stopping:
             raise BackendUnavailable("drained" if self._drained else "stopping")
         if self._reasons and len(self._reasons) == len(self._probes):
             raise BackendUnavailable("; ".join(self._reasons))
 
     async def run(self) -> None:
-        """Probes now and then, until cancelled."""
+        """Probes now and then, and when somebody was given an ageing answer, until cancelled."""
         while True:
-            await self._look()
-            await sleep_until_next_tick(INTERVAL)
+            await self._look(AGEING)
+            self._ageing = trio.Event()
+            with trio.move_on_at(next_tick(INTERVAL)):
+                await self._ageing.wait()
 
-    async def _look(self) -> None:
+    async def _look_if_old(self) -> None:
+        age = trio.current_time() - self._at
+        if age >= FRESH:
+            await self._look(FRESH)
+            return
+        if age >= AGEING:
+            self._ageing.set()
+        await trio.lowlevel.checkpoint()
+
+    async def _look(self, longest: float) -> None:
+        """Probes all stores, unless that was done within the last ``longest`` seconds."""
         async with self._lock:
-            if trio.current_time() - self._at < FRESH:
+            if trio.current_time() - self._at < longest:
                 return
             found: dict[str, str | None] = dict.fromkeys(self._probes)
 
