@@ -51,6 +51,51 @@ class TestPosts:
             assert ids(await dispatch.service.posts.post([command("c1", A1.upper())])) == ["c1"]
             assert trio.current_time() == 0
 
+    @pytest.mark.parametrize("delay", [0.0, 0.6])
+    @pytest.mark.parametrize("keeps_posted", [True, False])
+    async def test_one_is_urgent_until_its_poll_is_answered(
+        self, keeps_posted: bool, delay: float, autojump_clock: MockClock
+    ) -> None:
+        async with open_dispatch(keeps_posted=keeps_posted) as dispatch, trio.open_nursery() as nursery:
+            nursery.start_soon(dispatch.poll)
+            await wait_all_tasks_blocked()
+            assert not dispatch.service.is_urgent()
+            faults = dispatch.backends.commands.faults
+            faults.delay, faults.only = delay, frozenset({"add", "claim"})
+            seen: list[bool] = []
+
+            async def look() -> None:
+                while A1 not in dispatch.received:
+                    seen.append(dispatch.service.is_urgent() or not dispatch.service.parked)
+                    await trio.sleep(0.1 if delay else 0)
+
+            nursery.start_soon(look)
+            await trio.lowlevel.checkpoint()
+            await dispatch.service.posts.post([command("c1")])
+            await wait_all_tasks_blocked()
+            assert len(seen) > 2
+            assert all(seen[2:])
+            assert not dispatch.service.is_urgent()
+
+    async def test_one_for_an_agent_that_is_not_parked_is_not_urgent(self, autojump_clock: MockClock) -> None:
+        async with open_dispatch() as dispatch, trio.open_nursery() as nursery:
+            dispatch.backends.commands.faults.delay = 0.5
+            nursery.start_soon(dispatch.service.posts.post, [command("c1")])
+            for _ in range(30):
+                assert not dispatch.service.is_urgent()
+                await trio.sleep(0.1)
+
+    async def test_what_the_store_cannot_take_is_not_urgent_any_more(self, autojump_clock: MockClock) -> None:
+        async with open_dispatch() as dispatch, trio.open_nursery() as nursery:
+            nursery.start_soon(dispatch.poll)
+            await wait_all_tasks_blocked()
+            dispatch.backends.commands.faults.only = frozenset({"add"})
+            dispatch.backends.commands.faults.error = BackendUnavailable()
+            with pytest.raises(BackendUnavailable):
+                await dispatch.service.posts.post([command("c1")])
+            assert not dispatch.service.is_urgent()
+            nursery.cancel_scope.cancel()
+
     @pytest.mark.parametrize("keeps_posted", [True, False])
     async def test_an_agent_that_comes_meanwhile(self, keeps_posted: bool, autojump_clock: MockClock) -> None:
         async with open_dispatch(keeps_posted=keeps_posted) as dispatch:

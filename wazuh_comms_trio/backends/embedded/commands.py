@@ -86,7 +86,7 @@ class SqliteCommands:
         groups = {command.document_id for command in commands if rules.is_to_expand(command)}
         try:
             with self._groups.begun(groups):
-                for command, is_new in await self._database.write(insert):
+                for command, is_new in await self._database.write(insert, urgent=True):
                     is_group = is_new and rules.is_to_expand(command)
                     stored.append(await self._groups.expand(command, now) if is_group else command)
         finally:
@@ -191,7 +191,7 @@ class SqliteCommands:
             return rows.read_taken(connection, [no for _, no in sorted(taken)])
 
         # On disk before the agent can have it: its report may come after a power cut, and is taken of what was offered.
-        commands, unreadable = await self._database.write(take)
+        commands, unreadable = await self._database.write(take, urgent=True)
         for error in unreadable:
             self._unreadable.note(error)
         return commands

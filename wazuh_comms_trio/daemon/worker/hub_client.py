@@ -183,7 +183,7 @@ class _HubClient:
                 if (under_way := self.posts.get(message.number)) is not None:
                     under_way.cancel()
             case messages.NewCommands():
-                self.dispatcher.lookups.schedule(message.agents)
+                self.dispatcher.lookups.schedule(message.agents, new=True)
             case messages.PollParked():
                 self.dispatcher.parked_elsewhere(message.agent)
             case messages.CommandsDelivered():

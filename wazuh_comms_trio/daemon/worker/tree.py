@@ -91,6 +91,7 @@ async def run_worker(
         answered=partial(note_reply, services.journal),
         memory_short=environment.memory_short,
         capacity=services.authentication.hashing,
+        urgent=services.commands.is_urgent,
         balancers=balancers,
         name="agents",
         paths=agent_app.routes.table,

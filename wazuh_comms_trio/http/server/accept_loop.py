@@ -17,7 +17,7 @@ import trio
 from wazuh_comms_trio.foundation.outage_log import LogInterval
 from wazuh_comms_trio.foundation.resources import descriptor_limit
 from wazuh_comms_trio.http.server.connection import serve_connection
-from wazuh_comms_trio.http.server.crowd import Crowd, Pace, has_waited
+from wazuh_comms_trio.http.server.crowd import Crowd, Pace, Precedence, Turns, has_waited
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.room import Room
 from wazuh_comms_trio.http.server.streams.client_hello import is_check, peek
@@ -65,11 +65,10 @@ TAKING_SHARE: Final = 0.15
 TAKEN_AT_LEAST: Final = 2
 #: Seconds in the kernel's queue that make no difference.
 JUST_NOW: Final = 0.05
-#: Connections begun in a turn of the event loop; one when the last turn took more CPU than that, seconds.
-BEGUN_AT_ONCE: Final = 4
-LONG_TURN: Final = 0.002
-#: Seconds between two looks while none is begun, since the application has no room for what it may ask for.
+#: Seconds between two looks while none is begun, since the application has no room for what it may ask for, or
+#: something is urgent.
 PAUSE: Final = 0.01
+HOLD_PAUSE: Final = 0.001
 #: Seconds that handshakes and heads under way get at stop.
 STOP_IDLE_TIMEOUT: Final = 0.5
 
@@ -216,43 +215,48 @@ async def serve_crowd(
         join(crowd, first)
     shortened = False
     worked, turned = time.process_time(), time.thread_time()
+    turns, precedence = Turns(), Precedence()
     looked = heard = trio.current_time()
     is_full = False
     try:
         while True:
-            cpu, now = time.process_time(), trio.current_time()
-            used = min(cpu - worked, now - looked)  # by the event loop or, while that paused, by all of this process
-            is_full = is_full and shortage.lasts()
-            if not is_full:
-                most = TAKEN_AT_LEAST + int(used * TAKING_SHARE / TAKING_SECONDS)
-                is_full = take_in(listener, crowd, shortage, most)
-            is_long, worked, looked = time.thread_time() - turned > LONG_TURN, cpu, now
-            waiting, allowed = listener.queue()
-            if waiting > SHORT_BACKLOG and allowed > SHORT_BACKLOG:
-                listener.socket.listen(SHORT_BACKLOG)
-                shortened = True
-            if now - heard >= PAUSE:
-                crowd.hear(now)
-                heard = now
-            late = crowd.take_too_late(now, early=not pace.may_begin(0, context.undecided))
-            if late and crowd.has_ebbed(now):
-                late = begin_late(late, listener, context, nursery, pace)
-            for sock in late:
-                sock.close()
-            if late:
-                context.refused("connections that waited too long", len(late))
-            if missing := shortage.room.shortage(accepted=True):
-                shortage.warn(missing)
-            if missing or (is_full and not crowd):
-                await shortage.wait_a_little()
-                continue
-            if is_full:
-                shortage.end_idle()
-            if not crowd and not waiting:
-                return
+            now = trio.current_time()
+            holds = precedence.holds(context.urgent(), now)
+            most = turns.begins(time.thread_time() - turned, holds=holds)
+            if not crowd or now - looked >= LOOK_PAUSE:
+                cpu = time.process_time()
+                used = min(cpu - worked, now - looked)  # by the event loop or, while that paused, by all of this process
+                is_full = is_full and shortage.lasts()
+                if not is_full:
+                    count = TAKEN_AT_LEAST + int(used * TAKING_SHARE / TAKING_SECONDS)
+                    is_full = take_in(listener, crowd, shortage, count)
+                worked, looked = cpu, now
+                waiting, allowed = listener.queue()
+                if waiting > SHORT_BACKLOG and allowed > SHORT_BACKLOG:
+                    listener.socket.listen(SHORT_BACKLOG)
+                    shortened = True
+                if now - heard >= PAUSE:
+                    crowd.hear(now)
+                    heard = now
+                late = crowd.take_too_late(now, early=not pace.may_begin(0, context.undecided))
+                if late and crowd.has_ebbed(now):
+                    late = begin_late(late, listener, context, nursery, pace)
+                for sock in late:
+                    sock.close()
+                if late:
+                    context.refused("connections that waited too long", len(late))
+                if missing := shortage.room.shortage(accepted=True):
+                    shortage.warn(missing)
+                if missing or (is_full and not crowd):
+                    await shortage.wait_a_little()
+                    continue
+                if is_full:
+                    shortage.end_idle()
+                if not crowd and not waiting:
+                    return
             begun = 0
-            while begun < (1 if is_long else BEGUN_AT_ONCE):
-                may_begin = pace.may_begin(begun, context.undecided)
+            while begun < max(1, most):
+                may_begin = begun < most and pace.may_begin(begun, context.undecided)
                 sock = crowd.next(now) if may_begin else crowd.next_check(now)
                 if sock is None:
                     break
@@ -260,13 +264,13 @@ async def serve_crowd(
                 begun += 1
                 nursery.start_soon(serve_connection, listener.stream(sock), context)
             turned = time.thread_time()
-            if begun or not crowd:
+            if begun or not crowd or (not most and not holds):
                 await trio.lowlevel.checkpoint()
-            elif is_full:
+            elif is_full and not holds:
                 with waiting_for_descriptors(context):
                     await trio.sleep(PAUSE)
             else:
-                await trio.sleep(PAUSE)
+                await trio.sleep(HOLD_PAUSE if holds else PAUSE)
     finally:
         for sock in crowd.take_all():
             nursery.start_soon(serve_connection, listener.stream(sock), context)

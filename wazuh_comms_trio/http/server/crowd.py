@@ -26,7 +26,7 @@ from attrs import define, field
 from wazuh_comms_trio.foundation.backoff import even_share
 from wazuh_comms_trio.http.server.streams.client_hello import is_check, peek
 
-__all__ = ["NEWEST_FIRST_AFTER", "Capacity", "Crowd", "Pace", "Unlimited", "has_waited"]
+__all__ = ["NEWEST_FIRST_AFTER", "Capacity", "Crowd", "Pace", "Precedence", "Turns", "Unlimited", "has_waited"]
 
 #: Seconds that the oldest has waited from which on the newest goes first.
 NEWEST_FIRST_AFTER: Final = 1.0
@@ -36,6 +36,13 @@ HEARD_WITHIN: Final = 0.2
 REFUSED_SHARE: Final = 1 / 3
 #: Connections whose fate is remembered in the balance of that.
 BALANCE: Final = 32
+#: Connections begun in a turn of the event loop: so many after a turn that took less than half of that of CPU, seconds,
+#: one after one that took less, and none after another, for so many turns in a row at most.
+BEGUN_AT_ONCE: Final = 2
+TURN: Final = 0.001
+MOST_PASSED: Final = 3
+#: Seconds for which what is urgent holds up what is to be begun, in twice that time.
+LONGEST_HOLD: Final = 0.1
 #: ``struct tcp_info``: milliseconds since the peer's last data, or since the connection was there.
 _LAST_DATA: Final = 52
 
@@ -201,6 +208,35 @@ class Pace:
 
     def begun(self) -> None:
         self._balance = min(BALANCE, self._balance + REFUSED_SHARE)
+
+
+@define
+class Turns:
+    """How many connections the next turn of the event loop begins. What is under way waits for a whole turn at each of
+    its steps, a command's delivery for a dozen; and what is begun makes turns longer, as long as it is under way."""
+
+    _passed: int = field(default=0, init=False)
+
+    def begins(self, cpu: float) -> int:
+        """``cpu``: what the last turn took of the processor, seconds."""
+        if cpu >= TURN and self._passed < MOST_PASSED:
+            self._passed += 1
+            return 0
+        self._passed = 0
+        return BEGUN_AT_ONCE if cpu < TURN / 2 else 1
+
+
+@define
+class Precedence:
+    """Whether agents' connections are begun while something is urgent: a command's delivery finds the event loop to
+    itself once what is under way has been served. At most half of the time is such."""
+
+    _ends: float = field(default=-inf, init=False)
+
+    def holds(self, urgent: bool, now: float) -> bool:
+        if urgent and now >= self._ends + LONGEST_HOLD:
+            self._ends = now + LONGEST_HOLD
+        return urgent and now < self._ends
 
 
 def _first(queue: deque[_Waiting]) -> _Waiting | None:

@@ -75,6 +75,8 @@ class ListenerContext:
     before_accepting: Callable[[], Awaitable[None]] | None = field(default=None, kw_only=True)
     #: What decides how many of a crowd are begun.
     capacity: Capacity = field(factory=Unlimited, kw_only=True)
+    #: Whether something is under way that goes before what a crowd asks for.
+    urgent: Callable[[], bool] = field(default=lambda: False, kw_only=True)
     balancers: TrustedBalancers = field(factory=TrustedBalancers, kw_only=True)
     #: On trio's clock: when these are closed. Set at stop.
     idle_deadline: float = field(init=False, default=inf)

@@ -90,6 +90,10 @@ class CommandDispatcher:
         """Whether a poll of this agent waits now."""
         return agent_id in self._long_polls
 
+    def is_urgent(self) -> bool:
+        """Whether commands for few agents are on their way to them."""
+        return self.lookups.is_urgent
+
     def parked_elsewhere(self, agent_id: str) -> None:
         """A newer poll of this agent is parked at another worker: those here end."""
         self._long_polls.displace(agent_id)

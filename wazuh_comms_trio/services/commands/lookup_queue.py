@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container
+from collections.abc import Collection, Container, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import trio
@@ -11,6 +12,8 @@ __all__ = ["LookupQueue"]
 
 #: Agents that one call of the store asks for.
 _AGENTS_PER_LOOKUP: Final = 500
+#: Commands for more agents than that take turns with requests.
+_FEW: Final = 16
 
 
 class LookupQueue:
@@ -21,7 +24,23 @@ class LookupQueue:
         self._parked = parked
         self._agents: set[str] = set()
         self._left_out: set[str] = set()  # while something of theirs was on its way
+        self._expected: set[str] = set()
         self._wake = trio.Event()
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether commands for few agents, with parked polls, are on their way to them."""
+        return 0 < len(self._expected) <= _FEW
+
+    @contextmanager
+    def expecting(self, agent_ids: Collection[str]) -> Iterator[None]:
+        """While the block runs commands for these agents are being stored."""
+        expected = {agent_id for agent_id in agent_ids if agent_id in self._parked} - self._expected
+        self._expected |= expected
+        try:
+            yield
+        finally:
+            self._expected -= expected
 
     def delivery_decided(self, agent_id: str) -> None:
         """The agent's delivery is decided: what came during it may go now."""
@@ -31,14 +50,19 @@ class LookupQueue:
     def handed_out(self, agent_ids: Collection[str]) -> None:
         """What was found for these agents has become deliveries. Those that were left out meanwhile, and have none, may
         have something now."""
+        self._expected.difference_update(agent_ids)
         left_out = self._left_out.intersection(agent_ids)
         self._left_out -= left_out
         self.schedule(left_out)
 
-    def schedule(self, agent_ids: Collection[str]) -> None:
-        """For whoever learns that these agents may have commands: a poll has parked, the store or a post has new ones,
-        some can be claimed again, a lookup failed, or the clock was set back and what looked overdue isn't."""
-        self._agents.update(agent_id for agent_id in agent_ids if agent_id in self._parked)
+    def schedule(self, agent_ids: Collection[str], *, new: bool = False) -> None:
+        """For whoever learns that these agents may have commands: a poll has parked, the store or a post has new ones
+        (``new``), some can be claimed again, a lookup failed, or the clock was set back and what looked overdue isn't.
+        """
+        parked = [agent_id for agent_id in agent_ids if agent_id in self._parked]
+        self._agents.update(parked)
+        if new:
+            self._expected.update(parked)
         if self._agents:
             self._wake.set()
 
@@ -55,6 +79,8 @@ class LookupQueue:
                     self._left_out.add(agent_id)
                 elif agent_id in self._parked:
                     taken.add(agent_id)
+                    continue
+                self._expected.discard(agent_id)
             if not self._agents:
                 self._wake = trio.Event()
             if taken:

@@ -54,4 +54,4 @@ async def find_news(store: CommandStore, lookups: LookupQueue) -> None:
             await trio.sleep(_FAILURE_PAUSE)
         else:
             failures.worked()
-            lookups.schedule(agent_ids)
+            lookups.schedule(agent_ids, new=True)

@@ -47,12 +47,13 @@ class Posts:
         }
         limit = trio.current_time() + min(within, POST_LIMIT)
         kept = [command for command in ours.values() if self._store.keeps_posted or command.target.type == "group"]
-        with trio.CancelScope(deadline=limit) as scope:
+        agent_ids = {command.target.id for command in ours.values() if command.target.type == "agent"}
+        with trio.CancelScope(deadline=limit) as scope, self._lookups.expecting(agent_ids):
             known = {command.document_id: command for command in (await self._store.add(kept) if kept else ())}
         if scope.cancelled_caught:
             raise BackendUnavailable
         stored_for = {command.target.id for command in known.values() if command.target.type == "agent"}
-        self._lookups.schedule(stored_for)
+        self._lookups.schedule(stored_for, new=True)
         self._other_workers.news(stored_for)
         waiting = [command for command in ours.values() if self._is_open(known.get(command.document_id, command))]
         await self._wait_for_deliveries(waiting, limit)
@@ -93,7 +94,7 @@ class Posts:
         ``withdraw``."""
         for command in commands:
             self.held.hold(command)
-        self._lookups.schedule({command.target.id for command in commands})
+        self._lookups.schedule({command.target.id for command in commands}, new=True)
 
     def withdraw(self, commands: Sequence[Command]) -> None:
         for command in commands:

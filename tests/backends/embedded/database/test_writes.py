@@ -3,6 +3,7 @@
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -142,12 +143,12 @@ async def open_for_ever(path: Path) -> None:
         await trio.sleep_forever()
 
 
-# --- preemptible jobs: the parts of something big ---
+# --- preemptible jobs, the parts of something big; and urgent ones ---
 
 
 class Commits:
-    """A ``commit`` that notes its groups, and before each preemptible job but a group's first lets in others if they
-    hurry, as ``transact`` does. ``during``: called with each job."""
+    """A ``commit`` that notes its groups, and before each job but a group's first lets in others if they hurry, as
+    ``transact`` does. ``during``: called with each job."""
 
     def __init__(self, during: Callable[[str], None] = lambda work: None) -> None:
         self.groups: list[list[str]] = []
@@ -157,7 +158,7 @@ class Commits:
     async def __call__(self, jobs: Sequence[Job[str]]) -> None:
         group: list[str] = []
         for position, job in enumerate(jobs):
-            if position and job.preemptible and self.group_commit.others_wait:
+            if position and self.group_commit.lets_in(job):
                 for rest in jobs[position:]:
                     rest.postponed = True
                 break
@@ -219,6 +220,56 @@ async def test_small_writes_without_end_leave_big_ones_their_turn() -> None:
     big = [position for position, group in enumerate(commits.groups) if group[0].startswith("a")]
     assert big == [1, 3, 5, 7, 9, 11]
     assert [group for group in commits.groups if group[0].startswith("a")] == [[f"a{number}"] for number in range(6)]
+
+
+async def test_an_urgent_write_waits_for_one_other_and_no_more() -> None:
+    async def slowly(jobs: Sequence[Job[str]]) -> None:
+        """As in a thread: what is handed in meanwhile is seen."""
+        group: list[str] = []
+        for position, job in enumerate(jobs):
+            if position and commits.group_commit.lets_in(job):
+                for rest in jobs[position:]:
+                    rest.postponed = True
+                break
+            group.append(job.work)
+            job.outcome = outcome.Value(job.work)
+            if job.work in ("small 1", "a1"):
+                for _ in range(2):
+                    callers.start_soon(partial(commits.group_commit.submit, "urgent", urgent=True))
+            for _ in range(5):
+                await trio.lowlevel.checkpoint()
+        commits.groups.append(group)
+
+    commits = Commits()
+    commits.group_commit = GroupCommit(slowly, name="a test")
+    async with commits.running() as callers:
+        for number in range(4):
+            commits.group_commit.submit_soon(f"small {number}")
+        callers.start_soon(commits.group_commit.submit_parts, parts("a", 3))
+    assert commits.groups == [
+        ["small 0", "small 1"],
+        ["urgent", "urgent"],
+        ["a0"],
+        ["small 2", "small 3"],
+        ["a1"],
+        ["urgent", "urgent"],
+        ["a2"],
+    ]
+
+
+async def test_urgent_writes_without_end_leave_others_their_turn() -> None:
+    def during(work: str) -> None:
+        if len(commits.groups) < 8:
+            callers.start_soon(partial(commits.group_commit.submit, "urgent", urgent=True))
+
+    commits = Commits(during)
+    async with commits.running() as callers:
+        callers.start_soon(partial(commits.group_commit.submit, "urgent", urgent=True))
+        for number in range(3):
+            commits.group_commit.submit_soon(f"small {number}")
+    others = [group for group in commits.groups if "urgent" not in group]
+    assert [work for group in others for work in group] == ["small 0", "small 1", "small 2"]
+    assert commits.groups.index(others[-1]) <= 5
 
 
 async def test_parts_are_answered_together_when_all_are_durable() -> None:

@@ -12,9 +12,14 @@ from attrs import define
 from wazuh_comms_trio.http.server.crowd import (
     BALANCE,
     HEARD_WITHIN,
+    LONGEST_HOLD,
+    MOST_PASSED,
     NEWEST_FIRST_AFTER,
+    TURN,
     Crowd,
     Pace,
+    Precedence,
+    Turns,
     Unlimited,
     has_waited,
 )
@@ -333,3 +338,33 @@ class TestPace:
             pace.begun()
         hashing.places = 0
         assert pace.may_begin(0, none_undecided)
+
+
+class TestTurns:
+    def test_the_shorter_a_turn_was_the_more_are_begun(self) -> None:
+        turns = Turns()
+        assert [turns.begins(part * TURN) for part in (0.0, 0.4, 0.6, 0.9)] == [2, 2, 1, 1]
+
+    def test_after_long_turns_one_is_begun_now_and_then(self) -> None:
+        turns = Turns()
+        begun = [turns.begins(5 * TURN) for _ in range(3 * (MOST_PASSED + 1))]
+        assert begun == 3 * [*MOST_PASSED * [0], 1]
+
+    def test_a_short_turn_ends_the_wait(self) -> None:
+        turns = Turns()
+        assert [turns.begins(cpu * TURN) for cpu in (2, 0.7, *MOST_PASSED * [2], 2)] == [0, 1, *MOST_PASSED * [0], 1]
+
+
+class TestPrecedence:
+    def test_what_is_urgent_holds_up_others_until_it_is_done(self) -> None:
+        precedence = Precedence()
+        assert not precedence.holds(False, 1.0)
+        assert precedence.holds(True, 1.0)
+        assert precedence.holds(True, 1.0 + LONGEST_HOLD / 2)
+        assert not precedence.holds(False, 1.0 + LONGEST_HOLD / 2)
+
+    def test_half_of_the_time_at_most(self) -> None:
+        precedence = Precedence()
+        step = LONGEST_HOLD / 100
+        held = sum(precedence.holds(True, 1.0 + number * step) for number in range(2000))
+        assert 950 <= held <= 1050

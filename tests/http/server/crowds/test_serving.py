@@ -24,7 +24,7 @@ from wazuh_comms_trio.http.server.accept_loop import (
     restore_backlog,
     serve_crowd,
 )
-from wazuh_comms_trio.http.server.crowd import Pace
+from wazuh_comms_trio.http.server.crowd import LONGEST_HOLD, Pace
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.streams.socket_stream import SocketListener
 from wazuh_comms_trio.testing import throwaway_certificate
@@ -205,6 +205,25 @@ async def test_while_there_is_no_room_for_what_agents_ask_for_checks_alone_are_b
         nursery.cancel_scope.cancel()
     assert begun == [CHECKS_NUMBER, 0]  # one agent's, since the check came to something
     assert sorted(listener.begun) == list(range(40))  # at stop nobody is left
+
+
+async def test_while_something_is_urgent_checks_alone_are_begun_for_a_while(autojump_clock: MockClock) -> None:
+    listener, waiting = crowd(40)
+    waiting[CHECKS_NUMBER].first = CHECK
+    context = ListenerContext(app_of(Fakes()), LIMITS, describe, urgent=lambda: True)
+    own = cast(SocketListener, listener)
+    async with trio.open_nursery() as nursery:
+        begun: list[int] = []
+
+        async def look() -> None:
+            await trio.sleep(0.9 * LONGEST_HOLD)
+            begun.extend(listener.begun)
+
+        nursery.start_soon(look)
+        await serve_crowd(own, context, nursery, Shortage(own, context), Pace(context.capacity))
+        nursery.cancel_scope.cancel()
+    assert begun == [CHECKS_NUMBER]
+    assert sorted(listener.begun) == list(range(40))
 
 
 @define

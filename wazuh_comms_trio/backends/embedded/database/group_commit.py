@@ -4,9 +4,9 @@ Callers hand in jobs and wait. One task takes all that wait and gives them to ``
 (and waits for the disk) the next group gathers by itself. So a lone caller waits for its own fsync only, and under load
 groups grow until they keep up.
 
-A *preemptible* job is a part of something big. Preemptible jobs form groups of their own. Whenever other jobs wait,
-these have the next group, and ``commit`` may end a preemptible group early for them (``others_wait``) and hand back
-what it hasn't begun.
+A *preemptible* job is a part of something big, an *urgent* one somebody waits for who can't go on without; all others
+are of a kind. Each kind forms groups of its own. Whenever jobs of a more urgent kind wait, these have the next group,
+or every second one, and ``commit`` may end a group early for them (``lets_in``) and hand back what it hasn't begun.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ class Job(Generic[W]):
     """One caller's part of a group. ``commit`` sets ``outcome``, or ``postponed`` when it didn't begin with the job and
     another group shall; ``abandoned`` when the caller was cancelled before the group began."""
 
-    __slots__ = ("abandoned", "done", "outcome", "postponed", "preemptible", "weight", "work")
+    __slots__ = ("abandoned", "done", "outcome", "postponed", "preemptible", "urgent", "weight", "work")
 
-    def __init__(self, work: W, weight: int, *, preemptible: bool = False) -> None:
+    def __init__(self, work: W, weight: int, *, preemptible: bool = False, urgent: bool = False) -> None:
         self.work = work
         self.weight = weight
         self.preemptible = preemptible
+        self.urgent = urgent
         self.postponed = False
         self.outcome: Outcome | None = None
         self.abandoned = False
@@ -61,9 +62,12 @@ class GroupCommit(Generic[W]):
         self._name = name
         self._send, self._receive = trio.open_memory_channel[Job[W]](QUEUE_SIZE)
         # What was taken from the channel: callers wait for all of it, so it is no more than they are.
+        self._urgent: deque[Job[W]] = deque()
         self._others: deque[Job[W]] = deque()
         self._preemptible: deque[Job[W]] = deque()
+        self._urgent_next = True
         self._preemptible_next = False
+        self._urgent_count = 0
         self._others_count = 0
         self.jobs_done = 0
         self.groups_done = 0
@@ -71,14 +75,18 @@ class GroupCommit(Generic[W]):
     @property
     def others_wait(self) -> bool:
         """Whether jobs wait that aren't preemptible. From any thread."""
-        return self._others_count > 0
+        return self._others_count + self._urgent_count > 0
 
-    async def submit(self, work: W, *, weight: int = 0) -> object:
+    def lets_in(self, job: Job[W]) -> bool:
+        """Whether jobs wait that are more urgent than this one, which isn't its group's first. From any thread."""
+        return self.others_wait if job.preemptible else self._urgent_count > 0 and not job.urgent
+
+    async def submit(self, work: W, *, weight: int = 0, urgent: bool = False) -> object:
         """What ``commit`` made of it, after it is durable. Cancelled: it may have happened all the same."""
-        job = Job(work, weight)
+        job = Job(work, weight, urgent=urgent)
         try:
             await self._send.send(job)
-            self._others_count += 1
+            self._count(job, 1)
             await job.done.wait()
         except trio.ClosedResourceError:
             raise BackendUnavailable("The service is stopping") from None
@@ -115,8 +123,15 @@ class GroupCommit(Generic[W]):
             self._send.send_nowait(job)
         except trio.ClosedResourceError:
             raise BackendUnavailable("The service is stopping") from None
-        self._others_count += 1
+        self._count(job, 1)
         return job
+
+    def _count(self, job: Job[W], by: int) -> None:
+        """Counts jobs that wait, or that don't any more."""
+        if job.urgent:
+            self._urgent_count += by
+        elif not job.preemptible:
+            self._others_count += by
 
     def close(self) -> None:
         """No new jobs; ``run`` ends when the waiting ones are done."""
@@ -128,7 +143,7 @@ class GroupCommit(Generic[W]):
         try:
             while True:
                 self._take_queued()
-                if not self._others and not self._preemptible:
+                if not self._urgent and not self._others and not self._preemptible:
                     try:
                         self._take(await self._receive.receive())
                     except trio.EndOfChannel:
@@ -140,7 +155,7 @@ class GroupCommit(Generic[W]):
         finally:
             self._send.close()
             self._take_queued()
-            self._settle([*group, *self._others, *self._preemptible])
+            self._settle([*group, *self._urgent, *self._others, *self._preemptible])
             self._receive.close()
 
     def _take_queued(self) -> None:
@@ -151,18 +166,29 @@ class GroupCommit(Generic[W]):
             pass
 
     def _take(self, job: Job[W]) -> None:
-        (self._preemptible if job.preemptible else self._others).append(job)
+        self._queue_of(job).append(job)
 
-    def _gather(self) -> list[Job[W]]:
-        """Preemptible jobs and others have a group in turn, where there are both."""
+    def _queue_of(self, job: Job[W]) -> deque[Job[W]]:
+        return self._urgent if job.urgent else self._preemptible if job.preemptible else self._others
+
+    def _next_queue(self) -> deque[Job[W]]:
+        """Urgent jobs and those that aren't have a group in turn, where there are both; so have, of these, preemptible
+        jobs and others."""
+        if self._urgent and (self._urgent_next or not (self._others or self._preemptible)):
+            self._urgent_next = False
+            return self._urgent
+        self._urgent_next = True
         preemptible = bool(self._preemptible) and (self._preemptible_next or not self._others)
         self._preemptible_next = not preemptible
-        waiting = self._preemptible if preemptible else self._others
+        return self._preemptible if preemptible else self._others
+
+    def _gather(self) -> list[Job[W]]:
+        waiting = self._next_queue()
         group: list[Job[W]] = []
         weight = 0
         while waiting and len(group) < GROUP_JOBS and weight < GROUP_BYTES:
             job = waiting.popleft()
-            self._others_count -= not job.preemptible
+            self._count(job, -1)
             if not job.abandoned:
                 group.append(job)
                 weight += job.weight
@@ -176,7 +202,8 @@ class GroupCommit(Generic[W]):
         postponed = [job for job in group if job.postponed]
         for job in reversed(postponed):
             job.postponed = False
-            self._preemptible.appendleft(job)
+            self._count(job, 1)
+            self._queue_of(job).appendleft(job)
         done = [job for job in group if job not in postponed]
         self._settle(done)
         self.jobs_done += len(done)

@@ -29,16 +29,16 @@ class Write:
 
 
 def transact(
-    connection: apsw.Connection, jobs: Sequence[Job[Write]], others_wait: Callable[[], bool] = lambda: False
+    connection: apsw.Connection, jobs: Sequence[Job[Write]], lets_in: Callable[[Job[Write]], bool] = lambda job: False
 ) -> None:
     """Sets the outcome of every job: an error that is its own undoes its part and no other. What is raised is a fault
-    of the store: then none of them was done. Between preemptible jobs others are let in when ``others_wait``: the
-    rest is postponed."""
+    of the store: then none of them was done. Before a job that ``lets_in`` others the group ends: the rest is
+    postponed."""
     postponed: Sequence[Job[Write]] = ()
     try:
         connection.execute("BEGIN IMMEDIATE")
         for position, job in enumerate(jobs):
-            if position and job.preemptible and others_wait():
+            if position and lets_in(job):
                 postponed = jobs[position:]
                 break
             _apply(connection, job, alone=len(jobs) == 1)

@@ -42,9 +42,9 @@ class Writer:
         self._page_cache = PageCache()
         self._commits: GroupCommit[Write] = GroupCommit(self._commit, name=self._name)
 
-    async def write(self, work: Work[T], *, weight: int = 0, durable: bool = True) -> T:
+    async def write(self, work: Work[T], *, weight: int = 0, durable: bool = True, urgent: bool = False) -> T:
         """As ``Database.write``."""
-        return cast(T, await self._commits.submit(Write(work, durable), weight=weight))
+        return cast(T, await self._commits.submit(Write(work, durable), weight=weight, urgent=urgent))
 
     async def write_parts(self, parts: Sequence[tuple[Work[T], int]]) -> list[T | BackendUnavailable]:
         """As ``Database.write_parts``."""
@@ -105,5 +105,5 @@ class Writer:
             shrink(connection)
         self._watch.check(connection)
         self._connections.sync_commits(connection, durable=any(job.work.durable for job in jobs))
-        transact(connection, jobs, lambda: self._commits.others_wait)
+        transact(connection, jobs, self._commits.lets_in)
         self._watch.check(connection)
