@@ -18,6 +18,7 @@ import ssl
 import sys
 import time
 from itertools import cycle
+from math import inf
 from typing import Any
 
 from bench.client import Request, Steps, tls_context
@@ -83,8 +84,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     late = 0.0
     began, cpu = time.perf_counter(), time.process_time()
     end = began + job["seconds"]
-    plans = {True: began, False: began}
-    pauses = {True: 1 / PROBES_A_SECOND, False: 1 / job["rate"]}
+    plans = {True: began, False: began if job["rate"] else inf}
+    pauses = {True: 1 / PROBES_A_SECOND, False: 1 / job["rate"] if job["rate"] else inf}
     while (now := time.perf_counter()) < end or (loader.running and now < end + job["tail"]):
         for is_probe, planned in plans.items():
             if planned <= now and planned < end:
