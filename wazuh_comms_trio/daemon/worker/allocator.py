@@ -20,7 +20,7 @@ _MMAP_THRESHOLD: Final = -3
 #: Blocks from this size on, bytes, are mappings of their own, which end when the block is freed.
 LARGE_BLOCK: Final = 256 * 1024
 #: Seconds between two times at which free memory is given back: after a flood it is gone within half a minute.
-INTERVAL: Final = 20.0
+INTERVAL: Final = 10.0
 
 
 def return_large_blocks() -> bool:
@@ -32,7 +32,7 @@ def return_large_blocks() -> bool:
 
 
 async def return_free_memory(run_blocking: RunBlocking) -> None:
-    """Gives back what is free in the arenas, three times a minute, in a thread and without Python's lock. Ends at once
+    """Gives back what is free in the arenas, every ten seconds, in a thread and without Python's lock. Ends at once
     where the C library can't."""
     trim = _function("malloc_trim")
     while trim is not None:

@@ -63,6 +63,8 @@ SHORT_BACKLOG: Final = 64
 TAKING_SECONDS: Final = 14e-6
 TAKING_SHARE: Final = 0.15
 TAKEN_AT_LEAST: Final = 2
+#: Seconds between two looks at who has come, gone, or waited for too long; turns of the event loop are often shorter.
+LOOK_PAUSE: Final = 0.004
 #: Seconds in the kernel's queue that make no difference.
 JUST_NOW: Final = 0.05
 #: Seconds between two looks while none is begun, since the application has no room for what it may ask for, or
@@ -204,7 +206,7 @@ async def serve_crowd(
     first: Any | None = None,
 ) -> None:
     """Serves while more connections come than are begun: see ``crowd.py``. ``first`` was accepted already. A turn of
-    the event loop begins a few of them, while turns are short, else one, so that what is under way waits for little.
+    the event loop begins a few of them while turns are short, so that what is under way waits for little.
     What a turn takes in is bounded by its share of the processor; what comes beyond that the kernel refuses for a
     while, which costs nothing here. While descriptors are short none is taken in, but those that were have theirs.
 

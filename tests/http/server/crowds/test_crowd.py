@@ -11,6 +11,7 @@ from attrs import define
 
 from wazuh_comms_trio.http.server.crowd import (
     BALANCE,
+    BEGUN_AT_ONCE,
     HEARD_WITHIN,
     LONGEST_HOLD,
     MOST_PASSED,
@@ -343,7 +344,7 @@ class TestPace:
 class TestTurns:
     def test_the_shorter_a_turn_was_the_more_are_begun(self) -> None:
         turns = Turns()
-        assert [turns.begins(part * TURN) for part in (0.0, 0.4, 0.6, 0.9)] == [2, 2, 1, 1]
+        assert [turns.begins(part * TURN) for part in (0.0, 0.4, 0.6, 0.9)] == [BEGUN_AT_ONCE, BEGUN_AT_ONCE, 1, 1]
 
     def test_after_long_turns_one_is_begun_now_and_then(self) -> None:
         turns = Turns()
@@ -354,9 +355,16 @@ class TestTurns:
         turns = Turns()
         assert [turns.begins(cpu * TURN) for cpu in (2, 0.7, *MOST_PASSED * [2], 2)] == [0, 1, *MOST_PASSED * [0], 1]
 
+    def test_where_something_else_has_precedence_one_is_begun_when_there_is_nothing_to_do(self) -> None:
+        turns = Turns()
+        assert [turns.begins(part * TURN, holds=True) for part in (0.1, 0.3, *MOST_PASSED * [5], 5)] == [
+            1,
+            *(MOST_PASSED + 2) * [0],
+        ]
+
 
 class TestPrecedence:
-    def test_what_is_urgent_holds_up_others_until_it_is_done(self) -> None:
+    def test_what_is_urgent_has_it_until_it_is_done(self) -> None:
         precedence = Precedence()
         assert not precedence.holds(False, 1.0)
         assert precedence.holds(True, 1.0)

@@ -6,16 +6,19 @@ import ssl
 import struct
 from collections import deque
 from contextlib import suppress
+from itertools import count
 from math import inf
 from typing import Any, cast
 
 import attrs
+import pytest
 import trio
 from attrs import define, field
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.http.server.listener import LIMITS, Fakes, app_of, read_reply, serving, serving_tcp
 from wazuh_comms_trio.api.problems import describe
+from wazuh_comms_trio.http.server import accept_loop
 from wazuh_comms_trio.http.server.accept_loop import (
     BACKLOG,
     QUEUE_TIMEOUT,
@@ -24,7 +27,7 @@ from wazuh_comms_trio.http.server.accept_loop import (
     restore_backlog,
     serve_crowd,
 )
-from wazuh_comms_trio.http.server.crowd import LONGEST_HOLD, Pace
+from wazuh_comms_trio.http.server.crowd import LONGEST_HOLD, TURN, Pace
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.streams.socket_stream import SocketListener
 from wazuh_comms_trio.testing import throwaway_certificate
@@ -207,11 +210,15 @@ async def test_while_there_is_no_room_for_what_agents_ask_for_checks_alone_are_b
     assert sorted(listener.begun) == list(range(40))  # at stop nobody is left
 
 
-async def test_while_something_is_urgent_checks_alone_are_begun_for_a_while(autojump_clock: MockClock) -> None:
+async def test_while_something_is_urgent_turns_are_short(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each turn takes some CPU: only checks are begun, for a while."""
     listener, waiting = crowd(40)
     waiting[CHECKS_NUMBER].first = CHECK
     context = ListenerContext(app_of(Fakes()), LIMITS, describe, urgent=lambda: True)
     own = cast(SocketListener, listener)
+    monkeypatch.setattr(accept_loop.time, "thread_time", count(step=TURN / 2).__next__)
     async with trio.open_nursery() as nursery:
         begun: list[int] = []
 
