@@ -86,7 +86,9 @@ class Node:
         connection.close()
 
     async def serve(self, nursery: trio.Nursery) -> None:
-        context = SimpleNamespace(capacity=self.secrets, undecided=lambda: self.undecided, refused=lambda *_: None)
+        context = SimpleNamespace(
+            capacity=self.secrets, undecided=lambda: self.undecided, refused=lambda *_: None, urgent=lambda: False
+        )
         room = SimpleNamespace(shortage=lambda accepted: None)
         shortage = SimpleNamespace(highest=inf, room=room, of_descriptors=lambda sock: False)
         pace = Pace(self.secrets)
