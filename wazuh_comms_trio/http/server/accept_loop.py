@@ -9,17 +9,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import inf
-from socket import AF_INET, AF_INET6
 from typing import Any, Final
 
 import trio
 
 from wazuh_comms_trio.foundation.outage_log import LogInterval
-from wazuh_comms_trio.foundation.resources import descriptor_limit
 from wazuh_comms_trio.http.server.connection import serve_connection
 from wazuh_comms_trio.http.server.crowd import Crowd, Pace, Precedence, Turns, has_waited
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
-from wazuh_comms_trio.http.server.room import Room
+from wazuh_comms_trio.http.server.room import Room, highest_descriptor, lowest_free
 from wazuh_comms_trio.http.server.streams.client_hello import is_check, peek
 from wazuh_comms_trio.http.server.streams.keepalive import prepare_listener
 from wazuh_comms_trio.http.server.streams.socket_stream import SocketListener
@@ -38,9 +36,6 @@ ROOM_SHARE: Final = 20
 MOST_ROOM: Final = 256
 #: Seconds in which connections that were closed are gone.
 ENDING_WAIT: Final = 0.005
-#: Descriptors kept for stores, logs and the command socket; agents wait for others. Of a low limit: a quarter.
-SPARE_FILES: Final = 64
-SPARE_SHARE: Final = 4
 #: Seconds for which connections wait in the listener's queue while there is no room.
 QUEUE_TIMEOUT: Final = 10.0
 #: Up to this part of it is left away, so that those that came at once don't come again at once.
@@ -227,7 +222,9 @@ async def serve_crowd(
             most = turns.begins(time.thread_time() - turned, holds=holds)
             if not crowd or now - looked >= LOOK_PAUSE:
                 cpu = time.process_time()
-                used = min(cpu - worked, now - looked)  # by the event loop or, while that paused, by all of this process
+                used = min(
+                    cpu - worked, now - looked
+                )  # by the event loop or, while that paused, by all of this process
                 is_full = is_full and shortage.lasts()
                 if not is_full:
                     count = TAKEN_AT_LEAST + int(used * TAKING_SHARE / TAKING_SECONDS)
@@ -383,23 +380,3 @@ def waiting_for_descriptors(context: ListenerContext) -> Iterator[None]:
         yield
     finally:
         context.out_of_descriptors -= 1
-
-
-def highest_descriptor(listener: trio.abc.Listener[Any]) -> float:
-    """The descriptor from which on an agent's connection is one too many. Local programs, on the command socket, may
-    take all."""
-    sock = getattr(listener, "socket", None)
-    limit = descriptor_limit()
-    if sock is None or sock.family not in (AF_INET, AF_INET6) or limit is None:
-        return inf
-    return limit - min(SPARE_FILES, limit // SPARE_SHARE)
-
-
-def lowest_free(listener: trio.abc.Listener[Any]) -> float:
-    """The number that the next descriptor will have."""
-    try:
-        descriptor = os.dup(listener.socket.fileno())  # type: ignore[attr-defined]
-    except OSError:
-        return inf
-    os.close(descriptor)
-    return descriptor

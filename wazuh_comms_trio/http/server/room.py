@@ -3,20 +3,24 @@ connections."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from heapq import nsmallest
+from math import inf
 from operator import itemgetter
+from socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from attrs import define
 
+from wazuh_comms_trio.foundation.resources import descriptor_limit
 from wazuh_comms_trio.http.server.delivery import unread_bytes
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.http.server.listener_context import ListenerContext
 
-__all__ = ["Idle", "NeverShort", "Room", "end_idle", "end_oldest", "idle_now"]
+__all__ = ["Idle", "NeverShort", "Room", "end_idle", "end_oldest", "highest_descriptor", "idle_now", "lowest_free"]
 
 #: Seconds that a connection isn't ended in, whatever there is a shortage of: a client's first bytes come right behind
 #: the connection; its handshake's end, and its head, a round trip after ours; and of a refused body some is still
@@ -24,6 +28,9 @@ __all__ = ["Idle", "NeverShort", "Room", "end_idle", "end_oldest", "idle_now"]
 SILENT_SPARED: Final = 0.25
 ASKING_SPARED: Final = 0.5
 SPARED: Final = 2.0
+#: Descriptors kept for stores, logs and the command socket; agents wait for others. Of a low limit: a quarter.
+SPARE_FILES: Final = 64
+SPARE_SHARE: Final = 4
 #: Connections between two looks at memory; each takes some 50 kB.
 MEMORY_LOOK: Final = 64
 
@@ -119,3 +126,23 @@ class Room:
             if self._accepted % MEMORY_LOOK:
                 return None
         return "memory is short" if context.memory_short() else None
+
+
+def highest_descriptor(listener: trio.abc.Listener[Any]) -> float:
+    """The descriptor from which on an agent's connection is one too many. Local programs, on the command socket, may
+    take all."""
+    sock = getattr(listener, "socket", None)
+    limit = descriptor_limit()
+    if sock is None or sock.family not in (AF_INET, AF_INET6) or limit is None:
+        return inf
+    return limit - min(SPARE_FILES, limit // SPARE_SHARE)
+
+
+def lowest_free(listener: trio.abc.Listener[Any]) -> float:
+    """The number that the next descriptor will have."""
+    try:
+        descriptor = os.dup(listener.socket.fileno())  # type: ignore[attr-defined]
+    except OSError:
+        return inf
+    os.close(descriptor)
+    return descriptor
