@@ -36,7 +36,7 @@ _SHARES: Final = {
     "later_version": 0.2,
     "enrols": 0.3,
     "many_posts": 0.25,
-    "presence": 0.0,
+    "presence": 0.04,
 }
 
 

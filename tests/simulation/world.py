@@ -20,6 +20,7 @@ from tests.simulation.actors.operators import run_operator, run_poster
 from tests.simulation.actors.rotation import run_rotation
 from tests.simulation.actors.thieves import run_thief
 from tests.simulation.checks import service as checks
+from tests.simulation.checks.presence import DISCONNECTED_AFTER, LONGEST_POLL, check_presence
 from tests.simulation.determinism import EPOCH
 from tests.simulation.injected import InjectedFaults
 from tests.simulation.limits import changed, set_limits
@@ -79,6 +80,9 @@ class World(InjectedFaults):
         batcher = Batcher(max_elements=plan.batch_elements, wait_time=plan.batch_wait, eager=plan.eager)
         timeouts = Timeouts(commands=plan.poll_timeout)
         presence = Presence()
+        if plan.features.presence:
+            timeouts = Timeouts(commands=min(plan.poll_timeout, LONGEST_POLL))
+            presence = Presence(disconnected_after=DISCONNECTED_AFTER, events=True)
         enrollment = Enrollment(users={OPERATOR: password_hash()}) if plan.features.enrols else None
         self.config = Config(
             evolve(
@@ -135,7 +139,12 @@ class World(InjectedFaults):
 
     def config_of(self, node: int, generation: int) -> Config:
         """What a node's workers of one generation are given."""
-        return changed(self.config, self.plan, node, generation) if self.plan.features.limits_change else self.config
+        config = changed(self.config, self.plan, node, generation) if self.plan.features.limits_change else self.config
+        if self.plan.features.presence:  # a node's name has its port in it
+            api = config.communications_api
+            timeouts = evolve(api.timeouts, commands=min(api.timeouts.commands, LONGEST_POLL))
+            config = evolve(config, communications_api=evolve(api, port=api.port + node, timeouts=timeouts))
+        return config
 
     # --- faults
 
@@ -249,6 +258,8 @@ class World(InjectedFaults):
                 await self._until_served()
                 await checks.check_claims(self)
                 await checks.check_end(self)
+                if plan.features.presence:
+                    await check_presence(self)
                 others.cancel_scope.cancel()
             self.ending = True
             with trio.move_on_after(10.0 + STOP_BOUND) as limit:

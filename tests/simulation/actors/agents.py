@@ -133,12 +133,24 @@ class SimAgent:
         return [(client, poll) for client in self.clients for poll in client.polls.values()]
 
     async def run(self) -> None:
-        async with trio.open_nursery() as self._asking, trio.open_nursery() as nursery:
-            await trio.sleep(self.rng.uniform(0, 2))
-            nursery.start_soon(self.program.run)
-            if self.copy is not None:
-                await trio.sleep(self.rng.uniform(0, 10))
-                nursery.start_soon(self.copy.run)
+        """Until cancelled; not while it is gone."""
+        while True:
+            self._back = trio.Event()
+            with trio.CancelScope() as self._scope:
+                async with trio.open_nursery() as self._asking, trio.open_nursery() as nursery:
+                    await trio.sleep(self.rng.uniform(0, 2))
+                    nursery.start_soon(self.program.run)
+                    if self.copy is not None:
+                        await trio.sleep(self.rng.uniform(0, 10))
+                        nursery.start_soon(self.copy.run)
+            await self._back.wait()
+
+    def go(self) -> None:
+        """It is silent until ``come_back``, and so is its copy."""
+        self._scope.cancel()
+
+    def come_back(self) -> None:
+        self._back.set()
 
     async def work(self) -> None:
         """Makes news."""

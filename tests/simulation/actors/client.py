@@ -129,8 +129,8 @@ class SimClient(AgentClient):
             raise Violation("revoked", f"{self.name}: {place} -> {reply.status} with a token of a revoked key")
         if place == "GET commands" and reply.status == 200 and keys == self.keys:
             self._check_made(reply)
-        expired = bool(token) and token_expiry(token) <= world.agents_clock()  # its agent's clock is slow
-        ended = signed_by in world.revoking or (expired and world.plan.features.wrong_clocks)
+        expired = bool(token) and token_expiry(token) <= world.agents_clock()
+        ended = signed_by in world.revoking or expired or world.had_wrong_clock(began)
         refusable = ahead or old_key or ended or self.is_being_rekeyed
         self._check(place, reply, refusable or trio.current_time() < self.rekeyed_at + 40)
         return reply
@@ -140,7 +140,8 @@ class SimClient(AgentClient):
         return moment > self.rekeyed_at + REVOCATION and not self.world.had_cause(30.0, (*CALLS, *DISK, "hang worker"))
 
     def _check(self, place: str, reply: Reply, refusable: bool) -> None:
-        """``refusable``: the token was made by a server whose clock was ahead, or for a key of before."""
+        """``refusable``: the token has expired, by its own clock or the server's, was made by a server whose clock was
+        ahead, or for a key of before."""
         status = reply.status
         if place.startswith("GET files") and status in (403, 404):  # another group's
             return
@@ -152,7 +153,7 @@ class SimClient(AgentClient):
         slow = status == 408 and any(fault.place == "network" for fault in self.world.plan.faults)
         if (status in (401, 403) and refusable) or (status == 429 and self.is_hasty and (cause or refusable)):
             return
-        if status < 500 and not ((status == 403 or slow) and cause):
+        if status < 500 and not (slow and cause):
             raise Violation("replies", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")
 
     async def authenticate(self) -> Reply:

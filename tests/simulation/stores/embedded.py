@@ -282,6 +282,10 @@ class EmbeddedStores:
     def registry(self) -> Any:
         return _Tool(self, "agents")
 
+    @property
+    def presence(self) -> Any:
+        return _Tool(self, "presence")
+
     async def add_agent(self, agent: Agent) -> None:
         async with self._used() as stores:
             await stores.agents.add(agent)

@@ -20,6 +20,7 @@ from tests.simulation.stores.engine import SimEngine
 from tests.simulation.stores.indexer_nodes import CALLER, PORT, IndexerNodes
 from tests.simulation.stores.replays import replay_all
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command
+from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.backends.memory.engine import MemoryFiles
 from wazuh_comms_trio.backends.opensearch.commands.documents import Document
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
@@ -71,6 +72,12 @@ class IndexerStores:
     def _rng(self, name: str) -> Random:
         return Random(f"{self._world.plan.seed} indexer {name}")
 
+    def _node(self, number: int) -> LocalNode | None:
+        """As nodes know each other, where that is looked at."""
+        if not self._world.plan.features.presence:
+            return None
+        return LocalNode.of(27000 + number, "", self._world.keys.kid)
+
     async def _before(self, method: str, path: str) -> None:
         world = self._world
         await trio.sleep(world.rng_calls.uniform(0.0002, 0.003))
@@ -104,6 +111,7 @@ class IndexerStores:
                     rng=self._rng(process.name),
                     connect=partial(self._connect, process),
                     leadership=process.leadership,
+                    node=self._node(node),
                 )
             )
             self._opened[process] = stores
@@ -123,6 +131,10 @@ class IndexerStores:
     @property
     def registry(self) -> Any:
         return self._tool.agents
+
+    @property
+    def presence(self) -> Any:
+        return self._tool.presence
 
     async def add_agent(self, agent: Agent) -> None:
         await self._tool.agents.add(agent)

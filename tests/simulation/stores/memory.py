@@ -165,6 +165,10 @@ class MemoryStores:
         return self._agents
 
     @property
+    def presence(self) -> MemoryPresence:
+        return self._presence
+
+    @property
     def excused(self) -> set[str]:
         return self._commands.excused
 
