@@ -121,9 +121,13 @@ class Node:
 
     async def _replace(self, old: list[Process]) -> None:
         generation = self.generation
-        while not any(m.in_service for m, _ in self.running.values() if m.generation == generation):  # noqa: ASYNC110
+        workers = self._configs[generation].communications_api.workers
+        serving = 0
+        while serving < workers and generation == self.generation:  # else they are replaced with the next one
             await trio.sleep(0.05)
-        self._tell_to_stop(old, 30.0)
+            serving = sum(member.in_service for member, _ in self.running.values() if member.generation == generation)
+        if serving >= workers:
+            self._tell_to_stop(old, 30.0)
 
     def _tell_to_stop(self, processes: list[Process], grace: float | None) -> None:
         for process in processes:
@@ -162,6 +166,8 @@ class Node:
 
     async def _keep_worker(self, slot: int, generation: int) -> None:
         life = 0
+        if self.running:  # a reload: some are quicker than others
+            await trio.sleep(Random(f"{self.world.plan.seed} start {generation} {slot}").uniform(0.0, 1.0))
         while not self._stopping and generation == self.generation:
             life += 1
             process = Process(self.world, self.number, slot, f"{self.name}.{generation}.{slot}.{life}")
