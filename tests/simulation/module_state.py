@@ -33,7 +33,7 @@ KEPT: Final[Mapping[str, str]] = {
     "foundation.log_context.AGENT": _OF_A_TASK,
     "foundation.log_context.REQUEST": _OF_A_TASK,
     "foundation.log_context.WORKER": _OF_A_TASK,
-    "http.server.body_framing.NO_BODY": "it has nothing that changes",
+    "http.server.framing.bodies.NO_BODY": "it has nothing that changes",
     "http.server.hypercorn_protocol.server_header_lines": "the date, by the second: no trace has it",
     "metrics.families.FAMILIES": "all are there once the module is imported",
     "testing.certificates._folder": _FOR_ALL,
