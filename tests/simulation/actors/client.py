@@ -28,6 +28,10 @@ __all__ = ["OpenPoll", "SimClient"]
 TOKEN_SECONDS = 900
 
 
+#: By what a node may not be able to read the registry.
+_UNREAD = (*CALLS, *DISK, "hang worker", "indexer split")
+
+
 @define(eq=False)
 class OpenPoll:
     """A poll that is under way: since when (trio's clock), when its token ends (epoch seconds), and of which of its
@@ -137,7 +141,7 @@ class SimClient(AgentClient):
 
     def is_rekeyed_everywhere(self, moment: float) -> bool:
         """Whether every node knew the agent's new key at this moment: no fault kept it from reading the registry."""
-        return moment > self.rekeyed_at + REVOCATION and not self.world.had_cause(30.0, (*CALLS, *DISK, "hang worker"))
+        return moment > self.rekeyed_at + REVOCATION and not self.world.had_cause(30.0, _UNREAD)
 
     def _check(self, place: str, reply: Reply, refusable: bool) -> None:
         """``refusable``: the token has expired, by its own clock or the server's, was made by a server whose clock was
