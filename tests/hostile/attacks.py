@@ -168,12 +168,12 @@ async def wrong_keys_from_everywhere(attacker: Attacker) -> None:
 
 
 async def passwords(attacker: Attacker) -> None:
-    """Wrong passwords at the enrolment listener, for users that there are and others."""
+    """Wrong passwords at the enrolment listener, for a user that there is, one that isn't, and always another."""
 
     async def one(number: int) -> None:
-        user = "admin" if number % 2 else f"nobody{number}"
+        user, what = [("admin", "a user"), ("nobody", "nobody"), (f"nobody{number}", "others")][number % 3]
         head = head_of("POST", "security/user/authenticate", 0, basic=f"{user}:{number}")
-        with attacker.measured("a user" if number % 2 else "nobody"):
+        with attacker.measured(what):
             await attacker.ask(head, attacker.job.enrollment_port)
 
     await again_and_again(attacker, one)
