@@ -34,8 +34,8 @@ Probe = Callable[[], Awaitable[None]]
 
 def probes_of(backends: Backends) -> dict[str, Probe]:
     """Where events go, by what the log calls it. A store may have ``async def probe()``, which raises
-    ``BackendUnavailable``, with a sentence, when the store could take nothing now; it is cheap, and called about once a
-    second. Stores without one count as ready."""
+    ``BackendUnavailable``, with a sentence, when the store could take nothing now; it is cheap, and called twice a
+    second at most. Stores without one count as ready."""
     stores = {"index": backends.events, "engine": backends.engine}
     probes = {name: getattr(store, "probe", None) for name, store in stores.items()}
     return {name: probe for name, probe in probes.items() if probe is not None}
