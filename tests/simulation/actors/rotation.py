@@ -12,6 +12,7 @@ from wazuh_comms_trio.config.check import public_half
 from wazuh_comms_trio.services.authentication.tokens import key_id
 
 if TYPE_CHECKING:
+    from tests.simulation.actors.agents import SimAgent
     from tests.simulation.nodes.node import Node
     from tests.simulation.world import World
 
@@ -24,7 +25,8 @@ async def run_rotation(world: World, until: float) -> None:
     await trio.sleep(rng.uniform(1.0, until / 2))
     new = another_key()
     kid, before = key_id(public_half(new)), key_id(public_half(world.private_key))
-    if len(world.nodes) > 1 or rng.random() < 0.5:
+    in_steps = len(world.nodes) > 1 or rng.random() < 0.5
+    if in_steps:
         for node in world.nodes:
             assert node.keys is not None
             node.keys.following = public_half(new)
@@ -37,14 +39,23 @@ async def run_rotation(world: World, until: float) -> None:
             await trio.sleep(0.5)
     for node in world.nodes:
         assert node.keys is not None
-        node.keys.keep()
+        if in_steps:
+            node.keys.keep()
         node.keys.private, node.keys.following = new, None
         world.trace.strike("another key", "signs", node.name)
         await node.reload()
+        for agent in world.agents:
+            world.nursery.start_soon(_log_in_again, agent, rng.uniform(0.0, 1.5))
         await trio.sleep(rng.uniform(0.0, 3.0))
     if rng.random() < 0.6:
         await trio.sleep(rng.uniform(0.0, 10.0))
         await _revoke(world, before)
+
+
+async def _log_in_again(agent: SimAgent, seconds: float) -> None:
+    """A token of the new key goes to whichever worker comes, also of the generation before."""
+    await trio.sleep(seconds)
+    agent.program._token_wanted.set()
 
 
 async def _revoke(world: World, kid: str) -> None:
