@@ -35,7 +35,7 @@ _SMALL: Final[Sequence[tuple[ModuleType, str, Sequence[int]]]] = (
     (deliveries, "_COMMANDS_PER_DELIVERY", (1, 2)),
     (command_rules, "CLAIM_LIMIT", (1, 2)),
     (index, "_SMALLEST_LIMIT", (100, 400)),  # a bulk call above it is halved when there is no room for it
-    (discovery, "_PAGE", (2, 5)),
+    (discovery, "_PAGE", (20, 50)),
     (upkeep, "_COMPARED_AT_ONCE", (1, 2)),
 )
 _USUAL: Final = {(module, name): getattr(module, name) for module, name, _ in _SMALL}
