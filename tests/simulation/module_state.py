@@ -16,7 +16,7 @@ STATE: Final[Mapping[str, str]] = {
     "http.server.connection._request_ids": "anew",
     "daemon.supervisor.generation._spawned": "anew",
     "services.metadata._remembered": "anew",
-    "backends.embedded.database.log_check.open_here": "emptied",
+    "backends.embedded.database.log.log_check.open_here": "emptied",
 }
 _PURE: Final = "a pure function's cache"
 _OF_A_TASK: Final = "each task has its own"

@@ -129,7 +129,7 @@ def test_what_modules_keep_is_listed() -> None:
 
 
 def test_it_is_reset() -> None:
-    from wazuh_comms_trio.backends.embedded.database.log_check import open_here
+    from wazuh_comms_trio.backends.embedded.database.log.log_check import open_here
     from wazuh_comms_trio.http.server import connection
 
     reset_modules()

@@ -23,7 +23,7 @@ from typing import IO, Any, Final, cast
 import apsw
 
 from wazuh_comms_trio.audit.log import audit_log
-from wazuh_comms_trio.backends.embedded.database.log_check import LogNotKept, keep_damaged_log
+from wazuh_comms_trio.backends.embedded.database.log.log_check import LogNotKept, keep_damaged_log
 from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, Reading, missing_segments, read_segment
 from wazuh_comms_trio.backends.embedded.ndjson.ledger import LEDGER, NO_LEDGER, is_something_else, promises
 from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files

@@ -17,7 +17,7 @@ from attrs import evolve, frozen
 
 from wazuh_comms_trio.audit.log import audit_log
 from wazuh_comms_trio.backends.embedded.database.file_watch import MadeMark
-from wazuh_comms_trio.backends.embedded.database.log_check import LogNotKept, check_log, keep_damaged_log
+from wazuh_comms_trio.backends.embedded.database.log.log_check import LogNotKept, check_log, keep_damaged_log
 from wazuh_comms_trio.backends.embedded.database.schema import Schema, check_usable, migrate
 from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, Reading, find_damage, read_segment
 from wazuh_comms_trio.backends.embedded.ndjson.folder_id import accept_loss, find_loss, noted_id

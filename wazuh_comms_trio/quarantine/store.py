@@ -21,7 +21,7 @@ from attrs import evolve
 
 from wazuh_comms_trio.backends.embedded.database.database import Database, open_database
 from wazuh_comms_trio.backends.embedded.database.file_watch import MadeMark
-from wazuh_comms_trio.backends.embedded.database.log_check import has_kept_log
+from wazuh_comms_trio.backends.embedded.database.log.log_check import has_kept_log
 from wazuh_comms_trio.backends.embedded.ndjson.segments import is_full
 from wazuh_comms_trio.backends.embedded.row_reading import read_rows
 from wazuh_comms_trio.backends.embedded.state_lock import hold_state

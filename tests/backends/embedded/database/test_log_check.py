@@ -14,7 +14,7 @@ from tests.backends.embedded.conftest import NOTES
 from tests.backends.embedded.notes import read, write
 from wazuh_comms_trio.backends.embedded.database import connections
 from wazuh_comms_trio.backends.embedded.database.database import open_database
-from wazuh_comms_trio.backends.embedded.database.log_check import (
+from wazuh_comms_trio.backends.embedded.database.log.log_check import (
     check_log,
     dropped_frames,
     is_in_use,

@@ -1,7 +1,8 @@
-"""The three connections to one SQLite file, opened and closed together.
+"""The connections to one SQLite file, opened and closed together.
 
 The *writer* belongs to the writer's task. The *reader* has a thread, for what may take long. The *loop reader* is used
-on the event loop, for single rows by key: microseconds, where a thread costs a hundred.
+on the event loop, for single rows by key: microseconds, where a thread costs a hundred. The *log writer* writes the log
+back into the file while others write.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import trio
 
 from wazuh_comms_trio.backends.embedded.database.file_watch import FileWatch, MadeMark
 from wazuh_comms_trio.backends.embedded.database.health import Health
-from wazuh_comms_trio.backends.embedded.database.log_check import LogNotKept, keep_damaged_log, open_here
+from wazuh_comms_trio.backends.embedded.database.log.log_check import LogNotKept, keep_damaged_log, open_here
+from wazuh_comms_trio.backends.embedded.database.log.write_back import LogWriteBack, write_log_back
 from wazuh_comms_trio.backends.embedded.database.opening import (
     FULL_SYNC,
     LAZY_SYNC,
@@ -23,10 +25,10 @@ from wazuh_comms_trio.backends.embedded.database.opening import (
     in_thread,
     open_connection,
     open_loop_reader,
+    prepare_log_writer,
     prepare_reader,
     prepare_writer,
     set_sync,
-    write_log_back,
 )
 from wazuh_comms_trio.backends.embedded.database.schema import Schema, migrate
 from wazuh_comms_trio.backends.unavailable import StateUnusable
@@ -45,7 +47,7 @@ CHECKED_BYTES: Final = 1024 * 1024 * 1024
 
 
 class Connections:
-    """The three connections; each is None between ``close`` and the next ``open``. A file is made by the first ``open``
+    """The connections; each is None between ``close`` and the next ``open``. A file is made by the first ``open``
     only: one that is gone while we run stays gone, since every agent would be told that it doesn't exist."""
 
     def __init__(
@@ -55,6 +57,7 @@ class Connections:
         self.writer: apsw.AsyncConnection | None = None
         self.reader: apsw.AsyncConnection | None = None
         self.loop_reader: apsw.Connection | None = None
+        self.log = LogWriteBack(self._write_log_back, name=path.name)
         self._schema = schema
         self._watch = watch
         self._health = health
@@ -65,6 +68,7 @@ class Connections:
         self._counted = False
         self._not_kept: LogNotKept | None = None
         self._look_again_at = 0.0
+        self._log_writer: apsw.AsyncConnection | None = None
 
     async def open(self) -> None:
         """Raises SQLite's errors, ``FileGone``, ``LogNotKept``, ``StateUnusable``, ``OSError``; nothing stays open
@@ -82,6 +86,8 @@ class Connections:
             await in_thread(self.writer, self._prepare_writer)
             self.reader = await open_connection(self.path, "reads")
             await in_thread(self.reader, prepare_reader, BusyHandler(lambda: self._busy_timeout))
+            self._log_writer = await open_connection(self.path, "log")
+            await in_thread(self._log_writer, prepare_log_writer)
             self.loop_reader = open_loop_reader(self.path)
             self._may_create = False
             if self._made is not None:
@@ -111,7 +117,8 @@ class Connections:
                     loop_reader.close(force=True)
             reader, self.reader = self.reader, None
             writer, self.writer = self.writer, None
-            for connection in (reader, writer):
+            log_writer, self._log_writer = self._log_writer, None
+            for connection in (log_writer, reader, writer):
                 if connection is not None:
                     await in_thread(connection, self._keep_log_if_damaged)
                     with suppress(apsw.Error):  # the log couldn't be written back; it is as good where it is
@@ -142,6 +149,7 @@ class Connections:
         )
         if not prepare_writer(connection, busy_handler):
             raise StateUnusable(f"{self.path}: SQLite can't use a write-ahead log here (a network file system?)")
+        connection.set_wal_hook(self.log.committed)  # in place of SQLite's own, which writes the log back in a commit
         self._sync_mode = FULL_SYNC
         if migrate(connection, self._schema):
             write_log_back(connection, "PASSIVE")
@@ -161,6 +169,10 @@ class Connections:
             connection.execute("COMMIT")
             # After a failed fsync it isn't known what of the log is on the disk: later commits begin a new log.
             write_log_back(connection, "TRUNCATE")
+
+    async def _write_log_back(self) -> int:
+        connection = self._log_writer
+        return 0 if connection is None else await in_thread(connection, write_log_back, "PASSIVE")
 
     def _keep_log_if_damaged(self, connection: apsw.Connection) -> None:
         if self._health.damaged:

@@ -19,7 +19,7 @@ from wazuh_comms_trio.backends.embedded.database.connections import Connections,
 from wazuh_comms_trio.backends.embedded.database.faults import FileGone, fault_of
 from wazuh_comms_trio.backends.embedded.database.file_watch import FileWatch, MadeMark
 from wazuh_comms_trio.backends.embedded.database.health import Health
-from wazuh_comms_trio.backends.embedded.database.log_check import LogNotKept
+from wazuh_comms_trio.backends.embedded.database.log.log_check import LogNotKept
 from wazuh_comms_trio.backends.embedded.database.opening import in_thread
 from wazuh_comms_trio.backends.embedded.database.page_cache import PageCache, shrink
 from wazuh_comms_trio.backends.embedded.database.recovery import run_recovery
@@ -127,6 +127,7 @@ async def open_database(
     try:
         async with BackgroundNursery() as recovery:
             recovery.start_soon(run_recovery, connections, watch, health)
+            recovery.start_soon(connections.log.run)
             async with BackgroundNursery(wait=True) as writing:
                 writing.start_soon(writer.run)
                 try:

@@ -8,7 +8,7 @@ from typing import Final
 import apsw
 from attrs import frozen
 
-from wazuh_comms_trio.backends.embedded.database.log_check import LogNotKept
+from wazuh_comms_trio.backends.embedded.database.log.log_check import LogNotKept
 from wazuh_comms_trio.backends.unavailable import StateUnusable as StateUnusable
 from wazuh_comms_trio.backends.unavailable import reported
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull

@@ -7,6 +7,7 @@ groups grow until they keep up.
 A *preemptible* job is a part of something big, an *urgent* one somebody waits for who can't go on without; all others
 are of a kind. Each kind forms groups of its own. Whenever jobs of a more urgent kind wait, these have the next group,
 or every second one, and ``commit`` may end a group early for them (``lets_in``) and hand back what it hasn't begun.
+Between ``hold`` and ``resume`` no preemptible group begins.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ class GroupCommit(Generic[W]):
         self._preemptible_next = False
         self._urgent_count = 0
         self._others_count = 0
+        self._held = False
+        self._wait = trio.CancelScope()  # around the wait for the next job
         self.jobs_done = 0
         self.groups_done = 0
 
@@ -133,6 +136,15 @@ class GroupCommit(Generic[W]):
         elif not job.preemptible:
             self._others_count += by
 
+    def hold(self) -> None:
+        """No preemptible group begins until ``resume``; after ``close`` that makes no difference."""
+        self._held = True
+
+    def resume(self) -> None:
+        """Preemptible groups may begin again."""
+        self._held = False
+        self._wait.cancel()
+
     def close(self) -> None:
         """No new jobs; ``run`` ends when the waiting ones are done."""
         self._send.close()
@@ -143,11 +155,14 @@ class GroupCommit(Generic[W]):
         try:
             while True:
                 self._take_queued()
-                if not self._urgent and not self._others and not self._preemptible:
+                if not self._urgent and not self._others and (self._held or not self._preemptible):
                     try:
-                        self._take(await self._receive.receive())
+                        with trio.CancelScope() as self._wait:
+                            self._take(await self._receive.receive())
                     except trio.EndOfChannel:
-                        return
+                        if not self._preemptible:
+                            return
+                        self._held = False
                     continue  # others may have come with it
                 group = self._gather()
                 if group:
@@ -174,11 +189,12 @@ class GroupCommit(Generic[W]):
     def _next_queue(self) -> deque[Job[W]]:
         """Urgent jobs and those that aren't have a group in turn, where there are both; so have, of these, preemptible
         jobs and others."""
-        if self._urgent and (self._urgent_next or not (self._others or self._preemptible)):
+        may_preemptible = bool(self._preemptible) and not self._held
+        if self._urgent and (self._urgent_next or not (self._others or may_preemptible)):
             self._urgent_next = False
             return self._urgent
         self._urgent_next = True
-        preemptible = bool(self._preemptible) and (self._preemptible_next or not self._others)
+        preemptible = may_preemptible and (self._preemptible_next or not self._others)
         self._preemptible_next = not preemptible
         return self._preemptible if preemptible else self._others
 

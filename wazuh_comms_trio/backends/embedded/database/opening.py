@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, cast
 import apsw
 import apsw.aio
 
-from wazuh_comms_trio.backends.embedded.database.log_check import check_log
+from wazuh_comms_trio.backends.embedded.database.log.log_check import check_log
 
 T = TypeVar("T")
 
@@ -23,9 +23,7 @@ LAZY_SYNC: Final = 1
 
 #: Half as many writes to the log as with SQLite's own 4096 when much is stored at once, hardly more for a single event.
 _PAGE_BYTES: Final = 8192
-#: Pages in the log that make it worth writing back: 16 MB, in which most index pages have changed more than once.
-_CHECKPOINT_PAGES: Final = 2000
-#: What the log's file may keep after that.
+#: What the log's file may keep when a new log begins in it.
 _LOG_BYTES: Final = 64 * 1024 * 1024
 #: Milliseconds for which a look from outside waits for a lock.
 _LOOK_TIMEOUT: Final = 5000
@@ -100,6 +98,12 @@ def prepare_reader(connection: apsw.Connection, busy_handler: BusyHandler) -> No
     _only_read(connection)
 
 
+def prepare_log_writer(connection: apsw.Connection) -> None:
+    """It waits for no lock: whoever has it does the same."""
+    connection.set_busy_timeout(0)
+    _prepare(connection, cache_kib=0)
+
+
 def prepare_writer(connection: apsw.Connection, busy_handler: BusyHandler) -> bool:
     """False where SQLite can't use a write-ahead log."""
     connection.set_busy_handler(busy_handler)
@@ -109,19 +113,12 @@ def prepare_writer(connection: apsw.Connection, busy_handler: BusyHandler) -> bo
         return False
     set_sync(connection, FULL_SYNC)
     connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     return True
 
 
 def set_sync(connection: apsw.Connection, mode: int) -> None:
     """Outside of a transaction."""
     connection.execute(f"PRAGMA synchronous = {mode}")
-
-
-def write_log_back(connection: apsw.Connection, how: str) -> None:
-    """A checkpoint: ``PASSIVE`` as far as no reader or writer is in the way, ``TRUNCATE`` wholly, so that a new log
-    begins."""
-    connection.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
 
 
 def _prepare(connection: apsw.Connection, *, cache_kib: int = 16000) -> None:

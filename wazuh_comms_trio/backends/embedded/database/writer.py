@@ -98,12 +98,15 @@ class Writer:
                 job.outcome = outcome.Error(self._health.translated(exc))
         else:
             self._health.outage.worked()
+            if self._connections.log.look(self._commits.resume):
+                self._commits.hold()
 
     def _transact(self, connection: apsw.Connection, jobs: Sequence[Job[Write]], cache_is_due: bool) -> None:
         """In the writer's thread. Sets the jobs' outcomes; what it raises is the whole group's."""
         if cache_is_due:
             shrink(connection)
         self._watch.check(connection)
+        self._connections.log.finish(connection)
         self._connections.sync_commits(connection, durable=any(job.work.durable for job in jobs))
         transact(connection, jobs, self._commits.lets_in)
         self._watch.check(connection)
