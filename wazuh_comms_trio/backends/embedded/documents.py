@@ -393,5 +393,5 @@ def stored_documents(connection: apsw.Connection, after: int = 0, limit: int = 1
     return [StoredDocument(no, _shown(index), _shown(name), *rest) for no, index, name, *rest in found]
 
 
-def _shown(text: bytes) -> str:
-    return text.decode("utf-8", "backslashreplace")  # a disk may have damaged it
+def _shown(text: bytes | None) -> str:
+    return (text or b"").decode("utf-8", "backslashreplace")  # a disk may have damaged it

@@ -96,9 +96,11 @@ def note_documents(connection: apsw.Connection) -> None:
 
 _OLD_COMMANDS: Final = f"SELECT no FROM commands WHERE {_ENDED} AND ended_age <= :limit"
 _OLD_DOCUMENTS: Final = "SELECT no FROM documents WHERE no <= (SELECT max(no) FROM document_marks WHERE age <= :limit)"
+#: A row that a disk has damaged may stand where its id wouldn't be looked for: deleting it would delete nothing.
 _GONE: Final = (
     "SELECT CAST(id AS BLOB) FROM removed_agents WHERE age <= :limit AND NOT EXISTS"
     " (SELECT 1 FROM agents WHERE agents.id = removed_agents.id)"
+    " AND EXISTS (SELECT 1 FROM removed_agents AS found WHERE found.id = removed_agents.id)"
 )
 #: Documents of an agent have its uuid (text, or its bytes) and an underscore before their id; a backquote comes after
 #: that.

@@ -11,8 +11,9 @@ import trio
 
 from tests.contract.harness import A1, A2, A3, INDEX, Clock
 from wazuh_comms_trio.backends.embedded.database.schema import check_usable, migrate
+from wazuh_comms_trio.backends.embedded.database.text import texts
 from wazuh_comms_trio.backends.embedded.documents import stored_documents
-from wazuh_comms_trio.backends.embedded.pruning import DAY, Due, live_through, prune
+from wazuh_comms_trio.backends.embedded.pruning import DAY, Due, live_through, prune, prune_removed_agents
 from wazuh_comms_trio.backends.embedded.state_schema import STATE
 from wazuh_comms_trio.backends.embedded.stores import SqliteStores, open_sqlite
 from wazuh_comms_trio.backends.embedded.unowned import unowned_documents
@@ -107,6 +108,32 @@ async def test_other_removed_agents_documents_go(stores: SqliteStores, tmp_path:
     assert not await prune(stores.database, Keep())
 
 
+async def test_one_that_stands_out_of_order_stops_no_pruning(tmp_path: Path) -> None:
+    """As a disk damages it: nobody moves the row to where its id would be looked for."""
+    removed = [f"{number}0000000-0000-0000-0000-000000000000" for number in range(5)]
+    async with open_sqlite(tmp_path) as stores:
+        for agent_id in removed:
+            await stores.agents.add(Agent(agent_id, "x", "h"))
+            await stores.agents.remove(agent_id)
+        await stores.database.write(lambda connection: live_through(connection, 1_750_000_000, 31 * DAY))
+    _damage_file(tmp_path / "state.db", removed[2].encode(), b"\xff" + removed[2].encode()[1:])
+    async with open_sqlite(tmp_path) as stores:
+        for _ in range(len(removed)):
+            await stores.database.write(lambda connection: prune_removed_agents(connection, Keep()))
+        assert not await stores.database.write(lambda connection: prune_removed_agents(connection, Keep()))
+
+
+def _damage_file(path: Path, text: bytes, damaged: bytes) -> None:
+    data = path.read_bytes()
+    assert text in data
+    path.write_bytes(data.replace(text, damaged))
+
+
+def test_one_that_is_null_where_there_can_be_none() -> None:
+    connection = apsw.Connection(":memory:")
+    assert texts(connection.execute("SELECT NULL UNION ALL SELECT CAST('a' AS BLOB)")) == ["a"]
+
+
 async def test_documents_are_shown_and_counted_behind_one(stores: SqliteStores, tmp_path: Path) -> None:
     ids = (f"{A1}_1", "b", f"{A2}_1")
     await stores.events.bulk([Operation("create", INDEX, document_id, b"{}") for document_id in ids])
@@ -124,7 +151,14 @@ async def test_what_was_told_of_silence_begins_anew(stores: SqliteStores, tmp_pa
     assert await stores.presence.take_watch("", 0.0, 1.0) == "\ufffdab"
 
 
-@pytest.mark.parametrize("damage", ["DELETE FROM compatibility", "UPDATE compatibility SET usable_since = x'00'"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM compatibility",
+        "UPDATE compatibility SET usable_since = x'00'",
+        "UPDATE compatibility SET usable_since = CAST(x'ff' AS TEXT)",
+    ],
+)
 def test_a_later_version_that_says_nothing_of_itself_is_left_alone(damage: str) -> None:
     connection = apsw.Connection(":memory:")
     migrate(connection, STATE)

@@ -75,8 +75,10 @@ def check_usable(connection: apsw.Connection, schema: Schema) -> bool:
     if application != schema.application_id and (application or version or tables):
         raise StateForeign(f"{schema.name}: this SQLite file belongs to another program")
     if version > schema.version:
-        usable_since = connection.execute("SELECT usable_since FROM compatibility").get
-        if not isinstance(usable_since, int):  # damaged: nobody knows
+        # Whatever a damaged one is, text that is no UTF-8 among that: it isn't read.
+        query = "SELECT usable_since FROM compatibility WHERE typeof(usable_since) = 'integer'"
+        usable_since = connection.execute(query).get
+        if not isinstance(usable_since, int):  # nobody knows
             usable_since = version
         if usable_since > schema.version:
             raise StateForeign(

@@ -19,9 +19,11 @@ def storable(*texts: str) -> bool:
 
 
 def texts(column: Iterable[Any]) -> list[str]:
-    """Of rows with one column, a text that was read as a BLOB: those that are UTF-8. A damaged one costs no other."""
+    """Of rows with one column, a text that was read as a BLOB: those that are UTF-8. A damaged one, also one that is
+    NULL where there can be none, costs no other."""
     found = []
     for (raw,) in column:
         with suppress(UnicodeDecodeError):
-            found.append(raw.decode())
+            if isinstance(raw, bytes):
+                found.append(raw.decode())
     return found
