@@ -10,7 +10,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from wazuh_comms_trio.backends import command_rules
 from wazuh_comms_trio.backends.leadership import Finding, Leadership
+from wazuh_comms_trio.backends.opensearch.commands.claims import Claims
 from wazuh_comms_trio.backends.opensearch.commands.documents import Document
 from wazuh_comms_trio.backends.opensearch.commands.exchange import WorkerExchange
 from wazuh_comms_trio.backends.opensearch.commands.interest import Interest
@@ -165,3 +167,25 @@ async def test_agents_that_asked_long_ago_are_forgotten(autojump_clock: MockCloc
     assert interest.agents() == [A1]
     await trio.sleep(600)
     assert interest.agents() == []
+
+
+class Ended:
+    """An index in which the commands that are claimed have ended meanwhile."""
+
+    async def change(self, documents: Any, decide: Any) -> dict[str, Document]:
+        await trio.lowlevel.checkpoint()
+        return {}
+
+
+async def test_what_is_behind_commands_that_have_ended_is_news_again(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A poll is parked, and nobody else says so: a claim takes a hundred at a time."""
+    monkeypatch.setattr(command_rules, "CLAIM_LIMIT", 1)
+    worker = Worker(leader=True)
+    for one in (document("ended"), document("behind")):
+        worker.pending.put(one, trio.current_time())
+    assert worker.pending.news(trio.current_time()) == {A1}
+    claims = Claims(Ended(), worker.pending, worker.news, wall_clock=lambda: 0.0)  # type: ignore[arg-type]
+    assert await claims.claim([A1]) == []
+    assert worker.pending.news(trio.current_time()) == {A1}

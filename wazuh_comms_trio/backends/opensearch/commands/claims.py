@@ -73,7 +73,8 @@ class Claims:
         finally:
             self._pending.busy.difference_update(ids)
             # What this node may have claimed without learning of it is its own to take again.
-            self._pending.announce_again(i for i in ids if i not in won)
+            if len(won) < len(ids):  # with what there is besides, beyond what is claimed at a time
+                self._pending.announce_again_for(agent_ids)
         return [won[i].command for i in ids if i in won]
 
     async def mark_sent(self, document_ids: Collection[str]) -> None:

@@ -183,6 +183,11 @@ class PendingCommands:
             if known := self._known.get(document_id):
                 known.announced = False
 
+    def announce_again_for(self, agent_ids: Iterable[str]) -> None:
+        """What these agents may take is news once more."""
+        for agent_id in agent_ids:
+            self.announce_again(self._agents.get(agent_id.lower(), ()))
+
     # --- claims that this node holds ---
 
     def hold(self, document: Document, now: float) -> None:
