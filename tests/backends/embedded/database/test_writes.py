@@ -148,11 +148,13 @@ async def open_for_ever(path: Path) -> None:
 
 class Commits:
     """A ``commit`` that notes its groups, and before each job but a group's first lets in others if they hurry, as
-    ``transact`` does. ``during``: called with each job."""
+    ``transact`` does. ``during``: called with each job. ``in_thread``: what is handed in during a group is seen by it,
+    as by one in a thread."""
 
-    def __init__(self, during: Callable[[str], None] = lambda work: None) -> None:
+    def __init__(self, during: Callable[[str], None] = lambda work: None, *, in_thread: bool = False) -> None:
         self.groups: list[list[str]] = []
         self.during = during
+        self.in_thread = in_thread
         self.group_commit = GroupCommit[str](self, name="a test")
 
     async def __call__(self, jobs: Sequence[Job[str]]) -> None:
@@ -165,6 +167,8 @@ class Commits:
             group.append(job.work)
             job.outcome = outcome.Value(job.work)
             self.during(job.work)
+            for _ in range(5 * self.in_thread):
+                await trio.lowlevel.checkpoint()
         self.groups.append(group)
         for _ in range(3):  # whoever was woken has run
             await trio.lowlevel.checkpoint()
@@ -223,25 +227,12 @@ async def test_small_writes_without_end_leave_big_ones_their_turn() -> None:
 
 
 async def test_an_urgent_write_waits_for_one_other_and_no_more() -> None:
-    async def slowly(jobs: Sequence[Job[str]]) -> None:
-        """As in a thread: what is handed in meanwhile is seen."""
-        group: list[str] = []
-        for position, job in enumerate(jobs):
-            if position and commits.group_commit.lets_in(job):
-                for rest in jobs[position:]:
-                    rest.postponed = True
-                break
-            group.append(job.work)
-            job.outcome = outcome.Value(job.work)
-            if job.work in ("small 1", "a1"):
-                for _ in range(2):
-                    callers.start_soon(partial(commits.group_commit.submit, "urgent", urgent=True))
-            for _ in range(5):
-                await trio.lowlevel.checkpoint()
-        commits.groups.append(group)
+    def during(work: str) -> None:
+        if work in ("small 1", "a1"):
+            for _ in range(2):
+                callers.start_soon(partial(commits.group_commit.submit, "urgent", urgent=True))
 
-    commits = Commits()
-    commits.group_commit = GroupCommit(slowly, name="a test")
+    commits = Commits(during, in_thread=True)
     async with commits.running() as callers:
         for number in range(4):
             commits.group_commit.submit_soon(f"small {number}")
@@ -270,6 +261,28 @@ async def test_urgent_writes_without_end_leave_others_their_turn() -> None:
     others = [group for group in commits.groups if "urgent" not in group]
     assert [work for group in others for work in group] == ["small 0", "small 1", "small 2"]
     assert commits.groups.index(others[-1]) <= 5
+
+
+async def test_urgent_writes_without_end_leave_others_half_of_the_time() -> None:
+    """As a fleet's claims, or a program's posts: with each answer the next one comes."""
+    waiting: list[str] = []
+
+    def during(work: str) -> None:
+        if work == "urgent":
+            waiting.clear()
+        elif not waiting:
+            waiting.append("urgent")
+            callers.start_soon(partial(commits.group_commit.submit, "urgent", urgent=True))
+
+    works = [f"small {number}" for number in range(500)]
+    commits = Commits(during, in_thread=True)
+    async with commits.running() as callers:
+        for work in works:
+            commits.group_commit.submit_soon(work)
+    others = [group for group in commits.groups if group != ["urgent"]]
+    assert [work for group in others for work in group] == works
+    assert [len(group) for group in others] == [1, 4, 16, 64, 256, 159]
+    assert [len(group) for group in commits.groups[1::2]] == [1] * 6
 
 
 async def test_parts_are_answered_together_when_all_are_durable() -> None:

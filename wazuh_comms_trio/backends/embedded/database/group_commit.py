@@ -6,8 +6,9 @@ groups grow until they keep up.
 
 A *preemptible* job is a part of something big, an *urgent* one somebody waits for who can't go on without; all others
 are of a kind. Each kind forms groups of its own. Whenever jobs of a more urgent kind wait, these have the next group,
-or every second one, and ``commit`` may end a group early for them (``lets_in``) and hand back what it hasn't begun.
-Between ``hold`` and ``resume`` no preemptible group begins.
+or every second one, and ``commit`` may end a group early for them (``lets_in``) and hand back what it hasn't begun. Of
+groups that end early for urgent jobs one after the other each is longer than the one before: urgent jobs without end
+leave the others half of the time. Between ``hold`` and ``resume`` no preemptible group begins.
 """
 
 from __future__ import annotations
@@ -35,19 +36,23 @@ QUEUE_SIZE: Final = 1024
 #: its members wait for each other longer than the saved fsync is worth.
 GROUP_JOBS: Final = 256
 GROUP_BYTES: Final = 8 * 1024 * 1024
+#: How many times as many jobs a group has at least that comes after one that ended early, up to a whole group's.
+KEPT_GROWTH: Final = 4
 
 
 class Job(Generic[W]):
     """One caller's part of a group. ``commit`` sets ``outcome``, or ``postponed`` when it didn't begin with the job and
-    another group shall; ``abandoned`` when the caller was cancelled before the group began."""
+    another group shall; ``abandoned`` when the caller was cancelled before the group began. ``kept``: it stays in its
+    group, whatever waits."""
 
-    __slots__ = ("abandoned", "done", "outcome", "postponed", "preemptible", "urgent", "weight", "work")
+    __slots__ = ("abandoned", "done", "kept", "outcome", "postponed", "preemptible", "urgent", "weight", "work")
 
     def __init__(self, work: W, weight: int, *, preemptible: bool = False, urgent: bool = False) -> None:
         self.work = work
         self.weight = weight
         self.preemptible = preemptible
         self.urgent = urgent
+        self.kept = False
         self.postponed = False
         self.outcome: Outcome | None = None
         self.abandoned = False
@@ -72,6 +77,7 @@ class GroupCommit(Generic[W]):
         self._others_count = 0
         self._held = False
         self._wait = trio.CancelScope()  # around the wait for the next job
+        self._kept = 1  # of the next group of others: each in a row that ended early makes it more
         self.jobs_done = 0
         self.groups_done = 0
 
@@ -82,6 +88,8 @@ class GroupCommit(Generic[W]):
 
     def lets_in(self, job: Job[W]) -> bool:
         """Whether jobs wait that are more urgent than this one, which isn't its group's first. From any thread."""
+        if job.kept:
+            return False
         return self.others_wait if job.preemptible else self._urgent_count > 0 and not job.urgent
 
     async def submit(self, work: W, *, weight: int = 0, urgent: bool = False) -> object:
@@ -206,6 +214,7 @@ class GroupCommit(Generic[W]):
             job = waiting.popleft()
             self._count(job, -1)
             if not job.abandoned:
+                job.kept = not job.preemptible and len(group) < self._kept
                 group.append(job)
                 weight += job.weight
         return group
@@ -220,6 +229,11 @@ class GroupCommit(Generic[W]):
             job.postponed = False
             self._count(job, 1)
             self._queue_of(job).appendleft(job)
+        if not group[0].urgent and not group[0].preemptible:
+            if postponed:
+                self._kept = min(self._kept * KEPT_GROWTH, GROUP_JOBS)
+            elif not self._urgent_count:
+                self._kept = 1
         done = [job for job in group if job not in postponed]
         self._settle(done)
         self.jobs_done += len(done)
