@@ -6,8 +6,8 @@ import base64
 import json
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import msgspec
@@ -93,12 +93,14 @@ class Attacker:
                 with trio.CancelScope(shield=True):
                     await trio.aclose_forcefully(stream)
 
-    async def reply(self, stream: trio.abc.Stream) -> None:
+    async def reply(self, stream: trio.abc.Stream) -> str:
+        """Returns its status; empty: there was none."""
         data = b""
         while b"\r\n" not in data and (more := await stream.receive_some(65536)):
             data += more
         if data.startswith(b"HTTP/1.1 "):
             self._status[stream] = data.split(b" ")[1].decode()
+        return self._status.get(stream, "")
 
     async def _late_reply(self, stream: trio.abc.Stream) -> str:
         """What a server said that closed while a body was being sent."""
@@ -122,10 +124,12 @@ class Attacker:
             finally:
                 nursery.cancel_scope.cancel()
 
-    async def ask(self, data: bytes, port: int | None = None, *, address: str | None = None) -> None:
+    async def ask(self, data: bytes, port: int | None = None, *, address: str | None = None) -> str:
+        """Returns the reply's status; empty: there was none."""
         async with self.connection(port, address=address) as stream:
             await stream.send_all(data)
-            await self.reply(stream)
+            return await self.reply(stream)
+        return ""
 
     def client_hello(self) -> bytes:
         outgoing = ssl.MemoryBIO()
@@ -133,11 +137,11 @@ class Attacker:
             self._tls.wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
         return outgoing.read()
 
-    @contextmanager
-    def measured(self, what: str) -> Iterator[None]:
+    async def measure(self, what: str, asking: Awaitable[str]) -> None:
+        """How long a reply takes, by ``what`` and its status: what is refused for the number of tries isn't hashed."""
         began = trio.current_time()
-        yield
-        self.took.setdefault(what, []).append(trio.current_time() - began)
+        if status := await asking:
+            self.took.setdefault(f"{what}: {status}", []).append(trio.current_time() - began)
 
 
 def head_of(method: str, path: str, length: int | str, *, token: str = "", basic: str = "") -> bytes:

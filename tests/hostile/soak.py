@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
@@ -43,6 +43,8 @@ QUOTA: Final = 3 * 1024 * MIB
 SMALL_QUOTA: Final = 64 * MIB
 #: Seconds that the answer for a user that there is may differ by from one for nobody, beside a half of them.
 TOLD_APART: Final = 0.2
+#: By how many answers more than twice as many one of them may be hashed for.
+TOLD_APART_ANSWERS: Final = 3
 #: Seconds after which an agent tries again.
 COME_BACK: Final = 30.0
 #: Seconds after which a daemon has given its memory back, up to so much.
@@ -84,6 +86,7 @@ ROWS: Final = [
     Row("wrong keys", 55, 30, (20, 1)),
     Row("wrong keys from everywhere", 200, 120, (10, 1), tries=2),
     Row("wrong passwords", 20, 30, (10, 1)),
+    Row("wrong passwords from everywhere", 20, 30, (10, 1), wanted="401"),
     Row("100 times its share", 200, 30, (200, 1), limits={"agents": 100}),
     Row("documents without end", 20, 30, (10, 1), documents=MIB, wanted="503"),
 ]
@@ -118,7 +121,10 @@ class Outcome:
         disk, held = self.disk // MIB, self.report.longest
         ends = ", ".join(f"{count} {end}" for end, count in sorted(self.report.ends.items()))
         start, most, end = (size // MIB for size in self.memory)
-        took = "".join(f"; {what} {median(seconds) * 1000:.0f} ms" for what, seconds in self.report.took.items())
+        took = "".join(
+            f"; {what} {median(seconds) * 1000:.0f} ms (of {len(seconds)})"
+            for what, seconds in sorted(self.report.took.items())
+        )
         bad = "".join(f", {count} {what}" for what, count in self.during.bad.items())
         return (
             f"| {self.row.name} | {self.report.tried} | {self.before} | {self.during}{bad} "
@@ -294,7 +300,17 @@ def judge(outcome: Outcome, *, most_p99: float, most_log_in: float, quota: int, 
     before, _, after = outcome.memory
     if after - before > kept:
         found.append(f"{(after - before) // MIB} MiB weren't given back")
-    medians = sorted(median(report.took[who]) for who in ("a user", "nobody") if who in report.took)
+    return found + told_apart(report.took)
+
+
+def told_apart(took: Mapping[str, Sequence[float]]) -> list[str]:
+    """Whether answers to wrong passwords say who there is: by what was hashed for each, and by how long that took."""
+    hashed = [took.get(f"{who}: 401", ()) for who in ("a user", "nobody")]
+    few, many = sorted(len(seconds) for seconds in hashed)
+    found = []
+    if many > 2 * few + TOLD_APART_ANSWERS:
+        found.append(f"answers tell apart who there is: {few} and {many} of them are 401")
+    medians = sorted(median(seconds) for seconds in hashed if seconds)
     if medians and medians[-1] > 2 * medians[0] + TOLD_APART:
         found.append(f"answers tell apart who there is: {medians}")
     return found

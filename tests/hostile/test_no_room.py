@@ -14,9 +14,20 @@ from tests.http.server.listener import AUTHORIZED, LIMITS, Fakes, app_of, proble
 from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.http.server.accept_loop import QUEUE_TIMEOUT
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
-from wazuh_comms_trio.http.server.room import ASKING_SPARED, SILENT_SPARED, idle_now
+from wazuh_comms_trio.http.server.room import (
+    ASKING,
+    ASKING_SPARED,
+    DRAINED,
+    SILENT,
+    SILENT_SPARED,
+    SLOW_BODIES,
+    SPARED,
+    idle_now,
+)
+from wazuh_comms_trio.metrics import families
 
 GET = b"GET /api/v1/ HTTP/1.1\r\nHost: h\r\n\r\n"
+POST = b"POST /api/v1/events/stateful HTTP/1.1\r\nHost: h\r\n" + AUTHORIZED + b"\r\nContent-Length: %d\r\n\r\n"
 POLL = b"GET /api/v1/commands HTTP/1.1\r\nHost: h\r\n%b\r\n\r\n" % AUTHORIZED
 
 
@@ -39,7 +50,7 @@ async def test_silent_connections_make_room(autojump_clock: MockClock) -> None:
             assert (await read_reply(stream)).status == 200
             assert trio.current_time() - began < 0.5
             assert await read_to_end(flood[0]) == b""
-            assert sum(count for what, count in refused if what == "connections") == 5
+            assert sum(count for what, count in refused if what == "silent connections") == 5
         nursery.cancel_scope.cancel()
 
 
@@ -146,6 +157,45 @@ async def test_a_head_byte_by_byte_is_no_step(autojump_clock: MockClock) -> None
             await trio.sleep(0.1)
         assert server.context.end_idle(1) == 1
         assert await read_to_end(stream) == b""
+
+
+async def test_what_is_ended_is_counted_by_its_kind(autojump_clock: MockClock) -> None:
+    limits = attrs.evolve(LIMITS, handshake_timeout=1000, head_timeout=1000, body_timeout=1000, stall_timeout=1000)
+    async with serving(limits=limits) as server:
+        context = server.context
+        with counted(context) as refused:
+            slow, answered = [await server.connect() for _ in range(2)]
+            await slow.send_all(POST % 1000)
+            await answered.send_all(b"PUT /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n")
+            assert (await read_reply(answered)).status == 404
+            silent, asking = [await server.connect() for _ in range(2)]
+            await asking.send_all(GET[:20])
+            for _ in range(4):  # in silence it would have been closed by itself
+                await answered.send_all(b"x")
+                await trio.sleep(SPARED / 3)
+            await wait_all_tasks_blocked()
+            assert [context.make_room(1) for _ in range(4)] == [1, 1, 1, 1]
+            assert refused == [
+                ("silent connections", 1),
+                ("connections without a complete head", 1),
+                ("connections that were answered", 1),
+                ("slow bodies", 1),
+            ]
+            assert context.make_room(1) == 0
+            assert (await read_reply(slow)).status == 408
+            for stream in (silent, asking, answered):
+                assert await read_to_end(stream) == b""
+            refused.clear()
+            more = [await server.connect() for _ in range(2)]
+            await more[1].send_all(GET[:20])
+            await trio.sleep(SPARED + 1)
+            assert context.end_idle(5) == 2
+            assert refused == [("silent connections", 1), ("connections without a complete head", 1)]
+
+
+def test_each_kind_is_in_the_metrics_page() -> None:
+    for kind in (SILENT.name, ASKING.name, DRAINED.name, SLOW_BODIES):
+        assert f"`{kind.replace(' ', '_')}`" in families.SHED_BY_CAUSE.help
 
 
 async def test_what_has_come_and_wasnt_read_isnt_the_peers_delay(autojump_clock: MockClock) -> None:

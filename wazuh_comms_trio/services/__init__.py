@@ -159,6 +159,7 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
             backends.agents,
             poll_timeout=api.timeouts.commands,
             parked_limit=limits_in_force(api.limits).parked_polls,
+            refused=lambda count: refusals.refused("parked polls", count=count),
             wall_clock=wall_clock,
             rng=rng,
             other_workers=environment.other_workers,

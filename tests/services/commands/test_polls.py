@@ -138,6 +138,27 @@ class TestPolls:
             assert dispatch.received == {A2: ["other"]}
             assert dispatch.service.answer_oldest(5) == 0
 
+    async def test_who_is_sent_away_for_want_of_room_is_counted(self, autojump_clock: MockClock) -> None:
+        counted: list[int] = []
+        backends = memory_backends()
+        service = CommandDispatcher(
+            backends.commands, backends.agents, poll_timeout=300, wall_clock=trio_wall_clock, rng=Random(0),
+            parked_limit=2, refused=counted.append,
+        )  # fmt: skip
+        dispatch = Dispatch(service, backends)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(service.run)
+            for agent_id in (A1, A2, A1[:-1] + "3", A1[:-1] + "4"):
+                await backends.agents.add(agent(agent_id))
+                nursery.start_soon(dispatch.poll, agent_id)
+                await wait_all_tasks_blocked()
+            assert counted == [1, 1]
+            assert service.answer_oldest(5) == 2
+            await wait_all_tasks_blocked()
+            assert service.answer_oldest(5) == 0
+            assert counted == [1, 1, 2]
+            nursery.cancel_scope.cancel()
+
     async def test_one_delivery_at_a_time(self, autojump_clock: MockClock) -> None:
         async with open_dispatch() as dispatch, trio.open_nursery() as nursery:
             store = dispatch.backends.commands

@@ -23,7 +23,7 @@ from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Http11, Mess
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.peer import LINGER_TIMEOUT, RECEIVE_BYTES, Peer, PeerGone, is_leaving
 from wazuh_comms_trio.http.server.refusals import Refusal, ServerError
-from wazuh_comms_trio.http.server.room import SPARED, idle_now
+from wazuh_comms_trio.http.server.room import DRAINED, idle_now
 from wazuh_comms_trio.http.server.streams.socket_stream import SocketStream
 from wazuh_comms_trio.http.server.streams.tls_stream import HandshakeRefused, handshake_cause
 from wazuh_comms_trio.metrics import families
@@ -361,7 +361,7 @@ class Connection:
         else:
             seconds, spare = DRAIN_TIMEOUT, DRAIN_BYTES
         with trio.CancelScope(deadline=self.context.deadline_after(seconds)) as scope:
-            self.context.idle_scopes[scope] = idle_now(self.peer.sock, SPARED)
+            self.context.idle_scopes[scope] = idle_now(self.peer.sock, DRAINED)
             try:
                 await self.peer.linger(spare)
             finally:

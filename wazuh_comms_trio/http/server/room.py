@@ -4,6 +4,7 @@ connections."""
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from heapq import nsmallest
 from math import inf
@@ -12,7 +13,7 @@ from socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
-from attrs import define
+from attrs import define, frozen
 
 from wazuh_comms_trio.foundation.resources import descriptor_limit
 from wazuh_comms_trio.http.server.delivery import unread_bytes
@@ -20,7 +21,21 @@ from wazuh_comms_trio.http.server.delivery import unread_bytes
 if TYPE_CHECKING:
     from wazuh_comms_trio.http.server.listener_context import ListenerContext
 
-__all__ = ["Idle", "NeverShort", "Room", "end_idle", "end_oldest", "highest_descriptor", "idle_now", "lowest_free"]
+__all__ = [
+    "ASKING",
+    "DRAINED",
+    "SILENT",
+    "SLOW_BODIES",
+    "Idle",
+    "NeverShort",
+    "Room",
+    "Stage",
+    "end_idle",
+    "end_oldest",
+    "highest_descriptor",
+    "idle_now",
+    "lowest_free",
+]
 
 #: Seconds that a connection isn't ended in, whatever there is a shortage of: a client's first bytes come right behind
 #: the connection; its handshake's end, and its head, a round trip after ours; and of a refused body some is still
@@ -37,25 +52,41 @@ MEMORY_LOOK: Final = 64
 NeverShort: Final[Callable[[], bool]] = lambda: False  # noqa: E731 - a default
 
 
+@frozen
+class Stage:
+    """What a connection without a request in flight keeps us waiting for. ``spared``: for how many seconds that makes
+    it none of those that may be ended; ``name``: of those that were, in metrics and in the log."""
+
+    spared: float
+    name: str
+
+
+#: Nothing has come; a handshake or a head isn't complete; the rest of a body that was answered is taken in.
+SILENT: Final = Stage(SILENT_SPARED, "silent connections")
+ASKING: Final = Stage(ASKING_SPARED, "connections without a complete head")
+DRAINED: Final = Stage(SPARED, "connections that were answered")
+#: Bodies below the least rate, by the same kind of name. Parked polls are counted where they are answered.
+SLOW_BODIES: Final = "slow bodies"
+
+
 @define(eq=False)
 class Idle:
     """A connection without a request in flight. ``began``: when that was so first; ``since``: when our side waits for
-    its peer's next step; ``spared``: for how long that makes it none of those that may be ended. Seconds on trio's
-    clock. What comes byte by byte is no step."""
+    its peer's next step, which ``stage`` says. Seconds on trio's clock. What comes byte by byte is no step."""
 
     sock: Any
     began: float
     since: float
-    spared: float
+    stage: Stage
 
     def steps_on(self) -> None:
         """The peer has sent its first bytes, or is through with its handshake."""
-        self.since, self.spared = trio.current_time(), ASKING_SPARED
+        self.since, self.stage = trio.current_time(), ASKING
 
 
-def idle_now(sock: Any, spared: float = SILENT_SPARED) -> Idle:
+def idle_now(sock: Any, stage: Stage = SILENT) -> Idle:
     now = trio.current_time()
-    return Idle(sock, now, now, spared)
+    return Idle(sock, now, now, stage)
 
 
 def end_idle(contexts: Sequence[ListenerContext], count: int) -> int:
@@ -65,22 +96,23 @@ def end_idle(contexts: Sequence[ListenerContext], count: int) -> int:
     oldest = nsmallest(
         2 * count,
         (
-            (one.spared, one.since, scope, context)
+            (one.stage.spared, one.since, scope, context)
             for context in contexts
             for scope, one in context.idle_scopes.items()
-            if now - one.since >= one.spared
+            if now - one.since >= one.stage.spared
         ),
         key=itemgetter(0, 1),
     )
-    ended = 0
+    ended: Counter[str] = Counter()
     for _, _, scope, context in oldest:
-        if ended < count and not unread_bytes(context.idle_scopes[scope].sock):
+        idle = context.idle_scopes[scope]
+        if ended.total() < count and not unread_bytes(idle.sock):
             del context.idle_scopes[scope]
             scope.cancel()
-            ended += 1
-    if ended:
-        contexts[0].refused("connections", ended)
-    return ended
+            ended[idle.stage.name] += 1
+    for name, number in ended.items():
+        contexts[0].refused(name, number)
+    return ended.total()
 
 
 def end_oldest(contexts: Sequence[ListenerContext], count: int) -> int:
@@ -96,13 +128,13 @@ def end_oldest(contexts: Sequence[ListenerContext], count: int) -> int:
             (end, id(scope), scope)
             for context in contexts
             for scope, end in context.body_scopes.items()
-            if end < now + context.limits.body_timeout - SPARED
+            if end < now + context.limits.body_timeout - SPARED and not scope.cancel_called
         ),
     )
     for _, _, scope in slow:
         scope.cancel()
     if slow:
-        contexts[0].refused("slow bodies", len(slow))
+        contexts[0].refused(SLOW_BODIES, len(slow))
     return len(slow) or contexts[0].answer_oldest(count)
 
 

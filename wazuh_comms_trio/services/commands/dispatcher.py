@@ -7,6 +7,7 @@ sees to it that the store is told, ``posts.py`` is the local command server's si
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from math import inf
 from random import Random
 from typing import Final
@@ -41,7 +42,8 @@ _LAST_RECORDING_TIMEOUT: Final = 5.0
 
 class CommandDispatcher:
     """``posts`` and ``lookups`` are for those who bring commands: the command server, and the other workers.
-    ``parked_limit``: polls at a time, 0: any number; the oldest is answered for a further one."""
+    ``parked_limit``: polls at a time, 0: any number; the oldest is answered for a further one. ``refused``: told how
+    many were answered with nothing for want of room."""
 
     def __init__(
         self,
@@ -53,6 +55,7 @@ class CommandDispatcher:
         rng: Random,
         other_workers: OtherWorkers = NO_OTHER_WORKERS,
         parked_limit: int = 0,
+        refused: Callable[[int], None] = lambda count: None,
         metrics: Metrics | None = None,
     ) -> None:
         self._metrics = metrics or Metrics()
@@ -66,6 +69,7 @@ class CommandDispatcher:
         self._tokens_from = -inf
         self._long_polls = LongPolls()
         self._parked_limit = parked_limit
+        self._refused = refused
         self.lookups: LookupQueue = LookupQueue(self._long_polls)
         self.posts: Posts = Posts(store, self.lookups, other_workers)
         self._recorder = DeliveryRecorder(store, rng, self.lookups.schedule)
@@ -100,7 +104,9 @@ class CommandDispatcher:
 
     def answer_oldest(self, count: int) -> int:
         """Answers up to ``count`` polls, those first that parked first, with None; returns how many."""
-        return self._long_polls.answer_oldest(count)
+        if answered := self._long_polls.answer_oldest(count):
+            self._refused(answered)
+        return answered
 
     def answer_all(self) -> None:
         """Answers every parked poll with None, several of one agent too, and those that park later with a token that
@@ -122,7 +128,7 @@ class CommandDispatcher:
             await trio.lowlevel.checkpoint()
             return None
         if self._parked_limit and len(self._long_polls) >= self._parked_limit:
-            self._long_polls.answer_oldest(1)
+            self.answer_oldest(1)
         poll = LongPoll(caller.agent.id, caller.fingerprint, end)
         self._long_polls.add(poll)
         self._other_workers.parked(poll.agent_id)
