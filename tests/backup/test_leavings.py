@@ -18,6 +18,7 @@ from tests.backup.test_missing_parts import daemon
 from tests.contract.harness import embedded_config
 from wazuh_comms_trio.backends.embedded.state_lock import hold_state
 from wazuh_comms_trio.backup.create import BackupError, backup, restore
+from wazuh_comms_trio.backup.leavings import remove_left_scratch
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.remembered_keys import KeyMemory
 from wazuh_comms_trio.daemon.restore_wait import wait_for_restore
@@ -95,6 +96,25 @@ async def test_of_a_backup(tmp_path: Path) -> None:
     assert set(os.listdir(target)) == stays | {".one.backup.0123abcd", ".backup-abcd_123"}
     backup(config, target / "one.backup")
     assert set(os.listdir(target)) == stays
+
+
+async def test_another_backup_that_takes_a_new_folder_for_a_killed_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = await make_store(tmp_path)
+    (tmp_path / "backups").mkdir()
+    make, made = Path.mkdir, []
+
+    def mkdir(self: Path, mode: int = 0o777) -> None:
+        make(self, mode)
+        made.append(self)
+        if len(made) == 1:
+            remove_left_scratch(self.parent)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    backup(config, tmp_path / "backups" / "one.backup")
+    assert len(made) == 2
+    assert os.listdir(tmp_path / "backups") == ["one.backup"]
 
 
 def test_of_a_restore(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import trio
 from tests.backup.small_store import make_store, pieces, state
 from tests.backup.test_verify import found
 from tests.contract.harness import A1
+from wazuh_comms_trio.backends.embedded.database.file_watch import MadeMark
 from wazuh_comms_trio.backends.embedded.ndjson import folder_id
 from wazuh_comms_trio.backends.embedded.ndjson.folder_id import noted_id, read_id
 from wazuh_comms_trio.backends.factory import open_backends
@@ -261,3 +262,10 @@ async def test_a_quarantine_that_is_kept_elsewhere_from_now_on(tmp_path: Path) -
     moved = attrs.evolve(api, quarantine=attrs.evolve(api.quarantine, path=tmp_path / "elsewhere"))
     await open_both(attrs.evolve(config, communications_api=moved))
     assert found(attrs.evolve(config, communications_api=moved)) == []
+
+
+def test_where_nothing_can_be_noted_nothing_is_missed(tmp_path: Path) -> None:
+    mark = MadeMark(tmp_path / ("a" * 300), tmp_path / "state.db")  # no folder can have that name
+    mark.check()
+    mark.note()
+    assert mark.loss() is None

@@ -1,5 +1,6 @@
 """The quarantine on disk: other processes, what kills leave, full disks."""
 
+import errno
 import fcntl
 import os
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from tests.backends.embedded.small_disk import fill, small_disk
 from tests.contract.harness import A1, A2, until_it_works
 from wazuh_comms_trio.backends.embedded.database.database import open_database
 from wazuh_comms_trio.errors import DocumentUnreadable, StorageFull
+from wazuh_comms_trio.foundation import file_writes
 from wazuh_comms_trio.quarantine.interface import Rejected, Remaining
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
 from wazuh_comms_trio.quarantine.store import StoredQuarantine, open_quarantine_store
@@ -333,3 +335,20 @@ async def test_files_of_calls_that_came_to_nothing_go_with_the_next_one(tmp_path
         await quarantine.add([rejected(LARGE)])
         assert len(files_in(tmp_path)) == 1
     assert len(files_in(tmp_path)) == 1
+
+
+async def test_a_file_that_cannot_be_removed_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class ReadOnly(file_writes.FileCalls):
+        def unlink(self, path: Path) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(file_writes, "calls", ReadOnly())
+        async with store_in(tmp_path) as quarantine:
+            await quarantine.add([rejected(LARGE)])
+            assert await quarantine.drop([entry.id for entry in await quarantine.list()]) == 1
+        async with store_in(tmp_path) as quarantine:
+            await quarantine.add([rejected(b"small")])
+            assert len(files_in(tmp_path)) == 1
+    async with store_in(tmp_path):
+        assert files_in(tmp_path) == []

@@ -7,6 +7,7 @@ whole record. A restore needs the state for itself.
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import re
@@ -50,7 +51,7 @@ from wazuh_comms_trio.backup.verify import Finding, check_database, check_entrie
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.extras import installed_version
 from wazuh_comms_trio.foundation.file_writes import WholeFile, rename, sync
-from wazuh_comms_trio.foundation.folders import draft, open_file, open_folder, remove_left_drafts, sync_folder, try_lock
+from wazuh_comms_trio.foundation.folders import draft, open_file, remove_left_drafts, sync_folder
 from wazuh_comms_trio.foundation.timestamps import to_iso
 from wazuh_comms_trio.quarantine.opening import made_marks, quarantine_folder
 from wazuh_comms_trio.quarantine.payload_files import FILE, own_name
@@ -156,15 +157,22 @@ def _new_file(path: Path) -> Iterator[IO[bytes]]:
 def _scratch_folder(parent: Path) -> Iterator[Path]:
     """A folder for copies of databases, locked as long as this process lives; those of killed processes go."""
     remove_left_scratch(parent)
-    folder = parent / f"{SCRATCH}{secrets.token_hex(4)}"
-    folder.mkdir(mode=0o700)
-    try:
-        with open_folder(folder) as opened:
+    while True:
+        folder = parent / f"{SCRATCH}{secrets.token_hex(4)}"
+        folder.mkdir(mode=0o700)
+        with suppress(FileNotFoundError):
+            opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             with suppress(OSError):  # then others can't lock it either
-                try_lock(opened)
-            yield folder
+                fcntl.flock(opened, fcntl.LOCK_EX)
+            if folder.is_dir():
+                break
+            os.close(opened)
+        # another backup took it for a killed one's, before it was locked
+    try:
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(opened)
 
 
 class _Archiver:

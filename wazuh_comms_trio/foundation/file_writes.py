@@ -145,12 +145,17 @@ def copy_file(source: Path, target: Path) -> None:
     """Makes a durable copy, mode 0600; ``target`` must be free."""
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with source.open("rb") as file:
-            while piece := file.read(_COPIED_AT_ONCE):
-                write_all(descriptor, piece)
-        sync(descriptor)
+        copy_to(source, descriptor)
     finally:
         os.close(descriptor)
+
+
+def copy_to(source: Path, descriptor: int) -> None:
+    """As ``copy_file``, to an open file."""
+    with source.open("rb") as file:
+        while piece := file.read(_COPIED_AT_ONCE):
+            write_all(descriptor, piece)
+    sync(descriptor)
 
 
 class WholeFile:

@@ -28,6 +28,7 @@ from wazuh_comms_trio.backends.embedded.state_lock import hold_state
 from wazuh_comms_trio.backends.unavailable import reported
 from wazuh_comms_trio.backends.unreadable import UnreadableLog
 from wazuh_comms_trio.errors import BackendUnavailable, DocumentUnreadable, StorageFull
+from wazuh_comms_trio.foundation.file_writes import remove
 from wazuh_comms_trio.foundation.folders import open_file
 from wazuh_comms_trio.foundation.outage_log import QUIET, OutageLog
 from wazuh_comms_trio.quarantine.interface import (
@@ -185,9 +186,12 @@ class StoredQuarantine:
             self._full.pop(whose, None)
 
     def _remove(self, names: Iterable[str]) -> None:
-        """Removes files that no row names any more."""
+        """Removes files that no row names any more; one that can't be removed is left to the next opening."""
         for name in names:
-            (self._files / name).unlink(missing_ok=True)
+            try:
+                remove(self._files / name)
+            except OSError as exc:
+                logger.warning("quarantine: %s can't be removed: %s", self._files / name, exc.strerror)
 
     def alarm(self) -> str | None:
         now = trio.current_time()
@@ -324,7 +328,7 @@ class StoredQuarantine:
                 continue
             try:
                 if not await self._named([name]):
-                    (self._files / name).unlink(missing_ok=True)
+                    self._remove([name])
             finally:
                 os.close(descriptor)
 

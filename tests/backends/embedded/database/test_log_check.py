@@ -152,6 +152,31 @@ async def test_a_log_that_cannot_be_kept_is_not_given_up(
     assert _kept_of(left) == [spoilt]
 
 
+@pytest.mark.expects_errors
+async def test_of_two_that_keep_it_at_once_neither_has_half_of_it(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = left.with_name("notes.db-wal")
+    spoilt = bytearray(log.read_bytes())
+    spoilt[len(spoilt) // 2] ^= 1
+    log.write_bytes(spoilt)
+    (left.parent / "notes.db-wal.saving").write_bytes(b"of a killed process")
+
+    class Another(file_writes.FileCalls):
+        kept: int | None = None
+
+        def fsync(self, descriptor: int) -> None:
+            super().fsync(descriptor)
+            if self.kept is None:
+                self.kept = 0
+                self.kept = keep_damaged_log(left)
+
+    another = Another()
+    monkeypatch.setattr(file_writes, "calls", another)
+    assert keep_damaged_log(left) == another.kept
+    assert another.kept
+    assert _kept_of(left) == [spoilt]
+    assert sorted(path.name for path in left.parent.glob("notes.db-wal.*") if "saving" in path.name) == []
+
+
 def _kept_of(database: Path) -> list[bytes]:
     """The logs that were kept, but for the one that was there before."""
     names = database.parent.glob("notes.db-wal.damaged-*")

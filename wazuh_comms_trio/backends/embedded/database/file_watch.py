@@ -199,8 +199,6 @@ class MadeMark:
         return note if note.database == str(self.database) else None
 
     def _write(self, note: _Note) -> None:
-        if not self.path.parent.is_dir():
-            return
         remove_left_drafts(self.path.parent, self._draft)
         path = self.path.with_name(f"{self.path.name}-{os.getpid()}")
         try:

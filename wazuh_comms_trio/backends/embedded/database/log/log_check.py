@@ -10,14 +10,16 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
+import secrets
 import struct
 from collections import Counter
 from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
-from wazuh_comms_trio.foundation.file_writes import copy_file, rename
-from wazuh_comms_trio.foundation.folders import sync_folder
+from wazuh_comms_trio.foundation.file_writes import copy_to, rename
+from wazuh_comms_trio.foundation.folders import draft, remove_left_drafts, sync_folder
 
 logger = logging.getLogger(__name__)
 
@@ -138,20 +140,27 @@ def keep_damaged_log(database: Path) -> int:
 
 def _keep(log: Path) -> Path:
     """A durable copy under a name of its own, whole or not there: one that has the same bytes will do, an earlier
-    damage's won't. Raises ``OSError``."""
+    damage's won't. Other processes may keep it at the same time. Raises ``OSError``."""
+    path, is_kept = _place_for(log)
+    if is_kept:
+        return path
+    remove_left_drafts(log.parent, re.compile(rf"{re.escape(log.name + _DRAFT)}(-[0-9a-f]{{8}})?"))
+    unnamed = log.with_name(f"{log.name}{_DRAFT}-{secrets.token_hex(4)}")
+    with draft(unnamed) as descriptor:
+        copy_to(log, descriptor)
+        path, is_kept = _place_for(log)
+        if not is_kept:
+            rename(unnamed, path)
+    sync_folder(log.parent)
+    return path
+
+
+def _place_for(log: Path) -> tuple[Path, bool]:
+    """The first name that is free or has such a copy already; whether it has. Raises ``OSError``."""
     name = f"{log.name}{_KEPT}{log.stat().st_mtime_ns}"
     for path in (log.with_name(f"{name}{suffix}") for suffix in chain(("",), (f"-{number}" for number in count(2)))):
         if not os.path.lexists(path):
-            break
+            return path, False
         if path.is_file() and path.read_bytes() == log.read_bytes():
-            return path
-    draft = log.with_name(f"{log.name}{_DRAFT}")  # of a killed process, perhaps
-    draft.unlink(missing_ok=True)
-    try:
-        copy_file(log, draft)
-        rename(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    sync_folder(log.parent)
-    return path
+            return path, True
+    raise AssertionError  # there are names without end
