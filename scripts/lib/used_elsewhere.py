@@ -5,6 +5,7 @@
 _.mtime
 _.linkname
 _.num_tickets
+_.MAX_RECV
 _.include_server_header
 _.keep_alive_max_requests
 _.accesslog

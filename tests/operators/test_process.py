@@ -103,6 +103,16 @@ async def test_a_scrape_answers_for_the_node(tmp_path: Path, certificates: Certi
     assert not path.exists()
 
 
+async def test_a_head_that_comes_whole_is_measured_too(tmp_path: Path, certificates: Certificates) -> None:
+    """H11 looks at 60 000 blanks before a control character for seven seconds."""
+    async with daemon(tmp_path, certificates) as (_, path):
+        for value, status in (("x" * 3000, 200), ("x" * 20_000, 431), (" " * 60_000 + "\0", 431)):
+            head = request_head("GET", "/healthz", [("Host", "localhost"), ("Value", value)])
+            with trio.fail_after(30):
+                async with await trio.open_unix_socket(str(path)) as stream:
+                    assert (await exchange(stream, head)).status == status
+
+
 async def test_with_a_ca_only_its_clients_read(tmp_path: Path, certificates: Certificates) -> None:
     """On an address that others reach: without a certificate of the CA there is no reply at all."""
     tls = {"key": str(certificates.key), "cert": str(certificates.cert), "ca": str(certificates.ca)}

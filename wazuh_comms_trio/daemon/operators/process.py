@@ -31,6 +31,7 @@ from wazuh_comms_trio.daemon.supervisor import messages
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.log_context import WORKER
+from wazuh_comms_trio.http.server.hypercorn_protocol import read_at_most
 
 __all__ = ["main"]
 
@@ -44,6 +45,9 @@ FRESH: Final = 1.0
 BACKLOG: Final = 1024
 #: Seconds that a client may take for its request's head.
 HEAD_TIMEOUT: Final = 5.0
+#: Bytes of a head, and of one read on top: what takes h11 longest, blanks before a control character, takes it 50 ms.
+HEAD_BYTES: Final = 4096
+READ_BYTES: Final = 1024
 
 
 def main() -> int:
@@ -68,6 +72,7 @@ async def _run(descriptor: int) -> None:
     node = LinkedNode(link)
     app = create_operators_app(node.ask, token=first.token)
     limits = ConnectionLimits()
+    read_at_most(READ_BYTES)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.run)
         nursery.start_soon(limits.run)
@@ -85,7 +90,7 @@ def hypercorn_config(first: messages.OperatorsConfig) -> Config:
     config.errorlog = logging.getLogger("hypercorn.error")
     config.include_server_header = False
     config.alpn_protocols = ["http/1.1"]
-    config.h11_max_incomplete_size = 16384
+    config.h11_max_incomplete_size = HEAD_BYTES
     config.keep_alive_timeout = HEAD_TIMEOUT
     config.backlog = BACKLOG
     config.graceful_timeout = 0.5

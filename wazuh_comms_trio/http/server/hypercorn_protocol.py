@@ -20,6 +20,7 @@ import h11
 from hypercorn.config import Config
 from hypercorn.protocol.events import Body, EndBody, Event, Request, Response
 from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.trio import tcp_server
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import suppress_body
@@ -36,7 +37,7 @@ from wazuh_comms_trio.http.server.framing.heads import (
 )
 from wazuh_comms_trio.http.server.refusals import HeadTooLarge
 
-__all__ = ["Config", "Http11", "Message", "Scope", "hypercorn_config", "reply_head"]
+__all__ = ["Config", "Http11", "Message", "Scope", "hypercorn_config", "read_at_most", "reply_head"]
 
 Headers = Iterable[tuple[bytes, bytes]]
 Scope = dict[str, Any]
@@ -57,6 +58,13 @@ def hypercorn_config(head_bytes: int) -> Config:
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     return config
+
+
+def read_at_most(size: int) -> None:
+    """Sets how many bytes hypercorn's public server reads at a time, in this process. Its ``h11_max_incomplete_size``
+    bounds heads that aren't complete: one that comes whole in a single read isn't measured against it, and h11 looks at
+    64 KiB of blanks before a control character for seven seconds. A head has that limit and one read at most then."""
+    tcp_server.MAX_RECV = size
 
 
 class Http11:
