@@ -183,8 +183,7 @@ def test_several_agents_are_removed_together_or_none(tool: Tool, audit: Audit) -
 
 
 def test_a_failure_on_the_way_says_how_many_are_removed(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(3):
-        tool("agents", "add", f"web-{number}")
+    uuids = [tool("agents", "add", f"web-{number}", "--json").document["uuid"] for number in range(3)]
     remove = SqliteAgents.remove
     calls: list[str] = []
 
@@ -197,7 +196,7 @@ def test_a_failure_on_the_way_says_how_many_are_removed(tool: Tool, monkeypatch:
     monkeypatch.setattr(SqliteAgents, "remove", fails_then)
     refused = tool("agents", "remove", "web-0", "web-1", "web-2")
     assert (refused.status, refused.out) == (1, "")
-    assert refused.err.startswith("1 of 3 agents were removed\n")
+    assert refused.err.startswith(f"1 of 3 agents were removed\nremoved {uuids[0]} (web-0)\n")
     assert [agent["name"] for agent in tool("agents", "list", "--json").document] == ["web-1", "web-2"]
 
 
@@ -292,3 +291,16 @@ def test_an_agents_text_makes_no_lines_of_its_own(tool: Tool, config: Config) ->
     assert [line.split()[1] for line in shown.lines if line.startswith("status ")] == ["never"]
     assert "\x1b" not in shown.out
     assert len(tool("agents", "remove", UUID, "--yes").lines) <= 1
+
+
+def test_a_names_blanks_forge_neither_a_name_nor_columns(tool: Tool) -> None:
+    forged = ("web-1 ", " web-1", "web-1  never  db")
+    for name in ("web-1", *forged):
+        assert tool("agents", "add", name).status == 0
+    shown = [line[38:].split("  ")[0] for line in tool("agents", "list", "--sort", "name").lines[1:]]
+    assert sorted(shown) == sorted(("web-1", r"web-1\x20", r"\x20web-1", r"web-1 \x20never \x20db"))
+    for agent in tool("agents", "list", "--json").document:
+        assert tool("commands", "send", "--agent", agent["uuid"], "restart").status == 0
+    named = [line.split()[2] for line in tool("commands", "list").lines[1:]]
+    others = [agent["uuid"] for agent in tool("agents", "list", "--json").document if agent["name"] != "web-1"]
+    assert sorted(named) == sorted(["web-1", *others])

@@ -18,6 +18,8 @@ from wazuh_comms_trio.foundation.timestamps import to_iso
 #: A column is cut to this at least.
 _NARROWEST: Final = 8
 _SHORT_DATE: Final = re.compile(r"\d\d-\d\d \d\d:\d\d")
+#: Blanks at an end of a cell, and those after the first of several.
+_ODD_BLANK: Final = re.compile(r"^ | $|(?<= ) ")
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
@@ -103,7 +105,7 @@ class _Columns:
 
     def page(self, rows: Sequence[Sequence[object]]) -> str:
         """The lines of one page; heads stand above the first, and above one that shows other columns."""
-        cells = [[printable("-" if cell in (None, "") else str(cell)) for cell in row] for row in rows]
+        cells = [["-" if cell in (None, "") else _cell(str(cell)) for cell in row] for row in rows]
         shown, widths = list(range(len(self._heads))), _widths(self._widths, cells)
         if self._width is not None and (self._is_narrow or _total(widths) > self._width):
             cells = [[_short_date(cell) for cell in row] for row in cells]
@@ -189,6 +191,12 @@ def cut(text: str, width: int) -> str:
 
 def padded(text: str, width: int) -> str:
     return text + " " * (width - text_width(text))
+
+
+def _cell(text: str) -> str:
+    """What a table shows of a text: blanks at its ends, and all but the first of several, are escaped, since a name
+    must look neither like another one nor like several columns."""
+    return _ODD_BLANK.sub(r"\\x20", printable(text))
 
 
 def _short_date(cell: str) -> str:

@@ -152,5 +152,12 @@ def test_an_agent_that_cant_be_read_takes_no_others_name(tool: Tool, config_file
     with closing(sqlite3.connect(state / "state.db")) as connection, connection:
         ids = [one for (one,) in connection.execute("SELECT id FROM agents ORDER BY name")]
         connection.execute("UPDATE agents SET groups = '{' WHERE id = ?", (ids[0],))
-    known = AgentNames(Namespace(config=config_file, json=False, quiet=False)).of([*ids, "gone"])
-    assert known == {ids[0]: ids[0], ids[1]: "web-2", "gone": "gone"}
+    arguments = Namespace(config=config_file, json=False, quiet=False)
+    assert AgentNames(arguments).of([*ids, "gone"]) == {ids[0]: ids[0], ids[1]: "web-2", "gone": "gone"}
+
+
+def test_a_name_that_could_be_another_agents_is_none(tool: Tool, config_file: Path) -> None:
+    other = "0194857f-39b5-7bfb-a7bc-c5c6835f03d9"
+    ids = [tool("agents", "add", name, "--json").document["uuid"] for name in (other, "web-1", "web-1 ")]
+    known = AgentNames(Namespace(config=config_file, json=False, quiet=False)).of(ids)
+    assert known == {ids[0]: ids[0], ids[1]: "web-1", ids[2]: ids[2]}

@@ -44,9 +44,15 @@ async def agent_option(arguments: Namespace) -> str | None:
         return await agent_id_of(stores.backends.agents, word)
 
 
+def is_label(name: str) -> bool:
+    """Whether a name that no other agent has is a label: nobody takes it for a uuid or, by the blanks in it, for
+    another agent's name or for several columns."""
+    return bool(name) and name == " ".join(name.split()) and not is_uuid(name)
+
+
 class AgentLabels:
-    """What agents are called in tables: by their name, or by their uuid where another agent has the same name, or where
-    names can't be read, which costs nothing else. Without a ``registry`` by their uuid."""
+    """What agents are called in tables: by their name, or by their uuid where another agent has the same name, where a
+    name is no label, or where names can't be read, which costs nothing else. Without a ``registry`` by their uuid."""
 
     def __init__(self, registry: AgentRegistry | None) -> None:
         self._registry = registry
@@ -73,8 +79,7 @@ class AgentLabels:
         except (BackendUnavailable, trio.TooSlowError):
             self._registry = None
             return {}
-        # A name that looks like a uuid would be taken for one.
-        return {agent_id: name for agent_id, name in names.items() if name and not is_uuid(name)}
+        return {agent_id: name for agent_id, name in names.items() if is_label(name)}
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from wazuh_comms_trio.cli import arguments as types
 from wazuh_comms_trio.cli.agents.listing import Listed, add_filters, chosen, stored_order, with_status
 from wazuh_comms_trio.cli.agents.names import agent_id_of, several
 from wazuh_comms_trio.cli.parser import Group
-from wazuh_comms_trio.cli.program import Failure
+from wazuh_comms_trio.cli.program import Failure, printable
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.backends.interfaces import Agent
@@ -251,7 +251,7 @@ async def _stored_news(stores: Stores, agent_id: str) -> tuple[Sequence[NodeNews
 
 
 async def _remove(arguments: Namespace) -> int:
-    """Removes all of them, or none where one isn't known; what fails on the way says how many are removed. Of one the
+    """Removes all of them, or none where one isn't known; what fails on the way says which are removed. Of one the
     document is an object, of several a list."""
     from wazuh_comms_trio.cli.output import lines
     from wazuh_comms_trio.cli.stores import open_stores
@@ -271,6 +271,7 @@ async def _remove(arguments: Namespace) -> int:
         except BaseException:
             if len(names) > 1:
                 print(f"{len(said)} of {len(names)} agents were removed", file=sys.stderr)
+                print(*(f"{printable(line)}\n" for line in said), sep="", end="", file=sys.stderr)
             raise
         documents = [{"uuid": agent_id, "removed": True} for agent_id in names]
         stores.output.document(documents[0] if len(arguments.agents) == 1 else documents, lines(said))

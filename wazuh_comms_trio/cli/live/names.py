@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from wazuh_comms_trio.cli.agents.names import is_label
 from wazuh_comms_trio.cli.program import Failure
 from wazuh_comms_trio.errors import CommsError
 
@@ -28,7 +29,8 @@ class AgentNames:
         self._next = 0.0
 
     def of(self, agent_ids: Sequence[str]) -> Mapping[str, str]:
-        """The names of those agents that are known; one that several have is no name. Blocks."""
+        """The names of those agents that are known; one that several have, or
+        that is no label, is no name. Blocks."""
         missing = [agent_id for agent_id in agent_ids if agent_id not in self._known]
         if missing and time.monotonic() >= self._next:
             if len(self._known) > MOST:
@@ -46,6 +48,7 @@ class AgentNames:
         with trio.move_on_after(READ_TIMEOUT) as scope:
             async with open_stores(self._arguments) as stores:
                 names = await stores.backends.agents.unique_names(agent_ids)
-                self._known |= {agent_id: names.get(agent_id, agent_id) for agent_id in agent_ids}
+                labels = {agent_id: name for agent_id, name in names.items() if is_label(name)}
+                self._known |= {agent_id: labels.get(agent_id, agent_id) for agent_id in agent_ids}
         if scope.cancelled_caught:
             self._next = time.monotonic() + PAUSE
