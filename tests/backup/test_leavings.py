@@ -169,7 +169,9 @@ async def test_a_restore_that_fails_leaves_nothing(tmp_path: Path) -> None:
     config = await make_store(tmp_path)
     backup(config, tmp_path / "one.backup")
     os.truncate(tmp_path / "one.backup", 5000)
+    (state(config) / ".restore-me").mkdir()  # somebody's
     before = sorted(os.listdir(state(config)))
+    (state(config) / ".restore-0123456789abcdef").mkdir()
     with pytest.raises(BackupError):
         restore(config, tmp_path / "one.backup", replace=True)
     assert sorted(os.listdir(state(config))) == before

@@ -13,11 +13,13 @@ from tests.backup.small_store import LARGE, pieces, state
 from tests.backup.test_verify import config, found, spoil
 from tests.contract.harness import A1, A2, stored_bodies
 from wazuh_comms_trio.audit.log import User, audit_log
+from wazuh_comms_trio.backends.embedded.ndjson.spool import remove_stale
 from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.backup.create import backup
 from wazuh_comms_trio.backup.restore import restore
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
+from wazuh_comms_trio.foundation import file_writes
 from wazuh_comms_trio.quarantine.interface import Rejected
 from wazuh_comms_trio.quarantine.opening import open_quarantine
 
@@ -124,6 +126,21 @@ async def test_a_segment_that_is_damaged_again(config: Config) -> None:
     kept = [segment.with_name(f"{segment.name}.damaged{suffix}").read_bytes() for suffix in ("", "-2")]
     assert kept == versions
     assert len(stored_bodies(state(config))) == 2
+
+
+async def test_a_daemon_that_starts_while_a_segment_is_saved(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It removes what killed processes have left."""
+    spoil(segment_of(config), 10)
+
+    class Starting(file_writes.FileCalls):
+        def link(self, source: str, name: str, folder: int) -> None:
+            super().link(source, name, folder)
+            remove_stale(state(config) / "events")
+
+    monkeypatch.setattr(file_writes, "calls", Starting())
+    assert [finding.repaired for finding in found(config, repair=True)] == [True]
+    assert found(config) == []
+    assert len(stored_bodies(state(config))) == 3
 
 
 @pytest.mark.parametrize("name", ["state.db", "quarantine/quarantine.db"])

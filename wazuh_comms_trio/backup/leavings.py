@@ -13,7 +13,7 @@ from wazuh_comms_trio.backends.embedded.state_lock import hold_state
 from wazuh_comms_trio.backends.unavailable import StateUnusable
 from wazuh_comms_trio.foundation.folders import open_folder, remove_left_drafts, try_lock
 
-__all__ = ["SCRATCH", "STAGING", "remove_leavings", "remove_left_scratch"]
+__all__ = ["SCRATCH", "STAGING", "left_staging", "remove_leavings", "remove_left_scratch"]
 
 #: Folders for copies of databases, beside a backup that is being made.
 SCRATCH: Final = ".backup-"
@@ -39,11 +39,16 @@ def remove_leavings(state: Path) -> None:
     putting things in their places: that is the next restore's to finish. Raises nothing."""
     remove_left_drafts(state, _KEPT_DRAFT)
     remove_left_scratch(state)
-    staging = _folders(state, _STAGING_NAME)
+    staging = left_staging(state)
     if staging:
         with suppress(StateUnusable), hold_state(state):  # a restore has it for itself
             for folder in staging:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def left_staging(state: Path) -> list[Path]:
+    """What restores have unpacked to, perhaps one that is under way; nothing else whose name begins like that."""
+    return _folders(state, _STAGING_NAME)
 
 
 def _folders(parent: Path, own_name: re.Pattern[str]) -> list[Path]:

@@ -34,7 +34,7 @@ from wazuh_comms_trio.backup.format import (
     decode_manifest,
     is_member_name,
 )
-from wazuh_comms_trio.backup.leavings import STAGING
+from wazuh_comms_trio.backup.leavings import STAGING, left_staging
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.file_writes import WholeFile, copy_file, rename, sync
 from wazuh_comms_trio.foundation.folders import adopt, make_folder, sync_folder
@@ -75,7 +75,7 @@ def restore(config: Config, file: Path, *, replace: bool = False) -> Contents:
                 raise BackupError(f"{folder} holds state already; it is replaced only when that is asked for")
             staging = folder / f"{STAGING}{secrets.token_hex(8)}"
             stack.callback(shutil.rmtree, staging, ignore_errors=True)
-            for stale in folder.glob(f"{STAGING}*"):
+            for stale in left_staging(folder):
                 shutil.rmtree(stale, ignore_errors=True)
             contents = _unpack(file, staging)
             if contents.embedded_state != embedded:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
@@ -41,7 +42,7 @@ from wazuh_comms_trio.backends.embedded.state_schema import STATE
 from wazuh_comms_trio.backends.unavailable import StateForeign
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.file_writes import link_file, rename, sync, write_all
-from wazuh_comms_trio.foundation.folders import open_draft, open_file, open_folder, sync_folder
+from wazuh_comms_trio.foundation.folders import draft, open_file, open_folder, sync_folder
 from wazuh_comms_trio.quarantine.interface import OVERHEAD_BYTES, Rejected, digest
 from wazuh_comms_trio.quarantine.opening import made_marks, quarantine_folder
 from wazuh_comms_trio.quarantine.payload_files import FILES, candidates
@@ -167,11 +168,9 @@ def _save_segment(folder: Path, damage: Damage, beside: str, *, write: bool) -> 
     promise = promises(folder).get(damage.file)
     fresh = folder / f".{damage.file}{SAVING}"
     saved = size = 0
-    descriptor = -1
     if write:
         fresh.unlink(missing_ok=True)
-        descriptor = open_draft(fresh)
-    try:
+    with draft(fresh) if write else nullcontext(-1) as descriptor:
         for part in read_segment(segment, Reading(damage.file), promise):
             if isinstance(part, Damage):
                 continue
@@ -193,19 +192,16 @@ def _save_segment(folder: Path, damage: Damage, beside: str, *, write: bool) -> 
             size += len(head) + record.body_bytes + (last != b"\n")
         if write:
             sync(descriptor)
-    finally:
-        if write:
-            os.close(descriptor)
+            with open_folder(folder) as opened:
+                link_file(segment.path, beside, opened)
+            forget(folder, [damage.file])
+            if saved:
+                rename(fresh, segment.path)
+            else:
+                segment.path.unlink()
     if write:
-        with open_folder(folder) as opened:
-            link_file(segment.path, beside, opened)
-        forget(folder, [damage.file])
         if saved:
-            rename(fresh, segment.path)
             Slot(folder, damage.file).hold(size, saved)
-        else:
-            fresh.unlink()
-            segment.path.unlink()
         sync_folder(folder)
     return saved
 
