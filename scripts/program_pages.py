@@ -301,7 +301,7 @@ def fish(name: str) -> str:
                 for flag in option.flags
             ]
             if option.metavar:
-                words.append("--require-parameter")
+                words.append("--require-parameter" if option.is_file else "--exclusive")
             if option.is_file:
                 words.append("--force-files")
             if option.choices:

@@ -206,6 +206,10 @@ def test_columns_that_fit_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     row, heads = ("w" * 20, "c" * 8, "x" * 8), ("WIDE", "C", "X")
     assert [line.split() for line in output.table(heads, [row], ("X", "WIDE")).split("\n")] == [["C", "X"], [*row[1:]]]
     assert output.table(heads, [row]).split("\n")[0].split() == [*heads]
+    monkeypatch.setattr(output, "terminal_width", lambda: 40)  # of which a date would take too much
+    row = ("i" * 60, "agent web-0971", "restart", "failed: cancelled", "2025-03-11T19:12:36Z")
+    shown = output.table((*"ITASC",), [row], (*"CAI",)).split("\n")[1]
+    assert shown.split("  ") == ["agent web-0971", "restart", "failed: cancel\N{HORIZONTAL ELLIPSIS}"]
 
 
 def test_heads_stand_above_a_page_that_shows_other_columns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,14 @@ def test_files_are_offered_where_a_file_is_meant(shell: object, tmp_path: Path) 
         assert shell(words, tmp_path) == {"march.backup"}
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_no_files_are_offered_where_another_value_is_meant(shell: object, tmp_path: Path) -> None:
+    assert callable(shell)
+    (tmp_path / "pending.backup").touch()
+    assert shell(["wazuh-comms", "commands", "list", "--status", "pen"], tmp_path) == {"pending"}
+    assert shell(["wazuh-comms", "agents", "list", "--name", "pen"], tmp_path) == set()
+
+
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh is here")
 def test_zsh_takes_its_completion(tmp_path: Path) -> None:
     folder = ZSH.parent

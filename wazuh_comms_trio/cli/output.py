@@ -126,7 +126,9 @@ class _Columns:
             return self._shown, before
         self._is_narrow = True
         least = [width if n in whole else min(width, _NARROWEST) for n, width in enumerate(wanted)]
-        shown = _that_fit(least, self._spare, most)
+        legible = max(_NARROWEST, most // 4)
+        readable = [width if n in whole else min(width, legible) for n, width in enumerate(wanted)]
+        shown = _that_fit(least, readable, self._spare, most)
         cuttable = [n for n in shown if n not in whole]
         while _total([wanted[n] for n in shown]) > most and cuttable:
             widest = max(cuttable, key=wanted.__getitem__)
@@ -136,18 +138,18 @@ class _Columns:
         return shown, wanted
 
 
-def _that_fit(widths: Sequence[int], spare: Sequence[int], most: int) -> list[int]:
+def _that_fit(least: Sequence[int], readable: Sequence[int], spare: Sequence[int], most: int) -> list[int]:
     """The columns that there is room for: the spare ones are left out in their order, and those that fit without a
-    later one come back."""
-    shown = list(range(len(widths)))
+    later one, and leave the others readable, come back."""
+    shown = list(range(len(least)))
     gone: list[int] = []
     for column in spare:
-        if _total([widths[n] for n in shown]) <= most:
+        if _total([least[n] for n in shown]) <= most:
             break
         shown.remove(column)
         gone.append(column)
     for column in reversed(gone):
-        if _total([widths[n] for n in (*shown, column)]) <= most:
+        if _total([readable[n] for n in (*shown, column)]) <= most:
             shown = sorted((*shown, column))
     return shown
 

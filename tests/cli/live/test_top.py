@@ -128,6 +128,15 @@ def test_on_the_lowest_terminals_problems_and_workers_are_seen() -> None:
             assert [line.split()[0] for line in lines if line.startswith("/")][:1] == [POLL]
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_an_agents_uuid_is_whole(width: int) -> None:
+    before, after = two()
+    after["agents"] = [["0194857f-39b5-7bfb-a7bc-c5c6835f03d1", 7, 100]]
+    lines = page(Rates(before, after, 10.0), status(), [], width=width, height=100)
+    assert any(line.startswith("0194857f-39b5-7bfb-a7bc-c5c6835f03d1 ") for line in lines)
+    assert max(map(len, lines)) <= width
+
+
 def test_a_narrow_terminal_shows_no_mean() -> None:
     lines = page(Rates(*two(), 10.0), status(), [], width=60, height=100)
     assert [line.split() for line in lines if line.startswith(STATEFUL)] == [[STATEFUL, "10", "≤", "250", "ms", "5"]]

@@ -23,6 +23,8 @@ _LOWEST_WITH_GAPS: Final = 20
 #: Characters that the columns of numbers take; and without their mean.
 _NUMBERS: Final = 43
 _FEWER_NUMBERS: Final = 32
+_AGENT_NUMBERS: Final = 21
+_UUID: Final = 36
 
 
 def page(
@@ -132,14 +134,15 @@ def _backends(rates: Rates, width: int, is_low: bool) -> Iterator[str]:
 
 
 def _agents(rates: Rates, names: Mapping[str, str], most: int, width: int) -> Iterator[str]:
-    name = _name_width(width)
-    yield f"{'BUSIEST AGENTS OF A MINUTE':<{name}}{'CALLS/S':>10}{'IN/S':>11}"
+    name = max(_name_width(width), min(_UUID + 1, width - 1 - _AGENT_NUMBERS))
+    calls = max(8, _name_width(width) + 10 - name)  # in the column of the other tables, where a uuid leaves room
+    yield f"{'BUSIEST AGENTS OF A MINUTE':<{name}}{'CALLS/S':>{calls}}{'IN/S':>11}"
     for agent_id, requests, received in rates.agents[:most]:
         known = printable(names.get(agent_id, agent_id))
         label = f"{known}  {agent_id}" if known != agent_id else agent_id
         if text_width(label) >= name:  # half of an id is of no use
             label = known
-        yield f"{padded(cut(label, name - 1), name)}{_number(requests):>10}{_size(received):>11}"
+        yield f"{padded(cut(label, name - 1), name)}{_number(requests):>{calls}}{_size(received):>11}"
 
 
 def _timed(title: str, last: str, rows: Sequence[tuple[str, Timing, str]], width: int, is_low: bool) -> Iterator[str]:
