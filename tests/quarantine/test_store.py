@@ -318,6 +318,21 @@ async def test_a_damaged_name_costs_its_payload_and_leads_nowhere(
     assert files_in(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", [b"\xff" + b"0" * 31, b"0" * 32])
+async def test_a_payload_whose_name_is_damaged_stays(tmp_path: Path, name: bytes) -> None:
+    """Its entry, as long as that is there, could be put right by hand."""
+    async with store_in(tmp_path) as quarantine:
+        await quarantine.add([rejected(LARGE)])
+    connection = apsw.Connection(str(tmp_path / "quarantine.db"))
+    connection.execute("UPDATE entries SET file = CAST(? AS TEXT)", (name,))
+    connection.close()
+    async with store_in(tmp_path) as quarantine:
+        assert len(files_in(tmp_path)) == 1
+        await quarantine.drop([1])
+    async with store_in(tmp_path):
+        assert files_in(tmp_path) == []
+
+
 async def test_files_of_calls_that_came_to_nothing_go_with_the_next_one(tmp_path: Path) -> None:
     """At a locked database an agent comes again and again with a large body, and gives up waiting."""
     async with store_in(tmp_path) as quarantine:

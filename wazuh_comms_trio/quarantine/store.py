@@ -319,10 +319,12 @@ class StoredQuarantine:
         return Usage(entries, used, self._max_bytes)
 
     async def remove_unreferenced(self) -> None:
-        """Removes files that no row names and no process is writing; none while a log that lost rows is kept."""
-        if has_kept_log(self._files.with_name(QUARANTINE.name)):
+        """Removes files that no row names and no process is writing; none while a log that lost rows is kept, or while
+        a row's file isn't there: the row's name may be what is damaged, and one of these its payload."""
+        names = candidates(self._files)
+        if not names or has_kept_log(self._files.with_name(QUARANTINE.name)) or await self._misses_a_file(names):
             return
-        for name in candidates(self._files):
+        for name in names:
             descriptor = lock_unreferenced(self._files, name)
             if descriptor is None:
                 continue
@@ -331,6 +333,13 @@ class StoredQuarantine:
                     self._remove([name])
             finally:
                 os.close(descriptor)
+
+    async def _misses_a_file(self, there: Collection[str]) -> bool:
+        """Whether a row names no file, of these or of those that came since."""
+        query = f"SELECT {FILE} FROM entries WHERE file IS NOT NULL"
+        rows: list[Any] = await self._database.read(lambda connection: connection.execute(query).fetchall())
+        others = {own_name(raw) for (raw,) in rows}.difference(there)
+        return any(name is None or not (self._files / name).exists() for name in others)
 
 
 def _named(connection: apsw.Connection, names: Collection[str]) -> list[str]:
