@@ -269,3 +269,13 @@ def test_where_nothing_can_be_noted_nothing_is_missed(tmp_path: Path) -> None:
     mark.check()
     mark.note()
     assert mark.loss() is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "\0", '{"database":"DB","gone":[]}', '{"x":' + "[" * 8000])
+def test_a_note_that_is_damaged_is_none(tmp_path: Path, text: str) -> None:
+    mark = MadeMark(tmp_path, tmp_path / "state.db")
+    mark.path.write_text(text.replace("DB", str(mark.database)))
+    mark.check()
+    assert mark.loss() is None
+    mark.note()
+    assert mark.loss() == "the file is missing"

@@ -194,7 +194,7 @@ class MadeMark:
         try:
             with open_file(self.path) as file:
                 note = msgspec.json.decode(file.read(_NOTE_BYTES), type=_Note)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return note if note.database == str(self.database) else None
 
