@@ -17,6 +17,7 @@ import msgspec
 from attrs import frozen
 
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
+from wazuh_comms_trio.backends.json_size import MANY, check_utf8, has_many_members
 from wazuh_comms_trio.backends.json_values import beginning, equal_json, same_spelling
 
 T = TypeVar("T")
@@ -86,7 +87,7 @@ def are_objects(bodies: Iterable[bytes | None]) -> bool:
         for body in bodies:
             if body is None or not body.startswith(b"{"):
                 return False
-            body.decode()
+            check_utf8(body)
             _decode_raw(body)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return False
@@ -95,7 +96,7 @@ def are_objects(bodies: Iterable[bytes | None]) -> bool:
 
 def _checked(body: bytes, decode: Callable[[bytes], T]) -> T:
     try:
-        body.decode()  # msgspec checks the grammar of what it keeps raw, not its encoding
+        check_utf8(body)  # msgspec checks the grammar of what it keeps raw, not its encoding
         return decode(body)
     except UnicodeDecodeError as exc:
         raise NotADocument(f"failed to parse: invalid UTF-8 at byte {exc.start}") from exc
@@ -109,8 +110,12 @@ def _checked(body: bytes, decode: Callable[[bytes], T]) -> T:
 
 def merge(current: bytes, partial: bytes) -> bytes:
     """``current`` with ``partial`` merged in: objects merge deeply, every other value replaces. Returns ``current``
-    itself when that changes nothing. Raises ``NotADocument`` for a ``partial`` that isn't an object, or so deep that it
-    would take seconds."""
+    itself when that changes nothing. Raises ``NotADocument`` for a ``partial`` that isn't an object, and where it would
+    take seconds: so deep, or with so many members."""
+    if current == partial:
+        return current
+    if has_many_members(partial) or has_many_members(current):
+        raise NotADocument(f"failed to parse: more than {MANY} members can't be merged")
     merging = _Merging(max(_MERGED_AT_LEAST, _MERGED_LEVELS * (len(current) + len(partial))))
     return merging.merge(current, read_object(partial))
 

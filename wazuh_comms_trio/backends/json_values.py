@@ -1,7 +1,8 @@
 """Whether two JSON texts have the same value. Pure.
 
 Large texts are compared piece by piece, each in a short step: what is equal to the byte isn't decoded, and a thread
-that compares leaves other threads their turns.
+that compares leaves other threads their turns. Of texts with very many values only those are equal that are equal to
+the byte: taking them apart would hold up all threads.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final, TypeAlias
 
 import msgspec
+
+from wazuh_comms_trio.backends.json_size import has_many_values
 
 #: Bytes that are decoded at once, in milliseconds.
 _WHOLE: Final = 64 * 1024
@@ -65,7 +68,7 @@ def _same(first: Any, second: Any) -> bool:
 
 def equal_json(first: bytes, second: bytes) -> bool:
     """Whether two JSON texts have the same value: the order of members doesn't count, numbers are compared exactly by
-    value."""
+    value. Texts with more than ``MANY`` values are compared by their bytes alone."""
     return first == second or _equal(first, second, _number, _number)
 
 
@@ -81,6 +84,8 @@ def beginning(text: bytes | msgspec.Raw) -> bytes:
 
 
 def _equal(first: bytes, second: bytes, integer: _Read, real: _Read) -> bool:
+    if has_many_values(first) or has_many_values(second):
+        return False
     try:
         return _equal_pieces(first, second, integer, real, _LEVELS)
     except (ValueError, RecursionError):

@@ -145,6 +145,7 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
             rng=rng,
             metrics=metrics,
             refused=lambda count: refusals.refused("packets that waited too long", count=count),
+            run_blocking=run_blocking,
         ),
         stateless=StatelessEvents(
             backends.engine,

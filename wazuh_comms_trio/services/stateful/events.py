@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from random import Random
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 from attrs import frozen
@@ -21,6 +21,7 @@ from wazuh_comms_trio.config import models
 from wazuh_comms_trio.config.models import Events
 from wazuh_comms_trio.errors import BackendUnavailable, MalformedBody, Overloaded, StorageFull
 from wazuh_comms_trio.foundation.bodies import Body
+from wazuh_comms_trio.foundation.environment import RunBlocking
 from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics
@@ -37,6 +38,8 @@ from wazuh_comms_trio.services.store_backoff import store_backoff
 __all__ = ["StatefulEvents", "StatefulStatistics"]
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _SMALL_PACKET_BYTES: Final = 65536  # bytes; read without a pause, in less than a millisecond or two
 
@@ -74,7 +77,9 @@ class StatefulEvents:
         rng: Random,
         metrics: Metrics | None = None,
         refused: Callable[[int], object] = lambda count: None,
+        run_blocking: RunBlocking | None = None,
     ) -> None:
+        self._run_blocking = run_blocking or _run_inline
         self._metrics = metrics = metrics or Metrics()
         self._quarantine = quarantine
         self._settings = events
@@ -174,11 +179,11 @@ class StatefulEvents:
         if self._settings.invalid == "refuse":
             # Nothing of it is written when something in it is refused, as far as that can be seen beforehand.
             while not reader.exhausted:
-                self._refuse_unusable(await _read_part(reader))
+                self._refuse_unusable(await self._read_part(reader))
             reader.rewind()
         replies: list[bytes] = []
         while not reader.exhausted:
-            part = await _read_part(reader)
+            part = await self._read_part(reader)
             if not part.complete:
                 piece = Piece(packet, part)
                 await self._batcher.write_piece(piece)
@@ -186,6 +191,22 @@ class StatefulEvents:
                     raise _copy_of(piece.failure)
             replies.append(await self._reply(part))
         return b'{"results":[%b]}' % b",".join(replies)
+
+    async def _read_part(self, reader: PacketReader) -> Part:
+        """The next events of a big packet, read with pauses; large ones in a thread."""
+        events: list[Event] = []
+        operations: list[DocumentOperation] = []
+        size = 0
+        while not reader.exhausted and size < _PIECE_BYTES and len(events) < _PIECE_EVENTS:
+            if reader.is_long_ahead:
+                read = await self._run_blocking(reader.read, 1, _STEP_BYTES, operations)
+            else:
+                read = reader.read(_STEP_EVENTS, _STEP_BYTES, operations)
+                await trio.lowlevel.checkpoint()
+            if read:
+                size += read[-1].end - read[0].start
+            events += read
+        return Part(reader, events, operations)
 
     def _refuse_unusable(self, part: Part) -> None:
         if self._settings.invalid == "refuse" and part.unusable:
@@ -227,15 +248,6 @@ def _copy_of(failure: BackendUnavailable) -> BackendUnavailable:
     return type(failure)(failure.message, code=failure.code)
 
 
-async def _read_part(reader: PacketReader) -> Part:
-    """The next events of a big packet, read with pauses."""
-    events: list[Event] = []
-    operations: list[DocumentOperation] = []
-    size = 0
-    while not reader.exhausted and size < _PIECE_BYTES and len(events) < _PIECE_EVENTS:
-        read = reader.read(_STEP_EVENTS, _STEP_BYTES, operations)
-        if read:
-            size += read[-1].end - read[0].start
-        events += read
-        await trio.lowlevel.checkpoint()
-    return Part(reader, events, operations)
+async def _run_inline(fn: Callable[..., T], *args: object) -> T:
+    await trio.lowlevel.checkpoint()
+    return fn(*args)

@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 
 from wazuh_comms_trio.backends.interfaces import CommandReport, CommandResult, DocumentOperation
+from wazuh_comms_trio.backends.json_size import check_utf8, has_many_members
 from wazuh_comms_trio.config.models import Events
 from wazuh_comms_trio.errors import MalformedBody
 from wazuh_comms_trio.foundation.bodies import Body
@@ -36,6 +37,7 @@ from wazuh_comms_trio.services.stateful.event_header import (
     needs_collector,
     read_header,
 )
+from wazuh_comms_trio.services.stateful.lines import BLANKS, end_of, has_long_line, next_line
 from wazuh_comms_trio.services.stateful.plain_events import (
     is_plain_text,
     may_name_agent,
@@ -60,12 +62,16 @@ _PLAIN_STEP: Final = 65536
 _SMALL_STEP: Final = 4096
 
 _OPERATION: Final = b'"operation"'
-_BLANKS: Final = b" \t\r\n"
-_TAIL: Final = 65536
 
 
 class _Object(msgspec.Struct, gc=False):
     """A data line that is only checked to be a JSON object."""
+
+
+class _Agent(msgspec.Struct, gc=False):
+    """A data line's own ``agent``."""
+
+    agent: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Result(msgspec.Struct, gc=False):
@@ -86,6 +92,7 @@ class _Report(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 _check_object: Final[Callable[[bytes | bytearray], _Object]] = msgspec.json.Decoder(_Object).decode
+_decode_agent: Final[Callable[[bytes], _Agent]] = msgspec.json.Decoder(_Agent).decode
 _decode_members: Final[Callable[[bytes], dict[str, msgspec.Raw]]] = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_report: Final[Callable[[bytes], _Report]] = msgspec.json.Decoder(_Report).decode
 
@@ -94,39 +101,14 @@ _NOT_DECODED: Final = (msgspec.MsgspecError, UnicodeDecodeError)
 
 def open_packet(body: Body, agent_id: str, settings: Events) -> PacketReader:
     """Checks the metadata line against ``agent_id``, the token's. Raises ``MalformedBody``."""
-    end = _end_of(body)
+    end = end_of(body)
     if end == 0:
         raise MalformedBody("The request body is empty")
-    start, first = _next_line(body, 0, end)
+    start, first = next_line(body, 0, end)
     # One byte too many is enough to be refused for its length.
     metadata = read_metadata(bytes(body[start : min(first, start + METADATA_LIMIT + 1)]))
     check_agent(metadata, agent_id, settings.foreign_agent)
     return PacketReader(body, metadata, agent_id, first + 1, end, own_ids=settings.document_id == "agent")
-
-
-def _next_line(body: Body, position: int, end: int) -> tuple[int, int]:
-    """Where the first line at or after ``position`` that isn't blank begins and ends; ``end`` twice when there is
-    none."""
-    while position < end:
-        after = body.find(b"\n", position, end)
-        if after < 0:
-            after = end
-        if body[position] not in _BLANKS or body[position:after].strip(_BLANKS):
-            return position, after
-        position = after + 1
-    return end, end
-
-
-def _end_of(body: Body) -> int:
-    """The end of a line without the blanks there."""
-    end = len(body)
-    while end:
-        start = max(0, end - _TAIL)
-        kept = len(body[start:end].rstrip(_BLANKS))
-        end = start + kept
-        if kept:
-            break
-    return end
 
 
 class PacketReader:
@@ -161,6 +143,11 @@ class PacketReader:
     @property
     def exhausted(self) -> bool:
         return self._position >= self._end and self._gap is None
+
+    @property
+    def is_long_ahead(self) -> bool:
+        """Whether one of the next two lines is so long that reading it takes a while."""
+        return has_long_line(self.body, self._position, self._end)
 
     def rewind(self) -> None:
         """Goes back to the first event."""
@@ -247,8 +234,8 @@ class PacketReader:
         start = position
         if after < 0:
             after = end
-        if position >= end or body[position] in _BLANKS:
-            start, after = _next_line(body, position, end)
+        if position >= end or body[position] in BLANKS:
+            start, after = next_line(body, position, end)
         if self._known is not None:  # from a look at the line after the one before
             header, self._known = self._known, None
             return start, after, header
@@ -318,11 +305,12 @@ class PacketReader:
         """One object of the metadata's members and the data line's; the reason why not as a string. The metadata's win,
         and the data line goes through as it is unless it has such a member."""
         try:
-            if not data.isascii():
-                data.decode()  # the decoder doesn't look at the encoding of what it skips
+            check_utf8(data)  # the decoder doesn't look at the encoding of what it skips
             if self._only_agent and not may_name_agent(data):
                 _check_object(data)
-            else:
+            elif self._names_metadata(data):
+                if has_many_members(data):
+                    return "The data line has members of the metadata line, and more others than can be told apart"
                 members = _decode_members(data)
                 own = {name: value for name, value in members.items() if not self._is_metadatas(name)}
                 if len(own) < len(members):
@@ -332,11 +320,18 @@ class PacketReader:
         except _NOT_DECODED as exc:
             return _data_reason(exc)
         if data[0] != 0x7B or data[-1] != 0x7D:  # { }
-            data = data.strip(_BLANKS)
+            data = data.strip(BLANKS)
         # Between the braces there is a member, or nothing but blanks.
-        if data[1] != 0x22 and not data[1:-1].strip(_BLANKS):
+        if data[1] != 0x22 and not data[1:-1].strip(BLANKS):
             return self.metadata.prefix + b"}"
         return b"".join((self.metadata.prefix, b",", memoryview(data)[1:]))
+
+    def _names_metadata(self, data: bytes) -> bool:
+        """Whether a member may be one of the metadata's; False after a look at the object itself. Raises
+        ``MsgspecError``, ``RecursionError``."""
+        if not self._only_agent or may_name_agent(data, reaching=True):
+            return True
+        return _decode_agent(data).agent is not msgspec.UNSET
 
     def _is_metadatas(self, name: str) -> bool:
         """Whether a member of this name would stand beside the metadata's, or, by dots, in it: a search would find the
