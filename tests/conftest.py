@@ -17,6 +17,7 @@ import pytest
 import trustme
 from hypothesis import HealthCheck, settings
 
+from tests.indexer.cluster import chosen_build
 from wazuh_comms_trio.config.models import CommunicationsApi, Config, Embedded, Files, Logging, Ssl
 
 # The same examples in every run: a failure is the change's, not the day's. `--hypothesis-profile=explore` looks
@@ -154,6 +155,13 @@ COMPONENTS = ("indexer", "balancers", "prometheus")
 def pytest_addoption(parser: pytest.Parser) -> None:
     text = "a test that needs a real component (a marker of `COMPONENTS`) fails where it would be skipped"
     parser.addoption("--require-components", action="store_true", help=text)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test with a real indexer is skipped where none was set up, before its fixtures look for one."""
+    if item.get_closest_marker("indexer") is not None and "CI" not in os.environ and not chosen_build().is_there():
+        pytest.skip("no OpenSearch is there: run tests/indexer/setup")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -33,10 +33,13 @@ class Build:
     folder: Path
     options: Sequence[str] = ()
 
+    def is_there(self) -> bool:
+        return (self.folder / "java").exists() or (self.folder / "lib").is_dir()
+
     def java(self) -> str | None:
         """The program; None: ``setup`` found none that is new enough. Raises ``RuntimeError`` before ``setup`` ran."""
         named = self.folder / "java"
-        if not named.exists() and not (self.folder / "lib").is_dir():
+        if not self.is_there():
             raise RuntimeError(f"no OpenSearch in {self.folder}: run tests/indexer/setup")
         if named.exists():
             return named.read_text().strip() or None
