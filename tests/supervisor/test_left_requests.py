@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from socket import SHUT_WR
+from typing import Final
 
 import pytest
 import trio
@@ -36,6 +38,16 @@ pytestmark = [pytest.mark.processes, pytest.mark.real_clock]
 TAKEN = [("updated", 200)] * EVENTS
 
 
+async def end_behind_more(stream: trio.SSLStream[trio.SocketStream]) -> None:
+    """Sends what nobody reads, and then its end."""
+    await stream.send_all(b"GET / HTTP/1.1\r\n\r\n" * 100)
+    stream.transport_stream.socket.shutdown(SHUT_WR)
+    await trio.aclose_forcefully(stream)
+
+
+LEAVES: Final[dict[str, Close]] = {**CLOSES, "the end behind unread bytes": end_behind_more}
+
+
 async def leave_late(agent: AgentClient, version: int, close: Close, reached: Callable[[], Awaitable[None]]) -> None:
     """Sends a packet, and leaves; returns when the look at its connection counts."""
     body = packet(agent, version, 2000)
@@ -46,13 +58,14 @@ async def leave_late(agent: AgentClient, version: int, close: Close, reached: Ca
     await trio.sleep(LOOK_AFTER + 0.1)  # at least: the packet came before
 
 
-async def test_embedded(make_files: MakeFiles) -> None:
-    files = make_files(workers=2)
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_embedded(make_files: MakeFiles, workers: int) -> None:
+    files = make_files(workers=workers)
     async with start_daemon(files) as daemon:
-        await serving(files, 2)
+        await serving(files, workers)
         (agent,) = await add_logged_in(daemon, 1)
         await send(agent, packet(agent, 1, 2000))
-        for close in CLOSES.values():
+        for close in LEAVES.values():
             async with locked(files):
                 await leave_late(agent, 2, close, lambda: waiting(files))
             await idle(files)
@@ -78,7 +91,7 @@ async def test_on_the_fake_indexer(tmp_path: Path, certificates: Certificates) -
             await serving(files, 2)
             (agent,) = await add_logged_in(daemon, 1)
             await send(agent, packet(agent, 1, 2000))
-            for close in CLOSES.values():
+            for close in LEAVES.values():
                 came, go_on = trio.Event(), trio.Event()
 
                 async def hold(method: str, path: str, came: trio.Event = came, go_on: trio.Event = go_on) -> None:
