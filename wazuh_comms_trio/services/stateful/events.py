@@ -198,8 +198,8 @@ class StatefulEvents:
         operations: list[DocumentOperation] = []
         size = 0
         while not reader.exhausted and size < _PIECE_BYTES and len(events) < _PIECE_EVENTS:
-            if reader.is_long_ahead:
-                read = await self._run_blocking(reader.read, 1, _STEP_BYTES, operations)
+            if reader.is_long_ahead(_STEP_BYTES):
+                read = await self._run_blocking(reader.read, _STEP_EVENTS, _STEP_BYTES, operations)
             else:
                 read = reader.read(_STEP_EVENTS, _STEP_BYTES, operations)
                 await trio.lowlevel.checkpoint()

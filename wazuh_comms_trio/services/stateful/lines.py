@@ -41,7 +41,7 @@ def end_of(body: Body) -> int:
 
 
 def has_long_line(body: Body, position: int, end: int) -> bool:
-    """Whether one of the next two lines takes more than some milliseconds to read."""
+    """Whether the line around ``position`` or the one after it takes more than some milliseconds to read."""
     if end - position <= _LONG:
         return False
     after = body.find(b"\n", position, position + _LONG)

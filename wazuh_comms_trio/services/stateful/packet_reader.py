@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 
 from wazuh_comms_trio.backends.interfaces import CommandReport, CommandResult, DocumentOperation
-from wazuh_comms_trio.backends.json_size import check_utf8, has_many_members
+from wazuh_comms_trio.backends.json_size import MANY, check_utf8, has_many_members, has_many_values
 from wazuh_comms_trio.config.models import Events
 from wazuh_comms_trio.errors import MalformedBody
 from wazuh_comms_trio.foundation.bodies import Body
@@ -144,10 +144,9 @@ class PacketReader:
     def exhausted(self) -> bool:
         return self._position >= self._end and self._gap is None
 
-    @property
-    def is_long_ahead(self) -> bool:
-        """Whether one of the next two lines is so long that reading it takes a while."""
-        return has_long_line(self.body, self._position, self._end)
+    def is_long_ahead(self, max_bytes: int) -> bool:
+        """Whether ``read(..., max_bytes)`` may come to a line so long that reading it takes a while."""
+        return has_long_line(self.body, self._position + max_bytes, self._end)
 
     def rewind(self) -> None:
         """Goes back to the first event."""
@@ -343,6 +342,8 @@ class PacketReader:
             return Unusable("Only updates of a command's result are taken")
         if len(document_id.encode()) > DOCUMENT_ID_LIMIT:
             return Unusable(f"The document id is longer than {DOCUMENT_ID_LIMIT} bytes")
+        if has_many_values(data):
+            return Unusable(f"A command's result has more than {MANY} values")
         try:
             result = _decode_report(data).command.result
         except RecursionError:
