@@ -44,6 +44,13 @@ class TestTheTable:
         assert not after.knows(ONE, "hash", WRONG)
         assert not after.knows(OTHER, "hash", KEY)
 
+    def test_it_is_read_before_anybody_is_served(self, tmp_path: Path) -> None:
+        """A fleet's would hold up the event loop at the first log-in."""
+        VerifiedKeys(tmp_path / FILE_NAME, SECRET).note(ONE, "hash", KEY)
+        after = VerifiedKeys(tmp_path / FILE_NAME, SECRET)
+        (tmp_path / FILE_NAME).unlink()
+        assert after.knows(ONE, "hash", KEY)
+
     def test_it_is_the_nodes_own_and_says_nothing(self, tmp_path: Path) -> None:
         VerifiedKeys(tmp_path / FILE_NAME, SECRET).note(ONE, "hash", KEY)
         assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600
