@@ -43,9 +43,11 @@ class InjectedFaults:
         now = trio.current_time()
         faults, rng = (self._network, self.rng_network) if process is None else (self._calls, self.rng_calls)
         for fault in faults:
+            if not fault.start <= now < fault.start + fault.seconds:
+                continue
             here = fault.place in (place, place.partition(".")[0]) and (only is None or fault.kind in only)
             here = here and (process is None or self._strikes(fault, process))
-            if here and fault.start <= now < fault.start + fault.seconds and rng.random() < fault.share:
+            if here and rng.random() < fault.share:
                 if fault.kind == "die":
                     if fault.number in self._died:
                         continue

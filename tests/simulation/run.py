@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import logging
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 
 import trio
 import trio.testing
@@ -19,6 +19,7 @@ from tests.simulation.plan import DISK, POWER, Plan
 from tests.simulation.stores.embedded import use_inline
 from tests.simulation.stores.engine import use_simulated_engine
 from tests.simulation.stores.idle_connections import use_memory_streams
+from tests.simulation.stores.scratch import own_folder
 from tests.simulation.trace import Trace, Violation
 from tests.simulation.world import World
 from wazuh_comms_trio.services.authentication import secret_hashes
@@ -128,6 +129,10 @@ def _limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGVTALRM, before)
 
 
+def _derive(key: str, salt: bytes) -> bytes:
+    return hashlib.sha256(salt + key.encode("utf-8", "surrogatepass")).digest()
+
+
 def _violation_in(error: BaseException) -> Violation | None:
     if isinstance(error, Violation):
         return error
@@ -141,10 +146,12 @@ def _violation_in(error: BaseException) -> Violation | None:
 
 
 def prepare() -> None:
-    """Deriving a key is a pure function and 12 ms: once for each key is enough. Threads aren't for the mock clock."""
+    """Once in a process. Deriving a key takes 12 ms, and nobody here tries to guess one. Threads aren't for the mock
+    clock."""
+    own_folder()
     use_inline()
     use_memory_streams()
     use_simulated_engine()
-    secret_hashes._derive = cache(secret_hashes._derive)
+    secret_hashes._derive = _derive
     gc.collect()
     gc.freeze()  # what is there now stays: it needn't be looked at after every run

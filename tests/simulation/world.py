@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import shutil
 import tempfile
 from contextvars import ContextVar
@@ -34,6 +33,7 @@ from tests.simulation.stores.embedded import EmbeddedStores
 from tests.simulation.stores.engine import SimEngine
 from tests.simulation.stores.indexer import IndexerStores
 from tests.simulation.stores.memory import MemoryStores
+from tests.simulation.stores.scratch import own_folder
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.files.folder import FolderFiles
 from wazuh_comms_trio.config.models import Batcher, Config, Enrollment, Timeouts
@@ -63,11 +63,11 @@ def _keys() -> TokenKeys:
 @cache
 def _files_folder() -> Path:
     """For all runs of this process; nobody writes to it."""
-    folder = tempfile.TemporaryDirectory(prefix="simulation-files-")
+    folder = own_folder() / "files"
+    folder.mkdir()
     for name, content in FILES.items():
-        Path(folder.name, name).write_bytes(content)
-    atexit.register(folder.cleanup)
-    return Path(folder.name)
+        (folder / name).write_bytes(content)
+    return folder
 
 
 class World(InjectedFaults):
@@ -134,7 +134,7 @@ class World(InjectedFaults):
         if not self.plan.features.rotates:
             return None
         if self._scratch is None:
-            self._scratch = Path(tempfile.mkdtemp(prefix="simulation-keys-", dir="/dev/shm"))
+            self._scratch = Path(tempfile.mkdtemp(prefix="keys-", dir=own_folder()))
         return SigningKeys(self, self.config.communications_api, self._scratch / str(node))
 
     def config_of(self, node: int, generation: int) -> Config:

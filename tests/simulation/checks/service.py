@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING
@@ -47,8 +48,7 @@ async def watch(world: World) -> None:
     while True:
         await trio.sleep(1)
         documents, commands = await world.stores.documents(), await world.stores.stored_commands()
-        for agent in world.agents:
-            _check_documents(documents, agent)
+        _check_documents(world, documents)
         for document_id, life in world.commands.items():
             if (stored := commands.get(document_id)) is not None:
                 _check_in_time(world, life, stored)
@@ -127,15 +127,14 @@ def _is_held_up(world: World, poll: OpenPoll) -> bool:
     return world.had_cause(TOKEN_SLACK, ("hang worker",))
 
 
-def _check_documents(documents: Mapping[tuple[str, str], bytes], agent: SimAgent) -> None:
-    prefix = f"{agent.uuid}_"
-    held = {
-        (index, document_id.removeprefix(prefix)): body
-        for (index, document_id), body in documents.items()
-        if document_id.startswith(prefix)
-    }
-    if differences := agent.model.differences(held, agent.uuid):
-        raise Violation("index", f"{agent.name}: {'; '.join(sorted(differences)[:3])}")
+def _check_documents(world: World, documents: Mapping[tuple[str, str], bytes]) -> None:
+    held = defaultdict[str, dict[tuple[str, str], bytes]](dict)
+    for (index, document_id), body in documents.items():
+        owner, _, own_id = document_id.partition("_")
+        held[owner][index, own_id] = body
+    for agent in world.agents:
+        if differences := agent.model.differences(held[agent.uuid], agent.uuid):
+            raise Violation("index", f"{agent.name}: {'; '.join(sorted(differences)[:3])}")
 
 
 def _check_in_time(world: World, life: CommandLife, stored: Command) -> None:
@@ -193,8 +192,8 @@ async def open_ends(world: World) -> list[str]:
 
 async def check_end(world: World) -> None:
     documents, quarantined = await world.stores.documents(), await world.stores.quarantined()
+    _check_documents(world, documents)
     for agent in world.agents:
-        _check_documents(documents, agent)
         _check_quarantine(world, quarantined, documents, agent)
     taken = world.stores.bodies()
     refused = b"".join(payload for _, payload in quarantined)  # a body is refused as a whole

@@ -116,6 +116,7 @@ class Seam:
             async with self._turns[args[0]] if place == "agents.lookup" else nullcontext():
                 return await self._call(place, lambda: method(*args, **options))
 
+        setattr(self, name, call)
         return call
 
     async def _call(self, place: str, apply: Callable[[], Awaitable[T]]) -> T:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import apsw
 from attrs import evolve
 
+from tests.simulation.stores.scratch import own_folder
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.embedded.ndjson.ledger import promises
 from wazuh_comms_trio.backends.embedded.ndjson.records import records
@@ -128,7 +129,7 @@ def segment_bodies(folder: Path) -> list[bytes]:
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="simulation-backup-", dir="/dev/shm") as name:
+    with tempfile.TemporaryDirectory(prefix="backup-", dir=own_folder()) as name:
         yield Path(name)
 
 

@@ -20,6 +20,7 @@ from tests.simulation.plan import METHODS
 from tests.simulation.stores.backups import check_backup, check_flip, check_left, move, segment_bodies
 from tests.simulation.stores.disk import Disk
 from tests.simulation.stores.replays import replay_all
+from tests.simulation.stores.scratch import own_folder
 from wazuh_comms_trio.backends.embedded.database import connections, database, writer
 from wazuh_comms_trio.backends.embedded.ndjson.engine import open_engine
 from wazuh_comms_trio.backends.embedded.state_lock import hold_state
@@ -98,7 +99,7 @@ class EmbeddedStores:
     keeps_posted = True
 
     def __init__(self, world: World) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="simulation-", dir="/dev/shm"))
+        self.folder = Path(tempfile.mkdtemp(prefix="stores-", dir=own_folder()))
         self.excused: set[str] = set()
         self.disk = Disk(
             self.folder,
