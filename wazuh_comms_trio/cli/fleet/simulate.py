@@ -73,7 +73,7 @@ def _nodes(arguments: Namespace) -> tuple[Node, Node]:
     enrolling = find_node(arguments.enroll_url or f"https://{host}:55000", context)
     for each in (node, enrolling):
         if not each.is_loopback and not arguments.yes_this_is_mine:
-            where = f"{each.host} ({', '.join(each.addresses)}) isn't this machine"
+            where = f"{each.host} ({', '.join(each.addresses)}) isn't loopback"
             raise Failure(f"{where}, and a fleet is a load: --yes-this-is-mine says that it is yours", EXIT_MISUSE)
     return node, enrolling
 
