@@ -17,6 +17,7 @@ import trio.testing
 
 from tests.contract.harness import INDEX, Clock
 from wazuh_comms_trio.backends.embedded import documents
+from wazuh_comms_trio.backends.embedded.database.page_cache import shrink
 from wazuh_comms_trio.backends.embedded.stores import SqliteStores, open_sqlite
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
@@ -195,3 +196,15 @@ async def test_what_waited_for_the_file_is_not_written_once_its_request_is_close
         assert {result.outcome for result in again} <= {Outcome.PASSING, Outcome.REFUSED}
         assert json.loads(await others.events.get(INDEX, "a") or b"{}")["v"] == 4
         assert await stores.events.get(INDEX, "c") is None
+
+
+async def test_large_ones_arent_kept_in_memory(tmp_path: Path) -> None:
+    size = 30_000_000
+    async with open_sqlite(tmp_path, wall_clock=Clock()) as stores:
+        before = apsw.memory_used()
+        for number, action in enumerate(("create", "create", "update")):
+            text = b'{"n":%d,"a":"%b"}' % (number, b"x" * size)
+            operations = [DocumentOperation(action, INDEX, name, text, own=True) for name in "ab"]  # type: ignore[arg-type]
+            assert {result.status for result in await stores.events.bulk(operations)} <= {200, 201}
+            await stores.database.write(shrink)
+            assert apsw.memory_used() - before < size / 2

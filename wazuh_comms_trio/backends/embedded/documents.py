@@ -28,6 +28,7 @@ from wazuh_comms_trio.backends.document_rules import (
     version_of,
 )
 from wazuh_comms_trio.backends.embedded.database.database import Database
+from wazuh_comms_trio.backends.embedded.database.page_cache import may_be_kept
 from wazuh_comms_trio.backends.embedded.database.text import storable
 from wazuh_comms_trio.backends.embedded.database.transaction import Work
 from wazuh_comms_trio.backends.embedded.quota.counting import used_bytes
@@ -226,7 +227,8 @@ class SqliteEvents:
                 checksum = document_checksum(document_id, document.body)
                 upserts.append((number, index_no, document_id, document.version, now, document.body, checksum))
         if upserts:
-            connection.executemany(f"INSERT OR REPLACE {_INTO_DOCUMENTS}", upserts)
+            kept = may_be_kept([row[5] for row in upserts])
+            connection.executemany(f"INSERT OR REPLACE {_INTO_DOCUMENTS}", upserts, can_cache=kept)
             _set_last_number(connection, last + len(changes))
         if deletes:
             connection.executemany("DELETE FROM documents WHERE index_no = ? AND id = ?", deletes)
@@ -247,19 +249,20 @@ class SqliteEvents:
         checksums = map(crc32, bodies, map(crc32, map(str.encode, ids)))  # as document_checksum
         numbers_of_indices = [index_numbers[operation.index] for operation in operations]
         rows = list(zip(count(first), numbers_of_indices, ids, repeat(1), repeat(now), bodies, checksums, strict=False))
+        kept = may_be_kept(bodies)
         connection.execute("SAVEPOINT creates")
         # A batch that comes a second time shows it in its first row.
-        connection.execute(_INSERT, rows[0])
+        connection.execute(_INSERT, rows[0], can_cache=kept)
         written = connection.changes()  # without those of triggers
         if written:
             # One statement for many rows takes a fifth less than one for each.
             together = 1 + (len(rows) - 1) // _ROWS_TOGETHER * _ROWS_TOGETHER
             for start in range(1, together, _ROWS_TOGETHER):
                 values = chain.from_iterable(rows[start : start + _ROWS_TOGETHER])
-                connection.execute(_INSERT_TOGETHER, tuple(values))
+                connection.execute(_INSERT_TOGETHER, tuple(values), can_cache=kept)
                 written += connection.changes()
             for row in rows[together:]:
-                connection.execute(_INSERT, row)
+                connection.execute(_INSERT, row, can_cache=kept)
                 written += connection.changes()
         complete = written == len(rows)
         if not complete:

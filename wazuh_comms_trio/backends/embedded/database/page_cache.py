@@ -8,15 +8,18 @@ flood, which is to be given back within half a minute.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import apsw
 import trio
 
-__all__ = ["PageCache", "shrink"]
+__all__ = ["PageCache", "may_be_kept", "shrink"]
 
 #: Seconds; as often as free memory goes back to the system.
 INTERVAL: Final = 10.0
+#: Bytes of values.
+_KEPT: Final = 1024 * 1024
 
 
 class PageCache:
@@ -34,6 +37,12 @@ class PageCache:
             return False
         self._next = now + INTERVAL
         return True
+
+
+def may_be_kept(values: Iterable[bytes]) -> bool:
+    """Whether a statement that is given these may stay in the connection's cache (``can_cache``): there it has a copy
+    of them until it is used again."""
+    return sum(map(len, values)) <= _KEPT
 
 
 def shrink(connection: apsw.Connection) -> None:
