@@ -7,8 +7,9 @@ groups grow until they keep up.
 A *preemptible* job is a part of something big, an *urgent* one somebody waits for who can't go on without; all others
 are of a kind. Each kind forms groups of its own. Whenever jobs of a more urgent kind wait, these have the next group,
 or every second one, and ``commit`` may end a group early for them (``lets_in``) and hand back what it hasn't begun. Of
-groups that end early for urgent jobs one after the other each is longer than the one before: urgent jobs without end
-leave the others half of the time. Between ``hold`` and ``resume`` no preemptible group begins.
+groups that end early for urgent jobs one after the other each is longer than the one before, up to 16 jobs: urgent jobs
+without end leave the others that many a commit, and wait for no more of them. Between ``hold`` and ``resume`` no
+preemptible group begins.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ QUEUE_SIZE: Final = 1024
 #: its members wait for each other longer than the saved fsync is worth.
 GROUP_JOBS: Final = 256
 GROUP_BYTES: Final = 8 * 1024 * 1024
-#: How many times as many jobs a group has at least that comes after one that ended early, up to a whole group's.
+#: How many times as many jobs a group has at least that comes after one that ended early, up to so many.
 KEPT_GROWTH: Final = 4
+MOST_KEPT: Final = 16
 
 
 class Job(Generic[W]):
@@ -231,7 +233,7 @@ class GroupCommit(Generic[W]):
             self._queue_of(job).appendleft(job)
         if not group[0].urgent and not group[0].preemptible:
             if postponed:
-                self._kept = min(self._kept * KEPT_GROWTH, GROUP_JOBS)
+                self._kept = min(self._kept * KEPT_GROWTH, MOST_KEPT)
             elif not self._urgent_count:
                 self._kept = 1
         done = [job for job in group if job not in postponed]
