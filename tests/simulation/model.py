@@ -121,3 +121,5 @@ class CommandLife:
     stolen: bool = False
     #: What the agent reported first, once that is acknowledged.
     first_final: int | None = None
+    #: By client, the first one that it had begun to post until then: a clone's may have come before.
+    begun_finals: dict[str, int] = field(factory=dict)

@@ -179,6 +179,9 @@ class SimClient(AgentClient):
 
     async def post_stateful(self, events: Iterable[bytes]) -> Reply:
         batch = list(events)
+        for event in batch:
+            if b'"module":"command"' in event:
+                self._note_report(event)
         reply = await super().post_stateful(batch)
         if reply.status == 200:
             wanted = [json.loads(event.split(b"\n", 1)[0])["id"] for event in batch]
@@ -195,6 +198,13 @@ class SimClient(AgentClient):
                 if unlikely or status not in (200, 201, 400, 404, 409):
                     raise Violation("own results", f"{self.name} sent {event!r} and was answered {result}")
         return reply
+
+    def _note_report(self, event: bytes) -> None:
+        header, data = event.strip().split(b"\n")
+        life = self.world.commands.get(json.loads(header)["id"])
+        code = json.loads(data)["command"]["result"]["code"]
+        if life is not None and life.first_final is None and code != 2:
+            life.begun_finals.setdefault(self.name, code)
 
     def _check_made(self, reply: Reply) -> None:
         """An agent that was removed and has come back isn't given what was sent to it before."""
