@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from random import Random
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
@@ -92,14 +93,18 @@ async def _differences(
 
 
 def _told(world: World) -> dict[str, list[str]]:
-    """By agent what the engine was told of it, in order."""
-    found: dict[str, list[str]] = {}
+    """By agent what the engine was told of it, in order of time: each worker has segments of its own."""
+    events = []
     lines = world.stores.bodies().split(b"\n")
     for number, line in enumerate(lines):
         if line != b'{"module":"comms","collector":"presence"}':
             continue
         data = json.loads(lines[number + 1])
         one = json.loads(lines[number - 1])["agent"]["id"]
-        for agent_id in data["presence"].get("agents", [one]):
-            found.setdefault(agent_id, []).append(data["event"]["action"].removeprefix("agent-"))
+        action = data["event"]["action"].removeprefix("agent-")
+        events.append((data["@timestamp"], action, data["presence"].get("agents", [one])))
+    found: dict[str, list[str]] = {}
+    for _, action, agents in sorted(events, key=itemgetter(0)):
+        for agent_id in agents:
+            found.setdefault(agent_id, []).append(action)
     return found

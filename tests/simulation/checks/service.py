@@ -187,6 +187,9 @@ async def open_ends(world: World) -> list[str]:
             found.append(f"{life.document_id} is listed and hasn't come")
         if stored is not None and stored.status not in ("success", "failed") and not life.stolen:
             found.append(f"{life.document_id} is {stored.status}")
+        parent = commands.get(life.document_id.partition("_")[0])
+        if stored is None and parent is not None and parent.status == "pending":  # whatever became of who began with it
+            found.append(f"{life.document_id} isn't there yet")
     return found
 
 

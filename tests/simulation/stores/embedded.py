@@ -225,6 +225,12 @@ class EmbeddedStores:
             await self._closed.wait()
             await self._open.wait()
 
+    async def tool_ended(self) -> None:
+        """The tool's process, whose call failed: what it began with is others' to go on with, and the next one's."""
+        if self._open.is_set() and not self._closing.is_set():
+            self._closing.set()
+            await self._closed.wait()
+
     def _meets(self, call: str) -> str | None:
         process = PROCESS.get()
         assert process is not None
@@ -342,10 +348,14 @@ class _Tool:
 
     def __getattr__(self, name: str) -> Any:
         async def call(*args: Any, **options: Any) -> Any:
-            async with self._stores._used() as stores:
-                result = await getattr(getattr(stores, self._which), name)(*args, **options)
-                if self._stores.disk.image is not None:
-                    raise BackendUnavailable("the power is off")
-                return result
+            try:
+                async with self._stores._used() as stores:
+                    result = await getattr(getattr(stores, self._which), name)(*args, **options)
+                    if self._stores.disk.image is not None:
+                        raise BackendUnavailable("the power is off")
+                    return result
+            except BackendUnavailable:
+                await self._stores.tool_ended()
+                raise
 
         return call
