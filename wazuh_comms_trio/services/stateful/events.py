@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 _SMALL_PACKET_BYTES: Final = 65536  # bytes; read without a pause, in less than a millisecond or two
 
-_PIECE_BYTES: Final = 2 * 1024 * 1024
+_PIECE_BYTES: Final = 384 * 1024  # others wait for one, some milliseconds of the event loop
 _PIECE_EVENTS: Final = 10_000
 # Read between two checkpoints.
 _STEP_BYTES: Final = 65536
