@@ -183,6 +183,10 @@ class TestGuesses:
         key = f"{number:032}"
         return await secrets.matches("a", STORED, key, turn=("a", number), source=number, wait_limit=WAIT_LIMIT)
 
+    async def guess_unless_crowded(self, secrets: VerifiedSecrets, number: int) -> None:
+        with suppress(Overloaded):
+            await self.guess(secrets, number)
+
     async def test_for_an_agent_at_work_cost_no_hash(self, autojump_clock: MockClock) -> None:
         secrets, real = VerifiedSecrets(run := Counted(), remember_wrong=True), [KEY, "short"]
         for owner, key in zip("ab", real, strict=True):
@@ -227,13 +231,9 @@ class TestGuesses:
     async def test_take_no_places_when_they_come_at_once(self, autojump_clock: MockClock) -> None:
         secrets = VerifiedSecrets(Slow(0.02), at_once=2, remember_wrong=True)
 
-        async def one(number: int) -> None:
-            with suppress(Overloaded):
-                await self.guess(secrets, number)
-
         async with trio.open_nursery() as nursery:
             for number in range(1000):
-                nursery.start_soon(one, number)
+                nursery.start_soon(self.guess_unless_crowded, secrets, number)
             await trio.sleep(0.1)
             began = trio.current_time()
             assert await secrets.matches("b", STORED, "right", turn=("b", 1), source="b", wait_limit=WAIT_LIMIT)
@@ -244,14 +244,10 @@ class TestGuesses:
     async def test_do_not_keep_the_right_key_out(self, autojump_clock: MockClock) -> None:
         secrets = VerifiedSecrets(Slow(0.02), at_once=2, remember_wrong=True)
 
-        async def one(number: int) -> None:
-            with suppress(Overloaded):
-                await self.guess(secrets, number)
-
         async def guess_on() -> None:
             async with trio.open_nursery() as guesses:
                 for number in count():
-                    guesses.start_soon(one, number)
+                    guesses.start_soon(self.guess_unless_crowded, secrets, number)
                     await trio.sleep(0.005)
 
         async with trio.open_nursery() as nursery:

@@ -123,13 +123,20 @@ def remove_left_drafts(folder: Path, own_name: re.Pattern[str]) -> None:
     except OSError:
         return
     for name in names:
-        path = folder / name
         with suppress(OSError):
-            descriptor = open_regular(path, os.O_RDWR)
-            if descriptor is None:
-                continue
-            try:
-                if try_lock(descriptor):
-                    path.unlink(missing_ok=True)
-            finally:
-                os.close(descriptor)
+            remove_if_unlocked(folder / name)
+
+
+def remove_if_unlocked(path: Path) -> bool:
+    """Removes a file that no process has locked. Whether none has; what is no file stays, and is nobody's lock. Raises
+    ``OSError``."""
+    descriptor = open_regular(path, os.O_RDWR)
+    if descriptor is None:
+        return True
+    try:
+        is_free = try_lock(descriptor)
+        if is_free:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+    return is_free

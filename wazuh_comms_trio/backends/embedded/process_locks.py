@@ -17,7 +17,7 @@ from typing import Final
 
 from attrs import frozen
 
-from wazuh_comms_trio.foundation.folders import adopt, make_folder, open_regular, try_lock
+from wazuh_comms_trio.foundation.folders import adopt, make_folder, remove_if_unlocked
 
 _TOKEN: Final = re.compile(r"\d+-[0-9a-f]{16}")
 
@@ -71,15 +71,6 @@ def _remove_if_ended(path: Path) -> bool:
     """Whether no process holds the lock on ``path``; then the file is removed. What is no file stays, and is nobody's
     lock."""
     try:
-        descriptor = open_regular(path, os.O_RDWR)
+        return remove_if_unlocked(path)
     except FileNotFoundError:
         return True
-    if descriptor is None:
-        return True
-    try:
-        ended = try_lock(descriptor)
-        if ended:
-            path.unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)
-    return ended

@@ -222,9 +222,8 @@ async def serve_crowd(
             most = turns.begins(time.thread_time() - turned, holds=holds)
             if not crowd or now - looked >= LOOK_PAUSE:
                 cpu = time.process_time()
-                used = min(
-                    cpu - worked, now - looked
-                )  # by the event loop or, while that paused, by all of this process
+                # By the event loop or, while that paused, by all of this process.
+                used = min(cpu - worked, now - looked)
                 is_full = is_full and shortage.lasts()
                 if not is_full:
                     count = TAKEN_AT_LEAST + int(used * TAKING_SHARE / TAKING_SECONDS)

@@ -79,12 +79,18 @@ async def test_a_torn_end_is_no_damage(left: Path) -> None:
     assert dropped_frames(b"") == dropped_frames(log[:32]) == 0
 
 
-@pytest.mark.expects_errors
-async def test_at_the_start_the_log_is_kept_and_told_of(left: Path, caplog: pytest.LogCaptureFixture) -> None:
-    log = left.with_name("notes.db-wal")
+def spoil(log: Path) -> bytes:
+    """Flips a bit in the middle of a file; returns what it holds then."""
     spoilt = bytearray(log.read_bytes())
     spoilt[len(spoilt) // 2] ^= 1
     log.write_bytes(spoilt)
+    return bytes(spoilt)
+
+
+@pytest.mark.expects_errors
+async def test_at_the_start_the_log_is_kept_and_told_of(left: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = left.with_name("notes.db-wal")
+    spoilt = spoil(log)
     async with open_database(left, NOTES) as database:
         assert await read(database) < set(TEXTS)
         assert is_in_use(left)
@@ -118,9 +124,7 @@ async def test_a_log_that_cannot_be_kept_is_not_given_up(
     left: Path, monkeypatch: pytest.MonkeyPatch, earlier: bool
 ) -> None:
     log = left.with_name("notes.db-wal")
-    spoilt = bytearray(log.read_bytes())
-    spoilt[len(spoilt) // 2] ^= 1
-    log.write_bytes(spoilt)
+    spoilt = spoil(log)
     if earlier:
         log.with_name("notes.db-wal.damaged-1").write_bytes(b"of another damage")
     before = sorted(os.listdir(left.parent))
@@ -155,9 +159,7 @@ async def test_a_log_that_cannot_be_kept_is_not_given_up(
 @pytest.mark.expects_errors
 async def test_of_two_that_keep_it_at_once_neither_has_half_of_it(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = left.with_name("notes.db-wal")
-    spoilt = bytearray(log.read_bytes())
-    spoilt[len(spoilt) // 2] ^= 1
-    log.write_bytes(spoilt)
+    spoilt = spoil(log)
     (left.parent / "notes.db-wal.saving").write_bytes(b"of a killed process")
 
     class Another(file_writes.FileCalls):
