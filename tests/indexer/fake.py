@@ -23,6 +23,7 @@ from tests.indexer.fake_bodies import (
     sort_hits,
     stored_body,
     with_source,
+    without_source,
 )
 from tests.indexer.fake_index import Conflict, Index, Malformed, Missing, parse
 
@@ -48,8 +49,8 @@ class Faults:
 
 
 class FakeOpenSearch:
-    """``requests``: method and path of each. ``bulks``: for each bulk call the items' ids. ``searches``: each one's
-    body. ``headers`` of the last."""
+    """``requests``: method and path of each. ``bulks``: for each bulk call the items' ids. ``reads``: for each call of
+    ``_mget`` the documents whose content is asked for. ``searches``: each one's body. ``headers`` of the last."""
 
     def __init__(self, nursery: trio.Nursery, now: Callable[[], float] = trio.current_time) -> None:
         self.indices: dict[str, Index] = {}
@@ -59,6 +60,7 @@ class FakeOpenSearch:
         self.faults = Faults()
         self.requests: list[tuple[str, str]] = []
         self.bulks: list[list[str]] = []
+        self.reads: list[int] = []
         self.headers: dict[str, str] = {}
         self.bodies: list[int] = []
         self.searches: list[Mapping[str, Any]] = []
@@ -174,8 +176,12 @@ class FakeOpenSearch:
             case "POST", ["_bulk"]:
                 return self._bulk(body)
             case "POST", ["_mget"]:
-                wanted = [(each["_index"], each["_id"]) for each in json.loads(body)["docs"]]
-                return 200, {"docs": [self._found(*each) for each in wanted]}
+                asked = json.loads(body)["docs"]
+                docs = [self._found(each["_index"], each["_id"]) for each in asked]
+                unread = [each.get("_source") is False for each in asked]
+                self.reads.append(unread.count(False))
+                docs = [without_source(doc) if left else doc for doc, left in zip(docs, unread, strict=True)]
+                return 200, {"docs": docs}
             case "POST", ["_search", "scroll"]:
                 return self._page(json.loads(body)["scroll_id"])
             case "DELETE", ["_search", "scroll"]:

@@ -105,6 +105,10 @@ def with_source(found: dict[str, Any], fields: list[str]) -> dict[str, Any]:
     return {**found, "_source": kept}
 
 
+def without_source(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if name != "_source"}
+
+
 def _keep(source: Any, path: list[str], into: dict[str, Any]) -> None:
     if not isinstance(source, dict):
         return

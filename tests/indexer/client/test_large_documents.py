@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -180,7 +180,7 @@ class Slow:
         self.meanwhile = 0
         self.began = trio.Event()
 
-    async def pages(self, keys: Sequence[Key]) -> AsyncGenerator[Mapping[Key, Stored], None]:
+    async def pages(self, keys: Sequence[Key], unread: Collection[Key]) -> AsyncGenerator[Mapping[Key, Stored], None]:
         self.began.set()
         before = self.turns
         yield dict.fromkeys(keys, Stored(b'{"a":[%b]}' % b",".join([b"1.50000"] * 240_000), 1, 1))

@@ -188,6 +188,31 @@ async def test_states_are_other_content_and_hold_up_no_other(port: int) -> None:
         assert results[-1].status == 200
 
 
+@pytest.mark.parametrize("first", [True, False])
+async def test_states_among_many_that_are_created_again(port: int, first: bool) -> None:
+    """``first``: they are among those that are read, or not."""
+    name = "wazuh-states-fim"
+    call(port, "PUT", f"/{name}", {"mappings": {"dynamic": False}})
+    others = [f"d{number}" for number in range(200)]
+    places = range(0, 200, 10) if first else range(1, 200, 10)
+    for place, (kind, args) in zip(places, cbor.NOT_GIVEN.items(), strict=False):
+        others[place] = kind
+        cbor.put(port, name, kind, args)
+    async with open_opensearch(settings(port)) as stores:
+
+        async def create(content: int) -> set[int]:
+            body = b'{"n":%d}' % content
+            creates = [DocumentOperation("create", name, each, body, own=True) for each in others]
+            return {result.status for result in await stores.events.bulk(creates)}
+
+        assert await create(1) == {200, 201}
+        for kind, args in cbor.NOT_GIVEN.items():
+            cbor.put(port, name, kind, args)
+        assert await create(2) == {200}
+        for each in others:
+            assert await stores.events.get(name, each) == b'{"n":2}'
+
+
 async def test_nodes(port: int) -> None:
     async with OpenSearchClient(settings(port)) as client:
         watch = NodeWatch(client, LocalNode("n1", "n1", "key"), time.time)

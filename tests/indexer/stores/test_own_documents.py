@@ -3,7 +3,7 @@ takes, and what may come between the two."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -183,7 +183,7 @@ class Turns:
         self.counted = 0
         self.before_writing = 0
 
-    async def pages(self, keys: Sequence[Key]) -> AsyncGenerator[Mapping[Key, Stored], None]:
+    async def pages(self, keys: Sequence[Key], unread: Collection[Key]) -> AsyncGenerator[Mapping[Key, Stored], None]:
         self.counted = 0
         yield dict.fromkeys(keys, Stored(self.body, 1, 1))
 

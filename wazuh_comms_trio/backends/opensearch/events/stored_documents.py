@@ -4,7 +4,7 @@ written under a condition."""
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from hashlib import sha256
 from typing import Final, TypeVar
@@ -59,6 +59,8 @@ _QUERY: Final = {"filter_path": ",".join(f"docs.{part}" for part in _PARTS)}
 #: Has each document looked at on its own: one that the indexer can't give fails alone then.
 _ONE_BY_ONE: Final = {**_QUERY, "_source_includes": "*"}
 _WITHOUT_SOURCE: Final = {**_QUERY, "_source": "false"}
+#: The same of one document of several.
+_NO_SOURCE: Final[Mapping[str, bool]] = {"_source": False}
 #: Of a document that the indexer can't give: no JSON, and so other content than any event's.
 _NOT_GIVEN: Final = b"?"
 
@@ -80,6 +82,15 @@ class Stored:
 
 class Unreadable(Exception):
     """Why one document couldn't be read."""
+
+
+class Unread(Unreadable):
+    """A document that is there, and whose content wasn't asked for."""
+
+    def __init__(self, seq_no: int, primary_term: int) -> None:
+        super().__init__("not asked for")
+        self.seq_no = seq_no
+        self.primary_term = primary_term
 
 
 @frozen
@@ -108,23 +119,28 @@ class StoredDocuments:
         """How many documents the next call reads."""
         return self._count
 
-    async def pages(self, keys: Iterable[Key]) -> AsyncGenerator[Mapping[Key, Stored | Unreadable | None], None]:
+    async def pages(
+        self, keys: Iterable[Key], unread: Collection[Key] = ()
+    ) -> AsyncGenerator[Mapping[Key, Stored | Unreadable | None], None]:
         """Each once and in order, as it is at that moment, None for what isn't there; so many together as are to be in
-        memory together. Raises ``BackendUnavailable``."""
+        memory together. ``unread``: of which the content isn't wanted, which is most of what reading costs the indexer;
+        they are ``Unread``. Raises ``BackendUnavailable``."""
         left = list(dict.fromkeys(keys))
         most = self._count  # of these: what other calls read meanwhile may be smaller
         while left:
             count = min(most, len(left))
             try:
-                page = await self._read(left[:count], _BYTES_AT_ONCE if count > 1 else None)
+                page = await self._read(left[:count], _BYTES_AT_ONCE if count > 1 else None, unread)
             except ReplyTooLarge as exc:
                 if count > 1:
                     self._count = most = count // 2
                     continue
                 page = {left[0]: Unreadable(str(exc))}
             else:
-                size = sum(map(size_of, page.values()))
-                self._count = most = _next_count(count, size)
+                read = [stored for stored in page.values() if not isinstance(stored, Unread)]
+                if read:  # the others are taken to be like these
+                    size = sum(map(size_of, read)) * count // len(read)
+                    self._count = most = _next_count(count, size)
             del left[:count]
             yield page
 
@@ -141,9 +157,14 @@ class StoredDocuments:
                     found[key] = await worked_out(size_of(stored), version_of, stored)
         return [found[key] for key in keys]
 
-    async def _read(self, keys: Sequence[Key], largest: int | None) -> Mapping[Key, Stored | Unreadable | None]:
+    async def _read(
+        self, keys: Sequence[Key], largest: int | None, unread: Collection[Key] = ()
+    ) -> Mapping[Key, Stored | Unreadable | None]:
         """Raises ``ReplyTooLarge`` above ``largest`` bytes, and of one document above what the client takes."""
-        wanted = [{"_index": index, "_id": document_id} for index, document_id in keys]
+        wanted: list[Mapping[str, str | bool]] = [
+            {"_index": index, "_id": document_id, **(_NO_SOURCE if (index, document_id) in unread else {})}
+            for index, document_id in keys
+        ]
         reply = await self._ask(wanted, _QUERY, largest)
         if may_be_content(reply):
             reply = await self._ask(wanted, _ONE_BY_ONE, largest)
@@ -156,10 +177,13 @@ class StoredDocuments:
             for place, document in zip(not_given, versions, strict=True):
                 document.source = msgspec.Raw(_NOT_GIVEN)
                 documents[place] = document
-        return dict(zip(keys, map(_stored, documents), strict=True))
+        return {
+            key: _unread(document) if key in unread and document.found else _stored(document)
+            for key, document in zip(keys, documents, strict=True)
+        }
 
     async def _ask(
-        self, wanted: Sequence[Mapping[str, str]], query: Mapping[str, str], largest: int | None
+        self, wanted: Sequence[Mapping[str, str | bool]], query: Mapping[str, str], largest: int | None
     ) -> HttpReply:
         body = encode_json({"docs": wanted})
         return await self._client.request("POST", "/_mget", body, query=query, largest_reply=largest)
@@ -236,6 +260,10 @@ def _stored(document: FoundText) -> Stored | Unreadable | None:
     if document.error is not None and document.error.type != "index_not_found_exception":
         return Unreadable(document.error.type)
     return Stored(bytes(document.source), document.seq_no, document.primary_term) if document.found else None
+
+
+def _unread(document: FoundText) -> Unread:
+    return Unread(document.seq_no, document.primary_term)
 
 
 def version_of(stored: Stored | Unreadable | None) -> str:
