@@ -24,6 +24,7 @@ class Features:
     enrols: bool = False  # agents join while everything goes on
     many_posts: bool = False  # a local program posts often, and gives up soon
     presence: bool = False  # agents go and come back after faults, and that is told
+    large_commands: bool = False  # many commands at once, more than one reply holds, some of which none holds
 
 
 #: The share of the seeds that have each.
@@ -38,7 +39,13 @@ _SHARES: Final = {
     "many_posts": 0.25,
     "presence": 0.04,
 }
+#: Likewise, of those that came later: what else is chosen by ``choose_features``' chance stays as it is.
+_LATER_SHARES: Final = {
+    "large_commands": 0.2,
+}
 
 
-def choose_features(rng: Random) -> Features:
-    return Features(**{name: rng.random() < share for name, share in _SHARES.items()})
+def choose_features(rng: Random, seed: int) -> Features:
+    chosen = {name: rng.random() < share for name, share in _SHARES.items()}
+    later = {name: Random(f"{name} {seed}").random() < share for name, share in _LATER_SHARES.items()}
+    return Features(**chosen, **later)

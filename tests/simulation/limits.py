@@ -17,10 +17,11 @@ from wazuh_comms_trio.backends.embedded.ndjson import engine
 from wazuh_comms_trio.backends.opensearch.commands import discovery
 from wazuh_comms_trio.backends.opensearch.events import index
 from wazuh_comms_trio.config.models import Batcher, Config
-from wazuh_comms_trio.services.commands import deliveries, lookup_queue, upkeep
+from wazuh_comms_trio.services.commands import command_json, deliveries, lookup_queue, upkeep
 from wazuh_comms_trio.services.stateful import events
 
 if TYPE_CHECKING:
+    from tests.simulation.features import Features
     from tests.simulation.plan import Plan
 
 __all__ = ["changed", "choose_limits", "set_limits"]
@@ -38,12 +39,20 @@ _SMALL: Final[Sequence[tuple[ModuleType, str, Sequence[int]]]] = (
     (discovery, "_PAGE", (20, 50)),
     (upkeep, "_COMPARED_AT_ONCE", (1, 2)),
 )
-_USUAL: Final = {(module, name): getattr(module, name) for module, name, _ in _SMALL}
+#: By feature, those that are small with it.
+_WITH_FEATURE: Final[Mapping[str, tuple[ModuleType, str, Sequence[int]]]] = {
+    "large_commands": (command_json, "LARGEST_REPLY", (700, 1500)),  # of three commands or more
+}
+_USUAL: Final = {(module, name): getattr(module, name) for module, name, _ in (*_SMALL, *_WITH_FEATURE.values())}
 
 
-def choose_limits(rng: Random) -> Mapping[str, int]:
+def choose_limits(rng: Random, features: Features, seed: int) -> Mapping[str, int]:
     chosen = [rng.choice(values) if rng.random() < 0.3 else None for _, _, values in _SMALL]
-    return {name: value for (_, name, _), value in zip(_SMALL, chosen, strict=True) if value is not None}
+    found = {name: value for (_, name, _), value in zip(_SMALL, chosen, strict=True) if value is not None}
+    for feature, (_, name, values) in _WITH_FEATURE.items():
+        if getattr(features, feature):
+            found[name] = Random(f"{name} {seed}").choice(values)
+    return found
 
 
 def set_limits(limits: Mapping[str, int]) -> None:

@@ -117,6 +117,10 @@ class CommandLife:
     received: list[float] = field(factory=list)
     listed: bool = False
     excused: bool = False
+    #: Which of those commands for its agent that were sent in an order; 0: of no such. ``too_large``: for any reply.
+    number: int = 0
+    too_large: bool = False
+    ended: bool = False  # seen so in the store: failed without having come
     given_up: bool = False
     stolen: bool = False
     #: What the agent reported first, once that is acknowledged.

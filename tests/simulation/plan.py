@@ -150,7 +150,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         near = rng.choice(faults).start if clustered and faults and rng.random() < 0.7 else None
         faults.append(_fault(rng, number, *rng.choice(chosen), seconds, nodes, near))
     more = Random(f"more {seed}")
-    features = choose_features(more)
+    features = choose_features(more, seed)
     faults += _more_faults(more, len(faults), stores, seconds, nodes)
     if features.many_posts and not keeps_posted:  # what is held in memory is given back meanwhile
         slow = _fault(more, len(faults), "call", "slow", seconds, nodes, None)
@@ -182,7 +182,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         heals=rng.choice([inf, rng.uniform(5.0, seconds)]),
         replays=rng.random() < 0.5,
         indexer_nodes=rng.choice([1, 2, 3]),
-        limits=choose_limits(rng),
+        limits=choose_limits(rng, features, seed),
         segment=rng.choice([500, 5000, 1000**2]),
         features=features,
         faults=tuple(kept),

@@ -15,6 +15,7 @@ from tests.simulation.actors.agents import FILES, SimAgent
 from tests.simulation.actors.enrolment import OPERATOR, password_hash, run_joining
 from tests.simulation.actors.hostile import run_hostile
 from tests.simulation.actors.keys import key_hash
+from tests.simulation.actors.large_commands import run_large_commands
 from tests.simulation.actors.operators import run_operator, run_poster
 from tests.simulation.actors.rotation import run_rotation
 from tests.simulation.actors.thieves import run_thief
@@ -245,6 +246,8 @@ class World(InjectedFaults):
                     busy.start_soon(run_operator, self, plan.seconds)
                     if plan.features.rotates:
                         busy.start_soon(run_rotation, self, plan.seconds)
+                    if plan.features.large_commands:
+                        busy.start_soon(run_large_commands, self, plan.seconds)
                     if plan.features.thieves:
                         others.start_soon(run_thief, self, plan.seconds)
                     if plan.features.enrols:

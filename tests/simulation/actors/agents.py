@@ -239,12 +239,27 @@ class SimAgent:
         await trio.sleep(self.rng.uniform(0, 0.5))
         return (1, "a database failure") if again else (self.rng.choice([0, 0, 0, 1]), "")
 
+    def _check_order(self, life: CommandLife) -> None:
+        """Those that were sent to it in an order come in that, also where one reply doesn't hold them: unless a fault
+        gave one back, or somebody else polls in its name."""
+        if self.copy is not None or self.thieves:
+            return
+        for earlier in self.world.commands.values():
+            before = earlier.agent == self.uuid and 0 < earlier.number < life.number
+            if not before or earlier.received or earlier.ended or earlier.too_large:
+                continue
+            if not self.world.had_cause(trio.current_time() - earlier.made + 1.0):
+                raise Violation("command order", f"{self.name} has {life.document_id} before {earlier.document_id}")
+
     def note_received(self, life: CommandLife) -> bool:
         """A command came; returns whether it did before."""
         document_id = life.document_id
         self.world.trace.add(self.name, f"has command {document_id}")
         life.received.append(trio.current_time())
+        if life.too_large:
+            raise Violation("reply size", f"{self.name} was given {document_id}, which fits into no reply")
         again = len(life.received) > 1
+        self._check_order(life)
         if again and not life.excused and document_id not in self.world.stores.excused:
             raise Violation("exactly once", f"{self.name} was given {document_id} at {life.received}")
         return again

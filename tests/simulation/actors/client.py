@@ -16,6 +16,7 @@ from attrs import define
 from tests.simulation.actors.keys import KEYS, REVOCATION
 from tests.simulation.plan import CALLS, DISK
 from tests.simulation.trace import Violation
+from wazuh_comms_trio.services.commands.command_json import LARGEST_REPLY
 from wazuh_comms_trio.testing.agent.client import AgentClient, token_expiry
 from wazuh_comms_trio.testing.agent.http import ExchangeFailed, Reply
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["OpenPoll", "SimClient"]
 
 TOKEN_SECONDS = 900
-
+#: Bytes of a reply beside its commands.
+ROUND_COMMANDS = 64
 
 #: By what a node may not be able to read the registry.
 _UNREAD = (*CALLS, *DISK, "hang worker", "indexer split")
@@ -131,8 +133,10 @@ class SimClient(AgentClient):
             raise Violation("revoked", f"{self.name}: {place} -> {reply.status} with a token of its old key")
         if reply.status in (200, 204) and world.is_revoked_everywhere(signed_by, began):
             raise Violation("revoked", f"{self.name}: {place} -> {reply.status} with a token of a revoked key")
-        if place == "GET commands" and reply.status == 200 and keys == self.keys:
-            self._check_made(reply)
+        if place == "GET commands" and reply.status == 200:
+            self._check_size(reply)
+            if keys == self.keys:
+                self._check_made(reply)
         expired = bool(token) and token_expiry(token) <= world.agents_clock()
         ended = signed_by in world.revoking or expired or world.had_wrong_clock(began)
         refusable = ahead or old_key or ended or self.is_being_rekeyed
@@ -212,6 +216,16 @@ class SimClient(AgentClient):
             life = self.world.commands.get(command["document_id"])
             if life is not None and not life.posted and life.made < self.removed_at:
                 raise Violation("removed", f"{self.name} has come back and is given {life.document_id}")
+
+    def _check_size(self, reply: Reply) -> None:
+        """An agent refuses a reply that is too large as a whole; its commands come in several then, in their order."""
+        limit = self.world.plan.limits.get("LARGEST_REPLY", LARGEST_REPLY) + ROUND_COMMANDS
+        if len(reply.body) > limit:
+            raise Violation("reply size", f"{self.name} is given {len(reply.body)} bytes of commands at once")
+        lives = [self.world.commands.get(command["document_id"]) for command in reply.json()["commands"]]
+        numbers = [life.number for life in lives if life is not None and life.number]
+        if numbers != sorted(numbers):
+            raise Violation("command order", f"{self.name} is given {[life and life.document_id for life in lives]}")
 
     def _check_report(self, document_id: str, status: int) -> None:
         """What came is reported on: it was offered, and that is known."""

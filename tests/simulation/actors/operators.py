@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.simulation.actors.agents import SimAgent
     from tests.simulation.world import World
 
-__all__ = ["insist", "run_operator", "run_poster"]
+__all__ = ["begin", "insist", "run_operator", "run_poster"]
 
 T = TypeVar("T")
 
@@ -37,8 +37,11 @@ def _command(document_id: str, target: Target, timeout: float) -> Command:
     return Command(document_id=document_id, target=target, action=Action("restart"), timeout=timeout)
 
 
-def _begin(world: World, document_id: str, agent: SimAgent, timeout: float, *, posted: bool) -> None:
-    world.commands[document_id] = CommandLife(document_id, agent.uuid, posted, trio.current_time(), timeout)
+def begin(world: World, document_id: str, agent: SimAgent, timeout: float, *, posted: bool) -> CommandLife:
+    """Enters a command into the world's books, before anybody can know of it."""
+    life = CommandLife(document_id, agent.uuid, posted, trio.current_time(), timeout)
+    world.commands[document_id] = life
+    return life
 
 
 async def insist(call: Callable[[], Awaitable[T]]) -> T:
@@ -82,7 +85,7 @@ async def run_operator(world: World, until: float) -> None:
 
 
 async def _send(world: World, agent: SimAgent, document_id: str, seconds: float) -> None:
-    _begin(world, document_id, agent, seconds, posted=False)
+    begin(world, document_id, agent, seconds, posted=False)
     await insist(partial(world.stores.tool.add, [_command(document_id, Target("agent", agent.uuid), seconds)]))
     world.trace.add("operator", f"sends {document_id} to {agent.name}")
 
@@ -90,7 +93,7 @@ async def _send(world: World, agent: SimAgent, document_id: str, seconds: float)
 async def _send_to_group(world: World, parent: str, seconds: float) -> None:
     for agent in world.agents:
         if "web" in agent.record.groups:
-            _begin(world, f"{parent}_{agent.uuid}", agent, seconds, posted=False)
+            begin(world, f"{parent}_{agent.uuid}", agent, seconds, posted=False)
     await insist(partial(world.stores.tool.add, [_command(parent, Target("group", "web"), seconds)]))
     world.trace.add("operator", f"sends {parent} to a group")
 
@@ -142,7 +145,7 @@ async def run_poster(world: World, until: float) -> None:
             number += 1
             agent, timeout = rng.choice(world.agents), rng.choice(timeouts)
             document_id = f"p{number}"
-            _begin(world, document_id, agent, timeout, posted=True)
+            begin(world, document_id, agent, timeout, posted=True)
             nursery.start_soon(_post, world, document_id, agent, timeout, rng.randrange(len(world.nodes)))
 
 

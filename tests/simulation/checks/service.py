@@ -37,6 +37,8 @@ IDENTIFIED_BOUND = 25.0
 #: Faults of a connection on which an answer may take for ever.
 SILENCING = ("hold", "silent", "slow reader", "forget", "leave")
 BATCHES = 8
+#: What a command ends with that no agent could take.
+TOO_LARGE = "too large for an agent"
 #: Seconds within which what was claimed is told to the store, or given back.
 CLAIMS_BOUND = 10.0
 #: Seconds for which a connection may wait for a worker that serves.
@@ -52,6 +54,7 @@ async def watch(world: World) -> None:
         for document_id, life in world.commands.items():
             if (stored := commands.get(document_id)) is not None:
                 _check_in_time(world, life, stored)
+                life.ended = life.ended or stored.status == "failed"
         for node in world.nodes:
             for process, (member, worker) in node.running.items():
                 if member.link.waiting > LINK_BUDGET:
@@ -229,6 +232,8 @@ async def check_end(world: World) -> None:
             raise Violation("reports", f"{life.document_id} is a success that nobody reported")
         elif life.stolen and stored.status == "sent":
             continue  # whoever has it won't say
+        elif life.too_large and stored.result is not None and (stored.result.message or "").startswith(TOO_LARGE):
+            continue
         elif stored.result is None or stored.result.message not in (
             rules.NOT_DELIVERED,
             rules.NO_ANSWER,

@@ -163,8 +163,10 @@ class Fitting:
     room: int
 
 
-def fit_into_reply(commands: Sequence[Command], room: int = LARGEST_REPLY) -> Fitting:
-    """Divides commands, in their order, into those that fit into a reply, and the others."""
+def fit_into_reply(commands: Sequence[Command], room: int | None = None) -> Fitting:
+    """Divides commands, in their order, into those that fit into a reply (of which ``room`` bytes are left; all of it),
+    and the others."""
+    room = LARGEST_REPLY if room is None else room
     now: list[Command] = []
     later: list[Command] = []
     never: list[tuple[Command, int]] = []
