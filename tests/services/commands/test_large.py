@@ -10,8 +10,10 @@ from attrs import evolve
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.services.bench import A1, Dispatch, command, ids, next_delivery, open_dispatch
+from wazuh_comms_trio.backends import command_rules
 from wazuh_comms_trio.backends.interfaces import Action, Command
 from wazuh_comms_trio.errors import MalformedRequest
+from wazuh_comms_trio.services.commands import command_json
 from wazuh_comms_trio.services.commands.command_json import LARGEST_REPLY, decode_commands, encode_commands
 
 
@@ -53,6 +55,29 @@ async def test_alone_it_holds_up_nobody(autojump_clock: MockClock) -> None:
         assert await dispatch.poll(limit=10) is None
         await dispatch.backends.commands.add([command("c1")])
         assert await dispatch.poll() == ["c1"]
+
+
+async def test_a_claim_full_of_them_holds_up_nothing(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The poll that is parked has what one claim didn't give. Found by the simulator."""
+    monkeypatch.setattr(command_json, "LARGEST_REPLY", 1000)
+    monkeypatch.setattr(command_rules, "CLAIM_LIMIT", 2)
+    async with open_dispatch() as dispatch:
+        store = dispatch.backends.commands
+        await store.add([*(of_size(f"huge{number}", 1000) for number in range(5)), command("c1")])
+        assert await dispatch.poll(limit=10) == ["c1"]
+        assert [one.status for one in store.stored.values()] == ["failed"] * 5 + ["sent"]
+
+
+async def test_a_claim_full_of_what_was_delivered_as_a_posts_holds_up_nothing(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_rules, "CLAIM_LIMIT", 1)
+    async with open_dispatch() as dispatch:
+        dispatch.service.posts.delivered.note(command("before"))
+        await dispatch.backends.commands.add([command("before"), command("c1")])
+        assert await dispatch.poll(limit=10) == ["c1"]
 
 
 async def test_what_doesnt_fit_comes_with_the_next_poll(autojump_clock: MockClock) -> None:

@@ -98,6 +98,8 @@ class Deliveries:
                     await trio.lowlevel.checkpoint()
             elif agent_id not in self._in_delivery:
                 self.busy.discard(agent_id)
+                if agent_id in by_agent:  # nothing of it goes to the agent, and there may be more than one claim gives
+                    self._lookups.schedule((agent_id,))
         if found.acquired:
             # Also what its post has withdrawn while the store was asked.
             self._other_workers.returned(found.acquired)
