@@ -75,8 +75,10 @@ async def test_a_claim_full_of_what_was_delivered_as_a_posts_holds_up_nothing(
 ) -> None:
     monkeypatch.setattr(command_rules, "CLAIM_LIMIT", 1)
     async with open_dispatch() as dispatch:
-        dispatch.service.posts.delivered.note(command("before"))
-        await dispatch.backends.commands.add([command("before"), command("c1")])
+        before = [command(f"before{number}") for number in range(5)]
+        for each in before:
+            dispatch.service.posts.delivered.note(each)
+        await dispatch.backends.commands.add([*before, command("c1")])
         assert await dispatch.poll(limit=10) == ["c1"]
 
 
