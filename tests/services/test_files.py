@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -123,6 +123,28 @@ async def test_groups_that_an_agent_has_just_got() -> None:
     await backends.commands.add([Command("c", Target("agent", known.agent.id), Action("set-group", args=args))])
     assert await status(b"db.conf")
     assert not await status(b"web+db.conf")
+
+
+@pytest.mark.parametrize("asked", ["agents", "commands"])
+async def test_groups_whose_delivery_is_noted_between_two_questions(
+    monkeypatch: pytest.MonkeyPatch, asked: Literal["agents", "commands"]
+) -> None:
+    """After either store has answered. Found by the simulator."""
+    backends, known = memory_backends(), caller(groups=())
+    await backends.agents.add(known.agent)
+    args = {"groups": ["web"]}
+    await backends.commands.add([Command("c", Target("agent", known.agent.id), Action("set-group", args=args))])
+    store, name = (backends.agents, "get") if asked == "agents" else (backends.commands, "list")
+    question = getattr(store, name)
+
+    async def ask(*about: Any, **options: Any) -> Any:
+        answer = await question(*about, **options)
+        await backends.commands.mark_sent(["c"])
+        return answer
+
+    monkeypatch.setattr(store, name, ask)
+    async with service_of("groups", backends).open_file(known, b"web.conf") as file:
+        assert file.size == len(CONTENTS["web.conf"] or b"")
 
 
 class TestService:

@@ -91,12 +91,12 @@ class FileService:
             raise
 
     async def _may_read_now(self, agent: Agent, name: str) -> bool:
-        """Whether an agent may read a file by its groups in the store: what is remembered of the agent may be older."""
+        """Whether an agent may read a file by its groups in the store: what is remembered of the agent may be older.
+        A ``set-group`` whose delivery is noted meanwhile counts either as pending or in the registry, which is asked
+        after it."""
+        coming: list[str] = []
+        if self._commands.keeps_posted:
+            pending = await self._commands.list(status="pending", agent_id=agent.id)
+            coming = [group for command in pending for group in new_groups(command) or ()]
         fresh = await self._agents.get(agent.id)
-        if fresh is None or may_read(fresh, name):
-            return fresh is not None
-        if not self._commands.keeps_posted:
-            return False
-        pending = await self._commands.list(status="pending", agent_id=agent.id)
-        coming = [group for command in pending for group in new_groups(command) or ()]
-        return may_read(evolve(fresh, groups=tuple(coming)), name)
+        return fresh is not None and may_read(evolve(fresh, groups=(*fresh.groups, *coming)), name)
