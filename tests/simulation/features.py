@@ -25,6 +25,8 @@ class Features:
     many_posts: bool = False  # a local program posts often, and gives up soon
     presence: bool = False  # agents go and come back after faults, and that is told
     large_commands: bool = False  # many commands at once, more than one reply holds, some of which none holds
+    small_shares: bool = False  # a few refused events fill an agent's share of the quarantine
+    set_groups: bool = False  # agents change their groups
 
 
 #: The share of the seeds that have each.
@@ -42,6 +44,8 @@ _SHARES: Final = {
 #: Likewise, of those that came later: what else is chosen by ``choose_features``' chance stays as it is.
 _LATER_SHARES: Final = {
     "large_commands": 0.2,
+    "small_shares": 0.2,
+    "set_groups": 0.25,
 }
 
 

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from tests.simulation.features import Features
     from tests.simulation.plan import Plan
 
-__all__ = ["changed", "choose_limits", "set_limits"]
+__all__ = ["SHARE_BATCH", "changed", "choose_limits", "choose_quarantine", "set_limits"]
+
+#: Bytes of one body's events where a quarantine's shares are small: eight events, each of 850 bytes there.
+SHARE_BATCH: Final = 600
 
 _SMALL: Final[Sequence[tuple[ModuleType, str, Sequence[int]]]] = (
     (events, "_SMALL_PACKET_BYTES", (200, 400)),  # a body above it is written in pieces
@@ -53,6 +56,11 @@ def choose_limits(rng: Random, features: Features, seed: int) -> Mapping[str, in
         if getattr(features, feature):
             found[name] = Random(f"{name} {seed}").choice(values)
     return found
+
+
+def choose_quarantine(features: Features, seed: int) -> int:
+    """Bytes of a node's, of which an agent has a tenth: small, it holds what one body may bring (``SHARE_BATCH``)."""
+    return Random(f"quarantine {seed}").choice([75_000, 120_000]) if features.small_shares else 1024**3
 
 
 def set_limits(limits: Mapping[str, int]) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 from attrs import evolve, field, frozen
 
 from tests.simulation.features import Features, choose_features
-from tests.simulation.limits import choose_limits
+from tests.simulation.limits import choose_limits, choose_quarantine
 
 __all__ = ["Fault", "Plan", "make_plan"]
 
@@ -108,6 +108,7 @@ class Plan:
     indexer_nodes: int
     limits: Mapping[str, int]  # those that are small, by name
     segment: int  # bytes of a segment
+    quarantine: int  # bytes of a node's
     features: Features
     faults: tuple[Fault, ...] = field(repr=False)
 
@@ -170,7 +171,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         batch_elements=rng.choice([1, 2, 5, 20]),
         batch_wait=rng.choice([0.0, 0.15, 1.0]),
         eager=rng.random() < 0.7,
-        poison=rng.choice([0.0, 0.03, 0.2]),
+        poison=max(rng.choice([0.0, 0.03, 0.2]), 0.2 if features.small_shares else 0.0),
         together=rng.random() < 0.3,
         short_tokens=rng.random() < 0.3,
         rekeys=rng.random() < 0.4,
@@ -184,6 +185,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         indexer_nodes=rng.choice([1, 2, 3]),
         limits=choose_limits(rng, features, seed),
         segment=rng.choice([500, 5000, 1000**2]),
+        quarantine=choose_quarantine(features, seed),
         features=features,
         faults=tuple(kept),
     )

@@ -13,10 +13,12 @@ from attrs import evolve
 
 from tests.simulation.actors.agents import FILES, SimAgent
 from tests.simulation.actors.enrolment import OPERATOR, password_hash, run_joining
+from tests.simulation.actors.groups import run_group_changes, watch_groups
 from tests.simulation.actors.hostile import run_hostile
 from tests.simulation.actors.keys import key_hash
 from tests.simulation.actors.large_commands import run_large_commands
 from tests.simulation.actors.operators import run_operator, run_poster
+from tests.simulation.actors.room import run_room_maker
 from tests.simulation.actors.rotation import run_rotation
 from tests.simulation.actors.thieves import run_thief
 from tests.simulation.checks import service as checks
@@ -114,12 +116,16 @@ class World(InjectedFaults):
                 is_passing=self.is_passing,
                 is_poison=self.is_poison,
                 engine=SimEngine(self),
+                quarantine_bytes=plan.quarantine,
             )
         self.balancer = Balancer(self)
         self.connections: list[Connection] = []
         self.commands: dict[str, CommandLife] = {}
         self.nodes = [Node(self, number) for number in range(plan.nodes)]
         self.agents = [SimAgent(self, number) for number in range(plan.agents)]
+        #: Payloads that an operator dropped from the quarantine, and when room was made there last.
+        self.dropped: list[bytes] = []
+        self.room_made_at = -1e9
         self.ending = False
 
     def agents_clock(self) -> float:
@@ -248,6 +254,11 @@ class World(InjectedFaults):
                         busy.start_soon(run_rotation, self, plan.seconds)
                     if plan.features.large_commands:
                         busy.start_soon(run_large_commands, self, plan.seconds)
+                    if plan.features.set_groups:
+                        others.start_soon(watch_groups, self)
+                        busy.start_soon(run_group_changes, self, plan.seconds)
+                    if plan.features.small_shares:
+                        others.start_soon(run_room_maker, self)
                     if plan.features.thieves:
                         others.start_soon(run_thief, self, plan.seconds)
                     if plan.features.enrols:

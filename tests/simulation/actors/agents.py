@@ -14,10 +14,14 @@ import trio
 from attrs import evolve
 
 from tests.simulation.actors.client import OpenPoll, SimClient
+from tests.simulation.actors.groups import check_fetched, check_file
 from tests.simulation.actors.keys import KEYS
 from tests.simulation.actors.scans import scan
+from tests.simulation.groups import GroupHistory
+from tests.simulation.limits import SHARE_BATCH
 from tests.simulation.model import CommandLife, DocumentModel, Operation
 from tests.simulation.trace import Violation
+from wazuh_comms_trio.backends.command_rules import SET_GROUP
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
 from wazuh_comms_trio.testing.agent.client import stateful_event
@@ -76,6 +80,7 @@ class SimAgent:
         self._later: list[Operation] = []  # on documents that were refused
         groups = ("web",) if rng.random() < 0.5 and not joins else ()
         self.record = Agent(self.uuid, self.name, world.key_hash, groups=groups)
+        self.groups = GroupHistory(groups)
         token = None
         if rng.random() < 0.7 and not joins:
             age = rng.uniform(840, 888) if world.plan.short_tokens else rng.uniform(0, 890)
@@ -100,6 +105,8 @@ class SimAgent:
             batch_interval=rng.choice([0.5, 2.0, 5.0]),
             batch_bytes=rng.choice([600, 3000, 100000]),
         )
+        if world.plan.features.small_shares:
+            settings = evolve(settings, batch_bytes=SHARE_BATCH)
         self.client.is_hasty = settings.retry_interval < 1
         self.program = AgentProgram(self.client, settings, execute=self.execute)
         self.program.stateful = self._ledger(self._stateful_acknowledged)
@@ -160,6 +167,9 @@ class SimAgent:
                 await sleep_until_next_tick(2.0)
             if self.rng.random() < 0.05 and self.client.token is not None:
                 await self._fetch(self.rng.choice(list(FILES)))
+            fetches = self.world.plan.features.set_groups and self.client.token is not None
+            if fetches and self.rng_more.random() < 0.3:
+                await self._fetch(self.rng_more.choice(list(FILES)))
             scans = self.world.plan.features.scans and self._asking is not None and self.client.token is not None
             if scans and self.rng_more.random() < 0.3:
                 self._asking.start_soon(scan, self)
@@ -173,13 +183,14 @@ class SimAgent:
 
     async def _fetch(self, name: str) -> None:
         """It is given the files of its own groups, whole, and no others."""
+        began = trio.current_time()
         try:
             reply = await self.client.get_file(name)
         except ExchangeFailed:
             return
-        mine = name.partition(".")[0] in ("default", *self.record.groups)
-        if (reply.status == 200 and (not mine or reply.body != FILES[name])) or (reply.status == 404 and mine):
+        if reply.status == 200 and reply.body != FILES[name]:
             raise Violation("own files", f"{self.name}: {name} -> {reply.status} {reply.body[:40]!r}")
+        check_file(self, name, reply.status, began)
 
     def _make_stateless(self) -> None:
         self._made += 1
@@ -236,6 +247,10 @@ class SimAgent:
             raise Violation("own commands", f"{self.name} was given {document_id}")
         self.commands[document_id] = life
         again = self.note_received(life)
+        if not again and command["action"]["name"] == SET_GROUP and self.client.token is not None:
+            code, message = await self.program.carry_out(command)
+            check_fetched(self, document_id, message)
+            return code, message
         await trio.sleep(self.rng.uniform(0, 0.5))
         return (1, "a database failure") if again else (self.rng.choice([0, 0, 0, 1]), "")
 

@@ -14,6 +14,7 @@ import trio
 from attrs import define
 
 from tests.simulation.actors.keys import KEYS, REVOCATION
+from tests.simulation.actors.room import is_share_full
 from tests.simulation.plan import CALLS, DISK
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.services.commands.command_json import LARGEST_REPLY
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
     from tests.simulation.nodes.network import Connection, SimStream
     from tests.simulation.world import World
 
-__all__ = ["OpenPoll", "SimClient"]
+__all__ = ["UNREAD", "OpenPoll", "SimClient"]
 
 TOKEN_SECONDS = 900
 #: Bytes of a reply beside its commands.
 ROUND_COMMANDS = 64
 
 #: By what a node may not be able to read the registry.
-_UNREAD = (*CALLS, *DISK, "hang worker", "indexer split")
+UNREAD = (*CALLS, *DISK, "hang worker", "indexer split")
 
 
 @define(eq=False)
@@ -140,12 +141,15 @@ class SimClient(AgentClient):
         expired = bool(token) and token_expiry(token) <= world.agents_clock()
         ended = signed_by in world.revoking or expired or world.had_wrong_clock(began)
         refusable = ahead or old_key or ended or self.is_being_rekeyed
+        if reply.status == 503 and body is not None and is_share_full(world, self.uuid, body, began):
+            world.trace.strike("full share", place, self.name)
+            return reply
         self._check(place, reply, refusable or trio.current_time() < self.rekeyed_at + 40)
         return reply
 
     def is_rekeyed_everywhere(self, moment: float) -> bool:
         """Whether every node knew the agent's new key at this moment: no fault kept it from reading the registry."""
-        return moment > self.rekeyed_at + REVOCATION and not self.world.had_cause(30.0, _UNREAD)
+        return moment > self.rekeyed_at + REVOCATION and not self.world.had_cause(30.0, UNREAD)
 
     def _check(self, place: str, reply: Reply, refusable: bool) -> None:
         """``refusable``: the token has expired, by its own clock or the server's, was made by a server whose clock was
@@ -159,7 +163,8 @@ class SimClient(AgentClient):
         if status >= 500 and (status != 503 or not cause):
             raise Violation("no 5xx", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")
         slow = status == 408 and any(fault.place == "network" for fault in self.world.plan.faults)
-        if (status in (401, 403) and refusable) or (status == 429 and self.is_hasty and (cause or refusable)):
+        excused = cause or refusable or self.world.plan.features.small_shares
+        if (status in (401, 403) and refusable) or (status == 429 and self.is_hasty and excused):
             return
         if status < 500 and not (slow and cause):
             raise Violation("replies", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")

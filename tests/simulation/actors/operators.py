@@ -92,7 +92,7 @@ async def _send(world: World, agent: SimAgent, document_id: str, seconds: float)
 
 async def _send_to_group(world: World, parent: str, seconds: float) -> None:
     for agent in world.agents:
-        if "web" in agent.record.groups:
+        if world.plan.features.set_groups or "web" in agent.record.groups:  # who is a member is known afterwards
             begin(world, f"{parent}_{agent.uuid}", agent, seconds, posted=False)
     await insist(partial(world.stores.tool.add, [_command(parent, Target("group", "web"), seconds)]))
     world.trace.add("operator", f"sends {parent} to a group")
@@ -120,6 +120,7 @@ async def _remove_for_a_while(world: World, agent: SimAgent, seconds: float) -> 
         client.removed_at = trio.current_time()
         client.rekey()
         client.is_being_rekeyed = True
+    change = agent.groups.begins(agent.record.groups)
     await trio.sleep(seconds)
 
     async def add() -> None:
@@ -129,6 +130,8 @@ async def _remove_for_a_while(world: World, agent: SimAgent, seconds: float) -> 
     await insist(add)
     world.trace.add("operator", f"adds {agent.name} again")
     agent.away[-1] = began, trio.current_time()
+    agent.groups.see(agent.record.groups)
+    agent.groups.settle(change)
     for client in agent.clients:
         client.rekeyed_at = trio.current_time()
         client.is_being_rekeyed = False

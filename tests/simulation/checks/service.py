@@ -20,6 +20,7 @@ from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.interfaces import Command
 from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.quarantine.interface import AGENT_SHARE
 from wazuh_comms_trio.services.stateful.batcher import MAX_WAITING
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ IDENTIFIED_BOUND = 25.0
 #: Faults of a connection on which an answer may take for ever.
 SILENCING = ("hold", "silent", "slow reader", "forget", "leave")
 BATCHES = 8
+#: Seconds for which a search may not know a change.
+MEMBERS_AGE = 5.0
 #: What a command ends with that no agent could take.
 TOO_LARGE = "too large for an agent"
 #: Seconds within which what was claimed is told to the store, or given back.
@@ -55,6 +58,7 @@ async def watch(world: World) -> None:
             if (stored := commands.get(document_id)) is not None:
                 _check_in_time(world, life, stored)
                 life.ended = life.ended or stored.status == "failed"
+        _check_shares(world)
         for node in world.nodes:
             for process, (member, worker) in node.running.items():
                 if member.link.waiting > LINK_BUDGET:
@@ -64,6 +68,13 @@ async def watch(world: World) -> None:
                 stateful = worker.services.stateful.statistics()
                 if stateful.waiting > MAX_WAITING or stateful.batches_in_flight > BATCHES:
                     raise Violation("budgets", f"{process.name}: {stateful}")
+
+
+def _check_shares(world: World) -> None:
+    for agent in world.agents:
+        for used in world.stores.quarantine_used(agent.uuid):
+            if used > world.plan.quarantine // AGENT_SHARE:
+                raise Violation("budgets", f"{agent.name} has {used} bytes of a quarantine")
 
 
 async def watch_polls(world: World) -> None:
@@ -202,7 +213,7 @@ async def check_end(world: World) -> None:
     for agent in world.agents:
         _check_quarantine(world, quarantined, documents, agent)
     taken = world.stores.bodies()
-    refused = b"".join(payload for _, payload in quarantined)  # a body is refused as a whole
+    refused = b"".join([payload for _, payload in quarantined] + world.dropped)  # a body is refused as a whole
     for agent in world.agents:
         for mark in agent.promised:
             if b'"%b"' % mark.encode() not in taken and b'"%b"' % mark.encode() not in refused:
@@ -217,6 +228,9 @@ async def check_end(world: World) -> None:
             if not life.posted and (parent is None or not _was_no_member(world, life, parent)):
                 raise Violation("commands", f"{life.document_id} is gone")
             continue
+        parent = commands.get(life.document_id.partition("_")[0], stored)
+        if parent is not stored and _was_a_member(world, life, parent) is False:
+            raise Violation("own commands", f"{life.document_id} is there, and its agent wasn't in the group")
         if stored.sent_at is not None and not life.received:
             raise Violation("commands", f"{life.document_id} counts as sent and never came")
         _check_in_time(world, life, stored)
@@ -249,8 +263,22 @@ def _was_no_member(world: World, life: CommandLife, parent: Command) -> bool:
     if parent.status == "failed":
         return True
     agent = next(each for each in world.agents if each.uuid == life.agent)
-    expanded = inf if parent.sent_at is None or world.had_wrong_clock(life.made) else parent.sent_at - EPOCH
-    return any(began <= expanded and ended >= life.made for began, ended in agent.away)
+    expanded = _expanded(world, life, parent)
+    was_away = any(began <= expanded and ended >= life.made for began, ended in agent.away)
+    return was_away or not _was_a_member(world, life, parent)
+
+
+def _expanded(world: World, life: CommandLife, parent: Command) -> float:
+    return inf if parent.sent_at is None or world.had_wrong_clock(life.made) else parent.sent_at - EPOCH
+
+
+def _was_a_member(world: World, life: CommandLife, parent: Command) -> bool | None:
+    """Whether its agent was in the group all the time from a command's sending to its becoming its members'. None: it
+    may have been, or for a part of it."""
+    agent = next(each for each in world.agents if each.uuid == life.agent)
+    searches_stale = any(fault.kind == "indexer stale" for fault in world.plan.faults)
+    began = -inf if searches_stale else life.made - MEMBERS_AGE
+    return agent.groups.is_in(parent.target.id, began, _expanded(world, life, parent) + 1.0)
 
 
 def _check_quarantine(
@@ -259,11 +287,13 @@ def _check_quarantine(
     """What was refused is there, unless it was taken: at once, since the index has healed, or by a replay."""
     kept = [payload for agent_id, payload in quarantined if agent_id == agent.uuid]
     for operation in agent.model.refused:
-        is_kept = any(b'"%b"' % operation.id.encode() in payload for payload in kept)
+        name = b'"%b"' % operation.id.encode()
+        is_kept = any(name in payload for payload in (*kept, *world.dropped))
         document = documents.get((operation.key[0], f"{agent.uuid}_{operation.id}"))
         is_taken = document is not None and b"poison" in document
         # What came after it has replaced what was taken before.
-        may_be_gone = operation.key in agent.model.documents and world.plan.heals < trio.current_time()
+        is_small = world.plan.features.small_shares  # what is overtaken goes when room is needed
+        may_be_gone = operation.key in agent.model.documents and (is_small or world.plan.heals < trio.current_time())
         if not is_kept and not is_taken and not may_be_gone:
             raise Violation("quarantine", f"{agent.name}'s {operation.id} was acknowledged and is nowhere")
         if is_kept and is_taken and operation.key not in agent.model.documents and not world.had_cause(inf):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,6 +19,7 @@ from attrs import evolve
 from tests.simulation.plan import METHODS
 from tests.simulation.stores.backups import check_backup, check_flip, check_left, move, segment_bodies
 from tests.simulation.stores.disk import Disk
+from tests.simulation.stores.quarantines import drop_of
 from tests.simulation.stores.replays import replay_all
 from tests.simulation.stores.scratch import own_folder
 from wazuh_comms_trio.backends.embedded.database import connections, database, writer
@@ -41,7 +42,6 @@ __all__ = ["EmbeddedStores", "use_inline"]
 
 #: Whose task this is; None: the operator's tool.
 PROCESS: ContextVar[Process | None] = ContextVar("simulated process", default=None)
-QUARANTINE_BYTES = 1024**3
 
 
 class _Inline:
@@ -149,7 +149,9 @@ class EmbeddedStores:
                 stack.enter_context(hold_state(self.folder))
                 self._tool = await stack.enter_async_context(open_sqlite(self.folder, wall_clock=clock))
                 self._quarantine = await stack.enter_async_context(
-                    open_quarantine_store(self.folder / "quarantine", max_bytes=QUARANTINE_BYTES, wall_clock=clock)
+                    open_quarantine_store(
+                        self.folder / "quarantine", max_bytes=self._world.plan.quarantine, wall_clock=clock
+                    )
                 )
                 self._closing, self._closed = trio.Event(), trio.Event()
                 self._open.set()
@@ -199,6 +201,8 @@ class EmbeddedStores:
         world.power_went = trio.current_time()
         for life in world.commands.values():
             life.excused = True  # what wasn't synced of its delivery is forgotten
+        for agent in world.agents:
+            agent.groups.unsettle()
         self._open = trio.Event()
         self._node.kill()
 
@@ -261,7 +265,7 @@ class EmbeddedStores:
             quarantine = await stack.enter_async_context(
                 open_quarantine_store(
                     self.folder / "quarantine",
-                    max_bytes=QUARANTINE_BYTES,
+                    max_bytes=self._world.plan.quarantine,
                     wall_clock=process.wall_clock,
                     tolerant=True,
                 )
@@ -312,6 +316,14 @@ class EmbeddedStores:
 
         return await self._read_once("commands", read)
 
+    async def groups(self) -> Mapping[str, Sequence[str]]:
+        """By agent, as the registry has them."""
+
+        async def read(stores: SqliteStores) -> Any:
+            return {agent.id: agent.groups for agent in await stores.agents.list()}
+
+        return await self._read_once("groups", read) if self._open.is_set() else {}
+
     async def _read_once(self, what: str, read: Callable[[SqliteStores], Awaitable[Any]]) -> Any:
         """Again only when the file has changed since."""
         async with self._used() as stores:
@@ -337,6 +349,16 @@ class EmbeddedStores:
                 got = await self._quarantine.get(entry.id)
                 found.append((entry.agent_id, got[1].payload))
         return found
+
+    def quarantine_used(self, agent_id: str) -> Sequence[int]:
+        reader = self._quarantine._database._connections.loop_reader
+        if reader is None:
+            return []
+        return [row[0] for row in reader.execute("SELECT bytes FROM usage WHERE agent_id = ?", (agent_id,))]
+
+    async def drop_quarantined(self, agent_id: str) -> Sequence[bytes]:
+        async with self._used():
+            return await drop_of(self._quarantine, agent_id)
 
 
 class _Tool:

@@ -4,7 +4,7 @@ its answers, not our calls; a kill cuts a process's connections to it."""
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from random import Random
@@ -18,6 +18,7 @@ from tests.simulation.nodes.process import INDEXER_PLACES
 from tests.simulation.plan import MORE_NODES, NODES
 from tests.simulation.stores.engine import SimEngine
 from tests.simulation.stores.indexer_nodes import CALLER, PORT, IndexerNodes
+from tests.simulation.stores.quarantines import MemoryQuarantines
 from tests.simulation.stores.replays import replay_all
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command
 from wazuh_comms_trio.backends.local_node import LocalNode
@@ -48,7 +49,7 @@ class IndexerStores:
         self._settings = Indexer(hosts=tuple(hosts), commands=commands)
         self._engine = SimEngine(world)
         self._files = MemoryFiles({"default.conf": b"default"})
-        self._quarantines: dict[int, MemoryQuarantine] = {}
+        self.quarantines = MemoryQuarantines(world.plan.quarantine)
         self._opened: dict[Process, OpenSearchStores] = {}
         self._tool: OpenSearchStores
         self._fake: IndexerNodes
@@ -115,11 +116,9 @@ class IndexerStores:
                 )
             )
             self._opened[process] = stores
-            if node not in self._quarantines:
-                self._quarantines[node] = MemoryQuarantine(wall_clock=process.wall_clock)
             engine = await stack.enter_async_context(self._engine.open_client(process))
             backends = Backends(stores.agents, stores.events, stores.commands, engine, self._files, stores.presence)
-            yield backends, self._quarantines[node]
+            yield backends, self.quarantines.of(process)
 
     async def _connect(self, process: Process | None, host: str, port: int) -> SimStream:
         return await self._fake.connect_from(process, host)
@@ -143,7 +142,7 @@ class IndexerStores:
         tool = self._tool
         async with self._engine.open_client(None) as engine:
             backends = Backends(tool.agents, tool.events, tool.commands, engine, self._files, tool.presence)
-            for quarantine in self._quarantines.values():
+            for quarantine in self.quarantines.all():
                 await replay_all(world, backends, quarantine)
 
     async def documents(self) -> Mapping[tuple[str, str], bytes]:
@@ -167,11 +166,22 @@ class IndexerStores:
         stored = {} if index is None else index.documents
         return {each: Document(each, json.loads(kept.raw), 0, 1, 0.0).command for each, kept in stored.items()}
 
+    async def groups(self) -> Mapping[str, Sequence[str]]:
+        """Nobody but the operator changes them, who knows."""
+        await trio.lowlevel.checkpoint()
+        return {}
+
     def bodies(self) -> bytes:
         return b"\n".join(self._engine.bodies)
 
     async def quarantined(self) -> list[tuple[str, bytes]]:
-        return [(each.agent_id, each.payload) for kept in self._quarantines.values() for each in kept.rejected]
+        return self.quarantines.rejected()
+
+    def quarantine_used(self, agent_id: str) -> Sequence[int]:
+        return self.quarantines.used(agent_id)
+
+    async def drop_quarantined(self, agent_id: str) -> Sequence[bytes]:
+        return await self.quarantines.drop_of(agent_id)
 
     def held(self, process: Process) -> list[str]:
         stores = self._opened.get(process)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
+from tests.simulation.stores.quarantines import MemoryQuarantines
 from tests.simulation.stores.replays import replay_all
 from tests.simulation.stores.shards import shard_of
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command, DocumentOperation, ItemResult, Outcome
@@ -128,6 +129,7 @@ class MemoryStores:
         is_passing: Callable[[int], bool],
         is_poison: Callable[[bytes], bool],
         engine: SimEngine,
+        quarantine_bytes: int,
     ) -> None:
         self.keeps_posted = keeps_posted
         self._agents = MemoryAgents()
@@ -139,7 +141,7 @@ class MemoryStores:
         self._events.judge = _judge(is_passing, is_poison)
         self._engine = engine
         self._files = MemoryFiles({"default.conf": b"default"})
-        self._quarantines: dict[int, MemoryQuarantine] = {}
+        self.quarantines = MemoryQuarantines(quarantine_bytes)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -150,11 +152,10 @@ class MemoryStores:
     @asynccontextmanager
     async def open_process(self, process: Process, node: int) -> AsyncIterator[tuple[Backends, MemoryQuarantine]]:
         own = OwnCommands(self._commands, process)
-        if node not in self._quarantines:
-            self._quarantines[node] = MemoryQuarantine(wall_clock=process.wall_clock)
+        quarantine = self.quarantines.of(process)
         async with self._engine.open_client(process) as engine:
             backends = Backends(self._agents, self._events, cast(Any, own), engine, self._files, self._presence)
-            yield backends, self._quarantines[node]
+            yield backends, quarantine
 
     @property
     def tool(self) -> SharedCommands:
@@ -178,7 +179,7 @@ class MemoryStores:
     async def replay(self, world: World) -> None:
         async with self._engine.open_client(None) as engine:
             backends = Backends(self._agents, self._events, self._commands, engine, self._files, self._presence)
-            for quarantine in self._quarantines.values():
+            for quarantine in self.quarantines.all():
                 await replay_all(world, backends, quarantine)
 
     async def documents(self) -> Mapping[tuple[str, str], bytes]:
@@ -194,11 +195,21 @@ class MemoryStores:
         """As they are, whatever faults there are."""
         return self._commands.stored
 
+    async def groups(self) -> Mapping[str, Sequence[str]]:
+        """By agent, as the registry has them."""
+        return {agent.id: agent.groups for agent in self._agents.stored.values()}
+
     def bodies(self) -> bytes:
         return b"\n".join(self._engine.bodies)
 
     async def quarantined(self) -> list[tuple[str, bytes]]:
-        return [(each.agent_id, each.payload) for kept in self._quarantines.values() for each in kept.rejected]
+        return self.quarantines.rejected()
+
+    def quarantine_used(self, agent_id: str) -> Sequence[int]:
+        return self.quarantines.used(agent_id)
+
+    async def drop_quarantined(self, agent_id: str) -> Sequence[bytes]:
+        return await self.quarantines.drop_of(agent_id)
 
     def held(self, process: Process) -> list[str]:
         return [document_id for document_id, owner in self._commands.claimed.items() if owner is process]

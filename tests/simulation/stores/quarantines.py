@@ -1,0 +1,51 @@
+"""The quarantines of nodes beside memory stores or an indexer: in memory, each node's of its own, outliving its
+processes. And what an operator does with any: look at an agent's share, and make room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from wazuh_comms_trio.quarantine.interface import Quarantine
+from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
+
+if TYPE_CHECKING:
+    from tests.simulation.nodes.process import Process
+
+__all__ = ["MemoryQuarantines", "drop_of"]
+
+
+async def drop_of(quarantine: Quarantine, agent_id: str) -> Sequence[bytes]:
+    """``wazuh-comms quarantine drop`` of all of an agent's entries. Returns what was dropped."""
+    dropped = []
+    for entry in await quarantine.list(agent_id=agent_id, limit=100_000):
+        found = await quarantine.get(entry.id)
+        if found is not None and await quarantine.drop([entry.id]):
+            dropped.append(found[1].payload)
+    return dropped
+
+
+class MemoryQuarantines:
+    """By node."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._by_node: dict[int, MemoryQuarantine] = {}
+
+    def of(self, process: Process) -> MemoryQuarantine:
+        if process.node not in self._by_node:
+            self._by_node[process.node] = MemoryQuarantine(max_bytes=self._max_bytes, wall_clock=process.wall_clock)
+        return self._by_node[process.node]
+
+    def all(self) -> Sequence[MemoryQuarantine]:
+        return list(self._by_node.values())
+
+    def rejected(self) -> list[tuple[str, bytes]]:
+        return [(each.agent_id, each.payload) for kept in self.all() for each in kept.rejected]
+
+    def used(self, agent_id: str) -> Sequence[int]:
+        """Bytes of an agent's share, of each node."""
+        return [kept._bytes(agent_id) for kept in self.all()]
+
+    async def drop_of(self, agent_id: str) -> Sequence[bytes]:
+        return [payload for kept in self.all() for payload in await drop_of(kept, agent_id)]
