@@ -27,6 +27,7 @@ class Features:
     large_commands: bool = False  # many commands at once, more than one reply holds, some of which none holds
     small_shares: bool = False  # a few refused events fill an agent's share of the quarantine
     set_groups: bool = False  # agents change their groups
+    upgrades: bool = False  # another version comes onto the nodes, one after the other, and goes again
 
 
 #: The share of the seeds that have each.
@@ -46,6 +47,7 @@ _LATER_SHARES: Final = {
     "large_commands": 0.2,
     "small_shares": 0.2,
     "set_groups": 0.25,
+    "upgrades": 0.2,
 }
 
 

@@ -29,7 +29,7 @@ class InjectedFaults:
         self.silent: list[Connection] = []
         self.faults_ended: float | None = None
         self.faults_over = trio.Event()
-        self.power_went = -1e9
+        self.power_went = self.node_stopped = -1e9  # by no fault of the plan
         #: Ids of keys whose tokens the operator ends, and since when all nodes know.
         self.revoking: set[str] = set()
         self.revoked: dict[str, float] = {}
@@ -89,6 +89,8 @@ class InjectedFaults:
     def had_cause(self, within: float, kinds: Sequence[str] | None = None) -> bool:
         """Was a fault (of these kinds) injected in the last ``within`` seconds?"""
         now = trio.current_time()
+        if now <= self.node_stopped + within and (kinds is None or "stop node" in kinds):
+            return True
         if now <= self.power_went + within and (kinds is None or "power cut" in kinds):
             return True
         return any(
@@ -96,6 +98,10 @@ class InjectedFaults:
             for fault in self.plan.faults
             if kinds is None or fault.kind in kinds
         )
+
+    def stops_node(self) -> None:
+        """An operator does."""
+        self.node_stopped = trio.current_time()
 
     def had_wrong_clock(self, since: float) -> bool:
         """Was a wall clock wrong at any moment from then on?"""

@@ -12,6 +12,7 @@ from attrs import evolve, field, frozen
 
 from tests.simulation.features import Features, choose_features
 from tests.simulation.limits import choose_limits, choose_quarantine
+from tests.simulation.nodes.versions import VERSIONS, Version
 
 __all__ = ["Fault", "Plan", "make_plan"]
 
@@ -109,6 +110,7 @@ class Plan:
     limits: Mapping[str, int]  # those that are small, by name
     segment: int  # bytes of a segment
     quarantine: int  # bytes of a node's
+    first_version: Version  # of the program, before others come
     features: Features
     faults: tuple[Fault, ...] = field(repr=False)
 
@@ -118,7 +120,7 @@ class Plan:
         failure, and a reload has two. So does an indexer with a call under way of a process that died."""
         kinds = {fault.kind for fault in self.faults}
         dies = self.stores == "indexer" and not kinds.isdisjoint(ENDS)
-        reloads = "reload" in kinds or self.features.rotates
+        reloads = "reload" in kinds or self.features.rotates or self.features.upgrades
         return self.nodes * self.workers == 1 and not reloads and not dies
 
     def __str__(self) -> str:
@@ -186,6 +188,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         limits=choose_limits(rng, features, seed),
         segment=rng.choice([500, 5000, 1000**2]),
         quarantine=choose_quarantine(features, seed),
+        first_version=Random(f"version {seed}").choice(VERSIONS) if features.upgrades else "now",
         features=features,
         faults=tuple(kept),
     )

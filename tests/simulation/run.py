@@ -15,6 +15,7 @@ import trio.testing
 from attrs import define
 
 from tests.simulation.checks import service as checks
+from tests.simulation.nodes.versions import use_versions
 from tests.simulation.plan import DISK, POWER, Plan
 from tests.simulation.stores.embedded import use_inline
 from tests.simulation.stores.engine import use_simulated_engine
@@ -152,6 +153,7 @@ def prepare() -> None:
     use_inline()
     use_memory_streams()
     use_simulated_engine()
+    use_versions()
     secret_hashes._derive = _derive
     gc.collect()
     gc.freeze()  # what is there now stays: it needn't be looked at after every run

@@ -21,6 +21,7 @@ from tests.simulation.actors.operators import run_operator, run_poster
 from tests.simulation.actors.room import run_room_maker
 from tests.simulation.actors.rotation import run_rotation
 from tests.simulation.actors.thieves import run_thief
+from tests.simulation.actors.upgrades import run_upgrades
 from tests.simulation.checks import service as checks
 from tests.simulation.checks.presence import DISCONNECTED_AFTER, LONGEST_POLL, check_presence
 from tests.simulation.determinism import EPOCH
@@ -136,6 +137,11 @@ class World(InjectedFaults):
         """Whether agents make news: also while a run has had few requests."""
         return trio.current_time() < self.plan.seconds or self.requests < LEAST_REQUESTS
 
+    @property
+    def has_earlier_state(self) -> bool:
+        """Whether an earlier version has left the embedded stores, with the agents in them."""
+        return self.plan.features.upgrades and self.plan.stores == "embedded"
+
     def signing_keys(self, node: int) -> SigningKeys | None:
         """Those of a node, where they change."""
         if not self.plan.features.rotates:
@@ -228,7 +234,7 @@ class World(InjectedFaults):
 
     async def _run_stores(self) -> None:
         async with self.stores.open():
-            for agent in self.agents:
+            for agent in self.agents if not self.has_earlier_state else ():
                 await self.stores.add_agent(agent.record)
             if isinstance(self.stores, EmbeddedStores):
                 self.stores.disk.rest()
@@ -259,6 +265,8 @@ class World(InjectedFaults):
                         busy.start_soon(run_group_changes, self, plan.seconds)
                     if plan.features.small_shares:
                         others.start_soon(run_room_maker, self)
+                    if plan.features.upgrades:
+                        busy.start_soon(run_upgrades, self, plan.seconds)
                     if plan.features.thieves:
                         others.start_soon(run_thief, self, plan.seconds)
                     if plan.features.enrols:

@@ -229,6 +229,14 @@ class SimAgent:
             event = event.replace(b"poison!", b"poison\xff")
         ledger.note(event, operation)
 
+    def make_earlier(self, number: int) -> Sequence[Operation]:
+        """Documents that it had made before, and that are acknowledged."""
+        made = [Operation("fim", f"d{each}", "create", {"n": -each, "o": {"k0": each}}) for each in range(number)]
+        for operation in made:
+            self.model.apply(operation)
+            self.model.acknowledge(operation)
+        return made
+
     def _stateful_acknowledged(self, what: Any) -> None:
         if isinstance(what, Operation):
             self.model.acknowledge(what)

@@ -15,6 +15,7 @@ from tests.simulation.nodes.later_version import say_unknown
 from tests.simulation.nodes.network import NodeListener, process_stream_pair
 from tests.simulation.nodes.process import Process, Seam
 from tests.simulation.nodes.token_keys import Signing
+from tests.simulation.nodes.versions import VERSION, Version
 from tests.simulation.plan import CALLS, DISK, INDEX, NODES, POWER
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.interfaces import Backends
@@ -57,6 +58,7 @@ class Node:
         self.running: dict[Process, tuple[Member, Worker | None]] = {}
         self.generation = 0
         self.pause = 1.0  # until it is started again
+        self.version: Version = world.plan.first_version  # of the program that is installed
         self.enrollment = NodeListener()
         self.enrollment.close()
         #: Where the keys of its tokens change: those, and what each generation has of them.
@@ -206,6 +208,7 @@ class Node:
     async def _live(self, process: Process, link: Link, member: Member) -> None:
         """In the worker's process."""
         self.world.process.set(process)
+        VERSION.set(process.version)
         other_workers, leadership = HubOtherWorkers(link), HubLeadership(link)
         process.leadership = leadership
         with process.scope:
@@ -231,7 +234,7 @@ class Node:
                 link.send_nowait(messages.Ready(public_key="", duty=True))
                 if signing is not None:
                     await signing.note_serving()
-                if self.world.plan.features.later_version:
+                if self.world.plan.features.later_version or process.version == "later":
                     background.start_soon(partial(say_unknown, member.link, to_worker=True))
                     background.start_soon(partial(say_unknown, link, to_worker=False))
 

@@ -36,6 +36,7 @@ class Process:
         self.node = node
         self.slot = slot
         self.name = name
+        self.version = world.nodes[node].version
         self.dead = False
         self.scope = trio.CancelScope()
         self.stop = Stop()

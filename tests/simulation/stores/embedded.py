@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,11 @@ import apsw
 import trio
 from attrs import evolve
 
+from tests.simulation.nodes.versions import VERSION
 from tests.simulation.plan import METHODS
 from tests.simulation.stores.backups import check_backup, check_flip, check_left, move, segment_bodies
 from tests.simulation.stores.disk import Disk
+from tests.simulation.stores.earlier_state import rekey, write_earlier
 from tests.simulation.stores.quarantines import drop_of
 from tests.simulation.stores.replays import replay_all
 from tests.simulation.stores.scratch import own_folder
@@ -115,6 +118,7 @@ class EmbeddedStores:
         embedded = evolve(api.embedded, path=self.folder)
         self._config = Config(evolve(api, backend="embedded", embedded=embedded))
         self._rng = Random(f"{world.plan.seed} power")
+        self._rng_tool = Random(f"{world.plan.seed} tool")
         self._tokens: dict[Process, str] = {}
         self._read: dict[str, tuple[object, Any]] = {}  # what was read last, at which version of the file
         self._tool: SqliteStores
@@ -129,6 +133,8 @@ class EmbeddedStores:
         world = self._world
         with self.disk.mounted():
             try:
+                if world.has_earlier_state:
+                    write_earlier(world, self.folder)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._run_tool)
                     await self._open.wait()
@@ -142,6 +148,7 @@ class EmbeddedStores:
                 shutil.rmtree(self.folder)
 
     async def _run_tool(self) -> None:
+        VERSION.set(self._world.plan.first_version)
         self._end = False
         clock = self._world.agents_clock
         while not self._end:
@@ -289,6 +296,10 @@ class EmbeddedStores:
     def tool(self) -> Any:
         return _Tool(self, "commands")
 
+    def is_tool_earlier(self) -> bool:
+        """Whether the operator has the first version's at hand this time."""
+        return self._world.plan.features.upgrades and self._rng_tool.random() < 0.5
+
     @property
     def registry(self) -> Any:
         return _Tool(self, "agents")
@@ -372,7 +383,10 @@ class _Tool:
         async def call(*args: Any, **options: Any) -> Any:
             try:
                 async with self._stores._used() as stores:
-                    result = await getattr(getattr(stores, self._which), name)(*args, **options)
+                    if name == "rekey" and self._stores.is_tool_earlier():
+                        result = await stores.database.write(partial(rekey, agent_id=args[0], key_hash=args[1]))
+                    else:
+                        result = await getattr(getattr(stores, self._which), name)(*args, **options)
                     if self._stores.disk.image is not None:
                         raise BackendUnavailable("the power is off")
                     return result
