@@ -21,16 +21,18 @@ __all__ = ["run_large_commands"]
 async def run_large_commands(world: World, until: float) -> None:
     rng = Random(f"{world.plan.seed} large commands")
     limit = world.plan.limits["LARGEST_REPLY"]
-    number = 0
+    number = order = 0
+    has_order_within = world.plan.stores != "indexer"  # of one call's commands, which have one time
     while trio.current_time() < until:
         await trio.sleep(rng.expovariate(0.15))
         agent, timeout = rng.choice(world.agents), rng.choice([60.0, 600.0])
         commands = []
+        order += 1
         for _ in range(rng.choice([1, 3, 6, 12])):
             number += 1
             size = rng.choice([0, 0, limit // 4, limit // 2, limit - 300, limit + 1])
             life = begin(world, f"l{number}", agent, timeout, posted=False)
-            life.number, life.too_large = number, size > limit
+            life.number, life.too_large = number if has_order_within else order, size > limit
             action = Action("restart", args={"text": "x" * size})
             commands.append(
                 Command(document_id=f"l{number}", target=Target("agent", agent.uuid), action=action, timeout=timeout)

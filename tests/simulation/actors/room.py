@@ -27,8 +27,8 @@ async def run_room_maker(world: World) -> None:
     rng = Random(f"{world.plan.seed} room")
     share = world.plan.quarantine // AGENT_SHARE
     while True:
-        await trio.sleep(rng.uniform(3.0, 12.0))
         over = world.faults_ended is not None
+        await trio.sleep(rng.uniform(0.3, 1.0) if over else rng.uniform(3.0, 12.0))
         for agent in world.agents:
             if max(world.stores.quarantine_used(agent.uuid), default=0) < share * (0.4 if over else 0.8):
                 continue

@@ -365,7 +365,8 @@ class EmbeddedStores:
         reader = self._quarantine._database._connections.loop_reader
         if reader is None:
             return []
-        return [row[0] for row in reader.execute("SELECT bytes FROM usage WHERE agent_id = ?", (agent_id,))]
+        query = "SELECT sum(size) FROM entries WHERE agent_id = ? AND overtaken_at IS NULL"
+        return [row[0] or 0 for row in reader.execute(query, (agent_id,))]
 
     async def drop_quarantined(self, agent_id: str) -> Sequence[bytes]:
         async with self._used():
