@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -21,10 +20,10 @@ from tests.simulation.nodes.versions import VERSION
 from tests.simulation.plan import METHODS
 from tests.simulation.stores.backups import check_backup, check_flip, check_left, move, segment_bodies
 from tests.simulation.stores.disk import Disk
-from tests.simulation.stores.earlier_state import rekey, write_earlier
-from tests.simulation.stores.quarantines import drop_of
-from tests.simulation.stores.replays import replay_all
+from tests.simulation.stores.earlier_state import write_earlier
+from tests.simulation.stores.quarantines import drop_of, replay_all
 from tests.simulation.stores.scratch import own_folder
+from tests.simulation.stores.tool import Tool
 from wazuh_comms_trio.backends.embedded.database import connections, database, writer
 from wazuh_comms_trio.backends.embedded.ndjson.engine import open_engine
 from wazuh_comms_trio.backends.embedded.state_lock import hold_state
@@ -32,7 +31,6 @@ from wazuh_comms_trio.backends.embedded.stores import SqliteStores, open_sqlite
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command
 from wazuh_comms_trio.backends.memory.engine import MemoryEngine, MemoryFiles
 from wazuh_comms_trio.config.models import Config, EmbeddedEvents
-from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.quarantine.store import open_quarantine_store
 
 if TYPE_CHECKING:
@@ -113,12 +111,12 @@ class EmbeddedStores:
         )
         self._world = world
         self._armed_for = ""
-        self._moves = False
+        self._moves = self._node_is_down = False
         api = world.config.communications_api
         embedded = evolve(api.embedded, path=self.folder)
         self._config = Config(evolve(api, backend="embedded", embedded=embedded))
         self._rng = Random(f"{world.plan.seed} power")
-        self._rng_tool = Random(f"{world.plan.seed} tool")
+        self.rng_tool = Random(f"{world.plan.seed} tool") if world.has_earlier_state else None
         self._tokens: dict[Process, str] = {}
         self._read: dict[str, tuple[object, Any]] = {}  # what was read last, at which version of the file
         self._tool: SqliteStores
@@ -171,12 +169,12 @@ class EmbeddedStores:
             self._closed.set()
             if self.disk.image is not None:
                 self.disk.come_back()
-            if self._moves:
+            if self._moves and self._node_is_down:  # not where the tool alone has ended
                 self._moves = False
                 self._world.trace.add("operator", f"puts {move(self._config)} rows and records back")
 
     @asynccontextmanager
-    async def _used(self) -> AsyncIterator[SqliteStores]:
+    async def used(self) -> AsyncIterator[SqliteStores]:
         """The tool's stores, once the machine is on; it is off later than this is left."""
         while not self._open.is_set():
             await self._open.wait()
@@ -219,12 +217,12 @@ class EmbeddedStores:
 
     async def take_backup(self) -> None:
         """While the node serves."""
-        async with self._used():
+        async with self.used():
             if self.disk.image is None:
                 self._world.trace.add("operator", f"has a backup of {check_backup(self._config)} rows and records")
 
     async def replay(self, world: World) -> None:
-        async with self._used() as stores:
+        async with self.used() as stores:
             files, engine = MemoryFiles({}), MemoryEngine()
             backends = Backends(stores.agents, stores.events, stores.commands, engine, files, stores.presence)
             await replay_all(world, backends, self._quarantine)
@@ -232,9 +230,11 @@ class EmbeddedStores:
     async def node_ended(self) -> None:
         """After a power cut: all that was unsaid is lost, before the node starts again."""
         if self.disk.image is not None or self._moves:
+            self._node_is_down = True
             self._closing.set()
             await self._closed.wait()
             await self._open.wait()
+            self._node_is_down = False
 
     async def tool_ended(self) -> None:
         """The tool's process, whose call failed: what it began with is others' to go on with, and the next one's."""
@@ -294,22 +294,18 @@ class EmbeddedStores:
 
     @property
     def tool(self) -> Any:
-        return _Tool(self, "commands")
-
-    def is_tool_earlier(self) -> bool:
-        """Whether the operator has the first version's at hand this time."""
-        return self._world.plan.features.upgrades and self._rng_tool.random() < 0.5
+        return Tool(self, "commands")
 
     @property
     def registry(self) -> Any:
-        return _Tool(self, "agents")
+        return Tool(self, "agents")
 
     @property
     def presence(self) -> Any:
-        return _Tool(self, "presence")
+        return Tool(self, "presence")
 
     async def add_agent(self, agent: Agent) -> None:
-        async with self._used() as stores:
+        async with self.used() as stores:
             await stores.agents.add(agent)
 
     async def documents(self) -> Mapping[tuple[str, str], bytes]:
@@ -337,7 +333,7 @@ class EmbeddedStores:
 
     async def _read_once(self, what: str, read: Callable[[SqliteStores], Awaitable[Any]]) -> Any:
         """Again only when the file has changed since."""
-        async with self._used() as stores:
+        async with self.used() as stores:
             reader = stores.database._connections.loop_reader
             if reader is None:
                 return await read(stores)
@@ -355,7 +351,7 @@ class EmbeddedStores:
 
     async def quarantined(self) -> list[tuple[str, bytes]]:
         found = []
-        async with self._used():
+        async with self.used():
             for entry in await self._quarantine.list(limit=100_000):
                 got = await self._quarantine.get(entry.id)
                 found.append((entry.agent_id, got[1].payload))
@@ -369,30 +365,5 @@ class EmbeddedStores:
         return [row[0] or 0 for row in reader.execute(query, (agent_id,))]
 
     async def drop_quarantined(self, agent_id: str) -> Sequence[bytes]:
-        async with self._used():
+        async with self.used():
             return await drop_of(self._quarantine, agent_id)
-
-
-class _Tool:
-    """One of the tool's stores, while the machine is on."""
-
-    def __init__(self, stores: EmbeddedStores, which: str) -> None:
-        self._stores = stores
-        self._which = which
-
-    def __getattr__(self, name: str) -> Any:
-        async def call(*args: Any, **options: Any) -> Any:
-            try:
-                async with self._stores._used() as stores:
-                    if name == "rekey" and self._stores.is_tool_earlier():
-                        result = await stores.database.write(partial(rekey, agent_id=args[0], key_hash=args[1]))
-                    else:
-                        result = await getattr(getattr(stores, self._which), name)(*args, **options)
-                    if self._stores.disk.image is not None:
-                        raise BackendUnavailable("the power is off")
-                    return result
-            except BackendUnavailable:
-                await self._stores.tool_ended()
-                raise
-
-        return call

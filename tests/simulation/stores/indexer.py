@@ -18,8 +18,7 @@ from tests.simulation.nodes.process import INDEXER_PLACES
 from tests.simulation.plan import MORE_NODES, NODES
 from tests.simulation.stores.engine import SimEngine
 from tests.simulation.stores.indexer_nodes import CALLER, PORT, IndexerNodes
-from tests.simulation.stores.quarantines import MemoryQuarantines
-from tests.simulation.stores.replays import replay_all
+from tests.simulation.stores.quarantines import MemoryQuarantines, replay_all
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command
 from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.backends.memory.engine import MemoryFiles

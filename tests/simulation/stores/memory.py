@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
-from tests.simulation.stores.quarantines import MemoryQuarantines
-from tests.simulation.stores.replays import replay_all
+from tests.simulation.stores.quarantines import MemoryQuarantines, replay_all
 from tests.simulation.stores.shards import shard_of
 from wazuh_comms_trio.backends.interfaces import Agent, Backends, Command, DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.backends.memory.commands import MemoryCommands

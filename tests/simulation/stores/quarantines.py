@@ -1,18 +1,23 @@
 """The quarantines of nodes beside memory stores or an indexer: in memory, each node's of its own, outliving its
-processes. And what an operator does with any: look at an agent's share, and make room."""
+processes. And what an operator does with any: look at an agent's share, make room, and
+send on what is kept, as ``wazuh-comms quarantine replay --all`` does."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from wazuh_comms_trio.backends.interfaces import Backends
+from wazuh_comms_trio.cli.replay import Replay
+from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.quarantine.interface import Quarantine
 from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 
 if TYPE_CHECKING:
     from tests.simulation.nodes.process import Process
+    from tests.simulation.world import World
 
-__all__ = ["MemoryQuarantines", "drop_of"]
+__all__ = ["MemoryQuarantines", "drop_of", "replay_all"]
 
 
 async def drop_of(quarantine: Quarantine, agent_id: str) -> Sequence[bytes]:
@@ -23,6 +28,19 @@ async def drop_of(quarantine: Quarantine, agent_id: str) -> Sequence[bytes]:
         if found is not None and await quarantine.drop([entry.id]):
             dropped.append(found[1].payload)
     return dropped
+
+
+async def replay_all(world: World, backends: Backends, quarantine: Quarantine) -> None:
+    """Where several nodes write to one index none is replayed whose document another one may have a newer event on."""
+    other = "another node" if len(world.nodes) > 1 else None
+    replay = Replay(backends, quarantine, world.config, force=False, other_node=other)
+    for entry in await quarantine.list(limit=100):
+        try:
+            done = await replay.replay(entry)
+        except BackendUnavailable:
+            continue  # it stays
+        said = "taken" if done.error is None else "overtaken" if done.overtaken else "refused"
+        world.trace.strike("replay", said, "operator")
 
 
 class MemoryQuarantines:
