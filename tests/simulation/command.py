@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import subprocess
 import sys
 import time
@@ -125,12 +126,30 @@ def _spread(arguments: argparse.Namespace) -> int:
         seeds = len(range(job, arguments.seeds, arguments.jobs))
         command += ["--seeds", str(seeds), "--step", str(arguments.jobs), "--seconds", str(arguments.seconds)]
         switches = {"--quiet": arguments.quiet, "--stop": arguments.stop, "--no-shrink": arguments.no_shrink}
+        switches["--hashes"] = arguments.hashes
         command += [switch for switch, given in switches.items() if given]
         children.append(subprocess.Popen(command))
-    return max(child.wait() for child in children)
+    try:
+        statuses = [child.wait() for child in children]
+    except KeyboardInterrupt:
+        for child in children:
+            child.send_signal(signal.SIGINT)
+        for child in children:
+            child.wait()
+        raise
+    return any(statuses)  # also of a child that was killed
 
 
 def main() -> int:
+    """Returns the exit status."""
+    try:
+        return _main()
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # ``--jobs``: it may come from the terminal and from the parent
+        return 128 + signal.SIGINT
+
+
+def _main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/simulate", description=__doc__)
     parser.add_argument("--seeds", type=int, default=100, help="how many (100)")
     parser.add_argument("--from", type=int, default=1, dest="start", help="the first (1)")

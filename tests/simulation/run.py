@@ -35,6 +35,10 @@ EXPECTED_ERRORS = ("the supervisor is gone", "the command store couldn't be told
 DISK_ERRORS = ("the disk reports errors", "the disk is full", "can't write to", "can't use")
 
 
+#: Ctrl-C, also where it came to nothing: in a callback, or while garbage is collected.
+_interrupted: list[bool] = []
+
+
 class _Errors(logging.Handler):
     """An unexpected ERROR fails the run; what a dead process logs, nobody reads."""
 
@@ -86,17 +90,23 @@ def run_world(plan: Plan) -> Result:
             if errors.found:
                 raise Violation("log", errors.found[0])
 
+    if _interrupted:
+        raise KeyboardInterrupt
     violation: Violation | None = None
     before = open_files()
     try:
         with _limited(CORE_SECONDS):
             trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) or not worlds:
+        if _interrupted:
+            raise KeyboardInterrupt from None
+        if not worlds:
             raise
         violation = _violation_in(error)
         if violation is None:
             violation = Violation("exceptions", checks.shown(error))
+    if _interrupted:
+        raise KeyboardInterrupt
     world = worlds[0]
     if violation is None and (left := open_files() - before):
         violation = Violation("leaks", f"files are open after the end: {sorted(left)[:5]}")
@@ -130,6 +140,11 @@ def _limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGVTALRM, before)
 
 
+def _interrupt(*_: object) -> None:
+    _interrupted.append(True)
+    raise KeyboardInterrupt
+
+
 def _derive(key: str, salt: bytes) -> bytes:
     return hashlib.sha256(salt + key.encode("utf-8", "surrogatepass")).digest()
 
@@ -149,6 +164,7 @@ def _violation_in(error: BaseException) -> Violation | None:
 def prepare() -> None:
     """Once in a process. Deriving a key takes 12 ms, and nobody here tries to guess one. Threads aren't for the mock
     clock."""
+    signal.signal(signal.SIGINT, _interrupt)
     own_folder()
     use_inline()
     use_memory_streams()

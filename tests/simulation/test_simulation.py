@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -59,6 +60,38 @@ def test_what_ran_before_changes_nothing() -> None:
     hashes = [line for line in alone.stdout.splitlines() if line.startswith("hash of 12")]
     assert len(hashes) == 1
     assert hashes[0] in after.stdout
+
+
+@pytest.mark.real_clock
+def test_ctrl_c_ends_all_jobs() -> None:
+    """It is no failure of the seed that runs, and no process goes on."""
+    command = [sys.executable, "-m", "tests.simulation", "--seeds", "1000", "--jobs", "2", "--hashes", "--quiet"]
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        jobs: set[int] = set()
+        while len(jobs) < 2:  # both run seeds
+            line = run.stdout.readline()
+            assert line.startswith("hash of "), line
+            jobs.add(int(line.split()[2].rstrip(":")) % 2)
+        run.send_signal(signal.SIGINT)
+        rest = run.stdout.read()  # until the last process has ended
+    assert run.returncode == 128 + signal.SIGINT
+    assert all(line.startswith("hash of ") for line in rest.splitlines()), rest
+
+
+@pytest.mark.real_clock
+def test_one_job_that_ends_badly_is_told_by_the_exit_status() -> None:
+    command = [sys.executable, "-m", "tests.simulation", "--seeds", "1000", "--jobs", "2", "--hashes", "--seconds", "1"]
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline().startswith("hash of ")
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        assert len(children) == 2
+        os.kill(int(children[0]), signal.SIGKILL)
+        run.stdout.read()
+    assert run.returncode == 1
 
 
 @pytest.mark.real_clock
