@@ -22,10 +22,11 @@ def _name(text: str) -> x509.Name:
 
 @define
 class Authority:
-    """Files are in ``folder``, which is its own."""
+    """Files are in ``folder``, which is its own. ``may_list``: its certificate says that it signs lists, too."""
 
     folder: Path
     name: str = "tests"
+    may_list: bool = True
     key: ec.EllipticCurvePrivateKey = field(factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     issued: int = 0
 
@@ -58,7 +59,7 @@ class Authority:
             data_encipherment=False,
             key_agreement=False,
             key_cert_sign=True,
-            crl_sign=True,
+            crl_sign=self.may_list,
             encipher_only=False,
             decipher_only=False,
         )
@@ -82,12 +83,18 @@ class Authority:
         key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         return cert_file, key_file
 
-    def revoke(self, *pairs: Pair, file: str = "crl.pem", ends: timedelta = timedelta(days=30)) -> Path:
+    def revoke(
+        self,
+        *pairs: Pair,
+        file: str = "crl.pem",
+        begins: timedelta = timedelta(days=-2),
+        ends: timedelta = timedelta(days=30),
+    ) -> Path:
         """A list of these."""
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(_name(self.name))
-            .last_update(self.now - timedelta(days=2))
+            .last_update(self.now + begins)
             .next_update(self.now + ends)
         )
         for certificate, _ in pairs:

@@ -156,3 +156,54 @@ def test_what_config_check_says(authority: Authority, certificates: Certificates
     assert "no list in it is of a CA of `ca`" in found(use_ca=True, ca=ca, crl=other)
     past = authority.revoke(file="past.pem", ends=timedelta(days=-1))
     assert "expired on" in found(use_ca=True, ca=ca, crl=past)
+
+
+async def test_a_list_that_would_keep_everybody_out_is_refused_or_said(
+    certificates: Certificates, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """What OpenSSL does with each is asked, too: of a list that is wrong it says so to each agent, and lets none in."""
+
+    async def found(authority: Authority, crl: Path) -> tuple[str, bool, str]:
+        """What is wrong, whether an agent gets in all the same, what is warned about."""
+        keys: dict[str, Any] = {"use_ca": True, "ca": authority.file(), "crl": crl}
+        wrong, warned = problems(tmp_path, certificates, **keys)
+        settings = Ssl(certificates.key, certificates.cert, **keys)
+        gets_in = await refusal(settings, authority.issue(UUID)) == ""
+        return "\n".join(wrong), gets_in, "\n".join(warned)
+
+    def made(folder: str, **options: Any) -> Authority:
+        (tmp_path / folder).mkdir()
+        return Authority(tmp_path / folder, **options)
+
+    own = made("own")
+    assert (await found(own, own.revoke()))[:2] == ("", True)
+
+    rekeyed = made("rekeyed")  # the name is the same
+    wrong, gets_in, _ = await found(own, rekeyed.revoke())
+    assert "its list of CN=tests isn't signed by a CA of `ca`" in wrong
+    assert not gets_in
+
+    silent = made("silent", may_list=False)
+    wrong, gets_in, _ = await found(silent, silent.revoke())
+    assert "that may sign one, so that no agent gets in" in wrong
+    assert not gets_in
+
+    wrong, gets_in, warned = await found(own, own.revoke(begins=timedelta(days=1)))
+    assert (wrong, gets_in) == ("", False)  # it passes by itself
+    assert "isn't valid before" in warned
+
+    # Two CAs, one list: the agents of one get in.
+    other = made("other", name="other")
+    list_of_other = other.revoke()
+    both = own.file()
+    both.write_text(both.read_text() + other.file().read_text())
+    keys: dict[str, Any] = {"use_ca": True, "ca": both, "crl": list_of_other}
+    wrong_keys, warnings = problems(tmp_path, certificates, **keys)
+    assert wrong_keys == []
+    assert any("has no list of CN=tests, a CA of `ca`" in warning for warning in warnings)
+    settings = Ssl(certificates.key, certificates.cert, **keys)
+    assert await refusal(settings, other.issue(UUID)) == ""
+    assert await refusal(settings, own.issue(UUID)) != ""
+    list_of_other.write_text(list_of_other.read_text() + own.revoke().read_text())
+    assert not any("has no list" in warning for warning in problems(tmp_path, certificates, **keys)[1])
+    assert await refusal(settings, own.issue(UUID)) == ""

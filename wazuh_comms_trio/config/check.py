@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
@@ -112,9 +113,40 @@ def _crl(reader: Reader, file: Path, authorities: list[x509.Certificate], now: d
     if not own:
         reader.problem_at(_CRL, f'"{file}" is not accepted: no list in it is of a CA of `ca`, so that no agent gets in')
     for crl in own:
-        if crl.next_update_utc is not None and crl.next_update_utc <= now:
+        if not any(_may_have_signed(authority, crl) for authority in authorities):
+            issuer = crl.issuer.rfc4514_string()
+            text = f"its list of {issuer} isn't signed by a CA of `ca` that may sign one, so that no agent gets in"
+            reader.problem_at(_CRL, f'"{file}" is not accepted: {text}')
+        elif crl.next_update_utc is not None and crl.next_update_utc <= now:
             end = f"{crl.next_update_utc:%Y-%m-%d %H:%M} UTC"
             reader.warning_at(_CRL, f"the list of revoked certificates expired on {end}; no agent gets in")
+        elif crl.last_update_utc > now:
+            start = f"{crl.last_update_utc:%Y-%m-%d %H:%M} UTC"
+            text = f"the list of revoked certificates isn't valid before {start}; no agent gets in until then"
+            reader.warning_at(_CRL, text)
+    listed = {crl.issuer for crl in own}
+    issuers = {authority.issuer for authority in authorities if authority.issuer != authority.subject}
+    for name in dict.fromkeys(authority.subject for authority in authorities):
+        if own and name not in listed and name not in issuers:  # only who issues agents' certificates needs one
+            text = f"has no list of {name.rfc4514_string()}, a CA of `ca`: agents with certificates of it get nowhere"
+            reader.warning_at(_CRL, f'"{file}" {text}')
+
+
+def _may_have_signed(authority: x509.Certificate, crl: x509.CertificateRevocationList) -> bool:
+    """As OpenSSL asks it for each agent."""
+    if authority.subject != crl.issuer:
+        return False
+    try:
+        if not authority.extensions.get_extension_for_class(x509.KeyUsage).value.crl_sign:
+            return False
+    except x509.ExtensionNotFound:
+        pass
+    except ValueError:
+        return False
+    try:
+        return crl.is_signature_valid(authority.public_key())  # type: ignore[arg-type]  # others raise
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        return False
 
 
 def read_crls(path: Path) -> list[x509.CertificateRevocationList]:

@@ -87,7 +87,8 @@ class Ssl:
         default=None,
         metadata=about(
             "The CA's list of revoked certificates, PEM: their agents get nowhere. With `use_ca`; read again by a "
-            "reload. One that has expired keeps everybody out."
+            "reload, which refuses one that isn't signed by the CA. Each CA that issues agents' certificates needs "
+            "its own, one after the other. One that has expired keeps everybody out."
         ),
     )
     client_identity: Literal["any", "uuid"] = field(
