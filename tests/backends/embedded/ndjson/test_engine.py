@@ -128,6 +128,28 @@ async def test_full_by_quota_refuses(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.expects_errors
+async def test_a_quota_with_room_for_nothing_but_small_bodies_is_used_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is left when bodies are refused is seldom nothing; that a few bytes fit isn't the end of an outage."""
+    async with engine_in(tmp_path, max_file_bytes=10_000, max_bytes=30_000) as engine:
+        for _ in range(5):
+            await send(engine, body_of(5000))
+        await engine.probe()  # 5000 bytes less what each takes beside its body
+        await send(engine, body_of(3000), A2)
+        with pytest.raises(StorageFull):
+            await send(engine, body_of(3000), A2)
+        for _ in range(2):
+            with pytest.raises(BackendUnavailable, match="the quota is reached"):
+                await engine.probe()
+        assert engine.outage.failing
+        assert len(complaints(caplog)) == 1
+        segment_files(tmp_path / "events")[0].path.unlink()
+        await engine.probe()
+        assert not engine.outage.failing
+
+
+@pytest.mark.expects_errors
 async def test_a_large_body_is_refused_before_it_is_read(tmp_path: Path) -> None:
     read = 0
 

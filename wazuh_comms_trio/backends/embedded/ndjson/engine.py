@@ -55,7 +55,8 @@ _SPOOLING_AT_ONCE: Final = 8
 #: Large bodies that are checked and synced at a time: each has the disk and, between reads, a processor to itself.
 _LARGE_AT_ONCE: Final = 2
 
-#: What a probe writes, where it has to, into a file without a name.
+#: What a probe writes, where it has to, into a file without a name, and what room it wants in the quota: where bodies
+#: are refused seldom nothing is left of that.
 _PROBE_BYTES: Final = 65536
 
 #: Seconds between two counts of the agents.
@@ -79,6 +80,7 @@ class NdjsonEngine:
         self._folder = folder
         self._settings = settings
         self._now = wall_clock
+        self._usual = max(1, min(_PROBE_BYTES, settings.max_bytes // 16))
         self.outage = OutageLog(logger, "events", quiet=QUIET)
         self._segments = Segments(folder, settings, wall_clock=wall_clock, logger=logger)
         self._commits: GroupCommit[Part] = GroupCommit(self._commit, name="events")
@@ -134,8 +136,8 @@ class NdjsonEngine:
         return await self._blocking(self._segments.size), self._settings.max_bytes
 
     async def probe(self) -> None:
-        """Checks the quota, and after a fault or on a disk that looks full whether the folder can be written to: also
-        a worker that has tried no write yet says that."""
+        """Checks whether the quota has room for a body, and after a fault or on a disk that looks full whether the
+        folder can be written to: also a worker that has tried no write yet says that."""
         try:
             await self._blocking(self._try)
         except BackendUnavailable as exc:
@@ -145,13 +147,24 @@ class NdjsonEngine:
     def _try(self) -> None:
         try:
             self._segments.check_room("", 1)
+            is_short = not self._has_usual_room()
             if self.outage.failing or looks_full(self._folder, _PROBE_BYTES):
                 with TemporaryFile(dir=self._folder) as file:
                     write_all(file.fileno(), bytes(_PROBE_BYTES))
                     sync(file.fileno())
-                self.outage.worked()
+                if not is_short:
+                    self.outage.worked()
         except (OSError, QuotaReached) as exc:
             raise self._translated(exc) from exc
+        if is_short:  # what is small finds room yet: the log is told when a body doesn't
+            raise BackendUnavailable("the quota is reached")
+
+    def _has_usual_room(self) -> bool:
+        try:
+            self._segments.check_room("", self._usual)
+        except QuotaReached:
+            return False
+        return True
 
     async def scan(self, request: bytes) -> EngineReply:
         return EngineReply(200, b"")
