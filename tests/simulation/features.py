@@ -27,6 +27,7 @@ class Features:
     large_commands: bool = False  # many commands at once, more than one reply holds, some of which none holds
     small_shares: bool = False  # a few refused events fill an agent's share of the quarantine
     set_groups: bool = False  # agents change their groups
+    payload_files: bool = False  # what is refused for good goes into files of the quarantine
     upgrades: bool = False  # another version comes onto the nodes, one after the other, and goes again
 
 
@@ -48,6 +49,7 @@ _LATER_SHARES: Final = {
     "small_shares": 0.2,
     "set_groups": 0.25,
     "upgrades": 0.2,
+    "payload_files": 0.25,
 }
 
 

@@ -17,6 +17,7 @@ from wazuh_comms_trio.backends.embedded.ndjson import engine
 from wazuh_comms_trio.backends.opensearch.commands import discovery
 from wazuh_comms_trio.backends.opensearch.events import index
 from wazuh_comms_trio.config.models import Batcher, Config
+from wazuh_comms_trio.quarantine import rows, store
 from wazuh_comms_trio.services.commands import command_json, deliveries, lookup_queue, upkeep
 from wazuh_comms_trio.services.stateful import events
 
@@ -43,10 +44,18 @@ _SMALL: Final[Sequence[tuple[ModuleType, str, Sequence[int]]]] = (
     (upkeep, "_COMPARED_AT_ONCE", (1, 2)),
 )
 #: By feature, those that are small with it.
-_WITH_FEATURE: Final[Mapping[str, tuple[ModuleType, str, Sequence[int]]]] = {
-    "large_commands": (command_json, "LARGEST_REPLY", (700, 1500)),  # of three commands or more
+_WITH_FEATURE: Final[Mapping[str, tuple[Sequence[ModuleType], str, Sequence[int]]]] = {
+    "large_commands": ((command_json,), "LARGEST_REPLY", (700, 1500)),  # of three commands or more
+    "payload_files": ((rows, store), "INLINE_BYTES", (40, 130)),
 }
-_USUAL: Final = {(module, name): getattr(module, name) for module, name, _ in (*_SMALL, *_WITH_FEATURE.values())}
+_USUAL: Final = {
+    (module, name): getattr(module, name)
+    for modules, name in (
+        *(((module,), name) for module, name, _ in _SMALL),
+        *((modules, name) for modules, name, _ in _WITH_FEATURE.values()),
+    )
+    for module in modules
+}
 
 
 def choose_limits(rng: Random, features: Features, seed: int) -> Mapping[str, int]:

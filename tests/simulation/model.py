@@ -107,7 +107,7 @@ class DocumentModel:
 class CommandLife:
     """A command for one agent, as seen from both ends. ``posted``: by a local program, whether or not a store keeps it.
     ``excused``: it may be delivered twice, ``given_up``: it needn't be delivered, ``stolen``: who has it is no agent,
-    and won't report on it."""
+    and won't report on it. ``cancelled``: so the operator was told."""
 
     document_id: str
     agent: str
@@ -122,6 +122,7 @@ class CommandLife:
     too_large: bool = False
     ended: bool = False  # seen so in the store: failed without having come
     given_up: bool = False
+    cancelled: bool = False
     stolen: bool = False
     #: What the agent reported first, once that is acknowledged.
     first_final: int | None = None

@@ -15,7 +15,8 @@ from attrs import define
 
 from tests.simulation.actors.keys import KEYS, REVOCATION
 from tests.simulation.actors.room import is_share_full
-from tests.simulation.plan import CALLS, DISK
+from tests.simulation.determinism import EPOCH
+from tests.simulation.plan import CALLS, DISK, ENDS, POWER
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.services.commands.command_json import LARGEST_REPLY
 from wazuh_comms_trio.testing.agent.client import AgentClient, token_expiry
@@ -108,6 +109,7 @@ class SimClient(AgentClient):
         number, began, keys = next(self._numbers), trio.current_time(), self.token_keys
         token = "" if place == "POST authentication" else self.token or ""
         signed_by = key_of(token)
+        poll: OpenPoll | None = None
         if place == "GET commands" and self.token is not None:
             _POLL.set(poll := OpenPoll(trio.current_time(), token_expiry(self.token), self.token_keys, signed_by))
             self.polls[number] = poll
@@ -130,14 +132,18 @@ class SimClient(AgentClient):
             self.polls.pop(number, None)
         world.trace.add(self.name, f"{place} -> {reply.status}")
         old_key = keys != self.keys and place != "POST authentication"
-        if old_key and reply.status in (200, 204) and self.is_rekeyed_everywhere(began):
+        taken = reply.status in (200, 204)
+        if old_key and taken and self.is_old_key_refused(began):
             raise Violation("revoked", f"{self.name}: {place} -> {reply.status} with a token of its old key")
-        if reply.status in (200, 204) and world.is_revoked_everywhere(signed_by, began):
+        if taken and world.is_revoked_everywhere(signed_by, began):
             raise Violation("revoked", f"{self.name}: {place} -> {reply.status} with a token of a revoked key")
+        if taken and token and token_expiry(token) <= EPOCH + began and not world.had_wrong_clock(began):
+            raise Violation("expired", f"{self.name}: {place} -> {reply.status} with a token that had expired")
         if place == "GET commands" and reply.status == 200:
             self._check_size(reply)
             if keys == self.keys:
                 self._check_made(reply)
+            self._check_cancelled(reply, poll)
         expired = bool(token) and token_expiry(token) <= world.agents_clock()
         ended = signed_by in world.revoking or expired or world.had_wrong_clock(began)
         refusable = ahead or old_key or ended or self.is_being_rekeyed
@@ -150,6 +156,13 @@ class SimClient(AgentClient):
     def is_rekeyed_everywhere(self, moment: float) -> bool:
         """Whether every node knew the agent's new key at this moment: no fault kept it from reading the registry."""
         return moment > self.rekeyed_at + REVOCATION and not self.world.had_cause(30.0, UNREAD)
+
+    def is_old_key_refused(self, moment: float) -> bool:
+        """Whether no request that began at this moment is served with a token of its old key. Without an indexer none
+        is while the registry can't be read."""
+        if self.world.plan.stores == "indexer":
+            return self.is_rekeyed_everywhere(moment)
+        return moment > self.rekeyed_at + REVOCATION and not self.world.had_cause(30.0, ("hang worker",))
 
     def _check(self, place: str, reply: Reply, refusable: bool) -> None:
         """``refusable``: the token has expired, by its own clock or the server's, was made by a server whose clock was
@@ -231,6 +244,17 @@ class SimClient(AgentClient):
         numbers = [life.number for life in lives if life is not None and life.number]
         if numbers != sorted(numbers):
             raise Violation("command order", f"{self.name} is given {[life and life.document_id for life in lives]}")
+
+    def _check_cancelled(self, reply: Reply, poll: OpenPoll | None) -> None:
+        """What the operator was told is cancelled doesn't come after that, unless it was on its way when its delivery
+        was given up."""
+        connection = None if poll is None else poll.connection
+        if connection is None or connection.fault is not None or connection in self.world.silent:
+            return
+        for command in reply.json()["commands"]:
+            life = self.world.commands.get(command["document_id"])
+            if life is not None and life.cancelled and not self.world.had_cause(5.0, (*ENDS, *POWER)):
+                raise Violation("cancelled", f"{self.name} is given {life.document_id}")
 
     def _check_report(self, document_id: str, status: int) -> None:
         """What came is reported on: it was offered, and that is known."""

@@ -15,9 +15,11 @@ from attrs import evolve
 from tests.simulation.actors.keys import key_hash
 from tests.simulation.model import CommandLife
 from tests.simulation.trace import Violation
+from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.interfaces import Action, Command, Target
 from wazuh_comms_trio.daemon.command_socket import HubPoster
 from wazuh_comms_trio.errors import AgentExists, BackendUnavailable
+from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
 
 if TYPE_CHECKING:
     from tests.simulation.actors.agents import SimAgent
@@ -79,15 +81,26 @@ async def run_operator(world: World, until: float) -> None:
         elif what < 0.85:
             await _send_to_group(world, f"g{number}", timeout)
         elif world.commands:
-            document_id = rng.choice(list(world.commands))
-            ended = await insist(partial(world.stores.tool.cancel, document_id))
-            world.trace.add("operator", f"cancels {document_id}: {ended and ended.status}")
+            await _cancel(world, rng.choice(list(world.commands)))
 
 
 async def _send(world: World, agent: SimAgent, document_id: str, seconds: float) -> None:
     begin(world, document_id, agent, seconds, posted=False)
     await insist(partial(world.stores.tool.add, [_command(document_id, Target("agent", agent.uuid), seconds)]))
     world.trace.add("operator", f"sends {document_id} to {agent.name}")
+
+    rng = Random(f"{world.plan.seed} {document_id}")
+    if rng.random() < 0.1:  # just when it may be found, and on its way
+        await sleep_until_next_tick(1.0)
+        await trio.sleep(rng.uniform(0.0, 0.02))
+        await _cancel(world, document_id)
+
+
+async def _cancel(world: World, document_id: str) -> None:
+    ended = await insist(partial(world.stores.tool.cancel, document_id))
+    world.trace.add("operator", f"cancels {document_id}: {ended and ended.status}")
+    if ended is not None and ended.result is not None and ended.result.message == rules.CANCELLED:
+        world.commands[document_id].cancelled = True
 
 
 async def _send_to_group(world: World, parent: str, seconds: float) -> None:

@@ -23,14 +23,15 @@ _ROUND = 450
 
 
 async def run_room_maker(world: World) -> None:
-    """Until cancelled. Once the index has healed what is kept is sent on; else it is dropped."""
+    """Until cancelled. Once the index has healed what is kept is sent on; else it is dropped. At the end so much that
+    one body finds room of which nothing can be taken."""
     rng = Random(f"{world.plan.seed} room")
     share = world.plan.quarantine // AGENT_SHARE
     while True:
         over = world.faults_ended is not None
         await trio.sleep(rng.uniform(0.3, 1.0) if over else rng.uniform(3.0, 12.0))
         for agent in world.agents:
-            if max(world.stores.quarantine_used(agent.uuid), default=0) < share * (0.4 if over else 0.8):
+            if max(world.stores.quarantine_used(agent.uuid), default=0) < share * (0.05 if over else 0.8):
                 continue
             if world.plan.heals < trio.current_time() and not over:
                 with suppress(BackendUnavailable):
