@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wazuh_comms_trio.errors import BodyTooLarge, MalformedRequest
-from wazuh_comms_trio.http.server.framing.bodies import LINE_LIMIT, NO_BODY, BodyDecoder, ChunkedBody, LengthBody
+from wazuh_comms_trio.http.server.framing.bodies import (
+    LINE_LIMIT,
+    MOST_CHUNKS,
+    NO_BODY,
+    BodyDecoder,
+    ChunkedBody,
+    LengthBody,
+)
 
 LIMIT = 1000
 
@@ -135,3 +142,18 @@ def test_any_bytes_are_taken_or_refused(data: bytes, places: list[int]) -> None:
     except (MalformedRequest, BodyTooLarge):
         return
     assert len(body) == decoder.received <= LIMIT
+
+
+@pytest.mark.parametrize("size", [1, 2, 16])
+def test_a_body_of_tiny_chunks_is_refused_once_it_has_many(size: int) -> None:
+    chunk = chunked([b"x" * size]).removesuffix(b"0\r\n\r\n")
+    decoder = ChunkedBody(10**9)
+    decoder.feed(chunk * MOST_CHUNKS)
+    with pytest.raises(MalformedRequest):
+        decoder.feed(chunk * 10 * MOST_CHUNKS)
+
+
+def test_chunks_of_a_line_each_are_taken() -> None:
+    line = b'{"id":"0","module":"fim","operation":"delete"}\n'
+    body = chunked([line] * 10 * MOST_CHUNKS)
+    assert ChunkedBody(10**9).feed(body) == line * 10 * MOST_CHUNKS

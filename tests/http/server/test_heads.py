@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.http.server.listener import LIMITS, TOKEN, Fakes, problem, read_reply, read_to_end, request_bytes, serving
 from wazuh_comms_trio.config.models import Limits
+from wazuh_comms_trio.http.server.hypercorn_protocol import MOST_LINES
 from wazuh_comms_trio.testing.agent.http import ReplyDecoder
 
 HOST = b"Host: localhost\r\n"
@@ -215,6 +216,16 @@ async def test_a_head_above_the_limit_is_431(filler: bytes, finished: bool) -> N
     async with serving() as server:
         reply = await server.ask(head + (b"\r\n" if finished else b""))
     assert problem(reply) == (431, 431)
+
+
+@pytest.mark.parametrize("other", [b"", b"Expect: x\r\n"], ids=["plain", "by h11"])
+async def test_a_head_of_very_many_lines_is_431(other: bytes) -> None:
+    begin = b"GET /api/v1/ HTTP/1.1\r\n" + HOST + other
+    async with serving() as server:
+        many = b"a:\r\n" * MOST_LINES
+        assert problem(await server.ask(begin + many + b"\r\n")) == (431, 431)
+        left = MOST_LINES - begin.count(b"\n") - 1
+        assert (await server.ask(begin + many[: left * 4] + b"\r\n")).status == 200
 
 
 async def test_a_head_of_exactly_the_limit_is_taken() -> None:

@@ -47,6 +47,8 @@ REASONS: Final = {int(status): status.phrase for status in HTTPStatus}
 #: Hypercorn numbers a connection's streams; HTTP/1.1 has one.
 STREAM_ID: Final = 1
 _CONTEXT: Final = WorkerContext(None)
+#: Lines of a head: each costs 2.4 µs, and four bytes of a client's.
+MOST_LINES: Final = 256
 
 
 def hypercorn_config(head_bytes: int) -> Config:
@@ -123,6 +125,8 @@ class Http11:
     def _read_plain(self, data: bytes) -> RequestHead | None:
         """A head that is there as a whole, and is like nearly all."""
         end = data.find(b"\r\n\r\n") + 4
+        if end > 3:
+            check_count(data[:end])
         request = read_plain_head(data[:end]) if end > 3 else None
         if request is not None:
             self._split_off(data[end:])
@@ -137,6 +141,7 @@ class Http11:
         end = HEAD_END.search(self._head)
         if end is not None:
             self._split_off(self._head[end.end() :])
+            check_count(self._head[: end.end()])
             check_characters(self._head[: end.end()])
         connection.receive_data(data)
         try:
@@ -217,6 +222,12 @@ class Http11:
                 headers = [(name, value) for name, value in headers if name.lower() != b"transfer-encoding"]
                 headers.append((b"transfer-encoding", b"chunked"))
         self.outgoing.append(reply_head(reply.status_code, headers, self.config))
+
+
+def check_count(head: bytes) -> None:
+    """Raises ``HeadTooLarge`` for a head of too many lines."""
+    if head.count(b"\n") > MOST_LINES:
+        raise HeadTooLarge
 
 
 class _Tasks:
