@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -63,3 +64,10 @@ def test_counters_without_labels_begin_at_nought() -> None:
     assert samples[families.LOGINS_TAKEN.name] == 0
     assert families.LOGINS_REFUSED.name not in samples
     assert samples[f"{families.DELIVERY_SECONDS.name}_count"] == 0
+
+
+@pytest.mark.parametrize("version", ["1e9", "x.y", "1..2", "9.\xe9", "", "9" * 5000])
+def test_a_version_that_is_none_gets_the_text_format(version: str) -> None:
+    _, content_type = render(everything(), f"application/openmetrics-text;version={version}")
+    assert content_type.isascii()
+    assert content_type.startswith(("text/plain; version=", "application/openmetrics-text; version=1.0.0"))

@@ -3,7 +3,7 @@ for that."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 from typing import Any, Final, cast
 
@@ -25,8 +25,15 @@ def render(snapshot: Mapping[str, Any], accept: str) -> tuple[bytes, str]:
     """The page, and its content type. ``accept``: the request's header."""
     registry = CollectorRegistry()
     registry.register(_Snapshot(snapshot))
-    encode, content_type = choose_encoder(accept)
+    encode, content_type = _choose_encoder(accept)
     return encode(registry), content_type
+
+
+def _choose_encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    try:
+        return choose_encoder(accept if accept.isascii() else "")  # a version is repeated in the content type
+    except (TypeError, ValueError):  # prometheus-client compares versions that are none
+        return choose_encoder("")
 
 
 class _Snapshot(Collector):
