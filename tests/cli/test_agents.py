@@ -304,3 +304,16 @@ def test_a_names_blanks_forge_neither_a_name_nor_columns(tool: Tool) -> None:
     named = [line.split()[2] for line in tool("commands", "list").lines[1:]]
     others = [agent["uuid"] for agent in tool("agents", "list", "--json").document if agent["name"] != "web-1"]
     assert sorted(named) == sorted(["web-1", *others])
+
+
+def test_a_version_of_many_digits_is_sorted_like_any_other(tool: Tool, config: Config) -> None:
+    versions = {"a": "6.0.10", "b": "v6.0.9", "c": "9" * 5000, "d": "6.0." + "1" * 5000}
+
+    async def add() -> None:
+        async with open_backends(config) as backends:
+            for place, (name, version) in enumerate(versions.items()):
+                await backends.agents.add(Agent(id=UUID[:-1] + str(place), name=name, key_hash="x", version=version))
+
+    trio.run(add)
+    listed = tool("agents", "list", "--sort", "version", "--json")
+    assert [agent["name"] for agent in listed.document] == ["c", "d", "b", "a"]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from wazuh_comms_trio.backends.presence import LastSeen, Status
 
 _PAGE: Final = 500
+#: Digits of a number in a version; agents say what theirs is, and Python reads no numbers of thousands of digits.
+_LONGEST_NUMBER: Final = 18
 _STATUSES: Final = ("active", "disconnected", "never")
 
 
@@ -112,5 +114,6 @@ def _version_key(version: str | None) -> list[tuple[int, int, str]]:
     """A key to sort versions by: ``v6.0.10`` follows ``v6.0.9``."""
     key: list[tuple[int, int, str]] = []
     for part in (version or "").lstrip("vV").replace("-", ".").split("."):
-        key.append((1, int(part), "") if part.isascii() and part.isdigit() else (0, 0, part))
+        is_number = part.isascii() and part.isdigit() and len(part) <= _LONGEST_NUMBER
+        key.append((1, int(part), "") if is_number else (0, 0, part))
     return key
