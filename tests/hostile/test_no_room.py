@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from socket import socketpair
+from socket import AF_INET, AF_UNIX, socketpair
+from types import SimpleNamespace
+from typing import Any, cast
 
 import attrs
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.http.server.listener import AUTHORIZED, LIMITS, Fakes, app_of, problem, read_reply, read_to_end, serving
 from wazuh_comms_trio.api.problems import describe
+from wazuh_comms_trio.http.server import room
 from wazuh_comms_trio.http.server.accept_loop import QUEUE_TIMEOUT
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.room import (
@@ -211,3 +215,10 @@ async def test_what_has_come_and_wasnt_read_isnt_the_peers_delay(autojump_clock:
         assert context.end_idle(2) == 1
     assert [scope.cancel_called for scope in scopes] == [False, True]
     assert list(context.idle_scopes) == scopes[:1]
+
+
+def test_local_programs_leave_the_last_descriptors_to_the_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "descriptor_limit", lambda: 600)
+    listeners = [SimpleNamespace(socket=SimpleNamespace(family=family)) for family in (AF_INET, AF_UNIX)]
+    agents, local = map(room.highest_descriptor, cast(list[Any], listeners))
+    assert agents < local <= 600 - 16

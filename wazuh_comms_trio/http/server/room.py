@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from heapq import nsmallest
 from math import inf
 from operator import itemgetter
-from socket import AF_INET, AF_INET6
+from socket import AF_INET, AF_INET6, AF_UNIX
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -43,9 +43,11 @@ __all__ = [
 SILENT_SPARED: Final = 0.25
 ASKING_SPARED: Final = 0.5
 SPARED: Final = 2.0
-#: Descriptors kept for stores, logs and the command socket; agents wait for others. Of a low limit: a quarter.
+#: Descriptors kept for stores, logs and the command socket; agents wait for others. Of a low limit: a quarter. Of them
+#: the command socket leaves this part to stores and logs.
 SPARE_FILES: Final = 64
 SPARE_SHARE: Final = 4
+STORES_SHARE: Final = 4
 #: Connections between two looks at memory; each takes some 50 kB.
 MEMORY_LOOK: Final = 64
 
@@ -161,13 +163,13 @@ class Room:
 
 
 def highest_descriptor(listener: trio.abc.Listener[Any]) -> float:
-    """The descriptor from which on an agent's connection is one too many. Local programs, on the command socket, may
-    take all."""
+    """The descriptor from which on a connection is one too many: an agent's, or, some later, a local program's."""
     sock = getattr(listener, "socket", None)
     limit = descriptor_limit()
-    if sock is None or sock.family not in (AF_INET, AF_INET6) or limit is None:
+    if sock is None or limit is None or sock.family not in (AF_INET, AF_INET6, AF_UNIX):
         return inf
-    return limit - min(SPARE_FILES, limit // SPARE_SHARE)
+    spare = min(SPARE_FILES, limit // SPARE_SHARE)
+    return limit - (spare // STORES_SHARE if sock.family == AF_UNIX else spare)
 
 
 def lowest_free(listener: trio.abc.Listener[Any]) -> float:
