@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,28 @@ async def test_descriptors_are_closed(folder: Path) -> None:
         except (FileMissing, FileIsFolder):
             continue
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+async def test_all_who_read_a_large_file_share_a_descriptor(folder: Path) -> None:
+    big = folder / "big"
+    big.write_bytes(content := b"x" * 1_000_000)
+    files = FolderFiles(folder)
+    async with AsyncExitStack() as readers:
+        opened = [await readers.enter_async_context(files.open_file("big")) for _ in range(20)]
+        assert len(descriptors_of(big)) == 1
+        big.rename(folder / "old")
+        big.write_bytes(b"y" * 1_000_000)
+        async with files.open_file("big") as new:
+            assert b"".join([chunk async for chunk in new.chunks()]) == b"y" * 1_000_000
+            assert len(descriptors_of(big)) == len(descriptors_of(folder / "old")) == 1
+        for file in opened:
+            assert b"".join([chunk async for chunk in file.chunks()]) == content
+    assert descriptors_of(big) == descriptors_of(folder / "old") == []
+
+
+def descriptors_of(file: Path) -> list[str]:
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the listing's own
+            found += [number] if os.readlink(f"/proc/self/fd/{number}") == str(file) else []
+    return found

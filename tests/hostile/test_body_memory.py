@@ -14,13 +14,16 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.http.server.listener import Fakes, app_of, read_reply, request_bytes, serving
 from tests.http.server.test_bodies import body_messages, receiver
+from wazuh_comms_trio.api.agent_api.base import AgentApi
 from wazuh_comms_trio.config.models import Limits
 from wazuh_comms_trio.errors import BodyTooLarge, Overloaded, StorageFull
 from wazuh_comms_trio.foundation import file_writes
 from wazuh_comms_trio.http.server import bodies
 from wazuh_comms_trio.http.server.bodies import BodyBudget, Spill, collect_body
 from wazuh_comms_trio.http.server.body_budget import Share
+from wazuh_comms_trio.http.server.replies import PIECE_BYTES, send_reply
 from wazuh_comms_trio.testing import daemon_config, open_daemon, stateful_event
 
 PARTS = [bytes([number]) * 60_000 for number in range(100)]
@@ -175,3 +178,40 @@ async def test_who_finds_no_room_is_told_when_to_come_again(autojump_clock: Mock
         assert (reply.status, reply.header("retry-after")) == (503, "5")
         small = [stateful_event("a", "fim", "create", {"v": "x"})]
         assert (await agent.post_stateful(small)).status == 200
+
+
+class TestReplies:
+    async def test_a_large_reply_is_in_the_budget_until_it_is_read(self, autojump_clock: MockClock) -> None:
+        fakes = Fakes()
+        fakes.stateful.reply = reply = b"x" * 1_000_000
+        app = app_of(fakes)
+        assert isinstance(app, AgentApi)
+        async with serving(fakes, app=app, buffer_bytes=65536) as server:
+            stream = await server.connect()
+            await stream.send_all(request_bytes("POST", "/api/v1/events/stateful", b"{}"))
+            await wait_all_tasks_blocked()
+            assert app.body_budget.used_bytes == len(reply)
+            assert (await read_reply(stream)).body == reply
+            await wait_all_tasks_blocked()
+            assert app.body_budget.used_bytes == 0
+
+    async def test_one_without_room_is_refused(self, autojump_clock: MockClock) -> None:
+        budget, other = BodyBudget(1_000_000), Share("b")
+        await budget.take(other, 1_000_001)
+        with pytest.raises(Overloaded):
+            async with bodies.accounted_reply(70_000, budget=budget, room_timeout=2, owner="a"):
+                pytest.fail("there is no room")
+        assert trio.current_time() == 2
+        async with bodies.accounted_reply(60_000, budget=budget, room_timeout=2, owner="a"):
+            assert trio.current_time() == 2
+        assert budget.used_bytes == other.held_bytes
+
+    async def test_it_is_sent_in_pieces(self) -> None:
+        sent: list[bytes] = []
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message.get("body", b""))
+
+        await send_reply(send, 200, WHOLE)
+        assert b"".join(sent) == WHOLE
+        assert max(map(len, sent)) == PIECE_BYTES

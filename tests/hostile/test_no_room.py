@@ -25,6 +25,7 @@ from wazuh_comms_trio.http.server.room import (
     SILENT,
     SILENT_SPARED,
     SLOW_BODIES,
+    SLOW_READERS,
     SPARED,
     idle_now,
 )
@@ -32,6 +33,7 @@ from wazuh_comms_trio.metrics import families
 
 GET = b"GET /api/v1/ HTTP/1.1\r\nHost: h\r\n\r\n"
 POST = b"POST /api/v1/events/stateful HTTP/1.1\r\nHost: h\r\n" + AUTHORIZED + b"\r\nContent-Length: %d\r\n\r\n"
+FILE = b"GET /api/v1/files?file_name=big HTTP/1.1\r\nHost: h\r\n%b\r\n\r\n" % AUTHORIZED
 POLL = b"GET /api/v1/commands HTTP/1.1\r\nHost: h\r\n%b\r\n\r\n" % AUTHORIZED
 
 
@@ -197,8 +199,38 @@ async def test_what_is_ended_is_counted_by_its_kind(autojump_clock: MockClock) -
             assert refused == [("silent connections", 1), ("connections without a complete head", 1)]
 
 
+async def test_who_reads_slowly_goes_before_parked_polls(autojump_clock: MockClock) -> None:
+    fakes = Fakes()
+    fakes.files.files[b"big"] = content = b"x" * 20_000_000
+    limits = attrs.evolve(LIMITS, send_timeout=1000)
+    async with serving(fakes, limits=limits, buffer_bytes=65536) as server, trio.open_nursery() as nursery:
+        context = server.context
+        polls: list[int] = []
+        context.answer_oldest = lambda count: polls.append(count) or 1
+        with counted(context) as refused:
+            slow, quick = [await server.connect() for _ in range(2)]
+            for reader in (slow, quick):
+                await reader.send_all(FILE)
+            received, read_all = bytearray(), trio.Event()
+
+            async def read() -> None:
+                while piece := await quick.receive_some(65536):
+                    received.extend(piece)
+                    await trio.sleep(0.1)
+                read_all.set()
+
+            nursery.start_soon(read)
+            await trio.sleep(SPARED + 1)
+            assert [context.make_room(1) for _ in range(2)] == [1, 1]
+            assert (refused, polls) == ([("slow readers", 1)], [1])
+            await trio.sleep(1)
+            assert len(await read_to_end(slow)) < len(content)
+            await read_all.wait()
+            assert len(received) > len(content)
+
+
 def test_each_kind_is_in_the_metrics_page() -> None:
-    for kind in (SILENT.name, ASKING.name, DRAINED.name, SLOW_BODIES):
+    for kind in (SILENT.name, ASKING.name, DRAINED.name, SLOW_BODIES, SLOW_READERS):
         assert f"`{kind.replace(' ', '_')}`" in families.SHED_BY_CAUSE.help
 
 

@@ -23,7 +23,7 @@ from wazuh_comms_trio.config.models import Limits
 from wazuh_comms_trio.errors import BodyTooLarge, CommsError, TimeLimitExceeded
 from wazuh_comms_trio.foundation.bodies import Body
 from wazuh_comms_trio.http.server.application import handle_request
-from wazuh_comms_trio.http.server.bodies import BodyBudget, Spill, collect_body, content_length
+from wazuh_comms_trio.http.server.bodies import BodyBudget, Spill, accounted_reply, collect_body, content_length
 from wazuh_comms_trio.http.server.hypercorn_protocol import Message, Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.peer import shown_address
@@ -121,6 +121,10 @@ class QuartApplication(QuartTrio):
             owner=owner,
             spill=spill,
         )
+
+    def accounted(self, reply: bytes, *, owner: str) -> AbstractAsyncContextManager[None]:
+        """A reply takes its part of the same budget while it is sent: see ``accounted_reply``."""
+        return accounted_reply(len(reply), budget=self._budget, room_timeout=ROOM_TIMEOUT, owner=owner)
 
     async def _call_view(self, view_limits: _ViewLimits, scope: Scope, receive: Receive, send: Send) -> None:
         if (content_length(scope) or 0) > view_limits.body_bytes:

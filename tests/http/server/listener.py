@@ -69,6 +69,7 @@ class FakeStateful:
     bodies: list[bytes] = field(factory=list)
     takes: float = 0.0
     error: Exception | None = None
+    reply: bytes = b'{"results":[]}'
 
     async def submit(
         self, caller: Caller, body: bytes | bytearray, *, deadline: float, has_left: Callable[[], bool] | None = None
@@ -77,7 +78,7 @@ class FakeStateful:
         await trio.sleep(self.takes)
         if self.error is not None:
             raise self.error
-        return b'{"results":[]}'
+        return self.reply
 
 
 @define

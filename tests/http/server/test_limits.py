@@ -240,7 +240,7 @@ async def test_a_peer_that_doesnt_read_is_dropped(autojump_clock: MockClock) -> 
 
 
 async def test_a_peer_that_reads_slowly_is_not(autojump_clock: MockClock) -> None:
-    """It is given ``send_timeout`` for every 64 KiB."""
+    """What it reads gives time back, by ``body_rate``."""
     fakes = Fakes()
     fakes.files.files[b"big"] = content = b"x" * 1_000_000
     async with serving(fakes, limits=SHORT_LIMITS, buffer_bytes=1000) as server:
@@ -252,6 +252,22 @@ async def test_a_peer_that_reads_slowly_is_not(autojump_clock: MockClock) -> Non
             await trio.sleep(0.05)
         assert trio.current_time() > 10 * SHORT_LIMITS.send_timeout
     assert data.endswith(b"\r\n\r\n" + content)
+
+
+async def test_a_peer_that_reads_below_the_least_rate_is_dropped(autojump_clock: MockClock) -> None:
+    fakes = Fakes()
+    fakes.files.files[b"big"] = content = b"x" * 1_000_000
+    limits = attrs.evolve(SHORT_LIMITS, body_rate=65536)
+    async with serving(fakes, limits=limits, buffer_bytes=1000) as server:
+        stream = await server.connect()
+        await stream.send_all(request_bytes("GET", "/api/v1/files?file_name=big"))
+        data = b""
+        while piece := await stream.receive_some(1000):
+            data += piece
+            await trio.sleep(0.05)
+        # It read 20 kB/s: each second of that gives back less than a third.
+        assert limits.send_timeout < trio.current_time() < 2 * limits.send_timeout
+    assert len(data) < len(content) / 5
 
 
 # --- routes' limits

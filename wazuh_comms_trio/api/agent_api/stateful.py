@@ -38,7 +38,8 @@ async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive,
             reply = await api.services.stateful.submit(caller, body, deadline=deadline, has_left=_leaving(scope))
         if limit.cancelled_caught:
             raise TimeLimitExceeded
-    await send_reply(send, 200, reply)
+    async with api.accounted(reply, owner=caller.agent.id):
+        await send_reply(send, 200, reply)
 
 
 def _leaving(scope: Scope) -> HasLeft | None:

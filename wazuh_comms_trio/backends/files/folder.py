@@ -8,9 +8,11 @@ import stat
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 import trio
+from attrs import define
 
 from wazuh_comms_trio.backends.file_names import check_name
 from wazuh_comms_trio.backends.interfaces import StoredFile
@@ -28,13 +30,22 @@ CHUNK: Final = 256 * 1024
 _READING_AT_ONCE: Final = 16
 
 
-class FolderFile:
-    """``StoredFile``: an open descriptor, and what was read ahead."""
+@define(eq=False)
+class _Descriptor:
+    """One of an open file, which all who read the same file share: they may be many, and read slowly."""
 
-    def __init__(self, descriptor: int, size: int, ahead: bytes, threads: trio.CapacityLimiter) -> None:
+    number: int
+    key: tuple[int, ...]
+    users: int = 1
+
+
+class FolderFile:
+    """``StoredFile``: an open descriptor, None where all was read ahead."""
+
+    def __init__(self, descriptor: _Descriptor | None, size: int, ahead: bytes, threads: trio.CapacityLimiter) -> None:
         self.size = size
+        self.descriptor = descriptor
         self._threads = threads
-        self._descriptor = descriptor
         self._ahead = ahead
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -44,9 +55,10 @@ class FolderFile:
             yield self._ahead
         done = len(self._ahead)
         while done < self.size:
+            assert self.descriptor is not None
+            number, length = self.descriptor.number, min(CHUNK, self.size - done)
             try:
-                length = min(CHUNK, self.size - done)
-                data = await trio.to_thread.run_sync(os.pread, self._descriptor, length, done, limiter=self._threads)
+                data = await trio.to_thread.run_sync(os.pread, number, length, done, limiter=self._threads)
             except OSError as exc:
                 raise BackendUnavailable from exc
             if not data:
@@ -62,6 +74,8 @@ class FolderFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._threads = trio.CapacityLimiter(_READING_AT_ONCE)
+        self._lock = Lock()
+        self._descriptors: dict[tuple[int, ...], _Descriptor] = {}  # by what the file was when it was opened
         self._outage = OutageLog(logger, "files", quiet=QUIET)
 
     def open_file(self, name: str) -> AbstractAsyncContextManager[StoredFile]:
@@ -71,7 +85,7 @@ class FolderFiles:
     async def _open(self, name: str) -> AsyncIterator[StoredFile]:
         check_name(name)
         try:
-            file, descriptor = await trio.to_thread.run_sync(self._open_now, name, limiter=self._threads)
+            file = await trio.to_thread.run_sync(self._open_now, name, limiter=self._threads)
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise FileMissing from exc
         except OSError as exc:
@@ -85,9 +99,10 @@ class FolderFiles:
         try:
             yield file
         finally:
-            os.close(descriptor)
+            if file.descriptor is not None:
+                self._give_back(file.descriptor)
 
-    def _open_now(self, name: str) -> tuple[FolderFile, int]:
+    def _open_now(self, name: str) -> FolderFile:
         """Opens first only a handle (``O_PATH``), which touches nothing: opening a FIFO would wait and a device might
         act. What the handle is, and where, no longer depends on names then, so that no process can swap it in
         between."""
@@ -102,28 +117,60 @@ class FolderFiles:
                     raise FileIsFolder
                 if not stat.S_ISREG(found.st_mode):
                     raise FileMissing
-                descriptor = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                descriptor = self._descriptor(handle, found)
             finally:
                 os.close(handle)
         finally:
             os.close(folder)
         try:
-            return self._read_ahead(descriptor), descriptor
+            size = os.fstat(descriptor.number).st_size
+            if size > READ_AHEAD:
+                return FolderFile(descriptor, size, b"", self._threads)
+            data = _read_whole(descriptor.number, size)
         except BaseException:
-            os.close(descriptor)
+            self._give_back(descriptor)
             raise
+        self._give_back(descriptor)
+        return FolderFile(None, len(data), data, self._threads)
 
-    def _read_ahead(self, descriptor: int) -> FolderFile:
-        size = os.fstat(descriptor).st_size
-        if size > READ_AHEAD:
-            return FolderFile(descriptor, size, b"", self._threads)
-        data = b""
-        while len(data) < size:
-            piece = os.pread(descriptor, size - len(data), len(data))
-            if not piece:
-                break
-            data += piece
-        return FolderFile(descriptor, len(data), data, self._threads)
+    def _descriptor(self, handle: int, found: os.stat_result) -> _Descriptor:
+        """Of the file behind a handle. One that was changed or replaced since isn't the same file."""
+        key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        if (shared := self._shared(key)) is not None:
+            return shared
+        new = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # it may hang: not locked
+        with self._lock:
+            if (shared := self._descriptors.get(key)) is None:
+                self._descriptors[key] = opened = _Descriptor(new, key)
+                return opened
+            shared.users += 1
+        os.close(new)
+        return shared
+
+    def _shared(self, key: tuple[int, ...]) -> _Descriptor | None:
+        with self._lock:
+            if (shared := self._descriptors.get(key)) is not None:
+                shared.users += 1
+            return shared
+
+    def _give_back(self, descriptor: _Descriptor) -> None:
+        with self._lock:
+            descriptor.users -= 1
+            is_last = not descriptor.users
+            if is_last:
+                del self._descriptors[descriptor.key]
+        if is_last:
+            os.close(descriptor.number)
+
+
+def _read_whole(descriptor: int, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = os.pread(descriptor, size - len(data), len(data))
+        if not piece:
+            break
+        data += piece
+    return data
 
 
 def _open_handle(name: str, folder: int) -> int:

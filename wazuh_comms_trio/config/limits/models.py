@@ -45,12 +45,20 @@ class Limits:
     )
     body_rate: float = field(
         default=65536.0,
-        metadata=about("The least rate of a body, over any `body_timeout`.", unit="bytes/s", above=0, maximum=1e15),
+        metadata=about(
+            "The least rate of a body, over any `body_timeout`, and of a reply.", unit="bytes/s", above=0, maximum=1e15
+        ),
     )
     stall_timeout: float = field(
         default=30.0, metadata=seconds("How long a body may stand still, if that is less than `body_timeout`.")
     )
-    send_timeout: float = field(default=30.0, metadata=seconds("How long a peer may not read."))
+    send_timeout: float = field(
+        default=30.0,
+        metadata=seconds(
+            "How long a reply may keep the daemon waiting for its peer to read. What was read gives time back, by "
+            "`body_rate`, up to this again."
+        ),
+    )
     agents: int = field(
         default=0,
         metadata=about(

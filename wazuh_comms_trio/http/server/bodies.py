@@ -20,7 +20,16 @@ from wazuh_comms_trio.http.server.body_budget import BodyBudget, Share
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.http.server.listener_context import Receive
 
-__all__ = ["SKIPPED_BYTES", "BodyBudget", "BodyChunks", "Spill", "collect_body", "content_length", "skip_body"]
+__all__ = [
+    "SKIPPED_BYTES",
+    "BodyBudget",
+    "BodyChunks",
+    "Spill",
+    "accounted_reply",
+    "collect_body",
+    "content_length",
+    "skip_body",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +99,21 @@ async def collect_body(
             receive, body, share, limit=limit, budget=budget, wait_limit=wait_limit, spill=spill
         ) as mapped:
             yield mapped
+    finally:
+        budget.give_back(share)
+
+
+@asynccontextmanager
+async def accounted_reply(
+    size: int, *, budget: BodyBudget, room_timeout: float, owner: Hashable
+) -> AsyncIterator[None]:
+    """A reply of so many bytes is in memory in the block, until its peer has read it. As with bodies, small ones go
+    without asking. Raises ``Overloaded`` when there was no room in time."""
+    share = Share(owner)
+    try:
+        if size > FREE_BYTES:
+            await _WaitLimit(room_timeout).take(budget, share, size)
+        yield
     finally:
         budget.give_back(share)
 

@@ -21,7 +21,7 @@ from wazuh_comms_trio.http.server.delivery import EXTENSION
 from wazuh_comms_trio.http.server.framing.bodies import BodyDecoder
 from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Http11, Message, reply_head
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
-from wazuh_comms_trio.http.server.peer import LINGER_TIMEOUT, RECEIVE_BYTES, Peer, PeerGone, is_leaving
+from wazuh_comms_trio.http.server.peer import LINGER_TIMEOUT, RECEIVE_BYTES, Peer, PeerGone, ReplyWaiting, is_leaving
 from wazuh_comms_trio.http.server.refusals import Refusal, ServerError
 from wazuh_comms_trio.http.server.room import DRAINED, idle_now
 from wazuh_comms_trio.http.server.streams.socket_stream import SocketStream
@@ -92,7 +92,8 @@ class Connection:
         self.context = context
         self._status = 0  # of the reply, once it has one
         self._sent = 0  # bytes of the reply
-        self.peer = Peer(stream, send_timeout=context.limits.send_timeout)
+        limits = context.limits
+        self.peer = Peer(stream, ReplyWaiting(limits.send_timeout, limits.body_rate, context.reply_scopes))
         self._first: bytes | bytearray = b""  # of the body
         self._ended = False  # the application was given the end of the body
         self._expected = False  # the application waits for the delivery of its reply

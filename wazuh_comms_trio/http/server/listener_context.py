@@ -61,6 +61,8 @@ class ListenerContext:
     idle_scopes: dict[trio.CancelScope, Idle] = field(init=False, factory=dict)
     #: Of connections whose body is being waited for, with when their time for it is over.
     body_scopes: dict[trio.CancelScope, float] = field(init=False, factory=dict)
+    #: Of replies that their peers don't read as they come, likewise.
+    reply_scopes: dict[trio.CancelScope, float] = field(init=False, factory=dict)
     #: Answers so many of the oldest parked polls, if there are; returns how many.
     answer_oldest: Callable[[int], int] = field(default=lambda _: 0, kw_only=True)
     #: Told what was turned away, and how many.

@@ -15,11 +15,13 @@ from wazuh_comms_trio.foundation.nurseries import exceptions_of
 from wazuh_comms_trio.http.server.delivery import is_reset, unacknowledged_bytes, unread_bytes
 from wazuh_comms_trio.http.server.streams.tls_stream import TlsStream
 
-__all__ = ["RECEIVE_BYTES", "Peer", "PeerGone", "is_leaving", "shown_address"]
+__all__ = ["RECEIVE_BYTES", "Peer", "PeerGone", "ReplyWaiting", "is_leaving", "shown_address"]
 
 RECEIVE_BYTES: Final = 65536
-#: Bytes that one ``limits.send_timeout`` is for.
+#: Bytes that are sent at a time. Up to a quarter of it, with what its TLS adds, fits into any new connection's buffer:
+#: nobody waits there.
 SEND_BYTES: Final = 65536
+FITS: Final = SEND_BYTES // 4
 #: Seconds that a peer may be silent before its connection is closed.
 LINGER_TIMEOUT: Final = 2.0
 #: Seconds between two looks at unacknowledged bytes: 1 ms at first, doubled each time up to the last.
@@ -28,7 +30,7 @@ DELIVERY_LAST_WAIT: Final = 0.25
 
 
 class PeerGone(trio.BrokenResourceError):
-    """Raised where the peer closed, reset, or didn't read for ``limits.send_timeout``. Everyday: not worth a line in
+    """Raised where the peer closed, reset, or didn't read in its time. Everyday: not worth a line in
     the log."""
 
 
@@ -56,15 +58,43 @@ class _NoSocket:
 _NO_SOCKET: Final = _NoSocket()
 
 
+class ReplyWaiting:
+    """How long one connection's reply may keep us waiting for its peer to read: ``timeout`` seconds. Bytes that it took
+    give time back, by ``rate``, up to that again. ``scopes``: of all waits, with when their time is over.
+    """
+
+    __slots__ = ("_allowance", "_rate", "_scopes", "timeout")
+
+    def __init__(self, timeout: float, rate: float, scopes: dict[trio.CancelScope, float]) -> None:
+        self.timeout = timeout
+        self._allowance = timeout
+        self._rate = rate
+        self._scopes = scopes
+
+    def begun(self, size: int) -> trio.CancelScope:
+        """The scope in which ``size`` bytes are to be sent."""
+        end = trio.current_time() + self._allowance
+        scope = trio.CancelScope(deadline=end)
+        if size > FITS:
+            self._scopes[scope] = end
+        return scope
+
+    def ended(self, scope: trio.CancelScope, size: int) -> None:
+        """They were sent in ``scope``, or weren't."""
+        end = scope.deadline
+        self._scopes.pop(scope, None)
+        self._allowance = min(self.timeout, max(0.0, end - trio.current_time()) + size / self._rate)
+
+
 class Peer:
     """``stream`` is what to read from: plain, or through TLS. ``gone``: nothing can be sent any more, or nothing more
     may be. ``client``: whom a balancer made the connection for; None: nobody else. ``early``: what was received and
     not read yet. One task at a time.
     """
 
-    __slots__ = ("_send_timeout", "_tls", "client", "early", "gone", "sock", "stream", "transport")
+    __slots__ = ("_tls", "_waiting", "client", "early", "gone", "sock", "stream", "transport")
 
-    def __init__(self, transport: trio.abc.Stream, *, send_timeout: float) -> None:
+    def __init__(self, transport: trio.abc.Stream, waiting: ReplyWaiting) -> None:
         self.transport = transport
         self.stream = transport
         self.sock: Any = getattr(transport, "socket", _NO_SOCKET)  # sockets and their stand-ins alike
@@ -72,7 +102,7 @@ class Peer:
         self.client: tuple[str, int] | None = None
         self.early: bytes | bytearray = b""
         self._tls: TlsStream | None = None
-        self._send_timeout = send_timeout
+        self._waiting = waiting
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -129,7 +159,7 @@ class Peer:
         self.gone = True
 
     async def send(self, data: bytes, *, last: bool = False) -> None:
-        """Sends bytes; ``send_timeout`` is given for every 64 KiB. Raises ``PeerGone``."""
+        """Sends bytes, as long as the peer reads them within the limits: see ``ReplyWaiting``. Raises ``PeerGone``."""
         if self.gone:
             raise PeerGone
         with memoryview(data) as view:
@@ -141,12 +171,15 @@ class Peer:
             await self._send_piece(send, view[start:])
 
     async def _send_piece(self, send: Callable[[memoryview], Awaitable[None]], piece: memoryview) -> None:
-        with piece, trio.move_on_after(self._send_timeout) as scope:
+        size = len(piece)
+        with piece, self._waiting.begun(size) as scope:
             try:
                 await send(piece)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self.gone = True
                 raise PeerGone from error
+            finally:
+                self._waiting.ended(scope, size)
         if scope.cancelled_caught:
             self.gone = True
             raise PeerGone("it doesn't read")
@@ -166,7 +199,7 @@ class Peer:
             return False
         backoff = Backoff(DELIVERY_FIRST_WAIT, DELIVERY_LAST_WAIT)
         ended = False
-        deadline = trio.current_time() + self._send_timeout
+        deadline = trio.current_time() + self._waiting.timeout
         while not self.gone:
             unacknowledged = unacknowledged_bytes(self.sock)
             if unacknowledged == 0 or (ended and unacknowledged is None):

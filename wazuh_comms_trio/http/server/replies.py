@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from wazuh_comms_trio.http.server.listener_context import Send
 from wazuh_comms_trio.http.server.refusals import Refusal
 
 __all__ = ["send_empty", "send_refusal", "send_reply"]
 
 JSON = b"application/json"
+PIECE_BYTES: Final = 256 * 1024
 
 
 async def send_reply(
     send: Send, status: int, body: bytes, content_type: bytes = JSON, headers: tuple[tuple[bytes, bytes], ...] = ()
 ) -> None:
-    """Sends a whole reply in one piece."""
+    """Sends a whole reply, in one piece unless it is long: each piece is copied on its way."""
     all_headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode("ascii")), *headers]
     await send({"type": "http.response.start", "status": status, "headers": all_headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    start = 0
+    while len(body) - start > PIECE_BYTES:
+        await send({"type": "http.response.body", "body": body[start : start + PIECE_BYTES], "more_body": True})
+        start += PIECE_BYTES
+    await send({"type": "http.response.body", "body": body[start:], "more_body": False})
 
 
 async def send_empty(send: Send, status: int) -> None:

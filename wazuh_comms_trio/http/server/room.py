@@ -26,6 +26,7 @@ __all__ = [
     "DRAINED",
     "SILENT",
     "SLOW_BODIES",
+    "SLOW_READERS",
     "Idle",
     "NeverShort",
     "Room",
@@ -67,8 +68,9 @@ class Stage:
 SILENT: Final = Stage(SILENT_SPARED, "silent connections")
 ASKING: Final = Stage(ASKING_SPARED, "connections without a complete head")
 DRAINED: Final = Stage(SPARED, "connections that were answered")
-#: Bodies below the least rate, by the same kind of name. Parked polls are counted where they are answered.
+#: Bodies and replies below the least rate, by the same kind of name. Parked polls are counted where they are answered.
 SLOW_BODIES: Final = "slow bodies"
+SLOW_READERS: Final = "slow readers"
 
 
 @define(eq=False)
@@ -119,25 +121,37 @@ def end_idle(contexts: Sequence[ListenerContext], count: int) -> int:
 
 def end_oldest(contexts: Sequence[ListenerContext], count: int) -> int:
     """Ends up to ``count`` connections: those without a complete head first, see ``end_idle``, then bodies that are
-    behind the least rate, then the oldest parked polls. Returns how many. The first are closed, the others answered
-    with 408."""
+    behind the least rate, replies whose reading is, and the oldest parked polls. Returns how many. Bodies and polls are
+    answered with 408, the others closed."""
     if ended := end_idle(contexts, count):
         return ended
+    bodies = [(context.body_scopes, context.limits.body_timeout) for context in contexts]
+    if ended := _end_slow(bodies, count):
+        contexts[0].refused(SLOW_BODIES, ended)
+        return ended
+    replies = [(context.reply_scopes, context.limits.send_timeout) for context in contexts]
+    if ended := _end_slow(replies, count):
+        contexts[0].refused(SLOW_READERS, ended)
+        return ended
+    return contexts[0].answer_oldest(count)
+
+
+def _end_slow(waits: Sequence[tuple[dict[trio.CancelScope, float], float]], count: int) -> int:
+    """Cancels up to ``count`` waits that are behind the least rate, those first whose time is over soonest. ``waits``:
+    with when that is, and how long they may take. Returns how many."""
     now = trio.current_time()
     slow = nsmallest(
         count,
         (
             (end, id(scope), scope)
-            for context in contexts
-            for scope, end in context.body_scopes.items()
-            if end < now + context.limits.body_timeout - SPARED and not scope.cancel_called
+            for scopes, timeout in waits
+            for scope, end in scopes.items()
+            if end < now + timeout - SPARED and not scope.cancel_called
         ),
     )
     for _, _, scope in slow:
         scope.cancel()
-    if slow:
-        contexts[0].refused(SLOW_BODIES, len(slow))
-    return len(slow) or contexts[0].answer_oldest(count)
+    return len(slow)
 
 
 @define
