@@ -19,6 +19,7 @@ from wazuh_comms_trio.config.models import CommunicationsApi, Config, Ssl
 from wazuh_comms_trio.config.problems import ConfigError
 from wazuh_comms_trio.config.tls import server_context
 from wazuh_comms_trio.daemon.key_files import key_files_in_memory, read_key_files
+from wazuh_comms_trio.daemon.worker.environment import revocation_list
 from wazuh_comms_trio.testing import ExchangeFailed, agent_tls, open_tls, stateless_event
 from wazuh_comms_trio.testing.node.daemon import Daemon, daemon_config, open_daemon
 
@@ -207,3 +208,18 @@ async def test_a_list_that_would_keep_everybody_out_is_refused_or_said(
     list_of_other.write_text(list_of_other.read_text() + own.revoke().read_text())
     assert not any("has no list" in warning for warning in problems(tmp_path, certificates, **keys)[1])
     assert await refusal(settings, own.issue(UUID)) == ""
+
+
+def test_the_end_of_a_list_is_known(authority: Authority, certificates: Certificates) -> None:
+    """Of several of the one that ends first: its agents are kept out then."""
+    settings = Ssl(certificates.key, certificates.cert, use_ca=True, ca=authority.file())
+    assert revocation_list(CommunicationsApi(settings)) is None
+    crl = authority.revoke()
+    soon = authority.revoke(file="soon.pem", ends=timedelta(days=1))
+    crl.write_text(crl.read_text() + soon.read_text())
+    found = revocation_list(CommunicationsApi(evolve(settings, crl=crl)))
+    assert found is not None
+    assert found.end - found.start == timedelta(days=3).total_seconds()
+    assert abs(found.end - (authority.now + timedelta(days=1)).timestamp()) < 60
+    crl.write_text("")  # while it is written
+    assert revocation_list(CommunicationsApi(evolve(settings, crl=crl))) is None

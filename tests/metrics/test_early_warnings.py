@@ -8,7 +8,7 @@ import pytest
 
 from wazuh_comms_trio.cli.commands.status import find_problems
 from wazuh_comms_trio.daemon.status import read_status
-from wazuh_comms_trio.daemon.worker.early_warnings import KINDS, Measures, find_warnings
+from wazuh_comms_trio.daemon.worker.early_warnings import KINDS, ListValidity, Measures, find_warnings
 from wazuh_comms_trio.foundation.outage_log import WarningLog
 
 GIB = 1024**3
@@ -19,12 +19,19 @@ WELL = Measures(
     files=(800, 1024),
     memory=(79, 100),
     certificate_end=NOW + 15 * 86400,
+    revoked=ListValidity(NOW - 27 * 86400, NOW + 3 * 86400),
 )
+
+
+def listed(of: float, left: float) -> Measures:
+    """A list of revoked certificates for so many hours, of which so many are left."""
+    return Measures(revoked=ListValidity(NOW - 3600 * (of - left), NOW + 3600 * left))
 
 
 def test_all_is_well() -> None:
     assert find_warnings(WELL, NOW) == {}
     assert find_warnings(Measures(), NOW) == {}
+    assert find_warnings(listed(24, 7), NOW) == {}  # it is made anew every day
 
 
 @pytest.mark.parametrize(
@@ -37,6 +44,9 @@ def test_all_is_well() -> None:
         (Measures(certificate_end=NOW + 13.5 * 86400), "certificate", "ends in 13 days"),
         (Measures(certificate_end=NOW + 1.5 * 86400), "certificate", "ends in 1 day:"),
         (Measures(certificate_end=NOW - 1), "certificate", "has ended"),
+        (listed(720, 47.5), "certificate", "the list of revoked certificates ends in 47 hours: then no agent gets in"),
+        (listed(24, 1.5), "certificate", "ends in 1 hour:"),
+        (listed(24, -1), "certificate", "has ended: no agent gets in until a reload finds a newer one"),
         (Measures(files=(820, 1024)), "descriptors", "820 of 1024 files are open"),
         (Measures(memory=(900 * 1024**2, GIB)), "memory", "900.0 MiB in memory, 88 %"),
         (Measures(losses={"quarantine.db": "gone"}), "missing", "quarantine.db: gone; `wazuh-comms store verify"),

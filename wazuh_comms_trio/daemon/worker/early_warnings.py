@@ -7,7 +7,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-__all__ = ["KINDS", "SHARE", "Measures", "find_warnings"]
+__all__ = ["KINDS", "SHARE", "ListValidity", "Measures", "find_warnings"]
 
 #: Of a limit: from there on it is worth a warning.
 SHARE: Final = 0.8
@@ -15,6 +15,9 @@ SHARE: Final = 0.8
 FULL: Final = 0.98
 #: Seconds before a certificate's end.
 CERTIFICATE_SOON: Final = 14 * 86400.0
+#: Seconds before the end of a list of revoked certificates, and the share of its time: some are made anew every day.
+LIST_SOON: Final = 2 * 86400.0
+LIST_SHARE: Final = 0.25
 #: A disk is nearly full when both are left of it: a share, and bytes.
 DISK_SHARE: Final = 0.1
 DISK_BYTES: Final = 10 * 1024**3
@@ -22,11 +25,20 @@ KINDS: Final = ("quota", "certificate", "descriptors", "memory", "disk", "missin
 
 
 @frozen
+class ListValidity:
+    """The time of a list of revoked certificates, in epoch seconds."""
+
+    start: float
+    end: float
+
+
+@frozen
 class Measures:
     """Amounts that are compared with their limits, in bytes, but for files. ``stores``: used and limit by name;
     ``shares``: used and limit of those agents that have most of what one may have of the documents; ``disks``: free and
     all, by the folder on it; ``memory``: resident and this process's part of the limit; ``certificate_end``: epoch
-    seconds. ``losses``: what became of databases that are gone as a whole, by name."""
+    seconds. ``losses``: what became of databases that are gone as a whole, by name. ``revoked``: of the
+    lists of revoked certificates the one that ends first."""
 
     stores: Mapping[str, tuple[float, float]] = field(factory=dict)
     shares: Mapping[str, tuple[float, float]] = field(factory=dict)
@@ -35,6 +47,7 @@ class Measures:
     memory: tuple[int, int] | None = None
     certificate_end: float | None = None
     losses: Mapping[str, str] = field(factory=dict)
+    revoked: ListValidity | None = None
 
 
 def find_warnings(measures: Measures, now: float) -> dict[str, list[str]]:
@@ -54,6 +67,8 @@ def find_warnings(measures: Measures, now: float) -> dict[str, list[str]]:
         days = int((end - now) // 86400)
         when = f"ends in {days} day{'' if days == 1 else 's'}" if end > now else "has ended"
         found["certificate"] = [f"the agents' listeners' certificate {when}: agents that verify it will not connect"]
+    if measures.revoked is not None and (sentence := _about_list(measures.revoked, now)):
+        found.setdefault("certificate", []).append(sentence)
     if measures.files is not None and measures.files[0] >= SHARE * measures.files[1]:
         text = f"{measures.files[0]} of {measures.files[1]} files are open (LimitNOFILE): then connections have to wait"
         found["descriptors"] = [text]
@@ -69,6 +84,17 @@ def find_warnings(measures: Measures, now: float) -> dict[str, list[str]]:
             text = f"the disk of {folder} has {_size(free)} left, {_percent(free, whole)}: without any, agents get 503"
             found.setdefault("disk", []).append(text)
     return found
+
+
+def _about_list(revoked: ListValidity, now: float) -> str | None:
+    left = revoked.end - now
+    if left >= min(LIST_SOON, LIST_SHARE * (revoked.end - revoked.start)):
+        return None
+    if left <= 0:
+        return "the list of revoked certificates has ended: no agent gets in until a reload finds a newer one"
+    hours = int(left // 3600)
+    when = f"{hours} hour{'' if hours == 1 else 's'}"
+    return f"the list of revoked certificates ends in {when}: then no agent gets in until a reload finds a newer one"
 
 
 def _when(used: float, limit: float) -> str:

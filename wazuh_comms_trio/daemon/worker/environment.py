@@ -15,16 +15,24 @@ import trio
 from attrs import field, frozen
 
 from wazuh_comms_trio.api.command_socket import Control
-from wazuh_comms_trio.config.check import FileProblem, read_certificates, read_next_key, read_public_key, signing_key
+from wazuh_comms_trio.config.check import (
+    FileProblem,
+    read_certificates,
+    read_crls,
+    read_next_key,
+    read_public_key,
+    signing_key,
+)
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.config.tls import server_context
 from wazuh_comms_trio.daemon.exit_status import BadConfiguration
 from wazuh_comms_trio.daemon.listeners import Listeners
+from wazuh_comms_trio.daemon.worker.early_warnings import ListValidity
 from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
 from wazuh_comms_trio.services import ServiceEnvironment
 from wazuh_comms_trio.services.authentication.tokens import TokenKeyError, TokenKeys, key_id
 
-__all__ = ["WorkerEnvironment", "certificate_end", "forget_earlier_keys", "load_keys"]
+__all__ = ["WorkerEnvironment", "certificate_end", "forget_earlier_keys", "load_keys", "revocation_list"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +71,22 @@ def certificate_end(settings: CommunicationsApi) -> float | None:
         return min(certificate.not_valid_after_utc.timestamp() for certificate in read_certificates(settings.ssl.cert))
     except (FileProblem, ValueError):
         return None
+
+
+def revocation_list(settings: CommunicationsApi) -> ListValidity | None:
+    """When the list of revoked certificates that ends first was made and ends; None where there is none, it has no end,
+    or it can't be read. Blocks."""
+    if settings.ssl.crl is None or not settings.ssl.use_ca:
+        return None
+    try:
+        lists = read_crls(settings.ssl.crl)
+    except FileProblem:
+        return None
+    ends = [(each.next_update_utc.timestamp(), each) for each in lists if each.next_update_utc is not None]
+    if not ends:
+        return None
+    end, first = min(ends, key=lambda pair: pair[0])
+    return ListValidity(first.last_update_utc.timestamp(), end)
 
 
 def load_keys(settings: CommunicationsApi, *, earlier: Iterable[bytes] = ()) -> tuple[TokenKeys, ssl.SSLContext]:

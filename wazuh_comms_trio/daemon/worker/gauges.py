@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 
 from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.backends.local_node import NODE_KINDS, LocalNode
-from wazuh_comms_trio.daemon.worker.early_warnings import KINDS, SHARE, Measures, find_warnings
+from wazuh_comms_trio.daemon.worker.early_warnings import KINDS, SHARE, ListValidity, Measures, find_warnings
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
@@ -50,6 +50,7 @@ class WorkerGauges:
     losses: Mapping[str, Callable[[], str | None]] = field(factory=dict)
     workers: int = 1
     node: LocalNode | None = None
+    revoked: ListValidity | None = None
     wall_clock: WallClock = time.time
     _log: WarningLog = field(init=False, factory=lambda: WarningLog(logger))
     _seen: list[Reading] = field(init=False, factory=list)
@@ -100,7 +101,7 @@ class WorkerGauges:
             seen += [(families.STORE_USED, (name,), used), (families.STORE_LIMIT, (name,), limit)]
         files = None if process.files_limit is None else (process.open_files, process.files_limit)
         memory = (process.resident, memory_limit() // self.workers)
-        measures = Measures(stores, shares, disks, files, memory, self.certificate_end, losses)
+        measures = Measures(stores, shares, disks, files, memory, self.certificate_end, losses, self.revoked)
         found = find_warnings(measures, self.wall_clock())
         self._log.tell(found)
         self.heartbeat.warnings = [sentence for sentences in found.values() for sentence in sentences]

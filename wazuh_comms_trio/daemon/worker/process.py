@@ -31,7 +31,12 @@ from wazuh_comms_trio.daemon.remembered_keys import KeyMemory, node_folder
 from wazuh_comms_trio.daemon.stopping import Stop
 from wazuh_comms_trio.daemon.supervisor import messages
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
-from wazuh_comms_trio.daemon.worker.environment import certificate_end, forget_earlier_keys, load_keys
+from wazuh_comms_trio.daemon.worker.environment import (
+    certificate_end,
+    forget_earlier_keys,
+    load_keys,
+    revocation_list,
+)
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.daemon.worker.hub_client import HubLeadership, HubOtherWorkers, run_hub_client
 from wazuh_comms_trio.daemon.worker.parent_watchdog import ParentWatchdog, wake_when_parent_dies
@@ -92,6 +97,7 @@ async def _serve(link: Link, first: messages.WorkerConfig, watchdog: ParentWatch
     with key_files_in_memory(config.communications_api, first.materials) as settings:
         keys, ssl_context = load_keys(settings, earlier=[pem.encode() for pem in first.earlier.public_keys])
         end = certificate_end(settings)
+        revoked = revocation_list(settings)
     key_memory = KeyMemory(node_folder(config.communications_api))
     keys.revoke(key_memory.read().revoked)
     metrics = Metrics()
@@ -124,6 +130,7 @@ async def _serve(link: Link, first: messages.WorkerConfig, watchdog: ParentWatch
             leadership=leadership,
             metrics=metrics,
             certificate_end=end,
+            revoked=revoked,
         )
     # What was counted until the end is kept by the supervisor.
     link.send_nowait(messages.MetricsReport(snapshot=metrics.snapshot()))

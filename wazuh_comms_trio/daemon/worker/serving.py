@@ -21,6 +21,7 @@ from wazuh_comms_trio.daemon.logging.formats import mask
 from wazuh_comms_trio.daemon.remembered_keys import KeyMemory, node_folder
 from wazuh_comms_trio.daemon.stopping import Stop
 from wazuh_comms_trio.daemon.worker.allocator import return_free_memory, return_large_blocks
+from wazuh_comms_trio.daemon.worker.early_warnings import ListValidity
 from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
 from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
 from wazuh_comms_trio.daemon.worker.gauges import WorkerGauges
@@ -54,6 +55,7 @@ async def serve_worker(
     control: Control | None = None,
     metrics: Metrics | None = None,
     certificate_end: float | None = None,
+    revoked: ListValidity | None = None,
 ) -> None:
     """Opens the stores and serves until ``stop``, then ends in order. The tasks of ``background`` run once the stores
     are open, until the worker has ended; so does what ``on_serving`` starts in the nursery that it is given, once every
@@ -105,6 +107,7 @@ async def serve_worker(
                     losses={name: mark.loss for name, mark in made_marks(config).items()},
                     workers=api.workers,
                     node=node,
+                    revoked=revoked,
                 )
                 metrics.read(gauges.read)
                 nursery.start_soon(gauges.run)

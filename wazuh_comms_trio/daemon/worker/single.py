@@ -27,7 +27,12 @@ from wazuh_comms_trio.daemon.status import readiness, report_document, status_do
 from wazuh_comms_trio.daemon.stopping import STOP_MARGIN, Stop, Terminal, stop_when_noticed
 from wazuh_comms_trio.daemon.supervisor.node_metrics import node_metrics
 from wazuh_comms_trio.daemon.systemd import Notifier, keep_notified
-from wazuh_comms_trio.daemon.worker.environment import certificate_end, forget_earlier_keys, load_keys
+from wazuh_comms_trio.daemon.worker.environment import (
+    certificate_end,
+    forget_earlier_keys,
+    load_keys,
+    revocation_list,
+)
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat
 from wazuh_comms_trio.daemon.worker.serving import serve_worker
 from wazuh_comms_trio.daemon.worker.tree import Worker
@@ -104,6 +109,7 @@ async def serve(
                 control=control,
                 metrics=control.counted,
                 certificate_end=certificate_end(settings),
+                revoked=revocation_list(settings),
             )
     logger.info("stopped")
 
