@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.e2e.in_memory import logged_in, timed
 from wazuh_comms_trio.config.models import Batcher, Limits, Shutdown, Timeouts
-from wazuh_comms_trio.testing.agent.client import AgentClient, stateful_event, stateless_event
+from wazuh_comms_trio.testing.agent.client import AgentClient, stateful_event, stateless_event, token_expiry
 from wazuh_comms_trio.testing.agent.http import ExchangeFailed, Reply, ReplyDecoder, exchange, request_head
 from wazuh_comms_trio.testing.node.daemon import daemon_config, open_daemon
 from wazuh_comms_trio.testing.streams import MemoryStream
@@ -39,7 +39,8 @@ async def test_a_poll_ends_after_300_seconds_give_or_take_a_tenth(autojump_clock
 async def test_a_poll_ends_with_its_token(autojump_clock: MockClock) -> None:
     async with open_daemon() as daemon:
         agent = await logged_in(daemon)
-        await trio.sleep(800)
+        assert agent.token is not None
+        await trio.sleep(token_expiry(agent.token) - daemon.clock() - 100)
         reply, took = await timed(agent.poll)
         assert reply.status == 408
         assert 95 <= took <= 100.1
@@ -47,12 +48,13 @@ async def test_a_poll_ends_with_its_token(autojump_clock: MockClock) -> None:
         assert (reply.status, reply.json()["code"], took < 0.1) == (403, 2707, True)
 
 
-async def test_a_token_is_good_for_900_seconds_and_not_one_more(autojump_clock: MockClock) -> None:
+async def test_a_token_is_good_until_its_end_and_no_second_more(autojump_clock: MockClock) -> None:
     async with open_daemon() as daemon:
         agent = await logged_in(daemon)
-        await trio.sleep(899)
+        assert agent.token is not None
+        await trio.sleep(token_expiry(agent.token) - daemon.clock() - 1)
         assert (await agent.post_stateless([NEWS])).status == 204
-        await trio.sleep(2)
+        await trio.sleep(1)
         reply = await agent.post_stateless([NEWS])
         assert (reply.status, reply.json()["code"]) == (403, 2707)
 

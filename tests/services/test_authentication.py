@@ -19,6 +19,7 @@ from wazuh_comms_trio.backends.memory.stores import MemoryAgents, MemoryBackends
 from wazuh_comms_trio.errors import AgentUnknown, BackendUnavailable, InvalidKey, TokenExpired, TokenInvalid
 from wazuh_comms_trio.services.authentication.authenticator import Authenticator
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key, key_matches, new_key
+from wazuh_comms_trio.services.authentication.token_ages import life_at
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 
 T = TypeVar("T")
@@ -95,7 +96,7 @@ class TestAuthenticate:
         token = await made.service.authenticate(A1, KEY)
         found = await made.service.verify(token.encode())
         assert found.agent.id == A1
-        assert found.expires == EPOCH + 905
+        assert found.expires == EPOCH + 5 + life_at(A1, int(EPOCH) + 5)
         stored = made.backends.agents.stored[A1]
         assert (stored.status, stored.last_login) == ("active", EPOCH + 5)
 
@@ -230,7 +231,7 @@ class TestVerify:
     async def test_expired_by_a_second(self, autojump_clock: MockClock) -> None:
         made = await setting()
         token = (await made.service.authenticate(A1, KEY)).encode()
-        await trio.sleep(899)
+        await trio.sleep(life_at(A1, int(EPOCH)) - 1)
         await made.service.verify(token)  # from now on it is remembered
         for _ in range(2):
             await trio.sleep(1)

@@ -111,7 +111,7 @@ _RESULTS: Final = {
 _TOKEN_REPLY: Final = {
     "type": "object",
     "required": ["token"],
-    "properties": {"token": {"type": "string", "description": "JWT, 900 s"}},
+    "properties": {"token": {"type": "string", "description": "JWT, 5 to 15 minutes"}},
 }
 
 
@@ -162,7 +162,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "post",
         "authenticate",
         "An agent's uuid and key become a token",
-        "The token is a JWT that lives for 900 s; the last log-in is recorded.",
+        "The token is a JWT that is good until its `exp`, in 5 to 15 minutes (mostly 870 s); the last log-in is recorded.",
         {200: Body(_JSON, _TOKEN_REPLY)},
         request=Body(_JSON, Credentials),
         refusals=(errors.InvalidKey, errors.AgentUnknown, *_BODY, errors.TimeLimitExceeded, errors.TooManyRequests),

@@ -37,7 +37,7 @@ class TokenMemory:
         kept = []
         for other in self._of_agent.get(claims.uuid, ()):
             known = self._claims.get(other)
-            if known is not None and known.exp > claims.iat and other != digest:
+            if known is not None and known.exp > claims.made and other != digest:
                 kept.append(other)
             else:
                 self._claims.drop(other)

@@ -1,4 +1,5 @@
-"""Tokens: JWTs that only this service's keys sign, and that say who an agent is for 15 minutes. No store, no clock.
+"""Tokens: JWTs that only this service's keys sign, and that say who an agent is for 15 minutes at most. No store, no
+clock.
 
 The keys are loaded once. What a token says is checked strictly and in one order: form, algorithm, signature, claims; a
 token can't choose the algorithm, each key has its own.
@@ -80,7 +81,8 @@ class _Head(msgspec.Struct, gc=False):
 
 class Claims(msgspec.Struct, gc=False, frozen=True):
     """What an agent's token says. ``fingerprint`` is of the agent's record when the token was made: a rekeyed agent, or
-    one that was removed and enrolled anew, has another. Tokens that others sign with the same key may lack it."""
+    one that was removed and enrolled anew, has another. Tokens that others sign with the same key may lack it.
+    ``auth_time``: when the agent logged in, where that isn't ``iat``, which all nodes want 900 s before the end."""
 
     iss: str
     aud: str
@@ -88,6 +90,12 @@ class Claims(msgspec.Struct, gc=False, frozen=True):
     exp: int
     uuid: str
     fingerprint: str | None = None
+    auth_time: int | None = None
+
+    @property
+    def made(self) -> int:
+        """When the token was made, epoch seconds."""
+        return self.iat if self.auth_time is None else self.auth_time
 
 
 _decode_head: Final = msgspec.json.Decoder(_Head).decode
@@ -255,19 +263,19 @@ class TokenKeys:
         signed = b".".join(_to_base64url(part) for part in (head, msgspec.json.encode(claims)))
         return b".".join((signed, _to_base64url(own.algorithm.sign(signed, self._private)))).decode()
 
-    def mint(self, uuid: str, fingerprint: str, now: float) -> str:
-        """An agent's token."""
-        iat = int(now)
-        return self.sign(
-            {
-                "iss": ISSUER,
-                "aud": AUDIENCE,
-                "iat": iat,
-                "exp": iat + LIFETIME,
-                "uuid": uuid,
-                "fingerprint": fingerprint,
-            }
-        )
+    def mint(self, uuid: str, fingerprint: str, now: float, life: int = LIFETIME) -> str:
+        """An agent's token, good for ``life`` seconds."""
+        made = int(now)
+        exp = made + life
+        claims: dict[str, Any] = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "iat": exp - LIFETIME,
+            "exp": exp,
+            "uuid": uuid,
+            "fingerprint": fingerprint,
+        }
+        return self.sign(claims if life == LIFETIME else {**claims, "auth_time": made})
 
     def open(self, token: bytes) -> bytes:
         """The payload of a token that one of the keys signed, with that key's algorithm. Raises ``TokenInvalid``."""
