@@ -10,12 +10,12 @@ import apsw
 import outcome
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.backends.embedded.conftest import NOTES
 from tests.backends.embedded.notes import insert, read, write
 from wazuh_comms_trio.backends.embedded.database.database import Database, open_database
-from wazuh_comms_trio.backends.embedded.database.group_commit import GroupCommit, Job
+from wazuh_comms_trio.backends.embedded.database.group_commit import KEPT_SECONDS, GroupCommit, Job
 from wazuh_comms_trio.errors import BackendUnavailable
 
 pytestmark = pytest.mark.real_clock
@@ -263,7 +263,7 @@ async def test_urgent_writes_without_end_leave_others_their_turn() -> None:
     assert commits.groups.index(others[-1]) <= 5
 
 
-async def test_urgent_writes_without_end_leave_others_some_of_each_commit() -> None:
+async def test_urgent_writes_without_end_leave_others_some_of_each_commit(mock_clock: MockClock) -> None:
     """As a fleet's claims, or a program's posts: with each answer the next one comes."""
     waiting: list[str] = []
 
@@ -283,6 +283,22 @@ async def test_urgent_writes_without_end_leave_others_some_of_each_commit() -> N
     assert [work for group in others for work in group] == works
     assert [len(group) for group in others] == [1, 4, 16, 16, 16, 16, 16, 15]
     assert [len(group) for group in commits.groups[1::2]] == [1] * 8
+
+
+async def test_urgent_writes_without_end_wait_for_little_where_others_take_long(mock_clock: MockClock) -> None:
+    """A packet of a hundred events takes as long as ten small jobs: sixteen of them were 30 ms."""
+
+    def during(work: str) -> None:
+        if work != "urgent":
+            mock_clock.jump(0.6 * KEPT_SECONDS)
+            callers.start_soon(partial(commits.group_commit.submit, "urgent", urgent=True))
+
+    commits = Commits(during, in_thread=True)
+    async with commits.running() as callers:
+        for number in range(12):
+            commits.group_commit.submit_soon(f"packet {number}")
+    others = [group for group in commits.groups if "urgent" not in group]
+    assert [len(group) for group in others] == [1, 2, 2, 2, 2, 2, 1]
 
 
 async def test_parts_are_answered_together_when_all_are_durable() -> None:

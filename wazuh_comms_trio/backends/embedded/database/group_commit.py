@@ -7,9 +7,9 @@ groups grow until they keep up.
 A *preemptible* job is a part of something big, an *urgent* one somebody waits for who can't go on without; all others
 are of a kind. Each kind forms groups of its own. Whenever jobs of a more urgent kind wait, these have the next group,
 or every second one, and ``commit`` may end a group early for them (``lets_in``) and hand back what it hasn't begun. Of
-groups that end early for urgent jobs one after the other each is longer than the one before, up to 16 jobs: urgent jobs
-without end leave the others that many a commit, and wait for no more of them. Between ``hold`` and ``resume`` no
-preemptible group begins.
+groups that end early for urgent jobs one after the other each is longer than the one before, up to 16 jobs or 2 ms:
+urgent jobs without end leave the others that much of each commit, and wait for no more of them. Between ``hold`` and
+``resume`` no preemptible group begins.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from typing import Final, Generic, TypeAlias, TypeVar
 
 import outcome
@@ -37,9 +38,11 @@ QUEUE_SIZE: Final = 1024
 #: its members wait for each other longer than the saved fsync is worth.
 GROUP_JOBS: Final = 256
 GROUP_BYTES: Final = 8 * 1024 * 1024
-#: How many times as many jobs a group has at least that comes after one that ended early, up to so many.
+#: How many times as many jobs a group has at least that comes after one that ended early, up to so many, and to those
+#: that are begun in so many seconds: a packet of events takes as long as ten small jobs, and more on a slow processor.
 KEPT_GROWTH: Final = 4
 MOST_KEPT: Final = 16
+KEPT_SECONDS: Final = 0.002
 
 
 class Job(Generic[W]):
@@ -80,6 +83,8 @@ class GroupCommit(Generic[W]):
         self._held = False
         self._wait = trio.CancelScope()  # around the wait for the next job
         self._kept = 1  # of the next group of others: each in a row that ended early makes it more
+        self._kept_until = inf  # of the group under way
+        self._clock: Callable[[], float] = lambda: -inf  # until ``run``
         self.jobs_done = 0
         self.groups_done = 0
 
@@ -90,7 +95,7 @@ class GroupCommit(Generic[W]):
 
     def lets_in(self, job: Job[W]) -> bool:
         """Whether jobs wait that are more urgent than this one, which isn't its group's first. From any thread."""
-        if job.kept:
+        if job.kept and self._clock() < self._kept_until:
             return False
         return self.others_wait if job.preemptible else self._urgent_count > 0 and not job.urgent
 
@@ -162,6 +167,7 @@ class GroupCommit(Generic[W]):
     async def run(self) -> None:
         """Until ``close``. A cancelled ``run`` leaves no caller waiting: their jobs end as ``BackendUnavailable``."""
         group: list[Job[W]] = []
+        self._clock = trio.lowlevel.current_clock().current_time  # asked in threads, too
         try:
             while True:
                 self._take_queued()
@@ -222,6 +228,7 @@ class GroupCommit(Generic[W]):
         return group
 
     async def _run_group(self, group: Sequence[Job[W]]) -> None:
+        self._kept_until = self._clock() + KEPT_SECONDS
         try:
             await self._commit(group)
         except Exception:  # a bug: this group's callers are told, the next group is another matter
