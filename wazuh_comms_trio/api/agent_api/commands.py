@@ -43,20 +43,22 @@ async def commands(api: AgentApi, scope: Scope, receive: Receive, send: Send) ->
 
 async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
     dispatcher = api.services.commands
+    confirmation: DeliveryConfirmation | None = scope["extensions"].get(EXTENSION)
     delivery: CommandDelivery | None = None
     delivered = False
     try:
         async with BackgroundNursery() as nursery:
-            nursery.start_soon(cancel_when_gone, receive, nursery.cancel_scope)
-            delivery = await dispatcher.poll(caller, deadline=trio.current_time() + dispatcher.poll_limit())
+            polling, watching = trio.CancelScope(), trio.CancelScope()
+            nursery.start_soon(cancel_when_gone, receive, polling, watching)
+            with polling:
+                delivery = await dispatcher.poll(caller, deadline=trio.current_time() + dispatcher.poll_limit())
+            watching.cancel()  # from here on nobody else reads
+            if delivery is not None:
+                # Before the nursery ends, which is two turns of the event loop.
+                await _deliver(delivery, confirmation, send)
         if delivery is None:
             await send_refusal(send, _NO_COMMANDS)  # to a peer that left, too: sending says so
         else:
-            reply = encode_commands(delivery.commands)
-            confirmation: DeliveryConfirmation | None = scope["extensions"].get(EXTENSION)
-            if confirmation is not None:
-                confirmation.expect()
-            await send_reply(send, 200, reply)
             delivered = confirmation is None or await confirmation.confirmed()
     finally:
         if delivery is not None:
@@ -64,8 +66,16 @@ async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive,
             await (delivery.confirm() if delivered else delivery.release())
 
 
-async def cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
-    """Runs beside a parked poll and cancels it when its peer leaves."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
+async def _deliver(delivery: CommandDelivery, confirmation: DeliveryConfirmation | None, send: Send) -> None:
+    reply = encode_commands(delivery.commands)
+    if confirmation is not None:
+        confirmation.expect()
+    await send_reply(send, 200, reply)
+
+
+async def cancel_when_gone(receive: Receive, polling: trio.CancelScope, watching: trio.CancelScope) -> None:
+    """Runs beside a parked poll, until ``watching`` is cancelled; cancels ``polling`` when the peer leaves."""
+    with watching:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        polling.cancel()
