@@ -20,6 +20,7 @@ from wazuh_comms_trio.errors import Overloaded
 from wazuh_comms_trio.http.server import accept_loop
 from wazuh_comms_trio.http.server.accept_loop import BACKLOG, serve_crowd
 from wazuh_comms_trio.http.server.crowd import Pace
+from wazuh_comms_trio.http.server.giving_way import GivingWay
 from wazuh_comms_trio.services.authentication.verified_secrets import VerifiedSecrets
 
 AGENTS, HASH, HANDSHAKE, WAIT_LIMIT, PAUSE, PATIENCE = 600, 0.25, 0.005, 15.6, 30.0, 60.0
@@ -87,7 +88,10 @@ class Node:
 
     async def serve(self, nursery: trio.Nursery) -> None:
         context = SimpleNamespace(
-            capacity=self.secrets, undecided=lambda: self.undecided, refused=lambda *_: None, urgent=lambda: False
+            capacity=self.secrets,
+            undecided=lambda: self.undecided,
+            refused=lambda *_: None,
+            giving_way=GivingWay(lambda: False),
         )
         room = SimpleNamespace(shortage=lambda accepted: None)
         shortage = SimpleNamespace(highest=inf, room=room, of_descriptors=lambda sock: False)

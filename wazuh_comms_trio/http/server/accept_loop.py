@@ -15,7 +15,7 @@ import trio
 
 from wazuh_comms_trio.foundation.outage_log import LogInterval
 from wazuh_comms_trio.http.server.connection import serve_connection
-from wazuh_comms_trio.http.server.crowd import Crowd, Pace, Precedence, Turns, has_waited
+from wazuh_comms_trio.http.server.crowd import Crowd, Pace, Turns, has_waited
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.room import Room, highest_descriptor, lowest_free
 from wazuh_comms_trio.http.server.streams.client_hello import is_check, peek
@@ -125,7 +125,7 @@ async def accept_connections(listener: trio.abc.Listener[Any], context: Listener
             await shortage.wait_a_little()
             continue
         if crowding is not None and not pace.may_begin(0, context.undecided):
-            with suppress(trio.ClosedResourceError):
+            with suppress(trio.ClosedResourceError), context.giving_way.crowded():
                 await serve_crowd(crowding, context, nursery, shortage, pace, stream.socket)
             continue
         pace.begun()
@@ -137,7 +137,7 @@ async def accept_connections(listener: trio.abc.Listener[Any], context: Listener
             shortage.warn(missing)
             await wait_for_room(listener, context, shortage)
         elif crowding is not None and crowding.is_pressed:
-            with suppress(trio.ClosedResourceError):
+            with suppress(trio.ClosedResourceError), context.giving_way.crowded():
                 await serve_crowd(crowding, context, nursery, shortage, pace)
 
 
@@ -201,9 +201,10 @@ async def serve_crowd(
     first: Any | None = None,
 ) -> None:
     """Serves while more connections come than are begun: see ``crowd.py``. ``first`` was accepted already. A turn of
-    the event loop begins a few of them while turns are short, so that what is under way waits for little.
-    What a turn takes in is bounded by its share of the processor; what comes beyond that the kernel refuses for a
-    while, which costs nothing here. While descriptors are short none is taken in, but those that were have theirs.
+    the event loop begins a few of them while turns are short, so that what is under way waits for little, and lets
+    those go on that gave way to what is urgent. What a turn takes in is bounded by its share of the processor; what
+    comes beyond that the kernel refuses for a while, which costs nothing here. While descriptors are short none is
+    taken in, but those that were have theirs.
 
     Cancelled, or when the listener is closed: who waits is begun with, as those in the listener's own queue are.
     """
@@ -212,14 +213,16 @@ async def serve_crowd(
         join(crowd, first)
     shortened = False
     worked, turned = time.process_time(), time.thread_time()
-    turns, precedence = Turns(), Precedence()
+    turns, giving_way = Turns(), context.giving_way
     looked = heard = trio.current_time()
     is_full = False
     try:
         while True:
             now = trio.current_time()
-            holds = precedence.holds(context.urgent(), now)
-            most = turns.begins(time.thread_time() - turned, holds=holds)
+            holds = giving_way.holds(now)
+            most = 0 if giving_way.waiting else turns.begins(time.thread_time() - turned, holds=holds)
+            if giving_way.waiting:
+                giving_way.go_on(holds=holds)
             if not crowd or now - looked >= LOOK_PAUSE:
                 cpu = time.process_time()
                 # By the event loop or, while that paused, by all of this process.
@@ -228,6 +231,8 @@ async def serve_crowd(
                 if not is_full:
                     count = TAKEN_AT_LEAST + int(used * TAKING_SHARE / TAKING_SECONDS)
                     is_full = take_in(listener, crowd, shortage, count)
+                if crowd.has_checks:
+                    giving_way.check_comes(now)
                 worked, looked = cpu, now
                 waiting, allowed = listener.queue()
                 if waiting > SHORT_BACKLOG and allowed > SHORT_BACKLOG:

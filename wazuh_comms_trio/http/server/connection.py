@@ -78,6 +78,7 @@ class Connection:
         "_ended",
         "_expected",
         "_first",
+        "_is_check",
         "_replied",
         "_sent",
         "_status",
@@ -97,6 +98,7 @@ class Connection:
         self._first: bytes | bytearray = b""  # of the body
         self._ended = False  # the application was given the end of the body
         self._expected = False  # the application waits for the delivery of its reply
+        self._is_check = False  # a balancer's or an operator's, as far as it was looked at
         self._replied = False  # some of the reply is on its way
         self._body_allowance = context.limits.body_timeout  # seconds that the body may keep us waiting still
 
@@ -120,6 +122,7 @@ class Connection:
                 if context.ssl_context is not None:
                     await self.peer.hear()
                     idle.steps_on()
+                    self._is_check = await context.giving_way.before_handshake(self.peer.early)
                 if not await self._find_client() or not await self._shake_hands():
                     return
                 self.http = Http11(
@@ -159,6 +162,8 @@ class Connection:
         """Breaks the connection's reference cycles, once it is over. OpenSSL's part of a connection is some 35 kB that
         the garbage collector doesn't count, so that it would let many of them pile up.
         """
+        if self._is_check:
+            self.context.giving_way.end_check()
         self.peer.release()
         if hasattr(self, "http"):
             vars(self.http).clear()
@@ -228,6 +233,8 @@ class Connection:
                 self.peer.gone = True
             if not self._first and not body.complete:
                 return {"type": "http.disconnect"}
+        if body.complete:
+            await self.context.giving_way.before_long_step(urgent=self._is_check)
         data, self._first = self._first, b""
         self._ended = body.complete
         return {"type": "http.request", "body": data, "more_body": not body.complete}
@@ -300,6 +307,7 @@ class Connection:
         """
         http = self.http
         if message["type"] == "http.response.start":
+            await self.context.giving_way.before_long_step(urgent=self._is_check or self._expected)
             self._status = message["status"]
             if self._status >= 500:
                 message = {**message, "headers": [*message["headers"], request_id_header()]}

@@ -26,7 +26,7 @@ from attrs import define, field
 from wazuh_comms_trio.foundation.backoff import even_share
 from wazuh_comms_trio.http.server.streams.client_hello import is_check, peek
 
-__all__ = ["NEWEST_FIRST_AFTER", "Capacity", "Crowd", "Pace", "Precedence", "Turns", "Unlimited", "has_waited"]
+__all__ = ["NEWEST_FIRST_AFTER", "Capacity", "Crowd", "Pace", "Turns", "Unlimited", "has_waited"]
 
 #: Seconds that the oldest has waited from which on the newest goes first.
 NEWEST_FIRST_AFTER: Final = 1.0
@@ -43,8 +43,6 @@ BALANCE: Final = 32
 BEGUN_AT_ONCE: Final = 4
 TURN: Final = 0.002
 MOST_PASSED: Final = 3
-#: Seconds for which what is urgent has precedence, in twice that time.
-LONGEST_HOLD: Final = 0.1
 #: ``struct tcp_info``: milliseconds since the peer's last data, or since the connection was there.
 _LAST_DATA: Final = 52
 
@@ -77,6 +75,11 @@ class Crowd:
 
     def __len__(self) -> int:
         return self._length + len(self._silent)
+
+    @property
+    def has_checks(self) -> bool:
+        """Whether a check waits, as far as they were heard."""
+        return _first(self._checks) is not None
 
     def add_silent(self, sock: Any, since: float) -> None:
         """One that hasn't sent anything yet, so that it isn't known whether it is a check."""
@@ -229,19 +232,6 @@ class Turns:
             return 0
         self._passed = 0
         return BEGUN_AT_ONCE if cpu < TURN / 2 else 1
-
-
-@define
-class Precedence:
-    """Whether something urgent goes before agents' connections: a command's delivery finds the event loop nearly
-    to itself once what is under way has been served. At most half of the time is such."""
-
-    _ends: float = field(default=-inf, init=False)
-
-    def holds(self, urgent: bool, now: float) -> bool:
-        if urgent and now >= self._ends + LONGEST_HOLD:
-            self._ends = now + LONGEST_HOLD
-        return urgent and now < self._ends
 
 
 def _first(queue: deque[_Waiting]) -> _Waiting | None:

@@ -16,6 +16,7 @@ from attrs import define, field
 from wazuh_comms_trio.config.models import Limits
 from wazuh_comms_trio.http.balancers.trusted import TrustedBalancers
 from wazuh_comms_trio.http.server.crowd import Capacity, Unlimited
+from wazuh_comms_trio.http.server.giving_way import GivingWay
 from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Message, Scope, hypercorn_config
 from wazuh_comms_trio.http.server.refusals import Describe
 from wazuh_comms_trio.http.server.room import Idle, NeverShort, end_idle, end_oldest
@@ -79,6 +80,8 @@ class ListenerContext:
     capacity: Capacity = field(factory=Unlimited, kw_only=True)
     #: Whether something is under way that goes before what a crowd asks for.
     urgent: Callable[[], bool] = field(default=lambda: False, kw_only=True)
+    #: While there is a crowd.
+    giving_way: GivingWay = field(init=False)
     balancers: TrustedBalancers = field(factory=TrustedBalancers, kw_only=True)
     #: On trio's clock: when these are closed. Set at stop.
     idle_deadline: float = field(init=False, default=inf)
@@ -95,6 +98,7 @@ class ListenerContext:
 
     def __attrs_post_init__(self) -> None:
         self.hypercorn = hypercorn_config(self.limits.head_bytes)
+        self.giving_way = GivingWay(self.urgent)
         self.metrics.read(self._read_gauges)
 
     def _read_gauges(self) -> Iterator[Reading]:

@@ -13,17 +13,16 @@ from wazuh_comms_trio.http.server.crowd import (
     BALANCE,
     BEGUN_AT_ONCE,
     HEARD_WITHIN,
-    LONGEST_HOLD,
     MOST_PASSED,
     NEWEST_FIRST_AFTER,
     TURN,
     Crowd,
     Pace,
-    Precedence,
     Turns,
     Unlimited,
     has_waited,
 )
+from wazuh_comms_trio.http.server.giving_way import LONGEST_HOLD, Precedence
 from wazuh_comms_trio.http.server.streams.client_hello import is_check, peek
 
 LONGEST = 10.0

@@ -27,7 +27,8 @@ from wazuh_comms_trio.http.server.accept_loop import (
     restore_backlog,
     serve_crowd,
 )
-from wazuh_comms_trio.http.server.crowd import LONGEST_HOLD, TURN, Pace
+from wazuh_comms_trio.http.server.crowd import TURN, Pace
+from wazuh_comms_trio.http.server.giving_way import LONGEST_HOLD
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.streams.socket_stream import SocketListener
 from wazuh_comms_trio.testing import throwaway_certificate

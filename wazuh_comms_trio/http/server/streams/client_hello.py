@@ -32,7 +32,7 @@ def peek(sock: Any) -> bytes:
     return data
 
 
-def is_check(data: bytes) -> bool:
+def is_check(data: bytes | bytearray) -> bool:
     """Whether a connection that begins with ``data`` isn't an agent's, as far as one can see. What is cut short or no
     TLS counts as an agent's."""
     if data.startswith(_PROXY):
