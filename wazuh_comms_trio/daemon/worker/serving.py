@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import ssl
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -39,6 +41,11 @@ from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, O
 __all__ = ["serve_worker"]
 
 logger = logging.getLogger(__name__)
+
+#: Seconds for which a thread keeps Python's lock at most, while another waits for it. The thread that commits takes it
+#: a dozen times in each commit, and with Python's own 5 ms was kept waiting by an event loop that has much to do: a
+#: command's commit took twice as long.
+SWITCH_INTERVAL: Final = 0.0005
 
 
 async def serve_worker(
@@ -114,6 +121,7 @@ async def serve_worker(
                 on_serving(nursery, worker, heartbeat)
                 calm_collector()
                 return_large_blocks()
+                sys.setswitchinterval(SWITCH_INTERVAL)
                 nursery.start_soon(return_free_memory, environment.run_blocking)
 
 
