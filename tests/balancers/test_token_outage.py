@@ -126,7 +126,7 @@ async def test_refuse(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("change", ["removed", "rekeyed"])
-@pytest.mark.parametrize("later", [0.0, 800.0])
+@pytest.mark.parametrize("later", [0.0, 290.0])
 async def test_what_is_known_of_revocations_counts(change: str, later: float, autojump_clock: MockClock) -> None:
     async with two_nodes() as nodes:
         agent = nodes.on_second(await nodes.agent())

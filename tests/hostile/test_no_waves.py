@@ -39,7 +39,8 @@ PEAK: Final = 30
 @define
 class Fleet:
     """Agents that all begin at one moment, on a node that has just been started. ``served``: when the last had its
-    token, and how many were hashed by then; the log-ins and ends of polls of the second hour, by the ``PEAK`` that they were in."""
+    token, and how many were hashed by then; the log-ins and ends of polls of the second hour, by the ``PEAK`` that they
+    were in."""
 
     size: int
     service: Authenticator
@@ -138,6 +139,5 @@ async def test_an_hour_later_there_are_no_waves(
     assert fleet.served <= fleet.hashed * HASH / 2 * 1.2 + 60
     assert fleet.log_ins.total() >= size * 3  # each agent goes on logging in
     assert fleet.poll_ends.total() >= size * 8
-    print(f"served {fleet.served:.1f} s, log-ins {peak(fleet.log_ins):.2f}, polls {peak(fleet.poll_ends):.2f}")
     assert peak(fleet.log_ins) < 2
     assert peak(fleet.poll_ends) < 2

@@ -28,7 +28,12 @@ _MANAGEMENT_PROBLEM: Final = {
     "properties": {"title": {"type": "string"}, "detail": {"type": "string"}, "error": {"type": "integer"}},
 }
 _SECURITY: Final = {
-    "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "of `authentication`, good until its `exp`"},
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "of `authentication`, good until its `exp`",
+    },
     "password": {"type": "http", "scheme": "basic", "description": "one of `enrollment.users`"},
     "session": {"type": "http", "scheme": "bearer", "description": "of `/security/user/authenticate`, 300 s"},
 }

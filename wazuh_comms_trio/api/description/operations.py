@@ -162,7 +162,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "post",
         "authenticate",
         "An agent's uuid and key become a token",
-        "The token is a JWT that is good until its `exp`, in 5 to 15 minutes (mostly 870 s); the last log-in is recorded.",
+        "The token is a JWT that is good until its `exp`, 5 to 15 minutes (mostly 870 s); the last log-in is recorded.",
         {200: Body(_JSON, _TOKEN_REPLY)},
         request=Body(_JSON, Credentials),
         refusals=(errors.InvalidKey, errors.AgentUnknown, *_BODY, errors.TimeLimitExceeded, errors.TooManyRequests),

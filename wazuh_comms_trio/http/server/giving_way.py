@@ -55,10 +55,6 @@ class GivingWay:
     _comes_until: float = field(default=-inf, init=False)
 
     @property
-    def is_crowded(self) -> bool:
-        return self._crowds > 0
-
-    @property
     def waiting(self) -> int:
         """How many requests stand still."""
         return len(self._still)
