@@ -24,13 +24,23 @@ from tests.http.server.listener import (
     serving_tcp,
     until,
 )
+from wazuh_comms_trio.api.agent_api.commands import cancel_when_gone
 from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.backends.interfaces import Action, Command, Target
 from wazuh_comms_trio.config.models import Limits
 from wazuh_comms_trio.errors import TokenInvalid
 from wazuh_comms_trio.http.server.connection import Connection, serve_connection
-from wazuh_comms_trio.http.server.delivery import has_left, is_reset, unacknowledged_bytes, unread_bytes
-from wazuh_comms_trio.http.server.listener_context import ListenerContext
+from wazuh_comms_trio.http.server.delivery import (
+    EXTENSION,
+    DeliveryConfirmation,
+    has_left,
+    is_reset,
+    unacknowledged_bytes,
+    unread_bytes,
+)
+from wazuh_comms_trio.http.server.hypercorn_protocol import Message, Scope
+from wazuh_comms_trio.http.server.listener_context import ListenerContext, Receive, Send
+from wazuh_comms_trio.http.server.replies import send_reply
 from wazuh_comms_trio.testing.streams import MemoryStream, memory_connection
 
 POLL = request_bytes("GET", "/api/v1/commands")
@@ -177,6 +187,39 @@ async def test_a_stream_that_cant_count_is_confirmed_by_its_end(autojump_clock: 
             if ends:
                 await client.aclose()
             assert await settled(offer) == ["confirmed" if ends else "released"]
+
+
+async def test_an_end_behind_the_reply_takes_no_delivery_back() -> None:
+    """Whoever watches for the peer's leaving may see it before the delivery is looked at."""
+    fates: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        confirmation: DeliveryConfirmation = scope["extensions"][EXTENSION]
+        confirmation.expect()
+        await send_reply(send, 200, b"{}")
+        assert (await receive())["type"] == "http.disconnect"
+        fates.append(await confirmation.confirmed())
+
+    client, server = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_connection, server, ListenerContext(app, Limits(send_timeout=5), describe))
+        await client.send_all(POLL)
+        assert (await read_reply(client)).status == 200
+        await client.aclose()
+    assert fates == [True]
+
+
+async def test_who_watches_reads_nothing_once_there_is_a_delivery() -> None:
+    """Also where it hasn't run yet: the agent may have its commands by then, and have closed."""
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    polling, watching = trio.CancelScope(), trio.CancelScope()
+    watching.cancel()
+    await cancel_when_gone(receive, polling, watching)
+    assert not polling.cancel_called
 
 
 # --- real sockets: what the kernel says

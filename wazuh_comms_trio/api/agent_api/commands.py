@@ -76,6 +76,7 @@ async def _deliver(delivery: CommandDelivery, confirmation: DeliveryConfirmation
 async def cancel_when_gone(receive: Receive, polling: trio.CancelScope, watching: trio.CancelScope) -> None:
     """Runs beside a parked poll, until ``watching`` is cancelled; cancels ``polling`` when the peer leaves."""
     with watching:
+        await trio.lowlevel.checkpoint_if_cancelled()  # before this began to run there may have been a delivery
         while (await receive())["type"] != "http.disconnect":
             pass
         polling.cancel()

@@ -270,7 +270,8 @@ class Connection:
             excess = self.http.body.excess
             while excess <= EXCESS_LIMIT and (data := await self.peer.stream.receive_some(RECEIVE_BYTES)):
                 excess += len(data)
-        self.peer.gone = True
+        if not self._expected:  # else an end says nothing: the peer may have read the reply that is on its way
+            self.peer.gone = True
         return {"type": "http.disconnect"}
 
     # --- the reply
