@@ -110,19 +110,28 @@ class Attacker:
 
     async def drip(self, stream: trio.abc.Stream, head: bytes, pause: float, chunk: bytes = b"x") -> None:
         """A head, then a bit of body now and then, until the server has enough."""
+
+        async def write() -> None:
+            await stream.send_all(head)
+            while True:
+                await trio.sleep(pause)
+                await stream.send_all(chunk)
+
+        await self.reply_while(stream, write)
+
+    async def reply_while(self, stream: trio.abc.Stream, write: Callable[[], Awaitable[None]]) -> None:
+        """Waits for a reply while it is written; what is left to write then isn't."""
+        left = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
+
+        async def write_on() -> None:
+            with suppress(*left):
+                await write()
+
         async with trio.open_nursery() as nursery:
-
-            async def write() -> None:
-                await stream.send_all(head)
-                while True:
-                    await trio.sleep(pause)
-                    await stream.send_all(chunk)
-
-            nursery.start_soon(write)
-            try:
+            nursery.start_soon(write_on)
+            with suppress(*left):
                 await self.reply(stream)
-            finally:
-                nursery.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
 
     async def ask(self, data: bytes, port: int | None = None, *, address: str | None = None) -> str:
         """Returns the reply's status; empty: there was none."""

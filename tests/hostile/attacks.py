@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -91,19 +92,27 @@ async def log_in_bodies(attacker: Attacker) -> None:
 
 
 async def large_bodies(attacker: Attacker) -> None:
-    """Legal batches, all at once, each of another agent."""
+    """Legal batches, all at once, each of another agent. Every second one looks for its answer while it sends; the
+    others do once they have sent all, as agents do."""
     job = attacker.job
     event = b'{"id":"%d","module":"fim","operation":"create"}\n{"v":"%s"}\n'
     lines = b"".join(event % (number, b"x" * 20_000) for number in range(job.size // 20_000))
 
+    async def write(stream: trio.abc.Stream, head: bytes, body: bytes) -> None:
+        await stream.send_all(head)
+        for start in range(0, len(body), 65536):
+            await stream.send_all(body[start : start + 65536])
+
     async def one(number: int) -> None:
         token = job.tokens[number % len(job.tokens)]
         body = metadata_line(token) + b"\n" + lines
+        head = head_of("POST", "api/v1/events/stateful", len(body), token=token)
         async with attacker.connection() as stream:
-            await stream.send_all(head_of("POST", "api/v1/events/stateful", len(body), token=token))
-            for start in range(0, len(body), 65536):
-                await stream.send_all(body[start : start + 65536])
-            await attacker.reply(stream)
+            if number % 2:
+                await write(stream, head, body)
+                await attacker.reply(stream)
+            else:
+                await attacker.reply_while(stream, partial(write, stream, head, body))
 
     await many(attacker, one)
 
@@ -117,20 +126,15 @@ async def unfinished_uploads(attacker: Attacker) -> None:
         async with attacker.connection() as stream:
             await stream.send_all(head_of("POST", "api/v1/events/stateless", job.size, token=token))
             await stream.send_all(metadata_line(token) + b"\n")
-            async with trio.open_nursery() as nursery:
 
-                async def write() -> None:
-                    for _ in range(job.size // 65536 - 1):
-                        await stream.send_all(b" " * 65536)
-                    while True:
-                        await trio.sleep(0.5)
-                        await stream.send_all(b" ")
+            async def write() -> None:
+                for _ in range(job.size // 65536 - 1):
+                    await stream.send_all(b" " * 65536)
+                while True:
+                    await trio.sleep(0.5)
+                    await stream.send_all(b" ")
 
-                nursery.start_soon(write)
-                try:
-                    await attacker.reply(stream)
-                finally:
-                    nursery.cancel_scope.cancel()
+            await attacker.reply_while(stream, write)
 
     await many(attacker, one)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from contextlib import AbstractAsyncContextManager
 from mmap import mmap
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,35 @@ class TestFiles:
             ):
                 raise AssertionError
         assert trio.current_time() - began == pytest.approx(5)
+
+    async def test_a_large_one_is_not_begun_without_room(self, tmp_path: Path, autojump_clock: MockClock) -> None:
+        """Its agent is told before it has sent anything in vain; one that has room in time is taken."""
+        spill = Spill(tmp_path, BodyBudget(1_000_000), 300_000)
+        first, second = Share("x"), Share("y")
+        await spill.budget.take(first, 999_000)
+        await spill.budget.take(second, 999_000)
+        received: list[str] = []
+        messages = receiver(body_messages(PARTS))
+
+        async def receive() -> dict[str, Any]:
+            received.append("part")
+            return await messages()
+
+        def begin() -> AbstractAsyncContextManager[Any]:
+            budget = BodyBudget(10**9)
+            return collect_body(receive, limit=10**8, budget=budget, room_timeout=5, spill=spill, declared=len(WHOLE))
+
+        began = trio.current_time()
+        with pytest.raises(Overloaded):
+            async with begin():
+                raise AssertionError
+        assert trio.current_time() - began == pytest.approx(5)
+        assert received == []
+        spill.budget.give_back(first)
+        spill.budget.give_back(second)
+        async with begin() as body:
+            assert body[:] == WHOLE
+        assert spill.budget.used_bytes == 0
 
     async def test_a_cancelled_one_leaves_nothing(self, tmp_path: Path, autojump_clock: MockClock) -> None:
         budget = BodyBudget(10**9)

@@ -110,7 +110,13 @@ class QuartApplication(QuartTrio):
         return self._budget
 
     def collect(
-        self, receive: Receive, limit: int, *, owner: str | None = None, spill: Spill | None = None
+        self,
+        receive: Receive,
+        limit: int,
+        *,
+        owner: str | None = None,
+        spill: Spill | None = None,
+        declared: int | None = None,
     ) -> AbstractAsyncContextManager[Body]:
         """Collects a request's body: see ``collect_body``; all bodies of known agents share one budget."""
         return collect_body(
@@ -120,6 +126,7 @@ class QuartApplication(QuartTrio):
             room_timeout=ROOM_TIMEOUT,
             owner=owner,
             spill=spill,
+            declared=declared,
         )
 
     def accounted(self, reply: bytes, *, owner: str) -> AbstractAsyncContextManager[None]:

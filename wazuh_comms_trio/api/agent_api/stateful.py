@@ -8,6 +8,7 @@ import trio
 
 from wazuh_comms_trio.api.agent_api.base import PREFIX, AgentApi
 from wazuh_comms_trio.errors import TimeLimitExceeded
+from wazuh_comms_trio.http.server.bodies import content_length
 from wazuh_comms_trio.http.server.delivery import EXTENSION, has_left
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
@@ -32,7 +33,8 @@ async def stateful(api: AgentApi, scope: Scope, receive: Receive, send: Send) ->
 
 
 async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive, send: Send, seconds: float) -> None:
-    async with api.collect(receive, api.limits.body_bytes, owner=caller.agent.id, spill=api.spill) as body:
+    owner, length = caller.agent.id, content_length(scope)
+    async with api.collect(receive, api.limits.body_bytes, owner=owner, spill=api.spill, declared=length) as body:
         deadline = trio.current_time() + seconds
         with trio.CancelScope(deadline=deadline) as limit:
             reply = await api.services.stateful.submit(caller, body, deadline=deadline, has_left=_leaving(scope))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -11,7 +11,7 @@ from tempfile import TemporaryFile
 from typing import BinaryIO, Final, cast
 
 import trio
-from attrs import frozen
+from attrs import field, frozen
 
 from wazuh_comms_trio.errors import BodyTooLarge, ClientDisconnected, Overloaded, StorageFull
 from wazuh_comms_trio.foundation.bodies import Body
@@ -43,6 +43,9 @@ SKIPPED_BYTES: Final = 4096
 SPILLED_BYTES: Final = 8 * 1024 * 1024
 #: What of such a body is written in one go.
 WRITTEN_AT_ONCE: Final = 1024 * 1024
+#: Threads that write bodies at a time: a disk isn't faster for more, and other threads' work and the event loop are
+#: slower.
+WRITERS: Final = 4
 
 
 @frozen
@@ -52,6 +55,11 @@ class Spill:
     folder: Path | None
     budget: BodyBudget
     above: int = SPILLED_BYTES
+    writers: trio.CapacityLimiter = field(init=False, factory=lambda: trio.CapacityLimiter(WRITERS))
+
+    async def write(self, file: BinaryIO, data: bytes) -> None:
+        """Raises ``OSError``."""
+        await trio.to_thread.run_sync(write_all, file.fileno(), data, limiter=self.writers)
 
 
 @asynccontextmanager
@@ -64,14 +72,19 @@ async def collect_body(
     free_bytes: int = FREE_BYTES,
     owner: Hashable = None,
     spill: Spill | None = None,
+    declared: int | None = None,
 ) -> AsyncIterator[Body]:
     """The whole body, whose memory is accounted for until the block is left. ``room_timeout``: seconds to wait for room
     in all. What goes beyond ``free_bytes`` needs room, which ``owner`` has a share of. With ``spill`` a large one is a
-    mapped file, valid inside the block.
+    mapped file, valid inside the block; one that is ``declared`` to be large isn't received at all while there is no
+    room for files.
 
     Raises what ``receive`` raises, ``BodyTooLarge`` above ``limit`` bytes, ``ClientDisconnected``, ``Overloaded`` when
     there was no room in time, ``StorageFull``.
     """
+    share, wait_limit = Share(owner), _WaitLimit(room_timeout)
+    if spill is not None and (declared or 0) > spill.above:
+        await wait_limit.wait_for_room(spill.budget, share, WRITTEN_AT_ONCE)
     message = await receive()
     first = body_part(message)
     if len(first) > limit:
@@ -80,7 +93,6 @@ async def collect_body(
         yield first  # nearly every body: one message, no copy
         return
     body = bytearray(first)
-    share, wait_limit = Share(owner), _WaitLimit(room_timeout)
     try:
         more = True
         while more and (spill is None or len(body) <= spill.above):
@@ -126,9 +138,18 @@ class _WaitLimit:
 
     async def take(self, budget: BodyBudget, share: Share, size: int) -> None:
         """Takes room from the budget, and waits for it as long as is left. Raises ``Overloaded``."""
+        await self._wait(budget, budget.take, share, size)
+
+    async def wait_for_room(self, budget: BodyBudget, share: Share, size: int) -> None:
+        """As ``take``, but takes nothing."""
+        await self._wait(budget, budget.wait_for_room, share, size)
+
+    async def _wait(
+        self, budget: BodyBudget, wait: Callable[[Share, int], Awaitable[None]], share: Share, size: int
+    ) -> None:
         began = trio.current_time()
         with trio.move_on_after(self._left) as scope:
-            await budget.take(share, size)
+            await wait(share, size)
         if scope.cancelled_caught:
             budget.no_room()
             raise Overloaded
@@ -153,7 +174,7 @@ async def _spilled(
         with await trio.to_thread.run_sync(_open_file, spill.folder) as file:
             while more:
                 await wait_limit.take(spill.budget, on_disk, len(body))
-                await trio.to_thread.run_sync(write_all, file.fileno(), bytes(body))
+                await spill.write(file, bytes(body))
                 size += len(body)
                 body.clear()
                 budget.give_back(share)
@@ -163,7 +184,7 @@ async def _spilled(
                     more = message["more_body"]
                     if size + len(body) > limit:
                         raise BodyTooLarge
-            await trio.to_thread.run_sync(write_all, file.fileno(), bytes(body))
+            await spill.write(file, bytes(body))
             size += len(body)
             body.clear()
             with mmap(file.fileno(), size, access=ACCESS_READ) as mapped:

@@ -46,6 +46,16 @@ class BodyBudget:
 
     async def take(self, share: Share, size: int) -> None:
         """Waits until there is room. Cancelled: nothing was taken."""
+        await self.wait_for_room(share, size)
+        if self.used_bytes + size > self.limit_bytes:
+            self._senior = share
+        self.used_bytes += size
+        share.held_bytes += size
+        if share.owner is not None:
+            self._used_by[share.owner] += size
+
+    async def wait_for_room(self, share: Share, size: int) -> None:
+        """Waits until so much could be taken, and takes nothing."""
         while not self._may_take(share, size):
             modest = not self._is_greedy(share, size)
             if modest:
@@ -58,12 +68,6 @@ class BodyBudget:
                     if not self._modest[share.owner]:
                         del self._modest[share.owner]
                         self._parking.unpark_all()  # those that waited for it
-        if self.used_bytes + size > self.limit_bytes:
-            self._senior = share
-        self.used_bytes += size
-        share.held_bytes += size
-        if share.owner is not None:
-            self._used_by[share.owner] += size
 
     def _may_take(self, share: Share, size: int) -> bool:
         if self._senior is share:

@@ -24,6 +24,7 @@ from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.peer import LINGER_TIMEOUT, RECEIVE_BYTES, Peer, PeerGone, ReplyWaiting, is_leaving
 from wazuh_comms_trio.http.server.refusals import Refusal, ServerError
 from wazuh_comms_trio.http.server.room import DRAINED, idle_now
+from wazuh_comms_trio.http.server.streams.reading_turns import Place
 from wazuh_comms_trio.http.server.streams.socket_stream import SocketStream
 from wazuh_comms_trio.http.server.streams.tls_stream import HandshakeRefused, handshake_cause
 from wazuh_comms_trio.metrics import families
@@ -79,6 +80,7 @@ class Connection:
         "_expected",
         "_first",
         "_is_check",
+        "_place",
         "_replied",
         "_sent",
         "_status",
@@ -101,6 +103,7 @@ class Connection:
         self._is_check = False  # a balancer's or an operator's, as far as it was looked at
         self._replied = False  # some of the reply is on its way
         self._body_allowance = context.limits.body_timeout  # seconds that the body may keep us waiting still
+        self._place = Place(context.reading_turns)  # among the bodies that are read
 
     @property
     def sock(self) -> Any:
@@ -221,7 +224,7 @@ class Connection:
 
     async def receive(self) -> Message:
         """ASGI's ``receive``: the body, then the peer's leaving. Raises ``BodyTooLarge``, ``MalformedRequest``
-        (chunks), ``TimeLimitExceeded``.
+        (chunks), ``TimeLimitExceeded``, ``Overloaded``.
         """
         body = self.http.body
         if self._ended:
@@ -246,6 +249,8 @@ class Connection:
             self.http.wants_100 = False
             await self.peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         while True:
+            if body.received >= self._place.read_to:
+                await self._place.next_piece(body.received, body.declared)
             received, began = body.received, trio.current_time()
             with trio.CancelScope(deadline=began + min(self._body_allowance, limits.stall_timeout)) as scope:
                 scopes[scope] = began + self._body_allowance

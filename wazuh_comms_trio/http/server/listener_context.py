@@ -20,6 +20,7 @@ from wazuh_comms_trio.http.server.giving_way import GivingWay
 from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Message, Scope, hypercorn_config
 from wazuh_comms_trio.http.server.refusals import Describe
 from wazuh_comms_trio.http.server.room import Idle, NeverShort, end_idle, end_oldest
+from wazuh_comms_trio.http.server.streams.reading_turns import ReadingTurns
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics, Reading
 from wazuh_comms_trio.metrics.refusal_log import RefusalLog
@@ -64,6 +65,8 @@ class ListenerContext:
     body_scopes: dict[trio.CancelScope, float] = field(init=False, factory=dict)
     #: Of replies that their peers don't read as they come, likewise.
     reply_scopes: dict[trio.CancelScope, float] = field(init=False, factory=dict)
+    #: Of connections with much to send.
+    reading_turns: ReadingTurns = field(init=False)
     #: Answers so many of the oldest parked polls, if there are; returns how many.
     answer_oldest: Callable[[int], int] = field(default=lambda _: 0, kw_only=True)
     #: Told what was turned away, and how many.
@@ -99,6 +102,7 @@ class ListenerContext:
     def __attrs_post_init__(self) -> None:
         self.hypercorn = hypercorn_config(self.limits.head_bytes)
         self.giving_way = GivingWay(self.urgent)
+        self.reading_turns = ReadingTurns(partial(self.refused, "bodies that waited too long"))
         self.metrics.read(self._read_gauges)
 
     def _read_gauges(self) -> Iterator[Reading]:

@@ -1,1 +1,1 @@
-"""What a connection is read from and written to: sockets and TLS over them. Knows no HTTP."""
+"""What a connection is read from and written to: sockets, TLS over them, whose turn it is. Knows no HTTP."""
