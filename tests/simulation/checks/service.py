@@ -58,7 +58,8 @@ async def watch(world: World) -> None:
             if (stored := commands.get(document_id)) is not None:
                 _check_in_time(world, life, stored)
                 life.ended = life.ended or stored.status == "failed"
-        _check_shares(world)
+        if world.plan.features.small_shares:
+            _check_shares(world)
         for node in world.nodes:
             for process, (member, worker) in node.running.items():
                 if member.link.waiting > LINK_BUDGET:
