@@ -44,6 +44,7 @@ class DeliveryRecorder:
         self._waiting = 0  # deliveries of the last one of these
         self._wake = trio.Event()
         self._in_flight = False
+        self._writing: dict[DeliveryOutcome, set[str]] = {}  # what the store is being told
         self._failures = StoreFailures(_log, "the command store can't be told what was delivered")
 
     def schedule(
@@ -69,6 +70,11 @@ class DeliveryRecorder:
         while self._in_flight or self._refused or any(self._due.values()):
             await self.schedule("sent", ()).wait()
 
+    async def tell_last(self) -> None:
+        """After ``run``: tells the store once more which commands were delivered, those too that waited behind a call
+        which hasn't ended. It may still remember them, and not give them back. Raises what the store does."""
+        await self._store.mark_sent({*self._writing.get("sent", ()), *self._due["sent"]})
+
     async def run(self) -> None:
         """Tells the store, until cancelled."""
         while True:
@@ -78,7 +84,7 @@ class DeliveryRecorder:
             agents, self._agents = self._agents, set()
             refused, self._refused = self._refused, []
             written, self._written, self._waiting = self._written, [trio.Event()], 0
-            self._in_flight = True
+            self._in_flight, self._writing = True, due
             await self._write(due, refused)
             self._in_flight = False
             self._recorded(agents)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from random import Random
 from typing import Final
@@ -15,7 +16,7 @@ from typing import Final
 import trio
 
 from wazuh_comms_trio.backends.interfaces import AgentRegistry, CommandStore
-from wazuh_comms_trio.errors import TokenInvalid
+from wazuh_comms_trio.errors import BackendUnavailable, TokenInvalid
 from wazuh_comms_trio.foundation.environment import WallClock
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics
@@ -38,6 +39,7 @@ _log = logging.getLogger(__name__)
 _POLL_LIMIT_VARIATION: Final = 0.1
 #: How long the store is waited for at the end, seconds.
 _LAST_RECORDING_TIMEOUT: Final = 5.0
+_LAST_CALL_TIMEOUT: Final = 1.0
 
 
 class CommandDispatcher:
@@ -162,9 +164,17 @@ class CommandDispatcher:
             await self._deliveries.wait_decided()
             with trio.move_on_after(_LAST_RECORDING_TIMEOUT) as scope:
                 await self._recorder.wait_idle()
-            if scope.cancelled_caught:
-                _log.error("the command store couldn't be told what was delivered")
             nursery.cancel_scope.cancel()
+        if scope.cancelled_caught:
+            await self._tell_last()
+
+    async def _tell_last(self) -> None:
+        """A store that hasn't answered for some seconds has heard of one call alone. What was delivered since isn't to
+        be given back, as what it holds is when it is closed."""
+        with trio.move_on_after(_LAST_CALL_TIMEOUT), suppress(BackendUnavailable):
+            await self._recorder.tell_last()
+            return
+        _log.error("the command store couldn't be told what was delivered")
 
     def close(self) -> None:
         """Answers every parked poll with None; later polls get None at once."""
