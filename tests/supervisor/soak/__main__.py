@@ -157,7 +157,9 @@ def main() -> int:
     flips.add_argument("--step", type=int, default=1)
     flips.add_argument("--only", action="append", choices=FILE_KINDS)
     kinds.add_parser("hostile").add_argument("--only", metavar="ATTACK", help="those with this in their name")
-    kinds.add_parser("nodes").add_argument("--agents", type=int, default=1000)
+    of_nodes = kinds.add_parser("nodes")
+    of_nodes.add_argument("--agents", type=int, default=1000)
+    of_nodes.add_argument("--period", type=float, default=60.0, metavar="SECONDS", help="between an agent's events")
     of_polls = kinds.add_parser("polls")
     of_polls.add_argument("--polls", type=int, default=1000)
     of_polls.add_argument("--seconds", type=float, default=400)
@@ -187,7 +189,8 @@ def main() -> int:
         elif options.kind == "nodes":
             with indexer_nodes(1, heap="1g") as (node,):
                 certificate = throwaway_certificate()
-                _, wrong = trio.run(three_nodes, folder, certificate, node.port, Scale(options.agents), say)
+                scale = Scale(options.agents, period=options.period)
+                _, wrong = trio.run(three_nodes, folder, certificate, node.port, scale, say)
             for sentence in wrong:
                 say(f"WRONG: {sentence}")
             return int(bool(wrong))
