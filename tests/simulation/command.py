@@ -48,6 +48,8 @@ def tell(result: Result) -> None:
     print(f"  {result.plan}")
     for fault in result.plan.faults:
         print(f"  {fault}")
+    numbers = ",".join(str(fault.number) for fault in result.plan.faults)
+    print(f"  again: scripts/simulate --seed {result.plan.seed} --only '{numbers}'")
     print(f"  the last {STORY} steps:")
     for line in result.trace.lines[-STORY:]:
         print(f"    {line}")
