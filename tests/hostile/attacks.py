@@ -30,6 +30,22 @@ async def slow_bodies(attacker: Attacker) -> None:
     await many(attacker, one)
 
 
+async def slow_readers(attacker: Attacker) -> None:
+    """With one token: a large file, of which 5 kB/s are read."""
+    head = head_of("GET", "api/v1/files?file_name=default.yml", 0, token=attacker.job.tokens[0])
+
+    async def one(number: int) -> None:
+        async with attacker.connection() as stream:
+            await stream.send_all(head)
+            await attacker.reply(stream)
+            data = b"x"
+            while data:
+                await trio.sleep(2)
+                data = await stream.receive_some(10_000)
+
+    await many(attacker, one)
+
+
 async def silence(attacker: Attacker) -> None:
     """Connections that ask for nothing, on both listeners."""
 
@@ -228,6 +244,7 @@ async def documents(attacker: Attacker) -> None:
 
 ATTACKS: Final[dict[str, Callable[[Attacker], Awaitable[None]]]] = {
     "slow bodies": slow_bodies,
+    "slow readers": slow_readers,
     "silent connections": silence,
     "half-begun connections": half_begun,
     "connections without a byte": not_a_byte,

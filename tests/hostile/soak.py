@@ -41,6 +41,8 @@ FEW_FILES: Final = 600
 #: What the events of all agents may take, in the attack that fills them; and what is written beside them.
 QUOTA: Final = 3 * 1024 * MIB
 SMALL_QUOTA: Final = 64 * MIB
+#: What agents take a group's file of at most, bytes.
+LARGE_FILE: Final = 8_000_000
 #: Seconds that the answer for a user that there is may differ by from one for nobody, beside a half of them.
 TOLD_APART: Final = 0.2
 #: By how many answers more than twice as many one of them may be hashed for.
@@ -76,6 +78,7 @@ class Row:
 
 ROWS: Final = [
     Row("slow bodies", 700, 60, (60, 1.5), open_files=FEW_FILES, gone_after=35),
+    Row("slow readers", 700, 60, (60, 1.5), open_files=FEW_FILES),
     Row("silent connections", 700, 60, (60, 1.5), open_files=FEW_FILES, gone_after=35),
     Row("half-begun connections", 700, 60, (60, 1.5), open_files=FEW_FILES, gone_after=35),
     Row("connections without a byte", 500, 60, (100, 1.5), open_files=FEW_FILES, gone_after=35),
@@ -198,6 +201,7 @@ async def run_row(row: Row, folder: Path, certificate: Certificate, *, small: bo
         embedded={"path": str(folder / "state"), "events": events, "documents": documents},
         enrollment={"host": "127.0.0.1", "port": 0, "users": {"admin": hash_key("secret")}},
     )
+    (files.groups / "default.yml").write_bytes(b"x" * LARGE_FILE)
     async with start_daemon(files, limit=math.inf, expect_errors=True, open_files=row.open_files) as daemon:
         agents = await add_logged_in(daemon, HONEST_AGENTS + STOLEN + 1)
         honest, stolen = agents[:HONEST_AGENTS], agents[HONEST_AGENTS:-1]
