@@ -29,6 +29,12 @@ class Features:
     set_groups: bool = False  # agents change their groups
     payload_files: bool = False  # what is refused for good goes into files of the quarantine
     upgrades: bool = False  # another version comes onto the nodes, one after the other, and goes again
+    slow_disk: bool = False  # a write takes a while, in which others gather
+    reports_again: bool = False  # agents report on a command a second time, something else
+    last_words: bool = False  # the operator sends to all agents when faults end, and nothing comes after it
+    held_claims: bool = False  # what agents are sent is held up, and their copies ask another worker
+    struck_at_delivery: bool = False  # a node is told to stop, or without power, just when one is to be recorded
+    dies_with_rights: bool = False  # a worker does, just when it has claimed, or has the right to deliver
 
 
 #: The share of the seeds that have each.
@@ -50,6 +56,12 @@ _LATER_SHARES: Final = {
     "set_groups": 0.25,
     "upgrades": 0.2,
     "payload_files": 0.25,
+    "slow_disk": 0.3,
+    "reports_again": 0.2,
+    "last_words": 0.3,
+    "held_claims": 0.3,
+    "struck_at_delivery": 0.3,
+    "dies_with_rights": 0.2,
 }
 
 

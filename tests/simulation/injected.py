@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tests.simulation.plan import CALLS, CLOCKS, DISK, INDEX, NETWORK, Fault, Plan
+from tests.simulation.plan import CALLS, CLOCKS, DISK, INDEX, MORE_NODES, NETWORK, NODES, STOPPED, Fault, Plan
 from tests.simulation.trace import Trace
 
 if TYPE_CHECKING:
     from tests.simulation.nodes.network import Connection
     from tests.simulation.nodes.process import Process
 
-__all__ = ["InjectedFaults"]
+__all__ = ["ONCE", "InjectedFaults"]
+
+#: What strikes one call, of a process whatever stands behind it.
+ONCE = ("die", *STOPPED)
 
 
 class InjectedFaults:
@@ -33,8 +36,8 @@ class InjectedFaults:
         #: Ids of keys whose tokens the operator ends, and since when all nodes know.
         self.revoking: set[str] = set()
         self.revoked: dict[str, float] = {}
-        self._died: set[int] = set()  # faults by which a process has died
-        self._calls = [fault for fault in plan.faults if fault.kind in (*CALLS, *DISK)]
+        self._died: set[int] = set()  # faults by which a process has died, or was told to stop
+        self._calls = [fault for fault in plan.faults if fault.kind in (*CALLS, *STOPPED, *DISK)]
         self._network = [fault for fault in plan.faults if fault.kind in NETWORK]
         self._index = [fault for fault in plan.faults if fault.kind in INDEX]
 
@@ -48,7 +51,7 @@ class InjectedFaults:
             here = fault.place in (place, place.partition(".")[0]) and (only is None or fault.kind in only)
             here = here and (process is None or self._strikes(fault, process))
             if here and rng.random() < fault.share:
-                if fault.kind == "die":
+                if fault.kind in ONCE:
                     if fault.number in self._died:
                         continue
                     self._died.add(fault.number)
@@ -65,7 +68,7 @@ class InjectedFaults:
         for fault in self._calls:
             here = (
                 fault.place.partition(".")[0] in places
-                and fault.kind != "die"
+                and fault.kind not in ONCE
                 and fault.start <= now < fault.start + fault.seconds
             )
             here = here and (not fault.alone or (process is not None and process.node == fault.node))
@@ -102,6 +105,17 @@ class InjectedFaults:
     def stops_node(self) -> None:
         """An operator does."""
         self.node_stopped = trio.current_time()
+
+    def store_was_away(self, store: str, within: float) -> bool:
+        """Was a fault injected in the last ``within`` seconds by which this store may not have answered?"""
+        now = trio.current_time()
+        everywhere = (*DISK, *NODES, *MORE_NODES, "hang worker")
+        return now <= self.power_went + within or any(
+            fault.start <= now <= fault.start + fault.seconds + within
+            for fault in self.plan.faults
+            if fault.kind in everywhere
+            or (fault.kind in CALLS and (self.plan.stores == "indexer" or fault.place.partition(".")[0] == store))
+        )
 
     def had_wrong_clock(self, since: float) -> bool:
         """Was a wall clock wrong at any moment from then on?"""

@@ -3,10 +3,10 @@ a random half of the kinds of faults on."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from math import inf
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from attrs import evolve, field, frozen
 
@@ -27,8 +27,10 @@ SUDDEN: Final = (
     "clock jump",
     "clock blip",
 )
+#: What a call of a store may meet besides: its node is told to stop just then.
+STOPPED: Final = ("told to stop",)
 #: By which a process ends.
-ENDS: Final = ("kill worker", "kill node", "stop node", "hang worker", "cut link", "die")
+ENDS: Final = ("kill worker", "kill node", "stop node", "hang worker", "cut link", "die", *STOPPED)
 #: A wall clock that is wrong until faults end, or for a moment.
 CLOCKS: Final = ("clock jump", "clock blip")
 #: What a connection may meet that is made while the fault lasts.
@@ -154,10 +156,18 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         faults.append(_fault(rng, number, *rng.choice(chosen), seconds, nodes, near))
     more = Random(f"more {seed}")
     features = choose_features(more, seed)
+    if features.dies_with_rights:
+        features = evolve(features, many_posts=True)
     faults += _more_faults(more, len(faults), stores, seconds, nodes)
     if features.many_posts and not keeps_posted:  # what is held in memory is given back meanwhile
         slow = _fault(more, len(faults), "call", "slow", seconds, nodes, None)
         faults.append(evolve(slow, place="commands.claim" if stores == "memory" else "commands", amount=4.0))
+    shares_claims = stores == "indexer" and nodes * workers > 1 and features.held_claims
+    late = Random(f"late {seed}")
+    for family, kind, changes in _feature_faults(late, features, stores, seconds, nodes * workers, keeps_posted):
+        fault = _fault(late, len(faults), family, kind, seconds, nodes, None)
+        fault = evolve(fault, **changes)
+        faults.append(evolve(fault, seconds=min(fault.seconds, seconds - fault.start)))
     kept = [each for each in faults if each.number not in without and (only is None or each.number in only)]
     return Plan(
         seed=seed,
@@ -168,7 +178,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         seconds=seconds,
         keeps_posted=keeps_posted,
         stores=stores,
-        lease=rng.uniform(2, 10),
+        lease=rng.uniform(2, 4 if shares_claims else 10),
         poll_timeout=rng.choice([4.0, 15.0, 60.0, 300.0]),
         batch_elements=rng.choice([1, 2, 5, 20]),
         batch_wait=rng.choice([0.0, 0.15, 1.0]),
@@ -178,7 +188,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         short_tokens=rng.random() < 0.3,
         rekeys=rng.random() < 0.4,
         removals=rng.random() < 0.4,
-        copies=rng.random() < 0.4,
+        copies=rng.random() < 0.4 or shares_claims,
         # What is held up arrives after what its agent sent again.
         patience=max(rng.choice([0.3, 1.0, inf, inf]), inf if any(each.kind == "hold" for each in faults) else 0.0),
         flips=rng.choice([0, 0, 2]),
@@ -205,6 +215,31 @@ def _more_faults(rng: Random, first: int, stores: str, seconds: float, nodes: in
         _fault(rng, first + number, *rng.choice(chosen), seconds, nodes, None)
         for number in range(rng.randint(1, 4) if chosen else 0)
     ]
+
+
+def _feature_faults(
+    rng: Random, features: Features, stores: str, seconds: float, workers: int, keeps_posted: bool
+) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """What belongs to features: families and kinds, and what isn't left to chance of each."""
+    if features.struck_at_delivery:
+        at = {"start": rng.uniform(2.0, seconds * 0.9), "seconds": 10.0, "share": 1.0}
+        if stores == "embedded" and rng.random() < 0.5:
+            number = METHODS.index("commands.mark_sent") / 1000
+            yield "sudden", "power cut", at | {"amount": number, "alone": True}
+        else:
+            yield "call", "told to stop", at | {"place": "commands.mark_sent", "amount": rng.choice([0.01, 0.3])}
+    if features.dies_with_rights and workers > 1 and not keeps_posted:
+        share = rng.choice([0.3, 1.0])
+        yield "call", "die", {"place": "commands.claim", "share": share, "amount": rng.choice([0.0, 1.0])}
+    if features.held_claims and stores == "indexer" and workers > 1:
+        # Bytes, and the share of 20 s for which the rest is held up.
+        bytes_and_seconds = rng.choice([0, 40, 300]) + rng.uniform(0.3, 1.0)
+        start = rng.uniform(1.0, seconds / 2)
+        yield "network", "hold", {"start": start, "seconds": 20.0, "share": 0.4, "amount": bytes_and_seconds}
+    if features.last_words and rng.random() < 0.5:
+        lasting = rng.uniform(0.2, 1.0)
+        start = seconds - lasting - rng.uniform(0.0, 0.5)
+        yield "sudden", "clock blip", {"start": start, "seconds": lasting, "amount": 1000.0}
 
 
 def _fault(rng: Random, number: int, family: str, kind: str, seconds: float, nodes: int, near: float | None) -> Fault:

@@ -24,7 +24,7 @@ from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.command_rules import SET_GROUP
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
-from wazuh_comms_trio.testing.agent.client import stateful_event
+from wazuh_comms_trio.testing.agent.client import command_report, stateful_event
 from wazuh_comms_trio.testing.agent.http import ExchangeFailed
 from wazuh_comms_trio.testing.agent.program import AgentProgram, AgentSettings, Outbox
 
@@ -260,7 +260,16 @@ class SimAgent:
             check_fetched(self, document_id, message)
             return code, message
         await trio.sleep(self.rng.uniform(0, 0.5))
-        return (1, "a database failure") if again else (self.rng.choice([0, 0, 0, 1]), "")
+        code, message = (1, "a database failure") if again else (self.rng.choice([0, 0, 0, 1]), "")
+        more = self.world.plan.features.reports_again and self.copy is None and self._asking is not None
+        if more and self.rng_more.random() < 0.4:
+            self._asking.start_soon(self._report_again, document_id, 1 - code)
+        return code, message
+
+    async def _report_again(self, document_id: str, code: int) -> None:
+        """Something else, after its first report: it was put back as it had been before the command, say."""
+        await trio.sleep(self.rng_more.uniform(0.1, 4.0))
+        self.program.stateful.add(command_report(document_id, code, "once more"))
 
     def _check_order(self, life: CommandLife) -> None:
         """Those that were sent to it in an order come in that, also where one reply doesn't hold them: unless a fault

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.simulation.actors.agents import SimAgent
     from tests.simulation.world import World
 
-__all__ = ["begin", "insist", "run_operator", "run_poster"]
+__all__ = ["begin", "insist", "run_last_words", "run_operator", "run_poster"]
 
 T = TypeVar("T")
 
@@ -129,6 +129,7 @@ async def _remove_for_a_while(world: World, agent: SimAgent, seconds: float) -> 
         client.is_being_rekeyed = True
     await insist(partial(world.stores.registry.remove, agent.uuid))
     world.trace.add("operator", f"removes {agent.name}")
+    await _check_removed(world, agent, began)
     for client in agent.clients:
         client.removed_at = trio.current_time()
         client.rekey()
@@ -148,6 +149,24 @@ async def _remove_for_a_while(world: World, agent: SimAgent, seconds: float) -> 
     for client in agent.clients:
         client.rekeyed_at = trio.current_time()
         client.is_being_rekeyed = False
+
+
+async def _check_removed(world: World, agent: SimAgent, began: float) -> None:
+    """What had been sent to an agent before it was removed has ended by then."""
+    stored = await world.stores.stored_commands()
+    for life in world.commands.values():
+        command = stored.get(life.document_id)
+        earlier = life.agent == agent.uuid and life.made < began and not life.posted
+        if earlier and command is not None and command.target.type == "agent" and command.status == "pending":
+            raise Violation("removed", f"{agent.name} is removed, and {life.document_id} is pending")
+
+
+async def run_last_words(world: World, until: float) -> None:
+    """Sends a command to every agent just before faults end, and nothing after it."""
+    rng = Random(f"{world.plan.seed} last words")
+    await trio.sleep_until(until - rng.uniform(0.0, 1.0))
+    for number, agent in enumerate(world.agents):
+        await _send(world, agent, f"last{number}", 600.0)
 
 
 async def run_poster(world: World, until: float) -> None:

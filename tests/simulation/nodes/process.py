@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
+from tests.simulation.injected import ONCE
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.daemon.stopping import Stop
 from wazuh_comms_trio.errors import BackendUnavailable, EngineRequestError, EngineTimeout, StorageFull
@@ -124,7 +125,7 @@ class Seam:
         process, world = self._process, self._process.world
         await trio.lowlevel.checkpoint()
         await process.passable()
-        only = ("die",) if world.plan.stores == "indexer" and self._place in INDEXER_PLACES else None
+        only = ONCE if world.plan.stores == "indexer" and self._place in INDEXER_PLACES else None
         fault = None if place.endswith("wait_news") else world.meets(place, process, only)
         if fault is None:
             if not place.endswith(("wait_news", "send_events")):
@@ -144,6 +145,12 @@ class Seam:
                 await apply()
             process.kill()
             await process.passable()
+        if fault.kind == "told to stop":  # which gives it the time to end what it has begun
+            node = world.nodes[process.node]
+            if node.is_up:
+                node.stop()
+            await self._wait(fault.amount, place, apply)
+            return await apply()
         if fault.kind == "slow":
             await self._wait(fault.amount, place, apply)
             return await apply()

@@ -77,6 +77,15 @@ async def _in_thread(connection: _Inline, function: Callable[..., Any], *args: o
     return function(connection.plain, *args)
 
 
+async def _in_slow_thread(connection: _Inline, function: Callable[..., Any], *args: object) -> Any:
+    """As a disk that takes its time: others hand in what they write meanwhile."""
+    process = PROCESS.get()
+    if process is not None and process.world.plan.features.slow_disk:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(process.world.rng_calls.uniform(0.001, 0.04))
+    return await _in_thread(connection, function, *args)
+
+
 async def _run_sync(function: Callable[..., Any], *args: object, **_: object) -> Any:
     await trio.lowlevel.checkpoint()
     if is_dead():
@@ -87,7 +96,8 @@ async def _run_sync(function: Callable[..., Any], *args: object, **_: object) ->
 def use_inline() -> None:
     """Once: in the place of threads."""
     replacements: list[tuple[Any, str, object]] = [(trio.to_thread, "run_sync", _run_sync)]
-    replacements += [(module, "in_thread", _in_thread) for module in (connections, database, writer)]
+    replacements += [(module, "in_thread", _in_thread) for module in (connections, database)]
+    replacements += [(writer, "in_thread", _in_slow_thread)]
     replacements += [(connections, "open_connection", _open_connection)]
     for module, name, replacement in replacements:
         setattr(module, name, replacement)
