@@ -42,6 +42,8 @@ __all__ = ["Node"]
 STOP_BOUND = 20.0
 #: By what a store may not learn what became of claims, however orderly their process ends.
 _UNTOLD = (*CALLS, *DISK, *INDEX, *NODES, *POWER, "hang worker")
+#: Seconds for which a worker that stops waits for it to take note, and a pause between two tries.
+UNTOLD_WITHIN = 8.0
 
 
 class Node:
@@ -278,6 +280,9 @@ class Node:
         claims = self.world.stores.held(process)
         if claims and not self.world.had_cause(60.0, _UNTOLD):
             raise Violation("leaks", f"{process.name} ended with claims on {claims}")
+        delivered = [each for each in claims if each in self.world.commands and self.world.commands[each].received]
+        if delivered and not self.world.store_was_away("commands", UNTOLD_WITHIN):
+            raise Violation("leaks", f"{process.name} ended, and the store doesn't know that {delivered} came")
 
     async def _kill_hanging(self) -> None:
         while True:
