@@ -34,6 +34,7 @@ class Features:
     last_words: bool = False  # the operator sends to all agents when faults end, and nothing comes after it
     held_claims: bool = False  # what agents are sent is held up, and their copies ask another worker
     struck_at_delivery: bool = False  # a node is told to stop, or without power, just when one is to be recorded
+    removes_amid_faults: bool = False  # the operator removes agents while the registry doesn't always answer
     dies_with_rights: bool = False  # a worker does, just when it has claimed, or has the right to deliver
 
 
@@ -61,6 +62,7 @@ _LATER_SHARES: Final = {
     "last_words": 0.3,
     "held_claims": 0.3,
     "struck_at_delivery": 0.3,
+    "removes_amid_faults": 0.2,
     "dies_with_rights": 0.2,
 }
 

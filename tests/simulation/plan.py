@@ -164,7 +164,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         faults.append(evolve(slow, place="commands.claim" if stores == "memory" else "commands", amount=4.0))
     shares_claims = stores == "indexer" and nodes * workers > 1 and features.held_claims
     late = Random(f"late {seed}")
-    for family, kind, changes in _feature_faults(late, features, stores, seconds, nodes * workers, keeps_posted):
+    for family, kind, changes in _feature_faults(late, features, stores, seconds, (nodes, workers), keeps_posted):
         fault = _fault(late, len(faults), family, kind, seconds, nodes, None)
         fault = evolve(fault, **changes)
         faults.append(evolve(fault, seconds=min(fault.seconds, seconds - fault.start)))
@@ -187,7 +187,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         together=rng.random() < 0.3,
         short_tokens=rng.random() < 0.3,
         rekeys=rng.random() < 0.4,
-        removals=rng.random() < 0.4,
+        removals=rng.random() < 0.4 or features.removes_amid_faults,
         copies=rng.random() < 0.4 or shares_claims,
         # What is held up arrives after what its agent sent again.
         patience=max(rng.choice([0.3, 1.0, inf, inf]), inf if any(each.kind == "hold" for each in faults) else 0.0),
@@ -218,9 +218,11 @@ def _more_faults(rng: Random, first: int, stores: str, seconds: float, nodes: in
 
 
 def _feature_faults(
-    rng: Random, features: Features, stores: str, seconds: float, workers: int, keeps_posted: bool
+    rng: Random, features: Features, stores: str, seconds: float, size: tuple[int, int], keeps_posted: bool
 ) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """What belongs to features: families and kinds, and what isn't left to chance of each."""
+    """What belongs to features: families and kinds, and what isn't left to chance of each. ``size``: nodes, and
+    workers of each."""
+    nodes, workers = size[0], size[0] * size[1]
     if features.struck_at_delivery:
         at = {"start": rng.uniform(2.0, seconds * 0.9), "seconds": 10.0, "share": 1.0}
         if stores == "embedded" and rng.random() < 0.5:
@@ -236,6 +238,12 @@ def _feature_faults(
         bytes_and_seconds = rng.choice([0, 40, 300]) + rng.uniform(0.3, 1.0)
         start = rng.uniform(1.0, seconds / 2)
         yield "network", "hold", {"start": start, "seconds": 20.0, "share": 0.4, "amount": bytes_and_seconds}
+        if nodes > 1 and rng.random() < 0.7:
+            yield "sudden", "clock jump", {"start": 0.5, "amount": rng.choice([-30.0, 30.0, 1000.0])}
+    if features.removes_amid_faults:
+        start = rng.uniform(3.0, seconds / 2)
+        kind = rng.choice(["fail", "lose answer"])
+        yield "call", kind, {"start": start, "seconds": 12.0, "place": "agents", "share": 0.4, "alone": False}
     if features.last_words and rng.random() < 0.5:
         lasting = rng.uniform(0.2, 1.0)
         start = seconds - lasting - rng.uniform(0.0, 0.5)

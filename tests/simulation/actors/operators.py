@@ -63,7 +63,8 @@ async def run_operator(world: World, until: float) -> None:
         number += 1
         timeout = rng.choice([5.0, 60.0, 600.0, 600.0])
         what = rng.random()
-        if what > 0.85 and (world.plan.rekeys or world.plan.removals):
+        amid = world.plan.features.removes_amid_faults and world.store_was_away("agents", 0.0)
+        if what > (0.4 if amid else 0.85) and (world.plan.rekeys or world.plan.removals):
             agent = rng.choice(world.agents)
             if any(client.token is None for client in agent.clients):
                 continue  # before its first log-in it would exit

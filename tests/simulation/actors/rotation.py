@@ -45,7 +45,8 @@ async def run_rotation(world: World, until: float) -> None:
         world.trace.strike("another key", "signs", node.name)
         await node.reload()
         for agent in world.agents:
-            world.nursery.start_soon(_log_in_again, agent, rng.uniform(0.0, 1.5))
+            if rng.random() < 0.5:  # the others keep theirs, which the revocation ends
+                world.nursery.start_soon(_log_in_again, agent, rng.uniform(0.0, 1.5))
         await trio.sleep(rng.uniform(0.0, 3.0))
     if rng.random() < 0.6:
         await trio.sleep(rng.uniform(0.0, 10.0))
