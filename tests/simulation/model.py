@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from math import inf
 from typing import Any, Final
 
 from attrs import define, field
@@ -124,6 +125,8 @@ class CommandLife:
     given_up: bool = False
     cancelled: bool = False
     stolen: bool = False
+    #: Since when the store has it, as its sender knows.
+    added: float = inf
     #: What the agent reported first, once that is acknowledged.
     first_final: int | None = None
     #: By client, the first one that it had begun to post until then: a clone's may have come before.

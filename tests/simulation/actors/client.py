@@ -232,7 +232,7 @@ class SimClient(AgentClient):
         """An agent that was removed and has come back isn't given what was sent to it before."""
         for command in reply.json()["commands"]:
             life = self.world.commands.get(command["document_id"])
-            if life is not None and not life.posted and life.made < self.removed_at:
+            if life is not None and not life.posted and life.added < self.removed_at:
                 raise Violation("removed", f"{self.name} has come back and is given {life.document_id}")
 
     def _check_size(self, reply: Reply) -> None:

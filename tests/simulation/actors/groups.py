@@ -37,10 +37,11 @@ async def run_group_changes(world: World, until: float) -> None:
             if await insist(partial(world.stores.registry.set_groups, agent.uuid, groups)):
                 agent.groups.see(groups)
             agent.groups.settle(change)
-        begin(world, document_id, agent, timeout, posted=False)
+        life = begin(world, document_id, agent, timeout, posted=False)
         action, target = Action(SET_GROUP, args={"groups": groups}), Target("agent", agent.uuid)
         command = Command(document_id=document_id, target=target, action=action, timeout=timeout)
         await insist(partial(world.stores.tool.add, [command]))
+        life.added = trio.current_time()
         world.trace.strike("set-group", "+".join(groups) or "none", agent.name)
 
 

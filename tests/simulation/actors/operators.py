@@ -86,8 +86,9 @@ async def run_operator(world: World, until: float) -> None:
 
 
 async def _send(world: World, agent: SimAgent, document_id: str, seconds: float) -> None:
-    begin(world, document_id, agent, seconds, posted=False)
+    life = begin(world, document_id, agent, seconds, posted=False)
     await insist(partial(world.stores.tool.add, [_command(document_id, Target("agent", agent.uuid), seconds)]))
+    life.added = trio.current_time()
     world.trace.add("operator", f"sends {document_id} to {agent.name}")
 
     rng = Random(f"{world.plan.seed} {document_id}")
@@ -105,10 +106,14 @@ async def _cancel(world: World, document_id: str) -> None:
 
 
 async def _send_to_group(world: World, parent: str, seconds: float) -> None:
-    for agent in world.agents:
-        if world.plan.features.set_groups or "web" in agent.record.groups:  # who is a member is known afterwards
-            begin(world, f"{parent}_{agent.uuid}", agent, seconds, posted=False)
+    lives = [
+        begin(world, f"{parent}_{agent.uuid}", agent, seconds, posted=False)
+        for agent in world.agents
+        if world.plan.features.set_groups or "web" in agent.record.groups  # who is a member is known afterwards
+    ]
     await insist(partial(world.stores.tool.add, [_command(parent, Target("group", "web"), seconds)]))
+    for life in lives:
+        life.added = trio.current_time()
     world.trace.add("operator", f"sends {parent} to a group")
 
 
@@ -132,7 +137,7 @@ async def _remove_for_a_while(world: World, agent: SimAgent, seconds: float) -> 
     world.trace.add("operator", f"removes {agent.name}")
     await _check_removed(world, agent, began)
     for client in agent.clients:
-        client.removed_at = trio.current_time()
+        client.removed_at = began
         client.rekey()
         client.is_being_rekeyed = True
     change = agent.groups.begins(agent.record.groups)
@@ -157,7 +162,7 @@ async def _check_removed(world: World, agent: SimAgent, began: float) -> None:
     stored = await world.stores.stored_commands()
     for life in world.commands.values():
         command = stored.get(life.document_id)
-        earlier = life.agent == agent.uuid and life.made < began and not life.posted
+        earlier = life.agent == agent.uuid and life.added < began and not life.posted
         if earlier and command is not None and command.target.type == "agent" and command.status == "pending":
             raise Violation("removed", f"{agent.name} is removed, and {life.document_id} is pending")
 

@@ -278,7 +278,9 @@ class Node:
             if worker.services.commands.parked:
                 raise Violation("leaks", f"{process.name} ended with parked polls")
         claims = self.world.stores.held(process)
-        if claims and not self.world.had_cause(60.0, _UNTOLD):
+        # A claim that is under way when its worker ends may be made all the same: it is free at the next look.
+        unheard = self.world.plan.features.slow_disk and self.world.plan.stores == "embedded"
+        if claims and not unheard and not self.world.had_cause(60.0, _UNTOLD):
             raise Violation("leaks", f"{process.name} ended with claims on {claims}")
         delivered = [each for each in claims if each in self.world.commands and self.world.commands[each].received]
         if delivered and not self.world.store_was_away("commands", UNTOLD_WITHIN):
