@@ -133,21 +133,21 @@ class QuartApplication(QuartTrio):
         """A reply takes its part of the same budget while it is sent: see ``accounted_reply``."""
         return accounted_reply(len(reply), budget=self._budget, room_timeout=ROOM_TIMEOUT, owner=owner)
 
+    def collect_from_stranger(self, scope: Scope, receive: Receive, limit: int) -> AbstractAsyncContextManager[Body]:
+        """As ``collect``, for a sender who hasn't shown yet who it is: all of their bodies share another, small budget.
+        Raises ``BodyTooLarge`` at once for a declared length above ``limit``.
+        """
+        _check_length(scope, limit)
+        return collect_body(receive, limit=limit, budget=self._strangers, room_timeout=ROOM_TIMEOUT, free_bytes=0)
+
     async def _call_view(self, view_limits: _ViewLimits, scope: Scope, receive: Receive, send: Send) -> None:
-        if (content_length(scope) or 0) > view_limits.body_bytes:
-            raise BodyTooLarge
+        _check_length(scope, view_limits.body_bytes)
         state = scope.setdefault("state", {})
         if view_limits.guard is not None:
             state["caller"] = await view_limits.guard(scope)
             collected = self.collect(receive, view_limits.body_bytes, owner=state["caller"].agent.id)
         else:
-            collected = collect_body(
-                receive,
-                limit=view_limits.body_bytes,
-                budget=self._strangers,
-                room_timeout=ROOM_TIMEOUT,
-                free_bytes=0,
-            )
+            collected = self.collect_from_stranger(scope, receive, view_limits.body_bytes)
         async with collected as body:
             state["deadline"] = trio.current_time() + view_limits.time_limit
             with trio.CancelScope(deadline=state["deadline"]) as limit:
@@ -166,6 +166,11 @@ class QuartApplication(QuartTrio):
         logger.debug("%s %s %s: %d %s", client, request.method, request.path, refusal.status, refusal.summary)
         headers = {name.decode("ascii"): value.decode("ascii") for name, value in refusal.all_headers}
         return Response(refusal.body, refusal.status, headers=headers)
+
+
+def _check_length(scope: Scope, limit: int) -> None:
+    if (content_length(scope) or 0) > limit:
+        raise BodyTooLarge
 
 
 def caller() -> Caller:
