@@ -75,6 +75,19 @@ async def test_rekeying_shows_at_once(harness: Harness, backends: Backends) -> N
     assert after.fingerprint != before.fingerprint
 
 
+async def test_what_is_known_at_once_is_what_lookup_says(harness: Harness, backends: Backends) -> None:
+    """A store may know nothing at once."""
+    assert backends.agents.known(A1) is None
+    before = await harness.enrol(A1)
+    assert await backends.agents.lookup(A1) == before
+    assert backends.agents.known(A1.upper()) in (None, before)
+    assert await backends.agents.rekey(A1, "another")
+    after = await backends.agents.lookup(A1)
+    assert backends.agents.known(A1) in (None, after)
+    await backends.agents.remove(A1)
+    assert backends.agents.known(A1) is None
+
+
 async def test_an_agent_enrolled_anew_is_another(harness: Harness, backends: Backends) -> None:
     before = await harness.enrol(A1)
     assert await backends.agents.lookup(A1) == before

@@ -281,6 +281,28 @@ class TestVerify:
         with pytest.raises(TokenInvalid):
             await there.verify(old)
 
+    async def test_at_once_as_far_as_the_registry_knows(self, autojump_clock: MockClock) -> None:
+        made = await setting()
+        known: dict[str, Agent] = {}
+
+        class Knowing(MemoryAgents):
+            def known(self, agent_id: str) -> Agent | None:
+                return known.get(agent_id)
+
+        there = Authenticator(Knowing(), KEYS, wall_clock=trio_wall_clock, run_blocking=made.blocking)
+        token = (await made.service.authenticate(A1, KEY)).encode()
+        assert there.verify_at_once(token) is None
+        known[A1] = made.backends.agents.stored[A1]
+        caller = there.verify_at_once(token)
+        assert caller == attrs.evolve(await made.service.verify(token), read_at=trio.current_time())
+        known[A1] = attrs.evolve(known[A1], key_hash=hash_key("another"))  # perhaps it was given back since
+        assert there.verify_at_once(token) is None
+        with pytest.raises(TokenInvalid):
+            there.verify_at_once(token[:-2])
+        await trio.sleep(901)
+        with pytest.raises(TokenExpired):
+            there.verify_at_once(token)
+
     async def test_anothers_token_without_a_fingerprint(self, autojump_clock: MockClock) -> None:
         made = await setting()
         now = int(EPOCH)

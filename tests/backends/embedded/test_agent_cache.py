@@ -69,6 +69,29 @@ async def test_a_change_costs_its_agent_alone(tmp_path: Path, reads: list[str]) 
         assert await here.changed() == set()
 
 
+async def test_what_is_known_at_once_follows_every_process(tmp_path: Path, reads: list[str]) -> None:
+    async with fleet(tmp_path) as (here, there):
+        reads.clear()
+        known = here.known(IDS[3].upper())
+        assert known is not None
+        assert known.key_hash == f"hash of {IDS[3]}"
+        await there.rekey(IDS[3], "another")
+        await there.remove(IDS[7])
+        assert here.known(IDS[3]) is here.known(IDS[7]) is None
+        assert here.known(IDS[4]) is not None
+        assert reads == []
+        assert await here.lookup(IDS[3]) is here.known(IDS[3]) is not None
+
+
+async def test_nothing_is_known_at_once_of_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    """What is wrong with it is for ``lookup`` to say."""
+    async with fleet(tmp_path) as (here, _):
+        reader = here._database._connections.loop_reader
+        assert reader is not None
+        reader.close()
+        assert here.known(IDS[3]) is None
+
+
 async def test_log_ins_events_and_commands_change_no_agent(tmp_path: Path, reads: list[str]) -> None:
     async with fleet(tmp_path) as (here, there), open_sqlite(tmp_path) as stores:
         await there.record_login(IDS[0], 1.0)

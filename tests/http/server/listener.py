@@ -57,6 +57,9 @@ class FakeAuthenticator:
             raise TokenInvalid
         return CALLER
 
+    def verify_at_once(self, token: bytes | None) -> Caller | None:
+        return None
+
     def note_refused_token(self, error: CommsError, peer: str | None) -> None:
         """The real one counts it."""
 

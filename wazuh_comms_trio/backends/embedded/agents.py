@@ -62,6 +62,14 @@ class SqliteAgents:
                 lambda connection: _select(connection, agent_id),
             )
 
+    def known(self, agent_id: str) -> Agent | None:
+        def find(connection: apsw.Connection) -> Agent | None:
+            self._refresh(connection)
+            found = self._cache.get(agent_id.lower())
+            return None if found is None else found[0]
+
+        return self._database.read_at_once(find)
+
     def _look_up(self, connection: apsw.Connection, agent_id: str) -> tuple[Agent | None, str | None]:
         """The agent and its fingerprint. On the event loop's thread only: the cache is not locked."""
         self._refresh(connection)

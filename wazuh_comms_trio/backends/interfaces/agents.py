@@ -47,6 +47,11 @@ class AgentRegistry(Protocol):
         """
         ...
 
+    def known(self, agent_id: str) -> Agent | None:
+        """What ``lookup`` would return at once, without having to wait, nor to read what isn't remembered; None: ask
+        ``lookup``."""
+        ...
+
     async def revoked(self, agents: Mapping[str, str]) -> Collection[str]:
         """The ids, of these (id -> fingerprint when their token was checked), that are gone or rekeyed now. For parked
         polls, some hundred in a call.

@@ -54,6 +54,10 @@ class MemoryAgents:
         await self.faults.strike("lookup")
         return self.stored.get(agent_id.lower())
 
+    def known(self, agent_id: str) -> Agent | None:
+        """Nothing: so that every request meets the faults."""
+        return None
+
     def may_be_served_unread(self, agent_id: str, fingerprint: str) -> bool:
         """As the embedded one."""
         return False

@@ -82,13 +82,26 @@ class Database:
         if loop_reader is None or not self._health.usable:
             raise reported()
         try:
-            if self._loop_reader_cache.is_due():
-                shrink(loop_reader)
-            return work(loop_reader)
+            return self._do_now(loop_reader, work)
         except apsw.BusyError:
             return await self.read(otherwise or work)
         except Exception as exc:
             self._health.raise_translated(exc)
+
+    def read_at_once(self, work: Work[T | None]) -> T | None:
+        """As ``read_now``, if that can be without waiting; None where it can't, or fails: ``read_now`` says why."""
+        loop_reader = self._connections.loop_reader
+        if loop_reader is None or not self._health.usable:
+            return None
+        try:
+            return self._do_now(loop_reader, work)
+        except apsw.Error:
+            return None
+
+    def _do_now(self, loop_reader: apsw.Connection, work: Work[T]) -> T:
+        if self._loop_reader_cache.is_due():
+            shrink(loop_reader)
+        return work(loop_reader)
 
     @property
     def outage(self) -> str | None:

@@ -116,6 +116,11 @@ class OpenSearchAgents:
             await self._renew([agent_id.lower() for agent_id in unknown])
         return [agent_id for agent_id, fingerprint in agents.items() if self._is_revoked(agent_id, fingerprint)]
 
+    def known(self, agent_id: str) -> Agent | None:
+        now = trio.current_time()
+        entry = self._cache.use(agent_id.lower(), now)
+        return entry.agent if entry is not None and self._cache.is_fresh(entry, now) else None
+
     def may_be_served_unread(self, agent_id: str, fingerprint: str) -> bool:
         agent_id = agent_id.lower()
         entry = self._cache.use(agent_id, trio.current_time())
