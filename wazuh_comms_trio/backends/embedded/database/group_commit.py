@@ -103,7 +103,10 @@ class GroupCommit(Generic[W]):
         """What ``commit`` made of it, after it is durable. Cancelled: it may have happened all the same."""
         job = Job(work, weight, urgent=urgent)
         try:
-            await self._send.send(job)
+            try:
+                self._send.send_nowait(job)  # without a checkpoint, which would be another turn of the event loop
+            except trio.WouldBlock:
+                await self._send.send(job)
             self._count(job, 1)
             await job.done.wait()
         except trio.ClosedResourceError:
