@@ -127,10 +127,13 @@ def start_daemon(config: Path, log: Path, *, cpus: Sequence[int] | None = None) 
 
 
 @contextmanager
-def start_floor(cert: Path, key: Path, *, status: int, body_bytes: int, log: Path) -> Iterator[Server]:
+def start_floor(
+    cert: Path, key: Path, *, status: int, body_bytes: int, log: Path, cpus: Sequence[int] | None = None
+) -> Iterator[Server]:
+    """On the servers' core, or on ``cpus``."""
     port = free_port()
     command = [sys.executable, str(HERE / "floor.py"), str(port), str(cert), str(key)]
-    with start([*command, "--status", str(status), "--body-bytes", str(body_bytes)], log=log) as process:
+    with start([*command, "--status", str(status), "--body-bytes", str(body_bytes)], log=log, cpus=cpus) as process:
         deadline = time.monotonic() + START_LIMIT_S
         while not is_listening(port):
             if process.poll() is not None or time.monotonic() > deadline:

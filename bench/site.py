@@ -100,6 +100,20 @@ def open_site(folder: Path) -> Iterator[Site]:
         os.sched_setaffinity(0, everywhere)
 
 
+@contextmanager
+def open_config(folder: Path, backend: str) -> Iterator[Path]:
+    """A daemon's configuration, with what it stands on running: nothing for ``embedded``."""
+    if backend == "embedded":
+        yield write_config(folder)
+        return
+    with open_site(folder) as site:
+        config = site.config("wazuh-server", site.indexer_port, {})
+        document = yaml.safe_load(config.read_text())
+        document["communications_api"]["command_socket"] = str(folder / "c.sock")
+        config.write_text(yaml.safe_dump(document))
+        yield config
+
+
 async def prepare(port: int) -> None:
     async with OpenSearchClient(Indexer(hosts=(IndexerHost("127.0.0.1", port),))) as client:
         await init_indexer(client, IndexerNames())

@@ -1,13 +1,18 @@
 """The largest fleet that one worker on one core carries, beside the floor with the same arrivals.
 
     scripts/bench fleet [--quick] [--json] [--sizes N[,N...]] [--seconds 180] [--p99 100] [--plot FILE]
+                        [--workers N] [--held PART] [--backend wazuh]
 
-Agents as they are (`wazuh-comms simulate-fleet` without a mix), on embedded backends: a log-in in 15 minutes, 2 kB of
+Agents as they are (`wazuh-comms simulate-fleet` without a mix), on embedded backends or, with `--backend wazuh`, a real
+OpenSearch and a minimal engine beside the client: a log-in in 15 minutes, 2 kB of
 stateless events in 10 s, 20 stateful events in 60 s, a file in 10 minutes, a parked poll, a new TLS connection for each
 request, open loop. The daemon is pinned to one core, this client to another. Sizes are tried from the smallest on; one
 is carried where p99 at rest is below the limit and no request failed. After each the same arrivals go to the floor
 (bench/floor.py), where polls are requests in 300 s, since a floor parks nothing; the share is the floor's CPU by the
 daemon's. First log-ins are before the rest, and so in no figure but their own.
+
+With `--held` each worker has no more than that part of the servers' core, by a control group's quota: so a machine with
+one core for them shows what a second worker adds. Their supervisor isn't held, and the floor has the core for itself.
 """
 
 from __future__ import annotations
@@ -20,15 +25,17 @@ import random
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import trio
 import yaml
 
-from bench.daemon import KEY, enrol, write_config
-from bench.processes import Server, cores, resident_bytes, start_daemon, start_floor
+from bench.daemon import KEY, enrol
+from bench.overload.held_down import held_down
+from bench.processes import Server, cores, processes_under, resident_bytes, start_daemon, start_floor
+from bench.site import open_config
 from wazuh_comms_trio.cli.fleet.connection import find_node, tls_context
 from wazuh_comms_trio.cli.fleet.fleet import Fleet, Pace
 from wazuh_comms_trio.cli.fleet.host import Member, make_hosts
@@ -134,15 +141,18 @@ def run(
 
 
 def measure(
-    daemon: Server, members: Sequence[Member], known: int, options: argparse.Namespace, log: Path
+    daemon: Server, members: Sequence[Member], known: int, options: argparse.Namespace, log: Path, core: int
 ) -> tuple[Step, Result]:
-    """``known``: of the members, so many have logged in before."""
+    """``known``: of the members, so many have logged in before. The floor is on ``core``."""
     new = max(0, len(members) - known)
-    ramp = new / FIRST_LOG_INS + min(known, len(members)) / LATER_LOG_INS
+    parts = options.held * options.workers if options.held else 1.0
+    ramp = (new / FIRST_LOG_INS + min(known, len(members)) / LATER_LOG_INS) / min(1.0, parts)
     result, busy = run(daemon, members, options.seconds, ramp, None)
     resident = resident_bytes(daemon.process.pid)
     certificate = throwaway_certificate()
-    with start_floor(certificate.cert, certificate.key, status=200, body_bytes=REPLY_BYTES, log=log) as floor:
+    with start_floor(
+        certificate.cert, certificate.key, status=200, body_bytes=REPLY_BYTES, log=log, cpus=[core]
+    ) as floor:
         plain, floor_busy = run(floor, members, min(options.seconds, 60.0), len(members) / LATER_LOG_INS, POLL_S)
     rest, latencies = result.rest, result.rest.latencies()
     whole = result.start_seconds + result.rest_seconds
@@ -201,6 +211,29 @@ def client_core() -> Iterator[None]:
         os.sched_setaffinity(0, everywhere)
 
 
+def workers_of(daemon: Server, count: int) -> list[int]:
+    """The processes that serve agents: one worker is the daemon's own."""
+    if count == 1:
+        return [daemon.process.pid]
+    found = [
+        pid
+        for pid in processes_under(daemon.process.pid)
+        if b"daemon.worker_start" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    if len(found) != count:
+        raise SystemExit(f"there are {len(found)} workers")
+    return found
+
+
+def open_daemon(stack: ExitStack, config: Path, folder: Path, options: argparse.Namespace) -> Server:
+    """Started, with its workers held as asked for, and this process on the client's core from then on."""
+    daemon = stack.enter_context(start_daemon(config, folder / "daemon.log"))
+    for worker in workers_of(daemon, options.workers) if options.held else ():
+        stack.enter_context(held_down(worker, options.held))
+    stack.enter_context(client_core())
+    return daemon
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/bench fleet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -210,6 +243,9 @@ def main() -> int:
     parser.add_argument("--sizes", help="from the smallest on; it ends with the first that isn't carried")
     parser.add_argument("--seconds", type=float, help="at rest, for each (180; 10 with --quick)")
     parser.add_argument("--p99", type=float, default=100.0, help="in ms: what is carried is below it")
+    parser.add_argument("--workers", type=int, default=1, metavar="N")
+    parser.add_argument("--held", type=float, metavar="PART", help="each worker to so much of the core, as 0.3")
+    parser.add_argument("--backend", choices=("embedded", "wazuh"), default="embedded")
     parser.add_argument("--plot", type=Path, help="a picture of the last one that was carried, SVG")
     options = parser.parse_args()
     options.seconds = options.seconds or (10.0 if options.quick else 180.0)
@@ -217,25 +253,26 @@ def main() -> int:
     sizes = sizes or list(QUICK_SIZES if options.quick else SIZES)
     raise_descriptor_limit()
     steps: list[Step] = []
-    with tempfile.TemporaryDirectory(prefix="wazuh-comms-bench-") as name:
+    core = cores()[0]
+    with tempfile.TemporaryDirectory(prefix="wazuh-comms-bench-") as name, ExitStack() as stack:
         folder = Path(name)
-        config = write_config(folder)
+        config = stack.enter_context(open_config(folder, options.backend))
         document = yaml.safe_load(config.read_text())
-        document["communications_api"]["limits"] = {"agents": max(sizes)}
+        document["communications_api"] |= {"limits": {"agents": max(sizes)}, "workers": options.workers}
         config.write_text(yaml.safe_dump(document))
         agents = trio.run(enrol, config, max(sizes))
         members = [Member(agent.uuid, f"a{number}", KEY) for number, agent in enumerate(agents)]
         log, known = folder / "floor.log", 0
-        with start_daemon(config, folder / "daemon.log") as daemon, client_core():
-            for size in sizes:
-                step, result = measure(daemon, members[:size], known, options, log)
-                steps.append(step)
-                known = size
-                if not step.is_carried:
-                    break
-                if options.plot is not None:
-                    title = f"{size} agents, one worker on one core"
-                    options.plot.write_text(draw(result.slices, title, result.start_seconds), "utf-8")
+        daemon = open_daemon(stack, config, folder, options)
+        for size in sizes:
+            step, result = measure(daemon, members[:size], known, options, log, core)
+            steps.append(step)
+            known = size
+            if not step.is_carried:
+                break
+            if options.plot is not None:
+                title = f"{size} agents, one worker on one core"
+                options.plot.write_text(draw(result.slices, title, result.start_seconds), "utf-8")
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     if options.json:

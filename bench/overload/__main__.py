@@ -34,14 +34,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import trio
-import yaml
 
 from bench.client import tls_context
-from bench.daemon import enrol, write_config
+from bench.daemon import enrol
 from bench.overload.held_down import PERIOD_MS, How, held_down
 from bench.processes import Payload, cores, pinned, repeating, resident_bytes
 from bench.service import Service, start
-from bench.site import open_site
+from bench.site import open_config
 from bench.workloads import Agent, FirstLogins, polls, request, stateful, stateless
 from wazuh_comms_trio.backends.factory import open_backends
 from wazuh_comms_trio.config.load import load_config
@@ -122,18 +121,6 @@ async def with_tokens(config: Path, agents: Sequence[Agent]) -> list[Agent]:
             assert stored is not None
             made.append(replace(agent, token=keys.mint(agent.uuid, stored.fingerprint, time.time())))
     return made
-
-
-def prepare(stack: ExitStack, folder: Path, backend: str) -> Path:
-    """The daemon's configuration, with what it stands on running."""
-    if backend == "embedded":
-        return write_config(folder)
-    site = stack.enter_context(open_site(folder))
-    config = site.config("wazuh-server", site.indexer_port, {})
-    document = yaml.safe_load(config.read_text())
-    document["communications_api"]["command_socket"] = str(folder / "c.sock")
-    config.write_text(yaml.safe_dump(document))
-    return config
 
 
 def at(values: Sequence[float], share: float) -> float:
@@ -364,7 +351,7 @@ def main() -> int:
             continue
         with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
             folder = Path(name)
-            config = prepare(stack, folder, arguments.backend)
+            config = stack.enter_context(open_config(folder, arguments.backend))
             known = SENDERS + PARKED
             newcomers = FIRST_LOGINS if arguments.backend == "embedded" else FEWER_FIRST_LOGINS
             agents = trio.run(enrol, config, known + (newcomers if load.first else 0))

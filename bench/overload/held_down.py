@@ -20,7 +20,7 @@ from typing import Literal
 from bench.processes import cores, repeating
 
 How = Literal["quota", "loop"]
-GROUP = f"wazuh-comms-overload-{os.getpid()}"
+GROUP = f"wazuh-comms-held-{os.getpid()}"
 #: Of a quota.
 PERIOD_MS = 10
 #: Of the loop, seconds.
@@ -38,7 +38,7 @@ def held_down(pid: int, share: float, how: How = "quota", period_ms: int = PERIO
     for thread in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setscheduler(int(thread.name), os.SCHED_OTHER, os.sched_param(0))
         os.sched_setaffinity(int(thread.name), {cores()[0]})
-    group = made_group(share, how, period_ms)
+    group = made_group(f"{GROUP}-{pid}", share, how, period_ms)
     if group is None:
         with busy_beside(share) if how == "loop" else stop_and_go(pid, share):
             yield "a loop" if how == "loop" else "SIGSTOP"
@@ -58,11 +58,11 @@ def held_down(pid: int, share: float, how: How = "quota", period_ms: int = PERIO
             folder.rmdir()
 
 
-def made_group(share: float, how: How, period_ms: int) -> tuple[Path, str] | None:
+def made_group(name: str, share: float, how: How, period_ms: int) -> tuple[Path, str] | None:
     """A control group that goes before others, with its quota if that is how; None where there can't be one."""
     for folder, limit in (
-        (Path("/sys/fs/cgroup/cpu") / GROUP, "cpu.cfs_quota_us"),
-        (Path("/sys/fs/cgroup") / GROUP, "cpu.max"),
+        (Path("/sys/fs/cgroup/cpu") / name, "cpu.cfs_quota_us"),
+        (Path("/sys/fs/cgroup") / name, "cpu.max"),
     ):
         try:
             folder.mkdir()
