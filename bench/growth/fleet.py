@@ -12,7 +12,8 @@ is carried where p99 at rest is below the limit and no request failed. After eac
 daemon's. First log-ins are before the rest, and so in no figure but their own.
 
 With `--held` each worker has no more than that part of the servers' core, by a control group's quota: so a machine with
-one core for them shows what a second worker adds. Their supervisor isn't held, and the floor has the core for itself.
+one core for them shows what a second worker adds. That begins with the rest: first log-ins are hashed on all of the
+core. Their supervisor isn't held, and the floor has the core for itself.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import os
 import random
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -100,33 +101,43 @@ class Step:
 
 @dataclass
 class Watch:
-    """Reads the server's CPU when the rest begins and when it ends."""
+    """Reads the server's CPU when the rest begins and when it ends; calls ``at_rest`` when it begins."""
 
     server: Server
-    first: float | None = None
+    at_rest: Callable[[], object] = lambda: None
+    first: float = 0.0
     last: float = 0.0
+    is_resting: bool = False
 
     def show(self, stage: Stage) -> None:
         self.last = self.server.cpu
-        if self.first is None and (stage.at_rest or stage.seconds >= (stage.whole or 0)):
-            self.first = self.last
+        if not stage.at_rest:
+            self.first = self.last  # the last time is when the rest begins, which is later than the ramp's end
+        elif not self.is_resting:
+            self.is_resting = True
+            self.at_rest()
         if sys.stderr.isatty():
             print(f"\r\x1b[K{stage.agents}: {progress_line(stage, 100)}", end="", file=sys.stderr, flush=True)
 
     @property
     def used(self) -> float:
-        return self.last - (self.first if self.first is not None else self.last)
+        return self.last - self.first
 
 
 def run(
-    server: Server, members: Sequence[Member], seconds: float, ramp: float, blind: float | None
+    server: Server,
+    members: Sequence[Member],
+    seconds: float,
+    ramp: float,
+    blind: float | None,
+    at_rest: Callable[[], object] = lambda: None,
 ) -> tuple[Result, float]:
-    """The run, and the server's CPU at rest in cores."""
+    """The run, and the server's CPU at rest in cores; ``at_rest`` is called when that begins."""
     rng = random.Random(len(members))
     hosts = make_hosts(members, MIX, rng)
     node = find_node(f"https://127.0.0.1:{server.port}", tls_context(None, None))
     fleet = Fleet(node, hosts, MIX, Pace(ramp, blind), rng=rng)
-    watch = Watch(server)
+    watch = Watch(server, at_rest)
 
     async def go() -> Result:
         return await run_fleet(fleet, ramp=ramp, duration=seconds, stop=trio.Event(), show=watch.show)
@@ -145,9 +156,14 @@ def measure(
 ) -> tuple[Step, Result]:
     """``known``: of the members, so many have logged in before. The floor is on ``core``."""
     new = max(0, len(members) - known)
-    parts = options.held * options.workers if options.held else 1.0
-    ramp = (new / FIRST_LOG_INS + min(known, len(members)) / LATER_LOG_INS) / min(1.0, parts)
-    result, busy = run(daemon, members, options.seconds, ramp, None)
+    ramp = new / FIRST_LOG_INS + min(known, len(members)) / LATER_LOG_INS
+    with ExitStack() as held:
+
+        def hold() -> None:
+            for worker in workers_of(daemon, options.workers) if options.held else ():
+                held.enter_context(held_down(worker, options.held, core=core))
+
+        result, busy = run(daemon, members, options.seconds, ramp, None, hold)
     resident = resident_bytes(daemon.process.pid)
     certificate = throwaway_certificate()
     with start_floor(
@@ -225,15 +241,6 @@ def workers_of(daemon: Server, count: int) -> list[int]:
     return found
 
 
-def open_daemon(stack: ExitStack, config: Path, folder: Path, options: argparse.Namespace) -> Server:
-    """Started, with its workers held as asked for, and this process on the client's core from then on."""
-    daemon = stack.enter_context(start_daemon(config, folder / "daemon.log"))
-    for worker in workers_of(daemon, options.workers) if options.held else ():
-        stack.enter_context(held_down(worker, options.held))
-    stack.enter_context(client_core())
-    return daemon
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/bench fleet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -263,7 +270,8 @@ def main() -> int:
         agents = trio.run(enrol, config, max(sizes))
         members = [Member(agent.uuid, f"a{number}", KEY) for number, agent in enumerate(agents)]
         log, known = folder / "floor.log", 0
-        daemon = open_daemon(stack, config, folder, options)
+        daemon = stack.enter_context(start_daemon(config, folder / "daemon.log"))
+        stack.enter_context(client_core())
         for size in sizes:
             step, result = measure(daemon, members[:size], known, options, log, core)
             steps.append(step)

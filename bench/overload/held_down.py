@@ -32,12 +32,14 @@ DUTY_S = 0.01
 
 
 @contextmanager
-def held_down(pid: int, share: float, how: How = "quota", period_ms: int = PERIOD_MS) -> Iterator[str]:
+def held_down(
+    pid: int, share: float, how: How = "quota", period_ms: int = PERIOD_MS, *, core: int | None = None
+) -> Iterator[str]:
     """Gives what holds it down: ``cpu.cfs_quota_us``, ``cpu.max``, ``SIGSTOP`` or ``a loop``. Its threads lose a
-    real-time scheduling that they may have inherited: quotas aren't for that."""
+    real-time scheduling that they may have inherited: quotas aren't for that. ``core``: it is put on; the servers'."""
     for thread in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setscheduler(int(thread.name), os.SCHED_OTHER, os.sched_param(0))
-        os.sched_setaffinity(int(thread.name), {cores()[0]})
+        os.sched_setaffinity(int(thread.name), {cores()[0] if core is None else core})
     group = made_group(f"{GROUP}-{pid}", share, how, period_ms)
     if group is None:
         with busy_beside(share) if how == "loop" else stop_and_go(pid, share):
