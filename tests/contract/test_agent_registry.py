@@ -68,7 +68,11 @@ async def test_removal_shows_at_once(harness: Harness, backends: Backends) -> No
 async def test_rekeying_shows_at_once(harness: Harness, backends: Backends) -> None:
     before = await harness.enrol(A1)
     assert await backends.agents.lookup(A1) == before
+    assert await backends.agents.current(A1.upper()) == before
     assert await backends.agents.rekey(A1, "another")
+    current = await backends.agents.current(A1)
+    assert current is not None
+    assert current.key_hash == "another"
     after = await backends.agents.lookup(A1)
     assert after is not None
     assert after.key_hash == "another"
@@ -85,6 +89,7 @@ async def test_what_is_known_at_once_is_what_lookup_says(harness: Harness, backe
     after = await backends.agents.lookup(A1)
     assert backends.agents.known(A1) in (None, after)
     await backends.agents.remove(A1)
+    assert await backends.agents.current(A1) is None
     assert backends.agents.known(A1) is None
 
 

@@ -54,6 +54,9 @@ class SqliteAgents:
         with self._unreadable.noting():
             return await self._database.read_now(lambda connection: _select(connection, agent_id.lower()))
 
+    async def current(self, agent_id: str) -> Agent | None:
+        return await self.lookup(agent_id)  # what is remembered is as new as the file but for the last log-in
+
     async def lookup(self, agent_id: str) -> Agent | None:
         agent_id = agent_id.lower()
         with self._unreadable.noting():

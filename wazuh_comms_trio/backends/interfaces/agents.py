@@ -40,6 +40,10 @@ class AgentRegistry(Protocol):
         """Reads an agent fresh from the store."""
         ...
 
+    async def current(self, agent_id: str) -> Agent | None:
+        """For log-ins: as ``get``, but when the agent was active last may be older."""
+        ...
+
     async def lookup(self, agent_id: str) -> Agent | None:
         """For every request of an agent: as ``get``, but may come from a cache that notices removal and rekeying in
         time (embedded: at once, also when another process did it; ``backend: wazuh``: within ``token.revocation``).

@@ -50,6 +50,9 @@ class MemoryAgents:
         await self.faults.strike("get")
         return self.stored.get(agent_id.lower())
 
+    async def current(self, agent_id: str) -> Agent | None:
+        return await self.get(agent_id)
+
     async def lookup(self, agent_id: str) -> Agent | None:
         await self.faults.strike("lookup")
         return self.stored.get(agent_id.lower())

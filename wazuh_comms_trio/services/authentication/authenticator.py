@@ -131,7 +131,7 @@ class Authenticator:
     async def _authenticate(self, uuid: str, key: str, peer: str | None, wait_limit: float) -> str:
         if UUID.fullmatch(uuid) is None:
             raise AgentUnknown(reason="unknown_agent")
-        agent = await self._agents.get(uuid.lower())
+        agent = await self._agents.current(uuid.lower())
         if agent is None:
             raise AgentUnknown(reason="unknown_agent")
         turn = (agent.id, peer)

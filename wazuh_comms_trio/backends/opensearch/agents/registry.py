@@ -84,6 +84,9 @@ class OpenSearchAgents:
         self._cache.put(agent_id, agent, began)
         return agent
 
+    async def current(self, agent_id: str) -> Agent | None:
+        return await self.get(agent_id)
+
     async def lookup(self, agent_id: str) -> Agent | None:
         """While the indexer, or the agent's document, can't be read, what was known before holds: agents with a token
         work on."""
