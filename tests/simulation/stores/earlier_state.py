@@ -15,6 +15,7 @@ from tests.simulation.actors.operators import begin
 from tests.simulation.determinism import EPOCH
 from tests.simulation.model import Operation
 from wazuh_comms_trio.backends.embedded.database.schema import Schema, migrate
+from wazuh_comms_trio.backends.embedded.row_checksums import seal_agent
 from wazuh_comms_trio.backends.embedded.state_schema import STATE
 from wazuh_comms_trio.quarantine.interface import Rejected, digest, size_of
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
@@ -44,13 +45,16 @@ _REASON = "The data line is not UTF-8"
 def write_earlier(world: World, folder: Path) -> None:
     """Of all agents, before anybody uses the folder."""
     rng = Random(f"{world.plan.seed} earlier state")
-    state = _database(folder / STATE.name, STATE, rng.randrange(1, STATE.version))
+    version = rng.randrange(1, STATE.version)
+    state = _database(folder / STATE.name, STATE, version)
     (folder / "quarantine").mkdir()
     quarantine = _database(folder / "quarantine" / QUARANTINE.name, QUARANTINE, rng.randrange(1, QUARANTINE.version))
     number = 0
     for agent in world.agents:
         record = agent.record
         state.execute(_ADD_AGENT, (record.id, record.name, record.key_hash, json.dumps(list(record.groups))))
+        if version > 1:  # the first one had no checksums
+            seal_agent(state, record.id)
         for operation in agent.make_earlier(rng.randrange(4)):
             number += 1
             _add_document(state, agent, operation, number)
