@@ -107,7 +107,7 @@ def peak(counts: Counter[int]) -> float:
     return max(counts.values()) / (counts.total() * PEAK / HOUR)
 
 
-@pytest.mark.parametrize("size", [400, pytest.param(10_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("size", [400, pytest.param(2500, marks=pytest.mark.long)])
 @pytest.mark.parametrize("table", ["with the table", "without it", "with it deleted"])
 async def test_an_hour_later_there_are_no_waves(
     size: int, table: str, tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
