@@ -54,8 +54,9 @@ _.reconnect_agents
 _.agent_groups
 _.assign_groups
 
-# --- tests: programs called by name, fields that are decoded
+# --- tests: programs called by name, fields that are decoded, or read by their name
 _.os_name
+_.payload_files
 orderly
 early_twice
 worker_killed
