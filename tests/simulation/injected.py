@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tests.simulation.plan import CALLS, CLOCKS, DISK, INDEX, MORE_NODES, NETWORK, NODES, STOPPED, Fault, Plan
+from tests.simulation.plan import (
+    CALLS,
+    CLOCKS,
+    DISK,
+    ENDS,
+    INDEX,
+    MORE_NODES,
+    NETWORK,
+    NODES,
+    POWER,
+    STOPPED,
+    Fault,
+    Plan,
+)
 from tests.simulation.trace import Trace
 
 if TYPE_CHECKING:
@@ -116,6 +129,13 @@ class InjectedFaults:
             if fault.kind in everywhere
             or (fault.kind in CALLS and (self.plan.stores == "indexer" or fault.place.partition(".")[0] == store))
         )
+
+    def forgot_deliveries(self) -> bool:
+        """May a node have ended in the last minute before the store knew what it had delivered, or have lost its claim
+        on it?"""
+        if self.plan.features.rotates or self.plan.features.upgrades:
+            return True  # they reload
+        return self.had_cause(60.0, None if self.plan.stores == "indexer" else (*ENDS, *POWER, "reload", "restore"))
 
     def had_wrong_clock(self, since: float) -> bool:
         """Was a wall clock wrong at any moment from then on?"""

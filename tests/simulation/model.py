@@ -108,7 +108,8 @@ class DocumentModel:
 class CommandLife:
     """A command for one agent, as seen from both ends. ``posted``: by a local program, whether or not a store keeps it.
     ``excused``: it may be delivered twice, ``given_up``: it needn't be delivered, ``stolen``: who has it is no agent,
-    and won't report on it. ``cancelled``: so the operator was told."""
+    and won't report on it. ``cancelled``: so the operator was told.
+    ``came_whole``: on a connection without a fault."""
 
     document_id: str
     agent: str
@@ -124,6 +125,7 @@ class CommandLife:
     ended: bool = False  # seen so in the store: failed without having come
     given_up: bool = False
     cancelled: bool = False
+    came_whole: bool = False
     stolen: bool = False
     #: Since when the store has it, as its sender knows.
     added: float = inf

@@ -16,7 +16,7 @@ from attrs import define
 from tests.simulation.actors.keys import KEYS, REVOCATION
 from tests.simulation.actors.room import is_share_full
 from tests.simulation.determinism import EPOCH
-from tests.simulation.plan import CALLS, DISK, ENDS, POWER
+from tests.simulation.plan import CALLS, DISK
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.services.commands.command_json import LARGEST_REPLY
 from wazuh_comms_trio.testing.agent.client import AgentClient, token_expiry
@@ -253,8 +253,11 @@ class SimClient(AgentClient):
             return
         for command in reply.json()["commands"]:
             life = self.world.commands.get(command["document_id"])
-            if life is not None and life.cancelled and not self.world.had_cause(5.0, (*ENDS, *POWER)):
+            if life is None:
+                continue
+            if life.cancelled and not self.world.forgot_deliveries():
                 raise Violation("cancelled", f"{self.name} is given {life.document_id}")
+            life.came_whole = True
 
     def _check_report(self, document_id: str, status: int) -> None:
         """What came is reported on: it was offered, and that is known."""

@@ -94,7 +94,7 @@ async def _send(world: World, agent: SimAgent, document_id: str, seconds: float)
     rng = Random(f"{world.plan.seed} {document_id}")
     if rng.random() < 0.1:  # just when it may be found, and on its way
         await sleep_until_next_tick(1.0)
-        await trio.sleep(rng.uniform(0.0, 0.02))
+        await trio.sleep(rng.uniform(0.0, 0.004))
         await _cancel(world, document_id)
 
 
@@ -102,7 +102,10 @@ async def _cancel(world: World, document_id: str) -> None:
     ended = await insist(partial(world.stores.tool.cancel, document_id))
     world.trace.add("operator", f"cancels {document_id}: {ended and ended.status}")
     if ended is not None and ended.result is not None and ended.result.message == rules.CANCELLED:
-        world.commands[document_id].cancelled = True
+        life = world.commands[document_id]
+        life.cancelled = True
+        if life.came_whole and not world.forgot_deliveries():
+            raise Violation("cancelled", f"{document_id} was cancelled, and its agent has it")
 
 
 async def _send_to_group(world: World, parent: str, seconds: float) -> None:
