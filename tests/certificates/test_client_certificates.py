@@ -210,13 +210,38 @@ async def test_a_list_that_would_keep_everybody_out_is_refused_or_said(
     assert await refusal(settings, own.issue(UUID)) == ""
 
 
-def test_the_end_of_a_list_is_known(authority: Authority, certificates: Certificates) -> None:
-    """Of several of the one that ends first: its agents are kept out then."""
-    settings = Ssl(certificates.key, certificates.cert, use_ca=True, ca=authority.file())
+async def test_of_several_lists_of_a_ca_one_in_force_will_do(
+    authority: Authority, certificates: Certificates, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A newer list may be appended to the file, and lists of other CAs may be in it."""
+    agent, revoked = authority.issue(UUID), authority.issue(OTHER)
+    fresh = authority.revoke(revoked)
+    past = authority.revoke(file="past.pem", ends=timedelta(hours=-1))
+    coming = authority.revoke(file="coming.pem", begins=timedelta(days=1), ends=timedelta(days=9))
+    (tmp_path / "foreign").mkdir()
+    foreign = Authority(tmp_path / "foreign", name="foreign").revoke(ends=timedelta(hours=-1))
+    file, ca = tmp_path / "lists.pem", authority.file()
+    for lists in [(past, fresh), (fresh, past), (fresh, coming), (foreign, fresh)]:
+        file.write_text("".join(each.read_text() for each in lists))
+        assert problems(tmp_path, certificates, use_ca=True, ca=ca, crl=file) == ([], [])
+        settings = Ssl(certificates.key, certificates.cert, use_ca=True, ca=ca, crl=file)
+        assert await refusal(settings, agent) == ""
+        assert await refusal(settings, revoked) != ""
+        found = revocation_list(CommunicationsApi(settings))
+        assert found is not None
+        assert found.end - found.start == timedelta(days=32).total_seconds()
+
+
+def test_the_end_of_a_list_is_known(authority: Authority, certificates: Certificates, tmp_path: Path) -> None:
+    """Of several CAs' the one that ends first: its agents are kept out then."""
+    (tmp_path / "other").mkdir()
+    other = Authority(tmp_path / "other", name="other")
+    ca = authority.file()
+    ca.write_text(ca.read_text() + other.file().read_text())
+    settings = Ssl(certificates.key, certificates.cert, use_ca=True, ca=ca)
     assert revocation_list(CommunicationsApi(settings)) is None
     crl = authority.revoke()
-    soon = authority.revoke(file="soon.pem", ends=timedelta(days=1))
-    crl.write_text(crl.read_text() + soon.read_text())
+    crl.write_text(crl.read_text() + other.revoke(ends=timedelta(days=1)).read_text())
     found = revocation_list(CommunicationsApi(evolve(settings, crl=crl)))
     assert found is not None
     assert found.end - found.start == timedelta(days=3).total_seconds()

@@ -109,27 +109,51 @@ def _crl(reader: Reader, file: Path, authorities: list[x509.Certificate], now: d
     except FileProblem as problem:
         reader.problem_at(_CRL, f'"{file}" {problem}')
         return
-    own = [crl for crl in lists if any(crl.issuer == authority.subject for authority in authorities)]
+    own = lists_of(authorities, lists)
     if not own:
         reader.problem_at(_CRL, f'"{file}" is not accepted: no list in it is of a CA of `ca`, so that no agent gets in')
-    for crl in own:
-        if not any(_may_have_signed(authority, crl) for authority in authorities):
-            issuer = crl.issuer.rfc4514_string()
-            text = f"its list of {issuer} isn't signed by a CA of `ca` that may sign one, so that no agent gets in"
+    for issuer, of_one in own.items():
+        if all(any(_may_have_signed(authority, crl) for authority in authorities) for crl in of_one):
+            _note_list_dates(reader, of_one, now)
+        else:
+            name = issuer.rfc4514_string()
+            text = f"its list of {name} isn't signed by a CA of `ca` that may sign one, so that no agent gets in"
             reader.problem_at(_CRL, f'"{file}" is not accepted: {text}')
-        elif crl.next_update_utc is not None and crl.next_update_utc <= now:
-            end = f"{crl.next_update_utc:%Y-%m-%d %H:%M} UTC"
-            reader.warning_at(_CRL, f"the list of revoked certificates expired on {end}; no agent gets in")
-        elif crl.last_update_utc > now:
-            start = f"{crl.last_update_utc:%Y-%m-%d %H:%M} UTC"
-            text = f"the list of revoked certificates isn't valid before {start}; no agent gets in until then"
-            reader.warning_at(_CRL, text)
-    listed = {crl.issuer for crl in own}
     issuers = {authority.issuer for authority in authorities if authority.issuer != authority.subject}
     for name in dict.fromkeys(authority.subject for authority in authorities):
-        if own and name not in listed and name not in issuers:  # only who issues agents' certificates needs one
+        if own and name not in own and name not in issuers:  # only who issues agents' certificates needs one
             text = f"has no list of {name.rfc4514_string()}, a CA of `ca`: agents with certificates of it get nowhere"
             reader.warning_at(_CRL, f'"{file}" {text}')
+
+
+def _note_list_dates(reader: Reader, lists: list[x509.CertificateRevocationList], now: datetime) -> None:
+    """Of the lists of one CA any that is in force will do."""
+    begun = [crl for crl in lists if crl.last_update_utc <= now]
+    if not begun:
+        start = f"{min(crl.last_update_utc for crl in lists):%Y-%m-%d %H:%M} UTC"
+        text = f"the list of revoked certificates isn't valid before {start}; no agent gets in until then"
+        reader.warning_at(_CRL, text)
+    elif (end := max(map(end_of_list, begun))) <= now:
+        text = f"the list of revoked certificates expired on {end:%Y-%m-%d %H:%M} UTC; no agent gets in"
+        reader.warning_at(_CRL, text)
+
+
+def lists_of(
+    authorities: list[x509.Certificate], lists: list[x509.CertificateRevocationList]
+) -> dict[x509.Name, list[x509.CertificateRevocationList]]:
+    """The lists of these CAs, by their names; others keep nobody out. Of several of one CA OpenSSL takes one that is in
+    force, wherever it stands."""
+    own = {authority.subject for authority in authorities}
+    found: dict[x509.Name, list[x509.CertificateRevocationList]] = {}
+    for crl in lists:
+        if crl.issuer in own:
+            found.setdefault(crl.issuer, []).append(crl)
+    return found
+
+
+def end_of_list(crl: x509.CertificateRevocationList) -> datetime:
+    """The greatest date where a list has no end."""
+    return crl.next_update_utc or datetime.max.replace(tzinfo=UTC)
 
 
 def _may_have_signed(authority: x509.Certificate, crl: x509.CertificateRevocationList) -> bool:

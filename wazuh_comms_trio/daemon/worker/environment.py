@@ -17,6 +17,8 @@ from attrs import field, frozen
 from wazuh_comms_trio.api.command_socket import Control
 from wazuh_comms_trio.config.check import (
     FileProblem,
+    end_of_list,
+    lists_of,
     read_certificates,
     read_crls,
     read_next_key,
@@ -74,19 +76,19 @@ def certificate_end(settings: CommunicationsApi) -> float | None:
 
 
 def revocation_list(settings: CommunicationsApi) -> ListValidity | None:
-    """When the list of revoked certificates that ends first was made and ends; None where there is none, it has no end,
-    or it can't be read. Blocks."""
-    if settings.ssl.crl is None or not settings.ssl.use_ca:
+    """When the list of revoked certificates that ends first was made and ends, of each CA's lists the one that ends
+    last; None where there is none, it has no end, or it can't be read. Blocks."""
+    if settings.ssl.crl is None or settings.ssl.ca is None or not settings.ssl.use_ca:
         return None
     try:
-        lists = read_crls(settings.ssl.crl)
+        own = lists_of(read_certificates(settings.ssl.ca), read_crls(settings.ssl.crl))
     except FileProblem:
         return None
-    ends = [(each.next_update_utc.timestamp(), each) for each in lists if each.next_update_utc is not None]
-    if not ends:
+    last = [max(of_one, key=end_of_list) for of_one in own.values()]
+    first = min(last, key=end_of_list, default=None)
+    if first is None or first.next_update_utc is None:
         return None
-    end, first = min(ends, key=lambda pair: pair[0])
-    return ListValidity(first.last_update_utc.timestamp(), end)
+    return ListValidity(first.last_update_utc.timestamp(), first.next_update_utc.timestamp())
 
 
 def load_keys(settings: CommunicationsApi, *, earlier: Iterable[bytes] = ()) -> tuple[TokenKeys, ssl.SSLContext]:
