@@ -229,6 +229,24 @@ async def test_who_reads_slowly_goes_before_parked_polls(autojump_clock: MockClo
             assert len(received) > len(content)
 
 
+async def test_who_leaves_the_end_of_a_reply_unread_goes_too(autojump_clock: MockClock) -> None:
+    """However small the piece is that is left."""
+    fakes = Fakes()
+    fakes.files.files[b"big"] = content = bytes(3 * (65536 + 10_000))  # the fake has it in three parts
+    limits = attrs.evolve(LIMITS, send_timeout=1000)
+    async with serving(fakes, limits=limits, buffer_bytes=65536) as server:
+        reader = await server.connect()
+        await reader.send_all(FILE)
+        received = 0
+        while received < len(content) - 65536 - 5000:
+            received += len(await reader.receive_some(1000))
+            await wait_all_tasks_blocked()
+        await trio.sleep(SPARED + 1)
+        with counted(server.context) as refused:
+            assert server.context.make_room(1) == 1
+            assert refused == [("slow readers", 1)]
+
+
 def test_each_kind_is_in_the_metrics_page() -> None:
     for kind in (SILENT.name, ASKING.name, DRAINED.name, SLOW_BODIES, SLOW_READERS):
         assert f"`{kind.replace(' ', '_')}`" in families.SHED_BY_CAUSE.help

@@ -18,8 +18,8 @@ from wazuh_comms_trio.http.server.streams.tls_stream import TlsStream
 __all__ = ["RECEIVE_BYTES", "Peer", "PeerGone", "ReplyWaiting", "is_leaving", "shown_address"]
 
 RECEIVE_BYTES: Final = 65536
-#: Bytes that are sent at a time. Up to a quarter of it, with what its TLS adds, fits into any new connection's buffer:
-#: nobody waits there.
+#: Bytes that are sent at a time. A reply up to a quarter of it, with what its TLS adds, fits into any new connection's
+#: buffer: nobody waits there.
 SEND_BYTES: Final = 65536
 FITS: Final = SEND_BYTES // 4
 #: Seconds that a peer may be silent before its connection is closed.
@@ -63,11 +63,12 @@ class ReplyWaiting:
     give time back, by ``rate``, up to that again. ``scopes``: of all waits, with when their time is over.
     """
 
-    __slots__ = ("_allowance", "_rate", "_scopes", "timeout")
+    __slots__ = ("_allowance", "_begun", "_rate", "_scopes", "timeout")
 
     def __init__(self, timeout: float, rate: float, scopes: dict[trio.CancelScope, float]) -> None:
         self.timeout = timeout
         self._allowance = timeout
+        self._begun = 0  # bytes
         self._rate = rate
         self._scopes = scopes
 
@@ -75,7 +76,8 @@ class ReplyWaiting:
         """The scope in which ``size`` bytes are to be sent."""
         end = trio.current_time() + self._allowance
         scope = trio.CancelScope(deadline=end)
-        if size > FITS:
+        self._begun += size
+        if self._begun > FITS:
             self._scopes[scope] = end
         return scope
 
