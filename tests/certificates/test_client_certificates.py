@@ -210,6 +210,18 @@ async def test_a_list_that_would_keep_everybody_out_is_refused_or_said(
     assert await refusal(settings, own.issue(UUID)) == ""
 
 
+async def test_a_list_of_tens_of_thousands_is_read_whole(
+    authority: Authority, certificates: Certificates, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    agent, revoked = authority.issue(UUID), authority.issue(OTHER)
+    crl, ca = authority.revoke(revoked), authority.file()
+    crl.write_text("    Serial Number: 01\n" * 100_000 + crl.read_text())  # `openssl crl -text` writes such lines first
+    assert problems(tmp_path, certificates, use_ca=True, ca=ca, crl=crl) == ([], [])
+    settings = Ssl(certificates.key, certificates.cert, use_ca=True, ca=ca, crl=crl)
+    assert revocation_list(CommunicationsApi(settings)) is not None
+    assert [await refusal(settings, each) == "" for each in (agent, revoked)] == [True, False]
+
+
 async def test_of_several_lists_of_a_ca_one_in_force_will_do(
     authority: Authority, certificates: Certificates, tmp_path: Path, autojump_clock: MockClock
 ) -> None:

@@ -29,6 +29,8 @@ from wazuh_comms_trio.config.tls import server_context
 EXPIRES_SOON: Final = timedelta(days=30)
 _SMALLEST_RSA: Final = 2048
 _LARGEST_FILE: Final = 1 << 20
+#: A revoked certificate takes 50 bytes, and some programs write each as text before that.
+_LARGEST_LIST: Final = 1 << 26
 _API: Final = "communications_api"
 _KEY: Final = f"{_API}.ssl.key"
 _CERT: Final = f"{_API}.ssl.cert"
@@ -176,7 +178,7 @@ def _may_have_signed(authority: x509.Certificate, crl: x509.CertificateRevocatio
 def read_crls(path: Path) -> list[x509.CertificateRevocationList]:
     """The revocation lists of a file, at least one. Raises ``FileProblem``."""
     try:
-        found = [x509.load_pem_x509_crl(block) for block in _PEM_CRL.findall(_read(path))]
+        found = [x509.load_pem_x509_crl(block) for block in _PEM_CRL.findall(_read(path, _LARGEST_LIST))]
     except ValueError:
         found = []
     if not found:
@@ -307,11 +309,11 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
         raise FileProblem("has no certificate in PEM") from None
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most: int = _LARGEST_FILE) -> bytes:
     try:
         if stat.S_ISREG(path.stat().st_mode):
             with path.open("rb") as file:
-                return file.read(_LARGEST_FILE)
+                return file.read(most)
     except OSError as error:
         raise FileProblem(f"can't be read: {error.strerror}") from None
     raise FileProblem("isn't a file")
