@@ -118,8 +118,8 @@ def _crl(reader: Reader, file: Path, authorities: list[x509.Certificate], now: d
         if all(any(_may_have_signed(authority, crl) for authority in authorities) for crl in of_one):
             _note_list_dates(reader, of_one, now)
         else:
-            name = issuer.rfc4514_string()
-            text = f"its list of {name} isn't signed by a CA of `ca` that may sign one, so that no agent gets in"
+            listed = issuer.rfc4514_string()
+            text = f"its list of {listed} isn't signed by a CA of `ca` that may sign one, so that no agent gets in"
             reader.problem_at(_CRL, f'"{file}" is not accepted: {text}')
     issuers = {authority.issuer for authority in authorities if authority.issuer != authority.subject}
     for name in dict.fromkeys(authority.subject for authority in authorities):

@@ -149,6 +149,17 @@ async def test_a_quota_with_room_for_nothing_but_small_bodies_is_used_up(
         assert not engine.outage.failing
 
 
+async def test_a_share_smaller_than_a_usual_body_is_no_full_quota(tmp_path: Path) -> None:
+    async def count() -> int:
+        return 10_000
+
+    settings = EmbeddedEvents(MIB, 100 * MIB, agent_percent=0.05)
+    async with open_engine(tmp_path / "events", settings, count_agents=count) as engine:
+        while engine._segments.shares.limit > 65536:  # until they are counted
+            await trio.lowlevel.checkpoint()
+        await engine.probe()
+
+
 @pytest.mark.expects_errors
 async def test_a_large_body_is_refused_before_it_is_read(tmp_path: Path) -> None:
     read = 0

@@ -161,7 +161,7 @@ class NdjsonEngine:
 
     def _has_usual_room(self) -> bool:
         try:
-            self._segments.check_room("", self._usual)
+            self._segments.check_room("", min(self._usual, self._segments.shares.limit))  # no agent's is larger
         except QuotaReached:
             return False
         return True
