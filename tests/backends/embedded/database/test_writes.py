@@ -147,20 +147,21 @@ async def open_for_ever(path: Path) -> None:
 
 
 class Commits:
-    """A ``commit`` that notes its groups, and before each job but a group's first lets in others if they hurry, as
-    ``transact`` does. ``during``: called with each job. ``in_thread``: what is handed in during a group is seen by it,
-    as by one in a thread."""
+    """A ``commit`` that notes its groups, and before each job lets in others if they hurry, as ``transact`` does.
+    ``during`` is called with each job, ``before`` before a group. ``in_thread``: a group sees what is handed in."""
 
     def __init__(self, during: Callable[[str], None] = lambda work: None, *, in_thread: bool = False) -> None:
         self.groups: list[list[str]] = []
         self.during = during
+        self.before: Callable[[], None] = lambda: None
         self.in_thread = in_thread
         self.group_commit = GroupCommit[str](self, name="a test")
 
     async def __call__(self, jobs: Sequence[Job[str]]) -> None:
         group: list[str] = []
+        self.before()
         for position, job in enumerate(jobs):
-            if position and self.group_commit.lets_in(job):
+            if self.group_commit.lets_in(job) and position:
                 for rest in jobs[position:]:
                     rest.postponed = True
                 break
@@ -299,6 +300,22 @@ async def test_urgent_writes_without_end_wait_for_little_where_others_take_long(
             commits.group_commit.submit_soon(f"packet {number}")
     others = [group for group in commits.groups if "urgent" not in group]
     assert [len(group) for group in others] == [1, 2, 2, 2, 2, 2, 1]
+
+
+async def test_what_a_group_waits_for_before_it_begins_takes_nothing_of_its_time(mock_clock: MockClock) -> None:
+    """Beside another worker each transaction waits for the other's, which has the file's lock until it is on disk."""
+
+    def during(work: str) -> None:
+        if work != "urgent":
+            callers.start_soon(partial(commits.group_commit.submit, "urgent", urgent=True))
+
+    commits = Commits(during, in_thread=True)
+    commits.before = lambda: mock_clock.jump(5 * KEPT_SECONDS)
+    async with commits.running() as callers:
+        for number in range(40):
+            commits.group_commit.submit_soon(f"small {number}")
+    others = [group for group in commits.groups if "urgent" not in group]
+    assert [len(group) for group in others] == [1, 4, 16, 16, 3]
 
 
 async def test_parts_are_answered_together_when_all_are_durable() -> None:

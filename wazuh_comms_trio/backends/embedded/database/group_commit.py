@@ -83,7 +83,7 @@ class GroupCommit(Generic[W]):
         self._held = False
         self._wait = trio.CancelScope()  # around the wait for the next job
         self._kept = 1  # of the next group of others: each in a row that ended early makes it more
-        self._kept_until = inf  # of the group under way
+        self._kept_until: float | None = None  # of the group under way, once it has begun
         self._clock: Callable[[], float] = lambda: -inf  # until ``run``
         self.jobs_done = 0
         self.groups_done = 0
@@ -94,7 +94,10 @@ class GroupCommit(Generic[W]):
         return self._others_count + self._urgent_count > 0
 
     def lets_in(self, job: Job[W]) -> bool:
-        """Whether jobs wait that are more urgent than this one, which isn't its group's first. From any thread."""
+        """Whether jobs wait that are more urgent than this one. Asked as each job of a group is begun; the first stays
+        in it, whatever the answer. From any thread."""
+        if self._kept_until is None:  # the first: before it the file's lock may have been waited for
+            self._kept_until = self._clock() + KEPT_SECONDS
         if job.kept and self._clock() < self._kept_until:
             return False
         return self.others_wait if job.preemptible else self._urgent_count > 0 and not job.urgent
@@ -231,7 +234,7 @@ class GroupCommit(Generic[W]):
         return group
 
     async def _run_group(self, group: Sequence[Job[W]]) -> None:
-        self._kept_until = self._clock() + KEPT_SECONDS
+        self._kept_until = None
         try:
             await self._commit(group)
         except Exception:  # a bug: this group's callers are told, the next group is another matter

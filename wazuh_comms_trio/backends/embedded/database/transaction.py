@@ -38,7 +38,7 @@ def transact(
     try:
         connection.execute("BEGIN IMMEDIATE")
         for position, job in enumerate(jobs):
-            if position and lets_in(job):
+            if lets_in(job) and position:
                 postponed = jobs[position:]
                 break
             _apply(connection, job, alone=len(jobs) == 1)
