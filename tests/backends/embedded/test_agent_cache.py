@@ -83,9 +83,14 @@ async def test_what_is_known_at_once_follows_every_process(tmp_path: Path, reads
         assert await here.lookup(IDS[3]) is here.known(IDS[3]) is not None
 
 
+def out_of_memory(connection: apsw.Connection) -> None:
+    raise MemoryError
+
+
 async def test_nothing_is_known_at_once_of_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     """What is wrong with it is for ``lookup`` to say."""
     async with fleet(tmp_path) as (here, _):
+        assert here._database.read_at_once(out_of_memory) is None
         reader = here._database._connections.loop_reader
         assert reader is not None
         reader.close()

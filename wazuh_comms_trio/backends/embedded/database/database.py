@@ -95,7 +95,7 @@ class Database:
             return None
         try:
             return self._do_now(loop_reader, work)
-        except apsw.Error:
+        except (apsw.Error, MemoryError):
             return None
 
     def _do_now(self, loop_reader: apsw.Connection, work: Work[T]) -> T:
