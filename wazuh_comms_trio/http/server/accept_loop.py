@@ -189,7 +189,7 @@ class Shortage:
         with waiting_for_descriptors(self._context):
             if not ended and self._context.idle < ROOM:
                 self._context.make_room(ROOM)
-            await trio.sleep(DESCRIPTOR_WAIT)
+            await self._context.giving_way.sleep(DESCRIPTOR_WAIT)
 
 
 async def serve_crowd(

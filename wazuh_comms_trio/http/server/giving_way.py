@@ -25,6 +25,8 @@ LONGEST_HOLD: Final = 0.1
 #: Seconds within which a check has been answered, or its peer is what is slow; and has begun once it was seen.
 CHECKED_WITHIN: Final = 0.25
 BEGUN_WITHIN: Final = 0.05
+#: Seconds between two looks at who may go on while nothing is begun.
+LOOK_PAUSE: Final = 0.002
 #: How many go on in a turn when nothing is urgent any more, at least; of many the half.
 GO_ON_AT_ONCE: Final = 4
 
@@ -99,6 +101,14 @@ class GivingWay:
         For a handshake, reading a body, a reply."""
         if self._crowds and not urgent and (self._still or self.holds(trio.current_time())):
             await self._still.park()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleeps while nothing can be begun. In a crowd those that stand still go on meanwhile, as in its turns."""
+        end = trio.current_time() + seconds
+        while self._crowds and (now := trio.current_time()) < end:
+            self.go_on(holds=self.holds(now))
+            await trio.sleep(min(LOOK_PAUSE, end - now))
+        await trio.sleep_until(end)
 
     def go_on(self, *, holds: bool) -> None:
         """Lets the next go on: while checks have precedence one, and nobody before a delivery, which waits for the

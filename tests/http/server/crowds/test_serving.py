@@ -174,6 +174,44 @@ async def test_without_room_they_wait_and_go_when_it_was_too_long(autojump_clock
     assert sum(refused) == 10
 
 
+async def test_while_there_is_no_room_those_that_gave_way_go_on(autojump_clock: MockClock) -> None:
+    """What was urgent is over soon; the shortage isn't, and requests go on coming."""
+    listener, _ = crowd(10)
+    began = trio.current_time()
+    limits = attrs.evolve(LIMITS, connections=1)
+    urgent = Urgent(began + LONGEST_HOLD / 2)
+    context = ListenerContext(app_of(Fakes()), limits, describe, urgent=urgent)
+    context.connections = 1  # for ever
+    waits: list[float] = []
+
+    async def make_steps() -> None:
+        for _ in range(100):
+            nursery.start_soon(make_step, trio.current_time())
+            await trio.sleep(0.01)
+
+    async def make_step(since: float) -> None:
+        await context.giving_way.before_long_step()
+        if since > began + LONGEST_HOLD:
+            waits.append(trio.current_time() - since)
+
+    own = cast(SocketListener, listener)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(make_steps)
+        with trio.move_on_after(2), context.giving_way.crowded():
+            await serve_crowd(own, context, nursery, Shortage(own, context), Pace(context.capacity))
+        nursery.cancel_scope.cancel()
+    assert len(waits) > 80
+    assert sum(waits) / len(waits) < 0.01
+
+
+@define
+class Urgent:
+    until: float
+
+    def __call__(self) -> bool:
+        return trio.current_time() < self.until
+
+
 @define
 class Hashing:
     """No place until ``free_at``, on trio's clock, and what is begun of agents is refused."""
