@@ -6,13 +6,21 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.services.bench import agent, caller
 from wazuh_comms_trio.backends.interfaces import Action, Command, Target
 from wazuh_comms_trio.backends.memory.stores import MemoryBackends, MemoryFiles, memory_backends
-from wazuh_comms_trio.errors import CommsError, FileIsFolder, FileMissing, FileNameHasFolders, MalformedRequest
+from wazuh_comms_trio.errors import (
+    BackendUnavailable,
+    CommsError,
+    FileIsFolder,
+    FileMissing,
+    FileNameHasFolders,
+    MalformedRequest,
+)
 from wazuh_comms_trio.services.files import FileService, decode_name, may_read
 
 CONTENTS: Mapping[str, bytes | None] = {
@@ -123,6 +131,22 @@ async def test_groups_that_an_agent_has_just_got() -> None:
     await backends.commands.add([Command("c", Target("agent", known.agent.id), Action("set-group", args=args))])
     assert await status(b"db.conf")
     assert not await status(b"web+db.conf")
+
+
+async def test_what_the_registry_says_needs_no_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is refused a file of its group for want of the other store."""
+    backends, known = memory_backends(), caller(groups=())
+    await backends.agents.add(evolve(known.agent, groups=("web",)))
+
+    async def fail(**options: Any) -> Any:
+        raise BackendUnavailable
+
+    monkeypatch.setattr(backends.commands, "list", fail)
+    async with service_of("groups", backends).open_file(known, b"web.conf") as file:
+        assert file.size == len(CONTENTS["web.conf"] or b"")
+    with pytest.raises(BackendUnavailable):
+        async with service_of("groups", backends).open_file(known, b"db.conf"):
+            pytest.fail("it may be of a group that is coming")
 
 
 @pytest.mark.parametrize("asked", ["agents", "commands"])

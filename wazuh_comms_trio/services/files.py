@@ -93,10 +93,11 @@ class FileService:
     async def _may_read_now(self, agent: Agent, name: str) -> bool:
         """Whether an agent may read a file by its groups in the store: what is remembered of the agent may be older.
         A ``set-group`` whose delivery is noted meanwhile counts either as pending or in the registry, which is asked
-        after it."""
-        coming: list[str] = []
-        if self._commands.keeps_posted:
-            pending = await self._commands.list(status="pending", agent_id=agent.id)
-            coming = [group for command in pending for group in new_groups(command) or ()]
+        again after it."""
+        fresh = await self._agents.get(agent.id)
+        if fresh is None or may_read(fresh, name) or not self._commands.keeps_posted:
+            return fresh is not None and may_read(fresh, name)
+        pending = await self._commands.list(status="pending", agent_id=agent.id)
+        coming = [group for command in pending for group in new_groups(command) or ()]
         fresh = await self._agents.get(agent.id)
         return fresh is not None and may_read(evolve(fresh, groups=(*fresh.groups, *coming)), name)
