@@ -31,10 +31,11 @@ async def slow_bodies(attacker: Attacker) -> None:
 
 
 async def slow_readers(attacker: Attacker) -> None:
-    """With one token: a large file, of which 5 kB/s are read."""
-    head = head_of("GET", "api/v1/files?file_name=default.yml", 0, token=attacker.job.tokens[0])
+    """A large file, of which 5 kB/s are read."""
+    tokens = attacker.job.tokens
 
     async def one(number: int) -> None:
+        head = head_of("GET", "api/v1/files?file_name=default.yml", 0, token=tokens[number % len(tokens)])
         async with attacker.connection() as stream:
             await stream.send_all(head)
             await attacker.reply(stream)

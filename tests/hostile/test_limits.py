@@ -18,6 +18,7 @@ from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
 from wazuh_comms_trio.errors import TooManyRequests
 from wazuh_comms_trio.services.refusal_counts import RefusalCounts
 from wazuh_comms_trio.testing import AgentClient, daemon_config, open_daemon, stateful_event, stateless_event
+from wazuh_comms_trio.testing.agent.http import exchange, request_head
 
 EVENT = stateful_event("one", "fim", "create", {"file": {"path": "/etc/passwd"}})
 LINE = stateless_event("logcollector", "file", {"n": 1})
@@ -135,6 +136,25 @@ async def test_an_agent_has_few_uploads_at_a_time(autojump_clock: MockClock) -> 
         daemon.backends.engine.faults.release()
         await wait_all_tasks_blocked()
         assert statuses == [429] * 6 + [204] * 5
+
+
+async def test_an_agent_reads_few_large_files_at_a_time(autojump_clock: MockClock) -> None:
+    """One token took all descriptors of a worker with files that it didn't read."""
+    async with open_daemon() as daemon:
+        agent, other = await logged_in(daemon), await logged_in(daemon)
+        daemon.backends.files.contents |= {"default.yml": b"x" * 2 * 1024 * 1024, "default.conf": b"x" * 1024}
+        head = [("Host", "h"), ("Authorization", f"Bearer {agent.token}")]
+        readers = [await daemon.connect() for _ in range(4)]
+        for reader in readers:
+            await reader.send_all(request_head("GET", "/api/v1/files?file_name=default.yml", head))
+        await wait_all_tasks_blocked()
+        refused = await agent.get_file("default.yml")
+        assert (refused.status, refused.header("retry-after")) == (429, "2")
+        assert (await agent.get_file("default.conf")).status == 200
+        assert (await other.get_file("default.yml")).status == 200
+        assert len((await exchange(readers[0], b"")).body) == 2 * 1024 * 1024
+        await wait_all_tasks_blocked()
+        assert (await agent.get_file("default.yml")).status == 200
 
 
 async def test_parked_polls_have_a_limit(autojump_clock: MockClock) -> None:

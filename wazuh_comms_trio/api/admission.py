@@ -17,7 +17,7 @@ from wazuh_comms_trio.errors import TooManyRequests
 from wazuh_comms_trio.foundation.caches.lru_cache import LruCache
 from wazuh_comms_trio.services.refusal_counts import RefusalCounts
 
-__all__ = ["RouteGate", "UploadGate"]
+__all__ = ["RouteGate", "TransferGate"]
 
 #: Agents whose rate is remembered, some 150 bytes each. One that is forgotten was silent for long.
 _REMEMBERED: Final = 32768
@@ -82,26 +82,27 @@ class RouteGate:
         return TooManyRequests(max(1, retry_after))
 
 
-class UploadGate:
-    """Large bodies that one agent may be sending at a time."""
+class TransferGate:
+    """Large bodies that one agent may be sending, or reading, at a time: ``uploads``, or ``downloads``."""
 
-    def __init__(self, at_once: int, counts: RefusalCounts) -> None:
+    def __init__(self, name: str, at_once: int, counts: RefusalCounts) -> None:
+        self._name = name
         self._at_once = at_once
         self._counts = counts
-        self._uploads: dict[str, int] = {}
+        self._transfers: dict[str, int] = {}
 
     @contextmanager
     def admitted(self, agent_id: str) -> Iterator[None]:
         """A large body is counted against its agent's limit while the block runs. Raises ``TooManyRequests``."""
-        count = self._uploads.get(agent_id, 0)
+        count = self._transfers.get(agent_id, 0)
         if count >= self._at_once:
-            self._counts.refused("uploads", agent_id)
+            self._counts.refused(self._name, agent_id)
             raise TooManyRequests(_RETRY_IN_FLIGHT)
-        self._uploads[agent_id] = count + 1
+        self._transfers[agent_id] = count + 1
         try:
             yield
         finally:
-            if (left := self._uploads[agent_id] - 1) > 0:
-                self._uploads[agent_id] = left
+            if (left := self._transfers[agent_id] - 1) > 0:
+                self._transfers[agent_id] = left
             else:
-                del self._uploads[agent_id]
+                del self._transfers[agent_id]

@@ -233,8 +233,8 @@ SHED = _add("counter", "refused_beyond_limits_total", "Requests and connections 
 SHED_BY_CAUSE = _add(
     "counter",
     "shed_total",
-    "The same by what it was: a route, `uploads`, `connections` and `connections_that_waited_too_long` (both closed"
-    " before their handshake, of the listener's queue and of a crowd), `bodies_without_room`,"
+    "The same by what it was: a route, `uploads`, `downloads`, `connections` and `connections_that_waited_too_long`"
+    " (both closed before their handshake, of the listener's queue and of a crowd), `bodies_without_room`,"
     " `packets_that_waited_too_long`; and what was ended since room was short: `silent_connections` (nothing came),"
     " `connections_without_a_complete_head`, `connections_that_were_answered` (the rest of a body was taken in),"
     " `slow_bodies` and `slow_readers` (below `limits.body_rate`), `parked_polls`.",

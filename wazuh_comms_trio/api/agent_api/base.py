@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final
 
-from wazuh_comms_trio.api.admission import RouteGate, UploadGate
+from wazuh_comms_trio.api.admission import RouteGate, TransferGate
 from wazuh_comms_trio.api.guard import identify
 from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.api.quart_application import QuartApplication
@@ -23,8 +23,8 @@ __all__ = ["PREFIX", "AgentApi"]
 
 PREFIX: Final = "/api/v1"
 
-#: Larger bodies, and those of unknown length, are uploads, of which an agent has a few at a time.
-UPLOAD_BYTES: Final = 1024 * 1024
+#: Larger bodies, and those of unknown length, are uploads, and larger files downloads. An agent has a few at a time.
+TRANSFER_BYTES: Final = 1024 * 1024
 #: How many of the largest bodies may lie on disk at once while they come and are read.
 SPILLED_BODIES: Final = 20
 
@@ -51,7 +51,8 @@ class AgentApi(QuartApplication):
             config.quarantine.path or config.embedded.path,
             BodyBudget(SPILLED_BODIES * config.limits.body_bytes, no_room=self.body_budget.no_room),
         )
-        self._uploads = UploadGate(limits.agent_uploads, services.refusals)
+        self._uploads = TransferGate("uploads", limits.agent_uploads, services.refusals)
+        self._downloads = TransferGate("downloads", limits.agent_downloads, services.refusals)
 
     async def identify(self, scope: Scope) -> Caller:
         """The caller by its bearer token: see ``guard.identify``."""
@@ -70,9 +71,13 @@ class AgentApi(QuartApplication):
         """As ``admitted``, for a request whose body may be a large one."""
         admitted = self.admitted(route, caller)
         length = content_length(scope)
-        if length is not None and length <= UPLOAD_BYTES:
+        if length is not None and length <= TRANSFER_BYTES:
             return admitted
         return _both(admitted, self._uploads.admitted(caller.agent.id))
+
+    def admitted_file(self, caller: Caller, size: int) -> AbstractContextManager[None]:
+        """A file of so many bytes is counted against its agent's limit while the block runs."""
+        return self._downloads.admitted(caller.agent.id) if size > TRANSFER_BYTES else nullcontext()
 
 
 @contextmanager

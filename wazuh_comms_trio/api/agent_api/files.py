@@ -9,6 +9,7 @@ from math import inf
 import trio
 
 from wazuh_comms_trio.api.agent_api.base import PREFIX, AgentApi
+from wazuh_comms_trio.backends.interfaces import StoredFile
 from wazuh_comms_trio.errors import BackendUnavailable, MalformedRequest
 from wazuh_comms_trio.http.server.bodies import skip_body
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
@@ -46,20 +47,23 @@ async def _answer(api: AgentApi, caller: Caller, scope: Scope, send: Send) -> No
     now = trio.current_time()
     with trio.CancelScope(deadline=give_up_at(now + api.timeouts.files, now)) as limit:
         async with api.services.files.open_file(caller, name) as file:
-            headers = [
-                (b"content-type", b"application/octet-stream"),
-                (b"content-length", str(file.size).encode("ascii")),
-            ]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
             left = file.size if scope["method"] != "HEAD" else 0
-            if left:
-                async with aclosing(file.chunks()) as chunks:
-                    async for chunk in chunks:
-                        left -= len(chunk)
-                        limit.deadline = inf  # sending has limits of its own
-                        await send({"type": "http.response.body", "body": chunk, "more_body": left > 0})
-                        limit.deadline = trio.current_time() + api.timeouts.files
-            else:
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            with api.admitted_file(caller, left):
+                await _send(api, file, left, send, limit)
     if limit.cancelled_caught:
         raise BackendUnavailable  # a folder that hangs; after the reply's head it breaks the reply off
+
+
+async def _send(api: AgentApi, file: StoredFile, left: int, send: Send, limit: trio.CancelScope) -> None:
+    """The reply with ``left`` bytes of the file."""
+    headers = [(b"content-type", b"application/octet-stream"), (b"content-length", str(file.size).encode("ascii"))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if not left:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return
+    async with aclosing(file.chunks()) as chunks:
+        async for chunk in chunks:
+            left -= len(chunk)
+            limit.deadline = inf  # sending has limits of its own
+            await send({"type": "http.response.body", "body": chunk, "more_body": left > 0})
+            limit.deadline = trio.current_time() + api.timeouts.files

@@ -82,6 +82,12 @@ class Limits:
             "Bodies above 1 MiB that one agent may be sending to a worker at a time; more are 429.", minimum=1
         ),
     )
+    agent_downloads: int = field(
+        default=4,
+        metadata=about(
+            "Files above 1 MiB that one agent may be reading from a worker at a time; more are 429.", minimum=1
+        ),
+    )
     routes: RouteLimits = field(
         default=RouteLimits(), metadata=about("Limits of each route, for each worker. What is too much is 429.")
     )
