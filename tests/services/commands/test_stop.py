@@ -29,3 +29,24 @@ async def test_what_waits_behind_a_call_that_hangs_is_told(
         await dispatch.poll(A2)
         assert told == [{"c1"}]
     assert told == [{"c1"}, {"c1", "c2"}]
+
+
+@pytest.mark.expects_errors
+async def test_a_last_call_that_fails_ends_a_stop_in_order(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As any other failure of the store's: also one that is an error of ours."""
+    calls = 0
+
+    async def mark_sent(document_ids: Collection[str]) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await trio.sleep_forever()
+        raise RuntimeError
+
+    async with open_dispatch() as dispatch:
+        monkeypatch.setattr(dispatch.backends.commands, "mark_sent", mark_sent)
+        await dispatch.backends.commands.add([command("c1")])
+        await dispatch.poll()
+    assert calls == 2

@@ -70,10 +70,15 @@ class DeliveryRecorder:
         while self._in_flight or self._refused or any(self._due.values()):
             await self.schedule("sent", ()).wait()
 
-    async def tell_last(self) -> None:
+    async def tell_last(self) -> bool:
         """After ``run``: tells the store once more which commands were delivered, those too that waited behind a call
-        which hasn't ended. It may still remember them, and not give them back. Raises what the store does."""
-        await self._store.mark_sent({*self._writing.get("sent", ()), *self._due["sent"]})
+        which hasn't ended. It may still remember them, and not give them back. Returns whether it has stored them."""
+        try:
+            await self._store.mark_sent({*self._writing.get("sent", ()), *self._due["sent"]})
+        except Exception as exc:
+            self._failures.failed(exc)
+            return False
+        return True
 
     async def run(self) -> None:
         """Tells the store, until cancelled."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from math import inf
 from random import Random
 from typing import Final
@@ -16,7 +15,7 @@ from typing import Final
 import trio
 
 from wazuh_comms_trio.backends.interfaces import AgentRegistry, CommandStore
-from wazuh_comms_trio.errors import BackendUnavailable, TokenInvalid
+from wazuh_comms_trio.errors import TokenInvalid
 from wazuh_comms_trio.foundation.environment import WallClock
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics
@@ -171,9 +170,9 @@ class CommandDispatcher:
     async def _tell_last(self) -> None:
         """A store that hasn't answered for some seconds has heard of one call alone. What was delivered since isn't to
         be given back, as what it holds is when it is closed."""
-        with trio.move_on_after(_LAST_CALL_TIMEOUT), suppress(BackendUnavailable):
-            await self._recorder.tell_last()
-            return
+        with trio.move_on_after(_LAST_CALL_TIMEOUT):
+            if await self._recorder.tell_last():
+                return
         _log.error("the command store couldn't be told what was delivered")
 
     def close(self) -> None:
