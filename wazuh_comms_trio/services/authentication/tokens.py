@@ -49,7 +49,7 @@ __all__ = [
 
 ISSUER: Final = "wazuh"
 AUDIENCE: Final = "Wazuh Communications API"
-#: Seconds that a token lives: ``exp - iat``.
+#: Seconds that a token lives at most, and ``exp - iat`` of every one.
 LIFETIME: Final = 900
 #: Seconds by which the clock of another node that signed a token may be ahead of ours.
 IAT_LEEWAY: Final = 30
@@ -321,5 +321,5 @@ def check_times(claims: Claims, now: float) -> None:
     be another node's. Raises ``TokenExpired``, ``TokenInvalid``."""
     if now >= claims.exp:
         raise TokenExpired(reason="expired", about=claims.uuid)
-    if claims.iat > now + IAT_LEEWAY:
+    if max(claims.iat, claims.made) > now + IAT_LEEWAY:
         raise TokenInvalid(reason="from_the_future", about=claims.uuid)
