@@ -40,7 +40,8 @@ class IndexerStores:
     keeps_posted = False
 
     def __init__(self, world: World, wall_clock: Callable[[], float], *, lease: float) -> None:
-        self.excused: set[str] = set()
+        self._left: set[str] = set()  # in the hands of processes that died
+        self._lease = lease
         self._world = world
         self._clock = wall_clock
         commands = IndexerCommands(interval=0.5, idle_interval=1.0, lease=lease)
@@ -187,4 +188,20 @@ class IndexerStores:
         return [] if stores is None else [*stores.commands._pending.held, *stores.commands._pending.busy]
 
     def process_died(self, process: Process) -> None:
-        self.excused.update(self.held(process))
+        self._left.update(self.held(process))
+
+    @property
+    def excused(self) -> set[str]:
+        """Commands that may come a second time: a process that had them died, or couldn't renew its claim for a lease,
+        so that others may have taken it over."""
+        if not self._world.store_was_away("commands", self._lease):
+            return self._left
+        now = trio.current_time()
+        pending = [stores.commands._pending for stores in self._opened.values()]
+        lapsed = {
+            document_id
+            for each in pending
+            for document_id, since in each.held_since.items()
+            if now - since > self._lease
+        }
+        return self._left | lapsed
