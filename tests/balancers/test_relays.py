@@ -89,6 +89,7 @@ async def test_one_that_has_noticed_before_loses_nothing(autojump_clock: MockClo
         relay.dropping = False
         await next_one.poll(agent.poll())
         assert next_one.commands == ["c1"]
+        await trio.sleep(1)  # it is noted once the agent has it
         assert (await state(daemon, 1))[0] == "sent"
         assert lost.replies == []
         nursery.cancel_scope.cancel()
