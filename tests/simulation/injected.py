@@ -115,6 +115,10 @@ class InjectedFaults:
             if kinds is None or fault.kind in kinds
         )
 
+    def holds_up_requests(self) -> bool:
+        """Whether a request may come so slowly, in this run, that it is answered 408."""
+        return any(fault.place == "network" for fault in self.plan.faults)
+
     def stops_node(self) -> None:
         """An operator does."""
         self.node_stopped = trio.current_time()

@@ -325,7 +325,9 @@ async def read_reply_of_any_size(stream: trio.abc.ReceiveStream) -> None:
     length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
     missing = length - len(body)
     while missing:
-        missing -= len(await stream.receive_some(65536))
+        piece = await stream.receive_some(65536)
+        assert piece, "it ended early"
+        missing -= len(piece)
 
 
 @pytest.mark.real_clock

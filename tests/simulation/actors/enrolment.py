@@ -127,7 +127,9 @@ async def _try_in_vain(world: World, rng: Random) -> None:
 
 
 def _check_unanswered(world: World, who: str, what: str, reply: Reply | None) -> None:
-    if not (world.had_cause(100.0) or world.was_silenced(who, 100.0)) or (reply is not None and reply.status < 500):
+    slow = reply is not None and reply.status == 408 and world.holds_up_requests()
+    refused = reply is not None and reply.status < 500 and not slow
+    if refused or not (world.had_cause(100.0) or world.was_silenced(who, 100.0)):
         answer = None if reply is None else f"{reply.status} {reply.body[:80]!r}"
         raise Violation("enrolment", f"{who}: {what} was answered {answer}")
 
