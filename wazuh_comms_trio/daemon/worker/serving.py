@@ -29,6 +29,7 @@ from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
 from wazuh_comms_trio.daemon.worker.gauges import WorkerGauges
 from wazuh_comms_trio.daemon.worker.hashing_threads import hashing_runner
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
+from wazuh_comms_trio.daemon.worker.huge_pages import use_huge_pages
 from wazuh_comms_trio.daemon.worker.tree import Worker, run_worker
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 from wazuh_comms_trio.foundation.resources import memory_watch
@@ -123,6 +124,7 @@ async def serve_worker(
                 return_large_blocks()
                 sys.setswitchinterval(SWITCH_INTERVAL)
                 nursery.start_soon(return_free_memory, environment.run_blocking)
+                nursery.start_soon(use_huge_pages, environment.run_blocking)
 
 
 def _revoke(worker: Worker, keys: Mapping[str, float]) -> None:

@@ -1,0 +1,94 @@
+"""A worker's memory becomes huge pages: where it is filled, where the system has them, and only then."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wazuh_comms_trio.daemon.worker.huge_pages import huge_page_bytes, whole_pages
+
+SCRIPT = """
+import mmap, re
+from functools import partial
+from pathlib import Path
+import trio
+from trio.testing import MockClock
+from wazuh_comms_trio.daemon.worker.huge_pages import use_huge_pages
+
+MIB = 1024 * 1024
+
+def huge():
+    return sum(int(kib) for kib in re.findall(r"AnonHugePages: +([0-9]+) kB", Path("/proc/self/smaps").read_text()))
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+def filled(size):
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    block.write(b"x" * size)
+    return block
+
+async def inline(fn, *args):
+    await trio.lowlevel.checkpoint()
+    return fn(*args)
+
+async def main():
+    before = filled(16 * MIB)
+    sparse = mmap.mmap(-1, 64 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    for at in range(0, len(sparse), MIB):
+        sparse[at] = 1
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(use_huge_pages, inline)
+        await trio.sleep(1)
+        first = huge()
+        after = filled(16 * MIB)
+        held = resident()
+        await trio.sleep(10)
+        print(first, huge(), resident() - held, before[-1], after[-1])
+        nursery.cancel_scope.cancel()
+
+trio.run(main, clock=MockClock(autojump_threshold=0))
+"""
+
+
+@pytest.mark.processes
+def test_what_is_filled_becomes_huge_pages_and_what_is_not_stays() -> None:
+    if not huge_page_bytes():
+        pytest.skip("this system has no huge pages, or wants none")
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=60)
+    first, later, grown, *ends = map(int, done.stdout.split())
+    if not first:
+        pytest.skip("this kernel makes none when it is asked to (Linux 6.1)")
+    assert first >= 12 * 1024  # KiB; of 16 MiB the ends may lie across
+    assert later >= first + 12 * 1024
+    assert grown < 8 * 1024 * 1024  # of what is sparse nothing
+    assert ends == [ord("x")] * 2
+
+
+def test_only_private_memory_without_a_file_is_looked_at() -> None:
+    maps = [
+        "00200000-00600000 rw-p 00000000 00:00 0                          [heap]",
+        "00700000-00b00000 rw-p 00000000 00:00 0 ",
+        "01000000-01400000 rw-p 00000000 00:00 0                          [stack]",
+        "02000000-02400000 r-xp 00000000 fe:00 77                         /usr/lib/libc.so.6",
+        "03000000-03400000 rw-s 00000000 00:01 0                          /dev/shm/x",
+        "04000000-04400000 ---p 00000000 00:00 0 ",
+        "05000000-05100000 rw-p 00000000 00:00 0 ",
+    ]
+    assert list(whole_pages(maps, 0x200000)) == [0x200000, 0x400000, 0x800000]
+
+
+@pytest.mark.parametrize(
+    ("enabled", "bytes_"), [("always [madvise] never", 2097152), ("[always] madvise never", 2097152), ("[never]", 0)]
+)
+def test_who_wants_none_has_none(tmp_path: Path, enabled: str, bytes_: int) -> None:
+    (tmp_path / "enabled").write_text(f"{enabled}\n")
+    (tmp_path / "hpage_pmd_size").write_text("2097152\n")
+    assert huge_page_bytes(tmp_path) == bytes_
+
+
+def test_a_system_without_them_has_none(tmp_path: Path) -> None:
+    assert huge_page_bytes(tmp_path) == 0
