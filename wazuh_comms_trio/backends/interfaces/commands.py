@@ -88,7 +88,8 @@ class CommandStore(Protocol):
         """
 
     async def mark_sent(self, document_ids: Collection[str]) -> None:
-        """The delivery was confirmed. (Embedded: a delivered ``set-group`` is applied to the registry here.)"""
+        """The delivery was confirmed, of these in this order. (Embedded: a delivered ``set-group`` is applied to the
+        registry here.)"""
 
     async def release(self, document_ids: Collection[str]) -> None:
         """The delivery of these commands wasn't confirmed: they are pending again, unclaimed."""

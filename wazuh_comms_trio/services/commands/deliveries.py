@@ -116,7 +116,7 @@ class Deliveries:
         fitting = fit_into_reply(self._without_delivered(stored))
         self._fail(fitting.never)
         stored = [*fitting.now, *fitting.later]
-        ids = frozenset(command.document_id for command in stored)
+        ids = dict.fromkeys(command.document_id for command in stored)
         self._posts.held.drop(stored)  # posted, and in the store too: it is delivered once, as the store's
         poll = self._long_polls.newest(agent_id)
         if poll is None or agent_id in self._in_delivery:
@@ -124,9 +124,9 @@ class Deliveries:
                 self._recorder.schedule("released", ids, (agent_id,))
             return False
         if fitting.later:
-            rest = frozenset(command.document_id for command in fitting.later)
+            rest = [command.document_id for command in fitting.later]
             self._recorder.schedule("released", rest, (agent_id,))
-            ids -= rest
+            ids = dict.fromkeys(command.document_id for command in fitting.now)
         stored = list(fitting.now)
         posted = self._posts.held.take(agent_id, _COMMANDS_PER_DELIVERY - len(stored), acquired)
         also = fit_into_reply(posted, fitting.room)

@@ -23,13 +23,20 @@ _log = logging.getLogger(__name__)
 #: nothing is recorded meanwhile: what begins then would else be more than what was woken, each time.
 _WOKEN_AT_ONCE: Final = 2
 
+#: By outcome the ids of commands, in order.
+_Due = dict[DeliveryOutcome, dict[str, None]]
+
+
+def _nothing() -> _Due:
+    return {"sent": {}, "released": {}}
+
 
 class DeliveryRecorder:
     """Records in the store what became of claimed commands: many deliveries in one call, repeated until the store has
-    taken it.
+    taken it, in the order in which they were delivered: of two ``set-group`` the later one counts.
 
-    ``run`` does the calls, so that a request that is cancelled meanwhile changes nothing. What waits is one set of ids
-    for each delivery: no more than the polls that were answered during an outage. ``recorded`` is called with the
+    ``run`` does the calls, so that a request that is cancelled meanwhile changes nothing. What waits is the ids
+    of each delivery: no more than the polls that were answered during an outage. ``recorded`` is called with the
     agents concerned after each successful call.
     """
 
@@ -37,21 +44,22 @@ class DeliveryRecorder:
         self._store = store
         self._rng = rng
         self._recorded = recorded
-        self._due: dict[DeliveryOutcome, set[str]] = {"sent": set(), "released": set()}
+        self._due = _nothing()
         self._refused: list[CommandReport] = []
         self._agents: set[str] = set()  # those concerned by what is due
         self._written = [trio.Event()]  # set when what is due has been recorded
         self._waiting = 0  # deliveries of the last one of these
         self._wake = trio.Event()
         self._in_flight = False
-        self._writing: dict[DeliveryOutcome, set[str]] = {}  # what the store is being told
+        self._writing = _nothing()  # what the store is being told
         self._failures = StoreFailures(_log, "the command store can't be told what was delivered")
 
     def schedule(
         self, outcome: DeliveryOutcome, document_ids: Collection[str], agent_ids: Collection[str] = ()
     ) -> trio.Event:
-        """Notes an outcome, which the store will be told. The event is set when it has been."""
-        self._due[outcome].update(document_ids)
+        """Notes an outcome, which the store will be told, in the order of ``document_ids``. The event is set when it
+        has been."""
+        self._due[outcome].update(dict.fromkeys(document_ids))
         self._agents.update(agent_ids)
         self._wake.set()
         if self._waiting == _WOKEN_AT_ONCE:
@@ -74,7 +82,7 @@ class DeliveryRecorder:
         """After ``run``: tells the store once more which commands were delivered, those too that waited behind a call
         which hasn't ended. It may still remember them, and not give them back. Returns whether it has stored them."""
         try:
-            await self._store.mark_sent({*self._writing.get("sent", ()), *self._due["sent"]})
+            await self._store.mark_sent(self._writing["sent"] | self._due["sent"])
         except Exception as exc:
             self._failures.failed(exc)
             return False
@@ -85,7 +93,7 @@ class DeliveryRecorder:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
-            due, self._due = self._due, {"sent": set(), "released": set()}
+            due, self._due = self._due, _nothing()
             agents, self._agents = self._agents, set()
             refused, self._refused = self._refused, []
             written, self._written, self._waiting = self._written, [trio.Event()], 0
@@ -95,16 +103,16 @@ class DeliveryRecorder:
             self._recorded(agents)
             await _wake_in_turns(written)
 
-    async def _write(self, due: dict[DeliveryOutcome, set[str]], refused: Sequence[CommandReport]) -> None:
+    async def _write(self, due: _Due, refused: Sequence[CommandReport]) -> None:
         backoff = store_backoff(self._rng)
         while True:
             try:
                 if due["sent"]:
                     await self._store.mark_sent(due["sent"])
-                    due["sent"] = set()
+                    due["sent"] = {}
                 if refused:
                     await self._store.report(refused)
-                    due["released"].update(report.document_id for report in refused)
+                    due["released"].update(dict.fromkeys(report.document_id for report in refused))
                     refused = ()
                 if due["released"]:
                     await self._store.release(due["released"])
