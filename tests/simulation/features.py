@@ -36,6 +36,10 @@ class Features:
     struck_at_delivery: bool = False  # a node is told to stop, or without power, just when one is to be recorded
     removes_amid_faults: bool = False  # the operator removes agents while the registry doesn't always answer
     dies_with_rights: bool = False  # a worker does, just when it has claimed, or has the right to deliver
+    revokes_copies: bool = False  # a key of the tokens is revoked while agents and their copies poll with such
+    set_back: bool = False  # a clock is, just when commands have looked overdue, and nothing comes after them
+    only_reloads: bool = False  # and requests that come slowly: nothing by which one isn't served
+    settled_groups: bool = False  # after the faults agents leave groups, and ask for their files
 
 
 #: The share of the seeds that have each.
@@ -64,6 +68,10 @@ _LATER_SHARES: Final = {
     "struck_at_delivery": 0.3,
     "removes_amid_faults": 0.2,
     "dies_with_rights": 0.2,
+    "revokes_copies": 0.08,
+    "set_back": 0.1,
+    "settled_groups": 0.08,
+    "only_reloads": 0.08,
 }
 
 

@@ -4,7 +4,7 @@ a random half of the kinds of faults on."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from math import inf
+from math import floor, inf
 from random import Random
 from typing import Any, Final
 
@@ -31,6 +31,8 @@ SUDDEN: Final = (
 STOPPED: Final = ("told to stop",)
 #: By which a process ends.
 ENDS: Final = ("kill worker", "kill node", "stop node", "hang worker", "cut link", "die", *STOPPED)
+#: By which polls do, besides.
+RESTARTS: Final = (*ENDS, "reload", "power cut", "restore")
 #: A wall clock that is wrong until faults end, or for a moment.
 CLOCKS: Final = ("clock jump", "clock blip")
 #: What a connection may meet that is made while the fault lasts.
@@ -43,7 +45,7 @@ POWER: Final = ("power cut",)
 #: while it is stopped.
 BACKUPS: Final = ("backup", "restore")
 DISK: Final = ("disk full", "disk fail", "disk short")
-STORES: Final = ("agents", "events", "commands", "engine", "quarantine")
+STORES: Final = ("agents", "events", "commands", "engine", "quarantine", "presence")
 #: Calls that a fault may strike alone.
 METHODS: Final = (
     *("commands.claim", "commands.mark_sent", "commands.mark_sent", "commands.release", "commands.report"),
@@ -58,6 +60,12 @@ NODES: Final = ("indexer down", "indexer hangs", "indexer stale", "indexer prima
 MORE_NODES: Final = ("indexer partial", "indexer split", "indexer answers twice")
 #: What happens to the engine, which memory stores and an indexer have beside them.
 ENGINE: Final = ("engine down", "engine late", "engine breaks off", "engine answers twice")
+
+#: By what a request may find nobody who serves it.
+UNSERVED: Final = (*CALLS, *INDEX, *POWER, *DISK, *NODES, *MORE_NODES, *ENGINE, "restore", *SUDDEN[:2], "hang worker")
+
+#: Seconds of a poll that nothing ends before what it waits for.
+_LONG: Final = 300.0
 
 
 @frozen
@@ -156,18 +164,22 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         faults.append(_fault(rng, number, *rng.choice(chosen), seconds, nodes, near))
     more = Random(f"more {seed}")
     features = choose_features(more, seed)
-    if features.dies_with_rights:
-        features = evolve(features, many_posts=True)
+    features = _with_needed(features, stores)
     faults += _more_faults(more, len(faults), stores, seconds, nodes)
     if features.many_posts and not keeps_posted:  # what is held in memory is given back meanwhile
         slow = _fault(more, len(faults), "call", "slow", seconds, nodes, None)
         faults.append(evolve(slow, place="commands.claim" if stores == "memory" else "commands", amount=4.0))
+    outlasts_polls = features.revokes_copies or features.set_back
     shares_claims = stores == "indexer" and nodes * workers > 1 and features.held_claims
     late = Random(f"late {seed}")
     for family, kind, changes in _feature_faults(late, features, stores, seconds, (nodes, workers), keeps_posted):
         fault = _fault(late, len(faults), family, kind, seconds, nodes, None)
         fault = evolve(fault, **changes)
         faults.append(evolve(fault, seconds=min(fault.seconds, seconds - fault.start)))
+    # What features wait for needs processes that live for a while.
+    is_calm = outlasts_polls or (shares_claims and Random(f"calm {seed}").random() < 0.5)
+    left_out = (*(RESTARTS if is_calm else ()), *(UNSERVED if features.only_reloads else ()))
+    faults = [each for each in faults if each.kind not in left_out]
     kept = [each for each in faults if each.number not in without and (only is None or each.number in only)]
     return Plan(
         seed=seed,
@@ -179,16 +191,16 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         keeps_posted=keeps_posted,
         stores=stores,
         lease=rng.uniform(2, 4 if shares_claims else 10),
-        poll_timeout=rng.choice([4.0, 15.0, 60.0, 300.0]),
+        poll_timeout=max(rng.choice([4.0, 15.0, 60.0, 300.0]), _LONG if outlasts_polls else 0.0),
         batch_elements=rng.choice([1, 2, 5, 20]),
         batch_wait=rng.choice([0.0, 0.15, 1.0]),
         eager=rng.random() < 0.7,
         poison=max(rng.choice([0.0, 0.03, 0.2]), 0.2 if features.small_shares else 0.0),
         together=rng.random() < 0.3,
-        short_tokens=rng.random() < 0.3,
+        short_tokens=rng.random() < 0.3 and not features.revokes_copies,
         rekeys=rng.random() < 0.4,
         removals=rng.random() < 0.4 or features.removes_amid_faults,
-        copies=rng.random() < 0.4 or shares_claims,
+        copies=(rng.random() < 0.4 or shares_claims or features.revokes_copies) and not features.set_back,
         # What is held up arrives after what its agent sent again.
         patience=max(rng.choice([0.3, 1.0, inf, inf]), inf if any(each.kind == "hold" for each in faults) else 0.0),
         flips=rng.choice([0, 0, 2]),
@@ -202,6 +214,21 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         features=features,
         faults=tuple(kept),
     )
+
+
+def _with_needed(features: Features, stores: str) -> Features:
+    """What features need besides, and what would hide what they are for."""
+    if features.dies_with_rights:
+        features = evolve(features, many_posts=True)
+    if features.revokes_copies:
+        features = evolve(features, rotates=True)
+    if features.settled_groups:
+        features = evolve(features, set_groups=True)
+    if features.set_back:  # memory stores have a clock of their own
+        features = evolve(features, set_back=stores != "memory")
+    if features.set_back:
+        features = evolve(features, last_words=True, limits_change=False, held_claims=False)
+    return features
 
 
 def _more_faults(rng: Random, first: int, stores: str, seconds: float, nodes: int) -> list[Fault]:
@@ -237,14 +264,21 @@ def _feature_faults(
         # Bytes, and the share of 20 s for which the rest is held up.
         bytes_and_seconds = rng.choice([0, 40, 300]) + rng.uniform(0.3, 1.0)
         start = rng.uniform(1.0, seconds / 2)
-        yield "network", "hold", {"start": start, "seconds": 20.0, "share": 0.4, "amount": bytes_and_seconds}
-        if nodes > 1 and rng.random() < 0.7:
-            yield "sudden", "clock jump", {"start": 0.5, "amount": rng.choice([-30.0, 30.0, 1000.0])}
+        yield "network", "hold", {"start": start, "seconds": 20.0, "share": 0.7, "amount": bytes_and_seconds}
+        if nodes > 1 and rng.random() < 0.8:  # by more all commands would have ended there
+            yield "sudden", "clock jump", {"start": 0.5, "amount": rng.choice([-30.0, 30.0])}
     if features.removes_amid_faults:
         start = rng.uniform(3.0, seconds / 2)
         kind = rng.choice(["fail", "lose answer"])
         yield "call", kind, {"start": start, "seconds": 12.0, "place": "agents", "share": 0.4, "alone": False}
-    if features.last_words and rng.random() < 0.5:
+    if features.only_reloads:
+        yield "network", "hold", {"start": 1.0, "seconds": seconds, "share": 0.4, "amount": rng.uniform(40.0, 300.0)}
+        for _ in range(3):
+            yield "sudden", "reload", {}
+    if features.set_back:
+        # Until just after a tick, at which all look for commands, and before they end those whose time seems over.
+        yield "sudden", "clock blip", {"start": floor(seconds) - 0.97, "seconds": 0.9701, "amount": 1000.0}
+    elif features.last_words and rng.random() < 0.5:
         lasting = rng.uniform(0.2, 1.0)
         start = seconds - lasting - rng.uniform(0.0, 0.5)
         yield "sudden", "clock blip", {"start": start, "seconds": lasting, "amount": 1000.0}

@@ -16,7 +16,7 @@ from attrs import define
 from tests.simulation.actors.keys import KEYS, REVOCATION
 from tests.simulation.actors.room import is_share_full
 from tests.simulation.determinism import EPOCH
-from tests.simulation.plan import CALLS, DISK
+from tests.simulation.plan import CALLS, DISK, UNSERVED
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.services.commands.command_json import LARGEST_REPLY
 from wazuh_comms_trio.testing.agent.client import AgentClient, token_expiry
@@ -183,7 +183,7 @@ class SimClient(AgentClient):
         if status in (200, 204) or (status == 408 and place == "GET commands"):
             return
         cause = self.world.had_cause(45.0) or self.world.was_silenced(self.name, 45.0)
-        if status >= 500 and (status != 503 or not cause):
+        if status >= 500 and (status != 503 or not self.world.had_cause(45.0, UNSERVED)):
             raise Violation("no 5xx", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")
         slow = status == 408 and self.world.holds_up_requests()
         excused = cause or refusable or self.world.plan.features.small_shares

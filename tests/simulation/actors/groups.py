@@ -19,12 +19,10 @@ if TYPE_CHECKING:
     from tests.simulation.actors.agents import SimAgent
     from tests.simulation.world import World
 
-__all__ = ["check_fetched", "check_file", "run_group_changes", "watch_groups"]
+__all__ = ["check_fetched", "check_file", "run_group_changes", "set_group", "watch_groups"]
 
 
 async def run_group_changes(world: World, until: float) -> None:
-    """``commands send --agent AGENT set-group``. With an indexer the server's own program writes it into the registry
-    before."""
     rng = Random(f"{world.plan.seed} groups")
     number = 0
     while trio.current_time() < until:
@@ -32,17 +30,23 @@ async def run_group_changes(world: World, until: float) -> None:
         number += 1
         agent, timeout, document_id = rng.choice(world.agents), rng.choice([60.0, 600.0]), f"s{number}"
         groups = rng.choice([[], ["web"], ["db"], ["web", "db"]])
-        change = agent.groups.begins(groups, document_id)
-        if world.plan.stores == "indexer":
-            if await insist(partial(world.stores.registry.set_groups, agent.uuid, groups)):
-                agent.groups.see(groups)
-            agent.groups.settle(change)
-        life = begin(world, document_id, agent, timeout, posted=False)
-        action, target = Action(SET_GROUP, args={"groups": groups}), Target("agent", agent.uuid)
-        command = Command(document_id=document_id, target=target, action=action, timeout=timeout)
-        await insist(partial(world.stores.tool.add, [command]))
-        life.added = trio.current_time()
-        world.trace.strike("set-group", "+".join(groups) or "none", agent.name)
+        await set_group(world, agent, groups, document_id, timeout)
+
+
+async def set_group(world: World, agent: SimAgent, groups: list[str], document_id: str, seconds: float) -> None:
+    """``commands send --agent AGENT set-group``. With an indexer the server's own program writes it into the registry
+    before."""
+    change = agent.groups.begins(groups, document_id)
+    if world.plan.stores == "indexer":
+        if await insist(partial(world.stores.registry.set_groups, agent.uuid, groups)):
+            agent.groups.see(groups)
+        agent.groups.settle(change)
+    life = begin(world, document_id, agent, seconds, posted=False)
+    action, target = Action(SET_GROUP, args={"groups": groups}), Target("agent", agent.uuid)
+    command = Command(document_id=document_id, target=target, action=action, timeout=seconds)
+    await insist(partial(world.stores.tool.add, [command]))
+    life.added = trio.current_time()
+    world.trace.strike("set-group", "+".join(groups) or "none", agent.name)
 
 
 async def watch_groups(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from math import inf
+from math import floor, inf
 from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
@@ -173,7 +173,8 @@ async def _check_removed(world: World, agent: SimAgent, began: float) -> None:
 async def run_last_words(world: World, until: float) -> None:
     """Sends a command to every agent just before faults end, and nothing after it."""
     rng = Random(f"{world.plan.seed} last words")
-    await trio.sleep_until(until - rng.uniform(0.0, 1.0))
+    sets_back = world.plan.features.set_back  # a clock, which is ahead until the last tick
+    await trio.sleep_until(floor(until) - rng.uniform(0.55, 0.9) if sets_back else until - rng.uniform(0.0, 1.0))
     for number, agent in enumerate(world.agents):
         await _send(world, agent, f"last{number}", 600.0)
 

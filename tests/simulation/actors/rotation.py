@@ -23,7 +23,7 @@ async def run_rotation(world: World, until: float) -> None:
     """Once. A node alone may change its key without a word before, as by a new TLS certificate."""
     rng = Random(f"{world.plan.seed} rotation")
     await trio.sleep(rng.uniform(1.0, until / 2))
-    new = another_key()
+    new, of_copies = another_key(), world.plan.features.revokes_copies
     kid, before = key_id(public_half(new)), key_id(public_half(world.private_key))
     in_steps = len(world.nodes) > 1 or rng.random() < 0.5
     if in_steps:
@@ -45,10 +45,10 @@ async def run_rotation(world: World, until: float) -> None:
         world.trace.strike("another key", "signs", node.name)
         await node.reload()
         for agent in world.agents:
-            if rng.random() < 0.5:  # the others keep theirs, which the revocation ends
+            if rng.random() < (0.1 if of_copies else 0.5):  # the others keep theirs, which the revocation ends
                 world.nursery.start_soon(_log_in_again, agent, rng.uniform(0.0, 1.5))
         await trio.sleep(rng.uniform(0.0, 3.0))
-    if rng.random() < 0.6:
+    if rng.random() < 0.6 or of_copies:
         await trio.sleep(rng.uniform(0.0, 10.0))
         await _revoke(world, before)
 

@@ -25,6 +25,7 @@ from wazuh_comms_trio.quarantine.interface import AGENT_SHARE
 from wazuh_comms_trio.services.stateful.batcher import MAX_WAITING
 
 if TYPE_CHECKING:
+    from tests.simulation.nodes.process import Process
     from tests.simulation.world import World
 
 __all__ = ["check_claims", "check_end", "check_leaks", "open_ends", "watch", "watch_polls"]
@@ -36,6 +37,8 @@ TOKEN_SLACK = 4.0
 #: Seconds from when all workers know that a key is revoked to the end of its polls.
 REVOKED_SLACK = 2.0
 PARKED_BOUND = 40.0
+#: Seconds from when a worker is told to stop to the end of its polls.
+STOPPED_SLACK = 5.0
 #: Seconds for which a request waits at most for the registry to say whose it is.
 IDENTIFIED_BOUND = 25.0
 #: Faults of a connection on which an answer may take for ever.
@@ -82,22 +85,33 @@ def _check_shares(world: World) -> None:
 
 
 async def watch_polls(world: World) -> None:
-    """Until cancelled: a poll ends with its token, and an agent that is parked has what there is for it."""
+    """Until cancelled: a poll ends with its token, and with its worker, and an agent that is parked has what there is
+    for it."""
+    told: dict[Process, float] = {}  # since when a worker knows that it is to stop
     for number in count(1):
         await trio.sleep(1)
         now = trio.current_time()
+        for process in [process for node in world.nodes for process in node.running]:
+            if process.stop.requested.is_set():
+                told.setdefault(process, now)
         _check_taken(world, now)
         for agent in world.agents:
             for client, poll in agent.polls:
-                late = world.agents_clock() - poll.token_ends
-                if poll.connection is not None and poll.connection.taken is not None:
-                    late = min(late, now - poll.connection.taken)  # it may have waited for a worker
+                # It may have waited for a worker, and what a thief begins is answered in a while.
+                taken = None if poll.connection is None else poll.connection.taken
+                age = inf if taken is None else now - taken
+                late = min(world.agents_clock() - poll.token_ends, age)
+                process = None if poll.connection is None else poll.connection.server.process
+                stopped = now - told.get(process, inf) if process is not None else -inf
+                slack = IDENTIFIED_BOUND if world.registry_hung(poll.since) else STOPPED_SLACK
+                if min(stopped, age) > slack and not _is_held_up(world, poll):
+                    raise Violation("polls", f"{agent.name}: a poll goes on at a worker that was told to stop")
                 revoked = poll.keys != client.keys and client.is_rekeyed_everywhere(now - REVOCATION)
-                if revoked and not _is_held_up(world, poll):
+                if revoked and age > REVOKED_SLACK and not _is_held_up(world, poll):
                     raise Violation("revoked", f"{agent.name}: a poll goes on with a token of its old key")
                 slack = IDENTIFIED_BOUND if world.registry_hung(poll.since) else REVOKED_SLACK
                 ended = world.is_revoked_everywhere(poll.signed_by, now - slack)
-                if ended and not _is_held_up(world, poll):
+                if ended and age > slack and not _is_held_up(world, poll):
                     raise Violation("revoked", f"{agent.name}: a poll goes on with a token of a revoked key")
                 slack = IDENTIFIED_BOUND if world.registry_hung(poll.since) else TOKEN_SLACK
                 if late > slack and not _is_held_up(world, poll):

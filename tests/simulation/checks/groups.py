@@ -1,0 +1,76 @@
+"""Once faults are over: an agent that has left a group isn't given the group's files any more, whatever the workers
+remember of it."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from tests.simulation.actors.groups import set_group
+from tests.simulation.actors.keys import REVOCATION
+from tests.simulation.trace import Violation
+from wazuh_comms_trio.daemon.supervisor.hub import Member
+from wazuh_comms_trio.testing.agent.http import ExchangeFailed
+
+if TYPE_CHECKING:
+    from tests.simulation.actors.agents import SimAgent
+    from tests.simulation.nodes.node import Node
+    from tests.simulation.world import World
+
+__all__ = ["check_left_groups"]
+
+#: Seconds within which an agent takes a command, and a generation of workers replaces another.
+_TAKEN_BOUND: Final = 120.0
+_REPLACED_BOUND: Final = 60.0
+_MOST: Final = 2
+
+
+async def check_left_groups(world: World) -> None:
+    """Some agents go to a group; new workers learn that they are in it; then they leave it."""
+    agents = Random(f"{world.plan.seed} left groups").sample(world.agents, min(_MOST, len(world.agents)))
+    for agent in agents:
+        await _go(world, agent, ["web"])
+    for node in world.nodes:
+        await _replace_workers(node)
+    for agent in agents:
+        if 404 in await _ask(world, agent):
+            raise Violation("own files", f"{agent.name} is in web and isn't given its file")
+    for agent in agents:
+        await _go(world, agent, [])
+    await trio.sleep(REVOCATION)
+    for agent in agents:
+        if 200 in await _ask(world, agent):
+            raise Violation("own files", f"{agent.name} left web long ago and is given its file")
+
+
+async def _go(world: World, agent: SimAgent, groups: list[str]) -> None:
+    await set_group(world, agent, groups, f"settled{len(groups)}{agent.name}", 600.0)
+    with trio.move_on_after(_TAKEN_BOUND):
+        while list((await world.stores.groups()).get(agent.uuid, groups)) != groups:  # noqa: ASYNC110
+            await trio.sleep(0.5)
+        return
+    raise Violation("liveness", f"{agent.name} didn't go to {groups} in {_TAKEN_BOUND:.0f} s")
+
+
+async def _replace_workers(node: Node) -> None:
+    await node.reload()
+    with trio.move_on_after(_REPLACED_BOUND):
+        while not all(_is_new(node, member) for member, _ in node.running.values()):  # noqa: ASYNC110
+            await trio.sleep(0.5)
+
+
+def _is_new(node: Node, member: Member) -> bool:
+    return member.in_service and member.generation == node.generation
+
+
+async def _ask(world: World, agent: SimAgent) -> set[int]:
+    """What each worker, or most of them, answers."""
+    statuses = set()
+    for _ in range(3 * world.plan.nodes * world.plan.workers):
+        try:
+            statuses.add((await agent.client.get_file("web.yml")).status)
+        except ExchangeFailed:
+            continue
+    return statuses
