@@ -69,6 +69,7 @@ class SqliteCommands:
         self._data_version: object = None
         self._own_news = trio.Event()
         self._told: set[str] = set()  # agents that another worker found news for
+        self._being_added: list[frozenset[str]] = []  # whose commands
 
     # --- posting -------------------------------------------------------------------------------------------------
 
@@ -84,12 +85,15 @@ class SqliteCommands:
 
         stored: list[Command] = []
         groups = {command.document_id for command in commands if rules.is_to_expand(command)}
+        whose = frozenset(command.target.id for command in commands if command.target.type == "agent")
+        self._being_added.append(whose)
         try:
             with self._groups.begun(groups):
-                for command, is_new in await self._database.write(insert, urgent=True):
+                for command, is_new in await self._database.write(insert, urgent=True, followed=bool(whose)):
                     is_group = is_new and rules.is_to_expand(command)
                     stored.append(await self._groups.expand(command, now) if is_group else command)
         finally:
+            self._being_added.remove(whose)
             self._own_news.set()
         return stored
 
@@ -175,9 +179,10 @@ class SqliteCommands:
             names = wanted if few else with_pauses(wanted)
             return any(connection.execute(query, (agent_id,)).get is not None for agent_id in names)
 
-        # Most polls find nothing, and a look costs no transaction.
+        # Most polls find nothing, and a look costs no transaction. What is being added it doesn't see: the claim does,
+        # which comes after that in the same transaction.
         look = self._database.read_now if (few := len(wanted) <= 16) else self._database.read
-        if not await look(is_there):
+        if all(whose.isdisjoint(wanted) for whose in self._being_added) and not await look(is_there):
             return ()
 
         def take(connection: apsw.Connection) -> tuple[list[Command], list[DocumentUnreadable]]:

@@ -218,7 +218,7 @@ class Pace:
 @define
 class Turns:
     """How many connections the next turn of the event loop begins. What is under way waits for a whole turn at each of
-    its steps, a command's delivery for a dozen; and what is begun makes turns longer, as long as it is under way."""
+    its steps, a command's delivery for nine; and what is begun makes turns longer, as long as it is under way."""
 
     _passed: int = field(default=0, init=False)
 

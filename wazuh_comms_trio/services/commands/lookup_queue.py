@@ -25,22 +25,26 @@ class LookupQueue:
         self._agents: set[str] = set()
         self._left_out: set[str] = set()  # while something of theirs was on its way
         self._expected: set[str] = set()
+        self._being_stored: set[str] = set()
         self._wake = trio.Event()
 
     @property
     def is_urgent(self) -> bool:
         """Whether commands for few agents, with parked polls, are on their way to them."""
-        return 0 < len(self._expected) <= _FEW
+        return 0 < max(len(self._expected), len(self._being_stored)) <= _FEW
 
     @contextmanager
-    def expecting(self, agent_ids: Collection[str]) -> Iterator[None]:
-        """While the block runs commands for these agents are being stored."""
-        expected = {agent_id for agent_id in agent_ids if agent_id in self._parked} - self._expected
-        self._expected |= expected
+    def expecting(self, agent_ids: Collection[str], *, kept: bool = False) -> Iterator[None]:
+        """While the block runs commands for these agents are being stored. ``kept``: the store that is asked for them
+        is told at once, so that it can hand them out as it stores them."""
+        expected = {agent_id for agent_id in agent_ids if agent_id in self._parked} - self._being_stored
+        self._being_stored |= expected
+        if kept:
+            self.schedule(expected)
         try:
             yield
         finally:
-            self._expected -= expected
+            self._being_stored -= expected
 
     def delivery_decided(self, agent_id: str) -> None:
         """The agent's delivery is decided: what came during it may go now."""

@@ -48,7 +48,8 @@ class Posts:
         limit = trio.current_time() + min(within, POST_LIMIT)
         kept = [command for command in ours.values() if self._store.keeps_posted or command.target.type == "group"]
         agent_ids = {command.target.id for command in ours.values() if command.target.type == "agent"}
-        with trio.CancelScope(deadline=limit) as scope, self._lookups.expecting(agent_ids):
+        expecting = self._lookups.expecting(agent_ids, kept=self._store.keeps_posted)
+        with trio.CancelScope(deadline=limit) as scope, expecting:
             known = {command.document_id: command for command in (await self._store.add(kept) if kept else ())}
         if scope.cancelled_caught:
             raise BackendUnavailable

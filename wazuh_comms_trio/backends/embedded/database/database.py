@@ -43,14 +43,17 @@ class Database:
         self._health = health
         self._reader_cache, self._loop_reader_cache = PageCache(), PageCache()
 
-    async def write(self, work: Work[T], *, weight: int = 0, durable: bool = True, urgent: bool = False) -> T:
+    async def write(
+        self, work: Work[T], *, weight: int = 0, durable: bool = True, urgent: bool = False, followed: bool = False
+    ) -> T:
         """Runs ``work`` in a transaction, together with others' but not mixed with them: what it raises undoes only
         its own part, and goes through. Durable on return. Raises ``BackendUnavailable`` when nothing was written.
 
         ``durable=False`` spares the fsync: the write survives this process, not a power cut. ``urgent``: it doesn't
-        wait for more than one other write, unless others that are urgent wait, too.
+        wait for more than one other write, unless others that are urgent wait, too. ``followed``: by another urgent one
+        in the next turn of the event loop, which comes after it in the same transaction.
         """
-        return await self._writer.write(work, weight=weight, durable=durable, urgent=urgent)
+        return await self._writer.write(work, weight=weight, durable=durable, urgent=urgent, followed=followed)
 
     async def write_parts(self, parts: Sequence[tuple[Work[T], int]]) -> Sequence[T | BackendUnavailable]:
         """As ``write``, for work that is long and can be done in parts, each with its weight: they take effect in this

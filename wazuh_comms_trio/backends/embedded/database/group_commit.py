@@ -48,15 +48,29 @@ KEPT_SECONDS: Final = 0.002
 class Job(Generic[W]):
     """One caller's part of a group. ``commit`` sets ``outcome``, or ``postponed`` when it didn't begin with the job and
     another group shall; ``abandoned`` when the caller was cancelled before the group began. ``kept``: it stays in its
-    group, whatever waits."""
+    group, whatever waits. ``followed``: another one comes in the next turn of the event loop, for the same group."""
 
-    __slots__ = ("abandoned", "done", "kept", "outcome", "postponed", "preemptible", "urgent", "weight", "work")
+    __slots__ = (
+        "abandoned",
+        "done",
+        "followed",
+        "kept",
+        "outcome",
+        "postponed",
+        "preemptible",
+        "urgent",
+        "weight",
+        "work",
+    )
 
-    def __init__(self, work: W, weight: int, *, preemptible: bool = False, urgent: bool = False) -> None:
+    def __init__(
+        self, work: W, weight: int, *, preemptible: bool = False, urgent: bool = False, followed: bool = False
+    ) -> None:
         self.work = work
         self.weight = weight
         self.preemptible = preemptible
         self.urgent = urgent
+        self.followed = followed
         self.kept = False
         self.postponed = False
         self.outcome: Outcome | None = None
@@ -102,9 +116,9 @@ class GroupCommit(Generic[W]):
             return False
         return self.others_wait if job.preemptible else self._urgent_count > 0 and not job.urgent
 
-    async def submit(self, work: W, *, weight: int = 0, urgent: bool = False) -> object:
+    async def submit(self, work: W, *, weight: int = 0, urgent: bool = False, followed: bool = False) -> object:
         """What ``commit`` made of it, after it is durable. Cancelled: it may have happened all the same."""
-        job = Job(work, weight, urgent=urgent)
+        job = Job(work, weight, urgent=urgent, followed=followed)
         try:
             try:
                 self._send.send_nowait(job)  # without a checkpoint, which would be another turn of the event loop
@@ -186,6 +200,11 @@ class GroupCommit(Generic[W]):
                             return
                         self._held = False
                     continue  # others may have come with it
+                if any(job.followed for job in self._urgent):
+                    for job in self._urgent:
+                        job.followed = False
+                    await trio.lowlevel.checkpoint()
+                    continue
                 group = self._gather()
                 if group:
                     await self._run_group(group)

@@ -42,9 +42,13 @@ class Writer:
         self._page_cache = PageCache()
         self._commits: GroupCommit[Write] = GroupCommit(self._commit, name=self._name)
 
-    async def write(self, work: Work[T], *, weight: int = 0, durable: bool = True, urgent: bool = False) -> T:
+    async def write(
+        self, work: Work[T], *, weight: int = 0, durable: bool = True, urgent: bool = False, followed: bool = False
+    ) -> T:
         """As ``Database.write``."""
-        return cast(T, await self._commits.submit(Write(work, durable), weight=weight, urgent=urgent))
+        return cast(
+            T, await self._commits.submit(Write(work, durable), weight=weight, urgent=urgent, followed=followed)
+        )
 
     async def write_parts(self, parts: Sequence[tuple[Work[T], int]]) -> list[T | BackendUnavailable]:
         """As ``Database.write_parts``."""

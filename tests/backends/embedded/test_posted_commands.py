@@ -1,0 +1,77 @@
+"""A command that is posted for a parked agent: stored and claimed in one transaction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from tests.services.bench import A1, agent, caller, command, ids
+from wazuh_comms_trio.backends.embedded.stores import SqliteStores, open_sqlite
+from wazuh_comms_trio.services.commands.command_delivery import CommandDelivery
+from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher
+
+pytestmark = pytest.mark.real_clock
+
+
+async def test_it_is_delivered_after_one_commit_and_no_more(tmp_path: Path) -> None:
+    async with open_sqlite(tmp_path, wall_clock=lambda: 1000.0) as stores, trio.open_nursery() as nursery:
+        await stores.agents.add(agent(A1))
+        dispatcher = CommandDispatcher(
+            stores.commands, stores.agents, poll_timeout=60, wall_clock=lambda: 1000.0, rng=Random(0)
+        )
+        await nursery.start(dispatcher.run)
+        for number in range(3):
+            got: list[tuple[CommandDelivery, int]] = []
+            ended = trio.Event()
+
+            async def poll(got: list[tuple[CommandDelivery, int]] = got, ended: trio.Event = ended) -> None:
+                delivery = await dispatcher.poll(caller(A1), deadline=trio.current_time() + 60)
+                assert delivery is not None
+                got.append((delivery, stores.database.commits[1]))
+                await delivery.confirm()
+                ended.set()
+
+            nursery.start_soon(poll)
+            while not dispatcher.parked:
+                await trio.lowlevel.checkpoint()
+            await wait_all_tasks_blocked(0.01)
+            before = stores.database.commits[1]
+            assert ids(await dispatcher.posts.post([command(f"c{number}")])) == [f"c{number}"]
+            [(delivery, after)] = got
+            assert ids(delivery.commands) == [f"c{number}"]
+            assert after == before + 1
+            await ended.wait()
+        dispatcher.close()
+
+
+async def claimed_beside_add(stores: SqliteStores, *, turns: int) -> list[str]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stores.commands.add, [command("new")])
+        for _ in range(turns):
+            await trio.lowlevel.checkpoint()
+        return ids(await stores.commands.claim([A1]))
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+async def test_a_claim_beside_it_has_what_came_before_it_too(tmp_path: Path, turns: int) -> None:
+    async with open_sqlite(tmp_path, wall_clock=lambda: 1000.0) as stores:
+        await stores.commands.add([command("old")])
+        found = await claimed_beside_add(stores, turns=turns)
+        found += ids(await stores.commands.claim([A1]))
+        assert found == ["old", "new"]
+
+
+async def test_of_one_that_is_given_up_nothing_stays(tmp_path: Path) -> None:
+    """Later claims look first again, which costs no commit."""
+    async with open_sqlite(tmp_path, wall_clock=lambda: 1000.0) as stores:
+        with trio.CancelScope() as given_up:
+            given_up.cancel()
+            await stores.commands.add([command("given up")])
+        assert given_up.cancelled_caught
+        before = stores.database.commits
+        assert ids(await stores.commands.claim([A1])) == []
+        assert stores.database.commits == before
