@@ -43,6 +43,12 @@ GROUP_BYTES: Final = 8 * 1024 * 1024
 KEPT_GROWTH: Final = 4
 MOST_KEPT: Final = 16
 KEPT_SECONDS: Final = 0.002
+#: While several callers hand in jobs a group waits for more of them, for so many turns of the event loop, and to begin
+#: within so many seconds; but for few that take less than ``SHORT_TURN``, in which hardly anything was done.
+MOST_TURNS: Final = 8
+PATIENCE: Final = 0.004
+SHORT_TURN: Final = 0.0001
+SHORT_TURNS: Final = 2
 
 
 class Job(Generic[W]):
@@ -95,6 +101,7 @@ class GroupCommit(Generic[W]):
         self._urgent_count = 0
         self._others_count = 0
         self._held = False
+        self._last_size = 0  # of the last group of others
         self._wait = trio.CancelScope()  # around the wait for the next job
         self._kept = 1  # of the next group of others: each in a row that ended early makes it more
         self._kept_until: float | None = None  # of the group under way, once it has begun
@@ -200,6 +207,7 @@ class GroupCommit(Generic[W]):
                             return
                         self._held = False
                     continue  # others may have come with it
+                await self._wait_for_more()
                 if any(job.followed for job in self._urgent):
                     for job in self._urgent:
                         job.followed = False
@@ -213,6 +221,29 @@ class GroupCommit(Generic[W]):
             self._take_queued()
             self._settle([*group, *self._urgent, *self._others, *self._preemptible])
             self._receive.close()
+
+    async def _wait_for_more(self) -> None:
+        """Lets turns of the event loop go by in which requests get on that are about to hand in jobs, too: a group of
+        many costs the processor hardly more than one of a single job. Jobs that come one by one don't wait, nor do any
+        while urgent ones do."""
+        if len(self._others) + self._last_size < 3:
+            return
+        now = self._clock()
+        end = now + PATIENCE
+        turns = short = 0
+        while (
+            turns < MOST_TURNS
+            and short < SHORT_TURNS
+            and now < end
+            and not self._urgent
+            and 0 < len(self._others) < GROUP_JOBS
+        ):
+            began = now
+            await trio.lowlevel.checkpoint()
+            self._take_queued()
+            now = self._clock()
+            turns += 1
+            short += now - began < SHORT_TURN
 
     def _take_queued(self) -> None:
         try:
@@ -268,6 +299,7 @@ class GroupCommit(Generic[W]):
                 self._kept = min(self._kept * KEPT_GROWTH, MOST_KEPT)
             elif not self._urgent_count:
                 self._kept = 1
+            self._last_size = len(group)
         done = [job for job in group if job not in postponed]
         self._settle(done)
         self.jobs_done += len(done)

@@ -1,0 +1,105 @@
+"""Group commit: while several callers hand in jobs, a group waits for those that are about to."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import outcome
+import trio
+from attrs import define
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from wazuh_comms_trio.backends.embedded.database.group_commit import (
+    MOST_TURNS,
+    PATIENCE,
+    SHORT_TURN,
+    SHORT_TURNS,
+    GroupCommit,
+    Job,
+)
+
+
+@define(eq=False)
+class Turns(trio.abc.Instrument):
+    """Each turn of the event loop takes so many seconds."""
+
+    clock: MockClock
+    seconds: float
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.clock.jump(self.seconds)
+
+
+class Commits:
+    """A ``commit`` that notes its groups, and when each began."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[str]] = []
+        self.began: list[float] = []
+        self.group_commit = GroupCommit[str](self, name="a test")
+
+    async def __call__(self, jobs: Sequence[Job[str]]) -> None:
+        self.groups.append([job.work for job in jobs])
+        self.began.append(trio.current_time())
+        for job in jobs:
+            job.outcome = outcome.Value(None)
+
+    async def run(self, callers: Sequence[tuple[int, str]], clock: MockClock, turn: float, *, urgent: str = "") -> None:
+        """Jobs are handed in, each in its turn of the event loop; a turn takes so many seconds."""
+        turns = Turns(clock, turn)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.group_commit.run)
+            await wait_all_tasks_blocked()
+            trio.lowlevel.add_instrument(turns)
+            for number in range(max(number for number, _ in callers) + 1):
+                for due, work in callers:
+                    if due == number:
+                        nursery.start_soon(partial(self.group_commit.submit, work, urgent=work == urgent))
+                await trio.lowlevel.checkpoint()
+            trio.lowlevel.remove_instrument(turns)
+            await wait_all_tasks_blocked()
+            self.group_commit.close()
+
+
+BUSY = 5 * SHORT_TURN
+
+
+async def test_several_are_joined_by_those_that_come_in_the_next_turns(mock_clock: MockClock) -> None:
+    commits = Commits()
+    await commits.run([(0, "a"), (0, "b"), (0, "c"), (2, "d"), (4, "e")], mock_clock, BUSY)
+    assert [sorted(group) for group in commits.groups] == [["a", "b", "c", "d", "e"]]
+
+
+async def test_one_that_comes_alone_begins_at_once(mock_clock: MockClock) -> None:
+    commits = Commits()
+    await commits.run([(0, "a"), (3, "b"), (6, "c")], mock_clock, BUSY)
+    assert commits.groups == [["a"], ["b"], ["c"]]
+
+
+async def test_after_a_group_of_several_one_alone_is_waited_with(mock_clock: MockClock) -> None:
+    commits = Commits()
+    await commits.run([(0, "a"), (0, "b"), (0, "c"), (14, "d"), (16, "e")], mock_clock, BUSY)
+    assert [sorted(group) for group in commits.groups] == [["a", "b", "c"], ["d", "e"]]
+
+
+async def test_an_event_loop_with_nothing_to_do_isnt_waited_for(mock_clock: MockClock) -> None:
+    commits = Commits()
+    await commits.run([(0, "a"), (0, "b"), (0, "c"), (SHORT_TURNS + 8, "d")], mock_clock, SHORT_TURN / 10)
+    assert [sorted(group) for group in commits.groups] == [["a", "b", "c"], ["d"]]
+
+
+async def test_callers_without_end_are_waited_for_no_longer_than_the_limits(mock_clock: MockClock) -> None:
+    for turn in (2 * SHORT_TURN, PATIENCE / 2, 10 * PATIENCE):
+        commits = Commits()
+        began = trio.current_time()
+        await commits.run([(0, "x"), (0, "y"), *((number, str(number)) for number in range(40))], mock_clock, turn)
+        # A few turns until the first are seen, and one that is under way when the time is up.
+        assert turn < commits.began[0] - began < 6 * turn + min(PATIENCE, MOST_TURNS * turn)
+
+
+async def test_an_urgent_one_ends_the_waiting(mock_clock: MockClock) -> None:
+    commits = Commits()
+    jobs = [(0, "a"), (0, "b"), (0, "c"), (2, "command"), (5, "late")]
+    began = trio.current_time()
+    await commits.run(jobs, mock_clock, BUSY, urgent="command")
+    assert commits.groups[0] == ["command"]
+    assert commits.began[0] - began < MOST_TURNS * BUSY
