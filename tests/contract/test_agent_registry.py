@@ -140,6 +140,32 @@ async def test_a_log_in_is_recorded_and_revokes_nothing(harness: Harness, backen
     assert list(await backends.agents.revoked({A1: agent.fingerprint})) == []
 
 
+async def test_the_last_log_in_is_known_at_the_next_one(harness: Harness, backends: Backends) -> None:
+    """Also where the agent was remembered before that."""
+    await harness.enrol(A1)
+    for moment in (1_750_000_001.5, 1_750_000_900.5):
+        assert await backends.agents.lookup(A1) is not None
+        await backends.agents.record_login(A1, moment)
+        await harness.settle()
+        current = await backends.agents.current(A1.upper())
+        assert current is not None
+        assert current.last_login == moment
+    assert await backends.agents.current(A2) is None
+
+
+async def test_the_last_log_in_is_known_to_another_worker_or_node(harness: Harness, backends: Backends) -> None:
+    if harness.second is None:
+        pytest.skip("one at a time")
+    await harness.enrol(A1)
+    async with harness.second() as other:
+        assert await other.agents.lookup(A1) is not None
+        await backends.agents.record_login(A1, 1_750_000_001.5)
+        await harness.settle()
+        current = await other.agents.current(A1)
+        assert current is not None
+        assert current.last_login == 1_750_000_001.5
+
+
 async def test_groups_and_members(harness: Harness, backends: Backends) -> None:
     await harness.enrol(A1, groups=("default", "web"))
     await harness.enrol(A2, groups=("default",))

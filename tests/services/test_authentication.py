@@ -20,7 +20,8 @@ from wazuh_comms_trio.errors import AgentUnknown, BackendUnavailable, InvalidKey
 from wazuh_comms_trio.services.authentication.authenticator import Authenticator
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key, key_matches, new_key
 from wazuh_comms_trio.services.authentication.token_ages import life_at
-from wazuh_comms_trio.services.authentication.tokens import TokenKeys
+from wazuh_comms_trio.services.authentication.tokens import LIFETIME, TokenKeys
+from wazuh_comms_trio.testing.agent.client import token_expiry
 
 T = TypeVar("T")
 PRIVATE = ec.generate_private_key(ec.SECP256R1())
@@ -99,6 +100,21 @@ class TestAuthenticate:
         assert found.expires == EPOCH + 5 + life_at(A1, int(EPOCH) + 5)
         stored = made.backends.agents.stored[A1]
         assert (stored.status, stored.last_login) == ("active", EPOCH + 5)
+
+    @pytest.mark.parametrize("ahead", [60, 300, 450])
+    async def test_a_clock_that_is_ahead_where_workers_take_turns(self, ahead: int, autojump_clock: MockClock) -> None:
+        """Each worker hears of one log-in in twelve."""
+        made = await setting()
+        workers = [
+            Authenticator(made.backends.agents, KEYS, wall_clock=trio_wall_clock, run_blocking=made.blocking)
+            for _ in range(12)
+        ]
+        log_ins, hours = 0, 6 * 3600
+        while trio.current_time() < hours:
+            token = await workers[log_ins % len(workers)].authenticate(A1, KEY)
+            log_ins += 1
+            await trio.sleep(max(1, token_expiry(token) - 2 - ahead - trio_wall_clock()))
+        assert log_ins <= hours / (LIFETIME - 2 - ahead) * 1.2 + 1
 
     async def test_exact_refusals(self, autojump_clock: MockClock) -> None:
         made = await setting()

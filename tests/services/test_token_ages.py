@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from math import inf, nan
 from uuid import UUID
 
 import pytest
 
 from tests.services.bench import EPOCH
-from wazuh_comms_trio.services.authentication.token_ages import EARLY, ROUND, SHORTEST, TokenAges, life_at
+from wazuh_comms_trio.services.authentication.token_ages import EARLY, ROUND, SHORTEST, life_at, next_life
 from wazuh_comms_trio.services.authentication.tokens import LIFETIME
 
 NOW = int(EPOCH)
+DAY = 86_400
 AGENTS = [str(UUID(int=number)) for number in range(1000)]
 
 
@@ -31,18 +33,34 @@ def test_a_fleet_of_one_moment_is_spread_by_its_second_tokens() -> None:
 def test_who_renews_its_token_has_it_for_a_round(before_its_end: int) -> None:
     """Agents renew it 2 s before the end, by clocks that aren't quite right."""
     for agent in AGENTS:
-        ages, now, ends = TokenAges(), NOW, list[int]()
+        last, now, ends = None, NOW, list[int]()
         for _ in range(5):
-            ends.append(now + ages.next_life(agent, now))
-            now = ends[-1] - before_its_end
+            ends.append(now + next_life(agent, now, last))
+            last, now = now, ends[-1] - before_its_end
         assert [later - sooner for sooner, later in pairwise(ends[1:])] == [ROUND] * 3  # the first may be half of one
 
 
-@pytest.mark.parametrize("ahead", [60, 250, 299, 600, 890])
-def test_a_clock_that_is_far_ahead_logs_in_no_more_than_it_would(ahead: int) -> None:
+@pytest.mark.parametrize("late", [1, 10, 600, 10_000])
+def test_who_comes_late_ends_in_its_phase_again(late: int) -> None:
+    for agent in AGENTS:
+        last = NOW + life_at(agent, NOW)  # in its phase, or half a round from it
+        now = last + next_life(agent, last, NOW) + late
+        assert next_life(agent, now, last) == life_at(agent, now)
+
+
+@pytest.mark.parametrize("ahead", [29, 31, 60, 133, 250, 299, 350, 434, 450, 600, 800])
+def test_a_clock_that_is_far_ahead_logs_in_hardly_oftener_than_it_must(ahead: int) -> None:
+    """An agent renews a token of 900 s 2 s before its end. How much oftener depends on how the steps fall."""
     for agent in AGENTS[:100]:
-        ages, now, log_ins = TokenAges(), NOW, 0
-        while now < NOW + 10 * LIFETIME:
+        last, now, log_ins = None, NOW, 0
+        while now < NOW + DAY:
             log_ins += 1
-            now = max(now + 1, now + ages.next_life(agent, now) - 2 - ahead)
-        assert log_ins <= 10 * LIFETIME / (LIFETIME - 2 - ahead) + 2
+            last, now = now, max(now + 1, now + next_life(agent, now, last) - 2 - ahead)
+        assert log_ins <= DAY / (LIFETIME - 2 - ahead) * 1.27 + 2
+
+
+def test_a_log_in_that_is_yet_to_come_says_nothing() -> None:
+    """A clock was put back."""
+    for agent in AGENTS:
+        for last in (NOW + 1, NOW + 10_000, inf, nan):
+            assert next_life(agent, NOW, last) == life_at(agent, NOW)

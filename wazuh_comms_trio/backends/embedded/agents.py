@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import apsw
 import msgspec
 import trio
+from attrs import evolve
 
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.agent_orders import AgentOrder, in_order
@@ -55,7 +56,15 @@ class SqliteAgents:
             return await self._database.read_now(lambda connection: _select(connection, agent_id.lower()))
 
     async def current(self, agent_id: str) -> Agent | None:
-        return await self.lookup(agent_id)  # what is remembered is as new as the file but for the last log-in
+        """What is remembered is as new as the file but for the last log-in, which any process may have recorded."""
+        agent_id = agent_id.lower()
+
+        def find(connection: apsw.Connection) -> Agent | None:
+            agent, _ = self._look_up(connection, agent_id)
+            return None if agent is None else evolve(agent, last_login=_last_login(connection, agent_id))
+
+        with self._unreadable.noting():
+            return await self._database.read_now(find, lambda connection: _select(connection, agent_id))
 
     async def lookup(self, agent_id: str) -> Agent | None:
         agent_id = agent_id.lower()
@@ -299,6 +308,11 @@ def set_groups(connection: apsw.Connection, agent_id: str, groups: Sequence[str]
     """Sets an agent's groups as part of another write."""
     connection.execute("UPDATE agents SET groups = ? WHERE id = ?", (_json(list(groups)), agent_id))
     seal_agent(connection, agent_id)
+
+
+def _last_login(connection: apsw.Connection, agent_id: str) -> float | None:
+    found = connection.execute("SELECT last_login FROM agents WHERE id = ?", (agent_id,)).get
+    return found if isinstance(found, float) else None
 
 
 def _select(connection: apsw.Connection, agent_id: str) -> Agent | None:

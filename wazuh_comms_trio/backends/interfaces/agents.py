@@ -41,7 +41,7 @@ class AgentRegistry(Protocol):
         ...
 
     async def current(self, agent_id: str) -> Agent | None:
-        """For log-ins: as ``get``, but when the agent was active last may be older."""
+        """For log-ins: as ``get``, but its status may be older, and log-ins of the last moments may be missing."""
         ...
 
     async def lookup(self, agent_id: str) -> Agent | None:

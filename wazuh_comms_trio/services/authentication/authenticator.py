@@ -23,7 +23,7 @@ from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.metrics.refusal_log import RefusalLog
 from wazuh_comms_trio.services.agent_journal import AgentJournal
-from wazuh_comms_trio.services.authentication.token_ages import TokenAges
+from wazuh_comms_trio.services.authentication.token_ages import next_life
 from wazuh_comms_trio.services.authentication.token_memory import TokenMemory
 from wazuh_comms_trio.services.authentication.tokens import UUID, Claims, TokenKeys, check_times, read_token
 from wazuh_comms_trio.services.authentication.verified_keys import VerifiedKeys
@@ -79,7 +79,6 @@ class Authenticator:
         self._agents = agents
         self._serve_unread = serve_unread
         self._keys = keys
-        self._ages = TokenAges()
         self._wall_clock = wall_clock
         self._secrets = VerifiedSecrets(run_blocking, remember_wrong=True, verified_keys=verified_keys)
         # For the signature's sake: times and the agent are looked at every time.
@@ -144,7 +143,7 @@ class Authenticator:
             await self._agents.record_login(agent.id, now)
         except BackendUnavailable as exc:
             _log.warning("the log-in of agent %s wasn't recorded: %s", agent.id, exc)
-        return self._keys.mint(agent.id, agent.fingerprint, now, self._ages.next_life(agent.id, int(now)))
+        return self._keys.mint(agent.id, agent.fingerprint, now, next_life(agent.id, int(now), agent.last_login))
 
     async def verify(self, token: bytes | None) -> Caller:
         """The agent that a token is for. ``token``: the bearer token's bytes, None when there was none. While the
