@@ -7,7 +7,7 @@ import errno
 import json
 import os
 from contextlib import AbstractAsyncContextManager
-from mmap import mmap
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,15 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.http.server.listener import Fakes, app_of, read_reply, request_bytes, serving
 from tests.http.server.test_bodies import body_messages, receiver
 from wazuh_comms_trio.api.agent_api.base import AgentApi
+from wazuh_comms_trio.api.quart_application import ROOM_TIMEOUT
 from wazuh_comms_trio.config.models import Limits
 from wazuh_comms_trio.errors import BodyTooLarge, Overloaded, StorageFull
 from wazuh_comms_trio.foundation import file_writes
-from wazuh_comms_trio.http.server import bodies
-from wazuh_comms_trio.http.server.bodies import BodyBudget, Spill, collect_body
+from wazuh_comms_trio.http.server.bodies import BodyBudget, RequestRoom, Spill, collect_body
 from wazuh_comms_trio.http.server.body_budget import Share
 from wazuh_comms_trio.http.server.replies import PIECE_BYTES, send_reply
+from wazuh_comms_trio.services.stateful.reply_size import expected_reply
+from wazuh_comms_trio.services.stateful.submission import EventResult, encode_results
 from wazuh_comms_trio.testing import daemon_config, open_daemon, stateful_event
 
 PARTS = [bytes([number]) * 60_000 for number in range(100)]
@@ -132,7 +134,7 @@ class TestFiles:
     @pytest.mark.real_clock  # files are written in threads, for which no mock clock waits
     async def test_a_daemon_takes_it_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Every event is answered, also one that goes to the quarantine from the mapped file."""
-        monkeypatch.setattr(bodies.Spill.__init__, "__defaults__", (200_000,))
+        monkeypatch.setattr(Spill.__init__, "__defaults__", (200_000,))
         events = [stateful_event(f"{n}", "fim", "create", {"v": "x" * 1000}) for n in range(1000)]
         bad = b'{"id":"bad","module":"mystery","operation":"create"}\n{"v":1}\n'
         async with open_daemon(daemon_config()) as daemon:
@@ -225,16 +227,63 @@ class TestReplies:
             await wait_all_tasks_blocked()
             assert app.body_budget.used_bytes == 0
 
-    async def test_one_without_room_is_refused(self, autojump_clock: MockClock) -> None:
-        budget, other = BodyBudget(1_000_000), Share("b")
-        await budget.take(other, 1_000_001)
+    async def test_the_work_is_not_begun_where_its_reply_would_have_no_room(self, autojump_clock: MockClock) -> None:
+        fakes = Fakes()
+        fakes.stateful.expected = 70_000
+        app = app_of(fakes)
+        assert isinstance(app, AgentApi)
+        other = Share("b")
+        await app.body_budget.take(other, app.body_budget.limit_bytes + 1)
+        async with serving(fakes, app=app) as server:
+            refused = await server.ask(request_bytes("POST", "/api/v1/events/stateful", b"{}"))
+            assert (refused.status, refused.header("retry-after")) == (503, "5")
+            assert trio.current_time() == ROOM_TIMEOUT
+            assert not fakes.stateful.bodies
+            fakes.stateful.expected = 60_000
+            assert (await server.ask(request_bytes("POST", "/api/v1/events/stateful", b"{}"))).status == 200
+        assert app.body_budget.used_bytes == other.held_bytes
+
+    async def test_work_that_was_done_is_answered(self, autojump_clock: MockClock) -> None:
+        """Though its reply is larger than was to be expected, and there is no room any more."""
+        fakes = Fakes()
+        fakes.stateful.reply = b"x" * 1_000_000
+        app = app_of(fakes)
+        assert isinstance(app, AgentApi)
+        other = Share("b")
+        await app.body_budget.take(other, app.body_budget.limit_bytes + 1)
+        async with serving(fakes, app=app) as server:
+            reply = await server.ask(request_bytes("POST", "/api/v1/events/stateful", b"{}"))
+            assert (reply.status, reply.body) == (200, fakes.stateful.reply)
+        assert trio.current_time() == 0
+        assert app.body_budget.used_bytes == other.held_bytes
+
+    async def test_a_reply_has_the_room_of_its_body(self, autojump_clock: MockClock) -> None:
+        """Which waits for nobody, were there no room for another byte."""
+        budget = BodyBudget(1_000_000)
+        room = RequestRoom(budget, "a", 2)
+        await budget.take(room.share, 300_000)
+        await budget.take(Share("b"), 700_001)
+        await room.reserve(300_000)
         with pytest.raises(Overloaded):
-            async with bodies.accounted_reply(70_000, budget=budget, room_timeout=2, owner="a"):
-                pytest.fail("there is no room")
+            await room.reserve(300_001)
         assert trio.current_time() == 2
-        async with bodies.accounted_reply(60_000, budget=budget, room_timeout=2, owner="a"):
-            assert trio.current_time() == 2
-        assert budget.used_bytes == other.held_bytes
+        room.hold_reply(200_000)
+        assert room.share.held_bytes == 200_000
+        room.hold_reply(10_000)
+        assert room.share.held_bytes == 0
+
+    @pytest.mark.parametrize("events", [1, 600, 20_000])
+    async def test_what_a_reply_will_take_is_about_known(self, events: int, tmp_path: Path) -> None:
+        body = b"{}\n" + b"".join(
+            b'{"module":"inventory","collector":"packages","id":"%040d","operation":"create"}\n{"a":1}\n' % number
+            for number in range(events)
+        )
+        reply = len(encode_results([EventResult("wazuh-states-inventory-packages", "0" * 40, "created", 201)] * events))
+        (tmp_path / "body").write_bytes(body)
+        with (tmp_path / "body").open("rb") as file, mmap(file.fileno(), len(body), access=ACCESS_READ) as mapped:
+            for form in (body, bytearray(body), mapped):
+                expected = await expected_reply(form)
+                assert expected == 0 if events == 1 else reply < 1.02 * expected < 1.3 * reply
 
     async def test_it_is_sent_in_pieces(self) -> None:
         sent: list[bytes] = []

@@ -8,8 +8,8 @@ read within the limits. Both kinds are found by exact paths, and answered alike 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from wazuh_comms_trio.config.models import Limits
 from wazuh_comms_trio.errors import BodyTooLarge, CommsError, TimeLimitExceeded
 from wazuh_comms_trio.foundation.bodies import Body
 from wazuh_comms_trio.http.server.application import handle_request
-from wazuh_comms_trio.http.server.bodies import BodyBudget, Spill, accounted_reply, collect_body, content_length
+from wazuh_comms_trio.http.server.bodies import BodyBudget, RequestRoom, Spill, collect_body, content_length
 from wazuh_comms_trio.http.server.hypercorn_protocol import Message, Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.peer import shown_address
@@ -117,8 +117,10 @@ class QuartApplication(QuartTrio):
         owner: str | None = None,
         spill: Spill | None = None,
         declared: int | None = None,
+        room: RequestRoom | None = None,
     ) -> AbstractAsyncContextManager[Body]:
-        """Collects a request's body: see ``collect_body``; all bodies of known agents share one budget."""
+        """Collects a request's body: see ``collect_body``; all bodies of known agents share one budget. What it has of
+        ``room`` is given back with that."""
         return collect_body(
             receive,
             limit=limit,
@@ -127,11 +129,17 @@ class QuartApplication(QuartTrio):
             owner=owner,
             spill=spill,
             declared=declared,
+            share=None if room is None else room.share,
         )
 
-    def accounted(self, reply: bytes, *, owner: str) -> AbstractAsyncContextManager[None]:
-        """A reply takes its part of the same budget while it is sent: see ``accounted_reply``."""
-        return accounted_reply(len(reply), budget=self._budget, room_timeout=ROOM_TIMEOUT, owner=owner)
+    @contextmanager
+    def room(self, owner: str) -> Iterator[RequestRoom]:
+        """What a known agent's body and its reply have of the budget while the block runs."""
+        room = RequestRoom(self._budget, owner, ROOM_TIMEOUT)
+        try:
+            yield room
+        finally:
+            room.give_back()
 
     def collect_from_stranger(self, scope: Scope, receive: Receive, limit: int) -> AbstractAsyncContextManager[Body]:
         """As ``collect``, for a sender who hasn't shown yet who it is: all of their bodies share another, small budget.

@@ -73,6 +73,10 @@ class FakeStateful:
     takes: float = 0.0
     error: Exception | None = None
     reply: bytes = b'{"results":[]}'
+    expected: int = 0
+
+    async def expected_reply(self, body: bytes | bytearray) -> int:
+        return self.expected
 
     async def submit(
         self, caller: Caller, body: bytes | bytearray, *, deadline: float, has_left: Callable[[], bool] | None = None

@@ -33,14 +33,19 @@ async def stateful(api: AgentApi, scope: Scope, receive: Receive, send: Send) ->
 
 
 async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive, send: Send, seconds: float) -> None:
-    owner, length = caller.agent.id, content_length(scope)
-    async with api.collect(receive, api.limits.body_bytes, owner=owner, spill=api.spill, declared=length) as body:
-        deadline = trio.current_time() + seconds
-        with trio.CancelScope(deadline=deadline) as limit:
-            reply = await api.services.stateful.submit(caller, body, deadline=deadline, has_left=_leaving(scope))
-        if limit.cancelled_caught:
-            raise TimeLimitExceeded
-    async with api.accounted(reply, owner=caller.agent.id):
+    owner, length, stateful = caller.agent.id, content_length(scope), api.services.stateful
+    with api.room(owner) as room:
+        collected = api.collect(
+            receive, api.limits.body_bytes, owner=owner, spill=api.spill, declared=length, room=room
+        )
+        async with collected as body:
+            deadline = trio.current_time() + seconds
+            await room.reserve(await stateful.expected_reply(body))
+            with trio.CancelScope(deadline=deadline) as limit:
+                reply = await stateful.submit(caller, body, deadline=deadline, has_left=_leaving(scope))
+            if limit.cancelled_caught:
+                raise TimeLimitExceeded
+        room.hold_reply(len(reply))
         await send_reply(send, 200, reply)
 
 

@@ -24,8 +24,8 @@ __all__ = [
     "SKIPPED_BYTES",
     "BodyBudget",
     "BodyChunks",
+    "RequestRoom",
     "Spill",
-    "accounted_reply",
     "collect_body",
     "content_length",
     "skip_body",
@@ -73,16 +73,18 @@ async def collect_body(
     owner: Hashable = None,
     spill: Spill | None = None,
     declared: int | None = None,
+    share: Share | None = None,
 ) -> AsyncIterator[Body]:
-    """The whole body, whose memory is accounted for until the block is left. ``room_timeout``: seconds to wait for room
-    in all. What goes beyond ``free_bytes`` needs room, which ``owner`` has a share of. With ``spill`` a large one is a
-    mapped file, valid inside the block; one that is ``declared`` to be large isn't received at all while there is no
-    room for files.
+    """The whole body, whose memory is accounted for until the block is left, or the caller gives back its ``share``.
+    ``room_timeout``: seconds to wait for room in all. What goes beyond ``free_bytes`` needs room, which ``owner`` has a
+    share of. With ``spill`` a large one is a mapped file, valid inside the block; one that is ``declared`` to be large
+    isn't received at all while there is no room for files.
 
     Raises what ``receive`` raises, ``BodyTooLarge`` above ``limit`` bytes, ``ClientDisconnected``, ``Overloaded`` when
     there was no room in time, ``StorageFull``.
     """
-    share, wait_limit = Share(owner), _WaitLimit(room_timeout)
+    kept, wait_limit = share is not None, _WaitLimit(room_timeout)
+    share = share or Share(owner)
     if spill is not None and (declared or 0) > spill.above:
         await wait_limit.wait_for_room(spill.budget, share, WRITTEN_AT_ONCE)
     message = await receive()
@@ -112,22 +114,34 @@ async def collect_body(
         ) as mapped:
             yield mapped
     finally:
-        budget.give_back(share)
+        if not kept:
+            budget.give_back(share)
 
 
-@asynccontextmanager
-async def accounted_reply(
-    size: int, *, budget: BodyBudget, room_timeout: float, owner: Hashable
-) -> AsyncIterator[None]:
-    """A reply of so many bytes is in memory in the block, until its peer has read it. As with bodies, small ones go
-    without asking. Raises ``Overloaded`` when there was no room in time."""
-    share = Share(owner)
-    try:
-        if size > FREE_BYTES:
-            await _WaitLimit(room_timeout).take(budget, share, size)
-        yield
-    finally:
-        budget.give_back(share)
+class RequestRoom:
+    """What a request's body has of the budget, in memory, and its reply after that: one share for both, so that who has
+    sent much already doesn't wait for what it holds itself."""
+
+    def __init__(self, budget: BodyBudget, owner: Hashable, room_timeout: float) -> None:
+        self.share = Share(owner)
+        self._budget = budget
+        self._room_timeout = room_timeout
+
+    async def reserve(self, size: int) -> None:
+        """Before the work whose reply has about so many bytes: where there is no room for those, nor enough of the
+        body's, it isn't begun. Small replies go without asking. Raises ``Overloaded`` when there was no room in time.
+        """
+        if size > max(FREE_BYTES, self.share.held_bytes):
+            limit = _WaitLimit(self._room_timeout)
+            await limit.take(self._budget, self.share, size - self.share.held_bytes)
+
+    def hold_reply(self, size: int) -> None:
+        """The reply is there, and the body gone. What was done is answered, also where more than was reserved comes of
+        it."""
+        self._budget.hold(self.share, size if size > FREE_BYTES else 0)
+
+    def give_back(self) -> None:
+        self._budget.give_back(self.share)
 
 
 class _WaitLimit:

@@ -81,12 +81,16 @@ class BodyBudget:
         return owned > 0 and owned + size > self.limit_bytes // FAIR_SHARES
 
     def give_back(self, share: Share) -> None:
-        self.used_bytes -= share.held_bytes
+        self.hold(share, 0)
+
+    def hold(self, share: Share, size: int) -> None:
+        """So much is in memory for the share now, whether there is room or not: others wait for what is above it."""
+        self.used_bytes += size - share.held_bytes
         if share.owner is not None:
-            self._used_by[share.owner] -= share.held_bytes
+            self._used_by[share.owner] += size - share.held_bytes
             if self._used_by[share.owner] <= 0:
                 del self._used_by[share.owner]
-        share.held_bytes = 0
+        share.held_bytes = size
         if self._senior is share:
             self._senior = None
         self._parking.unpark_all()

@@ -32,6 +32,7 @@ from wazuh_comms_trio.services.stateful.batcher import MAX_WAITING, Batcher
 from wazuh_comms_trio.services.stateful.bulk_writer import BulkWriter
 from wazuh_comms_trio.services.stateful.overtaken_entries import OvertakenEntries
 from wazuh_comms_trio.services.stateful.packet_reader import Event, PacketReader, open_packet
+from wazuh_comms_trio.services.stateful.reply_size import expected_reply
 from wazuh_comms_trio.services.stateful.submission import LOOK_AFTER, HasLeft, Packet, Part, Piece
 from wazuh_comms_trio.services.store_backoff import store_backoff
 
@@ -108,6 +109,10 @@ class StatefulEvents:
             batcher.pieces_in_flight,
             self._quarantine.alarm(),
         )
+
+    async def expected_reply(self, body: Body) -> int:
+        """About how many bytes ``submit`` would return."""
+        return await expected_reply(body)
 
     async def submit(self, caller: Caller, body: Body, *, deadline: float, has_left: HasLeft | None = None) -> bytes:
         """One request's body; returns the reply's JSON, ``{"results":[...]}``: every event that it calls a success is
