@@ -57,6 +57,8 @@ def unexpected_errors(request: pytest.FixtureRequest) -> Iterator[list[str]]:
 
 #: Seconds after which a test hangs, and nothing else: the slowest, on a busy machine, take a tenth of it.
 TEST_TIMEOUT = 300
+#: As many times that for those that are marked ``long``.
+LONG = 20
 #: Seconds for a thread that has nothing left to do.
 LAST_STEPS = 10
 
@@ -71,7 +73,7 @@ def hanging_test(request: pytest.FixtureRequest) -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.alarm(TEST_TIMEOUT)
+    signal.alarm(TEST_TIMEOUT if request.node.get_closest_marker("long") is None else TEST_TIMEOUT * LONG)
     try:
         yield
     finally:

@@ -41,6 +41,7 @@ class MemoryAgents:
         self.stored: dict[str, Agent] = {}
         self.faults = Faults()
         self._commands: MemoryCommands | None = None
+        self._changed: set[str] = set()
 
     def serve(self, commands: MemoryCommands) -> None:
         """Connects the commands that end when an agent is removed."""
@@ -69,8 +70,10 @@ class MemoryAgents:
         await self.faults.strike("revoked")
         return [agent_id for agent_id, fingerprint in agents.items() if self._fingerprint(agent_id) != fingerprint]
 
-    async def changed(self) -> None:
+    async def changed(self) -> Collection[str]:
         await self.faults.strike("changed")
+        changed, self._changed = self._changed, set()
+        return changed
 
     def _fingerprint(self, agent_id: str) -> str | None:
         agent = self.stored.get(agent_id.lower())
@@ -86,9 +89,12 @@ class MemoryAgents:
     async def remove(self, agent_id: str) -> bool:
         await self.faults.strike("remove")
         agent = self.stored.pop(agent_id.lower(), None)
-        if agent is not None and self._commands is not None:
+        if agent is None:
+            return False
+        self._changed.add(agent.id)
+        if self._commands is not None:
             self._commands.agent_removed(agent.id)
-        return agent is not None
+        return True
 
     async def rekey(self, agent_id: str, key_hash: str) -> bool:
         await self.faults.strike("rekey")
@@ -106,13 +112,16 @@ class MemoryAgents:
             await self.faults.strike("record_login")
         except Exception:  # by contract it doesn't fail the log-in
             return
-        self._change(agent_id, last_login=when, status="active")
+        agent = self.stored.get(agent_id.lower())
+        if agent is not None:
+            self.stored[agent.id] = evolve(agent, last_login=when, status="active")
 
     def _change(self, agent_id: str, **changes: Any) -> bool:
         agent = self.stored.get(agent_id.lower())
         if agent is None:
             return False
         self.stored[agent.id] = evolve(agent, **changes)
+        self._changed.add(agent.id)
         return True
 
     async def list(self) -> Sequence[Agent]:
