@@ -22,11 +22,13 @@ def _name(text: str) -> x509.Name:
 
 @define
 class Authority:
-    """Files are in ``folder``, which is its own. ``may_list``: its certificate says that it signs lists, too."""
+    """Files are in ``folder``, which is its own. ``may_list``: its certificate says that it signs lists, too.
+    ``key_ids``: what it signs says with which key, by which OpenSSL tells CAs of one name apart."""
 
     folder: Path
     name: str = "tests"
     may_list: bool = True
+    key_ids: bool = False
     key: ec.EllipticCurvePrivateKey = field(factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     issued: int = 0
 
@@ -46,9 +48,14 @@ class Authority:
             .not_valid_before(self.now - timedelta(days=1))
             .not_valid_after(self.now + timedelta(days=90))
         )
+        if self.key_ids:
+            more = (*more, x509.SubjectKeyIdentifier.from_public_key(public), self._key_id())
         for extension in more:
             builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
         return builder.sign(self.key, SHA256())
+
+    def _key_id(self) -> x509.AuthorityKeyIdentifier:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
 
     def file(self) -> Path:
         """Its own certificate."""
@@ -101,6 +108,8 @@ class Authority:
             serial = x509.load_pem_x509_certificate(certificate.read_bytes()).serial_number
             revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(self.now).build()
             builder = builder.add_revoked_certificate(revoked)
+        if self.key_ids:
+            builder = builder.add_extension(self._key_id(), critical=False)
         path = self.folder / file
         path.write_bytes(builder.sign(self.key, SHA256()).public_bytes(Encoding.PEM))
         return path

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 from attrs import evolve
+from cryptography import x509
 from trio.testing import MockClock
 
 from tests.certificates.authority import Authority, Pair
@@ -208,6 +209,30 @@ async def test_a_list_that_would_keep_everybody_out_is_refused_or_said(
     list_of_other.write_text(list_of_other.read_text() + own.revoke().read_text())
     assert not any("has no list" in warning for warning in problems(tmp_path, certificates, **keys)[1])
     assert await refusal(settings, own.issue(UUID)) == ""
+
+
+async def test_each_of_two_cas_with_one_name_needs_a_list(
+    certificates: Certificates, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A CA with a new key and its old name: OpenSSL keeps out the agents of the one that signed no list."""
+    folders = [tmp_path / "old", tmp_path / "new"]
+    for folder in folders:
+        folder.mkdir()
+    old, new = (Authority(folder, key_ids=True) for folder in folders)
+    both = tmp_path / "both.pem"
+    both.write_text(old.file().read_text() + new.file().read_text())
+    crl = old.revoke()
+    keys: dict[str, Any] = {"use_ca": True, "ca": both, "crl": crl}
+    wrong, (warning,) = problems(tmp_path, certificates, **keys)
+    assert wrong == []
+    serial = x509.load_pem_x509_certificate((folders[1] / "ca.pem").read_bytes()).serial_number
+    assert f"isn't signed by the CA CN=tests with the serial number {serial:X}" in warning
+    settings = Ssl(certificates.key, certificates.cert, **keys)
+    assert await refusal(settings, old.issue(UUID)) == ""
+    assert await refusal(settings, new.issue(UUID)) != ""
+    crl.write_text(crl.read_text() + new.revoke().read_text())
+    assert problems(tmp_path, certificates, **keys) == ([], [])
+    assert await refusal(settings, new.issue(UUID)) == ""
 
 
 async def test_a_list_of_tens_of_thousands_is_read_whole(

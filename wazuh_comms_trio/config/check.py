@@ -126,6 +126,24 @@ def _crl(reader: Reader, file: Path, authorities: list[x509.Certificate], now: d
         if own and name not in own and name not in issuers:  # only who issues agents' certificates needs one
             text = f"has no list of {name.rfc4514_string()}, a CA of `ca`: agents with certificates of it get nowhere"
             reader.warning_at(_CRL, f'"{file}" {text}')
+    if reader.sound(_CRL):
+        _note_namesakes(reader, file, [each for each in authorities if each.subject not in issuers], own)
+
+
+def _note_namesakes(
+    reader: Reader,
+    file: Path,
+    authorities: list[x509.Certificate],
+    lists: dict[x509.Name, list[x509.CertificateRevocationList]],
+) -> None:
+    """Of several CAs with one name, such as a CA and the one that follows it, each needs a list signed by its own
+    key. (A renewed certificate with the same key doesn't.)"""
+    for authority in authorities:
+        of_the_name = lists.get(authority.subject, [])
+        if of_the_name and not any(_may_have_signed(authority, crl) for crl in of_the_name):
+            which = f"{authority.subject.rfc4514_string()} with the serial number {authority.serial_number:X}"
+            text = f"its list isn't signed by the CA {which}, which is in `ca`, too: agents with certificates of it get"
+            reader.warning_at(_CRL, f'"{file}": {text} nowhere')
 
 
 def _note_list_dates(reader: Reader, lists: list[x509.CertificateRevocationList], now: datetime) -> None:
