@@ -17,6 +17,8 @@ from tests.conftest import Certificates
 from tests.e2e.processes import PROGRAMS, Files, Running, start_daemon, tool, write_files
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 
+pytestmark = [pytest.mark.processes, pytest.mark.real_clock]
+
 PASSWORD = {"WAZUH_COMMS_ENROLLMENT_PASSWORD": "let them in"}
 MIX = """\
 fleet:

@@ -11,6 +11,8 @@ import pytest
 from tests.runbooks.pages import Step, run_page
 from wazuh_comms_trio.testing import throwaway_certificate
 
+pytestmark = [pytest.mark.processes, pytest.mark.real_clock]
+
 UUID = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
 KEY = "k" * 32
 #: An agent that goes on and on, as the page's own would, with events each second.
@@ -98,6 +100,7 @@ printf x | dd of="$file" bs=1 seek=300 conv=notrunc status=none
     assert "web-1" in said[3]
 
 
+@pytest.mark.balancers
 def test_behind_a_balancer(tmp_path: Path) -> None:
     if shutil.which("haproxy") is None:
         pytest.skip("HAProxy isn't here")
