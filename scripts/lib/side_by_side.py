@@ -1,0 +1,163 @@
+"""``scripts/test --side-by-side``: all checks and tests, in less time on two cores.
+
+First three lanes at once. Two have what nothing but the CPU holds up: the simulator's seeds, the checks, the newest
+Python's run, and the tests whose time is trio's mock clock. They have the lowest priority, so that the third gets the
+CPU whenever it wants it: tests that mostly wait for programs that start (OpenSearch, a systemd, builds), with limits of
+many seconds. Afterwards all other tests that wait for sockets, threads or processes, one after the other: some judge
+times, and they have the machine to themselves.
+
+A part's output is shown when it ends, with pytest's own closing line. The last line is the sum of these, in pytest's
+form.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import attrs
+
+__all__ = ["Part", "Run", "closing_line", "make_parts"]
+
+#: Markers of the tests that real time, or other programs, may hold up.
+REAL = ("real_clock", "processes", "indexer", "balancers", "prometheus", "machine")
+SIMULATION = ("tests/simulation",)
+#: Whose tests wait for programs, and judge no times.
+BESIDE = ("tests/indexer", "tests/runbooks", "tests/scripts", "tests/systemd", "tests/upgrade")
+#: About half of the tests that wait for nothing, by the time they take. The others are the rest of ``tests``.
+FIRST_HALF = ("tests/api", "tests/foundation", "tests/http", "tests/services", "tests/transport", "tests/wire")
+
+_CLOSING = re.compile(r"^=*\s*(\d+ [a-z]+(?:, \d+ [a-z]+)*) in [\d.]+s\b")
+#: In the order of pytest's own line. What one part deselects is another part's.
+_WORDS = ("failed", "passed", "skipped", "xfailed", "xpassed", "warning", "warnings", "error", "errors")
+_NO_TESTS = 5  # pytest's exit status
+
+
+@attrs.frozen
+class Part:
+    """``counted``: it is one of pytest's, whose closing line goes into the sum."""
+
+    name: str
+    command: Sequence[str]
+    counted: bool = True
+
+
+def make_parts(python: str, marks: str, arguments: Sequence[str]) -> tuple[Sequence[Sequence[Part]], Part]:
+    """The lanes, and what runs alone after them. Every test that ``marks`` (pytest's ``-m``) takes is in one part."""
+    real = f"({' or '.join(REAL)})"
+
+    def tests(name: str, kind: str, *which: str) -> Part:
+        expression = " and ".join(f"({each})" for each in (marks, kind) if each)
+        return Part(name, (python, "-m", "pytest", *arguments, *(["-m", expression] if expression else []), *which))
+
+    def without(*folders: str) -> list[str]:
+        return ["tests", *(f"--ignore={folder}" for folder in folders)]
+
+    lanes = (
+        (
+            tests("the simulator", "", *SIMULATION),
+            tests("tests on the mock clock, first half", f"not {real}", *FIRST_HALF),
+        ),
+        (
+            Part("checks", ("scripts/test", "--checks"), counted=False),
+            Part("newest Python", ("tests/pythons/run",), counted=False),
+            tests("tests on the mock clock, second half", f"not {real}", *without(*SIMULATION, *BESIDE, *FIRST_HALF)),
+        ),
+        (tests("tests that wait for programs", "", *BESIDE),),
+    )
+    low = [[attrs.evolve(part, command=("nice", "-n", "19", *part.command)) for part in lane] for lane in lanes[:2]]
+    return (*low, lanes[2]), tests("tests that wait", real, *without(*SIMULATION, *BESIDE))
+
+
+def closing_line(outputs: Iterable[str], seconds: float) -> str | None:
+    """The sum of pytest's closing lines, the last one of each output; None when one has none."""
+    total = Counter[str]()
+    for output in outputs:
+        found = [match for line in output.splitlines() if (match := _CLOSING.match(line))]
+        if not found:
+            return None
+        for number, word in (each.split(" ") for each in found[-1][1].split(", ")):
+            total[word] += int(number)
+    return f"{', '.join(f'{total[word]} {word}' for word in _WORDS if total[word])} in {seconds:.2f}s"
+
+
+class Run:
+    """All parts run, whatever happened in others."""
+
+    def __init__(self) -> None:
+        self._outputs: list[str] = []
+        self._failed: list[str] = []
+        self._lock = threading.Lock()
+        self._processes: list[subprocess.Popen[str]] = []
+
+    def run(self, lanes: Sequence[Sequence[Part]], alone: Part) -> int:
+        """Returns the exit status: 1 when any part failed. Ctrl-C ends all of them."""
+        began = time.monotonic()
+        threads = [threading.Thread(target=self._run_lane, args=(lane,), daemon=True) for lane in lanes]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self._run_part(alone, at_once=True)
+        except BaseException:
+            for process in self._processes:
+                process.send_signal(signal.SIGINT)
+            for process in self._processes:
+                process.wait()
+            raise
+        closing = closing_line(self._outputs, time.monotonic() - began)
+        if self._failed or closing is None:
+            print(f"Parts that failed: {', '.join(self._failed) or 'one that has no closing line'}")
+        if closing is not None:
+            print(closing)
+        return int(bool(self._failed) or closing is None)
+
+    def _run_lane(self, lane: Sequence[Part]) -> None:
+        for part in lane:
+            self._run_part(part, at_once=False)
+
+    def _run_part(self, part: Part, *, at_once: bool) -> None:
+        """``at_once``: each line is shown when it comes; of several lanes they would mix."""
+        began = time.monotonic()
+        lines: list[str] = []
+        with subprocess.Popen(part.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            self._processes.append(process)
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line)
+                if at_once:
+                    print(line, end="", flush=True)
+        output = "".join(lines)
+        nothing = part.counted and process.returncode == _NO_TESTS  # none of these are asked for
+        with self._lock:
+            if not at_once:
+                print(output, end="")
+            print(f"--- {part.name}: {time.monotonic() - began:.0f} s, status {process.returncode}", flush=True)
+            if process.returncode != 0 and not nothing:
+                self._failed.append(part.name)
+            if part.counted and not nothing:
+                self._outputs.append(output)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="The other arguments go to each pytest.", allow_abbrev=False)
+    parser.add_argument("--marks", default="", help="pytest's -m for all parts")
+    arguments, for_pytest = parser.parse_known_args()
+    for folder in (*SIMULATION, *BESIDE, *FIRST_HALF):
+        if not Path(folder).is_dir():
+            parser.error(f"there is no {folder}")
+    lanes, alone = make_parts(sys.executable, arguments.marks, for_pytest)
+    return Run().run(lanes, alone)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,114 @@
+"""``scripts/lib/side_by_side.py``: no test is left out or runs twice, the sum is that of the parts, and one part that
+fails fails the run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.scripts.tree import ROOT
+
+PROGRAM = ROOT / "scripts/lib/side_by_side.py"
+
+_spec = importlib.util.spec_from_file_location("side_by_side", PROGRAM)
+assert _spec is not None
+assert _spec.loader is not None
+side_by_side = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(side_by_side)
+Part = side_by_side.Part
+
+KINDS = ("plain", "long", *side_by_side.REAL)
+OTHERS = ("tests/other", "tests")
+TESTS = "import pytest\n\ndef test_plain(): pass\n\n" + "\n\n".join(
+    f"@pytest.mark.{kind}\ndef test_{kind}(): pass" for kind in KINDS[1:]
+)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Every kind of test in every folder that has a place of its own, in another one, and beside them."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n" + "".join(f"    {kind}\n" for kind in KINDS[1:]))
+    named = [*side_by_side.SIMULATION, *side_by_side.BESIDE, *side_by_side.FIRST_HALF]
+    for number, folder in enumerate([*named, *OTHERS]):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / f"test_{number}.py").write_text(TESTS)
+    return tmp_path
+
+
+def collected(tree: Path, command: list[str]) -> list[str]:
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command = [*command, "--collect-only"]
+    run = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return [line for line in run.stdout.splitlines() if "::" in line]
+
+
+@pytest.mark.processes
+def test_each_test_is_in_one_part(tree: Path) -> None:
+    pytest_options = ["-q", "-p", "no:cacheprovider"]
+    lanes, alone = side_by_side.make_parts(sys.executable, "not long", pytest_options)
+    parts = [part for lane in lanes for part in lane if part.counted]
+    found = Counter(name for part in [*parts, alone] for name in collected(tree, list(part.command)))
+    whole = collected(tree, [sys.executable, "-m", "pytest", *pytest_options, "-m", "not long", "tests"])
+    assert len(whole) == (len(KINDS) - 1) * len(list(tree.rglob("test_*.py")))
+    assert found == Counter(whole)
+
+
+def test_without_marks_all_are_taken() -> None:
+    lanes, alone = side_by_side.make_parts("python", "", ["-q"])
+    assert lanes[0][0].command == ("nice", "-n", "19", "python", "-m", "pytest", "-q", "tests/simulation")
+    assert alone.command[4:6] == ("-m", f"(({' or '.join(side_by_side.REAL)}))")
+
+
+def test_the_sum() -> None:
+    first = "..F [100%]\n=== short test summary info ===\nFAILED x - 3 passed in 2.0s\n1 failed, 2 passed in 0.10s\n"
+    second = "====== 40 passed, 3 skipped, 7 deselected in 65.00s (0:01:05) ======\n"
+    assert side_by_side.closing_line([first, second], 70.123) == "1 failed, 42 passed, 3 skipped in 70.12s"
+    assert side_by_side.closing_line([first, "Killed\n"], 70.0) is None
+
+
+def ends(text: str, status: int = 0, *, counted: bool = True) -> object:
+    return Part(f"ends with {status}", [sys.executable, "-c", f"print({text!r}); exit({status})"], counted)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("last", "status", "closing"),
+    [
+        (ends("5 passed in 1.00s"), 0, "9 passed in "),
+        (ends("1 failed in 1.00s", 1), 1, "1 failed, 4 passed in "),
+        (ends("9 deselected in 1.00s", 5), 0, "4 passed in "),  # what was asked for is in other parts
+        (ends("9 passed in 1.00s", 5, counted=False), 1, "4 passed in "),
+        (ends("checks failed", 1, counted=False), 1, "4 passed in "),
+        (ends("Segmentation fault", -signal.SIGSEGV), 1, "Parts that failed: "),
+        (ends("nothing"), 1, "Parts that failed: one that has no closing line"),
+    ],
+)
+def test_the_end(last: object, status: int, closing: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert side_by_side.Run().run([[last], [ends("3 passed in 1.00s")]], ends("1 passed in 1.00s")) == status
+    assert capsys.readouterr().out.splitlines()[-1].startswith(closing)
+
+
+@pytest.mark.processes
+def test_ctrl_c_ends_all_parts(tmp_path: Path) -> None:
+    """It is told to this process alone here, not by a terminal to all."""
+    wait = f"import pathlib, signal; pathlib.Path({str(tmp_path)!r}, 'begun').touch(); signal.pause()"
+    program = (
+        f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r})\n"
+        "from side_by_side import Part, Run\n"
+        f"lane = [Part('waits', (sys.executable, '-c', {wait!r}))]\n"
+        "Run().run([lane], Part('never', ('false',)))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "begun").exists():
+            os.sched_yield()
+        process.send_signal(signal.SIGINT)
+        assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
+    assert process.returncode != 0
