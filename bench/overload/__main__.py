@@ -279,6 +279,7 @@ def measure(service: Service, load: Load, agents: Sequence[Agent], times: Sequen
                     "late_ms": 1000 * offered.late,
                     "loader_cpu": offered.cpu,
                     "had": had,
+                    "cpu_ms": 1000 * share / carried if carried else math.nan,
                     "share": share,
                 }  # fmt: skip
     finally:
@@ -366,7 +367,8 @@ def main() -> int:
                     wrong += judge(found)
                     if not arguments.json:
                         print(line(found), flush=True)
-                        print(f"loader: {found['loader_cpu']:.2f} of a core, {found['late_ms']:.0f} ms late at most",
+                        print(f"each that is carried takes {found['cpu_ms']:.1f} ms of its share; "
+                              f"loader: {found['loader_cpu']:.2f} of a core, {found['late_ms']:.0f} ms late at most",
                               file=sys.stderr, flush=True)  # fmt: skip
     if arguments.json:
         print(json.dumps(results, indent=1))
