@@ -66,18 +66,17 @@ class MemoryCommands:
             if not self._news:
                 self._arrived = trio.Event()
                 await self._arrived.wait()
-            waiting = {command.target.id for command in self.stored.values() if self._is_free(command)}
+            waiting = {command.target.id for command in self.stored.values() if self._is_unclaimed(command)}
             news, self._news = self._news & waiting, set()
             if news:
                 return news
 
+    def _is_unclaimed(self, command: Command) -> bool:
+        is_agents = command.status == "pending" and command.target.type == "agent"
+        return is_agents and command.document_id not in self.claimed
+
     def _is_free(self, command: Command) -> bool:
-        return (
-            command.status == "pending"
-            and command.target.type == "agent"
-            and command.document_id not in self.claimed
-            and not rules.is_overdue(command, self._now())
-        )
+        return self._is_unclaimed(command) and not rules.is_overdue(command, self._now())
 
     async def claim(self, agent_ids: Collection[str]) -> Sequence[Command]:
         await self.faults.strike("claim")

@@ -20,6 +20,7 @@ from wazuh_comms_trio.foundation.environment import WallClock
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.services.authentication.authenticator import Caller
+from wazuh_comms_trio.services.commands.clock_steps import ClockSteps
 from wazuh_comms_trio.services.commands.command_delivery import CommandDelivery, DeliveryOutcome
 from wazuh_comms_trio.services.commands.deliveries import Deliveries
 from wazuh_comms_trio.services.commands.delivery_recorder import DeliveryRecorder
@@ -150,14 +151,17 @@ class CommandDispatcher:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Finds commands, expires them, ends polls of revoked agents. Ends after ``close``, once the deliveries in
         flight are decided and the store has been told, or hasn't been able to listen for some seconds."""
+        clock = ClockSteps(self._wall_clock)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._recorder.run)
-            nursery.start_soon(look_up, self._store, self.lookups, self.posts, self._deliveries, self._other_workers)
+            nursery.start_soon(
+                look_up, self._store, self.lookups, self.posts, self._deliveries, self._other_workers, clock
+            )
             nursery.start_soon(self._deliveries.run)
             nursery.start_soon(find_news, self._store, self.lookups)
             nursery.start_soon(expire_commands, self._store)
             nursery.start_soon(revoke_polls, self._long_polls, self._agents)
-            nursery.start_soon(notice_clock_set_back, self._wall_clock, self._long_polls, self.lookups)
+            nursery.start_soon(notice_clock_set_back, clock, self._long_polls, self.lookups)
             task_status.started()
             await self._closing.wait()
             await self._deliveries.wait_decided()

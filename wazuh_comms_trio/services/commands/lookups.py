@@ -8,6 +8,7 @@ from typing import Final
 import trio
 
 from wazuh_comms_trio.backends.interfaces import CommandStore
+from wazuh_comms_trio.services.commands.clock_steps import ClockSteps
 from wazuh_comms_trio.services.commands.deliveries import Deliveries
 from wazuh_comms_trio.services.commands.lookup_queue import LookupQueue
 from wazuh_comms_trio.services.commands.other_workers import OtherWorkers
@@ -23,7 +24,12 @@ _FAILURE_PAUSE: Final = 1.0
 
 
 async def look_up(
-    store: CommandStore, lookups: LookupQueue, posts: Posts, deliveries: Deliveries, other_workers: OtherWorkers
+    store: CommandStore,
+    lookups: LookupQueue,
+    posts: Posts,
+    deliveries: Deliveries,
+    other_workers: OtherWorkers,
+    clock: ClockSteps,
 ) -> None:
     """Claims commands for the agents in ``lookups``, while deliveries of those before them begin. Until cancelled."""
     failures = StoreFailures(_log, "commands can't be looked for")
@@ -31,6 +37,7 @@ async def look_up(
         agent_ids = await lookups.take(deliveries.busy)
         posted = posts.held.free(agent_ids)
         acquired = set(await other_workers.acquire(posted)) if posted else set[str]()
+        clock.note()
         try:
             claimed = await store.claim(agent_ids)
         except Exception as exc:
@@ -39,6 +46,7 @@ async def look_up(
             lookups.schedule(agent_ids)
             await trio.sleep(_FAILURE_PAUSE)
         else:
+            clock.note()
             await deliveries.start(agent_ids, claimed, acquired)
             failures.worked()
 

@@ -10,7 +10,7 @@ import trio
 
 from wazuh_comms_trio.backends.interfaces import AgentRegistry, CommandStore
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
-from wazuh_comms_trio.foundation.environment import WallClock
+from wazuh_comms_trio.services.commands.clock_steps import ClockSteps
 from wazuh_comms_trio.services.commands.long_polls import LongPolls
 from wazuh_comms_trio.services.commands.lookup_queue import LookupQueue
 from wazuh_comms_trio.services.store_failures import StoreFailures
@@ -22,8 +22,6 @@ _log = logging.getLogger(__name__)
 #: Seconds between two looks after commands whose time is over, and after agents that were removed or rekeyed.
 EXPIRY_INTERVAL: Final = 1.0
 CHECK_INTERVAL: Final = 0.5
-#: Seconds that a wall clock is set back by at least, in one interval; less is its being brought into step.
-_CLOCK_STEP: Final = 0.5
 #: Agents that are compared at a time; requests get their turn in between.
 _COMPARED_AT_ONCE: Final = 200
 
@@ -57,14 +55,12 @@ async def revoke_polls(long_polls: LongPolls, agents: AgentRegistry) -> None:
     await _repeat(CHECK_INTERVAL, check, "parked agents can't be checked")
 
 
-async def notice_clock_set_back(wall_clock: WallClock, long_polls: LongPolls, lookups: LookupQueue) -> None:
+async def notice_clock_set_back(clock: ClockSteps, long_polls: LongPolls, lookups: LookupQueue) -> None:
     """While the wall clock was ahead, a command may have looked overdue to whoever looked for it, and nobody would look
     again before the next poll: so all parked agents are looked up once it is set back. Until cancelled."""
-    ahead = wall_clock() - trio.current_time()
     while True:
         await sleep_until_next_tick(EXPIRY_INTERVAL)
-        before, ahead = ahead, wall_clock() - trio.current_time()
-        if ahead < before - _CLOCK_STEP:
+        if clock.was_set_back():
             lookups.schedule(long_polls.agents())
 
 

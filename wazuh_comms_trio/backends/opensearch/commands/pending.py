@@ -174,8 +174,11 @@ class PendingCommands:
             known.announced = free
         return agents
 
-    def has_free(self, agent_id: str, now: float, wall_now: float) -> bool:
-        return bool(self.choose([agent_id], now, wall_now))
+    def has_free(self, agent_id: str, now: float) -> bool:
+        """Whether there is anything that is this node's to take, overdue or not."""
+        return any(
+            self._is_free(self._known[document_id], now) for document_id in self._agents.get(agent_id.lower(), ())
+        )
 
     def announce_again(self, document_ids: Iterable[str]) -> None:
         """These are news once more."""
