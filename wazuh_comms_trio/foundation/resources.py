@@ -9,7 +9,14 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-__all__ = ["descriptor_limit", "memory_limit", "memory_watch", "raise_descriptor_limit", "resident_bytes"]
+__all__ = [
+    "descriptor_limit",
+    "memory_limit",
+    "memory_watch",
+    "private_bytes",
+    "raise_descriptor_limit",
+    "resident_bytes",
+]
 
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _OWN_GROUPS: Final = Path("/proc/self/cgroup")
@@ -43,10 +50,24 @@ def memory_limit(groups: Path = _CGROUPS, own: Path = _OWN_GROUPS) -> int:
 
 def resident_bytes(statm: Path = _STATM) -> int:
     """What this process has in memory now; 0 where that isn't known."""
+    resident, _ = _memory(statm)
+    return resident
+
+
+def private_bytes(statm: Path = _STATM) -> int:
+    """What of that belongs to no file, nor to another process too."""
+    resident, shared = _memory(statm)
+    return resident - shared
+
+
+def _memory(statm: Path) -> tuple[int, int]:
+    """In memory now, and what of it is a file's or shared, in bytes; zeros where that isn't known."""
     try:
-        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return 0
+        _, resident, shared, *_ = map(int, statm.read_text().split())
+    except (OSError, ValueError):
+        return 0, 0
+    page = os.sysconf("SC_PAGE_SIZE")
+    return resident * page, shared * page
 
 
 def memory_watch(processes: int) -> Callable[[], bool]:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
+from trio.testing import MockClock
 
-from wazuh_comms_trio.daemon.worker.huge_pages import huge_page_bytes, whole_pages
+from wazuh_comms_trio.daemon.worker import huge_pages
+from wazuh_comms_trio.daemon.worker.huge_pages import AT_ONCE, huge_page_bytes, in_one_go, use_huge_pages, whole_pages
+
+HUGE = 0x200000
 
 SCRIPT = """
 import mmap, re
@@ -78,7 +86,7 @@ def test_only_private_memory_without_a_file_is_looked_at() -> None:
         "04000000-04400000 ---p 00000000 00:00 0 ",
         "05000000-05100000 rw-p 00000000 00:00 0 ",
     ]
-    assert list(whole_pages(maps, 0x200000)) == [0x200000, 0x400000, 0x800000]
+    assert list(whole_pages(maps, HUGE)) == [0x200000, 0x400000, 0x800000]
 
 
 @pytest.mark.parametrize(
@@ -92,3 +100,41 @@ def test_who_wants_none_has_none(tmp_path: Path, enabled: str, bytes_: int) -> N
 
 def test_a_system_without_them_has_none(tmp_path: Path) -> None:
     assert huge_page_bytes(tmp_path) == 0
+
+
+def test_neighbours_are_made_in_one_call() -> None:
+    """Each call waits for all processors, and whoever maps memory for the call."""
+    assert not list(in_one_go([], HUGE))
+    assert list(in_one_go([HUGE, 2 * HUGE, 3 * HUGE, 9 * HUGE], HUGE)) == [(HUGE, 4 * HUGE), (9 * HUGE, 10 * HUGE)]
+    many = [number * HUGE for number in range(1, AT_ONCE + 3)]
+    assert list(in_one_go(many, HUGE)) == [
+        (HUGE, (AT_ONCE + 1) * HUGE),
+        ((AT_ONCE + 1) * HUGE, (AT_ONCE + 3) * HUGE),
+    ]
+
+
+async def test_where_no_file_can_be_opened_it_goes_on(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    async def run_blocking(fn: Callable[..., Any], *args: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        looks.append(fn)
+        return fn(*args)
+
+    monkeypatch.setattr(huge_pages, "huge_page_bytes", lambda: HUGE)
+    monkeypatch.setattr(huge_pages, "can_collapse", lambda: True)
+    monkeypatch.setattr(huge_pages, "collapse", lambda begin, end: True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with trio.open_nursery() as nursery:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            nursery.start_soon(use_huge_pages, run_blocking)
+            await trio.sleep(15)
+            assert not looks
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await trio.sleep(15)
+        assert looks
+        nursery.cancel_scope.cancel()

@@ -7,7 +7,6 @@ too, finding a page takes longer than using what is on it, and in a virtual mach
 from __future__ import annotations
 
 import ctypes
-import errno
 import re
 from array import array
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO, Final
 
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
 from wazuh_comms_trio.foundation.environment import RunBlocking
+from wazuh_comms_trio.foundation.resources import private_bytes
 
 __all__ = ["use_huge_pages"]
 
@@ -30,19 +30,22 @@ FILLED: Final = 3 / 4
 #: requests is used by all later ones.
 INTERVAL: Final = 10.0
 GROWN: Final = 4 * 1024 * 1024
+#: Huge pages that one call makes. Each call waits for all processors first, while nobody here maps or unmaps memory:
+#: on a machine with nine times the work it can do, one page a call, the event loop stood still for up to 2.7 s.
+AT_ONCE: Final = 64
 #: Private memory without a file, and the heap.
 _ANONYMOUS: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) rw-p \S+ \S+ 0 *(?:\[heap\])?\n?")
 
 
 async def use_huge_pages(run_blocking: RunBlocking) -> None:
-    """At once, and again whenever the process has grown, in a thread. Ends where the system has none, its operator
-    wants none, or this kernel can't."""
-    size = huge_page_bytes()
+    """At once, and again whenever the process has grown, in threads; cancelled between two calls. Ends where the system
+    has none, its operator wants none, or this kernel can't."""
+    size = huge_page_bytes() if can_collapse() else 0
     most = 0
     while size:
         if (held := private_bytes()) >= most + GROWN:
-            if not await run_blocking(collapse, size):
-                return
+            for begin, end in await run_blocking(filled_ranges, size):
+                await run_blocking(collapse, begin, end)
             most = held
         await sleep_until_next_tick(INTERVAL)
 
@@ -55,11 +58,6 @@ def huge_page_bytes(settings: Path = SETTINGS) -> int:
         return int((settings / "hpage_pmd_size").read_text())
     except (OSError, ValueError):
         return 0
-
-
-def private_bytes() -> int:
-    _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
-    return (int(resident) - int(shared)) * PAGESIZE
 
 
 def whole_pages(maps: Iterable[str], size: int) -> Iterator[int]:
@@ -78,20 +76,38 @@ def is_filled(pagemap: BinaryIO, address: int, size: int) -> bool:
     return there >= FILLED * size / PAGESIZE
 
 
-def collapse(size: int) -> bool:
-    """Makes huge pages of what is filled enough. False when the kernel can't."""
-    library: Any = ctypes.CDLL(None, use_errno=True)
-    done = refused = 0
+def filled_ranges(size: int) -> list[tuple[int, int]]:
+    """What becomes huge pages; nothing where the system doesn't let this process look, or not now."""
     try:
         maps = Path("/proc/self/maps").read_text().splitlines()
         with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
-            for address in whole_pages(maps, size):
-                if not is_filled(pagemap, address, size):
-                    continue
-                if not library.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), COLLAPSE):
-                    done += 1
-                elif ctypes.get_errno() == errno.EINVAL:
-                    refused += 1
+            return list(in_one_go((one for one in whole_pages(maps, size) if is_filled(pagemap, one, size)), size))
     except OSError:
+        return []
+
+
+def in_one_go(addresses: Iterable[int], size: int) -> Iterator[tuple[int, int]]:
+    """Neighbours together, as ranges, ``AT_ONCE`` at most."""
+    begin = end = 0
+    for address in addresses:
+        if address != end or end - begin >= AT_ONCE * size:
+            if end:
+                yield begin, end
+            begin = address
+        end = address + size
+    if end:
+        yield begin, end
+
+
+def can_collapse() -> bool:
+    """Whether the kernel knows how: of nothing at all it says only that."""
+    return collapse(0, 0)
+
+
+def collapse(begin: int, end: int) -> bool:
+    """Makes huge pages of a range, in the kernel and without Python's lock. What is no memory any more stays away."""
+    try:
+        library: Any = ctypes.CDLL(None)
+        return not library.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), COLLAPSE)
+    except (OSError, AttributeError):
         return False
-    return done > 0 or not refused
