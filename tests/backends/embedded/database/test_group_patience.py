@@ -103,3 +103,21 @@ async def test_an_urgent_one_ends_the_waiting(mock_clock: MockClock) -> None:
     await commits.run(jobs, mock_clock, BUSY, urgent="command")
     assert commits.groups[0] == ["command"]
     assert commits.began[0] - began < MOST_TURNS * BUSY
+
+
+async def test_those_that_others_follow_are_waited_for_a_turn_however_many_come(mock_clock: MockClock) -> None:
+    commits = Commits()
+    group_commit, turns = commits.group_commit, Turns(mock_clock, BUSY)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(group_commit.run)
+        await wait_all_tasks_blocked()
+        trio.lowlevel.add_instrument(turns)
+        began = trio.current_time()
+        for _ in range(20):
+            for number in range(50):  # so many that the writer's task, whichever its place, finds new ones each turn
+                nursery.start_soon(partial(group_commit.submit, f"post {number}", urgent=True, followed=True))
+            await trio.lowlevel.checkpoint()
+        trio.lowlevel.remove_instrument(turns)
+        await wait_all_tasks_blocked()
+        group_commit.close()
+    assert commits.began[0] - began < 6 * BUSY

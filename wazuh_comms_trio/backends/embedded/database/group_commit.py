@@ -208,11 +208,7 @@ class GroupCommit(Generic[W]):
                         self._held = False
                     continue  # others may have come with it
                 await self._wait_for_more()
-                if any(job.followed for job in self._urgent):
-                    for job in self._urgent:
-                        job.followed = False
-                    await trio.lowlevel.checkpoint()
-                    continue
+                await self._wait_for_followers()
                 group = self._gather()
                 if group:
                     await self._run_group(group)
@@ -244,6 +240,15 @@ class GroupCommit(Generic[W]):
             now = self._clock()
             turns += 1
             short += now - began < SHORT_TURN
+
+    async def _wait_for_followers(self) -> None:
+        """Lets one turn of the event loop go by, in which those come that follow urgent jobs; one for each group,
+        whatever comes in it."""
+        if any(job.followed for job in self._urgent):
+            for job in self._urgent:
+                job.followed = False
+            await trio.lowlevel.checkpoint()
+            self._take_queued()
 
     def _take_queued(self) -> None:
         try:
