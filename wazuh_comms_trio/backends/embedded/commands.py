@@ -148,7 +148,7 @@ class SqliteCommands:
         )
         if version is not None and version == self._data_version:
             return ()
-        seen, now = self._seen, self._now()
+        seen = self._seen
 
         def select(connection: apsw.Connection) -> tuple[int, list[str], list[str]]:
             last = connection.execute("SELECT value FROM counters WHERE name = 'news'").get
@@ -158,10 +158,9 @@ class SqliteCommands:
             kind = "CASE target_type WHEN 'group' THEN CAST(id AS BLOB) END"
             columns = f"CAST(target_id AS BLOB), {kind}"
             # What looks overdue now is news all the same: the clock may be set back, as the dispatcher notices.
-            is_due = "(target_type <> 'group' OR due_at >= ?)"
-            query = f"SELECT DISTINCT {columns} FROM commands WHERE news > ? AND {rows.FREE} AND {is_due}"
+            query = f"SELECT DISTINCT {columns} FROM commands WHERE news > ? AND {rows.FREE}"
             since = seen if seen < last else -1  # an older state of the file was put back: all of it is news
-            found: list[Any] = connection.execute(query, (since, now)).fetchall()
+            found: list[Any] = connection.execute(query, (since,)).fetchall()
             groups = texts((group,) for _, group in found if group is not None)
             return last, texts((target,) for target, group in found if group is None), groups
 

@@ -65,9 +65,11 @@ class GroupExpansion:
 
     async def finish(self, now: float) -> bool:
         """Goes on with expansions that are left; true when there were any and all are done. What can't be stored now is
-        left again."""
+        left again, and what looks overdue: it fails, or the clock is set back."""
         left = self._unfinished - self._running
         try:
+            if left:
+                left -= await self._database.read(partial(_overdue, document_ids=left, now=now))
             with self.begun(left):
                 for document_id in sorted(left):
                     await self._finish(document_id, now)
@@ -116,6 +118,12 @@ class GroupExpansion:
     def _fail(self, connection: apsw.Connection, document_id: str, why: str) -> None:
         query = "UPDATE commands SET status = 'failed', owner = NULL, result = ? WHERE id = ?"
         connection.execute(query, (rows.encode_result(CommandResult(message=f"can't be read: {why}")), document_id))
+
+
+def _overdue(connection: apsw.Connection, document_ids: Iterable[str], now: float) -> set[str]:
+    """Those that no process owns, and whose time is over."""
+    query = f"SELECT 1 FROM commands WHERE id = ? AND {rows.FREE} AND due_at < ?"
+    return {each for each in document_ids if connection.execute(query, (each, now)).get is not None}
 
 
 def hidden(connection: apsw.Connection) -> tuple[str, tuple[str, ...]]:

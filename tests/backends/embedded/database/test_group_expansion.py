@@ -129,6 +129,25 @@ async def test_another_process_continues(how: str, tmp_path: Path, monkeypatch: 
         assert await ids(others, status="sent") == {"p"}
 
 
+async def test_one_that_looks_overdue_is_continued_once_the_clock_is_set_back(tmp_path: Path) -> None:
+    now = 0.0
+    async with open_sqlite(tmp_path, wall_clock=lambda: now) as stores:
+        await stores.commands.add([GROUP])  # without members
+        await stores.agents.add(Agent(AGENTS[0], "a", "hash"))
+        free = "UPDATE commands SET status = 'pending', owner = NULL, sent_at = NULL, news = 1000000"
+        await stores.database.write(lambda connection: connection.execute(free).fetchall())
+    async with open_sqlite(tmp_path, wall_clock=lambda: now) as others:
+        now = 5000.0
+        with trio.move_on_after(0.1) as looked:
+            await others.commands.wait_news()
+        assert looked.cancelled_caught
+        assert await ids(others, status="pending") == {"p"}
+        now = 1.0
+        with trio.fail_after(20):
+            assert set(await others.commands.wait_news()) == {AGENTS[0]}
+        assert await ids(others, status="sent") == {"p"}
+
+
 async def test_one_that_is_cancelled_meanwhile_goes_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with fleet(tmp_path) as stores, open_sqlite(tmp_path) as others:
         gate = Gate(stores, monkeypatch, 1)
