@@ -5,8 +5,8 @@ Each agent has a phase, by its uuid, and tokens end in it: an agent that renews 
 round. One that comes at any other moment, with all of its fleet after an outage perhaps, is given one that ends in its
 phase, or half a round before it does for the next time.
 
-Nothing is remembered: who comes before its last token's end is known by the last log-in, which the registry has for
-all workers and nodes.
+Nothing is remembered: who comes just after its last log-in is known by that, which the registry has for all workers
+and nodes.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from zlib import crc32
 
 from wazuh_comms_trio.services.authentication.tokens import LIFETIME
 
-__all__ = ["EARLY", "ROUND", "SHORTEST", "life_at", "next_life"]
+__all__ = ["EARLY", "ROUND", "SHORTEST", "SOON", "life_at", "next_life"]
 
 #: Seconds from one token's end to the next one's. Agents renew theirs 2 s before its end, by their own clock: if that
 #: is ahead by less than the rest of a token's life, they find a whole round.
 ROUND: Final = 870
 #: Seconds: what is given is good for so long at least. An agent's clock may be ahead.
 SHORTEST: Final = 300
-#: Who comes so long before the last token's end, seconds, doesn't go by it.
+#: Seconds: who comes so long before its phase begins is taken to be in it.
 EARLY: Final = LIFETIME - ROUND
+#: Seconds after its last log-in: of a fleet that comes back at once so few were here so lately that they make no wave.
+SOON: Final = 20
 
 
 def life_at(uuid: str, now: int) -> int:
@@ -36,16 +38,13 @@ def life_at(uuid: str, now: int) -> int:
 
 
 def next_life(uuid: str, now: int, last_login: float | None) -> int:
-    """How long an agent's token is good that is given at ``now``. One that comes long before its last token's end,
-    whose clock is ahead, or which was started anew, has a whole life: else a clock far ahead would find each token
-    ended, and log in all the time. Pure."""
-    if last_login is None or not last_login <= now < last_login + ROUND:
-        return life_at(uuid, now)
-    # The last token may have ended in the phase, or had a whole life: then its agent, which comes before the end of
-    # that, hardly ever comes about when a phase, or half a round, begins.
-    early = now < int(last_login) + life_at(uuid, int(last_login)) - EARLY
-    amid = (_until_phase(uuid, now) + EARLY) % (ROUND // 2) > 2 * EARLY
-    return LIFETIME if early or amid else life_at(uuid, now)
+    """How long an agent's token is good that is given at ``now``. One that comes just after its last log-in finds the
+    token of then ended, by a clock far ahead, or was started anew: it has a whole life, or it would log in all the
+    time. Nobody else has, however early it comes: in an outage a whole fleet comes early, and would again, as one wave.
+    Pure."""
+    if last_login is not None and last_login <= now < last_login + SOON:
+        return LIFETIME
+    return life_at(uuid, now)
 
 
 def _until_phase(uuid: str, now: int) -> int:
