@@ -25,7 +25,7 @@ from wazuh_comms_trio.foundation import file_writes
 from wazuh_comms_trio.http.server.bodies import BodyBudget, RequestRoom, Spill, collect_body
 from wazuh_comms_trio.http.server.body_budget import Share
 from wazuh_comms_trio.http.server.replies import PIECE_BYTES, send_reply
-from wazuh_comms_trio.services.stateful.reply_size import expected_reply
+from wazuh_comms_trio.services.stateful.reply_size import RESULT_BYTES, expected_reply
 from wazuh_comms_trio.services.stateful.submission import EventResult, encode_results
 from wazuh_comms_trio.testing import daemon_config, open_daemon, stateful_event
 
@@ -284,6 +284,21 @@ class TestReplies:
             for form in (body, bytearray(body), mapped):
                 expected = await expected_reply(form)
                 assert expected == 0 if events == 1 else reply < 1.02 * expected < 1.3 * reply
+
+    async def test_what_a_reply_will_take_is_not_hidden_by_escapes(self) -> None:
+        events = b'{"module":"inventory","collector":"packages","id":"1","op\\u0065ration":"delete"}\n' * 2000
+        assert await expected_reply(b"{}\n" + events) == 2000 * RESULT_BYTES
+
+    async def test_what_documents_say_of_operations_counts_for_nothing(self) -> None:
+        document = b'{"a":[' + b'"operation",' * 100_000 + b'"op\\u0065ration"]}\n'
+        header = b'{"module":"inventory","collector":"packages","id":"1","operation":"create"}\n'
+        assert await expected_reply(b"{}\n" + header + document) <= 4 * RESULT_BYTES
+
+    async def test_what_a_reply_asks_for_is_an_agents_share_at_most(self, autojump_clock: MockClock) -> None:
+        budget = BodyBudget(1_000_000)
+        room = RequestRoom(budget, "a", 2)
+        await room.reserve(5_000_000)
+        assert room.share.held_bytes == 100_000
 
     async def test_it_is_sent_in_pieces(self) -> None:
         sent: list[bytes] = []

@@ -16,7 +16,7 @@ from attrs import field, frozen
 from wazuh_comms_trio.errors import BodyTooLarge, ClientDisconnected, Overloaded, StorageFull
 from wazuh_comms_trio.foundation.bodies import Body
 from wazuh_comms_trio.foundation.file_writes import write_all
-from wazuh_comms_trio.http.server.body_budget import BodyBudget, Share
+from wazuh_comms_trio.http.server.body_budget import FAIR_SHARES, BodyBudget, Share
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.http.server.listener_context import Receive
 
@@ -129,11 +129,12 @@ class RequestRoom:
 
     async def reserve(self, size: int) -> None:
         """Before the work whose reply has about so many bytes: where there is no room for those, nor enough of the
-        body's, it isn't begun. Small replies go without asking. Raises ``Overloaded`` when there was no room in time.
-        """
-        if size > max(FREE_BYTES, self.share.held_bytes):
+        body's, it isn't begun. Small replies go without asking, and none asks for more than an agent's share: ``size``
+        is a guess. Raises ``Overloaded`` when there was no room in time."""
+        more = size - self.share.held_bytes
+        if size > FREE_BYTES and more > 0:
             limit = _WaitLimit(self._room_timeout)
-            await limit.take(self._budget, self.share, size - self.share.held_bytes)
+            await limit.take(self._budget, self.share, min(more, self._budget.limit_bytes // FAIR_SHARES))
 
     def hold_reply(self, size: int) -> None:
         """The reply is there, and the body gone. What was done is answered, also where more than was reserved comes of
