@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -57,6 +57,7 @@ async def stores_of(
     revocation: float = 10.0,
     leadership: Leadership | None = None,
     key: str | None = None,
+    wall_clock: Callable[[], float] = wall_clock,
     **settings: Any,
 ) -> AsyncIterator[OpenSearchStores]:
     indexer = Indexer(hosts=(IndexerHost("node"),), **settings)

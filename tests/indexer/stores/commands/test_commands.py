@@ -245,6 +245,17 @@ async def test_a_command_that_another_program_marked(autojump_clock: MockClock) 
         assert source(server, "c1")["command"]["status"] == "success"
 
 
+async def test_a_clock_that_was_ahead_keeps_nothing_from_expiring(autojump_clock: MockClock) -> None:
+    ahead = 3600.0
+    async with fake() as server, nodes(server, wall_clock=lambda: wall_clock() + ahead) as (node,):
+        await node.commands.expire()
+        ahead = 0.0
+        put(server, "c1", status="sent", timeout=50)
+        await trio.sleep(60)
+        await node.commands.expire()
+        assert source(server, "c1")["command"]["result"]["message"] == "no answer"
+
+
 # --- an index that doesn't want it ---
 
 
