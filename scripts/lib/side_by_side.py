@@ -35,6 +35,8 @@ BESIDE = ("tests/indexer", "tests/runbooks", "tests/scripts", "tests/systemd", "
 #: About half of the tests that wait for nothing, by the time they take. The others are the rest of ``tests``.
 FIRST_HALF = ("tests/api", "tests/foundation", "tests/http", "tests/services", "tests/transport", "tests/wire")
 
+#: Seconds for parts that are interrupted.
+LAST_STEPS = 30
 _CLOSING = re.compile(r"^=*\s*(\d+ [a-z]+(?:, \d+ [a-z]+)*) in [\d.]+s\b")
 #: In the order of pytest's own line. What one part deselects is another part's.
 _WORDS = ("failed", "passed", "skipped", "xfailed", "xpassed", "warning", "warnings", "error", "errors")
@@ -109,10 +111,7 @@ class Run:
                 thread.join()
             self._run_part(alone, at_once=True)
         except BaseException:
-            for process in self._processes:
-                process.send_signal(signal.SIGINT)
-            for process in self._processes:
-                process.wait()
+            self._end()
             raise
         closing = closing_line(self._outputs, time.monotonic() - began)
         if self._failed or closing is None:
@@ -120,6 +119,17 @@ class Run:
         if closing is not None:
             print(closing)
         return int(bool(self._failed) or closing is None)
+
+    def _end(self) -> None:
+        """Of what still runs: as by Ctrl-C, so that it cleans up, and soon after that for good."""
+        for process in self._processes:
+            process.send_signal(signal.SIGINT)
+        for process in self._processes:
+            try:
+                process.wait(LAST_STEPS)
+            except subprocess.TimeoutExpired:  # one that ignores Ctrl-C, as what a shell started in the background
+                process.kill()
+                process.wait()
 
     def _run_lane(self, lane: Sequence[Part]) -> None:
         for part in lane:

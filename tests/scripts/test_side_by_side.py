@@ -97,17 +97,25 @@ def test_the_end(last: object, status: int, closing: str, capsys: pytest.Capture
 
 
 @pytest.mark.processes
-def test_ctrl_c_ends_all_parts(tmp_path: Path) -> None:
-    """It is told to this process alone here, not by a terminal to all."""
-    wait = f"import pathlib, signal; pathlib.Path({str(tmp_path)!r}, 'begun').touch(); signal.pause()"
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_ends_all_parts(ignored: bool, tmp_path: Path) -> None:
+    """It is told to this process alone here, not by a terminal to all; a part may ignore it."""
+    handler = "SIG_IGN" if ignored else "default_int_handler"
+    wait = (
+        f"import pathlib, signal; signal.signal(signal.SIGINT, signal.{handler})\n"
+        f"pathlib.Path({str(tmp_path)!r}, 'begun').touch()\n"
+        "while True: signal.pause()"
+    )
     program = (
-        f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r})\n"
-        "from side_by_side import Part, Run\n"
-        f"lane = [Part('waits', (sys.executable, '-c', {wait!r}))]\n"
-        "Run().run([lane], Part('never', ('false',)))\n"
+        f"import signal, sys; sys.path.insert(0, {str(PROGRAM.parent)!r})\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored\n"
+        "import side_by_side\n"
+        "side_by_side.LAST_STEPS = 1\n"
+        f"lane = [side_by_side.Part('waits', (sys.executable, '-c', {wait!r}))]\n"
+        "side_by_side.Run().run([lane], side_by_side.Part('never', ('false',)))\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as process:
-        while not (tmp_path / "begun").exists():
+        while not (tmp_path / "begun").exists() and process.poll() is None:
             os.sched_yield()
         process.send_signal(signal.SIGINT)
         assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
