@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from operator import index
+from struct import pack
 
 import trio
 from trio.abc import HalfCloseableStream, Listener
@@ -91,6 +92,12 @@ class MemorySocket:
 
     def getsockopt(self, level: int, option: int) -> int | bytes:
         return self.options.get((level, option), 0)
+
+    @property
+    def resets_when_closed(self) -> bool:
+        """``SO_LINGER`` is on, with no time."""
+        option = self.options.get((socket.SOL_SOCKET, socket.SO_LINGER))
+        return isinstance(option, bytes) and pack("ii", 1, 0) == option
 
     def fileno(self) -> int:
         """-1: there is no descriptor behind it."""
@@ -191,11 +198,12 @@ class MemoryStream(HalfCloseableStream):
         await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
-        """An orderly end behind what was sent; a reset when input was left unread, as with TCP."""
+        """An orderly end behind what was sent; a reset, as with TCP, when input was left unread or ``SO_LINGER`` says
+        so."""
         if self._closed:
             return
         self._closed = True
-        if self._incoming.delivered or self._incoming.held:
+        if self._incoming.delivered or self._incoming.held or self.socket.resets_when_closed:
             self._outgoing.break_off()
         else:
             self._outgoing.ended = True

@@ -33,9 +33,6 @@ from wazuh_comms_trio.http.server.connection import Connection, serve_connection
 from wazuh_comms_trio.http.server.delivery import (
     EXTENSION,
     DeliveryConfirmation,
-    has_left,
-    is_reset,
-    unacknowledged_bytes,
     unread_bytes,
 )
 from wazuh_comms_trio.http.server.hypercorn_protocol import Message, Scope
@@ -94,6 +91,8 @@ async def test_no_acknowledgement_is_released(autojump_clock: MockClock) -> None
         assert offer.fate == ["released"]
         stream.wake_up()
         assert await settled(offer) == ["released"]
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()  # it will come by another poll
 
 
 async def test_a_reset_without_acknowledgement_is_released(autojump_clock: MockClock) -> None:
@@ -225,68 +224,6 @@ async def test_who_watches_reads_nothing_once_there_is_a_delivery() -> None:
 # --- real sockets: what the kernel says
 
 
-@pytest.fixture
-async def pair() -> AsyncIterator[tuple[trio.SocketStream, trio.SocketStream]]:
-    """Two ends of a TCP connection: client, server."""
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    client = await trio.open_tcp_stream(*listener.socket.getsockname())
-    server = await listener.accept()
-    await listener.aclose()
-    async with client, server:
-        yield client, server
-
-
-@pytest.mark.real_clock
-async def test_the_kernel_counts_what_is_unacknowledged(pair: tuple[trio.SocketStream, trio.SocketStream]) -> None:
-    client, server = pair
-    assert unacknowledged_bytes(server.socket) == 0
-    await server.send_all(b"x" * 1000)
-    await until(lambda: unacknowledged_bytes(server.socket) == 0)
-    with trio.move_on_after(0.2):  # the other side's buffer fills up
-        await server.send_all(b"x" * 50_000_000)
-    assert (unacknowledged_bytes(server.socket) or 0) > 0
-    assert not is_reset(server.socket)
-    client.setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
-    client.socket.close()
-    await until(lambda: is_reset(server.socket))
-    assert (unacknowledged_bytes(server.socket) or 0) > 0
-
-
-@pytest.mark.real_clock
-@pytest.mark.parametrize("ending", ["closes its side", "closes with something unread", "resets"])
-async def test_the_kernel_knows_who_has_left(pair: tuple[trio.SocketStream, trio.SocketStream], ending: str) -> None:
-    """Also behind bytes that weren't read, as the end of TLS."""
-    client, server = pair
-    await client.send_all(b"12345")
-    await until(lambda: unread_bytes(server.socket) == 5)
-    assert not has_left(server.socket)
-    if ending == "closes its side":
-        await client.send_eof()
-    else:
-        if ending == "resets":
-            client.setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
-        client.socket.close()
-    await until(lambda: has_left(server.socket))
-
-
-@pytest.mark.real_clock
-async def test_the_kernel_counts_what_is_unread(pair: tuple[trio.SocketStream, trio.SocketStream]) -> None:
-    client, server = pair
-    assert unread_bytes(server.socket) == 0
-    await client.send_all(b"12345")
-    await until(lambda: unread_bytes(server.socket) == 5)
-    assert await server.receive_some() == b"12345"
-    assert unread_bytes(server.socket) == 0
-
-
-def test_stand_ins_answer_for_themselves() -> None:
-    _, server = memory_connection()
-    assert unacknowledged_bytes(server.socket) == 0
-    assert unread_bytes(server.socket) == 0
-    assert not is_reset(server.socket)
-    assert not has_left(server.socket)
-
-
 @asynccontextmanager
 async def real_poll(fakes: Fakes, limits: Limits) -> AsyncIterator[trio.SocketStream]:
     """Over a connection whose client's buffer is small."""
@@ -331,6 +268,48 @@ async def read_reply_of_any_size(stream: trio.abc.ReceiveStream) -> None:
 
 
 @pytest.mark.real_clock
+@pytest.mark.parametrize("how", ["it took too long", "it is cancelled"])
+async def test_what_is_taken_back_never_arrives(how: str) -> None:
+    """Though our kernel has all of it: an agent that reads on would have the command twice."""
+    offer = FakeOffer(commands=[Command("c", Target("agent", "a"), Action("restart", args={"x": "y" * 60_000}))])
+    fakes = Fakes()
+    fakes.commands.offers.append(offer)
+    timeout = 0.2 if how == "it took too long" else 60
+    sock = trio.socket.socket()
+    sock.setsockopt(SOL_SOCKET, SO_RCVBUF, 4096)
+    async with trio.SocketStream(sock) as stream:
+        async with serving_tcp(fakes, limits=Limits(send_timeout=timeout)) as address:
+            await sock.connect(address)
+            await stream.send_all(POLL)
+            await until(lambda: unread_bytes(sock) > 0)
+            if how == "it took too long":
+                await until(lambda: offer.fate)
+        assert offer.fate == ["released"]
+        with pytest.raises(trio.BrokenResourceError):
+            await read_reply_of_any_size(stream)
+
+
+async def test_what_has_arrived_by_the_time_it_is_given_up_is_confirmed(autojump_clock: MockClock) -> None:
+    """Between two looks."""
+    client, transport = memory_connection()
+    connection = Connection(transport, ListenerContext(never_called, Limits(send_timeout=5), describe))
+    connection.http = FinishedReply()  # type: ignore[assignment]
+    client.fall_silent()
+    await transport.send_all(b"reply")
+    with trio.move_on_after(1):
+        await connection.confirmed()
+    client.wake_up()
+    assert connection.give_up()
+    client.fall_silent()
+    await transport.send_all(b"more")
+    assert not connection.give_up()
+    client.wake_up()
+    assert await client.receive_some() == b"reply"
+    with pytest.raises(trio.BrokenResourceError):
+        await client.receive_some()
+
+
+@pytest.mark.real_clock
 async def test_an_agent_that_closed_before_the_answer_over_tcp(
     pair: tuple[trio.SocketStream, trio.SocketStream],
 ) -> None:
@@ -352,6 +331,10 @@ class FinishedReply:
     finished = True
 
 
+async def never_called(scope: object, receive: object, send: object) -> None:
+    raise AssertionError
+
+
 def has_ended(stream: trio.SocketStream) -> bool:
     """Has the peer's FIN arrived?"""
     close_wait = 8
@@ -362,10 +345,6 @@ async def test_what_is_confirmed_stays_so_for_who_is_cancelled(
     pair: tuple[trio.SocketStream, trio.SocketStream],
 ) -> None:
     """The end of TLS is still to be sent then."""
-
-    async def never_called(scope: object, receive: object, send: object) -> None:
-        raise AssertionError
-
     connection = Connection(pair[1], ListenerContext(never_called, Limits(send_timeout=5), describe))
     connection.http = FinishedReply()  # type: ignore[assignment]
     connection.expect()

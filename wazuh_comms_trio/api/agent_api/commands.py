@@ -62,6 +62,8 @@ async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive,
             delivered = confirmation is None or await confirmation.confirmed()
     finally:
         if delivery is not None:
+            if not delivered and confirmation is not None:
+                delivered = confirmation.give_up()
             # Either decides at once, also when this is being cancelled; what takes time is the store's taking note.
             await (delivery.confirm() if delivered else delivery.release())
 

@@ -19,10 +19,11 @@ from wazuh_comms_trio.foundation.log_context import AGENT, REQUEST, WORKER
 from wazuh_comms_trio.http.balancers.proxy_header import ProxyHeaderInvalid, ProxyHeaderReader
 from wazuh_comms_trio.http.server.delivery import EXTENSION
 from wazuh_comms_trio.http.server.framing.bodies import BodyDecoder
-from wazuh_comms_trio.http.server.hypercorn_protocol import Config, Http11, Message, reply_head
+from wazuh_comms_trio.http.server.hypercorn_protocol import Http11, Message
 from wazuh_comms_trio.http.server.listener_context import ListenerContext
 from wazuh_comms_trio.http.server.peer import LINGER_TIMEOUT, RECEIVE_BYTES, Peer, PeerGone, ReplyWaiting, is_leaving
-from wazuh_comms_trio.http.server.refusals import Refusal, ServerError
+from wazuh_comms_trio.http.server.refusals import ServerError
+from wazuh_comms_trio.http.server.replies import encode_refusal, request_id_header
 from wazuh_comms_trio.http.server.room import DRAINED, idle_now
 from wazuh_comms_trio.http.server.streams.reading_turns import Place
 from wazuh_comms_trio.http.server.streams.socket_stream import SocketStream
@@ -72,13 +73,14 @@ async def serve_connection(stream: trio.abc.Stream, context: ListenerContext) ->
 
 
 class Connection:
-    """``receive`` and ``send`` are the application's; ``expect`` and ``confirmed`` are the delivery extension."""
+    """``receive`` and ``send`` are the application's, ``expect``, ``confirmed`` and ``give_up`` for deliveries."""
 
     __slots__ = (
         "_body_allowance",
         "_ended",
         "_expected",
         "_first",
+        "_handed_over",
         "_is_check",
         "_place",
         "_replied",
@@ -100,6 +102,7 @@ class Connection:
         self._first: bytes | bytearray = b""  # of the body
         self._ended = False  # the application was given the end of the body
         self._expected = False  # the application waits for the delivery of its reply
+        self._handed_over = False  # all of that was written
         self._is_check = False  # a balancer's or an operator's, as far as it was looked at
         self._replied = False  # some of the reply is on its way
         self._body_allowance = context.limits.body_timeout  # seconds that the body may keep us waiting still
@@ -331,13 +334,18 @@ class Connection:
 
     async def confirmed(self) -> bool:
         """See ``DeliveryConfirmation``."""
-        if not self.http.finished or not await self.peer.confirmed():
+        self._handed_over = self.http.finished
+        if not self._handed_over or not await self.peer.confirmed():
             return False
         if self._expected:
             # The reply has arrived, also if the request is cancelled now; TLS's end fits into the socket's buffer.
             with suppress(PeerGone), trio.CancelScope(shield=True):
                 await self.peer.send(b"", last=True)
         return True
+
+    def give_up(self) -> bool:
+        """See ``DeliveryConfirmation``."""
+        return self.peer.break_off(arrived=self._handed_over)
 
     async def _refuse(self, error: CommsError) -> None:
         refusal = self.context.describe(error)
@@ -387,14 +395,3 @@ def new_request_id() -> str:
     """An id for a request, unique in this worker; log lines carry it, and replies that say 5xx."""
     worker = WORKER.get()
     return f"{next(_request_ids):x}" if worker is None else f"{worker}-{next(_request_ids):x}"
-
-
-def request_id_header() -> tuple[bytes, bytes]:
-    return (b"x-request-id", (REQUEST.get() or "").encode("latin-1", "replace"))
-
-
-def encode_refusal(refusal: Refusal, config: Config, *, with_body: bool = True) -> bytes:
-    headers = refusal.all_headers
-    if refusal.status >= 500:
-        headers.append(request_id_header())
-    return reply_head(refusal.status, headers, config) + (refusal.body if with_body else b"")

@@ -34,6 +34,12 @@ class DeliveryConfirmation(Protocol):
         """
         ...
 
+    def give_up(self) -> bool:
+        """To be called where delivery wasn't confirmed, before it is taken back: resets the connection, so that what
+        the kernel still holds of the reply never arrives. True where all of it had arrived by now; then it is left.
+        """
+        ...
+
 
 def unacknowledged_bytes(sock: Any) -> int | None:
     """Bytes sent that the peer's side hasn't acknowledged: ``SIOCOUTQ`` of a TCP socket, or what a stand-in says of

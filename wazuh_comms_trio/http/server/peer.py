@@ -5,7 +5,8 @@ from __future__ import annotations
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_QUICKACK
+from socket import AF_INET, AF_INET6, IPPROTO_TCP, SO_LINGER, SOL_SOCKET, TCP_QUICKACK
+from struct import pack
 from typing import Any, Final
 
 import trio
@@ -24,6 +25,8 @@ SEND_BYTES: Final = 65536
 FITS: Final = SEND_BYTES // 4
 #: Seconds that a peer may be silent before its connection is closed.
 LINGER_TIMEOUT: Final = 2.0
+#: ``SO_LINGER``: closing resets the connection, and drops what wasn't acknowledged.
+RESET: Final = pack("ii", 1, 0)
 #: Seconds between two looks at unacknowledged bytes: 1 ms at first, doubled each time up to the last.
 DELIVERY_FIRST_WAIT: Final = 0.001
 DELIVERY_LAST_WAIT: Final = 0.25
@@ -219,6 +222,19 @@ class Peer:
                 with trio.move_on_at(wait):
                     ended = await self.has_ended()
         return unacknowledged_bytes(self.sock) == 0
+
+    def break_off(self, *, arrived: bool) -> bool:
+        """Resets the connection, so that nothing that was sent and hasn't arrived ever does; returns False. Where it
+        may have ``arrived``, and all of it has: does nothing and returns True."""
+        if arrived and not self.gone and unacknowledged_bytes(self.sock) == 0:
+            return True
+        self.gone = True
+        if self.sock is not _NO_SOCKET:
+            with suppress(OSError):
+                self.sock.setsockopt(SOL_SOCKET, SO_LINGER, RESET)
+        if callable(close := getattr(self.transport, "close", None)):  # a stream without one is closed soon
+            close()
+        return False
 
     @property
     def has_sent_more(self) -> bool:

@@ -1,13 +1,15 @@
-"""ASGI messages of whole replies."""
+"""Whole replies, as ASGI messages and as bytes."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from wazuh_comms_trio.foundation.log_context import REQUEST
+from wazuh_comms_trio.http.server.hypercorn_protocol import Config, reply_head
 from wazuh_comms_trio.http.server.listener_context import Send
 from wazuh_comms_trio.http.server.refusals import Refusal
 
-__all__ = ["send_empty", "send_refusal", "send_reply"]
+__all__ = ["encode_refusal", "request_id_header", "send_empty", "send_refusal", "send_reply"]
 
 JSON = b"application/json"
 PIECE_BYTES: Final = 256 * 1024
@@ -36,3 +38,14 @@ async def send_empty(send: Send, status: int) -> None:
 async def send_refusal(send: Send, refusal: Refusal) -> None:
     await send({"type": "http.response.start", "status": refusal.status, "headers": refusal.all_headers})
     await send({"type": "http.response.body", "body": refusal.body, "more_body": False})
+
+
+def request_id_header() -> tuple[bytes, bytes]:
+    return (b"x-request-id", (REQUEST.get() or "").encode("latin-1", "replace"))
+
+
+def encode_refusal(refusal: Refusal, config: Config, *, with_body: bool = True) -> bytes:
+    headers = refusal.all_headers
+    if refusal.status >= 500:
+        headers.append(request_id_header())
+    return reply_head(refusal.status, headers, config) + (refusal.body if with_body else b"")
