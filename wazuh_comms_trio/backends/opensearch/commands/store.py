@@ -32,7 +32,7 @@ from wazuh_comms_trio.errors import MalformedRequest
 #: Of a list that is read in pages.
 _PAGE: Final = 500
 _EXPIRED_AT_ONCE: Final = 500
-#: Seconds between two searches for commands that no agent has answered.
+#: Seconds of wall-clock time between two searches for commands that no agent has answered.
 _EXPIRE_INTERVAL: Final = 2.0
 
 
@@ -158,10 +158,10 @@ class OpenSearchCommands:
         overdue: dict[str, Document | None] = {
             document.id: document for document in self._pending.overdue(moment, wall_now)
         }
-        if moment - self._expired_at >= _EXPIRE_INTERVAL:
+        if not 0 <= wall_now - self._expired_at < _EXPIRE_INTERVAL:  # the clock may have been set back
             found = await self._index.search(_unanswered(wall_now), order="asc", size=_EXPIRED_AT_ONCE)
             overdue |= {d.id: d for d in found if rules.is_overdue(d.command, wall_now)}
-            self._expired_at = moment
+            self._expired_at = wall_now
             moment = trio.current_time()
 
         def decide(document: Document) -> Mapping[str, Any] | None:
