@@ -96,10 +96,9 @@ def test_one_job_that_ends_badly_is_told_by_the_exit_status() -> None:
 
 
 @pytest.mark.real_clock
-@pytest.mark.parametrize("first", range(1000, 1200, 50))
-def test_seeds_pass(first: int) -> None:
+def test_seeds_pass() -> None:
     """``scripts/simulate`` runs more. What each does is enough to find something."""
-    run = simulate("--seeds", "50", "--from", str(first), "--jobs", "2", "--quiet")
+    run = simulate("--seeds", "200", "--from", "1000", "--jobs", "2", "--quiet", "--seconds", "150")
     assert run.returncode == 0, run.stdout + run.stderr
     fewest = [int(number) for number in re.findall(r"at least (\d+) requests in a seed", run.stdout)]
     assert len(fewest) == 2, run.stdout  # one of each job
