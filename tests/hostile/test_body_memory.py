@@ -212,6 +212,15 @@ async def test_who_finds_no_room_is_told_when_to_come_again(autojump_clock: Mock
         assert (await agent.post_stateful(small)).status == 200
 
 
+async def app_without_room(fakes: Fakes) -> tuple[AgentApi, Share]:
+    """And who has all of it."""
+    app = app_of(fakes)
+    assert isinstance(app, AgentApi)
+    other = Share("b")
+    await app.body_budget.take(other, app.body_budget.limit_bytes + 1)
+    return app, other
+
+
 class TestReplies:
     async def test_a_large_reply_is_in_the_budget_until_it_is_read(self, autojump_clock: MockClock) -> None:
         fakes = Fakes()
@@ -230,10 +239,7 @@ class TestReplies:
     async def test_the_work_is_not_begun_where_its_reply_would_have_no_room(self, autojump_clock: MockClock) -> None:
         fakes = Fakes()
         fakes.stateful.expected = 70_000
-        app = app_of(fakes)
-        assert isinstance(app, AgentApi)
-        other = Share("b")
-        await app.body_budget.take(other, app.body_budget.limit_bytes + 1)
+        app, other = await app_without_room(fakes)
         async with serving(fakes, app=app) as server:
             refused = await server.ask(request_bytes("POST", "/api/v1/events/stateful", b"{}"))
             assert (refused.status, refused.header("retry-after")) == (503, "5")
@@ -247,10 +253,7 @@ class TestReplies:
         """Though its reply is larger than was to be expected, and there is no room any more."""
         fakes = Fakes()
         fakes.stateful.reply = b"x" * 1_000_000
-        app = app_of(fakes)
-        assert isinstance(app, AgentApi)
-        other = Share("b")
-        await app.body_budget.take(other, app.body_budget.limit_bytes + 1)
+        app, other = await app_without_room(fakes)
         async with serving(fakes, app=app) as server:
             reply = await server.ask(request_bytes("POST", "/api/v1/events/stateful", b"{}"))
             assert (reply.status, reply.body) == (200, fakes.stateful.reply)

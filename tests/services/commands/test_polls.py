@@ -317,33 +317,6 @@ class TestOutages:
             assert store.stored["c1"].status == "sent"
 
 
-async def test_a_clock_that_was_ahead_and_is_set_back(autojump_clock: MockClock) -> None:
-    """What looked overdue meanwhile reaches the poll that is parked."""
-    ahead = 1000.0
-
-    def wall_clock() -> float:
-        return trio_wall_clock() + ahead
-
-    backends = memory_backends(wall_clock=wall_clock)
-    await backends.agents.add(agent())
-    service = CommandDispatcher(
-        backends.commands, backends.agents, poll_timeout=300.0, wall_clock=wall_clock, rng=Random(0)
-    )
-    dispatch = Dispatch(service, backends)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(service.run)
-        await trio.sleep(0.5)
-        nursery.start_soon(dispatch.poll)
-        await wait_all_tasks_blocked()
-        await backends.commands.add([command("c1", created_at=trio_wall_clock(), timeout=60)])
-        await wait_all_tasks_blocked()
-        assert dispatch.received == {}
-        ahead = 0.0
-        await trio.sleep(1)
-        assert dispatch.received == {A1: ["c1"]}
-        service.close()
-
-
 class TestStop:
     async def test_parked_polls_are_answered(self, autojump_clock: MockClock) -> None:
         async with open_dispatch() as dispatch:
