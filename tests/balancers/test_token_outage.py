@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from random import Random
 from typing import Any, Literal
-from uuid import uuid4
+from uuid import UUID
 
 import pytest
 import trio
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from cryptography.hazmat.primitives.asymmetric import ec
 from trio.testing import MockClock
 
@@ -37,10 +38,12 @@ class Nodes:
     first: Daemon
     second: Daemon
     stores: list[OpenSearchStores]
+    # How long a token is good depends on the agent's UUID.
+    uuids: Random = field(factory=lambda: Random(7))
 
     async def agent(self) -> AgentClient:
         """Enrolled, logged in on the first node; the second has seen nothing of it."""
-        uuid = str(uuid4())
+        uuid = str(UUID(int=self.uuids.getrandbits(128), version=4))
         await self.stores[0].agents.add(Agent(uuid, f"a-{uuid[:8]}", HASH))
         agent = self.first.client(uuid)
         assert (await agent.authenticate()).status == 200
