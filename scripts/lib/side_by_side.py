@@ -29,7 +29,8 @@ __all__ = ["Part", "Run", "closing_line", "make_parts"]
 
 #: Markers of the tests that real time, or other programs, may hold up.
 REAL = ("real_clock", "processes", "indexer", "balancers", "prometheus", "machine")
-SIMULATION = ("tests/simulation",)
+#: But for what judges its speed.
+SIMULATION = ("tests/simulation/test_simulation.py", "tests/simulation/test_module_state.py")
 #: Whose tests wait for programs, and judge no times.
 BESIDE = ("tests/indexer", "tests/runbooks", "tests/scripts", "tests/systemd", "tests/upgrade")
 #: About half of the tests that wait for nothing, by the time they take. The others are the rest of ``tests``.
@@ -60,8 +61,8 @@ def make_parts(python: str, marks: str, arguments: Sequence[str]) -> tuple[Seque
         expression = " and ".join(f"({each})" for each in (marks, kind) if each)
         return Part(name, (python, "-m", "pytest", *arguments, *(["-m", expression] if expression else []), *which))
 
-    def without(*folders: str) -> list[str]:
-        return ["tests", *(f"--ignore={folder}" for folder in folders)]
+    def without(*paths: str) -> list[str]:
+        return ["tests", *(f"--ignore={path}" for path in paths)]
 
     lanes = (
         (
@@ -162,9 +163,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="The other arguments go to each pytest.", allow_abbrev=False)
     parser.add_argument("--marks", default="", help="pytest's -m for all parts")
     arguments, for_pytest = parser.parse_known_args()
-    for folder in (*SIMULATION, *BESIDE, *FIRST_HALF):
-        if not Path(folder).is_dir():
-            parser.error(f"there is no {folder}")
+    for path in (*SIMULATION, *BESIDE, *FIRST_HALF):
+        if not Path(path).exists():
+            parser.error(f"there is no {path}")
     lanes, alone = make_parts(sys.executable, arguments.marks, for_pytest)
     return Run().run(lanes, alone)
 

@@ -25,7 +25,7 @@ _spec.loader.exec_module(side_by_side)
 Part = side_by_side.Part
 
 KINDS = ("plain", "long", *side_by_side.REAL)
-OTHERS = ("tests/other", "tests")
+OTHERS = ("tests/other", "tests", "tests/simulation")
 TESTS = "import pytest\n\ndef test_plain(): pass\n\n" + "\n\n".join(
     f"@pytest.mark.{kind}\ndef test_{kind}(): pass" for kind in KINDS[1:]
 )
@@ -36,9 +36,12 @@ def tree(tmp_path: Path) -> Path:
     """Every kind of test in every folder that has a place of its own, in another one, and beside them."""
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n" + "".join(f"    {kind}\n" for kind in KINDS[1:]))
     named = [*side_by_side.SIMULATION, *side_by_side.BESIDE, *side_by_side.FIRST_HALF]
-    for number, folder in enumerate([*named, *OTHERS]):
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        (tmp_path / folder / f"test_{number}.py").write_text(TESTS)
+    for number, place in enumerate([*named, *OTHERS]):
+        path = tmp_path / place
+        if path.suffix != ".py":
+            path /= f"test_{number}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(TESTS)
     return tmp_path
 
 
@@ -63,7 +66,7 @@ def test_each_test_is_in_one_part(tree: Path) -> None:
 
 def test_without_marks_all_are_taken() -> None:
     lanes, alone = side_by_side.make_parts("python", "", ["-q"])
-    assert lanes[0][0].command == ("nice", "-n", "19", "python", "-m", "pytest", "-q", "tests/simulation")
+    assert lanes[0][0].command == ("nice", "-n", "19", "python", "-m", "pytest", "-q", *side_by_side.SIMULATION)
     assert alone.command[4:6] == ("-m", f"(({' or '.join(side_by_side.REAL)}))")
 
 

@@ -103,11 +103,6 @@ def test_seeds_pass() -> None:
     fewest = [int(number) for number in re.findall(r"at least (\d+) requests in a seed", run.stdout)]
     assert len(fewest) == 2, run.stdout  # one of each job
     assert min(fewest) >= 100, run.stdout
-    rates = re.findall(r"requests \((\d+)/s\), \d+ strikes of faults \((\d+)/s\)", run.stdout)
-    assert len(rates) == 2, run.stdout
-    assert all(int(strikes) >= 5 for _, strikes in rates), run.stdout
-    # For each second of a core it is 300 or more; a slow core, or one that others share, does the half.
-    assert all(int(requests) >= 100 for requests, _ in rates), run.stdout
 
 
 def test_half_of_the_seeds_have_sqlite_and_a_third_the_indexers_client() -> None:
