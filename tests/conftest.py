@@ -152,6 +152,8 @@ def make_config(certificates: Certificates, tmp_path: Path) -> Callable[..., Con
 
 #: Markers of tests that need a real component.
 COMPONENTS = ("indexer", "balancers", "prometheus")
+#: Is there where no setup could make one more: a systemd that is booted (the marker ``machine``).
+IMPOSSIBLE = Path(__file__).parents[1] / ".cache/machine/impossible"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -171,7 +173,9 @@ def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    needs = any(item.get_closest_marker(name) is not None for name in COMPONENTS)
+    needs = any(item.get_closest_marker(name) is not None for name in COMPONENTS) or (
+        item.get_closest_marker("machine") is not None and not IMPOSSIBLE.exists()
+    )
     if report.skipped and needs and item.config.getoption("--require-components"):
         report.outcome = "failed"
         report.longrepr = f"skipped, and every component must be there: {report.longrepr}"

@@ -85,7 +85,7 @@ set_up_packet_filter() { # what loses packets in tests/lossy_network.py, where i
     fi
     if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null && command -v unshare > /dev/null && unshare --net true 2> /dev/null; then
         echo "Installing nftables for the tests that lose packets" >&2
-        { apt-get update && DEBIAN_FRONTEND=noninteractive timeout 120 apt-get install -y --no-install-recommends nftables; } \
+        { apt-get update && DEBIAN_FRONTEND=noninteractive timeout 120 apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends nftables; } \
             > .cache/nftables.log 2>&1 || echo "nftables could not be installed; these tests are skipped" >&2
     fi
 }
