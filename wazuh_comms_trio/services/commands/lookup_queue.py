@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Container, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Final
 
 import trio
@@ -25,20 +27,22 @@ class LookupQueue:
         self._agents: set[str] = set()
         self._left_out: set[str] = set()  # while something of theirs was on its way
         self._expected: set[str] = set()
-        self._being_stored: set[str] = set()
+        self._being_stored: Counter[str] = Counter()  # posts that have something for each agent
         self._wake = trio.Event()
 
     @property
     def is_urgent(self) -> bool:
         """Whether commands for few agents, with parked polls, are on their way to them."""
-        return 0 < max(len(self._expected), len(self._being_stored)) <= _FEW
+        if not 0 < max(len(self._expected), len(self._being_stored)) <= _FEW:
+            return False
+        return len(self._expected.union(self._being_stored)) <= _FEW
 
     @contextmanager
     def expecting(self, agent_ids: Collection[str], *, kept: bool = False) -> Iterator[None]:
         """While the block runs commands for these agents are being stored. ``kept``: the store that is asked for them
         is told at once, so that it can hand them out as it stores them."""
-        expected = {agent_id for agent_id in agent_ids if agent_id in self._parked} - self._being_stored
-        self._being_stored |= expected
+        expected = Counter({agent_id for agent_id in agent_ids if agent_id in self._parked})
+        self._being_stored += expected
         if kept:
             self.schedule(expected)
         try:
@@ -76,16 +80,21 @@ class LookupQueue:
         parks. Cancelled: nothing is taken."""
         while True:
             await self._wake.wait()
-            taken: set[str] = set()
-            while self._agents and len(taken) < _AGENTS_PER_LOOKUP:
-                agent_id = self._agents.pop()
-                if agent_id in busy:
-                    self._left_out.add(agent_id)
-                elif agent_id in self._parked:
-                    taken.add(agent_id)
-                    continue
-                self._expected.discard(agent_id)
+            # What is stored for few is found by a claim in the same transaction, which is to be a short one.
+            few = self._being_stored if len(self._being_stored) <= _FEW else ()
+            taken = self._may_be_taken(self._agents.intersection(few), busy)
+            most = _FEW if taken else _AGENTS_PER_LOOKUP
+            while self._agents and len(taken) < most:
+                taken |= self._may_be_taken(set(islice(self._agents, most - len(taken))), busy)
             if not self._agents:
                 self._wake = trio.Event()
             if taken:
                 return taken
+
+    def _may_be_taken(self, agent_ids: set[str], busy: Container[str]) -> set[str]:
+        """Of scheduled agents, which aren't any more, those that can be looked up."""
+        self._agents -= agent_ids
+        self._left_out.update(agent_id for agent_id in agent_ids if agent_id in busy)
+        may = {agent_id for agent_id in agent_ids if agent_id not in busy and agent_id in self._parked}
+        self._expected -= agent_ids - may
+        return may
