@@ -35,8 +35,8 @@ _SLOWER: Final = 1.25
 _SOON: Final = 0.1
 #: By how much intervals differ: the same one on several nodes would have them all claim at the same moment.
 _JITTER: Final = (0.9, 1.1)
-#: Seconds between two times that a worker that isn't the leader forgets what is overdue.
-_FORGET_INTERVAL: Final = 60.0
+#: Seconds between two looks, of a worker that isn't the leader, for what is overdue: it forgets that at the second one.
+_FORGET_INTERVAL: Final = 30.0
 #: Groups' commands expanded in one round.
 _EXPANDED_AT_ONCE: Final = 10
 
@@ -122,7 +122,8 @@ class Discovery:
         self._backoff = Backoff(interval, max(interval, idle_interval), factor=_SLOWER)
         self._rng = rng
         self._running = False
-        self._forgot_overdue_at = -inf
+        self._looked_at = -inf
+        self._looked_overdue: set[str] = set()
 
     def start(self, nursery: trio.Nursery) -> None:
         """Begins the rounds; later calls do nothing."""
@@ -156,11 +157,14 @@ class Discovery:
         self._interest.agents()
         await self._claims.upkeep()
         now = trio.current_time()
-        if now - self._forgot_overdue_at >= _FORGET_INTERVAL:
-            # The leader ends what is overdue, and may not be able to say so: it is offered to nobody here.
-            self._forgot_overdue_at = now
-            for document in self._pending.overdue(now, self._now()):
-                self._pending.drop(document.id)
+        if now - self._looked_at >= _FORGET_INTERVAL:
+            # The leader ends what is overdue, and may not be able to say so: it is offered to nobody here. At one look
+            # alone the wall clock may have been ahead for a moment, and what is forgotten isn't told again.
+            self._looked_at = now
+            overdue = {document.id for document in self._pending.overdue(now, self._now())}
+            for document_id in overdue & self._looked_overdue:
+                self._pending.drop(document_id)
+            self._looked_overdue = overdue
         return self._news.announce() > 0, False
 
     async def _lead(self) -> tuple[bool, bool]:
