@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 __all__ = [
     "descriptor_limit",
+    "left_out_without_threads",
     "memory_limit",
     "memory_watch",
     "private_bytes",
     "raise_descriptor_limit",
     "resident_bytes",
 ]
+
+logger = logging.getLogger(__name__)
 
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _OWN_GROUPS: Final = Path("/proc/self/cgroup")
@@ -105,3 +109,15 @@ def _upwards(root: Path, path: str, name: str) -> list[int]:
         if text.isdigit() and int(text) < _UNLIMITED:
             found.append(int(text))
     return found
+
+
+@contextmanager
+def left_out_without_threads() -> Iterator[None]:
+    """Around what a process does now and then in a thread. Where the system lets it have no further one (``TasksMax=``,
+    ``ulimit -u``) the block ends there, and what it does is left to the next time."""
+    try:
+        yield
+    except RuntimeError as exc:
+        if "start new thread" not in str(exc):  # Python's own words, and it has no other sign
+            raise
+        logger.info("left out, since there can be no further thread: %s", exc)

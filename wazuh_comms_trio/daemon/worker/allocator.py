@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
 from wazuh_comms_trio.foundation.environment import RunBlocking
+from wazuh_comms_trio.foundation.resources import left_out_without_threads
 
 __all__ = ["return_free_memory", "return_large_blocks"]
 
@@ -37,7 +38,8 @@ async def return_free_memory(run_blocking: RunBlocking) -> None:
     trim = _function("malloc_trim")
     while trim is not None:
         await sleep_until_next_tick(INTERVAL)
-        await run_blocking(trim, 0)
+        with left_out_without_threads():
+            await run_blocking(trim, 0)
 
 
 def _function(name: str) -> Any:

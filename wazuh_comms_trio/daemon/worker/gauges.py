@@ -23,7 +23,12 @@ from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
 from wazuh_comms_trio.foundation.environment import WallClock
 from wazuh_comms_trio.foundation.file_writes import tally
 from wazuh_comms_trio.foundation.outage_log import WarningLog
-from wazuh_comms_trio.foundation.resources import descriptor_limit, memory_limit, resident_bytes
+from wazuh_comms_trio.foundation.resources import (
+    descriptor_limit,
+    left_out_without_threads,
+    memory_limit,
+    resident_bytes,
+)
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Reading
 from wazuh_comms_trio.quarantine.interface import Quarantine
@@ -71,7 +76,8 @@ class WorkerGauges:
     async def run(self) -> None:
         """Looks now and then, until cancelled."""
         while True:
-            await self.look()
+            with left_out_without_threads():
+                await self.look()
             await sleep_until_next_tick(INTERVAL)
 
     async def look(self) -> None:

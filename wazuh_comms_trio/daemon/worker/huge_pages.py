@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final
 
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
 from wazuh_comms_trio.foundation.environment import RunBlocking
-from wazuh_comms_trio.foundation.resources import private_bytes
+from wazuh_comms_trio.foundation.resources import left_out_without_threads, private_bytes
 
 __all__ = ["use_huge_pages"]
 
@@ -44,9 +44,10 @@ async def use_huge_pages(run_blocking: RunBlocking) -> None:
     most = 0
     while size:
         if (held := private_bytes()) >= most + GROWN:
-            for begin, end in await run_blocking(filled_ranges, size):
-                await run_blocking(collapse, begin, end)
-            most = held
+            with left_out_without_threads():
+                for begin, end in await run_blocking(filled_ranges, size):
+                    await run_blocking(collapse, begin, end)
+                most = held
         await sleep_until_next_tick(INTERVAL)
 
 

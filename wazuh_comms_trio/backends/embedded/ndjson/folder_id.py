@@ -30,6 +30,7 @@ from wazuh_comms_trio.foundation.folders import (
     remove_left_drafts,
     sync_folder,
 )
+from wazuh_comms_trio.foundation.resources import left_out_without_threads
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +45,10 @@ _IS_GONE: Final = "the folder that events were written to is gone: what was ackn
 
 async def watch_folder(folder: Path, database: Database) -> None:
     """Until cancelled: notes whose folder it is, and tells the log once that it is another one."""
-    await trio.to_thread.run_sync(remove_left_drafts, folder, _DRAFT)
+    with left_out_without_threads():
+        await trio.to_thread.run_sync(remove_left_drafts, folder, _DRAFT)
     while True:
-        with suppress(BackendUnavailable):
+        with suppress(BackendUnavailable), left_out_without_threads():
             try:
                 await _look(folder, database)
             except OSError as exc:

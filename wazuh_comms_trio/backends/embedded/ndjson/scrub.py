@@ -17,6 +17,7 @@ import trio
 from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage, find_damage
 from wazuh_comms_trio.backends.embedded.ndjson.ledger import LEDGER, NO_LEDGER, is_something_else
 from wazuh_comms_trio.foundation.folders import adopt, try_lock
+from wazuh_comms_trio.foundation.resources import left_out_without_threads
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,8 @@ async def tell_damage(folder: Path) -> None:
     while True:
         stop: list[bool] = []
         try:
-            await trio.to_thread.run_sync(partial(_read_through, folder, told, stop), abandon_on_cancel=True)
+            with left_out_without_threads():
+                await trio.to_thread.run_sync(partial(_read_through, folder, told, stop), abandon_on_cancel=True)
         except OSError as exc:
             logger.warning("events: %s can't be read through: %s", folder, exc)
         finally:
