@@ -14,10 +14,10 @@ import trio
 from attrs import evolve
 
 from tests.simulation.actors.client import OpenPoll, SimClient
+from tests.simulation.actors.group_history import GroupHistory
 from tests.simulation.actors.groups import check_fetched, check_file
 from tests.simulation.actors.keys import KEYS
 from tests.simulation.actors.scans import scan
-from tests.simulation.groups import GroupHistory
 from tests.simulation.limits import SHARE_BATCH
 from tests.simulation.model import CommandLife, DocumentModel, Operation
 from tests.simulation.trace import Violation
