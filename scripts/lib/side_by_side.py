@@ -21,6 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import attrs
@@ -93,13 +94,14 @@ def closing_line(outputs: Iterable[str], seconds: float) -> str | None:
 
 
 class Run:
-    """All parts run, whatever happened in others."""
+    """All parts run, whatever happened in others. One of which nothing is known has failed."""
 
     def __init__(self) -> None:
         self._outputs: list[str] = []
-        self._failed: list[str] = []
+        self._succeeded: set[int] = set()  # parts, by their identity
         self._lock = threading.Lock()
         self._processes: list[subprocess.Popen[str]] = []
+        self._interrupted = False
 
     def run(self, lanes: Sequence[Sequence[Part]], alone: Part) -> int:
         """Returns the exit status: 1 when any part failed. Ctrl-C ends all of them."""
@@ -115,14 +117,17 @@ class Run:
             self._end()
             raise
         closing = closing_line(self._outputs, time.monotonic() - began)
-        if self._failed or closing is None:
-            print(f"Parts that failed: {', '.join(self._failed) or 'one that has no closing line'}")
+        failed = [part.name for part in (*chain(*lanes), alone) if id(part) not in self._succeeded]
+        if failed or closing is None:
+            print(f"Parts that failed: {', '.join(failed) or 'one that has no closing line'}")
         if closing is not None:
             print(closing)
-        return int(bool(self._failed) or closing is None)
+        return int(bool(failed) or closing is None)
 
     def _end(self) -> None:
-        """Of what still runs: as by Ctrl-C, so that it cleans up, and soon after that for good."""
+        """Of what still runs: as by Ctrl-C, so that it cleans up, and soon after that for good. Nothing is begun."""
+        with self._lock:
+            self._interrupted = True
         for process in self._processes:
             process.send_signal(signal.SIGINT)
         for process in self._processes:
@@ -134,14 +139,23 @@ class Run:
 
     def _run_lane(self, lane: Sequence[Part]) -> None:
         for part in lane:
-            self._run_part(part, at_once=False)
+            try:
+                self._run_part(part, at_once=False)
+            except OSError as error:
+                print(f"--- {part.name}: {error}", flush=True)
 
     def _run_part(self, part: Part, *, at_once: bool) -> None:
         """``at_once``: each line is shown when it comes; of several lanes they would mix."""
         began = time.monotonic()
         lines: list[str] = []
-        with subprocess.Popen(part.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        with self._lock:
+            if self._interrupted:
+                return
+            process = subprocess.Popen(
+                part.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            )
             self._processes.append(process)
+        with process:
             assert process.stdout is not None
             for line in process.stdout:
                 lines.append(line)
@@ -153,8 +167,8 @@ class Run:
             if not at_once:
                 print(output, end="")
             print(f"--- {part.name}: {time.monotonic() - began:.0f} s, status {process.returncode}", flush=True)
-            if process.returncode != 0 and not nothing:
-                self._failed.append(part.name)
+            if process.returncode == 0 or nothing:
+                self._succeeded.add(id(part))
             if part.counted and not nothing:
                 self._outputs.append(output)
 

@@ -100,6 +100,21 @@ def test_the_end(last: object, status: int, closing: str, capsys: pytest.Capture
 
 
 @pytest.mark.processes
+def test_parts_that_cannot_be_run_fail(capsys: pytest.CaptureFixture[str]) -> None:
+    lane = [Part("isn't there", ["/nowhere/nothing"]), ends("3 passed in 1.00s")]
+    assert side_by_side.Run().run([lane], ends("1 passed in 1.00s")) == 1
+    assert "Parts that failed: isn't there\n4 passed in " in capsys.readouterr().out
+
+
+@pytest.mark.processes
+def test_whatever_bytes_a_part_says(capsys: pytest.CaptureFixture[str]) -> None:
+    says = "import sys; sys.stdout.buffer.write(b'\\xff\\n1 failed in 1.00s\\n'); sys.exit(1)"
+    lane = [Part("bytes", [sys.executable, "-c", says])]
+    assert side_by_side.Run().run([lane], ends("1 passed in 1.00s")) == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith("1 failed, 1 passed in ")
+
+
+@pytest.mark.processes
 @pytest.mark.parametrize("ignored", [False, True])
 def test_ctrl_c_ends_all_parts(ignored: bool, tmp_path: Path) -> None:
     """It is told to this process alone here, not by a terminal to all; a part may ignore it."""
@@ -114,7 +129,8 @@ def test_ctrl_c_ends_all_parts(ignored: bool, tmp_path: Path) -> None:
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored\n"
         "import side_by_side\n"
         "side_by_side.LAST_STEPS = 1\n"
-        f"lane = [side_by_side.Part('waits', (sys.executable, '-c', {wait!r}))]\n"
+        f"after = side_by_side.Part('after it', ('touch', {str(tmp_path / 'after')!r}))\n"
+        f"lane = [side_by_side.Part('waits', (sys.executable, '-c', {wait!r})), after]\n"
         "side_by_side.Run().run([lane], side_by_side.Part('never', ('false',)))\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as process:
@@ -123,3 +139,4 @@ def test_ctrl_c_ends_all_parts(ignored: bool, tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
     assert process.returncode != 0
+    assert not (tmp_path / "after").exists()
