@@ -9,13 +9,14 @@ import os
 from contextlib import AbstractAsyncContextManager
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from sys import getrefcount
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.http.server.listener import Fakes, app_of, read_reply, request_bytes, serving
+from tests.http.server.listener import Fakes, FakeStateful, app_of, read_reply, read_to_end, request_bytes, serving
 from tests.http.server.test_bodies import body_messages, receiver
 from wazuh_comms_trio.api.agent_api.base import AgentApi
 from wazuh_comms_trio.api.quart_application import ROOM_TIMEOUT
@@ -25,6 +26,7 @@ from wazuh_comms_trio.foundation import file_writes
 from wazuh_comms_trio.http.server.bodies import BodyBudget, RequestRoom, Spill, collect_body
 from wazuh_comms_trio.http.server.body_budget import Share
 from wazuh_comms_trio.http.server.replies import PIECE_BYTES, send_reply
+from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.services.stateful.reply_size import RESULT_BYTES, expected_reply
 from wazuh_comms_trio.services.stateful.submission import EventResult, encode_results
 from wazuh_comms_trio.testing import daemon_config, open_daemon, stateful_event
@@ -274,6 +276,46 @@ class TestReplies:
         assert room.share.held_bytes == 200_000
         room.hold_reply(10_000)
         assert room.share.held_bytes == 0
+
+    async def test_replies_that_are_larger_than_was_to_be_expected_are_few(self, autojump_clock: MockClock) -> None:
+        """What they have above all room is waited for, whether it was asked for or not; else each would let in the
+        next."""
+        budget = BodyBudget(1_000_000)
+        rooms = [RequestRoom(budget, f"{number}", 2) for number in range(9)]
+        for room in rooms[:5]:
+            await room.reserve(100_000)
+        for room in rooms[:5]:
+            room.hold_reply(300_000)
+        with pytest.raises(Overloaded):
+            await rooms[5].reserve(100_000)
+        for room in rooms[:3]:
+            room.give_back()
+        await rooms[6].reserve(100_000)
+        rooms[6].hold_reply(300_000)
+        await rooms[7].reserve(100_000)  # there is just enough
+        rooms[7].hold_reply(400_000)
+        with pytest.raises(Overloaded):
+            await rooms[8].reserve(100_000)
+        rooms[7].hold_reply(60_000)
+        await rooms[8].reserve(100_000)
+        assert budget.used_bytes == 1_000_000
+
+    async def test_the_body_is_gone_while_its_reply_is_sent(self) -> None:
+        bodies: list[bytes | bytearray] = []
+
+        class Keeping(FakeStateful):
+            async def submit(self, caller: Caller, body: bytes | bytearray, **_: Any) -> bytes:
+                bodies.append(body)
+                return b"x" * 1_000_000
+
+        async with serving(Fakes(stateful=Keeping()), buffer_bytes=65536) as server:
+            stream = await server.connect()
+            await stream.send_all(request_bytes("POST", "/api/v1/events/stateful", b"x" * 300_000))
+            assert await stream.receive_some()
+            await wait_all_tasks_blocked()
+            references = getrefcount(bodies[0])
+            assert references <= 2, "it is more than the list's and the question's"
+            assert len(await read_to_end(stream)) > 800_000
 
     @pytest.mark.parametrize("events", [1, 600, 20_000])
     async def test_what_a_reply_will_take_is_about_known(self, events: int, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import trio
 
 from wazuh_comms_trio.api.agent_api.base import PREFIX, AgentApi
 from wazuh_comms_trio.errors import TimeLimitExceeded
-from wazuh_comms_trio.http.server.bodies import content_length
+from wazuh_comms_trio.http.server.bodies import RequestRoom, content_length
 from wazuh_comms_trio.http.server.delivery import EXTENSION, has_left
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
@@ -33,20 +33,24 @@ async def stateful(api: AgentApi, scope: Scope, receive: Receive, send: Send) ->
 
 
 async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive, send: Send, seconds: float) -> None:
-    owner, length, stateful = caller.agent.id, content_length(scope), api.services.stateful
-    with api.room(owner) as room:
-        collected = api.collect(
-            receive, api.limits.body_bytes, owner=owner, spill=api.spill, declared=length, room=room
-        )
-        async with collected as body:
-            deadline = trio.current_time() + seconds
-            await room.reserve(await stateful.expected_reply(body))
-            with trio.CancelScope(deadline=deadline) as limit:
-                reply = await stateful.submit(caller, body, deadline=deadline, has_left=_leaving(scope))
-            if limit.cancelled_caught:
-                raise TimeLimitExceeded
+    with api.room(caller.agent.id) as room:
+        reply = await _submit(api, caller, scope, receive, room, seconds)
         room.hold_reply(len(reply))
         await send_reply(send, 200, reply)
+
+
+async def _submit(
+    api: AgentApi, caller: Caller, scope: Scope, receive: Receive, room: RequestRoom, seconds: float
+) -> bytes:
+    """The reply. The body is out of memory when this returns: an agent may take its time to read."""
+    owner, length, stateful = caller.agent.id, content_length(scope), api.services.stateful
+    collected = api.collect(receive, api.limits.body_bytes, owner=owner, spill=api.spill, declared=length, room=room)
+    async with collected as body:
+        deadline = trio.current_time() + seconds
+        await room.reserve(await stateful.expected_reply(body))
+        with trio.CancelScope(deadline=deadline):
+            return await stateful.submit(caller, body, deadline=deadline, has_left=_leaving(scope))
+        raise TimeLimitExceeded
 
 
 def _leaving(scope: Scope) -> HasLeft | None:

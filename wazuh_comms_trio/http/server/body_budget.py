@@ -84,13 +84,16 @@ class BodyBudget:
         self.hold(share, 0)
 
     def hold(self, share: Share, size: int) -> None:
-        """So much is in memory for the share now, whether there is room or not: others wait for what is above it."""
+        """So much is in memory for the share now, whether there is room or not: others wait for what is above it, and
+        the share is the one that may go beyond the limit, where none is yet."""
         self.used_bytes += size - share.held_bytes
         if share.owner is not None:
             self._used_by[share.owner] += size - share.held_bytes
             if self._used_by[share.owner] <= 0:
                 del self._used_by[share.owner]
         share.held_bytes = size
-        if self._senior is share:
+        if size and self.used_bytes > self.limit_bytes:
+            self._senior = self._senior or share
+        elif self._senior is share:
             self._senior = None
         self._parking.unpark_all()
