@@ -13,7 +13,17 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.http.server.listener import AUTHORIZED, LIMITS, Fakes, app_of, problem, read_reply, read_to_end, serving
+from tests.http.server.listener import (
+    AUTHORIZED,
+    LIMITS,
+    FakeOffer,
+    Fakes,
+    app_of,
+    problem,
+    read_reply,
+    read_to_end,
+    serving,
+)
 from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.http.server import room
 from wazuh_comms_trio.http.server.accept_loop import QUEUE_TIMEOUT
@@ -245,6 +255,28 @@ async def test_who_leaves_the_end_of_a_reply_unread_goes_too(autojump_clock: Moc
         with counted(server.context) as refused:
             assert server.context.make_room(1) == 1
             assert refused == [("slow readers", 1)]
+
+
+async def test_who_acknowledges_nothing_goes_too(autojump_clock: MockClock) -> None:
+    """Its reply is with the kernel, and its commands are given back."""
+    fakes = Fakes()
+    fakes.commands.offers.append(offer := FakeOffer())
+    async with serving(fakes, limits=attrs.evolve(LIMITS, send_timeout=1000)) as server:
+        reader = await server.listener.connect()
+        await reader.send_all(POLL)
+        reader.fall_silent()
+        await trio.sleep(SPARED - 0.5)
+        with counted(server.context) as refused:
+            assert server.context.make_room(1) == 0
+            await trio.sleep(1)
+            assert [server.context.make_room(1) for _ in range(2)] == [1, 0]
+            assert refused == [("slow readers", 1)]
+        await wait_all_tasks_blocked()
+        assert offer.fate == ["released"]
+        assert not server.context.reply_scopes
+        reader.wake_up()
+        with pytest.raises(trio.BrokenResourceError):
+            await reader.receive_some()
 
 
 def test_each_kind_is_in_the_metrics_page() -> None:

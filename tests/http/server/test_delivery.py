@@ -289,13 +289,37 @@ async def test_what_is_taken_back_never_arrives(how: str) -> None:
             await read_reply_of_any_size(stream)
 
 
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_who_is_cancelled_before_it_could_ask_takes_nothing_back_that_arrived(
+    arrives: bool, autojump_clock: MockClock
+) -> None:
+    """Between the reply and the first look a nursery ends."""
+    fakes = Fakes()
+    fakes.commands.offers.append(offer := FakeOffer())
+    client, transport = memory_connection()
+    context = ListenerContext(app_of(fakes), Limits(send_timeout=5), describe)
+    await client.send_all(POLL)
+    if not arrives:
+        client.fall_silent()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_connection, transport, context)
+        if arrives:
+            assert (await client.receive_some()).endswith(b"}")
+        else:
+            await wait_all_tasks_blocked()
+            assert transport.unacknowledged_bytes
+        assert not offer.fate
+        nursery.cancel_scope.cancel()
+    assert offer.fate == ["confirmed" if arrives else "released"]
+
+
 async def test_what_has_arrived_by_the_time_it_is_given_up_is_confirmed(autojump_clock: MockClock) -> None:
     """Between two looks."""
     client, transport = memory_connection()
     connection = Connection(transport, ListenerContext(never_called, Limits(send_timeout=5), describe))
     connection.http = FinishedReply()  # type: ignore[assignment]
     client.fall_silent()
-    await transport.send_all(b"reply")
+    await connection.send({"type": "http.response.body", "body": b"reply"})
     with trio.move_on_after(1):
         await connection.confirmed()
     client.wake_up()
@@ -329,6 +353,12 @@ async def test_an_agent_that_closed_before_the_answer_over_tcp(
 
 class FinishedReply:
     finished = True
+
+    def __init__(self) -> None:
+        self.outgoing: list[bytes] = []
+
+    async def write(self, message: Message) -> None:
+        self.outgoing.append(message["body"])
 
 
 async def never_called(scope: object, receive: object, send: object) -> None:

@@ -102,7 +102,7 @@ class Connection:
         self._first: bytes | bytearray = b""  # of the body
         self._ended = False  # the application was given the end of the body
         self._expected = False  # the application waits for the delivery of its reply
-        self._handed_over = False  # all of that was written
+        self._handed_over = False  # all of the reply was sent
         self._is_check = False  # a balancer's or an operator's, as far as it was looked at
         self._replied = False  # some of the reply is on its way
         self._body_allowance = context.limits.body_timeout  # seconds that the body may keep us waiting still
@@ -327,6 +327,7 @@ class Connection:
             self._replied = True
             self._sent += len(data)
             await self.peer.send(data, last=http.finished and not self._expected)
+            self._handed_over = http.finished
 
     def expect(self) -> None:
         """See ``DeliveryConfirmation``."""
@@ -334,8 +335,7 @@ class Connection:
 
     async def confirmed(self) -> bool:
         """See ``DeliveryConfirmation``."""
-        self._handed_over = self.http.finished
-        if not self._handed_over or not await self.peer.confirmed():
+        if not self.http.finished or not await self.peer.confirmed():
             return False
         if self._expected:
             # The reply has arrived, also if the request is cancelled now; TLS's end fits into the socket's buffer.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, SO_LINGER, SOL_SOCKET, TCP_QUICKACK
 from struct import pack
 from typing import Any, Final
@@ -89,6 +89,17 @@ class ReplyWaiting:
         end = scope.deadline
         self._scopes.pop(scope, None)
         self._allowance = min(self.timeout, max(0.0, end - trio.current_time()) + size / self._rate)
+
+    @contextmanager
+    def for_acknowledgement(self) -> Iterator[None]:
+        """All was sent, and in the block its peer's side is to acknowledge it: for ``timeout`` seconds."""
+        end = trio.current_time() + self.timeout
+        with trio.CancelScope(deadline=end) as scope:
+            self._scopes[scope] = end
+            try:
+                yield
+            finally:
+                del self._scopes[scope]
 
 
 class Peer:
@@ -204,24 +215,23 @@ class Peer:
             return False
         backoff = Backoff(DELIVERY_FIRST_WAIT, DELIVERY_LAST_WAIT)
         ended = False
-        deadline = trio.current_time() + self._waiting.timeout
-        while not self.gone:
-            unacknowledged = unacknowledged_bytes(self.sock)
-            if unacknowledged == 0 or (ended and unacknowledged is None):
-                return True
-            now = trio.current_time()
-            if now >= deadline:
-                self.gone = True
-                return False
-            wait = min(deadline, now + backoff.next_pause())
-            if ended:
-                # The peer closed its side, maybe without having seen the reply: then a reset is on its way.
-                self.gone = is_reset(self.sock)
-                await trio.sleep_until(wait)
-            else:
-                with trio.move_on_at(wait):
-                    ended = await self.has_ended()
-        return unacknowledged_bytes(self.sock) == 0
+        with self._waiting.for_acknowledgement():
+            while not self.gone:
+                unacknowledged = unacknowledged_bytes(self.sock)
+                if unacknowledged == 0 or (ended and unacknowledged is None):
+                    return True
+                pause = backoff.next_pause()
+                if ended:
+                    # The peer closed its side, maybe without having seen the reply: then a reset is on its way.
+                    self.gone = is_reset(self.sock)
+                    await trio.sleep(pause)
+                else:
+                    with trio.move_on_after(pause):
+                        ended = await self.has_ended()
+        arrived = unacknowledged_bytes(self.sock) == 0
+        if not arrived:
+            self.gone = True
+        return arrived
 
     def break_off(self, *, arrived: bool) -> bool:
         """Resets the connection, so that nothing that was sent and hasn't arrived ever does; returns False. Where it
