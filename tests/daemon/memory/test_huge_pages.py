@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import trio
 from trio.testing import MockClock
 
 from wazuh_comms_trio.daemon.worker import huge_pages
+from wazuh_comms_trio.daemon.worker.environment import own_runner
 from wazuh_comms_trio.daemon.worker.huge_pages import AT_ONCE, huge_page_bytes, in_one_go, use_huge_pages, whole_pages
 
 HUGE = 0x200000
@@ -138,3 +140,21 @@ async def test_where_no_file_can_be_opened_it_goes_on(
         await trio.sleep(15)
         assert looks
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.real_clock
+async def test_the_worker_ends_while_pages_are_being_made() -> None:
+    """A call makes 64 of them: half a second, on a busy machine some."""
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def make() -> None:
+        begun.set()
+        may_end.wait(5)
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(own_runner(), make)
+        await trio.to_thread.run_sync(begun.wait, 60)
+        nursery.cancel_scope.cancel()
+    assert not ended.is_set()
+    may_end.set()

@@ -34,7 +34,7 @@ from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
 from wazuh_comms_trio.services import ServiceEnvironment
 from wazuh_comms_trio.services.authentication.tokens import TokenKeyError, TokenKeys, key_id
 
-__all__ = ["WorkerEnvironment", "certificate_end", "forget_earlier_keys", "load_keys", "revocation_list"]
+__all__ = ["WorkerEnvironment", "certificate_end", "forget_earlier_keys", "load_keys", "own_runner", "revocation_list"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,17 @@ def thread_runner() -> RunBlocking:
 
     async def run(fn: Callable[..., T], *args: object) -> T:
         return await trio.to_thread.run_sync(fn, *args, limiter=limiter)
+
+    return run
+
+
+def own_runner() -> RunBlocking:
+    """Runs what a worker does for itself, and no request waits for, in a thread: it takes none of those that requests
+    have. Cancelled: what has begun goes on by itself, and the worker's end doesn't wait for it."""
+    limiter = trio.CapacityLimiter(1)
+
+    async def run(fn: Callable[..., T], *args: object) -> T:
+        return await trio.to_thread.run_sync(fn, *args, abandon_on_cancel=True, limiter=limiter)
 
     return run
 

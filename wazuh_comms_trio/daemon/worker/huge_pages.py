@@ -38,7 +38,7 @@ _ANONYMOUS: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) rw-p \S+ \S+ 0 *(?:\[he
 
 
 async def use_huge_pages(run_blocking: RunBlocking) -> None:
-    """At once, and again whenever the process has grown, in threads; cancelled between two calls. Ends where the system
+    """At once, and again whenever the process has grown, in threads: 64 pages take half a second. Ends where the system
     has none, its operator wants none, or this kernel can't."""
     size = huge_page_bytes() if can_collapse() else 0
     most = 0

@@ -24,7 +24,7 @@ from wazuh_comms_trio.daemon.remembered_keys import KeyMemory, node_folder
 from wazuh_comms_trio.daemon.stopping import Stop
 from wazuh_comms_trio.daemon.worker.allocator import return_free_memory, return_large_blocks
 from wazuh_comms_trio.daemon.worker.early_warnings import ListValidity
-from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment
+from wazuh_comms_trio.daemon.worker.environment import WorkerEnvironment, own_runner
 from wazuh_comms_trio.daemon.worker.garbage_collector import calm_collector
 from wazuh_comms_trio.daemon.worker.gauges import WorkerGauges
 from wazuh_comms_trio.daemon.worker.hashing_threads import hashing_runner
@@ -123,8 +123,9 @@ async def serve_worker(
                 calm_collector()
                 return_large_blocks()
                 sys.setswitchinterval(SWITCH_INTERVAL)
-                nursery.start_soon(return_free_memory, environment.run_blocking)
-                nursery.start_soon(use_huge_pages, environment.run_blocking)
+                run_own = own_runner()
+                nursery.start_soon(return_free_memory, run_own)
+                nursery.start_soon(use_huge_pages, run_own)
 
 
 def _revoke(worker: Worker, keys: Mapping[str, float]) -> None:
