@@ -1,7 +1,7 @@
 """Bulk work gives way to what is urgent, while more connections come than are served.
 
-What is urgent (a command's delivery, a balancer's check) takes half a dozen turns of the event loop, each of which is
-as long as all that became ready since the last one: tens of milliseconds on a processor that is short. So while
+What is urgent (a command's delivery, a balancer's check) takes some nine turns of the event loop, each of which is as
+long as all that became ready since the last one: tens of milliseconds on a processor that is short. So while
 something urgent is under way, requests stand still where their next step is a long one, and one of them goes on in each
 turn.
 """
