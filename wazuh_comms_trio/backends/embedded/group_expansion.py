@@ -41,7 +41,12 @@ class GroupExpansion:
     @contextmanager
     def begun(self, document_ids: set[str]) -> Iterator[None]:
         """The groups' commands are stored and expanded within the block; ``finish`` expands what is left of them at its
-        end."""
+        end. One that is sent a second time stays with the call that began it, or with ``finish``."""
+        with self._under_way(document_ids - self._unfinished):
+            yield
+
+    @contextmanager
+    def _under_way(self, document_ids: set[str]) -> Iterator[None]:
         self._unfinished |= document_ids
         self._running |= document_ids
         try:
@@ -70,7 +75,7 @@ class GroupExpansion:
         try:
             if left:
                 left -= await self._database.read(partial(_overdue, document_ids=left, now=now))
-            with self.begun(left):
+            with self._under_way(left):
                 for document_id in sorted(left):
                     await self._finish(document_id, now)
         except BackendUnavailable:

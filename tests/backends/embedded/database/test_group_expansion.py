@@ -105,6 +105,28 @@ async def test_what_failed_is_continued(tmp_path: Path, monkeypatch: pytest.Monk
         assert await ids(stores) == {"p", *CHILDREN}
 
 
+@pytest.mark.parametrize("when", ["meanwhile", "after it was given up"])
+async def test_one_that_is_sent_again_and_given_up_the_first_time_is_continued(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fleet(tmp_path) as stores:
+        gate = Gate(stores, monkeypatch, 1)
+        async with trio.open_nursery() as first:
+            first.start_soon(stores.commands.add, [GROUP])
+            await gate.reached.wait()
+            if when == "meanwhile":
+                await stores.commands.add([GROUP])
+            first.cancel_scope.cancel()
+        if when != "meanwhile":
+            await stores.commands.add([GROUP])
+        gate.left = 100
+        news: set[str] = set()
+        with trio.fail_after(20):
+            while not news.issuperset(AGENTS):
+                news.update(await stores.commands.wait_news())
+        assert await ids(stores) == {"p", *CHILDREN}
+
+
 @pytest.mark.parametrize("how", ["it ended", "a version that doesn't know freed it"])
 async def test_another_process_continues(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with fleet(tmp_path) as stores:
