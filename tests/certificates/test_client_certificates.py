@@ -233,6 +233,14 @@ async def test_each_of_two_cas_with_one_name_needs_a_list(
     crl.write_text(crl.read_text() + new.revoke().read_text())
     assert problems(tmp_path, certificates, **keys) == ([], [])
     assert await refusal(settings, new.issue(UUID)) == ""
+    crl.write_text(old.revoke().read_text() + new.revoke(ends=timedelta(days=-1)).read_text())
+    wrong, (warning,) = problems(tmp_path, certificates, **keys)
+    assert (wrong, "expired on" in warning) == ([], True)
+    found = revocation_list(CommunicationsApi(settings))
+    assert found is not None
+    assert found.end < new.now.timestamp()
+    assert await refusal(settings, old.issue(UUID)) == ""
+    assert await refusal(settings, new.issue(UUID)) != ""
 
 
 async def test_a_list_of_tens_of_thousands_is_read_whole(

@@ -115,9 +115,7 @@ def _crl(reader: Reader, file: Path, authorities: list[x509.Certificate], now: d
     if not own:
         reader.problem_at(_CRL, f'"{file}" is not accepted: no list in it is of a CA of `ca`, so that no agent gets in')
     for issuer, of_one in own.items():
-        if all(any(_may_have_signed(authority, crl) for authority in authorities) for crl in of_one):
-            _note_list_dates(reader, of_one, now)
-        else:
+        if not all(any(_may_have_signed(authority, crl) for authority in authorities) for crl in of_one):
             listed = issuer.rfc4514_string()
             text = f"its list of {listed} isn't signed by a CA of `ca` that may sign one, so that no agent gets in"
             reader.problem_at(_CRL, f'"{file}" is not accepted: {text}')
@@ -127,6 +125,8 @@ def _crl(reader: Reader, file: Path, authorities: list[x509.Certificate], now: d
             text = f"has no list of {name.rfc4514_string()}, a CA of `ca`: agents with certificates of it get nowhere"
             reader.warning_at(_CRL, f'"{file}" {text}')
     if reader.sound(_CRL):
+        for of_one_key in lists_of_keys(authorities, lists):
+            _note_list_dates(reader, of_one_key, now)
         _note_namesakes(reader, file, [each for each in authorities if each.subject not in issuers], own)
 
 
@@ -147,7 +147,7 @@ def _note_namesakes(
 
 
 def _note_list_dates(reader: Reader, lists: list[x509.CertificateRevocationList], now: datetime) -> None:
-    """Of the lists of one CA any that is in force will do."""
+    """Of the lists of one key any that is in force will do."""
     begun = [crl for crl in lists if crl.last_update_utc <= now]
     if not begun:
         start = f"{min(crl.last_update_utc for crl in lists):%Y-%m-%d %H:%M} UTC"
@@ -161,14 +161,22 @@ def _note_list_dates(reader: Reader, lists: list[x509.CertificateRevocationList]
 def lists_of(
     authorities: list[x509.Certificate], lists: list[x509.CertificateRevocationList]
 ) -> dict[x509.Name, list[x509.CertificateRevocationList]]:
-    """The lists of these CAs, by their names; others keep nobody out. Of several of one CA OpenSSL takes one that is in
-    force, wherever it stands."""
+    """The lists of these CAs, by their names; others keep nobody out."""
     own = {authority.subject for authority in authorities}
     found: dict[x509.Name, list[x509.CertificateRevocationList]] = {}
     for crl in lists:
         if crl.issuer in own:
             found.setdefault(crl.issuer, []).append(crl)
     return found
+
+
+def lists_of_keys(
+    authorities: list[x509.Certificate], lists: list[x509.CertificateRevocationList]
+) -> list[list[x509.CertificateRevocationList]]:
+    """The lists that each key of these CAs has signed, if any. Of several of one key OpenSSL takes one that
+    is in force, wherever it stands."""
+    signed = [[crl for crl in lists if _may_have_signed(authority, crl)] for authority in authorities]
+    return [found for place, found in enumerate(signed) if found and found not in signed[:place]]
 
 
 def end_of_list(crl: x509.CertificateRevocationList) -> datetime:

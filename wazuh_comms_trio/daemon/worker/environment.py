@@ -18,7 +18,7 @@ from wazuh_comms_trio.api.command_socket import Control
 from wazuh_comms_trio.config.check import (
     FileProblem,
     end_of_list,
-    lists_of,
+    lists_of_keys,
     read_certificates,
     read_crls,
     read_next_key,
@@ -87,15 +87,15 @@ def certificate_end(settings: CommunicationsApi) -> float | None:
 
 
 def revocation_list(settings: CommunicationsApi) -> ListValidity | None:
-    """When the list of revoked certificates that ends first was made and ends, of each CA's lists the one that ends
-    last; None where there is none, it has no end, or it can't be read. Blocks."""
+    """When the list of revoked certificates that ends first was made and ends, of the lists of a CA's key the one
+    that ends last; None where there is none, it has no end, or it can't be read. Blocks."""
     if settings.ssl.crl is None or settings.ssl.ca is None or not settings.ssl.use_ca:
         return None
     try:
-        own = lists_of(read_certificates(settings.ssl.ca), read_crls(settings.ssl.crl))
+        own = lists_of_keys(read_certificates(settings.ssl.ca), read_crls(settings.ssl.crl))
     except FileProblem:
         return None
-    last = [max(of_one, key=end_of_list) for of_one in own.values()]
+    last = [max(of_one, key=end_of_list) for of_one in own]
     first = min(last, key=end_of_list, default=None)
     if first is None or first.next_update_utc is None:
         return None
