@@ -63,15 +63,24 @@ def test_a_fleet_that_comes_back_early_is_no_wave_again() -> None:
     assert max(windows[each] for each in range(60, 120)) < 1.6 * mean
 
 
+def log_ins_a_day(agent: str, ahead: int) -> float:
+    """In times of those with tokens of 900 s. An agent renews its token 2 s before the end."""
+    last, now, log_ins = None, NOW, 0
+    while now < NOW + DAY:
+        log_ins += 1
+        last, now = now, max(now + 1, now + next_life(agent, now, last) - 2 - ahead)
+    return (log_ins - 2) * (LIFETIME - 2 - ahead) / DAY
+
+
 @pytest.mark.parametrize("ahead", [29, 31, 60, 133, 250, 299, 350, 434, 450, 600, 800])
 def test_a_clock_that_is_far_ahead_logs_in_twice_as_often_as_it_must(ahead: int) -> None:
-    """At most. An agent renews a token of 900 s 2 s before its end."""
-    for agent in AGENTS[:100]:
-        last, now, log_ins = None, NOW, 0
-        while now < NOW + DAY:
-            log_ins += 1
-            last, now = now, max(now + 1, now + next_life(agent, now, last) - 2 - ahead)
-        assert log_ins <= 2.1 * DAY / (LIFETIME - 2 - ahead) + 2
+    """At most."""
+    assert max(log_ins_a_day(agent, ahead) for agent in AGENTS[:100]) <= 2.1
+
+
+def test_a_clock_that_is_far_ahead_logs_in_three_times_as_often_as_it_must() -> None:
+    """At most, whichever it is: about 485 s are the worst."""
+    assert 2.5 < max(log_ins_a_day(AGENTS[ahead], ahead) for ahead in range(LIFETIME - 10)) <= 3
 
 
 def test_a_log_in_that_is_yet_to_come_says_nothing() -> None:

@@ -40,8 +40,8 @@ def life_at(uuid: str, now: int) -> int:
 def next_life(uuid: str, now: int, last_login: float | None) -> int:
     """How long an agent's token is good that is given at ``now``. One that comes just after its last log-in finds the
     token of then ended, by a clock far ahead, or was started anew: it has a whole life, or it would log in all the
-    time. Nobody else has, however early it comes: in an outage a whole fleet comes early, and would again, as one wave.
-    Pure."""
+    time (about 485 s ahead it does so three times as often as it must, the worst). Nobody else has, however early it
+    comes: in an outage a whole fleet comes early, and would again, as one wave. Pure."""
     if last_login is not None and last_login <= now < last_login + SOON:
         return LIFETIME
     return life_at(uuid, now)
