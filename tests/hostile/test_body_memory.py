@@ -16,10 +16,20 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.http.server.listener import Fakes, FakeStateful, app_of, read_reply, read_to_end, request_bytes, serving
+from tests.http.server.listener import (
+    Fakes,
+    FakeScans,
+    FakeStateful,
+    app_of,
+    read_reply,
+    read_to_end,
+    request_bytes,
+    serving,
+)
 from tests.http.server.test_bodies import body_messages, receiver
 from wazuh_comms_trio.api.agent_api.base import AgentApi
-from wazuh_comms_trio.api.quart_application import ROOM_TIMEOUT
+from wazuh_comms_trio.api.quart_application import ROOM_TIMEOUT, in_one_piece
+from wazuh_comms_trio.backends.interfaces import EngineReply
 from wazuh_comms_trio.config.models import Limits
 from wazuh_comms_trio.errors import BodyTooLarge, Overloaded, StorageFull
 from wazuh_comms_trio.foundation import file_writes
@@ -345,6 +355,30 @@ class TestReplies:
         await room.reserve(5_000_000)
         assert room.share.held_bytes == 100_000
 
+    async def test_a_scans_is_in_the_budget_beside_its_body(self, autojump_clock: MockClock) -> None:
+        """Whoever waits for an engine has changed nothing: without room it is refused."""
+        fakes = Fakes(scans=FakeScans(reply=EngineReply(200, b"x" * 1_000_000)))
+        app = app_of(fakes)
+        assert isinstance(app, AgentApi)
+        scan = request_bytes("POST", "/api/v1/vulnerability/scan", b" " * 300_000)
+        async with serving(fakes, app=app, buffer_bytes=65536) as server:
+            stream = await server.connect()
+            await stream.send_all(scan)
+            await wait_all_tasks_blocked()
+            assert 1_150_000 < app.body_budget.used_bytes < 1_300_000
+            assert (await read_reply(stream)).body == fakes.scans.reply.body
+            await wait_all_tasks_blocked()
+            assert app.body_budget.used_bytes == 0
+            other = Share("b")
+            await app.body_budget.take(other, app.body_budget.limit_bytes + 1)
+            began = trio.current_time()
+            refused = await server.ask(request_bytes("POST", "/api/v1/vulnerability/scan", b"{}"))
+            assert (refused.status, refused.header("retry-after")) == (503, "5")
+            assert trio.current_time() - began == ROOM_TIMEOUT
+            fakes.scans.reply = EngineReply(200, b"x" * 60_000)
+            assert (await server.ask(request_bytes("POST", "/api/v1/vulnerability/scan", b"{}"))).status == 200
+        assert app.body_budget.used_bytes == other.held_bytes
+
     async def test_it_is_sent_in_pieces(self) -> None:
         sent: list[bytes] = []
 
@@ -352,5 +386,11 @@ class TestReplies:
             sent.append(message.get("body", b""))
 
         await send_reply(send, 200, WHOLE)
+        assert b"".join(sent) == WHOLE
+        assert max(map(len, sent)) == PIECE_BYTES
+        sent.clear()
+        sends = in_one_piece(send)
+        for part, more in ((WHOLE[:9], True), (WHOLE[9:], True), (b"", False)):
+            await sends({"type": "http.response.body", "body": part, "more_body": more})
         assert b"".join(sent) == WHOLE
         assert max(map(len, sent)) == PIECE_BYTES

@@ -28,10 +28,11 @@ from wazuh_comms_trio.http.server.hypercorn_protocol import Message, Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.peer import shown_address
 from wazuh_comms_trio.http.server.refusals import Describe
+from wazuh_comms_trio.http.server.replies import send_body
 from wazuh_comms_trio.http.server.routing import Handler, Routes
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 
-__all__ = ["QuartApplication", "caller", "deadline"]
+__all__ = ["QuartApplication", "caller", "deadline", "in_one_piece", "room"]
 
 logger = logging.getLogger(__name__)
 
@@ -151,11 +152,20 @@ class QuartApplication(QuartTrio):
     async def _call_view(self, view_limits: _ViewLimits, scope: Scope, receive: Receive, send: Send) -> None:
         _check_length(scope, view_limits.body_bytes)
         state = scope.setdefault("state", {})
-        if view_limits.guard is not None:
-            state["caller"] = await view_limits.guard(scope)
-            collected = self.collect(receive, view_limits.body_bytes, owner=state["caller"].agent.id)
-        else:
+        if view_limits.guard is None:
             collected = self.collect_from_stranger(scope, receive, view_limits.body_bytes)
+            await self._call_with_body(collected, view_limits, scope, send)
+            return
+        state["caller"] = await view_limits.guard(scope)
+        owner = state["caller"].agent.id
+        with self.room(owner) as state["room"]:
+            collected = self.collect(receive, view_limits.body_bytes, owner=owner, room=state["room"])
+            await self._call_with_body(collected, view_limits, scope, send)
+
+    async def _call_with_body(
+        self, collected: AbstractAsyncContextManager[Body], view_limits: _ViewLimits, scope: Scope, send: Send
+    ) -> None:
+        state = scope["state"]
         async with collected as body:
             state["deadline"] = trio.current_time() + view_limits.time_limit
             with trio.CancelScope(deadline=state["deadline"]) as limit:
@@ -187,6 +197,12 @@ def caller() -> Caller:
     return found
 
 
+def room() -> RequestRoom:
+    """What the request has of the budget, in a view with a guard."""
+    found: RequestRoom = request.scope["state"]["room"]
+    return found
+
+
 def deadline() -> float:
     """The moment on trio's clock when a view's time is over."""
     moment: float = request.scope["state"]["deadline"]
@@ -208,7 +224,8 @@ def once(body: bytes) -> Receive:
 
 
 def in_one_piece(send: Send) -> Send:
-    """A ``send`` for Quart, which says in three messages what fits into one segment. Its replies here are small."""
+    """A ``send`` for Quart, which says in three messages what fits into one segment. Nearly all of its replies here are
+    small."""
     parts: list[bytes] = []
 
     async def collect(message: Message) -> None:
@@ -217,6 +234,6 @@ def in_one_piece(send: Send) -> Send:
             return
         parts.append(message["body"])
         if not message["more_body"]:
-            await send({"type": "http.response.body", "body": b"".join(parts), "more_body": False})
+            await send_body(send, b"".join(parts))
 
     return collect

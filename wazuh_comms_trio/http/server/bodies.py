@@ -136,6 +136,12 @@ class RequestRoom:
             limit = _WaitLimit(self._room_timeout)
             await limit.take(self._budget, self.share, min(more, self._budget.limit_bytes // FAIR_SHARES))
 
+    async def add_reply(self, size: int) -> None:
+        """A reply of so many bytes is there beside its body. Small ones go without asking. Raises ``Overloaded`` when
+        there was no room in time."""
+        if size > FREE_BYTES:
+            await _WaitLimit(self._room_timeout).take(self._budget, self.share, size)
+
     def hold_reply(self, size: int) -> None:
         """The reply is there, and the body gone. What was done is answered, also where more than was reserved comes of
         it."""

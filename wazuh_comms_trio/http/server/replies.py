@@ -9,7 +9,7 @@ from wazuh_comms_trio.http.server.hypercorn_protocol import Config, reply_head
 from wazuh_comms_trio.http.server.listener_context import Send
 from wazuh_comms_trio.http.server.refusals import Refusal
 
-__all__ = ["encode_refusal", "request_id_header", "send_empty", "send_refusal", "send_reply"]
+__all__ = ["encode_refusal", "request_id_header", "send_body", "send_empty", "send_refusal", "send_reply"]
 
 JSON = b"application/json"
 PIECE_BYTES: Final = 256 * 1024
@@ -18,9 +18,14 @@ PIECE_BYTES: Final = 256 * 1024
 async def send_reply(
     send: Send, status: int, body: bytes, content_type: bytes = JSON, headers: tuple[tuple[bytes, bytes], ...] = ()
 ) -> None:
-    """Sends a whole reply, in one piece unless it is long: each piece is copied on its way."""
+    """Sends a whole reply."""
     all_headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode("ascii")), *headers]
     await send({"type": "http.response.start", "status": status, "headers": all_headers})
+    await send_body(send, body)
+
+
+async def send_body(send: Send, body: bytes) -> None:
+    """Sends all of a reply's body, in one piece unless it is long: each piece is copied on its way."""
     start = 0
     while len(body) - start > PIECE_BYTES:
         await send({"type": "http.response.body", "body": body[start : start + PIECE_BYTES], "more_body": True})
