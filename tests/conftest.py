@@ -161,6 +161,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-components", action="store_true", help=text)
 
 
+def pytest_configure() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so would all that tests start and interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test with a real indexer is skipped where none was set up, before its fixtures look for one."""
