@@ -1,10 +1,10 @@
 """``scripts/test --side-by-side``: all checks and tests, in less time on two cores.
 
-First three lanes at once. Two have what nothing but the CPU holds up: the simulator's seeds, the checks, the newest
-Python's run, and the tests whose time is trio's mock clock. They have the lowest priority, so that the third gets the
-CPU whenever it wants it: tests that mostly wait for programs that start (OpenSearch, a systemd, builds), with limits of
-many seconds. Afterwards all other tests that wait for sockets, threads or processes, one after the other: some judge
-times, and they have the machine to themselves.
+First five lanes at once. Two have what nothing but the CPU holds up: the simulator's seeds, the checks, the newest
+Python's run, and the tests whose time is trio's mock clock. They have the lowest priority, so that the others get the
+CPU whenever they want it: tests that mostly wait, for programs that start (OpenSearch, a systemd, builds) and for
+stores, with limits of many seconds. Afterwards all other tests that wait for sockets, threads or processes, one after
+the other: some judge times, and they have the machine to themselves.
 
 A part's output is shown when it ends, with pytest's own closing line. The last line is the sum of these, in pytest's
 form.
@@ -32,8 +32,11 @@ __all__ = ["Part", "Run", "closing_line", "make_parts"]
 REAL = ("real_clock", "processes", "indexer", "balancers", "prometheus", "machine")
 #: But for what judges its speed.
 SIMULATION = ("tests/simulation/test_simulation.py", "tests/simulation/test_module_state.py")
-#: Whose tests wait for programs, and judge no times.
-BESIDE = ("tests/indexer", "tests/runbooks", "tests/scripts", "tests/systemd", "tests/upgrade")
+#: Whose tests wait for programs, threads or disks, and judge no times. Each about a third, by the time they take.
+INDEXER = ("tests/indexer",)
+PROGRAMS = ("tests/runbooks", "tests/scripts", "tests/systemd", "tests/upgrade")
+STORES = ("tests/backends", "tests/backup", "tests/contract", "tests/quarantine")
+BESIDE = (*INDEXER, *PROGRAMS, *STORES)
 #: About half of the tests that wait for nothing, by the time they take. The others are the rest of ``tests``.
 FIRST_HALF = ("tests/api", "tests/foundation", "tests/http", "tests/services", "tests/transport", "tests/wire")
 
@@ -65,7 +68,7 @@ def make_parts(python: str, marks: str, arguments: Sequence[str]) -> tuple[Seque
     def without(*paths: str) -> list[str]:
         return ["tests", *(f"--ignore={path}" for path in paths)]
 
-    lanes = (
+    low = (
         (
             tests("the simulator", "", *SIMULATION),
             tests("tests on the mock clock, first half", f"not {real}", *FIRST_HALF),
@@ -75,10 +78,14 @@ def make_parts(python: str, marks: str, arguments: Sequence[str]) -> tuple[Seque
             Part("newest Python", ("tests/pythons/run",), counted=False),
             tests("tests on the mock clock, second half", f"not {real}", *without(*SIMULATION, *BESIDE, *FIRST_HALF)),
         ),
-        (tests("tests that wait for programs", "", *BESIDE),),
     )
-    low = [[attrs.evolve(part, command=("nice", "-n", "19", *part.command)) for part in lane] for lane in lanes[:2]]
-    return (*low, lanes[2]), tests("tests that wait", real, *without(*SIMULATION, *BESIDE))
+    lanes = (
+        *([attrs.evolve(part, command=("nice", "-n", "19", *part.command)) for part in lane] for lane in low),
+        [tests("tests with real indexers", "", *INDEXER)],
+        [tests("tests that wait for other programs", "", *PROGRAMS)],
+        [tests("tests of stores", "", *STORES)],
+    )
+    return lanes, tests("tests that wait", real, *without(*SIMULATION, *BESIDE))
 
 
 def closing_line(outputs: Iterable[str], seconds: float) -> str | None:
