@@ -116,6 +116,20 @@ async def test_a_daemon_that_runs_notices(
     assert [finding.place for finding in found(config)] == ["events"]
 
 
+@pytest.mark.expects_errors
+async def test_a_loss_is_noted_before_the_folder_is_marked(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    """Here it can't be; a daemon that is killed between the two leaves the same."""
+    shutil.rmtree(events_of(config))
+    (events_of(config) / folder_id.FILE).mkdir(parents=True)
+    async with open_backends(config, tolerant=True):
+        with trio.fail_after(60):
+            while "can't be marked" not in caplog.text:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+    assert len(errors(caplog)) == 1
+    (events_of(config) / folder_id.FILE).rmdir()
+    assert [finding.place for finding in found(config)] == ["events"]
+
+
 async def test_of_many_processes_one_marks_the_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = await make_store(tmp_path)
     async with trio.open_nursery() as nursery:

@@ -66,11 +66,14 @@ async def _look(folder: Path, database: Database) -> None:
 
         await database.write(note)
         return
-    if await trio.to_thread.run_sync(read_id, folder) == abs(known):
+    present = await trio.to_thread.run_sync(read_id, folder)
+    if present == abs(known):
         return
-    number = await trio.to_thread.run_sync(_make_id, folder, abs(known))
+    number = abs(known) if present is None else present
+    # Noted first: who is killed between the two would leave a folder that looks as if it had never been gone.
     if await database.write(partial(_note_gone, number=number)):
         logger.error("events: %s: %s", folder, _IS_GONE)
+    await trio.to_thread.run_sync(_make_id, folder, number)
 
 
 def noted_id(connection: apsw.Connection) -> int | None:
