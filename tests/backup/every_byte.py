@@ -56,8 +56,8 @@ PROTECTED: Final = {
 }
 #: What ``guarantees.md`` says that nothing notices.
 LISTED: Final = {
-    ("state.db", "agents"): "id, no, status, last_login",
-    ("state.db", "commands"): "id, no, status, sent_at, result, owner, offered, news, ended_age",
+    ("state.db", "agents"): "id, no, status, last_login, group_turns, groups_of_turn",
+    ("state.db", "commands"): "id, no, status, sent_at, result, owner, offered, news, ended_age, group_turn",
     ("state.db", "documents"): "id, no, version, changed_at",
     ("state.db", "counters"): "name, value",
     ("state.db", "removed_agents"): "id, age",

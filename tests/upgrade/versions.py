@@ -46,8 +46,8 @@ LATER: Final = (
     REPORTS_LATER,
     (
         "backends/embedded/state_schema.py",
-        "Migration(_VERSION_6, usable_since=1),\n    ]",
-        "Migration(_VERSION_6, usable_since=1), Migration('ALTER TABLE agents ADD later TEXT;"
+        "Migration(_VERSION_7, usable_since=1),\n    ]",
+        "Migration(_VERSION_7, usable_since=1), Migration('ALTER TABLE agents ADD later TEXT;"
         "ALTER TABLE documents ADD later TEXT; ALTER TABLE commands ADD later TEXT', usable_since=1)]",
     ),
     (

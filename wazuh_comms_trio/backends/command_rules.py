@@ -106,6 +106,15 @@ def new_groups(command: Command) -> Sequence[str] | None:
     return None
 
 
+def shows_delivery(before: Command | None, report: CommandReport) -> bool:
+    """Whether a report that was taken is the first sign that the agent has the command, also where its delivery had
+    been given up: it does then what a confirmed delivery does."""
+    if before is None or before.sent_at is not None or not report.is_received:
+        return False
+    reason = None if before.result is None else before.result.message
+    return before.status == "pending" or reason in (NOT_DELIVERED, CANCELLED)
+
+
 def not_yours(document_id: str) -> ItemResult:
     return ItemResult(400, f"[{document_id}]: no command of this id was sent to this agent", Outcome.REFUSED)
 

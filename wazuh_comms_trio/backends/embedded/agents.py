@@ -197,7 +197,9 @@ class SqliteAgents:
         return await self._update("key_hash", key_hash, agent_id)
 
     async def set_groups(self, agent_id: str, groups: Sequence[str]) -> bool:
-        return await self._update("groups", _json(list(groups)), agent_id)
+        if not storable(agent_id):
+            return False
+        return await self._database.write(lambda connection: set_groups(connection, agent_id.lower(), groups))
 
     async def _update(self, column: str, value: str, agent_id: str) -> bool:
         if not storable(agent_id):
@@ -304,10 +306,26 @@ def members(connection: apsw.Connection, group: str) -> list[str]:
     return texts(connection.execute(query, (group,)))
 
 
-def set_groups(connection: apsw.Connection, agent_id: str, groups: Sequence[str]) -> None:
-    """Sets an agent's groups as part of another write."""
-    connection.execute("UPDATE agents SET groups = ? WHERE id = ?", (_json(list(groups)), agent_id))
+def set_groups(connection: apsw.Connection, agent_id: str, groups: Sequence[str], turn: object = None) -> bool:
+    """Sets an agent's groups as part of another write, unless those of a later ``turn`` are there: see
+    ``next_group_turn``. None: after all turns that were given. Returns whether it did."""
+    query = (
+        "UPDATE agents SET groups = ?1, groups_of_turn = coalesce(?2, group_turns) WHERE id = ?3"
+        " AND (?2 IS NULL OR groups_of_turn IS NULL OR groups_of_turn < ?2) RETURNING id"
+    )
+    if connection.execute(query, (_json(list(groups)), turn, agent_id)).get is None:
+        return False
     seal_agent(connection, agent_id)
+    return True
+
+
+def next_group_turn(connection: apsw.Connection, agent_id: str) -> object:
+    """The number of a delivery that changes the agent's groups, higher than those before; None: no such agent."""
+    query = (
+        "UPDATE agents SET group_turns = max(coalesce(group_turns, 0), coalesce(groups_of_turn, 0)) + 1"
+        " WHERE id = ? RETURNING group_turns"
+    )
+    return connection.execute(query, (agent_id,)).get
 
 
 def _last_login(connection: apsw.Connection, agent_id: str) -> float | None:

@@ -10,7 +10,7 @@ import apsw
 import msgspec
 
 from wazuh_comms_trio.backends import command_rules as rules
-from wazuh_comms_trio.backends.embedded.agents import set_groups
+from wazuh_comms_trio.backends.embedded.agents import next_group_turn, set_groups
 from wazuh_comms_trio.backends.embedded.database.pauses import with_pauses
 from wazuh_comms_trio.backends.embedded.row_checksums import row_checksum
 from wazuh_comms_trio.backends.embedded.row_reading import read_row, read_rows
@@ -126,7 +126,7 @@ def apply_report(connection: apsw.Connection, report: CommandReport, now: float)
             "UPDATE commands SET status = ?, sent_at = ?, result = ? WHERE id = ?",
             (after.status, after.sent_at, encode_result(after.result), report.document_id),
         )
-        if command is not None and command.status == "pending" and report.is_received:
+        if rules.shows_delivery(command, report):
             apply_groups(connection, after)
     return result
 
@@ -134,7 +134,8 @@ def apply_report(connection: apsw.Connection, report: CommandReport, now: float)
 def apply_groups(connection: apsw.Connection, command: Command) -> None:
     groups = rules.new_groups(command)
     if groups is not None:
-        set_groups(connection, command.target.id, groups)
+        turn = connection.execute("SELECT group_turn FROM commands WHERE id = ?", (command.document_id,)).get
+        set_groups(connection, command.target.id, groups, turn)
 
 
 def select(connection: apsw.Connection, document_id: str) -> Command | None:
@@ -152,14 +153,17 @@ def select_for_change(connection: apsw.Connection, document_id: str) -> Command 
 
 
 def read_taken(connection: apsw.Connection, numbers: Sequence[int]) -> tuple[list[Command], list[DocumentUnreadable]]:
-    """Reads the commands that were claimed, in this order. One that can't be read ends as failed: it holds up no
-    other."""
+    """Reads the commands that were claimed, in this order, and gives each that changes its agent's groups its turn.
+    One that can't be read ends as failed: it holds up no other."""
     commands: list[Command] = []
     unreadable: list[DocumentUnreadable] = []
     for number in with_pauses(numbers):
         for found in read_rows(connection, "commands", COLUMNS, "WHERE no = ?", (number,), decode):
             if not isinstance(found, DocumentUnreadable):
                 commands.append(found)
+                if rules.new_groups(found) is not None:
+                    turn = next_group_turn(connection, found.target.id)
+                    connection.execute("UPDATE commands SET group_turn = ? WHERE no = ?", (turn, number))
                 continue
             unreadable.append(found)
             connection.execute(

@@ -135,6 +135,14 @@ _VERSION_6: Final = """
 CREATE TABLE document_usage (agent_id TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
 """
 
+# Of the ``set-group`` of one agent the one that was claimed last counts, whichever report comes last: each claim gives
+# it the agent's next turn. Where a turn isn't known (an earlier version claimed it) the report counts as it comes.
+_VERSION_7: Final = """
+ALTER TABLE commands ADD COLUMN group_turn INTEGER;
+ALTER TABLE agents ADD COLUMN group_turns INTEGER;       -- the last turn that was given
+ALTER TABLE agents ADD COLUMN groups_of_turn INTEGER;    -- the one that the agent's groups are of
+"""
+
 STATE: Final = Schema(
     "state.db",
     0x575A4353,
@@ -145,5 +153,6 @@ STATE: Final = Schema(
         Migration(_VERSION_4, usable_since=1),
         Migration(_VERSION_5, usable_since=1),
         Migration(_VERSION_6, usable_since=1),
+        Migration(_VERSION_7, usable_since=1),
     ],
 )

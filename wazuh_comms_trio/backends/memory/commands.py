@@ -18,7 +18,9 @@ class _Agents(Protocol):
 
     def members_now(self, group: str) -> Sequence[str]: ...
 
-    def apply_groups(self, agent_id: str, groups: Sequence[str]) -> bool: ...
+    def apply_groups(self, agent_id: str, groups: Sequence[str], turn: int | None) -> bool: ...
+
+    def next_group_turn(self, agent_id: str) -> int: ...
 
 
 class MemoryCommands:
@@ -32,6 +34,7 @@ class MemoryCommands:
         self._agents = agents
         self._now = wall_clock
         self._offered: set[str] = set()
+        self._group_turns: dict[str, int] = {}  # see the embedded store's schema
         self._news: set[str] = set()
         self._arrived = trio.Event()
 
@@ -92,6 +95,9 @@ class MemoryCommands:
         ids = {command.document_id for command in claimed}
         self.claimed |= ids
         self._offered |= ids
+        for command in claimed:
+            if rules.new_groups(command) is not None:
+                self._group_turns[command.document_id] = self._agents.next_group_turn(command.target.id)
         return claimed
 
     async def mark_sent(self, document_ids: Collection[str]) -> None:
@@ -102,9 +108,7 @@ class MemoryCommands:
             if command is None or command.status != "pending":
                 continue
             self.stored[document_id] = evolve(command, status="sent", sent_at=self._now())
-            groups = rules.new_groups(command)
-            if groups is not None:
-                self._agents.apply_groups(command.target.id, groups)
+            self._apply_groups(command)
 
     async def release(self, document_ids: Collection[str]) -> None:
         await self.faults.strike("release")
@@ -120,14 +124,19 @@ class MemoryCommands:
 
     def _report(self, report: CommandReport) -> ItemResult:
         command = self.stored.get(report.document_id)
-        was_pending = command is not None and command.status == "pending"
         result, after = rules.apply_report(command, report.document_id in self._offered, report, self._now())
         if after is not None:
             self.stored[report.document_id] = after
-            groups = rules.new_groups(after) if was_pending and report.is_received else None
-            if groups is not None:
-                self._agents.apply_groups(after.target.id, groups)
+            if rules.shows_delivery(command, report):
+                self._apply_groups(after)
         return result
+
+    def _apply_groups(self, command: Command) -> None:
+        """What a ``set-group`` does, unless the groups of one that was claimed later are there."""
+        groups = rules.new_groups(command)
+        if groups is not None:
+            turn = self._group_turns.get(command.document_id)
+            self._agents.apply_groups(command.target.id, groups, turn)
 
     async def expire(self) -> None:
         await self.faults.strike("expire")

@@ -42,6 +42,8 @@ class MemoryAgents:
         self.faults = Faults()
         self._commands: MemoryCommands | None = None
         self._changed: set[str] = set()
+        self._group_turns: Counter[str] = Counter()  # the last that was given
+        self._groups_of_turn: Counter[str] = Counter()
 
     def serve(self, commands: MemoryCommands) -> None:
         """Connects the commands that end when an agent is removed."""
@@ -102,9 +104,18 @@ class MemoryAgents:
 
     async def set_groups(self, agent_id: str, groups: Sequence[str]) -> bool:
         await self.faults.strike("set_groups")
-        return self.apply_groups(agent_id, groups)
+        return self.apply_groups(agent_id, groups, None)
 
-    def apply_groups(self, agent_id: str, groups: Sequence[str]) -> bool:
+    def next_group_turn(self, agent_id: str) -> int:
+        self._group_turns[agent_id.lower()] += 1
+        return self._group_turns[agent_id.lower()]
+
+    def apply_groups(self, agent_id: str, groups: Sequence[str], turn: int | None) -> bool:
+        """Unless the groups of a later turn are there. None: after all turns that were given."""
+        agent_id = agent_id.lower()
+        if turn is not None and turn <= self._groups_of_turn[agent_id]:
+            return False
+        self._groups_of_turn[agent_id] = self._group_turns[agent_id] if turn is None else turn
         return self._change(agent_id, groups=tuple(groups))
 
     async def record_login(self, agent_id: str, when: float) -> None:
