@@ -13,7 +13,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pytest
 import trio
@@ -47,16 +47,17 @@ class Clock:
         self.now += seconds
 
 
-async def until_it_works(attempt: Callable[[], Awaitable[object]], *, within: float = 10) -> None:
+T = TypeVar("T")
+
+
+async def until_it_works(attempt: Callable[[], Awaitable[T]], *, within: float = 10) -> T:
     """Tries until the store has noticed that it is well again."""
     with trio.fail_after(within):
         while True:
             try:
-                await attempt()
+                return await attempt()
             except BackendUnavailable:
                 await trio.sleep(0.01)
-            else:
-                return
 
 
 @define

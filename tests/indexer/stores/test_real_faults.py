@@ -195,22 +195,19 @@ async def test_an_answer_that_is_cut_off(port: int) -> None:
 
 
 async def test_one_that_accepts_and_never_answers(port: int) -> None:
-    limits = IndexerClient(read_timeout=0.5)
-    async with proxy(port) as between, open_opensearch(settings(between.port, client=limits)) as stores:
+    async with open_opensearch(settings(port)) as stores:  # a new index takes its time
         await one(stores, create("0"))
+    limits = IndexerClient(read_timeout=2)
+    async with proxy(port) as between, open_opensearch(settings(between.port, client=limits)) as stores:
         between.switch("hang")
-        with trio.fail_after(2), pytest.raises(BackendUnavailable):
+        with trio.fail_after(8), pytest.raises(BackendUnavailable):
             await one(stores, create("1"))
-        with trio.fail_after(4), pytest.raises(BackendUnavailable):
+        with trio.fail_after(8), pytest.raises(BackendUnavailable):
             await stores.agents.get("nobody")
         between.switch("pass")
-        with trio.fail_after(10):
-            while True:
-                try:
-                    assert (await one(stores, create("2"))).status == 201
-                    break
-                except BackendUnavailable:
-                    await trio.sleep(0.1)
+        result = await until_it_works(lambda: one(stores, create("2")))
+        # Also an attempt that nobody waited for may have been written.
+        assert (result.status, result.result) in {(201, "created"), (200, "noop")}
 
 
 async def test_connections_that_the_node_closed_are_no_errors(port: int) -> None:
