@@ -25,6 +25,7 @@ from tests.http.server.listener import (
     request_bytes,
 )
 from wazuh_comms_trio.backends.interfaces import EngineReply
+from wazuh_comms_trio.services.vulnerability import SCAN_BYTES
 from wazuh_comms_trio.testing.agent.http import Reply
 
 STATEFUL = "/api/v1/events/stateful"
@@ -355,9 +356,8 @@ async def test_the_engines_answer_to_a_scan_goes_through(serving: Serving) -> No
 
 
 async def test_a_large_scan(serving: Serving) -> None:
-    """Quart has limits of its own, which aren't ours."""
     async with serving() as server:
-        body = b" " * 20_000_000
+        body = b" " * SCAN_BYTES
         assert (await server.request("POST", "/api/v1/vulnerability/scan", body)).status == 200
     assert server.fakes.scans.bodies == [body]
 

@@ -17,6 +17,7 @@ from wazuh_comms_trio.daemon.logging.formats import mask
 from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
 from wazuh_comms_trio.errors import TooManyRequests
 from wazuh_comms_trio.services.refusal_counts import RefusalCounts
+from wazuh_comms_trio.services.vulnerability import SCAN_BYTES
 from wazuh_comms_trio.testing import AgentClient, daemon_config, open_daemon, stateful_event, stateless_event
 from wazuh_comms_trio.testing.agent.http import exchange, request_head
 
@@ -51,6 +52,17 @@ class TestRates:
         await trio.sleep(60)
         assert taken_of(gate, "a", 100) == 5
 
+    async def test_a_burst_is_no_larger_for_a_moments_pause(self, autojump_clock: MockClock) -> None:
+        """It was: of those that came one after the other there was always one more."""
+        gate = RouteGate("stateful", RouteLimit(agent_rate=0.1, agent_burst=3), RefusalCounts())
+        all_together = RouteGate("stateful", RouteLimit(rate=0.1, burst=3), RefusalCounts())
+        taken = others = 0
+        for number in range(10):
+            taken += taken_of(gate, "a", 1)
+            others += taken_of(all_together, str(number), 1)
+            await trio.sleep(0.001)
+        assert (taken, others) == (3, 3)
+
     async def test_of_all_together(self, autojump_clock: MockClock) -> None:
         gate = RouteGate("stateful", RouteLimit(rate=10, burst=20), RefusalCounts())
         assert sum(taken_of(gate, str(agent), 1) for agent in range(100)) == 20
@@ -62,9 +74,9 @@ class TestRates:
         assert taken_of(gate, "a", 1) == 1
         with pytest.raises(TooManyRequests) as caught, gate.admitted("a"):
             pass
-        await trio.sleep(caught.value.retry_after)
-        assert taken_of(gate, "a", 1) <= 1
-        await trio.sleep(10)
+        await trio.sleep(caught.value.retry_after - 0.001)
+        assert taken_of(gate, "a", 1) == 0
+        await trio.sleep(0.001)
         assert taken_of(gate, "a", 1) == 1
 
     async def test_in_flight(self) -> None:
@@ -136,6 +148,28 @@ async def test_an_agent_has_few_uploads_at_a_time(autojump_clock: MockClock) -> 
         daemon.backends.engine.faults.release()
         await wait_all_tasks_blocked()
         assert statuses == [429] * 6 + [204] * 5
+
+
+async def test_scans_are_refused_before_their_body_is_received(autojump_clock: MockClock) -> None:
+    """An agent's large scans weren't uploads, and counted against its rate when all of each was there."""
+    config = daemon_config(limits=Limits(routes=RouteLimits(scan=RouteLimit(agent_rate=0.1, agent_burst=5))))
+    async with open_daemon(config) as daemon:
+        agent = await logged_in(daemon)
+
+        def head(length: int) -> bytes:
+            fields = [("Host", "h"), ("Authorization", f"Bearer {agent.token}"), ("Content-Length", str(length))]
+            return request_head("POST", "/api/v1/vulnerability/scan", fields)
+
+        begun = [await daemon.connect() for _ in range(4)]
+        for stream in begun:
+            await stream.send_all(head(2 * 1024 * 1024))
+        await wait_all_tasks_blocked()
+        fifth = await exchange(await daemon.connect(), head(2 * 1024 * 1024))
+        assert (fifth.status, fifth.header("retry-after")) == (429, "2")
+        for length in (9, 9):  # the last one that the rate allows was the fifth
+            beyond = await exchange(await daemon.connect(), head(length))
+            assert (beyond.status, beyond.header("retry-after")) == (429, "10")
+        assert (await exchange(await daemon.connect(), head(SCAN_BYTES + 1))).status == 413
 
 
 async def test_an_agent_reads_few_large_files_at_a_time(autojump_clock: MockClock) -> None:

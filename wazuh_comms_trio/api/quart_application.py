@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Final
 
@@ -48,6 +48,8 @@ ROOM_TIMEOUT: Final = 2.0
 
 View = Callable[[], Awaitable[Response]]
 Guard = Callable[[Scope], Awaitable[Caller]]
+#: Counts a request of the caller's against its limits, while the block runs.
+Admitted = Callable[[Caller, Scope], AbstractContextManager[None]]
 
 
 @frozen
@@ -55,6 +57,7 @@ class _ViewLimits:
     body_bytes: int
     time_limit: float
     guard: Guard | None
+    admitted: Admitted
 
 
 class QuartApplication(QuartTrio):
@@ -91,15 +94,22 @@ class QuartApplication(QuartTrio):
             self.routes.add(path, method, handler)
 
     def post_view(
-        self, path: str, *, body_bytes: int, time_limit: float, guard: Guard | None = None
+        self,
+        path: str,
+        *,
+        body_bytes: int,
+        time_limit: float,
+        guard: Guard | None = None,
+        admitted: Admitted = lambda caller, scope: nullcontext(),
     ) -> Callable[[View], View]:
         """A decorator: a Quart view, called once its body of at most ``body_bytes`` is there, and for ``time_limit``
-        seconds from then. ``guard`` goes first; its result is ``caller()`` in the view.
+        seconds from then. ``guard`` goes first; its result is ``caller()`` in the view. ``admitted`` is next, so that
+        what is refused isn't received.
         """
 
         def register(view: View) -> View:
             self.add_url_rule(path, view_func=view, methods=["POST"], provide_automatic_options=False)
-            view_limits = _ViewLimits(min(body_bytes, self.limits.body_bytes), time_limit, guard)
+            view_limits = _ViewLimits(min(body_bytes, self.limits.body_bytes), time_limit, guard, admitted)
             self.routes.add(path, "POST", partial(self._call_view, view_limits))
             return view
 
@@ -156,9 +166,9 @@ class QuartApplication(QuartTrio):
             collected = self.collect_from_stranger(scope, receive, view_limits.body_bytes)
             await self._call_with_body(collected, view_limits, scope, send)
             return
-        state["caller"] = await view_limits.guard(scope)
-        owner = state["caller"].agent.id
-        with self.room(owner) as state["room"]:
+        caller = state["caller"] = await view_limits.guard(scope)
+        owner = caller.agent.id
+        with view_limits.admitted(caller, scope), self.room(owner) as state["room"]:
             collected = self.collect(receive, view_limits.body_bytes, owner=owner, room=state["room"])
             await self._call_with_body(collected, view_limits, scope, send)
 

@@ -242,7 +242,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "post",
         "scan",
         "A vulnerability scan",
-        "Forwarded to the engine, whose answer is passed on as it is, with its status and type; it may be empty.",
+        "Forwarded to the engine, whose answer is passed on as it is, with its status and type; it may be empty. The "
+        "body has at most 8 MiB.",
         {200: None},
         auth="token",
         request=Body(_JSON, ScanRequest, also=_FULL_SCAN),
