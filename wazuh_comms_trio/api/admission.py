@@ -23,8 +23,8 @@ __all__ = ["RouteGate", "TransferGate"]
 _REMEMBERED: Final = 32768
 #: A refused agent's other requests are in flight for about so long, seconds.
 _RETRY_IN_FLIGHT: Final = 2
-#: A burst is full when the next request would come one interval early; rounding isn't to count. Seconds.
-_EARLY: Final = -1e-9
+#: Rounding isn't to make a request early. Seconds.
+_ROUNDING: Final = 1e-9
 
 _NOTHING: Final[AbstractContextManager[None]] = nullcontext()
 
@@ -55,13 +55,13 @@ class RouteGate:
             raise self._refused(agent_id, _RETRY_IN_FLIGHT)
         now = trio.current_time()
         due = max(self._due.get(agent_id) or now, now)
-        if limit.agent_rate and (early := due - now - (limit.agent_burst or 1) / limit.agent_rate) > _EARLY:
+        if limit.agent_rate and (early := due - now - _ahead(limit.agent_burst, limit.agent_rate)) > _ROUNDING:
             raise self._refused(agent_id, ceil(early))
         if limit.requests and self._in_flight >= limit.requests:
             raise self._refused(None, _RETRY_IN_FLIGHT)
         all_due = max(self._all_due, now)
         if limit.rate:
-            if (early := all_due - now - (limit.burst or 1) / limit.rate) > _EARLY:
+            if (early := all_due - now - _ahead(limit.burst, limit.rate)) > _ROUNDING:
                 raise self._refused(None, ceil(early))
             self._all_due = all_due + 1 / limit.rate
         if limit.agent_rate:
@@ -80,6 +80,11 @@ class RouteGate:
     def _refused(self, agent_id: str | None, retry_after: int) -> TooManyRequests:
         self._counts.refused(self._route, agent_id)
         return TooManyRequests(max(1, retry_after))
+
+
+def _ahead(burst: int, rate: float) -> float:
+    """How long before it is due a request may come, seconds: so many of them may come at once."""
+    return (max(1, burst) - 1) / rate
 
 
 class TransferGate:
