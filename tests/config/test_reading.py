@@ -157,6 +157,13 @@ def test_wrong_post_is_reported_under_its_own_name(load_text: Load) -> None:
         ("timeouts: {commands: 1e12}", "timeouts.commands", "is not accepted"),
         ("limits: {body_bytes: 1.5}", "limits.body_bytes", "a whole number of bytes"),
         ("limits: {body_bytes: 99999999999999999999999}", "limits.body_bytes", "is not accepted"),
+        (f"limits: {{connections: {2**63}}}", "limits.connections", "is not accepted"),
+        (f"batcher: {{max_elements: {'9' * 400}}}", "batcher.max_elements", "is not accepted"),
+        (
+            "limits: {routes: {scan: {agent_rate: 1e-320}}}",
+            "limits.routes.scan.agent_rate",
+            "1e-320 is not accepted; accepted is 0, or from 1e-06 to 1e+06 requests a second",
+        ),
         (
             "logging: {level: warn}",
             "logging.level",

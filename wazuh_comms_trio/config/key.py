@@ -11,7 +11,8 @@ from attrs import Attribute, frozen
 
 #: Durations above this are a mistake, not a wish; it also keeps them within what clocks and socket options take.
 LONGEST: Final = 31_536_000
-#: Sizes in bytes fit a signed 64-bit number.
+#: Sizes in bytes, and any other number without a limit of its own, fit a signed 64-bit number: what is calculated with
+#: them, with floats too, ends in numbers.
 LARGEST: Final = 2**63 - 1
 
 _METADATA_KEY: Final = "wazuh_comms_trio.key"
@@ -38,7 +39,7 @@ class Key:
         return not (
             (self.minimum is not None and value < self.minimum)
             or (self.above is not None and value <= self.above)
-            or (self.maximum is not None and value > self.maximum)
+            or value > (LARGEST if self.maximum is None else self.maximum)
         )
 
     def range_text(self) -> str:

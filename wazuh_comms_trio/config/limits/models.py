@@ -3,20 +3,34 @@
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 from attrs import field, frozen
 
 from wazuh_comms_trio.config.key import key as about
 from wazuh_comms_trio.config.key import seconds, size
 
+#: A request in eleven days. What is slower is a mistake, and the time between two of them no number at last.
+SLOWEST: Final = 1e-6
+FASTEST: Final = 1e6
+
+
+def rate(help: str) -> dict[str, Any]:
+    """Requests a second; 0 limits nothing."""
+    return about(help, unit="requests/s", minimum=0, maximum=FASTEST, check=a_rate)
+
+
+def a_rate(value: float) -> str | None:
+    """What a rate must be, in words; None when ``value`` is."""
+    return f"0, or from {SLOWEST:g} to {FASTEST:g} requests a second" if 0 < value < SLOWEST else None
+
 
 @frozen
 class RouteLimit:
-    agent_rate: float = field(
-        default=0.0, metadata=about("Requests of one agent.", unit="requests/s", minimum=0, maximum=1e6)
-    )
+    agent_rate: float = field(default=0.0, metadata=rate("Requests of one agent."))
     agent_burst: int = field(default=0, metadata=about("How many of them may come at once.", minimum=0))
     agent_requests: int = field(default=0, metadata=about("Requests of one agent in flight.", minimum=0))
-    rate: float = field(default=0.0, metadata=about("Of all agents.", unit="requests/s", minimum=0, maximum=1e6))
+    rate: float = field(default=0.0, metadata=rate("Of all agents."))
     burst: int = field(default=0, metadata=about("How many of them may come at once.", minimum=0))
     requests: int = field(default=0, metadata=about("Requests in flight of all agents.", minimum=0))
 
