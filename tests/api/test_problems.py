@@ -12,6 +12,7 @@ from wazuh_comms_trio.backends.interfaces import BodyRefused, ConsumedBody
 from wazuh_comms_trio.errors import BackendUnavailable, CommsError
 from wazuh_comms_trio.http.server.refusals import (
     CodingUnsupported,
+    Describe,
     HeadTooLarge,
     MethodNotAllowed,
     Refusal,
@@ -77,6 +78,14 @@ def test_a_body_that_an_engine_keeps_is_refused_as_any() -> None:
 @pytest.mark.parametrize("error", [errors.Overloaded(7), errors.TooManyRequests(7)])
 def test_when_to_come_again_is_said(error: CommsError) -> None:
     assert (b"retry-after", b"7") in describe(error).headers
+
+
+@pytest.mark.parametrize("describing", [describe, describe_management])
+def test_every_429_says_it(describing: Describe) -> None:
+    """The enrolment's didn't."""
+    for family, (status, _) in EXPECTED.items():
+        names = [name for name, _ in describing(family()).headers]
+        assert (b"retry-after" in names) == (status == 429 or family is errors.Overloaded), family
 
 
 @pytest.mark.parametrize("family", EXPECTED, ids=lambda family: family.__name__)

@@ -202,10 +202,10 @@ class TestPasswords:
             try:
                 await self.wrong(made)
             except TooManyAttempts as exc:
-                refused.append(exc.code)
+                refused.append((exc.code, exc.retry_after))
 
         await gather(*(guess for _ in range(50)))
-        assert refused == [429] * 46
+        assert refused == [(429, 8)] * 46
         assert trio.current_time() == pytest.approx(0.5 + 1 + 2 + 4)
         assert made.blocking.runs == 5
         assert not made.service._throttle._queues

@@ -55,7 +55,7 @@ def status_of(error: CommsError) -> int | None:
     for family in type(error).__mro__:
         if (status := STATUS.get(family)) is not None:
             return status
-    # A family of a service's own (enrolment's 401 and 429) says it by its code.
+    # A family of a service's own (enrolment's 401) says it by its code.
     return error.code if 400 <= error.code < 500 and error.code in _STATUSES else None
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
+from math import ceil
 from typing import Final
 
 import trio
 from attrs import define, field
 
-from wazuh_comms_trio.errors import CommsError
+from wazuh_comms_trio.errors import TooManyRequests
 from wazuh_comms_trio.foundation.backoff import pause_after
 from wazuh_comms_trio.foundation.caches.lru_cache import LruCache
 
@@ -27,7 +28,7 @@ FORGOTTEN_AFTER: Final = 600.0
 _REMEMBERED: Final = 10_000
 
 
-class TooManyAttempts(CommsError, code=429, message="Too many attempts"):
+class TooManyAttempts(TooManyRequests, message="Too many attempts"):
     """429: too many log-ins wait already."""
 
 
@@ -67,7 +68,7 @@ class LoginThrottle:
         given up while it is being judged counts as wrong: leaving early must not be faster."""
         queue = self._queues.setdefault(kind, _Queue())
         if queue.waiting >= WAITING_LIMIT and self._records.get(kind) is not None:
-            raise TooManyAttempts
+            raise TooManyAttempts(ceil(LONGEST_PAUSE))
         queue.waiting += 1
         try:
             async with queue.lock:
