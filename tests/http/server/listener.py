@@ -116,8 +116,15 @@ COMMAND = Command(document_id="c1", target=Target("agent", AGENT.id), action=Act
 @define
 class FakeOffer:
     commands: Sequence[Command] = (COMMAND,)
+    given_back: list[Command] = field(factory=list)
     fate: list[str] = field(factory=list)
     settled: trio.Event = field(factory=trio.Event)
+
+    def keep(self, count: int) -> None:
+        self.given_back += self.commands[count:]
+        self.commands = self.commands[:count]
+
+    def drop_contents(self) -> None: ...
 
     async def confirm(self) -> None:
         await self._settle("confirmed")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
+from weakref import ref
 
 import pytest
 import trio
@@ -125,3 +127,54 @@ def test_one_that_grows_beyond_it_isnt_posted_either() -> None:
     assert len(body) < LARGEST_REPLY // 3
     with pytest.raises(MalformedRequest, match=r"commands\[0\] is too large for an agent: 95"):
         decode_commands(body)
+
+
+async def test_what_a_reply_has_no_room_for_comes_with_the_next_poll(autojump_clock: MockClock) -> None:
+    async with open_dispatch() as dispatch:
+        store = dispatch.backends.commands
+        await store.add([command(f"c{number}") for number in range(3)])
+        delivery = await next_delivery(dispatch)
+        delivery.keep(1)
+        delivery.keep(1)
+        await delivery.confirm()
+        assert [one.status for one in store.stored.values()] == ["sent", "pending", "pending"]
+        delivery = await next_delivery(dispatch)
+        assert ids(delivery.commands) == ["c1", "c2"]
+        delivery.keep(1)
+        await delivery.release()
+        assert await dispatch.poll() == ["c1", "c2"]
+        assert not store.claimed
+
+
+async def test_of_posted_ones_too(autojump_clock: MockClock) -> None:
+    async with open_dispatch(keeps_posted=False) as dispatch, trio.open_nursery() as nursery:
+        nursery.start_soon(dispatch.service.posts.post, [command("c0"), command("c1")])
+        await wait_all_tasks_blocked()
+        delivery = await next_delivery(dispatch)
+        assert ids(delivery.commands) == ["c0", "c1"]
+        delivery.keep(1)
+        await delivery.confirm()
+        assert await dispatch.poll() == ["c1"]
+
+
+async def test_what_they_say_is_out_of_memory_while_the_reply_is_sent(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_dispatch() as dispatch:
+        store, claimed = dispatch.backends.commands, list[ref[Action]]()
+        claim = store.claim
+
+        async def claim_copies(agent_ids: Collection[str]) -> Sequence[Command]:
+            """As one that reads them from a file."""
+            found = [evolve(one, action=evolve(one.action)) for one in await claim(agent_ids)]
+            claimed.extend(ref(one.action) for one in found)
+            return found
+
+        monkeypatch.setattr(store, "claim", claim_copies)
+        await store.add([of_size("c0", 100_000), of_size("c1", 100_000)])
+        delivery = await next_delivery(dispatch)
+        await wait_all_tasks_blocked()
+        delivery.drop_contents()
+        assert [action() for action in claimed] == [None, None]
+        await delivery.release()
+        assert await dispatch.poll() == ["c0", "c1"]

@@ -12,18 +12,20 @@ from wazuh_comms_trio.api.guard import peer_address
 from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.errors import TimeLimitExceeded
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
-from wazuh_comms_trio.http.server.bodies import skip_body
+from wazuh_comms_trio.http.server.bodies import FREE_BYTES, RequestRoom, skip_body
 from wazuh_comms_trio.http.server.delivery import EXTENSION, DeliveryConfirmation
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.replies import send_refusal, send_reply
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.services.commands.command_delivery import CommandDelivery
-from wazuh_comms_trio.services.commands.command_json import encode_commands
+from wazuh_comms_trio.services.commands.command_json import encode_commands, fit_into_reply
 
 __all__ = ["add_commands"]
 
 _NO_COMMANDS: Final = describe(TimeLimitExceeded())
+#: What a reply has around its commands.
+_AROUND: Final = encode_commands(())
 
 
 def add_commands(api: AgentApi) -> None:
@@ -45,7 +47,7 @@ async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive,
     dispatcher = api.services.commands
     confirmation: DeliveryConfirmation | None = scope["extensions"].get(EXTENSION)
     delivery: CommandDelivery | None = None
-    delivered = False
+    begun = delivered = False
     try:
         async with BackgroundNursery() as nursery:
             polling, watching = trio.CancelScope(), trio.CancelScope()
@@ -55,21 +57,36 @@ async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive,
             watching.cancel()  # from here on nobody else reads
             if delivery is not None:
                 # Before the nursery ends, which is two turns of the event loop.
-                await _deliver(delivery, confirmation, send)
+                with api.room(caller.agent.id) as room:
+                    reply = await _reply_with_room(delivery, room)
+                    begun = True
+                    await _send(reply, confirmation, send)
         if delivery is None:
             await send_refusal(send, _NO_COMMANDS)  # to a peer that left, too: sending says so
         else:
             delivered = confirmation is None or await confirmation.confirmed()
     finally:
         if delivery is not None:
-            if not delivered and confirmation is not None:
+            if begun and not delivered and confirmation is not None:
                 delivered = confirmation.give_up()
             # Either decides at once, also when this is being cancelled; what takes time is the store's taking note.
             await (delivery.confirm() if delivered else delivery.release())
 
 
-async def _deliver(delivery: CommandDelivery, confirmation: DeliveryConfirmation | None, send: Send) -> None:
+async def _reply_with_room(delivery: CommandDelivery, room: RequestRoom) -> bytes:
+    """A delivery's reply, which has its room in the budget of bodies. Where there is none for all of its commands it
+    has only those that need none, at least one. Raises ``Overloaded`` when there was no room for that in time."""
     reply = encode_commands(delivery.commands)
+    if not room.add_reply_now(len(reply)):
+        delivery.keep(max(1, len(fit_into_reply(delivery.commands, FREE_BYTES - len(_AROUND)).now)))
+        reply = encode_commands(delivery.commands)
+        await room.add_reply(len(reply))
+    if len(reply) > FREE_BYTES:
+        delivery.drop_contents()
+    return reply
+
+
+async def _send(reply: bytes, confirmation: DeliveryConfirmation | None, send: Send) -> None:
     if confirmation is not None:
         confirmation.expect()
     await send_reply(send, 200, reply)

@@ -21,6 +21,7 @@ from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
 from wazuh_comms_trio.http.server.listener_context import Receive
 
 __all__ = [
+    "FREE_BYTES",
     "SKIPPED_BYTES",
     "BodyBudget",
     "BodyChunks",
@@ -141,6 +142,10 @@ class RequestRoom:
         there was no room in time."""
         if size > FREE_BYTES:
             await _WaitLimit(self._room_timeout).take(self._budget, self.share, size)
+
+    def add_reply_now(self, size: int) -> bool:
+        """As ``add_reply``, without waiting; returns whether there was room."""
+        return size <= FREE_BYTES or self._budget.take_now(self.share, size)
 
     def hold_reply(self, size: int) -> None:
         """The reply is there, and the body gone. What was done is answered, also where more than was reserved comes of

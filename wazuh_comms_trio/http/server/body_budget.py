@@ -47,6 +47,16 @@ class BodyBudget:
     async def take(self, share: Share, size: int) -> None:
         """Waits until there is room. Cancelled: nothing was taken."""
         await self.wait_for_room(share, size)
+        self._take(share, size)
+
+    def take_now(self, share: Share, size: int) -> bool:
+        """Takes room if there is some; returns whether it did."""
+        if not self._may_take(share, size):
+            return False
+        self._take(share, size)
+        return True
+
+    def _take(self, share: Share, size: int) -> None:
         if self.used_bytes + size > self.limit_bytes:
             self._senior = share
         self.used_bytes += size

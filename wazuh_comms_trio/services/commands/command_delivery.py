@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final, Literal
 
 import trio
+from attrs import evolve
 
-from wazuh_comms_trio.backends.interfaces import Command
+from wazuh_comms_trio.backends.interfaces import Action, Command
 
 __all__ = ["CommandDelivery", "DeliveryOutcome"]
 
@@ -20,7 +21,8 @@ _RECORDING_TIMEOUT: Final = 5.0
 class CommandDelivery:
     """Commands claimed for one poll of one agent. Exactly one of ``confirm`` and ``release`` is to be called, or
     ``release_nowait``; the first call counts, and counts even if it is cancelled. ``claimed``: ids of those commands
-    that the store has; the others are posted ones that it doesn't keep."""
+    that the store has; the others are posted ones that it doesn't keep. ``give_back``: called with those for which the
+    reply has no room after all, before anything is sent."""
 
     def __init__(
         self,
@@ -28,12 +30,26 @@ class CommandDelivery:
         commands: Sequence[Command],
         claimed: Collection[str],
         finish: Callable[[CommandDelivery, DeliveryOutcome], trio.Event],
+        give_back: Callable[[CommandDelivery, Sequence[Command]], object],
     ) -> None:
         self.agent_id = agent_id
         self.commands = commands
         self.claimed = claimed
         self._finish = finish
+        self._give_back = give_back
         self._outcome: DeliveryOutcome | None = None
+
+    def keep(self, count: int) -> None:
+        """Only the first ``count`` commands are delivered; the others are pending again, for the agent's next poll."""
+        if rest := self.commands[count:]:
+            self._give_back(self, rest)
+            self.commands = self.commands[:count]
+            kept = {command.document_id for command in self.commands}
+            self.claimed = dict.fromkeys(document_id for document_id in self.claimed if document_id in kept)
+
+    def drop_contents(self) -> None:
+        """What the commands say is in the reply: no copy of it stays in memory while that is sent."""
+        self.commands = [evolve(command, action=Action(command.action.name)) for command in self.commands]
 
     async def confirm(self) -> None:
         """The agent has all bytes: the commands are sent. Returns when the store has taken note, or after some seconds:

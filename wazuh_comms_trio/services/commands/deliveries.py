@@ -88,6 +88,7 @@ class Deliveries:
         """Begins the deliveries, a few in a turn of the event loop. Until cancelled."""
         async for found in self._receive:
             await self._hand_out(found)
+            del found  # it may be large, and nothing may come for long
 
     async def _hand_out(self, found: _Found) -> None:
         """Makes deliveries of what was found, a few in a turn of the event loop."""
@@ -136,7 +137,7 @@ class Deliveries:
         if not stored and not posted:
             return False
         self._in_delivery.add(agent_id)
-        self._long_polls.answer(poll, CommandDelivery(agent_id, stored + posted, ids, self._finish))
+        self._long_polls.answer(poll, CommandDelivery(agent_id, stored + posted, ids, self._finish, self._give_back))
         return True
 
     def _without_delivered(self, stored: list[Command]) -> list[Command]:
@@ -162,15 +163,25 @@ class Deliveries:
             self._posts.confirm_delivery(delivery.commands)
             self._other_workers.delivered(delivery.commands)
         else:
-            posted = [command for command in delivery.commands if command.document_id not in delivery.claimed]
-            self._posts.held.put_back(posted)
-            if posted:
-                self._other_workers.returned([command.document_id for command in posted])
+            self._put_back_posted(delivery, delivery.commands)
         self._in_delivery.discard(delivery.agent_id)
         self.busy.discard(delivery.agent_id)
         self._lookups.delivery_decided(delivery.agent_id)
         self._changed.set()
         return self._recorder.schedule(outcome, delivery.claimed, (delivery.agent_id,))
+
+    def _give_back(self, delivery: CommandDelivery, commands: Sequence[Command]) -> None:
+        """Some of a delivery's commands don't go with it."""
+        self._put_back_posted(delivery, commands)
+        rest = [command.document_id for command in commands if command.document_id in delivery.claimed]
+        self._recorder.schedule("released", rest, (delivery.agent_id,))
+
+    def _put_back_posted(self, delivery: CommandDelivery, commands: Sequence[Command]) -> None:
+        """Of these commands the ones that the store doesn't have may be delivered again, by any worker."""
+        posted = [command for command in commands if command.document_id not in delivery.claimed]
+        self._posts.held.put_back(posted)
+        if posted:
+            self._other_workers.returned([command.document_id for command in posted])
 
     async def wait_decided(self) -> None:
         """Returns when none is undecided, nor to be begun."""

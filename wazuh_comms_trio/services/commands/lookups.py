@@ -48,6 +48,7 @@ async def look_up(
         else:
             clock.note()
             await deliveries.start(agent_ids, claimed, acquired)
+            del claimed  # it may be large, and nothing may be looked for for long
             failures.worked()
 
 

@@ -1,0 +1,96 @@
+"""Replies to polls are in the budget of bodies while they are read, and never lost for want of room."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.http.server.listener import COMMAND, FakeOffer, Fakes, app_of, read_reply, request_bytes, serving
+from wazuh_comms_trio.api.agent_api.base import AgentApi
+from wazuh_comms_trio.api.quart_application import ROOM_TIMEOUT
+from wazuh_comms_trio.backends.interfaces import Action, Command, Target
+from wazuh_comms_trio.http.server.body_budget import Share
+
+POLL = request_bytes("GET", "/api/v1/commands")
+
+
+def of_size(name: str, size: int) -> Command:
+    return Command(name, Target("agent", "a"), Action("restart", args={"x": "y" * size}))
+
+
+def offers(*commands: Command) -> tuple[Fakes, FakeOffer, AgentApi]:
+    fakes, offer = Fakes(), FakeOffer(commands)
+    fakes.commands.offers.append(offer)
+    app = app_of(fakes)
+    assert isinstance(app, AgentApi)
+    return fakes, offer, app
+
+
+async def use_up(app: AgentApi) -> Share:
+    other = Share("somebody")
+    await app.body_budget.take(other, app.body_budget.limit_bytes + 1)
+    return other
+
+
+def names(body: bytes) -> list[str]:
+    return [command["document_id"] for command in json.loads(body)["commands"]]
+
+
+async def test_a_large_one_is_in_the_budget_until_it_is_read(autojump_clock: MockClock) -> None:
+    fakes, offer, app = offers(of_size("a", 1_000_000), of_size("b", 1_000_000))
+    async with serving(fakes, app=app, buffer_bytes=65536) as server:
+        stream = await server.connect()
+        await stream.send_all(POLL)
+        await wait_all_tasks_blocked()
+        assert 2_000_000 < app.body_budget.used_bytes < 2_010_000
+        assert names((await read_reply(stream)).body) == ["a", "b"]
+        await offer.settled.wait()
+        assert app.body_budget.used_bytes == 0
+    assert offer.fate == ["confirmed"]
+
+
+async def test_without_room_what_needs_none_goes_at_once(autojump_clock: MockClock) -> None:
+    fakes, offer, app = offers(COMMAND, of_size("b", 40_000), of_size("c", 40_000), COMMAND)
+    async with serving(fakes, app=app) as server:
+        other = await use_up(app)
+        began = trio.current_time()
+        reply = await server.ask(POLL)
+        assert (reply.status, names(reply.body)) == (200, [COMMAND.document_id, "b"])
+        assert trio.current_time() == began
+        assert app.body_budget.used_bytes == other.held_bytes
+    assert [command.document_id for command in offer.given_back] == ["c", COMMAND.document_id]
+    assert offer.fate == ["confirmed"]
+
+
+async def test_one_that_is_large_waits_for_room_and_is_given_back_without_it(autojump_clock: MockClock) -> None:
+    fakes, offer, app = offers(of_size("a", 100_000), COMMAND)
+    async with serving(fakes, app=app) as server:
+        other = await use_up(app)
+        began = trio.current_time()
+        reply = await server.ask(POLL)
+        assert (reply.status, reply.header("retry-after")) == (503, "5")
+        assert trio.current_time() - began == ROOM_TIMEOUT
+        assert offer.fate == ["released"]
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                nonlocal reply
+                reply = await server.ask(POLL)
+
+            nursery.start_soon(ask)
+            await trio.sleep(ROOM_TIMEOUT / 2)
+            app.body_budget.give_back(other)
+    assert (reply.status, names(reply.body)) == (200, ["a"])
+    assert offer.fate == ["released", "confirmed"]
+
+
+@pytest.mark.parametrize("size", [1, 60_000])
+async def test_small_ones_need_none(autojump_clock: MockClock, size: int) -> None:
+    fakes, offer, app = offers(of_size("a", size))
+    async with serving(fakes, app=app) as server:
+        await use_up(app)
+        assert names((await server.ask(POLL)).body) == ["a"]
+    assert offer.fate == ["confirmed"]
