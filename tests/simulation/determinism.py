@@ -11,11 +11,12 @@ import os
 import random
 import sys
 import time
-from math import inf
 from typing import Any
 
 import trio
-import trio.testing
+
+from tests.simulation.loop import scopes, sleeping, turns
+from tests.simulation.loop.turns import Wakings
 
 __all__ = ["EPOCH", "install", "reset"]
 
@@ -25,47 +26,6 @@ _PROCESS_NUMBER = 4242
 
 _bytes = random.Random(0)
 _real_time = time.time
-
-
-def _current_time(clock: Any) -> float:
-    """The mock clock's, whose rate is 0, without asking the real one: trio asks some thousand times for each simulated
-    second."""
-    return float(clock._virtual_base)
-
-
-def _autojump(clock: Any) -> None:
-    """As trio's, which makes all of its statistics for one number."""
-    jump = trio._core._run.GLOBAL_RUN_CONTEXT.runner.deadlines.next_deadline() - clock._virtual_base
-    if 0 < jump < inf:
-        clock._virtual_base += jump
-
-
-class _Wakings:
-    """Nothing real is waited for in a run but trio's own wake-up: epoll is asked when somebody has used that alone."""
-
-    def __init__(self) -> None:
-        self.used = False
-        self._wake = trio._core._wakeup_socketpair.WakeupSocketpair.wakeup_thread_and_signal_safe
-        self._drain = trio._core._wakeup_socketpair.WakeupSocketpair.drain
-        self._events = trio._core._io_epoll.EpollIOManager.get_events
-
-    def install(self) -> None:
-        def wake(pair: Any) -> None:
-            self.used = True
-            self._wake(pair)
-
-        def drain(pair: Any) -> None:
-            self._drain(pair)
-            self.used = False
-
-        def get_events(manager: Any, timeout: float) -> Any:
-            if timeout > 0 or self.used or len(manager._registered) > 1:
-                return self._events(manager, timeout)
-            return ()
-
-        trio._core._wakeup_socketpair.WakeupSocketpair.wakeup_thread_and_signal_safe = wake  # type: ignore[method-assign]
-        trio._core._wakeup_socketpair.WakeupSocketpair.drain = drain  # type: ignore[method-assign]
-        trio._core._io_epoll.EpollIOManager.get_events = get_events  # type: ignore[method-assign]
 
 
 def install() -> None:
@@ -80,14 +40,12 @@ def install() -> None:
         (os, "getpid", lambda: _PROCESS_NUMBER),
         (time, "time", _time),
         (time, "monotonic", _monotonic),
-        (trio.testing.MockClock, "current_time", _current_time),
-        (trio.testing.MockClock, "_autojump", _autojump),
         # One of trio's two private switches: tasks that can run are sorted. ``reset`` seeds what is left to chance.
         (trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
     ]
-    for module, name, replacement in replacements:
+    for module, name, replacement in (*replacements, *turns.REPLACEMENTS, *sleeping.REPLACEMENTS, *scopes.REPLACEMENTS):
         setattr(module, name, replacement)
-    _Wakings().install()
+    Wakings().install()
     gc.disable()
 
 

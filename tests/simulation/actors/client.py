@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
+from functools import lru_cache
 from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -62,9 +63,16 @@ def made_at(token: str) -> int:
     return int(claims.get("auth_time", claims["iat"]))
 
 
-def _part(text: str) -> dict[str, Any]:
+@lru_cache(1000)
+def _part(text: str) -> Mapping[str, Any]:
     part: dict[str, Any] = json.loads(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     return part
+
+
+@lru_cache(1000)
+def expiry_of(token: str) -> int:
+    """Each request asks for its token's, which is some other one's as a rule."""
+    return token_expiry(token)
 
 
 class _Impatient(ExchangeFailed):
@@ -121,7 +129,7 @@ class SimClient(AgentClient):
         signed_by = key_of(token)
         poll: OpenPoll | None = None
         if place == "GET commands" and self.token is not None:
-            _POLL.set(poll := OpenPoll(trio.current_time(), token_expiry(self.token), self.token_keys, signed_by))
+            _POLL.set(poll := OpenPoll(trio.current_time(), expiry_of(self.token), self.token_keys, signed_by))
             self.polls[number] = poll
         is_patient = not self.is_hasty or world.faults_ended is not None or not place.startswith("POST events")
         patience = inf if is_patient else world.plan.patience
@@ -147,14 +155,14 @@ class SimClient(AgentClient):
             raise Violation("revoked", f"{self.name}: {place} -> {reply.status} with a token of its old key")
         if taken and world.is_revoked_everywhere(signed_by, began):
             raise Violation("revoked", f"{self.name}: {place} -> {reply.status} with a token of a revoked key")
-        if taken and token and token_expiry(token) <= EPOCH + began and not world.had_wrong_clock(began):
+        if taken and token and expiry_of(token) <= EPOCH + began and not world.had_wrong_clock(began):
             raise Violation("expired", f"{self.name}: {place} -> {reply.status} with a token that had expired")
         if place == "GET commands" and reply.status == 200:
             self._check_size(reply)
             if keys == self.keys:
                 self._check_made(reply)
             self._check_cancelled(reply, poll)
-        expired = bool(token) and token_expiry(token) <= world.agents_clock()
+        expired = bool(token) and expiry_of(token) <= world.agents_clock()
         ended = signed_by in world.revoking or expired or world.had_wrong_clock(began)
         refusable = ahead or old_key or ended or self.is_being_rekeyed
         if reply.status == 503 and body is not None and is_share_full(world, self.uuid, body, began):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from functools import lru_cache, partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 __all__ = ["IndexerStores"]
+
+
+@lru_cache(1000)
+def _command(document_id: str, raw: bytes) -> Command:
+    return Document(document_id, json.loads(raw), 0, 1, 0.0).command
 
 
 class IndexerStores:
@@ -164,7 +169,7 @@ class IndexerStores:
         await trio.lowlevel.checkpoint()
         index = self._fake.indices.get("wazuh-commands")
         stored = {} if index is None else index.documents
-        return {each: Document(each, json.loads(kept.raw), 0, 1, 0.0).command for each, kept in stored.items()}
+        return {each: _command(each, kept.raw) for each, kept in stored.items()}
 
     async def groups(self) -> Mapping[str, Sequence[str]]:
         """Nobody but the operator changes them, who knows."""
