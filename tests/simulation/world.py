@@ -23,7 +23,7 @@ from tests.simulation.actors.rotation import run_rotation
 from tests.simulation.actors.thieves import run_thief
 from tests.simulation.actors.upgrades import run_upgrades
 from tests.simulation.checks import service as checks
-from tests.simulation.checks.groups import check_left_groups
+from tests.simulation.checks.groups import check_last_groups, check_left_groups
 from tests.simulation.checks.presence import DISCONNECTED_AFTER, LONGEST_POLL, check_presence
 from tests.simulation.determinism import EPOCH
 from tests.simulation.injected import InjectedFaults
@@ -283,6 +283,7 @@ class World(InjectedFaults):
                 await self._until_served()
                 await checks.check_claims(self)
                 await checks.check_end(self)
+                await check_last_groups(self)
                 if plan.features.settled_groups:
                     await check_left_groups(self)
                 if plan.features.presence:

@@ -255,6 +255,7 @@ class SimAgent:
             raise Violation("own commands", f"{self.name} was given {document_id}")
         self.commands[document_id] = life
         again = self.note_received(life)
+        self.groups.note_came(document_id)
         if not again and command["action"]["name"] == SET_GROUP and self.client.token is not None:
             code, message = await self.program.carry_out(command)
             check_fetched(self, document_id, message)

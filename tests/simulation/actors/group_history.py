@@ -28,12 +28,17 @@ class GroupHistory:
     def __init__(self, groups: Collection[str]) -> None:
         self._seen: list[tuple[float, frozenset[str]]] = [(-inf, frozenset(groups))]
         self.changes = [GroupChange(frozenset(groups), -inf, -inf)]
+        self.came: list[GroupChange] = []  # with commands, in the order in which the agent was given these
 
     def begins(self, groups: Collection[str], document_id: str = "") -> GroupChange:
         """A change that may be carried out from now on, until it is ``settled``."""
         change = GroupChange(frozenset(groups), trio.current_time(), document_id=document_id)
         self.changes.append(change)
         return change
+
+    def note_came(self, document_id: str) -> None:
+        """The agent was given the command."""
+        self.came += [change for change in self.changes if change.document_id == document_id]
 
     def settle(self, change: GroupChange) -> None:
         """It has been carried out, or never will be."""

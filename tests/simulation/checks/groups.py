@@ -1,5 +1,5 @@
-"""Once faults are over: an agent that has left a group isn't given the group's files any more, whatever the workers
-remember of it."""
+"""Once faults are over: an agent is in the groups that it was given last; one that has left a group isn't given the
+group's files any more, whatever the workers remember of it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,28 @@ if TYPE_CHECKING:
     from tests.simulation.nodes.node import Node
     from tests.simulation.world import World
 
-__all__ = ["check_left_groups"]
+__all__ = ["check_last_groups", "check_left_groups"]
 
 #: Seconds within which an agent takes a command, and a generation of workers replaces another.
 _TAKEN_BOUND: Final = 120.0
 _REPLACED_BOUND: Final = 60.0
 _MOST: Final = 2
+
+
+async def check_last_groups(world: World) -> None:
+    """Everything is served. Which of two deliveries was the last nobody knows of what came twice, since a process had
+    died, nor where two programs take an agent's commands."""
+    if not world.stores.keeps_posted:
+        return
+    groups = await world.stores.groups()
+    twice = {life.document_id for life in world.commands.values() if life.excused or len(life.received) > 1}
+    for agent in world.agents:
+        came = agent.groups.came
+        unsure = any(change.document_id in twice | world.stores.excused for change in came)
+        if not came or unsure or agent.copy is not None or agent.thieves or agent.away:
+            continue
+        if (now := frozenset(groups[agent.uuid])) != came[-1].groups:
+            raise Violation("last groups", f"{agent.name} was told to go to {came[-1]}, and is in {sorted(now)}")
 
 
 async def check_left_groups(world: World) -> None:
