@@ -1,15 +1,19 @@
 """Versions of the program: which of them a process is of, and what differs. All are this tree's code: the one before
-hasn't seen the last migration of ``state.db``; the one to come has one more for each database, says over links what the
-others don't know, and writes a member more into an indexer's documents."""
+hasn't seen the last migration of ``state.db``, and uses nothing of it; the one to come has one more for each database,
+says over links what the others don't know, and writes a member more into an indexer's documents."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, Literal
 
-from wazuh_comms_trio.backends.embedded import state_schema, stores
+import apsw
+
+from wazuh_comms_trio.backends.embedded import agents, command_rows, state_schema, stores
 from wazuh_comms_trio.backends.embedded.database.schema import Migration, Schema
+from wazuh_comms_trio.backends.embedded.row_checksums import seal_agent
 from wazuh_comms_trio.backends.opensearch.agents import registry
 from wazuh_comms_trio.backends.opensearch.commands import documents
 from wazuh_comms_trio.quarantine import schema as quarantine_schema
@@ -60,11 +64,28 @@ def _with_more(to_document: Callable[..., dict[str, Any]]) -> Callable[..., dict
     return with_more
 
 
+def _set_groups(connection: apsw.Connection, agent_id: str, groups: Sequence[str], turn: object = None) -> bool:
+    """As each version does, the one before whatever the turn."""
+    if VERSION.get() != "before":
+        return agents.set_groups(connection, agent_id, groups, turn)
+    connection.execute("UPDATE agents SET groups = ? WHERE id = ?", (json.dumps(list(groups)), agent_id))
+    seal_agent(connection, agent_id)
+    return True
+
+
+def _since_now(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What the version before doesn't do."""
+    return lambda *args: function(*args) if VERSION.get() != "before" else None
+
+
 def use_versions() -> None:
     """Once in a process."""
     replacements: list[tuple[Any, str, object]] = [
         (stores, "STATE", _SchemaOfProcess(state_schema.STATE)),
         (quarantine_store, "QUARANTINE", _SchemaOfProcess(quarantine_schema.QUARANTINE)),
+        (command_rows, "set_groups", _set_groups),
+        (command_rows, "give_group_turn", _since_now(command_rows.give_group_turn)),
+        (command_rows, "group_turn", _since_now(command_rows.group_turn)),
         (registry, "to_document", _with_more(registry.to_document)),
         (documents, "to_document", _with_more(documents.to_document)),
     ]

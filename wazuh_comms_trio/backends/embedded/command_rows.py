@@ -134,8 +134,18 @@ def apply_report(connection: apsw.Connection, report: CommandReport, now: float)
 def apply_groups(connection: apsw.Connection, command: Command) -> None:
     groups = rules.new_groups(command)
     if groups is not None:
-        turn = connection.execute("SELECT group_turn FROM commands WHERE id = ?", (command.document_id,)).get
-        set_groups(connection, command.target.id, groups, turn)
+        set_groups(connection, command.target.id, groups, group_turn(connection, command.document_id))
+
+
+def give_group_turn(connection: apsw.Connection, command: Command) -> None:
+    """A command that changes its agent's groups is given to that: it is the agent's last one from now on."""
+    if rules.new_groups(command) is not None:
+        turn = next_group_turn(connection, command.target.id)
+        connection.execute("UPDATE commands SET group_turn = ? WHERE id = ?", (turn, command.document_id))
+
+
+def group_turn(connection: apsw.Connection, document_id: str) -> object:
+    return connection.execute("SELECT group_turn FROM commands WHERE id = ?", (document_id,)).get
 
 
 def select(connection: apsw.Connection, document_id: str) -> Command | None:
@@ -161,9 +171,7 @@ def read_taken(connection: apsw.Connection, numbers: Sequence[int]) -> tuple[lis
         for found in read_rows(connection, "commands", COLUMNS, "WHERE no = ?", (number,), decode):
             if not isinstance(found, DocumentUnreadable):
                 commands.append(found)
-                if rules.new_groups(found) is not None:
-                    turn = next_group_turn(connection, found.target.id)
-                    connection.execute("UPDATE commands SET group_turn = ? WHERE no = ?", (turn, number))
+                give_group_turn(connection, found)
                 continue
             unreadable.append(found)
             connection.execute(
