@@ -73,6 +73,23 @@ def test_tail_prints_one_document_a_line(tool: Tool, config: Config) -> None:
     assert events[1]["data"] == {"file": {"path": "/a"}}
 
 
+def test_an_agents_texts_do_nothing_to_a_terminal(tool: Tool, config: Config) -> None:
+    """An agent's JSON was printed as it came: C1 controls, texts that are read backwards, returns between tokens."""
+    data = '{"a":\r\t"\x9b2K\u202e\u2028\x7f\U000e0041 é \\u001b"}'
+
+    async def run() -> None:
+        async with open_backends(config) as backends:
+            body = STATELESS + b'{"module":"logcollector","collector":"file"}\n' + data.encode() + b"\n"
+            await backends.engine.send_events(pieces(body), agent_id=AGENT, length=len(body))
+
+    trio.run(run)
+    for words in (["--json"], []):
+        printed = tool("events", "tail", *words)
+        assert all(line.isprintable() for line in printed.out.split("\n"))
+    events = [json.loads(line) for line in tool("events", "tail", "--json").lines]
+    assert events[1]["data"] == json.loads(data)
+
+
 def test_tail_for_people(tool: Tool, config: Config) -> None:
     fill(config)
     first, second = tool("events", "tail").lines

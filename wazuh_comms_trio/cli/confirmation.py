@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from wazuh_comms_trio.cli.program import EXIT_MISUSE, Failure, printable
+from wazuh_comms_trio.cli.program import EXIT_MISUSE, Failure
+from wazuh_comms_trio.foundation.journal import printable
 
 
 def confirm(what: str, *, yes: bool) -> None:

@@ -12,8 +12,9 @@ from attrs import frozen
 
 from wazuh_comms_trio.backends.command_rules import parent_id
 from wazuh_comms_trio.backends.interfaces import Command, CommandStore
-from wazuh_comms_trio.cli.program import Failure, printable
+from wazuh_comms_trio.cli.program import Failure
 from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.foundation.journal import printable
 
 #: Seconds between two looks at the commands that are waited for.
 _LOOK_INTERVAL: Final = 0.2

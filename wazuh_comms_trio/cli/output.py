@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from textwrap import indent
 from typing import Any, Final
 
-from wazuh_comms_trio.cli.program import printable
+from wazuh_comms_trio.foundation.journal import printable
 from wazuh_comms_trio.foundation.timestamps import to_iso
 
 #: A column is cut to this at least.

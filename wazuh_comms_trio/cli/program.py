@@ -10,7 +10,7 @@ from io import TextIOWrapper
 from typing import Final, NoReturn
 
 from wazuh_comms_trio.foundation.extras import how_to_install
-from wazuh_comms_trio.foundation.journal import ERROR, is_journal, with_priority
+from wazuh_comms_trio.foundation.journal import ERROR, is_journal, printable, with_priority
 
 EXIT_FAILED: Final = 1
 EXIT_MISUSE: Final = 2
@@ -50,11 +50,6 @@ class Parser(argparse.ArgumentParser):
 
 def config_path(given: str | None) -> str:
     return given or os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG
-
-
-def printable(text: str) -> str:
-    """Control characters escaped, since a terminal acts on them: names and events come from agents."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def complain(name: str, line: str, priority: int = ERROR) -> None:

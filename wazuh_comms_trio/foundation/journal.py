@@ -1,4 +1,5 @@
-"""systemd's journal: does it read a stream, and how a line says its priority there.
+"""Lines that people read, on a terminal or in systemd's journal: texts of others in them, does the journal read a
+stream, and how a line says its priority there.
 
 Facts: systemd.exec(5) (``$JOURNAL_STREAM``), sd-daemon(3).
 """
@@ -26,3 +27,11 @@ def is_journal(stream: TextIO | None) -> bool:
 def with_priority(priority: int, text: str) -> str:
     """``text`` as the journal reads it: each line begins with its syslog priority (``<3>``)."""
     return "\n".join(f"<{priority}>{line}" for line in text.split("\n"))
+
+
+def printable(text: str) -> str:
+    """A text on one line, without anything that a terminal acts on: control characters, and those that change the order
+    in which a line is read or have no width, are escaped. Names, ids and events come from anybody."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from wazuh_comms_trio.cli.arguments import is_uuid
-from wazuh_comms_trio.cli.program import Failure, printable
+from wazuh_comms_trio.cli.program import Failure
+from wazuh_comms_trio.foundation.journal import printable
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.backends.interfaces import AgentRegistry, Target

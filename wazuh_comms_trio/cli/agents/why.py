@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import frozen
 
 from wazuh_comms_trio.cli.output import duration, timestamp
-from wazuh_comms_trio.cli.program import printable
+from wazuh_comms_trio.foundation.journal import printable
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.backends.interfaces import Agent, Command

@@ -15,7 +15,8 @@ from wazuh_comms_trio.cli import arguments as types
 from wazuh_comms_trio.cli.agents.listing import Listed, add_filters, chosen, stored_order, with_status
 from wazuh_comms_trio.cli.agents.names import agent_id_of, several
 from wazuh_comms_trio.cli.parser import Group
-from wazuh_comms_trio.cli.program import Failure, printable
+from wazuh_comms_trio.cli.program import Failure
+from wazuh_comms_trio.foundation.journal import printable
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.backends.interfaces import Agent

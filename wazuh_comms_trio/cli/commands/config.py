@@ -44,8 +44,9 @@ async def _check_online(arguments: Namespace) -> int:
     from wazuh_comms_trio.cli.online_check import look, prepare
     from wazuh_comms_trio.cli.output import Output
     from wazuh_comms_trio.cli.owner import acting_as_owner
-    from wazuh_comms_trio.cli.program import EXIT_FAILED, Failure, printable
+    from wazuh_comms_trio.cli.program import EXIT_FAILED, Failure
     from wazuh_comms_trio.config.load import load_config
+    from wazuh_comms_trio.foundation.journal import printable
 
     file = config_path(arguments.config)
     if not arguments.json and (status := _check_file(arguments)):

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from wazuh_comms_trio.cli.output import Output
 from wazuh_comms_trio.cli.parser import Group
-from wazuh_comms_trio.cli.program import EXIT_FAILED, printable
+from wazuh_comms_trio.cli.program import EXIT_FAILED
+from wazuh_comms_trio.foundation.journal import printable
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.transport.daemon import Daemon

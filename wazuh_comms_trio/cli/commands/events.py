@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from wazuh_comms_trio.cli import arguments as types
 from wazuh_comms_trio.cli.parser import Group
-from wazuh_comms_trio.cli.program import EXIT_FAILED, complain, config_path, printable
+from wazuh_comms_trio.cli.program import EXIT_FAILED, complain, config_path
+from wazuh_comms_trio.foundation.journal import printable
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.backends.embedded.ndjson.damage import Damage
     from wazuh_comms_trio.backends.embedded.reader import TailedEvent
 
 _LONGEST_DATA: Final = 400
+#: Between JSON's tokens; in its strings they are escaped.
+_BLANKS: Final = bytes.maketrans(b"\t\r", b"  ")
 
 
 def add_parser(parent: Group) -> None:
@@ -69,7 +72,7 @@ async def _tail(arguments: Namespace) -> int:
         async for event in tail_events(
             folder, follow=arguments.follow, wanted=wanted, last=arguments.last, on_damage=tell
         ):
-            line = event.encode() if arguments.json else event_text(event).encode("utf-8", "backslashreplace")
+            line = _shown(event.encode()) if arguments.json else event_text(event).encode("utf-8", "backslashreplace")
             out.write(line + b"\n")
             shown += 1
             if arguments.follow:
@@ -102,6 +105,19 @@ def _module_of(event: TailedEvent) -> str | None:
     if event.kind == "stateless":
         return _word(_object(event.header).get("module"))
     return next((module.module for module in STATE_MODULES if module.index == event.index), None)
+
+
+def _shown(line: bytes) -> bytes:
+    """JSON with the same values, and nothing in it that a terminal acts on: an agent's own texts are in it as it wrote
+    them."""
+    text = line.translate(_BLANKS).decode("utf-8", "surrogateescape")
+    if text.isprintable():
+        return text.encode()
+    return "".join(char if char.isprintable() else _escaped(char) for char in text).encode()
+
+
+def _escaped(char: str) -> str:
+    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else json.dumps(char)[1:-1]
 
 
 def _agent_of(event: TailedEvent) -> str:

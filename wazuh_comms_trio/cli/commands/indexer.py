@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from wazuh_comms_trio.cli import arguments as types
 from wazuh_comms_trio.cli.parser import Group
-from wazuh_comms_trio.cli.program import EXIT_BAD_CONFIGURATION, EXIT_FAILED, Failure, printable
+from wazuh_comms_trio.cli.program import EXIT_BAD_CONFIGURATION, EXIT_FAILED, Failure
+from wazuh_comms_trio.foundation.journal import printable
 
 if TYPE_CHECKING:
     from wazuh_comms_trio.backends.opensearch.admin.check import Finding

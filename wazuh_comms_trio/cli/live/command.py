@@ -14,7 +14,8 @@ from typing import Any, Final
 from wazuh_comms_trio.cli import arguments as types
 from wazuh_comms_trio.cli.command_socket import ask_daemon
 from wazuh_comms_trio.cli.parser import Group
-from wazuh_comms_trio.cli.program import Failure, printable
+from wazuh_comms_trio.cli.program import Failure
+from wazuh_comms_trio.foundation.journal import printable
 
 #: Seconds.
 ASK_TIMEOUT: Final = 5.0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from wazuh_comms_trio.cli.live.rates import Rates, Timing
 from wazuh_comms_trio.cli.output import cut, duration, padded, text_width
-from wazuh_comms_trio.cli.program import printable
+from wazuh_comms_trio.foundation.journal import printable
 from wazuh_comms_trio.metrics import families
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from typing import Final, Literal, TextIO
 
 from wazuh_comms_trio.config.models import Logging
 from wazuh_comms_trio.daemon.logging.output import DescriptorHandler, LogFileHandler, LogFileUnusable
-from wazuh_comms_trio.foundation.journal import is_journal, with_priority
+from wazuh_comms_trio.foundation.journal import is_journal, printable, with_priority
 from wazuh_comms_trio.foundation.log_context import AGENT, REQUEST, WORKER
 from wazuh_comms_trio.foundation.timestamps import to_iso
 
-__all__ = ["LogFileUnusable", "make_formatter", "mask", "one_line", "set_up_logs"]
+__all__ = ["LogFileUnusable", "make_formatter", "mask", "set_up_logs"]
 
 #: Loggers of libraries that say, at their lower levels, what no operator asked for (bodies and headers among it).
 _QUIET: Final = ("hypercorn", "quart", "trio", "httpcore", "httpx", "asyncio", "charset_normalizer")
@@ -51,20 +51,6 @@ def _masked(match: re.Match[str]) -> str:
     return (match["scheme"] or match["name"] or "") + MASK
 
 
-_CONTROL: Final = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)]} | {
-    ord("\n"): "\\n",
-    ord("\r"): "\\r",
-    ord("\t"): "\\t",
-    0x2028: "\\u2028",
-    0x2029: "\\u2029",
-}
-
-
-def one_line(text: str) -> str:
-    """The text without anything that ends a line or moves a terminal's cursor: what a peer sends can't forge a line."""
-    return text.translate(_CONTROL)
-
-
 # --- formats
 
 
@@ -74,7 +60,7 @@ def _moment(record: logging.LogRecord) -> str:
 
 class _Formatter(logging.Formatter):
     def message(self, record: logging.LogRecord) -> str:
-        return mask(one_line(record.getMessage()))
+        return mask(printable(record.getMessage()))
 
     def traceback(self, record: logging.LogRecord) -> str | None:
         if record.exc_info and record.exc_info[0] is not None:
@@ -84,7 +70,7 @@ class _Formatter(logging.Formatter):
 
 def _context(record: logging.LogRecord) -> dict[str, str]:
     values = (("worker", WORKER.get()), ("request", REQUEST.get()), ("agent", AGENT.get()))
-    return {name: one_line(value) for name, value in values if value is not None}
+    return {name: printable(value) for name, value in values if value is not None}
 
 
 class PlainFormatter(_Formatter):
