@@ -10,7 +10,7 @@ from trio.testing import memory_stream_pair
 
 from wazuh_comms_trio.daemon.supervisor import messages
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
-from wazuh_comms_trio.daemon.supervisor.messages import KINDS, Message, Unknown, decode, encode
+from wazuh_comms_trio.daemon.supervisor.messages import KINDS, Message, Unknown, decode, encode, from_json, to_json
 from wazuh_comms_trio.wire.framing import encode_frame
 
 #: Each kind as the first version with several workers wrote it. This changes by kinds and fields that are added.
@@ -145,6 +145,21 @@ async def test_what_is_no_message_ends_the_link(frame: bytes) -> None:
     await ours.send_all(encode_frame(frame))
     with pytest.raises(LinkBroken):
         await link.receive()
+
+
+@KNOWN
+def test_json_is_what_any_other_program_would_write(message: Message, fields: dict[str, Any]) -> None:
+    assert json.loads(to_json(message)) == json.loads(json.dumps(encode(message)))
+    assert from_json(json.dumps(fields).encode()) == message
+
+
+@pytest.mark.parametrize(
+    "value", ["NaN", "-Infinity", "1e400", '"\\ud800"', "1" * 40, "-0.0", '"\u00e9\\/\\u0000"', "1e23"]
+)
+def test_what_python_takes_for_json_is_taken(value: str) -> None:
+    """An earlier version writes by Python's own module."""
+    text = f'{{"type": "beat", "report": {{"n": 1, "n": {value}}}}}'.encode()
+    assert repr(from_json(text)) == repr(decode(json.loads(text)))
 
 
 async def test_a_link_carries_any_text() -> None:

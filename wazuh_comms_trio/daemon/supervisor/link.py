@@ -7,13 +7,12 @@ a peer that lets as many wait has hung, and the link is given up.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from typing import Final
 
 import trio
 
-from wazuh_comms_trio.daemon.supervisor.messages import Message, Unknown, decode, encode
+from wazuh_comms_trio.daemon.supervisor.messages import Message, Unknown, from_json, to_json
 from wazuh_comms_trio.errors import WazuhException
 from wazuh_comms_trio.wire.framing import FrameDecoder, encode_frame
 
@@ -50,7 +49,7 @@ class Link:
             return
         if len(self._queue) >= MAX_WAITING:
             self._broken = True
-        self._queue.append(encode_frame(json.dumps(encode(message)).encode(), limit=MAX_MESSAGE))
+        self._queue.append(encode_frame(to_json(message), limit=MAX_MESSAGE))
         self._wake.set()
 
     async def run(self) -> None:
@@ -84,7 +83,7 @@ class Link:
             try:
                 frame = self._frames.next_frame()
                 if frame is not None:
-                    return decode(json.loads(frame))
+                    return from_json(frame)
                 self._frames.feed(bytes(await self._stream.receive_some(RECEIVE_BYTES)))
             except (
                 WazuhException,

@@ -10,12 +10,13 @@ command socket is posted; what an end doesn't know of it is passed on.
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType, field
 
-__all__ = ["JsonObject", "Message", "Unknown", "decode", "encode"]
+__all__ = ["JsonObject", "Message", "Unknown", "decode", "encode", "from_json", "to_json"]
 
 JsonObject: TypeAlias = dict[str, Any]
 
@@ -315,6 +316,24 @@ KINDS: Final[dict[str, type[Message]]] = {str(kind.__struct_config__.tag): kind 
 def encode(message: Message) -> JsonObject:
     fields: JsonObject = msgspec.to_builtins(message)
     return fields
+
+
+def to_json(message: Message) -> bytes:
+    """A message as it goes over the wire. Strings with halves of surrogate pairs, which programs may post, are only
+    written by the slower way, in ASCII."""
+    try:
+        return msgspec.json.encode(message)
+    except UnicodeEncodeError:
+        return json.dumps(encode(message)).encode()
+
+
+def from_json(data: bytes) -> Message | Unknown:
+    """Reads a message. Raises ``ValueError`` for what isn't one at all, ``RecursionError``."""
+    try:
+        fields = msgspec.json.decode(data)
+    except ValueError:  # such halves, or numbers that are none
+        fields = json.loads(data)
+    return decode(fields)
 
 
 def decode(fields: object) -> Message | Unknown:
