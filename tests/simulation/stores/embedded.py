@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,9 @@ from tests.simulation.stores.earlier_state import write_earlier
 from tests.simulation.stores.quarantines import drop_of, replay_all
 from tests.simulation.stores.scratch import own_folder
 from tests.simulation.stores.tool import Tool
+from wazuh_comms_trio.backends.embedded.command_rows import COLUMNS, decode
 from wazuh_comms_trio.backends.embedded.database import connections, database, writer
+from wazuh_comms_trio.backends.embedded.group_expansion import hidden
 from wazuh_comms_trio.backends.embedded.ndjson.engine import open_engine
 from wazuh_comms_trio.backends.embedded.state_lock import hold_state
 from wazuh_comms_trio.backends.embedded.stores import SqliteStores, open_sqlite
@@ -101,6 +104,12 @@ def use_inline() -> None:
     replacements += [(connections, "open_connection", _open_connection)]
     for module, name, replacement in replacements:
         setattr(module, name, replacement)
+
+
+@lru_cache(1000)
+def _command(row: tuple[Any, ...]) -> Command:
+    """Most are as they were when they were looked at last."""
+    return decode(row)
 
 
 class EmbeddedStores:
@@ -354,7 +363,15 @@ class EmbeddedStores:
 
     async def stored_commands(self) -> Mapping[str, Command]:
         """As they are, whatever faults there are; none while the machine is off."""
-        return await self.commands() if self._open.is_set() else {}
+
+        def select(connection: apsw.Connection) -> list[tuple[Any, ...]]:
+            condition, values = hidden(connection)
+            return connection.execute(f"SELECT {COLUMNS} FROM commands WHERE NOT ({condition})", values).fetchall()
+
+        async def read(stores: SqliteStores) -> Any:
+            return {row[0]: _command(row) for row in await stores.database.read(select)}
+
+        return await self._read_once("stored commands", read) if self._open.is_set() else {}
 
     def bodies(self) -> bytes:
         return b"\n".join(segment_bodies(self.folder / "events"))
