@@ -173,6 +173,10 @@ class MemoryStream(HalfCloseableStream):
         if limit < 1:
             raise ValueError("max_bytes must be >= 1")
         await trio.lowlevel.checkpoint()
+        return await self._take(limit)
+
+    async def _take(self, limit: int) -> bytes:
+        """What has arrived, as soon as there is something; no checkpoint where that is so already."""
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving on this stream")
         self._receiving = True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from tests.simulation.plan import Fault
-from wazuh_comms_trio.testing.streams import BUFFER_BYTES, MemoryStream, _Direction
+from wazuh_comms_trio.testing.streams import BUFFER_BYTES, RECEIVE_BYTES, MemoryStream, _Direction
 
 if TYPE_CHECKING:
     from tests.simulation.nodes.process import Process
@@ -63,8 +63,12 @@ class SimStream(MemoryStream):
             await self.process.connected()
         if (connection := self.connection) is not None:
             max_bytes = await connection.read_size(self, max_bytes)
+        if self.has_news:  # one turn, as a socket's: here, or while it waits
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            data = await super().receive_some(max_bytes)
+            data = await self._take(RECEIVE_BYTES if max_bytes is None else max_bytes)
         except trio.ClosedResourceError:
             if connection is None or self is connection.server:
                 raise
@@ -76,6 +80,10 @@ class SimStream(MemoryStream):
         if self.process is not None:
             await self.process.connected()
         return data
+
+    async def aclose(self) -> None:
+        """At once, as both ends' sockets are closed."""
+        self.close()
 
     def close(self) -> None:
         super().close()

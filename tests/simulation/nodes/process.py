@@ -123,7 +123,7 @@ class Seam:
 
     async def _call(self, place: str, apply: Callable[[], Awaitable[T]]) -> T:
         process, world = self._process, self._process.world
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()  # then nothing has begun; a turn is taken further down
         await process.passable()
         only = ONCE if world.plan.stores == "indexer" and self._place in INDEXER_PLACES else None
         fault = None if place.endswith("wait_news") else world.meets(place, process, only)
@@ -139,6 +139,7 @@ class Seam:
             await trio.sleep(min(fault.amount, 0.5))
             raise _failure(self._place)
         if fault.kind == "full":
+            await trio.lowlevel.checkpoint()
             raise StorageFull
         if fault.kind == "die":  # at the worst moments: before it is carried out, and when nobody knows yet that it was
             if fault.amount > 0.1:
