@@ -71,12 +71,13 @@ class QuartApplication(QuartTrio):
         *,
         budget_bytes: int,
         no_room: Callable[[], object] = lambda: None,
+        ended_reader: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__(name, static_folder=None)
         self.describe = describe
         self.limits = limits
         self.routes = Routes()
-        self._budget = BodyBudget(budget_bytes, no_room=no_room)
+        self._budget = BodyBudget(budget_bytes, no_room=no_room, ended_reader=ended_reader)
         self._strangers = BodyBudget(min(STRANGERS_BYTES, budget_bytes // STRANGERS_SHARE), no_room=no_room)
         # Bodies and times were kept within the limits before Quart sees anything.
         self.config["MAX_CONTENT_LENGTH"] = self.config["BODY_TIMEOUT"] = self.config["RESPONSE_TIMEOUT"] = None
@@ -170,7 +171,7 @@ class QuartApplication(QuartTrio):
         owner = caller.agent.id
         with view_limits.admitted(caller, scope), self.room(owner) as state["room"]:
             collected = self.collect(receive, view_limits.body_bytes, owner=owner, room=state["room"])
-            await self._call_with_body(collected, view_limits, scope, send)
+            await self._call_with_body(collected, view_limits, scope, state["room"].watched(send))
 
     async def _call_with_body(
         self, collected: AbstractAsyncContextManager[Body], view_limits: _ViewLimits, scope: Scope, send: Send

@@ -16,6 +16,7 @@ from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.foundation.resources import memory_limit
 from wazuh_comms_trio.http.server.bodies import BodyBudget, Spill, content_length
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
+from wazuh_comms_trio.http.server.room import SLOW_READERS
 from wazuh_comms_trio.services import Services
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 
@@ -39,6 +40,7 @@ class AgentApi(QuartApplication):
             config.limits,
             budget_bytes=budget_bytes(config, memory_limit()),
             no_room=lambda: services.refusals.refused("bodies without room"),
+            ended_reader=lambda: services.refusals.refused(SLOW_READERS),
         )
         self.services = services
         self.timeouts = config.timeouts

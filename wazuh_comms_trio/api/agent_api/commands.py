@@ -60,7 +60,7 @@ async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive,
                 with api.room(caller.agent.id) as room:
                     reply = await _reply_with_room(delivery, room)
                     begun = True
-                    await _send(reply, confirmation, send)
+                    await _send(reply, confirmation, room.watched(send))
         if delivery is None:
             await send_refusal(send, _NO_COMMANDS)  # to a peer that left, too: sending says so
         else:

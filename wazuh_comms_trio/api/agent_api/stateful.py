@@ -36,7 +36,7 @@ async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive,
     with api.room(caller.agent.id) as room:
         reply = await _submit(api, caller, scope, receive, room, seconds)
         room.hold_reply(len(reply))
-        await send_reply(send, 200, reply)
+        await send_reply(room.watched(send), 200, reply)
 
 
 async def _submit(

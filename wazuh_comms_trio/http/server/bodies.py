@@ -17,8 +17,9 @@ from wazuh_comms_trio.errors import BodyTooLarge, ClientDisconnected, Overloaded
 from wazuh_comms_trio.foundation.bodies import Body
 from wazuh_comms_trio.foundation.file_writes import write_all
 from wazuh_comms_trio.http.server.body_budget import FAIR_SHARES, BodyBudget, Share
-from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
-from wazuh_comms_trio.http.server.listener_context import Receive
+from wazuh_comms_trio.http.server.hypercorn_protocol import Message, Scope
+from wazuh_comms_trio.http.server.listener_context import Receive, Send
+from wazuh_comms_trio.http.server.peer import PeerGone
 
 __all__ = [
     "FREE_BYTES",
@@ -151,6 +152,21 @@ class RequestRoom:
         """The reply is there, and the body gone. What was done is answered, also where more than was reserved comes of
         it."""
         self._budget.hold(self.share, size if size > FREE_BYTES else 0)
+
+    def watched(self, send: Send) -> Send:
+        """A ``send`` for the reply, which raises ``PeerGone`` when its peer reads it slowly and others wait for the
+        room that it has."""
+
+        async def watch(message: Message) -> None:
+            if not self.share.held_bytes:
+                await send(message)
+                return
+            with self._budget.for_reader(self.share, len(message.get("body", b""))) as scope:
+                await send(message)
+            if scope.cancelled_caught:
+                raise PeerGone("it reads slowly, and others wait for room")
+
+        return watch
 
     def give_back(self) -> None:
         self._budget.give_back(self.share)

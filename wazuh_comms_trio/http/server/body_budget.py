@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from math import inf
+from operator import itemgetter
 from typing import Final
 
 import trio
@@ -12,16 +15,23 @@ __all__ = ["BodyBudget", "Share"]
 
 #: An agent has no more than one part of so many while others wait that have less.
 FAIR_SHARES: Final = 10
+#: Seconds that somebody waits for room before replies that are read slowly are ended for it; and that a reply has been
+#: read for, and will be for at least, when it is one of those.
+PATIENCE: Final = 0.5
+SPARED: Final = 2.0
 
 
 class Share:
-    """One body's part of the budget. ``owner``: whose it is; None: nobody's in particular, then there is no limit."""
+    """One body's part of the budget, or its reply's. ``owner``: whose it is; None: nobody's in particular, then there
+    is no limit. ``waited``: seconds that the peer has taken to read ``read_bytes`` of the reply."""
 
-    __slots__ = ("held_bytes", "owner")
+    __slots__ = ("held_bytes", "owner", "read_bytes", "waited")
 
     def __init__(self, owner: Hashable = None) -> None:
         self.held_bytes = 0
         self.owner = owner
+        self.read_bytes = 0
+        self.waited = 0.0
 
 
 class BodyBudget:
@@ -31,13 +41,21 @@ class BodyBudget:
     nothing.
     When the budget is used up, the bodies that grow wait, and with them their senders; one of them, the *senior*, may
     go on to its own limit all the same, so that they can't all wait for each other. An agent that has a tenth waits
-    for those that have less.
+    for those that have less. For these the replies that are read slowest are ended, as many as make the room.
     """
 
-    def __init__(self, limit_bytes: int, *, no_room: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        limit_bytes: int,
+        *,
+        no_room: Callable[[], object] = lambda: None,
+        ended_reader: Callable[[], object] = lambda: None,
+    ) -> None:
         self.limit_bytes = limit_bytes
-        #: Called for each body that waited in vain.
+        #: Called for each body that waited in vain, and each reply that was ended.
         self.no_room = no_room
+        self.ended_reader = ended_reader
+        self._readers: dict[Share, tuple[trio.CancelScope, float]] = {}
         self.used_bytes = 0
         self._senior: Share | None = None
         self._parking = trio.lowlevel.ParkingLot()
@@ -71,7 +89,10 @@ class BodyBudget:
             if modest:
                 self._modest[share.owner] += 1
             try:
-                await self._parking.park()
+                with trio.move_on_after(PATIENCE) as patience:
+                    await self._parking.park()
+                if patience.cancelled_caught and modest:
+                    self._end_slow_readers(size)
             finally:
                 if modest:
                     self._modest[share.owner] -= 1
@@ -89,6 +110,40 @@ class BodyBudget:
     def _is_greedy(self, share: Share, size: int) -> bool:
         owned = self._used_by[share.owner] if share.owner is not None else 0
         return owned > 0 and owned + size > self.limit_bytes // FAIR_SHARES
+
+    @contextmanager
+    def for_reader(self, share: Share, size: int) -> Iterator[trio.CancelScope]:
+        """In the block ``size`` bytes of the share's reply are sent, as its peer reads them. The scope is cancelled
+        when the peer reads slowly and others wait for room."""
+        began = trio.current_time()
+        with trio.CancelScope() as scope:
+            self._readers[share] = scope, began
+            try:
+                yield scope
+                share.read_bytes += size
+            finally:
+                share.waited += trio.current_time() - began
+                del self._readers[share]
+
+    def _end_slow_readers(self, size: int) -> None:
+        """Makes room for ``size`` bytes, once those that are ended have left."""
+        now = trio.current_time()
+        missing = self.used_bytes + size - self.limit_bytes
+        slow = []
+        for share, (scope, began) in self._readers.items():
+            if scope.cancel_called:
+                missing -= share.held_bytes
+                continue
+            waited = share.waited + now - began
+            rate = share.read_bytes / waited if waited else inf
+            if waited >= SPARED and share.held_bytes - share.read_bytes > rate * SPARED:
+                slow.append((rate, share, scope))
+        for _, share, scope in sorted(slow, key=itemgetter(0)):
+            if missing <= 0:
+                return
+            missing -= share.held_bytes
+            scope.cancel()
+            self.ended_reader()
 
     def give_back(self, share: Share) -> None:
         self.hold(share, 0)

@@ -295,6 +295,7 @@ class Connection:
         except Exception as error:
             if is_leaving(error):
                 logger.debug("%s left before its reply", self.peer)
+                self.peer.gone = self.peer.gone or self._replied
                 return None
             if self.context.describe(error).is_bug:  # also when the peer has left: a bug is logged in any case
                 logger.exception("%s %s failed", scope["method"], scope["path"])
