@@ -13,6 +13,7 @@ form.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import NoReturn
 
 import attrs
 
@@ -42,6 +44,7 @@ FIRST_HALF = ("tests/api", "tests/foundation", "tests/http", "tests/services", "
 
 #: Seconds for parts that are interrupted.
 LAST_STEPS = 30
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 _CLOSING = re.compile(r"^=*\s*(\d+ [a-z]+(?:, \d+ [a-z]+)*) in [\d.]+s\b")
 #: In the order of pytest's own line. What one part deselects is another part's.
 _WORDS = ("failed", "passed", "skipped", "xfailed", "xpassed", "warning", "warnings", "error", "errors")
@@ -111,8 +114,10 @@ class Run:
         self._interrupted = False
 
     def run(self, lanes: Sequence[Sequence[Part]], alone: Part) -> int:
-        """Returns the exit status: 1 when any part failed. Ctrl-C ends all of them."""
+        """Returns the exit status: 1 when any part failed. Ctrl-C and SIGTERM end all of them."""
         began = time.monotonic()
+        for number in _ENDING:
+            signal.signal(number, _interrupt)
         threads = [threading.Thread(target=self._run_lane, args=(lane,), daemon=True) for lane in lanes]
         try:
             for thread in threads:
@@ -136,12 +141,12 @@ class Run:
         with self._lock:
             self._interrupted = True
         for process in self._processes:
-            process.send_signal(signal.SIGINT)
+            _signal(process, signal.SIGINT)
         for process in self._processes:
             try:
                 process.wait(LAST_STEPS)
             except subprocess.TimeoutExpired:  # one that ignores Ctrl-C, as what a shell started in the background
-                process.kill()
+                _signal(process, signal.SIGKILL)
                 process.wait()
 
     def _run_lane(self, lane: Sequence[Part]) -> None:
@@ -159,7 +164,12 @@ class Run:
             if self._interrupted:
                 return
             process = subprocess.Popen(
-                part.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+                part.command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                process_group=0,  # a terminal's Ctrl-C, or what `timeout` sends, comes once, from here
             )
             self._processes.append(process)
         with process:
@@ -178,6 +188,19 @@ class Run:
                 self._succeeded.add(id(part))
             if part.counted and not nothing:
                 self._outputs.append(output)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    """Once: a second one would end the cleaning up. ``timeout`` sends two."""
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """To all of a part that runs, since some are started by a shell."""
+    if process.poll() is None:
+        os.killpg(process.pid, number)
 
 
 def main() -> int:

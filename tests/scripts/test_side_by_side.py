@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.scripts.tree import ROOT
+from tests.supervisor.nodes import is_alive
 
 PROGRAM = ROOT / "scripts/lib/side_by_side.py"
 
@@ -115,28 +116,38 @@ def test_whatever_bytes_a_part_says(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("ignored", [False, True])
-def test_ctrl_c_ends_all_parts(ignored: bool, tmp_path: Path) -> None:
-    """It is told to this process alone here, not by a terminal to all; a part may ignore it."""
+def test_a_signal_ends_all_parts(ignored: bool, number: signal.Signals, tmp_path: Path) -> None:
+    """Also what a shell started for one, and what ignores Ctrl-C. It is told to this process alone here, and twice, as
+    by ``timeout``."""
     handler = "SIG_IGN" if ignored else "default_int_handler"
     wait = (
-        f"import pathlib, signal; signal.signal(signal.SIGINT, signal.{handler})\n"
-        f"pathlib.Path({str(tmp_path)!r}, 'begun').touch()\n"
-        "while True: signal.pause()"
+        f"import os, pathlib, signal; signal.signal(signal.SIGINT, signal.{handler})\n"
+        f"place = pathlib.Path({str(tmp_path)!r})\n"
+        "(place / 'pid').write_text(str(os.getpid()))\n"
+        "(place / 'pid').rename(place / 'begun')\n"
+        "try:\n"
+        "    while True: signal.pause()\n"
+        "finally: (place / 'cleaned up').touch()\n"
     )
+    shell = ("sh", "-c", '"$0" -c "$1"; true', sys.executable, wait)
     program = (
-        f"import signal, sys; sys.path.insert(0, {str(PROGRAM.parent)!r})\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored\n"
+        f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r})\n"
         "import side_by_side\n"
-        "side_by_side.LAST_STEPS = 1\n"
+        f"side_by_side.LAST_STEPS = {1 if ignored else 60}\n"
         f"after = side_by_side.Part('after it', ('touch', {str(tmp_path / 'after')!r}))\n"
-        f"lane = [side_by_side.Part('waits', (sys.executable, '-c', {wait!r})), after]\n"
+        f"lane = [side_by_side.Part('waits', {shell!r}), after]\n"
         "side_by_side.Run().run([lane], side_by_side.Part('never', ('false',)))\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as process:
         while not (tmp_path / "begun").exists() and process.poll() is None:
             os.sched_yield()
-        process.send_signal(signal.SIGINT)
-        assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
+        process.send_signal(number)
+        process.send_signal(number)
+        assert "KeyboardInterrupt" in process.communicate(timeout=90)[1]
     assert process.returncode != 0
     assert not (tmp_path / "after").exists()
+    assert (tmp_path / "cleaned up").exists() is not ignored
+    while is_alive(int((tmp_path / "begun").read_text())):  # until it is reaped
+        os.sched_yield()
