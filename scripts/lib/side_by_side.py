@@ -42,8 +42,8 @@ BESIDE = (*INDEXER, *PROGRAMS, *STORES)
 #: About half of the tests that wait for nothing, by the time they take. The others are the rest of ``tests``.
 FIRST_HALF = ("tests/api", "tests/foundation", "tests/http", "tests/services", "tests/transport", "tests/wire")
 
-#: Seconds for parts that are interrupted.
-LAST_STEPS = 30
+#: Seconds for parts that are interrupted. `.ci/run` gives some more.
+LAST_STEPS = 45
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 _CLOSING = re.compile(r"^=*\s*(\d+ [a-z]+(?:, \d+ [a-z]+)*) in [\d.]+s\b")
 #: In the order of pytest's own line. What one part deselects is another part's.
@@ -142,9 +142,10 @@ class Run:
             self._interrupted = True
         for process in self._processes:
             _signal(process, signal.SIGINT)
+        end = time.monotonic() + LAST_STEPS
         for process in self._processes:
             try:
-                process.wait(LAST_STEPS)
+                process.wait(max(0.0, end - time.monotonic()))
             except subprocess.TimeoutExpired:  # one that ignores Ctrl-C, as what a shell started in the background
                 _signal(process, signal.SIGKILL)
                 process.wait()
