@@ -1,15 +1,16 @@
 """A Quart application that answers by one table of errors, with plain ASGI handlers in front of its routing.
 
-Quart reads a body without backpressure, and costs 150 µs a request and 14 kB a parked poll. So what must be cheap or
-streams is a plain ASGI handler, looked up first. The others are ordinary Quart views, which get a body that was already
-read within the limits. Both kinds are found by exact paths, and answered alike when they raise.
+Quart reads a body without backpressure, and costs 150 µs a request and 14 kB a parked poll. So all that agents ask for
+every day is a plain ASGI handler, looked up first. What comes once, enrolment, are ordinary Quart views, for those who
+haven't shown yet who they are; they get a body that was already read within the limits. Both kinds are found by exact
+paths, and answered alike when they raise.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -20,19 +21,18 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from wazuh_comms_trio.config.models import Limits
-from wazuh_comms_trio.errors import BodyTooLarge, CommsError, TimeLimitExceeded
+from wazuh_comms_trio.errors import CommsError, TimeLimitExceeded
 from wazuh_comms_trio.foundation.bodies import Body
 from wazuh_comms_trio.http.server.application import handle_request
-from wazuh_comms_trio.http.server.bodies import BodyBudget, RequestRoom, Spill, collect_body, content_length
+from wazuh_comms_trio.http.server.bodies import BodyBudget, RequestRoom, Spill, check_length, collect_body
 from wazuh_comms_trio.http.server.hypercorn_protocol import Message, Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.peer import shown_address
 from wazuh_comms_trio.http.server.refusals import Describe
 from wazuh_comms_trio.http.server.replies import send_body
 from wazuh_comms_trio.http.server.routing import Handler, Routes
-from wazuh_comms_trio.services.authentication.authenticator import Caller
 
-__all__ = ["QuartApplication", "caller", "deadline", "in_one_piece", "room"]
+__all__ = ["QuartApplication", "in_one_piece"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,17 +47,12 @@ STRANGERS_SHARE: Final = 20
 ROOM_TIMEOUT: Final = 2.0
 
 View = Callable[[], Awaitable[Response]]
-Guard = Callable[[Scope], Awaitable[Caller]]
-#: Counts a request of the caller's against its limits, while the block runs.
-Admitted = Callable[[Caller, Scope], AbstractContextManager[None]]
 
 
 @frozen
 class _ViewLimits:
     body_bytes: int
     time_limit: float
-    guard: Guard | None
-    admitted: Admitted
 
 
 class QuartApplication(QuartTrio):
@@ -94,23 +89,14 @@ class QuartApplication(QuartTrio):
         for method in methods:
             self.routes.add(path, method, handler)
 
-    def post_view(
-        self,
-        path: str,
-        *,
-        body_bytes: int,
-        time_limit: float,
-        guard: Guard | None = None,
-        admitted: Admitted = lambda caller, scope: nullcontext(),
-    ) -> Callable[[View], View]:
-        """A decorator: a Quart view, called once its body of at most ``body_bytes`` is there, and for ``time_limit``
-        seconds from then. ``guard`` goes first; its result is ``caller()`` in the view. ``admitted`` is next, so that
-        what is refused isn't received.
+    def post_view(self, path: str, *, body_bytes: int, time_limit: float) -> Callable[[View], View]:
+        """A decorator: a Quart view for strangers, called once its body of at most ``body_bytes`` is there, and for
+        ``time_limit`` seconds from then.
         """
 
         def register(view: View) -> View:
             self.add_url_rule(path, view_func=view, methods=["POST"], provide_automatic_options=False)
-            view_limits = _ViewLimits(min(body_bytes, self.limits.body_bytes), time_limit, guard, admitted)
+            view_limits = _ViewLimits(min(body_bytes, self.limits.body_bytes), time_limit)
             self.routes.add(path, "POST", partial(self._call_view, view_limits))
             return view
 
@@ -157,29 +143,12 @@ class QuartApplication(QuartTrio):
         """As ``collect``, for a sender who hasn't shown yet who it is: all of their bodies share another, small budget.
         Raises ``BodyTooLarge`` at once for a declared length above ``limit``.
         """
-        _check_length(scope, limit)
+        check_length(scope, limit)
         return collect_body(receive, limit=limit, budget=self._strangers, room_timeout=ROOM_TIMEOUT, free_bytes=0)
 
     async def _call_view(self, view_limits: _ViewLimits, scope: Scope, receive: Receive, send: Send) -> None:
-        _check_length(scope, view_limits.body_bytes)
-        state = scope.setdefault("state", {})
-        if view_limits.guard is None:
-            collected = self.collect_from_stranger(scope, receive, view_limits.body_bytes)
-            await self._call_with_body(collected, view_limits, scope, send)
-            return
-        caller = state["caller"] = await view_limits.guard(scope)
-        owner = caller.agent.id
-        with view_limits.admitted(caller, scope), self.room(owner) as state["room"]:
-            collected = self.collect(receive, view_limits.body_bytes, owner=owner, room=state["room"])
-            await self._call_with_body(collected, view_limits, scope, state["room"].watched(send))
-
-    async def _call_with_body(
-        self, collected: AbstractAsyncContextManager[Body], view_limits: _ViewLimits, scope: Scope, send: Send
-    ) -> None:
-        state = scope["state"]
-        async with collected as body:
-            state["deadline"] = trio.current_time() + view_limits.time_limit
-            with trio.CancelScope(deadline=state["deadline"]) as limit:
+        async with self.collect_from_stranger(scope, receive, view_limits.body_bytes) as body:
+            with trio.CancelScope(deadline=trio.current_time() + view_limits.time_limit) as limit:
                 await super().__call__(scope, once(bytes(body)), in_one_piece(send))  # type: ignore[arg-type]
             if limit.cancelled_caught:
                 raise TimeLimitExceeded
@@ -195,29 +164,6 @@ class QuartApplication(QuartTrio):
         logger.debug("%s %s %s: %d %s", client, request.method, request.path, refusal.status, refusal.summary)
         headers = {name.decode("ascii"): value.decode("ascii") for name, value in refusal.all_headers}
         return Response(refusal.body, refusal.status, headers=headers)
-
-
-def _check_length(scope: Scope, limit: int) -> None:
-    if (content_length(scope) or 0) > limit:
-        raise BodyTooLarge
-
-
-def caller() -> Caller:
-    """The sender of the request, in a view with a guard."""
-    found: Caller = request.scope["state"]["caller"]
-    return found
-
-
-def room() -> RequestRoom:
-    """What the request has of the budget, in a view with a guard."""
-    found: RequestRoom = request.scope["state"]["room"]
-    return found
-
-
-def deadline() -> float:
-    """The moment on trio's clock when a view's time is over."""
-    moment: float = request.scope["state"]["deadline"]
-    return moment
 
 
 def once(body: bytes) -> Receive:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from wazuh_comms_trio.errors import BodyTooLarge
-from wazuh_comms_trio.http.server.bodies import SKIPPED_BYTES, content_length
+from wazuh_comms_trio.http.server.bodies import SKIPPED_BYTES, check_length
 from wazuh_comms_trio.http.server.hypercorn_protocol import Message, Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.peer import is_leaving, shown_address
@@ -51,8 +50,8 @@ async def handle_request(routes: Routes, describe: Describe, scope: Scope, recei
         handler = routes.find(scope)
         if scope["method"] not in BODILESS:
             check_coding(scope)
-        elif (content_length(scope) or 0) > SKIPPED_BYTES:
-            raise BodyTooLarge
+        else:
+            check_length(scope, SKIPPED_BYTES)
         await handler(scope, receive, reply.send)
     except Exception as error:
         if reply.begun or is_leaving(error):

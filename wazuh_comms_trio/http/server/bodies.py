@@ -28,6 +28,7 @@ __all__ = [
     "BodyChunks",
     "RequestRoom",
     "Spill",
+    "check_length",
     "collect_body",
     "content_length",
     "skip_body",
@@ -294,3 +295,9 @@ def content_length(scope: Scope) -> int | None:
         if name == b"content-length":
             return int(value)
     return 0
+
+
+def check_length(scope: Scope, limit: int) -> None:
+    """Raises ``BodyTooLarge`` for a declared length above ``limit``, before anything of the body is there."""
+    if (content_length(scope) or 0) > limit:
+        raise BodyTooLarge
