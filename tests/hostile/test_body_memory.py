@@ -342,7 +342,8 @@ class TestReplies:
 
     async def test_what_a_reply_will_take_is_not_hidden_by_escapes(self) -> None:
         events = b'{"module":"inventory","collector":"packages","id":"1","op\\u0065ration":"delete"}\n' * 2000
-        assert await expected_reply(b"{}\n" + events) == 2000 * RESULT_BYTES
+        assert await expected_reply(b"{}\n" + events, 2000 * RESULT_BYTES) == 2000 * RESULT_BYTES
+        assert await expected_reply(b"{}\n" + events, 2002 * RESULT_BYTES) == 0
 
     async def test_what_documents_say_of_operations_counts_for_nothing(self) -> None:
         document = b'{"a":[' + b'"operation",' * 100_000 + b'"op\\u0065ration"]}\n'

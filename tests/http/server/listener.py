@@ -75,7 +75,7 @@ class FakeStateful:
     reply: bytes = b'{"results":[]}'
     expected: int = 0
 
-    async def expected_reply(self, body: bytes | bytearray) -> int:
+    async def expected_reply(self, body: bytes | bytearray, enough: int = 0) -> int:
         return self.expected
 
     async def submit(

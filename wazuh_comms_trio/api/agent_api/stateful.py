@@ -47,7 +47,7 @@ async def _submit(
     collected = api.collect(receive, api.limits.body_bytes, owner=owner, spill=api.spill, declared=length, room=room)
     async with collected as body:
         deadline = trio.current_time() + seconds
-        await room.reserve(await stateful.expected_reply(body))
+        await room.reserve(await stateful.expected_reply(body, room.share.held_bytes))
         with trio.CancelScope(deadline=deadline):
             return await stateful.submit(caller, body, deadline=deadline, has_left=_leaving(scope))
         raise TimeLimitExceeded

@@ -110,9 +110,9 @@ class StatefulEvents:
             self._quarantine.alarm(),
         )
 
-    async def expected_reply(self, body: Body) -> int:
-        """About how many bytes ``submit`` would return."""
-        return await expected_reply(body)
+    async def expected_reply(self, body: Body, enough: int = 0) -> int:
+        """About how many bytes ``submit`` would return; 0: few, or no more than ``enough``."""
+        return await expected_reply(body, enough)
 
     async def submit(self, caller: Caller, body: Body, *, deadline: float, has_left: HasLeft | None = None) -> bytes:
         """One request's body; returns the reply's JSON, ``{"results":[...]}``: every event that it calls a success is
