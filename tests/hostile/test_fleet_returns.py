@@ -25,7 +25,7 @@ from wazuh_comms_trio.errors import InvalidKey, Overloaded
 from wazuh_comms_trio.services.authentication import verified_keys as module
 from wazuh_comms_trio.services.authentication import verified_secrets
 from wazuh_comms_trio.services.authentication.authenticator import Authenticator
-from wazuh_comms_trio.services.authentication.secret_hashes import hash_key, key_matches
+from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 from wazuh_comms_trio.services.authentication.verified_keys import FILE_NAME, VerifiedKeys
 
 T = TypeVar("T")
@@ -158,9 +158,8 @@ class Hashing:
         self.hashed = 0
 
     async def __call__(self, function: Callable[..., T], *args: Any) -> T:
-        if function in (key_matches, matches_at_once):
-            self.hashed += 1
-            await trio.sleep(self.takes)
+        self.hashed += 1
+        await trio.sleep(self.takes)
         return function(*args)
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import count
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +18,13 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from wazuh_comms_trio.errors import Overloaded
 from wazuh_comms_trio.services.authentication.hashing_queue import HashingQueue
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
+from wazuh_comms_trio.services.authentication.verified_keys import FILE_NAME, VerifiedKeys
 from wazuh_comms_trio.services.authentication.verified_secrets import VerifiedSecrets
 
 KEY = "k" * 32
 STORED = hash_key(KEY)
 LIMIT, WAIT_LIMIT = 20.0, 15.0
+ONE, OTHER = (f"00000000-0000-4000-8000-00000000000{digit}" for digit in "12")
 
 
 class Hashing:
@@ -280,3 +283,15 @@ class Slow(Hashing):
     async def __call__(self, fn: Callable[..., Any], *args: object) -> Any:
         await super().__call__(fn, *args)
         return args[0] == "right"
+
+
+async def test_a_right_key_is_noted_in_the_thread_that_hashed_it(tmp_path: Path) -> None:
+    """Another one would cost as much as the rest of a log-in's writes."""
+    path = tmp_path / FILE_NAME
+    secrets = VerifiedSecrets(run := Counted(), verified_keys=VerifiedKeys(path, b"s" * 32))
+    assert await secrets.matches(ONE, STORED, KEY)
+    assert not await secrets.matches(OTHER, STORED, "K" * 32)
+    assert run.calls == 2
+    after = VerifiedKeys(path, b"s" * 32)
+    assert after.knows(ONE, STORED, KEY)
+    assert not after.knows(OTHER, STORED, "K" * 32)
