@@ -40,6 +40,13 @@ class Features:
     set_back: bool = False  # a clock is, just when commands have looked overdue, and nothing comes after them
     only_reloads: bool = False  # and requests that come slowly: nothing by which one isn't served
     settled_groups: bool = False  # after the faults agents leave groups, and ask for their files
+    fails_last: bool = False  # commands can't be looked up while the last of them are sent
+    changing_files: bool = False  # agents' files are replaced while they are read, in pieces
+    earlier_keys: bool = False  # somebody has the key that an agent had before, and tries to log in
+    small_bodies: bool = False  # bodies come in small pieces, and all of them are in the budget of bodies
+    tool_killed: bool = False  # the operator's tool is, in the middle of what it does
+    short_times: bool = False  # requests have little time
+    route_limits: bool = False  # requests of an agent are limited
 
 
 #: The share of the seeds that have each.
@@ -72,6 +79,13 @@ _LATER_SHARES: Final = {
     "set_back": 0.1,
     "settled_groups": 0.08,
     "only_reloads": 0.08,
+    "fails_last": 0.1,
+    "changing_files": 0.15,
+    "earlier_keys": 0.15,
+    "small_bodies": 0.15,
+    "route_limits": 0.15,
+    "short_times": 0.15,
+    "tool_killed": 0.15,
 }
 
 

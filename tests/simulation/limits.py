@@ -14,9 +14,12 @@ from wazuh_comms_trio.backends import command_rules
 from wazuh_comms_trio.backends.embedded import documents
 from wazuh_comms_trio.backends.embedded.database import group_commit
 from wazuh_comms_trio.backends.embedded.ndjson import engine
+from wazuh_comms_trio.backends.files import folder
 from wazuh_comms_trio.backends.opensearch.commands import discovery
 from wazuh_comms_trio.backends.opensearch.events import index
-from wazuh_comms_trio.config.models import Batcher, Config
+from wazuh_comms_trio.config.limits.models import RouteLimit, RouteLimits
+from wazuh_comms_trio.config.models import Batcher, Config, Limits, Timeouts
+from wazuh_comms_trio.http.server import bodies
 from wazuh_comms_trio.quarantine import rows, store
 from wazuh_comms_trio.services.commands import command_json, deliveries, lookup_queue, upkeep
 from wazuh_comms_trio.services.stateful import events
@@ -25,10 +28,23 @@ if TYPE_CHECKING:
     from tests.simulation.features import Features
     from tests.simulation.plan import Plan
 
-__all__ = ["SHARE_BATCH", "changed", "choose_limits", "choose_quarantine", "set_limits"]
+__all__ = [
+    "POLL_TIMEOUTS",
+    "SHARE_BATCH",
+    "SHORT_TIMES",
+    "changed",
+    "choose_limits",
+    "choose_quarantine",
+    "set_limits",
+    "with_route_limits",
+]
 
 #: Bytes of one body's events where a quarantine's shares are small: eight events, each of 850 bytes there.
 SHARE_BATCH: Final = 600
+#: Of polls, seconds.
+POLL_TIMEOUTS: Final = (4.0, 15.0, 60.0, 300.0)
+#: Of requests that a store which hangs for some seconds doesn't answer in time.
+SHORT_TIMES: Final = Timeouts(authentication=5.0, stateless=3.0, stateful=6.0, files=3.0, scan=5.0)
 
 _SMALL: Final[Sequence[tuple[ModuleType, str, Sequence[int]]]] = (
     (events, "_SMALL_PACKET_BYTES", (200, 400)),  # a body above it is written in pieces
@@ -44,15 +60,17 @@ _SMALL: Final[Sequence[tuple[ModuleType, str, Sequence[int]]]] = (
     (upkeep, "_COMPARED_AT_ONCE", (1, 2)),
 )
 #: By feature, those that are small with it.
-_WITH_FEATURE: Final[Mapping[str, tuple[Sequence[ModuleType], str, Sequence[int]]]] = {
-    "large_commands": ((command_json,), "LARGEST_REPLY", (700, 1500)),  # of three commands or more
-    "payload_files": ((rows, store), "INLINE_BYTES", (40, 130)),
+_WITH_FEATURE: Final[Mapping[str, Sequence[tuple[Sequence[ModuleType], str, Sequence[int]]]]] = {
+    "large_commands": [((command_json,), "LARGEST_REPLY", (700, 1500))],  # of three commands or more
+    "payload_files": [((rows, store), "INLINE_BYTES", (40, 130))],
+    "small_bodies": [((bodies,), "FREE_BYTES", (0, 200))],
+    "changing_files": [((folder,), "READ_AHEAD", (20, 1000)), ((folder,), "CHUNK", (10, 50))],
 }
 _USUAL: Final = {
     (module, name): getattr(module, name)
     for modules, name in (
         *(((module,), name) for module, name, _ in _SMALL),
-        *((modules, name) for modules, name, _ in _WITH_FEATURE.values()),
+        *((modules, name) for several in _WITH_FEATURE.values() for modules, name, _ in several),
     )
     for module in modules
 }
@@ -61,15 +79,22 @@ _USUAL: Final = {
 def choose_limits(rng: Random, features: Features, seed: int) -> Mapping[str, int]:
     chosen = [rng.choice(values) if rng.random() < 0.3 else None for _, _, values in _SMALL]
     found = {name: value for (_, name, _), value in zip(_SMALL, chosen, strict=True) if value is not None}
-    for feature, (_, name, values) in _WITH_FEATURE.items():
+    for feature, several in _WITH_FEATURE.items():
         if getattr(features, feature):
-            found[name] = Random(f"{name} {seed}").choice(values)
+            found |= {name: Random(f"{name} {seed}").choice(values) for _, name, values in several}
     return found
 
 
 def choose_quarantine(features: Features, seed: int) -> int:
     """Bytes of a node's, of which an agent has a tenth: small, it holds what one body may bring (``SHARE_BATCH``)."""
     return Random(f"quarantine {seed}").choice([75_000, 120_000]) if features.small_shares else 1024**3
+
+
+def with_route_limits(limits: Limits) -> Limits:
+    """More than an honest agent has in flight, as a rule: what an answer was lost of may be so still."""
+    few, polls = RouteLimit(agent_requests=2), RouteLimit(agent_requests=8)
+    routes = RouteLimits(commands=polls, stateless=few, stateful=few, files=RouteLimit(agent_requests=3), scan=few)
+    return evolve(limits, routes=routes)
 
 
 def set_limits(limits: Mapping[str, int]) -> None:
@@ -90,7 +115,7 @@ def changed(config: Config, plan: Plan, node: int, generation: int) -> Config:
             api,
             workers=api.workers if plan.keeps_order else rng.choice([1, 2, 3]),
             batcher=batcher,
-            timeouts=evolve(api.timeouts, commands=rng.choice([4.0, 15.0, 60.0, 300.0])),
+            timeouts=evolve(api.timeouts, commands=rng.choice(POLL_TIMEOUTS)),
             limits=evolve(api.limits, parked_polls=rng.choice([0, 0, 2, 4])),
         )
     )

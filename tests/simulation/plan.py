@@ -11,7 +11,7 @@ from typing import Any, Final
 from attrs import evolve, field, frozen
 
 from tests.simulation.features import Features, choose_features
-from tests.simulation.limits import choose_limits, choose_quarantine
+from tests.simulation.limits import POLL_TIMEOUTS, choose_limits, choose_quarantine
 from tests.simulation.nodes.versions import VERSIONS, Version
 
 __all__ = ["Fault", "Plan", "make_plan"]
@@ -115,7 +115,7 @@ class Plan:
     removals: bool  # the operator removes agents, which are enrolled again
     copies: bool  # a machine was cloned with its agent: both poll, and make events
     patience: float  # seconds for which a hasty agent waits for an answer to its events
-    flips: int  # of bits in the files that the node leaves, each in a copy of them
+    damages: int  # each to a copy of the files that the node leaves
     indexer_nodes: int
     limits: Mapping[str, int]  # those that are small, by name
     segment: int  # bytes of a segment
@@ -169,7 +169,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
     if features.many_posts and not keeps_posted:  # what is held in memory is given back meanwhile
         slow = _fault(more, len(faults), "call", "slow", seconds, nodes, None)
         faults.append(evolve(slow, place="commands.claim" if stores == "memory" else "commands", amount=4.0))
-    outlasts_polls = features.revokes_copies or features.set_back
+    outlasts_polls = features.revokes_copies or features.set_back or features.fails_last
     shares_claims = stores == "indexer" and nodes * workers > 1 and features.held_claims
     late = Random(f"late {seed}")
     for family, kind, changes in _feature_faults(late, features, stores, seconds, (nodes, workers), keeps_posted):
@@ -191,19 +191,19 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         keeps_posted=keeps_posted,
         stores=stores,
         lease=rng.uniform(2, 4 if shares_claims else 10),
-        poll_timeout=max(rng.choice([4.0, 15.0, 60.0, 300.0]), _LONG if outlasts_polls else 0.0),
+        poll_timeout=max(rng.choice(POLL_TIMEOUTS), _LONG if outlasts_polls else 0.0),
         batch_elements=rng.choice([1, 2, 5, 20]),
         batch_wait=rng.choice([0.0, 0.15, 1.0]),
         eager=rng.random() < 0.7,
         poison=max(rng.choice([0.0, 0.03, 0.2]), 0.2 if features.small_shares else 0.0),
         together=rng.random() < 0.3,
         short_tokens=rng.random() < 0.3 and not features.revokes_copies,
-        rekeys=rng.random() < 0.4,
+        rekeys=rng.random() < 0.4 or features.earlier_keys,
         removals=rng.random() < 0.4 or features.removes_amid_faults,
         copies=(rng.random() < 0.4 or shares_claims or features.revokes_copies) and not features.set_back,
         # What is held up arrives after what its agent sent again.
         patience=max(rng.choice([0.3, 1.0, inf, inf]), inf if any(each.kind == "hold" for each in faults) else 0.0),
-        flips=rng.choice([0, 0, 2]),
+        damages=rng.choice([0, 0, 2]),
         heals=rng.choice([inf, rng.uniform(5.0, seconds)]),
         replays=rng.random() < 0.5,
         indexer_nodes=rng.choice([1, 2, 3]),
@@ -227,7 +227,9 @@ def _with_needed(features: Features, stores: str) -> Features:
     if features.set_back:  # memory stores have a clock of their own
         features = evolve(features, set_back=stores != "memory")
     if features.set_back:
-        features = evolve(features, last_words=True, limits_change=False, held_claims=False)
+        features = evolve(features, last_words=True, limits_change=False, held_claims=False, fails_last=False)
+    if features.fails_last:  # it is their own polls that last on
+        features = evolve(features, last_words=True, limits_change=False, presence=False)
     return features
 
 
@@ -278,6 +280,10 @@ def _feature_faults(
     if features.set_back:
         # Until just after a tick, at which all look for commands, and before they end those whose time seems over.
         yield "sudden", "clock blip", {"start": floor(seconds) - 0.97, "seconds": 0.9701, "amount": 1000.0}
+    elif features.fails_last:
+        # Of the processes alone: the operator's tool isn't kept from sending.
+        at = {"start": seconds - rng.uniform(1.5, 3.0), "seconds": 3.0, "share": 1.0, "alone": stores == "indexer"}
+        yield "call", "fail", at | {"place": "commands.claim"}
     elif features.last_words and rng.random() < 0.5:
         lasting = rng.uniform(0.2, 1.0)
         start = seconds - lasting - rng.uniform(0.0, 0.5)

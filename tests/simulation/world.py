@@ -7,11 +7,13 @@ import tempfile
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
+from random import Random
 
 import trio
 from attrs import evolve
 
-from tests.simulation.actors.agents import FILES, SimAgent
+from tests.simulation.actors.agents import SimAgent
+from tests.simulation.actors.earlier_keys import run_earlier_keys
 from tests.simulation.actors.enrolment import OPERATOR, password_hash, run_joining
 from tests.simulation.actors.groups import run_group_changes, watch_groups
 from tests.simulation.actors.hostile import run_hostile
@@ -27,8 +29,9 @@ from tests.simulation.checks.groups import check_last_groups, check_left_groups
 from tests.simulation.checks.presence import DISCONNECTED_AFTER, LONGEST_POLL, check_presence
 from tests.simulation.determinism import EPOCH
 from tests.simulation.injected import InjectedFaults
-from tests.simulation.limits import changed, set_limits
+from tests.simulation.limits import SHORT_TIMES, changed, set_limits, with_route_limits
 from tests.simulation.model import CommandLife
+from tests.simulation.nodes.agent_files import AgentFiles
 from tests.simulation.nodes.network import Balancer, Connection
 from tests.simulation.nodes.node import STOP_BOUND, Node
 from tests.simulation.nodes.process import Process
@@ -40,7 +43,6 @@ from tests.simulation.stores.indexer import IndexerStores
 from tests.simulation.stores.memory import MemoryStores
 from tests.simulation.stores.scratch import own_folder
 from tests.simulation.trace import Violation
-from wazuh_comms_trio.backends.files.folder import FolderFiles
 from wazuh_comms_trio.config.models import Batcher, Config, Enrollment, Timeouts
 from wazuh_comms_trio.config.sections.presence import Presence
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
@@ -65,16 +67,6 @@ def _keys() -> TokenKeys:
     return TokenKeys.from_pem(_config().communications_api.ssl.key.read_bytes())
 
 
-@cache
-def _files_folder() -> Path:
-    """For all runs of this process; nobody writes to it."""
-    folder = own_folder() / "files"
-    folder.mkdir()
-    for name, content in FILES.items():
-        (folder / name).write_bytes(content)
-    return folder
-
-
 class World(InjectedFaults):
     def __init__(self, plan: Plan, nursery: trio.Nursery) -> None:
         super().__init__(plan)
@@ -83,12 +75,14 @@ class World(InjectedFaults):
         self.process: ContextVar[Process | None] = ContextVar("process", default=None)
         api = _config().communications_api
         batcher = Batcher(max_elements=plan.batch_elements, wait_time=plan.batch_wait, eager=plan.eager)
-        timeouts = Timeouts(commands=plan.poll_timeout)
+        timeouts = SHORT_TIMES if plan.features.short_times else Timeouts()
+        timeouts = evolve(timeouts, commands=plan.poll_timeout)
         presence = Presence()
         if plan.features.presence:
-            timeouts = Timeouts(commands=min(plan.poll_timeout, LONGEST_POLL))
+            timeouts = evolve(timeouts, commands=min(plan.poll_timeout, LONGEST_POLL))
             presence = Presence(disconnected_after=DISCONNECTED_AFTER, events=True)
         enrollment = Enrollment(users={OPERATOR: password_hash()}) if plan.features.enrols else None
+        limits = with_route_limits(api.limits) if plan.features.route_limits else api.limits
         self.config = Config(
             evolve(
                 api,
@@ -97,6 +91,7 @@ class World(InjectedFaults):
                 timeouts=timeouts,
                 presence=presence,
                 enrollment=enrollment,
+                limits=limits,
             )
         )
         set_limits(plan.limits)
@@ -104,7 +99,8 @@ class World(InjectedFaults):
         self.private_key = api.ssl.key.read_bytes()
         self._scratch: Path | None = None  # where nodes keep what is their own
         self.key_hash = key_hash()
-        self.files = FolderFiles(_files_folder())
+        changing = self.scratch_folder("files") if plan.features.changing_files else None
+        self.files = AgentFiles(changing, Random(f"{plan.seed} files"))
         self.stores: MemoryStores | EmbeddedStores | IndexerStores
         if plan.stores == "embedded":
             self.stores = EmbeddedStores(self)
@@ -147,9 +143,15 @@ class World(InjectedFaults):
         """Those of a node, where they change."""
         if not self.plan.features.rotates:
             return None
+        return SigningKeys(self, self.config.communications_api, self.scratch_folder(f"keys{node}"))
+
+    def scratch_folder(self, name: str) -> Path:
+        """One that goes with the run."""
         if self._scratch is None:
-            self._scratch = Path(tempfile.mkdtemp(prefix="keys-", dir=own_folder()))
-        return SigningKeys(self, self.config.communications_api, self._scratch / str(node))
+            self._scratch = Path(tempfile.mkdtemp(prefix="world-", dir=own_folder()))
+        folder = self._scratch / name
+        folder.mkdir()
+        return folder
 
     def config_of(self, node: int, generation: int) -> Config:
         """What a node's workers of one generation are given."""
@@ -266,6 +268,10 @@ class World(InjectedFaults):
                     if plan.features.set_groups:
                         others.start_soon(watch_groups, self)
                         busy.start_soon(run_group_changes, self, plan.seconds)
+                    if plan.features.earlier_keys:
+                        busy.start_soon(run_earlier_keys, self, plan.seconds)
+                    if plan.features.changing_files:
+                        busy.start_soon(self.files.change, plan.seconds)
                     if plan.features.small_shares:
                         others.start_soon(run_room_maker, self)
                     if plan.features.upgrades:

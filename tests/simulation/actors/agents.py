@@ -20,6 +20,7 @@ from tests.simulation.actors.keys import KEYS
 from tests.simulation.actors.scans import scan
 from tests.simulation.limits import SHARE_BATCH
 from tests.simulation.model import CommandLife, DocumentModel, Operation
+from tests.simulation.nodes.agent_files import FILES
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.command_rules import SET_GROUP
 from wazuh_comms_trio.backends.interfaces import Agent
@@ -31,12 +32,7 @@ from wazuh_comms_trio.testing.agent.program import AgentProgram, AgentSettings, 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-__all__ = ["FILES", "SimAgent"]
-
-#: What there is for agents of which groups.
-FILES = {
-    f"{group}.{kind}": f"{kind} of {group}".encode() for group in ("default", "web", "db") for kind in ("yml", "conf")
-}
+__all__ = ["SimAgent"]
 
 
 class Ledger(Outbox):
@@ -167,10 +163,11 @@ class SimAgent:
                 await sleep_until_next_tick(2.0)
             if self.rng.random() < 0.05 and self.client.token is not None:
                 await self._fetch(self.rng.choice(list(FILES)))
-            fetches = self.world.plan.features.set_groups and self.client.token is not None
+            features = self.world.plan.features
+            fetches = (features.set_groups or features.changing_files) and self.client.token is not None
             if fetches and self.rng_more.random() < 0.3:
                 await self._fetch(self.rng_more.choice(list(FILES)))
-            scans = self.world.plan.features.scans and self._asking is not None and self.client.token is not None
+            scans = features.scans and self._asking is not None and self.client.token is not None
             if scans and self.rng_more.random() < 0.3:
                 self._asking.start_soon(scan, self)
             if self.rng.random() < 0.3:
@@ -188,7 +185,7 @@ class SimAgent:
             reply = await self.client.get_file(name)
         except ExchangeFailed:
             return
-        if reply.status == 200 and reply.body != FILES[name]:
+        if reply.status == 200 and not self.world.files.was(name, reply.body, began, trio.current_time()):
             raise Violation("own files", f"{self.name}: {name} -> {reply.status} {reply.body[:40]!r}")
         check_file(self, name, reply.status, began)
 

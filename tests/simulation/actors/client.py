@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import lru_cache
 from itertools import count
@@ -27,10 +27,15 @@ if TYPE_CHECKING:
     from tests.simulation.nodes.network import Connection, SimStream
     from tests.simulation.world import World
 
-__all__ = ["UNREAD", "OpenPoll", "SimClient"]
+__all__ = ["UNREAD", "OpenPoll", "SimClient", "is_held_up"]
 
+#: Faults of a connection on which an answer may take for ever.
+SILENCING = ("hold", "silent", "slow reader", "forget", "leave")
 #: Bytes of a reply beside its commands.
 ROUND_COMMANDS = 64
+
+#: Seconds beyond its time in which a request is answered: until its body is there, and its reply.
+IN_TIME_SLACK = 5.0
 
 #: By what a node may not be able to read the registry.
 UNREAD = (*CALLS, *DISK, "hang worker", "indexer split")
@@ -49,6 +54,8 @@ class OpenPoll:
 
 
 _POLL: ContextVar[OpenPoll | None] = ContextVar("poll", default=None)
+#: Those that were made for the request that this task makes.
+_MADE: ContextVar[list[Connection]] = ContextVar("connections")
 
 
 def key_of(token: str) -> str:
@@ -73,6 +80,12 @@ def _part(text: str) -> Mapping[str, Any]:
 def expiry_of(token: str) -> int:
     """Each request asks for its token's, which is some other one's as a rule."""
     return token_expiry(token)
+
+
+def is_held_up(world: World, connection: Connection) -> bool:
+    """May an answer on it take for ever?"""
+    fault = connection.fault
+    return connection in world.silent or (fault is not None and fault.kind in SILENCING)
 
 
 class _Impatient(ExchangeFailed):
@@ -117,6 +130,8 @@ class SimClient(AgentClient):
         stream = await self.world.balancer.connect(self.name)
         if (poll := _POLL.get()) is not None:
             poll.connection = stream.connection
+        if stream.connection is not None:
+            _MADE.get().append(stream.connection)
         return stream
 
     async def request(self, method: str, path: str, body: bytes | None = None, **options: Any) -> Reply:
@@ -133,6 +148,7 @@ class SimClient(AgentClient):
             self.polls[number] = poll
         is_patient = not self.is_hasty or world.faults_ended is not None or not place.startswith("POST events")
         patience = inf if is_patient else world.plan.patience
+        _MADE.set(made := [])
         try:
             with trio.move_on_after(patience) as limit:
                 reply = await super().request(method, path, body, **options)
@@ -148,6 +164,7 @@ class SimClient(AgentClient):
             raise
         finally:
             self.polls.pop(number, None)
+            self._check_in_time(place, made)
         world.trace.add(self.name, f"{place} -> {reply.status}")
         old_key = keys != self.keys and place != "POST authentication"
         taken = reply.status in (200, 204)
@@ -170,6 +187,27 @@ class SimClient(AgentClient):
             return reply
         self._check(place, reply, refusable or trio.current_time() < self.rekeyed_at + 40)
         return reply
+
+    def _check_in_time(self, place: str, made: Sequence[Connection]) -> None:
+        """Whatever a store does, who asked has an answer by the end of its route's time. Also who got none."""
+        limit = self._time_for(place.partition("?")[0])
+        for connection in made:
+            if limit is None or connection.taken is None or is_held_up(self.world, connection):
+                continue
+            seconds = trio.current_time() - connection.taken
+            if seconds > limit + IN_TIME_SLACK and not self.world.had_cause(seconds, ("hang worker",)):
+                raise Violation("in time", f"{self.name}: {place} took {seconds:.1f} s")
+
+    def _time_for(self, place: str) -> float | None:
+        """Seconds: the route's, after those in which the registry has to say whose it is. None: of another kind."""
+        times = self.world.config.communications_api.timeouts
+        return {
+            "POST authentication": times.authentication,
+            "POST events/stateful": times.stateful,
+            "POST events/stateless": times.authentication + times.stateless,
+            "GET files": times.authentication + times.files,
+            "POST vulnerability/scan": times.authentication + times.scan,
+        }.get(place)
 
     def is_rekeyed_everywhere(self, moment: float) -> bool:
         """Whether every node knew the agent's new key at this moment: no fault kept it from reading the registry."""
@@ -197,8 +235,16 @@ class SimClient(AgentClient):
         excused = cause or refusable or self.world.plan.features.small_shares
         if (status in (401, 403) and refusable) or (status == 429 and self.is_hasty and excused):
             return
+        if status == 429 and self.world.plan.features.route_limits and self._has_others(place):
+            return
         if status < 500 and not (slow and cause):
             raise Violation("replies", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")
+
+    def _has_others(self, place: str) -> bool:
+        """Whether more of its agent's requests may be under way: earlier ones without an answer, a copy's, a thief's,
+        or scans, which it asks for at any moment."""
+        alone = any(list(agent.clients) == [self] for agent in self.world.agents)
+        return place.endswith("scan") or not alone or self.world.had_cause(100.0)
 
     async def authenticate(self) -> Reply:
         if (token := self._first_token) is not None:

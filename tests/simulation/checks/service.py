@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from tests.simulation.actors.agents import SimAgent
-from tests.simulation.actors.client import OpenPoll
+from tests.simulation.actors.client import OpenPoll, is_held_up
 from tests.simulation.actors.keys import REVOCATION
 from tests.simulation.determinism import EPOCH
+from tests.simulation.limits import POLL_TIMEOUTS
 from tests.simulation.model import CommandLife
 from tests.simulation.plan import CLOCKS
 from tests.simulation.trace import Violation
@@ -41,8 +42,6 @@ PARKED_BOUND = 40.0
 STOPPED_SLACK = 5.0
 #: Seconds for which a request waits at most for the registry to say whose it is.
 IDENTIFIED_BOUND = 25.0
-#: Faults of a connection on which an answer may take for ever.
-SILENCING = ("hold", "silent", "slow reader", "forget", "leave")
 BATCHES = 8
 #: Seconds for which a search may not know a change.
 MEMBERS_AGE = 5.0
@@ -88,6 +87,8 @@ async def watch_polls(world: World) -> None:
     """Until cancelled: a poll ends with its token, and with its worker, and an agent that is parked has what there is
     for it."""
     told: dict[Process, float] = {}  # since when a worker knows that it is to stop
+    # A poll's time varies by a tenth; a reload may have changed it.
+    longest = 1.1 * (max(POLL_TIMEOUTS) if world.plan.features.limits_change else world.plan.poll_timeout)
     for number in count(1):
         await trio.sleep(1)
         now = trio.current_time()
@@ -113,6 +114,8 @@ async def watch_polls(world: World) -> None:
                 ended = world.is_revoked_everywhere(poll.signed_by, now - slack)
                 if ended and age > slack and not _is_held_up(world, poll):
                     raise Violation("revoked", f"{agent.name}: a poll goes on with a token of a revoked key")
+                if age > longest + IDENTIFIED_BOUND and not _is_held_up(world, poll):
+                    raise Violation("in time", f"{agent.name}: a poll goes on for {age:.1f} s")
                 slack = IDENTIFIED_BOUND if world.registry_hung(poll.since) else TOKEN_SLACK
                 if late > slack and not _is_held_up(world, poll):
                     raise Violation("polls", f"{agent.name}: a poll went on for {late:.1f} s after its token's end")
@@ -152,12 +155,9 @@ def _is_held_up(world: World, poll: OpenPoll) -> bool:
     if clocks_jumped and (world.faults_ended is None or poll.since < world.faults_ended):
         return True
     connection = poll.connection
-    fault = None if connection is None else connection.fault
     if connection is None or connection.taken is None:
         return True  # ``_check_taken`` sees to it
-    if connection in world.silent or (fault is not None and fault.kind in SILENCING):
-        return True
-    return world.had_cause(TOKEN_SLACK, ("hang worker",))
+    return is_held_up(world, connection) or world.had_cause(TOKEN_SLACK, ("hang worker",))
 
 
 def _check_documents(world: World, documents: Mapping[tuple[str, str], bytes]) -> None:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["Balancer", "Connection", "NodeListener", "SimStream", "process_stream_pair", "send_twice"]
 
 
+#: Of a connection, where bodies come in small pieces: of all of a large one they would be very many.
+SMALL_READS = 8
+
+
 class SimStream(MemoryStream):
     """One end of a connection. ``process``: whose it is, if that can die or hang."""
 
@@ -29,6 +33,7 @@ class SimStream(MemoryStream):
         self.number = next(SimStream._numbers)
         self.process: Process | None = None
         self.connection: Connection | None = None
+        self.is_link = False  # to the hub, which outlives its worker
         #: No read goes beyond so many bytes from now on, where two answers meet.
         self.boundary: int | None = None
 
@@ -118,6 +123,7 @@ class Connection:
         self._downwards = world.rng_network.random() < 0.5
         self._left = fault.amount if fault is not None else 0.0
         self._struck = False
+        self._small_reads = SMALL_READS  # where bodies come in small pieces
         self.made = trio.current_time()
         self.taken: float | None = None  # when a worker took it
 
@@ -155,6 +161,9 @@ class Connection:
 
     async def read_size(self, reader: SimStream, max_bytes: int | None) -> int | None:
         fault = self.fault
+        if fault is None and reader is self.server and self.world.plan.features.small_bodies and self._small_reads:
+            self._small_reads -= 1
+            return 1 + self.world.rng_network.randrange(400)
         if fault is None:
             return max_bytes
         if fault.kind == "split":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import trio
 from attrs import evolve
 
+from tests.simulation.checks.leavings import leavings
 from tests.simulation.determinism import EPOCH
 from tests.simulation.nodes.later_version import say_unknown
 from tests.simulation.nodes.network import NodeListener, process_stream_pair
@@ -31,6 +32,7 @@ from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
 from wazuh_comms_trio.daemon.worker.hub_client import HubLeadership, HubOtherWorkers, run_hub_client
 from wazuh_comms_trio.daemon.worker.tree import Worker, run_worker
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
+from wazuh_comms_trio.services.authentication.verified_keys import FILE_NAME, VerifiedKeys
 from wazuh_comms_trio.testing.node.daemon import run_inline
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ class Node:
         self.version: Version = world.plan.first_version  # of the program that is installed
         self.enrollment = NodeListener()
         self.enrollment.close()
+        self._verified = world.scratch_folder(f"verified{number}") if world.plan.features.earlier_keys else None
         #: Where the keys of its tokens change: those, and what each generation has of them.
         self.keys = world.signing_keys(number)
         self._signing: dict[int, Signing] = {}
@@ -182,6 +185,7 @@ class Node:
     async def _run_process(self, process: Process, generation: int) -> None:
         ours_stream, theirs_stream = process_stream_pair()
         theirs_stream.belongs_to(process)
+        theirs_stream.is_link = True
         ours, theirs = Link(ours_stream), Link(theirs_stream)
         member = Member(process.name, ours, generation)
         self.running[process] = member, None
@@ -248,7 +252,7 @@ class Node:
             events=Seam(process, "events", stores.events),
             commands=Seam(process, "commands", stores.commands),
             engine=Seam(process, "engine", stores.engine),
-            files=self.world.files,
+            files=self.world.files.store,
             presence=Seam(process, "presence", stores.presence),
         )
         return WorkerEnvironment(
@@ -260,6 +264,9 @@ class Node:
             backends=backends,
             quarantine=cast(Any, Seam(process, "quarantine", quarantine)),
             keys=self.world.keys,
+            verified_keys=None
+            if self._verified is None
+            else VerifiedKeys(self._verified / FILE_NAME, self.world.keys.derive(b"verified")),
             ssl_context=None,  # type: ignore[arg-type]  # plain: handshakes aren't repeatable
             wall_clock=self.wall_clock,
             rng=Random(f"{self.world.plan.seed} {process.name}"),
@@ -271,12 +278,8 @@ class Node:
     def _check_left(self, process: Process) -> None:
         """A process that ended in order leaves nothing behind."""
         _, worker = self.running[process]
-        if worker is not None:
-            for context in worker.contexts:
-                if context.connections:
-                    raise Violation("leaks", f"{process.name} ended with {context.connections} connections")
-            if worker.services.commands.parked:
-                raise Violation("leaks", f"{process.name} ended with parked polls")
+        if worker is not None and (left := list(leavings(process, worker))):
+            raise Violation("leaks", f"{process.name} ended with {'; '.join(left)}")
         claims = self.world.stores.held(process)
         # A claim that is under way when its worker ends may be made all the same: it is free at the next look.
         unheard = self.world.plan.features.slow_disk and self.world.plan.stores == "embedded"

@@ -1,35 +1,42 @@
-"""Backups of the embedded stores while they are used, the same state after a restore, and flipped bits in its files."""
+"""Backups of the embedded stores while they are used, the same state after a restore, and damage to its files."""
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
 import apsw
+import trio
 from attrs import evolve
 
+from tests.simulation.determinism import EPOCH
 from tests.simulation.stores.scratch import own_folder
 from tests.simulation.trace import Violation
+from wazuh_comms_trio.backends.embedded.ndjson import folder_id
 from wazuh_comms_trio.backends.embedded.ndjson.ledger import promises
 from wazuh_comms_trio.backends.embedded.ndjson.records import records
 from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
 from wazuh_comms_trio.backends.embedded.row_checksums import AGENT_COLUMNS, COMMAND_COLUMNS
+from wazuh_comms_trio.backends.embedded.stores import open_sqlite
 from wazuh_comms_trio.backup.create import backup
 from wazuh_comms_trio.backup.format import BackupError
 from wazuh_comms_trio.backup.restore import restore
 from wazuh_comms_trio.backup.verify import verify
 from wazuh_comms_trio.config.models import Config
 
-__all__ = ["check_backup", "check_flip", "check_left", "move", "segment_bodies"]
+__all__ = ["check_backup", "check_damages", "check_left", "move", "segment_bodies"]
 
 Tables = Mapping[tuple[str, str], str]
-#: By database and table, what a flipped bit doesn't change unnoticed (docs/guarantees.md) ...
+#: What is done to the files: mostly one flipped bit; one is cut, or gone, or all of the events are.
+_HOW: Final = ("flip", "flip", "flip", "cut", "gone", "folder gone")
+#: By database and table, what damage doesn't change unnoticed (docs/guarantees.md) ...
 _PROTECTED: Final = {
     ("state.db", "agents"): AGENT_COLUMNS,
     ("state.db", "commands"): COMMAND_COLUMNS,
@@ -45,7 +52,7 @@ _ELSE: Final = {
 
 #: The files of a state that nobody uses, also where a disk that failed kept SQLite from putting its log away.
 _STATE: Final = re.compile(
-    r"state\.(db(-wal|-shm)?|lock)|quarantine/(quarantine\.db(-wal|-shm)?|state\.lock)|events/(\d+-[^/]+\.ndjson|segments\.ledger)"
+    r"state\.(db(-wal|-shm)?|lock)|quarantine/(quarantine\.db(-wal|-shm)?|state\.lock)|events/(\d+-[^/]+\.ndjson|segments\.ledger|\.events-id)"
     r"|events/shares/\d+-[^/]+\.json|\.(state|quarantine)\.db\.made"
 )
 _KEPT_LOG: Final = re.compile(r"(state|quarantine)\.db-wal\.damaged-\d+(-\d+)?")
@@ -78,31 +85,93 @@ def move(config: Config) -> int:
     return len(before)
 
 
-def check_flip(config: Config, rng: Random) -> str:
-    """Of a state that nobody uses: one flipped bit in a copy of its files is found, or changes nothing that the program
-    promises to notice. Returns what became of it."""
+async def check_damages(config: Config, rng: Random, number: int) -> AsyncIterator[str]:
+    """Of a state that nobody uses: so many damages. Says of each what was done, and what became of it."""
+    if number:
+        yield f"lost while it begins: {await _check_loss(config, rng)}"
+    for _ in range(number):
+        yield _check_damage(config, rng)
+
+
+def _check_damage(config: Config, rng: Random) -> str:
+    """Of a state that nobody uses: what damages a copy of its files is found, or changes nothing that the program
+    promises to notice. Returns what was done, and what became of it."""
+    how = rng.choice(_HOW)
     folder = config.communications_api.embedded.path
     with _scratch() as scratch:
         copy = _moved(config, scratch / "state")
         shutil.copytree(folder, scratch / "state")
         list(verify(copy))
         before = _content(copy, [_PROTECTED])
+        events = scratch / "state" / "events"
         files = [path for path in sorted((scratch / "state").rglob("*")) if path.is_file() and path.stat().st_size]
         path = rng.choice([each for each in files if each.suffix in (".db", ".ndjson") or "payloads" in each.parts])
-        damaged = bytearray(path.read_bytes())
-        place = rng.randrange(len(damaged))
-        damaged[place] ^= 1 << rng.randrange(8)
-        path.write_bytes(damaged)
+        place = rng.randrange(path.stat().st_size)
+        promise = promises(events).get(path.name)
+        if how == "folder gone":
+            path = events
+            shutil.rmtree(events)
+        elif how == "gone":
+            path.unlink()
+        else:
+            damaged = bytearray(path.read_bytes())
+            damaged[place] ^= 1 << rng.randrange(8)
+            path.write_bytes(damaged if how == "flip" else damaged[:place])
         if list(verify(copy)):
-            return "found"
-        promise = promises(scratch / "state" / "events").get(path.name)
+            return f"{how}: found"
+        if how == "folder gone" and not _knows_its_folder(copy):
+            return f"{how}: unknown"
         if path.suffix == ".ndjson" and (promise is None or promise.source != "written" or place >= promise.size):
-            return "listed"  # as what a crash cut off
+            return f"{how}: listed"  # as what a crash cut off
         try:
-            _compare("flipped bit", before, _content(copy, [_PROTECTED]))
+            _compare("damage", before, _content(copy, [_PROTECTED]))
         except Violation as violation:
-            raise Violation(violation.check, f"byte {place} of {path.name}: {violation}") from None
-        return "harmless"
+            raise Violation(violation.check, f"{how}: byte {place} of {path.name}: {violation}") from None
+        return f"{how}: harmless"
+
+
+async def _check_loss(config: Config, rng: Random) -> str:
+    """Of a state that nobody uses, whose folder of events is gone: that is found also where the daemon that notices it
+    is killed just then. Returns what became of it."""
+    with _scratch() as scratch:
+        copy = _moved(config, scratch / "state")
+        shutil.copytree(config.communications_api.embedded.path, scratch / "state")
+        if not _knows_its_folder(copy):
+            return "unknown"
+        events = scratch / "state" / "events"
+        shutil.rmtree(events)
+        events.mkdir(0o700)
+        with _unheard(folder_id.logger):
+            async with (
+                open_sqlite(scratch / "state", wall_clock=lambda: EPOCH) as stores,
+                trio.open_nursery() as daemon,
+            ):
+                daemon.start_soon(folder_id.watch_folder, events, stores.database)
+                for _ in range(rng.randrange(12)):
+                    await trio.lowlevel.checkpoint()
+                shutil.copytree(scratch / "state", scratch / "killed")
+                daemon.cancel_scope.cancel()
+        if not list(verify(_moved(config, scratch / "killed"))):
+            raise Violation("damage", "the folder of events was lost, and once a daemon has begun nothing says so")
+        return "found"
+
+
+def _knows_its_folder(config: Config) -> bool:
+    """Has a daemon noted which folder its events are in? That may have been kept from it all the time."""
+    query = f"SELECT 1 FROM counters WHERE name = '{folder_id.ROW}'"
+    return bool(_rows(config.communications_api.embedded.path / "state.db", query))
+
+
+@contextmanager
+def _unheard(logger: logging.Logger) -> Iterator[None]:
+    def nothing(record: logging.LogRecord) -> bool:
+        return False
+
+    logger.addFilter(nothing)
+    try:
+        yield
+    finally:
+        logger.removeFilter(nothing)
 
 
 def check_left(folder: Path, *, was_cut: bool) -> None:

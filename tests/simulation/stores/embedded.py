@@ -19,7 +19,7 @@ from attrs import evolve
 
 from tests.simulation.nodes.versions import VERSION
 from tests.simulation.plan import METHODS
-from tests.simulation.stores.backups import check_backup, check_flip, check_left, move, segment_bodies
+from tests.simulation.stores.backups import check_backup, check_damages, check_left, move, segment_bodies
 from tests.simulation.stores.disk import Disk
 from tests.simulation.stores.earlier_state import write_earlier
 from tests.simulation.stores.quarantines import drop_of, replay_all
@@ -136,6 +136,7 @@ class EmbeddedStores:
         self._config = Config(evolve(api, backend="embedded", embedded=embedded))
         self._rng = Random(f"{world.plan.seed} power")
         self.rng_tool = Random(f"{world.plan.seed} tool") if world.has_earlier_state else None
+        self.rng_kills = Random(f"{world.plan.seed} kills") if world.plan.features.tool_killed else None
         self._tokens: dict[Process, str] = {}
         self._read: dict[str, tuple[object, Any]] = {}  # what was read last, at which version of the file
         self._tool: SqliteStores
@@ -159,8 +160,8 @@ class EmbeddedStores:
                     self._end = True
                     self._closing.set()
                 check_left(self.folder, was_cut=world.power_went > 0)
-                for _ in range(world.plan.flips):
-                    world.trace.strike("flipped bit", check_flip(self._config, self._rng), "disk")
+                async for said in check_damages(self._config, self._rng, world.plan.damages):
+                    world.trace.strike("damage", said, "disk")
             finally:
                 shutil.rmtree(self.folder)
 
@@ -286,6 +287,7 @@ class EmbeddedStores:
                     self.folder / "events",
                     EmbeddedEvents(max_file_bytes=self._world.plan.segment),
                     wall_clock=process.wall_clock,
+                    database=sqlite.database,
                 )
             )
             quarantine = await stack.enter_async_context(

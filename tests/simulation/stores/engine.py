@@ -85,6 +85,9 @@ class SimEngine:
                 target = event.target
             elif isinstance(event, h11.Data):
                 body += event.data
+                if self._refuses_early(bytes(body)):
+                    await stream.send_all(self._encoded(connection, *self._answer(target, bytes(body))))
+                    return False
             else:
                 return False
         if self._meets("engine breaks off", "request") is not None:
@@ -94,16 +97,29 @@ class SimEngine:
             await trio.sleep(late.amount)
         else:
             await trio.sleep(self._world.rng_calls.uniform(0.0002, 0.05))
-        encoded = b"" if answer is None else json.dumps(answer).encode()
-        headers = [("Content-Length", str(len(encoded))), ("Content-Type", "application/json")]
-        data = connection.send(h11.Response(status_code=status, headers=headers)) or b""
-        data += connection.send(h11.Data(data=encoded)) or b""
-        data += connection.send(h11.EndOfMessage()) or b""
+        data = self._encoded(connection, status, answer)
         if self._meets("engine answers twice", "answer") is not None:
             await send_twice(stream, caller, data)
         else:
             await stream.send_all(data)
         return True
+
+    def _refuses_early(self, body: bytes) -> bool:
+        """Before it has read the rest, where bodies come in pieces: what is there has a line that it never takes."""
+        if not self._world.plan.features.small_bodies or find_bad_line(body[: body.rfind(b"\n") + 1]) is None:
+            return False
+        is_early = self._world.rng_calls.random() < 0.7
+        if is_early:
+            self._world.trace.strike("refused early", "body", "engine")
+        return is_early
+
+    @staticmethod
+    def _encoded(connection: h11.Connection, status: int, answer: Any) -> bytes:
+        encoded = b"" if answer is None else json.dumps(answer).encode()
+        headers = [("Content-Length", str(len(encoded))), ("Content-Type", "application/json")]
+        data = connection.send(h11.Response(status_code=status, headers=headers)) or b""
+        data += connection.send(h11.Data(data=encoded)) or b""
+        return data + (connection.send(h11.EndOfMessage()) or b"")
 
     def _answer(self, target: bytes, body: bytes) -> tuple[int, Any]:
         if target == b"/vulnerability/scan":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
 
 from tests.simulation.stores.earlier_state import rekey
 from wazuh_comms_trio.errors import BackendUnavailable
@@ -12,6 +15,10 @@ if TYPE_CHECKING:
     from tests.simulation.stores.embedded import EmbeddedStores
 
 __all__ = ["Tool"]
+
+
+#: What an operator does again until it is done.
+_CHANGES: Final = ("add", "cancel", "remove", "rekey")
 
 
 class Tool:
@@ -28,7 +35,8 @@ class Tool:
                     if name == "rekey" and self._is_earlier():
                         result = await stores.database.write(partial(rekey, agent_id=args[0], key_hash=args[1]))
                     else:
-                        result = await getattr(getattr(stores, self._which), name)(*args, **options)
+                        method = getattr(getattr(stores, self._which), name)
+                        result = await self._perhaps_killed(name, lambda: method(*args, **options))
                     if self._stores.disk.image is not None:
                         raise BackendUnavailable("the power is off")
                     return result
@@ -37,6 +45,30 @@ class Tool:
                 raise
 
         return call
+
+    async def _perhaps_killed(self, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Where its processes are killed, this one may be in the middle of its call, whose operator calls again."""
+        rng = self._stores.rng_kills
+        if rng is None or name not in _CHANGES or rng.random() < 0.7:
+            return await call()
+        results: list[Any] = []
+        errors: list[BackendUnavailable] = []
+        async with trio.open_nursery() as process:
+
+            async def live() -> None:
+                try:
+                    results.append(await call())
+                except BackendUnavailable as error:
+                    errors.append(error)
+                process.cancel_scope.cancel()
+
+            process.start_soon(live)
+            for _ in range(rng.randrange(12)):
+                await trio.lowlevel.checkpoint()
+            process.cancel_scope.cancel()
+        if not results:
+            raise errors[0] if errors else BackendUnavailable("the tool was killed")
+        return results[0]
 
     def _is_earlier(self) -> bool:
         """Whether the operator has the first version's at hand this time."""

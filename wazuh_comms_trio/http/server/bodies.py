@@ -72,20 +72,21 @@ async def collect_body(
     limit: int,
     budget: BodyBudget,
     room_timeout: float,
-    free_bytes: int = FREE_BYTES,
+    free_bytes: int | None = None,
     owner: Hashable = None,
     spill: Spill | None = None,
     declared: int | None = None,
     share: Share | None = None,
 ) -> AsyncIterator[Body]:
     """The whole body, whose memory is accounted for until the block is left, or the caller gives back its ``share``.
-    ``room_timeout``: seconds to wait for room in all. What goes beyond ``free_bytes`` needs room, which ``owner`` has a
-    share of. With ``spill`` a large one is a mapped file, valid inside the block; one that is ``declared`` to be large
-    isn't received at all while there is no room for files.
+    ``room_timeout``: seconds to wait for room in all. What goes beyond ``free_bytes`` (``FREE_BYTES``) needs room,
+    which ``owner`` has a share of. With ``spill`` a large one is a mapped file, valid inside the block; one that is
+    ``declared`` to be large isn't received at all while there is no room for files.
 
     Raises what ``receive`` raises, ``BodyTooLarge`` above ``limit`` bytes, ``ClientDisconnected``, ``Overloaded`` when
     there was no room in time, ``StorageFull``.
     """
+    free_bytes = FREE_BYTES if free_bytes is None else free_bytes
     kept, wait_limit = share is not None, _WaitLimit(room_timeout)
     share = share or Share(owner)
     if spill is not None and (declared or 0) > spill.above:
