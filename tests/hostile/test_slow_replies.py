@@ -95,6 +95,36 @@ async def test_who_is_nearly_done_or_has_just_begun_is_waited_for(autojump_clock
     assert ends.received > LIMIT
 
 
+async def test_it_makes_room_on_a_busy_worker_too(autojump_clock: MockClock) -> None:
+    """Each request that ended woke those that wait, and their patience began anew."""
+    slow = Reader(1.1 * RATE)
+    async with replies(slow, size=LIMIT + 1) as app, trio.open_nursery() as nursery:
+
+        async def end_requests() -> None:
+            while True:
+                with app.room("another"):
+                    await trio.sleep(PATIENCE / 5)
+
+        nursery.start_soon(end_requests)
+        await trio.sleep(SPARED)
+        assert await have_room(app, "somebody") == PATIENCE
+        nursery.cancel_scope.cancel()
+    assert slow.received < LIMIT / 4
+
+
+async def test_what_is_nearly_read_is_waited_for_however_small_it_is(autojump_clock: MockClock) -> None:
+    """A piece of a quarter of a megabyte counted as unread until all of it was read."""
+    ends = Reader(1.2 * RATE)
+    async with replies(ends, size=260_000) as app:
+        app.body_budget.limit_bytes = 260_000
+        app.body_budget.hold(other := Share("another"), 1)
+        await trio.sleep(SPARED - PATIENCE / 2)
+        assert await have_room(app, "somebody") > PATIENCE
+        app.body_budget.give_back(other)
+    assert ends.received > 260_000
+    assert not app.services.refusals.by_cause
+
+
 async def test_an_agent_ends_nobody_for_more_than_its_share(autojump_clock: MockClock) -> None:
     slow = Reader(1.1 * RATE)
     async with replies(slow, size=LIMIT + 1) as app:

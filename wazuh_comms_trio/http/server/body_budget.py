@@ -84,15 +84,18 @@ class BodyBudget:
 
     async def wait_for_room(self, share: Share, size: int) -> None:
         """Waits until so much could be taken, and takes nothing."""
+        patient_until = trio.current_time() + PATIENCE  # however often it is woken until then
         while not self._may_take(share, size):
             modest = not self._is_greedy(share, size)
+            if (now := trio.current_time()) >= patient_until:
+                patient_until = now + PATIENCE
+                if modest:
+                    self._end_slow_readers(size)
             if modest:
                 self._modest[share.owner] += 1
             try:
-                with trio.move_on_after(PATIENCE) as patience:
+                with trio.move_on_at(patient_until):
                     await self._parking.park()
-                if patience.cancelled_caught and modest:
-                    self._end_slow_readers(size)
             finally:
                 if modest:
                     self._modest[share.owner] -= 1

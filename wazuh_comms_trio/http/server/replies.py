@@ -12,7 +12,8 @@ from wazuh_comms_trio.http.server.refusals import Refusal
 __all__ = ["encode_refusal", "request_id_header", "send_body", "send_empty", "send_refusal", "send_reply"]
 
 JSON = b"application/json"
-PIECE_BYTES: Final = 256 * 1024
+#: Of a long reply; whoever is in the middle of one counts as having read none of it.
+PIECE_BYTES: Final = 64 * 1024
 
 
 async def send_reply(
