@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from sys import getrefcount
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.http.server.listener import COMMAND, FakeOffer, Fakes, app_of, read_reply, request_bytes, serving
+from wazuh_comms_trio.api.agent_api import commands as module
 from wazuh_comms_trio.api.agent_api.base import AgentApi
 from wazuh_comms_trio.api.quart_application import ROOM_TIMEOUT
 from wazuh_comms_trio.backends.interfaces import Action, Command, Target
@@ -49,6 +52,31 @@ async def test_a_large_one_is_in_the_budget_until_it_is_read(autojump_clock: Moc
         assert names((await read_reply(stream)).body) == ["a", "b"]
         await offer.settled.wait()
         assert app.body_budget.used_bytes == 0
+    assert offer.fate == ["confirmed"]
+
+
+async def test_it_is_out_of_memory_while_its_acknowledgement_is_awaited(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no room in the budget by then."""
+    replies, encode = list[bytes](), module.encode_commands
+
+    def encode_and_keep(commands: Sequence[Command]) -> bytes:
+        replies.append(encode(commands))
+        return replies[-1]
+
+    monkeypatch.setattr(module, "encode_commands", encode_and_keep)
+    fakes, offer, app = offers(of_size("a", 100_000))
+    async with serving(fakes, app=app) as server:
+        stream = await server.connect()
+        await stream.send_all(POLL)
+        stream.fall_silent()
+        await wait_all_tasks_blocked()
+        assert (offer.fate, app.body_budget.used_bytes) == ([], 0)
+        references = getrefcount(replies[0])
+        assert references <= 2, "it is more than the list's and the question's"
+        stream.wake_up()
+        await offer.settled.wait()
     assert offer.fate == ["confirmed"]
 
 

@@ -61,6 +61,7 @@ async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive,
                     reply = await _reply_with_room(delivery, room)
                     begun = True
                     await _send(reply, confirmation, room.watched(send))
+                    del reply  # it has its room no longer, and whoever acknowledges it may take half a minute
         if delivery is None:
             await send_refusal(send, _NO_COMMANDS)  # to a peer that left, too: sending says so
         else:
