@@ -3,13 +3,14 @@ up what all need."""
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 import trio
 
-from tests.contract.harness import A1, A2, Clock, stored_bodies
+from tests.contract.harness import A1, A2, A3, Clock, stored_bodies
+from wazuh_comms_trio.backends.embedded.ndjson import engine as engine_module
 from wazuh_comms_trio.backends.embedded.ndjson.engine import NdjsonEngine, open_engine
 from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
 from wazuh_comms_trio.backends.interfaces import BodyRefused
@@ -168,6 +169,64 @@ async def test_few_agents_share_evenly(tmp_path: Path) -> None:
         with pytest.raises(StorageFull):
             await send(engine, body_of(3 * MIB))
         await send(engine, body_of(3 * MIB), A2)
+
+
+class Enrolled:
+    """How many agents are enrolled, and how often that was asked."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.asked = 0
+
+    async def __call__(self) -> int:
+        self.asked += 1
+        return self.number
+
+    @asynccontextmanager
+    async def engine_in(self, folder: Path, *, max_bytes: int) -> AsyncGenerator[NdjsonEngine, None]:
+        """Once they have been counted."""
+        settings = EmbeddedEvents(MIB, max_bytes)
+        async with open_engine(folder / "events", settings, wall_clock=Clock(), count_agents=self) as engine:
+            while not self.asked:
+                await trio.lowlevel.checkpoint()
+            yield engine
+
+
+@pytest.mark.parametrize("known", [0, 1, 2])
+async def test_agents_that_were_just_enrolled_have_their_share(
+    tmp_path: Path, known: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were counted once a minute: of three of a new node the first one took all."""
+    monkeypatch.setattr(engine_module, "_COUNT_VALID", 0.0)
+    enrolled, size = Enrolled(known), 100_000
+    async with enrolled.engine_in(tmp_path, max_bytes=3 * MIB) as engine:
+        enrolled.number = 3
+        for agent_id in (A1, A2, A3):
+            taken = 0
+            with suppress(StorageFull):
+                while True:
+                    await send(engine, body_of(size), agent_id)
+                    taken += size
+            assert MIB - size < taken <= MIB
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_a_large_body_is_judged_by_the_agents_there_are(tmp_path: Path, is_told: bool) -> None:
+    enrolled, body = Enrolled(0), body_of(3 * MIB)
+    async with enrolled.engine_in(tmp_path, max_bytes=8 * MIB) as engine:
+        enrolled.number = 4
+        with pytest.raises(StorageFull):
+            async with aclosing(pieces(body)) as chunks:
+                await engine.send_events(chunks, agent_id=A1, length=len(body) if is_told else None)
+
+
+@pytest.mark.parametrize("number", [1, 1000])
+async def test_agents_are_not_counted_with_each_body(tmp_path: Path, number: int) -> None:
+    enrolled = Enrolled(number)
+    async with enrolled.engine_in(tmp_path, max_bytes=8 * MIB) as engine:
+        for turn in range(100):
+            await send(engine, body_of(1000), f"{turn:032}")
+        assert enrolled.asked <= 2  # at the start, and by the minute
 
 
 async def test_what_is_there_counts_after_a_restart_and_for_other_processes(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final, TypeVar
@@ -59,8 +60,9 @@ _LARGE_AT_ONCE: Final = 2
 #: are refused seldom nothing is left of that.
 _PROBE_BYTES: Final = 65536
 
-#: Seconds between two counts of the agents.
+#: Seconds between two counts of the agents, and for which one is believed where a body depends on it.
 _COUNT_INTERVAL: Final = 60.0
+_COUNT_VALID: Final = 1.0
 
 #: Seconds between two lines in the log about one agent's share.
 _REPEAT_WARNING: Final = 600.0
@@ -76,7 +78,14 @@ class NdjsonEngine:
 
     keeps_refused = True
 
-    def __init__(self, folder: Path, settings: EmbeddedEvents, *, wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: EmbeddedEvents,
+        *,
+        wall_clock: Callable[[], float],
+        count_agents: CountAgents | None = None,
+    ) -> None:
         self._folder = folder
         self._settings = settings
         self._now = wall_clock
@@ -88,6 +97,8 @@ class NdjsonEngine:
         self._spooling = trio.CapacityLimiter(_SPOOLING_AT_ONCE)
         self._large = trio.CapacityLimiter(_LARGE_AT_ONCE)
         self._warned_at: dict[str, float] = {}  # at most the agents' number
+        self._count_agents = count_agents
+        self._counted_at = -inf  # on trio's clock
 
     async def send_events(self, body: AsyncIterable[bytes], *, agent_id: str, length: int | None) -> None:
         held: list[bytes] = []
@@ -103,14 +114,17 @@ class NdjsonEngine:
                     if large is None:
                         large = await self._blocking(LargeBody, self._folder, agent_id)
                     self._check_size(large.size + held_bytes)
+                    await self._count_anew(agent_id, held_bytes)
                     await self._blocking(self._spool, large, held, held_bytes)
                     held, held_bytes = [], 0
             if large is None:
                 whole = b"".join(held)
                 if whole:
                     self._check_size(len(whole))
+                    await self._count_anew(agent_id, len(whole))
                     await self._commits.submit(Appended(agent_id, whole), weight=len(whole))
             else:
+                await self._count_anew(agent_id, held_bytes)
                 await self._blocking(self._spool, large, held, held_bytes)
                 held = []
                 await self._blocking(large.finish, self._now(), limiter=self._large)
@@ -191,6 +205,7 @@ class NdjsonEngine:
     async def _check_room(self, agent_id: str, length: int) -> None:
         """Refuses a large body before it comes, if there is no room to keep it."""
         self._check_size(length)
+        await self._count_anew(agent_id, length)
         await self._blocking(self._segments.check_room, agent_id, length)
 
     def _check_size(self, length: int) -> None:
@@ -278,12 +293,24 @@ class NdjsonEngine:
                 self._folder,
             )
 
-    async def follow_agents(self, count: CountAgents) -> None:
+    async def follow_agents(self) -> None:
         """Until cancelled: an agent's share depends on how many there are."""
         while True:
-            with suppress(BackendUnavailable):
-                self._segments.shares.agents = await count()
+            await self._count()
             await sleep_until_next_tick(_COUNT_INTERVAL)
+
+    async def _count_anew(self, agent_id: str, length: int) -> None:
+        """Before ``length`` bytes of an agent are judged by a number of agents that may have grown: of a large fleet,
+        or where the agent has little, it makes no difference."""
+        is_fresh = self._segments.shares.agents and trio.current_time() - self._counted_at < _COUNT_VALID
+        if not is_fresh and self._segments.depends_on_agents(agent_id, length):
+            await self._count()
+
+    async def _count(self) -> None:
+        if self._count_agents is not None:
+            with suppress(BackendUnavailable):
+                self._segments.shares.agents = await self._count_agents()
+                self._counted_at = trio.current_time()
 
 
 @asynccontextmanager
@@ -307,7 +334,7 @@ async def open_engine(
             take_in_segments(folder)
     except OSError as exc:
         raise StateUnusable(f"{folder}: events can't be kept here: {exc.strerror}") from exc
-    engine = NdjsonEngine(folder, settings, wall_clock=wall_clock)
+    engine = NdjsonEngine(folder, settings, wall_clock=wall_clock, count_agents=count_agents)
     with suppress(OSError):
         engine.remove_stale()
     async with BackgroundNursery() as looking, BackgroundNursery(wait=True) as nursery:
@@ -317,7 +344,7 @@ async def open_engine(
         if database is not None:
             looking.start_soon(watch_folder, folder, database)
         if count_agents is not None:
-            looking.start_soon(engine.follow_agents, count_agents)
+            looking.start_soon(engine.follow_agents)
         try:
             yield engine
         finally:

@@ -277,9 +277,15 @@ class Segments:
                 if self._exceeds_share(agent_id, length):
                     raise ShareReached(agent_id, self.shares.limit)
 
+    def depends_on_agents(self, agent_id: str, length: int) -> bool:
+        """Whether ``length`` bytes may be too many of one agent if there are more agents than is known."""
+        return self.shares.depends_on_agents(agent_id, length + self._spooled_of(agent_id))
+
+    def _spooled_of(self, agent_id: str) -> int:
+        return self._spooled.get(agent_mark(agent_id), 0) if self._spooled else 0
+
     def _exceeds_share(self, agent_id: str, length: int) -> bool:
-        if self._spooled:
-            length += self._spooled.get(agent_mark(agent_id), 0)
+        length += self._spooled_of(agent_id)
         if self._settings.on_full == "refuse":
             return self.shares.exceeded(agent_id, length)
         return length > max(self.shares.limit, self._settings.max_file_bytes)  # one large body is never too much

@@ -65,10 +65,14 @@ class Shares:
     @property
     def limit(self) -> int:
         """How many bytes one agent may have."""
-        settings = self._settings
         if not self.agents:
-            return settings.max_bytes
-        return int(settings.max_bytes * max(settings.agent_percent / 100, 1 / self.agents))
+            return self._settings.max_bytes
+        return max(self._least, int(self._settings.max_bytes / self.agents))
+
+    @property
+    def _least(self) -> int:
+        """What one agent may have of many."""
+        return int(self._settings.max_bytes * self._settings.agent_percent / 100)
 
     def of(self, agent_id: str) -> int:
         return self._totals.get(agent_id, 0)
@@ -76,6 +80,10 @@ class Shares:
     def exceeded(self, agent_id: str, more: int) -> bool:
         """Whether ``more`` bytes are too many for this agent."""
         return self.of(agent_id) + more > self.limit
+
+    def depends_on_agents(self, agent_id: str, more: int) -> bool:
+        """Whether ``more`` bytes may be too many for this agent if there are more agents than is known."""
+        return self.limit > self._least and (not self.agents or self.of(agent_id) + more > self._least)
 
     def is_from_excess(self, segment: str) -> bool:
         """Whether most of this segment is from an agent that has more than its share."""
