@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+import apsw
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.services.bench import A1, agent, caller, command, ids
 from wazuh_comms_trio.backends.embedded.stores import SqliteStores, open_sqlite
+from wazuh_comms_trio.backends.interfaces import Action, Command, CommandReport, CommandResult, Target
 from wazuh_comms_trio.services.commands.command_delivery import CommandDelivery
 from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher
 
@@ -46,6 +49,35 @@ async def test_it_is_delivered_after_one_commit_and_no_more(tmp_path: Path) -> N
             assert after == before + 1
             await ended.wait()
         dispatcher.close()
+
+
+@pytest.mark.parametrize("noted", [False, True])
+async def test_a_claim_of_an_earlier_version_leaves_later_ones_their_turn(tmp_path: Path, noted: bool) -> None:
+    """It has no turn: its result comes while one that was delivered after it isn't noted yet."""
+    async with open_sqlite(tmp_path, wall_clock=lambda: 1000.0) as stores:
+        await stores.agents.add(agent(A1))
+        for name in ("first", "second"):
+            await stores.commands.add(
+                [Command(name, Target("agent", A1), Action("set-group", None, {"groups": [name]}))]
+            )
+            assert ids(await stores.commands.claim([A1])) == [name]
+        await stores.database.write(_without_turn)
+        if noted:
+            await stores.commands.mark_sent(["second"])
+        await stores.commands.report([CommandReport(A1, "first", CommandResult(0, "done"))])
+        assert await _groups(stores) == ("first",)  # as it comes
+        await stores.commands.mark_sent(["second"])
+        assert await _groups(stores) == (("first",) if noted else ("second",))
+
+
+def _without_turn(connection: apsw.Connection) -> None:
+    connection.execute("UPDATE commands SET group_turn = NULL WHERE id = 'first'")
+
+
+async def _groups(stores: SqliteStores) -> Sequence[str]:
+    found = await stores.agents.get(A1)
+    assert found is not None
+    return found.groups
 
 
 async def claimed_beside_add(stores: SqliteStores, *, turns: int) -> list[str]:

@@ -199,7 +199,9 @@ class SqliteAgents:
     async def set_groups(self, agent_id: str, groups: Sequence[str]) -> bool:
         if not storable(agent_id):
             return False
-        return await self._database.write(lambda connection: set_groups(connection, agent_id.lower(), groups))
+        return await self._database.write(
+            lambda connection: set_groups(connection, agent_id.lower(), groups, after_all=True)
+        )
 
     async def _update(self, column: str, value: str, agent_id: str) -> bool:
         if not storable(agent_id):
@@ -306,11 +308,15 @@ def members(connection: apsw.Connection, group: str) -> list[str]:
     return texts(connection.execute(query, (group,)))
 
 
-def set_groups(connection: apsw.Connection, agent_id: str, groups: Sequence[str], turn: object = None) -> bool:
+def set_groups(
+    connection: apsw.Connection, agent_id: str, groups: Sequence[str], turn: object = None, *, after_all: bool = False
+) -> bool:
     """Sets an agent's groups as part of another write, unless those of a later ``turn`` are there: see
-    ``next_group_turn``. None: after all turns that were given. Returns whether it did."""
+    ``next_group_turn``. None: it isn't known, and they are set as it comes; ``after_all`` turns that were given: none
+    of these counts any more. Returns whether it did."""
+    known = "group_turns" if after_all else "coalesce(?2, groups_of_turn)"
     query = (
-        "UPDATE agents SET groups = ?1, groups_of_turn = coalesce(?2, group_turns) WHERE id = ?3"
+        f"UPDATE agents SET groups = ?1, groups_of_turn = {known} WHERE id = ?3"
         " AND (?2 IS NULL OR groups_of_turn IS NULL OR groups_of_turn < ?2) RETURNING id"
     )
     if connection.execute(query, (_json(list(groups)), turn, agent_id)).get is None:

@@ -136,7 +136,8 @@ CREATE TABLE document_usage (agent_id TEXT PRIMARY KEY, bytes INTEGER NOT NULL) 
 """
 
 # Of the ``set-group`` of one agent the one that was claimed last counts, whichever report comes last: each claim gives
-# it the agent's next turn. Where a turn isn't known (an earlier version claimed it) the report counts as it comes.
+# it the agent's next turn. Where a turn isn't known (an earlier version claimed it) the report counts as it comes, and
+# leaves the others theirs.
 _VERSION_7: Final = """
 ALTER TABLE commands ADD COLUMN group_turn INTEGER;
 ALTER TABLE agents ADD COLUMN group_turns INTEGER;       -- the last turn that was given
