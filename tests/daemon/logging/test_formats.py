@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 import pytest
 from hypothesis import example, given
@@ -72,6 +72,19 @@ def test_a_traceback_is_kept() -> None:
     assert "hunter2" not in plain
     parsed = json.loads(make_formatter("json").format(made))
     assert "ValueError" in parsed["traceback"]
+
+
+@pytest.mark.parametrize("format", ["plain", "json"])
+def test_what_an_error_says_does_nothing_to_a_terminal(format: Literal["plain", "json"]) -> None:
+    """It may be a text of a peer's."""
+    try:
+        raise ValueError("\x1b[2K\x9b2K\u202e \r")
+    except ValueError:
+        made = record("failed")
+        made.exc_info = sys.exc_info()
+    text = make_formatter(format).format(made)
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert "ValueError: " in text
 
 
 def test_the_journal_gets_priorities() -> None:

@@ -64,7 +64,8 @@ class _Formatter(logging.Formatter):
 
     def traceback(self, record: logging.LogRecord) -> str | None:
         if record.exc_info and record.exc_info[0] is not None:
-            return mask(self.formatException(record.exc_info))
+            lines = self.formatException(record.exc_info).split("\n")
+            return mask("\n".join(map(printable, lines)))
         return None
 
 
