@@ -157,6 +157,7 @@ def test_wrong_post_is_reported_under_its_own_name(load_text: Load) -> None:
         ("timeouts: {commands: 1e12}", "timeouts.commands", "is not accepted"),
         ("limits: {body_bytes: 1.5}", "limits.body_bytes", "a whole number of bytes"),
         ("limits: {body_bytes: 99999999999999999999999}", "limits.body_bytes", "is not accepted"),
+        ("limits: {body_rate: 1e-320}", "limits.body_rate", "from 1 to 1e+15"),
         (f"limits: {{connections: {2**63}}}", "limits.connections", "is not accepted"),
         (f"batcher: {{max_elements: {'9' * 400}}}", "batcher.max_elements", "is not accepted"),
         (

@@ -60,7 +60,10 @@ class Limits:
     body_rate: float = field(
         default=65536.0,
         metadata=about(
-            "The least rate of a body, over any `body_timeout`, and of a reply.", unit="bytes/s", above=0, maximum=1e15
+            "The least rate of a body, over any `body_timeout`, and of a reply.",
+            unit="bytes/s",
+            minimum=1,
+            maximum=1e15,
         ),
     )
     stall_timeout: float = field(
