@@ -119,12 +119,14 @@ class Run:
         for number in _ENDING:
             signal.signal(number, _interrupt)
         threads = [threading.Thread(target=self._run_lane, args=(lane,), daemon=True) for lane in lanes]
+        last = threading.Thread(target=self._run_lane, args=((alone,),), kwargs={"at_once": True}, daemon=True)
         try:
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-            self._run_part(alone, at_once=True)
+            last.start()
+            last.join()
         except BaseException:
             self._end()
             raise
@@ -150,10 +152,11 @@ class Run:
                 _signal(process, signal.SIGKILL)
                 process.wait()
 
-    def _run_lane(self, lane: Sequence[Part]) -> None:
+    def _run_lane(self, lane: Sequence[Part], *, at_once: bool = False) -> None:
+        """In a thread of its own: a signal is the main one's, so that what a part says while it cleans up is read."""
         for part in lane:
             try:
-                self._run_part(part, at_once=False)
+                self._run_part(part, at_once=at_once)
             except OSError as error:
                 print(f"--- {part.name}: {error}", flush=True)
 

@@ -118,7 +118,8 @@ def test_whatever_bytes_a_part_says(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("ignored", [False, True])
-def test_a_signal_ends_all_parts(ignored: bool, number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_a_signal_ends_all_parts(is_alone: bool, ignored: bool, number: signal.Signals, tmp_path: Path) -> None:
     """Also what a shell started for one, and what ignores Ctrl-C. It is told to this process alone here, and twice, as
     by ``timeout``."""
     handler = "SIG_IGN" if ignored else "default_int_handler"
@@ -129,7 +130,9 @@ def test_a_signal_ends_all_parts(ignored: bool, number: signal.Signals, tmp_path
         "(place / 'pid').rename(place / 'begun')\n"
         "try:\n"
         "    while True: signal.pause()\n"
-        "finally: (place / 'cleaned up').touch()\n"
+        "finally:\n"
+        "    print('cleaning up', flush=True)\n"
+        "    (place / 'cleaned up').touch()\n"
     )
     shell = ("sh", "-c", '"$0" -c "$1"; true', sys.executable, wait)
     program = (
@@ -137,8 +140,8 @@ def test_a_signal_ends_all_parts(ignored: bool, number: signal.Signals, tmp_path
         "import side_by_side\n"
         f"side_by_side.LAST_STEPS = {1 if ignored else 60}\n"
         f"after = side_by_side.Part('after it', ('touch', {str(tmp_path / 'after')!r}))\n"
-        f"lane = [side_by_side.Part('waits', {shell!r}), after]\n"
-        "side_by_side.Run().run([lane], side_by_side.Part('never', ('false',)))\n"
+        f"waits = side_by_side.Part('waits', {shell!r})\n"
+        f"side_by_side.Run().run(*{'([], waits)' if is_alone else '([[waits, after]], after)'})\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as process:
         while not (tmp_path / "begun").exists() and process.poll() is None:
