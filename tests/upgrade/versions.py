@@ -29,9 +29,9 @@ REPORTS_LATER: Final = (
 #: and something new in documents.
 LATER: Final = (
     (
-        "daemon/supervisor/link.py",
-        "json.dumps(encode(message))",
-        'json.dumps({**encode(message), "later": [1]})',
+        "daemon/supervisor/messages.py",
+        "msgspec.json.encode(message)",
+        'msgspec.json.encode({**encode(message), "later": [1]})',
     ),
     (
         "daemon/worker/process.py",

@@ -32,7 +32,7 @@ async def reason(indexer: Indexer) -> str:
     """Also what agents and load balancers may read: no addresses."""
     async with OpenSearchClient(indexer) as client:
         readiness = Readiness({"index": partial(probe_index, client)})
-        with trio.fail_after(PROBE_LIMIT), suppress(BackendUnavailable):
+        with trio.fail_after(4 * PROBE_LIMIT), suppress(BackendUnavailable):
             await readiness.check()
     assert "127.0.0.1" not in readiness.state
     return readiness.state

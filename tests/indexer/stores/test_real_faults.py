@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from tests.contract.harness import until_it_works
 from tests.indexer.harness import call, settings
@@ -214,7 +215,7 @@ async def test_connections_that_the_node_closed_are_no_errors(port: int) -> None
     async with proxy(port) as between, open_opensearch(settings(between.port)) as stores:
         for number in range(20):
             between.break_all()
-            await trio.sleep(0.01)
+            await trio.testing.wait_all_tasks_blocked(0.01)  # once they are closed
             assert (await one(stores, create(str(number)))).status == 201
         assert between.accepted >= 20
 
