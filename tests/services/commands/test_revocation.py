@@ -14,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.services.bench import Dispatch, agent, caller, open_dispatch
 from wazuh_comms_trio.errors import BackendUnavailable, TokenInvalid
 from wazuh_comms_trio.services.commands import upkeep
+from wazuh_comms_trio.services.commands.long_polls import LongPoll, LongPolls
 
 COUNT = 1000
 IDS = [f"{number:08x}-39b5-7bfb-a7bc-c5c6835f03d1" for number in range(COUNT)]
@@ -104,6 +105,24 @@ async def test_a_change_between_the_tokens_check_and_the_poll(
         with pytest.raises(TokenInvalid):
             await dispatch.poll(IDS[0])
         assert trio.current_time() <= 2 * upkeep.CHECK_INTERVAL
+
+
+async def test_a_look_that_finds_nothing_takes_no_turn_of_its_own(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice a second, at each worker: one turn for its time, and one for what the registry says."""
+    async with open_dispatch(agents=IDS[:1]) as dispatch, trio.open_nursery() as nursery:
+        Looks(dispatch, monkeypatch)
+        long_polls = LongPolls()
+        long_polls.add(LongPoll(IDS[0], "fingerprint", 1e6))
+        long_polls.take_unchecked(1)
+        nursery.start_soon(upkeep.revoke_polls, long_polls, dispatch.backends.agents)
+        await trio.lowlevel.checkpoint()
+        (looking,) = nursery.child_tasks
+        before = looking._schedule_points
+        await trio.sleep(60)
+        assert looking._schedule_points - before <= 2 * 60 / upkeep.CHECK_INTERVAL + 1
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("method", ["revoked", "lookup"])

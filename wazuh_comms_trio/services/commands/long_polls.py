@@ -104,8 +104,9 @@ class LongPolls:
             self._unchecked.discard(long_poll.agent_id)
 
     async def wait_for_any(self) -> None:
-        """Returns when somebody waits."""
-        await self._occupied.wait()
+        """Returns when somebody waits: at once, with no turn for others, where somebody does."""
+        if not self._count:
+            await self._occupied.wait()
 
     def newest(self, agent_id: str) -> LongPoll | None:
         of_agent = self._by_agent.get(agent_id)

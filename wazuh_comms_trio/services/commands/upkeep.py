@@ -45,7 +45,8 @@ async def revoke_polls(long_polls: LongPolls, agents: AgentRegistry) -> None:
             except BaseException:
                 long_polls.recheck(unchecked)
                 raise
-            await trio.lowlevel.checkpoint()
+            if len(unchecked) == _COMPARED_AT_ONCE:
+                await trio.lowlevel.checkpoint()
 
     async def revoke(agent_ids: Collection[str]) -> None:
         for agent_id in agent_ids:
