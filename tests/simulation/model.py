@@ -63,8 +63,11 @@ class DocumentModel:
         self.open: dict[Key, int] = {}
         self.refused: list[Operation] = []
         self.replayable: dict[Key, Mapping[str, Any]] = {}  # what a replay makes of documents that were refused
+        #: Whose, and what the index held, when that was as it has to be: until an operation is made or acknowledged.
+        self._right: tuple[str, Mapping[Key, bytes]] | None = None
 
     def apply(self, operation: Operation) -> None:
+        self._right = None
         self.operations.append(operation)
         key = operation.key
         self.open[key] = self.open.get(key, 0) + 1
@@ -80,11 +83,15 @@ class DocumentModel:
 
     def acknowledge(self, operation: Operation) -> None:
         if not operation.acknowledged:
+            self._right = None
             operation.acknowledged = True
             self.open[operation.key] -= 1
 
     def differences(self, held: Mapping[Key, bytes], uuid: str) -> list[str]:
-        """Where the index (this agent's documents by their own ids) isn't what it has to be now."""
+        """Where the index (this agent's documents by their own ids) isn't what it has to be now. ``held`` doesn't
+        change later."""
+        if self._right == (uuid, held):
+            return []
         found = []
         for key in {*self.documents, *held}:
             if self.open.get(key):
@@ -101,6 +108,7 @@ class DocumentModel:
             owner, document = _read(body)
             if document != wanted or owner != uuid:
                 found.append(f"{key} is {document} of {owner}, not {wanted}")
+        self._right = None if found else (uuid, held)
         return found
 
 

@@ -136,6 +136,11 @@ class MemoryStream(HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
+        await self._put(data)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def _put(self, data: bytes | bytearray | memoryview) -> None:
+        """Sends all, and waits only where there is no room; no checkpoint where there is."""
         with self._alone_sending(), memoryview(data) as rest:
             start = 0
             while True:
@@ -148,7 +153,6 @@ class MemoryStream(HalfCloseableStream):
                         start += len(piece)
                 else:
                     await self._outgoing.changed.park()
-            await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from tests.simulation.plan import Fault
+from wazuh_comms_trio.http.server.streams.socket_stream import CALLS_PER_YIELD
 from wazuh_comms_trio.testing.streams import BUFFER_BYTES, RECEIVE_BYTES, MemoryStream, _Direction
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ SMALL_READS = 8
 
 
 class SimStream(MemoryStream):
-    """One end of a connection. ``process``: whose it is, if that can die or hang."""
+    """One end of a connection. ``process``: whose it is, if that can die or hang. ``served``: it takes turns as our
+    server's ``SocketStream`` does, on each eighth call and where it waits; else as trio's, on each call."""
 
     _numbers = count()
 
@@ -34,6 +36,8 @@ class SimStream(MemoryStream):
         self.process: Process | None = None
         self.connection: Connection | None = None
         self.is_link = False  # to the hub, which outlives its worker
+        self.served = False
+        self._left = CALLS_PER_YIELD
         #: No read goes beyond so many bytes from now on, where two answers meet.
         self.boundary: int | None = None
 
@@ -53,11 +57,11 @@ class SimStream(MemoryStream):
         if self.connection is not None:
             await self.connection.pass_on(self, bytes(data))
         else:
-            await super().send_all(data)
+            await self._send(data)
 
     async def send_through(self, data: bytes) -> None:
         try:
-            await super().send_all(data)
+            await self._send(data)
         except trio.ClosedResourceError:
             if self.connection is None or self is self.connection.server:
                 raise
@@ -68,10 +72,13 @@ class SimStream(MemoryStream):
             await self.process.connected()
         if (connection := self.connection) is not None:
             max_bytes = await connection.read_size(self, max_bytes)
-        if self.has_news:  # one turn, as a socket's: here, or while it waits
-            await trio.lowlevel.checkpoint()
-        else:
+        if not self.has_news:  # it takes its turn while it waits
+            self._left = CALLS_PER_YIELD
             await trio.lowlevel.checkpoint_if_cancelled()
+        elif self.served:
+            await self._yield_at_times()
+        else:
+            await trio.lowlevel.checkpoint()
         try:
             data = await self._take(RECEIVE_BYTES if max_bytes is None else max_bytes)
         except trio.ClosedResourceError:
@@ -85,6 +92,19 @@ class SimStream(MemoryStream):
         if self.process is not None:
             await self.process.connected()
         return data
+
+    async def _send(self, data: bytes | bytearray | memoryview) -> None:
+        if self.served:
+            await self._yield_at_times()
+            await self._put(data)
+        else:
+            await super().send_all(data)
+
+    async def _yield_at_times(self) -> None:
+        self._left -= 1
+        if self._left <= 0:
+            self._left = CALLS_PER_YIELD
+            await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
         """At once, as both ends' sockets are closed."""
@@ -120,6 +140,7 @@ class Connection:
         self.agent = SimStream(up, down, remote, local)
         self.server = SimStream(down, up, local, remote)
         self.agent.connection = self.server.connection = self
+        self.server.served = True
         self._downwards = world.rng_network.random() < 0.5
         self._left = fault.amount if fault is not None else 0.0
         self._struck = False

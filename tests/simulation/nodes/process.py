@@ -24,6 +24,9 @@ __all__ = ["Process", "Seam"]
 
 T = TypeVar("T")
 
+#: What the stores answer from memory, or on the event loop's own thread: nothing is under way meanwhile.
+AT_ONCE = ("agents.changed", "agents.revoked")
+
 #: Where an indexer stands behind, faults strike its answers.
 INDEXER_PLACES = ("agents", "events", "commands")
 
@@ -128,7 +131,7 @@ class Seam:
         only = ONCE if world.plan.stores == "indexer" and self._place in INDEXER_PLACES else None
         fault = None if place.endswith("wait_news") else world.meets(place, process, only)
         if fault is None:
-            if not place.endswith(("wait_news", "send_events")):
+            if not place.endswith(("wait_news", "send_events")) and place not in AT_ONCE:
                 await self._wait(world.rng_calls.uniform(0.0002, 0.003), place, apply)
             world.stores.call_begins(place)
             result = await apply()

@@ -93,6 +93,7 @@ class IndexerNodes(FakeOpenSearch):
                     await trio.sleep_until(fault.start + fault.seconds)
                 raise OSError(113, "No route to host")
         ours, theirs = process_stream_pair()
+        theirs.served = True
         self._peers[theirs] = ours
         if process is not None:
             ours.belongs_to(process)
