@@ -15,7 +15,7 @@ from typing import Any
 
 import trio
 
-from tests.simulation.loop import scopes, sleeping, turns
+from tests.simulation.loop import rescheduling, scopes, sleeping, turns
 from tests.simulation.loop.turns import Wakings
 
 __all__ = ["EPOCH", "install", "reset"]
@@ -43,7 +43,9 @@ def install() -> None:
         # One of trio's two private switches: tasks that can run are sorted. ``reset`` seeds what is left to chance.
         (trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
     ]
-    for module, name, replacement in (*replacements, *turns.REPLACEMENTS, *sleeping.REPLACEMENTS, *scopes.REPLACEMENTS):
+    for part in (turns, sleeping, scopes, rescheduling):
+        replacements += part.REPLACEMENTS
+    for module, name, replacement in replacements:
         setattr(module, name, replacement)
     Wakings().install()
     gc.disable()

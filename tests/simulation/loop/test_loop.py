@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.simulation.loop import scopes, sleeping, turns
+from tests.simulation.loop import rescheduling, scopes, sleeping, turns
 
 SleepUntil = Callable[[float], Awaitable[None]]
 sleepers = pytest.mark.parametrize("sleep_until", [trio.sleep_until, sleeping.sleep_until], ids=["trio's", "ours"])
@@ -86,15 +86,15 @@ def test_a_scope_has_its_deadline_until_it_is_cancelled(monkeypatch: pytest.Monk
 
 
 def story(seed: int) -> list[str]:
-    """What a program does that is made up from this number: tasks sleep, wait with limits, set them anew, and cancel
-    one another."""
+    """What a program does that is made up from this number: tasks sleep, wait with limits, set them anew, cancel
+    one another, and wait for one another."""
     rng, lines = Random(seed), list[str]()
 
     async def work(name: str, depth: int) -> None:
         with trio.CancelScope(shield=rng.random() < 0.1) as own:
             own_scopes.append(own)
             for _ in range(rng.randrange(1, 6)):
-                kind = rng.randrange(7)
+                kind = rng.randrange(9)
                 moment = rng.randrange(6) / 2
                 lines.append(f"{trio.current_time()} {name} {kind} {moment}")
                 if kind == 0:
@@ -113,6 +113,11 @@ def story(seed: int) -> list[str]:
                     rng.choice(own_scopes).cancel()
                 elif kind == 5:
                     own.deadline = trio.current_time() + moment
+                elif kind == 6:
+                    with trio.move_on_after(moment):
+                        await lot.park()
+                elif kind == 7:
+                    lines.append(f"{name} wakes {len(lot.unpark_all())}")
                 else:
                     await trio.lowlevel.checkpoint()
         lines.append(f"{trio.current_time()} {name} ends {own.cancelled_caught}")
@@ -125,6 +130,7 @@ def story(seed: int) -> list[str]:
         assert trio._core._run.GLOBAL_RUN_CONTEXT.runner.deadlines._active == 0
 
     own_scopes: list[trio.CancelScope] = []
+    lot = trio.lowlevel.ParkingLot()
     trio._core._run._r.seed(seed)
     on_mock_clock(main)
     return lines
@@ -136,6 +142,7 @@ def test_programs_do_the_same_with_it_and_without(monkeypatch: pytest.MonkeyPatc
     without = [story(seed) for seed in range(200)]
     assert without == [story(seed) for seed in range(200)]
     assert sum(map(len, without)) > 5000
-    for module, name, replacement in (*turns.REPLACEMENTS, *sleeping.REPLACEMENTS, *scopes.REPLACEMENTS):
-        monkeypatch.setattr(module, name, replacement)
+    for part in (turns, sleeping, scopes, rescheduling):
+        for module, name, replacement in part.REPLACEMENTS:
+            monkeypatch.setattr(module, name, replacement)
     assert [story(seed) for seed in range(200)] == without
