@@ -71,3 +71,8 @@ _.graceful_timeout
 _.ca_certs
 _.certfile
 _.keyfile
+
+# --- of trio's tasks, which trio reads
+_._next_send
+_._abort_func
+_.custom_sleep_data
