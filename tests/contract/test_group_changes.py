@@ -23,6 +23,12 @@ async def _claim(backends: Backends, *groups: str) -> None:
     assert [command.document_id for command in await backends.commands.claim([A1])] == list(groups)
 
 
+async def _give(backends: Backends, *groups: str, lasts: float = 100) -> None:
+    """What ``_set_groups`` posts is given to the agent, and nothing has said yet that it arrived."""
+    await _set_groups(backends, *groups, lasts=lasts)
+    await _claim(backends, *groups)
+
+
 async def _report(backends: Backends, *groups: str) -> None:
     for group in groups:
         (result,) = await backends.commands.report([CommandReport(A1, group, CommandResult(0, "done"))])
@@ -43,8 +49,7 @@ async def backends(harness: Harness) -> Backends:
 
 
 async def test_results_come_before_and_in_another_order(backends: Backends) -> None:
-    await _set_groups(backends, "first", "second", "third")
-    await _claim(backends, "first", "second", "third")
+    await _give(backends, "first", "second", "third")
     await _report(backends, "second", "third", "first")
     await _ends_in(backends, "third")
     await backends.commands.mark_sent(["first", "second", "third"])
@@ -53,10 +58,8 @@ async def test_results_come_before_and_in_another_order(backends: Backends) -> N
 
 async def test_deliveries_are_noted_in_another_order(backends: Backends) -> None:
     """One of two workers' stores was away for a while."""
-    await _set_groups(backends, "first")
-    await _claim(backends, "first")
-    await _set_groups(backends, "second")
-    await _claim(backends, "second")
+    await _give(backends, "first")
+    await _give(backends, "second")
     await backends.commands.mark_sent(["second"])
     await backends.commands.mark_sent(["first"])
     await _ends_in(backends, "second")
@@ -65,8 +68,7 @@ async def test_deliveries_are_noted_in_another_order(backends: Backends) -> None
 async def test_two_processes_note_them(harness: Harness, backends: Backends) -> None:
     if harness.second is None:
         pytest.skip("one process only")
-    await _set_groups(backends, "first")
-    await _claim(backends, "first")
+    await _give(backends, "first")
     async with harness.second() as others:
         await _set_groups(others, "second")
         await harness.refreshed()
@@ -79,10 +81,8 @@ async def test_two_processes_note_them(harness: Harness, backends: Backends) -> 
 
 
 async def test_one_that_is_delivered_again_is_the_later_one(backends: Backends) -> None:
-    await _set_groups(backends, "first")
-    await _claim(backends, "first")
-    await _set_groups(backends, "second")
-    await _claim(backends, "second")
+    await _give(backends, "first")
+    await _give(backends, "second")
     await backends.commands.mark_sent(["second"])
     await _ends_in(backends, "second")
     await backends.commands.release(["first"])
@@ -92,23 +92,20 @@ async def test_one_that_is_delivered_again_is_the_later_one(backends: Backends) 
 
 
 async def test_what_the_registry_is_told_itself_is_in_the_order_too(backends: Backends) -> None:
-    await _set_groups(backends, "first")
-    await _claim(backends, "first")
+    await _give(backends, "first")
     await backends.agents.set_groups(A1, ["default"])
     await backends.commands.mark_sent(["first"])
     agent = await backends.agents.get(A1)
     assert agent is not None
     assert agent.groups == ("default",)
-    await _set_groups(backends, "second")
-    await _claim(backends, "second")
+    await _give(backends, "second")
     await backends.commands.mark_sent(["second"])
     await _ends_in(backends, "second")
 
 
 async def test_a_delivery_that_only_the_agent_knows_of(harness: Harness, backends: Backends, clock: Clock) -> None:
     """It looked broken from here, and the command's time was over when the agent said that it has it."""
-    await _set_groups(backends, "first", lasts=10)
-    await _claim(backends, "first")
+    await _give(backends, "first", lasts=10)
     await backends.commands.release(["first"])
     clock.advance(11)
     await harness.refreshed()
