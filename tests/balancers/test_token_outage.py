@@ -41,9 +41,12 @@ class Nodes:
     # How long a token is good depends on the agent's UUID.
     uuids: Random = field(factory=lambda: Random(7))
 
-    async def agent(self) -> AgentClient:
+    def uuid(self) -> str:
+        return str(UUID(int=self.uuids.getrandbits(128), version=4))
+
+    async def agent(self, uuid: str = "") -> AgentClient:
         """Enrolled, logged in on the first node; the second has seen nothing of it."""
-        uuid = str(UUID(int=self.uuids.getrandbits(128), version=4))
+        uuid = uuid or self.uuid()
         await self.stores[0].agents.add(Agent(uuid, f"a-{uuid[:8]}", HASH))
         agent = self.first.client(uuid)
         assert (await agent.authenticate()).status == 200
@@ -128,12 +131,26 @@ async def test_refuse(autojump_clock: MockClock) -> None:
         assert await status(known.post_stateless(EVENTS)) == 204  # by the node that knows it
 
 
+async def test_one_that_was_enrolled_a_moment_ago_isnt_refused(autojump_clock: MockClock) -> None:
+    """The other node has just read that there is no such agent, and can't read that there is one now."""
+    async with two_nodes() as nodes:
+        uuid = nodes.uuid()
+        assert await status(nodes.second.client(uuid).authenticate()) == 403
+        agent = nodes.on_second(await nodes.agent(uuid))
+        nodes.indexer.go_down()
+        assert await status(agent.post_stateless(EVENTS)) == 503
+        nodes.indexer.up = True
+        await trio.sleep(60)
+        assert await status(agent.post_stateless(EVENTS)) == 204
+
+
 @pytest.mark.parametrize("change", ["removed", "rekeyed"])
 @pytest.mark.parametrize("later", [0.0, 290.0])
 async def test_what_is_known_of_revocations_counts(change: str, later: float, autojump_clock: MockClock) -> None:
     async with two_nodes() as nodes:
         agent = nodes.on_second(await nodes.agent())
         assert await status(agent.post_stateless(EVENTS)) == 204
+        await trio.sleep(10)  # a newer token might be of an agent that was enrolled after it was read
         registry = nodes.stores[1].agents
         await (registry.remove(agent.uuid) if change == "removed" else registry.rekey(agent.uuid, hash_key("k" * 32)))
         nodes.indexer.go_down()

@@ -39,6 +39,8 @@ _TOKENS_REMEMBERED: Final = 131_072
 _UNREAD_AFTER: Final = 3.0
 #: Seconds for which a token can be newer than what is remembered of agents that weren't there.
 _NEW_TOKEN: Final = 60.0
+#: Seconds that are longer than a registry says from memory that an agent isn't there, with what clocks differ by.
+_JUST_MADE: Final = 5.0
 
 
 @frozen
@@ -207,9 +209,9 @@ class Authenticator:
         try:  # the token may be newer than what is remembered of its agent: that may have been enrolled on another node
             return await self._agents.get(claims.uuid)
         except BackendUnavailable:
-            if agent is not None:
+            if agent is not None or self._wall_clock() - claims.made < _JUST_MADE:
                 raise
-            return None  # as it was read a moment ago
+            return None  # as it was read a moment ago, since the token was made
 
     def _may_serve_unread(self, claims: Claims) -> bool:
         """Tokens without a fingerprint can't be compared with what is known of revocations."""
