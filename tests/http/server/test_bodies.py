@@ -181,6 +181,31 @@ async def test_the_wait_limit_never_becomes_negative(mock_clock: MockClock) -> N
     assert budget.used_bytes == 0
 
 
+async def test_those_that_wait_dont_wake_each_other(autojump_clock: MockClock) -> None:
+    """Room that isn't enough for anybody is looked at once by each."""
+
+    class Watched(BodyBudget):
+        looks = 0
+
+        def _may_take(self, share: Share, size: int) -> bool:
+            self.looks += 1
+            assert self.looks < 100
+            return super()._may_take(share, size)
+
+    budget, senior = Watched(100), Share("a")
+    await budget.take(senior, 200)
+    async with trio.open_nursery() as nursery:
+        for owner in ("b", "c"):
+            nursery.start_soon(budget.take, Share(owner), 10)
+        await wait_all_tasks_blocked()
+        before = budget.looks
+        budget.hold(senior, 150)
+        await wait_all_tasks_blocked()
+        assert budget.looks == before + 2
+        budget.give_back(senior)
+    assert budget.used_bytes == 20
+
+
 async def test_a_cancelled_wait_takes_nothing(autojump_clock: MockClock) -> None:
     budget = BodyBudget(100)
     holder, waiter = Share(), Share()

@@ -85,23 +85,28 @@ class BodyBudget:
     async def wait_for_room(self, share: Share, size: int) -> None:
         """Waits until so much could be taken, and takes nothing."""
         patient_until = trio.current_time() + PATIENCE  # however often it is woken until then
-        while not self._may_take(share, size):
-            modest = not self._is_greedy(share, size)
-            if (now := trio.current_time()) >= patient_until:
-                patient_until = now + PATIENCE
-                if modest:
-                    self._end_slow_readers(size)
-            if modest:
-                self._modest[share.owner] += 1
-            try:
+        is_counted = False  # among the modest, while it waits: two that counted anew would wake each other all the time
+        try:
+            while not self._may_take(share, size):
+                modest = not self._is_greedy(share, size)
+                if modest != is_counted:
+                    is_counted = modest
+                    self._count_modest(share.owner, 1 if modest else -1)
+                if (now := trio.current_time()) >= patient_until:
+                    patient_until = now + PATIENCE
+                    if modest:
+                        self._end_slow_readers(size)
                 with trio.move_on_at(patient_until):
                     await self._parking.park()
-            finally:
-                if modest:
-                    self._modest[share.owner] -= 1
-                    if not self._modest[share.owner]:
-                        del self._modest[share.owner]
-                        self._parking.unpark_all()  # those that waited for it
+        finally:
+            if is_counted:
+                self._count_modest(share.owner, -1)
+
+    def _count_modest(self, owner: Hashable, more: int) -> None:
+        self._modest[owner] += more
+        if not self._modest[owner]:
+            del self._modest[owner]
+            self._parking.unpark_all()  # those that waited for it
 
     def _may_take(self, share: Share, size: int) -> bool:
         if self._senior is share:
