@@ -5,10 +5,11 @@
 
 Embedded backends, or a real OpenSearch and a minimal engine on the loader's core; one worker, held to a part of a core.
 By a quota it has that in one piece of each period, by a loop beside it in each millisecond. 0 times is no load.
-For each workload first what it carries, then 2, 5 and 10 times that, in an open loop: latency counts from the planned
-moment, with connecting and waiting in it. ``ready`` is asked for ten times a second, as a balancer does, and a command
-is posted for a parked agent each second. Goodput is what was answered with a success within the agent's limit,
-a second.
+For each workload first what it carries, then 2, 5 and 10 times that, in an open loop, and after each what it carries
+once more: goodput is compared with the mean of before and after, since a machine's speed changes within a minute.
+Latency counts from the planned moment, with connecting and waiting in it. ``ready`` is asked for ten times a second, as
+a balancer does, and a command is posted for a parked agent each second. Goodput is what was answered with a success
+within the agent's limit, a second.
 """
 
 from __future__ import annotations
@@ -245,9 +246,11 @@ def measure(service: Service, load: Load, agents: Sequence[Agent], times: Sequen
     try:
         with held_down(pid, share, how, period_ms) as what:
             print(f"held down by {what}", file=sys.stderr)
+            carried = 0.0
             for factor in times:
-                carried = best(service, load, senders, min(6, seconds)) if factor else 0.0
-                rate = factor * carried
+                if factor and not carried:
+                    carried = best(service, load, senders, min(6, seconds))
+                earlier, rate = carried, factor * carried
                 payloads = load.make(senders, min(4000, int(rate * seconds) + 1))
                 before, used = resident_bytes(pid), cpu_seconds(pid)
                 with watching_memory(pid) as memory:
@@ -255,14 +258,17 @@ def measure(service: Service, load: Load, agents: Sequence[Agent], times: Sequen
                         offered = offer(service.port, payloads, rate, seconds, 0)
                     had = (cpu_seconds(pid) - used) / seconds
                     time.sleep(2)
-                    light = LIGHT * carried
+                    light = LIGHT * earlier
                     after = offer(service.port, load.make(senders, int(light * 5) + 1), light, 5, 10)
                     time.sleep(AFTER_S - 7 if factor else 0)
+                if factor:
+                    carried = best(service, load, senders, min(6, seconds))
+                alone = (earlier + carried) / 2
                 good = offered.good(load)
                 yield {
                     "load": load.name,
                     "times": factor,
-                    "carried": carried,
+                    "carried": alone,
                     "offered": rate,
                     "goodput": offered.goodput(load, skip=2),
                     "p50_ms": at(good, 0.5),
@@ -279,7 +285,7 @@ def measure(service: Service, load: Load, agents: Sequence[Agent], times: Sequen
                     "late_ms": 1000 * offered.late,
                     "loader_cpu": offered.cpu,
                     "had": had,
-                    "cpu_ms": 1000 * share / carried if carried else math.nan,
+                    "cpu_ms": 1000 * share / alone if alone else math.nan,
                     "share": share,
                 }  # fmt: skip
     finally:
