@@ -72,7 +72,10 @@ _.ca_certs
 _.certfile
 _.keyfile
 
-# --- of trio's tasks, which trio reads
+# --- of trio's tasks, cancel scopes and runs, which trio reads
 _._next_send
 _._abort_func
 _.custom_sleep_data
+_._cancel_points
+_.abandoned_by_misnesting
+_.init_task

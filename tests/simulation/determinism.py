@@ -15,7 +15,7 @@ from typing import Any
 
 import trio
 
-from tests.simulation.loop import rescheduling, scopes, sleeping, turns
+from tests.simulation import loop
 from tests.simulation.loop.turns import Wakings
 
 __all__ = ["EPOCH", "install", "reset"]
@@ -42,9 +42,8 @@ def install() -> None:
         (time, "monotonic", _monotonic),
         # One of trio's two private switches: tasks that can run are sorted. ``reset`` seeds what is left to chance.
         (trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
+        *loop.REPLACEMENTS,
     ]
-    for part in (turns, sleeping, scopes, rescheduling):
-        replacements += part.REPLACEMENTS
     for module, name, replacement in replacements:
         setattr(module, name, replacement)
     Wakings().install()

@@ -11,7 +11,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.simulation.loop import rescheduling, scopes, sleeping, turns
+from tests.simulation import loop
+from tests.simulation.loop import scopes, sleeping
 
 SleepUntil = Callable[[float], Awaitable[None]]
 sleepers = pytest.mark.parametrize("sleep_until", [trio.sleep_until, sleeping.sleep_until], ids=["trio's", "ours"])
@@ -94,7 +95,7 @@ def story(seed: int) -> list[str]:
         with trio.CancelScope(shield=rng.random() < 0.1) as own:
             own_scopes.append(own)
             for _ in range(rng.randrange(1, 6)):
-                kind = rng.randrange(9)
+                kind = rng.randrange(13)
                 moment = rng.randrange(6) / 2
                 lines.append(f"{trio.current_time()} {name} {kind} {moment}")
                 if kind == 0:
@@ -118,6 +119,26 @@ def story(seed: int) -> list[str]:
                         await lot.park()
                 elif kind == 7:
                     lines.append(f"{name} wakes {len(lot.unpark_all())}")
+                elif kind == 8 and depth:
+                    try:
+                        with trio.fail_after(moment, shield=rng.random() < 0.1):
+                            await work(f"{name}!", depth - 1)
+                    except trio.TooSlowError:
+                        lines.append(f"{trio.current_time()} {name} is too slow")
+                elif kind == 9 and depth:
+                    try:
+                        async with trio.open_nursery() as nursery:
+                            nursery.start_soon(work, f"{name}?", depth - 1)
+                            await trio.sleep(moment)
+                            raise KeyError(name)
+                    except* KeyError as errors:
+                        lines.append(f"{trio.current_time()} {name} fails {errors.exceptions}")
+                elif kind == 10:
+                    sent = await send.send(name)  # there is room
+                    lines.append(f"{trio.current_time()} {name} sends {sent}")
+                elif kind == 11:
+                    with trio.move_on_after(moment):
+                        lines.append(f"{trio.current_time()} {name} has {await receive.receive()}")
                 else:
                     await trio.lowlevel.checkpoint()
         lines.append(f"{trio.current_time()} {name} ends {own.cancelled_caught}")
@@ -130,6 +151,7 @@ def story(seed: int) -> list[str]:
         assert trio._core._run.GLOBAL_RUN_CONTEXT.runner.deadlines._active == 0
 
     own_scopes: list[trio.CancelScope] = []
+    send, receive = trio.open_memory_channel[str](1000)
     lot = trio.lowlevel.ParkingLot()
     trio._core._run._r.seed(seed)
     on_mock_clock(main)
@@ -142,7 +164,6 @@ def test_programs_do_the_same_with_it_and_without(monkeypatch: pytest.MonkeyPatc
     without = [story(seed) for seed in range(200)]
     assert without == [story(seed) for seed in range(200)]
     assert sum(map(len, without)) > 5000
-    for part in (turns, sleeping, scopes, rescheduling):
-        for module, name, replacement in part.REPLACEMENTS:
-            monkeypatch.setattr(module, name, replacement)
+    for module, name, replacement in loop.REPLACEMENTS:
+        monkeypatch.setattr(module, name, replacement)
     assert [story(seed) for seed in range(200)] == without
