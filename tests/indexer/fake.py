@@ -97,7 +97,7 @@ class FakeOpenSearch:
             await trio.aclose_forcefully(stream)
 
     async def _serve(self, stream: trio.abc.HalfCloseableStream) -> None:
-        connection = h11.Connection(h11.SERVER)
+        connection = self._new_connection()
         with trio.CancelScope() as scope:
             self._scopes.add(scope)
             try:
@@ -108,7 +108,17 @@ class FakeOpenSearch:
         self._scopes.discard(scope)
         await trio.aclose_forcefully(stream)
 
-    async def _exchange(self, stream: trio.abc.HalfCloseableStream, connection: h11.Connection) -> bool:
+    def _new_connection(self) -> Any:
+        """What reads requests, with h11's methods, of one connection."""
+        return h11.Connection(h11.SERVER)
+
+    def _encode(self, connection: Any, status: int, body: bytes) -> bytes:
+        """A whole answer."""
+        head = h11.Response(status_code=status, headers=[("Content-Length", str(len(body)))])
+        sent = [head, h11.Data(data=body), h11.EndOfMessage()]
+        return b"".join(connection.send(event) or b"" for event in sent)
+
+    async def _exchange(self, stream: trio.abc.HalfCloseableStream, connection: Any) -> bool:
         request: h11.Request | None = None
         body = bytearray()
         while True:
@@ -135,9 +145,7 @@ class FakeOpenSearch:
         encoded = b"" if answer is None or method == "HEAD" else json.dumps(answer).encode()
         if isinstance(answer, str) and method != "HEAD":
             encoded = answer.encode()
-        head = h11.Response(status_code=status, headers=[("Content-Length", str(len(encoded)))])
-        data = (connection.send(head) or b"") + (connection.send(h11.Data(data=encoded)) or b"")
-        data += connection.send(h11.EndOfMessage()) or b""
+        data = self._encode(connection, status, encoded)
         if self.faults.cut is not None:
             await stream.send_all(data[: self.faults.cut])
             return False

@@ -14,6 +14,8 @@ from attrs import define, field
 from wazuh_comms_trio.backends.opensearch.client.queries import to_moment
 
 Source = dict[str, Any]
+#: Whether a document, by id and content, is what a query asks for.
+Matcher = Callable[[str, Source], bool]
 #: Characters of a text that a dynamic mapping has as a keyword, too.
 IGNORED_ABOVE = 256
 
@@ -57,20 +59,21 @@ class Index:
 
     # --- writes ---
 
-    def write(self, document_id: str, raw: bytes) -> Stored:
-        source = parse(raw)
+    def write(self, document_id: str, raw: bytes, source: Source | None = None) -> Stored:
+        """``source``: what ``raw`` says, if that was read already."""
+        source = parse(raw) if source is None else source
         version = self.versions[document_id] = self.versions.get(document_id, 0) + 1
         stored = self.documents[document_id] = Stored(raw, source, self.next_seq_no, version)
         self.next_seq_no += 1
         return stored
 
     def create(self, document_id: str, raw: bytes) -> Stored:
-        parse(raw)
+        source = parse(raw)
         present = self.documents.get(document_id)
         if present is not None:
             text = f"[{document_id}]: version conflict, document already exists (current version [{present.version}])"
             raise Conflict(text)
-        return self.write(document_id, raw)
+        return self.write(document_id, raw, source)
 
     def check(self, document_id: str, if_seq_no: int) -> None:
         """A conditional write's condition."""
@@ -108,35 +111,46 @@ class Index:
     def search(self, query: Mapping[str, Any]) -> list[tuple[str, Stored]]:
         if self.now() - self.refreshed_at >= self.refresh_interval:
             self.refresh()
-        return [(i, stored) for i, stored in self.visible.items() if self.matches(query, i, stored.source)]
+        matches = self._matcher(query)
+        return [(i, stored) for i, stored in self.visible.items() if matches(i, stored.source)]
 
-    def matches(self, query: Mapping[str, Any], document_id: str, source: Source) -> bool:
+    def _matcher(self, query: Mapping[str, Any]) -> Matcher:
+        """The query, looked through once for all documents that it is asked of."""
         ((kind, body),) = query.items()
         if kind == "match_all":
-            return True
+            return lambda document_id, source: True
         if kind == "ids":
-            return document_id in body["values"]
+            return lambda document_id, source: document_id in body["values"]
         if kind == "bool":
-            return self._bool(body, document_id, source)
+            return self._bool(body)
         if kind == "exists":
-            return any(value is not None for value in self.values_of(body["field"], source))
+            return lambda document_id, source: any(each is not None for each in self.values_of(body["field"], source))
         ((name, wanted),) = body.items()
-        values = list(self.values_of(name, source))
         if kind == "terms":
-            return any(self._is_term(name, value, term) for value in values for term in wanted)
+            return lambda document_id, source: any(
+                self._is_term(name, value, term) for value in self.values_of(name, source) for term in wanted
+            )
         if kind == "range":
-            return any(in_range(value, wanted) for value in values)
+            bounds = {each: to_milliseconds(limit) for each, limit in wanted.items()}
+            return lambda document_id, source: any(in_range(value, bounds) for value in self.values_of(name, source))
         raise AssertionError(f"the fake doesn't know the query {kind}")
 
-    def _bool(self, body: Mapping[str, Any], document_id: str, source: Source) -> bool:
-        def clauses(name: str) -> list[bool]:
+    def _bool(self, body: Mapping[str, Any]) -> Matcher:
+        def clauses(name: str) -> list[Matcher]:
             given = body.get(name, [])
-            listed = given if isinstance(given, list) else [given]
-            return [self.matches(clause, document_id, source) for clause in listed]
+            return [self._matcher(clause) for clause in (given if isinstance(given, list) else [given])]
 
-        should = clauses("should")
-        needed = body.get("minimum_should_match", 0 if "filter" in body or "must" in body else 1) if should else 0
-        return all(clauses("filter") + clauses("must")) and not any(clauses("must_not")) and sum(should) >= needed
+        needed, excluded, should = clauses("filter") + clauses("must"), clauses("must_not"), clauses("should")
+        least = body.get("minimum_should_match", 0 if "filter" in body or "must" in body else 1) if should else 0
+
+        def matches(document_id: str, source: Source) -> bool:
+            return (
+                all(each(document_id, source) for each in needed)
+                and not any(each(document_id, source) for each in excluded)
+                and (not least or sum(each(document_id, source) for each in should) >= least)
+            )
+
+        return matches
 
     def _mapped(self, name: str) -> Mapping[str, Any] | None:
         current: Mapping[str, Any] = self.mappings
@@ -198,9 +212,9 @@ def flatten(source: Any, name: str) -> Iterator[Any]:
             yield from flatten(source[first], rest)
 
 
-def in_range(value: Any, limits: Mapping[str, Any]) -> bool:
+def in_range(value: Any, bounds: Mapping[str, float | None]) -> bool:
+    """``bounds``: in milliseconds; None: of no moment."""
     moment = to_milliseconds(value)
-    bounds = {name: to_milliseconds(limit) for name, limit in limits.items()}
     return moment is not None and all(
         bound is not None and {"lt": moment < bound, "lte": moment <= bound, "gt": moment > bound}[name]
         for name, bound in bounds.items()

@@ -13,6 +13,7 @@ import h11
 import trio
 
 from tests.simulation.nodes.network import SimStream, process_stream_pair, send_twice
+from tests.simulation.nodes.plain_connection import PlainConnection
 from tests.simulation.plan import ENGINE
 from wazuh_comms_trio.backends.engine import client
 from wazuh_comms_trio.backends.engine.client import UnixEngine, open_engine_client
@@ -66,7 +67,7 @@ class SimEngine:
         return None
 
     async def _serve(self, stream: SimStream, caller: SimStream) -> None:
-        connection = h11.Connection(h11.SERVER)
+        connection = PlainConnection()
         try:
             while await self._exchange(stream, caller, connection):
                 connection.start_next_cycle()
@@ -75,7 +76,7 @@ class SimEngine:
         finally:
             stream.close()
 
-    async def _exchange(self, stream: SimStream, caller: SimStream, connection: h11.Connection) -> bool:
+    async def _exchange(self, stream: SimStream, caller: SimStream, connection: PlainConnection) -> bool:
         """One request and its answer; returns whether another one may follow."""
         target, body = b"", bytearray()
         while not isinstance(event := connection.next_event(), h11.EndOfMessage):
@@ -114,12 +115,10 @@ class SimEngine:
         return is_early
 
     @staticmethod
-    def _encoded(connection: h11.Connection, status: int, answer: Any) -> bytes:
+    def _encoded(connection: PlainConnection, status: int, answer: Any) -> bytes:
         encoded = b"" if answer is None else json.dumps(answer).encode()
         headers = [("Content-Length", str(len(encoded))), ("Content-Type", "application/json")]
-        data = connection.send(h11.Response(status_code=status, headers=headers)) or b""
-        data += connection.send(h11.Data(data=encoded)) or b""
-        return data + (connection.send(h11.EndOfMessage()) or b"")
+        return connection.answer(status, headers, encoded)
 
     def _answer(self, target: bytes, body: bytes) -> tuple[int, Any]:
         if target == b"/vulnerability/scan":

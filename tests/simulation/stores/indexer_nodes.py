@@ -14,6 +14,7 @@ from tests.indexer.fake import FakeOpenSearch
 from tests.indexer.fake_bodies import error, failure
 from tests.indexer.fake_index import Index, Stored
 from tests.simulation.nodes.network import SimStream, process_stream_pair, send_twice
+from tests.simulation.nodes.plain_connection import PlainConnection
 from tests.simulation.stores.shards import SHARDS, shard_of
 
 if TYPE_CHECKING:
@@ -120,6 +121,12 @@ class IndexerNodes(FakeOpenSearch):
                 self._world.trace.strike(kind, "answer", self.hosts[_NODE.get()])
                 return fault
         return None
+
+    def _new_connection(self) -> PlainConnection:
+        return PlainConnection()
+
+    def _encode(self, connection: PlainConnection, status: int, body: bytes) -> bytes:
+        return connection.answer(status, [("Content-Length", str(len(body)))], body)
 
     async def _send(self, stream: trio.abc.HalfCloseableStream, answer: bytes) -> None:
         if self._meets("indexer answers twice") is None:
