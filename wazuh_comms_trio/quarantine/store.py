@@ -68,12 +68,26 @@ _ENTRY: Final = (
 _REPEAT_WARNING: Final = 3600.0
 
 
-_EntryRow = tuple[int, str, Kind, str, int, int, float, float, int, float | None, str | None, str, str, float | None]
+class _EntryRow(msgspec.Struct, array_like=True):
+    id: int
+    agent_id: str
+    kind: Kind
+    reason: str
+    size: int
+    payload_bytes: int
+    first_at: float
+    last_at: float
+    count: int
+    replayed_at: float | None
+    replay_error: str | None
+    document: str
+    version: str
+    overtaken_at: float | None
 
 
 def _entry(row: Any) -> Entry:
     """An entry from its row. Raises ``ValueError``."""
-    return Entry(*msgspec.convert(row, _EntryRow))
+    return Entry(*msgspec.structs.astuple(msgspec.convert(row, _EntryRow)))
 
 
 def _whole(row: Any) -> tuple[Entry, bytes]:

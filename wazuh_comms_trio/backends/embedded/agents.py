@@ -346,22 +346,39 @@ def _select(connection: apsw.Connection, agent_id: str) -> Agent | None:
     return read_row(connection, "agents", _COLUMNS, agent_id, _agent)
 
 
-_Row = tuple[str, str, str, str | None, str | None, str, str, Literal["active", "disconnected"], float | None]
+class _Row(msgspec.Struct, array_like=True):
+    """As SQLite gives it; ``groups`` and ``host`` are JSON."""
+
+    id: str
+    name: str
+    key_hash: str
+    type: str | None
+    version: str | None
+    groups: str
+    host: str
+    status: Literal["active", "disconnected"]
+    last_login: float | None
+
+
+class _Read(msgspec.Struct, array_like=True):
+    groups: tuple[str, ...]
+    host: dict[str, Any]
 
 
 def _agent(row: Any) -> Agent:
     """Raises ``ValueError``, ``RecursionError``."""
-    agent_id, name, key_hash, kind, version, groups, host, status, last_login = msgspec.convert(row, _Row)
+    columns = msgspec.convert(row, _Row)
+    read = msgspec.convert((json.loads(columns.groups), json.loads(columns.host)), _Read)
     return Agent(
-        id=agent_id,
-        name=name,
-        key_hash=key_hash,
-        type=kind,
-        version=version,
-        groups=msgspec.convert(json.loads(groups), tuple[str, ...]),
-        host=msgspec.convert(json.loads(host), dict[str, Any]),
-        status=status,
-        last_login=last_login,
+        id=columns.id,
+        name=columns.name,
+        key_hash=columns.key_hash,
+        type=columns.type,
+        version=columns.version,
+        groups=read.groups,
+        host=read.host,
+        status=columns.status,
+        last_login=columns.last_login,
     )
 
 

@@ -216,36 +216,54 @@ class _Result(msgspec.Struct):
     data: Any = None
 
 
-_TargetType = Literal["agent", "group", "server"]
-_Row = tuple[str, _TargetType, str, CommandStatus, float, float | None, float, str, str | None]
-_EssentialRow = tuple[str, _TargetType, str, CommandStatus, float, float | None, float]
+class _EssentialRow(msgspec.Struct, array_like=True):
+    document_id: str
+    target_type: Literal["agent", "group", "server"]
+    target_id: str
+    status: CommandStatus
+    created_at: float
+    sent_at: float | None
+    timeout: float
+
+    @property
+    def target(self) -> Target:
+        return Target(self.target_type, self.target_id)
+
+
+class _Row(_EssentialRow, array_like=True):
+    body: str
+    result: str | None
 
 
 def decode(row: Any) -> Command:
     """Raises ``ValueError``, ``RecursionError``."""
-    document_id, kind, target_id, status, created_at, sent_at, timeout, body_text, result_text = msgspec.convert(
-        row, _Row
-    )
-    body = msgspec.convert(json.loads(body_text), _Body)
-    result = None if result_text is None else msgspec.convert(json.loads(result_text), _Result)
+    columns = msgspec.convert(row, _Row)
+    body = msgspec.convert(json.loads(columns.body), _Body)
+    result = None if columns.result is None else msgspec.convert(json.loads(columns.result), _Result)
     return Command(
-        document_id=document_id,
-        target=Target(kind, target_id),
+        document_id=columns.document_id,
+        target=columns.target,
         action=Action(body.name, body.version, body.args),
-        timeout=timeout,
+        timeout=columns.timeout,
         request_id=body.request_id,
         order_id=body.order_id,
         source=body.source,
         user=body.user,
-        status=status,
+        status=columns.status,
         result=None if result is None else CommandResult(result.code, result.message, result.data),
-        created_at=created_at,
-        sent_at=sent_at,
+        created_at=columns.created_at,
+        sent_at=columns.sent_at,
     )
 
 
 def _decode_essential(row: Any) -> Command:
-    document_id, kind, target_id, status, created_at, sent_at, timeout = msgspec.convert(row, _EssentialRow)
+    columns = msgspec.convert(row, _EssentialRow)
     return Command(
-        document_id, Target(kind, target_id), Action(""), timeout, status=status, created_at=created_at, sent_at=sent_at
+        columns.document_id,
+        columns.target,
+        Action(""),
+        columns.timeout,
+        status=columns.status,
+        created_at=columns.created_at,
+        sent_at=columns.sent_at,
     )

@@ -37,6 +37,7 @@ class FileWatch:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._path_text, self._log_text = str(path), f"{path}-wal"  # made once: for the looks around every commit
         self._file: Identity | None = None
         self._beside: dict[str, Identity] = {}
         self._file_bytes = 0
@@ -74,7 +75,7 @@ class FileWatch:
     def check(self, connection: apsw.Connection) -> None:
         """Raises ``FileGone`` unless what is open is what others find, and looks like a database."""
         try:
-            found = os.stat(self.path)
+            found = os.stat(self._path_text)
         except FileNotFoundError:
             raise FileGone("the database file is gone") from None
         if (found.st_dev, found.st_ino) != self._file:
@@ -83,7 +84,7 @@ class FileWatch:
             raise FileGone("the database file was cut short")
         self._file_bytes = found.st_size
         try:
-            log = _identity(self._name("-wal"))
+            log = _identity(self._log_text)
         except FileNotFoundError:
             raise FileGone("the database's log file is gone", damaged=False) from None
         if log != self._beside["-wal"]:
@@ -124,7 +125,7 @@ def _head(connection: apsw.Connection) -> bytes:
     return connection.read("main", 0, 0, _HEAD_BYTES)[1]
 
 
-def _identity(path: Path) -> Identity:
+def _identity(path: Path | str) -> Identity:
     found = os.stat(path)
     return found.st_dev, found.st_ino
 
