@@ -160,6 +160,20 @@ def test_space_looks_at_once_and_other_keys_do_nothing(daemon: Daemon, terminal:
     assert terminal.wait() == 0
 
 
+@pytest.mark.usefixtures("daemon")
+def test_the_last_page_that_was_asked_for_stays() -> None:
+    terminal = Terminal("--count", "1")
+    try:
+        terminal.read_until("the first look in 600 s")
+        terminal.press(" ")
+        terminal.read_until(LEAVES)
+        terminal.read_until("parked polls")
+        assert terminal.process.wait() == 0
+        assert terminal.is_as_it_was
+    finally:
+        terminal.close()
+
+
 def test_a_daemon_that_cant_be_asked_is_said_and_asked_again(daemon: Daemon, terminal: Terminal) -> None:
     daemon.metrics = None
     terminal.press(" ")

@@ -60,7 +60,7 @@ def _print(arguments: Namespace, looks: Looks) -> None:
 
 def _show_live(arguments: Namespace, looks: Looks) -> None:
     """A daemon that doesn't answer any more is said, and asked on: it may be restarting. The last of ``--count`` pages
-    stays for an interval."""
+    stays when the terminal is as it was, whole."""
     from wazuh_comms_trio.cli.live.screen import GONE, Screen
     from wazuh_comms_trio.cli.output import cut
 
@@ -74,13 +74,12 @@ def _show_live(arguments: Namespace, looks: Looks) -> None:
             if failed:  # and what is below is from before
                 lines[:1] = [cut(f"! {failed}", width)]
             screen.show([*lines, *[""] * (height - 1 - len(lines)), cut(said, width - 1)][-height:])
+            if shown == arguments.count:
+                break
             keys = screen.wait(next_look - time.monotonic())
-            if keys is None:
-                if shown == arguments.count:
+            if keys is not None:
+                if keys == GONE or ENDING_KEYS.intersection(keys):
                     return
-            elif keys == GONE or ENDING_KEYS.intersection(keys):
-                return
-            else:
                 if " " in keys:
                     next_look = min(next_look, looks.asked + SHORTEST)
                 continue
@@ -94,6 +93,7 @@ def _show_live(arguments: Namespace, looks: Looks) -> None:
                 said = f"{help_}; every {arguments.interval:g} s"
                 shown += 1
             next_look = time.monotonic() + arguments.interval
+    print("\n".join(looks.page(width, 1000)), flush=True)
 
 
 class Looks:
