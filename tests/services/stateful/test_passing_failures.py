@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.services.bench import A1, A2, A3, body, event, gather, open_stateful, results
+from tests.services.bench import A1, A2, A3, Stateful, body, event, gather, open_stateful, results
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.config.models import Batcher
 from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
 from wazuh_comms_trio.services.stateful.submission import LOOK_AFTER
 
+SCA = "wazuh-states-sca"
 PASSING = ItemResult(429, "busy", Outcome.PASSING)
 
 
@@ -205,3 +207,186 @@ class TestPassingFailures:
 
             events.bulk = cut  # type: ignore[method-assign]
             assert results(await stateful.submit(body(event("e1"), event("e2")))) == [("e1", 200), ("e2", 200)]
+
+
+class TestOneIndexThatTakesNothing:
+    """It is read-only, or its shard is on no node, while the store answers and takes what is for others."""
+
+    @staticmethod
+    def close(stateful: Stateful, *, waits: float = 0.0) -> Callable[[], None]:
+        """Of an index without its shard the indexer says so after ``waits`` seconds. Returns what opens it again."""
+        events = stateful.backends.events
+        complete = events.bulk
+        closed = [True]
+
+        async def bulk(operations: Sequence[DocumentOperation], **more: Any) -> Sequence[ItemResult]:
+            if closed[0] and any(one.index == SCA for one in operations):
+                await trio.sleep(waits)
+            return await complete(operations, **more)
+
+        events.bulk = bulk  # type: ignore[method-assign]
+        events.judge = lambda one: PASSING if closed[0] and one.index == SCA else None
+        return lambda: closed.__setitem__(0, False)
+
+    @staticmethod
+    def others(stateful: Stateful, seconds: float, data: Any = None) -> Sequence[Callable[[], Awaitable[float]]]:
+        """Ten agents, each with a packet a second. Each returns how long its slowest one took."""
+
+        async def send(number: int) -> float:
+            agent_id, worst, packet = f"{A1[:-3]}{number:03x}", 0.0, 0
+            end = trio.current_time() + seconds
+            while (began := trio.current_time()) < end:
+                reply = await stateful.submit(body(event(f"e{packet}", data=data), agent_id=agent_id), agent_id)
+                assert results(reply) == [(f"e{packet}", 201)]
+                worst = max(worst, trio.current_time() - began)
+                packet += 1
+                await trio.sleep(1)
+            return worst
+
+        return [partial(send, number) for number in range(10)]
+
+    @staticmethod
+    def hopeless(stateful: Stateful, count: int, *events: bytes) -> Sequence[Callable[[], Awaitable[float]]]:
+        async def send(number: int) -> float:
+            agent_id, began = f"{A1[:-4]}f{number:03x}", trio.current_time()
+            with pytest.raises(BackendUnavailable):
+                await stateful.submit(body(*(events or (event("s", module="sca"),)), agent_id=agent_id), agent_id)
+            return trio.current_time() - began
+
+        return [partial(send, number) for number in range(count)]
+
+    @pytest.mark.parametrize("size", [1, 100_000])
+    async def test_no_other_events_wait_for_it(self, size: int, autojump_clock: MockClock) -> None:
+        """Of packets that share calls, and of those that go in pieces."""
+        async with open_stateful() as stateful:
+            self.close(stateful)
+            data = {"text": "x" * size}
+            hopeless = self.hopeless(stateful, 50, event("s", data=data, module="sca"))
+            both = [*self.others(stateful, 25, data), *hopeless]
+            took = await gather(*both)
+            assert max(took[:10]) < 1
+            assert {round(seconds, 1) for seconds in took[10:]} == {29.5}
+
+    async def test_nor_once_it_is_known_when_it_takes_long_to_say_so(self, autojump_clock: MockClock) -> None:
+        async with open_stateful() as stateful:
+            self.close(stateful, waits=10)
+            async with trio.open_nursery() as nursery:
+                for each in self.hopeless(stateful, 50):
+                    nursery.start_soon(each)
+                await trio.sleep(11)
+                assert max(await gather(*self.others(stateful, 15))) < 1
+
+    async def test_an_agent_that_shared_a_call_with_it_goes_on(self, autojump_clock: MockClock) -> None:
+        async with open_stateful(batcher=Batcher(eager=False)) as stateful:
+            self.close(stateful)
+
+            async def lucky() -> float:
+                for number in range(3):
+                    await stateful.submit(body(event(f"e{number}"), agent_id=A2), A2)
+                return trio.current_time()
+
+            (_, took) = await gather(*self.hopeless(stateful, 1), lucky)
+            assert stateful.backends.events.batches[0] == 2
+            assert took < 1
+
+    async def test_nor_for_the_store_of_commands(self, autojump_clock: MockClock) -> None:
+        """Results of commands are in the same bodies."""
+        async with open_stateful() as stateful:
+            stateful.backends.commands.faults.error = BackendUnavailable("The commands can't be written")
+            report = event("c", "update", {"command": {"result": {"code": 0}}}, module="command")
+            took = await gather(*self.others(stateful, 25), *self.hopeless(stateful, 50, report))
+            assert max(took[:10]) < 1
+
+    async def test_nor_once_it_is_known_that_it_hangs(self, autojump_clock: MockClock) -> None:
+        async with open_stateful() as stateful:
+            stateful.backends.commands.faults.hang()
+            report = event("c", "update", {"command": {"result": {"code": 0}}}, module="command")
+            await gather(*self.hopeless(stateful, 1, report))
+            took = await gather(*self.others(stateful, 25), *self.hopeless(stateful, 50, report))
+            assert max(took[:10]) < 1
+
+    async def test_a_disk_without_room_for_results_is_said_soon(self, autojump_clock: MockClock) -> None:
+        async with open_stateful() as stateful:
+            stateful.backends.commands.faults.error = StorageFull()
+            report = event("c", "update", {"command": {"result": {"code": 0}}}, module="command")
+            with pytest.raises(StorageFull):
+                await stateful.submit(body(report))
+            assert trio.current_time() < 6
+
+    async def test_what_else_is_in_its_packets_is_taken(self, autojump_clock: MockClock) -> None:
+        async with open_stateful() as stateful:
+            self.close(stateful)
+            await gather(*self.hopeless(stateful, 20, event("s", module="sca"), event("f")))
+            assert len(stateful.backends.events.documents) == 20
+
+    async def test_once_it_is_well_all_is_taken_and_shares_calls_again(
+        self, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+    ) -> None:
+        caplog.set_level("INFO")
+        async with open_stateful(batcher=Batcher(eager=False)) as stateful:
+            reopen = self.close(stateful)
+            agents = [f"{A1[:-3]}{number:03x}" for number in range(100)]
+
+            async def send(agent_id: str) -> float:
+                for number in range(3):
+                    packet = body(event("s", "update", {"n": number}, module="sca"), agent_id=agent_id)
+                    await stateful.submit(packet, agent_id)
+                return trio.current_time()
+
+            async def recover() -> float:
+                await trio.sleep(20)
+                reopen()
+                return 0.0
+
+            assert max(await gather(recover, *(partial(send, agent_id) for agent_id in agents))) < 24
+            assert all(b'"n":2' in document.body for document in stateful.backends.events.documents.values())
+            before = len(stateful.backends.events.batches)
+            await gather(*(partial(stateful.submit, body(event("f"), agent_id=one), one) for one in agents[:5]))
+            assert stateful.backends.events.batches[before:] == [5]
+        lines = [record.getMessage() for record in caplog.records if SCA in record.getMessage()]
+        assert len(lines) == 2  # one when it began, one when it was over
+        assert lines[0].endswith(f"{SCA} can't be stored: busy")
+
+    async def test_an_agents_packets_keep_their_order(self, autojump_clock: MockClock) -> None:
+        """Also when the first of them is tried apart, and the others come meanwhile."""
+        async with open_stateful() as stateful:
+            reopen = self.close(stateful)
+            async with trio.open_nursery() as nursery:
+                for number in range(5):
+                    packet = body(
+                        event("s", "update", {"n": number}, module="sca"), event("f", "update", {"n": number})
+                    )
+                    nursery.start_soon(stateful.submit, packet)
+                    await trio.sleep(1)
+                reopen()
+            documents = stateful.backends.events.documents.values()
+            assert [b'"n":4' in document.body for document in documents] == [True, True]
+
+    async def test_of_too_many_the_newest_are_refused_at_once(self, autojump_clock: MockClock) -> None:
+        async with open_stateful() as stateful:
+            self.close(stateful)
+            took = sorted(await gather(*self.hopeless(stateful, 600)))
+            assert took[-1] == pytest.approx(29.5)
+            assert took[len(took) // 4] < 3
+
+    async def test_the_end_waits_for_what_is_tried_apart(self, autojump_clock: MockClock) -> None:
+        took: list[float] = []
+        async with trio.open_nursery() as nursery, open_stateful() as stateful:
+            self.close(stateful)
+
+            async def send(each: Callable[[], Awaitable[float]]) -> None:
+                took.append(await each())
+
+            for each in self.hopeless(stateful, 20):
+                nursery.start_soon(send, each)
+            await trio.sleep(5)
+        assert took == [pytest.approx(29.5)] * 20
+
+    async def test_it_is_settled_when_the_batcher_is_cancelled(self, autojump_clock: MockClock) -> None:
+        async with trio.open_nursery() as nursery, open_stateful() as stateful:
+            self.close(stateful)
+            for each in self.hopeless(stateful, 20):
+                nursery.start_soon(each)
+            await trio.sleep(5)
+            stateful.batcher.cancel()
+        assert trio.current_time() < 6

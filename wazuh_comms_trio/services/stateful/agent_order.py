@@ -27,6 +27,11 @@ class Batch:
     events: int = 0
     size: int = 0
 
+    def add(self, packet: Packet) -> None:
+        self.packets.append(packet)
+        self.events += 0 if packet.part is None else len(packet.part.events)
+        self.size += packet.size
+
     def is_full(self, limits: models.Batcher) -> bool:
         return self.events >= limits.max_elements or self.size >= limits.max_size
 
@@ -70,15 +75,24 @@ class AgentOrder:
                 self._holds[packet.agent_id] = _Hold(batch)
             if not batch.packets:
                 batch.opened = now
-            batch.packets.append(packet)
-            batch.events += len(packet.part.events)
-            batch.size += packet.size
+            batch.add(packet)
 
-    def place_ready(self, batch: Batch, limits: models.Batcher, now: float) -> None:
-        """Places, as ``place``, the packets that are ready, in order, until ``batch`` is full."""
-        while self.ready and not batch.is_full(limits):
-            self.waiting -= 1
-            self.place(self.ready.popleft(), batch, now)
+    def take_ready(self) -> Packet:
+        """The first of the packets that are ready, to be placed."""
+        self.waiting -= 1
+        return self.ready.popleft()
+
+    def hand_over(self, batch: Batch, packets: Iterable[Packet]) -> list[Batch]:
+        """Some of the packets that ``batch`` holds, in batches of their own, one for each agent, which hold it from now
+        on."""
+        batches: dict[str, Batch] = {}
+        for packet in packets:
+            own = batches.setdefault(packet.agent_id, Batch(batch.opened))
+            own.add(packet)
+            hold = self._holds.get(packet.agent_id)
+            if hold is not None and hold.holder is batch:
+                hold.holder = own
+        return list(batches.values())
 
     def release(self, holder: Batch | Packet) -> None:
         """The holder is done: the packets behind it are ready. Nothing happens when it holds nothing."""

@@ -7,19 +7,28 @@ lets the next one collect, and writes what it has; so many bulk calls are in fli
 ``AgentOrder`` keeps the order within an agent. Big packets have their turn there, too, and then go in pieces, through a
 channel without a buffer and by writers of their own.
 
+A packet of which a store that answers takes something later, and one for an index of which nothing was taken lately, is
+tried *apart*: it holds its agent, and nobody else's packets wait for it. There are two such rows, one for
+packets of indices that are in trouble: a call for these may take as long as the indexer waits for a shard.
+
 What can wait: ``_MAX_QUEUED`` packets in the channel and ``_MAX_BEHIND`` that were taken from it, for a batch
 (``WaitingPackets``) or behind their agents' holders, each of at most 64 KiB, 64 MiB together; a request that finds no
 room waits for it, and those that have waited longest are shed. More is in flight: eight batches of about
-``batcher.max_size`` bytes, and four pieces of 2 MiB.
+``batcher.max_size`` bytes, and four pieces of 2 MiB; and ``_MAX_APART`` agents' packets in each row apart, of more of
+which the newest is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
+from random import Random
 from typing import Final
 
 import trio
+from attrs import frozen
 
 from wazuh_comms_trio.config import models
 from wazuh_comms_trio.errors import BackendUnavailable, Overloaded
@@ -29,6 +38,7 @@ from wazuh_comms_trio.services.stateful.agent_order import AgentOrder, Batch
 from wazuh_comms_trio.services.stateful.bulk_writer import BulkWriter
 from wazuh_comms_trio.services.stateful.submission import Packet, Piece
 from wazuh_comms_trio.services.stateful.waiting_packets import WaitingPackets
+from wazuh_comms_trio.services.store_backoff import store_backoff
 
 __all__ = ["MAX_WAITING", "Batcher"]
 
@@ -39,6 +49,11 @@ MAX_WAITING: Final = _MAX_QUEUED + _MAX_BEHIND
 #: Bulk calls in flight at a time, of batches and of big packets' pieces. More don't make a store faster.
 _BATCH_WRITERS: Final = 8
 _PIECE_WRITERS: Final = 4
+
+#: Agents' packets in a row apart, and what one call takes of them.
+_MAX_APART: Final = 256
+_APART_EVENTS: Final = 1000
+_APART_BYTES: Final = 1024 * 1024
 
 
 class Batcher:
@@ -51,6 +66,8 @@ class Batcher:
         limits: models.Batcher,
         metrics: Metrics | None = None,
         refused: Callable[[int], object] = lambda count: None,
+        *,
+        rng: Random,
     ) -> None:
         self._metrics = metrics or Metrics()
         self._refused = refused  # told how many packets were shed
@@ -60,6 +77,8 @@ class Batcher:
         self._pieces_in, self._pieces = trio.open_memory_channel[Piece](0)
         self._waiting = WaitingPackets()
         self._order = AgentOrder()
+        self._again = _Apart(writer, rng)
+        self._troubled = _Apart(writer, rng)
         self._collecting = trio.Lock()
         self._batch = Batch()  # the one that is being collected
         self._pause = trio.CancelScope()  # around the wait for the next packet
@@ -109,14 +128,18 @@ class Batcher:
         """Ends when ``close`` was called and everything is settled. Cancelled: what waits is settled with
         ``BackendUnavailable``."""
         try:
-            async with trio.open_nursery() as piece_writers:
-                for _ in range(_PIECE_WRITERS):
-                    piece_writers.start_soon(self._write_pieces)
-                async with trio.open_nursery() as batch_writers:
-                    for _ in range(_BATCH_WRITERS):
-                        batch_writers.start_soon(self._write_batches)
-                    task_status.started()
-                self._pieces_in.close()
+            async with trio.open_nursery() as apart:
+                for row in (self._again, self._troubled):
+                    apart.start_soon(row.run)
+                async with trio.open_nursery() as piece_writers:
+                    for _ in range(_PIECE_WRITERS):
+                        piece_writers.start_soon(self._write_pieces)
+                    async with trio.open_nursery() as batch_writers:
+                        for _ in range(_BATCH_WRITERS):
+                            batch_writers.start_soon(self._write_batches)
+                        task_status.started()
+                    self._pieces_in.close()
+                apart.cancel_scope.cancel()  # nothing is in flight any more
         finally:
             self._fail_what_waits()
 
@@ -124,12 +147,21 @@ class Batcher:
         while (batch := await self._collect()) is not None:
             self.batches_in_flight += 1
             self._metrics.observe(families.BATCH_WAIT, trio.current_time() - batch.opened)
+            left: Sequence[Packet] = ()
             try:
-                await self._writer.write(batch.packets)
+                left = await self._writer.write(batch.packets)
             finally:
-                _settle(batch.packets)
+                apart = set(left)
+                _settle([packet for packet in batch.packets if packet not in apart])
+                for own in self._order.hand_over(batch, left):
+                    self._set_apart(own.packets, partial(self._release, own))
                 self.batches_in_flight -= 1
                 self._release(batch)
+
+    def _set_apart(self, packets: list[Packet], release: Callable[[], object]) -> None:
+        """``release`` is called when all of them are settled."""
+        is_troubled = any(packet.part is not None and self._writer.is_troubled(packet.part) for packet in packets)
+        (self._troubled if is_troubled else self._again).add(_Held(packets, release))
 
     async def _collect(self) -> Batch | None:
         """The next batch; None when there won't be one."""
@@ -158,8 +190,8 @@ class Batcher:
     def _take_queued(self, batch: Batch) -> None:
         """Takes packets that are there without waiting, until ``batch`` is full."""
         now = trio.current_time()
-        if self._order.ready:
-            self._order.place_ready(batch, self._limits, now)
+        while self._order.ready and not batch.is_full(self._limits):
+            self._place(self._order.take_ready(), batch, now)
         try:
             while self._has_room():
                 self._waiting.add(self._packets.receive_nowait(), now)
@@ -177,7 +209,16 @@ class Batcher:
             following = self._waiting.next(now)
             if following is None:
                 return
-            self._order.place(following, batch, now)
+            self._place(following, batch, now)
+
+    def _place(self, packet: Packet, batch: Batch, now: float) -> None:
+        if packet.part is None or not self._writer.is_troubled(packet.part):
+            self._order.place(packet, batch, now)
+            return
+        own = Batch()
+        self._order.place(packet, own, now)
+        if own.packets:
+            self._set_apart(own.packets, partial(self._release, own))
 
     def _has_room(self) -> bool:
         return len(self._waiting) + self._order.waiting < _MAX_BEHIND
@@ -199,14 +240,22 @@ class Batcher:
             packet = piece.packet
             packet.busy = True
             self.pieces_in_flight += 1
+            left: Sequence[Packet] = ()
             try:
-                await self._writer.write([piece])
+                is_troubled = piece.part is not None and self._writer.is_troubled(piece.part)
+                left = [piece] if is_troubled else await self._writer.write([piece])
             finally:
-                _settle([piece])
-                packet.busy = False
                 self.pieces_in_flight -= 1
-                if packet.abandoned:
-                    self._release(packet)
+                if left:
+                    self._set_apart([piece], partial(self._end_piece, packet))
+                else:
+                    _settle([piece])
+                    self._end_piece(packet)
+
+    def _end_piece(self, packet: Packet) -> None:
+        packet.busy = False
+        if packet.abandoned:
+            self._release(packet)
 
     def _release(self, holder: Batch | Packet) -> None:
         """Releases the holder's agents. The writer that collects goes on when that makes a difference to it."""
@@ -216,6 +265,8 @@ class Batcher:
 
     def _fail_what_waits(self) -> None:
         _settle(self._batch.packets)
+        for row in (self._again, self._troubled):
+            row.end()
         _settle(self._order.take_all())
         _settle(self._waiting.take_all())
         try:
@@ -227,8 +278,83 @@ class Batcher:
         self._pieces.close()
 
 
+@frozen(eq=False)
+class _Held:
+    """Packets of one agent, in order; ``release`` is called once all are settled."""
+
+    packets: list[Packet]
+    release: Callable[[], object]
+
+    @property
+    def settled(self) -> bool:
+        return all(packet.settled for packet in self.packets)
+
+
+class _Apart:
+    """A row of packets that are tried again and again, in one call at a time, until each is settled."""
+
+    def __init__(self, writer: BulkWriter, rng: Random) -> None:
+        self._writer = writer
+        self._rng = rng
+        self._row: deque[_Held] = deque()
+        self._news = trio.Event()
+
+    def add(self, held: _Held) -> None:
+        self._row.append(held)
+        self._news.set()
+        if len(self._row) > _MAX_APART:
+            self._end(self._row.pop())
+
+    async def run(self) -> None:
+        while True:
+            self._news = trio.Event()
+            if not self._row:
+                await self._news.wait()
+            backoff = store_backoff(self._rng)
+            while self._row:
+                await trio.sleep(backoff.next_pause())
+                while await self._try_some():
+                    backoff = store_backoff(self._rng)
+
+    async def _try_some(self) -> bool:
+        """Tries those that waited longest. Returns whether there are more, and this was of use."""
+        self._drop_abandoned()
+        tried, batch = [], Batch()
+        while self._row and batch.events < _APART_EVENTS and batch.size < _APART_BYTES:
+            tried.append(self._row.popleft())
+            for packet in tried[-1].packets:
+                batch.add(packet)
+        try:
+            await self._writer.try_once(batch.packets)
+        finally:
+            self._row.extend(held for held in tried if not held.settled)
+            done = [held for held in tried if held.settled]
+            for held in done:
+                held.release()
+        return bool(done and self._row)
+
+    def _drop_abandoned(self) -> None:
+        """Their agents' next packets wait for them."""
+        now = trio.current_time()
+        for _ in range(len(self._row)):
+            held = self._row.popleft()
+            if any(packet.is_open(now) for packet in held.packets):
+                self._row.append(held)
+            else:
+                self._end(held)
+
+    def end(self) -> None:
+        """Settles everything, when nothing will be written any more."""
+        while self._row:
+            self._end(self._row.popleft())
+
+    def _end(self, held: _Held) -> None:
+        _settle(held.packets)
+        held.release()
+
+
 def _settle(packets: list[Packet] | list[Piece]) -> None:
     """Settles those packets that aren't yet."""
     for packet in packets:
         if not packet.settled:
-            packet.settle(BackendUnavailable())
+            packet.settle(packet.failure or BackendUnavailable())
