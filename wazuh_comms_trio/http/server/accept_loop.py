@@ -60,8 +60,9 @@ TAKING_SHARE: Final = 0.15
 TAKEN_AT_LEAST: Final = 2
 #: Seconds between two looks at who has come, gone, or waited for too long; turns of the event loop are often shorter.
 LOOK_PAUSE: Final = 0.004
-#: Seconds in the kernel's queue that make no difference.
+#: Seconds in the kernel's queue that make no difference, and from which on not all that come are begun at once.
 JUST_NOW: Final = 0.05
+LATE: Final = 0.02
 #: Seconds between two looks while none is begun, since the application has no room for what it may ask for, or
 #: something is urgent.
 PAUSE: Final = 0.01
@@ -136,9 +137,15 @@ async def accept_connections(listener: trio.abc.Listener[Any], context: Listener
         elif missing := shortage.room.shortage(accepted=True):
             shortage.warn(missing)
             await wait_for_room(listener, context, shortage)
-        elif crowding is not None and crowding.is_pressed:
+        elif crowding is not None and is_crowded(crowding, stream.socket):
             with suppress(trio.ClosedResourceError), context.giving_way.crowded():
                 await serve_crowd(crowding, context, nursery, shortage, pace)
+
+
+def is_crowded(listener: SocketListener, sock: Any) -> bool:
+    """Whether more come than are served: the last ones were there already when they were asked for, or ``sock``, which
+    was accepted just now, had to wait, so that turns of the event loop are long."""
+    return listener.is_pressed or has_waited(sock) > LATE
 
 
 class Shortage:

@@ -21,9 +21,11 @@ from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.http.server import accept_loop
 from wazuh_comms_trio.http.server.accept_loop import (
     BACKLOG,
+    LATE,
     QUEUE_TIMEOUT,
     SHORT_BACKLOG,
     Shortage,
+    is_crowded,
     restore_backlog,
     serve_crowd,
 )
@@ -71,6 +73,7 @@ class FakeListener:
     begun: list[int] = field(factory=list)
     backlog: int = BACKLOG
     family: int = 1
+    is_pressed: bool = False
 
     @property
     def socket(self) -> FakeListener:
@@ -104,6 +107,15 @@ async def serve(listener: FakeListener, nursery: trio.Nursery) -> list[tuple[str
     own = cast(SocketListener, listener)
     await serve_crowd(own, context, nursery, Shortage(own, context), Pace(context.capacity))
     return refused
+
+
+@pytest.mark.parametrize(
+    ("pressed", "age", "expected"), [(False, 0.0, False), (False, 2 * LATE, True), (True, 0.0, True)]
+)
+def test_one_that_had_to_wait_is_a_crowd(pressed: bool, age: float, expected: bool) -> None:
+    """From the first long turn on: by their number it took a third of a second on a fifth of a core."""
+    listener = cast(SocketListener, FakeListener(is_pressed=pressed))
+    assert is_crowded(listener, Waiting(0, age)) == expected
 
 
 async def test_all_are_begun_in_order_when_there_is_time(autojump_clock: MockClock) -> None:
