@@ -64,6 +64,9 @@ ENGINE: Final = ("engine down", "engine late", "engine breaks off", "engine answ
 #: By what a request may find nobody who serves it.
 UNSERVED: Final = (*CALLS, *INDEX, *POWER, *DISK, *NODES, *MORE_NODES, *ENGINE, "restore", *SUDDEN[:2], "hang worker")
 
+#: Agents of a world from its beginning; those that join it are numbered from here on.
+MOST_AGENTS: Final = 10
+
 #: Seconds of a poll that nothing ends before what it waits for.
 _LONG: Final = 300.0
 
@@ -185,7 +188,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         seed=seed,
         nodes=nodes,
         workers=workers,
-        agents=rng.randint(3, 6),
+        agents=rng.randint(3, MOST_AGENTS),
         hostile=rng.choice([0, 0, 1, 2]),
         seconds=seconds,
         keeps_posted=keeps_posted,

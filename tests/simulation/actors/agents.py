@@ -98,7 +98,7 @@ class SimAgent:
         self.thieves: list[SimClient] = []
         settings = AgentSettings(
             retry_interval=rng.choice([0.5, 0.5, 0.5, 30.0]) if world.plan.keeps_order else 30.0,
-            batch_interval=rng.choice([0.5, 2.0, 5.0]),
+            batch_interval=rng.choice([0.5, 0.5, 2.0, 5.0]),
             batch_bytes=rng.choice([600, 3000, 100000]),
         )
         if world.plan.features.small_shares:
@@ -158,7 +158,7 @@ class SimAgent:
     async def work(self) -> None:
         """Makes news."""
         while self.world.is_busy:
-            await trio.sleep(self.rng.expovariate(1.2))
+            await trio.sleep(self.rng.expovariate(2.0))
             if self.world.plan.together:
                 await sleep_until_next_tick(2.0)
             if self.rng.random() < 0.05 and self.client.token is not None:

@@ -14,6 +14,7 @@ import trio
 
 from tests.simulation.actors.agents import SimAgent
 from tests.simulation.actors.keys import KEYS
+from tests.simulation.plan import MOST_AGENTS
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 from wazuh_comms_trio.testing.agent.http import ExchangeFailed, Reply, exchange, request_head
@@ -43,7 +44,7 @@ async def run_joining(world: World, agents: trio.Nursery, until: float) -> None:
         await trio.sleep(rng.uniform(0.5, until / 3))
         if trio.current_time() > until:
             return
-        agent = SimAgent(world, 10 + number, joins=True)
+        agent = SimAgent(world, MOST_AGENTS + number, joins=True)
         agent.client.is_being_rekeyed = True  # not there yet
         if rng.random() < 0.3 and (status := await _status(agent.client.authenticate())) in (200, 204):
             raise Violation("enrolment", f"{agent.name} isn't enrolled, and its log-in was answered {status}")
