@@ -32,8 +32,11 @@ POLL_TIMEOUT: Final = 13 * 60.0
 REQUEST_TIMEOUT: Final = 60.0
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 def compact(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return _encode(value).encode()
 
 
 def stateless_event(module: str, collector: str, data: Mapping[str, Any]) -> bytes:
