@@ -22,6 +22,8 @@ __all__ = ["Balancer", "Connection", "NodeListener", "SimStream", "process_strea
 
 #: Of a connection, where bodies come in small pieces: of all of a large one they would be very many.
 SMALL_READS = 8
+#: What a read that is split brings at most, where no more than eight times as much waits.
+SPLIT_BYTES = 200
 
 
 class SimStream(MemoryStream):
@@ -189,7 +191,8 @@ class Connection:
             return max_bytes
         if fault.kind == "split":
             self.world.trace.strike("split", "read", self.who)
-            return 1 + self.world.rng_network.randrange(200)
+            waiting = len(reader._incoming.delivered)  # of a large body small pieces would be very many
+            return 1 + self.world.rng_network.randrange(max(SPLIT_BYTES, waiting // 8))
         if fault.kind == "slow reader" and reader is self.agent:
             self.world.trace.strike("slow reader", "agent", self.who)
             with trio.move_on_after(fault.amount % 1 * 10):
