@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -247,6 +248,27 @@ async def test_a_kept_connection_that_was_closed_is_no_error(tmp_path: Path) -> 
         for _ in range(5):
             await send(engine, b"x" * 100_000, chunked=True)
         assert len(fake.requests) == 25
+
+
+async def test_what_takes_long_keeps_nothing_else_waiting(tmp_path: Path) -> None:
+    """Neither scans, which are an engine's work of seconds, nor bodies whose agents are slow."""
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"body"
+        await trio.sleep_forever()
+
+    async with fake_engine(tmp_path, stall=1000) as fake, open_engine_client(settings(tmp_path)) as engine:
+        async with trio.open_nursery() as nursery:
+            for _ in range(150):
+                nursery.start_soon(engine.scan, b"{}")
+                nursery.start_soon(partial(engine.send_events, slow(), agent_id="a", length=None))
+            while fake.connections < 16 + 64:  # noqa: ASYNC110 - nothing tells
+                await trio.sleep(0.01)
+            fake.stall = 0
+            with trio.fail_after(4):
+                await send(engine, b"event")
+            nursery.cancel_scope.cancel()
+        assert [body for _, _, body in fake.requests if body != b"{}"] == [b"event"]
 
 
 async def test_what_the_body_raises_goes_through(tmp_path: Path) -> None:

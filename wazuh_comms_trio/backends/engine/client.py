@@ -33,13 +33,16 @@ logger = logging.getLogger(__name__)
 _EVENTS: Final = "/events/stateless"
 _SCAN: Final = "/vulnerability/scan"
 
-#: Connections kept for the next request, and requests at a time: each holds one connection while its agent sends, so a
-#: few slow agents mustn't be all of them. More wait. How many of the latter there are follows from how promptly the
-#: engine answers.
+#: Connections kept for the next request, and requests at a time, of each kind, or those of one kind that take long
+#: would be all that there are. More wait. How many bodies that are sent as a whole there are, and how many scans,
+#: follows from how promptly the engine answers each; one that is sent as it comes waits for its agent.
 _KEPT: Final = 8
 _AT_ONCE: Final = 128
 _FIRST_AT_ONCE: Final = 32
 _LEAST_AT_ONCE: Final = 8
+_STREAMS: Final = 64
+_FIRST_SCANS: Final = 16
+_MOST_SCANS: Final = 64
 _KEEPALIVE: Final = 15.0
 #: A body that is known to be this small is sent as a whole: one call, and it may be sent again.
 _SMALL: Final = 64 * 1024
@@ -111,6 +114,8 @@ class UnixEngine:
             largest_reply=_LARGEST_REPLY,
         )
         self._places = AdaptivePlaces(least=_LEAST_AT_ONCE, first=_FIRST_AT_ONCE, most=_AT_ONCE)
+        self._streams = AdaptivePlaces(least=_STREAMS, first=_STREAMS, most=_STREAMS)
+        self._scans = AdaptivePlaces(least=_LEAST_AT_ONCE, first=_FIRST_SCANS, most=_MOST_SCANS)
         self._outage = OutageLog(logger, f"the engine's socket {settings.api_socket_path}", clock=trio.current_time)
         self._silent = False  # the engine let a request go unanswered, and has answered none since
 
@@ -122,15 +127,15 @@ class UnixEngine:
         headers = [("Content-Type", "application/x-ndjson")]
         if length is not None and length <= _SMALL:
             whole = b"".join([piece async for piece in body])
-            check(await self._send_whole("POST", _EVENTS, headers, whole))
+            check(await self._send_whole(self._places, _EVENTS, headers, whole))
             return
-        began = await self._places.acquire()
+        began = await self._streams.acquire()
         try:
             with self._judging():
                 async with self._pool.connection() as connection:
                     reply = await connection.exchange_stream("POST", _EVENTS, headers, body, length=length)
         finally:
-            self._places.release(began, answered=None)  # the agent may be what is slow
+            self._streams.release(began, answered=None)  # the agent may be what is slow
         check(reply)
 
     async def probe(self) -> None:
@@ -153,15 +158,17 @@ class UnixEngine:
             await connection.aclose()
 
     async def scan(self, request: bytes) -> EngineReply:
-        reply = await self._send_whole("POST", _SCAN, [("Content-Type", "application/json")], request)
+        reply = await self._send_whole(self._scans, _SCAN, [("Content-Type", "application/json")], request)
         return EngineReply(reply.status, reply.body, reply.headers.get("content-type", "application/json"))
 
-    async def _send_whole(self, method: str, target: str, headers: list[tuple[str, str]], body: bytes) -> HttpReply:
-        began = await self._places.acquire()
+    async def _send_whole(
+        self, places: AdaptivePlaces, target: str, headers: list[tuple[str, str]], body: bytes
+    ) -> HttpReply:
+        began = await places.acquire()
         answered: bool | None = False
         try:
             with self._judging():
-                reply = await self._pool.request(method, target, headers, body, was_unseen=_was_unread)
+                reply = await self._pool.request("POST", target, headers, body, was_unseen=_was_unread)
             answered = reply.status not in _OVERLOADED
             return reply
         except trio.Cancelled:
@@ -170,7 +177,7 @@ class UnixEngine:
             answered = False if has_waited else None
             raise
         finally:
-            self._places.release(began, answered=answered)
+            places.release(began, answered=answered)
 
     @contextmanager
     def _judging(self) -> Iterator[None]:
