@@ -15,12 +15,14 @@ from attrs import evolve, field, frozen
 from cryptography.hazmat.primitives.asymmetric import ec
 from trio.testing import MockClock
 
+from tests.backends.embedded.test_leadership import Linked
 from tests.indexer.fake import FakeOpenSearch
 from tests.indexer.harness import as_backends, settings
 from tests.services.test_tokens import pem
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.backends.opensearch.agents.cache import FORGET_AFTER, AgentCache
+from wazuh_comms_trio.backends.opensearch.agents.shared_revocations import SharedRevocations
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
 from wazuh_comms_trio.config.models import Token
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
@@ -198,3 +200,29 @@ def test_a_revocation_is_remembered_for_as_long_as_a_token_may_live() -> None:
         assert "a" in cache.entries
         cache.forget_old(2 * FORGET_AFTER)
         assert cache.entries == {}
+
+
+async def test_a_worker_that_comes_is_told_what_the_others_know(autojump_clock: MockClock) -> None:
+    linked: list[Linked] = []
+    caches = [AgentCache(10.0) for _ in range(3)]
+    agents = [Agent(f"a{number}", "a", HASH) for number in range(1200)]
+    rekeyed = evolve(agents[0], key_hash=hash_key("k" * 32))
+    shared = SharedRevocations(caches[0], Linked(linked))
+    for agent in agents:
+        caches[0].put(agent.id, agent, 0.0)
+        assert not caches[0].put(agent.id, agent, 1.0)
+    for agent in agents[1:]:
+        assert caches[0].put(agent.id, None, 2.0)
+    assert caches[0].put(agents[0].id, rekeyed, 2.0)
+    shared.tell([agents[0].id])  # to nobody
+    for cache in caches[1:]:
+        SharedRevocations(cache, Linked(linked))
+    linked[1].set_leader(False)  # the hub says who leads to each that comes
+    assert (
+        caches[1].revoked()
+        == caches[0].revoked()
+        == {agent.id: None for agent in agents} | {agents[0].id: rekeyed.fingerprint}
+    )
+    assert caches[2].revoked() == caches[1].revoked()  # all hear it
+    linked[0].handle_finding("revocations", {"agents": {"a1": "f" * 16}})  # it was enrolled again, say
+    assert caches[0].entries["a1"].fingerprint == "f" * 16

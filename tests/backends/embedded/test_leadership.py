@@ -21,10 +21,10 @@ pytestmark = pytest.mark.real_clock
 AGENT = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
 
 
-class _Linked(Leadership):
+class Linked(Leadership):
     """Publishes to the others of ``all``."""
 
-    def __init__(self, all: list[_Linked]) -> None:
+    def __init__(self, all: list[Linked]) -> None:
         super().__init__(leader=not all)
         self._all = all
         all.append(self)
@@ -36,12 +36,12 @@ class _Linked(Leadership):
 
 
 @asynccontextmanager
-async def workers(folder: Path, count: int) -> AsyncIterator[tuple[list[SqliteStores], list[_Linked]]]:
+async def workers(folder: Path, count: int) -> AsyncIterator[tuple[list[SqliteStores], list[Linked]]]:
     """The first one is the leader."""
-    linked: list[_Linked] = []
+    linked: list[Linked] = []
     async with AsyncExitStack() as stack:
         stores = [
-            await stack.enter_async_context(open_sqlite(folder, wall_clock=lambda: 1000.0, leadership=_Linked(linked)))
+            await stack.enter_async_context(open_sqlite(folder, wall_clock=lambda: 1000.0, leadership=Linked(linked)))
             for _ in range(count)
         ]
         yield stores, linked

@@ -20,10 +20,13 @@ from wazuh_comms_trio.backends.interfaces import Action, Backends, Command, Targ
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.config.models import Timeouts
+from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
+from wazuh_comms_trio.testing import stateless_event
 from wazuh_comms_trio.testing.agent.client import AgentClient
 from wazuh_comms_trio.testing.node.daemon import daemon_config
 from wazuh_comms_trio.testing.node.node import Node, open_node
 
+EVENTS = [stateless_event("m", "c", {"n": 1})]
 CONFIG = daemon_config(timeouts=Timeouts(commands=60))
 
 
@@ -305,3 +308,24 @@ async def test_a_worker_that_knows_nothing_is_told_at_once(autojump_clock: MockC
             commands._leadership.set_leader(False)  # as a worker hears when it comes
             await trio.sleep(0.3)
             assert known(node) == [1, 1]
+
+
+@pytest.mark.parametrize("change", ["removed", "rekeyed"])
+async def test_what_one_worker_knows_of_revocations_all_know(change: str, autojump_clock: MockClock) -> None:
+    """Also one that hadn't seen the agent: while the registry can't be read it would take its token. So does a worker
+    that comes later."""
+    async with fake() as server, node_of(server, 3) as node:
+        agent = await enrolled(node, 0)
+        await trio.sleep(30)
+        on = [daemon.client(agent.uuid) for daemon in node.workers]
+        for each in on:
+            each.token = agent.token
+        assert (await on[0].post_stateless(EVENTS)).status == 204
+        async with backends_of(server, Leadership()) as tool:  # a process of its own
+            if change == "removed":
+                assert await tool.agents.remove(agent.uuid)
+            else:
+                assert await tool.agents.rekey(agent.uuid, hash_key("k" * 32))
+        await trio.sleep(10)  # the worker that it speaks to reads it again
+        server.go_down()
+        assert [(await each.post_stateless(EVENTS)).status in (403, 503) for each in on] == [True] * 3

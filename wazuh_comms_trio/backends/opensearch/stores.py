@@ -89,6 +89,7 @@ async def open_opensearch(
             revocation=revocation,
             agent_removed=agent_removed,
             had_registry=None if watch is None else watch.had_registry,
+            leadership=leadership,
         )
         presence = Presence(
             client,

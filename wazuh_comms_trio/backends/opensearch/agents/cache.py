@@ -43,9 +43,9 @@ class AgentCache:
         self.window = window
         self.entries: dict[str, Entry] = {}
 
-    def put(self, agent_id: str, agent: Agent | None, read_at: float) -> None:
+    def put(self, agent_id: str, agent: Agent | None, read_at: float) -> bool:
         """Keeps what was read of an agent. ``read_at``: when the read began. What was read before it doesn't replace
-        what was read after it."""
+        what was read after it. Returns whether it revokes tokens."""
         entry = self.entries.get(agent_id)
         if entry is None:
             fingerprint = None if agent is None else agent.fingerprint
@@ -57,6 +57,18 @@ class AgentCache:
                     entry.revoked_at = read_at
             entry.agent = agent
             entry.read_at = read_at
+            return entry.revoked_at == read_at
+        return False
+
+    def revoke(self, agent_id: str, fingerprint: str | None, now: float) -> None:
+        """Another worker read that only tokens with this fingerprint are good: what was read here is older."""
+        entry = self.entries.get(agent_id)
+        if entry is None or entry.fingerprint != fingerprint:
+            self.entries[agent_id] = Entry(None, fingerprint, -inf, now, now)
+
+    def revoked(self) -> dict[str, str | None]:
+        """The fingerprints of those whose tokens were revoked, as far as that is remembered."""
+        return {agent_id: entry.fingerprint for agent_id, entry in self.entries.items() if entry.revoked_at > -inf}
 
     def use(self, agent_id: str, now: float) -> Entry | None:
         """The agent's entry, however old; notes that the agent is here."""

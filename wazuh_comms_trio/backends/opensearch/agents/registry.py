@@ -12,10 +12,12 @@ from attrs import evolve
 
 from wazuh_comms_trio.backends.agent_orders import AgentOrder, in_order
 from wazuh_comms_trio.backends.interfaces import Agent
+from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.opensearch.agents.agent_search import EVERYONE, AgentSearch
 from wazuh_comms_trio.backends.opensearch.agents.cache import LARGEST, AgentCache
 from wazuh_comms_trio.backends.opensearch.agents.documents import find_problem, to_agent, to_document
 from wazuh_comms_trio.backends.opensearch.agents.login_updates import LoginRecorder
+from wazuh_comms_trio.backends.opensearch.agents.shared_revocations import SharedRevocations
 from wazuh_comms_trio.backends.opensearch.client.client import (
     IndexerUnavailable,
     OpenSearchClient,
@@ -56,11 +58,13 @@ class OpenSearchAgents:
         revocation: float,
         agent_removed: Callable[[str], Awaitable[None]],
         had_registry: Callable[[], Awaitable[bool]] | None = None,
+        leadership: Leadership | None = None,
     ) -> None:
         self._had_registry = had_registry
         self._client = client
         self._index = index
         self._cache = AgentCache(revocation)
+        self._shared = SharedRevocations(self._cache, leadership or Leadership())
         self._reads: SharedReads[Agent] = SharedReads(nursery, self._fetch)
         self._logins = LoginRecorder(client, index)
         self._search = search
@@ -81,8 +85,12 @@ class OpenSearchAgents:
         except BackendUnavailable as exc:
             self._note_failure(exc)
             raise
-        self._cache.put(agent_id, agent, began)
+        self._put(agent_id, agent, began)
         return agent
+
+    def _put(self, agent_id: str, agent: Agent | None, began: float) -> None:
+        if self._cache.put(agent_id, agent, began):
+            self._shared.tell([agent_id])
 
     async def current(self, agent_id: str) -> Agent | None:
         return await self.get(agent_id)
@@ -100,6 +108,8 @@ class OpenSearchAgents:
                 self._unread[agent_id] = None
             agent = await self.get(agent_id)
             self._unread.pop(agent_id, None)
+            if agent is None and entry is None:  # it had a token, and this worker hadn't seen it
+                self._shared.tell([agent_id])
             return agent
         if self._cache.is_fresh(entry, now) or self._outage.failing:
             return entry.agent
@@ -192,7 +202,7 @@ class OpenSearchAgents:
                 self._unread.pop(agent_id, None)
                 if isinstance(agent, DocumentUnreadable):
                     continue
-                self._cache.put(agent_id, agent, began)
+                self._put(agent_id, agent, began)
                 if agent is not None and agent.status == "disconnected" and agent.last_login is not None:
                     self._logins.record(agent_id, None)  # another node didn't know that it is here
 
