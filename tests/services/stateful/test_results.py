@@ -179,6 +179,14 @@ class TestCommandReports:
             assert commands.stored["c2"].status == "sent"
             assert [one.payload for one in stateful.quarantine.rejected] == [self.report("c2")[1:]]
 
+    async def test_those_of_commands_that_arent_there_dont_fill_the_log(
+        self, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+    ) -> None:
+        async with open_stateful() as stateful:
+            reply = await stateful.submit(body(*(self.report(f"c{number}") for number in range(100))))
+            assert {status for _, status in results(reply)} == {404}
+        assert len([record for record in caplog.records if "isn't there" in record.getMessage()]) == 1
+
     async def test_tried_again_alone(self, autojump_clock: MockClock) -> None:
         async with open_stateful() as stateful:
             commands = stateful.backends.commands

@@ -126,7 +126,11 @@ async def run_worker(
         api_context.beside = [enrollment_context]
         contexts.append((enrollment_context, listeners.enrollment))
 
-    refusal_logs = [services.authentication.refusals, *(context.refusals for context, _ in contexts)]
+    refusal_logs = [
+        services.authentication.refusals,
+        services.stateful.refusals,
+        *(context.refusals for context, _ in contexts),
+    ]
     if services.enrollment is not None:
         refusal_logs.append(services.enrollment.refusals)
 

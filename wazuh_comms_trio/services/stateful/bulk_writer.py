@@ -17,6 +17,7 @@ from wazuh_comms_trio.errors import BackendUnavailable, StorageFull
 from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics
+from wazuh_comms_trio.metrics.refusal_log import RefusalLog
 from wazuh_comms_trio.services.stateful.submission import Packet, Part
 from wazuh_comms_trio.services.store_backoff import store_backoff
 
@@ -48,6 +49,7 @@ class BulkWriter:
         self._outage = OutageLog(_log, "stateful events can't be stored", clock=trio.current_time)
         self._reports_outage = OutageLog(_log, "commands' results can't be stored", clock=trio.current_time)
         self._indices = _TroubledIndices()
+        self.refusals = RefusalLog(_log)  # a body may have a million of them
 
     def is_troubled(self, part: Part) -> bool:
         """Whether something of it is for an index, or the commands' store, that took nothing lately, while the others
@@ -187,8 +189,9 @@ class BulkWriter:
                 state = _REPORTED.get(report.result.code, "failed")
                 self._metrics.count(families.COMMANDS, state)
             if outcome.status == 404:
-                _log.warning(
-                    "agent %s reports on a command that isn't there: %.64r", report.agent_id, report.document_id
+                text = "agent %s reports on a command that isn't there: %.64r"
+                self.refusals.refused(
+                    "results of commands that aren't there", text, report.agent_id, report.document_id
                 )
         start = 0
         for part in parts:

@@ -86,6 +86,7 @@ class StatefulEvents:
         self._settings = events
         self._rng = rng
         writer = BulkWriter(backends.events, backends.commands, rng, metrics)
+        self.refusals = writer.refusals
         self._batcher = Batcher(writer, batcher, metrics, refused, rng=rng)
         self._outage = OutageLog(_log, "events can't be put in quarantine", clock=trio.current_time)
         self._overtaken = OvertakenEntries(quarantine, backends.events)
