@@ -25,6 +25,7 @@ from wazuh_comms_trio.errors import CommsError, TimeLimitExceeded
 from wazuh_comms_trio.foundation.bodies import Body
 from wazuh_comms_trio.http.server.application import handle_request
 from wazuh_comms_trio.http.server.bodies import BodyBudget, RequestRoom, Spill, check_length, collect_body
+from wazuh_comms_trio.http.server.body_budget import SPARED
 from wazuh_comms_trio.http.server.hypercorn_protocol import Message, Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.peer import shown_address
@@ -66,14 +67,15 @@ class QuartApplication(QuartTrio):
         *,
         budget_bytes: int,
         no_room: Callable[[], object] = lambda: None,
-        ended_reader: Callable[[], object] = lambda: None,
+        ended: Callable[[str], object] = lambda what: None,
     ) -> None:
         super().__init__(name, static_folder=None)
         self.describe = describe
         self.limits = limits
         self.routes = Routes()
-        self._budget = BodyBudget(budget_bytes, no_room=no_room, ended_reader=ended_reader)
-        self._strangers = BodyBudget(min(STRANGERS_BYTES, budget_bytes // STRANGERS_SHARE), no_room=no_room)
+        self._budget = BodyBudget(budget_bytes, no_room=no_room, ended=ended)
+        strangers_bytes = min(STRANGERS_BYTES, budget_bytes // STRANGERS_SHARE)
+        self._strangers = BodyBudget(strangers_bytes, no_room=no_room, ended=ended, held_for=SPARED)
         # Bodies and times were kept within the limits before Quart sees anything.
         self.config["MAX_CONTENT_LENGTH"] = self.config["BODY_TIMEOUT"] = self.config["RESPONSE_TIMEOUT"] = None
         self.register_error_handler(Exception, self._refuse)

@@ -237,7 +237,7 @@ SHED_BY_CAUSE = _add(
     " (both closed before their handshake, of the listener's queue and of a crowd), `bodies_without_room`,"
     " `packets_that_waited_too_long`; and what was ended since room was short: `silent_connections` (nothing came),"
     " `connections_without_a_complete_head`, `connections_that_were_answered` (the rest of a body was taken in),"
-    " `slow_bodies` (below `limits.body_rate`) and `slow_readers` (likewise, or the slowest where others waited for"
-    " their room), `parked_polls`.",
+    " `slow_bodies` and `slow_readers` (below `limits.body_rate`, or the slowest where others waited for their room),"
+    " `parked_polls`.",
     "what",
 )

@@ -16,7 +16,6 @@ from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.foundation.resources import memory_limit
 from wazuh_comms_trio.http.server.bodies import BodyBudget, Spill, content_length
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
-from wazuh_comms_trio.http.server.room import SLOW_READERS
 from wazuh_comms_trio.services import Services
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 
@@ -40,7 +39,7 @@ class AgentApi(QuartApplication):
             config.limits,
             budget_bytes=budget_bytes(config, memory_limit()),
             no_room=lambda: services.refusals.refused("bodies without room"),
-            ended_reader=lambda: services.refusals.refused(SLOW_READERS),
+            ended=services.refusals.refused,
         )
         self.services = services
         self.timeouts = config.timeouts
@@ -51,7 +50,11 @@ class AgentApi(QuartApplication):
         #: Large stateful bodies lie there while they are read.
         self.spill = Spill(
             config.quarantine.path or config.embedded.path,
-            BodyBudget(SPILLED_BODIES * config.limits.body_bytes, no_room=self.body_budget.no_room),
+            BodyBudget(
+                SPILLED_BODIES * config.limits.body_bytes,
+                no_room=self.body_budget.no_room,
+                ended=self.body_budget.ended,
+            ),
         )
         self._uploads = TransferGate("uploads", limits.agent_uploads, services.refusals)
         self._downloads = TransferGate("downloads", limits.agent_downloads, services.refusals)

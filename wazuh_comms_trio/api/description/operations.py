@@ -243,7 +243,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "scan",
         "A vulnerability scan",
         "Forwarded to the engine, whose answer is passed on as it is, with its status and type; it may be empty. The "
-        "body has at most 8 MiB.",
+        "body has at most 8 MiB, each package half a MiB.",
         {200: None},
         auth="token",
         request=Body(_JSON, ScanRequest, also=_FULL_SCAN),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
+from math import inf
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -20,6 +21,7 @@ from wazuh_comms_trio.http.server.body_budget import FAIR_SHARES, BodyBudget, Sh
 from wazuh_comms_trio.http.server.hypercorn_protocol import Message, Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.peer import PeerGone
+from wazuh_comms_trio.http.server.streams.peer_progress import WAITING
 
 __all__ = [
     "FREE_BYTES",
@@ -99,6 +101,8 @@ async def collect_body(
         yield first  # nearly every body: one message, no copy
         return
     body = bytearray(first)
+    share.sending = message.get(WAITING)
+    share.held_until = inf if spill is None else spill.above
     try:
         more = True
         while more and (spill is None or len(body) <= spill.above):
@@ -213,7 +217,7 @@ async def _spilled(
     spill: Spill,
 ) -> AsyncIterator[mmap]:
     """The rest of a body goes to a file, behind ``body``, whose memory is given back, and ``share`` with it."""
-    on_disk, size, more = Share(share.owner), 0, True
+    on_disk, size, more = Share(share.owner, share.sending), 0, True
     try:
         with await trio.to_thread.run_sync(_open_file, spill.folder) as file:
             while more:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import trio
 
-from wazuh_comms_trio.errors import CommsError, TimeLimitExceeded
+from wazuh_comms_trio.errors import CommsError, Overloaded, TimeLimitExceeded
 from wazuh_comms_trio.foundation.log_context import AGENT, REQUEST, WORKER
 from wazuh_comms_trio.http.balancers.proxy_header import ProxyHeaderInvalid, ProxyHeaderReader
 from wazuh_comms_trio.http.server.delivery import EXTENSION
@@ -25,6 +25,7 @@ from wazuh_comms_trio.http.server.peer import LINGER_TIMEOUT, RECEIVE_BYTES, Pee
 from wazuh_comms_trio.http.server.refusals import ServerError
 from wazuh_comms_trio.http.server.replies import encode_refusal, request_id_header
 from wazuh_comms_trio.http.server.room import DRAINED, idle_now
+from wazuh_comms_trio.http.server.streams.peer_progress import WAITING, BodyWaiting
 from wazuh_comms_trio.http.server.streams.reading_turns import Place
 from wazuh_comms_trio.http.server.streams.socket_stream import SocketStream
 from wazuh_comms_trio.http.server.streams.tls_stream import HandshakeRefused, handshake_cause
@@ -76,7 +77,6 @@ class Connection:
     """``receive`` and ``send`` are the application's, ``expect``, ``confirmed`` and ``give_up`` for deliveries."""
 
     __slots__ = (
-        "_body_allowance",
         "_ended",
         "_expected",
         "_first",
@@ -86,6 +86,7 @@ class Connection:
         "_replied",
         "_sent",
         "_status",
+        "_waiting",
         "context",
         "http",
         "peer",
@@ -105,7 +106,7 @@ class Connection:
         self._handed_over = False  # all of the reply was sent
         self._is_check = False  # a balancer's or an operator's, as far as it was looked at
         self._replied = False  # some of the reply is on its way
-        self._body_allowance = context.limits.body_timeout  # seconds that the body may keep us waiting still
+        self._waiting: BodyWaiting | None = None  # for the rest of the body
         self._place = Place(context.reading_turns)  # among the bodies that are read
 
     @property
@@ -243,35 +244,36 @@ class Connection:
             await self.context.giving_way.before_long_step(urgent=self._is_check)
         data, self._first = self._first, b""
         self._ended = body.complete
-        return {"type": "http.request", "body": data, "more_body": not body.complete}
+        more: Message = {} if body.complete else {WAITING: self._waiting_for_body()}
+        return {"type": "http.request", "body": data, "more_body": not body.complete, **more}
 
     async def _receive_body(self) -> bytes | bytearray:
         """The next part of the body; empty at its end, and when the peer ends too early."""
-        limits, scopes, body = self.context.limits, self.context.body_scopes, self.http.body
+        body, waiting = self.http.body, self._waiting_for_body()
         if self.http.wants_100:
             self.http.wants_100 = False
             await self.peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         while True:
             if body.received >= self._place.read_to:
                 await self._place.next_piece(body.received, body.declared)
-            received, began = body.received, trio.current_time()
-            with trio.CancelScope(deadline=began + min(self._body_allowance, limits.stall_timeout)) as scope:
-                scopes[scope] = began + self._body_allowance
+            received = body.received
+            with waiting.begun() as scope:
                 try:
                     data = await self.peer.stream.receive_some(RECEIVE_BYTES)
+                    payload = body.feed(data)
                 finally:
-                    del scopes[scope]
-            if scope.cancelled_caught:
-                raise TimeLimitExceeded
-            waited = trio.current_time() - began
-            if not data:
-                return b""
-            payload = body.feed(data)
-            # Time is given for bytes that have come, never more than at the start: so the rate holds in any such time.
-            gained = (body.received - received) / limits.body_rate
-            self._body_allowance = min(limits.body_timeout, max(0.0, self._body_allowance - waited) + gained)
-            if payload or body.complete:
+                    waiting.over(scope, body.received - received)
+            if scope.cancelled_caught or waiting.makes_room:
+                raise Overloaded if waiting.makes_room else TimeLimitExceeded
+            if not data or payload or body.complete:
                 return payload
+
+    def _waiting_for_body(self) -> BodyWaiting:
+        if self._waiting is None:
+            limits, scopes = self.context.limits, self.context.body_scopes
+            timeout, rate, stall = limits.body_timeout, limits.body_rate, limits.stall_timeout
+            self._waiting = BodyWaiting(timeout, rate, stall, scopes, self.http.body.declared)
+        return self._waiting
 
     async def _wait_until_gone(self) -> Message:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
