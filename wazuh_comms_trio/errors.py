@@ -186,6 +186,8 @@ class BackendUnavailable(CommsError, code=503, message="The service is temporari
 
     #: The error's cause is in the log already: whatever passes the error on needn't write another line.
     reported: bool = False
+    #: Seconds from now on in which it may be different.
+    retry_after: int = 5
 
 
 class Overloaded(BackendUnavailable, message="The service is overloaded"):
@@ -221,7 +223,9 @@ class DocumentUnreadable(BackendUnavailable):
 
 
 class StorageFull(BackendUnavailable, message="The storage is full"):
-    """503: no room on the disk or within a quota."""
+    """503: no room on the disk or within a quota, until somebody makes some."""
+
+    retry_after = 30
 
 
 class EngineRefused(CommsError, code=2710):

@@ -80,12 +80,24 @@ def test_when_to_come_again_is_said(error: CommsError) -> None:
     assert (b"retry-after", b"7") in describe(error).headers
 
 
+@pytest.mark.parametrize("describe_", [describe, describe_management])
+def test_each_503_says_when_to_come_again(describe_: Describe) -> None:
+    """Whatever is away or full: balancers and clients in general read it."""
+    needy = families(BackendUnavailable) - {errors.Overloaded}
+    found = [describe_(errors.Overloaded()), *(describe_(family("not now")) for family in needy)]
+    assert len(found) > 8
+    for refusal in found:
+        (seconds,) = [int(value) for name, value in refusal.headers if name == b"retry-after"]
+        assert refusal.status == 503
+        assert 1 <= seconds <= 30
+
+
 @pytest.mark.parametrize("describing", [describe, describe_management])
-def test_every_429_says_it(describing: Describe) -> None:
+def test_every_429_says_it_and_no_other_but_503(describing: Describe) -> None:
     """The enrolment's didn't."""
     for family, (status, _) in EXPECTED.items():
         names = [name for name, _ in describing(family()).headers]
-        assert (b"retry-after" in names) == (status == 429 or family is errors.Overloaded), family
+        assert (b"retry-after" in names) == (status in (429, 503)), family
 
 
 @pytest.mark.parametrize("family", EXPECTED, ids=lambda family: family.__name__)

@@ -64,7 +64,7 @@ def extra_headers(error: CommsError) -> Headers:
         return ((b"allow", error.allowed.encode("ascii")),)
     if isinstance(error, CodingUnsupported):  # RFC 9110, 12.5.3: what would have been taken
         return ((b"accept-encoding", b"identity"),)
-    if isinstance(error, (errors.Overloaded, errors.TooManyRequests)):
+    if isinstance(error, (errors.BackendUnavailable, errors.TooManyRequests)):
         return ((b"retry-after", b"%d" % error.retry_after),)
     return ()
 
