@@ -79,6 +79,18 @@ class TestRates:
         await trio.sleep(0.001)
         assert taken_of(gate, "a", 1) == 1
 
+    @pytest.mark.parametrize("rate", [7.0, 10.0, 1000.0])
+    @pytest.mark.parametrize("days", [0, 97, 3650])
+    async def test_who_keeps_to_it_is_never_refused(self, days: int, rate: float, mock_clock: MockClock) -> None:
+        """However long the clock has run: sums of floats drifted, after 97 days by more than was allowed for."""
+        limit = RouteLimit(agent_rate=rate, agent_burst=1, rate=rate, burst=1)
+        gate = RouteGate("stateful", limit, RefusalCounts())
+        began = 86400.0 * days + 0.3
+        for number in range(20_000):
+            mock_clock.jump(max(0.0, began + number / rate - trio.current_time()))
+            assert taken_of(gate, "a", 1) == 1
+        assert taken_of(gate, "a", 1) == 0
+
     async def test_in_flight(self) -> None:
         gate = RouteGate("stateful", RouteLimit(agent_requests=2, requests=3), RefusalCounts())
         with gate.admitted("a"), gate.admitted("a"):
