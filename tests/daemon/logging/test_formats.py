@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, TextIO
@@ -58,6 +59,46 @@ def test_json() -> None:
         "request": "7f",
         "agent": "a-1",
     }
+
+
+FORGED = "2026-01-01T00:00:00.000Z INFO root: all is well"
+
+
+def failing(text: str, between: str = "\n") -> None:
+    """Says it wherever a traceback has a place for it."""
+    try:
+        try:
+            raise KeyError(text)
+        except KeyError as error:
+            noted = ValueError(text)
+            noted.add_note(f"a note{between}{text}")
+            raise noted from error
+    except ValueError as error:
+        raise ExceptionGroup(f"several{between}{text}", [error, RuntimeError(text)]) from OSError(text)
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\r", "\v", "\x85", "\u2028", '\n\n  File "x"\n', "\n  | \n"])
+def test_what_an_error_says_begins_no_line(line_break: str) -> None:
+    made = record("failed")
+    try:
+        failing(f"bad{line_break}{FORGED}")
+    except ExceptionGroup:
+        made.exc_info = sys.exc_info()
+    lines = make_formatter("plain").format(made).splitlines()
+    assert sum(FORGED in line for line in lines) >= 5
+    assert not [line for line in lines if line.lstrip(" |").startswith(FORGED)]
+    assert sum("direct cause" in line for line in lines) == 2
+    assert {"", "ExceptionGroup"} <= {line.split(":")[0].strip(" |+") for line in lines}
+
+
+def test_without_breaks_a_traceback_is_pythons_own() -> None:
+    made = record("failed")
+    try:
+        failing("plain", " ")
+    except ExceptionGroup as error:
+        made.exc_info = sys.exc_info()
+        expected = "".join(traceback.format_exception(error))
+    assert make_formatter("plain").format(made).split("\n", 1)[1] == expected.removesuffix("\n")
 
 
 def test_a_traceback_is_kept() -> None:

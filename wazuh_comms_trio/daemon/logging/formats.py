@@ -11,6 +11,8 @@ import json
 import logging
 import re
 import sys
+import traceback
+from collections.abc import Iterator
 from typing import Final, Literal, TextIO
 
 from wazuh_comms_trio.config.models import Logging
@@ -64,9 +66,45 @@ class _Formatter(logging.Formatter):
 
     def traceback(self, record: logging.LogRecord) -> str | None:
         if record.exc_info and record.exc_info[0] is not None:
-            lines = self.formatException(record.exc_info).split("\n")
-            return mask("\n".join(map(printable, lines)))
+            return mask("\n".join(_traceback_lines(record.exc_info[1])))
         return None
+
+
+#: Of an exception group's traceback, before what each line says; and what stands between two exceptions.
+_INDENT: Final = " |"
+_BETWEEN: Final = frozenset(
+    {
+        "",
+        "The above exception was the direct cause of the following exception:",
+        "During handling of the above exception, another exception occurred:",
+    }
+)
+
+
+def _traceback_lines(error: BaseException | None) -> Iterator[str]:
+    """A traceback's lines. Each error is one of them, whatever breaks there are in what it says: else whoever has a say
+    in that begins lines of the log."""
+    if error is None:
+        return
+    whole = traceback.TracebackException.from_exception(error, compact=True)
+    _join_notes(whole)
+    for part in whole.format():
+        lines = part.removesuffix("\n").split("\n")
+        said = [line.lstrip(_INDENT) for line in lines]
+        if said[0].startswith(('File "', "[Previous line")) or _BETWEEN.issuperset(said):
+            yield from map(printable, lines)
+        else:
+            yield printable("\n".join(lines))
+
+
+def _join_notes(found: traceback.TracebackException) -> None:
+    """A note is one line, too."""
+    waiting = [found]
+    while waiting:
+        one = waiting.pop()
+        if notes := getattr(one, "__notes__", None):
+            one.__notes__ = [printable(str(note)) for note in notes]
+        waiting += [each for each in (one.__cause__, one.__context__, *(one.exceptions or ())) if each is not None]
 
 
 def _context(record: logging.LogRecord) -> dict[str, str]:
@@ -81,8 +119,8 @@ class PlainFormatter(_Formatter):
         context = " ".join(f"{name}={value}" for name, value in _context(record).items())
         line = f"{_moment(record)} {record.levelname} {record.name}: {self.message(record)}"
         line += f" [{context}]" if context else ""
-        traceback = self.traceback(record)
-        return f"{line}\n{traceback}" if traceback else line
+        lines = self.traceback(record)
+        return f"{line}\n{lines}" if lines else line
 
 
 class JsonFormatter(_Formatter):
@@ -96,8 +134,8 @@ class JsonFormatter(_Formatter):
             "message": self.message(record),
             **_context(record),
         }
-        if traceback := self.traceback(record):
-            entry["traceback"] = traceback
+        if lines := self.traceback(record):
+            entry["traceback"] = lines
         return json.dumps(entry, ensure_ascii=False)
 
 
