@@ -22,11 +22,13 @@ from tests.services.test_tokens import KEYS
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.errors import InvalidKey, Overloaded
+from wazuh_comms_trio.foundation import file_writes
 from wazuh_comms_trio.services.authentication import verified_keys as module
 from wazuh_comms_trio.services.authentication import verified_secrets
 from wazuh_comms_trio.services.authentication.authenticator import Authenticator
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
-from wazuh_comms_trio.services.authentication.verified_keys import FILE_NAME, VerifiedKeys
+from wazuh_comms_trio.services.authentication.verified_keys import FILE_NAME, LAST_WRITE, WRITTEN_EACH, VerifiedKeys
+from wazuh_comms_trio.services.authentication.verified_secrets import VerifiedSecrets
 
 T = TypeVar("T")
 
@@ -136,6 +138,47 @@ class TestTheTable:
             sys.setswitchinterval(interval)
         assert os.listdir(tmp_path) == [FILE_NAME]
 
+    async def test_a_disk_that_hangs_holds_up_no_log_in(
+        self, tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It held a place of the queue of those that hash, of which there are as many as processors."""
+        path, disk = tmp_path / FILE_NAME, Disk()
+        monkeypatch.setattr(file_writes, "calls", disk)
+        monkeypatch.setattr(verified_secrets, "key_matches", matches_at_once)
+        verified_keys = VerifiedKeys(path, SECRET, written_by_task=True)
+        secrets = VerifiedSecrets(disk.run_here, at_once=1, verified_keys=verified_keys)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(verified_keys.run, disk.run)
+            disk.hangs = True
+            for number in range(20):
+                assert await secrets.matches(str(UUID(int=number)), f"of {KEY}", KEY)
+                await trio.sleep(0.5)
+            assert trio.current_time() == 10
+            assert not path.exists()
+            disk.hangs = False
+            await trio.sleep(2 * WRITTEN_EACH)
+            assert path.read_bytes().count(b"\n") == 20
+            other = VerifiedKeys(path, SECRET, written_by_task=True)
+            nursery.start_soon(other.run, disk.run)
+            assert other.knows(str(UUID(int=19)), f"of {KEY}", KEY)
+            verified_keys.note(ONE, "hash", KEY)
+            await trio.sleep(6 * WRITTEN_EACH)
+            assert other.knows(ONE, "hash", KEY)
+            verified_keys.note(OTHER, "hash", KEY)
+            nursery.cancel_scope.cancel()
+        assert VerifiedKeys(path, SECRET).knows(OTHER, "hash", KEY), "what was noted last is written at the end"
+
+    async def test_one_that_hangs_for_ever_holds_up_no_end(self, tmp_path: Path, autojump_clock: MockClock) -> None:
+        disk = Disk(hangs=True)
+        verified_keys = VerifiedKeys(tmp_path / FILE_NAME, SECRET, written_by_task=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(verified_keys.run, disk.run)
+            verified_keys.note(ONE, "hash", KEY)
+            await trio.sleep(60)
+            verified_keys.note(OTHER, "hash", KEY)
+            nursery.cancel_scope.cancel()
+        assert trio.current_time() == 60 + LAST_WRITE
+
     def test_where_it_cannot_be_kept(self, tmp_path: Path) -> None:
         nowhere = VerifiedKeys(tmp_path / "missing" / FILE_NAME, SECRET)
         nowhere.note(ONE, "hash", KEY)
@@ -143,6 +186,31 @@ class TestTheTable:
         (tmp_path / "link").symlink_to(tmp_path / "target")
         VerifiedKeys(tmp_path / "link", SECRET).note(ONE, "hash", KEY)
         assert not (tmp_path / "target").exists()
+
+
+class Disk(file_writes.FileCalls):
+    """... and the thread that waits for it. What hashes runs as if it had no thread: it may not wait for the disk."""
+
+    def __init__(self, *, hangs: bool = False) -> None:
+        self.hangs = hangs
+        self._may_wait = False
+
+    def write(self, descriptor: int, data: file_writes.Data) -> int:
+        assert self._may_wait, "a log-in waits for the disk"
+        return super().write(descriptor, data)
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        while self.hangs:  # noqa: ASYNC110 - a disk has no event
+            await trio.sleep(0.1)
+        self._may_wait = True
+        try:
+            return function(*args)
+        finally:
+            self._may_wait = False
+
+    async def run_here(self, function: Callable[..., T], *args: Any) -> T:
+        await trio.lowlevel.checkpoint()
+        return function(*args)
 
 
 def matches_at_once(key: str, stored: str) -> bool:

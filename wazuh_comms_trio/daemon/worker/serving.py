@@ -84,6 +84,9 @@ async def serve_worker(
         ):
             for task in background:
                 nursery.start_soon(task)
+            path, secret = node_folder(api) / FILE_NAME, keys.derive(b"proven keys")
+            verified_keys = VerifiedKeys(path, secret, written_by_task=True)
+            nursery.start_soon(verified_keys.run, own_runner())
             environment = WorkerEnvironment(
                 listeners=listeners,
                 backends=backends,
@@ -95,7 +98,7 @@ async def serve_worker(
                 run_hashing=hashing_runner(),
                 memory_short=memory_watch(config.communications_api.workers),
                 metrics=metrics,
-                verified_keys=VerifiedKeys(node_folder(api) / FILE_NAME, keys.derive(b"proven keys")),
+                verified_keys=verified_keys,
                 note_enrolment=Auditor(lambda: config.communications_api).enrolled,
                 leadership=Leadership() if leadership is None else leadership,
             )

@@ -6,6 +6,9 @@ the secret, which is derived from the key that signs tokens and isn't stored, an
 Only keys of the agents' own form are kept, which nobody guesses at a billion tries a second; of others a fast digest
 would be a help to whoever reads the file. Workers append to one file, and read what others appended when a key isn't
 known. Losing it, or a part, costs hashing.
+
+A worker's file is written, and what others appended read, by a task beside its log-ins: a disk that hangs holds up none
+of them.
 """
 
 from __future__ import annotations
@@ -15,10 +18,15 @@ import logging
 import os
 import re
 import secrets
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import trio
+
+from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
+from wazuh_comms_trio.foundation.environment import RunBlocking
 from wazuh_comms_trio.foundation.file_writes import rename, write_all
 from wazuh_comms_trio.foundation.folders import adopt, draft, remove_left_drafts
 from wazuh_comms_trio.services.authentication.secret_hashes import is_own_form, secret_mark
@@ -36,18 +44,26 @@ _OVERTAKEN: Final = 4096
 #: No file of ours is longer; of one that is, the end is read.
 _LONGEST: Final = 32 * 1024 * 1024
 _MARK_BYTES: Final = 16
+#: Seconds between two writes of what was noted, and between two looks at what others have. At a worker's end it has so
+#: many for the last one.
+WRITTEN_EACH: Final = 1.5
+_LOOKS_EACH: Final = 4
+LAST_WRITE: Final = 0.5
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 _DRAFT: Final = re.compile(rf"\.{FILE_NAME}-\d+-[0-9a-f]{{8}}")
 _LINE: Final = re.compile(rb"([0-9a-f-]{36}) ([0-9a-f]{32})")
 
 
 class VerifiedKeys:
-    """One process's view of the file, read when it is made: a hundred thousand lines take a quarter of a second. Short
-    blocking calls after that, of several threads; nothing here raises."""
+    """One process's view of the file, read when it is made: a hundred thousand lines take a quarter of a second. Calls
+    of several threads after that; nothing here raises. ``written_by_task``: it is read and written by ``run`` alone;
+    else by each call that has to."""
 
-    def __init__(self, path: Path, secret: bytes) -> None:
+    def __init__(self, path: Path, secret: bytes, *, written_by_task: bool = False) -> None:
         self._path = path
         self._secret = secret
+        self._by_task = written_by_task
+        self._noted: deque[bytes] = deque(maxlen=_REMEMBERED)  # lines that aren't in the file yet
         self._marks: dict[str, bytes] = {}
         self._lines = 0
         self._inode = 0
@@ -61,7 +77,9 @@ class VerifiedKeys:
         if not is_own_form(key):
             return False
         mark = self._mark(agent_id, stored, key)
-        return self._is(agent_id, mark) or (self._read_more() and self._is(agent_id, mark))
+        if self._is(agent_id, mark) or self._by_task:
+            return self._is(agent_id, mark)
+        return self._read_more() and self._is(agent_id, mark)
 
     def note(self, agent_id: str, stored: str, key: str) -> None:
         """Notes that ``key`` was verified just now."""
@@ -71,11 +89,42 @@ class VerifiedKeys:
         if self._is(agent_id, mark):
             return
         self._put(agent_id, mark)
+        self._noted.append(b"%b %b\n" % (agent_id.encode(), mark.hex().encode()))
+        if not self._by_task:
+            self._write_noted()
+
+    async def run(self, run_blocking: RunBlocking) -> None:
+        """Until cancelled. ``run_blocking`` has a thread of its own, which isn't waited for at the end."""
+        ticks = 0
+        try:
+            while True:
+                await sleep_until_next_tick(WRITTEN_EACH)
+                ticks += 1
+                if self._noted or not ticks % _LOOKS_EACH:
+                    await run_blocking(self._write_and_read)
+        finally:
+            if self._noted:
+                with trio.CancelScope(deadline=trio.current_time() + LAST_WRITE, shield=True):
+                    await run_blocking(self._write_noted)
+
+    def _write_and_read(self) -> None:
+        self._write_noted()
+        self._read_more()
+
+    def _write_noted(self) -> None:
+        lines = list[bytes]()
+        with suppress(IndexError):  # others note meanwhile, and may write
+            while True:
+                lines.append(self._noted.popleft())
+        if lines:
+            self._append(b"".join(lines))
+
+    def _append(self, lines: bytes) -> None:
         try:
             descriptor = os.open(self._path, _FLAGS, 0o600)
             try:
                 adopt(descriptor, self._path.parent)
-                write_all(descriptor, b"%b %b\n" % (agent_id.encode(), mark.hex().encode()))
+                write_all(descriptor, lines)
             finally:
                 os.close(descriptor)
         except OSError as exc:
