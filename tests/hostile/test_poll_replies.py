@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.http.server.listener import COMMAND, FakeOffer, Fakes, app_of, read_reply, request_bytes, serving
+from tests.http.server.listener import COMMAND, LIMITS, FakeOffer, Fakes, app_of, read_reply, request_bytes, serving
 from wazuh_comms_trio.api.agent_api import commands as module
 from wazuh_comms_trio.api.agent_api.base import AgentApi
 from wazuh_comms_trio.api.quart_application import ROOM_TIMEOUT
@@ -78,6 +78,44 @@ async def test_it_is_out_of_memory_while_its_acknowledgement_is_awaited(
         stream.wake_up()
         await offer.settled.wait()
     assert offer.fate == ["confirmed"]
+
+
+class SlowOffer(FakeOffer):
+    """Its store takes its time to take note."""
+
+    async def release(self) -> None:
+        self.fate.append("released")
+        await self.settled.wait()
+
+
+@pytest.mark.parametrize("how", ["closed", "silent"])
+async def test_it_is_out_of_memory_while_its_commands_are_given_back(
+    how: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its agent left in the middle, or didn't read it: the error's traceback kept it."""
+    replies, encode = list[bytes](), module.encode_commands
+
+    def encode_and_keep(commands: Sequence[Command]) -> bytes:
+        replies.append(encode(commands))
+        return replies[-1]
+
+    monkeypatch.setattr(module, "encode_commands", encode_and_keep)
+    fakes, offer = Fakes(), SlowOffer([of_size("a", 1_000_000)])
+    fakes.commands.offers.append(offer)
+    async with serving(fakes, buffer_bytes=65536) as server:
+        stream = await server.connect()
+        await stream.send_all(POLL)
+        await wait_all_tasks_blocked()
+        assert len(replies) == 1
+        if how == "closed":
+            await stream.aclose()
+        else:
+            await trio.sleep(LIMITS.send_timeout + 1)
+        await wait_all_tasks_blocked()
+        assert offer.fate == ["released"]
+        references = getrefcount(replies[0])
+        assert references <= 2, "it is more than the list's and the question's"
+        offer.settled.set()
 
 
 async def test_without_room_what_needs_none_goes_at_once(autojump_clock: MockClock) -> None:

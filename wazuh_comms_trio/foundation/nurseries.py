@@ -1,14 +1,15 @@
-"""Tasks that live beside a block, and what their groups of exceptions hold."""
+"""Tasks that live beside a block, what their groups of exceptions hold, and what exceptions keep in memory."""
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
 import trio
 
-__all__ = ["BackgroundNursery", "exceptions_of"]
+__all__ = ["BackgroundNursery", "drop_locals", "exceptions_of"]
 
 
 class BackgroundNursery:
@@ -55,3 +56,18 @@ def exceptions_of(error: BaseException) -> Iterator[BaseException]:
             yield from exceptions_of(inner)
     else:
         yield error
+
+
+def drop_locals(error: BaseException) -> None:
+    """Drops the local variables of the calls that an error has ended, and of those that ended with what it came from:
+    large ones would stay in memory for as long as whoever handles the error takes."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        traceback.clear_frames(one.__traceback__)
+        if isinstance(one, BaseExceptionGroup):
+            waiting += one.exceptions
+        waiting += [each for each in (one.__cause__, one.__context__) if each is not None]

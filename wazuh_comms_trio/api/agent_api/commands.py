@@ -11,7 +11,7 @@ from wazuh_comms_trio.api.agent_api.base import PREFIX, AgentApi
 from wazuh_comms_trio.api.guard import peer_address
 from wazuh_comms_trio.api.problems import describe
 from wazuh_comms_trio.errors import TimeLimitExceeded
-from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
+from wazuh_comms_trio.foundation.nurseries import BackgroundNursery, drop_locals
 from wazuh_comms_trio.http.server.bodies import FREE_BYTES, RequestRoom, skip_body
 from wazuh_comms_trio.http.server.delivery import EXTENSION, DeliveryConfirmation
 from wazuh_comms_trio.http.server.hypercorn_protocol import Scope
@@ -60,8 +60,13 @@ async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive,
                 with api.room(caller.agent.id) as room:
                     reply = await _reply_with_room(delivery, room)
                     begun = True
-                    await _send(reply, confirmation, room.watched(send))
-                    del reply  # it has its room no longer, and whoever acknowledges it may take half a minute
+                    try:
+                        await _send(reply, confirmation, room.watched(send))
+                    except BaseException as error:
+                        drop_locals(error)  # until its commands are given back, which may take a while
+                        raise
+                    finally:
+                        del reply  # it has its room no longer, and whoever acknowledges it may take half a minute
         if delivery is None:
             await send_refusal(send, _NO_COMMANDS)  # to a peer that left, too: sending says so
         else:
