@@ -20,9 +20,11 @@ __all__ = ["AgentOrder", "Batch"]
 
 @define(eq=False)
 class Batch:
-    """Packets that go together; ``opened`` when the first came, on trio's clock."""
+    """Packets that go together; ``opened`` when the first came, on trio's clock. ``apart``: it may take long, and
+    nobody else's packets wait for it."""
 
     opened: float = 0.0
+    apart: bool = False
     packets: list[Packet] = field(factory=list)
     events: int = 0
     size: int = 0
@@ -87,7 +89,7 @@ class AgentOrder:
         on."""
         batches: dict[str, Batch] = {}
         for packet in packets:
-            own = batches.setdefault(packet.agent_id, Batch(batch.opened))
+            own = batches.setdefault(packet.agent_id, Batch(batch.opened, apart=True))
             own.add(packet)
             hold = self._holds.get(packet.agent_id)
             if hold is not None and hold.holder is batch:
@@ -102,6 +104,16 @@ class AgentOrder:
             if hold is not None and hold.holder is holder:
                 del self._holds[agent_id]
                 self.ready.extendleft(reversed(hold.behind))
+
+    def shed_behind(self, agent_id: str, most: int) -> list[Packet]:
+        """Takes the newest of those behind an agent's holder that is apart, while more than ``most`` wait."""
+        hold, shed = self._holds.get(agent_id), list[Packet]()
+        if hold is None or isinstance(hold.holder, Packet) or not hold.holder.apart:
+            return shed
+        while hold.behind and self.waiting > most:
+            self.waiting -= 1
+            shed.append(hold.behind.pop())
+        return shed
 
     def take_all(self) -> list[Packet]:
         """Takes everything that waits, when nothing will be written any more."""

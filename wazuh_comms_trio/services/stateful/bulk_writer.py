@@ -135,9 +135,17 @@ class BulkWriter:
             waiting = [packet for packet in packets if packet.part is not None]
             now = trio.lowlevel.current_clock().current_time  # stores ask in threads of theirs, too
 
+            not_begun: set[Packet] = set()  # which says nothing of their indices
+
+            def packet_at(position: int) -> Packet:
+                return waiting[bisect_right(starts, position) - 1]
+
             def is_open(position: int) -> bool:
-                packet = waiting[bisect_right(starts, position) - 1]
-                return packet.is_open(now())
+                packet = packet_at(position)
+                if packet.is_open(now()):
+                    return True
+                not_begun.add(packet)
+                return False
 
             began = now()
             results = await self._events.bulk(operations, boundaries=starts, is_open=is_open)
@@ -155,8 +163,9 @@ class BulkWriter:
                 start = end
             if behind or self._indices.failed:
                 taken = {one.index for one, result in zip(operations, results, strict=True) if not _is_passing(result)}
-                failed = zip(operations, results, strict=True)
-                why = {one.index: result.result[:200] for one, result in failed if _is_passing(result)}
+                failed = [position for position, result in enumerate(results) if _is_passing(result)]
+                tried = [position for position in failed if packet_at(position) not in not_begun]
+                why = {operations[position].index: results[position].result[:200] for position in tried}
                 self._indices.note(why, taken, began, now())
 
     async def _report(self, packets: Sequence[Packet]) -> None:

@@ -276,7 +276,8 @@ class Piece(Packet):
     """Some events of a big ``packet``, written on their own while it holds its agent."""
 
     def __init__(self, packet: Packet, part: Part) -> None:
+        size = part.events[-1].end - part.events[0].start if part.events else 0
         super().__init__(
-            packet.agent_id, part, 0, packet.deadline, has_left=packet.has_left, look_from=packet.look_from
+            packet.agent_id, part, size, packet.deadline, has_left=packet.has_left, look_from=packet.look_from
         )
         self.packet = packet
