@@ -23,6 +23,7 @@ __all__ = ["EPOCH", "install", "reset"]
 #: What the wall clock says when trio's says 0.
 EPOCH = 1_750_000_000.0
 _PROCESS_NUMBER = 4242
+_PROCESSORS = 2
 
 _bytes = random.Random(0)
 _real_time = time.time
@@ -38,6 +39,7 @@ def install() -> None:
         (os, "urandom", _urandom),
         (random, "_urandom", _urandom),  # secrets and SystemRandom have it from there
         (os, "getpid", lambda: _PROCESS_NUMBER),
+        (os, "cpu_count", lambda: _PROCESSORS),
         (time, "time", _time),
         (time, "monotonic", _monotonic),
         # One of trio's two private switches: tasks that can run are sorted. ``reset`` seeds what is left to chance.

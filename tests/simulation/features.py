@@ -47,6 +47,15 @@ class Features:
     tool_killed: bool = False  # the operator's tool is, in the middle of what it does
     short_times: bool = False  # requests have little time
     route_limits: bool = False  # requests of an agent are limited
+    prunes: bool = False  # what is old goes, of embedded stores, and a day is some seconds
+    crowd: bool = False  # many agents log in at once, and each key takes a while
+    small_quota: bool = False  # documents of embedded stores have little room, until an operator gives more
+    small_room: bool = False  # few bodies have room, in memory and in files
+
+    @property
+    def reloads(self) -> bool:
+        """Whether nodes do, whatever the faults are."""
+        return self.rotates or self.upgrades or self.small_quota
 
 
 #: The share of the seeds that have each.
@@ -86,6 +95,10 @@ _LATER_SHARES: Final = {
     "route_limits": 0.15,
     "short_times": 0.15,
     "tool_killed": 0.15,
+    "crowd": 0.06,
+    "small_room": 0.15,
+    "small_quota": 0.2,
+    "prunes": 0.2,
 }
 
 

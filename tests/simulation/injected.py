@@ -137,8 +137,8 @@ class InjectedFaults:
     def forgot_deliveries(self) -> bool:
         """May a node have ended in the last minute before the store knew what it had delivered, or have lost its claim
         on it?"""
-        if self.plan.features.rotates or self.plan.features.upgrades:
-            return True  # they reload
+        if self.plan.features.reloads:
+            return True
         return self.had_cause(60.0, None if self.plan.stores == "indexer" else (*ENDS, *POWER, "reload", "restore"))
 
     def had_wrong_clock(self, since: float) -> bool:

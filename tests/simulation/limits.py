@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
 
+from wazuh_comms_trio.api.agent_api import base
 from wazuh_comms_trio.backends import command_rules
-from wazuh_comms_trio.backends.embedded import documents
+from wazuh_comms_trio.backends.embedded import documents, pruning
 from wazuh_comms_trio.backends.embedded.database import group_commit
 from wazuh_comms_trio.backends.embedded.ndjson import engine
 from wazuh_comms_trio.backends.files import folder
 from wazuh_comms_trio.backends.opensearch.commands import discovery
 from wazuh_comms_trio.backends.opensearch.events import index
+from wazuh_comms_trio.config import capacity
 from wazuh_comms_trio.config.limits.models import RouteLimit, RouteLimits
-from wazuh_comms_trio.config.models import Batcher, Config, Limits, Timeouts
+from wazuh_comms_trio.config.models import Batcher, Config, Keep, Limits, Timeouts
 from wazuh_comms_trio.http.server import bodies
 from wazuh_comms_trio.quarantine import rows, store
 from wazuh_comms_trio.services.commands import command_json, deliveries, lookup_queue, upkeep
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from tests.simulation.plan import Plan
 
 __all__ = [
+    "DAY",
+    "KEEP",
     "POLL_TIMEOUTS",
     "SHARE_BATCH",
     "SHORT_TIMES",
@@ -43,6 +47,9 @@ __all__ = [
 SHARE_BATCH: Final = 600
 #: Of polls, seconds.
 POLL_TIMEOUTS: Final = (4.0, 15.0, 60.0, 300.0)
+#: Seconds of a day, where what is old goes, and for how many of them is kept what has an age.
+DAY: Final = 4
+KEEP: Final = Keep(finished_commands=5, removed_agents=4)
 #: Of requests that a store which hangs for some seconds doesn't answer in time.
 SHORT_TIMES: Final = Timeouts(authentication=5.0, stateless=3.0, stateful=6.0, files=3.0, scan=5.0)
 
@@ -64,6 +71,16 @@ _WITH_FEATURE: Final[Mapping[str, Sequence[tuple[Sequence[ModuleType], str, Sequ
     "large_commands": [((command_json,), "LARGEST_REPLY", (700, 1500))],  # of three commands or more
     "payload_files": [((rows, store), "INLINE_BYTES", (40, 130))],
     "small_bodies": [((bodies,), "FREE_BYTES", (0, 200))],
+    # Of a few bodies, some of them files; the one that may go beyond it is what nearly all rely on.
+    "prunes": [((pruning,), "DAY", (DAY,)), ((pruning,), "INTERVAL", (1, 2)), ((pruning,), "ROWS", (1, 3))],
+    "small_room": [
+        ((capacity,), "LARGEST_BUDGET", (1500, 4000, 12_000)),
+        ((capacity,), "LEAST_BUDGET", (1000,)),
+        ((capacity,), "_BODIES", (0,)),
+        ((base,), "SPILLED_BODIES", (0, 20)),
+        ((bodies,), "SPILLED_BYTES", (300, 1500)),
+        ((bodies,), "WRITTEN_AT_ONCE", (100, 700)),
+    ],
     "changing_files": [((folder,), "READ_AHEAD", (20, 1000)), ((folder,), "CHUNK", (10, 50))],
 }
 _USUAL: Final = {

@@ -133,7 +133,7 @@ class Plan:
         failure, and a reload has two. So does an indexer with a call under way of a process that died."""
         kinds = {fault.kind for fault in self.faults}
         dies = self.stores == "indexer" and not kinds.isdisjoint(ENDS)
-        reloads = "reload" in kinds or self.features.rotates or self.features.upgrades
+        reloads = "reload" in kinds or self.features.reloads
         return self.nodes * self.workers == 1 and not reloads and not dies
 
     def __str__(self) -> str:
@@ -173,6 +173,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         slow = _fault(more, len(faults), "call", "slow", seconds, nodes, None)
         faults.append(evolve(slow, place="commands.claim" if stores == "memory" else "commands", amount=4.0))
     outlasts_polls = features.revokes_copies or features.set_back or features.fails_last
+    waits_for_freed = features.dies_with_rights and keeps_posted and workers > 1
     shares_claims = stores == "indexer" and nodes * workers > 1 and features.held_claims
     late = Random(f"late {seed}")
     for family, kind, changes in _feature_faults(late, features, stores, seconds, (nodes, workers), keeps_posted):
@@ -194,16 +195,17 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         keeps_posted=keeps_posted,
         stores=stores,
         lease=rng.uniform(2, 4 if shares_claims else 10),
-        poll_timeout=max(rng.choice(POLL_TIMEOUTS), _LONG if outlasts_polls else 0.0),
+        poll_timeout=max(rng.choice(POLL_TIMEOUTS), _LONG if outlasts_polls or waits_for_freed else 0.0),
         batch_elements=rng.choice([1, 2, 5, 20]),
         batch_wait=rng.choice([0.0, 0.15, 1.0]),
         eager=rng.random() < 0.7,
-        poison=max(rng.choice([0.0, 0.03, 0.2]), 0.2 if features.small_shares else 0.0),
+        poison=max(rng.choice([0.0, 0.03, 0.2]), 0.2 if features.small_shares or features.small_bodies else 0.0),
         together=rng.random() < 0.3,
         short_tokens=rng.random() < 0.3 and not features.revokes_copies,
         rekeys=rng.random() < 0.4 or features.earlier_keys,
-        removals=rng.random() < 0.4 or features.removes_amid_faults,
-        copies=(rng.random() < 0.4 or shares_claims or features.revokes_copies) and not features.set_back,
+        removals=(rng.random() < 0.4 and not features.prunes) or features.removes_amid_faults,
+        copies=(rng.random() < 0.4 or shares_claims or features.revokes_copies or features.dies_with_rights)
+        and not features.set_back,
         # What is held up arrives after what its agent sent again.
         patience=max(rng.choice([0.3, 1.0, inf, inf]), inf if any(each.kind == "hold" for each in faults) else 0.0),
         damages=rng.choice([0, 0, 2]),
@@ -227,6 +229,16 @@ def _with_needed(features: Features, stores: str) -> Features:
         features = evolve(features, rotates=True)
     if features.settled_groups:
         features = evolve(features, set_groups=True)
+    if features.prunes:  # an earlier version keeps no ages
+        features = evolve(features, prunes=stores == "embedded" and not features.upgrades)
+    if features.prunes:  # who was away for some of its days would have no documents any more
+        features = evolve(features, removes_amid_faults=False)
+    if features.small_quota:
+        features = evolve(features, small_quota=stores == "embedded" and not features.upgrades)
+    if features.crowd:  # which goes at once, too, and that is told of all of it together
+        features = evolve(features, short_times=True, presence=False)
+    if features.small_room:
+        features = evolve(features, small_bodies=True)
     if features.set_back:  # memory stores have a clock of their own
         features = evolve(features, set_back=stores != "memory")
     if features.set_back:
@@ -262,9 +274,13 @@ def _feature_faults(
             yield "sudden", "power cut", at | {"amount": number, "alone": True}
         else:
             yield "call", "told to stop", at | {"place": "commands.mark_sent", "amount": rng.choice([0.01, 0.3])}
-    if features.dies_with_rights and workers > 1 and not keeps_posted:
-        share = rng.choice([0.3, 1.0])
-        yield "call", "die", {"place": "commands.claim", "share": share, "amount": rng.choice([0.0, 1.0])}
+    if features.dies_with_rights and workers > 1:
+        share, amount = rng.choice([0.3, 1.0]), rng.choice([0.0, 1.0])
+        if keeps_posted:  # with what it has claimed, which the agent's copy waits for at another worker, and no news
+            at = {"start": seconds - 5.0, "seconds": 5.0, "share": share, "alone": False, "amount": 0.0}
+            yield "call", "die", at | {"place": "commands.mark_sent"}
+        else:
+            yield "call", "die", {"place": "commands.claim", "share": share, "amount": amount}
     if features.held_claims and stores == "indexer" and workers > 1:
         # Bytes, and the share of 20 s for which the rest is held up.
         bytes_and_seconds = rng.choice([0, 40, 300]) + rng.uniform(0.3, 1.0)

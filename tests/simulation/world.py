@@ -25,8 +25,11 @@ from tests.simulation.actors.rotation import run_rotation
 from tests.simulation.actors.thieves import run_thief
 from tests.simulation.actors.upgrades import run_upgrades
 from tests.simulation.checks import service as checks
+from tests.simulation.checks.crowd import Crowd
 from tests.simulation.checks.groups import check_last_groups, check_left_groups
 from tests.simulation.checks.presence import DISCONNECTED_AFTER, LONGEST_POLL, check_presence
+from tests.simulation.checks.pruning import Pruned, check_documents_left, run_leavers
+from tests.simulation.checks.quota import Quota
 from tests.simulation.determinism import EPOCH
 from tests.simulation.injected import InjectedFaults
 from tests.simulation.limits import SHORT_TIMES, changed, set_limits, with_route_limits
@@ -125,6 +128,9 @@ class World(InjectedFaults):
         self.dropped: list[bytes] = []
         self.room_made_at = -1e9
         self.ending = False
+        self.pruned = Pruned(self)
+        self.quota = Quota(self)
+        self.crowd = Crowd(self)
 
     def agents_clock(self) -> float:
         return EPOCH + trio.current_time()
@@ -276,6 +282,12 @@ class World(InjectedFaults):
                         others.start_soon(run_room_maker, self)
                     if plan.features.upgrades:
                         busy.start_soon(run_upgrades, self, plan.seconds)
+                    if plan.features.crowd:
+                        others.start_soon(self.crowd.come, plan.seconds)
+                    if plan.features.small_quota:
+                        others.start_soon(self.quota.run_operator)
+                    if plan.features.prunes:
+                        busy.start_soon(run_leavers, self, plan.seconds)
                     if plan.features.thieves:
                         others.start_soon(run_thief, self, plan.seconds)
                     if plan.features.enrols:
@@ -289,6 +301,11 @@ class World(InjectedFaults):
                 await self._until_served()
                 await checks.check_claims(self)
                 await checks.check_end(self)
+                if plan.features.small_quota:
+                    await self.quota.check_sums()
+                if plan.features.prunes:
+                    self.pruned.check_none_left()
+                    await check_documents_left(self, at_end=True)
                 await check_last_groups(self)
                 if plan.features.settled_groups:
                     await check_left_groups(self)

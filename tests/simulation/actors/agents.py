@@ -171,7 +171,9 @@ class SimAgent:
             if scans and self.rng_more.random() < 0.3:
                 self._asking.start_soon(scan, self)
             if self.rng.random() < 0.3:
-                self._make_stateless()
+                # Of a body that comes in pieces an engine may refuse the first ones, with the rest on its way.
+                for _ in range(self.rng_more.choice([1, 4, 12]) if features.small_bodies else 1):
+                    self._make_stateless()
             elif self.copy is not None and self.rng.random() < 0.2:
                 self._make_stateful(self.copy, "x")
             else:

@@ -185,7 +185,10 @@ class SimClient(AgentClient):
         if reply.status == 503 and body is not None and is_share_full(world, self.uuid, body, began):
             world.trace.strike("full share", place, self.name)
             return reply
-        self._check(place, reply, refusable or trio.current_time() < self.rekeyed_at + 40)
+        has_quota = world.plan.features.small_quota and place == "POST events/stateful"
+        if reply.status == 503 and has_quota and body is not None and world.quota.has_refused(self.uuid, body):
+            return reply
+        self._check(place, reply, refusable or self._may_be_unknown(place))
         return reply
 
     def _check_in_time(self, place: str, made: Sequence[Connection]) -> None:
@@ -209,16 +212,28 @@ class SimClient(AgentClient):
             "POST vulnerability/scan": times.authentication + times.scan,
         }.get(place)
 
+    def _may_be_unknown(self, place: str) -> bool:
+        """Whether somebody may not know its new key, or that it is there again: what is remembered of it is read anew
+        where its token is newer, unless the registry can't be read, or a clock doesn't say so. A log-in that is under
+        way may have been looked up before."""
+        is_new = trio.current_time() < self.rekeyed_at + 40
+        if place == "POST authentication":
+            return is_new
+        return is_new and (self.world.store_was_away("agents", 30.0) or self.world.had_wrong_clock(self.rekeyed_at))
+
     def is_rekeyed_everywhere(self, moment: float) -> bool:
-        """Whether every node knew the agent's new key at this moment: no fault kept it from reading the registry."""
-        return moment > self.rekeyed_at + REVOCATION and not self.world.had_cause(30.0, UNREAD)
+        """Whether every node knew the agent's new key at this moment: no fault kept it from reading the registry, which
+        an indexer's clients remember for a while."""
+        if self.world.plan.stores == "indexer":
+            return moment > self.rekeyed_at + REVOCATION and not self.world.had_cause(30.0, UNREAD)
+        return moment > self.rekeyed_at and not self.world.store_was_away("agents", 30.0)
 
     def is_old_key_refused(self, moment: float) -> bool:
         """Whether no request that began at this moment is served with a token of its old key. Without an indexer none
         is while the registry can't be read."""
         if self.world.plan.stores == "indexer":
             return self.is_rekeyed_everywhere(moment)
-        return moment > self.rekeyed_at + REVOCATION and not self.world.had_cause(30.0, ("hang worker",))
+        return moment > self.rekeyed_at and not self.world.had_cause(30.0, ("hang worker",))
 
     def _check(self, place: str, reply: Reply, refusable: bool) -> None:
         """``refusable``: the token has expired, by its own clock or the server's, was made by a server whose clock was
@@ -229,7 +244,12 @@ class SimClient(AgentClient):
         if status in (200, 204) or (status == 408 and place == "GET commands"):
             return
         cause = self.world.had_cause(45.0) or self.world.was_silenced(self.name, 45.0)
-        if status >= 500 and (status != 503 or not self.world.had_cause(45.0, UNSERVED)):
+        if status == 503 and self.world.plan.features.crowd and place == "POST authentication":
+            return  # it is behind a crowd
+        # Who is held up keeps the room that its body has.
+        small_room = self.world.plan.features.small_room
+        unserved = (*UNSERVED, *SILENCING) if small_room else UNSERVED
+        if status >= 500 and (status != 503 or not self.world.had_cause(45.0, unserved)):
             raise Violation("no 5xx", f"{self.name}: {place} -> {status} {reply.body[:100]!r}")
         slow = status == 408 and self.world.holds_up_requests()
         excused = cause or refusable or self.world.plan.features.small_shares
@@ -330,5 +350,6 @@ class SimClient(AgentClient):
         """What came is reported on: it was offered, and that is known."""
         life = self.world.commands[document_id]
         is_kept = self.world.stores.keeps_posted or not life.posted
+        is_kept = is_kept and not self.world.pruned.may_be_gone(document_id)
         if status != 200 and (is_kept or status != 404):
             raise Violation("own reports", f"{self.name} reported on {document_id} and was answered {status}")

@@ -1,18 +1,33 @@
 """What a worker that has ended in order may not have left: places that requests had, room of their bodies, connections
-to the stores behind it."""
+to the stores behind it; and how much room bodies may have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
+from tests.simulation.trace import Violation
 from wazuh_comms_trio.api.agent_api.base import AgentApi
+from wazuh_comms_trio.http.server.body_budget import BodyBudget
 
 if TYPE_CHECKING:
     from tests.simulation.nodes.process import Process
     from wazuh_comms_trio.daemon.worker.tree import Worker
 
-__all__ = ["leavings"]
+__all__ = ["check_room", "leavings"]
+
+
+def _budgets(worker: Worker) -> Sequence[BodyBudget]:
+    app = cast(AgentApi, worker.contexts[0].app)
+    return app.body_budget, app._strangers, app.spill.budget
+
+
+def check_room(process: Process, worker: Worker) -> None:
+    """Bodies have no more room than there is, beside the one that may go beyond it."""
+    for budget in _budgets(worker):
+        beyond = 0 if budget._senior is None else budget._senior.held_bytes
+        if budget.used_bytes - beyond > budget.limit_bytes:
+            raise Violation("budgets", f"{process.name}: bodies have {budget.used_bytes} of {budget.limit_bytes} bytes")
 
 
 def leavings(process: Process, worker: Worker) -> Iterator[str]:
@@ -22,10 +37,10 @@ def leavings(process: Process, worker: Worker) -> Iterator[str]:
             yield f"{context.connections} connections"
     if worker.services.commands.parked:
         yield "parked polls"
-    app = cast(AgentApi, worker.contexts[0].app)
-    for budget in (app.body_budget, app._strangers, app.spill.budget):
+    for budget in _budgets(worker):
         if budget.used_bytes or budget._used_by or budget._senior:
             yield f"{budget.used_bytes} bytes of a budget of bodies, of {list(budget._used_by)}"
+    app = cast(AgentApi, worker.contexts[0].app)
     for name, gate in app._gates.items():
         if gate._in_flight or gate._in_flight_of:
             yield f"{gate._in_flight} requests of {name} in flight, of {list(gate._in_flight_of)}"

@@ -13,7 +13,8 @@ import trio
 
 from tests.simulation.actors.agents import SimAgent
 from tests.simulation.actors.client import OpenPoll, is_held_up
-from tests.simulation.actors.keys import REVOCATION
+from tests.simulation.checks.leavings import check_room
+from tests.simulation.checks.pruning import check_documents_left
 from tests.simulation.determinism import EPOCH
 from tests.simulation.limits import POLL_TIMEOUTS
 from tests.simulation.model import CommandLife
@@ -35,9 +36,10 @@ __all__ = ["check_claims", "check_end", "check_leaks", "open_ends", "watch", "wa
 LINK_BUDGET = 1000
 #: Seconds from a token's end to that of its poll, and for which an agent is parked while there is a command for it.
 TOKEN_SLACK = 4.0
-#: Seconds from when all workers know that a key is revoked to the end of its polls.
+#: Seconds from when all workers know that a key is revoked, or an agent's changed, to the end of its polls.
 REVOKED_SLACK = 2.0
 PARKED_BOUND = 40.0
+SOON_PARKED_BOUND = 8.0
 #: Seconds from when a worker is told to stop to the end of its polls.
 STOPPED_SLACK = 5.0
 #: Seconds for which a request waits at most for the registry to say whose it is.
@@ -65,12 +67,18 @@ async def watch(world: World) -> None:
                 life.ended = life.ended or stored.status == "failed"
         if world.plan.features.small_shares:
             _check_shares(world)
+        if world.plan.features.small_quota:
+            world.quota.check()
+        if world.plan.features.prunes:
+            world.pruned.look(commands)
+            await check_documents_left(world)
         for node in world.nodes:
             for process, (member, worker) in node.running.items():
                 if member.link.waiting > LINK_BUDGET:
                     raise Violation("budgets", f"{member.link.waiting} messages wait for {process.name}")
                 if worker is None:
                     continue
+                check_room(process, worker)
                 stateful = worker.services.stateful.statistics()
                 if stateful.waiting > MAX_WAITING or stateful.batches_in_flight > BATCHES:
                     raise Violation("budgets", f"{process.name}: {stateful}")
@@ -107,7 +115,7 @@ async def watch_polls(world: World) -> None:
                 slack = IDENTIFIED_BOUND if world.registry_hung(poll.since) else STOPPED_SLACK
                 if min(stopped, age) > slack and not _is_held_up(world, poll):
                     raise Violation("polls", f"{agent.name}: a poll goes on at a worker that was told to stop")
-                revoked = poll.keys != client.keys and client.is_rekeyed_everywhere(now - REVOCATION)
+                revoked = poll.keys != client.keys and client.is_rekeyed_everywhere(now - REVOKED_SLACK)
                 if revoked and age > REVOKED_SLACK and not _is_held_up(world, poll):
                     raise Violation("revoked", f"{agent.name}: a poll goes on with a token of its old key")
                 slack = IDENTIFIED_BOUND if world.registry_hung(poll.since) else REVOKED_SLACK
@@ -119,7 +127,9 @@ async def watch_polls(world: World) -> None:
                 slack = IDENTIFIED_BOUND if world.registry_hung(poll.since) else TOKEN_SLACK
                 if late > slack and not _is_held_up(world, poll):
                     raise Violation("polls", f"{agent.name}: a poll went on for {late:.1f} s after its token's end")
-        if number % 5 or world.faults_ended is None or now < world.faults_ended + PARKED_BOUND:
+        # What a process had that died is free at once where it is known to be dead, else when its lease is over.
+        bound = SOON_PARKED_BOUND if world.plan.stores == "embedded" else PARKED_BOUND
+        if number % 5 or world.faults_ended is None or now < world.faults_ended + bound:
             continue
         try:
             commands = await world.stores.commands()
@@ -131,12 +141,12 @@ async def watch_polls(world: World) -> None:
             if (stored := commands.get(life.document_id)) is not None
             and stored.status == "pending"
             and stored.target.type == "agent"
-            and now > life.made + PARKED_BOUND
+            and now > life.made + bound
         }
         for agent in world.agents:
             if (life := waiting.get(agent.uuid)) is not None:
                 for _, poll in agent.polls:
-                    if poll.since < now - PARKED_BOUND:
+                    if poll.since < now - bound:
                         raise Violation("parked", f"{agent.name} waits since {poll.since:.1f}, so does {life}")
 
 
@@ -205,6 +215,8 @@ async def open_ends(world: World) -> list[str]:
     """What isn't served yet."""
     if found := [f"{agent.name} has events" for agent in world.agents if not agent.is_idle]:
         return found
+    if world.crowd.left:
+        return [f"{len(world.crowd.left)} of a crowd aren't in"]
     try:
         commands = await world.stores.commands()
     except BackendUnavailable as error:
@@ -238,6 +250,9 @@ async def check_end(world: World) -> None:
             if b'"%b"' % mark.encode() not in taken and b'"%b"' % mark.encode() not in refused:
                 raise Violation("stateless", f"{mark} was acknowledged and isn't with the engine")
     commands = await world.stores.commands()
+    if world.plan.features.prunes:
+        world.pruned.look(commands, is_on=True)
+        commands = {**world.pruned.commands, **commands}
     for life in world.commands.values():
         stored = commands.get(life.document_id)
         if life.listed and not life.received:
@@ -255,6 +270,8 @@ async def check_end(world: World) -> None:
         _check_in_time(world, life, stored)
         if life.first_final is not None:
             code = None if stored.result is None else stored.result.code
+            if code is None and life.document_id in world.pruned.commands:
+                continue  # it had ended for want of time, and went
             is_first = code in (life.first_final, *life.begun_finals.values())
             if not is_first or stored.status != ("success" if code == 0 else "failed"):
                 raise Violation(

@@ -3,9 +3,10 @@ again, kills those that hang, reloads and stops. Worker trees, hub, links and th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import trio
 from attrs import evolve
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 __all__ = ["Node"]
+
+T = TypeVar("T")
 
 #: Seconds from a stop to the tree's end, beyond ``shutdown.grace``: draining, telling the store, sends under a shield.
 STOP_BOUND = 20.0
@@ -270,10 +273,16 @@ class Node:
             ssl_context=None,  # type: ignore[arg-type]  # plain: handshakes aren't repeatable
             wall_clock=self.wall_clock,
             rng=Random(f"{self.world.plan.seed} {process.name}"),
-            run_blocking=run_inline,
+            run_blocking=self._run_blocking,
             other_workers=other_workers,
             leadership=process.leadership,
         )
+
+    async def _run_blocking(self, fn: Callable[..., T], *args: object) -> T:
+        """A key takes its time where a crowd comes."""
+        if self.world.plan.features.crowd and getattr(fn, "__name__", "") == "_check":
+            await trio.sleep(self.world.rng_calls.uniform(0.2, 0.8))
+        return await run_inline(fn, *args)
 
     def _check_left(self, process: Process) -> None:
         """A process that ended in order leaves nothing behind."""

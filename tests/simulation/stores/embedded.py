@@ -1,5 +1,4 @@
-"""The embedded stores of one node, the real ones, on a memory file system. SQLite and files are used inline: on the
-mock clock nothing may wait in a thread, and nothing pauses inside a transaction."""
+"""The embedded stores of one node, the real ones, on a memory file system."""
 
 from __future__ import annotations
 
@@ -7,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -17,6 +15,8 @@ import apsw
 import trio
 from attrs import evolve
 
+from tests.simulation.limits import KEEP
+from tests.simulation.loop.inline import PROCESS, is_dead
 from tests.simulation.nodes.versions import VERSION
 from tests.simulation.plan import METHODS
 from tests.simulation.stores.backups import check_backup, check_damages, check_left, move, segment_bodies
@@ -26,7 +26,6 @@ from tests.simulation.stores.quarantines import drop_of, replay_all
 from tests.simulation.stores.scratch import own_folder
 from tests.simulation.stores.tool import Tool
 from wazuh_comms_trio.backends.embedded.command_rows import COLUMNS, decode
-from wazuh_comms_trio.backends.embedded.database import connections, database, writer
 from wazuh_comms_trio.backends.embedded.group_expansion import hidden
 from wazuh_comms_trio.backends.embedded.ndjson.engine import open_engine
 from wazuh_comms_trio.backends.embedded.state_lock import hold_state
@@ -42,68 +41,7 @@ if TYPE_CHECKING:
     from tests.simulation.plan import Fault
     from tests.simulation.world import World
 
-__all__ = ["EmbeddedStores", "use_inline"]
-
-#: Whose task this is; None: the operator's tool.
-PROCESS: ContextVar[Process | None] = ContextVar("simulated process", default=None)
-
-
-class _Inline:
-    """In the place of a connection with a thread of its own."""
-
-    def __init__(self, path: Path) -> None:
-        self.plain = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)
-
-    async def aclose(self, force: bool = False) -> None:
-        if is_dead():
-            self.plain.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        self.plain.close(force)
-        await trio.lowlevel.checkpoint()
-
-
-def is_dead() -> bool:
-    process = PROCESS.get()
-    return process is not None and process.dead
-
-
-async def _open_connection(path: Path, what: str) -> _Inline:
-    await trio.lowlevel.checkpoint()
-    return _Inline(path)
-
-
-async def _in_thread(connection: _Inline, function: Callable[..., Any], *args: object) -> Any:
-    await trio.lowlevel.checkpoint()
-    if is_dead():
-        if function.__name__ == "_keep_log_if_damaged":
-            return None  # on the way to closing
-        raise apsw.IOError("the process is dead")
-    return function(connection.plain, *args)
-
-
-async def _in_slow_thread(connection: _Inline, function: Callable[..., Any], *args: object) -> Any:
-    """As a disk that takes its time: others hand in what they write meanwhile."""
-    process = PROCESS.get()
-    if process is not None and process.world.plan.features.slow_disk:
-        with trio.CancelScope(shield=True):
-            await trio.sleep(process.world.rng_calls.uniform(0.001, 0.04))
-    return await _in_thread(connection, function, *args)
-
-
-async def _run_sync(function: Callable[..., Any], *args: object, **_: object) -> Any:
-    await trio.lowlevel.checkpoint()
-    if is_dead():
-        raise OSError("the process is dead")
-    return function(*args)
-
-
-def use_inline() -> None:
-    """Once: in the place of threads."""
-    replacements: list[tuple[Any, str, object]] = [(trio.to_thread, "run_sync", _run_sync)]
-    replacements += [(module, "in_thread", _in_thread) for module in (connections, database)]
-    replacements += [(writer, "in_thread", _in_slow_thread)]
-    replacements += [(connections, "open_connection", _open_connection)]
-    for module, name, replacement in replacements:
-        setattr(module, name, replacement)
+__all__ = ["EmbeddedStores"]
 
 
 @lru_cache(1000)
@@ -276,10 +214,18 @@ class EmbeddedStores:
     @asynccontextmanager
     async def open_process(self, process: Process, node: object) -> AsyncIterator[tuple[Backends, Any]]:
         PROCESS.set(process)
+        features = self._world.plan.features
         async with AsyncExitStack() as stack:
             stack.enter_context(hold_state(self.folder))
             sqlite = await stack.enter_async_context(
-                open_sqlite(self.folder, wall_clock=process.wall_clock, tolerant=True)
+                open_sqlite(
+                    self.folder,
+                    wall_clock=process.wall_clock,
+                    tolerant=True,
+                    leadership=process.leadership,
+                    keep=KEEP if features.prunes else None,
+                    documents=self._world.quota.settings if features.small_quota else None,
+                )
             )
             self._tokens[process] = sqlite.commands._process_lock.token
             engine = await stack.enter_async_context(
@@ -301,12 +247,16 @@ class EmbeddedStores:
             files = MemoryFiles({"default.conf": b"default"})
             yield Backends(sqlite.agents, sqlite.events, sqlite.commands, engine, files, sqlite.presence), quarantine
 
+    def reader(self) -> apsw.Connection | None:
+        """The tool's; None while the machine is off."""
+        return self._tool.database._connections.loop_reader
+
     def held(self, process: Process) -> list[str]:
-        loop_reader = self._tool.database._connections.loop_reader
+        reader = self.reader()
         token = self._tokens.get(process)
-        if loop_reader is None or token is None:
+        if reader is None or token is None:
             return []
-        return [row[0] for row in loop_reader.execute("SELECT id FROM commands WHERE owner = ?", (token,))]
+        return [row[0] for row in reader.execute("SELECT id FROM commands WHERE owner = ?", (token,))]
 
     def process_died(self, process: Process) -> None:
         self.excused.update(self.held(process))
@@ -324,6 +274,10 @@ class EmbeddedStores:
     @property
     def presence(self) -> Any:
         return Tool(self, "presence")
+
+    @property
+    def events(self) -> Any:
+        return Tool(self, "events")
 
     async def add_agent(self, agent: Agent) -> None:
         async with self.used() as stores:

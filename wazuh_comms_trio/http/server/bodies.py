@@ -59,7 +59,7 @@ class Spill:
 
     folder: Path | None
     budget: BodyBudget
-    above: int = SPILLED_BYTES
+    above: int = field(factory=lambda: SPILLED_BYTES)
     writers: trio.CapacityLimiter = field(init=False, factory=lambda: trio.CapacityLimiter(WRITERS))
 
     async def write(self, file: BinaryIO, data: bytes) -> None:
