@@ -25,7 +25,14 @@ from wazuh_comms_trio.metrics.refusal_log import RefusalLog
 from wazuh_comms_trio.services.agent_journal import AgentJournal
 from wazuh_comms_trio.services.authentication.token_ages import next_life
 from wazuh_comms_trio.services.authentication.token_memory import TokenMemory
-from wazuh_comms_trio.services.authentication.tokens import UUID, Claims, TokenKeys, check_times, read_token
+from wazuh_comms_trio.services.authentication.tokens import (
+    IAT_LEEWAY,
+    UUID,
+    Claims,
+    TokenKeys,
+    check_times,
+    read_token,
+)
 from wazuh_comms_trio.services.authentication.verified_keys import VerifiedKeys
 from wazuh_comms_trio.services.authentication.verified_secrets import VerifiedSecrets
 
@@ -40,7 +47,7 @@ _UNREAD_AFTER: Final = 3.0
 #: Seconds for which a token can be newer than what is remembered of agents that weren't there.
 _NEW_TOKEN: Final = 60.0
 #: Seconds that are longer than a registry says from memory that an agent isn't there, with what clocks differ by.
-_JUST_MADE: Final = 5.0
+_JUST_MADE: Final = IAT_LEEWAY + 5.0
 
 
 @frozen
