@@ -26,10 +26,11 @@ from tests.http.server.listener import (
 from wazuh_comms_trio.api.agent_api.base import AgentApi
 from wazuh_comms_trio.api.quart_application import ROOM_TIMEOUT
 from wazuh_comms_trio.config.models import Limits
-from wazuh_comms_trio.http.server.bodies import Spill
-from wazuh_comms_trio.http.server.body_budget import HELD_FOR, LOOKS_APART, PATIENCE, SPARED, Share
+from wazuh_comms_trio.http.server.bodies import RequestRoom, Spill, collect_body
+from wazuh_comms_trio.http.server.body_budget import HELD_FOR, LOOKS_APART, PATIENCE, SPARED, BodyBudget, Share
+from wazuh_comms_trio.http.server.hypercorn_protocol import Message
 from wazuh_comms_trio.http.server.room import SLOW_BODIES
-from wazuh_comms_trio.http.server.streams.peer_progress import RATE_SECONDS, PeerProgress
+from wazuh_comms_trio.http.server.streams.peer_progress import RATE_SECONDS, WAITING, BodyWaiting, PeerProgress
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 
 LIMIT = 20_000_000
@@ -190,6 +191,32 @@ async def test_what_waits_for_us_is_not_ended(autojump_clock: MockClock) -> None
         assert waiting.cancelled_caught
         await trio.sleep(10)
         assert sender.status == 200
+
+
+async def test_a_whole_body_that_waits_for_its_replys_room_is_not_ended(autojump_clock: MockClock) -> None:
+    """One in chunks, whose size nobody knows before its end, counted as one that would never be there."""
+    ended: list[str] = []
+    budget = BodyBudget(BATCH, ended=ended.append)
+    room, waiting = RequestRoom(budget, "honest", ROOM_TIMEOUT), BodyWaiting(120.0, LEAST, 30.0, {}, None)
+    parts = [b" " * LEAST] * 10
+
+    async def receive() -> Message:
+        with waiting.begun() as scope:
+            await trio.sleep(SPARED / 5)
+        waiting.over(scope, LEAST)
+        return {"type": "http.request", "body": parts.pop(), "more_body": bool(parts), WAITING: waiting}
+
+    async with (
+        collect_body(receive, limit=BATCH, budget=budget, room_timeout=ROOM_TIMEOUT, share=room.share),
+        trio.open_nursery() as nursery,
+    ):
+        budget.hold(other := Share("another"), BATCH + 1 - budget.used_bytes)
+        nursery.start_soon(budget.take, Share("somebody"), LEAST)
+        nursery.start_soon(room.reserve, BATCH)
+        await trio.sleep(ROOM_TIMEOUT - 0.1)
+        assert not ended
+        budget.give_back(other)
+    assert room.share.held_bytes
 
 
 async def test_files_make_room_likewise(monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock) -> None:

@@ -115,6 +115,7 @@ async def collect_body(
             body += part
             more = message["more_body"]
         if not more or spill is None:
+            share.sending = None  # whoever waits from here on, for the reply's room, say, has no slow peer
             yield body
             return
         async with _spilled(
@@ -235,6 +236,7 @@ async def _spilled(
             await spill.write(file, bytes(body))
             size += len(body)
             body.clear()
+            on_disk.sending = share.sending = None
             with mmap(file.fileno(), size, access=ACCESS_READ) as mapped:
                 yield mapped
     except OSError as error:

@@ -77,9 +77,10 @@ class Share:
         """What the peer has still to send, or to read, before the room is given back, bytes."""
         if self.reading is not None:
             return float(self.held_bytes - self.reading.moved)
-        if self.sending is None or self.sending.declared is None:
+        if self.sending is None:
             return inf
-        return max(0.0, min(self.held_until, self.sending.declared) - self.sending.moved)
+        declared = inf if self.sending.declared is None else self.sending.declared
+        return max(0.0, min(self.held_until, declared) - self.sending.moved)
 
 
 @frozen
