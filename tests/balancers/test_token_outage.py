@@ -235,5 +235,31 @@ async def test_a_worker_that_comes_is_told_what_the_others_know(autojump_clock: 
         == {agent.id: None for agent in agents} | {agents[0].id: rekeyed.fingerprint}
     )
     assert caches[2].revoked() == caches[1].revoked()  # all hear it
-    linked[0].handle_finding("revocations", {"agents": {"a1": "f" * 16}})  # it was enrolled again, say
+    assert not caches[1].seen_since(0.0)  # whom the others had seen
+    linked[0].handle_finding("revocations", {"agents": {"a1": ["f" * 16, -3.0]}})  # it was enrolled again, say
     assert caches[0].entries["a1"].fingerprint == "f" * 16
+
+
+async def test_what_was_read_later_stays(autojump_clock: MockClock) -> None:
+    """A worker that comes makes all tell what they know: one that had read less took it from one that knew better."""
+    await trio.sleep(10)
+    linked: list[Linked] = []
+    caches = [AgentCache(10.0) for _ in range(3)]
+    before = Agent("a", "a", HASH)
+    after = evolve(before, key_hash=hash_key("k" * 32))
+    for cache in caches[:2]:
+        cache.put("a", before, 1.0)
+        cache.put("a", None, 2.0)
+    caches[1].put("a", after, 3.0)
+    for cache in caches:
+        SharedRevocations(cache, Linked(linked))
+    linked[2].set_leader(False)
+    assert [cache.entries["a"].fingerprint for cache in caches] == [after.fingerprint] * 3
+
+
+async def test_a_worker_that_comes_is_told_of_who_was_gone_when_first_looked_for(autojump_clock: MockClock) -> None:
+    async with two_nodes() as nodes:
+        agent = nodes.on_second(await nodes.agent())
+        assert await nodes.stores[0].agents.remove(agent.uuid)
+        assert await status(agent.post_stateless(EVENTS)) == 403
+        assert agent.uuid in nodes.stores[1].agents._cache.revoked()

@@ -329,3 +329,21 @@ async def test_what_one_worker_knows_of_revocations_all_know(change: str, autoju
         await trio.sleep(10)  # the worker that it speaks to reads it again
         server.go_down()
         assert [(await each.post_stateless(EVENTS)).status in (403, 503) for each in on] == [True] * 3
+
+
+async def test_who_was_removed_and_is_enrolled_again_goes_on_in_an_outage(autojump_clock: MockClock) -> None:
+    """All workers know that it was removed; one that enrolled it again told nobody."""
+    async with fake() as server, node_of(server, 3) as node:
+        agent = await enrolled(node, 0)
+        async with backends_of(server, Leadership()) as tool:
+            assert await tool.agents.remove(agent.uuid)
+        await trio.sleep(30)
+        assert (await agent.post_stateless(EVENTS)).status == 403
+        await node.workers[0].enrol_agent(agent.uuid)
+        await trio.sleep(1)
+        assert (await agent.authenticate()).status == 200
+        server.go_down()
+        for daemon in node.workers:
+            each = daemon.client(agent.uuid)
+            each.token = agent.token
+            assert (await each.post_stateless(EVENTS)).status == 204

@@ -60,15 +60,28 @@ class AgentCache:
             return entry.revoked_at == read_at
         return False
 
-    def revoke(self, agent_id: str, fingerprint: str | None, now: float) -> None:
-        """Another worker read that only tokens with this fingerprint are good: what was read here is older."""
+    def note_gone(self, agent_id: str) -> None:
+        """It had a token, and isn't there: so it was removed, before it was first looked for here."""
         entry = self.entries.get(agent_id)
-        if entry is None or entry.fingerprint != fingerprint:
-            self.entries[agent_id] = Entry(None, fingerprint, -inf, now, now)
+        if entry is not None and entry.agent is None:
+            entry.revoked_at = entry.read_at
+
+    def revoke(self, agent_id: str, fingerprint: str | None, revoked_at: float) -> None:
+        """Another worker read then that only tokens with this fingerprint are good. What was read here after that
+        stays. Whom nobody asked for here wasn't seen here."""
+        entry = self.entries.get(agent_id)
+        if entry is None or (entry.fingerprint != fingerprint and max(entry.read_at, entry.revoked_at) < revoked_at):
+            used_at = -inf if entry is None else entry.used_at
+            self.entries[agent_id] = Entry(None, fingerprint, -inf, used_at, revoked_at)
+
+    def is_revoked(self, agent_id: str) -> bool:
+        """Whether earlier tokens of it were revoked, as far as that is remembered."""
+        entry = self.entries.get(agent_id)
+        return entry is not None and entry.revoked_at > -inf
 
     def revoked(self) -> dict[str, str | None]:
         """The fingerprints of those whose tokens were revoked, as far as that is remembered."""
-        return {agent_id: entry.fingerprint for agent_id, entry in self.entries.items() if entry.revoked_at > -inf}
+        return {agent_id: entry.fingerprint for agent_id, entry in self.entries.items() if self.is_revoked(agent_id)}
 
     def use(self, agent_id: str, now: float) -> Entry | None:
         """The agent's entry, however old; notes that the agent is here."""

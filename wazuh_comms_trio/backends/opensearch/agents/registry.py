@@ -92,6 +92,10 @@ class OpenSearchAgents:
         if self._cache.put(agent_id, agent, began):
             self._shared.tell([agent_id])
 
+    def _tell_gone(self, agent_id: str) -> None:
+        self._cache.note_gone(agent_id)
+        self._shared.tell([agent_id])
+
     async def current(self, agent_id: str) -> Agent | None:
         return await self.get(agent_id)
 
@@ -109,7 +113,7 @@ class OpenSearchAgents:
             agent = await self.get(agent_id)
             self._unread.pop(agent_id, None)
             if agent is None and entry is None:  # it had a token, and this worker hadn't seen it
-                self._shared.tell([agent_id])
+                self._tell_gone(agent_id)
             return agent
         if self._cache.is_fresh(entry, now) or self._outage.failing:
             return entry.agent
@@ -202,7 +206,10 @@ class OpenSearchAgents:
                 self._unread.pop(agent_id, None)
                 if isinstance(agent, DocumentUnreadable):
                     continue
+                is_new = agent_id not in self._cache.entries
                 self._put(agent_id, agent, began)
+                if agent is None and is_new:  # it had a token, too
+                    self._tell_gone(agent_id)
                 if agent is not None and agent.status == "disconnected" and agent.last_login is not None:
                     self._logins.record(agent_id, None)  # another node didn't know that it is here
 
@@ -232,7 +239,10 @@ class OpenSearchAgents:
             raise MalformedRequest(error_of(reply).reason or None)
         else:
             decode(reply)
+        was_revoked = self._cache.is_revoked(agent.id)
         self._cache.put(agent.id, agent, trio.current_time())
+        if was_revoked:  # the others know that it was removed
+            self._shared.tell([agent.id])
 
     async def remove(self, agent_id: str) -> bool:
         agent_id = agent_id.lower()

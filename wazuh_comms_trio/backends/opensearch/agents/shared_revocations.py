@@ -13,6 +13,8 @@ from wazuh_comms_trio.backends.opensearch.agents.cache import AgentCache
 
 _TOPIC: Final = "revocations"
 _ASKED: Final = "asked"
+#: Of each agent, the fingerprint whose tokens are good, and how many seconds ago that was read: another process's clock
+#: begins elsewhere.
 _AGENTS: Final = "agents"
 #: Agents in one message.
 _AT_ONCE: Final = 500
@@ -27,11 +29,14 @@ class SharedRevocations:
         leadership.register(_TOPIC, on_finding=self._handle, on_change=self._ask)
 
     def tell(self, agent_ids: Sequence[str]) -> None:
-        """Tells the other workers what the cache has of these."""
+        """Tells the other workers what the cache has of these, whose earlier tokens were revoked."""
+        now = trio.current_time()
         for start in range(0, len(agent_ids), _AT_ONCE):
             part = agent_ids[start : start + _AT_ONCE]
-            fingerprints = {each: self._cache.entries[each].fingerprint for each in part if each in self._cache.entries}
-            self._leadership.publish(_TOPIC, {_AGENTS: fingerprints})
+            known = {each: entry for each in part if (entry := self._cache.entries.get(each)) is not None}
+            self._leadership.publish(
+                _TOPIC, {_AGENTS: {each: [entry.fingerprint, now - entry.revoked_at] for each, entry in known.items()}}
+            )
 
     def _ask(self) -> None:
         self._leadership.publish(_TOPIC, {_ASKED: True})
@@ -40,5 +45,5 @@ class SharedRevocations:
         if finding.get(_ASKED):
             self.tell(list(self._cache.revoked()))
         now = trio.current_time()
-        for agent_id, fingerprint in finding.get(_AGENTS, {}).items():
-            self._cache.revoke(agent_id, fingerprint, now)
+        for agent_id, (fingerprint, seconds_ago) in finding.get(_AGENTS, {}).items():
+            self._cache.revoke(agent_id, fingerprint, now - seconds_ago)
