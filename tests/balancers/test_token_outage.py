@@ -16,10 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from trio.testing import MockClock
 
 from tests.backends.embedded.test_leadership import Linked
+from tests.indexer.bench import fake, stores_of
 from tests.indexer.fake import FakeOpenSearch
 from tests.indexer.harness import as_backends, settings
 from tests.services.test_tokens import pem
 from wazuh_comms_trio.backends.interfaces import Agent
+from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.backends.opensearch.agents.cache import FORGET_AFTER, AgentCache
 from wazuh_comms_trio.backends.opensearch.agents.shared_revocations import SharedRevocations
@@ -263,3 +265,19 @@ async def test_a_worker_that_comes_is_told_of_who_was_gone_when_first_looked_for
         assert await nodes.stores[0].agents.remove(agent.uuid)
         assert await status(agent.post_stateless(EVENTS)) == 403
         assert agent.uuid in nodes.stores[1].agents._cache.revoked()
+
+
+async def test_a_poll_isnt_ended_by_hearsay(autojump_clock: MockClock) -> None:
+    """What another worker says it read may be from before, and is read here first: while that can be done."""
+    leadership, agent = Leadership(), Agent("a", "a", HASH)
+    async with fake() as node, stores_of(node, leadership=leadership) as stores:
+        await stores.agents.add(agent)
+        await trio.sleep(1)
+        fingerprints = {agent.id: agent.fingerprint}
+        leadership.handle_finding("revocations", {"agents": {agent.id: [None, 0.0]}})
+        assert await stores.agents.revoked(fingerprints) == []
+        assert await stores.agents.lookup(agent.id) == agent
+        node.go_down()
+        await trio.sleep(30)
+        leadership.handle_finding("revocations", {"agents": {agent.id: [None, 0.0]}})
+        assert await stores.agents.revoked(fingerprints) == [agent.id]

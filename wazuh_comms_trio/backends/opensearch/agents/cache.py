@@ -31,6 +31,11 @@ class Entry:
     revoked_at: float = -inf
 
     @property
+    def is_hearsay(self) -> bool:
+        """Whether another worker told of it, and nothing was read here."""
+        return self.read_at == -inf
+
+    @property
     def needed_at(self) -> float:
         """When it was needed last: a revocation is, for as long as an earlier token may live."""
         return max(self.used_at, self.revoked_at)

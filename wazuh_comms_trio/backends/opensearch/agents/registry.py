@@ -128,7 +128,8 @@ class OpenSearchAgents:
 
     async def revoked(self, agents: Mapping[str, str]) -> Collection[str]:
         now = trio.current_time()
-        unknown = [agent_id for agent_id in agents if self._cache.use(agent_id.lower(), now) is None]
+        entries = {agent_id: self._cache.use(agent_id.lower(), now) for agent_id in agents}
+        unknown = [agent_id for agent_id, entry in entries.items() if entry is None or entry.is_hearsay]
         if unknown and not self._outage.failing:
             await self._renew([agent_id.lower() for agent_id in unknown])
         return [agent_id for agent_id, fingerprint in agents.items() if self._is_revoked(agent_id, fingerprint)]

@@ -33,7 +33,7 @@ class SharedRevocations:
         now = trio.current_time()
         for start in range(0, len(agent_ids), _AT_ONCE):
             part = agent_ids[start : start + _AT_ONCE]
-            known = {each: entry for each in part if (entry := self._cache.entries.get(each)) is not None}
+            known = {each: self._cache.entries[each] for each in part if self._cache.is_revoked(each)}
             self._leadership.publish(
                 _TOPIC, {_AGENTS: {each: [entry.fingerprint, now - entry.revoked_at] for each, entry in known.items()}}
             )
