@@ -10,7 +10,7 @@ import attrs
 import pytest
 import trio
 from attrs import define, field
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MemoryReceiveStream, MockClock, wait_all_tasks_blocked
 
 from tests.hostile.slow.test_slow_replies import have_room
 from tests.http.server.listener import (
@@ -217,6 +217,45 @@ async def test_a_whole_body_that_waits_for_its_replys_room_is_not_ended(autojump
         assert not ended
         budget.give_back(other)
     assert room.share.held_bytes
+
+
+@pytest.mark.parametrize("_", range(10))
+async def test_what_came_while_we_stood_still_is_read_first(_: int, autojump_clock: MockClock) -> None:
+    """All seemed to have sent nothing for as long. Who is first in the turn after that is chance."""
+    ended: list[str] = []
+    budget = BodyBudget(LIMIT, ended=ended.append)
+    lines = [MemoryReceiveStream() for _ in range(5)]
+
+    async def read(number: int) -> None:
+        waiting = BodyWaiting(120.0, LEAST, 30.0, {}, 8 * BATCH)
+        share = Share(f"honest{number}", waiting)
+        while not waiting.makes_room:
+            data = b""
+            with waiting.begun() as scope:
+                try:
+                    data = bytes(await lines[number].receive_some(LIMIT))
+                finally:
+                    waiting.over(scope, len(data))
+            budget.take_now(share, len(data) // 10)  # less than an agent's share
+
+    def write(size: int) -> None:
+        for line in lines:
+            line.put_data(b" " * size)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(len(lines)):
+            nursery.start_soon(read, number)
+        for _ in range(STEPS * 3):
+            write(BATCH // STEPS)
+            await trio.sleep(1 / STEPS)
+        budget.hold(Share("a large reply"), LIMIT + 1 - budget.used_bytes)
+        nursery.start_soon(budget.take, Share("somebody"), LEAST)
+        await trio.sleep(PATIENCE / 2)
+        write(BATCH * 2)
+        autojump_clock.jump(RATE_SECONDS + 1)
+        await trio.sleep(PATIENCE / 2)
+        assert not ended
+        nursery.cancel_scope.cancel()
 
 
 async def test_files_make_room_likewise(monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock) -> None:

@@ -163,8 +163,8 @@ class BodyBudget:
                 if (now := trio.current_time()) >= patient_until:
                     patient_until = now + PATIENCE
                     if modest and now >= self._next_look:
-                        self._next_look = now + LOOKS_APART
-                        self._end_slow(size)
+                        await self._look(share, size)
+                        continue
                 with trio.move_on_at(patient_until) as share.parked:
                     await (self._parking if modest else self._behind).park()
                 if share.sending is not None and share.sending.makes_room:
@@ -174,6 +174,13 @@ class BodyBudget:
             if is_counted:
                 self._precedence_until = trio.current_time() + PRECEDENCE
                 self._count_modest(share.owner, -1)
+
+    async def _look(self, share: Share, size: int) -> None:
+        """Ends what is slow. What has come while the event loop stood still is read first: who sent it isn't."""
+        self._next_look = trio.current_time() + LOOKS_APART
+        await trio.lowlevel.checkpoint()
+        if not self._may_take(share, size):
+            self._end_slow(size)
 
     def _count_modest(self, owner: Hashable, more: int) -> None:
         self._modest[owner] += more
