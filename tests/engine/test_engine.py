@@ -259,9 +259,9 @@ async def test_what_takes_long_keeps_nothing_else_waiting(tmp_path: Path) -> Non
 
     async with fake_engine(tmp_path, stall=1000) as fake, open_engine_client(settings(tmp_path)) as engine:
         async with trio.open_nursery() as nursery:
-            for _ in range(150):
+            for number in range(150):
                 nursery.start_soon(engine.scan, b"{}")
-                nursery.start_soon(partial(engine.send_events, slow(), agent_id="a", length=None))
+                nursery.start_soon(partial(engine.send_events, slow(), agent_id=str(number), length=None))
             while fake.connections < 16 + 64:  # noqa: ASYNC110 - nothing tells
                 await trio.sleep(0.01)
             fake.stall = 0
@@ -269,6 +269,26 @@ async def test_what_takes_long_keeps_nothing_else_waiting(tmp_path: Path) -> Non
                 await send(engine, b"event")
             nursery.cancel_scope.cancel()
         assert [body for _, _, body in fake.requests if body != b"{}"] == [b"event"]
+
+
+async def test_slow_bodies_of_one_agent_keep_no_others_waiting(tmp_path: Path) -> None:
+    async def body_of(*, ends: bool) -> AsyncIterator[bytes]:
+        yield b"body"
+        if not ends:
+            await trio.sleep_forever()
+
+    async with fake_engine(tmp_path) as fake, open_engine_client(settings(tmp_path)) as engine:
+        async with trio.open_nursery() as nursery:
+            for _ in range(150):
+                nursery.start_soon(partial(engine.send_events, body_of(ends=False), agent_id="a", length=None))
+            while fake.connections < 8:  # noqa: ASYNC110 - nothing tells
+                await trio.sleep(0.01)
+            with trio.fail_after(4):
+                await engine.send_events(body_of(ends=True), agent_id="b", length=None)
+            assert fake.connections == 8 + 1
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(4):
+            await engine.send_events(body_of(ends=True), agent_id="a", length=None)
 
 
 async def test_what_the_body_raises_goes_through(tmp_path: Path) -> None:

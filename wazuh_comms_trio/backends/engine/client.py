@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import msgspec
 import trio
@@ -35,12 +36,14 @@ _SCAN: Final = "/vulnerability/scan"
 
 #: Connections kept for the next request, and requests at a time, of each kind, or those of one kind that take long
 #: would be all that there are. More wait. How many bodies that are sent as a whole there are, and how many scans,
-#: follows from how promptly the engine answers each; one that is sent as it comes waits for its agent.
+#: follows from how promptly the engine answers each; one that is sent as it comes waits for its agent. That may be slow
+#: on purpose, and one agent has a part of those.
 _KEPT: Final = 8
 _AT_ONCE: Final = 128
 _FIRST_AT_ONCE: Final = 32
 _LEAST_AT_ONCE: Final = 8
 _STREAMS: Final = 64
+_STREAMS_OF_ONE_AGENT: Final = 8
 _FIRST_SCANS: Final = 16
 _MOST_SCANS: Final = 64
 _KEEPALIVE: Final = 15.0
@@ -115,6 +118,7 @@ class UnixEngine:
         )
         self._places = AdaptivePlaces(least=_LEAST_AT_ONCE, first=_FIRST_AT_ONCE, most=_AT_ONCE)
         self._streams = AdaptivePlaces(least=_STREAMS, first=_STREAMS, most=_STREAMS)
+        self._streams_of: WeakValueDictionary[str, trio.Semaphore] = WeakValueDictionary()
         self._scans = AdaptivePlaces(least=_LEAST_AT_ONCE, first=_FIRST_SCANS, most=_MOST_SCANS)
         self._outage = OutageLog(logger, f"the engine's socket {settings.api_socket_path}", clock=trio.current_time)
         self._silent = False  # the engine let a request go unanswered, and has answered none since
@@ -129,13 +133,14 @@ class UnixEngine:
             whole = b"".join([piece async for piece in body])
             check(await self._send_whole(self._places, _EVENTS, headers, whole))
             return
-        began = await self._streams.acquire()
-        try:
-            with self._judging():
-                async with self._pool.connection() as connection:
-                    reply = await connection.exchange_stream("POST", _EVENTS, headers, body, length=length)
-        finally:
-            self._streams.release(began, answered=None)  # the agent may be what is slow
+        async with self._streams_of.setdefault(agent_id, trio.Semaphore(_STREAMS_OF_ONE_AGENT)):
+            began = await self._streams.acquire()
+            try:
+                with self._judging():
+                    async with self._pool.connection() as connection:
+                        reply = await connection.exchange_stream("POST", _EVENTS, headers, body, length=length)
+            finally:
+                self._streams.release(began, answered=None)  # the agent may be what is slow
         check(reply)
 
     async def probe(self) -> None:
