@@ -49,7 +49,7 @@ class BulkWriter:
         self._outage = OutageLog(_log, "stateful events can't be stored", clock=trio.current_time)
         self._reports_outage = OutageLog(_log, "commands' results can't be stored", clock=trio.current_time)
         self._indices = _TroubledIndices()
-        self.refusals = RefusalLog(_log)  # a body may have a million of them
+        self.refusals: RefusalLog = RefusalLog(_log)  # a body may have a million of them
 
     def is_troubled(self, part: Part) -> bool:
         """Whether something of it is for an index, or the commands' store, that took nothing lately, while the others

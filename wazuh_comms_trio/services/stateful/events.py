@@ -25,6 +25,7 @@ from wazuh_comms_trio.foundation.environment import RunBlocking
 from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics
+from wazuh_comms_trio.metrics.refusal_log import RefusalLog
 from wazuh_comms_trio.quarantine.interface import Quarantine, Rejected
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.services.deadlines import give_up_at
@@ -86,7 +87,7 @@ class StatefulEvents:
         self._settings = events
         self._rng = rng
         writer = BulkWriter(backends.events, backends.commands, rng, metrics)
-        self.refusals = writer.refusals
+        self.refusals: RefusalLog = writer.refusals
         self._batcher = Batcher(writer, batcher, metrics, refused, rng=rng)
         self._outage = OutageLog(_log, "events can't be put in quarantine", clock=trio.current_time)
         self._overtaken = OvertakenEntries(quarantine, backends.events)
