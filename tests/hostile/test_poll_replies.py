@@ -55,10 +55,8 @@ async def test_a_large_one_is_in_the_budget_until_it_is_read(autojump_clock: Moc
     assert offer.fate == ["confirmed"]
 
 
-async def test_it_is_out_of_memory_while_its_acknowledgement_is_awaited(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It has no room in the budget by then."""
+def encoded_replies(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """All that are encoded from now on."""
     replies, encode = list[bytes](), module.encode_commands
 
     def encode_and_keep(commands: Sequence[Command]) -> bytes:
@@ -66,6 +64,14 @@ async def test_it_is_out_of_memory_while_its_acknowledgement_is_awaited(
         return replies[-1]
 
     monkeypatch.setattr(module, "encode_commands", encode_and_keep)
+    return replies
+
+
+async def test_it_is_out_of_memory_while_its_acknowledgement_is_awaited(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no room in the budget by then."""
+    replies = encoded_replies(monkeypatch)
     fakes, offer, app = offers(of_size("a", 100_000))
     async with serving(fakes, app=app) as server:
         stream = await server.connect()
@@ -93,13 +99,7 @@ async def test_it_is_out_of_memory_while_its_commands_are_given_back(
     how: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its agent left in the middle, or didn't read it: the error's traceback kept it."""
-    replies, encode = list[bytes](), module.encode_commands
-
-    def encode_and_keep(commands: Sequence[Command]) -> bytes:
-        replies.append(encode(commands))
-        return replies[-1]
-
-    monkeypatch.setattr(module, "encode_commands", encode_and_keep)
+    replies = encoded_replies(monkeypatch)
     fakes, offer = Fakes(), SlowOffer([of_size("a", 1_000_000)])
     fakes.commands.offers.append(offer)
     async with serving(fakes, buffer_bytes=65536) as server:
