@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from trio.testing import MockClock
 
 from wazuh_comms_trio.daemon.worker import huge_pages
 from wazuh_comms_trio.daemon.worker.environment import own_runner
-from wazuh_comms_trio.daemon.worker.huge_pages import AT_ONCE, huge_page_bytes, in_one_go, use_huge_pages, whole_pages
+from wazuh_comms_trio.daemon.worker.huge_pages import (
+    LONG,
+    PAUSE,
+    huge_page_bytes,
+    neighbours,
+    use_huge_pages,
+    whole_pages,
+)
+from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
 
 HUGE = 0x200000
 
@@ -104,15 +113,93 @@ def test_a_system_without_them_has_none(tmp_path: Path) -> None:
     assert huge_page_bytes(tmp_path) == 0
 
 
-def test_neighbours_are_made_in_one_call() -> None:
-    """Each call waits for all processors, and whoever maps memory for the call."""
-    assert not list(in_one_go([], HUGE))
-    assert list(in_one_go([HUGE, 2 * HUGE, 3 * HUGE, 9 * HUGE], HUGE)) == [(HUGE, 4 * HUGE), (9 * HUGE, 10 * HUGE)]
-    many = [number * HUGE for number in range(1, AT_ONCE + 3)]
-    assert list(in_one_go(many, HUGE)) == [
-        (HUGE, (AT_ONCE + 1) * HUGE),
-        ((AT_ONCE + 1) * HUGE, (AT_ONCE + 3) * HUGE),
-    ]
+def test_neighbours_lie_side_by_side() -> None:
+    addresses = [HUGE, 2 * HUGE, 3 * HUGE, 9 * HUGE]
+    assert [neighbours(addresses, first, HUGE, 64) for first in range(4)] == [3, 2, 1, 1]
+    assert neighbours(addresses, 0, HUGE, 2) == 2
+
+
+class Kernel:
+    """Makes huge pages, after a wait for other processors as on a busy machine, madvise(2). Where one is of what went
+    away meanwhile it makes none: ``EINVAL``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, filled: list[int], *, waited: float = 0.0) -> None:
+        self.filled = filled
+        self.gone: set[int] = set()
+        self.calls: list[tuple[float, int, int]] = []  # with the moment, and how many pages
+        self._waited = waited
+        monkeypatch.setattr(huge_pages, "huge_page_bytes", lambda: HUGE)
+        monkeypatch.setattr(huge_pages, "can_collapse", lambda: True)
+        monkeypatch.setattr(huge_pages, "filled_pages", self.look)
+        monkeypatch.setattr(huge_pages, "timed", lambda fn, begin, end: (self.make(begin, end), self._waited))
+
+    def look(self, size: int) -> list[int]:
+        return list(self.filled)
+
+    def make(self, begin: int, end: int) -> bool:
+        self.calls.append((trio.current_time(), begin // HUGE, (end - begin) // HUGE))
+        return not self.gone & set(range(begin, end, HUGE))
+
+    @staticmethod
+    async def run_blocking(fn: Callable[..., Any], *args: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return fn(*args)
+
+
+async def test_a_call_makes_one_page_and_others_have_their_turn_before_the_next(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a page is made the event loop may stand still."""
+    kernel = Kernel(monkeypatch, [number * HUGE for number in range(1, 31)])
+    with trio.move_on_after(9):
+        await use_huge_pages(kernel.run_blocking)
+    assert [(page, count) for _, page, count in kernel.calls] == [(number, 1) for number in range(1, 31)]
+    assert all(after[0] - before[0] >= 0.99 * PAUSE for before, after in pairwise(kernel.calls))
+
+
+async def test_where_a_call_waits_for_the_machine_calls_become_few(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel(monkeypatch, [number * HUGE for number in range(1, 101)], waited=0.4)
+    with trio.move_on_after(9):
+        await use_huge_pages(kernel.run_blocking)
+    assert [count for _, _, count in kernel.calls] == [1, 4, 16, 64, 15]
+
+
+async def test_what_is_made_is_left_and_what_was_not_is_tried_again(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the process has grown: each call costs something, of pages that are huge as well."""
+    kernel = Kernel(monkeypatch, [HUGE, 3 * HUGE, 5 * HUGE])
+    kernel.gone = {3 * HUGE}
+    await sleep_until_next_tick(huge_pages.INTERVAL)
+    held = iter(n * huge_pages.GROWN for n in (1, 2, 3))
+    monkeypatch.setattr(huge_pages, "private_bytes", lambda: next(held))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(use_huge_pages, kernel.run_blocking)
+        await trio.sleep(5)
+        kernel.filled = [3 * HUGE, 5 * HUGE, 7 * HUGE]  # the first one was given back
+        kernel.gone = set()
+        await trio.sleep(10)
+        kernel.filled = [HUGE, 3 * HUGE, 5 * HUGE, 7 * HUGE]
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()
+    assert [page for _, page, _ in kernel.calls] == [1, 3, 5, 3, 7, 1]
+
+
+def test_waiting_is_what_a_thread_had_no_cpu_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held to a fifth of a core a call takes five times its CPU: that is no waiting for other processors."""
+
+    def call(wall: float, cpu: float) -> tuple[bool, float]:
+        walls, cpus = iter([7.0, 7.0 + wall]), iter([3.0, 3.0 + cpu])
+        monkeypatch.setattr(huge_pages.time, "perf_counter", lambda: next(walls))
+        monkeypatch.setattr(huge_pages.time, "thread_time", lambda: next(cpus))
+        return huge_pages.timed(lambda begin, end: end > begin, 0, HUGE)
+
+    is_made, waited = call(0.125, 0.025)
+    assert is_made
+    assert waited < 0
+    assert call(0.5, 0.01)[1] > LONG
 
 
 async def test_where_no_file_can_be_opened_it_goes_on(
@@ -144,7 +231,7 @@ async def test_where_no_file_can_be_opened_it_goes_on(
 
 @pytest.mark.real_clock
 async def test_the_worker_ends_while_pages_are_being_made() -> None:
-    """A call makes 64 of them: half a second, on a busy machine some."""
+    """A call that makes many of them takes seconds on a busy machine."""
     begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
 
     def make() -> None:
