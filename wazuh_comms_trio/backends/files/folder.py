@@ -15,6 +15,7 @@ import trio
 from attrs import define
 
 from wazuh_comms_trio.backends.file_names import check_name
+from wazuh_comms_trio.backends.files.shared_openings import SharedOpenings
 from wazuh_comms_trio.backends.interfaces import StoredFile
 from wazuh_comms_trio.backends.unavailable import reported
 from wazuh_comms_trio.errors import BackendUnavailable, FileIsFolder, FileMissing
@@ -76,6 +77,7 @@ class FolderFiles:
         self._threads = trio.CapacityLimiter(_READING_AT_ONCE)
         self._lock = Lock()
         self._descriptors: dict[tuple[int, ...], _Descriptor] = {}  # by what the file was when it was opened
+        self._openings: SharedOpenings[FolderFile] = SharedOpenings(self._open_in_thread, self._close)
         self._outage = OutageLog(logger, "files", quiet=QUIET)
 
     def open_file(self, name: str) -> AbstractAsyncContextManager[StoredFile]:
@@ -84,23 +86,30 @@ class FolderFiles:
     @asynccontextmanager
     async def _open(self, name: str) -> AsyncIterator[StoredFile]:
         check_name(name)
+        opening = self._openings.join(name)
         try:
-            file = await trio.to_thread.run_sync(self._open_now, name, limiter=self._threads)
-        except (FileNotFoundError, NotADirectoryError) as exc:
-            raise FileMissing from exc
-        except OSError as exc:
-            self._outage.failed(
-                f"{exc.strerror}; agents get 503", kind=f"can't be read in {self._folder}", level=logging.ERROR
-            )
-            raise reported() from exc
-        except ValueError as exc:  # a name that no file can have: lone surrogates
-            raise FileMissing from exc
-        self._outage.worked()
-        try:
+            try:
+                file = await self._openings.result(opening)
+            except (FileNotFoundError, NotADirectoryError) as exc:
+                raise FileMissing from exc
+            except OSError as exc:
+                self._outage.failed(
+                    f"{exc.strerror}; agents get 503", kind=f"can't be read in {self._folder}", level=logging.ERROR
+                )
+                raise reported() from exc
+            except ValueError as exc:  # a name that no file can have: lone surrogates
+                raise FileMissing from exc
+            self._outage.worked()
             yield file
         finally:
-            if file.descriptor is not None:
-                self._give_back(file.descriptor)
+            self._openings.leave(opening)
+
+    async def _open_in_thread(self, name: str) -> FolderFile:
+        return await trio.to_thread.run_sync(self._open_now, name, limiter=self._threads)
+
+    def _close(self, file: FolderFile) -> None:
+        if file.descriptor is not None:
+            self._give_back(file.descriptor)
 
     def _open_now(self, name: str) -> FolderFile:
         """Opens first only a handle (``O_PATH``), which touches nothing: opening a FIFO would wait and a device might

@@ -8,14 +8,8 @@ import trio
 from attrs import define
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from wazuh_comms_trio.backends.embedded.database.group_commit import (
-    MOST_TURNS,
-    PATIENCE,
-    SHORT_TURN,
-    SHORT_TURNS,
-    GroupCommit,
-    Job,
-)
+from wazuh_comms_trio.backends.embedded.database.group_commit import GroupCommit, Job
+from wazuh_comms_trio.backends.loop_turns import MOST_TURNS, PATIENCE, SHORT_TURN, SHORT_TURNS
 
 
 @define(eq=False)

@@ -23,6 +23,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 import outcome
 import trio
 
+from wazuh_comms_trio.backends.loop_turns import pass_turns
 from wazuh_comms_trio.errors import BackendUnavailable
 
 logger = logging.getLogger(__name__)
@@ -43,12 +44,6 @@ GROUP_BYTES: Final = 8 * 1024 * 1024
 KEPT_GROWTH: Final = 4
 MOST_KEPT: Final = 16
 KEPT_SECONDS: Final = 0.002
-#: While several callers hand in jobs a group waits for more of them, for so many turns of the event loop, and to begin
-#: within so many seconds; but for few that take less than ``SHORT_TURN``, in which hardly anything was done.
-MOST_TURNS: Final = 8
-PATIENCE: Final = 0.004
-SHORT_TURN: Final = 0.0001
-SHORT_TURNS: Final = 2
 
 
 class Job(Generic[W]):
@@ -224,22 +219,12 @@ class GroupCommit(Generic[W]):
         while urgent ones do."""
         if len(self._others) + self._last_size < 3:
             return
-        now = self._clock()
-        end = now + PATIENCE
-        turns = short = 0
-        while (
-            turns < MOST_TURNS
-            and short < SHORT_TURNS
-            and now < end
-            and not self._urgent
-            and 0 < len(self._others) < GROUP_JOBS
-        ):
-            began = now
-            await trio.lowlevel.checkpoint()
-            self._take_queued()
-            now = self._clock()
-            turns += 1
-            short += now - began < SHORT_TURN
+        await pass_turns(self._may_wait)
+        self._take_queued()
+
+    def _may_wait(self) -> bool:
+        self._take_queued()
+        return not self._urgent and 0 < len(self._others) < GROUP_JOBS
 
     async def _wait_for_followers(self) -> None:
         """Lets one turn of the event loop go by, in which those come that follow urgent jobs; one for each group,
