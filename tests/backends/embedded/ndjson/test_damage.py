@@ -164,6 +164,20 @@ async def test_every_byte_of_the_ledger_flipped(config: Config, bits: int) -> No
         assert damaged_slots(events(config)) == 1 or len(promises(events(config))) == 2
 
 
+async def test_entries_that_a_power_cut_kept_from_the_disk(config: Config) -> None:
+    """They are zeros where one behind them was kept: nothing is told of it, and they are used again."""
+    ledger = events(config) / LEDGER
+    whole = ledger.read_bytes()
+    assert len(whole) == 2 * 256
+    ledger.write_bytes(bytes(256) + whole[256:])
+    assert damaged_slots(events(config)) == 0
+    assert len(promises(events(config))) == 1
+    async with open_backends(config):
+        pass
+    assert ledger.stat().st_size == len(whole)
+    assert len(promises(events(config))) == 2
+
+
 async def test_foreign_files_and_folders_harm_nothing(config: Config, tmp_path: Path) -> None:
     folder = events(config)
     (folder / "folder.ndjson").mkdir()

@@ -1,8 +1,9 @@
 """What the segments of a folder should hold: a file of slots, one a segment, that its writer brings up to date after
 each acknowledged append. With it an emptied, shortened or missing segment is noticed.
 
-A slot is written in place and not synced: after a power cut it may say less than what is there, never more. Slots of
-dropped segments are used again. Blocking calls; no failure here is a failure of the events.
+A slot is written in place and not synced: after a power cut it may say less than what is there, never more, and nothing
+at all where one behind it was kept: it is zeros. Slots of dropped segments are used again. Blocking calls; no failure
+here is a failure of the events.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ NO_LEDGER: Final = "what has the name of the list of segments is no file: nobody
 #: A slot's length; two fit into a disk's smallest sector, so that none is written by halves.
 _SLOT: Final = 256
 _FREE: Final = b" " * (_SLOT - 1) + b"\n"
+#: One that never came onto the disk, before the power went.
+_UNWRITTEN: Final = bytes(_SLOT)
 
 #: ``written``: whole records up to ``size``. ``found``: a file's size and no more, of an earlier version's writer.
 Source = Literal["written", "found"]
@@ -80,7 +83,7 @@ def damaged_slots(folder: Path) -> int:
     """How many slots are neither free nor readable. Raises ``OSError``."""
     data = _read(folder)
     slots = (data[start : start + _SLOT] for start in range(0, len(data), _SLOT))
-    return sum(slot != _FREE and _decode(slot) is None for slot in slots)
+    return sum(not _is_free(slot) and _decode(slot) is None for slot in slots)
 
 
 def _read(folder: Path) -> bytes:
@@ -150,7 +153,7 @@ def clear_damaged(folder: Path) -> None:
     """Frees the slots that can't be read. Raises ``OSError``."""
     with _locked(folder) as descriptor:
         for place, slot in _slots(descriptor):
-            if slot != _FREE and _decode(slot) is None:
+            if not _is_free(slot) and _decode(slot) is None:
                 write_all_at(descriptor, _FREE, place)
 
 
@@ -181,8 +184,12 @@ def _slots(descriptor: int) -> Iterator[tuple[int, bytes]]:
         yield place, os.pread(descriptor, _SLOT, place)
 
 
+def _is_free(slot: bytes) -> bool:
+    return slot in (_FREE, _UNWRITTEN)
+
+
 def _free_places(descriptor: int) -> Iterator[int]:
     """Never ends: behind the last slot there is room."""
     slots = list(_slots(descriptor))
-    yield from (place for place, slot in slots if slot == _FREE or len(slot) < _SLOT)
+    yield from (place for place, slot in slots if _is_free(slot) or len(slot) < _SLOT)
     yield from count(len(slots) * _SLOT, _SLOT)
