@@ -51,6 +51,10 @@ class Features:
     crowd: bool = False  # many agents log in at once, and each key takes a while
     small_quota: bool = False  # documents of embedded stores have little room, until an operator gives more
     small_room: bool = False  # few bodies have room, in memory and in files
+    crossed_notes: bool = False  # one worker notes deliveries late, and agents' groups change twice meanwhile
+    struck_once_answered: bool = False  # the power goes a moment after a call, once what it answered is known
+    dies_with_claims: bool = False  # the only worker does, with what it has just claimed, and nothing comes after it
+    only_hangs: bool = False  # workers hang, one at a time, while others serve, and there is no other fault
 
     @property
     def reloads(self) -> bool:
@@ -99,6 +103,10 @@ _LATER_SHARES: Final = {
     "small_room": 0.15,
     "small_quota": 0.2,
     "prunes": 0.2,
+    "crossed_notes": 0.15,
+    "struck_once_answered": 0.3,
+    "dies_with_claims": 0.15,
+    "only_hangs": 0.06,
 }
 
 

@@ -71,6 +71,10 @@ class InjectedFaults:
                 return fault
         return None
 
+    def spare(self, fault: Fault) -> None:
+        """A process that has met it lives on: another one meets it."""
+        self._died.discard(fault.number)
+
     def _strikes(self, fault: Fault, process: Process) -> bool:
         alone = fault.alone and fault.worker % self.plan.workers != process.slot
         return fault.node == process.node and not alone
@@ -149,6 +153,11 @@ class InjectedFaults:
             if fault.kind in CLOCKS and fault.start <= now and end >= since:
                 return True
         return False
+
+    def began_to_hang(self, since: float) -> bool:
+        """Did a worker from then on?"""
+        now = trio.current_time()
+        return any(fault.kind == "hang worker" and since <= fault.start <= now for fault in self.plan.faults)
 
     def registry_hung(self, since: float) -> bool:
         """Did it at any moment from then on?"""

@@ -51,6 +51,13 @@ METHODS: Final = (
     *("commands.claim", "commands.mark_sent", "commands.mark_sent", "commands.release", "commands.report"),
     *("events.bulk", "events.bulk", "quarantine.add", "engine.send_events", "agents.lookup", "agents.get"),
 )
+#: Those after whose answer the power may go.
+ANSWERED: Final = (
+    *("commands.report", "commands.report", "commands.report", "commands.report", "commands.mark_sent"),
+    *("commands.claim", "events.bulk", "engine.send_events", "quarantine.add"),
+)
+#: What a process dies with that has the result of its call in its hands, and nothing where that has none: an amount.
+WITH_RESULT: Final = 2.0
 #: What the index may say of a part of the documents.
 INDEX: Final = ("passing",)
 
@@ -173,7 +180,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         slow = _fault(more, len(faults), "call", "slow", seconds, nodes, None)
         faults.append(evolve(slow, place="commands.claim" if stores == "memory" else "commands", amount=4.0))
     outlasts_polls = features.revokes_copies or features.set_back or features.fails_last
-    waits_for_freed = features.dies_with_rights and keeps_posted and workers > 1
+    waits_for_freed = (features.dies_with_rights and keeps_posted and workers > 1) or features.dies_with_claims
     shares_claims = stores == "indexer" and nodes * workers > 1 and features.held_claims
     late = Random(f"late {seed}")
     for family, kind, changes in _feature_faults(late, features, stores, seconds, (nodes, workers), keeps_posted):
@@ -184,6 +191,8 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
     is_calm = outlasts_polls or (shares_claims and Random(f"calm {seed}").random() < 0.5)
     left_out = (*(RESTARTS if is_calm else ()), *(UNSERVED if features.only_reloads else ()))
     faults = [each for each in faults if each.kind not in left_out]
+    if features.only_hangs:
+        faults = [each for each in faults if each.kind == "hang worker"]
     kept = [each for each in faults if each.number not in without and (only is None or each.number in only)]
     return Plan(
         seed=seed,
@@ -205,7 +214,7 @@ def make_plan(seed: int, *, without: Collection[int] = (), only: Collection[int]
         rekeys=rng.random() < 0.4 or features.earlier_keys,
         removals=(rng.random() < 0.4 and not features.prunes) or features.removes_amid_faults,
         copies=(rng.random() < 0.4 or shares_claims or features.revokes_copies or features.dies_with_rights)
-        and not features.set_back,
+        and not (features.set_back or features.crossed_notes),
         # What is held up arrives after what its agent sent again.
         patience=max(rng.choice([0.3, 1.0, inf, inf]), inf if any(each.kind == "hold" for each in faults) else 0.0),
         damages=rng.choice([0, 0, 2]),
@@ -229,6 +238,10 @@ def _with_needed(features: Features, stores: str) -> Features:
         features = evolve(features, rotates=True)
     if features.settled_groups:
         features = evolve(features, set_groups=True)
+    if features.crossed_notes:  # a version before notes what it is told, and others take an agent's commands
+        features = evolve(features, set_groups=True, upgrades=False, thieves=False)
+    if features.only_hangs:
+        features = evolve(features, many_posts=True)
     if features.prunes:  # an earlier version keeps no ages
         features = evolve(features, prunes=stores == "embedded" and not features.upgrades)
     if features.prunes:  # who was away for some of its days would have no documents any more
@@ -245,6 +258,10 @@ def _with_needed(features: Features, stores: str) -> Features:
         features = evolve(features, last_words=True, limits_change=False, held_claims=False, fails_last=False)
     if features.fails_last:  # it is their own polls that last on
         features = evolve(features, last_words=True, limits_change=False, presence=False)
+    if features.dies_with_claims:
+        features = evolve(features, dies_with_claims=stores == "embedded" and not features.set_back)
+    if features.dies_with_claims:
+        features = evolve(features, last_words=True, limits_change=False, fails_last=False)
     return features
 
 
@@ -296,6 +313,20 @@ def _feature_faults(
         yield "network", "hold", {"start": 1.0, "seconds": seconds, "share": 0.4, "amount": rng.uniform(40.0, 300.0)}
         for _ in range(3):
             yield "sudden", "reload", {}
+    if features.crossed_notes and stores == "embedded" and workers > 1:
+        # Its agents come to another worker meanwhile, which notes what it delivers at once.
+        at = {"start": 1.0, "seconds": seconds, "share": 1.0, "alone": True}
+        yield "call", "slow", at | {"place": "commands.mark_sent", "amount": rng.choice([2.0, 4.0])}
+    if features.struck_once_answered and stores == "embedded":
+        at = {"start": rng.uniform(2.0, seconds * 0.9), "place": rng.choice(ANSWERED)}
+        yield "sudden", "power cut", at | {"amount": rng.uniform(0.001, 0.03)}
+    if features.dies_with_claims:  # of which many are made at the last tick
+        at = {"start": floor(seconds) - 0.2, "seconds": 1.2, "share": 1.0, "alone": False}
+        yield "call", "die", at | {"place": "commands.claim", "amount": WITH_RESULT}
+    if features.only_hangs:
+        for number in range(4):
+            start = seconds * (0.05 + 0.22 * number)
+            yield "sudden", "hang worker", {"start": start, "seconds": rng.uniform(1.0, seconds * 0.15)}
     if features.set_back:
         # Until just after a tick, at which all look for commands, and before they end those whose time seems over.
         yield "sudden", "clock blip", {"start": floor(seconds) - 0.97, "seconds": 0.9701, "amount": 1000.0}
@@ -303,7 +334,7 @@ def _feature_faults(
         # Of the processes alone: the operator's tool isn't kept from sending.
         at = {"start": seconds - rng.uniform(1.5, 3.0), "seconds": 3.0, "share": 1.0, "alone": stores == "indexer"}
         yield "call", "fail", at | {"place": "commands.claim"}
-    elif features.last_words and rng.random() < 0.5:
+    elif features.last_words and not features.dies_with_claims and rng.random() < 0.5:
         lasting = rng.uniform(0.2, 1.0)
         start = seconds - lasting - rng.uniform(0.0, 0.5)
         yield "sudden", "clock blip", {"start": start, "seconds": lasting, "amount": 1000.0}

@@ -31,6 +31,10 @@ async def run_group_changes(world: World, until: float) -> None:
         agent, timeout, document_id = rng.choice(world.agents), rng.choice([60.0, 600.0]), f"s{number}"
         groups = rng.choice([[], ["web"], ["db"], ["web", "db"]])
         await set_group(world, agent, groups, document_id, timeout)
+        if world.plan.features.crossed_notes:
+            await trio.sleep(rng.uniform(0.3, 1.5))
+            others = rng.choice([each for each in ([], ["web"], ["db"]) if each != groups])
+            await set_group(world, agent, others, f"{document_id}-2", timeout)
 
 
 async def set_group(world: World, agent: SimAgent, groups: list[str], document_id: str, seconds: float) -> None:

@@ -50,6 +50,10 @@ async def run_rotation(world: World, until: float) -> None:
         await trio.sleep(rng.uniform(0.0, 3.0))
     if rng.random() < 0.6 or of_copies:
         await trio.sleep(rng.uniform(0.0, 10.0))
+        if rng.random() < 0.5:  # of which workers hear that are just starting
+            for node in world.nodes:
+                await node.reload()
+            await trio.sleep(rng.uniform(0.0, 1.5))
         await _revoke(world, before)
 
 

@@ -45,6 +45,8 @@ T = TypeVar("T")
 
 #: Seconds from a stop to the tree's end, beyond ``shutdown.grace``: draining, telling the store, sends under a shield.
 STOP_BOUND = 20.0
+#: Seconds that a worker takes to start, once it has its keys: what others learn meanwhile it isn't told before.
+LONGEST_START = 0.8
 #: By what a store may not learn what became of claims, however orderly their process ends.
 _UNTOLD = (*CALLS, *DISK, *INDEX, *NODES, *POWER, "hang worker")
 #: Seconds for which a worker that stops waits for it to take note, and a pause between two tries.
@@ -230,6 +232,7 @@ class Node:
                 background.start_soon(link.run)
                 if (signing := self._signing.get(member.generation)) is not None:
                     keys, lifetimes = signing.for_worker()
+                    await trio.sleep(Random(f"{process.name} {self.world.plan.seed}").uniform(0.0, LONGEST_START))
                     background.start_soon(forget_earlier_keys, keys, lifetimes)
                     environment = evolve(environment, keys=keys)
                 tree = partial(run_worker, self._configs[member.generation], environment, process.stop)

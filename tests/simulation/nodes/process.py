@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from tests.simulation.injected import ONCE
+from tests.simulation.plan import WITH_RESULT
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.daemon.stopping import Stop
 from wazuh_comms_trio.errors import BackendUnavailable, EngineRequestError, EngineTimeout, StorageFull
@@ -135,7 +136,11 @@ class Seam:
                 await self._wait(world.rng_calls.uniform(0.0002, 0.003), place, apply)
             world.stores.call_begins(place)
             result = await apply()
+            world.stores.call_ends(place)
             await process.passable()
+            return result
+        if fault.kind == "die" and fault.amount >= WITH_RESULT and not (result := await apply()):
+            world.spare(fault)
             return result
         world.trace.strike(fault.kind, place, process.name)
         if fault.kind == "fail":
@@ -145,7 +150,7 @@ class Seam:
             await trio.lowlevel.checkpoint()
             raise StorageFull
         if fault.kind == "die":  # at the worst moments: before it is carried out, and when nobody knows yet that it was
-            if fault.amount > 0.1:
+            if 0.1 < fault.amount < WITH_RESULT:
                 await apply()
             process.kill()
             await process.passable()

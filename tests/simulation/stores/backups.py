@@ -31,11 +31,14 @@ from wazuh_comms_trio.backup.restore import restore
 from wazuh_comms_trio.backup.verify import verify
 from wazuh_comms_trio.config.models import Config
 
-__all__ = ["check_backup", "check_damages", "check_left", "move", "segment_bodies"]
+__all__ = ["check_backup", "check_damages", "check_left", "check_whole", "move", "segment_bodies"]
 
 Tables = Mapping[tuple[str, str], str]
-#: What is done to the files: mostly one flipped bit; one is cut, or gone, or all of the events are.
-_HOW: Final = ("flip", "flip", "flip", "cut", "gone", "folder gone")
+#: What is done to the files: mostly one flipped bit, anywhere, or in what a row of the state has; one is cut, or gone,
+#: or all of the events are.
+_HOW: Final = ("flip", "flip", "flip", "row", "row", "cut", "gone", "folder gone")
+#: Bytes of what a row has, by which that is found in its file.
+_LEAST_FOUND: Final = 8
 #: By database and table, what damage doesn't change unnoticed (docs/guarantees.md) ...
 _PROTECTED: Final = {
     ("state.db", "agents"): AGENT_COLUMNS,
@@ -107,6 +110,8 @@ def _check_damage(config: Config, rng: Random) -> str:
         files = [path for path in sorted((scratch / "state").rglob("*")) if path.is_file() and path.stat().st_size]
         path = rng.choice([each for each in files if each.suffix in (".db", ".ndjson") or "payloads" in each.parts])
         place = rng.randrange(path.stat().st_size)
+        if how == "row" and (found := _row_place(scratch / "state" / "state.db", rng)) is not None:
+            path, place = scratch / "state" / "state.db", found
         promise = promises(events).get(path.name)
         if how == "folder gone":
             path = events
@@ -116,7 +121,7 @@ def _check_damage(config: Config, rng: Random) -> str:
         else:
             damaged = bytearray(path.read_bytes())
             damaged[place] ^= 1 << rng.randrange(8)
-            path.write_bytes(damaged if how == "flip" else damaged[:place])
+            path.write_bytes(damaged[:place] if how == "cut" else damaged)
         if list(verify(copy)):
             return f"{how}: found"
         if how == "folder gone" and not _knows_its_folder(copy):
@@ -125,9 +130,25 @@ def _check_damage(config: Config, rng: Random) -> str:
             return f"{how}: listed"  # as what a crash cut off
         try:
             _compare("damage", before, _content(copy, [_PROTECTED]))
-        except Violation as violation:
-            raise Violation(violation.check, f"{how}: byte {place} of {path.name}: {violation}") from None
+        except (Violation, UnicodeDecodeError) as error:
+            raise Violation("damage", f"{how}: byte {place} of {path.name}: {error}") from None
         return f"{how}: harmless"
+
+
+def _row_place(path: Path, rng: Random) -> int | None:
+    """The place of a byte of what some row has that damage doesn't change unnoticed."""
+    tables = [(table, columns) for (database, table), columns in _PROTECTED.items() if database == path.name]
+    table, columns = rng.choice(tables)
+    if any(_rows(path, f"SELECT 1 FROM {table.split()[0]} WHERE checksum IS NULL LIMIT 1") for table, _ in tables):
+        return None  # an earlier version has written something
+    rows = _rows(path, f"SELECT {columns} FROM {table} ORDER BY id")
+    values = [value.encode() if isinstance(value, str) else value for row in rows for value in row]
+    values = [value for value in values if isinstance(value, bytes) and len(value) >= _LEAST_FOUND]
+    if not values:
+        return None
+    value = rng.choice(values)
+    start = path.read_bytes().rfind(value)
+    return None if start < 0 else start + rng.randrange(len(value))
 
 
 async def _check_loss(config: Config, rng: Random) -> str:
@@ -184,6 +205,12 @@ def check_left(folder: Path, *, was_cut: bool) -> None:
             continue
         if path.is_file() and not _STATE.fullmatch(name) and path.name not in known:
             raise Violation("leaks", f"{name} is left")
+
+
+def check_whole(config: Config) -> None:
+    """Of a state that nobody uses, and that nothing has damaged."""
+    for finding in verify(config):
+        raise Violation("damage", f"nothing has damaged {finding.place}, of which is said: {finding.damage}")
 
 
 def segment_bodies(folder: Path) -> list[bytes]:

@@ -18,8 +18,8 @@ from attrs import evolve
 from tests.simulation.limits import KEEP
 from tests.simulation.loop.inline import PROCESS, is_dead
 from tests.simulation.nodes.versions import VERSION
-from tests.simulation.plan import METHODS
-from tests.simulation.stores.backups import check_backup, check_damages, check_left, move, segment_bodies
+from tests.simulation.plan import DISK, METHODS
+from tests.simulation.stores.backups import check_backup, check_damages, check_left, check_whole, move, segment_bodies
 from tests.simulation.stores.disk import Disk
 from tests.simulation.stores.earlier_state import write_earlier
 from tests.simulation.stores.quarantines import drop_of, replay_all
@@ -68,6 +68,7 @@ class EmbeddedStores:
         )
         self._world = world
         self._armed_for = ""
+        self._goes_after: Fault | None = None
         self._moves = self._node_is_down = False
         api = world.config.communications_api
         embedded = evolve(api.embedded, path=self.folder)
@@ -98,6 +99,8 @@ class EmbeddedStores:
                     self._end = True
                     self._closing.set()
                 check_left(self.folder, was_cut=world.power_went > 0)
+                if not any(fault.kind in DISK for fault in world.plan.faults):
+                    check_whole(self._config)
                 async for said in check_damages(self._config, self._rng, world.plan.damages):
                     world.trace.strike("damage", said, "disk")
             finally:
@@ -144,10 +147,12 @@ class EmbeddedStores:
             self._unused.set()
 
     def power_cut(self, node: Node, fault: Fault) -> None:
-        """With one of the next writes, of any call or of the next one of a kind."""
+        """With one of the next writes, of any call or of the next one of a kind; or a moment after that one's end."""
         self._node = node
         number = int(fault.amount * 1000)
-        if fault.alone:
+        if fault.place:
+            self._goes_after = fault
+        elif fault.alone:
             self._armed_for = METHODS[number % len(METHODS)]
         else:
             self.disk.arm(1 + number % 40)
@@ -157,6 +162,17 @@ class EmbeddedStores:
         if place == self._armed_for:
             self._armed_for = ""
             self.disk.arm(1 + self._rng.randrange(4))
+
+    def call_ends(self, place: str) -> None:
+        """It was, and its answer is about to be known."""
+        if self._goes_after is not None and place == self._goes_after.place and self._world.faults_ended is None:
+            self._world.nursery.start_soon(self._go_after, self._goes_after.amount)
+            self._goes_after = None
+
+    async def _go_after(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        if self._node.is_up:
+            self.disk.cut()
 
     def _power_goes(self) -> None:
         world = self._world

@@ -190,6 +190,9 @@ class MemoryStores:
     def call_begins(self, place: str) -> None:
         """A call is about to be carried out."""
 
+    def call_ends(self, place: str) -> None:
+        """It was, and its answer is about to be known."""
+
     async def stored_commands(self) -> Mapping[str, Command]:
         """As they are, whatever faults there are."""
         return self._commands.stored
