@@ -37,7 +37,7 @@ GROWN: Final = 4 * 1024 * 1024
 #: here maps memory or comes to a page that isn't there: with twenty of them in a call the event loop of a daemon that
 #: was held to a fifth of a core stood still for 180 ms.
 AT_ONCE: Final = 1
-PAUSE: Final = 0.05
+PAUSE: Final = 0.25
 #: Each call waits for all processors first. Where that takes so many seconds the next one makes so many times as many,
 #: up to the last: on a machine with nine times the work it can do, one page a call, a mapping waited for up to 2.7 s.
 #: What a thread has beside its CPU, up to so many times that, isn't such waiting.
