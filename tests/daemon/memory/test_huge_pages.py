@@ -61,11 +61,11 @@ async def main():
         sparse[at] = 1
     async with trio.open_nursery() as nursery:
         nursery.start_soon(use_huge_pages, inline)
-        await trio.sleep(1)
+        await trio.sleep(9)
         first = huge()
         after = filled(16 * MIB)
         held = resident()
-        await trio.sleep(10)
+        await trio.sleep(20)
         print(first, huge(), resident() - held, before[-1], after[-1])
         nursery.cancel_scope.cancel()
 
