@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from tests.indexer.bench import A1, A2, fake, stores_of
@@ -15,6 +16,7 @@ from wazuh_comms_trio.backends.agent_orders import AgentOrder, in_order
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.backends.opensearch.agents import agent_search
 from wazuh_comms_trio.backends.opensearch.agents.documents import to_document
+from wazuh_comms_trio.backends.opensearch.client import search
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
 from wazuh_comms_trio.backends.opensearch.templates import index_body
 from wazuh_comms_trio.backends.presence import Heard
@@ -152,6 +154,27 @@ async def test_those_of_a_page_are_read_by_id(autojump_clock: MockClock) -> None
         node.searches.clear()
         assert (await stores.presence.last_seen_of([A1, A2])).keys() == {A1}
         assert node.searches == []
+
+
+async def test_a_page_whose_answer_is_lost_is_not_passed_over(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a scroll each page is given once: asked for again, it is the one behind it, and a group lacks its members."""
+    monkeypatch.setattr(search, "_PAGE", 2)
+    async with fake() as node, stores_of(node) as stores:
+        for agent in agents(7):
+            node.index(INDEX).write(agent.id, encoded(agent))
+
+        async def lose_a_page(method: str, path: str) -> None:
+            if (method, path) == ("POST", "/_search/scroll"):
+                node.faults.before, node.faults.lost = None, 1
+
+        node.faults.before = lose_a_page
+        with pytest.raises(BackendUnavailable):
+            await stores.agents.members("all")
+        assert node.faults.before is None
+        await trio.sleep(1)  # the node rests after a failure
+        assert len(await stores.agents.members("all")) == 7
 
 
 #: Whether the index can be sorted by name: where it can't be all are read before the first page.

@@ -118,7 +118,7 @@ async def _ask(
     """Names what can't be read in the log. None: it failed, perhaps for a document that the indexer can't give, or for
     documents that are too much for one answer."""
     try:
-        reply = await client.request("POST", target, encode_json(body), query=query)
+        reply = await _post(client, target, body, query)
     except ReplyTooLarge:
         return None
     if may_be_content(reply):
@@ -134,7 +134,12 @@ async def _ask_without_texts(
 ) -> tuple[Hits, str | None]:
     """Searches again for the same hits, without their documents."""
     bare = body if "scroll_id" in body else {**body, "_source": False}
-    return read_hits(await client.request("POST", target, encode_json(bare), query=query))
+    return read_hits(await _post(client, target, bare, query))
+
+
+async def _post(client: OpenSearchClient, target: str, body: Mapping[str, Any], query: Mapping[str, str]) -> HttpReply:
+    """A scroll's next page is given once: asked for again, where its answer was lost, it is the page behind it."""
+    return await client.request("POST", target, encode_json(body), query=query, repeatable="scroll_id" not in body)
 
 
 async def _with_texts(client: OpenSearchClient, hits: Hits, fields: Sequence[str]) -> Hits:
