@@ -58,6 +58,15 @@ async def test_a_400_of_somebody_else_refuses_nothing(autojump_clock: MockClock)
             await stores.events.bulk([create("1"), create("2")])
 
 
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_413_for_what_is_small_refuses_nothing(autojump_clock: MockClock, count: int) -> None:
+    """A proxy's in between, for instance, whose disk is full: it is no fault of the events."""
+    async with fake() as node, stores_of(node) as stores:
+        node.faults.largest = 0
+        with pytest.raises(IndexerUnavailable, match="413"):
+            await stores.events.bulk([create(str(number)) for number in range(count)])
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 502, 503])
 async def test_a_whole_call_that_came_to_nothing(autojump_clock: MockClock, status: int) -> None:
     async with fake() as node, stores_of(node) as stores:

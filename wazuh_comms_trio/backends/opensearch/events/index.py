@@ -61,7 +61,8 @@ from wazuh_comms_trio.errors import BackendUnavailable
 
 logger = logging.getLogger(__name__)
 
-#: Below this a call isn't made smaller because the indexer has no room for it: the next one has to wait.
+#: Below this a call isn't made smaller because the indexer has no room for it, nor is an event too large, whatever a
+#: proxy says: the next call has to wait.
 _SMALLEST_LIMIT: Final = 64 * 1024
 #: Seconds after which a limit that was met is tried again at twice its size.
 _FORGIVE_AFTER: Final = 60.0
@@ -189,7 +190,7 @@ class OpenSearchEvents:
             return []
         error = error_of(reply)
         alone = part.stop - part.start == 1
-        if is_bad_request(reply, error) or (reply.status == 413 and alone):
+        if is_bad_request(reply, error) or (reply.status == 413 and alone and part.size > _SMALLEST_LIMIT):
             if not alone:
                 return _halves(batch, part)
             reason = error.reason or "the document is too large"
