@@ -18,7 +18,8 @@ from wazuh_comms_trio.backends.opensearch.agents.agent_search import AgentSearch
 from wazuh_comms_trio.backends.opensearch.agents.last_seen import OpenSearchPresence
 from wazuh_comms_trio.backends.opensearch.agents.presence import Presence
 from wazuh_comms_trio.backends.opensearch.agents.registry import OpenSearchAgents
-from wazuh_comms_trio.backends.opensearch.client.client import Connect, OpenSearchClient
+from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient
+from wazuh_comms_trio.backends.opensearch.client.credentials import Connect
 from wazuh_comms_trio.backends.opensearch.commands.store import OpenSearchCommands
 from wazuh_comms_trio.backends.opensearch.events.index import OpenSearchEvents
 from wazuh_comms_trio.backends.opensearch.index_names import IndexName

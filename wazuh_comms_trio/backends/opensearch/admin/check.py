@@ -17,12 +17,12 @@ from wazuh_comms_trio.backends.opensearch.agents import documents as agents
 from wazuh_comms_trio.backends.opensearch.client.bulk import partial, read_items, update_line
 from wazuh_comms_trio.backends.opensearch.client.client import (
     NDJSON,
-    Connect,
     IndexerUnavailable,
     OpenSearchClient,
     describe,
     path,
 )
+from wazuh_comms_trio.backends.opensearch.client.credentials import Connect
 from wazuh_comms_trio.backends.opensearch.client.found import FindProblem
 from wazuh_comms_trio.backends.opensearch.cluster_state import about_disks, look_at_indexer
 from wazuh_comms_trio.backends.opensearch.commands import documents as commands

@@ -6,7 +6,8 @@ import contextlib
 import gzip
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -17,10 +18,11 @@ from attrs import evolve, frozen
 from wazuh_comms_trio.backends.opensearch.client.credentials import (
     AccessError,
     Account,
-    make_ssl_context,
+    Connect,
+    make_connector,
     read_account,
 )
-from wazuh_comms_trio.backends.opensearch.client.hosts import Host, Hosts
+from wazuh_comms_trio.backends.opensearch.client.hosts import Host, Hosts, Overtaken
 from wazuh_comms_trio.backends.opensearch.client.queries import encode_json
 from wazuh_comms_trio.backends.opensearch.client.slices import NotSliced, cut_list, lenient, lenient_text
 from wazuh_comms_trio.backends.unreadable import DECODE_ERRORS, UnreadableLog, describe_decode_error
@@ -28,14 +30,10 @@ from wazuh_comms_trio.config.backend_models import Indexer
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.http.client.adaptive_places import AdaptivePlaces
-from wazuh_comms_trio.http.client.connecting import connect_tcp
 from wazuh_comms_trio.http.client.connection import HttpFailure, HttpReply
 from wazuh_comms_trio.http.client.pool import HttpPool
 
 logger = logging.getLogger(__name__)
-
-Connect = Callable[[str, int], Awaitable[trio.abc.Stream]]
-"""Host name and port to a connected stream, TLS included; raises ``OSError``."""
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
@@ -84,6 +82,7 @@ class _Call:
     repeatable: bool
     read_timeout: float
     largest_reply: int | None = None
+    in_order: bool = False  # what follows has to wait for its answer, or its time
 
 
 _ACCEPT: Final = ("Accept", JSON)
@@ -154,16 +153,6 @@ def path(*parts: str) -> str:
     return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
-def make_connector(settings: Indexer) -> Connect:
-    """TCP, and TLS as configured. Raises ``AccessError`` for unusable files."""
-    context = make_ssl_context(settings.ssl)
-
-    async def connect(host: str, port: int) -> trio.abc.Stream:
-        return await connect_tcp(host, port, context)
-
-    return connect
-
-
 class OpenSearchClient:
     """Use as an async context manager; leaving it closes the connections. ``connect`` and ``rng`` are for tests.
 
@@ -174,7 +163,7 @@ class OpenSearchClient:
         self.hosts = Hosts([(host.host, host.port) for host in settings.hosts], rng or random.Random())
         self._settings = settings
         self._limits = settings.client
-        self._connect = make_connector(settings) if connect is None else connect
+        self._connect = make_connector(settings.ssl) if connect is None else connect
         self._account: Account = read_account(settings)
         self.unreadable = UnreadableLog()
         self._account_outage = OutageLog(logger, "indexer account", clock=trio.current_time)
@@ -225,7 +214,7 @@ class OpenSearchClient:
             if 0 < self._limits.gzip_bytes <= len(body):
                 body = await _compress(body)
                 headers.append(("Content-Encoding", "gzip"))
-        call = _Call(method, target, headers, body, repeatable, self._limits.read_timeout, largest_reply)
+        call = _Call(method, target, headers, body, repeatable, self._limits.read_timeout, largest_reply, has_place)
         async with contextlib.nullcontext() if has_place else self._places:
             self._busy += 1
             try:
@@ -259,7 +248,7 @@ class OpenSearchClient:
                 last = failure
                 continue
             try:
-                reply = await self._exchange(host, call)
+                reply = await self._ask(host, call)
             except HttpFailure as failure:
                 if failure.too_large:
                     raise ReplyTooLarge(f"{host}: {failure}", sent=True) from failure
@@ -276,6 +265,18 @@ class OpenSearchClient:
             raise IndexerUnavailable(f"{tried[-1]}: {last}", sent=last.sent) from last
         raise IndexerUnavailable("no node of the indexer answers")
 
+    async def _ask(self, host: Host, call: _Call) -> HttpReply:
+        """What is overtaken is asked once more, if it may be, and then has all the time there is: it may be slow."""
+        if not call.in_order:
+            try:
+                return await host.unless_overtaken(partial(self._exchange, host, call))
+            except Overtaken as failure:
+                logger.info("indexer %s: %s", host, failure)
+                await self._pools[host].aclose()  # connections that are kept may be as dead
+                if not call.repeatable:
+                    raise
+        return await self._exchange(host, call)
+
     async def _exchange(self, host: Host, call: _Call) -> HttpReply:
         """Sends one request to one node, and notes what that says of the node's health."""
         began = trio.current_time()
@@ -284,7 +285,7 @@ class OpenSearchClient:
             reply = await self._exchange_with_account(host, call)
         except HttpFailure as failure:
             if failure.too_large:
-                host.answered(trio.current_time(), ready=True)
+                host.answered(trio.current_time(), began=began)
                 self._outages[host].worked()
                 raise
             self.hosts.failed(host, began, trio.current_time())
@@ -294,7 +295,7 @@ class OpenSearchClient:
             if self.hosts.abandoned(host, began, trio.current_time()):
                 self._outages[host].failed(f"no answer for {trio.current_time() - began:.1f} s")
             raise
-        host.answered(trio.current_time(), ready=reply.status not in _UNREADY)
+        host.answered(trio.current_time(), began=began, ready=reply.status not in _UNREADY)
         self._outages[host].worked()
         return reply
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import base64
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+import trio
 from attrs import field, frozen
 
 from wazuh_comms_trio.config.backend_models import Indexer, IndexerSsl
+from wazuh_comms_trio.http.client.connecting import connect_tcp
+
+Connect = Callable[[str, int], Awaitable[trio.abc.Stream]]
+"""Host name and port to a connected stream, TLS included; raises ``OSError``."""
 
 #: Names under which systemd's LoadCredential= may hand us the account.
 _USERNAME_CREDENTIAL: Final = "indexer.username"
@@ -102,3 +107,13 @@ def _reason(exc: OSError) -> str:
     if isinstance(exc, ssl.SSLError):
         return exc.reason or str(exc)
     return exc.strerror or str(exc)
+
+
+def make_connector(settings: IndexerSsl) -> Connect:
+    """TCP, and TLS as configured. Raises ``AccessError`` for unusable files."""
+    context = make_ssl_context(settings)
+
+    async def connect(host: str, port: int) -> trio.abc.Stream:
+        return await connect_tcp(host, port, context)
+
+    return connect

@@ -3,18 +3,24 @@
 A node that failed rests, longer each time; one that has been silent for a while, or has just answered 502 to 504, is
 passed over while others are well. When none is well, the one that has rested longest is tried again at most once a
 ``PROBE_INTERVAL``, by one request at a time; the others fail at once. So an outage costs little, and its end is noticed
-within a second.
+within a second, or within ``SILENCE`` where requests from before are still waited for.
+
+A firewall or a balancer in between may forget connections and say nothing: what was asked on one of these is never
+answered, though the node is well. So an answer tells of requests that are much older, too: they are *overtaken*.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from math import inf
+from typing import Final, TypeVar
 
-from attrs import define
+import trio
+from attrs import define, field
 
 from wazuh_comms_trio.foundation.backoff import pause_after
+from wazuh_comms_trio.http.client.connection import HttpFailure
 
 #: Seconds a node rests after its first failure; doubles with each more, up to the longest.
 FIRST_REST: Final = 0.5
@@ -25,6 +31,14 @@ PROBE_INTERVAL: Final = 0.8
 SILENCE: Final = 4.0
 #: Seconds for which a node that answers, but with 502 to 504, is asked only where no other one is well.
 UNREADY_REST: Final = 1.0
+#: A request is overtaken when one is answered that began so many seconds later.
+OVERTAKEN: Final = 10.0
+
+T = TypeVar("T")
+
+
+class Overtaken(HttpFailure):
+    """A request's answer is lost, as far as one can tell; the node is well."""
 
 
 @define(eq=False)
@@ -40,6 +54,8 @@ class Host:
     waiting: int = 0
     silent_since: float | None = None
     unready_until: float = 0.0
+    #: When what may be given up began, the oldest first.
+    _began: dict[trio.CancelScope, float] = field(factory=dict)
 
     def __str__(self) -> str:
         return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
@@ -54,8 +70,23 @@ class Host:
         if self.silent_since is None:
             self.silent_since = now
 
-    def answered(self, now: float, *, ready: bool = True) -> None:
-        """A request was answered; ``ready``: not by 502 to 504."""
+    async def unless_overtaken(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What ``ask``, which begins one request, returns or raises; it is cancelled, and ``Overtaken`` raised, when
+        the request is overtaken."""
+        with trio.CancelScope() as scope:
+            self._began[scope] = trio.current_time()
+            try:
+                return await ask()
+            finally:
+                del self._began[scope]
+        raise Overtaken("an answer seems to be lost: later requests are answered", sent=True, timed_out=True)
+
+    def answered(self, now: float, *, began: float = -inf, ready: bool = True) -> None:
+        """A request that began at ``began`` was answered; ``ready``: not by 502 to 504."""
+        for scope, older in self._began.items():
+            if began - older < OVERTAKEN:
+                break
+            scope.cancel()
         self.waiting -= 1
         self.silent_since = now if self.waiting else None
         self.failures = 0
@@ -113,7 +144,7 @@ class Hosts:
                 return self._take_turn(host)
         if any(host.failures == 0 for host in self.all if host.rests_until <= now):
             return None  # others were tried for this request and are well: no need to disturb a resting one
-        due = [host for host in order if not host.waiting and now - host.tried_at >= PROBE_INTERVAL]
+        due = [host for host in order if now - host.tried_at >= (SILENCE if host.waiting else PROBE_INTERVAL)]
         return min(due, key=lambda host: host.tried_at, default=None)
 
     def _take_turn(self, host: Host) -> Host:

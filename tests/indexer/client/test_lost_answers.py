@@ -1,0 +1,127 @@
+"""Answers that never come, of a node that is well: a firewall or a balancer in between forgot a connection, and says
+nothing. What waits behind them doesn't wait for their whole limit."""
+
+from __future__ import annotations
+
+import random
+from math import inf
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.indexer.bench import A1, A2, ask, client_of, fake, fakes, stores_of
+from tests.indexer.fake import FakeOpenSearch
+from wazuh_comms_trio.backends.interfaces import Agent
+from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient
+from wazuh_comms_trio.backends.opensearch.client.hosts import OVERTAKEN, SILENCE, Hosts
+
+READ_TIMEOUT = 60.0
+
+
+def delay(node: FakeOpenSearch, ending: str, seconds: float, times: int) -> None:
+    """The first ``times`` requests whose path ends so wait that long."""
+    left = times
+
+    async def wait(method: str, path: str) -> None:
+        nonlocal left
+        if path.endswith(ending) and left:
+            left -= 1
+            await trio.sleep(seconds)
+
+    node.faults.before = wait
+
+
+async def search(client: OpenSearchClient, *, repeatable: bool = True, has_place: bool = False) -> float:
+    """Seconds that a search takes beside others' requests, one a second, all of which are answered."""
+    began = trio.current_time()
+
+    async def others() -> None:
+        while True:
+            await trio.sleep(1)
+            assert await ask(client) == 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        await client.request("POST", "/x/_search", b"{}", repeatable=repeatable, has_place=has_place)
+        nursery.cancel_scope.cancel()
+    return trio.current_time() - began
+
+
+async def test_they_are_asked_for_again(autojump_clock: MockClock) -> None:
+    async with fakes("a") as nodes, client_of(nodes) as client:
+        delay(nodes["a"], "_search", inf, 1)
+        assert OVERTAKEN <= await search(client) <= OVERTAKEN + 2
+
+
+async def test_what_is_slow_itself_has_its_time(autojump_clock: MockClock) -> None:
+    async with fakes("a") as nodes, client_of(nodes) as client:
+        delay(nodes["a"], "_search", 30, 2)
+        assert OVERTAKEN + 30 <= await search(client) <= OVERTAKEN + 32
+        assert sum(path == "/x/_search" for _, path in nodes["a"].requests) == 2
+
+
+async def test_what_may_not_be_repeated_fails(autojump_clock: MockClock) -> None:
+    async with fakes("a") as nodes, client_of(nodes) as client:
+        delay(nodes["a"], "_search", inf, 1)
+        began = trio.current_time()
+        with pytest.RaisesGroup(pytest.RaisesExc(IndexerUnavailable, check=lambda failure: failure.sent)):
+            await search(client, repeatable=False)
+        assert OVERTAKEN <= trio.current_time() - began <= OVERTAKEN + 2
+
+
+async def test_what_keeps_an_order_waits(autojump_clock: MockClock) -> None:
+    """A bulk call of events may still be applied, and a later one mustn't overtake it."""
+    async with fakes("a") as nodes, client_of(nodes) as client:
+        delay(nodes["a"], "_search", 50, 1)
+        assert await search(client, repeatable=False, has_place=True) == pytest.approx(50)
+
+
+async def test_connections_that_are_kept_are_as_dead(autojump_clock: MockClock) -> None:
+    async with fakes("a") as nodes, client_of(nodes) as client:
+        async with trio.open_nursery() as nursery:
+            delay(nodes["a"], "/", 1, 5)
+            for _ in range(5):
+                nursery.start_soon(ask, client)
+        delay(nodes["a"], "_search", inf, 1)
+        assert client.statistics()["idle"] == 5
+        await search(client)
+        assert client.statistics()["idle"] <= 2
+
+
+async def test_reads_of_agents_hold_up_log_ins_no_longer(autojump_clock: MockClock) -> None:
+    """There are two at a time, and all log-ins wait for them; agents that are known are read beside them."""
+    agents = [Agent(each, each[-2:], "hash") for each in (A1, A2)]
+    async with fake() as node, stores_of(node) as stores:
+        for agent in agents:
+            await stores.agents.add(agent)
+        await stores.agents.lookup(A1)
+        delay(node, "_mget", inf, 2)
+
+        async def log_in() -> None:
+            with trio.move_on_after(20):
+                await stores.agents.current(A2)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(log_in)
+                await trio.sleep(0.1)
+            await trio.sleep(1)
+            began = trio.current_time()
+            assert await stores.agents.current(A2) == agents[1]
+            assert trio.current_time() - began < 20
+            nursery.cancel_scope.cancel()
+
+
+def test_a_node_is_tried_while_earlier_requests_are_unanswered() -> None:
+    """It failed some times, and rests; who waits for it from before is not to keep all others waiting so long."""
+    hosts = Hosts([("a", 1)], random.Random(1))
+    (a,) = hosts.all
+    a.begin(0.0)  # and never an answer
+    for moment in range(1, 10):
+        a.begin(float(moment))
+        hosts.failed(a, moment, moment + 0.5)
+    assert a.waiting == 1
+    assert a.rests_until > 9.5 + SILENCE + 1
+    assert hosts.choose(9.0 + SILENCE - 0.1) is None
+    assert hosts.choose(9.0 + SILENCE) is a
