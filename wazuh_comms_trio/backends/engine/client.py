@@ -23,7 +23,7 @@ from wazuh_comms_trio.errors import (
     EngineTimeout,
 )
 from wazuh_comms_trio.foundation.backoff import Backoff
-from wazuh_comms_trio.foundation.outage_log import OutageLog
+from wazuh_comms_trio.foundation.outage_log import QUIET, OutageLog
 from wazuh_comms_trio.http.client.adaptive_places import AdaptivePlaces
 from wazuh_comms_trio.http.client.connecting import connect_unix
 from wazuh_comms_trio.http.client.connection import HttpConnection, HttpFailure, HttpReply
@@ -88,16 +88,6 @@ def reason_of(reply: HttpReply) -> str:
     return "; ".join(words)[:_LONGEST_REASON] or f"The engine answered {reply.status}"
 
 
-def check(reply: HttpReply) -> None:
-    """Raises what an answer to a body of events means, if it isn't a success."""
-    if 200 <= reply.status < 300:
-        return
-    logger.info("the engine answered %d: %s", reply.status, reason_of(reply))
-    if 400 <= reply.status < 500 and reply.status not in _PASSING:
-        raise EngineRefused(reason_of(reply))
-    raise EngineRequestError
-
-
 class UnixEngine:
     """``Engine`` over a Unix socket. ``settings.retries`` are further attempts where nothing was consumed: the
     connection couldn't be made, or a kept one turned out to be closed. ``settings.timeout`` seconds are for the answer
@@ -121,6 +111,8 @@ class UnixEngine:
         self._streams_of: WeakValueDictionary[str, trio.Semaphore] = WeakValueDictionary()
         self._scans = AdaptivePlaces(least=_LEAST_AT_ONCE, first=_FIRST_SCANS, most=_MOST_SCANS)
         self._outage = OutageLog(logger, f"the engine's socket {settings.api_socket_path}", clock=trio.current_time)
+        #: Of requests: what fails between some that don't is one outage.
+        self._failures = OutageLog(logger, "the engine", quiet=QUIET, clock=trio.current_time)
         self._silent = False  # the engine let a request go unanswered, and has answered none since
 
     async def aclose(self) -> None:
@@ -131,7 +123,7 @@ class UnixEngine:
         headers = [("Content-Type", "application/x-ndjson")]
         if length is not None and length <= _SMALL:
             whole = b"".join([piece async for piece in body])
-            check(await self._send_whole(self._places, _EVENTS, headers, whole))
+            self._check(await self._send_whole(self._places, _EVENTS, headers, whole))
             return
         async with self._streams_of.setdefault(agent_id, trio.Semaphore(_STREAMS_OF_ONE_AGENT)):
             began = await self._streams.acquire()
@@ -141,7 +133,18 @@ class UnixEngine:
                         reply = await connection.exchange_stream("POST", _EVENTS, headers, body, length=length)
             finally:
                 self._streams.release(began, answered=None)  # the agent may be what is slow
-        check(reply)
+        self._check(reply)
+
+    def _check(self, reply: HttpReply) -> None:
+        """Raises what an answer to a body of events means, if it isn't a success."""
+        if 400 <= reply.status < 500 and reply.status not in _PASSING:
+            self._failures.worked()
+            logger.debug("the engine refused a body (%d): %s", reply.status, reason_of(reply))
+            raise EngineRefused(reason_of(reply))
+        if not 200 <= reply.status < 300:
+            self._failures.failed(f"it answers {reply.status}: {reason_of(reply)}")
+            raise EngineRequestError
+        self._failures.worked()
 
     async def probe(self) -> None:
         """Whether the engine's socket takes connections. The engine is sent a request only after it left one
@@ -164,6 +167,8 @@ class UnixEngine:
 
     async def scan(self, request: bytes) -> EngineReply:
         reply = await self._send_whole(self._scans, _SCAN, [("Content-Type", "application/json")], request)
+        if reply.status < 500:  # others may be the scan's own
+            self._failures.worked()
         return EngineReply(reply.status, reply.body, reply.headers.get("content-type", "application/json"))
 
     async def _send_whole(
@@ -178,6 +183,8 @@ class UnixEngine:
             return reply
         except trio.Cancelled:
             has_waited = trio.current_time() - began > _LONG
+            if has_waited:
+                self._failures.failed(f"no answer for {trio.current_time() - began:.1f} s")
             self._silent = self._silent or has_waited
             answered = False if has_waited else None
             raise
@@ -190,7 +197,7 @@ class UnixEngine:
         try:
             yield
         except HttpFailure as failure:
-            logger.info("the engine's connection failed: %s", failure)
+            self._failures.failed(failure)
             if failure.timed_out:
                 self._silent = True
                 raise EngineTimeout from failure
