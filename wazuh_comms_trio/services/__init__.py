@@ -24,6 +24,7 @@ from wazuh_comms_trio.services.authentication.verified_keys import VerifiedKeys
 from wazuh_comms_trio.services.commands.dispatcher import CommandDispatcher
 from wazuh_comms_trio.services.commands.other_workers import NO_OTHER_WORKERS, OtherWorkers
 from wazuh_comms_trio.services.enrollment import EnrollmentService, NoteEnrolment
+from wazuh_comms_trio.services.failing_calls import FailingCalls
 from wazuh_comms_trio.services.files import FileService
 from wazuh_comms_trio.services.measured_backends import measured
 from wazuh_comms_trio.services.presence.recorder import PresenceRecorder
@@ -50,6 +51,7 @@ class Services:
     enrollment: EnrollmentService | None = None
     readiness: Readiness = field(factory=Readiness)
     refusals: RefusalCounts = field(factory=RefusalCounts)
+    failing: FailingCalls = field(factory=FailingCalls)
     journal: AgentJournal = field(factory=lambda: AgentJournal(time.time))
     keys: TokenKeys | None = None
     presence: PresenceRecorder | None = None
@@ -100,7 +102,8 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
     ``stateful.run_batcher``, ``commands.run``, ``readiness.run`` and ``presence.run`` in its services' nursery."""
     api = config.communications_api
     metrics, quarantine, keys = environment.metrics, environment.quarantine, environment.keys
-    backends = measured(environment.backends, metrics)
+    failing = FailingCalls()
+    backends = measured(environment.backends, metrics, failing)
     wall_clock, rng, run_blocking = environment.wall_clock, environment.rng, environment.run_blocking
     run_hashing = environment.run_hashing or run_blocking
     journal, refusals = AgentJournal(wall_clock), RefusalCounts()
@@ -123,6 +126,7 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
         )
     return Services(
         refusals=refusals,
+        failing=failing,
         keys=keys,
         journal=journal,
         presence=presence,

@@ -1,18 +1,19 @@
-"""What stands behind the services, with each of their calls counted and timed."""
+"""What stands behind the services, with each of their calls counted and timed, and those that go on failing noted."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import wraps
 from typing import Any, Final, TypeVar
 
 import trio
 from attrs import evolve
 
-from wazuh_comms_trio.backends.interfaces import Backends
+from wazuh_comms_trio.backends.interfaces import Backends, ItemResult, Outcome
 from wazuh_comms_trio.errors import BackendUnavailable, EngineRefused
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics
+from wazuh_comms_trio.services.failing_calls import FailingCalls
 
 __all__ = ["measured"]
 
@@ -25,16 +26,20 @@ CALLS: Final = {
     "engine": ("send_events", "scan"),
 }
 
+_BULK: Final = "events.bulk"
+
 T = TypeVar("T")
 
 
 class _Measured:
     """A store whose calls are measured; everything else of it is as it is."""
 
-    def __init__(self, store: object, name: str, calls: Collection[str], metrics: Metrics) -> None:
+    def __init__(
+        self, store: object, name: str, calls: Collection[str], metrics: Metrics, failing: FailingCalls
+    ) -> None:
         self._store = store
         for call in calls:
-            setattr(self, call, _timed(getattr(store, call), name, call, metrics))
+            setattr(self, call, _timed(getattr(store, call), name, call, metrics, failing))
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._store, name)
@@ -43,18 +48,28 @@ class _Measured:
         return value
 
 
-def _timed(method: Callable[..., Awaitable[T]], name: str, call: str, metrics: Metrics) -> Callable[..., Awaitable[T]]:
+def _timed(
+    method: Callable[..., Awaitable[T]], name: str, call: str, metrics: Metrics, failing: FailingCalls
+) -> Callable[..., Awaitable[T]]:
+    whole = f"{name}.{call}"
+
     @wraps(method)
     async def timed(*args: object, **options: object) -> T:
         began, result = trio.current_time(), "error"
         try:
             value = await method(*args, **options)
             result = "done"
+            if whole == _BULK and (why := _why_nothing_was_taken(value)) is not None:
+                failing.failed(whole, why)
+            else:
+                failing.worked(whole)
         except EngineRefused:
             result = "refused"
+            failing.worked(whole)
             raise
-        except BackendUnavailable:
+        except BackendUnavailable as error:
             result = "unavailable"
+            failing.failed(whole, str(error))
             raise
         except trio.Cancelled:
             result = "cancelled"
@@ -67,8 +82,16 @@ def _timed(method: Callable[..., Awaitable[T]], name: str, call: str, metrics: M
     return timed
 
 
-def measured(backends: Backends, metrics: Metrics) -> Backends:
+def _why_nothing_was_taken(results: Any) -> str | None:
+    """Of a bulk call that was answered; None where something was."""
+    items: Sequence[ItemResult] = results
+    if any(item.outcome is not Outcome.PASSING for item in items):
+        return None
+    return f"{items[0].status} {items[0].result}" if items else None
+
+
+def measured(backends: Backends, metrics: Metrics, failing: FailingCalls) -> Backends:
     stores: dict[str, Any] = {
-        name: _Measured(getattr(backends, name), name, calls, metrics) for name, calls in CALLS.items()
+        name: _Measured(getattr(backends, name), name, calls, metrics, failing) for name, calls in CALLS.items()
     }
     return evolve(backends, **stores)

@@ -162,7 +162,7 @@ class Heartbeat:
             ),
             quarantine=stateful.quarantine,
             refused=services.refusals.lines(),
-            warnings=[*self.warnings, *self._about_nodes()],
+            warnings=[*self.warnings, *self._about_nodes(), *services.failing.lines()],
             refused_total=services.refusals.total,
             keys=None if (keys := services.keys) is None else keys_report(keys),
             last_error=None if error.text is None else LoggedError(text=error.text, time=error.when),

@@ -1,0 +1,103 @@
+"""What a worker's status says of stores' calls that go on failing, also of a store that is well enough to be ready."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
+from wazuh_comms_trio.backends.memory.stores import MemoryBackends, memory_backends
+from wazuh_comms_trio.daemon.logging.formats import mask
+from wazuh_comms_trio.daemon.worker.heartbeat import Heartbeat, LastError
+from wazuh_comms_trio.errors import EngineRefused, EngineRequestError
+from wazuh_comms_trio.metrics.counting import Metrics
+from wazuh_comms_trio.services.failing_calls import FailingCalls
+from wazuh_comms_trio.services.measured_backends import measured
+from wazuh_comms_trio.testing import stateless_event
+from wazuh_comms_trio.testing.node.daemon import open_daemon
+
+ENGINE = "engine.send_events has failed 11 times in 10 s: Error 2803 - The request to the engine failed"
+
+
+class Stores:
+    """Stores in memory, ``made``, whose calls go through ``used``."""
+
+    def __init__(self) -> None:
+        self.made: MemoryBackends = memory_backends()
+        self.failing = FailingCalls()
+        self.used = measured(self.made, Metrics(), self.failing)
+
+    async def send(self) -> None:
+        async def body() -> AsyncIterator[bytes]:
+            yield b'{"agent":{}}\n{"module":"m","collector":"c"}\n{}\n'
+
+        await self.used.engine.send_events(body(), agent_id="a", length=None)
+
+    async def fail(self, seconds: int) -> None:
+        """Once a second."""
+        for _ in range(seconds):
+            with pytest.raises(EngineRequestError):
+                await self.send()
+            await trio.sleep(1)
+
+    async def write(self, *verdicts: ItemResult | None) -> None:
+        given = iter(verdicts)
+        self.made.events.judge = lambda operation: next(given)
+        await self.used.events.bulk([DocumentOperation("create", "i", str(n), b"{}") for n in range(len(verdicts))])
+
+
+async def test_while_it_fails(autojump_clock: MockClock) -> None:
+    stores = Stores()
+    stores.made.engine.faults.error = EngineRequestError()
+    await stores.fail(4)
+    assert stores.failing.lines() == []  # it may be a moment
+    await stores.fail(7)
+    assert stores.failing.lines() == [ENGINE]
+    stores.made.engine.faults.error = None
+    await stores.send()
+    assert stores.failing.lines() == []
+
+
+async def test_until_nobody_has_tried_for_a_minute(autojump_clock: MockClock) -> None:
+    stores = Stores()
+    stores.made.engine.faults.error = EngineRequestError()
+    await stores.fail(11)
+    await trio.sleep(58)
+    assert stores.failing.lines() == [ENGINE]
+    await trio.sleep(2)
+    assert stores.failing.lines() == []
+
+
+async def test_a_body_that_is_refused_is_no_failure(autojump_clock: MockClock) -> None:
+    stores = Stores()
+    stores.made.engine.faults.error = EngineRequestError()
+    await stores.fail(11)
+    stores.made.engine.faults.error = EngineRefused()
+    with pytest.raises(EngineRefused):
+        await stores.send()
+    assert stores.failing.lines() == []
+
+
+async def test_a_bulk_call_of_which_nothing_was_taken(autojump_clock: MockClock) -> None:
+    busy = ItemResult(429, "rejected execution", Outcome.PASSING)
+    stores = Stores()
+    for _ in range(3):
+        await stores.write(busy, busy)
+        await trio.sleep(5)
+    assert stores.failing.lines() == ["events.bulk has failed 3 times in 10 s: 429 rejected execution"]
+    await stores.write(busy, None)
+    assert stores.failing.lines() == []
+
+
+async def test_the_worker_reports_it(autojump_clock: MockClock) -> None:
+    async with open_daemon() as daemon:
+        agent = await daemon.enrol_agent()
+        assert (await agent.authenticate()).status == 200
+        daemon.backends.engine.faults.error = EngineRequestError()
+        for _ in range(11):
+            assert (await agent.post_stateless([stateless_event("m", "c", {"n": 1})])).status == 503
+            await trio.sleep(1)
+        assert Heartbeat(daemon.worker, LastError(mask)).report().warnings == [ENGINE]
