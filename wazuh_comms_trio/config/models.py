@@ -196,9 +196,9 @@ class Token:
     outage: Literal["serve", "refuse"] = field(
         default="serve",
         metadata=about(
-            "With `backend: wazuh`, for agents that the worker which they come to hasn't seen, while the registry can't "
-            "be read: `serve` what needs no registry, by the token's signature and age alone, or `refuse` (503). Agents "
-            "that the worker knows go on, and revocations that are known here count, in either case."
+            "With `backend: wazuh`, for agents that the worker which they come to hasn't seen, while the registry "
+            "can't be read: `serve` what needs no registry, by the token's signature and age alone, or `refuse` (503). "
+            "Agents that the worker knows go on, and revocations that are known here count, in either case."
         ),
     )
 
