@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.services.bench import A1, Stateful, body, event, gather, open_stateful, results
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
-from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.errors import BackendUnavailable, Overloaded
+from wazuh_comms_trio.services.stateful.batcher import MAX_WAITING
 
 SCA = "wazuh-states-sca"
 NOT_NOW = ItemResult(503, "not now", Outcome.PASSING)
@@ -61,6 +62,65 @@ async def test_others_find_room_beside_one_agents_packets(autojump_clock: MockCl
             reply = await stateful.submit(body(event(), agent_id=agent_id), agent_id)
             assert results(reply) == [("e1", 201)]
             assert trio.current_time() < 6
+
+
+def big_event(event_id: str = "big", module: str = "fim") -> bytes:
+    return event(event_id, data={"text": "x" * 100_000}, module=module)
+
+
+async def test_others_find_room_beside_what_waits_behind_big_packets_of_such_an_index(
+    autojump_clock: MockClock,
+) -> None:
+    """A hundred and twenty agents with a big packet and seven small ones."""
+    async with open_stateful() as stateful:
+        close(stateful)
+        async with trio.open_nursery() as nursery:
+            for one in agents(120, "f"):
+                nursery.start_soon(fail, stateful, one, body(big_event(module="sca"), agent_id=one))
+            await wait_all_tasks_blocked()
+            for one in [one for one in agents(120, "f") for _ in range(7)]:
+                nursery.start_soon(fail, stateful, one, body(event("s", module="sca"), agent_id=one))
+            await trio.sleep(5)
+            (agent_id,) = agents(1, "a")
+            reply = await stateful.submit(body(event(), agent_id=agent_id), agent_id)
+            assert results(reply) == [("e1", 201)]
+            assert trio.current_time() < 6
+
+
+async def test_others_find_room_beside_one_agents_big_packet(autojump_clock: MockClock) -> None:
+    """It takes twenty seconds, as a hundred megabytes do; its agent sends a thousand small ones meanwhile. Another
+    agent, that has one behind its own big one, isn't the one that goes."""
+    async with open_stateful() as stateful:
+        events = stateful.backends.events
+        complete = events.bulk
+        refused = 0
+
+        async def bulk(operations: Sequence[DocumentOperation], **more: Any) -> Sequence[ItemResult]:
+            if any(len(one.body or b"") > 10_000 for one in operations):
+                await trio.sleep(20)
+            return await complete(operations, **more)
+
+        async def submit(agent_id: str, packet: bytes) -> None:
+            nonlocal refused
+            try:
+                await stateful.submit(packet, agent_id)
+            except Overloaded:
+                refused += 1
+
+        events.bulk = bulk  # type: ignore[method-assign]
+        other, third = agents(2, "a")
+        async with trio.open_nursery() as nursery:
+            for agent_id in (A1, other):
+                nursery.start_soon(submit, agent_id, body(big_event(), agent_id=agent_id))
+            await wait_all_tasks_blocked()
+            for _ in range(MAX_WAITING):
+                nursery.start_soon(submit, A1, body(event("s")))
+            await wait_all_tasks_blocked()
+            nursery.start_soon(partial(stateful.submit, body(event("o"), agent_id=other), other))
+            await trio.sleep(5)
+            assert results(await stateful.submit(body(event(), agent_id=third), third)) == [("e1", 201)]
+            assert trio.current_time() == 5
+        assert MAX_WAITING / 3 < refused < MAX_WAITING
 
 
 async def test_a_call_for_pieces_is_bounded_in_bytes(autojump_clock: MockClock) -> None:

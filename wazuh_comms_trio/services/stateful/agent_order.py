@@ -45,6 +45,14 @@ class _Hold:
     holder: Batch | Packet
     behind: deque[Packet] = field(factory=deque)
 
+    @property
+    def is_long(self) -> bool:
+        """Whether the holder may take long."""
+        return isinstance(self.holder, Packet) or self.holder.apart
+
+    def waiting(self) -> int:
+        return len(self.behind)
+
 
 class AgentOrder:
     """Which holder has which agent, and the packets that wait for it. ``waiting``: how many do, with the ``ready``
@@ -105,14 +113,16 @@ class AgentOrder:
                 del self._holds[agent_id]
                 self.ready.extendleft(reversed(hold.behind))
 
-    def shed_behind(self, agent_id: str, most: int) -> list[Packet]:
-        """Takes the newest of those behind an agent's holder that is apart, while more than ``most`` wait."""
-        hold, shed = self._holds.get(agent_id), list[Packet]()
-        if hold is None or isinstance(hold.holder, Packet) or not hold.holder.apart:
-            return shed
-        while hold.behind and self.waiting > most:
+    def shed_behind(self, most: int) -> list[Packet]:
+        """While more than ``most`` wait, takes the newest of the agent of which most do, behind a holder that may take
+        long: one that is apart, or a big packet, which takes as long as it is big."""
+        shed = list[Packet]()
+        while self.waiting > most:
+            longest = max((hold for hold in self._holds.values() if hold.is_long), key=_Hold.waiting, default=None)
+            if longest is None or not longest.behind:
+                break
             self.waiting -= 1
-            shed.append(hold.behind.pop())
+            shed.append(longest.behind.pop())
         return shed
 
     def take_all(self) -> list[Packet]:

@@ -14,7 +14,7 @@ packets of indices that are in trouble: a call for these may take as long as the
 What can wait: ``_MAX_QUEUED`` packets in the channel and ``_MAX_BEHIND`` that were taken from it, for a batch
 (``WaitingPackets``) or behind their agents' holders, each of at most 64 KiB, 64 MiB together; a request that finds no
 room waits for it, and those that have waited longest are shed; so are, once half of the room is used, the newest
-behind what is tried apart. More is in flight: eight batches of about
+behind what is tried apart or is big, of the agent of which most are there. More is in flight: eight batches of about
 ``batcher.max_size`` bytes, and four pieces of 2 MiB; and ``_MAX_APART`` agents' packets in each row apart, of more of
 which the newest is refused.
 """
@@ -46,8 +46,8 @@ __all__ = ["MAX_WAITING", "Batcher"]
 _MAX_QUEUED: Final = 256
 _MAX_BEHIND: Final = 768
 MAX_WAITING: Final = _MAX_QUEUED + _MAX_BEHIND
-#: With more waiting, none do behind what is tried apart: that may take long, and others need the room.
-_MAX_BEHIND_APART: Final = _MAX_BEHIND // 2
+#: With more waiting, none do behind what is tried apart, or a big packet: that may take long, and others need the room.
+_MAX_BEHIND_LONG: Final = _MAX_BEHIND // 2
 
 #: Bulk calls in flight at a time, of batches and of big packets' pieces. More don't make a store faster.
 _BATCH_WRITERS: Final = 8
@@ -158,7 +158,7 @@ class Batcher:
                 _settle([packet for packet in batch.packets if packet not in apart])
                 for own in self._order.hand_over(batch, left):
                     self._set_apart(own.packets, partial(self._release, own))
-                    self._shed_behind(own.packets[0].agent_id)
+                self._shed_behind()
                 self.batches_in_flight -= 1
                 self._release(batch)
 
@@ -221,11 +221,11 @@ class Batcher:
             self._order.place(packet, own, now)
             if own.packets:
                 self._set_apart(own.packets, partial(self._release, own))
-        self._shed_behind(packet.agent_id)
+        self._shed_behind()
 
-    def _shed_behind(self, agent_id: str) -> None:
-        if self._order.waiting > _MAX_BEHIND_APART:
-            self._refuse(self._order.shed_behind(agent_id, _MAX_BEHIND_APART))
+    def _shed_behind(self) -> None:
+        if self._order.waiting > _MAX_BEHIND_LONG and (shed := self._order.shed_behind(_MAX_BEHIND_LONG)):
+            self._refuse(shed)
             self._pause.cancel()  # there is room again
 
     def _refuse(self, packets: Sequence[Packet]) -> None:
