@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from wazuh_comms_trio.backends.unavailable import reported
-from wazuh_comms_trio.foundation.outage_log import QUIET, LogInterval, OutageLog
+from wazuh_comms_trio.foundation.outage_log import A_WHILE, QUIET, TOLD_AT_ONCE, LogInterval, OutageLog
 
 
 @pytest.fixture
@@ -61,6 +61,51 @@ def test_another_kind_is_logged_too(said: pytest.LogCaptureFixture) -> None:
         "store: it is locked: wait",
         "store: it is full: make room",
         "store: works again after 0.0 s (it is full)",
+    ]
+
+
+@pytest.mark.parametrize("kinds", [("",), ("it is locked", "it is full")])
+def test_what_fails_and_works_in_turns_is_told_now_and_then(
+    said: pytest.LogCaptureFixture, kinds: tuple[str, ...]
+) -> None:
+    """A hundred times a second, for ten minutes."""
+    now = 0.0
+    outage = OutageLog(logging.getLogger("outages"), "store", clock=lambda: now)
+    for number in range(60_000):
+        now = number / 100
+        outage.failed("no answer", kind=kinds[number % len(kinds)])
+        outage.worked()
+    assert 10 * TOLD_AT_ONCE * 2 - 2 <= len(said.messages) <= 11 * TOLD_AT_ONCE * 2
+    assert any("more before, in a short time" in message for message in said.messages)
+
+
+def test_kinds_that_change_all_the_time_are_told_now_and_then(said: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    outage = OutageLog(logging.getLogger("outages"), "store", clock=lambda: now)
+    for number in range(60_000):
+        now = number / 100
+        outage.failed("wait", kind=("it is locked", "it is full")[number % 2])
+    assert len(said.messages) <= 11 * TOLD_AT_ONCE
+
+
+def test_one_that_lasts_is_told_late_rather_than_never(said: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    outage = OutageLog(logging.getLogger("outages"), "store", clock=lambda: now)
+    for _ in range(TOLD_AT_ONCE + 3):
+        outage.failed("no answer")
+        outage.worked()
+    said.clear()
+    outage.failed("no answer")
+    now = A_WHILE / 2
+    outage.failed("no answer")
+    assert not said.messages
+    now = A_WHILE
+    outage.failed("no answer")
+    now = A_WHILE + 30
+    outage.worked()
+    assert said.messages == [
+        "store: no answer (3 more before, in a short time)",
+        "store: works again after 90.0 s (3 failures)",
     ]
 
 

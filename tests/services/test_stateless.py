@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
@@ -30,10 +31,12 @@ from wazuh_comms_trio.errors import (
     MalformedBody,
     StorageFull,
 )
+from wazuh_comms_trio.metrics.refusal_log import RefusalLog
 from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 from wazuh_comms_trio.services.stateless.body_copy import BodyCopy
 from wazuh_comms_trio.services.stateless.events import StatelessEvents
 
+LOGGER = logging.getLogger("copies")
 EVENTS = b'\n{"module":"logcollector","collector":"file"}\n{"event":{"original":"x"}}'
 
 
@@ -273,7 +276,7 @@ class TestTime:
 
 class TestSpool:
     async def test_memory_is_bounded(self, tmp_path: Path) -> None:
-        with BodyCopy(tmp_path, inline) as copy:
+        with BodyCopy(tmp_path, inline, RefusalLog(LOGGER)) as copy:
             most = 0
             for _ in range(100):
                 await copy.add(b"x" * 100_000)
@@ -292,7 +295,7 @@ class TestSpool:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("tempfile.TemporaryFile", full)
-        with BodyCopy(None, partial(inline)) as copy:
+        with BodyCopy(None, partial(inline), RefusalLog(LOGGER)) as copy:
             for _ in range(30):
                 await copy.add(b"x" * 100_000)
             with pytest.raises(StorageFull):

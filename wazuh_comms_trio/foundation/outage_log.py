@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from math import inf
 from typing import Final
@@ -14,6 +15,9 @@ __all__ = ["QUIET", "LogInterval", "OutageLog", "WarningLog"]
 #: Seconds without a failure after which a store's success ends its outage. On a disk that is nearly full, what is small
 #: succeeds between what is large and fails: that is one outage, not hundreds.
 QUIET: Final = 5.0
+#: Of what comes and goes all the time so many outages (and other kinds of one) are told in a while, seconds.
+TOLD_AT_ONCE: Final = 5
+A_WHILE: Final = 60.0
 
 
 class LogInterval:
@@ -35,7 +39,9 @@ class LogInterval:
 
 class OutageLog:
     """The outages of one thing, ``name`` in the log. A success ends one ``quiet`` seconds after the last failure;
-    ``clock`` gives seconds. Callable from any thread, by one at a time."""
+    ``clock`` gives seconds. Callable from any thread, by one at a time. However often it fails and works in turns,
+    there are ``TOLD_AT_ONCE`` outages in the log in ``A_WHILE``: one that isn't told when it begins is if it lasts.
+    """
 
     def __init__(
         self,
@@ -50,6 +56,9 @@ class OutageLog:
         self._quiet = quiet
         self._clock = clock
         self._kind: str | None = None
+        self._told: str | None = None  # the kind that the log knows of the present outage
+        self._told_at: deque[float] = deque(maxlen=TOLD_AT_ONCE)
+        self._untold = 0  # outages since the last one that the log knows
         self._level = logging.WARNING
         self._failures = 0
         self._since = 0.0
@@ -69,13 +78,21 @@ class OutageLog:
         self._last = self._clock()
         self._failures += 1
         self.failing = True
-        if self._kind == kind:
-            return
         if self._kind is None:
             self._since = self._last
         self._kind = kind
-        self._level = logging.DEBUG if getattr(why, "reported", False) else level
-        self._logger.log(self._level, "%s: %s", self._name, f"{kind}: {why}" if kind else why)
+        if self._told != kind:
+            is_known = getattr(why, "reported", False)
+            self._tell(f"{kind}: {why}" if kind else str(why), logging.DEBUG if is_known else level)
+
+    def _tell(self, what: str, level: int) -> None:
+        if level > logging.DEBUG:
+            if len(self._told_at) == TOLD_AT_ONCE and self._last - self._told_at[0] < A_WHILE:
+                return
+            self._told_at.append(self._last)
+        before = f" ({self._untold} more before, in a short time)" if self._untold else ""
+        self._logger.log(level, "%s: %s%s", self._name, what, before)
+        self._told, self._level, self._untold = self._kind, level, 0
 
     def worked(self) -> None:
         """An attempt succeeded; logged when that ends an outage."""
@@ -86,10 +103,13 @@ class OutageLog:
             self._back = now
         self.failing = False
         if now - self._last >= self._quiet:
-            what = self._kind or f"{self._failures} failures"
-            level = min(self._level, logging.INFO)
-            self._logger.log(level, "%s: works again after %.1f s (%s)", self._name, self._back - self._since, what)
-            self._kind = None
+            if self._told is None:
+                self._untold += 1
+            else:
+                what = self._kind or f"{self._failures} failures"
+                level = min(self._level, logging.INFO)
+                self._logger.log(level, "%s: works again after %.1f s (%s)", self._name, self._back - self._since, what)
+            self._kind = self._told = None
             self._failures = 0
 
 

@@ -32,8 +32,15 @@ class _Kind:
 class RefusalLog:
     """``clock`` gives seconds."""
 
-    def __init__(self, logger: logging.Logger, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        logger: logging.Logger,
+        *,
+        level: int = logging.WARNING,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._logger = logger
+        self._level = level
         self._clock = clock
         self._kinds: dict[str, _Kind] = {}
 
@@ -44,7 +51,7 @@ class RefusalLog:
         if known is None or (now - known.since >= QUIET and not known.count):
             if len(self._kinds) < MAX_KINDS or known is not None:
                 self._kinds[kind] = _Kind(now)
-            self._logger.warning(text, *values)
+            self._logger.log(self._level, text, *values)
             return
         known.count += 1
         known.last = text % values
@@ -58,9 +65,8 @@ class RefusalLog:
 
     def _tell(self, kind: str, known: _Kind, now: float) -> None:
         if known.count and now - known.since >= QUIET:
-            self._logger.warning(
-                "%s: %d more in %.0f s, the last one: %s", kind, known.count, now - known.since, known.last
-            )
+            text = "%s: %d more in %.0f s, the last one: %s"
+            self._logger.log(self._level, text, kind, known.count, now - known.since, known.last)
             known.since, known.count = now, 0
 
 

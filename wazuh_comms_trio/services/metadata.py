@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from typing import Any, Final, Literal
 
 import msgspec
@@ -11,10 +10,9 @@ from attrs import field, frozen
 
 from wazuh_comms_trio.errors import MalformedBody
 from wazuh_comms_trio.foundation.caches.bounded_cache import BoundedCache
+from wazuh_comms_trio.metrics.refusal_log import RefusalLog
 
 __all__ = ["METADATA_LIMIT", "DuplicateKey", "Metadata", "check_agent", "has_duplicate_keys", "read_metadata"]
-
-_log = logging.getLogger(__name__)
 
 #: The longest metadata line, bytes. Real ones have some 400.
 METADATA_LIMIT: Final = 65536
@@ -109,11 +107,15 @@ def read_metadata(line: bytes) -> Metadata:
     return metadata
 
 
-def check_agent(metadata: Metadata, agent_id: str, policy: Literal["refuse", "log", "allow"]) -> None:
+def check_agent(
+    metadata: Metadata, agent_id: str, policy: Literal["refuse", "log", "allow"], refusals: RefusalLog | None = None
+) -> None:
     """The metadata's agent must be the token's, ``agent_id``, unless the operator decided otherwise
-    (``events.foreign_agent``). Raises ``MalformedBody``."""
+    (``events.foreign_agent``), and ``refusals`` may be told. Raises ``MalformedBody``."""
     if policy == "allow" or metadata.agent_id.lower() == agent_id:
         return
     if policy == "refuse":
         raise MalformedBody("Agent id does not match the token")
-    _log.warning("events of agent %.64r came with the token of %s", metadata.agent_id, agent_id)
+    if refusals is not None:
+        text = "events of agent %.64r came with the token of %s"
+        refusals.refused("bodies of events of another agent", text, metadata.agent_id, agent_id)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from tests.services.bench import A1, A2, body, event
 from tests.services.stateful.reading import operation, read
 from wazuh_comms_trio.backends.interfaces import CommandReport, CommandResult
+from wazuh_comms_trio.config.models import Events
 from wazuh_comms_trio.errors import MalformedBody
-from wazuh_comms_trio.services.stateful.packet_reader import Event, Unusable
+from wazuh_comms_trio.metrics.refusal_log import RefusalLog
+from wazuh_comms_trio.services.stateful.packet_reader import Event, Unusable, open_packet
 
 
 class TestCommandModule:
@@ -112,9 +116,11 @@ class TestMetadata:
     def test_another_agents_line_where_that_is_allowed(self, caplog: pytest.LogCaptureFixture) -> None:
         (found,) = read(body(event("e1"), agent_id=A2), foreign_agent="allow")
         assert operation(found).document_id == f"{A1}_e1"
-        assert not caplog.records
-        assert len(read(body(event(), agent_id=A2), foreign_agent="log")) == 1
-        assert len(caplog.records) == 1
+        log = RefusalLog(logging.getLogger("refusals"))
+        for settings in (Events(foreign_agent="allow"), *[Events(foreign_agent="log")] * 2):
+            reader = open_packet(body(event(), agent_id=A2), A1, settings, log)
+            assert len(reader.read(10, 65536)) == 1
+        assert caplog.messages == [f"events of agent '{A2}' came with the token of {A1}"]
 
     def test_escapes_and_blanks_in_the_line(self) -> None:
         line = b' {"agent" : {"id":"%b", "name":"\\u00e9 \\"x\\""} , "n":[1,{}] }\t' % A1.encode()

@@ -129,6 +129,8 @@ async def run_worker(
     refusal_logs = [
         services.authentication.refusals,
         services.stateful.refusals,
+        services.stateless.refusals,
+        agent_app.spill.refusals,
         *(context.refusals for context, _ in contexts),
     ]
     if services.enrollment is not None:

@@ -22,6 +22,7 @@ from wazuh_comms_trio.http.server.hypercorn_protocol import Message, Scope
 from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.peer import PeerGone
 from wazuh_comms_trio.http.server.streams.peer_progress import WAITING
+from wazuh_comms_trio.metrics.refusal_log import RefusalLog
 
 __all__ = [
     "FREE_BYTES",
@@ -61,6 +62,7 @@ class Spill:
     budget: BodyBudget
     above: int = field(factory=lambda: SPILLED_BYTES)
     writers: trio.CapacityLimiter = field(init=False, factory=lambda: trio.CapacityLimiter(WRITERS))
+    refusals: RefusalLog = field(init=False, factory=lambda: RefusalLog(logger))
 
     async def write(self, file: BinaryIO, data: bytes) -> None:
         """Raises ``OSError``."""
@@ -240,7 +242,8 @@ async def _spilled(
             with mmap(file.fileno(), size, access=ACCESS_READ) as mapped:
                 yield mapped
     except OSError as error:
-        logger.warning("a large body can't be kept in %s: %s", spill.folder or "the temporary folder", error)
+        text, where = "a large body can't be kept in %s: %s", spill.folder or "the temporary folder"
+        spill.refusals.refused("large bodies that can't be kept", text, where, error)
         raise StorageFull from error
     finally:
         spill.budget.give_back(on_disk)

@@ -151,7 +151,8 @@ class Authenticator:
         try:
             await self._agents.record_login(agent.id, now)
         except BackendUnavailable as exc:
-            _log.warning("the log-in of agent %s wasn't recorded: %s", agent.id, exc)
+            text = "the log-in of agent %s wasn't recorded: %s"
+            self.refusals.refused("log-ins that weren't recorded", text, agent.id, exc)
         return self._keys.mint(agent.id, agent.fingerprint, now, next_life(agent.id, int(now), agent.last_login))
 
     async def verify(self, token: bytes | None) -> Caller:

@@ -131,7 +131,7 @@ class StatefulEvents:
             raise
 
     async def _submit(self, caller: Caller, body: Body, deadline: float, has_left: HasLeft | None) -> bytes:
-        reader = open_packet(body, caller.agent.id, self._settings)
+        reader = open_packet(body, caller.agent.id, self._settings, self.refusals)
         if reader.exhausted:
             await trio.lowlevel.checkpoint()
             return _NO_RESULTS

@@ -26,6 +26,7 @@ from wazuh_comms_trio.backends.json_size import MANY, check_utf8, has_many_membe
 from wazuh_comms_trio.config.models import Events
 from wazuh_comms_trio.errors import MalformedBody
 from wazuh_comms_trio.foundation.bodies import Body
+from wazuh_comms_trio.metrics.refusal_log import RefusalLog
 from wazuh_comms_trio.services.metadata import METADATA_LIMIT, Metadata, check_agent, read_metadata
 from wazuh_comms_trio.services.stateful.event import Event, Unusable
 from wazuh_comms_trio.services.stateful.event_header import (
@@ -99,7 +100,7 @@ _decode_report: Final[Callable[[bytes], _Report]] = msgspec.json.Decoder(_Report
 _NOT_DECODED: Final = (msgspec.MsgspecError, UnicodeDecodeError)
 
 
-def open_packet(body: Body, agent_id: str, settings: Events) -> PacketReader:
+def open_packet(body: Body, agent_id: str, settings: Events, refusals: RefusalLog | None = None) -> PacketReader:
     """Checks the metadata line against ``agent_id``, the token's. Raises ``MalformedBody``."""
     end = end_of(body)
     if end == 0:
@@ -107,7 +108,7 @@ def open_packet(body: Body, agent_id: str, settings: Events) -> PacketReader:
     start, first = next_line(body, 0, end)
     # One byte too many is enough to be refused for its length.
     metadata = read_metadata(bytes(body[start : min(first, start + METADATA_LIMIT + 1)]))
-    check_agent(metadata, agent_id, settings.foreign_agent)
+    check_agent(metadata, agent_id, settings.foreign_agent, refusals)
     return PacketReader(body, metadata, agent_id, first + 1, end, own_ids=settings.document_id == "agent")
 
 

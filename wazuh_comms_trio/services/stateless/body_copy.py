@@ -3,7 +3,6 @@ name."""
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 from pathlib import Path
@@ -14,10 +13,9 @@ from wazuh_comms_trio.backends.interfaces import ConsumedBody
 from wazuh_comms_trio.errors import StorageFull
 from wazuh_comms_trio.foundation.environment import RunBlocking
 from wazuh_comms_trio.foundation.file_writes import write_all
+from wazuh_comms_trio.metrics.refusal_log import RefusalLog
 
 __all__ = ["BodyCopy"]
-
-_log = logging.getLogger(__name__)
 
 _IN_MEMORY: Final = 1024 * 1024
 
@@ -28,11 +26,12 @@ class BodyCopy:
     A context manager: leaving it closes the file. At most 1 MiB (and one chunk) is in memory at a time.
     """
 
-    def __init__(self, folder: Path | None, run_blocking: RunBlocking) -> None:
+    def __init__(self, folder: Path | None, run_blocking: RunBlocking, refusals: RefusalLog) -> None:
         self.size = 0
         self.start = 0  # where it begins in its file
         self._folder = folder
         self._run_blocking = run_blocking
+        self._refusals = refusals
         self._held = bytearray()
         self._file: BinaryIO | None = None
         self._lost: OSError | None = None
@@ -71,7 +70,8 @@ class BodyCopy:
             await self._run_blocking(self._write, held)
         except OSError as exc:
             self._lost = exc
-            _log.warning("a request's body can't be kept for the quarantine: %s", exc)
+            text = "a request's body can't be kept for the quarantine: %s"
+            self._refusals.refused("bodies that can't be kept for the quarantine", text, exc)
 
     def _write(self, held: bytearray) -> None:
         if self._file is None:

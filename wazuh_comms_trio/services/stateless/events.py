@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
 from pathlib import Path
@@ -15,6 +16,7 @@ from wazuh_comms_trio.errors import BackendUnavailable, EngineRefused, EngineTim
 from wazuh_comms_trio.foundation.environment import RunBlocking
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics
+from wazuh_comms_trio.metrics.refusal_log import RefusalLog
 from wazuh_comms_trio.quarantine.interface import Quarantine, Rejected
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.services.deadlines import backend_margin
@@ -22,6 +24,8 @@ from wazuh_comms_trio.services.metadata import METADATA_LIMIT, check_agent, read
 from wazuh_comms_trio.services.stateless.body_copy import BodyCopy
 
 __all__ = ["StatelessEvents"]
+
+_log = logging.getLogger(__name__)
 
 _BLANKS: Final = b" \t\r\n"
 
@@ -45,6 +49,7 @@ class StatelessEvents:
         self._settings = settings
         self._run_blocking = run_blocking
         self._spool_folder = spool_folder
+        self.refusals: RefusalLog = RefusalLog(_log)
 
     async def forward(self, caller: Caller, chunks: AsyncIterable[bytes], *, length: int | None, limit: float) -> None:
         """Streams one request's body to the engine; returns when it has taken all of it, or when it refused and the
@@ -66,10 +71,11 @@ class StatelessEvents:
         outcome = "taken"
         body = _Body(chunks, limit)
         await body.read_head()
-        check_agent(read_metadata(body.first_line()), caller.agent.id, self._settings.foreign_agent)
+        metadata = read_metadata(body.first_line())
+        check_agent(metadata, caller.agent.id, self._settings.foreign_agent, self.refusals)
         if not await body.has_events():
             return outcome
-        with BodyCopy(self._spool_folder, self._run_blocking) as copy, body.scope:
+        with BodyCopy(self._spool_folder, self._run_blocking, self.refusals) as copy, body.scope:
             keeps = self._settings.invalid == "quarantine"
             if keeps and not self._engine.keeps_refused:
                 body.copy = copy

@@ -29,6 +29,7 @@ from wazuh_comms_trio.backends.embedded.ndjson.spool import SpoolFile, spooled_b
 from wazuh_comms_trio.config.models import EmbeddedEvents
 from wazuh_comms_trio.foundation.file_writes import cut, sync_data, write_pieces
 from wazuh_comms_trio.foundation.folders import adopt, make_folder, open_regular, sync_folder, try_lock
+from wazuh_comms_trio.metrics.refusal_log import RefusalLog
 
 SUFFIX: Final = ".ndjson"
 
@@ -126,6 +127,7 @@ class Segments:
         self._settings = settings
         self._now = wall_clock
         self._logger = logger
+        self._deletions = RefusalLog(logger, level=logging.INFO)  # a large body is a segment
         self._descriptor: int | None = None
         self._path = folder
         self._made = 0
@@ -322,7 +324,8 @@ class Segments:
             self.shares.forget(segment.path.name)
             self._total -= segment.size
             needed -= segment.size
-            self._logger.info("events: %s deleted (events.on_full: delete_oldest)", segment.path.name)
+            text = "events: %s deleted (events.on_full: delete_oldest)"
+            self._deletions.refused("segments deleted", text, segment.path.name)
 
     def _deletable(self) -> Iterator[SegmentFile]:
         """Oldest first, those first that are from an agent that has more than its share, and without those that a

@@ -95,7 +95,8 @@ class LoginRecorder:
             self._as_number = True
             await self._write(batch)
         elif refused:
-            logger.warning("indexer: %s takes no log-in: `wazuh-comms indexer check` says more", index)
+            text = "indexer: %s takes no log-in: `wazuh-comms indexer check` says more"
+            self._client.failures.refused("refusals of log-ins", text, index)
 
     def _fields(self, when: float | None) -> dict[str, Any]:
         if when is None:

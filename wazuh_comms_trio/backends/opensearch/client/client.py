@@ -32,6 +32,7 @@ from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.http.client.adaptive_places import AdaptivePlaces
 from wazuh_comms_trio.http.client.connection import HttpFailure, HttpReply
 from wazuh_comms_trio.http.client.pool import HttpPool
+from wazuh_comms_trio.metrics.refusal_log import RefusalLog
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +45,7 @@ _GZIP_LEVEL: Final = 1
 _PROBE_TIMEOUT: Final = 2.0
 #: Bulk calls at a time, however slow the indexer is.
 _LEAST_BULK: Final = 4
-#: Seconds for which an account that was refused isn't tried again: a check of a password costs the indexer a quarter of
-#: one, and after some that are wrong it may lock the account.
+#: Seconds until a refused account is tried again: a check costs the indexer a quarter of one, and some lock an account.
 _REFUSAL_REST: Final = 1.0
 #: Answers of a node that can't do anything now; another one perhaps can.
 _UNREADY: Final = frozenset({502, 503, 504})
@@ -166,6 +166,7 @@ class OpenSearchClient:
         self._connect = make_connector(settings.ssl) if connect is None else connect
         self._account: Account = read_account(settings)
         self.unreadable = UnreadableLog()
+        self.failures: RefusalLog = RefusalLog(logger, clock=trio.current_time)  # of parts of calls
         self._account_outage = OutageLog(logger, "indexer account", clock=trio.current_time)
         self._secrets_outage = OutageLog(logger, "indexer credentials", clock=trio.current_time)
         self._refusal: HttpReply | None = None

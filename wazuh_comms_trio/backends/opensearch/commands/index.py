@@ -239,7 +239,8 @@ class CommandIndex:
                     done[document_id] = document
                 elif document.partial and document.after(changes, -1, -1).status == "pending":
                     text = "%s/%s stays pending: an agent would get it without what the indexer can't give"
-                    logger.warning(text, document.index or await self._name.get(), escaped(document_id))
+                    where = document.index or await self._name.get()
+                    self._client.failures.refused("commands that stay pending", text, where, escaped(document_id))
                 else:
                     wanted.append((document, changes))
             unread, known = await self._write(wanted, done, spoilt), {}
@@ -281,7 +282,9 @@ class CommandIndex:
                 elif verdict == "passing":
                     failure = IndexerUnavailable(f"{name}: {item.status} {_reason(item)}")
                 elif verdict == "refused":
-                    logger.warning("indexer: %s refuses a change of %s: %s", name, document.id, _reason(item))
+                    text = "indexer: %s refuses a change of %s: %s"
+                    values = name, document.id, _reason(item)
+                    self._client.failures.refused("refused changes of commands", text, *values)
                     done[document.id] = document
         if failure is not None:
             raise failure

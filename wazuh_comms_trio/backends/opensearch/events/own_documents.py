@@ -13,7 +13,6 @@ replaced whatever they hold, under the same condition; where it shows the same, 
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -43,8 +42,6 @@ from wazuh_comms_trio.backends.opensearch.events.stored_documents import (
     worked_out,
 )
 from wazuh_comms_trio.errors import BackendUnavailable
-
-logger = logging.getLogger(__name__)
 
 #: Bytes of documents that are worked through before other tasks run: milliseconds.
 BYTES_PER_TURN: Final = 256 * 1024
@@ -115,7 +112,8 @@ class Corrections:
                             del left[key]
                         await self._step(documents, page)
             except BackendUnavailable as exc:
-                logger.warning("indexer: documents that are to be replaced could not be read: %s", exc)
+                text = "indexer: documents that are to be replaced could not be read: %s"
+                documents.failures.refused("failures to read documents that are to be replaced", text, exc)
                 self._give_up(left)
 
     def _unread(self, keys: Iterable[Key]) -> set[Key]:

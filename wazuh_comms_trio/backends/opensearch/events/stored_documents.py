@@ -3,7 +3,6 @@ written under a condition."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from hashlib import sha256
@@ -37,8 +36,6 @@ from wazuh_comms_trio.backends.opensearch.client.found import FoundText, read_fo
 from wazuh_comms_trio.backends.opensearch.client.queries import encode_json
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.http.client.connection import HttpReply
-
-logger = logging.getLogger(__name__)
 
 #: Documents that are read in one call: at first, and at most, once they are found to be small. Bytes of an
 #: answer: they may be of any size, whatever is written to them.
@@ -111,6 +108,7 @@ class StoredDocuments:
 
     def __init__(self, client: OpenSearchClient, limit: Callable[[], int]) -> None:
         self._client = client
+        self.failures = client.failures
         self._limit = limit
         self._count = _FIRST_AT_ONCE  # that were found to be few enough bytes
 
@@ -209,7 +207,7 @@ class StoredDocuments:
             if not (is_bad_request(reply, error) or is_too_much):
                 raise IndexerUnavailable(describe(reply), reply=reply)
         except BackendUnavailable as exc:
-            logger.warning("indexer: documents could not be replaced: %s", exc)
+            self.failures.refused("failures to replace documents", "indexer: documents could not be replaced: %s", exc)
             return [None] * len(writes)
         if len(writes) == 1:
             return [None if reply.status == 429 else BulkItem(400, error=error)]
