@@ -242,6 +242,17 @@ async def test_a_worker_that_comes_is_told_what_the_others_know(autojump_clock: 
     assert caches[0].entries["a1"].fingerprint == "f" * 16
 
 
+async def test_a_worker_that_comes_is_told_before_it_serves(autojump_clock: MockClock) -> None:
+    """It asked once it was ready, and took revoked tokens until the others had answered."""
+    linked: list[Linked] = []
+    caches = [AgentCache(10.0) for _ in range(2)]
+    caches[0].put("a", Agent("a", "a", HASH), 0.0)
+    caches[0].put("a", None, 1.0)
+    for cache in caches:
+        SharedRevocations(cache, Linked(linked))
+    assert caches[1].revoked() == {"a": None}
+
+
 async def test_what_was_read_later_stays(autojump_clock: MockClock) -> None:
     """A worker that comes makes all tell what they know: one that had read less took it from one that knew better."""
     await trio.sleep(10)

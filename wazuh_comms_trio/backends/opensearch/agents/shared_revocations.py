@@ -27,6 +27,7 @@ class SharedRevocations:
         self._cache = cache
         self._leadership = leadership
         leadership.register(_TOPIC, on_finding=self._handle, on_change=self._ask)
+        self._ask()  # before this worker serves; and again when it is ready, since a message may be lost
 
     def tell(self, agent_ids: Sequence[str]) -> None:
         """Tells the other workers what the cache has of these, whose earlier tokens were revoked."""
