@@ -238,6 +238,6 @@ SHED_BY_CAUSE = _add(
     " `packets_that_waited_too_long`; and what was ended since room was short: `silent_connections` (nothing came),"
     " `connections_without_a_complete_head`, `connections_that_were_answered` (the rest of a body was taken in),"
     " `slow_bodies` and `slow_readers` (below `limits.body_rate`, or the slowest where others waited for their room),"
-    " `parked_polls`.",
+    " `bodies_that_waited_for_others` (whole ones of an agent with more than a tenth, likewise), `parked_polls`.",
     "what",
 )

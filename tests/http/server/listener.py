@@ -6,7 +6,7 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +24,7 @@ from wazuh_comms_trio.http.server.listener_context import Application, ListenerC
 from wazuh_comms_trio.http.server.refusals import Describe
 from wazuh_comms_trio.services import Services
 from wazuh_comms_trio.services.authentication.authenticator import Caller
+from wazuh_comms_trio.services.stateful.events import Queued
 from wazuh_comms_trio.testing.agent.http import Reply, ReplyDecoder
 from wazuh_comms_trio.testing.streams import MemoryListener
 
@@ -70,6 +71,7 @@ class FakeAuthenticator:
 @define
 class FakeStateful:
     bodies: list[bytes] = field(factory=list)
+    waits: float = 0.0  # for its turn
     takes: float = 0.0
     error: Exception | None = None
     reply: bytes = b'{"results":[]}'
@@ -79,9 +81,11 @@ class FakeStateful:
         return self.expected
 
     async def submit(
-        self, caller: Caller, body: bytes | bytearray, *, deadline: float, has_left: Callable[[], bool] | None = None
+        self, caller: Caller, body: bytes | bytearray, *, queued: Queued = nullcontext, **_: object
     ) -> bytes:
         self.bodies.append(bytes(body))
+        with queued():
+            await trio.sleep(self.waits)
         await trio.sleep(self.takes)
         if self.error is not None:
             raise self.error

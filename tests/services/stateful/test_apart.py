@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.services.bench import A1, Stateful, body, event, gather, open_stateful, results
+from tests.services.bench import A1, Stateful, body, caller, event, gather, open_stateful, results
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.errors import BackendUnavailable, Overloaded
 from wazuh_comms_trio.services.stateful.batcher import MAX_WAITING
@@ -121,6 +122,36 @@ async def test_others_find_room_beside_one_agents_big_packet(autojump_clock: Moc
             assert results(await stateful.submit(body(event(), agent_id=third), third)) == [("e1", 201)]
             assert trio.current_time() == 5
         assert MAX_WAITING / 3 < refused < MAX_WAITING
+
+
+async def test_a_big_packet_that_is_ended_while_it_waits_leaves_its_agent_in_order(autojump_clock: MockClock) -> None:
+    """Others wait for the room that its body has."""
+    async with open_stateful() as stateful, trio.open_nursery() as nursery:
+        stateful.backends.events.faults.hang()
+        nursery.start_soon(partial(stateful.submit, body(big_event("first"))))
+        await wait_all_tasks_blocked()
+        scope = trio.CancelScope()
+
+        @contextmanager
+        def queued() -> Iterator[None]:
+            with scope:
+                yield
+            if scope.cancelled_caught:
+                raise Overloaded
+
+        async def ended() -> None:
+            with pytest.raises(Overloaded):
+                await stateful.service.submit(caller(), body(big_event("second")), deadline=30, queued=queued)
+
+        nursery.start_soon(ended)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(partial(stateful.submit, body(big_event("third"))))
+        await wait_all_tasks_blocked()
+        scope.cancel()
+        await wait_all_tasks_blocked()
+        stateful.backends.events.faults.release()
+        await wait_all_tasks_blocked()
+        assert [id_ for _, id_ in stateful.backends.events.documents] == [f"{A1}_first", f"{A1}_third"]
 
 
 async def test_a_call_for_pieces_is_bounded_in_bytes(autojump_clock: MockClock) -> None:

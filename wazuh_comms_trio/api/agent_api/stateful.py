@@ -49,7 +49,8 @@ async def _submit(
         deadline = trio.current_time() + seconds
         await room.reserve(await stateful.expected_reply(body, room.share.held_bytes))
         with trio.CancelScope(deadline=deadline):
-            return await stateful.submit(caller, body, deadline=deadline, has_left=_leaving(scope))
+            left = _leaving(scope)
+            return await stateful.submit(caller, body, deadline=deadline, has_left=left, queued=room.queued)
         raise TimeLimitExceeded
 
 

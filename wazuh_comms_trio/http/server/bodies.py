@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from math import inf
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -161,6 +161,19 @@ class RequestRoom:
         """The reply is there, and the body gone. What was done is answered, also where more than was reserved comes of
         it."""
         self._budget.hold(self.share, size if size > FREE_BYTES else 0)
+
+    @contextmanager
+    def queued(self) -> Iterator[None]:
+        """Around a whole body's wait for others, before anything is begun with it. Raises ``Overloaded`` when it was
+        ended: its agent has more than its share of the budget, and others wait for that."""
+        with trio.CancelScope() as scope:
+            self.share.queued = scope
+            try:
+                yield
+            finally:
+                self.share.queued = None
+        if scope.cancelled_caught:
+            raise Overloaded
 
     def watched(self, send: Send) -> Send:
         """A ``send`` for the reply, which raises ``PeerGone`` when its peer reads it slowly and others wait for the

@@ -13,7 +13,7 @@ import trio
 from attrs import frozen
 
 from wazuh_comms_trio.errors import Overloaded
-from wazuh_comms_trio.http.server.room import SLOW_BODIES, SLOW_READERS
+from wazuh_comms_trio.http.server.room import QUEUED_BODIES, SLOW_BODIES, SLOW_READERS
 from wazuh_comms_trio.http.server.streams.peer_progress import BodyWaiting, PeerProgress
 
 __all__ = ["BodyBudget", "Share"]
@@ -35,9 +35,10 @@ HELD_FOR: Final = 16.0
 class Share:
     """One body's part of the budget, or its reply's. ``owner``: whose it is; None: nobody's in particular, then there
     is no limit. ``sending``: how fast the body comes; ``held_until``: its size at which the room is given back at the
-    latest. ``reading``: how fast the reply is read. ``parked``: of its wait for room."""
+    latest. ``reading``: how fast the reply is read. ``parked``: of its wait for room; ``queued``: of a whole body's
+    wait for others, before anything is begun with it."""
 
-    __slots__ = ("held_bytes", "held_until", "owner", "parked", "reading", "sending")
+    __slots__ = ("held_bytes", "held_until", "owner", "parked", "queued", "reading", "sending")
 
     def __init__(self, owner: Hashable = None, sending: BodyWaiting | None = None) -> None:
         self.held_bytes = 0
@@ -46,6 +47,7 @@ class Share:
         self.sending = sending
         self.reading: PeerProgress | None = None
         self.parked: trio.CancelScope | None = None
+        self.queued: trio.CancelScope | None = None
 
     @property
     def progress(self) -> PeerProgress | None:
@@ -100,8 +102,8 @@ class BodyBudget:
     When the budget is used up, the bodies that grow wait, and with them their senders; one of them, the *senior*, may
     go on to its own limit all the same, so that they can't all wait for each other. An agent that has a tenth waits
     for those that have less. For these the bodies and replies that are sent, or read, slowest are ended, as many as
-    make room for a tenth: first those of agents that have more, then those that would take longer than ``held_for``
-    seconds in all.
+    make room for a tenth: first those of agents that have more, with their whole bodies that nothing is begun with yet,
+    the newest first; then those that would take longer than ``held_for`` seconds in all.
     """
 
     def __init__(
@@ -235,9 +237,14 @@ class BodyBudget:
         """Makes room for ``size`` bytes, or for an agent's share, once those that are ended have left."""
         now = trio.current_time()
         missing = self.used_bytes + max(size, self._fair_share) - self.limit_bytes
-        used_by, slow = Counter(self._used_by), list[_Slow]()
+        used_by, slow, queued = Counter(self._used_by), list[_Slow](), list[Share]()
         for share in self._watched:
             if (progress := share.progress) is None:
+                if share.queued is not None and not share.queued.cancel_called:
+                    queued.append(share)
+                elif share.queued is not None:
+                    missing -= share.held_bytes
+                    used_by[share.owner] -= share.held_bytes
                 continue
             if progress.makes_room:
                 missing -= share.held_bytes
@@ -245,8 +252,7 @@ class BodyBudget:
             elif (waited := progress.waited(now)) >= SPARED and (needs := progress.needs(share.left, now)) > SPARED:
                 slow.append(_Slow(share, progress.needs(1, now), waited + needs > self._held_for))
         slow.sort(key=attrgetter("pace"), reverse=True)
-        of_greedy = [one.share for one in slow if one.share.owner is not None]
-        for share in of_greedy:
+        for share in [*(one.share for one in slow if one.share.owner is not None), *reversed(queued)]:
             if missing > 0 and used_by[share.owner] > self._fair_share:
                 used_by[share.owner] -= share.held_bytes
                 missing -= self._end(share)
@@ -256,6 +262,10 @@ class BodyBudget:
 
     def _end(self, share: Share) -> int:
         """Returns the room that there will be, bytes."""
+        if share.queued is not None:
+            share.queued.cancel()
+            self.ended(QUEUED_BODIES)
+            return share.held_bytes
         if (progress := share.progress) is None or progress.makes_room:
             return 0
         share.end()

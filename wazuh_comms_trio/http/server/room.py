@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ASKING",
     "DRAINED",
+    "QUEUED_BODIES",
     "SILENT",
     "SLOW_BODIES",
     "SLOW_READERS",
@@ -71,6 +72,8 @@ DRAINED: Final = Stage(SPARED, "connections that were answered")
 #: Bodies and replies below the least rate, by the same kind of name. Parked polls are counted where they are answered.
 SLOW_BODIES: Final = "slow bodies"
 SLOW_READERS: Final = "slow readers"
+#: Whole bodies that nothing was begun with yet, of an agent that has more than its share.
+QUEUED_BODIES: Final = "bodies that waited for others"
 
 
 @define(eq=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from random import Random
 from typing import Final, TypeVar
 
@@ -37,11 +38,13 @@ from wazuh_comms_trio.services.stateful.reply_size import expected_reply
 from wazuh_comms_trio.services.stateful.submission import LOOK_AFTER, HasLeft, Packet, Part, Piece
 from wazuh_comms_trio.services.store_backoff import store_backoff
 
-__all__ = ["StatefulEvents", "StatefulStatistics"]
+__all__ = ["Queued", "StatefulEvents", "StatefulStatistics"]
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+#: Made around a wait in which nothing of a request is begun.
+Queued = Callable[[], AbstractContextManager[object]]
 
 _SMALL_PACKET_BYTES: Final = 65536  # bytes; read without a pause, in less than a millisecond or two
 
@@ -116,21 +119,32 @@ class StatefulEvents:
         """About how many bytes ``submit`` would return; 0: few, or no more than ``enough``."""
         return await expected_reply(body, enough)
 
-    async def submit(self, caller: Caller, body: Body, *, deadline: float, has_left: HasLeft | None = None) -> bytes:
+    async def submit(
+        self,
+        caller: Caller,
+        body: Body,
+        *,
+        deadline: float,
+        has_left: HasLeft | None = None,
+        queued: Queued = nullcontext,
+    ) -> bytes:
         """One request's body; returns the reply's JSON, ``{"results":[...]}``: every event that it calls a success is
         stored, every other one has been refused for good and is in quarantine.
 
         Raises ``MalformedBody``, ``BackendUnavailable``, before ``deadline`` (trio's clock). Cancelled: the packet may
         still be applied, in part or whole. ``has_left``: nothing is begun any more once it says so, but for what is
-        begun within a second.
+        begun within a second. ``queued``: entered while a big packet waits for its turn, when nothing of it is begun;
+        what it raises goes through.
         """
         try:
-            return await self._submit(caller, body, deadline, has_left)
+            return await self._submit(caller, body, deadline, has_left, queued)
         except MalformedBody:
             self._metrics.count(families.EVENTS, "stateful", "refused")
             raise
 
-    async def _submit(self, caller: Caller, body: Body, deadline: float, has_left: HasLeft | None) -> bytes:
+    async def _submit(
+        self, caller: Caller, body: Body, deadline: float, has_left: HasLeft | None, queued: Queued
+    ) -> bytes:
         reader = open_packet(body, caller.agent.id, self._settings, self.refusals)
         if reader.exhausted:
             await trio.lowlevel.checkpoint()
@@ -149,7 +163,7 @@ class StatefulEvents:
             with trio.CancelScope(deadline=packet.deadline):
                 if len(body) <= _SMALL_PACKET_BYTES:
                     return await self._submit_small(reader, packet)
-                return await self._submit_big(reader, packet)
+                return await self._submit_big(reader, packet, queued)
         finally:
             self._submitted -= 1
         raise _copy_of(packet.failure) if packet.failure is not None else BackendUnavailable()
@@ -172,10 +186,11 @@ class StatefulEvents:
                 raise _copy_of(packet.failure)
         return b'{"results":[%b]}' % await self._reply(part)
 
-    async def _submit_big(self, reader: PacketReader, packet: Packet) -> bytes:
-        await self._batcher.put(packet)
+    async def _submit_big(self, reader: PacketReader, packet: Packet, queued: Queued) -> bytes:
         try:
-            await packet.news.wait()
+            with queued():
+                await self._batcher.put(packet)
+                await packet.news.wait()
             if packet.failure is not None:
                 raise _copy_of(packet.failure)
             return await self._write_pieces(reader, packet)
