@@ -131,6 +131,24 @@ async def test_without_room_what_needs_none_goes_at_once(autojump_clock: MockClo
     assert offer.fate == ["confirmed"]
 
 
+async def test_one_that_waits_for_room_is_not_made_yet(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large command for a group is a thousand agents': their replies took its bytes a thousand times, with room for
+    some."""
+    replies = encoded_replies(monkeypatch)
+    fakes, _, app = offers(of_size("a", 1_000_000))
+    async with serving(fakes, app=app) as server:
+        other = await use_up(app)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.ask, POLL)
+            await wait_all_tasks_blocked()
+            assert not replies
+            app.body_budget.give_back(other)
+        assert len(replies) == 1
+        assert app.body_budget.used_bytes == 0
+
+
 async def test_one_that_is_large_waits_for_room_and_is_given_back_without_it(autojump_clock: MockClock) -> None:
     fakes, offer, app = offers(of_size("a", 100_000), COMMAND)
     async with serving(fakes, app=app) as server:

@@ -19,7 +19,7 @@ from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.replies import send_refusal, send_reply
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.services.commands.command_delivery import CommandDelivery
-from wazuh_comms_trio.services.commands.command_json import encode_commands, fit_into_reply
+from wazuh_comms_trio.services.commands.command_json import encode_commands, fit_into_reply, size_of_reply
 
 __all__ = ["add_commands"]
 
@@ -81,12 +81,12 @@ async def _answer(api: AgentApi, caller: Caller, scope: Scope, receive: Receive,
 
 async def _reply_with_room(delivery: CommandDelivery, room: RequestRoom) -> bytes:
     """A delivery's reply, which has its room in the budget of bodies. Where there is none for all of its commands it
-    has only those that need none, at least one. Raises ``Overloaded`` when there was no room for that in time."""
-    reply = encode_commands(delivery.commands)
-    if not room.add_reply_now(len(reply)):
+    has only those that need none, at least one. It isn't made before there is room: a large command for a group is
+    many agents'. Raises ``Overloaded`` when there was no room for that in time."""
+    if not room.add_reply_now(size_of_reply(delivery.commands)):
         delivery.keep(max(1, len(fit_into_reply(delivery.commands, FREE_BYTES - len(_AROUND)).now)))
-        reply = encode_commands(delivery.commands)
-        await room.add_reply(len(reply))
+        await room.add_reply(size_of_reply(delivery.commands))
+    reply = encode_commands(delivery.commands)
     if len(reply) > FREE_BYTES:
         delivery.drop_contents()
     return reply

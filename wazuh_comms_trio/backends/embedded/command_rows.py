@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
 import apsw
@@ -75,7 +75,8 @@ def insert_new(connection: apsw.Connection, commands: Sequence[Command], owner: 
     connection.executemany(
         f"INSERT INTO commands ({COLUMNS}, news, checksum, owner) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
         " ON CONFLICT DO NOTHING",
-        [(*_row(command, number if command.status == "pending" else 0), owner) for command in commands],
+        # One after the other: of a large command for a group each child's row is as large.
+        ((*_row(command, number if command.status == "pending" else 0), owner) for command in commands),
     )
 
 
@@ -164,8 +165,10 @@ def select_for_change(connection: apsw.Connection, document_id: str) -> Command 
 
 def read_taken(connection: apsw.Connection, numbers: Sequence[int]) -> tuple[list[Command], list[DocumentUnreadable]]:
     """Reads the commands that were claimed, in this order, and gives each that changes its agent's groups its turn.
-    One that can't be read ends as failed: it holds up no other."""
+    One that can't be read ends as failed: it holds up no other. What one says that says the same as the one before, as
+    the children of a group's command do, is in memory once."""
     commands: list[Command] = []
+    decode = _SharingDecoder().decode
     unreadable: list[DocumentUnreadable] = []
     for number in with_pauses(numbers):
         for found in read_rows(connection, "commands", COLUMNS, "WHERE no = ?", (number,), decode):
@@ -235,10 +238,18 @@ class _Row(_EssentialRow, array_like=True):
     result: str | None
 
 
+def _decode_body(text: str) -> _Body:
+    return msgspec.convert(json.loads(text), _Body)
+
+
 def decode(row: Any) -> Command:
     """Raises ``ValueError``, ``RecursionError``."""
+    return _decode(row, _decode_body)
+
+
+def _decode(row: Any, decode_body: Callable[[str], _Body]) -> Command:
     columns = msgspec.convert(row, _Row)
-    body = msgspec.convert(json.loads(columns.body), _Body)
+    body = decode_body(columns.body)
     result = None if columns.result is None else msgspec.convert(json.loads(columns.result), _Result)
     return Command(
         document_id=columns.document_id,
@@ -254,6 +265,24 @@ def decode(row: Any) -> Command:
         created_at=columns.created_at,
         sent_at=columns.sent_at,
     )
+
+
+class _SharingDecoder:
+    """Decodes rows; a body that is the same as the row's before is the same value, too."""
+
+    def __init__(self) -> None:
+        self._text: str | None = None
+        self._body = _Body("")
+
+    def decode(self, row: Any) -> Command:
+        """Raises ``ValueError``, ``RecursionError``."""
+        return _decode(row, self._decode_body)
+
+    def _decode_body(self, text: str) -> _Body:
+        if text != self._text:
+            self._body = _decode_body(text)
+            self._text = text
+        return self._body
 
 
 def _decode_essential(row: Any) -> Command:

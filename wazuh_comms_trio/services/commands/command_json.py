@@ -20,6 +20,7 @@ __all__ = [
     "encode_command",
     "encode_commands",
     "fit_into_reply",
+    "size_of_reply",
     "why_too_large",
 ]
 
@@ -145,6 +146,11 @@ def encode_commands(commands: Sequence[Command]) -> bytes:
 
 def size_in_reply(command: Command) -> int:
     return len(msgspec.json.encode(encode_command(command))) + 1
+
+
+def size_of_reply(commands: Sequence[Command]) -> int:
+    """What ``encode_commands`` has at most, bytes; no more than one command is encoded for it at a time."""
+    return len(encode_commands(())) + sum(map(size_in_reply, commands))
 
 
 def why_too_large(size: int) -> str:

@@ -64,6 +64,20 @@ async def ids(stores: SqliteStores, **more: Any) -> set[str]:
     return {command.document_id for command in await stores.commands.list(limit=10_000, **more)}
 
 
+async def test_what_it_says_is_in_memory_once_for_all_who_are_offered_it(tmp_path: Path) -> None:
+    """A megabyte for a thousand agents, who all poll, was a gigabyte before anything was asked for room."""
+    args = {"x": "y" * 100_000}
+    large = Command("large", Target("group", "all"), Action("restart", args=args), timeout=1000)
+    another = Command("b", Target("agent", AGENTS[0]), Action("restart", args={"x": 1}), timeout=1000)
+    async with fleet(tmp_path) as stores:
+        await stores.commands.add([large, another])
+        other, *children = await stores.commands.claim(AGENTS[:50])
+        assert len(children) == 50
+        assert len({id(child.action.args) for child in children}) == 1
+        assert children[0].action.args == args
+        assert (other.document_id, other.action.args) == ("b", {"x": 1})
+
+
 async def test_others_come_between_and_see_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with fleet(tmp_path) as stores, open_sqlite(tmp_path) as others:
         gate = Gate(stores, monkeypatch, 1)
