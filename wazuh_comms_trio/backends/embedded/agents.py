@@ -26,6 +26,8 @@ from wazuh_comms_trio.errors import AgentExists, DocumentUnreadable, MalformedRe
 from wazuh_comms_trio.foundation.caches.bounded_cache import AGENTS_REMEMBERED, BoundedCache
 
 _COLUMNS: Final = "id, name, key_hash, type, version, groups, host, status, last_login"
+#: Seconds for which a log-in waits for other writes, to share their transaction, which costs more than noting it.
+LOG_INS_WAIT: Final = 0.05
 #: Of a list that is read in pages.
 _PAGE: Final = 500
 _ORDERS: Final[Mapping[tuple[AgentOrder, bool], str]] = {
@@ -216,12 +218,12 @@ class SqliteAgents:
         return await self._database.write(update)
 
     async def record_login(self, agent_id: str, when: float) -> None:
-        """Notes a log-in and returns at once; log-ins that come while the file is busy are written together."""
+        """Notes a log-in and returns at once; those of ``LOG_INS_WAIT``, and of a busy file, are written together."""
         if not storable(agent_id):
             return
         self._log_ins[agent_id.lower()] = when
         if self._log_ins_written is None or self._log_ins_written.is_set():
-            self._log_ins_written = self._database.write_soon(self._write_log_ins)
+            self._log_ins_written = self._database.write_soon(self._write_log_ins, within=LOG_INS_WAIT)
 
     def _write_log_ins(self, connection: apsw.Connection) -> None:
         """In the writer's thread, while more may come: each is taken out by one step that can't be interrupted."""

@@ -115,3 +115,50 @@ async def test_those_that_others_follow_are_waited_for_a_turn_however_many_come(
         await wait_all_tasks_blocked()
         group_commit.close()
     assert commits.began[0] - began < 6 * BUSY
+
+
+async def test_those_that_nobody_waits_for_begin_together_when_the_first_ones_time_is_over(
+    autojump_clock: MockClock,
+) -> None:
+    commits = Commits()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(commits.group_commit.run)
+        began = trio.current_time()
+        for number in range(3):
+            commits.group_commit.submit_soon(f"patient {number}", within=3.0)
+            await trio.sleep(1)
+        await wait_all_tasks_blocked()
+        assert commits.groups == [["patient 0", "patient 1", "patient 2"]]
+        assert [moment - began for moment in commits.began] == [3.0]
+        late = commits.group_commit.submit_soon("patient 3", within=3.0)
+        await late.done.wait()
+        assert trio.current_time() - began == 6.0
+        commits.group_commit.close()
+    assert commits.groups[1:] == [["patient 3"]]
+
+
+async def test_those_that_nobody_waits_for_go_with_others_but_not_with_urgent_ones(autojump_clock: MockClock) -> None:
+    commits = Commits()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(commits.group_commit.run)
+        commits.group_commit.submit_soon("patient", within=60.0)
+        assert not commits.group_commit.others_wait
+        await commits.group_commit.submit("urgent", urgent=True)
+        await commits.group_commit.submit("other")
+        assert not commits.group_commit.others_wait
+        commits.group_commit.close()
+    assert commits.groups == [["urgent"], ["patient", "other"]]
+
+
+async def test_those_that_nobody_waits_for_are_done_at_the_end(autojump_clock: MockClock) -> None:
+    commits = Commits()
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(commits.group_commit.run)
+        await wait_all_tasks_blocked()
+        commits.group_commit.submit_soon("patient", within=60.0)
+        await wait_all_tasks_blocked()
+        commits.group_commit.submit_soon("another", within=60.0)
+        commits.group_commit.close()
+    assert [sorted(group) for group in commits.groups] == [["another", "patient"]]
+    assert trio.current_time() == began

@@ -60,10 +60,11 @@ class Database:
         order, others' writes in between, and not all may be in one transaction. What became of each, all durable."""
         return await self._writer.write_parts(parts)
 
-    def write_soon(self, work: Work[object]) -> trio.Event | None:
-        """As ``write`` with ``durable=False``, without waiting. The event is set when the write is over, however it
-        ended; a fault is in the log only. None when the write was left out: too many wait already."""
-        return self._writer.write_soon(work)
+    def write_soon(self, work: Work[object], *, within: float = 0.0) -> trio.Event | None:
+        """As ``write`` with ``durable=False``, without waiting. ``within``: seconds for which it may wait for other
+        writes, to be in one transaction with them. The event is set when the write is over, however it ended; a fault
+        is in the log only. None when the write was left out: too many wait already."""
+        return self._writer.write_soon(work, within=within)
 
     async def read(self, work: Work[T]) -> T:
         """Runs ``work`` on the reader's thread; each statement sees what was committed before it. Raises

@@ -10,6 +10,8 @@ or every second one, and ``commit`` may end a group early for them (``lets_in``)
 groups that end early for urgent jobs one after the other each is longer than the one before, up to 16 jobs or 2 ms:
 urgent jobs without end leave the others that much of each commit, and wait for no more of them. Between ``hold`` and
 ``resume`` no preemptible group begins.
+
+A *patient* job, which nobody waits for, has no group of its own until its time is over: it goes with others' before.
 """
 
 from __future__ import annotations
@@ -49,10 +51,12 @@ KEPT_SECONDS: Final = 0.002
 class Job(Generic[W]):
     """One caller's part of a group. ``commit`` sets ``outcome``, or ``postponed`` when it didn't begin with the job and
     another group shall; ``abandoned`` when the caller was cancelled before the group began. ``kept``: it stays in its
-    group, whatever waits. ``followed``: another one comes in the next turn of the event loop, for the same group."""
+    group, whatever waits. ``followed``: another one comes in the next turn of the event loop, for the same group.
+    ``begin_by``: a patient one's time, on trio's clock."""
 
     __slots__ = (
         "abandoned",
+        "begin_by",
         "done",
         "followed",
         "kept",
@@ -72,6 +76,7 @@ class Job(Generic[W]):
         self.preemptible = preemptible
         self.urgent = urgent
         self.followed = followed
+        self.begin_by: float | None = None
         self.kept = False
         self.postponed = False
         self.outcome: Outcome | None = None
@@ -91,6 +96,8 @@ class GroupCommit(Generic[W]):
         self._urgent: deque[Job[W]] = deque()
         self._others: deque[Job[W]] = deque()
         self._preemptible: deque[Job[W]] = deque()
+        self._patient: deque[Job[W]] = deque()
+        self._patient_until = inf  # the first of their times
         self._urgent_next = True
         self._preemptible_next = False
         self._urgent_count = 0
@@ -156,14 +163,17 @@ class GroupCommit(Generic[W]):
             raise
         return [job.outcome for job in jobs if job.outcome is not None]
 
-    def submit_soon(self, work: W, *, weight: int = 0) -> Job[W]:
-        """Hands a job in and doesn't wait. Raises ``trio.WouldBlock`` when the queue is full."""
+    def submit_soon(self, work: W, *, weight: int = 0, within: float = 0.0) -> Job[W]:
+        """Hands a job in and doesn't wait. ``within``: seconds for which it may wait for others, to go with them.
+        Raises ``trio.WouldBlock`` when the queue is full."""
         job = Job(work, weight)
+        job.begin_by = trio.current_time() + within if within > 0 else None
         try:
             self._send.send_nowait(job)
         except trio.ClosedResourceError:
             raise BackendUnavailable("The service is stopping") from None
-        self._count(job, 1)
+        if job.begin_by is None:
+            self._count(job, 1)
         return job
 
     def _count(self, job: Job[W], by: int) -> None:
@@ -195,12 +205,13 @@ class GroupCommit(Generic[W]):
                 self._take_queued()
                 if not self._urgent and not self._others and (self._held or not self._preemptible):
                     try:
-                        with trio.CancelScope() as self._wait:
+                        with trio.CancelScope(deadline=self._patient_until) as self._wait:
                             self._take(await self._receive.receive())
                     except trio.EndOfChannel:
-                        if not self._preemptible:
+                        if not self._preemptible and not self._patient:
                             return
                         self._held = False
+                        self._patient_until = -inf
                     continue  # others may have come with it
                 await self._wait_for_more()
                 await self._wait_for_followers()
@@ -210,7 +221,7 @@ class GroupCommit(Generic[W]):
         finally:
             self._send.close()
             self._take_queued()
-            self._settle([*group, *self._urgent, *self._others, *self._preemptible])
+            self._settle([*group, *self._urgent, *self._others, *self._preemptible, *self._patient])
             self._receive.close()
 
     async def _wait_for_more(self) -> None:
@@ -241,9 +252,19 @@ class GroupCommit(Generic[W]):
                 self._take(self._receive.receive_nowait())
         except (trio.WouldBlock, trio.EndOfChannel):
             pass
+        if self._patient and (self._others or self._patient_until <= self._clock()):
+            for job in self._patient:
+                self._count(job, 1)
+            self._others.extendleft(reversed(self._patient))
+            self._patient.clear()
+            self._patient_until = inf
 
     def _take(self, job: Job[W]) -> None:
-        self._queue_of(job).append(job)
+        if job.begin_by is not None:
+            self._patient.append(job)
+            self._patient_until = min(self._patient_until, job.begin_by)
+        else:
+            self._queue_of(job).append(job)
 
     def _queue_of(self, job: Job[W]) -> deque[Job[W]]:
         return self._urgent if job.urgent else self._preemptible if job.preemptible else self._others

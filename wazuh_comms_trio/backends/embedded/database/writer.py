@@ -61,10 +61,10 @@ class Writer:
                 results.append(exc)
         return results
 
-    def write_soon(self, work: Work[object]) -> trio.Event | None:
+    def write_soon(self, work: Work[object], *, within: float = 0.0) -> trio.Event | None:
         """As ``Database.write_soon``."""
         try:
-            return self._commits.submit_soon(Write(work, False)).done
+            return self._commits.submit_soon(Write(work, False), within=within).done
         except (trio.WouldBlock, BackendUnavailable) as exc:
             logger.debug("%s: a lesser write was left out: %r", self._name, exc)
             return None
