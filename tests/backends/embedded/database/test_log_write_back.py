@@ -186,3 +186,23 @@ async def test_what_is_held_at_the_end_is_written(commits: Commits) -> None:
         await wait_all_tasks_blocked()
         commits.group_commit.close()
     assert commits.done == ["big 1", "big 2"]
+
+
+async def test_and_then_it_ends() -> None:
+    """It went round and round, on a wait that was over before it began."""
+    commits, ended = Commits(), trio.Event()
+
+    async def run() -> None:
+        await commits.group_commit.run()
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        commits.group_commit.hold()
+        nursery.start_soon(commits.group_commit.submit_parts, [("big 1", 1), ("big 2", 1)])
+        await wait_all_tasks_blocked()
+        commits.group_commit.close()
+        for _ in range(100):
+            await trio.lowlevel.checkpoint()
+        assert ended.is_set()
+        nursery.cancel_scope.cancel()

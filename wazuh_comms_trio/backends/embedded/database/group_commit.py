@@ -211,7 +211,8 @@ class GroupCommit(Generic[W]):
                         if not self._preemptible and not self._patient:
                             return
                         self._held = False
-                        self._patient_until = -inf
+                        if self._patient:
+                            self._patient_until = -inf
                     continue  # others may have come with it
                 await self._wait_for_more()
                 await self._wait_for_followers()
