@@ -236,7 +236,7 @@ async def test_ends_in_both_directions(ssl_settings: Ssl, certificates: Certific
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.do_handshake)
             nursery.start_soon(client.do_handshake)
-        await server.send_last(b"bye")
+        await server_end.send_all(server.seal(b"bye", last=True))
         assert await client.receive_some() == b"bye"
         assert await client.receive_some() == b""
         if politely:

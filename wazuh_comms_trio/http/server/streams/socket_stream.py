@@ -78,6 +78,19 @@ class SocketStream(trio.abc.HalfCloseableStream):
                 except OSError as error:
                     raise self._translated(error) from error
 
+    def send_now(self, data: bytes | bytearray | memoryview) -> int:
+        """Sends what the socket takes at once; returns how many bytes that was. None of them when it is other tasks'
+        turn: ``send_all`` lets them have it."""
+        if self._left <= 1:
+            return 0
+        self._left -= 1
+        try:
+            return self.socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self._translated(error) from error
+
     async def wait_send_all_might_not_block(self) -> None:
         try:
             await wait_writable(self.socket)

@@ -148,13 +148,15 @@ class TlsStream(trio.abc.Stream):
             self._encrypt(data)
         await self._flush()
 
-    async def send_last(self, data: bytes | bytearray | memoryview) -> None:
-        """Sends the last bytes, with the close_notify that makes them an end. Receiving goes on."""
+    def seal(self, data: bytes | bytearray | memoryview, *, last: bool) -> bytes:
+        """What has to be sent for ``data``, and goes over ``transport`` before anything else does. The ``last`` bytes
+        have the close_notify with them that makes them an end; receiving goes on."""
         if data:
             self._encrypt(data)
-        with suppress(ssl.SSLError):  # "want read": for the peer's own close_notify, which isn't waited for
-            self._object.unwrap()
-        await self._flush()
+        if last:
+            with suppress(ssl.SSLError):  # "want read": for the peer's own close_notify, which isn't waited for
+                self._object.unwrap()
+        return self._outgoing.read()
 
     async def wait_send_all_might_not_block(self) -> None:
         await self.transport.wait_send_all_might_not_block()
