@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 from attrs import frozen
 
@@ -16,8 +17,12 @@ from wazuh_comms_trio.cli.owner import acting_as_owner, prepare_folder
 from wazuh_comms_trio.cli.program import Failure, config_path
 from wazuh_comms_trio.config.load import load_config
 from wazuh_comms_trio.config.models import Config
+from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.folders import make_folder
 from wazuh_comms_trio.quarantine.interface import Quarantine
+
+#: Seconds after which the operator is told what a command waits for.
+_PATIENCE: Final = 5.0
 
 
 @frozen
@@ -66,11 +71,27 @@ async def open_stores(arguments: Namespace) -> AsyncIterator[Stores]:
     """Opens the backends that the configuration names. Run as root, it acts as the state folder's owner meanwhile, so
     that no file is left that the daemon can't open. Raises ``ConfigError``, ``BackendUnavailable``, ``OSError``."""
     from wazuh_comms_trio.backends.factory import open_backends
+    from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 
     session = open_session(arguments)
     with session.acting_as_owner(session.audit.path.parent):
-        async with open_backends(session.config) as backends:
+        async with open_backends(session.config) as backends, BackgroundNursery() as nursery:
+            nursery.start_soon(_tell_what_is_waited_for, backends, session.output)
             yield Stores(session.config, session.config_file, session.output, session.audit, session.user, backends)
+
+
+async def _tell_what_is_waited_for(backends: Backends, output: Output) -> None:
+    """Of a command that takes long, once: an indexer that hangs has a minute for each answer."""
+    import trio
+
+    from wazuh_comms_trio.services.readiness import Readiness, probes_of
+
+    await trio.sleep(_PATIENCE)
+    index = {name: probe for name, probe in probes_of(backends).items() if name == "index"}
+    try:
+        await Readiness(index).check()
+    except BackendUnavailable as error:
+        output.note(f"still waiting: {error.message}")
 
 
 @asynccontextmanager
