@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from wazuh_comms_trio.backends.unavailable import reported
-from wazuh_comms_trio.foundation.outage_log import A_WHILE, QUIET, TOLD_AT_ONCE, LogInterval, OutageLog
+from wazuh_comms_trio.foundation.outage_log import A_WHILE, MOST_KINDS, QUIET, TOLD_AT_ONCE, LogInterval, OutageLog
 
 
 @pytest.fixture
@@ -86,6 +86,26 @@ def test_kinds_that_change_all_the_time_are_told_now_and_then(said: pytest.LogCa
         now = number / 100
         outage.failed("wait", kind=("it is locked", "it is full")[number % 2])
     assert len(said.messages) <= 11 * TOLD_AT_ONCE
+
+
+def test_another_kind_is_told_whatever_was_before(said: pytest.LogCaptureFixture) -> None:
+    """A file that is locked now and then, and is damaged then: that was told a minute later, or never."""
+    outage = OutageLog(logging.getLogger("outages"), "store", clock=lambda: 0.0)
+    for _ in range(TOLD_AT_ONCE + 1):
+        outage.failed("wait", kind="it is locked")
+        outage.worked()
+    said.clear()
+    outage.failed("restore it", kind="it is damaged")
+    assert said.messages == ["store: it is damaged: restore it (1 more before, in a short time)"]
+
+
+def test_kinds_without_end_are_told_now_and_then(said: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    outage = OutageLog(logging.getLogger("outages"), "store", clock=lambda: now)
+    for number in range(6000):
+        now = number / 100
+        outage.failed("wait", kind=f"{number}")
+    assert len(said.messages) == MOST_KINDS
 
 
 def test_one_that_lasts_is_told_late_rather_than_never(said: pytest.LogCaptureFixture) -> None:

@@ -18,6 +18,8 @@ QUIET: Final = 5.0
 #: Of what comes and goes all the time so many outages (and other kinds of one) are told in a while, seconds.
 TOLD_AT_ONCE: Final = 5
 A_WHILE: Final = 60.0
+#: A kind that wasn't told in a while is told all the same, unless so many others were.
+MOST_KINDS: Final = 20
 
 
 class LogInterval:
@@ -40,7 +42,8 @@ class LogInterval:
 class OutageLog:
     """The outages of one thing, ``name`` in the log. A success ends one ``quiet`` seconds after the last failure;
     ``clock`` gives seconds. Callable from any thread, by one at a time. However often it fails and works in turns,
-    there are ``TOLD_AT_ONCE`` outages in the log in ``A_WHILE``: one that isn't told when it begins is if it lasts.
+    there are ``TOLD_AT_ONCE`` outages in the log in ``A_WHILE``, and the first of each other kind: one that isn't told
+    when it begins is if it lasts.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class OutageLog:
         self._kind: str | None = None
         self._told: str | None = None  # the kind that the log knows of the present outage
         self._told_at: deque[float] = deque(maxlen=TOLD_AT_ONCE)
+        self._kinds_told: dict[str | None, float] = {}  # and when, in the last while
         self._untold = 0  # outages since the last one that the log knows
         self._level = logging.WARNING
         self._failures = 0
@@ -86,13 +90,21 @@ class OutageLog:
             self._tell(f"{kind}: {why}" if kind else str(why), logging.DEBUG if is_known else level)
 
     def _tell(self, what: str, level: int) -> None:
-        if level > logging.DEBUG:
-            if len(self._told_at) == TOLD_AT_ONCE and self._last - self._told_at[0] < A_WHILE:
-                return
-            self._told_at.append(self._last)
+        if level > logging.DEBUG and not self._may_tell():
+            return
         before = f" ({self._untold} more before, in a short time)" if self._untold else ""
         self._logger.log(level, "%s: %s%s", self._name, what, before)
         self._told, self._level, self._untold = self._kind, level, 0
+
+    def _may_tell(self) -> bool:
+        now = self._last
+        self._kinds_told = {kind: at for kind, at in self._kinds_told.items() if now - at < A_WHILE}
+        is_news = self._kind not in self._kinds_told and len(self._kinds_told) < MOST_KINDS
+        if not is_news and len(self._told_at) == TOLD_AT_ONCE and now - self._told_at[0] < A_WHILE:
+            return False
+        self._told_at.append(now)
+        self._kinds_told[self._kind] = now
+        return True
 
     def worked(self) -> None:
         """An attempt succeeded; logged when that ends an outage."""
