@@ -9,11 +9,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.indexer.bench import ask, client_of, fakes
+from tests.indexer.bench import ask, client_of, fake, fakes, stores_of
 from tests.indexer.fake import FakeOpenSearch
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, path
 from wazuh_comms_trio.backends.opensearch.client.hosts import UNREADY_REST, Hosts
 from wazuh_comms_trio.config.backend_models import Indexer, IndexerClient
+from wazuh_comms_trio.metrics.refusal_log import QUIET
 
 
 def counts(nodes: dict[str, FakeOpenSearch]) -> list[int]:
@@ -280,6 +281,22 @@ async def test_large_bodies_are_compressed(autojump_clock: MockClock) -> None:
 
 async def test_ids_are_escaped() -> None:
     assert path("a b", "_doc", "/../?#%ü") == "/a%20b/_doc/%2F..%2F%3F%23%25%C3%BC"
+
+
+# --- what the log has ---
+
+
+async def test_how_many_parts_of_calls_failed_is_told_when_no_more_do(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with fake() as node, stores_of(node) as stores:
+        for number in range(3):
+            stores.client.failures.refused("changes that failed", "change %d failed", number)
+        await trio.sleep(2 * QUIET)
+    told = [message for message in caplog.messages if "failed" in message]
+    assert told[0] == "change 0 failed"
+    assert told[1].startswith("changes that failed: 2 more in ")
+    assert told[1].endswith(", the last one: change 2 failed")
 
 
 # --- who is next ---

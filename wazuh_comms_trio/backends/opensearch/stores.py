@@ -27,6 +27,7 @@ from wazuh_comms_trio.backends.opensearch.node_watch import NodeWatch
 from wazuh_comms_trio.config.backend_models import Indexer
 from wazuh_comms_trio.errors import BackendUnavailable
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
+from wazuh_comms_trio.metrics.refusal_log import tell_refusals
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ async def open_opensearch(
         )
         nursery.start_soon(agents.run)
         nursery.start_soon(presence.run)
+        nursery.start_soon(tell_refusals, [client.failures])
         if watch is not None:
             nursery.start_soon(watch.run)
         events = OpenSearchEvents(client, nursery, largest=settings.client.bulk_bytes)
