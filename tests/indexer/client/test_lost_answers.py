@@ -32,7 +32,9 @@ def delay(node: FakeOpenSearch, ending: str, seconds: float, times: int) -> None
     node.faults.before = wait
 
 
-async def search(client: OpenSearchClient, *, repeatable: bool = True, has_place: bool = False) -> float:
+async def search(
+    client: OpenSearchClient, what: str = "_search", *, repeatable: bool = True, has_place: bool = False
+) -> float:
     """Seconds that a search takes beside others' requests, one a second, all of which are answered."""
     began = trio.current_time()
 
@@ -43,7 +45,7 @@ async def search(client: OpenSearchClient, *, repeatable: bool = True, has_place
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(others)
-        await client.request("POST", "/x/_search", b"{}", repeatable=repeatable, has_place=has_place)
+        await client.request("POST", f"/x/{what}", b"{}", repeatable=repeatable, has_place=has_place)
         nursery.cancel_scope.cancel()
     return trio.current_time() - began
 
@@ -68,6 +70,53 @@ async def test_what_may_not_be_repeated_fails(autojump_clock: MockClock) -> None
         with pytest.RaisesGroup(pytest.RaisesExc(IndexerUnavailable, check=lambda failure: failure.sent)):
             await search(client, repeatable=False)
         assert OVERTAKEN <= trio.current_time() - began <= OVERTAKEN + 2
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+async def test_what_was_slow_is_waited_for(autojump_clock: MockClock, repeatable: bool) -> None:
+    """It would be sent twice each time, or never done."""
+    async with fakes("a") as nodes, client_of(nodes) as client:
+        delay(nodes["a"], "_search", 15, 9)
+        if repeatable:
+            await search(client)
+        else:
+            with pytest.RaisesGroup(IndexerUnavailable):
+                await search(client, repeatable=False)
+        for _ in range(3):
+            assert await search(client, repeatable=repeatable) == pytest.approx(15)
+
+
+async def test_what_others_were_slow_with_is_asked_for_again(autojump_clock: MockClock) -> None:
+    async with fakes("a") as nodes, client_of(nodes) as client:
+        delay(nodes["a"], "_search", 15, 2)
+        await search(client)
+        delay(nodes["a"], "_count", inf, 1)
+        assert OVERTAKEN <= await search(client, "_count") <= OVERTAKEN + 2
+
+
+@pytest.mark.parametrize("names", ["ab", "abc"])
+async def test_a_node_that_is_passed_over_has_lost_them(autojump_clock: MockClock, names: str) -> None:
+    """It was silent, and isn't asked for anything that it could answer: another node's answers tell of it."""
+    async with fakes(*names) as nodes, client_of(nodes) as client:
+
+        async def nothing_comes_through(method: str, path: str) -> None:
+            if trio.current_time() < began + 12:
+                await trio.sleep(inf)
+
+        async def one() -> None:
+            await client.request("POST", "/x/_search", b"{}")
+            ended.append(trio.current_time() - began)
+
+        ended: list[float] = []
+        began = trio.current_time()
+        for node in nodes.values():
+            node.faults.before = nothing_comes_through
+        async with trio.open_nursery() as nursery:
+            for _ in range(12):
+                nursery.start_soon(one)
+                await trio.sleep(2)
+        assert len(ended) == 12
+        assert max(ended) < 12 + OVERTAKEN + 2
 
 
 async def test_what_keeps_an_order_waits(autojump_clock: MockClock) -> None:

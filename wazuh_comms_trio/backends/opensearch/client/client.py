@@ -22,7 +22,7 @@ from wazuh_comms_trio.backends.opensearch.client.credentials import (
     make_connector,
     read_account,
 )
-from wazuh_comms_trio.backends.opensearch.client.hosts import Host, Hosts, Overtaken
+from wazuh_comms_trio.backends.opensearch.client.hosts import Host, Hosts, Overtaken, kind_of
 from wazuh_comms_trio.backends.opensearch.client.queries import encode_json
 from wazuh_comms_trio.backends.opensearch.client.slices import NotSliced, cut_list, lenient, lenient_text
 from wazuh_comms_trio.backends.unreadable import DECODE_ERRORS, UnreadableLog, describe_decode_error
@@ -82,7 +82,8 @@ class _Call:
     repeatable: bool
     read_timeout: float
     largest_reply: int | None = None
-    in_order: bool = False  # what follows has to wait for its answer, or its time
+    kind: str = ""  # of those that are as slow
+    patient: bool = False  # its answer, or its whole time, is waited for
 
 
 _ACCEPT: Final = ("Accept", JSON)
@@ -204,9 +205,9 @@ class OpenSearchClient:
         largest_reply: int | None = None,
     ) -> HttpReply:
         """Sends a request; returns the answer, whatever its status. ``repeatable``: may be sent to another node when
-        one fails after it may have seen it. ``has_place``: the caller holds one of ``bulk_places``. ``largest_reply``:
-        bytes. Raises ``IndexerUnavailable`` when no node answers, ``ReplyTooLarge``. Cancelled: may have been
-        applied."""
+        one fails after it may have seen it. ``has_place``: one of ``bulk_places`` is held, and it is waited for, since
+        events' order counts. ``largest_reply``: bytes. Raises ``IndexerUnavailable`` when no node answers,
+        ``ReplyTooLarge``. Cancelled: may have been applied."""
         if query:
             target = f"{target}?{urlencode(query)}"
         headers = [_ACCEPT]
@@ -215,7 +216,8 @@ class OpenSearchClient:
             if 0 < self._limits.gzip_bytes <= len(body):
                 body = await _compress(body)
                 headers.append(("Content-Encoding", "gzip"))
-        call = _Call(method, target, headers, body, repeatable, self._limits.read_timeout, largest_reply, has_place)
+        limit, kind = self._limits.read_timeout, "in order" if has_place else kind_of(method, target)
+        call = _Call(method, target, headers, body, repeatable, limit, largest_reply, kind, patient=has_place)
         async with contextlib.nullcontext() if has_place else self._places:
             self._busy += 1
             try:
@@ -236,47 +238,43 @@ class OpenSearchClient:
             raise IndexerUnavailable("the indexer refuses our account", reply=self._refusal)
         tried: list[Host] = []
         unready: HttpReply | None = None
-        last: HttpFailure | None = None
-        while True:
-            host = self.hosts.choose(trio.current_time(), tried)
-            if host is None:
-                break
+        last: IndexerUnavailable | None = None
+        while (host := self.hosts.choose(trio.current_time(), tried)) is not None:
             tried.append(host)
             try:
                 if host.failures:
                     await self._exchange(host, _PROBE)
             except HttpFailure as failure:
-                last = failure
+                last = IndexerUnavailable(f"{host}: {failure}", sent=failure.sent)
                 continue
             try:
                 reply = await self._ask(host, call)
             except HttpFailure as failure:
                 if failure.too_large:
                     raise ReplyTooLarge(f"{host}: {failure}", sent=True) from failure
+                last = IndexerUnavailable(f"{host}: {failure}", sent=failure.sent)
                 if failure.sent and not call.repeatable:
-                    raise IndexerUnavailable(f"{host}: {failure}", sent=True) from failure
-                last = failure
+                    raise last from failure
+                if isinstance(failure, Overtaken):  # once more, anywhere, and with all the time there is
+                    tried.remove(host)
+                    call = evolve(call, patient=True)
                 continue
             if reply.status not in _UNREADY or not call.repeatable:
                 return reply
             unready = reply
         if unready is not None:
             return unready
-        if last is not None:
-            raise IndexerUnavailable(f"{tried[-1]}: {last}", sent=last.sent) from last
-        raise IndexerUnavailable("no node of the indexer answers")
+        raise last or IndexerUnavailable("no node of the indexer answers")
 
     async def _ask(self, host: Host, call: _Call) -> HttpReply:
-        """What is overtaken is asked once more, if it may be, and then has all the time there is: it may be slow."""
-        if not call.in_order:
-            try:
-                return await host.unless_overtaken(partial(self._exchange, host, call))
-            except Overtaken as failure:
-                logger.info("indexer %s: %s", host, failure)
-                await self._pools[host].aclose()  # connections that are kept may be as dead
-                if not call.repeatable:
-                    raise
-        return await self._exchange(host, call)
+        """Sends one request to one node. Raises ``Overtaken`` where its answer seems to be lost."""
+        exchange = partial(self._exchange, host, call)
+        try:
+            return await self.hosts.slow.ask(host, call.kind, exchange, patient=call.patient, again=call.repeatable)
+        except Overtaken as failure:
+            logger.info("indexer %s: %s", host, failure)
+            await self._pools[host].aclose()  # connections that are kept may be as dead
+            raise
 
     async def _exchange(self, host: Host, call: _Call) -> HttpReply:
         """Sends one request to one node, and notes what that says of the node's health."""
@@ -286,7 +284,7 @@ class OpenSearchClient:
             reply = await self._exchange_with_account(host, call)
         except HttpFailure as failure:
             if failure.too_large:
-                host.answered(trio.current_time(), began=began)
+                self.hosts.answered(host, began, trio.current_time())
                 self._outages[host].worked()
                 raise
             self.hosts.failed(host, began, trio.current_time())
@@ -296,7 +294,7 @@ class OpenSearchClient:
             if self.hosts.abandoned(host, began, trio.current_time()):
                 self._outages[host].failed(f"no answer for {trio.current_time() - began:.1f} s")
             raise
-        host.answered(trio.current_time(), began=began, ready=reply.status not in _UNREADY)
+        self.hosts.answered(host, began, trio.current_time(), ready=reply.status not in _UNREADY)
         self._outages[host].worked()
         return reply
 

@@ -6,14 +6,15 @@ passed over while others are well. When none is well, the one that has rested lo
 within a second, or within ``SILENCE`` where requests from before are still waited for.
 
 A firewall or a balancer in between may forget connections and say nothing: what was asked on one of these is never
-answered, though the node is well. So an answer tells of requests that are much older, too: they are *overtaken*.
+answered, though the node is well. So an answer tells of requests that are much older, too: they are *overtaken*. It
+tells of another node's as well where that one is silent: it is passed over, and has nothing to answer any more. What
+is of a kind that has been slow isn't taken for lost.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from math import inf
 from typing import Final, TypeVar
 
 import trio
@@ -33,12 +34,23 @@ SILENCE: Final = 4.0
 UNREADY_REST: Final = 1.0
 #: A request is overtaken when one is answered that began so many seconds later.
 OVERTAKEN: Final = 10.0
+#: Seconds for which a kind of requests that took as long is known to be slow.
+SLOW_FOR: Final = 300.0
+#: Seconds for which it may be, after one was given up that somebody else asks again.
+MAY_BE_SLOW_FOR: Final = 120.0
 
 T = TypeVar("T")
 
 
 class Overtaken(HttpFailure):
-    """A request's answer is lost, as far as one can tell; the node is well."""
+    """A request's answer is lost, as far as one can tell, while later ones are given."""
+
+
+def kind_of(method: str, target: str) -> str:
+    """What a request has in common with those that are as slow: all but ids. Of these kinds there are few."""
+    parts = target.partition("?")[0].split("/")
+    end = next((place for place, part in enumerate(parts) if part.startswith("_")), len(parts))
+    return f"{method} {'/'.join(parts[: end + 1])}"
 
 
 @define(eq=False)
@@ -81,12 +93,15 @@ class Host:
                 del self._began[scope]
         raise Overtaken("an answer seems to be lost: later requests are answered", sent=True, timed_out=True)
 
-    def answered(self, now: float, *, began: float = -inf, ready: bool = True) -> None:
-        """A request that began at ``began`` was answered; ``ready``: not by 502 to 504."""
+    def overtake(self, began: float) -> None:
+        """A request that began at ``began`` was answered, here or elsewhere."""
         for scope, older in self._began.items():
             if began - older < OVERTAKEN:
                 break
             scope.cancel()
+
+    def answered(self, now: float, *, ready: bool = True) -> None:
+        """A request was answered; ``ready``: not by 502 to 504."""
         self.waiting -= 1
         self.silent_since = now if self.waiting else None
         self.failures = 0
@@ -117,11 +132,38 @@ class Host:
         return False
 
 
+class SlowKinds:
+    """Which kinds of requests are waited for as long as they may take."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    async def ask(self, host: Host, kind: str, ask: Callable[[], Awaitable[T]], *, patient: bool, again: bool) -> T:
+        """What ``ask``, which sends a request of this kind to ``host``, returns or raises, or ``Overtaken``. It never
+        is where the caller is ``patient``; ``again``: it sends the request again if it is."""
+        began = trio.current_time()
+        if not patient and began >= self._until.get(kind, began):
+            try:
+                return await host.unless_overtaken(ask)
+            except Overtaken:
+                if not again:  # somebody else will, and it may have been slow
+                    self._note(kind, MAY_BE_SLOW_FOR)
+                raise
+        answer = await ask()
+        if trio.current_time() - began > OVERTAKEN:
+            self._note(kind, SLOW_FOR)
+        return answer
+
+    def _note(self, kind: str, seconds: float) -> None:
+        self._until[kind] = max(trio.current_time() + seconds, self._until.get(kind, 0.0))
+
+
 class Hosts:
     """All nodes of the indexer. ``rng`` spreads the rests of several daemons."""
 
     def __init__(self, addresses: Sequence[tuple[str, int]], rng: random.Random) -> None:
         self.all = [Host(name, port) for name, port in addresses]
+        self.slow = SlowKinds()
         self._rng = rng
         self._turn = rng.randrange(len(self.all))  # several daemons don't all begin with the same node
 
@@ -150,6 +192,13 @@ class Hosts:
     def _take_turn(self, host: Host) -> Host:
         self._turn = (self.all.index(host) + 1) % len(self.all)
         return host
+
+    def answered(self, host: Host, began: float, now: float, *, ready: bool = True) -> None:
+        """A request that began at ``began`` was answered by ``host``."""
+        for each in self.all:
+            if each is host or (ready and each.is_silent(now)):
+                each.overtake(began)
+        host.answered(now, ready=ready)
 
     def failed(self, host: Host, began: float, now: float) -> None:
         host.failed(began, now, self._rng)
