@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from tests.e2e.processes import PROGRAMS, tool
 from tests.indexer.cluster import free_port
 from tests.indexer.daemons import wazuh_files
 from tests.indexer.harness import call, settings
+from wazuh_comms_trio.backends.interfaces import DocumentOperation, Outcome
 from wazuh_comms_trio.backends.opensearch.admin.check import Finding, check_indexer
+from wazuh_comms_trio.backends.opensearch.admin.fields import count_fields, full_of_fields
 from wazuh_comms_trio.backends.opensearch.admin.init import init_indexer
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient
+from wazuh_comms_trio.backends.opensearch.stores import open_opensearch
 from wazuh_comms_trio.config.backend_models import Indexer, IndexerHost, IndexerNames
 
 pytestmark = [pytest.mark.indexer, pytest.mark.real_clock]
@@ -210,3 +214,52 @@ async def test_the_program(tmp_path: Path, certificates: Certificates, port: int
     assert "Connection refused" in output
     status, output = await run("check")
     assert status == 1
+
+
+STATES = "wazuh-states-fim"
+
+
+def create(document_id: str, document: object) -> DocumentOperation:
+    return DocumentOperation("create", STATES, document_id, json.dumps(document).encode())
+
+
+def fields_there(port: int) -> int:
+    return count_fields(call(port, "GET", f"/{STATES}/_mapping")[STATES]["mappings"])
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+async def test_one_agent_makes_all_fields(port: int, prepared: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Documents with further ones are refused for good, once in the log; those without are taken."""
+    if prepared:
+        await init(settings(port))
+    known, numbers = {"file": {"path": "/etc"}}, count()
+    async with open_opensearch(settings(port)) as stores:
+
+        async def outcomes(*documents: object) -> list[Outcome]:
+            operations = [create(f"d{next(numbers)}", one) for one in documents]
+            return [one.outcome for one in await stores.events.bulk(operations)]
+
+        assert await outcomes(known) == [Outcome.DONE]
+        limit = fields_there(port) + 5
+        call(port, "PUT", f"/{STATES}/_settings", {"index.mapping.total_fields.limit": limit})
+        assert await outcomes({f"f{number}": 1 for number in range(5)}) == [Outcome.DONE]
+        assert fields_there(port) == limit
+        assert await outcomes({"g": 1}, {"h": 1}) == [Outcome.REFUSED] * 2
+        assert await outcomes(known) == [Outcome.DONE]
+    (line,) = [text for text in caplog.messages if "fields" in text]
+    assert line.startswith(f"indexer: {STATES} takes no further fields: documents with new ones go to the quarantine")
+    texts = [finding.text for finding in await check(settings(port)) if finding.what == "state indices"]
+    assert f"{STATES}: it has {limit} of {limit} fields" in "; ".join(texts)
+
+
+def test_objects_and_what_a_field_is_indexed_as_besides_are_fields() -> None:
+    text = {"type": "text", "fields": {"keyword": {"type": "keyword"}}}
+    mappings = {"dynamic": True, "properties": {"a": {"properties": {"b": text, "c": {"type": "long"}}}, "d": text}}
+    assert count_fields(mappings) == 6
+    assert count_fields({}) == 0
+    assert (
+        full_of_fields("i", mappings, "7")
+        == "i: it has 6 of 7 fields: documents with further ones go to the quarantine"
+    )
+    assert full_of_fields("i", mappings, "8") is None
+    assert full_of_fields("i", mappings, None) is None

@@ -10,6 +10,7 @@ import attrs
 import msgspec
 from attrs import frozen
 
+from wazuh_comms_trio.backends.opensearch.admin.fields import MORE_FIELDS, about_fields
 from wazuh_comms_trio.backends.opensearch.admin.init import matching_template, server_of
 from wazuh_comms_trio.backends.opensearch.admin.mappings import agents_problems, commands_problems, settings_problems
 from wazuh_comms_trio.backends.opensearch.admin.unreadable import find_unreadable
@@ -357,14 +358,12 @@ async def _is_there(client: OpenSearchClient, name: str) -> bool | None:
 async def _states(client: OpenSearchClient, settings: Indexer, now: Callable[[], float]) -> AsyncIterator[Finding]:
     what = "state indices"
     there = {name: await _is_there(client, name) for name in STATE_INDICES}
-    problems = [
-        Finding("problem", what, f"{name}: no right to see it", _GIVE_RIGHT)
-        for name, present in there.items()
-        if present is None
-    ]
+    unseen = [name for name, is_present in there.items() if is_present is None]
+    problems = [Finding("problem", what, f"{name}: no right to see it", _GIVE_RIGHT) for name in unseen]
     present = [name for name, is_present in there.items() if is_present]
     if present:
         problems += [finding async for finding in _writes(client, what, present)]
+        problems += [Finding("warning", what, text, MORE_FIELDS) for text in await about_fields(client, present)]
     for finding in problems:
         yield finding
     missing = [name for name, is_present in there.items() if is_present is False]

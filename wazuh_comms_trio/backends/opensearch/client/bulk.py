@@ -193,6 +193,11 @@ def judge(item: BulkItem) -> Verdict:
     return "refused" if status == 413 or is_content(item.error) else "passing"
 
 
+def is_out_of_fields(item: BulkItem) -> bool:
+    """Whether a document is refused since its index has as many fields as it may: any agent may have made them."""
+    return item.error is not None and (item.error.reason or "").startswith("Limit of total fields [")
+
+
 def is_missing(item: BulkItem) -> bool:
     """Whether an item is an update of a document that isn't there."""
     return item.status == 404 and item.error is not None and item.error.type == "document_missing_exception"

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 import trio
-from attrs import define, evolve
+from attrs import define, evolve, field
 
 from wazuh_comms_trio.backends.document_rules import ABSENT, FORMER, Key, changed_later, key_of, overtaken
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
@@ -22,6 +22,7 @@ from wazuh_comms_trio.backends.opensearch.client.bulk import (
     Part,
     is_bad_request,
     is_missing,
+    is_out_of_fields,
     is_queue_full,
     judge,
     middle,
@@ -66,13 +67,17 @@ logger = logging.getLogger(__name__)
 _SMALLEST_LIMIT: Final = 64 * 1024
 #: Seconds after which a limit that was met is tried again at twice its size.
 _FORGIVE_AFTER: Final = 60.0
+_OUT_OF_FIELDS: Final = (
+    "documents with new ones go to the quarantine, whoever made those that are there; `wazuh-comms indexer check` says"
+    " what to do"
+)
 
 
 @define
 class _Batch:
     """One call of ``bulk`` under way: results by position, None where there is none yet. ``conflicts`` are the
     positions of creates of what exists, ``to_correct`` of operations on an agent's own documents that have to be put
-    right, ``refused`` of what was refused for good."""
+    right, ``refused`` of what was refused for good. ``out_of_fields``: indices that have as many as they may."""
 
     operations: Sequence[DocumentOperation]
     encoded: Encoded
@@ -82,6 +87,7 @@ class _Batch:
     conflicts: list[int]
     to_correct: list[int]
     refused: list[int]
+    out_of_fields: set[str] = field(factory=set)
 
     def settle(self, start: int, items: Sequence[BulkItem]) -> None:
         results, positions = self.results, self.encoded.positions[start : start + len(items)]
@@ -103,6 +109,8 @@ class _Batch:
                 self.conflicts.append(position)
             elif verdict == "refused":
                 self.refused.append(position)
+                if is_out_of_fields(item):
+                    self.out_of_fields.add(self.operations[position].index)
             elif is_missing(item):
                 results[position] = evolve(to_result(item), version=ABSENT)
 
@@ -175,7 +183,8 @@ class OpenSearchEvents:
             except BackendUnavailable as exc:
                 if not part.start:
                     raise
-                logger.warning("indexer: a bulk call stopped in the middle: %s", exc)
+                text = "indexer: a bulk call stopped in the middle: %s"
+                self._client.failures.refused("bulk calls that stopped in the middle", text, exc)
                 return
 
     async def _send(self, batch: _Batch, part: Part) -> list[Part]:
@@ -187,6 +196,9 @@ class OpenSearchEvents:
         )
         if reply.status == 200:
             batch.settle(part.start, read_items(reply, part.stop - part.start))
+            for index in batch.out_of_fields:
+                text = "indexer: %s takes no further fields: %s"
+                self._client.failures.refused(f"documents with new fields for {index}", text, index, _OUT_OF_FIELDS)
             return []
         error = error_of(reply)
         alone = part.stop - part.start == 1
@@ -245,7 +257,8 @@ class OpenSearchEvents:
                             version = FORMER if position in former else await _version(present)
                             batch.set_version(position, version)
         except BackendUnavailable as exc:
-            logger.warning("indexer: documents that exist could not be compared: %s", exc)
+            text = "indexer: documents that exist could not be compared: %s"
+            self._client.failures.refused("failures to compare documents", text, exc)
             for position in chain.from_iterable(waiting.values()):
                 batch.results[position] = NOT_TRIED
 
@@ -255,7 +268,8 @@ class OpenSearchEvents:
         try:
             versions = await self.versions(keys)
         except BackendUnavailable as exc:
-            logger.warning("indexer: documents whose events are refused could not be read: %s", exc)
+            text = "indexer: documents whose events are refused could not be read: %s"
+            self._client.failures.refused("failures to read documents of refused events", text, exc)
             return
         former = changed_later(batch.operations, batch.results, set(batch.refused))
         for position, version in zip(batch.refused, versions, strict=True):
