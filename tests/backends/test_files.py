@@ -3,12 +3,16 @@
 import os
 import socket
 import stat
-from contextlib import AsyncExitStack, suppress
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
+from wazuh_comms_trio.backends.files import folder as folder_module
 from wazuh_comms_trio.backends.files.folder import FolderFiles
 from wazuh_comms_trio.errors import BackendUnavailable, FileIsFolder, FileMissing
 
@@ -137,6 +141,80 @@ async def test_descriptors_are_closed(folder: Path) -> None:
         except (FileMissing, FileIsFolder):
             continue
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+class Hanging:
+    """Stands in the place of a function, and hangs until ``end``; for a few seconds, where nobody ends it."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._end = threading.Event()
+        self.begun = threading.Event()
+        self.has_ended = False
+
+    def __call__(self, *args: Any) -> Any:
+        self.begun.set()
+        self._end.wait(5)
+        self.has_ended = True
+        return self._function(*args)
+
+    def end(self) -> None:
+        self._end.set()
+
+
+async def cancelled_once(begun: threading.Event, work: Callable[[], Awaitable[object]]) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work)
+        await trio.to_thread.run_sync(begun.wait, 5)
+        nursery.cancel_scope.cancel()
+
+
+async def until_threads_are_through(files: FolderFiles) -> None:
+    with trio.fail_after(5):
+        while files._threads.borrowed_tokens:
+            await trio.lowlevel.checkpoint()
+
+
+async def test_a_folder_that_hangs_holds_nobody_longer_than_it_wants(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "big").write_bytes(b"x" * 1_000_000)
+    hanging = Hanging(folder_module._open_handle)
+    files = FolderFiles(folder)
+
+    async def open_it() -> None:
+        async with files.open_file("big"):
+            raise AssertionError("it hangs")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_module, "_open_handle", hanging)
+        await cancelled_once(hanging.begun, open_it)
+        assert not hanging.has_ended
+    async with files.open_file("big") as file:  # and others are served
+        assert file.size == 1_000_000
+    hanging.end()
+    await until_threads_are_through(files)
+    assert hanging.has_ended
+    assert descriptors_of(folder / "big") == []
+
+
+async def test_a_file_whose_reading_hangs_holds_nobody_either(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "big").write_bytes(b"x" * 1_000_000)
+    hanging = Hanging(os.pread)
+    files = FolderFiles(folder)
+
+    async def read() -> None:
+        async with files.open_file("big") as file, aclosing(file.chunks()) as chunks:
+            async for _ in chunks:
+                raise AssertionError("it hangs")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", hanging)
+        await cancelled_once(hanging.begun, read)
+        assert not hanging.has_ended
+    hanging.end()
+    await until_threads_are_through(files)
+    assert descriptors_of(folder / "big") == []
 
 
 async def test_all_who_read_a_large_file_share_a_descriptor(folder: Path) -> None:

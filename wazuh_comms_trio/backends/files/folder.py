@@ -59,13 +59,23 @@ class FolderFile:
             assert self.descriptor is not None
             number, length = self.descriptor.number, min(CHUNK, self.size - done)
             try:
-                data = await trio.to_thread.run_sync(os.pread, number, length, done, limiter=self._threads)
+                data = await trio.to_thread.run_sync(
+                    os.pread, number, length, done, limiter=self._threads, abandon_on_cancel=True
+                )
             except OSError as exc:
                 raise BackendUnavailable from exc
             if not data:
                 raise BackendUnavailable("The file was cut short while it was read")
             done += len(data)
             yield data
+
+
+@define(eq=False)
+class _Trip:
+    """To a thread, in which ``found`` is opened; ``is_left``: nobody waits for it any more."""
+
+    found: FolderFile | None = None
+    is_left: bool = False
 
 
 class FolderFiles:
@@ -105,7 +115,28 @@ class FolderFiles:
             self._openings.leave(opening)
 
     async def _open_in_thread(self, name: str) -> FolderFile:
-        return await trio.to_thread.run_sync(self._open_now, name, limiter=self._threads)
+        """Cancelled: the thread goes on, as long as the folder hangs, and closes what it opens."""
+        trip = _Trip()
+        try:
+            return await trio.to_thread.run_sync(
+                self._open_for, trip, name, limiter=self._threads, abandon_on_cancel=True
+            )
+        except trio.Cancelled:
+            with self._lock:
+                trip.is_left = True
+                found = trip.found
+            if found is not None:
+                self._close(found)
+            raise
+
+    def _open_for(self, trip: _Trip, name: str) -> FolderFile:
+        file = self._open_now(name)
+        with self._lock:
+            trip.found = file
+            is_left = trip.is_left
+        if is_left:
+            self._close(file)
+        return file
 
     def _close(self, file: FolderFile) -> None:
         if file.descriptor is not None:
