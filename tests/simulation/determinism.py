@@ -16,7 +16,7 @@ from typing import Any
 import trio
 
 from tests.simulation import loop
-from tests.simulation.loop.turns import Wakings
+from tests.simulation.loop.turns import wakings
 
 __all__ = ["EPOCH", "install", "reset"]
 
@@ -48,7 +48,7 @@ def install() -> None:
     ]
     for module, name, replacement in replacements:
         setattr(module, name, replacement)
-    Wakings().install()
+    wakings.install()
     gc.disable()
 
 

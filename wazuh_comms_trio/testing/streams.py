@@ -12,8 +12,6 @@ No threads and no real time are involved, so everything here works under trio's 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from operator import index
 from struct import pack
@@ -108,6 +106,23 @@ class MemorySocket:
         return self._stream.unacknowledged_bytes
 
 
+class _Sending:
+    """One task at a time is in it. No generator: it is entered for each piece that is sent."""
+
+    __slots__ = ("_is_taken",)
+
+    def __init__(self) -> None:
+        self._is_taken = False
+
+    def __enter__(self) -> None:
+        if self._is_taken:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        self._is_taken = True
+
+    def __exit__(self, *_: object) -> None:
+        self._is_taken = False
+
+
 class MemoryStream(HalfCloseableStream):
     """One end of an in-memory connection.
 
@@ -121,7 +136,7 @@ class MemoryStream(HalfCloseableStream):
         self._outgoing = outgoing
         self._incoming = incoming
         self._closed = False
-        self._sending = False
+        self._sending = _Sending()
         self._receiving = False
         self.socket: MemorySocket = MemorySocket(self, local, remote)
 
@@ -141,7 +156,7 @@ class MemoryStream(HalfCloseableStream):
 
     async def _put(self, data: bytes | bytearray | memoryview) -> None:
         """Sends all, and waits only where there is no room; no checkpoint where there is."""
-        with self._alone_sending(), memoryview(data) as rest:
+        with self._sending, memoryview(data) as rest:
             start = 0
             while True:
                 self._check_can_send()
@@ -156,7 +171,7 @@ class MemoryStream(HalfCloseableStream):
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()
-        with self._alone_sending():
+        with self._sending:
             while True:
                 self._check_can_send()
                 if self._outgoing.room > 0:
@@ -165,7 +180,7 @@ class MemoryStream(HalfCloseableStream):
 
     async def send_eof(self) -> None:
         await trio.lowlevel.checkpoint()
-        with self._alone_sending():
+        with self._sending:
             if self._closed:
                 raise trio.ClosedResourceError("this stream was closed")
             if not self._outgoing.reset:
@@ -249,16 +264,6 @@ class MemoryStream(HalfCloseableStream):
             raise trio.BrokenResourceError("connection reset by peer")
         if self._outgoing.ended:
             raise trio.ClosedResourceError("can't send after send_eof")
-
-    @contextmanager
-    def _alone_sending(self) -> Iterator[None]:
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        self._sending = True
-        try:
-            yield
-        finally:
-            self._sending = False
 
 
 def memory_connection(

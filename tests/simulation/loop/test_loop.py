@@ -13,6 +13,7 @@ import trio.testing
 
 from tests.simulation import loop
 from tests.simulation.loop import scopes, sleeping
+from tests.simulation.loop.turns import wakings
 
 SleepUntil = Callable[[float], Awaitable[None]]
 sleepers = pytest.mark.parametrize("sleep_until", [trio.sleep_until, sleeping.sleep_until], ids=["trio's", "ours"])
@@ -166,4 +167,10 @@ def test_programs_do_the_same_with_it_and_without(monkeypatch: pytest.MonkeyPatc
     assert sum(map(len, without)) > 5000
     for module, name, replacement in loop.REPLACEMENTS:
         monkeypatch.setattr(module, name, replacement)
+    assert [story(seed) for seed in range(200)] == without
+    pair = trio._core._wakeup_socketpair.WakeupSocketpair
+    for name in ("wakeup_thread_and_signal_safe", "drain"):
+        monkeypatch.setattr(pair, name, getattr(pair, name))
+    monkeypatch.setattr(wakings, "_is_told", False)
+    wakings.install()
     assert [story(seed) for seed in range(200)] == without

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
 from random import Random
 from typing import Any, Final
 
 import trio
 import trio.testing
 
-__all__ = ["REPLACEMENTS", "Wakings"]
+__all__ = ["REPLACEMENTS", "wakings"]
 
 _running = trio._core._run.GLOBAL_RUN_CONTEXT
 
@@ -27,15 +26,6 @@ def _current_time() -> float:
         return _running.runner.clock._virtual_base  # type: ignore[attr-defined,no-any-return]
     except AttributeError:
         raise RuntimeError("must be called from async context") from None
-
-
-def _autojump(clock: Any) -> None:
-    """As trio's, which makes all of its statistics for one number, and looks a turn later for whose time has come."""
-    deadlines = _running.runner.deadlines
-    jump = deadlines.next_deadline() - clock._virtual_base
-    if 0 < jump < inf:
-        clock._virtual_base += jump
-        deadlines.expire(clock._virtual_base)
 
 
 class _NoInstruments(dict[str, dict[Any, None]]):
@@ -58,34 +48,36 @@ class Wakings:
     """Nothing real is waited for in a run but trio's own wake-up: epoll is asked when somebody has used that alone."""
 
     def __init__(self) -> None:
-        self.used = False
-        self._wake = trio._core._wakeup_socketpair.WakeupSocketpair.wakeup_thread_and_signal_safe
-        self._drain = trio._core._wakeup_socketpair.WakeupSocketpair.drain
-        self._events = trio._core._io_epoll.EpollIOManager.get_events
+        self._is_told = False
+        self._used = False
 
     def install(self) -> None:
+        """From now on it is known when somebody has."""
+        pair: Any = trio._core._wakeup_socketpair.WakeupSocketpair
+        trios_wake, trios_drain = pair.wakeup_thread_and_signal_safe, pair.drain
+
         def wake(pair: Any) -> None:
-            self.used = True
-            self._wake(pair)
+            self._used = True
+            trios_wake(pair)
 
         def drain(pair: Any) -> None:
-            self._drain(pair)
-            self.used = False
+            trios_drain(pair)
+            self._used = False
 
-        def get_events(manager: Any, timeout: float) -> Any:
-            if timeout > 0 or self.used or len(manager._registered) > 1:
-                return self._events(manager, timeout)
-            return ()
+        pair.wakeup_thread_and_signal_safe, pair.drain = wake, drain
+        self._is_told = True
 
-        trio._core._wakeup_socketpair.WakeupSocketpair.wakeup_thread_and_signal_safe = wake  # type: ignore[method-assign]
-        trio._core._wakeup_socketpair.WakeupSocketpair.drain = drain  # type: ignore[method-assign]
-        trio._core._io_epoll.EpollIOManager.get_events = get_events  # type: ignore[method-assign]
+    def may_come(self, manager: Any) -> bool:
+        """Whether events may have come: the wake-up's, or of what waits for others."""
+        return self._used or not self._is_told or len(manager._registered) > 1
 
+
+#: Of this process.
+wakings: Final = Wakings()
 
 #: What of trio is replaced, and by what.
 REPLACEMENTS: Final[tuple[tuple[Any, str, object], ...]] = (
     (trio.testing.MockClock, "current_time", _time_of),
-    (trio.testing.MockClock, "_autojump", _autojump),
     *((module, "current_time", _current_time) for module in (trio, trio._core, trio._core._run)),
     (trio._core._run, "Instruments", _NoInstruments),
     (trio._core._run, "_r", _Order()),
