@@ -329,9 +329,17 @@ class World(InjectedFaults):
         node.stop()
 
     async def _until_served(self) -> None:
+        """Who is asked for something meanwhile has no fault to blame any more."""
+        async with trio.open_nursery() as asking:
+            for agent in self.agents:
+                asking.start_soon(agent.ask_on)
+            await self._wait_until_served()
+            asking.cancel_scope.cancel()
+        self.trace.add("world", "everything is served")
+
+    async def _wait_until_served(self) -> None:
         began = trio.current_time()
         while open_ends := await checks.open_ends(self):
             if trio.current_time() > began + LIVENESS_BOUND:
                 raise Violation("liveness", f"{LIVENESS_BOUND:.0f} s after the last fault: {'; '.join(open_ends)}")
             await trio.sleep(0.5)
-        self.trace.add("world", "everything is served")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
@@ -38,6 +39,8 @@ __all__ = ["SimAgent"]
 #: Seconds by which a command may come after its time, and what may make that more.
 TOO_LATE = 3.0
 DELAYS = (*CLOCKS, *NETWORK, *NODES, *MORE_NODES, "slow", "hang", "hang worker")
+#: Requests of an agent in each second in which what faults have left isn't served yet, besides those that are left.
+ASKS = 0.8
 
 
 class Ledger(Outbox):
@@ -103,7 +106,7 @@ class SimAgent:
         self.thieves: list[SimClient] = []
         settings = AgentSettings(
             retry_interval=rng.choice([0.5, 0.5, 0.5, 30.0]) if world.plan.keeps_order else 30.0,
-            batch_interval=rng.choice([0.5, 0.5, 2.0, 5.0]),
+            batch_interval=rng.choice([0.5, 0.5, 0.5, 2.0, 5.0]),
             batch_bytes=rng.choice([600, 3000, 100000]),
         )
         if world.plan.features.small_shares:
@@ -184,6 +187,19 @@ class SimAgent:
             else:
                 for _ in range(self.rng.choice([1, 1, 2, 6])):
                     self._make_stateful(self.program, "d")
+
+    async def ask_on(self) -> None:
+        """Until cancelled: for what it has a right to at any time, and by which nothing is left to be served."""
+        rng = self.rng_more
+        while True:
+            await trio.sleep(rng.expovariate(ASKS))
+            if self.client.token is None:
+                continue
+            if rng.random() < 0.2:
+                with suppress(ExchangeFailed):
+                    await self.client.authenticate()
+            else:
+                await self._fetch(rng.choice(list(FILES)))
 
     async def _fetch(self, name: str) -> None:
         """It is given the files of its own groups, whole, and no others."""
