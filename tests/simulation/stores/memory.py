@@ -1,10 +1,10 @@
 """The stores that all nodes share, and that outlive every one of them: the memory stores, but with claims that belong
-to a process and end when it does, and news for each process."""
+to a process and end when it does, and news of commands and of agents for each process."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
@@ -115,6 +115,51 @@ class OwnCommands:
         await self.shared.release(mine)
 
 
+class _Changed(set[str]):
+    """Of the registry that is shared: each process is told of a change, and of each once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_processes: list[set[str]] = []
+
+    def add(self, agent_id: str) -> None:
+        for changed in self.of_processes:
+            changed.add(agent_id)
+
+
+class SharedAgents(MemoryAgents):
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed: _Changed = _Changed()
+
+    @contextmanager
+    def opened(self) -> Iterator[OwnAgents]:
+        """For a process, until it ends."""
+        changed = set[str]()
+        self._changed.of_processes.append(changed)
+        try:
+            yield OwnAgents(self, changed)
+        finally:
+            self._changed.of_processes[:] = [each for each in self._changed.of_processes if each is not changed]
+
+
+class OwnAgents:
+    """``AgentRegistry`` of one process on the shared one."""
+
+    def __init__(self, shared: SharedAgents, changed: set[str]) -> None:
+        self._shared = shared
+        self._news = changed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._shared, name)
+
+    async def changed(self) -> Collection[str]:
+        await self._shared.faults.strike("changed")
+        changed = set(self._news)
+        self._news.clear()
+        return changed
+
+
 class MemoryStores:
     """Shared by all nodes, but for the quarantine, of which each node has one. ``is_passing``: whether this shard of
     the index takes nothing now; ``is_poison``: whether it takes this body never."""
@@ -131,7 +176,7 @@ class MemoryStores:
         quarantine_bytes: int,
     ) -> None:
         self.keeps_posted = keeps_posted
-        self._agents = MemoryAgents()
+        self._agents = SharedAgents()
         self._presence = MemoryPresence(self._agents.stored, wall_clock)
         self._commands = SharedCommands(self._agents, wall_clock, lease)
         self._commands.keeps_posted = keeps_posted
@@ -153,8 +198,9 @@ class MemoryStores:
         own = OwnCommands(self._commands, process)
         quarantine = self.quarantines.of(process)
         async with self._engine.open_client(process) as engine:
-            backends = Backends(self._agents, self._events, cast(Any, own), engine, self._files, self._presence)
-            yield backends, quarantine
+            with self._agents.opened() as agents:
+                stores = (cast(Any, agents), self._events, cast(Any, own), engine, self._files, self._presence)
+                yield Backends(*stores), quarantine
 
     @property
     def tool(self) -> SharedCommands:
