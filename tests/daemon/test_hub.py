@@ -219,6 +219,22 @@ async def test_a_worker_that_hangs_is_passed_over(autojump_clock: MockClock, kee
         assert got == ["c0", "c1"]
 
 
+async def test_a_post_that_hung_is_anothers_whatever_is_posted_besides(autojump_clock: MockClock) -> None:
+    """Posts have the workers in turn: one more between each two tries, and it was the hanging one's turn again."""
+
+    async def post(number: int) -> None:
+        assert await node.post([command(f"c{number}", uuid)]) == []  # the agent isn't anywhere: no error
+
+    uuid = str(UUID(int=next(numbers), version=4))
+    async with open_node(2) as node:
+        node.backends.commands.keeps_posted = False
+        node.hang(0)
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(post, number)
+                await trio.sleep(0.2 if number == 0 else 0.4)
+
+
 async def test_what_a_hanging_worker_was_posted_is_not_delivered_behind_the_posters_back(
     autojump_clock: MockClock,
 ) -> None:

@@ -12,7 +12,7 @@ LeaderRequest      -> the leader: what another worker wants to be searched for
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Final
@@ -327,9 +327,11 @@ class Hub:
         ids = {command["document_id"]: command["timeout"] for command in request}
         delivered = {document_id: timeout for document_id, timeout in ids.items() if document_id in self._delivered}
         limit = trio.current_time() + POST_LIMIT
+        asked: set[str] = set()
         with trio.move_on_at(limit):
             while True:
-                member = await self._next_in_service()
+                member = await self._next_in_service(asked)
+                asked.add(member.name)
                 answer = await self._post_to(member, request, delivered, limit - POST_MARGIN)
                 if answer is None:
                     continue  # the next one is asked, and what the last one had stored is known there
@@ -338,11 +340,13 @@ class Hub:
                 return [] if answer.commands is UNSET else answer.commands
         raise BackendUnavailable
 
-    async def _next_in_service(self) -> Member:
+    async def _next_in_service(self, asked: Collection[str]) -> Member:
+        """``asked``: those that a post was left by."""
         while True:
             serving = [member for member in self.members if member.in_service]
-            # Workers that are awake come first; but one that has just begun to hang can't be told from them.
-            member = min(serving, key=lambda each: not each.awake, default=None)
+            # Workers that are awake come first; but one that has just begun to hang can't be told from them, and may
+            # have its turn again, since others post meanwhile.
+            member = min(serving, key=lambda each: (not each.awake, each.name in asked), default=None)
             if member is not None:
                 # The member goes to the end: posts are spread over the workers.
                 self.members.remove(member)
