@@ -45,11 +45,6 @@ class _Hold:
     holder: Batch | Packet
     behind: deque[Packet] = field(factory=deque)
 
-    @property
-    def is_long(self) -> bool:
-        """Whether the holder may take long."""
-        return isinstance(self.holder, Packet) or self.holder.apart
-
     def waiting(self) -> int:
         return len(self.behind)
 
@@ -62,6 +57,7 @@ class AgentOrder:
         self.ready: deque[Packet] = deque()
         self.waiting = 0
         self._holds: dict[str, _Hold] = {}
+        self._long: dict[str, _Hold] = {}  # those of them that may take long: few
 
     @property
     def idle(self) -> bool:
@@ -78,14 +74,19 @@ class AgentOrder:
             hold.behind.append(packet)
             self.waiting += 1
         elif packet.part is None:
-            self._holds[packet.agent_id] = _Hold(packet)
+            self._begin(packet.agent_id, packet)
             packet.news.set()
         else:
             if hold is None:
-                self._holds[packet.agent_id] = _Hold(batch)
+                self._begin(packet.agent_id, batch)
             if not batch.packets:
                 batch.opened = now
             batch.add(packet)
+
+    def _begin(self, agent_id: str, holder: Batch | Packet) -> None:
+        hold = self._holds[agent_id] = _Hold(holder)
+        if isinstance(holder, Packet) or holder.apart:
+            self._long[agent_id] = hold
 
     def take_ready(self) -> Packet:
         """The first of the packets that are ready, to be placed."""
@@ -102,6 +103,7 @@ class AgentOrder:
             hold = self._holds.get(packet.agent_id)
             if hold is not None and hold.holder is batch:
                 hold.holder = own
+                self._long[packet.agent_id] = hold
         return list(batches.values())
 
     def release(self, holder: Batch | Packet) -> None:
@@ -111,6 +113,7 @@ class AgentOrder:
             hold = self._holds.get(agent_id)
             if hold is not None and hold.holder is holder:
                 del self._holds[agent_id]
+                self._long.pop(agent_id, None)
                 self.ready.extendleft(reversed(hold.behind))
 
     def shed_behind(self, most: int) -> list[Packet]:
@@ -118,7 +121,7 @@ class AgentOrder:
         long: one that is apart, or a big packet, which takes as long as it is big."""
         shed = list[Packet]()
         while self.waiting > most:
-            longest = max((hold for hold in self._holds.values() if hold.is_long), key=_Hold.waiting, default=None)
+            longest = max(self._long.values(), key=_Hold.waiting, default=None)
             if longest is None or not longest.behind:
                 break
             self.waiting -= 1
