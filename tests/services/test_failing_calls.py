@@ -92,6 +92,29 @@ async def test_a_bulk_call_of_which_nothing_was_taken(autojump_clock: MockClock)
     assert stores.failing.lines() == []
 
 
+async def test_a_call_that_is_given_up_each_time(autojump_clock: MockClock) -> None:
+    """A probe of the same store may be answered meanwhile."""
+    stores = Stores()
+    stores.made.events.faults.hang()
+    for _ in range(2):
+        with trio.move_on_after(30):
+            await stores.write(None)
+    assert stores.failing.lines() == ["events.bulk has failed 2 times in 30 s: no answer for 30.0 s"]
+
+
+async def test_what_is_given_up_soon_or_for_its_agent_is_no_failure(autojump_clock: MockClock) -> None:
+    """An agent goes; or it is slow to send the body that the engine waits for."""
+    stores = Stores()
+    stores.made.events.faults.hang()
+    stores.made.engine.faults.hang()
+    for _ in range(10):
+        with trio.move_on_after(1):
+            await stores.write(None)
+        with trio.move_on_after(30):
+            await stores.send()
+    assert stores.failing.lines() == []
+
+
 async def test_the_worker_reports_it(autojump_clock: MockClock) -> None:
     async with open_daemon() as daemon:
         agent = await daemon.enrol_agent()

@@ -27,6 +27,10 @@ CALLS: Final = {
 }
 
 _BULK: Final = "events.bulk"
+#: It waits for the agent's body, too.
+_OF_AGENTS_PACE: Final = "engine.send_events"
+#: Seconds after which a call that was given up says something of the store.
+_LONG: Final = 2.0
 
 T = TypeVar("T")
 
@@ -73,6 +77,9 @@ def _timed(
             raise
         except trio.Cancelled:
             result = "cancelled"
+            took = trio.current_time() - began
+            if took > _LONG and whole != _OF_AGENTS_PACE:
+                failing.failed(whole, f"no answer for {took:.1f} s")
             raise
         finally:
             metrics.count(families.BACKEND_CALLS, name, call, result)
