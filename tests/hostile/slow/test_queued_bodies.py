@@ -8,6 +8,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.hostile.slow.test_slow_bodies import BATCH, LIMIT, Sender, bodies
 from tests.hostile.slow.test_slow_replies import have_room
+from wazuh_comms_trio.http.server.bodies import FREE_BYTES
 from wazuh_comms_trio.http.server.body_budget import PATIENCE, Share
 from wazuh_comms_trio.http.server.room import QUEUED_BODIES
 
@@ -34,6 +35,22 @@ async def test_one_agents_make_room_for_a_share(path: str, autojump_clock: MockC
         assert [(sender.status, sender.retry_after) for sender in thief[-3:]] == [(503, "5")] * 3
         assert {sender.status for sender in thief[:-3]} == {0}
         assert app.services.refusals.by_cause == {QUEUED_BODIES: 3}
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_replies_to_small_ones_have_a_share_at_most(autojump_clock: MockClock) -> None:
+    """Such bodies hold nothing, and may be written at any time, so that none is ended; room was kept for all of their
+    replies, and others had none until their time was over."""
+    reply = LIMIT // 100
+    thief = [Sender(FREE_BYTES, burst=FREE_BYTES, size=FREE_BYTES) for _ in range(LIMIT // reply)]
+    async with bodies() as (app, server), trio.open_nursery() as nursery:
+        server.fakes.stateful.expected, server.fakes.stateful.waits = reply, 50
+        for sender in thief:
+            nursery.start_soon(sender.run, server)
+        await wait_all_tasks_blocked()
+        assert app.body_budget.used_bytes == LIMIT // 10
+        assert sorted(sender.status for sender in thief) == [0] * 10 + [503] * (len(thief) - 10)
+        assert await have_room(app, "somebody") == 0
         nursery.cancel_scope.cancel()
 
 

@@ -204,13 +204,14 @@ class BodyBudget:
     def _gives_way(self, share: Share, size: int) -> bool:
         """Whether the share goes behind others: its owner has more than a tenth, or there is little room, and it will
         be there for long."""
-        return self._is_greedy(share, size) or (not self._has_room_for_more(size) and share.is_long(self._held_for))
+        return self.is_greedy(share, size) or (not self._has_room_for_more(size) and share.is_long(self._held_for))
 
     def _has_room_for_more(self, size: int) -> bool:
         """Whether there is an agent's share beside so many bytes."""
         return self.used_bytes + size <= self.limit_bytes - self._fair_share
 
-    def _is_greedy(self, share: Share, size: int) -> bool:
+    def is_greedy(self, share: Share, size: int) -> bool:
+        """Whether its owner would have more than a tenth with so many bytes beside what it has."""
         owned = self._used_by[share.owner] if share.owner is not None else 0
         return owned > 0 and owned + size > self._fair_share
 
