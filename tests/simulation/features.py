@@ -54,6 +54,7 @@ class Features:
     crossed_notes: bool = False  # one worker notes deliveries late, and agents' groups change twice meanwhile
     struck_once_answered: bool = False  # the power goes a moment after a call, once what it answered is known
     dies_with_claims: bool = False  # the only worker does, with what it has just claimed, and nothing comes after it
+    expires_late: bool = False  # commands whose time is over can't be ended
     only_hangs: bool = False  # workers hang, one at a time, while others serve, and there is no other fault
 
     @property
@@ -107,6 +108,7 @@ _LATER_SHARES: Final = {
     "struck_once_answered": 0.3,
     "dies_with_claims": 0.15,
     "only_hangs": 0.06,
+    "expires_late": 0.15,
 }
 
 

@@ -242,6 +242,9 @@ def _with_needed(features: Features, stores: str) -> Features:
         features = evolve(features, set_groups=True, upgrades=False, thieves=False)
     if features.only_hangs:
         features = evolve(features, many_posts=True)
+    if features.expires_late:  # of an indexer it is requests that fail, whatever they are for
+        has_fault = stores != "indexer" and not (features.only_hangs or features.only_reloads)
+        features = evolve(features, expires_late=has_fault)
     if features.prunes:  # an earlier version keeps no ages
         features = evolve(features, prunes=stores == "embedded" and not features.upgrades)
     if features.prunes:  # who was away for some of its days would have no documents any more
@@ -320,9 +323,18 @@ def _feature_faults(
     if features.struck_once_answered and stores == "embedded":
         at = {"start": rng.uniform(2.0, seconds * 0.9), "place": rng.choice(ANSWERED)}
         yield "sudden", "power cut", at | {"amount": rng.uniform(0.001, 0.03)}
+        if rng.random() < 0.4:  # or with one of a stateless body's writes
+            number = METHODS.index("engine.send_events") / 1000
+            yield "sudden", "power cut", {"start": rng.uniform(2.0, seconds * 0.9), "amount": number, "alone": True}
     if features.dies_with_claims:  # of which many are made at the last tick
         at = {"start": floor(seconds) - 0.2, "seconds": 1.2, "share": 1.0, "alone": False}
         yield "call", "die", at | {"place": "commands.claim", "amount": WITH_RESULT}
+    if features.expires_late:
+        yield (
+            "call",
+            "fail",
+            {"start": 0.0, "seconds": seconds, "place": "commands.expire", "share": 1.0, "alone": False},
+        )
     if features.only_hangs:
         for number in range(4):
             start = seconds * (0.05 + 0.22 * number)

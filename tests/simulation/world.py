@@ -19,7 +19,7 @@ from tests.simulation.actors.groups import run_group_changes, watch_groups
 from tests.simulation.actors.hostile import run_hostile
 from tests.simulation.actors.keys import key_hash
 from tests.simulation.actors.large_commands import run_large_commands
-from tests.simulation.actors.operators import run_last_words, run_operator, run_poster
+from tests.simulation.actors.operators import run_absences, run_last_words, run_operator, run_poster
 from tests.simulation.actors.room import run_room_maker
 from tests.simulation.actors.rotation import run_rotation
 from tests.simulation.actors.thieves import run_thief
@@ -267,6 +267,8 @@ class World(InjectedFaults):
                     busy.start_soon(run_operator, self, plan.seconds)
                     if plan.features.rotates:
                         busy.start_soon(run_rotation, self, plan.seconds)
+                    if plan.features.expires_late:
+                        busy.start_soon(run_absences, self, plan.seconds)
                     if plan.features.last_words:
                         busy.start_soon(run_last_words, self, plan.seconds)
                     if plan.features.large_commands:

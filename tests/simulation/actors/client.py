@@ -17,7 +17,7 @@ from attrs import define
 from tests.simulation.actors.keys import KEYS, REVOCATION
 from tests.simulation.actors.room import is_share_full
 from tests.simulation.determinism import EPOCH
-from tests.simulation.plan import CALLS, DISK, UNSERVED
+from tests.simulation.plan import CALLS, DISK, MORE_NODES, NODES, UNSERVED
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.services.commands.command_json import LARGEST_REPLY
 from wazuh_comms_trio.testing.agent.client import AgentClient, token_expiry
@@ -36,6 +36,10 @@ ROUND_COMMANDS = 64
 
 #: Seconds beyond its time in which a request is answered: until its body is there, and its reply.
 IN_TIME_SLACK = 5.0
+
+#: Seconds by which a command may come after its time, and what may make that more.
+TOO_LATE = 3.0
+DELAYS = (*NODES, *MORE_NODES, "slow", "hang", "hang worker")
 
 #: By what a node may not be able to read the registry.
 UNREAD = (*CALLS, *DISK, "hang worker", "indexer split")
@@ -178,7 +182,7 @@ class SimClient(AgentClient):
             self._check_size(reply)
             if keys == self.keys:
                 self._check_made(reply)
-            self._check_cancelled(reply, poll)
+            self._check_wanted(reply, poll)
         expired = bool(token) and expiry_of(token) <= world.agents_clock()
         ended = signed_by in world.revoking or expired or world.had_wrong_clock(began)
         refusable = ahead or old_key or ended or self.is_being_rekeyed
@@ -332,9 +336,9 @@ class SimClient(AgentClient):
         if numbers != sorted(numbers):
             raise Violation("command order", f"{self.name} is given {[life and life.document_id for life in lives]}")
 
-    def _check_cancelled(self, reply: Reply, poll: OpenPoll | None) -> None:
-        """What the operator was told is cancelled doesn't come after that, unless it was on its way when its delivery
-        was given up."""
+    def _check_wanted(self, reply: Reply, poll: OpenPoll | None) -> None:
+        """What the operator was told is cancelled doesn't come after that, nor does anything long after its time,
+        unless it was on its way when its delivery was given up."""
         connection = None if poll is None else poll.connection
         if connection is None or connection.fault is not None or connection in self.world.silent:
             return
@@ -344,6 +348,10 @@ class SimClient(AgentClient):
                 continue
             if life.cancelled and not self.world.forgot_deliveries():
                 raise Violation("cancelled", f"{self.name} is given {life.document_id}")
+            late = trio.current_time() - life.added - life.timeout
+            on_its_way = self.world.had_cause(late, DELAYS) or self.world.had_wrong_clock(life.made)
+            if late > TOO_LATE and not on_its_way:
+                raise Violation("too late", f"{self.name} is given {life.document_id}, {late:.1f} s after its time")
             life.came_whole = True
 
     def _check_report(self, document_id: str, status: int) -> None:

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from tests.simulation.nodes.process import Process
     from tests.simulation.world import World
 
-__all__ = ["begin", "insist", "run_last_words", "run_operator", "run_poster"]
+__all__ = ["begin", "insist", "run_absences", "run_last_words", "run_operator", "run_poster"]
 
 T = TypeVar("T")
 
+#: Seconds for which an agent isn't there, and twice as long as a command for it waits.
+ABSENCE = 9.0
 #: A local program offers again what wasn't delivered.
 POST_INTERVAL = 10.0
 #: The answer to a post is there by then.
@@ -178,6 +180,22 @@ async def _check_removed(world: World, agent: SimAgent, began: float) -> None:
         earlier = life.agent == agent.uuid and life.added < began and not life.posted
         if earlier and command is not None and command.target.type == "agent" and command.status == "pending":
             raise Violation("removed", f"{agent.name} is removed, and {life.document_id} is pending")
+
+
+async def run_absences(world: World, until: float) -> None:
+    """Sends short commands to agents that aren't there until their time is over."""
+    rng = Random(f"{world.plan.seed} absences")
+    number, kept_out = 0, world.balancer.kept_out
+    while trio.current_time() < until - ABSENCE:
+        number += 1
+        agent = rng.choice(world.agents)
+        kept_out.add(agent.name)
+        for connection in [each for each in world.connections if each.who == agent.name]:
+            connection.cut()
+        await _send(world, agent, f"a{number}", ABSENCE / 2)
+        await trio.sleep_until(world.commands[f"a{number}"].added + ABSENCE)
+        kept_out.discard(agent.name)
+        await trio.sleep(rng.uniform(0.0, 3.0))
 
 
 async def run_last_words(world: World, until: float) -> None:

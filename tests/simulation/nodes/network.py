@@ -299,13 +299,14 @@ class Balancer:
     def __init__(self, world: World) -> None:
         self._world = world
         self._ports = count(40000)
+        self.kept_out: set[str] = set()  # agents whose network is down
 
     async def connect(self, host: str, *, enrollment: bool = False) -> SimStream:
         """To the agents' port, or to that of enrolment. Raises ``ConnectionRefusedError``."""
         world, rng = self._world, self._world.rng_network
         await trio.sleep(rng.uniform(0.0002, 0.002))
         fault = world.meets("network", None)
-        if fault is not None and fault.kind == "refuse":
+        if host in self.kept_out or (fault is not None and fault.kind == "refuse"):
             world.trace.strike("refuse", "connection", host)
             raise ConnectionRefusedError(111, "Connection refused")
         up = [node for node in world.nodes if node.is_up]
