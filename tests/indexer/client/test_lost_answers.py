@@ -32,19 +32,19 @@ def delay(node: FakeOpenSearch, ending: str, seconds: float, times: int) -> None
     node.faults.before = wait
 
 
+async def ask_each_second(client: OpenSearchClient) -> None:
+    while True:
+        await trio.sleep(1)
+        assert await ask(client) == 1
+
+
 async def search(
     client: OpenSearchClient, what: str = "_search", *, repeatable: bool = True, has_place: bool = False
 ) -> float:
     """Seconds that a search takes beside others' requests, one a second, all of which are answered."""
     began = trio.current_time()
-
-    async def others() -> None:
-        while True:
-            await trio.sleep(1)
-            assert await ask(client) == 1
-
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(others)
+        nursery.start_soon(ask_each_second, client)
         await client.request("POST", f"/x/{what}", b"{}", repeatable=repeatable, has_place=has_place)
         nursery.cancel_scope.cancel()
     return trio.current_time() - began
@@ -117,6 +117,22 @@ async def test_a_node_that_is_passed_over_has_lost_them(autojump_clock: MockCloc
                 await trio.sleep(2)
         assert len(ended) == 12
         assert max(ended) < 12 + OVERTAKEN + 2
+
+
+@pytest.mark.parametrize(
+    ("method", "target"), [("POST", "/x/_update/7"), ("PUT", "/x/_create/7"), ("DELETE", "/x/_doc/7")]
+)
+async def test_a_change_is_waited_for(autojump_clock: MockClock, method: str, target: str) -> None:
+    """Given up while it is slow it may still take place: after its repetition, and after a later change."""
+    async with fakes("a") as nodes, client_of(nodes) as client:
+        delay(nodes["a"], "/7", 50, 1)
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_each_second, client)
+            await client.request(method, target, b"{}")
+            nursery.cancel_scope.cancel()
+        assert trio.current_time() - began == pytest.approx(50)
+        assert [path for _, path in nodes["a"].requests].count(target) == 1
 
 
 async def test_what_keeps_an_order_waits(autojump_clock: MockClock) -> None:

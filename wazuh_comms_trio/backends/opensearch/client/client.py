@@ -22,7 +22,7 @@ from wazuh_comms_trio.backends.opensearch.client.credentials import (
     make_connector,
     read_account,
 )
-from wazuh_comms_trio.backends.opensearch.client.hosts import Host, Hosts, Overtaken, kind_of
+from wazuh_comms_trio.backends.opensearch.client.hosts import Host, Hosts, Overtaken, is_change, kind_of
 from wazuh_comms_trio.backends.opensearch.client.queries import encode_json
 from wazuh_comms_trio.backends.opensearch.client.slices import NotSliced, cut_list, lenient, lenient_text
 from wazuh_comms_trio.backends.unreadable import DECODE_ERRORS, UnreadableLog, describe_decode_error
@@ -205,9 +205,9 @@ class OpenSearchClient:
         largest_reply: int | None = None,
     ) -> HttpReply:
         """Sends a request; returns the answer, whatever its status. ``repeatable``: may be sent to another node when
-        one fails after it may have seen it. ``has_place``: one of ``bulk_places`` is held, and it is waited for, since
-        events' order counts. ``largest_reply``: bytes. Raises ``IndexerUnavailable`` when no node answers,
-        ``ReplyTooLarge``. Cancelled: may have been applied."""
+        one fails after it may have seen it. ``has_place``: one of ``bulk_places`` is held, and it is waited for, as
+        changes are, since their order counts. ``largest_reply``: bytes. Raises ``IndexerUnavailable`` when no node
+        answers, ``ReplyTooLarge``. Cancelled: may have been applied."""
         if query:
             target = f"{target}?{urlencode(query)}"
         headers = [_ACCEPT]
@@ -217,7 +217,8 @@ class OpenSearchClient:
                 body = await _compress(body)
                 headers.append(("Content-Encoding", "gzip"))
         limit, kind = self._limits.read_timeout, "in order" if has_place else kind_of(method, target)
-        call = _Call(method, target, headers, body, repeatable, limit, largest_reply, kind, patient=has_place)
+        patient = has_place or is_change(method, target)
+        call = _Call(method, target, headers, body, repeatable, limit, largest_reply, kind, patient)
         async with contextlib.nullcontext() if has_place else self._places:
             self._busy += 1
             try:

@@ -53,6 +53,12 @@ def kind_of(method: str, target: str) -> str:
     return f"{method} {'/'.join(parts[: end + 1])}"
 
 
+def is_change(method: str, target: str) -> bool:
+    """Whether a request changes one document, or an index, whatever was there. Where it is given up while it is only
+    slow it may still take place, after its repetition and what came later."""
+    return method in ("PUT", "DELETE") or "/_update/" in target
+
+
 @define(eq=False)
 class Host:
     """One node and what is known of its health. Moments are trio's clock."""
