@@ -141,8 +141,8 @@ class RequestRoom:
     async def reserve(self, size: int) -> None:
         """Before the work whose reply has about so many bytes: where there is no room for those, nor enough of the
         body's, it isn't begun. Small replies go without asking, and none asks for more than an agent's share: ``size``
-        is a guess. Raises ``Overloaded`` when there was no room in time, and at once where an agent's small bodies would
-        have more than its share: while they wait for others none of them is ended."""
+        is a guess. Raises ``Overloaded`` when there was no room in time, and at once where an agent's small bodies
+        would have more than its share: while they wait for others none of them is ended."""
         more = min(size - self.share.held_bytes, self._budget.limit_bytes // FAIR_SHARES)
         if size > FREE_BYTES and more > 0:
             if not self.share.held_bytes and self._budget.is_greedy(self.share, more):
