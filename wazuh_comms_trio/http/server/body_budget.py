@@ -58,13 +58,22 @@ class Share:
             return self.sending
         return None
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether it has been ended, and its room is there soon."""
+        if (progress := self.progress) is not None:
+            return progress.makes_room
+        return self.queued is not None and self.queued.cancel_called
+
     def end(self) -> None:
-        """Ends the wait for its peer, or for room."""
+        """Ends the wait for its peer, for room, or for others."""
         if (progress := self.progress) is not None:
             progress.makes_room = True
             scope = progress.scope or self.parked
             assert scope is not None
             scope.cancel()
+        elif self.queued is not None:
+            self.queued.cancel()
 
     def is_long(self, seconds: float) -> bool:
         """Whether the body, as it comes, takes longer than that in all."""
@@ -240,17 +249,16 @@ class BodyBudget:
         missing = self.used_bytes + max(size, self._fair_share) - self.limit_bytes
         used_by, slow, queued = Counter(self._used_by), list[_Slow](), list[Share]()
         for share in self._watched:
-            if (progress := share.progress) is None:
-                if share.queued is not None and not share.queued.cancel_called:
-                    queued.append(share)
-                elif share.queued is not None:
-                    missing -= share.held_bytes
-                    used_by[share.owner] -= share.held_bytes
-                continue
-            if progress.makes_room:
+            if share.is_ended:
                 missing -= share.held_bytes
                 used_by[share.owner] -= share.held_bytes
-            elif (waited := progress.waited(now)) >= SPARED and (needs := progress.needs(share.left, now)) > SPARED:
+            elif share.queued is not None:
+                queued.append(share)
+            elif (
+                (progress := share.progress) is not None
+                and (waited := progress.waited(now)) >= SPARED
+                and (needs := progress.needs(share.left, now)) > SPARED
+            ):
                 slow.append(_Slow(share, progress.needs(1, now), waited + needs > self._held_for))
         slow.sort(key=attrgetter("pace"), reverse=True)
         for share in [*(one.share for one in slow if one.share.owner is not None), *reversed(queued)]:
@@ -263,14 +271,11 @@ class BodyBudget:
 
     def _end(self, share: Share) -> int:
         """Returns the room that there will be, bytes."""
-        if share.queued is not None:
-            share.queued.cancel()
-            self.ended(QUEUED_BODIES)
-            return share.held_bytes
-        if (progress := share.progress) is None or progress.makes_room:
+        if share.is_ended:
             return 0
+        slow = SLOW_READERS if share.reading is not None else SLOW_BODIES
         share.end()
-        self.ended(SLOW_READERS if progress is share.reading else SLOW_BODIES)
+        self.ended(slow if share.queued is None else QUEUED_BODIES)
         return share.held_bytes
 
     def give_back(self, share: Share) -> None:
