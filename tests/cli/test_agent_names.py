@@ -179,7 +179,8 @@ def test_agents_have_their_names_in_tables_unless_several_have_it(tool: Tool, co
 
 #: What a table shows at such a width.
 NARROW = {
-    80: ("UUID", "NAME", "STATUS", "GROUPS", "LAST SEEN"),
+    110: ("UUID", "NAME", "STATUS", "GROUPS", "LAST SEEN"),
+    80: ("UUID", "NAME", "STATUS", "LAST SEEN"),
     70: ("UUID", "NAME", "STATUS", "LAST SEEN"),
     60: ("NAME", "STATUS", "GROUPS", "LAST SEEN"),
     30: ("NAME", "STATUS", "GROUPS"),
@@ -199,6 +200,16 @@ def test_a_narrow_terminal_shows_fewer_columns(tool: Tool, monkeypatch: pytest.M
         listed = tool(*words).lines
         assert max(map(len, lines + listed)) <= columns, listed
         assert all(word in listed[0].split() for word in ("TARGET", "STATUS"))
+
+
+def test_names_and_outcomes_are_told_apart_where_a_column_less_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "terminal_width", lambda: 80)
+    row = (ONE, "fleet-1073-00001", "active", "web,datenbank,linux", "2025-03-11T19:12:36Z")
+    agents = output.table(("UUID", "NAME", "STATUS", "GROUPS", "LAST SEEN"), [row], ("GROUPS", "UUID", "LAST SEEN"))
+    assert agents.split("\n")[1].split("  ") == [*row[:3], "03-11 19:12"]
+    row = ("4a1b23bf1a2e4d8d9a4a7fd3a9d0c3f1", "group web", "restart", "under way: 2 pending", "2025-03-11T19:12:36Z")
+    commands = output.table(("ID", "TARGET", "ACTION", "STATUS", "CREATED"), [row], ("CREATED", "ACTION", "ID"))
+    assert commands.split("\n")[1].split("  ") == [*row[:4]]
 
 
 def test_columns_that_fit_come_back(monkeypatch: pytest.MonkeyPatch) -> None:

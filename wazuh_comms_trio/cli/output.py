@@ -17,6 +17,8 @@ from wazuh_comms_trio.foundation.timestamps import to_iso
 
 #: A column is cut to this at least.
 _NARROWEST: Final = 8
+#: What is cut to this is still told from others.
+_LEGIBLE: Final = 20
 _SHORT_DATE: Final = re.compile(r"\d\d-\d\d \d\d:\d\d")
 #: Blanks at an end of a cell, and those after the first of several.
 _ODD_BLANK: Final = re.compile(r"^ | $|(?<= ) ")
@@ -55,8 +57,8 @@ class Output:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]], spare: Sequence[str] = ()) -> str:
     """Columns of equal width, the last one open. On a terminal that is too narrow, dates are shortened and the widest
-    columns cut, but never the first, which is what a row is known by; where that isn't enough those of ``spare`` are
-    left out, one after the other."""
+    columns cut, but never the first, which is what a row is known by; where they would be cut beyond reading those of
+    ``spare`` are left out, one after the other."""
     return _Columns(heads, spare).page(rows)
 
 
@@ -126,7 +128,7 @@ class _Columns:
             return self._shown, before
         self._is_narrow = True
         least = [width if n in whole else min(width, _NARROWEST) for n, width in enumerate(wanted)]
-        legible = max(_NARROWEST, most // 4)
+        legible = max(_NARROWEST, min(most // 4, _LEGIBLE))
         readable = [width if n in whole else min(width, legible) for n, width in enumerate(wanted)]
         shown = _that_fit(least, readable, self._spare, most)
         cuttable = [n for n in shown if n not in whole]
@@ -139,12 +141,13 @@ class _Columns:
 
 
 def _that_fit(least: Sequence[int], readable: Sequence[int], spare: Sequence[int], most: int) -> list[int]:
-    """The columns that there is room for: the spare ones are left out in their order, and those that fit without a
-    later one, and leave the others readable, come back."""
+    """The columns that there is room for: the spare ones are left out in their order until the others are readable, but
+    the first only where they don't fit at all. Those that fit without a later one come back."""
     shown = list(range(len(least)))
     gone: list[int] = []
     for column in spare:
-        if _total([least[n] for n in shown]) <= most:
+        bearable = least if column == 0 else readable
+        if _total([bearable[n] for n in shown]) <= most:
             break
         shown.remove(column)
         gone.append(column)
