@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -45,9 +46,23 @@ def test_config_and_json_before_and_after_the_command(
 def test_configuration_by_default(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WAZUH_COMMS_CONFIG")
     monkeypatch.setattr("wazuh_comms_trio.cli.program.DEFAULT_CONFIG", "/nonexistent/wazuh-server.yml")
-    refused = tool("agents", "list")
-    assert refused.status == 78
-    assert refused.err == "wazuh-comms: /nonexistent/wazuh-server.yml: can't be read: No such file or directory\n"
+    missing = "/nonexistent/wazuh-server.yml: can't be read: No such file or directory"
+    for words in (("agents", "list"), ("config", "check")):
+        refused = tool(*words)
+        assert refused.status == 78
+        assert refused.err == f"wazuh-comms: {missing}; name another one by --config FILE or $WAZUH_COMMS_CONFIG\n"
+    assert tool("--config", "/nonexistent/own.yml", "agents", "list").err.endswith("such file or directory\n")
+
+
+def test_a_configuration_that_is_not_ones_own(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    for words in (("agents", "list"), ("config", "check")):
+        refused = tool(*words)
+        assert refused.status == 78
+        assert refused.err.endswith(": Permission denied; run this as root, or as the user whose it is\n")
 
 
 @pytest.mark.parametrize(
@@ -57,6 +72,20 @@ def test_misuse(tool: Tool, words: tuple[str, ...]) -> None:
     refused = tool(*words)
     assert (refused.status, refused.out) == (2, "")
     assert refused.err.startswith("usage: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ((), "wazuh-comms: name a command: agents, commands, events, "),
+        (("agents", "--json"), "wazuh-comms agents: name a command: add, list, show, why, remove, rekey\n"),
+        (("keys", "rotate"), "wazuh-comms keys rotate: name a command: publish, sign\n"),
+    ],
+)
+def test_a_group_alone_names_its_commands(tool: Tool, words: tuple[str, ...], named: str) -> None:
+    refused = tool(*words)
+    assert (refused.status, refused.out) == (2, "")
+    assert f"\n{named}" in refused.err
 
 
 def test_help_names_every_command(tool: Tool) -> None:

@@ -60,7 +60,7 @@ def ask_daemon(arguments: Namespace, method: str, path: str, seconds: float) -> 
         reply = connection.getresponse()
         body = reply.read()
     except PermissionError as error:
-        raise Failure(f"{command_socket}: not permitted") from error
+        raise Failure(f"{command_socket}: not permitted; run this as root, or as the service's user") from error
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise Failure(f"the daemon doesn't run: nobody serves {command_socket}", EXIT_NOT_RUNNING) from error
     except TimeoutError as error:

@@ -17,7 +17,11 @@ class Group:
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self.parser = parser
-        self.commands: Any = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+        self.commands: Any = parser.add_subparsers(title="commands", metavar="COMMAND")
+        parser.set_defaults(work=self._say_which)  # a command's own takes its place
+
+    def _say_which(self, arguments: argparse.Namespace) -> int:
+        self.parser.error(f"name a command: {', '.join(self.commands.choices)}")
 
     def group(self, name: str, *, help: str) -> Group:
         return Group(self._parser(name, help, help))

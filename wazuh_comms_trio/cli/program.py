@@ -52,6 +52,15 @@ def config_path(given: str | None) -> str:
     return given or os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG
 
 
+def way_out(error: BaseException) -> str:
+    """What to do about a configuration that can't be read."""
+    if isinstance(error.__cause__, PermissionError):
+        return "; run this as root, or as the user whose it is"
+    if isinstance(error.__cause__, FileNotFoundError) and str(getattr(error, "file", "")) == DEFAULT_CONFIG:
+        return f"; name another one by --config FILE or ${CONFIG_VARIABLE}"
+    return ""
+
+
 def complain(name: str, line: str, priority: int = ERROR) -> None:
     """Prints a line on stderr; for the journal, if that is what reads it, with its priority."""
     text = f"{name}: {printable(line)}"
@@ -111,8 +120,10 @@ def _give_up_output() -> None:
 
 
 def _sentence(reason: BaseException) -> str:
-    if isinstance(reason, Failure) or type(reason).__name__ == "ConfigError":
+    if isinstance(reason, Failure):
         return str(reason)
+    if type(reason).__name__ == "ConfigError":
+        return f"{reason}{way_out(reason)}"
     if isinstance(reason, OSError):
         what = f"{reason.filename}: " if reason.filename is not None else ""
         return f"{what}{reason.strerror or reason}"

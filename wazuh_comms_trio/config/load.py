@@ -78,7 +78,7 @@ def read_file(file: Path) -> str:
         with file.open("rb") as opened:
             data = opened.read(_LARGEST_FILE + 1)
     except OSError as error:
-        raise failed(f"can't be read: {error.strerror or error}") from None
+        raise failed(f"can't be read: {error.strerror or error}") from error
     except ValueError:  # a NUL in the path
         raise failed("can't be read: not a path") from None
     if len(data) > _LARGEST_FILE:

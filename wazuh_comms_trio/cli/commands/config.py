@@ -7,7 +7,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from wazuh_comms_trio.cli.parser import Group
-from wazuh_comms_trio.cli.program import EXIT_BAD_CONFIGURATION, config_path
+from wazuh_comms_trio.cli.program import EXIT_BAD_CONFIGURATION, config_path, way_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,7 @@ def _check_file(arguments: Namespace) -> int:
 
     file = config_path(arguments.config)
     problems: Sequence[Problem] = ()
-    verdict = f"{file} can be used"
+    verdict, way = f"{file} can be used", ""
     follows: Sequence[str] = ()
     try:
         loaded = load_config(file)
@@ -95,10 +95,10 @@ def _check_file(arguments: Namespace) -> int:
             warnings += [evolve(problem, text=f"as {name}: {problem.text}") for problem in unreadable]
             verdict += f" by root, but not by {name}, unless the service gets that by LoadCredential="
     except ConfigError as error:
-        problems, warnings = error.problems, list(error.warnings)
+        problems, warnings, way = error.problems, list(error.warnings), way_out(error)
     if not arguments.json:
         for problem in problems:
-            print(f"wazuh-comms: {problem.render(file)}", file=sys.stderr)
+            print(f"wazuh-comms: {problem.render(file)}{way}", file=sys.stderr)
         for warning in warnings:
             print(f"wazuh-comms: warning: {warning.render(file)}", file=sys.stderr)
     document = {
