@@ -7,6 +7,7 @@ import faulthandler
 import logging
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -124,6 +125,15 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
         for position, pem in enumerate(leaf.cert_chain_pems):
             pem.write_to_path(cert, append=position > 0)
     return made
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that every user may enter. ``tmp_path`` isn't one: each run of pytest that starts, also beside this one,
+    takes all others' rights from the folder above it."""
+    with tempfile.TemporaryDirectory(prefix="wazuh-comms-public-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @pytest.fixture

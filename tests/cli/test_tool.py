@@ -373,17 +373,16 @@ def test_daemons_program(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
-def test_root_acts_as_the_owner_of_the_state(tool: Tool, state: Path, tmp_path: Path) -> None:
+def test_root_acts_as_the_owner_of_the_state(tool: Tool, config_file: Path, public_folder: Path) -> None:
+    state = public_folder / "state"
+    config_file.write_text(LEAST.replace("path: state", f"path: {state}"))
     state.mkdir()
-    os.chmod(state.parent, 0o755)
-    for parent in state.parents[1:4]:
-        os.chmod(parent, 0o755)
     os.chown(state, 4242, 4343)
     assert tool("agents", "add", "a").status == 0
     owners = {(file.stat().st_uid, file.stat().st_gid) for file in (state, *state.rglob("*"))}
     assert owners == {(4242, 4343)}
     assert (os.geteuid(), os.getegid()) == (0, os.getgid())
-    with acting_as_owner(state / "not" / "yet", tmp_path / "wazuh-server.yml"):
+    with acting_as_owner(state / "not" / "yet", config_file):
         assert os.geteuid() == 4242
 
 

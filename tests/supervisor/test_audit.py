@@ -7,8 +7,7 @@ import os
 import pwd
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,14 +39,6 @@ with socket.socket(socket.AF_UNIX) as sock:
     if waits:
         print(sock.recv(65536).split()[1].decode())
 """
-
-
-@pytest.fixture
-def public() -> Iterator[Path]:
-    """A folder that every user may enter."""
-    with tempfile.TemporaryDirectory(prefix="wazuh-comms-audit-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 def commands(*ids: str) -> str:
@@ -83,8 +74,10 @@ async def noted(files: Files, count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_posts_and_reloads_are_noted_with_the_caller(workers: int, make_files: MakeFiles, public: Path) -> None:
-    socket = public / "c.sock"
+async def test_posts_and_reloads_are_noted_with_the_caller(
+    workers: int, make_files: MakeFiles, public_folder: Path
+) -> None:
+    socket = public_folder / "c.sock"
     files = make_files(workers=workers, command_socket=str(socket))
     others = [None, 65534] if os.getuid() == 0 else [None]
     wanted: dict[tuple[str, int], dict[str, Any]] = {}
