@@ -14,8 +14,9 @@ from attrs import define, field
 
 @define
 class FakeEngine:
-    """``status``, ``body``: what it answers. ``stall``: seconds before it does. ``answer_after``: answers once it has
-    so many bytes of the body, and reads no more until ``finished``. ``close_after``: closes then instead.
+    """``status``, ``body``: what it answers. ``stall``: seconds before it does. ``stalls``: whether it never does, by
+    the target. ``answer_after``: answers once it has so many bytes of the body, and reads no more until ``finished``.
+    ``close_after``: closes then instead.
     ``read_pause``: seconds before each read. ``close_idle``: closes after each answer without having said so.
     ``judge``: a reason to refuse a body, or None; what it refuses isn't among ``requests``.
     ``requests``: target, headers and body of each whole one; of a body only ``drop_above`` bytes are kept."""
@@ -24,6 +25,7 @@ class FakeEngine:
     status: int = 204
     body: bytes = b""
     stall: float = 0.0
+    stalls: Callable[[bytes], bool] | None = None
     answer_after: int | None = None
     close_after: int | None = None
     read_pause: float = 0.0
@@ -80,6 +82,8 @@ class FakeEngine:
                 if reason is None and self.status < 300:
                     self.requests.append((request.target, dict(request.headers), bytes(body)))
                 await trio.sleep(self.stall)
+                if self.stalls is not None and self.stalls(request.target):
+                    await trio.sleep_forever()
                 await self._answer(stream, connection, reason)
                 return True
             else:

@@ -110,7 +110,9 @@ async def test_a_slow_engine_holds_the_body_back(tmp_path: Path) -> None:
     ("status", "error", "code"),
     [
         (400, EngineRefused, 2710),
-        (404, EngineRefused, 2710),
+        (401, EngineRequestError, 2803),
+        (403, EngineRequestError, 2803),
+        (404, EngineRequestError, 2803),
         (413, EngineRefused, 2710),
         (408, EngineRequestError, 2803),
         (429, EngineRequestError, 2803),
@@ -366,7 +368,7 @@ async def test_a_probe_wants_an_answer_of_one_that_fell_silent(tmp_path: Path, g
     async with fake_engine(tmp_path, stall=1000) as fake, open_engine_client(limits) as engine:
         await engine.probe()
         if given_up:  # by an agent's request, whose limit is shorter than ours
-            with trio.move_on_after(2.2):
+            with trio.move_on_after(2.2), pytest.raises(EngineTimeout):
                 await send(engine, b"x")
         else:
             with pytest.raises(EngineTimeout):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,9 @@ async def hang(fake: FakeEngine, engine: UnixEngine) -> str:
 
 async def hang_until_given_up(fake: FakeEngine, engine: UnixEngine) -> str:
     fake.stall = 1000
-    for _ in range(TRIES):
-        with trio.move_on_after(0.5):
-            await send(engine, b"x")
+    for body in (b"x", b"x" * 100_000):
+        with trio.move_on_after(0.5), pytest.raises(EngineTimeout):
+            await send(engine, body)
     return "no answer for "
 
 
@@ -71,6 +72,37 @@ async def test_one_line_each(
     assert (begun.levelno, over.levelno) == (logging.WARNING, logging.INFO)
     assert begun.getMessage().startswith(f"the engine: {why}")
     assert over.getMessage().startswith("the engine: works again after ")
+
+
+async def test_agents_that_leave_make_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scan may take long. Nor do those that are slow to send their bodies."""
+    caplog.set_level(logging.INFO, client.__name__)
+    monkeypatch.setattr(client, "_LONG", 0.05)
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x" * 100_000
+        time_for_all.deadline = trio.current_time() + 0.2
+        await trio.sleep_forever()
+
+    async def leave(ask: Callable[[], Awaitable[object]]) -> None:
+        """After a while that is long, before its time is over."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.sleep(0.2)
+            nursery.cancel_scope.cancel()
+
+    limits = settings(tmp_path, timeout=100.0)
+    async with fake_engine(tmp_path, stall=1000) as fake, open_engine_client(limits) as engine:
+        for body in (b"x", b"x" * 100_000):
+            await leave(partial(send, engine, body))
+        await leave(partial(engine.scan, b"{}"))
+        with trio.CancelScope() as time_for_all:
+            await engine.send_events(slow(), agent_id="a", length=200_000)
+        await engine.probe()
+        assert fake.connections == 5  # the probe's asks for nothing
+    assert [record for record in caplog.records if record.name == client.__name__] == []
 
 
 async def test_what_it_refuses_for_good_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -223,7 +223,8 @@ BUILD = _add("gauge", "build_info", "1, with the program's version.", "version",
 WARNINGS = _add(
     "gauge",
     "warnings",
-    "1 for each kind of what is going to hurt: `quota`, `certificate`, `descriptors`, `memory`, `disk`, `missing`;"
+    "1 for each kind of what is going to hurt: `quota`, `certificate`, `descriptors`, `memory`, `disk`, `missing`,"
+    " `calls` (of stores, the indexer or the engine, that go on failing);"
     " with an indexer `keys`, `revoked`, `files`, `clock`, `indexer_disk`;"
     " `wazuh-comms status` has the sentences.",
     "kind",

@@ -148,6 +148,7 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
             batcher=api.batcher,
             rng=rng,
             metrics=metrics,
+            failing=failing,
             refused=lambda count: refusals.refused("packets that waited too long", count=count),
             run_blocking=run_blocking,
         ),

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -13,9 +14,11 @@ from weakref import WeakValueDictionary
 import msgspec
 import trio
 
+from wazuh_comms_trio.backends.engine.unanswered import UnansweredBodies
 from wazuh_comms_trio.backends.interfaces import EngineReply
 from wazuh_comms_trio.config.backend_models import EngineClient
 from wazuh_comms_trio.errors import (
+    BackendUnavailable,
     EngineRefused,
     EngineRequestError,
     EngineSchemeError,
@@ -23,6 +26,7 @@ from wazuh_comms_trio.errors import (
     EngineTimeout,
 )
 from wazuh_comms_trio.foundation.backoff import Backoff
+from wazuh_comms_trio.foundation.caches.refusal_cause import RefusalCause
 from wazuh_comms_trio.foundation.outage_log import QUIET, OutageLog
 from wazuh_comms_trio.http.client.adaptive_places import AdaptivePlaces
 from wazuh_comms_trio.http.client.connecting import connect_unix
@@ -61,6 +65,8 @@ _LONG: Final = 2.0
 
 #: Refusals that may end: the others of the 4xx are for good.
 _PASSING: Final = frozenset({408, 429})
+#: Refusals that say nothing of a body, as long as all are refused so: of our account, our path, our method.
+_OF_ALL: Final = frozenset({401, 403, 404, 405, 407, 410, 421, 426})
 #: Answers that say that there is too much.
 _OVERLOADED: Final = frozenset({429, 503})
 
@@ -114,41 +120,55 @@ class UnixEngine:
         #: Of requests: what fails between some that don't is one outage.
         self._failures = OutageLog(logger, "the engine", quiet=QUIET, clock=trio.current_time)
         self._silent = False  # the engine let a request go unanswered, and has answered none since
+        self._unanswered = UnansweredBodies()
+        self._refusals = RefusalCause()
 
     async def aclose(self) -> None:
         """Closes the connections that are kept."""
         await self._pool.aclose()
 
     async def send_events(self, body: AsyncIterable[bytes], *, agent_id: str, length: int | None) -> None:
+        try:
+            reply = await self._send_events(body, agent_id, length)
+        except EngineTimeout:
+            self._unanswered.given_up(agent_id)
+            raise
+        self._unanswered.answered()
+        self._check(reply, agent_id)
+
+    async def _send_events(self, body: AsyncIterable[bytes], agent_id: str, length: int | None) -> HttpReply:
         headers = [("Content-Type", "application/x-ndjson")]
         if length is not None and length <= _SMALL:
             whole = b"".join([piece async for piece in body])
-            self._check(await self._send_whole(self._places, _EVENTS, headers, whole))
-            return
+            return await self._send_whole(self._places, _EVENTS, headers, whole)
         async with self._streams_of.setdefault(agent_id, trio.Semaphore(_STREAMS_OF_ONE_AGENT)):
             began = await self._streams.acquire()
+            wait = _Wait()
             try:
-                with self._judging():
+                with self._judging(wait):
                     async with self._pool.connection() as connection:
-                        reply = await connection.exchange_stream("POST", _EVENTS, headers, body, length=length)
+                        pieces = _Pieces(body, wait)
+                        return await connection.exchange_stream("POST", _EVENTS, headers, pieces, length=length)
             finally:
                 self._streams.release(began, answered=None)  # the agent may be what is slow
-        self._check(reply)
 
-    def _check(self, reply: HttpReply) -> None:
+    def _check(self, reply: HttpReply, agent_id: str) -> None:
         """Raises what an answer to a body of events means, if it isn't a success."""
-        if 400 <= reply.status < 500 and reply.status not in _PASSING:
+        if 200 <= reply.status < 300:
+            self._refusals.taken()
+            self._failures.worked()
+            return
+        is_refusal = 400 <= reply.status < 500 and reply.status not in _PASSING
+        if is_refusal and (reply.status not in _OF_ALL or self._refusals.is_its_own(agent_id)):
             self._failures.worked()
             logger.debug("the engine refused a body (%d): %s", reply.status, reason_of(reply))
             raise EngineRefused(reason_of(reply))
-        if not 200 <= reply.status < 300:
-            self._failures.failed(f"it answers {reply.status}: {reason_of(reply)}")
-            raise EngineRequestError
-        self._failures.worked()
+        self._failures.failed(f"it answers {reply.status}: {reason_of(reply)}")
+        raise EngineRequestError
 
     async def probe(self) -> None:
-        """Whether the engine's socket takes connections. The engine is sent a request only after it left one
-        unanswered: any answer will do."""
+        """Whether the engine's socket takes connections, and doesn't leave all bodies of events unanswered. The engine
+        is sent a request only after it left one unanswered: any answer will do."""
         try:
             stream = await connect_unix(socket_path(self._settings.api_socket_path))
         except OSError as exc:
@@ -164,6 +184,8 @@ class UnixEngine:
             self._silent = False
         finally:
             await connection.aclose()
+        if self._unanswered.are_all():
+            raise BackendUnavailable("it leaves events unanswered")
 
     async def scan(self, request: bytes) -> EngineReply:
         reply = await self._send_whole(self._scans, _SCAN, [("Content-Type", "application/json")], request)
@@ -175,25 +197,23 @@ class UnixEngine:
         self, places: AdaptivePlaces, target: str, headers: list[tuple[str, str]], body: bytes
     ) -> HttpReply:
         began = await places.acquire()
+        wait = _Wait()
         answered: bool | None = False
         try:
-            with self._judging():
+            with self._judging(wait):
                 reply = await self._pool.request("POST", target, headers, body, was_unseen=_was_unread)
             answered = reply.status not in _OVERLOADED
             return reply
         except trio.Cancelled:
-            has_waited = trio.current_time() - began > _LONG
-            if has_waited:
-                self._failures.failed(f"no answer for {trio.current_time() - began:.1f} s")
-            self._silent = self._silent or has_waited
-            answered = False if has_waited else None
+            answered = False if wait.is_long else None
             raise
         finally:
             places.release(began, answered=answered)
 
     @contextmanager
-    def _judging(self) -> Iterator[None]:
-        """Turns the failure of a request into the engine's error, and notes whether the engine answered."""
+    def _judging(self, wait: _Wait) -> Iterator[None]:
+        """Turns the failure of a request into the engine's error, and notes whether the engine answered. So is the end
+        of its time; an agent that leaves before says nothing of the engine."""
         try:
             yield
         except HttpFailure as failure:
@@ -202,6 +222,12 @@ class UnixEngine:
                 self._silent = True
                 raise EngineTimeout from failure
             raise EngineRequestError from failure
+        except trio.Cancelled:
+            if not wait.is_over:
+                raise
+            self._failures.failed(f"no answer for {wait.seconds:.1f} s")
+            self._silent = True
+            raise EngineTimeout from None
         self._silent = False
 
     async def _connect(self) -> trio.abc.Stream:
@@ -220,6 +246,51 @@ class UnixEngine:
             return stream
         self._outage.failed(error.strerror or error, kind="cannot be reached")
         raise EngineSocketError from error
+
+
+class _Wait:
+    """Since when the engine is what is waited for, and until when that was to be."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self._began, self._deadline = trio.current_time(), trio.current_effective_deadline()
+
+    def stop(self) -> None:
+        """Something else is waited for."""
+        self._began = inf
+
+    @property
+    def seconds(self) -> float:
+        return trio.current_time() - self._began
+
+    @property
+    def is_long(self) -> bool:
+        return self.seconds > _LONG
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was given all its time; what is waited for an instant says nothing."""
+        return self.is_long and trio.current_time() >= self._deadline
+
+
+class _Pieces:
+    """A body whose agent is waited for while its next piece is."""
+
+    def __init__(self, body: AsyncIterable[bytes], wait: _Wait) -> None:
+        self._body = aiter(body)
+        self._wait = wait
+
+    def __aiter__(self) -> _Pieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._wait.stop()
+        try:
+            return await anext(self._body)
+        finally:
+            self._wait.begin()
 
 
 def _was_unread(failure: HttpFailure) -> bool:

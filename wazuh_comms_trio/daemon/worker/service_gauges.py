@@ -21,6 +21,7 @@ def read_service_gauges(services: Services, app: QuartApplication) -> Iterator[R
     yield families.BATCHER_LIMIT, (), stateful.room
     yield families.BATCHES_IN_FLIGHT, (), stateful.batches_in_flight + stateful.pieces_in_flight
     yield families.READY, (), float(services.readiness.state == READY)
+    yield families.WARNINGS, ("calls",), float(bool(services.failing.lines()))
     yield families.SHED, (), services.refusals.total
     for what, number in services.refusals.by_cause.items():
         yield families.SHED_BY_CAUSE, (what.replace(" ", "_"),), number

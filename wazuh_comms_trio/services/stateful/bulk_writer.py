@@ -18,6 +18,7 @@ from wazuh_comms_trio.foundation.outage_log import OutageLog
 from wazuh_comms_trio.metrics import families
 from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.metrics.refusal_log import RefusalLog
+from wazuh_comms_trio.services.failing_calls import FailingCalls
 from wazuh_comms_trio.services.stateful.submission import Packet, Part
 from wazuh_comms_trio.services.store_backoff import store_backoff
 
@@ -41,14 +42,21 @@ _REPORTED: Final[dict[int | None, str]] = {0: "success", 2: "in_progress"}
 class BulkWriter:
     """Writes packets by ``write``; it holds nothing but the stores, and what it learned of their indices."""
 
-    def __init__(self, events: EventIndex, commands: CommandStore, rng: Random, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        events: EventIndex,
+        commands: CommandStore,
+        rng: Random,
+        metrics: Metrics | None = None,
+        failing: FailingCalls | None = None,
+    ) -> None:
         self._metrics = metrics or Metrics()
         self._events = events
         self._commands = commands
         self._rng = rng
         self._outage = OutageLog(_log, "stateful events can't be stored", clock=trio.current_time)
         self._reports_outage = OutageLog(_log, "commands' results can't be stored", clock=trio.current_time)
-        self._indices = _TroubledIndices()
+        self._indices = _TroubledIndices(failing or FailingCalls())
         self.refusals: RefusalLog = RefusalLog(_log)  # a body may have a million of them
 
     def is_troubled(self, part: Part) -> bool:
@@ -211,9 +219,11 @@ class BulkWriter:
 
 class _TroubledIndices:
     """``failed``: indices of which a call took nothing, by when it had; those of which a later call didn't either, or
-    that took long to say so, are ``names``. With the first operation that is taken an index is well."""
+    that took long to say so, are ``names``, and told of by ``failing``. With the first operation that is taken an index
+    is well."""
 
-    def __init__(self) -> None:
+    def __init__(self, failing: FailingCalls) -> None:
+        self._failing = failing
         self.failed: dict[str, float] = {}
         self.names: set[str] = set()
         self._outages: dict[str, OutageLog] = {}
@@ -224,6 +234,7 @@ class _TroubledIndices:
         for index in taken:
             self.failed.pop(index, None)
             self.names.discard(index)
+            self._failing.worked(_storing(index))
             if index in self._outages:
                 self._outages[index].worked()
         for index, why in failed.items():
@@ -231,10 +242,15 @@ class _TroubledIndices:
                 continue
             if now - began > _LONG or began > self.failed.get(index, now):
                 self.names.add(index)
+                self._failing.failed(_storing(index), why or "they aren't taken")
                 if why is not None:
                     name = f"events for {index} can't be stored"
                     self._outages.setdefault(index, OutageLog(_log, name, clock=trio.current_time)).failed(why)
             self.failed.setdefault(index, now)
+
+
+def _storing(index: str) -> str:
+    return f"storing {index}" if index == _REPORTS else f"storing events for {index}"
 
 
 def _is_passing(result: ItemResult) -> bool:

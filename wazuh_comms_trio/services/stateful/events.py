@@ -30,6 +30,7 @@ from wazuh_comms_trio.metrics.refusal_log import RefusalLog
 from wazuh_comms_trio.quarantine.interface import Quarantine, Rejected
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.services.deadlines import give_up_at
+from wazuh_comms_trio.services.failing_calls import FailingCalls
 from wazuh_comms_trio.services.stateful.batcher import MAX_WAITING, Batcher
 from wazuh_comms_trio.services.stateful.bulk_writer import BulkWriter
 from wazuh_comms_trio.services.stateful.overtaken_entries import OvertakenEntries
@@ -81,6 +82,7 @@ class StatefulEvents:
         batcher: models.Batcher,
         rng: Random,
         metrics: Metrics | None = None,
+        failing: FailingCalls | None = None,
         refused: Callable[[int], object] = lambda count: None,
         run_blocking: RunBlocking | None = None,
     ) -> None:
@@ -89,7 +91,7 @@ class StatefulEvents:
         self._quarantine = quarantine
         self._settings = events
         self._rng = rng
-        writer = BulkWriter(backends.events, backends.commands, rng, metrics)
+        writer = BulkWriter(backends.events, backends.commands, rng, metrics, failing)
         self.refusals: RefusalLog = writer.refusals
         self._batcher = Batcher(writer, batcher, metrics, refused, rng=rng)
         self._outage = OutageLog(_log, "events can't be put in quarantine", clock=trio.current_time)
