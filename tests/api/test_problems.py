@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.product_modules import import_all
 from wazuh_comms_trio import errors
 from wazuh_comms_trio.api.problems import describe, describe_management
 from wazuh_comms_trio.backends.interfaces import BodyRefused, ConsumedBody
@@ -53,6 +54,13 @@ EXPECTED = {
     Unauthorized: (401, 401),
     TooManyAttempts: (429, 429),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _all_families() -> None:
+    """A class is among another's subclasses once its module is imported."""
+    for _ in import_all():
+        pass
 
 
 def families(root: type[CommsError] = CommsError) -> set[type[CommsError]]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-import pkgutil
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from enum import Enum
-from importlib import import_module
 from itertools import count, cycle
 from types import ModuleType
 from typing import Any, Final
@@ -19,7 +17,7 @@ import attrs
 import msgspec
 import trio
 
-import wazuh_comms_trio
+from tests.product_modules import import_all
 from tests.simulation.module_state import KEPT, PACKAGE, STATE, reset_modules
 
 #: Whatever is made of one of these is state ...
@@ -33,16 +31,6 @@ _CHANGES: Final = frozenset(
         *("remove", "reverse", "setdefault", "sort", "update"),
     }
 )
-
-
-#: The library for the classic daemons, which the daemon doesn't use.
-_ELSEWHERE: Final = (f"{PACKAGE}.transport", f"{PACKAGE}.testing.daemons")
-
-
-def _modules() -> Iterator[ModuleType]:
-    for found in pkgutil.walk_packages(wazuh_comms_trio.__path__, f"{PACKAGE}."):
-        if not found.name.endswith("__main__") and not found.name.startswith(_ELSEWHERE):
-            yield import_module(found.name)
 
 
 def _name_of(node: ast.expr) -> str | None:
@@ -101,7 +89,7 @@ def _has_slots(kind: type) -> bool:
 def _found() -> dict[str, Any]:
     """All state, by its name below the package."""
     found: dict[str, Any] = {}
-    trees = {module: ast.parse(inspect.getsource(module)) for module in _modules()}
+    trees = {module: ast.parse(inspect.getsource(module)) for module in import_all()}
     elsewhere = {name for tree in trees.values() for name in _imported(tree) & set(_changed(tree))}
     for module, tree in trees.items():
         changed = frozenset(_changed(tree)) | elsewhere
