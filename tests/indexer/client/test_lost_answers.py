@@ -8,13 +8,15 @@ from math import inf
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.indexer.bench import A1, A2, ask, client_of, fake, fakes, stores_of
 from tests.indexer.fake import FakeOpenSearch
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient
 from wazuh_comms_trio.backends.opensearch.client.hosts import OVERTAKEN, SILENCE, Hosts
+from wazuh_comms_trio.backends.opensearch.events.probe import probe_index
+from wazuh_comms_trio.services.readiness import INTERVAL
 
 READ_TIMEOUT = 60.0
 
@@ -54,6 +56,29 @@ async def test_they_are_asked_for_again(autojump_clock: MockClock) -> None:
     async with fakes("a") as nodes, client_of(nodes) as client:
         delay(nodes["a"], "_search", inf, 1)
         assert OVERTAKEN <= await search(client) <= OVERTAKEN + 2
+
+
+async def test_all_places_lost_at_once(autojump_clock: MockClock) -> None:
+    """Nothing else can be asked then, but for the probe, which a daemon makes every ten seconds at least."""
+    async with fakes("a") as nodes, client_of(nodes) as client:
+        delay(nodes["a"], "_search", inf, 12)
+        began, ended = trio.current_time(), list[float]()
+
+        async def one() -> None:
+            await client.request("POST", "/x/_search", b"{}")
+            ended.append(trio.current_time() - began)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(12):
+                nursery.start_soon(one)
+            await wait_all_tasks_blocked()
+            assert client.statistics()["busy"] == 12
+            nursery.start_soon(one)
+            for _ in range(2):
+                await trio.sleep(INTERVAL)
+                await probe_index(client)
+        assert len(ended) == 13
+        assert max(ended) <= 2 * INTERVAL + 1
 
 
 async def test_what_is_slow_itself_has_its_time(autojump_clock: MockClock) -> None:

@@ -202,12 +202,13 @@ class OpenSearchClient:
         content_type: str = JSON,
         repeatable: bool = True,
         has_place: bool = False,
+        is_probe: bool = False,
         largest_reply: int | None = None,
     ) -> HttpReply:
         """Sends a request; returns the answer, whatever its status. ``repeatable``: may be sent to another node when
         one fails after it may have seen it. ``has_place``: one of ``bulk_places`` is held, and it is waited for, as
-        changes are, since their order counts. ``largest_reply``: bytes. Raises ``IndexerUnavailable`` when no node
-        answers, ``ReplyTooLarge``. Cancelled: may have been applied."""
+        changes are, since their order counts. ``is_probe``: needs none. ``largest_reply``: bytes. Raises
+        ``IndexerUnavailable`` when no node answers, ``ReplyTooLarge``. Cancelled: may have been applied."""
         if query:
             target = f"{target}?{urlencode(query)}"
         headers = [_ACCEPT]
@@ -219,7 +220,7 @@ class OpenSearchClient:
         limit, kind = self._limits.read_timeout, "in order" if has_place else kind_of(method, target)
         patient = has_place or is_change(method, target)
         call = _Call(method, target, headers, body, repeatable, limit, largest_reply, kind, patient)
-        async with contextlib.nullcontext() if has_place else self._places:
+        async with contextlib.nullcontext() if has_place or is_probe else self._places:
             self._busy += 1
             try:
                 return await self._on_some_host(call)

@@ -74,7 +74,8 @@ def find_reasons(state: ClusterState) -> Iterator[str]:
 
 
 async def probe_index(client: OpenSearchClient) -> None:
-    """Raises ``BackendUnavailable`` with a sentence that anybody may read: no addresses, no names of accounts."""
+    """Raises ``BackendUnavailable`` with a sentence that anybody may read: no addresses, no names of accounts. Waits
+    for none of the places that others take: where the answers to all of these are lost, that to the probe tells it."""
     for _ in range(_TRIES):
         with trio.move_on_after(_TRY):
             await _probe(client)
@@ -84,7 +85,7 @@ async def probe_index(client: OpenSearchClient) -> None:
 
 async def _probe(client: OpenSearchClient) -> None:
     try:
-        state = read_state(await client.request("GET", _TARGET, query=_QUERY))
+        state = read_state(await client.request("GET", _TARGET, query=_QUERY, is_probe=True))
     except IndexerUnavailable as exc:
         if exc.reply is not None:  # an answer that is remembered
             read_state(exc.reply)
