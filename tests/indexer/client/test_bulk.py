@@ -67,6 +67,30 @@ async def test_a_413_for_what_is_small_refuses_nothing(autojump_clock: MockClock
             await stores.events.bulk([create(str(number)) for number in range(count)])
 
 
+async def test_a_small_one_that_alone_is_413_holds_up_nobody_for_ever(autojump_clock: MockClock) -> None:
+    """Something in between takes less than an event may have, and takes the others."""
+    large = create("large", text="x" * 40_000)
+    async with fake() as node, stores_of(node) as stores:
+        node.faults.largest = 30_000
+
+        async def write() -> list[tuple[int, str]]:
+            others = [create(f"{name}{trio.current_time()}") for name in "ab"]
+            return outcomes(await stores.events.bulk([others[0], large, others[1]]))
+
+        assert await write() == [(201, "done"), (503, "passing"), (503, "passing")]
+        await trio.sleep(5)
+        assert (await write())[1:] == [(503, "passing")] * 2  # these may all have been on their way
+        await trio.sleep(10)
+        await stores.events.bulk([create("c")])
+        assert await write() == [(201, "done"), (400, "refused"), (201, "done")]
+
+        node.faults.largest = 0
+        for _ in range(3):
+            await trio.sleep(15)
+            with pytest.raises(IndexerUnavailable, match="413"):
+                await write()
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 502, 503])
 async def test_a_whole_call_that_came_to_nothing(autojump_clock: MockClock, status: int) -> None:
     async with fake() as node, stores_of(node) as stores:

@@ -59,11 +59,12 @@ from wazuh_comms_trio.backends.opensearch.events.stored_documents import (
     worked_out,
 )
 from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.foundation.caches.refusal_cause import RefusalCause
 
 logger = logging.getLogger(__name__)
 
-#: Below this a call isn't made smaller because the indexer has no room for it, nor is an event too large, whatever a
-#: proxy says: the next call has to wait.
+#: Below this a call isn't made smaller because the indexer has no room for it: the next one has to wait. Nor is an
+#: event too large at once, whatever a proxy says, which may refuse all.
 _SMALLEST_LIMIT: Final = 64 * 1024
 #: Seconds after which a limit that was met is tried again at twice its size.
 _FORGIVE_AFTER: Final = 60.0
@@ -135,6 +136,7 @@ class OpenSearchEvents:
         self._limit = largest
         self._limited_at = 0.0
         self._documents = StoredDocuments(client, self._current_limit)
+        self._refusals = RefusalCause()
 
     async def probe(self) -> None:
         await probe_index(self._client)
@@ -196,13 +198,14 @@ class OpenSearchEvents:
         )
         if reply.status == 200:
             batch.settle(part.start, read_items(reply, part.stop - part.start))
+            self._refusals.taken()
             for index in batch.out_of_fields:
                 text = "indexer: %s takes no further fields: %s"
                 self._client.failures.refused(f"documents with new fields for {index}", text, index, _OUT_OF_FIELDS)
             return []
         error = error_of(reply)
         alone = part.stop - part.start == 1
-        if is_bad_request(reply, error) or (reply.status == 413 and alone and part.size > _SMALLEST_LIMIT):
+        if is_bad_request(reply, error) or (reply.status == 413 and alone and self._is_too_large(batch, part)):
             if not alone:
                 return _halves(batch, part)
             reason = error.reason or "the document is too large"
@@ -210,10 +213,23 @@ class OpenSearchEvents:
             batch.results[batch.encoded.positions[part.start]] = ItemResult(400, reason, Outcome.REFUSED, cause=cause)
             return []
         is_too_much = reply.status == 413 or (reply.status == 429 and not is_queue_full(error))
-        if is_too_much and not alone and part.size > _SMALLEST_LIMIT:
-            self._lower_limit(part.size)
+        if is_too_much and not alone and (part.size > _SMALLEST_LIMIT or reply.status == 413):
+            if part.size > _SMALLEST_LIMIT:
+                self._lower_limit(part.size)
             return _halves(batch, part)
         raise IndexerUnavailable(describe(reply), reply=reply)
+
+    def _is_too_large(self, batch: _Batch, part: Part) -> bool:
+        """Whether an operation that is alone in its call is refused (413) for its own size. A small one is where others
+        are taken between two tries of it."""
+        if part.size > _SMALLEST_LIMIT:
+            return True
+        operation = batch.operations[batch.encoded.positions[part.start]]
+        if not self._refusals.is_its_own(f"{operation.index}/{operation.document_id}"):
+            return False
+        text = "indexer: something before it takes no event of %d bytes: it is in the quarantine"
+        self._client.failures.refused("events of less than 64 KiB that are too large", text, part.size)
+        return True
 
     def _current_limit(self) -> int:
         now = trio.current_time()
