@@ -45,8 +45,10 @@ class WazuhSocket(ClosedAtExit):
 
     ``timeout`` in seconds limits the connect, each send and each receive as a whole; None waits as long as it takes.
     When it runs out: :class:`SocketTimeout` (1014, a ``TimeoutError`` too). What had come by then is kept, and the
-    socket stays usable, unless a message was sent in part: then it is closed. ``require_owner`` is a user's number or
-    name, see :func:`check_path`. ``max_receive_bytes`` limits the payload of one frame.
+    socket stays usable, unless a message was sent in part: then it is closed. An answer that comes late is what the
+    next ``receive`` returns, whatever was sent meanwhile: close the socket, unless you go on waiting for it.
+    ``require_owner`` is a user's number or name, see :func:`check_path`. ``max_receive_bytes`` limits the payload of
+    one frame.
 
     Errors: 1013 for a path that is missing or refused, 1121 when nobody listens, 1014 for everything after connecting,
     1012 for a payload above ``MAX_SIZE`` bytes (refused before the first byte goes out), 1105 for one that isn't bytes.
