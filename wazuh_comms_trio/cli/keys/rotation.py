@@ -58,7 +58,7 @@ async def publish(arguments: Namespace) -> int:
         f"{kid} is the next key, in {following}.",
         said or "This node trusts it.",
         "On every other node: copy the file there, and run `wazuh-comms keys rotate publish --key FILE`. When all of"
-        " them trust the key, on every node: `wazuh-comms keys rotate sign`.",
+        " them trust the key, or where there is no other node, on every node: `wazuh-comms keys rotate sign`.",
     ]
     document = {"key": kid, "file": str(following), "in_force": said is None and in_force is not None}
     Output(as_json=arguments.json).document(document, "\n".join(text))
