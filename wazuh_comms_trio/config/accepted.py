@@ -35,17 +35,17 @@ def has_secrets(kind: Any) -> bool:
     return any(key_of(field).secret or has_secrets(types[field.name]) for field in attrs.fields(kind))
 
 
-def accepted(kind: Any, key: Key) -> str:
-    """``a whole number of bytes of at least 1``, ``one of plain, json`` ..."""
+def accepted(kind: Any, key: Key, value: object = None) -> str:
+    """``a whole number of bytes of at least 1``, ``one of plain, json`` ... ``value`` is what isn't accepted."""
     kind = without_none(kind)
     if kind is bool:
         return "true or false"
     if kind is int:
-        return f"a whole number{' of bytes,' if key.unit == 'bytes' else ''}{key.range_text()}"
+        return f"a whole number{' of bytes,' if key.unit == 'bytes' else ''}{key.range_text(value)}"
     if kind is float:
         units = {"s": "seconds", "bytes/s": "bytes a second", "%": "percent", "requests/s": "requests a second"}
         unit = f" of {units[key.unit]}," if key.unit in units else ""
-        return f"a number{unit}{key.range_text()}"
+        return f"a number{unit}{key.range_text(value)}"
     if kind is str:
         return "text"
     if kind is Path:

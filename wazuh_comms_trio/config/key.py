@@ -39,19 +39,26 @@ class Key:
         return not (
             (self.minimum is not None and value < self.minimum)
             or (self.above is not None and value <= self.above)
-            or value > (LARGEST if self.maximum is None else self.maximum)
+            or value > self._largest
         )
 
-    def range_text(self) -> str:
-        """``from 0 to 65535``, ``of at least 1``, ``greater than 0``; the outer limits go unnamed."""
-        maximum = None if self.maximum in (LONGEST, LARGEST) else self.maximum
-        if self.minimum is not None and maximum is not None:
-            return f" from {self.minimum:g} to {maximum:g}"
+    @property
+    def _largest(self) -> float:
+        return LARGEST if self.maximum is None else self.maximum
+
+    def range_text(self, value: object = None) -> str:
+        """``from 0 to 65535``, ``of at least 1``, ``greater than 0``; the outer limits go unnamed, but to a ``value``
+        that is beyond them."""
+        beyond = isinstance(value, (int, float)) and value > self._largest
+        maximum = self._largest if beyond or self._largest not in (LONGEST, LARGEST) else None
+        most = "" if maximum is None else str(maximum) if maximum in (LONGEST, LARGEST) else f"{maximum:g}"
+        if self.minimum is not None and most:
+            return f" from {self.minimum:g} to {most}"
         if self.minimum is not None:
             return f" of at least {self.minimum:g}"
         if self.above is not None:
-            return f" greater than {self.above:g}" + ("" if maximum is None else f" and at most {maximum:g}")
-        return ""
+            return f" greater than {self.above:g}" + (f" and at most {most}" if most else "")
+        return f" of at most {most}" if most else ""
 
 
 def key(help: str, **more: Any) -> dict[str, Key]:

@@ -205,14 +205,14 @@ class Reader:
 
     def _int(self, value: Any, kind: type) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not self._key.accepts_number(value):
-            raise _Unaccepted(accepted(kind, self._key), without_zero(value))
+            raise _Unaccepted(accepted(kind, self._key, value), without_zero(value))
         return value
 
     def _float(self, value: Any, kind: type) -> float:
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not self._key.accepts_number(value):
-            raise _Unaccepted(accepted(kind, self._key), without_zero(value))
+            raise _Unaccepted(accepted(kind, self._key, value), without_zero(value))
         if not math.isfinite(value):
-            raise _Unaccepted(accepted(kind, self._key))
+            raise _Unaccepted(accepted(kind, self._key, value))
         return float(value)
 
     def _str(self, value: Any, kind: type) -> str:
