@@ -12,7 +12,6 @@ import trio
 
 from wazuh_comms_trio.daemon.bound_sockets import (
     StartError,
-    format_address,
     open_tcp_listeners,
     open_unix_listener,
 )
@@ -71,11 +70,6 @@ async def test_a_busy_port_leaves_nothing_open() -> None:
         with pytest.raises(StartError, match=f"can't listen on 127.0.0.1:{port}: another program uses this port"):
             await open_tcp_listeners(["127.0.0.1"], port, "api")
         assert len(os.listdir("/proc/self/fd")) == len(before)
-
-
-def test_addresses_as_text() -> None:
-    assert format_address(("127.0.0.1", 1)) == "127.0.0.1:1"
-    assert format_address(("::1", 1, 0, 0)) == "[::1]:1"
 
 
 async def test_the_command_socket(tmp_path: Path) -> None:

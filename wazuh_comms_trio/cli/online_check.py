@@ -16,6 +16,7 @@ from attrs import frozen
 
 from wazuh_comms_trio.config.check import FileProblem, read_certificates
 from wazuh_comms_trio.config.models import CommunicationsApi, Config
+from wazuh_comms_trio.foundation.log_context import format_address
 
 __all__ = ["Finding", "look", "prepare"]
 
@@ -77,7 +78,7 @@ def _ports(settings: CommunicationsApi, *, running: bool) -> Iterator[Finding]:
 
 
 def _port(what: str, host: str, port: int, *, running: bool) -> Finding:
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    address = format_address((host, port))
     try:
         family, kind, _, _, bound = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as sock:

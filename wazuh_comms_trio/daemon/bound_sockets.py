@@ -13,7 +13,9 @@ from typing import Final
 
 import trio
 
-__all__ = ["StartError", "format_address", "open_tcp_listeners", "open_unix_listener"]
+from wazuh_comms_trio.foundation.log_context import format_address
+
+__all__ = ["StartError", "open_tcp_listeners", "open_unix_listener"]
 
 #: Agents reconnect all at once after a restart; the kernel cuts this to net.core.somaxconn.
 BACKLOG: Final = 4096
@@ -26,12 +28,6 @@ LONGEST_PATH: Final = 107
 
 class StartError(Exception):
     """The daemon can't start; the text is a sentence for the operator."""
-
-
-def format_address(address: tuple[str, int] | Sequence[object]) -> str:
-    """``host:port``, with brackets round an IPv6 address."""
-    host, port = address[0], address[1]
-    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
 
 
 async def open_tcp_listeners(hosts: Sequence[str], port: int, what: str) -> list[trio.SocketListener]:

@@ -15,13 +15,10 @@ from attrs import field, frozen
 from wazuh_comms_trio.config.check import FileProblem, read_token_file
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.config.sections.operators import Operators
-from wazuh_comms_trio.daemon.bound_sockets import (
-    format_address,
-    open_tcp_listeners,
-    open_unix_listener,
-)
+from wazuh_comms_trio.daemon.bound_sockets import open_tcp_listeners, open_unix_listener
 from wazuh_comms_trio.daemon.exit_status import BadConfiguration
 from wazuh_comms_trio.daemon.systemd import enabled_socket_unit, passed_descriptors
+from wazuh_comms_trio.foundation.log_context import format_address
 from wazuh_comms_trio.foundation.resources import raise_descriptor_limit
 
 __all__ = ["ListenAddresses", "Listeners", "announce", "check_file_limit", "open_listeners", "operators_token"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,7 +31,11 @@ async def sent(messages: Iterable[Message], error: Exception | None, *, method: 
 
 
 async def call(
-    messages: Iterable[Message], error: Exception | None, passed: list[Message], method: str = "GET"
+    messages: Iterable[Message],
+    error: Exception | None,
+    passed: list[Message],
+    method: str = "GET",
+    client: tuple[str, int] = ("10.0.0.1", 5),
 ) -> None:
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:
         for message in messages:
@@ -39,7 +44,7 @@ async def call(
             raise error
 
     app = PlainApplication(Routes({"/": {"GET": handler}}), describe)
-    scope = {"type": "http", "method": method, "path": "/", "client": ("10.0.0.1", 5)}
+    scope = {"type": "http", "method": method, "path": "/", "client": client}
     await app(scope, trio.sleep_forever, collector(passed))
 
 
@@ -109,3 +114,14 @@ async def test_lifespan_and_websockets() -> None:
     passed.clear()
     await app({"type": "websocket"}, receive, collector(passed))
     assert passed == [{"type": "websocket.close"}]
+
+
+@pytest.mark.parametrize(
+    ("client", "shown"), [(("10.0.0.1", 5), "10.0.0.1:5"), (("::1", 5), "[::1]:5"), (("::1", 0), "::1")]
+)
+async def test_whose_request_was_refused_is_logged(
+    client: tuple[str, int], shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    await call([], None, [], "PUT", client)
+    assert [record.getMessage() for record in caplog.records] == [f"{shown} PUT /: 405 Method not allowed"]

@@ -11,9 +11,10 @@ from trio.testing import MockClock
 
 from tests.indexer.bench import ask, client_of, fake, fakes, stores_of
 from tests.indexer.fake import FakeOpenSearch
+from wazuh_comms_trio.backends.opensearch.admin.check import check_indexer
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, path
 from wazuh_comms_trio.backends.opensearch.client.hosts import UNREADY_REST, Hosts
-from wazuh_comms_trio.config.backend_models import Indexer, IndexerClient
+from wazuh_comms_trio.config.backend_models import Indexer, IndexerClient, IndexerHost
 from wazuh_comms_trio.metrics.refusal_log import QUIET
 
 
@@ -329,3 +330,13 @@ def test_one_request_tries_a_node_that_failed() -> None:
     a.begin(1.0)
     assert hosts.choose(1.1) is None
     assert hosts.choose(1.1, [a]) is None
+
+
+async def test_an_address_of_version_6_is_told_with_brackets_and_once(autojump_clock: MockClock) -> None:
+    async def connect(host: str, port: int) -> trio.abc.Stream:
+        raise OSError("refused")
+
+    indexer = Indexer(hosts=(IndexerHost("2001:db8::7", 9200),))
+    (finding,) = [finding async for finding in check_indexer(indexer, connect=connect)]
+    assert finding.what == "connection [2001:db8::7]:9200"
+    assert "2001:db8::7" not in finding.text

@@ -16,6 +16,7 @@ from wazuh_comms_trio.cli.fleet.connection import ExchangeFailed, Node, Reply, e
 from wazuh_comms_trio.cli.fleet.host import Member
 from wazuh_comms_trio.cli.fleet.requests import Request, enrolment, session_request
 from wazuh_comms_trio.cli.program import Failure
+from wazuh_comms_trio.foundation.log_context import format_address
 
 __all__ = ["Session", "append_members", "enrol", "read_members"]
 
@@ -114,7 +115,7 @@ async def _ask(node: Node, request: Request) -> Reply:
     try:
         return await exchange(node, *request, time_limit=_LIMIT)
     except ExchangeFailed as error:
-        raise Failure(f"https://{node.host}:{node.port}, where agents are enrolled: {error}") from None
+        raise Failure(f"https://{format_address((node.host, node.port))}, where agents are enrolled: {error}") from None
 
 
 def _said(reply: Reply) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import trio
 
 from wazuh_comms_trio.foundation.backoff import Backoff
+from wazuh_comms_trio.foundation.log_context import format_address
 from wazuh_comms_trio.foundation.nurseries import exceptions_of
 from wazuh_comms_trio.http.server.delivery import is_reset, unacknowledged_bytes, unread_bytes
 from wazuh_comms_trio.http.server.streams.socket_stream import SocketStream
@@ -50,7 +51,7 @@ def is_leaving(error: BaseException) -> bool:
 def shown_address(address: tuple[str, int] | None) -> str:
     if address is None:
         return "a local peer"
-    return f"{address[0]}:{address[1]}" if address[1] else address[0]
+    return format_address(address) if address[1] else address[0]
 
 
 class _NoSocket:

@@ -35,6 +35,7 @@ from wazuh_comms_trio.backends.state_modules import STATE_INDICES
 from wazuh_comms_trio.backends.unreadable import UnreadableLog
 from wazuh_comms_trio.config.backend_models import Indexer
 from wazuh_comms_trio.errors import BackendUnavailable
+from wazuh_comms_trio.foundation.log_context import format_address
 from wazuh_comms_trio.http.client.connection import HttpReply
 
 #: Seconds by which clocks may differ.
@@ -88,12 +89,12 @@ async def check_indexer(
 
 async def _check_host(settings: Indexer, connect: Connect | None) -> Finding:
     (host,) = settings.hosts
-    what = f"connection {host.host}:{host.port}"
+    what = f"connection {(address := format_address((host.host, host.port)))}"
     async with OpenSearchClient(settings, connect=connect) as client:
         try:
             reply = await client.request("GET", "/")
         except BackendUnavailable as exc:
-            text = str(exc).removeprefix(f"{host.host}:{host.port}: ")
+            text = str(exc).removeprefix(f"{address}: ")
             return Finding("problem", what, text, _connection_remedy(text))
     if reply.status != 200:
         return Finding("problem", what, describe(reply), _remedy(reply))

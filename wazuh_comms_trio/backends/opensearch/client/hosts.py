@@ -21,6 +21,7 @@ import trio
 from attrs import define, field
 
 from wazuh_comms_trio.foundation.backoff import pause_after
+from wazuh_comms_trio.foundation.log_context import format_address
 from wazuh_comms_trio.http.client.connection import HttpFailure
 
 #: Seconds a node rests after its first failure; doubles with each more, up to the longest.
@@ -76,7 +77,7 @@ class Host:
     _began: dict[trio.CancelScope, float] = field(factory=dict)
 
     def __str__(self) -> str:
-        return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
+        return format_address((self.name, self.port))
 
     def is_silent(self, now: float) -> bool:
         return self.silent_since is not None and now - self.silent_since > SILENCE
