@@ -33,7 +33,7 @@ def levels(tool: Tool) -> dict[str, tuple[str, str]]:
 def test_all_is_well(tool: Tool) -> None:
     found = levels(tool)
     assert {what: level for what, (level, _) in found.items()} == dict.fromkeys(
-        ("agents' port", "state", "agents' files", "certificate"), "ok"
+        ("agents' port", "command socket", "state", "agents' files", "certificate"), "ok"
     )
     assert "isn't there yet, and can be made" in found["state"][1]
     assert "localhost" in found["certificate"][1]
@@ -52,6 +52,24 @@ def test_a_port_in_use_and_a_missing_folder(tool: Tool, file: Path) -> None:
         f"127.0.0.1:{port} is in use, and our daemon doesn't run (a socket unit of ours may hold it)",
     )
     assert found["agents' files"] == ("problem", f"{file.parent / 'elsewhere'} is missing")
+
+
+def test_the_operators_listener_and_the_command_socket(tool: Tool, file: Path) -> None:
+    text, place = file.read_text(), file.parent / "o.sock"
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket(socket.AF_UNIX) as served:
+        file.write_text(f'{text}  operators: {{listen: "127.0.0.1:{taken.getsockname()[1]}"}}\n')
+        assert levels(tool)["operators' port"][0] == "warning"
+        served.bind(str(place))
+        served.listen(1)
+        file.write_text(f"{text}  operators: {{listen: {place}}}\n")
+        level, said = levels(tool)["operators' socket"]
+        assert (level, said.split(",")[0]) == ("warning", f"{place} is in use")
+    assert levels(tool)["operators' socket"] == ("ok", f"{place} can be made")  # what served it is gone
+    (file.parent / "api.sock").write_text("somebody's own")
+    file.write_text(f"{text}  operators: {{listen: {file.parent}/none/o.sock}}\n")
+    found = levels(tool)
+    assert found["command socket"] == ("problem", f"{file.parent / 'api.sock'} is there and isn't a socket")
+    assert found["operators' socket"] == ("ok", f"{file.parent}/none/o.sock isn't there yet, nor is its folder")
 
 
 def test_an_address_that_isnt_ours(tool: Tool, file: Path) -> None:

@@ -14,10 +14,12 @@ from wazuh_comms_trio.config.problems import ConfigError
 from wazuh_comms_trio.config.sections.operators import TcpAddress, parse_listen
 
 
-def problems(folder: Path, certificates: Certificates, operators: dict[str, Any]) -> list[str]:
+def problems(
+    folder: Path, certificates: Certificates, operators: dict[str, Any], others: dict[str, Any] | None = None
+) -> list[str]:
     api = {"ssl": {"key": str(certificates.key), "cert": str(certificates.cert)}, "operators": operators}
     file = folder / "wazuh-server.yml"
-    file.write_text(yaml.safe_dump({"communications_api": {**api, "files": {"path": str(folder)}}}))
+    file.write_text(yaml.safe_dump({"communications_api": {**api, "files": {"path": str(folder)}, **(others or {})}}))
     try:
         load_config(file)
     except ConfigError as error:
@@ -52,6 +54,30 @@ def test_what_is_no_place(tmp_path: Path, certificates: Certificates, listen: st
     (problem,) = problems(tmp_path, certificates, {"listen": listen})
     assert "a Unix socket's path, or an IP address and a port" in problem
     assert "`/run/comms.sock`" in problem  # a path is absolute
+
+
+@pytest.mark.parametrize(
+    ("listen", "api", "key"),
+    [
+        ("127.0.0.1:27000", {}, "port"),
+        ("127.0.0.1:27000", {"host": "0.0.0.0"}, "port"),
+        ("[::1]:27000", {"host": ["127.0.0.1", "::"]}, "port"),
+        ("[::1]:27000", {"host": "0.0.0.0"}, None),
+        ("127.0.0.1:27000", {"host": "10.0.0.5"}, None),
+        ("127.0.0.1:27000", {"host": "localhost"}, None),  # a name, which nothing looks up here
+        ("127.0.0.1:0", {"port": 0}, None),
+        ("127.0.0.1:55000", {"enrollment": {"host": "127.0.0.1", "users": {"a": "x" * 64}}}, "enrollment.port"),
+        ("127.0.0.1:9108", {"enrollment": {"host": "127.0.0.1", "users": {"a": "x" * 64}}}, None),
+        ("/run/c.sock", {"command_socket": "/run/c.sock"}, "command_socket"),
+        ("/run/o.sock", {"command_socket": "/run/c.sock"}, None),
+    ],
+)
+def test_a_place_that_another_listener_of_ours_has(
+    tmp_path: Path, certificates: Certificates, listen: str, api: dict[str, Any], key: str | None
+) -> None:
+    found = [line for line in problems(tmp_path, certificates, {"listen": listen}, api) if "operators.listen" in line]
+    assert len(found) == (key is not None)
+    assert all(line.endswith(f"than communications_api.{key}'s") for line in found)
 
 
 def test_a_unix_socket_has_no_tls(tmp_path: Path, certificates: Certificates) -> None:

@@ -16,6 +16,7 @@ from attrs import frozen
 
 from wazuh_comms_trio.config.check import FileProblem, read_certificates
 from wazuh_comms_trio.config.models import CommunicationsApi, Config
+from wazuh_comms_trio.daemon.bound_sockets import is_served
 from wazuh_comms_trio.foundation.log_context import format_address
 
 __all__ = ["Finding", "look", "prepare"]
@@ -45,7 +46,7 @@ async def look(config: Config, *, running: bool) -> AsyncIterator[Finding]:
     """As the user that this process is now. ``running``: our daemon serves, so that its ports are taken. Binds and lets
     go of ports; changes nothing else."""
     settings = config.communications_api
-    for finding in _ports(settings, running=running):
+    for finding in _listeners(settings, running=running):
         yield finding
     for finding in _folders(settings):
         yield finding
@@ -67,14 +68,22 @@ def _level(word: str) -> Literal["ok", "warning", "problem"]:
     return "problem" if word == "problem" else "warning" if word == "warning" else "ok"
 
 
-def _ports(settings: CommunicationsApi, *, running: bool) -> Iterator[Finding]:
-    listeners = [("agents", settings.host, settings.port)]
+def _listeners(settings: CommunicationsApi, *, running: bool) -> Iterator[Finding]:
+    ports = [("agents' port", settings.host, settings.port)]
+    sockets = [("command socket", settings.command_socket)]
     if settings.enrollment is not None:
-        listeners.append(("enrolment", settings.enrollment.host, settings.enrollment.port))
-    for name, hosts, port in listeners:
+        ports.append(("enrolment's port", settings.enrollment.host, settings.enrollment.port))
+    if settings.operators is not None:
+        address = settings.operators.address
+        if isinstance(address, Path):
+            sockets.append(("operators' socket", address))
+        else:
+            ports.append(("operators' port", (address.host,), address.port))
+    for what, hosts, port in ports:
         for host in hosts:
-            what = f"{name}' port" if name.endswith("s") else f"{name}'s port"
             yield _port(what, host, port, running=running)
+    for what, path in sockets:
+        yield _socket(what, path, running=running)
 
 
 def _port(what: str, host: str, port: int, *, running: bool) -> Finding:
@@ -98,6 +107,26 @@ def _port(what: str, host: str, port: int, *, running: bool) -> Finding:
             return Finding("warning", what, text)
         return Finding("problem", what, f"{address}: {error.strerror or error}")
     return Finding("ok", what, f"{address} is free")
+
+
+def _socket(what: str, path: Path, *, running: bool) -> Finding:
+    """A Unix socket's place. Its folder may be one that the service's unit makes."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            return Finding("problem", what, f"{path} is there and isn't a socket")
+        if is_served(path):
+            if running:
+                return Finding("ok", what, f"{path} is held, by the running daemon or its socket unit")
+            text = f"{path} is in use, and our daemon doesn't run (a socket unit of ours may hold it)"
+            return Finding("warning", what, text)
+    except FileNotFoundError:
+        if not path.parent.exists():
+            return Finding("ok", what, f"{path} isn't there yet, nor is its folder")
+    except OSError as error:
+        return Finding("problem", what, f"{path}: {error.strerror}")
+    if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
+        return Finding("problem", what, f"{path.parent} can't be written to")
+    return Finding("ok", what, f"{path} can be made")
 
 
 def _folders(settings: CommunicationsApi) -> Iterator[Finding]:

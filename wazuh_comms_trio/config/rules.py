@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import ssl
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Final
 
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.config.models import Ssl as SslSettings
 from wazuh_comms_trio.config.reader import Reader
+from wazuh_comms_trio.config.sections.operators import TcpAddress
 from wazuh_comms_trio.config.tls import LEGACY_VERSIONS, allows_tls13, bare_context
 
 _API: Final = "communications_api"
@@ -68,7 +69,11 @@ def _operators(reader: Reader, config: Config) -> None:
     if isinstance(address, Path):
         if operators.ssl is not None:
             reader.problem_at(f"{path}.ssl", "is not accepted: a Unix socket has no TLS; its mode is its protection")
+        if address == config.communications_api.command_socket and reader.sound(f"{_API}.command_socket"):
+            text = f'"{address}" is not accepted; accepted is another path than {_API}.command_socket\'s'
+            reader.problem_at(f"{path}.listen", text)
         return
+    _operators_port(reader, config, address)
     open_to_all = operators.ssl is None or (operators.ssl.ca is None and operators.token_file is None)
     if not address.is_loopback and open_to_all:
         text = (
@@ -76,6 +81,27 @@ def _operators(reader: Reader, config: Config) -> None:
             "a Unix socket, a loopback address, or another one with `ssl` and either `ssl.ca` or `token_file`"
         )
         reader.problem_at(f"{path}.listen", text)
+
+
+def _operators_port(reader: Reader, config: Config, address: TcpAddress) -> None:
+    api = config.communications_api
+    others = [("port", "host", api.port, api.host)]
+    if api.enrollment is not None:
+        others.append(("enrollment.port", "enrollment.host", api.enrollment.port, api.enrollment.host))
+    for port_key, host_key, port, hosts in others:
+        is_taken = address.port == port != 0 and any(_is_same(host, address) for host in hosts)
+        if is_taken and reader.sound(f"{_API}.{port_key}", f"{_API}.{host_key}"):
+            text = f"port {port} is not accepted; accepted is another one than {_API}.{port_key}'s"
+            reader.problem_at(f"{_API}.operators.listen", text)
+
+
+def _is_same(host: str, address: TcpAddress) -> bool:
+    """Whether both would listen on one address, as far as that is known without looking a name up."""
+    try:
+        ours, theirs = ip_address(host), ip_address(address.host)
+    except ValueError:
+        return False
+    return ours.version == theirs.version and (ours == theirs or ours.is_unspecified or theirs.is_unspecified)
 
 
 def _sizes(reader: Reader, config: Config) -> None:

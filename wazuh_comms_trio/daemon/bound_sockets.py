@@ -15,7 +15,7 @@ import trio
 
 from wazuh_comms_trio.foundation.log_context import format_address
 
-__all__ = ["StartError", "open_tcp_listeners", "open_unix_listener"]
+__all__ = ["StartError", "is_served", "open_tcp_listeners", "open_unix_listener"]
 
 #: Agents reconnect all at once after a restart; the kernel cuts this to net.core.somaxconn.
 BACKLOG: Final = 4096
@@ -121,14 +121,15 @@ def _check_free(path: Path, what: str) -> None:
             return
         if not stat.S_ISSOCK(mode):
             raise StartError(f"{what}: {path} is there and isn't a socket")
-        if _is_served(path):
+        if is_served(path):
             raise StartError(f"{what}: another process serves {path}; is the daemon running already?")
         path.unlink()
     except OSError as error:
         raise StartError(f"{what}: can't make {path}: {error.strerror or error}") from error
 
 
-def _is_served(path: Path) -> bool:
+def is_served(path: Path) -> bool:
+    """Whether a process listens on a Unix socket. Raises ``OSError`` where that can't be known."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
