@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 import tempfile
@@ -253,8 +254,10 @@ def _content(config: Config, which: Sequence[Tables] = (_PROTECTED, _ELSE)) -> C
                 found[f"{table.split()[0]} {columns[:10]} {number}"] = row
     found |= {f"body {number}": body for number, body in enumerate(sorted(segment_bodies(folder / "events")))}
     payloads = folder / "quarantine" / "payloads"
-    if payloads.is_dir():
-        found |= {f"payload {path.name}": path.read_bytes() for path in payloads.iterdir()}
+    if payloads.is_dir():  # a payload is written before the row that names it, and belongs to the state with that
+        named = {bytes(name) for (name,) in _rows(folder / "quarantine/quarantine.db", _FILES)}
+        paths = [path for path in payloads.iterdir() if os.fsencode(path.name) in named]
+        found |= {f"payload {path.name}": path.read_bytes() for path in paths}
     return found
 
 
