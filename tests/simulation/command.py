@@ -14,7 +14,7 @@ from math import inf
 from pathlib import Path
 
 from tests.simulation import determinism
-from tests.simulation.plan import make_plan
+from tests.simulation.plans.plan import make_plan
 from tests.simulation.planted.faults import search_all
 from tests.simulation.run import Result, prepare, run_world
 

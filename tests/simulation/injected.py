@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tests.simulation.plan import (
+from tests.simulation.plans.faults import (
     CALLS,
     CLOCKS,
     DISK,
@@ -20,8 +20,8 @@ from tests.simulation.plan import (
     POWER,
     STOPPED,
     Fault,
-    Plan,
 )
+from tests.simulation.plans.plan import Plan
 from tests.simulation.trace import Trace
 
 if TYPE_CHECKING:

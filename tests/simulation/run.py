@@ -17,7 +17,8 @@ from attrs import define
 from tests.simulation.checks import service as checks
 from tests.simulation.loop.inline import use_inline
 from tests.simulation.nodes.versions import use_versions
-from tests.simulation.plan import DISK, POWER, Plan
+from tests.simulation.plans.faults import DISK, POWER
+from tests.simulation.plans.plan import Plan
 from tests.simulation.stores.engine import use_simulated_engine
 from tests.simulation.stores.idle_connections import use_memory_streams
 from tests.simulation.stores.scratch import own_folder

@@ -15,8 +15,7 @@ import pytest
 import trio
 from attrs import fields
 
-from tests.simulation.features import Features
-from tests.simulation.plan import (
+from tests.simulation.plans.faults import (
     BACKUPS,
     CALLS,
     DISK,
@@ -28,8 +27,9 @@ from tests.simulation.plan import (
     POWER,
     STOPPED,
     SUDDEN,
-    make_plan,
 )
+from tests.simulation.plans.features import Features
+from tests.simulation.plans.plan import make_plan
 from tests.simulation.planted.faults import PATCHES, search
 
 ROOT = Path(__file__).parents[2]

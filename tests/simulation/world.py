@@ -32,14 +32,15 @@ from tests.simulation.checks.pruning import Pruned, check_documents_left, run_le
 from tests.simulation.checks.quota import Quota
 from tests.simulation.determinism import EPOCH
 from tests.simulation.injected import InjectedFaults
-from tests.simulation.limits import SHORT_TIMES, changed, set_limits, with_route_limits
 from tests.simulation.model import CommandLife
 from tests.simulation.nodes.agent_files import AgentFiles
 from tests.simulation.nodes.network import Balancer, Connection
 from tests.simulation.nodes.node import STOP_BOUND, Node
 from tests.simulation.nodes.process import Process
 from tests.simulation.nodes.token_keys import SigningKeys
-from tests.simulation.plan import BACKUPS, POWER, SUDDEN, Fault, Plan
+from tests.simulation.plans.faults import BACKUPS, POWER, SUDDEN, Fault
+from tests.simulation.plans.limits import SHORT_TIMES, changed, set_limits, with_route_limits
+from tests.simulation.plans.plan import Plan
 from tests.simulation.stores.embedded import EmbeddedStores
 from tests.simulation.stores.engine import SimEngine
 from tests.simulation.stores.indexer import IndexerStores

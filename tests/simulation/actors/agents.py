@@ -19,9 +19,9 @@ from tests.simulation.actors.group_history import GroupHistory
 from tests.simulation.actors.groups import check_fetched, check_file
 from tests.simulation.actors.keys import KEYS
 from tests.simulation.actors.scans import scan
-from tests.simulation.limits import SHARE_BATCH
 from tests.simulation.model import CommandLife, DocumentModel, Operation
 from tests.simulation.nodes.agent_files import FILES
+from tests.simulation.plans.limits import SHARE_BATCH
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.command_rules import SET_GROUP
 from wazuh_comms_trio.backends.interfaces import Agent

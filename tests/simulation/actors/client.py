@@ -17,7 +17,7 @@ from attrs import define
 from tests.simulation.actors.keys import KEYS, REVOCATION
 from tests.simulation.actors.room import is_share_full
 from tests.simulation.determinism import EPOCH
-from tests.simulation.plan import CALLS, DISK, MORE_NODES, NODES, UNSERVED
+from tests.simulation.plans.faults import CALLS, DISK, MORE_NODES, NODES, UNSERVED
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.services.commands.command_json import LARGEST_REPLY
 from wazuh_comms_trio.testing.agent.client import AgentClient, token_expiry

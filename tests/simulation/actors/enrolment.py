@@ -14,7 +14,7 @@ import trio
 
 from tests.simulation.actors.agents import SimAgent
 from tests.simulation.actors.keys import KEYS
-from tests.simulation.plan import MOST_AGENTS
+from tests.simulation.plans.plan import MOST_AGENTS
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.services.authentication.secret_hashes import hash_key
 from wazuh_comms_trio.testing.agent.http import ExchangeFailed, Reply, exchange, request_head

@@ -11,7 +11,7 @@ from uuid import UUID
 import trio
 
 from tests.simulation.actors.operators import insist
-from tests.simulation.plan import CALLS
+from tests.simulation.plans.faults import CALLS
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.interfaces import Agent
 from wazuh_comms_trio.testing.agent.client import command_report, metadata_line, stateful_event

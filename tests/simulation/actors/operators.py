@@ -14,7 +14,7 @@ from attrs import evolve
 
 from tests.simulation.actors.keys import key_hash
 from tests.simulation.model import CommandLife
-from tests.simulation.plan import BACKUPS, CALLS, CLOCKS, DISK, POWER, STOPPED, SUDDEN
+from tests.simulation.plans.faults import BACKUPS, CALLS, CLOCKS, DISK, POWER, STOPPED, SUDDEN
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.interfaces import Action, Command, Target

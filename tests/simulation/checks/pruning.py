@@ -14,7 +14,7 @@ import trio
 from attrs import define
 
 from tests.simulation.actors.operators import insist
-from tests.simulation.limits import DAY, KEEP
+from tests.simulation.plans.limits import DAY, KEEP
 from tests.simulation.stores.embedded import EmbeddedStores
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.interfaces import Agent, Command, DocumentOperation

@@ -16,9 +16,9 @@ from tests.simulation.actors.client import OpenPoll, is_held_up
 from tests.simulation.checks.leavings import check_room
 from tests.simulation.checks.pruning import check_documents_left
 from tests.simulation.determinism import EPOCH
-from tests.simulation.limits import POLL_TIMEOUTS
 from tests.simulation.model import CommandLife
-from tests.simulation.plan import CLOCKS
+from tests.simulation.plans.faults import CLOCKS
+from tests.simulation.plans.limits import POLL_TIMEOUTS
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends import command_rules as rules
 from wazuh_comms_trio.backends.interfaces import Command

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tests.simulation.plan import Fault
+from tests.simulation.plans.faults import Fault
 from wazuh_comms_trio.http.server.streams.socket_stream import CALLS_PER_YIELD
 from wazuh_comms_trio.testing.streams import BUFFER_BYTES, RECEIVE_BYTES, MemoryStream, _Direction
 

@@ -18,7 +18,7 @@ from tests.simulation.nodes.network import NodeListener, process_stream_pair
 from tests.simulation.nodes.process import Process, Seam
 from tests.simulation.nodes.token_keys import Signing
 from tests.simulation.nodes.versions import VERSION, Version
-from tests.simulation.plan import CALLS, DISK, INDEX, NODES, POWER
+from tests.simulation.plans.faults import CALLS, DISK, INDEX, NODES, POWER
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.config.models import Config

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from tests.simulation.injected import ONCE
-from tests.simulation.plan import WITH_RESULT
+from tests.simulation.plans.faults import WITH_RESULT
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.daemon.stopping import Stop
 from wazuh_comms_trio.errors import BackendUnavailable, EngineRequestError, EngineTimeout, StorageFull

@@ -15,11 +15,11 @@ import apsw
 import trio
 from attrs import evolve
 
-from tests.simulation.limits import KEEP
+from tests.simulation.checks.backups import check_backup, check_damages, check_left, check_whole, move, segment_bodies
 from tests.simulation.loop.inline import PROCESS, is_dead
 from tests.simulation.nodes.versions import VERSION
-from tests.simulation.plan import DISK, METHODS
-from tests.simulation.stores.backups import check_backup, check_damages, check_left, check_whole, move, segment_bodies
+from tests.simulation.plans.faults import DISK, METHODS
+from tests.simulation.plans.limits import KEEP
 from tests.simulation.stores.disk import Disk
 from tests.simulation.stores.earlier_state import write_earlier
 from tests.simulation.stores.quarantines import drop_of, replay_all
@@ -38,7 +38,7 @@ from wazuh_comms_trio.quarantine.store import open_quarantine_store
 if TYPE_CHECKING:
     from tests.simulation.nodes.node import Node
     from tests.simulation.nodes.process import Process
-    from tests.simulation.plan import Fault
+    from tests.simulation.plans.faults import Fault
     from tests.simulation.world import World
 
 __all__ = ["EmbeddedStores"]

@@ -14,7 +14,7 @@ import trio
 
 from tests.simulation.nodes.network import SimStream, process_stream_pair, send_twice
 from tests.simulation.nodes.plain_connection import PlainConnection
-from tests.simulation.plan import ENGINE
+from tests.simulation.plans.faults import ENGINE
 from wazuh_comms_trio.backends.engine import client
 from wazuh_comms_trio.backends.engine.client import UnixEngine, open_engine_client
 from wazuh_comms_trio.backends.event_lines import find_bad_line
@@ -22,7 +22,7 @@ from wazuh_comms_trio.config.backend_models import EngineClient
 
 if TYPE_CHECKING:
     from tests.simulation.nodes.process import Process
-    from tests.simulation.plan import Fault
+    from tests.simulation.plans.faults import Fault
     from tests.simulation.world import World
 
 __all__ = ["SimEngine", "use_simulated_engine"]

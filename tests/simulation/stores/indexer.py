@@ -15,7 +15,7 @@ import trio
 from tests.indexer.fake import error
 from tests.simulation.nodes.network import SimStream
 from tests.simulation.nodes.process import INDEXER_PLACES
-from tests.simulation.plan import MORE_NODES, NODES
+from tests.simulation.plans.faults import MORE_NODES, NODES
 from tests.simulation.stores.engine import SimEngine
 from tests.simulation.stores.indexer_nodes import CALLER, PORT, IndexerNodes
 from tests.simulation.stores.quarantines import MemoryQuarantines, replay_all

@@ -19,7 +19,7 @@ from tests.simulation.stores.shards import SHARDS, shard_of
 
 if TYPE_CHECKING:
     from tests.simulation.nodes.process import Process
-    from tests.simulation.plan import Fault
+    from tests.simulation.plans.faults import Fault
     from tests.simulation.world import World
 
 __all__ = ["CALLER", "PORT", "IndexerNodes"]

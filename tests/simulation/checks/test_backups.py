@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.backup.small_store import LARGE, make_store, state
-from tests.simulation.stores.backups import check_backup, move
+from tests.simulation.checks.backups import check_backup, move
 from tests.simulation.trace import Violation
 from wazuh_comms_trio.config.models import Config
 

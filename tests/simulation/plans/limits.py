@@ -27,8 +27,8 @@ from wazuh_comms_trio.services.commands import command_json, deliveries, lookup_
 from wazuh_comms_trio.services.stateful import events
 
 if TYPE_CHECKING:
-    from tests.simulation.features import Features
-    from tests.simulation.plan import Plan
+    from tests.simulation.plans.features import Features
+    from tests.simulation.plans.plan import Plan
 
 __all__ = [
     "DAY",

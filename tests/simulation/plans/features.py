@@ -6,9 +6,9 @@ from __future__ import annotations
 from random import Random
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-__all__ = ["Features", "choose_features"]
+__all__ = ["Features", "choose_features", "with_needed"]
 
 
 @frozen
@@ -116,3 +116,41 @@ def choose_features(rng: Random, seed: int) -> Features:
     chosen = {name: rng.random() < share for name, share in _SHARES.items()}
     later = {name: Random(f"{name} {seed}").random() < share for name, share in _LATER_SHARES.items()}
     return Features(**chosen, **later)
+
+
+def with_needed(features: Features, stores: str) -> Features:
+    """What features need besides, and what would hide what they are for."""
+    if features.dies_with_rights:
+        features = evolve(features, many_posts=True)
+    if features.revokes_copies:
+        features = evolve(features, rotates=True)
+    if features.settled_groups:
+        features = evolve(features, set_groups=True)
+    if features.crossed_notes:  # a version before notes what it is told, and others take an agent's commands
+        features = evolve(features, set_groups=True, upgrades=False, thieves=False)
+    if features.only_hangs:
+        features = evolve(features, many_posts=True)
+    if features.expires_late:  # of an indexer it is requests that fail, whatever they are for
+        has_fault = stores != "indexer" and not (features.only_hangs or features.only_reloads)
+        features = evolve(features, expires_late=has_fault)
+    if features.prunes:  # an earlier version keeps no ages
+        features = evolve(features, prunes=stores == "embedded" and not features.upgrades)
+    if features.prunes:  # who was away for some of its days would have no documents any more
+        features = evolve(features, removes_amid_faults=False)
+    if features.small_quota:
+        features = evolve(features, small_quota=stores == "embedded" and not features.upgrades)
+    if features.crowd:  # which goes at once, too, and that is told of all of it together
+        features = evolve(features, short_times=True, presence=False)
+    if features.small_room:
+        features = evolve(features, small_bodies=True)
+    if features.set_back:  # memory stores have a clock of their own
+        features = evolve(features, set_back=stores != "memory")
+    if features.set_back:
+        features = evolve(features, last_words=True, limits_change=False, held_claims=False, fails_last=False)
+    if features.fails_last:  # it is their own polls that last on
+        features = evolve(features, last_words=True, limits_change=False, presence=False)
+    if features.dies_with_claims:
+        features = evolve(features, dies_with_claims=stores == "embedded" and not features.set_back)
+    if features.dies_with_claims:
+        features = evolve(features, last_words=True, limits_change=False, fails_last=False)
+    return features
