@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,11 @@ from random import Random
 import pytest
 
 from tests.simulation.stores.disk import SECTOR, Disk
+from wazuh_comms_trio.backends.embedded.ndjson.damage import find_damage
+from wazuh_comms_trio.backends.embedded.ndjson.segments import Appended, Segments
 from wazuh_comms_trio.backends.embedded.stores import open_sqlite
 from wazuh_comms_trio.backends.interfaces import Action, Command, CommandReport, CommandResult, Target
+from wazuh_comms_trio.config.models import EmbeddedEvents
 from wazuh_comms_trio.foundation.file_writes import cut, sync, write_all, write_all_at
 from wazuh_comms_trio.foundation.folders import sync_folder
 
@@ -77,6 +81,22 @@ def test_a_name_lasts_once_its_folder_is_synced(tmp_path: Path) -> None:
         assert (folder / "synced").read_bytes() == b"cont"
         gone.add((folder / "new").exists())
     assert gone == {True, False}
+
+
+def test_a_segment_that_was_deleted_for_room_is_not_missed_after_a_power_cut(tmp_path: Path) -> None:
+    settings = EmbeddedEvents(max_file_bytes=400, max_bytes=1000, on_full="delete_oldest")
+    body = b'{"m":"%b"}\n' % (b"x" * 200)
+    for seed in range(20):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        with disk_under(folder, seed) as disk:
+            segments = Segments(folder, settings, wall_clock=lambda: 1000.0, logger=logging.getLogger(__name__))
+            for _ in range(4):
+                segments.append([Appended(AGENT, body)])
+            disk.cut()
+            segments.rotate()
+            disk.come_back()
+        assert list(find_damage(folder)) == []
 
 
 @pytest.mark.real_clock

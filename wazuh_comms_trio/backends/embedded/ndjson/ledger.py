@@ -1,9 +1,9 @@
 """What the segments of a folder should hold: a file of slots, one a segment, that its writer brings up to date after
 each acknowledged append. With it an emptied, shortened or missing segment is noticed.
 
-A slot is written in place and not synced: after a power cut it may say less than what is there, never more, and nothing
-at all where one behind it was kept: it is zeros. Slots of dropped segments are used again. Blocking calls; no failure
-here is a failure of the events.
+A slot is written in place and not synced, but where it is freed: after a power cut it may say less than what is there,
+never more, and nothing at all where one behind it was kept: it is zeros. Slots of dropped segments are used again.
+Blocking calls; no failure here is a failure of the events.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zlib import crc32
 
 from attrs import define, field, frozen
 
-from wazuh_comms_trio.foundation.file_writes import write_all_at
+from wazuh_comms_trio.foundation.file_writes import sync_data, write_all_at
 from wazuh_comms_trio.foundation.folders import adopt, open_regular
 
 logger = logging.getLogger(__name__)
@@ -139,14 +139,17 @@ class Slot:
 
 
 def forget(folder: Path, segments: Collection[str]) -> None:
-    """Frees the slots of segments that are dropped. Raises ``OSError``."""
+    """Frees the slots of segments that are about to be dropped, durably: after a power cut none is missed that was.
+    Raises ``OSError``."""
     if not (folder / LEDGER).exists():
         return
     with _locked(folder) as descriptor:
-        for place, slot in _slots(descriptor):
-            promise = _decode(slot)
-            if promise is not None and promise.segment in segments:
-                write_all_at(descriptor, _FREE, place)
+        decoded = ((place, _decode(slot)) for place, slot in _slots(descriptor))
+        places = [place for place, promise in decoded if promise is not None and promise.segment in segments]
+        for place in places:
+            write_all_at(descriptor, _FREE, place)
+        if places:
+            sync_data(descriptor)
 
 
 def clear_damaged(folder: Path) -> None:
