@@ -12,6 +12,7 @@ import trio
 from tests.contract.harness import A1, A2, A3, Clock, stored_bodies
 from wazuh_comms_trio.backends.embedded.ndjson import engine as engine_module
 from wazuh_comms_trio.backends.embedded.ndjson.engine import NdjsonEngine, open_engine
+from wazuh_comms_trio.backends.embedded.ndjson.records import envelope_room
 from wazuh_comms_trio.backends.embedded.ndjson.segments import segment_files
 from wazuh_comms_trio.backends.interfaces import BodyRefused
 from wazuh_comms_trio.config.models import EmbeddedEvents
@@ -142,6 +143,38 @@ async def test_a_refused_body_is_handed_back_whole(tmp_path: Path, size: int) ->
             os.close(consumed.descriptor)
         assert found + consumed.rest == body
         assert on_disk(tmp_path) == 0
+
+
+async def test_what_comes_at_once_has_no_more_than_a_share(tmp_path: Path) -> None:
+    """It is judged together, and with what each body takes besides in its file."""
+    share, body, refused = 10_000, body_of(300), []
+
+    async def try_to_send(engine: NdjsonEngine) -> None:
+        try:
+            await send(engine, body)
+        except StorageFull as exc:
+            refused.append(exc)
+
+    async with engine_in(tmp_path, max_bytes=10 * share, agents=1000) as engine, trio.open_nursery() as nursery:
+        for _ in range(60):
+            nursery.start_soon(try_to_send, engine)
+    (segment,) = segment_files(tmp_path / "events")
+    assert share - 600 < segment.size <= share
+    assert len(refused) + len(stored_bodies(tmp_path)) == 60
+
+
+@pytest.mark.expects_errors
+async def test_large_bodies_have_no_more_than_the_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last one would fit but for its envelope."""
+    monkeypatch.setattr(engine_module, "MEMORY_BYTES", 1000)
+    body, room = body_of(2000), envelope_room(A1)
+    quota = 5 * len(body) + 4 * room + room // 2
+    async with engine_in(tmp_path, max_bytes=quota) as engine:
+        for _ in range(4):
+            await send(engine, body)
+        with pytest.raises(StorageFull):
+            await send(engine, body)
+    assert sum(segment.size for segment in segment_files(tmp_path / "events")) <= quota
 
 
 @pytest.mark.parametrize("size", [50_000, 2 * MIB])

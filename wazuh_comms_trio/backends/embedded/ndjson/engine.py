@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -142,7 +143,8 @@ class NdjsonEngine:
 
     def _spool(self, large: LargeBody, pieces: list[bytes], length: int) -> None:
         """In a thread."""
-        self._segments.take_room(large.agent_id, length)
+        room = length if large.body_bytes else length + large.size  # that of its envelope is in the file from now on
+        self._segments.take_room(large.agent_id, room)
         large.write(pieces)
 
     async def usage(self) -> tuple[int, int]:
@@ -238,6 +240,7 @@ class NdjsonEngine:
 
     def _store(self, jobs: Sequence[Job[Part]]) -> None:
         """In a thread. Sets the outcome of each job that is settled; what it raises is the others'."""
+        added = Counter[str]()  # by agent, what these bodies take
         small: list[Job[Part]] = []
         bodies: list[Appended] = []
         for job in jobs:
@@ -249,11 +252,13 @@ class NdjsonEngine:
             if fault is not None:
                 job.outcome = outcome.Error(EngineRefused(fault))
                 continue
+            agent_id = job.work.agent_id
             try:
-                self._segments.check_share(job.work.agent_id, len(job.work.body))
+                self._segments.check_share(agent_id, added[agent_id] + job.work.room)
             except ShareReached as exc:
                 job.outcome = outcome.Error(self._translated(exc))
                 continue
+            added[agent_id] += job.work.room
             small.append(job)
             bodies.append(job.work)
         while bodies:

@@ -64,6 +64,11 @@ class Appended:
     agent_id: str
     body: bytes
 
+    @property
+    def room(self) -> int:
+        """How many bytes it takes in a segment, at most."""
+        return envelope_room(self.agent_id) + len(self.body) + 1
+
 
 @frozen
 class SegmentFile:
@@ -144,8 +149,8 @@ class Segments:
         return; on ``OSError`` and ``QuotaReached`` none is there."""
         now = self._now()
         with self._lock:
-            self._make_room(sum(map(_length, bodies)))
-            descriptor = self._open_for(_length(bodies[0]))
+            self._make_room(sum(item.room for item in bodies))
+            descriptor = self._open_for(bodies[0].room)
             before = self._size
             pieces, count = self._pieces(bodies, now)
             try:
@@ -157,7 +162,7 @@ class Segments:
             self._slot.hold(self._size, count)
             name = self._path.name
             for item in bodies[:count]:
-                self.shares.note(name, item.agent_id, _length(item))
+                self.shares.note(name, item.agent_id, item.room)
             self.shares.appended(name, self._size - before)
         return count
 
@@ -167,7 +172,7 @@ class Segments:
         size = self._size
         count = 0
         for item in bodies:
-            size += _length(item)
+            size += item.room
             if count and size > self._settings.max_file_bytes:
                 break
             pieces += (envelope(item.agent_id, now, len(item.body), crc32(item.body)), item.body)
@@ -315,15 +320,18 @@ class Segments:
         self.shares.look([(segment.path, segment.size) for segment in segments])
 
     def _delete_oldest(self, needed: int) -> None:
+        chosen = []
         for segment in self._deletable():
             if needed <= 0:
                 break
-            with suppress(OSError):
-                forget(self.folder, [segment.path.name])
+            chosen.append(segment)
+            needed -= segment.size
+        with suppress(OSError):
+            forget(self.folder, [segment.path.name for segment in chosen])
+        for segment in chosen:
             segment.path.unlink(missing_ok=True)
             self.shares.forget(segment.path.name)
             self._total -= segment.size
-            needed -= segment.size
             text = "events: %s deleted (events.on_full: delete_oldest)"
             self._deletions.refused("segments deleted", text, segment.path.name)
 
@@ -352,8 +360,3 @@ def is_locked(path: Path) -> bool:
         return not try_lock(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _length(item: Appended) -> int:
-    """How many bytes a body takes in a segment, at most."""
-    return envelope_room(item.agent_id) + len(item.body) + 1
