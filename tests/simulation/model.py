@@ -62,7 +62,9 @@ class DocumentModel:
         self.documents: dict[Key, dict[str, Any]] = {}
         self.open: dict[Key, int] = {}
         self.refused: list[Operation] = []
-        self.replayable: dict[Key, Mapping[str, Any]] = {}  # what a replay makes of documents that were refused
+        #: What documents may be besides since an event was taken on them: of those that were refused the index may take
+        #: some later, at once or by a replay, and after it none that came before.
+        self.replayable: dict[Key, list[Mapping[str, Any]]] = {}
         #: Whose, and what the index held, when that was as it has to be: until an operation is made or acknowledged.
         self._right: tuple[str, Mapping[Key, bytes]] | None = None
 
@@ -73,8 +75,10 @@ class DocumentModel:
         self.open[key] = self.open.get(key, 0) + 1
         if operation.poison:
             self.refused.append(operation)
-            self.replayable[key] = operation.data or {}
-        elif operation.action == "delete":
+            self.replayable.setdefault(key, []).append(operation.data or {})
+            return
+        self.replayable.pop(key, None)
+        if operation.action == "delete":
             self.documents.pop(key, None)
         elif operation.action == "create":
             self.documents[key] = dict(operation.data or {})
@@ -97,19 +101,23 @@ class DocumentModel:
             if self.open.get(key):
                 continue
             wanted, body = self.documents.get(key), held.get(key)
-            if body is not None and wanted is None:
-                wanted = self.replayable.get(key)
-            elif body is None and key in self.replayable and key not in self.documents:
-                continue
-            if body is None or wanted is None:
-                if (body is None) != (wanted is None):
-                    found.append(f"{key} is {'missing' if body is None else 'there'}")
+            if body is None:
+                if wanted is not None:
+                    found.append(f"{key} is missing")
                 continue
             owner, document = _read(body)
-            if document != wanted or owner != uuid:
+            if owner != uuid or not (document == wanted or self._was_replayed(key, document)):
                 found.append(f"{key} is {document} of {owner}, not {wanted}")
         self._right = None if found else (uuid, held)
         return found
+
+    def _was_replayed(self, key: Key, document: Mapping[str, Any]) -> bool:
+        """Whether it is what the index may have made of a refused event; then it makes nothing of earlier ones."""
+        refused = self.replayable.get(key, [])
+        if document not in refused:
+            return False
+        del refused[: refused.index(document)]
+        return True
 
 
 @define(eq=False)
@@ -134,6 +142,8 @@ class CommandLife:
     given_up: bool = False
     cancelled: bool = False
     came_whole: bool = False
+    #: Since when nothing of its group's command comes any more but what was being handed over.
+    group_cancelled: float = inf
     stolen: bool = False
     #: Since when the store has it, as its sender knows.
     added: float = inf

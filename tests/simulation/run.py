@@ -55,6 +55,8 @@ class _Errors(logging.Handler):
             return
         if any(words in text for words in DISK_ERRORS) and world.had_cause(60.0, DISK):
             return
+        if "the quota is reached" in text and world.plan.features.small_events:
+            return
         if "its log is damaged" in text and world.had_cause(60.0, POWER):
             return
         if record.exc_info and record.exc_info[1] is not None:

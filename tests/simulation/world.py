@@ -19,17 +19,19 @@ from tests.simulation.actors.groups import run_group_changes, watch_groups
 from tests.simulation.actors.hostile import run_hostile
 from tests.simulation.actors.keys import key_hash
 from tests.simulation.actors.large_commands import run_large_commands
-from tests.simulation.actors.operators import run_absences, run_last_words, run_operator, run_poster
+from tests.simulation.actors.operators import run_absences, run_group_cancels, run_last_words, run_operator, run_poster
 from tests.simulation.actors.room import run_room_maker
 from tests.simulation.actors.rotation import run_rotation
 from tests.simulation.actors.thieves import run_thief
 from tests.simulation.actors.upgrades import run_upgrades
 from tests.simulation.checks import service as checks
 from tests.simulation.checks.crowd import Crowd
+from tests.simulation.checks.event_quota import EventQuota
 from tests.simulation.checks.groups import check_last_groups, check_left_groups
 from tests.simulation.checks.presence import DISCONNECTED_AFTER, LONGEST_POLL, check_presence
 from tests.simulation.checks.pruning import Pruned, check_documents_left, run_leavers
-from tests.simulation.checks.quota import Quota
+from tests.simulation.checks.quota import DocumentQuota, Quota
+from tests.simulation.checks.tail import Tail
 from tests.simulation.determinism import EPOCH
 from tests.simulation.injected import InjectedFaults
 from tests.simulation.model import CommandLife
@@ -130,7 +132,9 @@ class World(InjectedFaults):
         self.room_made_at = -1e9
         self.ending = False
         self.pruned = Pruned(self)
-        self.quota = Quota(self)
+        self.quota = DocumentQuota(self)
+        self.event_quota = EventQuota(self)
+        self.tail = Tail(self)
         self.crowd = Crowd(self)
 
     def agents_clock(self) -> float:
@@ -159,6 +163,16 @@ class World(InjectedFaults):
         folder = self._scratch / name
         folder.mkdir()
         return folder
+
+    def quota_of(self, place: str) -> Quota | None:
+        """The one by which a request may be refused."""
+        if place == "POST events/stateful" and self.plan.features.small_quota:
+            return self.quota
+        return self.event_quota if place == "POST events/stateless" and self.plan.features.small_events else None
+
+    def gave_more(self, within: float) -> bool:
+        """Whether the operator did, by a reload, in the last ``within`` seconds."""
+        return self.quota.was_raised(within) or self.event_quota.was_raised(within)
 
     def config_of(self, node: int, generation: int) -> Config:
         """What a node's workers of one generation are given."""
@@ -272,6 +286,8 @@ class World(InjectedFaults):
                         busy.start_soon(run_absences, self, plan.seconds)
                     if plan.features.last_words:
                         busy.start_soon(run_last_words, self, plan.seconds)
+                    if plan.features.cancels_groups:
+                        busy.start_soon(run_group_cancels, self, plan.seconds)
                     if plan.features.large_commands:
                         busy.start_soon(run_large_commands, self, plan.seconds)
                     if plan.features.set_groups:
@@ -289,6 +305,11 @@ class World(InjectedFaults):
                         others.start_soon(self.crowd.come, plan.seconds)
                     if plan.features.small_quota:
                         others.start_soon(self.quota.run_operator)
+                    if plan.features.small_events:
+                        others.start_soon(self.event_quota.run_operator)
+                    if plan.features.tails:
+                        others.start_soon(self.tail.run)
+                        others.start_soon(self.tail.watch)
                     if plan.features.prunes:
                         busy.start_soon(run_leavers, self, plan.seconds)
                     if plan.features.thieves:
@@ -306,6 +327,8 @@ class World(InjectedFaults):
                 await checks.check_end(self)
                 if plan.features.small_quota:
                     await self.quota.check_sums()
+                if plan.features.tails:
+                    await self.tail.check()
                 if plan.features.prunes:
                     self.pruned.check_none_left()
                     await check_documents_left(self, at_end=True)

@@ -78,6 +78,7 @@ class SimAgent:
         self.commands: dict[str, CommandLife] = {}
         self._made = 0
         self._later: list[Operation] = []  # on documents that were refused
+        self._again: list[Operation] = []  # which are refused, too
         groups = ("web",) if rng.random() < 0.5 and not joins else ()
         self.record = Agent(self.uuid, self.name, world.key_hash, groups=groups)
         self.groups = GroupHistory(groups)
@@ -105,7 +106,7 @@ class SimAgent:
             batch_interval=rng.choice([0.5, 0.5, 0.5, 2.0, 5.0]),
             batch_bytes=rng.choice([600, 3000, 100000]),
         )
-        if world.plan.features.small_shares:
+        if world.plan.features.small_shares or world.plan.features.small_events:
             settings = evolve(settings, batch_bytes=SHARE_BATCH)
         self.client.is_hasty = settings.retry_interval < 1
         self.program = AgentProgram(self.client, settings, execute=self.execute)
@@ -191,11 +192,38 @@ class SimAgent:
             await trio.sleep(rng.expovariate(ASKS))
             if self.client.token is None:
                 continue
-            if rng.random() < 0.2:
-                with suppress(ExchangeFailed):
+            chance = rng.random()
+            with suppress(ExchangeFailed):
+                if chance < 0.25:
                     await self.client.authenticate()
-            else:
-                await self._fetch(rng.choice(list(FILES)))
+                elif chance < 0.5:
+                    await self._fetch(rng.choice(list(FILES)))
+                elif chance < 0.65 and (ended := [each for each in self.commands if self._has_reported(each)]):
+                    await self.client.post_stateful([command_report(rng.choice(ended), rng.choice([0, 1]), "later")])
+                else:
+                    await self._replace()
+
+    def _has_reported(self, document_id: str) -> bool:
+        """Whether its report on a command is acknowledged, so that no later one changes anything."""
+        life = self.commands[document_id]
+        return life.first_final is not None and (self.world.stores.keeps_posted or not life.posted)
+
+    async def _replace(self) -> None:
+        """Writes a document of those that it writes with nothing else: after a request that failed never again, since
+        that may be carried out later."""
+        rng, model = self.rng_more, self.model
+        operation = Operation(rng.choice(["fim", "sca"]), f"q{rng.randrange(4)}", "create", {"n": self._made + 1})
+        if model.open.get(operation.key):
+            return
+        self._made += 1
+        if operation.key in model.documents:
+            operation.action = rng.choice(["create", "create", "update", "delete"])
+            if operation.action == "delete":
+                operation.data = None
+        model.apply(operation)
+        event = stateful_event(operation.id, operation.module, operation.action, operation.data)
+        if (await self.client.post_stateful([event])).status == 200:
+            model.acknowledge(operation)
 
     async def _fetch(self, name: str) -> None:
         """It is given the files of its own groups, whole, and no others."""
@@ -229,19 +257,39 @@ class SimAgent:
         elif rng.random() < self.world.plan.poison:
             operation.id, operation.poison = f"late{self._made}", True
             operation.data = {"text": "poison!"}
+            if self.world.plan.features.refused_twice:
+                operation.data = {"text": "poison!", "n": self._made}
             if prefix == "d" and rng.random() < 0.4:
                 self._later.append(Operation(module, operation.id, "create", {"n": self._made}))
         elif self._later and prefix == "d" and rng.random() < 0.3:
             operation = self._later.pop()
+        elif self._again and prefix == "d" and self.rng_more.random() < 0.5:
+            operation = self._again.pop()
         elif operation.key in model.documents:
             operation.action = rng.choice(["update", "update", "delete"])
             if operation.action == "delete":
                 operation.data = None
-        model.apply(operation)
+        self._note_event(program, operation)
+        if operation.poison and self.world.plan.features.refused_twice and prefix == "d":
+            self._refuse_again(program, operation)
+
+    def _refuse_again(self, program: AgentProgram, first: Operation) -> None:
+        """Another event on the same document, at once or some time later."""
+        self._made += 1
+        data = {"text": "poison!", "n": self._made}
+        operation = Operation(first.module, first.id, "create", data, poison=True)
+        if (chance := self.rng_more.random()) < 0.35:
+            self._note_event(program, operation)
+        elif chance < 0.8:
+            self._again.append(operation)
+
+    def _note_event(self, program: AgentProgram, operation: Operation) -> None:
+        self.model.apply(operation)
         ledger = program.stateful
         assert isinstance(ledger, Ledger)
         event = stateful_event(operation.id, operation.module, operation.action, operation.data)
-        if self.world.plan.stores == "embedded" or rng.random() < 0.5:  # no JSON; else it is the index that refuses it
+        no_json = self.world.plan.stores == "embedded" or self.rng.random() < 0.5
+        if no_json:  # else it is the index that refuses it
             event = event.replace(b"poison!", b"poison\xff")
         ledger.note(event, operation)
 

@@ -41,6 +41,9 @@ IN_TIME_SLACK = 5.0
 TOO_LATE = 3.0
 DELAYS = (*NODES, *MORE_NODES, "slow", "hang", "hang worker")
 
+#: Seconds in which what was claimed comes, or is given back.
+HANDED_OVER = 3.0
+
 #: By what a node may not be able to read the registry.
 UNREAD = (*CALLS, *DISK, "hang worker", "indexer split")
 
@@ -189,10 +192,10 @@ class SimClient(AgentClient):
         if reply.status == 503 and body is not None and is_share_full(world, self.uuid, body, began):
             world.trace.strike("full share", place, self.name)
             return reply
-        has_quota = world.plan.features.small_quota and place == "POST events/stateful"
-        if reply.status == 503 and has_quota and body is not None and world.quota.has_refused(self.uuid, body):
+        quota = world.quota_of(place)
+        if reply.status == 503 and quota is not None and body is not None and quota.has_refused(self.uuid, body):
             return reply
-        self._check(place, reply, refusable or self._may_be_unknown(place))
+        self._check(place, reply, refusable or self._may_be_unknown(place, began))
         return reply
 
     def _check_in_time(self, place: str, made: Sequence[Connection]) -> None:
@@ -216,14 +219,10 @@ class SimClient(AgentClient):
             "POST vulnerability/scan": times.authentication + times.scan,
         }.get(place)
 
-    def _may_be_unknown(self, place: str) -> bool:
-        """Whether somebody may not know its new key, or that it is there again: what is remembered of it is read anew
-        where its token is newer, unless the registry can't be read, or a clock doesn't say so. A log-in that is under
-        way may have been looked up before."""
-        is_new = trio.current_time() < self.rekeyed_at + 40
-        if place == "POST authentication":
-            return is_new
-        return is_new and (self.world.store_was_away("agents", 30.0) or self.world.had_wrong_clock(self.rekeyed_at))
+    def _may_be_unknown(self, place: str, began: float) -> bool:
+        """Whether its agent may have been looked up before it had its new key, or was there again: of a log-in that was
+        under way then. A token that is newer than what is remembered is read anew, or its request is 503."""
+        return place == "POST authentication" and began < self.rekeyed_at
 
     def is_rekeyed_everywhere(self, moment: float) -> bool:
         """Whether every node knew the agent's new key at this moment: no fault kept it from reading the registry, which
@@ -348,6 +347,9 @@ class SimClient(AgentClient):
                 continue
             if life.cancelled and not self.world.forgot_deliveries():
                 raise Violation("cancelled", f"{self.name} is given {life.document_id}")
+            since = trio.current_time() - life.group_cancelled
+            if since > HANDED_OVER and not (self.world.forgot_deliveries() or self.world.had_cause(since + 30.0)):
+                raise Violation("cancelled", f"{self.name} is given {life.document_id}, {since:.1f} s later")
             late = trio.current_time() - life.added - life.timeout
             on_its_way = self.world.had_cause(late, DELAYS) or self.world.had_wrong_clock(life.made)
             if late > TOO_LATE and not on_its_way:

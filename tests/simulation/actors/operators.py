@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.simulation.nodes.process import Process
     from tests.simulation.world import World
 
-__all__ = ["begin", "insist", "run_absences", "run_last_words", "run_operator", "run_poster"]
+__all__ = ["begin", "insist", "run_absences", "run_group_cancels", "run_last_words", "run_operator", "run_poster"]
 
 T = TypeVar("T")
 
@@ -113,11 +113,8 @@ async def _send(world: World, agent: SimAgent, document_id: str, seconds: float)
 async def _cancel(world: World, document_id: str) -> None:
     ended = await insist(partial(world.stores.tool.cancel, document_id))
     world.trace.add("operator", f"cancels {document_id}: {ended and ended.status}")
-    if ended is not None and ended.result is not None and ended.result.message == rules.CANCELLED:
-        life = world.commands[document_id]
-        life.cancelled = True
-        if life.came_whole and not world.forgot_deliveries():
-            raise Violation("cancelled", f"{document_id} was cancelled, and its agent has it")
+    if ended is not None and _is_cancelled(ended):
+        _note_cancelled(world, world.commands[document_id])
 
 
 async def _send_to_group(world: World, parent: str, seconds: float) -> None:
@@ -130,6 +127,47 @@ async def _send_to_group(world: World, parent: str, seconds: float) -> None:
     for life in lives:
         life.added = trio.current_time()
     world.trace.add("operator", f"sends {parent} to a group")
+
+
+async def run_group_cancels(world: World, until: float) -> None:
+    """Sends commands to a group and cancels them: before anybody has them, while they come, or when they have."""
+    rng = Random(f"{world.plan.seed} group cancels")
+    number = 0
+    async with trio.open_nursery() as nursery:
+        while trio.current_time() < until:
+            await trio.sleep(rng.expovariate(0.4))
+            number += 1
+            await _send_to_group(world, f"gc{number}", rng.choice([60.0, 600.0]))
+            nursery.start_soon(_cancel_of_group, world, f"gc{number}", rng.choice([0.0, rng.uniform(0.0, 1.5), 8.0]))
+
+
+async def _cancel_of_group(world: World, parent: str, seconds: float) -> None:
+    """What is pending of it ends; what is being handed over goes its way."""
+    await trio.sleep(seconds)
+    ended = await insist(partial(world.stores.tool.cancel, parent))
+    stored = await world.stores.stored_commands()
+    if ended is None:
+        return
+    lives = [life for life in world.commands.values() if life.document_id.startswith(f"{parent}_")]
+    for life in lives:
+        child = stored.get(life.document_id)
+        if _is_cancelled(ended if child is None else child):
+            _note_cancelled(world, life)
+        elif ended.status != "pending":
+            life.group_cancelled = trio.current_time()
+    came = sum(bool(life.received) for life in lives)
+    when = "before it came" if not came else "while it came" if came < len(lives) else "when it had come"
+    world.trace.strike("cancelled", when, f"{parent}, {ended.status}, {sum(life.cancelled for life in lives)}")
+
+
+def _is_cancelled(command: Command) -> bool:
+    return command.result is not None and command.result.message == rules.CANCELLED
+
+
+def _note_cancelled(world: World, life: CommandLife) -> None:
+    life.cancelled = True
+    if life.came_whole and not world.forgot_deliveries():
+        raise Violation("cancelled", f"{life.document_id} was cancelled, and its agent has it")
 
 
 async def _rekey(world: World, agent: SimAgent) -> None:
@@ -244,7 +282,7 @@ async def _post(world: World, document_id: str, agent: SimAgent, seconds: float,
                 # Whoever hangs, another worker takes it, unless it had been taken just before.
                 waits_for_nobody = serving & _serving_since(node, began) and not world.began_to_hang(began - 0.1)
                 causes = OTHERS_POSTS if waits_for_nobody else None
-                if not world.had_cause(10.0, causes) and not world.quota.was_raised(10.0):  # a reload
+                if not world.had_cause(10.0, causes) and not world.gave_more(10.0):  # by a reload
                     raise Violation("posts", f"{document_id} got an error at {began}, without a cause") from None
             if scope.cancelled_caught and node.hub is hub and node.is_up:
                 raise Violation("posts", f"{document_id} wasn't answered in {POST_BOUND} s")

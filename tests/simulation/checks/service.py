@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import traceback
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -69,6 +70,8 @@ async def watch(world: World) -> None:
             _check_shares(world)
         if world.plan.features.small_quota:
             world.quota.check()
+        if world.plan.features.small_events:
+            world.event_quota.check()
         if world.plan.features.prunes:
             world.pruned.look(commands)
             await check_documents_left(world)
@@ -245,7 +248,7 @@ async def check_end(world: World) -> None:
         _check_quarantine(world, quarantined, documents, agent)
     taken = world.stores.bodies()
     refused = b"".join([payload for _, payload in quarantined] + world.dropped)  # a body is refused as a whole
-    for agent in world.agents:
+    for agent in world.agents if not world.event_quota.deletes else ():
         for mark in agent.promised:
             if b'"%b"' % mark.encode() not in taken and b'"%b"' % mark.encode() not in refused:
                 raise Violation("stateless", f"{mark} was acknowledged and isn't with the engine")
@@ -320,13 +323,16 @@ def _was_a_member(world: World, life: CommandLife, parent: Command) -> bool | No
 def _check_quarantine(
     world: World, quarantined: Sequence[tuple[str, bytes]], documents: Mapping[tuple[str, str], bytes], agent: SimAgent
 ) -> None:
-    """What was refused is there, unless it was taken: at once, since the index has healed, or by a replay."""
+    """What was refused is there, the newest of a document at least, unless it was taken: at once, since the index has
+    healed, or by a replay."""
     kept = [payload for agent_id, payload in quarantined if agent_id == agent.uuid]
-    for operation in agent.model.refused:
-        name = b'"%b"' % operation.id.encode()
-        is_kept = any(name in payload for payload in (*kept, *world.dropped))
+    for operation in {operation.key: operation for operation in agent.model.refused}.values():
+        name, data = b'"%b"' % operation.id.encode(), operation.data or {}
+        number = b'"n":%d}' % data["n"] if "n" in data else b""
+        is_kept = any(name in payload and number in payload for payload in (*kept, *world.dropped))
         document = documents.get((operation.key[0], f"{agent.uuid}_{operation.id}"))
         is_taken = document is not None and b"poison" in document
+        is_taken = is_taken and (not number or json.loads(document)["n"] == data["n"])
         # What came after it has replaced what was taken before.
         is_small = world.plan.features.small_shares  # what is overtaken goes when room is needed
         may_be_gone = operation.key in agent.model.documents and (is_small or world.plan.heals < trio.current_time())

@@ -55,12 +55,16 @@ class Features:
     struck_once_answered: bool = False  # the power goes a moment after a call, once what it answered is known
     dies_with_claims: bool = False  # the only worker does, with what it has just claimed, and nothing comes after it
     expires_late: bool = False  # commands whose time is over can't be ended
+    small_events: bool = False  # stateless events have little room, until an operator gives more, or the oldest go
+    tails: bool = False  # an operator follows what embedded stores take, all the time
+    refused_twice: bool = False  # a document has two events that are refused, in one request or in two
+    cancels_groups: bool = False  # the operator cancels groups' commands: before, while or after they come
     only_hangs: bool = False  # workers hang, one at a time, while others serve, and there is no other fault
 
     @property
     def reloads(self) -> bool:
         """Whether nodes do, whatever the faults are."""
-        return self.rotates or self.upgrades or self.small_quota
+        return self.rotates or self.upgrades or self.small_quota or self.small_events
 
 
 #: The share of the seeds that have each.
@@ -109,6 +113,10 @@ _LATER_SHARES: Final = {
     "dies_with_claims": 0.15,
     "only_hangs": 0.06,
     "expires_late": 0.15,
+    "small_events": 0.15,
+    "tails": 0.3,
+    "refused_twice": 0.2,
+    "cancels_groups": 0.2,
 }
 
 
@@ -139,6 +147,8 @@ def with_needed(features: Features, stores: str) -> Features:
         features = evolve(features, removes_amid_faults=False)
     if features.small_quota:
         features = evolve(features, small_quota=stores == "embedded" and not features.upgrades)
+    if stores != "embedded":
+        features = evolve(features, small_events=False, tails=False)
     if features.crowd:  # which goes at once, too, and that is told of all of it together
         features = evolve(features, short_times=True, presence=False)
     if features.small_room:

@@ -183,6 +183,7 @@ class EmbeddedStores:
         for agent in world.agents:
             agent.groups.unsettle()
         self._open = trio.Event()
+        world.tail.end()
         self._node.kill()
 
     def move(self) -> None:
@@ -247,8 +248,11 @@ class EmbeddedStores:
             engine = await stack.enter_async_context(
                 open_engine(
                     self.folder / "events",
-                    EmbeddedEvents(max_file_bytes=self._world.plan.segment),
+                    self._world.event_quota.settings
+                    if features.small_events
+                    else EmbeddedEvents(max_file_bytes=self._world.plan.segment),
                     wall_clock=process.wall_clock,
+                    count_agents=sqlite.agents.count if features.small_events else None,
                     database=sqlite.database,
                 )
             )

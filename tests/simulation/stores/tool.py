@@ -39,7 +39,10 @@ class Tool:
                         result = await self._perhaps_killed(name, lambda: method(*args, **options))
                     if self._stores.disk.image is not None:
                         raise BackendUnavailable("the power is off")
-                    return result
+                    has_taken_over = bool(stores.commands._groups._unfinished)
+                if has_taken_over:  # what one that was killed had begun, and what is others' once this one has ended
+                    await self._stores.tool_ended()
+                return result
             except BackendUnavailable:
                 await self._stores.tool_ended()
                 raise
