@@ -12,6 +12,7 @@ LeaderRequest      -> the leader: what another worker wants to be searched for
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -362,9 +363,10 @@ class Hub:
         pending = self._pending_posts[number] = _PendingPost(member)
         try:
             seconds = limit - trio.current_time()
-            member.link.send_nowait(
-                messages.Post(number=number, commands=commands, delivered=delivered, seconds=seconds)
+            post = messages.Post(
+                number=number, commands=commands, delivered=delivered, seconds=seconds, sent=time.monotonic()
             )
+            member.link.send_nowait(post)
             with trio.move_on_after(TAKEN_LIMIT):
                 await pending.taken.wait()
             if pending.taken.is_set():

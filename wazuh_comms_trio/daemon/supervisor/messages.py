@@ -213,12 +213,14 @@ class LeaderRequest(Message, frozen=True, kw_only=True, tag="wish"):
 
 class Post(Message, frozen=True, kw_only=True, tag="post"):
     """To a worker: store or hold these commands and say within ``seconds`` which were delivered. ``delivered``:
-    document ids of those that were before, and for how long they count."""
+    document ids of those that were before, and for how long they count. ``sent``: since when the seconds count, by the
+    monotonic clock, which all processes of the machine have."""
 
     number: int
     commands: list[JsonObject]
     delivered: dict[str, float]
     seconds: float | UnsetType = UNSET
+    sent: float | UnsetType = UNSET
 
 
 class PostTaken(Message, frozen=True, kw_only=True, tag="taken"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from itertools import count
@@ -226,6 +227,8 @@ class _HubClient:
             with scope:
                 self.dispatcher.posts.handle_delivered(post.delivered)
                 within = POST_LIMIT if post.seconds is UNSET else post.seconds
+                if post.sent is not UNSET:  # this worker may have been busy since
+                    within -= max(0.0, time.monotonic() - post.sent)
                 try:
                     commands = await self.dispatcher.posts.post(_from_json(post.commands), within=within)
                 except CommsError as error:
