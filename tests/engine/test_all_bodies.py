@@ -94,6 +94,18 @@ async def test_a_refusal_of_all_refuses_none_for_good(tmp_path: Path, status: in
                 await send(engine, agent, size, EngineRequestError)
 
 
+async def test_a_second_refusal_of_all_refuses_none_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusal_cause, "_LATER", 0.0)
+    async with fake_engine(tmp_path) as fake, open_engine_client(settings(tmp_path)) as engine:
+        for _ in range(2):
+            fake.status = 404
+            for agent in ("a", "b"):
+                await send(engine, agent, error=EngineRequestError)
+            fake.status = 204
+            for agent in ("a", "b"):
+                await send(engine, agent)
+
+
 async def test_one_whose_body_alone_is_refused_so_is_not_held_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,7 +155,7 @@ class UnixEngine:
     def _check(self, reply: HttpReply, agent_id: str) -> None:
         """Raises what an answer to a body of events means, if it isn't a success."""
         if 200 <= reply.status < 300:
-            self._refusals.taken()
+            self._refusals.taken([agent_id])
             self._failures.worked()
             return
         is_refusal = 400 <= reply.status < 500 and reply.status not in _PASSING

@@ -3,6 +3,7 @@ path, a limit of something in between): then nothing else is taken either."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
 from math import inf
 from typing import Final
 
@@ -23,18 +24,26 @@ class RefusalCause:
 
     def __init__(self) -> None:
         self._taken_at = -inf
-        self._refused_at: BoundedCache[str, float] = BoundedCache(_REMEMBERED)
+        self._refused_at: BoundedCache[Hashable, float] = BoundedCache(_REMEMBERED)
+        self._since: set[Hashable] = set()  # two of those that were refused since something was taken, at most
 
-    def taken(self) -> None:
-        """Something was taken."""
+    def taken(self, keys: Iterable[Hashable]) -> None:
+        """What is of these was taken: a refusal of it before wasn't for itself."""
         self._taken_at = trio.current_time()
+        self._since.clear()
+        if self._refused_at:
+            for key in keys:
+                self._refused_at.drop(key)
 
-    def is_its_own(self, key: str) -> bool:
-        """Whether this refusal is about what ``key`` sent: it was refused before, and others' was taken since then. If
-        so its next refusal counts as a first one."""
-        first = self._refused_at.get(key)
-        if first is None or self._taken_at < first:
-            self._refused_at.put(key, trio.current_time())
+    def is_its_own(self, key: Hashable) -> bool:
+        """Whether this refusal is about what ``key`` sent: it was refused before, others' was taken since then, and
+        since that no others' refused, or all may be again. If so its next refusal counts as a first one."""
+        now, first = trio.current_time(), self._refused_at.get(key)
+        are_others = bool(self._since - {key})
+        if len(self._since) < 2:
+            self._since.add(key)
+        if first is None or self._taken_at < first or are_others:
+            self._refused_at.put(key, now)
             return False
         if self._taken_at < first + _LATER:
             return False

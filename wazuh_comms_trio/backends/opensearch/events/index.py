@@ -198,7 +198,7 @@ class OpenSearchEvents:
         )
         if reply.status == 200:
             batch.settle(part.start, read_items(reply, part.stop - part.start))
-            self._refusals.taken()
+            self._refusals.taken(key_of(batch.operations[n]) for n in batch.encoded.positions[part.start : part.stop])
             for index in batch.out_of_fields:
                 text = "indexer: %s takes no further fields: %s"
                 self._client.failures.refused(f"documents with new fields for {index}", text, index, _OUT_OF_FIELDS)
@@ -224,8 +224,7 @@ class OpenSearchEvents:
         are taken between two tries of it."""
         if part.size > _SMALLEST_LIMIT:
             return True
-        operation = batch.operations[batch.encoded.positions[part.start]]
-        if not self._refusals.is_its_own(f"{operation.index}/{operation.document_id}"):
+        if not self._refusals.is_its_own(key_of(batch.operations[batch.encoded.positions[part.start]])):
             return False
         text = "indexer: something before it takes no event of %d bytes: it is in the quarantine"
         self._client.failures.refused("events of less than 64 KiB that are too large", text, part.size)
