@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -12,6 +13,7 @@ from attrs import define, field
 from trio.testing import MockClock, memory_stream_pair
 
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
+from wazuh_comms_trio.http.client.connecting import connect_tcp, describe_cause
 from wazuh_comms_trio.http.client.connection import HttpFailure
 from wazuh_comms_trio.http.client.pool import HttpPool
 
@@ -181,3 +183,14 @@ async def test_after_closing_nothing_is_kept(autojump_clock: MockClock) -> None:
         assert pool.idle == 0
         assert await ask(pool) == b"2"
         assert server.connections == 2
+
+
+@pytest.mark.real_clock
+async def test_a_port_that_nobody_listens_on_is_said_once() -> None:
+    """trio's own reason names the address as Python writes a tuple."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        with pytest.raises(OSError) as caught:  # noqa: PT011 - its text is the matter
+            await connect_tcp("127.0.0.1", port)
+        assert describe_cause(caught.value) == "Connection refused"

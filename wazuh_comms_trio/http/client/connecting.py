@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
 import ssl
+from typing import Final
 
 import trio
 
 __all__ = ["PlainStream", "connect_tcp", "connect_unix", "describe_cause"]
+
+
+#: What trio puts before the reason when a connection fails.
+_TRIOS: Final = "Error connecting to ("
 
 
 class PlainStream(trio.abc.Stream):
@@ -55,4 +61,6 @@ def describe_cause(error: BaseException) -> str:
         return f"the certificate is not accepted: {cause.verify_message}"
     if isinstance(cause, ssl.SSLError):
         return f"TLS: {cause.reason.replace('_', ' ').lower() if cause.reason else cause}"
-    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    # trio's has the address as a tuple, which the line names already.
+    return os.strerror(cause.errno) if isinstance(cause, OSError) and text.startswith(_TRIOS) and cause.errno else text
