@@ -87,7 +87,7 @@ def _ended_polls(result: Result) -> Iterator[str]:
     if median is not None and median < _SHORT_POLL and ended > result.logged_in / 2:
         yield (
             f"{ended} polls were ended by the node, half of them within {median:.0f} s: its `limits` are for fewer"
-            " agents, its `timeouts.commands` is short, or agents are cloned"
+            " agents, its `timeouts.commands` is short, it was reloaded, or agents are cloned"
         )
 
 
