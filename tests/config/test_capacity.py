@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wazuh_comms_trio.config.capacity import LEAST_BUDGET, budget_bytes, judge
+from wazuh_comms_trio.config.capacity import LEAST_BUDGET, LEAST_EVENT, budget_bytes, judge, largest_event_bytes
 from wazuh_comms_trio.config.limits.models import Limits
 from wazuh_comms_trio.config.models import CommunicationsApi, Ssl
 from wazuh_comms_trio.foundation.resources import memory_limit
@@ -27,6 +27,17 @@ class TestBudget:
 
     def test_never_less_than_one_body_needs(self) -> None:
         assert budget_bytes(api(), 64 * MIB) == LEAST_BUDGET
+
+
+class TestLargestEvent:
+    def test_it_fits_in_several_times(self) -> None:
+        assert largest_event_bytes(api(), 512 * MIB) == (320 - 64) * MIB // 6
+        assert largest_event_bytes(api(workers=2), 512 * MIB) == ((384 - 2 * 64 - 48) // 2 - 64) * MIB // 6
+        assert largest_event_bytes(api(), 128 * MIB) == LEAST_EVENT
+
+    def test_it_is_no_larger_than_a_body(self) -> None:
+        assert largest_event_bytes(api(workers=4), 4096 * MIB) == 100 * MIB  # as the unit has it
+        assert largest_event_bytes(api(body_bytes=MIB), 512 * MIB) == MIB
 
 
 class TestVerdict:

@@ -22,6 +22,10 @@ LEAST_BUDGET: Final = 32 * _MIB
 #: ... and at most five of the largest (or this): what fits in is some seconds' work.
 LARGEST_BUDGET: Final = 512 * _MIB
 _BODIES: Final = 5
+#: What the reading and writing of large events takes at most, as a multiple of the largest one's size (measured), and
+#: what an event may have on any machine: that much is beside the other bodies.
+_EVENT_COPIES: Final = 6
+LEAST_EVENT: Final = _MIB
 
 
 @frozen
@@ -37,6 +41,12 @@ class Verdict:
 def budget_bytes(api: CommunicationsApi, memory: int) -> int:
     """What bodies may take of a worker's memory together, where the process may have ``memory`` bytes."""
     return max(LEAST_BUDGET, min(_room(api, memory), max(LARGEST_BUDGET, _BODIES * api.limits.body_bytes)))
+
+
+def largest_event_bytes(api: CommunicationsApi, memory: int) -> int:
+    """How long a line of stateful events may be: unlike a body, which may lie in a file, it is in memory several
+    times, beside others' bodies."""
+    return min(api.limits.body_bytes, max(LEAST_EVENT, (_room(api, memory) - 2 * LEAST_BUDGET) // _EVENT_COPIES))
 
 
 def _room(api: CommunicationsApi, memory: int) -> int:

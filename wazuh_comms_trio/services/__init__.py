@@ -12,9 +12,11 @@ from attrs import field, frozen
 from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.local_node import LocalNode
+from wazuh_comms_trio.config.capacity import largest_event_bytes
 from wazuh_comms_trio.config.limits.in_force import limits_in_force
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.foundation.environment import RunBlocking, WallClock
+from wazuh_comms_trio.foundation.resources import memory_limit
 from wazuh_comms_trio.metrics.counting import Metrics
 from wazuh_comms_trio.quarantine.interface import Quarantine
 from wazuh_comms_trio.services.agent_journal import AgentJournal
@@ -151,6 +153,7 @@ def build_services(config: Config, environment: ServiceEnvironment) -> Services:
             failing=failing,
             refused=lambda count: refusals.refused("packets that waited too long", count=count),
             run_blocking=run_blocking,
+            largest_event=largest_event_bytes(api, memory_limit()),
         ),
         stateless=StatelessEvents(
             backends.engine,

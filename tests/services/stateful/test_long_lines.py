@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from random import Random
 from typing import Any, TypeVar
 
@@ -15,9 +16,10 @@ from tests.services.stateful.reading import operation, read, reasons
 from wazuh_comms_trio.backends import json_size
 from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.config.models import Batcher, Events
+from wazuh_comms_trio.errors import BodyTooLarge
 from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 from wazuh_comms_trio.services.stateful.events import StatefulEvents
-from wazuh_comms_trio.services.stateful.lines import has_long_line
+from wazuh_comms_trio.services.stateful.lines import has_line_above, has_long_line
 
 T = TypeVar("T")
 MIB = 1024 * 1024
@@ -38,6 +40,42 @@ MIB = 1024 * 1024
 def test_the_next_two_lines_are_looked_at(lines: tuple[int, ...], long: bool) -> None:
     text = b"x\n" + b"\n".join(b"x" * length for length in lines)
     assert has_long_line(text, 2, len(text)) is long
+
+
+@pytest.mark.parametrize(
+    ("lines", "above"),
+    [
+        ((), False),
+        ((100,), False),
+        ((101,), True),
+        ((100, 100, 100), False),
+        ((5, 101, 5), True),
+        ((60, 60, 0, 0, 100, 101), True),
+        ((0,) * 300, False),
+    ],
+)
+def test_a_line_above_a_limit_is_found(lines: tuple[int, ...], above: bool) -> None:
+    text = b"\n".join(b"x" * length for length in lines)
+    assert has_line_above(text, 100) is above
+    assert has_line_above(text + b"\n", 100) is above
+
+
+@pytest.mark.parametrize(("length", "refused"), [(MIB - 1000, False), (MIB + 1, True)])
+async def test_one_without_room_in_memory_is_refused_before_anything_is_done(
+    length: int, refused: bool, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    backends = memory_backends(wall_clock=trio_wall_clock)
+    quarantine = MemoryQuarantine(max_bytes=MIB, wall_clock=trio_wall_clock)
+    service = StatefulEvents(backends, quarantine, events=Events(), batcher=Batcher(), rng=Random(0), largest_event=MIB)
+    packet = body(event("before"), event("long", data={"x": "x" * length}), event("after"))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(service.run_batcher)
+        with pytest.raises(BodyTooLarge) if refused else nullcontext():
+            await service.submit(caller(A1), packet, deadline=trio.current_time() + 30)
+        service.close()
+    assert len(backends.events.documents) == (0 if refused else 3)
+    assert not await quarantine.list()
+    assert [f"agent {A1} sends events of more than {MIB} bytes" in each for each in caplog.messages] == [True] * refused
 
 
 async def test_long_ones_are_read_in_threads(autojump_clock: MockClock) -> None:

@@ -9,6 +9,7 @@ it.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from random import Random
@@ -20,7 +21,7 @@ from attrs import frozen
 from wazuh_comms_trio.backends.interfaces import Backends, DocumentOperation
 from wazuh_comms_trio.config import models
 from wazuh_comms_trio.config.models import Events
-from wazuh_comms_trio.errors import BackendUnavailable, MalformedBody, Overloaded, StorageFull
+from wazuh_comms_trio.errors import BackendUnavailable, BodyTooLarge, MalformedBody, Overloaded, StorageFull
 from wazuh_comms_trio.foundation.bodies import Body
 from wazuh_comms_trio.foundation.environment import RunBlocking
 from wazuh_comms_trio.foundation.outage_log import OutageLog
@@ -33,6 +34,7 @@ from wazuh_comms_trio.services.deadlines import give_up_at
 from wazuh_comms_trio.services.failing_calls import FailingCalls
 from wazuh_comms_trio.services.stateful.batcher import MAX_WAITING, Batcher
 from wazuh_comms_trio.services.stateful.bulk_writer import BulkWriter
+from wazuh_comms_trio.services.stateful.lines import has_line_above
 from wazuh_comms_trio.services.stateful.overtaken_entries import OvertakenEntries
 from wazuh_comms_trio.services.stateful.packet_reader import Event, PacketReader, open_packet
 from wazuh_comms_trio.services.stateful.reply_size import expected_reply
@@ -85,7 +87,9 @@ class StatefulEvents:
         failing: FailingCalls | None = None,
         refused: Callable[[int], object] = lambda count: None,
         run_blocking: RunBlocking | None = None,
+        largest_event: int = sys.maxsize,
     ) -> None:
+        self._largest_event = largest_event
         self._run_blocking = run_blocking or _run_inline
         self._metrics = metrics = metrics or Metrics()
         self._quarantine = quarantine
@@ -133,10 +137,10 @@ class StatefulEvents:
         """One request's body; returns the reply's JSON, ``{"results":[...]}``: every event that it calls a success is
         stored, every other one has been refused for good and is in quarantine.
 
-        Raises ``MalformedBody``, ``BackendUnavailable``, before ``deadline`` (trio's clock). Cancelled: the packet may
-        still be applied, in part or whole. ``has_left``: nothing is begun any more once it says so, but for what is
-        begun within a second. ``queued``: entered while a big packet waits for its turn, when nothing of it is begun;
-        what it raises goes through.
+        Raises ``MalformedBody``, ``BodyTooLarge``, ``BackendUnavailable``, before ``deadline`` (trio's clock).
+        Cancelled: the packet may still be applied, in part or whole. ``has_left``: nothing is begun any more once it
+        says so, but for what is begun within a second. ``queued``: entered while a big packet waits for its turn, when
+        nothing of it is begun; what it raises goes through.
         """
         try:
             return await self._submit(caller, body, deadline, has_left, queued)
@@ -189,6 +193,7 @@ class StatefulEvents:
         return b'{"results":[%b]}' % await self._reply(part)
 
     async def _submit_big(self, reader: PacketReader, packet: Packet, queued: Queued) -> bytes:
+        await self._check_lines(reader)
         try:
             with queued():
                 await self._batcher.put(packet)
@@ -198,6 +203,14 @@ class StatefulEvents:
             return await self._write_pieces(reader, packet)
         finally:
             self._batcher.finish(packet)
+
+    async def _check_lines(self, reader: PacketReader) -> None:
+        """Raises ``BodyTooLarge`` before anything is done where a line is larger than the memory has room for."""
+        limit = self._largest_event
+        if len(reader.body) > limit and await self._run_blocking(has_line_above, reader.body, limit):
+            text = "agent %s sends events of more than %d bytes, for which there isn't enough memory: they are 413"
+            self.refusals.refused("large events", text, reader.agent_id, limit)
+            raise BodyTooLarge
 
     async def _write_pieces(self, reader: PacketReader, packet: Packet) -> bytes:
         if self._settings.invalid == "refuse":

@@ -6,7 +6,7 @@ from typing import Final
 
 from wazuh_comms_trio.foundation.bodies import Body
 
-__all__ = ["BLANKS", "end_of", "has_long_line", "next_line"]
+__all__ = ["BLANKS", "end_of", "has_line_above", "has_long_line", "next_line"]
 
 BLANKS: Final = b" \t\r\n"
 _TAIL: Final = 65536
@@ -48,3 +48,14 @@ def has_long_line(body: Body, position: int, end: int) -> bool:
     if after < 0:
         return True
     return end - after > _LONG and body.find(b"\n", after + 1, after + 1 + _LONG) < 0
+
+
+def has_line_above(body: Body, limit: int) -> bool:
+    """Whether a line has more than ``limit`` bytes. Looks at few bytes of a body whose lines are short."""
+    start, end = 0, len(body)
+    while end - start > limit:
+        line_end = body.rfind(b"\n", start, start + limit + 1)
+        if line_end < 0:
+            return True
+        start = line_end + 1
+    return False
