@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import trio
@@ -177,6 +178,27 @@ async def test_large_bodies_have_no_more_than_the_quota(tmp_path: Path, monkeypa
     assert sum(segment.size for segment in segment_files(tmp_path / "events")) <= quota
 
 
+@pytest.mark.expects_errors
+@pytest.mark.parametrize("quota", [MIB // 2, 2 * MIB])
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_a_body_that_fits_but_for_its_envelope_never_fits(tmp_path: Path, quota: int, is_told: bool) -> None:
+    """It was 503 for ever; ``quota``: of a small and a large body."""
+    fits = quota - envelope_room(A1) - 1
+    async with engine_in(tmp_path, max_bytes=quota) as engine:
+        with pytest.raises(BodyRefused):
+            async with aclosing(pieces(body_of(fits + 2))) as chunks:
+                await engine.send_events(chunks, agent_id=A1, length=fits + 2 if is_told else None)
+        await send(engine, body_of(fits))
+
+
+async def test_a_body_as_large_as_a_file_is_never_too_much(tmp_path: Path) -> None:
+    """Of an agent with less than a file, where its own go for it."""
+    enrolled, body = Enrolled(1000), body_of(MIB)
+    async with enrolled.engine_in(tmp_path, max_bytes=4 * MIB, on_full="delete_oldest") as engine:
+        await send(engine, body)
+    assert stored_bodies(tmp_path) == [(A1, body)]
+
+
 @pytest.mark.parametrize("size", [50_000, 2 * MIB])
 async def test_one_agent_has_a_share_of_the_quota(tmp_path: Path, size: int, caplog: pytest.LogCaptureFixture) -> None:
     async with engine_in(tmp_path, max_bytes=100 * MIB, agents=1000) as engine:
@@ -216,9 +238,11 @@ class Enrolled:
         return self.number
 
     @asynccontextmanager
-    async def engine_in(self, folder: Path, *, max_bytes: int) -> AsyncGenerator[NdjsonEngine, None]:
+    async def engine_in(
+        self, folder: Path, *, max_bytes: int, on_full: Literal["refuse", "delete_oldest"] = "refuse"
+    ) -> AsyncGenerator[NdjsonEngine, None]:
         """Once they have been counted."""
-        settings = EmbeddedEvents(MIB, max_bytes)
+        settings = EmbeddedEvents(MIB, max_bytes, on_full)
         async with open_engine(folder / "events", settings, wall_clock=Clock(), count_agents=self) as engine:
             while not self.asked:
                 await trio.lowlevel.checkpoint()
@@ -241,6 +265,28 @@ async def test_agents_that_were_just_enrolled_have_their_share(
                     await send(engine, body_of(size), agent_id)
                     taken += size
             assert MIB - size < taken <= MIB
+
+
+async def test_what_comes_at_once_is_judged_by_the_agents_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each alone was little for any number of agents, and nobody counted these."""
+    monkeypatch.setattr(engine_module, "_COUNT_VALID", 0.0)
+    enrolled, body, refused = Enrolled(1), body_of(300), []
+
+    async def try_to_send(engine: NdjsonEngine) -> None:
+        try:
+            await send(engine, body)
+        except StorageFull as exc:
+            refused.append(exc)
+
+    async with enrolled.engine_in(tmp_path, max_bytes=100_000) as engine:
+        enrolled.number = 1000
+        async with trio.open_nursery() as nursery:
+            for _ in range(60):
+                nursery.start_soon(try_to_send, engine)
+    assert sum(segment.size for segment in segment_files(tmp_path / "events")) <= 10_000
+    assert len(refused) + len(stored_bodies(tmp_path)) == 60
 
 
 @pytest.mark.parametrize("is_told", [True, False])

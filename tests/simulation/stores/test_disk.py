@@ -13,6 +13,7 @@ import pytest
 
 from tests.simulation.stores.disk import SECTOR, Disk
 from wazuh_comms_trio.backends.embedded.ndjson.damage import find_damage
+from wazuh_comms_trio.backends.embedded.ndjson.ledger import LEDGER, clear_damaged, damaged_slots
 from wazuh_comms_trio.backends.embedded.ndjson.segments import Appended, Segments
 from wazuh_comms_trio.backends.embedded.stores import open_sqlite
 from wazuh_comms_trio.backends.interfaces import Action, Command, CommandReport, CommandResult, Target
@@ -97,6 +98,23 @@ def test_a_segment_that_was_deleted_for_room_is_not_missed_after_a_power_cut(tmp
             segments.rotate()
             disk.come_back()
         assert list(find_damage(folder)) == []
+
+
+def test_an_entry_that_was_taken_out_is_not_damaged_again_after_a_power_cut(tmp_path: Path) -> None:
+    for seed in range(20):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        with disk_under(folder, seed) as disk:
+            descriptor = os.open(folder / LEDGER, os.O_RDWR | os.O_CREAT)
+            write_all_at(descriptor, b"x" * 255 + b"\n", 0)
+            sync(descriptor)
+            os.close(descriptor)
+            sync_folder(folder)
+            assert damaged_slots(folder) == 1
+            clear_damaged(folder)
+            disk.cut()
+            disk.come_back()
+        assert damaged_slots(folder) == 0
 
 
 @pytest.mark.real_clock

@@ -23,6 +23,7 @@ import trio
 from wazuh_comms_trio.backends.embedded.database.database import Database
 from wazuh_comms_trio.backends.embedded.database.group_commit import GroupCommit, Job
 from wazuh_comms_trio.backends.embedded.ndjson.folder_id import watch_folder
+from wazuh_comms_trio.backends.embedded.ndjson.records import envelope_room
 from wazuh_comms_trio.backends.embedded.ndjson.scrub import tell_damage
 from wazuh_comms_trio.backends.embedded.ndjson.segments import (
     Appended,
@@ -100,6 +101,7 @@ class NdjsonEngine:
         self._warned_at: dict[str, float] = {}  # at most the agents' number
         self._count_agents = count_agents
         self._counted_at = -inf  # on trio's clock
+        self._waiting = Counter[str]()  # by agent, what small bodies that aren't written yet take
 
     async def send_events(self, body: AsyncIterable[bytes], *, agent_id: str, length: int | None) -> None:
         held: list[bytes] = []
@@ -114,19 +116,14 @@ class NdjsonEngine:
                 if held_bytes > MEMORY_BYTES:
                     if large is None:
                         large = await self._blocking(LargeBody, self._folder, agent_id)
-                    self._check_size(large.size + held_bytes)
-                    await self._count_anew(agent_id, held_bytes)
-                    await self._blocking(self._spool, large, held, held_bytes)
+                    await self._spool(large, held, held_bytes)
                     held, held_bytes = [], 0
             if large is None:
                 whole = b"".join(held)
                 if whole:
-                    self._check_size(len(whole))
-                    await self._count_anew(agent_id, len(whole))
-                    await self._commits.submit(Appended(agent_id, whole), weight=len(whole))
+                    await self._submit(Appended(agent_id, whole))
             else:
-                await self._count_anew(agent_id, held_bytes)
-                await self._blocking(self._spool, large, held, held_bytes)
+                await self._spool(large, held, held_bytes)
                 held = []
                 await self._blocking(large.finish, self._now(), limiter=self._large)
                 # Until this is settled its descriptor is in use elsewhere. One turn of the disk, as the calls above.
@@ -141,7 +138,24 @@ class NdjsonEngine:
             if large is not None:
                 large.close()
 
-    def _spool(self, large: LargeBody, pieces: list[bytes], length: int) -> None:
+    async def _submit(self, small: Appended) -> None:
+        self._check_size(small.room)
+        agent_id = small.agent_id
+        self._waiting[agent_id] += small.room
+        try:
+            await self._count_anew(agent_id, self._waiting[agent_id])  # they may be judged together
+            await self._commits.submit(small, weight=len(small.body))
+        finally:
+            self._waiting[agent_id] -= small.room
+            if not self._waiting[agent_id]:
+                del self._waiting[agent_id]
+
+    async def _spool(self, large: LargeBody, pieces: list[bytes], length: int) -> None:
+        self._check_size(large.size + length)  # with its envelope
+        await self._count_anew(large.agent_id, length)
+        await self._blocking(self._write, large, pieces, length)
+
+    def _write(self, large: LargeBody, pieces: list[bytes], length: int) -> None:
         """In a thread."""
         room = length if large.body_bytes else length + large.size  # that of its envelope is in the file from now on
         self._segments.take_room(large.agent_id, room)
@@ -206,12 +220,12 @@ class NdjsonEngine:
 
     async def _check_room(self, agent_id: str, length: int) -> None:
         """Refuses a large body before it comes, if there is no room to keep it."""
-        self._check_size(length)
+        self._check_size(envelope_room(agent_id) + length)
         await self._count_anew(agent_id, length)
         await self._blocking(self._segments.check_room, agent_id, length)
 
-    def _check_size(self, length: int) -> None:
-        if length > self._settings.max_bytes:
+    def _check_size(self, room: int) -> None:
+        if room > self._settings.max_bytes:
             raise EngineRefused(f"larger than all events may be together ({self._settings.max_bytes} bytes)")
 
     async def _blocking(

@@ -153,11 +153,12 @@ def forget(folder: Path, segments: Collection[str]) -> None:
 
 
 def clear_damaged(folder: Path) -> None:
-    """Frees the slots that can't be read. Raises ``OSError``."""
+    """Frees the slots that can't be read, durably. Raises ``OSError``."""
     with _locked(folder) as descriptor:
         for place, slot in _slots(descriptor):
             if not _is_free(slot) and _decode(slot) is None:
                 write_all_at(descriptor, _FREE, place)
+        sync_data(descriptor)
 
 
 def take_in(folder: Path, found: Iterable[Promise]) -> None:

@@ -295,7 +295,8 @@ class Segments:
         length += self._spooled_of(agent_id)
         if self._settings.on_full == "refuse":
             return self.shares.exceeded(agent_id, length)
-        return length > max(self.shares.limit, self._settings.max_file_bytes)  # one large body is never too much
+        # One body as large as a file is never too much.
+        return length > max(self.shares.limit, self._settings.max_file_bytes + envelope_room(agent_id) + 1)
 
     def size(self) -> int:
         """Bytes of all segments, those of other processes included. From any thread."""
