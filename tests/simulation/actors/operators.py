@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from math import floor, inf
@@ -144,8 +144,16 @@ async def run_group_cancels(world: World, until: float) -> None:
 async def _cancel_of_group(world: World, parent: str, seconds: float) -> None:
     """What is pending of it ends; what is being handed over goes its way."""
     await trio.sleep(seconds)
-    ended = await insist(partial(world.stores.tool.cancel, parent))
+    claimed = set[str]()
+
+    async def cancel() -> Command | None:
+        claimed.update(_claimed(world))
+        ended: Command | None = await world.stores.tool.cancel(parent)
+        return ended
+
+    ended = await insist(cancel)
     stored = await world.stores.stored_commands()
+    claimed.update(_claimed(world))
     if ended is None:
         return
     lives = [life for life in world.commands.values() if life.document_id.startswith(f"{parent}_")]
@@ -155,9 +163,16 @@ async def _cancel_of_group(world: World, parent: str, seconds: float) -> None:
             _note_cancelled(world, life)
         elif ended.status != "pending":
             life.group_cancelled = trio.current_time()
+            left = child is not None and child.status == "pending" and life.document_id not in claimed
+            if left and world.plan.stores == "embedded":
+                raise Violation("cancelled", f"{parent} was cancelled, and {life.document_id} is pending")
     came = sum(bool(life.received) for life in lives)
     when = "before it came" if not came else "while it came" if came < len(lives) else "when it had come"
     world.trace.strike("cancelled", when, f"{parent}, {ended.status}, {sum(life.cancelled for life in lives)}")
+
+
+def _claimed(world: World) -> Collection[str]:
+    return [each for node in world.nodes for process in node.running for each in world.stores.held(process)]
 
 
 def _is_cancelled(command: Command) -> bool:
