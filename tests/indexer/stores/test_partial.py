@@ -14,8 +14,7 @@ from tests.indexer.harness import call, settings
 from wazuh_comms_trio.backends.interfaces import Action, Command, DocumentOperation, Outcome, Target
 from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.backends.opensearch.client import search as opensearch_search
-from wazuh_comms_trio.backends.opensearch.events import index as opensearch_events
-from wazuh_comms_trio.backends.opensearch.events import stored_documents
+from wazuh_comms_trio.backends.opensearch.client.bulk import QUERY, QUERY_VERSIONS
 from wazuh_comms_trio.backends.opensearch.node_registry import INDEX as NODES
 from wazuh_comms_trio.backends.opensearch.node_watch import NodeWatch
 from wazuh_comms_trio.backends.opensearch.stores import OpenSearchStores, open_opensearch
@@ -24,13 +23,14 @@ from wazuh_comms_trio.errors import BackendUnavailable
 pytestmark = [pytest.mark.indexer, pytest.mark.real_clock]
 
 A1 = "0194857f-39b5-7bfb-a7bc-c5c6835f03d1"
+A2 = "0194857f-39b5-7bfb-a7bc-c5c6835f03d2"
 
 
 @pytest.fixture
 async def stores(port: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OpenSearchStores]:
     monkeypatch.setattr(opensearch_search, "_REFRESH_TIMEOUT", 0.5)
-    for module in (opensearch_events, stored_documents):
-        monkeypatch.setattr(module, "SHARD_WAIT", "300ms")
+    for query in (QUERY, QUERY_VERSIONS):
+        monkeypatch.setitem(query, "timeout", "300ms")  # type: ignore[arg-type]  # a dictionary, in fact
     async with open_opensearch(settings(port), revocation=0.3) as opened:
         yield opened
 
@@ -96,6 +96,9 @@ async def test_half_of_the_commands(port: int, stores: OpenSearchStores) -> None
         await stores.commands.list()
     with pytest.raises(BackendUnavailable):
         await stores.commands.expire()
+    new = [Command(f"new{number}", Target("agent", A2), Action("restart")) for number in range(16)]
+    with trio.fail_after(20), pytest.raises(BackendUnavailable):  # the indexer itself would wait for a minute
+        await stores.commands.add(new)
     found = None
     with trio.move_on_after(2):  # several looks; none of them saw all
         found = await stores.commands.wait_news()

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from wazuh_comms_trio.backends.opensearch.client.bulk import SHARD_WAIT
 from wazuh_comms_trio.backends.opensearch.client.client import IndexerUnavailable, OpenSearchClient, error_of, path
 from wazuh_comms_trio.backends.opensearch.client.found import Found
 from wazuh_comms_trio.backends.opensearch.client.queries import to_moment
@@ -31,7 +32,7 @@ GONE_AFTER: Final = 300.0
 _MOST: Final = 1000
 _MOST_REVOKED: Final = 1000
 _LONGEST_ID: Final = 64
-UPDATE: Final = {"refresh": "true", "retry_on_conflict": "5"}
+UPDATE: Final = {"refresh": "true", "retry_on_conflict": "5", "timeout": SHARD_WAIT}
 
 
 @frozen

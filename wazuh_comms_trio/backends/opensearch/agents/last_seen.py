@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.backends.opensearch.client.bulk import (
-    FILTER,
-    FILTER_VERSIONS,
+    QUERY,
+    QUERY_VERSIONS,
     create_line,
     judge,
     partial,
@@ -69,7 +69,7 @@ class OpenSearchPresence:
             lines.append(b'{"doc_as_upsert":true,"doc":%b}\n' % encode_json(document))
         if not lines:
             return
-        reply = await self._client.request("POST", "/_bulk", b"".join(lines), query=FILTER, content_type=NDJSON)
+        reply = await self._client.request("POST", "/_bulk", b"".join(lines), query=QUERY, content_type=NDJSON)
         for item in read_items(reply, len(known)):
             if judge(item) != "done" and item.status != 409:  # 409: other nodes write it, too
                 reason = item.error.reason if item.error else ""
@@ -141,7 +141,7 @@ class OpenSearchPresence:
     async def _write_watch(self, lines: bytes) -> bool:
         """Writes the watch's document; False where another node was faster."""
         self._watch = None
-        reply = await self._client.request("POST", "/_bulk", lines, query=FILTER_VERSIONS, content_type=NDJSON)
+        reply = await self._client.request("POST", "/_bulk", lines, query=QUERY_VERSIONS, content_type=NDJSON)
         (item,) = read_items(reply, 1)
         if item.status == 409:
             return False

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import trio
 
-from wazuh_comms_trio.backends.opensearch.client.bulk import FILTER, judge, partial, read_items, update_line
+from wazuh_comms_trio.backends.opensearch.client.bulk import QUERY, judge, partial, read_items, update_line
 from wazuh_comms_trio.backends.opensearch.client.client import NDJSON, IndexerUnavailable, OpenSearchClient
 from wazuh_comms_trio.backends.opensearch.index_names import IndexName
 from wazuh_comms_trio.errors import BackendUnavailable
@@ -82,7 +82,7 @@ class LoginRecorder:
         lines = []
         for agent_id, when in batch.items():
             lines += [update_line(index, agent_id), partial({"agent": self._fields(when)})]
-        reply = await self._client.request("POST", "/_bulk", b"".join(lines), query=FILTER, content_type=NDJSON)
+        reply = await self._client.request("POST", "/_bulk", b"".join(lines), query=QUERY, content_type=NDJSON)
         refused = 0
         for item in read_items(reply, len(batch)):
             verdict = judge(item)

@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from wazuh_comms_trio.backends.leadership import Finding, Leadership
-from wazuh_comms_trio.backends.opensearch.client.bulk import FILTER, partial, read_items, update_if_line
+from wazuh_comms_trio.backends.opensearch.client.bulk import QUERY, partial, read_items, update_if_line
 from wazuh_comms_trio.backends.opensearch.client.client import NDJSON, OpenSearchClient
 from wazuh_comms_trio.backends.opensearch.client.queries import by_time, every, exactly, to_moment
 from wazuh_comms_trio.backends.opensearch.client.search import search
@@ -132,7 +132,7 @@ class Presence:
             ]
         if not lines:
             return 0
-        reply = await self._client.request("POST", "/_bulk", b"".join(lines), query=FILTER, content_type=NDJSON)
+        reply = await self._client.request("POST", "/_bulk", b"".join(lines), query=QUERY, content_type=NDJSON)
         items = read_items(reply, len(away))
         # A 409 is an agent that has just come back, or another node that was faster.
         done = [each for each, item in zip(away.items(), items, strict=True) if item.error is None]

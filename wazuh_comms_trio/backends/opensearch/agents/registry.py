@@ -18,6 +18,7 @@ from wazuh_comms_trio.backends.opensearch.agents.cache import LARGEST, AgentCach
 from wazuh_comms_trio.backends.opensearch.agents.documents import find_problem, to_agent, to_document
 from wazuh_comms_trio.backends.opensearch.agents.login_updates import LoginRecorder
 from wazuh_comms_trio.backends.opensearch.agents.shared_revocations import SharedRevocations
+from wazuh_comms_trio.backends.opensearch.client.bulk import SHARD_WAIT
 from wazuh_comms_trio.backends.opensearch.client.client import (
     IndexerUnavailable,
     OpenSearchClient,
@@ -39,7 +40,8 @@ logger = logging.getLogger(__name__)
 _LOOKUP_TIMEOUT: Final = 2.0
 #: Agents read again in one call.
 _RENEWED_AT_ONCE: Final = 500
-_UPDATE: Final = {"retry_on_conflict": "5", "filter_path": "result"}
+_WRITE: Final = {"timeout": SHARD_WAIT}
+_UPDATE: Final = {**_WRITE, "retry_on_conflict": "5", "filter_path": "result"}
 #: Agents handed on at a time, of a list.
 _PAGE: Final = 500
 
@@ -230,7 +232,7 @@ class OpenSearchAgents:
             raise MalformedRequest("the agent's id can't be stored")
         index = await self._index.existing()  # one that vanished isn't made anew: all others would be unknown
         body = encode_json(to_document(agent))
-        reply = await self._client.request("PUT", path(index, "_create", agent.id), body)
+        reply = await self._client.request("PUT", path(index, "_create", agent.id), body, query=_WRITE)
         if reply.status == 409:
             # The indexer repeats writes on its own when a node goes: this may be our own first one.
             stored = await self.get(agent.id)
@@ -250,7 +252,7 @@ class OpenSearchAgents:
         index = await self._index.present()
         if index is None or not is_possible_id(agent_id):
             return False
-        reply = await self._client.request("DELETE", path(index, "_doc", agent_id))
+        reply = await self._client.request("DELETE", path(index, "_doc", agent_id), query=_WRITE)
         if reply.status != 404 or error_of(reply).type:
             decode(reply)
         self._cache.put(agent_id, None, trio.current_time())

@@ -18,6 +18,8 @@ from wazuh_comms_trio.backends.opensearch.client.slices import lenient_text
 from wazuh_comms_trio.backends.unreadable import DECODE_ERRORS
 from wazuh_comms_trio.http.client.connection import HttpReply
 
+#: Of a write; it would be a minute.
+SHARD_WAIT: Final = "10s"
 #: How often the indexer itself tries an update again that another writer overtook.
 _RETRIES: Final = b',"retry_on_conflict":3}}\n'
 
@@ -54,10 +56,11 @@ _decode_reply: Final = msgspec.json.Decoder(_BulkReply).decode
 _decode_item: Final = msgspec.json.Decoder(_Item).decode
 
 _ANSWER: Final = "items.*.status,items.*.result,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
-#: What is asked for: every item has a ``status``, so that none vanishes and positions hold.
-FILTER: Final[Mapping[str, str]] = {"filter_path": _ANSWER}
+#: What each call asks for: every item has a ``status``, so that none vanishes and positions hold; and how long the
+#: indexer itself waits for a shard that is on no node, before it says so item by item.
+QUERY: Final[Mapping[str, str]] = {"filter_path": _ANSWER, "timeout": SHARD_WAIT}
 #: The same with what the next conditional write needs.
-FILTER_VERSIONS: Final[Mapping[str, str]] = {"filter_path": f"{_ANSWER},items.*._seq_no,items.*._primary_term"}
+QUERY_VERSIONS: Final[Mapping[str, str]] = {**QUERY, "filter_path": f"{_ANSWER},items.*._seq_no,items.*._primary_term"}
 
 
 def read_items(reply: HttpReply, count: int) -> list[BulkItem]:

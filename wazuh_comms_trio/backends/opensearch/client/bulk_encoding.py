@@ -14,8 +14,6 @@ from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult
 from wazuh_comms_trio.backends.opensearch.client.bulk import around_id, create_line, delete_line, update_line
 from wazuh_comms_trio.backends.opensearch.client.queries import LONGEST_ID, is_possible_id
 
-#: How long the indexer itself waits for a shard that is moving, before it says so item by item.
-SHARD_WAIT: Final = "10s"
 #: As a number it is found five times faster than as bytes.
 _NEWLINE: Final = 10
 #: Checks the grammar and decodes nothing.

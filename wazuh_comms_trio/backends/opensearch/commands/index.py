@@ -12,7 +12,7 @@ import trio
 from attrs import evolve
 
 from wazuh_comms_trio.backends.opensearch.client.bulk import (
-    FILTER_VERSIONS,
+    QUERY_VERSIONS,
     BulkItem,
     create_line,
     judge,
@@ -293,7 +293,7 @@ class CommandIndex:
     async def _bulk(self, lines: Sequence[bytes], count: int) -> list[BulkItem]:
         body = b"".join(lines)
         reply = await self._client.request(
-            "POST", "/_bulk", body, query=FILTER_VERSIONS, content_type=NDJSON, repeatable=False
+            "POST", "/_bulk", body, query=QUERY_VERSIONS, content_type=NDJSON, repeatable=False
         )
         return read_items(reply, count)
 

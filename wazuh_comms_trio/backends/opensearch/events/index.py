@@ -17,7 +17,7 @@ from wazuh_comms_trio.backends.document_rules import ABSENT, FORMER, Key, change
 from wazuh_comms_trio.backends.interfaces import DocumentOperation, ItemResult, Outcome
 from wazuh_comms_trio.backends.json_values import equal_json
 from wazuh_comms_trio.backends.opensearch.client.bulk import (
-    FILTER,
+    QUERY,
     BulkItem,
     Part,
     is_bad_request,
@@ -30,7 +30,7 @@ from wazuh_comms_trio.backends.opensearch.client.bulk import (
     split,
     to_result,
 )
-from wazuh_comms_trio.backends.opensearch.client.bulk_encoding import SHARD_WAIT, Encoded, encode, encode_all
+from wazuh_comms_trio.backends.opensearch.client.bulk_encoding import Encoded, encode, encode_all
 from wazuh_comms_trio.backends.opensearch.client.client import (
     NDJSON,
     IndexerUnavailable,
@@ -192,9 +192,8 @@ class OpenSearchEvents:
     async def _send(self, batch: _Batch, part: Part) -> list[Part]:
         """Sends one call. Returns the parts to send instead, when it was too much or something in it can't be read."""
         body = batch.encoded.wire(part.start, part.stop)
-        query = {**FILTER, "timeout": SHARD_WAIT}
         reply = await self._client.request(
-            "POST", "/_bulk", body, query=query, content_type=NDJSON, repeatable=False, has_place=True
+            "POST", "/_bulk", body, query=QUERY, content_type=NDJSON, repeatable=False, has_place=True
         )
         if reply.status == 200:
             batch.settle(part.start, read_items(reply, part.stop - part.start))

@@ -14,14 +14,13 @@ from attrs import frozen
 
 from wazuh_comms_trio.backends.document_rules import ABSENT, Key
 from wazuh_comms_trio.backends.opensearch.client.bulk import (
-    FILTER,
+    QUERY,
     BulkItem,
     is_bad_request,
     is_queue_full,
     read_items,
     split,
 )
-from wazuh_comms_trio.backends.opensearch.client.bulk_encoding import SHARD_WAIT
 from wazuh_comms_trio.backends.opensearch.client.client import (
     NDJSON,
     IndexerUnavailable,
@@ -195,10 +194,9 @@ class StoredDocuments:
     async def _write_part(self, writes: Sequence[Write]) -> Sequence[BulkItem | None]:
         lines = [line for write in writes for line in (write.head, write.body) if line is not None]
         body = b"\n".join([*lines, b""])
-        query = {**FILTER, "timeout": SHARD_WAIT}
         try:
             reply = await self._client.request(
-                "POST", "/_bulk", body, query=query, content_type=NDJSON, repeatable=False, has_place=True
+                "POST", "/_bulk", body, query=QUERY, content_type=NDJSON, repeatable=False, has_place=True
             )
             if reply.status == 200:
                 return read_items(reply, len(writes))
