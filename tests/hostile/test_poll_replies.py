@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from sys import getrefcount
+from typing import Any
 
 import pytest
 import trio
+from attrs import evolve
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.http.server.listener import COMMAND, LIMITS, FakeOffer, Fakes, app_of, read_reply, request_bytes, serving
@@ -16,6 +19,9 @@ from wazuh_comms_trio.api.agent_api.base import AgentApi
 from wazuh_comms_trio.api.quart_application import ROOM_TIMEOUT
 from wazuh_comms_trio.backends.interfaces import Action, Command, Target
 from wazuh_comms_trio.http.server.body_budget import Share
+from wazuh_comms_trio.services.commands import command_json
+from wazuh_comms_trio.services.commands.command_json import encode_command
+from wazuh_comms_trio.testing.node.daemon import open_daemon
 
 POLL = request_bytes("GET", "/api/v1/commands")
 
@@ -53,6 +59,28 @@ async def test_a_large_one_is_in_the_budget_until_it_is_read(autojump_clock: Moc
         await offer.settled.wait()
         assert app.body_budget.used_bytes == 0
     assert offer.fate == ["confirmed"]
+
+
+@pytest.mark.parametrize(("size", "times"), [(10, 1), (200, 1), (1000, 3)])
+async def test_small_ones_are_encoded_once(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, size: int, times: int
+) -> None:
+    """What is encoded to learn whether all fit is the reply; a large one isn't made before it has room."""
+    encoded = list[str]()
+
+    def encode(command: Command) -> dict[str, Any]:
+        encoded.append(command.document_id)
+        return encode_command(command)
+
+    async with open_daemon() as daemon:
+        agent = await daemon.enrol_agent()
+        assert (await agent.authenticate()).status == 200
+        commands = [evolve(of_size(f"c{n:02}", size), target=Target("agent", agent.uuid)) for n in range(70)]
+        await daemon.backends.commands.add(commands)
+        monkeypatch.setattr(command_json, "encode_command", encode)
+        reply = await agent.poll()
+    assert json.loads(reply.body) == {"commands": [encode_command(command) for command in commands]}
+    assert Counter(encoded) == dict.fromkeys([command.document_id for command in commands], times)
 
 
 def encoded_replies(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:

@@ -120,6 +120,7 @@ COMMAND = Command(document_id="c1", target=Target("agent", AGENT.id), action=Act
 @define
 class FakeOffer:
     commands: Sequence[Command] = (COMMAND,)
+    texts: Sequence[bytes] | None = None
     given_back: list[Command] = field(factory=list)
     fate: list[str] = field(factory=list)
     settled: trio.Event = field(factory=trio.Event)

@@ -19,7 +19,12 @@ from wazuh_comms_trio.http.server.listener_context import Receive, Send
 from wazuh_comms_trio.http.server.replies import send_refusal, send_reply
 from wazuh_comms_trio.services.authentication.authenticator import Caller
 from wazuh_comms_trio.services.commands.command_delivery import CommandDelivery
-from wazuh_comms_trio.services.commands.command_json import encode_commands, fit_into_reply, size_of_reply
+from wazuh_comms_trio.services.commands.command_json import (
+    encode_commands,
+    fit_into_reply,
+    join_commands,
+    size_of_reply,
+)
 
 __all__ = ["add_commands"]
 
@@ -83,6 +88,8 @@ async def _reply_with_room(delivery: CommandDelivery, room: RequestRoom) -> byte
     """A delivery's reply, which has its room in the budget of bodies. Where there is none for all of its commands it
     has only those that need none, at least one. It isn't made before there is room: a large command for a group is
     many agents'. Raises ``Overloaded`` when there was no room for that in time."""
+    if delivery.texts is not None and len(reply := join_commands(delivery.texts)) <= FREE_BYTES:
+        return reply
     if not room.add_reply_now(size_of_reply(delivery.commands)):
         delivery.keep(max(1, len(fit_into_reply(delivery.commands, FREE_BYTES - len(_AROUND)).now)))
         await room.add_reply(size_of_reply(delivery.commands))

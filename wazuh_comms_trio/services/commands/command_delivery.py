@@ -22,7 +22,8 @@ class CommandDelivery:
     """Commands claimed for one poll of one agent. Exactly one of ``confirm`` and ``release`` is to be called, or
     ``release_nowait``; the first call counts, and counts even if it is cancelled. ``claimed``: ids of those commands
     that the store has; the others are posted ones that it doesn't keep. ``give_back``: called with those for which the
-    reply has no room after all, before anything is sent."""
+    reply has no room after all, before anything is sent. ``texts``: the commands, encoded; None where they are many
+    bytes."""
 
     def __init__(
         self,
@@ -31,9 +32,11 @@ class CommandDelivery:
         claimed: Collection[str],
         finish: Callable[[CommandDelivery, DeliveryOutcome], trio.Event],
         give_back: Callable[[CommandDelivery, Sequence[Command]], object],
+        texts: Sequence[bytes] | None = None,
     ) -> None:
         self.agent_id = agent_id
         self.commands = commands
+        self.texts = texts
         self.claimed = claimed
         self._finish = finish
         self._give_back = give_back
@@ -42,6 +45,7 @@ class CommandDelivery:
     def keep(self, count: int) -> None:
         """Only the first ``count`` commands are delivered; the others are pending again, for the agent's next poll."""
         if rest := self.commands[count:]:
+            self.texts = None if self.texts is None else self.texts[:count]
             self._give_back(self, rest)
             self.commands = self.commands[:count]
             kept = {command.document_id for command in self.commands}

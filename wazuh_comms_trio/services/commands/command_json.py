@@ -20,12 +20,16 @@ __all__ = [
     "encode_command",
     "encode_commands",
     "fit_into_reply",
+    "join_commands",
     "size_of_reply",
     "why_too_large",
 ]
 
 #: Bytes of the commands in one reply: agents refuse what is above 8 MB (PROTOCOL.md, section 1), and with it all of it.
 LARGEST_REPLY: Final = 8_000_000 - 64 * 1024
+
+#: So many bytes of commands are kept as they were encoded to learn their size; larger ones are encoded again.
+_KEPT: Final = 32 * 1024
 
 #: How many times longer than in a body a command may be in a reply: of ``1e15`` comes ``1000000000000000.0``.
 _GROWTH: Final = 4
@@ -144,6 +148,11 @@ def encode_commands(commands: Sequence[Command]) -> bytes:
     return msgspec.json.encode({"commands": [encode_command(command) for command in commands]})
 
 
+def join_commands(texts: Sequence[bytes]) -> bytes:
+    """The same of commands that are encoded already."""
+    return b'{"commands":[%b]}' % b",".join(texts)
+
+
 def size_in_reply(command: Command) -> int:
     return len(msgspec.json.encode(encode_command(command))) + 1
 
@@ -161,23 +170,27 @@ def why_too_large(size: int) -> str:
 @frozen
 class Fitting:
     """``now``: what fits into a reply; ``later``: what comes after it; ``never``: what fits into none, with its size.
-    ``room``: bytes that are left."""
+    ``room``: bytes that are left. ``texts``: of ``now``, encoded; None where they are many bytes."""
 
     now: Sequence[Command]
     later: Sequence[Command]
     never: Sequence[tuple[Command, int]]
     room: int
+    texts: Sequence[bytes] | None
 
 
 def fit_into_reply(commands: Sequence[Command], room: int | None = None) -> Fitting:
     """Divides commands, in their order, into those that fit into a reply (of which ``room`` bytes are left; all of it),
     and the others."""
     room = LARGEST_REPLY if room is None else room
+    texts: list[bytes] | None = []
+    kept = 0
     now: list[Command] = []
     later: list[Command] = []
     never: list[tuple[Command, int]] = []
     for command in commands:
-        size = size_in_reply(command)
+        text = msgspec.json.encode(encode_command(command))
+        size = len(text) + 1
         if size > LARGEST_REPLY:
             never.append((command, size))
         elif later or size > room:
@@ -185,4 +198,9 @@ def fit_into_reply(commands: Sequence[Command], room: int | None = None) -> Fitt
         else:
             now.append(command)
             room -= size
-    return Fitting(now, later, never, room)
+            kept += size
+            if texts is not None:
+                texts.append(text)
+            if kept > _KEPT:
+                texts = None
+    return Fitting(now, later, never, room, texts)

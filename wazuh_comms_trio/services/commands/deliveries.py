@@ -137,7 +137,9 @@ class Deliveries:
         if not stored and not posted:
             return False
         self._in_delivery.add(agent_id)
-        self._long_polls.answer(poll, CommandDelivery(agent_id, stored + posted, ids, self._finish, self._give_back))
+        texts = None if fitting.texts is None or also.texts is None else [*fitting.texts, *also.texts]
+        delivery = CommandDelivery(agent_id, stored + posted, ids, self._finish, self._give_back, texts)
+        self._long_polls.answer(poll, delivery)
         return True
 
     def _without_delivered(self, stored: list[Command]) -> list[Command]:
