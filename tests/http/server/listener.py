@@ -104,11 +104,9 @@ class FakeStateless:
         self.lengths.append(length)
         if self.gate is not None:
             await self.gate.wait()
-        body = b""
-        async for chunk in chunks:
-            assert chunk
-            body += chunk
-        self.bodies.append(body)
+        pieces = [chunk async for chunk in chunks]
+        assert all(pieces)
+        self.bodies.append(b"".join(pieces))
         await trio.sleep(self.takes)
         if self.error is not None:
             raise self.error
