@@ -355,6 +355,16 @@ async def test_the_engines_answer_to_a_scan_goes_through(serving: Serving) -> No
         assert (reply.status, reply.body, reply.header("content-length")) == (200, b"", "0")
 
 
+@pytest.mark.parametrize("status", [429, 503])
+async def test_an_engine_that_is_busy_says_when_to_come_again(serving: Serving, status: int) -> None:
+    fakes = Fakes()
+    fakes.scans.reply = EngineReply(status, b'{"error":["not now"]}')
+    async with serving(fakes) as server:
+        reply = await server.request("POST", "/api/v1/vulnerability/scan", b"{}")
+        assert (reply.status, reply.body) == (status, b'{"error":["not now"]}')
+        assert int(reply.header("retry-after") or "0") > 0
+
+
 async def test_a_large_scan(serving: Serving) -> None:
     async with serving() as server:
         body = b" " * SCAN_BYTES

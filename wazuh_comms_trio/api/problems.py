@@ -20,7 +20,7 @@ from wazuh_comms_trio.http.server.refusals import (
     ServerError,
 )
 
-__all__ = ["describe", "describe_management"]
+__all__ = ["describe", "describe_management", "extra_headers"]
 
 _STATUSES: Final = frozenset(int(status) for status in HTTPStatus)
 
