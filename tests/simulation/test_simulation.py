@@ -17,6 +17,7 @@ from attrs import fields
 
 from tests.simulation.plans.faults import (
     BACKUPS,
+    BUSY,
     CALLS,
     DISK,
     ENGINE,
@@ -135,7 +136,20 @@ def test_a_plan_is_the_seeds_and_every_kind_of_fault_comes() -> None:
     assert make_plan(5) == make_plan(5)
     assert make_plan(5) != make_plan(6)
     kinds = {fault.kind for seed in range(200) for fault in make_plan(seed).faults}
-    assert kinds == {*SUDDEN, *NETWORK, *CALLS, *INDEX, *POWER, *DISK, *BACKUPS, *NODES, *MORE_NODES, *ENGINE, *STOPPED}
+    assert kinds == {
+        *SUDDEN,
+        *NETWORK,
+        *CALLS,
+        *INDEX,
+        *POWER,
+        *DISK,
+        *BACKUPS,
+        *NODES,
+        *MORE_NODES,
+        *ENGINE,
+        *BUSY,
+        *STOPPED,
+    }
 
 
 def test_every_feature_comes_and_none_always() -> None:

@@ -27,10 +27,12 @@ from tests.simulation.actors.upgrades import run_upgrades
 from tests.simulation.checks import service as checks
 from tests.simulation.checks.crowd import Crowd
 from tests.simulation.checks.event_quota import EventQuota
+from tests.simulation.checks.floods import Floods
 from tests.simulation.checks.groups import check_last_groups, check_left_groups
 from tests.simulation.checks.presence import DISCONNECTED_AFTER, LONGEST_POLL, check_presence
 from tests.simulation.checks.pruning import Pruned, check_documents_left, run_leavers
 from tests.simulation.checks.quota import DocumentQuota, Quota
+from tests.simulation.checks.readiness import check_ready, run_drains, run_health_checks
 from tests.simulation.checks.tail import Tail
 from tests.simulation.determinism import EPOCH
 from tests.simulation.injected import InjectedFaults
@@ -41,7 +43,7 @@ from tests.simulation.nodes.node import STOP_BOUND, Node
 from tests.simulation.nodes.process import Process
 from tests.simulation.nodes.token_keys import SigningKeys
 from tests.simulation.plans.faults import BACKUPS, POWER, SUDDEN, Fault
-from tests.simulation.plans.limits import SHORT_TIMES, changed, set_limits, with_route_limits
+from tests.simulation.plans.limits import SHORT_TIMES, changed, set_limits, with_rates, with_route_limits
 from tests.simulation.plans.plan import Plan
 from tests.simulation.stores.embedded import EmbeddedStores
 from tests.simulation.stores.engine import SimEngine
@@ -89,6 +91,7 @@ class World(InjectedFaults):
             presence = Presence(disconnected_after=DISCONNECTED_AFTER, events=True)
         enrollment = Enrollment(users={OPERATOR: password_hash()}) if plan.features.enrols else None
         limits = with_route_limits(api.limits) if plan.features.route_limits else api.limits
+        limits = with_rates(api.limits) if plan.features.floods else limits
         self.config = Config(
             evolve(
                 api,
@@ -136,6 +139,7 @@ class World(InjectedFaults):
         self.event_quota = EventQuota(self)
         self.tail = Tail(self)
         self.crowd = Crowd(self)
+        self.floods = Floods(self)
 
     def agents_clock(self) -> float:
         return EPOCH + trio.current_time()
@@ -299,10 +303,15 @@ class World(InjectedFaults):
                         busy.start_soon(self.files.change, plan.seconds)
                     if plan.features.small_shares:
                         others.start_soon(run_room_maker, self)
+                    if plan.features.health_checks:
+                        others.start_soon(run_health_checks, self)
+                        busy.start_soon(run_drains, self, plan.seconds)
                     if plan.features.upgrades:
                         busy.start_soon(run_upgrades, self, plan.seconds)
                     if plan.features.crowd:
                         others.start_soon(self.crowd.come, plan.seconds)
+                    if plan.features.floods:
+                        busy.start_soon(self.floods.run, plan.seconds)
                     if plan.features.small_quota:
                         others.start_soon(self.quota.run_operator)
                     if plan.features.small_events:
@@ -337,6 +346,8 @@ class World(InjectedFaults):
                     await check_left_groups(self)
                 if plan.features.presence:
                     await check_presence(self)
+                if plan.features.health_checks:
+                    await check_ready(self)
                 others.cancel_scope.cancel()
             self.ending = True
             with trio.move_on_after(10.0 + STOP_BOUND) as limit:

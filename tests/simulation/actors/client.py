@@ -144,6 +144,7 @@ class SimClient(AgentClient):
     async def request(self, method: str, path: str, body: bytes | None = None, **options: Any) -> Reply:
         world, place = self.world, f"{method} {path.removeprefix('/api/v1/')}"
         world.requests += 1
+        world.floods.note(self.uuid, place)
         ahead = self.token is not None and made_at(self.token) > world.agents_clock() + 1
         world.trace.add(self.name, f"{place} {'' if body is None else len(body)}")
         number, began, keys = next(self._numbers), trio.current_time(), self.token_keys
@@ -189,6 +190,8 @@ class SimClient(AgentClient):
         expired = bool(token) and expiry_of(token) <= world.agents_clock()
         ended = signed_by in world.revoking or expired or world.had_wrong_clock(began)
         refusable = ahead or old_key or ended or self.is_being_rekeyed
+        if reply.status in (429, 503) and not (reply.header("retry-after") or "").isdecimal():
+            raise Violation("replies", f"{self.name}: {place} -> {reply.status}, and isn't told when to come again")
         if reply.status == 503 and body is not None and is_share_full(world, self.uuid, body, began):
             world.trace.strike("full share", place, self.name)
             return reply
@@ -257,6 +260,8 @@ class SimClient(AgentClient):
         slow = status == 408 and self.world.holds_up_requests()
         excused = cause or refusable or self.world.plan.features.small_shares
         if (status in (401, 403) and refusable) or (status == 429 and self.is_hasty and excused):
+            return
+        if status == 429 and self.world.plan.features.floods and self.world.floods.may_be_too_many(self.uuid, place):
             return
         if status == 429 and self.world.plan.features.route_limits and self._has_others(place):
             return
@@ -345,7 +350,8 @@ class SimClient(AgentClient):
             life = self.world.commands.get(command["document_id"])
             if life is None:
                 continue
-            if life.cancelled and not self.world.forgot_deliveries():
+            posted_again = life.posted and self.world.pruned.may_be_gone(life.document_id)
+            if life.cancelled and not posted_again and not self.world.forgot_deliveries():
                 raise Violation("cancelled", f"{self.name} is given {life.document_id}")
             since = trio.current_time() - life.group_cancelled
             if since > HANDED_OVER and not (self.world.forgot_deliveries() or self.world.had_cause(since + 30.0)):

@@ -1,11 +1,13 @@
-"""Hostile agents."""
+"""Hostile agents: what they send, with their own tokens, with forged ones and with those that are for others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from base64 import urlsafe_b64decode
+from collections.abc import Iterator, Sequence
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import trio
@@ -13,7 +15,7 @@ import trio
 from tests.simulation.actors.operators import insist
 from tests.simulation.plans.faults import CALLS, MORE_NODES, NODES
 from tests.simulation.trace import Violation
-from wazuh_comms_trio.backends.interfaces import Agent
+from wazuh_comms_trio.backends.interfaces import Action, Agent, Command, Target
 from wazuh_comms_trio.testing.agent.client import command_report, metadata_line, stateful_event
 
 if TYPE_CHECKING:
@@ -33,16 +35,21 @@ async def run_hostile(world: World, number: int, until: float) -> None:
     uuid = str(UUID(int=rng.getrandbits(128), version=4))
     record = Agent(uuid, name, world.key_hash)
     await insist(partial(world.stores.add_agent, record))
+    # It never polls: nothing of this comes to it, so it has nothing to report.
+    unoffered = Command(f"{name}-0", Target("agent", uuid), Action("restart"), timeout=600.0)
+    await insist(partial(world.stores.tool.add, [unoffered]))
     own = world.keys.mint(uuid, record.fingerprint, world.agents_clock())
     expired = world.keys.mint(uuid, record.fingerprint, world.agents_clock() - 2000)
     of_another_key = world.keys.mint(uuid, "0" * len(record.fingerprint), world.agents_clock())
+    of_others = list(_signed_for_others(world, own))
     while trio.current_time() < until:
         await trio.sleep(rng.expovariate(0.6))
         victim = rng.choice(world.agents)
         forged = own.rsplit(".", 1)[0] + ".AAAA"
-        token = rng.choice([own, own, own, forged, expired, of_another_key, "", "x.y.z"])
+        token = rng.choice([own, own, own, forged, expired, of_another_key, "", "x.y.z", rng.choice(of_others)])
         create = stateful_event("d0", "fim", "create", {"n": "hostile"})
-        report = command_report(rng.choice([*world.commands, "c0"]), 0, "hostile")
+        reported = rng.choice([rng.choice([*world.commands, "c0"]), unoffered.document_id])
+        report = command_report(reported, 0, "hostile")
         bodies: Sequence[tuple[str, bytes, bool]] = [
             ("events/stateful", metadata_line(victim.uuid) + create, False),
             ("events/stateful", metadata_line(uuid) + report, True),
@@ -80,6 +87,22 @@ async def run_hostile(world: World, number: int, until: float) -> None:
         if status == b"500" or (status[:1] == b"2" and not (may_succeed and (token == own or unread))):
             raise Violation("hostile", f"{name}: POST {path} -> {answer[:80]!r}")
         if body is bodies[1][1] and b'"status":200' in answer:
-            raise Violation("hostile", f"{name} reported on another's command: {answer[-80:]!r}")
+            raise Violation("hostile", f"{name} reported on what it wasn't sent: {answer[-80:]!r}")
         if answer.count(b"HTTP/1.1 ") > 1:
             raise Violation("hostile", f"{name} had two replies")
+
+
+def _signed_for_others(world: World, token: str) -> Iterator[str]:
+    """Tokens that the key of an agent's token has signed and that no agent is given: another program may sign with it,
+    too. Each is wrong in one thing."""
+    payload = token.split(".")[1]
+    claims: dict[str, Any] = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    wrong: Sequence[dict[str, Any]] = (
+        {"aud": "Wazuh Communications API enrollment"},
+        {"iss": "somebody"},
+        {"exp": claims["exp"] + 86_400},
+        {"uuid": "all"},
+        {"uuid": None},
+    )
+    for changes in wrong:
+        yield world.keys.sign({name: value for name, value in {**claims, **changes}.items() if value is not None})

@@ -42,9 +42,11 @@ POST_BOUND = 2.05
 HEARD_WITHIN = 1.0
 #: By what a post may fail while a worker serves that does nothing else: not by what happens to others, or to agents.
 OTHERS_POSTS = (
-    *(*CALLS, *STOPPED, *DISK, *POWER, *BACKUPS),
-    *(kind for kind in SUDDEN if kind not in ("hang worker", *CLOCKS)),
+    *(*(kind for kind in CALLS if kind != "die"), *STOPPED, *DISK, *POWER, *BACKUPS),
+    *(kind for kind in SUDDEN if kind not in ("hang worker", "kill worker", "cut link", *CLOCKS)),
 )
+#: Seconds that a post still has when its worker dies, by which another one can take it.
+LEFT_FOR_ANOTHER = 0.5
 
 
 def _command(document_id: str, target: Target, timeout: float) -> Command:
@@ -296,6 +298,8 @@ async def _post(world: World, document_id: str, agent: SimAgent, seconds: float,
             except BackendUnavailable:
                 # Whoever hangs, another worker takes it, unless it had been taken just before.
                 waits_for_nobody = serving & _serving_since(node, began) and not world.began_to_hang(began - 0.1)
+                # Nor does it end with a worker that dies early enough.
+                waits_for_nobody = waits_for_nobody and node.last_death < began + POST_BOUND - LEFT_FOR_ANOTHER
                 causes = OTHERS_POSTS if waits_for_nobody else None
                 if not world.had_cause(10.0, causes) and not world.gave_more(10.0):  # by a reload
                     raise Violation("posts", f"{document_id} got an error at {began}, without a cause") from None

@@ -71,7 +71,9 @@ class Pruned:
         self._there.update(commands)
         for document_id, command in commands.items():
             if command.status not in _ENDS:
-                self._ended.pop(document_id, None)
+                before = self._ended.pop(document_id, None)
+                if before is not None and command.status == "pending":  # it had gone, and was posted again since
+                    self._note_gone(document_id, before)
             elif (ended := self._ended.get(document_id)) is not None:
                 ended.command = command
             else:
@@ -85,6 +87,9 @@ class Pruned:
         age = KEEP.finished_commands * DAY
         if now - ended.since < age - _SLACK and not self._world.had_wrong_clock(0.0):
             raise Violation("pruned", f"{document_id} ended at {ended.since:.1f} and is gone")
+        self._note_gone(document_id, ended)
+
+    def _note_gone(self, document_id: str, ended: _Ended) -> None:
         self.commands[document_id] = ended.command
         if (life := self._world.commands.get(document_id)) is not None:
             life.excused = True  # who posts it again posts another one

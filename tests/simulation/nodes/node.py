@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -67,6 +68,8 @@ class Node:
         self.running: dict[Process, tuple[Member, Worker | None]] = {}
         self.generation = 0
         self.pause = 1.0  # until it is started again
+        self.last_death = -1e9  # of one of its workers
+        self.drained_at = inf  # since when it is, for its balancers
         self.version: Version = world.plan.first_version  # of the program that is installed
         self.enrollment = NodeListener()
         self.enrollment.close()
@@ -87,7 +90,7 @@ class Node:
 
     async def run(self) -> None:
         """One life of the node, until ``stop`` or ``kill``."""
-        self.hub, self.listener = Hub(), NodeListener()
+        self.hub, self.listener, self.drained_at = Hub(), NodeListener(), inf
         if self.world.plan.features.enrols:
             self.enrollment = NodeListener()
         if self.keys is not None:
@@ -158,6 +161,14 @@ class Node:
             raise Violation("stops", f"{process.name} was told to stop {grace + STOP_BOUND:.0f} s ago")
         process.kill()
 
+    def drain(self) -> None:
+        self.drained_at = trio.current_time()
+        self.hub.drain(True)
+
+    def end_drain(self) -> None:
+        self.drained_at = inf
+        self.hub.drain(False)
+
     # --- workers
 
     async def _start_generation(self) -> list[Process]:
@@ -206,6 +217,7 @@ class Node:
                 process.dead = True
                 self.world.stores.process_died(process)
             del self.running[process]
+            self.last_death = trio.current_time()
 
     async def _live_or_die(self, process: Process, link: Link, member: Member) -> None:
         try:

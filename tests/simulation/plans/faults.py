@@ -62,9 +62,14 @@ NODES: Final = ("indexer down", "indexer hangs", "indexer stale", "indexer prima
 MORE_NODES: Final = ("indexer partial", "indexer split", "indexer answers twice")
 #: What happens to the engine, which memory stores and an indexer have beside them.
 ENGINE: Final = ("engine down", "engine late", "engine breaks off", "engine answers twice")
+#: Likewise: it has too much to do, and says so in one of its ways, which is no refusal.
+BUSY: Final = ("engine busy",)
 
 #: By what a request may find nobody who serves it.
-UNSERVED: Final = (*CALLS, *INDEX, *POWER, *DISK, *NODES, *MORE_NODES, *ENGINE, "restore", *SUDDEN[:2], "hang worker")
+UNSERVED: Final = (
+    *(*CALLS, *INDEX, *POWER, *DISK, *NODES, *MORE_NODES, *ENGINE, *BUSY),
+    *("restore", *SUDDEN[:2], "hang worker"),
+)
 
 
 @frozen
@@ -161,6 +166,12 @@ def feature_faults(
         for number in range(4):
             start = seconds * (0.05 + 0.22 * number)
             yield "sudden", "hang worker", {"start": start, "seconds": rng.uniform(1.0, seconds * 0.15)}
+    if features.engine_busy and stores != "embedded":
+        at = {"start": rng.uniform(1.0, seconds / 2), "seconds": seconds / 3, "share": 0.5}
+        yield "engine", BUSY[0], at
+    if features.health_checks and not features.only_hangs:  # which are to notice it
+        at = {"start": rng.uniform(1.0, seconds / 2), "seconds": 12.0, "share": 1.0, "alone": False}
+        yield "call", rng.choice(["fail", "full"]), at | {"place": rng.choice(["events", "engine"])}
     if features.set_back:
         # Until just after a tick, at which all look for commands, and before they end those whose time seems over.
         yield "sudden", "clock blip", {"start": floor(seconds) - 0.97, "seconds": 0.9701, "amount": 1000.0}

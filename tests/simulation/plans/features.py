@@ -60,6 +60,9 @@ class Features:
     refused_twice: bool = False  # a document has two events that are refused, in one request or in two
     cancels_groups: bool = False  # the operator cancels groups' commands: before, while or after they come
     only_hangs: bool = False  # workers hang, one at a time, while others serve, and there is no other fault
+    floods: bool = False  # an agent asks far more often than it may, by the rates that all have
+    engine_busy: bool = False  # it has too much to do, and says so
+    health_checks: bool = False  # balancers ask whether nodes are ready, which an operator drains now and then
 
     @property
     def reloads(self) -> bool:
@@ -117,6 +120,9 @@ _LATER_SHARES: Final = {
     "tails": 0.3,
     "refused_twice": 0.2,
     "cancels_groups": 0.2,
+    "health_checks": 0.25,
+    "engine_busy": 0.2,
+    "floods": 0.12,
 }
 
 
@@ -130,6 +136,8 @@ def with_needed(features: Features, stores: str) -> Features:
     """What features need besides, and what would hide what they are for."""
     if features.dies_with_rights:
         features = evolve(features, many_posts=True)
+    if features.floods:
+        features = evolve(features, route_limits=False)
     if features.revokes_copies:
         features = evolve(features, rotates=True)
     if features.settled_groups:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from tests.simulation.plans.plan import Plan
 
 __all__ = [
+    "AGENT_BURST",
+    "AGENT_RATE",
     "DAY",
     "KEEP",
     "POLL_TIMEOUTS",
@@ -40,6 +42,7 @@ __all__ = [
     "choose_limits",
     "choose_quarantine",
     "set_limits",
+    "with_rates",
     "with_route_limits",
 ]
 
@@ -50,6 +53,9 @@ POLL_TIMEOUTS: Final = (4.0, 15.0, 60.0, 300.0)
 #: Seconds of a day, where what is old goes, and for how many of them is kept what has an age.
 DAY: Final = 4
 KEEP: Final = Keep(finished_commands=5, removed_agents=4)
+#: Requests of an agent, of each kind, in a second and at once, where they are limited.
+AGENT_RATE: Final = 4.0
+AGENT_BURST: Final = 12
 #: Of requests that a store which hangs for some seconds doesn't answer in time.
 SHORT_TIMES: Final = Timeouts(authentication=5.0, stateless=3.0, stateful=6.0, files=3.0, scan=5.0)
 
@@ -112,6 +118,12 @@ def with_route_limits(limits: Limits) -> Limits:
     few, polls = RouteLimit(agent_requests=2), RouteLimit(agent_requests=8)
     routes = RouteLimits(commands=polls, stateless=few, stateful=few, files=RouteLimit(agent_requests=3), scan=few)
     return evolve(limits, routes=routes)
+
+
+def with_rates(limits: Limits) -> Limits:
+    """More than an honest agent asks for, as a rule."""
+    often = RouteLimit(agent_rate=AGENT_RATE, agent_burst=AGENT_BURST)
+    return evolve(limits, routes=RouteLimits(often, often, often, often, often))
 
 
 def set_limits(limits: Mapping[str, int]) -> None:

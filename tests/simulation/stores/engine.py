@@ -7,14 +7,14 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import h11
 import trio
 
 from tests.simulation.nodes.network import SimStream, process_stream_pair, send_twice
 from tests.simulation.nodes.plain_connection import PlainConnection
-from tests.simulation.plans.faults import ENGINE
+from tests.simulation.plans.faults import BUSY, ENGINE
 from wazuh_comms_trio.backends.engine import client
 from wazuh_comms_trio.backends.engine.client import UnixEngine, open_engine_client
 from wazuh_comms_trio.backends.event_lines import find_bad_line
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SimEngine", "use_simulated_engine"]
 
+#: What an engine answers that has too much to do.
+_BUSY_STATUSES: Final = (408, 429, 500, 503)
+#: Of a scan, of which a 500 may be the scan's own fault.
+_BUSY_SCANS: Final = (429, 503)
+
 #: Who connects, and to which engine.
 _CALLER: ContextVar[tuple[SimEngine, Process | None]] = ContextVar("the engine's caller")
 
@@ -37,7 +42,7 @@ class SimEngine:
     def __init__(self, world: World) -> None:
         self.bodies: list[bytes] = []
         self._world = world
-        self._faults = [fault for fault in world.plan.faults if fault.kind in ENGINE]
+        self._faults = [fault for fault in world.plan.faults if fault.kind in (*ENGINE, *BUSY)]
 
     @asynccontextmanager
     async def open_client(self, process: Process | None) -> AsyncIterator[UnixEngine]:
@@ -93,7 +98,11 @@ class SimEngine:
                 return False
         if self._meets("engine breaks off", "request") is not None:
             return False
-        status, answer = self._answer(target, bytes(body))
+        if self._meets("engine busy", "request") is not None:
+            statuses = _BUSY_SCANS if target == b"/vulnerability/scan" else _BUSY_STATUSES
+            status, answer = self._world.rng_calls.choice(statuses), {"error": ["not now"]}
+        else:
+            status, answer = self._answer(target, bytes(body))
         if (late := self._meets("engine late", "answer")) is not None:
             await trio.sleep(late.amount)
         else:
