@@ -29,6 +29,7 @@ from tests.simulation.checks.crowd import Crowd
 from tests.simulation.checks.event_quota import EventQuota
 from tests.simulation.checks.floods import Floods
 from tests.simulation.checks.groups import check_last_groups, check_left_groups
+from tests.simulation.checks.overdue import check_overdue, run_silent_agent
 from tests.simulation.checks.presence import DISCONNECTED_AFTER, LONGEST_POLL, check_presence
 from tests.simulation.checks.pruning import Pruned, check_documents_left, run_leavers
 from tests.simulation.checks.quota import DocumentQuota, Quota
@@ -310,6 +311,8 @@ class World(InjectedFaults):
                         busy.start_soon(run_upgrades, self, plan.seconds)
                     if plan.features.crowd:
                         others.start_soon(self.crowd.come, plan.seconds)
+                    if plan.features.silent_agent:
+                        others.start_soon(run_silent_agent, self)
                     if plan.features.floods:
                         busy.start_soon(self.floods.run, plan.seconds)
                     if plan.features.small_quota:
@@ -333,6 +336,7 @@ class World(InjectedFaults):
                 self.end_faults()
                 await self._until_served()
                 await checks.check_claims(self)
+                await check_overdue(self)
                 await checks.check_end(self)
                 if plan.features.small_quota:
                     await self.quota.check_sums()

@@ -166,6 +166,8 @@ def feature_faults(
         for number in range(4):
             start = seconds * (0.05 + 0.22 * number)
             yield "sudden", "hang worker", {"start": start, "seconds": rng.uniform(1.0, seconds * 0.15)}
+    if features.silent_agent:
+        yield "sudden", "clock jump", {"start": rng.uniform(1.0, seconds / 2), "amount": rng.choice([30.0, 1000.0])}
     if features.engine_busy and stores != "embedded":
         at = {"start": rng.uniform(1.0, seconds / 2), "seconds": seconds / 3, "share": 0.5}
         yield "engine", BUSY[0], at

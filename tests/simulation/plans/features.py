@@ -61,6 +61,7 @@ class Features:
     cancels_groups: bool = False  # the operator cancels groups' commands: before, while or after they come
     only_hangs: bool = False  # workers hang, one at a time, while others serve, and there is no other fault
     floods: bool = False  # an agent asks far more often than it may, by the rates that all have
+    silent_agent: bool = False  # it takes commands and reports on none, and a clock is ahead until faults end
     engine_busy: bool = False  # it has too much to do, and says so
     health_checks: bool = False  # balancers ask whether nodes are ready, which an operator drains now and then
 
@@ -123,6 +124,7 @@ _LATER_SHARES: Final = {
     "health_checks": 0.25,
     "engine_busy": 0.2,
     "floods": 0.12,
+    "silent_agent": 0.12,
 }
 
 
