@@ -6,11 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from trio.testing import memory_stream_pair
+from trio.testing import MockClock, memory_stream_pair
 
+from wazuh_comms_trio.backends.interfaces import Action, Command, Target
 from wazuh_comms_trio.daemon.supervisor import messages
 from wazuh_comms_trio.daemon.supervisor.link import Link, LinkBroken
 from wazuh_comms_trio.daemon.supervisor.messages import KINDS, Message, Unknown, decode, encode, from_json, to_json
+from wazuh_comms_trio.testing.node.node import open_node
 from wazuh_comms_trio.wire.framing import encode_frame
 
 #: Each kind as the first version with several workers wrote it. This changes by kinds and fields that are added.
@@ -169,3 +171,14 @@ async def test_a_link_carries_any_text() -> None:
         ours.send_nowait(message)
         await ours.flush()
         assert await theirs.receive() == message
+
+
+async def test_a_post_says_what_was_delivered_before_its_worker_came(autojump_clock: MockClock) -> None:
+    """Posted again, that is answered as delivered, though no other worker is left that would know."""
+    async with open_node(1) as node:
+        node.backends.commands.keeps_posted = False
+        agent = await node.workers[0].enrol_agent()
+        command = Command("c1", Target("agent", agent.uuid), Action("restart"), timeout=60)
+        node.hub._delivered.add("c1", 60)  # as a worker that has ended had said
+        answered = await node.post([command])
+        assert [(each.document_id, each.status) for each in answered] == [("c1", "sent")]
