@@ -182,6 +182,30 @@ async def test_a_groups_command_that_others_write_is_expanded_once(autojump_cloc
         assert len(server.indices[INDEX].documents) == 3
 
 
+async def test_a_groups_command_is_pending_until_its_expander_is_done(autojump_clock: MockClock) -> None:
+    """Whatever another node that found it at the same moment makes of it."""
+    async with fake() as server, nodes(server, 2) as both:
+        await both[0].agents.add(Agent(A1, "a", "hash", groups=("web",)))
+        put(server, "p", target={"type": "group", "id": "web"})
+        asked, answered = trio.Event(), trio.Event()
+
+        async def before(method: str, path: str) -> None:
+            if "agents" in path and path.endswith("/_search"):  # who the group's members are
+                asked.set()
+                await answered.wait()
+
+        server.faults.before = before
+        async with trio.open_nursery() as nursery:
+            for node in both:
+                nursery.start_soon(node.commands.wait_news)
+            await asked.wait()
+            await trio.sleep(LEASE / 2)
+            assert source(server, "p")["command"]["status"] == "pending"
+            answered.set()
+        assert source(server, "p")["command"]["status"] == "sent"
+        assert f"p_{A1}" in server.indices[INDEX].documents
+
+
 async def test_an_expander_that_died_is_continued(autojump_clock: MockClock) -> None:
     async with fake() as server, nodes(server) as (node,):
         for agent_id in (A1, A2):
