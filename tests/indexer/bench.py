@@ -71,6 +71,7 @@ async def stores_of(
         node=None if key is None else LocalNode("this", "this", key),
     ) as stores:
         yield stores
+        assert node.unlimited == []
 
 
 async def ask(client: OpenSearchClient, count: int = 1) -> int:

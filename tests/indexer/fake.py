@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -50,7 +50,8 @@ class Faults:
 
 class FakeOpenSearch:
     """``requests``: method and path of each. ``bulks``: for each bulk call the items' ids. ``reads``: for each call of
-    ``_mget`` the documents whose content is asked for. ``searches``: each one's body. ``headers`` of the last."""
+    ``_mget`` the documents whose content is asked for. ``searches``: each one's body. ``headers`` of the last.
+    ``unlimited``: writes that leave it to the indexer how long a shard is waited for."""
 
     def __init__(self, nursery: trio.Nursery, now: Callable[[], float] = trio.current_time) -> None:
         self.indices: dict[str, Index] = {}
@@ -64,6 +65,7 @@ class FakeOpenSearch:
         self.headers: dict[str, str] = {}
         self.bodies: list[int] = []
         self.searches: list[Mapping[str, Any]] = []
+        self.unlimited: list[tuple[str, str]] = []
         self.accepted = 0
         self.up = True
         self._nursery = nursery
@@ -160,6 +162,8 @@ class FakeOpenSearch:
         url = urlsplit(target)
         parts = [unquote(part) for part in url.path.split("/")[1:]]
         self.requests.append((method, url.path))
+        if "timeout=" not in url.query and is_write(method, parts):
+            self.unlimited.append((method, url.path))
         if self.faults.before is not None:
             await self.faults.before(method, url.path)
         if (whole := self.faults.whole(method, url.path)) is not None:
@@ -385,3 +389,8 @@ class FakeOpenSearch:
             result, stored = "created", index.create(document_id, source)
         status = 201 if result == "created" else 200
         return {"status": status, "result": result, "_seq_no": stored.seq_no, "_primary_term": 1}
+
+
+def is_write(method: str, parts: Sequence[str]) -> bool:
+    """Whether a request changes documents, and so waits for their shards."""
+    return parts[-1] == "_bulk" or (len(parts) == 3 and (parts[1] in ("_create", "_update") or method == "DELETE"))

@@ -15,7 +15,7 @@ from tests.indexer.fake import FakeOpenSearch
 from wazuh_comms_trio.backends.leadership import Leadership
 from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.backends.opensearch.client.client import OpenSearchClient, path
-from wazuh_comms_trio.backends.opensearch.node_registry import INDEX, known_nodes, publish_revoked, revoked_keys
+from wazuh_comms_trio.backends.opensearch.node_registry import INDEX, UPDATE, known_nodes, publish_revoked, revoked_keys
 from wazuh_comms_trio.backends.opensearch.node_watch import NodeWatch
 
 
@@ -95,7 +95,7 @@ async def test_a_node_of_an_earlier_version(autojump_clock: MockClock, client: C
     one = Recorded("one", ["a", "b"])
     await watch(client[1], one).look()
     older = {"doc": {"name": "old", "key": "b", "seen": round(wall_clock() * 1000)}, "doc_as_upsert": True}
-    await client[1].json("POST", path(INDEX, "_update", "old"), older, query={"refresh": "true"})
+    await client[1].json("POST", path(INDEX, "_update", "old"), older, query=UPDATE)
     await watch(client[1], one).look()
     assert "agents that log in here are refused by old" in one.node.warnings["keys"]["old"]
 
@@ -146,7 +146,7 @@ async def test_what_others_wrote_there_revokes_nothing(
     one = Recorded("one", ["a", "k"])
     body = {"doc": {"revoked": revoked}, "doc_as_upsert": True}
     await watch(client[1], one).look()
-    await client[1].json("POST", path(INDEX, "_update", "revoked-keys"), body, query={"refresh": "true"})
+    await client[1].json("POST", path(INDEX, "_update", "revoked-keys"), body, query=UPDATE)
     await watch(client[1], one).look_for_revoked()
     assert one.keys == ["a", "k"]
 

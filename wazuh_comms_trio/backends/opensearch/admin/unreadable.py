@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from wazuh_comms_trio.backends.opensearch.agents import documents as agents
+from wazuh_comms_trio.backends.opensearch.client.bulk import SHARD_WAIT
 from wazuh_comms_trio.backends.opensearch.client.client import (
     OpenSearchClient,
     decode,
@@ -61,10 +62,11 @@ async def get_document(
 async def remove_unreadable(client: OpenSearchClient, document: Found) -> bool:
     """Removes a document as it was read; False when it has been changed or removed since. Raises
     ``BackendUnavailable``."""
-    version = {"if_seq_no": str(document.seq_no), "if_primary_term": str(document.primary_term), "refresh": "true"}
+    query = {"if_seq_no": str(document.seq_no), "if_primary_term": str(document.primary_term), "refresh": "true"}
+    query["timeout"] = SHARD_WAIT
     if document.routing is not None:
-        version["routing"] = document.routing
-    reply = await client.request("DELETE", path(document.index, "_doc", document.id), query=version)
+        query["routing"] = document.routing
+    reply = await client.request("DELETE", path(document.index, "_doc", document.id), query=query)
     if reply.status == 409 or (reply.status == 404 and not error_of(reply).type):
         return False
     decode(reply)

@@ -13,6 +13,7 @@ from wazuh_comms_trio.backends.local_node import LocalNode
 from wazuh_comms_trio.backends.opensearch.client.bulk import (
     QUERY,
     QUERY_VERSIONS,
+    SHARD_WAIT,
     create_line,
     judge,
     partial,
@@ -169,7 +170,8 @@ class OpenSearchPresence:
         isn't."""
         try:
             if is_possible_id(agent_id) and await index_exists(self._client, PRESENCE_INDEX):
-                await self._client.request("DELETE", path(PRESENCE_INDEX, "_doc", agent_id.lower()))
+                target = path(PRESENCE_INDEX, "_doc", agent_id.lower())
+                await self._client.request("DELETE", target, query={"timeout": SHARD_WAIT})
         except BackendUnavailable as exc:
             logger.debug("what was heard of a removed agent stays in %s: %s", PRESENCE_INDEX, exc)
 
