@@ -85,7 +85,7 @@ def is_post(target: bytes) -> bool:
     return target == b"/events/stateless"
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 405, 407])
+@pytest.mark.parametrize("status", [401, 403, 404, 405, 407, 415, 431])
 @pytest.mark.parametrize("size", SIZES)
 async def test_a_refusal_of_all_refuses_none_for_good(tmp_path: Path, status: int, size: int) -> None:
     async with fake_engine(tmp_path, status=status), open_engine_client(settings(tmp_path)) as engine:

@@ -65,8 +65,8 @@ _LONG: Final = 2.0
 
 #: Refusals that may end: the others of the 4xx are for good.
 _PASSING: Final = frozenset({408, 429})
-#: Refusals that say nothing of a body, as long as all are refused so: of our account, our path, our method.
-_OF_ALL: Final = frozenset({401, 403, 404, 405, 407, 410, 421, 426})
+#: Refusals that say nothing of a body, as long as all are refused so: of our account, path, method or header.
+_OF_ALL: Final = frozenset({401, 403, 404, 405, 406, 407, 410, 411, 415, 417, 421, 426, 431})
 #: Answers that say that there is too much.
 _OVERLOADED: Final = frozenset({429, 503})
 
