@@ -166,7 +166,7 @@ async def _cancel_of_group(world: World, parent: str, seconds: float) -> None:
         elif ended.status != "pending":
             life.group_cancelled = trio.current_time()
             left = child is not None and child.status == "pending" and life.document_id not in claimed
-            if left and world.plan.stores == "embedded":
+            if left and world.plan.stores != "indexer":
                 raise Violation("cancelled", f"{parent} was cancelled, and {life.document_id} is pending")
     came = sum(bool(life.received) for life in lives)
     when = "before it came" if not came else "while it came" if came < len(lives) else "when it had come"
