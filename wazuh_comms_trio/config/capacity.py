@@ -12,8 +12,8 @@ from wazuh_comms_trio.foundation.resources import descriptor_limit, memory_limit
 
 _MIB: Final = 1024 * 1024
 
-#: A worker without agents, and a supervisor.
-WORKER_BYTES: Final = 64 * _MIB
+#: A worker without agents, with what its stores keep (measured while bodies filled the budget), and a supervisor.
+WORKER_BYTES: Final = 112 * _MIB
 SUPERVISOR_BYTES: Final = 48 * _MIB
 #: Of the memory limit, what is planned with: the rest is for the kernel's buffers and what the interpreter holds back.
 PLANNED: Final = 0.75
@@ -22,9 +22,9 @@ LEAST_BUDGET: Final = 32 * _MIB
 #: ... and at most five of the largest (or this): what fits in is some seconds' work.
 LARGEST_BUDGET: Final = 512 * _MIB
 _BODIES: Final = 5
-#: What the reading and writing of large events takes at most, as a multiple of the largest one's size (measured), and
-#: what an event may have on any machine: that much is beside the other bodies.
-_EVENT_COPIES: Final = 6
+#: What the reading and writing of a large event takes, one at a time, as a multiple of its size (measured), and what an
+#: event may have on any machine: that much is beside the other bodies.
+_EVENT_COPIES: Final = 5
 LEAST_EVENT: Final = _MIB
 
 

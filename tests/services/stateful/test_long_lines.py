@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.services.bench import A1, body, caller, event, metadata, results, trio_wall_clock
+from tests.services.bench import A1, A2, A3, body, caller, event, metadata, results, trio_wall_clock
 from tests.services.stateful.reading import operation, read, reasons
 from wazuh_comms_trio.backends import json_size
 from wazuh_comms_trio.backends.memory.stores import memory_backends
@@ -109,6 +109,38 @@ async def test_long_ones_are_read_in_threads(autojump_clock: MockClock) -> None:
     assert results(reply)[1000] == ("long", 201)
     assert 1 <= sum(in_threads) <= 1500  # beside those in the same steps; a step is read in some milliseconds
     assert len(in_threads) < 100
+
+
+async def test_one_at_a_time_is_read_and_written(autojump_clock: MockClock) -> None:
+    backends = memory_backends(wall_clock=trio_wall_clock)
+    stored_before: list[int] = []
+
+    async def run_blocking(fn: Callable[..., T], *args: object) -> T:
+        stored_before.append(len(backends.events.documents))
+        await trio.sleep(1)
+        return fn(*args)
+
+    service = StatefulEvents(
+        backends,
+        MemoryQuarantine(max_bytes=MIB, wall_clock=trio_wall_clock),
+        events=Events(),
+        batcher=Batcher(),
+        rng=Random(0),
+        run_blocking=run_blocking,
+    )
+
+    async def send(agent_id: str) -> None:
+        packet = body(event("before"), event("long", data={"x": "x" * (2 * MIB)}), agent_id=agent_id)
+        reply = await service.submit(caller(agent_id), packet, deadline=trio.current_time() + 30)
+        assert [status for _, status in results(reply)] == [201, 201]
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(service.run_batcher)
+        async with trio.open_nursery() as agents:
+            for agent_id in (A1, A2, A3):
+                agents.start_soon(send, agent_id)
+        service.close()
+    assert stored_before == [0, 2, 4]
 
 
 class TestManyValues:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from random import Random
 from typing import Final, TypeVar
 
@@ -90,6 +90,7 @@ class StatefulEvents:
         largest_event: int = sys.maxsize,
     ) -> None:
         self._largest_event = largest_event
+        self._large_events = trio.Lock()
         self._run_blocking = run_blocking or _run_inline
         self._metrics = metrics = metrics or Metrics()
         self._quarantine = quarantine
@@ -216,18 +217,27 @@ class StatefulEvents:
         if self._settings.invalid == "refuse":
             # Nothing of it is written when something in it is refused, as far as that can be seen beforehand.
             while not reader.exhausted:
-                self._refuse_unusable(await self._read_part(reader))
+                async with self._turn(reader):
+                    self._refuse_unusable(await self._read_part(reader))
             reader.rewind()
         replies: list[bytes] = []
         while not reader.exhausted:
-            part = await self._read_part(reader)
-            if not part.complete:
-                piece = Piece(packet, part)
-                await self._batcher.write_piece(piece)
-                if piece.failure is not None:
-                    raise _copy_of(piece.failure)
-            replies.append(await self._reply(part))
+            async with self._turn(reader):
+                replies.append(await self._write_part(reader, packet))
         return b'{"results":[%b]}' % b",".join(replies)
+
+    def _turn(self, reader: PacketReader) -> AbstractAsyncContextManager[object]:
+        """Around the reading and writing of what comes next: an event that is in memory several times is so alone."""
+        return self._large_events if reader.is_long_ahead(_STEP_BYTES) else nullcontext()
+
+    async def _write_part(self, reader: PacketReader, packet: Packet) -> bytes:
+        part = await self._read_part(reader)
+        if not part.complete:
+            piece = Piece(packet, part)
+            await self._batcher.write_piece(piece)
+            if piece.failure is not None:
+                raise _copy_of(piece.failure)
+        return await self._reply(part)
 
     async def _read_part(self, reader: PacketReader) -> Part:
         """The next events of a big packet, read with pauses; large ones in a thread."""
@@ -236,6 +246,8 @@ class StatefulEvents:
         size = 0
         while not reader.exhausted and size < _PIECE_BYTES and len(events) < _PIECE_EVENTS:
             if reader.is_long_ahead(_STEP_BYTES):
+                if events:
+                    break  # it has a part of its own, and waits for its turn before it is read
                 read = await self._run_blocking(reader.read, _STEP_EVENTS, _STEP_BYTES, operations)
             else:
                 read = reader.read(_STEP_EVENTS, _STEP_BYTES, operations)
