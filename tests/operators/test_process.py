@@ -103,6 +103,16 @@ async def test_a_scrape_answers_for_the_node(tmp_path: Path, certificates: Certi
     assert not path.exists()
 
 
+async def test_a_connection_ends_with_its_reply(tmp_path: Path, certificates: Certificates) -> None:
+    """Who reads to the end waits for nothing else: by ``ConnectionLimits`` alone it would be 20 s."""
+    async with daemon(tmp_path, certificates) as (_, path):
+        for target in ("/healthz", "/metrics", "/nothing"):
+            async with await trio.open_unix_socket(str(path)) as stream:
+                await stream.send_all(request_head("GET", target, [("Host", "localhost")]))
+                with trio.fail_after(10):
+                    assert b"".join([data async for data in stream]).startswith(b"HTTP/1.1 ")
+
+
 async def test_a_head_that_comes_whole_is_measured_too(tmp_path: Path, certificates: Certificates) -> None:
     """H11 looks at 60 000 blanks before a control character for seven seconds."""
     async with daemon(tmp_path, certificates) as (_, path):

@@ -13,6 +13,7 @@ import signal
 import socket
 import ssl
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import count
 from typing import Any, Final
@@ -34,6 +35,9 @@ from wazuh_comms_trio.foundation.log_context import WORKER
 from wazuh_comms_trio.http.server.hypercorn_protocol import read_at_most
 
 __all__ = ["main"]
+
+#: An application: of a scope, ``receive`` and ``send``.
+Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +74,7 @@ async def _run(descriptor: int) -> None:
     with suppress(OSError, TypeError, msgspec.ValidationError):  # a log file that the daemon, too, can't write
         set_up_logs(Logging(**first.log))
     node = LinkedNode(link)
-    app = create_operators_app(node.ask, token=first.token)
+    app = sends_whole(create_operators_app(node.ask, token=first.token))
     limits = ConnectionLimits()
     read_at_most(READ_BYTES)
     async with trio.open_nursery() as nursery:
@@ -81,6 +85,21 @@ async def _run(descriptor: int) -> None:
             while True:
                 node.handle(await link.receive())
         nursery.cancel_scope.cancel()
+
+
+def sends_whole(app: Asgi) -> Asgi:
+    """Shields what ``app`` sends: hypercorn closes a connection in the send that ends its reply, and tells the
+    application of it before; Quart-Trio cancels the request's tasks then, that send with them, and the connection would
+    stay open. ``ConnectionLimits`` ends sends that take too long."""
+
+    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+        async def send_whole(message: Any) -> None:
+            with trio.CancelScope(shield=True):
+                await send(message)
+
+        await app(scope, receive, send_whole)
+
+    return wrapped
 
 
 def hypercorn_config(first: messages.OperatorsConfig) -> Config:
