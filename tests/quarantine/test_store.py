@@ -3,9 +3,11 @@
 import errno
 import fcntl
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -18,6 +20,7 @@ from tests.contract.harness import A1, A2, until_it_works
 from wazuh_comms_trio.backends.embedded.database.database import open_database
 from wazuh_comms_trio.errors import DocumentUnreadable, StorageFull
 from wazuh_comms_trio.foundation import file_writes
+from wazuh_comms_trio.quarantine import store
 from wazuh_comms_trio.quarantine.interface import Rejected, Remaining
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
 from wazuh_comms_trio.quarantine.store import StoredQuarantine, open_quarantine_store
@@ -153,7 +156,7 @@ async def test_a_cancelled_add_is_whole_or_not_there(quarantine: StoredQuarantin
     """Cancelled at every turn; what is there can be read."""
     for turns in range(40):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(quarantine.add, [rejected(b"%d" % turns * 100_000)])
+            nursery.start_soon(quarantine.add, [rejected(b"%d" % turns * 300_000)])
             for _ in range(turns):
                 await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
@@ -350,6 +353,32 @@ async def test_files_of_calls_that_came_to_nothing_go_with_the_next_one(tmp_path
         await quarantine.add([rejected(LARGE)])
         assert len(files_in(tmp_path)) == 1
     assert len(files_in(tmp_path)) == 1
+
+
+async def test_the_file_of_a_call_that_was_left_and_carried_out_stays(
+    quarantine: StoredQuarantine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, left = threading.Event(), threading.Event()
+    insert = store.insert_rows
+
+    def insert_late(*args: Any) -> Any:
+        begun.set()
+        left.wait()
+        return insert(*args)
+
+    monkeypatch.setattr(store, "insert_rows", insert_late)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(quarantine.add, [rejected(LARGE)])
+        await trio.to_thread.run_sync(begun.wait)
+        nursery.cancel_scope.cancel()
+        left.set()
+    await quarantine.add([rejected(LARGE + b"2")])
+    entries = await quarantine.list()
+    assert len(files_in(tmp_path)) == len(entries) == 2
+    for entry in entries:
+        found = await quarantine.get(entry.id)
+        assert found is not None
+        assert len(found[1].payload) == entry.payload_bytes
 
 
 async def test_a_file_that_cannot_be_removed_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

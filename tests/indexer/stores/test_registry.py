@@ -295,6 +295,7 @@ async def test_log_ins_outlive_an_outage(autojump_clock: MockClock) -> None:
         agent = await stores.agents.get(A1)
         assert agent is not None
         assert (agent.status, agent.last_login) == ("active", EPOCH + 4)
+        assert list(node.indices[INDEX].documents) == [A1]  # a log-in makes nobody an agent again
 
 
 async def test_a_log_in_that_conflicts_is_forgotten(autojump_clock: MockClock) -> None:
