@@ -22,7 +22,7 @@ AGENT: Final = ContextVar[str | None]("agent", default=None)
 WORKER: Final = ContextVar[str | None]("worker", default=None)
 
 
-def format_address(address: tuple[str, int] | Sequence[object]) -> str:
+def format_address(address: Sequence[object]) -> str:
     """``host:port``, with brackets round an IPv6 address: without them its port would be read as a part of it."""
     host, port = address[0], address[1]
     return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"

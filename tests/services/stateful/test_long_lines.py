@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from tests.services.bench import A1, A2, A3, body, caller, event, metadata, results, trio_wall_clock
 from tests.services.stateful.reading import operation, read, reasons
 from wazuh_comms_trio.backends import json_size
+from wazuh_comms_trio.backends.interfaces import Backends
 from wazuh_comms_trio.backends.memory.stores import memory_backends
 from wazuh_comms_trio.config.models import Batcher, Events
 from wazuh_comms_trio.errors import BodyTooLarge
@@ -23,6 +24,16 @@ from wazuh_comms_trio.services.stateful.lines import has_line_above, has_long_li
 
 T = TypeVar("T")
 MIB = 1024 * 1024
+
+
+def new_quarantine() -> MemoryQuarantine:
+    return MemoryQuarantine(max_bytes=MIB, wall_clock=trio_wall_clock)
+
+
+def service_of(backends: Backends, quarantine: MemoryQuarantine | None = None, **changes: Any) -> StatefulEvents:
+    return StatefulEvents(
+        backends, quarantine or new_quarantine(), events=Events(), batcher=Batcher(), rng=Random(0), **changes
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,8 +76,7 @@ async def test_one_without_room_in_memory_is_refused_before_anything_is_done(
     length: int, refused: bool, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     backends = memory_backends(wall_clock=trio_wall_clock)
-    quarantine = MemoryQuarantine(max_bytes=MIB, wall_clock=trio_wall_clock)
-    service = StatefulEvents(backends, quarantine, events=Events(), batcher=Batcher(), rng=Random(0), largest_event=MIB)
+    service = service_of(backends, quarantine := new_quarantine(), largest_event=MIB)
     packet = body(event("before"), event("long", data={"x": "x" * length}), event("after"))
     async with trio.open_nursery() as nursery:
         await nursery.start(service.run_batcher)
@@ -88,14 +98,7 @@ async def test_long_ones_are_read_in_threads(autojump_clock: MockClock) -> None:
         return result
 
     backends = memory_backends(wall_clock=trio_wall_clock)
-    service = StatefulEvents(
-        backends,
-        MemoryQuarantine(max_bytes=MIB, wall_clock=trio_wall_clock),
-        events=Events(),
-        batcher=Batcher(),
-        rng=Random(0),
-        run_blocking=run_blocking,
-    )
+    service = service_of(backends, run_blocking=run_blocking)
     packet = body(
         *(event(f"before{number}") for number in range(1000)),
         event("long", data={"x": "x" * (2 * MIB)}),
@@ -120,14 +123,7 @@ async def test_one_at_a_time_is_read_and_written(autojump_clock: MockClock) -> N
         await trio.sleep(1)
         return fn(*args)
 
-    service = StatefulEvents(
-        backends,
-        MemoryQuarantine(max_bytes=MIB, wall_clock=trio_wall_clock),
-        events=Events(),
-        batcher=Batcher(),
-        rng=Random(0),
-        run_blocking=run_blocking,
-    )
+    service = service_of(backends, run_blocking=run_blocking)
 
     async def send(agent_id: str) -> None:
         packet = body(event("before"), event("long", data={"x": "x" * (2 * MIB)}), agent_id=agent_id)
