@@ -27,15 +27,13 @@ class UnansweredBodies:
 
     def given_up(self, agent_id: str) -> None:
         """The engine had its time for a body of this agent."""
-        if not self.are_all():
-            self._forget_old()
+        now = trio.current_time()
+        if now - self._last > _HELD_FOR:
+            self._agents.clear()
+        if len(self._agents) < _AGENTS:
             self._agents.add(agent_id)
-        self._last = trio.current_time()
+        self._last = now
 
     def are_all(self) -> bool:
         """Whether several agents' bodies were left unanswered of late, and none was answered."""
         return len(self._agents) >= _AGENTS and trio.current_time() - self._last <= _HELD_FOR
-
-    def _forget_old(self) -> None:
-        if trio.current_time() - self._last > _HELD_FOR:
-            self._agents.clear()

@@ -153,8 +153,16 @@ def join_commands(texts: Sequence[bytes]) -> bytes:
     return b'{"commands":[%b]}' % b",".join(texts)
 
 
+def _text_of(command: Command) -> bytes:
+    return msgspec.json.encode(encode_command(command))
+
+
+def _size_of(text: bytes) -> int:
+    return len(text) + 1  # with its comma
+
+
 def size_in_reply(command: Command) -> int:
-    return len(msgspec.json.encode(encode_command(command))) + 1
+    return _size_of(_text_of(command))
 
 
 def size_of_reply(commands: Sequence[Command]) -> int:
@@ -189,8 +197,8 @@ def fit_into_reply(commands: Sequence[Command], room: int | None = None) -> Fitt
     later: list[Command] = []
     never: list[tuple[Command, int]] = []
     for command in commands:
-        text = msgspec.json.encode(encode_command(command))
-        size = len(text) + 1
+        text = _text_of(command)
+        size = _size_of(text)
         if size > LARGEST_REPLY:
             never.append((command, size))
         elif later or size > room:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
-from attrs import frozen
+from attrs import field, frozen
 
 from wazuh_comms_trio.backends.embedded.ndjson.ledger import Promise, Slot, forget, promises, take_in
 from wazuh_comms_trio.backends.embedded.ndjson.records import envelope, envelope_room
@@ -59,14 +59,14 @@ class ShareReached(QuotaReached):
 
 @frozen
 class Appended:
-    """One small body to append."""
+    """One small body to append. ``room``: how many bytes it takes in a segment, at most."""
 
     agent_id: str
     body: bytes
+    room: int = field(init=False)
 
-    @property
-    def room(self) -> int:
-        """How many bytes it takes in a segment, at most."""
+    @room.default
+    def _room(self) -> int:
         return envelope_room(self.agent_id) + len(self.body) + 1
 
 
