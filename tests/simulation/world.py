@@ -13,30 +13,22 @@ import trio
 from attrs import evolve
 
 from tests.simulation.actors.agents import SimAgent
-from tests.simulation.actors.earlier_keys import run_earlier_keys
-from tests.simulation.actors.enrolment import OPERATOR, password_hash, run_joining
-from tests.simulation.actors.groups import run_group_changes, watch_groups
-from tests.simulation.actors.hostile import run_hostile
+from tests.simulation.actors.enrolment import OPERATOR, password_hash
 from tests.simulation.actors.keys import key_hash
-from tests.simulation.actors.large_commands import run_large_commands
-from tests.simulation.actors.operators import run_absences, run_group_cancels, run_last_words, run_operator, run_poster
-from tests.simulation.actors.room import run_room_maker
-from tests.simulation.actors.rotation import run_rotation
-from tests.simulation.actors.thieves import run_thief
-from tests.simulation.actors.upgrades import run_upgrades
+from tests.simulation.cast import start_actors
 from tests.simulation.checks import service as checks
-from tests.simulation.checks.crowd import Crowd
 from tests.simulation.checks.event_quota import EventQuota
-from tests.simulation.checks.floods import Floods
 from tests.simulation.checks.groups import check_last_groups, check_left_groups
-from tests.simulation.checks.overdue import check_overdue, run_silent_agent
+from tests.simulation.checks.overdue import check_overdue
 from tests.simulation.checks.presence import DISCONNECTED_AFTER, LONGEST_POLL, check_presence
-from tests.simulation.checks.pruning import Pruned, check_documents_left, run_leavers
+from tests.simulation.checks.pruning import Pruned, check_documents_left
 from tests.simulation.checks.quota import DocumentQuota, Quota
-from tests.simulation.checks.readiness import check_ready, run_drains, run_health_checks
+from tests.simulation.checks.readiness import check_ready
 from tests.simulation.checks.tail import Tail
 from tests.simulation.determinism import EPOCH
 from tests.simulation.injected import InjectedFaults
+from tests.simulation.loads.crowd import Crowd
+from tests.simulation.loads.floods import Floods
 from tests.simulation.model import CommandLife
 from tests.simulation.nodes.agent_files import AgentFiles
 from tests.simulation.nodes.network import Balancer, Connection
@@ -280,55 +272,7 @@ class World(InjectedFaults):
                 for agent in self.agents:
                     others.start_soon(agent.run)
                 async with trio.open_nursery() as busy:
-                    for agent in self.agents:
-                        busy.start_soon(agent.work)
-                    for number in range(plan.hostile):
-                        busy.start_soon(run_hostile, self, number, plan.seconds)
-                    busy.start_soon(run_operator, self, plan.seconds)
-                    if plan.features.rotates:
-                        busy.start_soon(run_rotation, self, plan.seconds)
-                    if plan.features.expires_late:
-                        busy.start_soon(run_absences, self, plan.seconds)
-                    if plan.features.last_words:
-                        busy.start_soon(run_last_words, self, plan.seconds)
-                    if plan.features.cancels_groups:
-                        busy.start_soon(run_group_cancels, self, plan.seconds)
-                    if plan.features.large_commands:
-                        busy.start_soon(run_large_commands, self, plan.seconds)
-                    if plan.features.set_groups:
-                        others.start_soon(watch_groups, self)
-                        busy.start_soon(run_group_changes, self, plan.seconds)
-                    if plan.features.earlier_keys:
-                        busy.start_soon(run_earlier_keys, self, plan.seconds)
-                    if plan.features.changing_files:
-                        busy.start_soon(self.files.change, plan.seconds)
-                    if plan.features.small_shares:
-                        others.start_soon(run_room_maker, self)
-                    if plan.features.health_checks:
-                        others.start_soon(run_health_checks, self)
-                        busy.start_soon(run_drains, self, plan.seconds)
-                    if plan.features.upgrades:
-                        busy.start_soon(run_upgrades, self, plan.seconds)
-                    if plan.features.crowd:
-                        others.start_soon(self.crowd.come, plan.seconds)
-                    if plan.features.silent_agent:
-                        others.start_soon(run_silent_agent, self)
-                    if plan.features.floods:
-                        busy.start_soon(self.floods.run, plan.seconds)
-                    if plan.features.small_quota:
-                        others.start_soon(self.quota.run_operator)
-                    if plan.features.small_events:
-                        others.start_soon(self.event_quota.run_operator)
-                    if plan.features.tails:
-                        others.start_soon(self.tail.run)
-                        others.start_soon(self.tail.watch)
-                    if plan.features.prunes:
-                        busy.start_soon(run_leavers, self, plan.seconds)
-                    if plan.features.thieves:
-                        others.start_soon(run_thief, self, plan.seconds)
-                    if plan.features.enrols:
-                        busy.start_soon(run_joining, self, others, plan.seconds)
-                    others.start_soon(run_poster, self, plan.seconds)
+                    start_actors(self, others, busy)
                     for fault in plan.faults:
                         if fault.kind in (*SUDDEN, *POWER, *BACKUPS):
                             busy.start_soon(self.strike, fault)
