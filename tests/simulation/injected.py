@@ -18,6 +18,7 @@ from tests.simulation.plans.faults import (
     NETWORK,
     NODES,
     POWER,
+    STARTS,
     STOPPED,
     Fault,
 )
@@ -52,6 +53,7 @@ class InjectedFaults:
         self._died: set[int] = set()  # faults by which a process has died, or was told to stop
         self._calls = [fault for fault in plan.faults if fault.kind in (*CALLS, *STOPPED, *DISK)]
         self._network = [fault for fault in plan.faults if fault.kind in NETWORK]
+        self._starts = [fault for fault in plan.faults if fault.kind in STARTS]
         self._index = [fault for fault in plan.faults if fault.kind in INDEX]
 
     def meets(self, place: str, process: Process | None, only: Sequence[str] | None = None) -> Fault | None:
@@ -68,6 +70,15 @@ class InjectedFaults:
                     if fault.number in self._died:
                         continue
                     self._died.add(fault.number)
+                return fault
+        return None
+
+    def meets_start(self, process: Process, step: int) -> Fault | None:
+        """The fault that a worker meets at this step of its start."""
+        now = trio.current_time()
+        for fault in self._starts:
+            here = int(fault.amount) == step and fault.start <= now < fault.start + fault.seconds
+            if here and self._strikes(fault, process) and self.rng_calls.random() < fault.share:
                 return fault
         return None
 

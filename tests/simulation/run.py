@@ -6,6 +6,7 @@ import gc
 import hashlib
 import logging
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,7 +32,11 @@ __all__ = ["Result", "prepare", "run_world"]
 #: A run takes less than a second of a core, as a rule.
 CORE_SECONDS = 20.0
 #: What is logged as an error when faults are injected.
-EXPECTED_ERRORS = ("the supervisor is gone", "the command store couldn't be told what was delivered")
+EXPECTED_ERRORS = ("the supervisor is gone", "the command store couldn't be told what was delivered", "not reloaded:")
+#: What a supervisor says of a worker.
+OF_WORKERS = re.compile(r"worker \S+ (ended with|didn't get ready|hangs|doesn't end)")
+#: Why it doesn't reload, whatever faults there are.
+REFUSALS = ("not reloaded: A reload is under way", "not reloaded: The daemon is stopping")
 
 DISK_ERRORS = ("the disk reports errors", "the disk is full", "can't write to", "can't use")
 
@@ -51,7 +56,9 @@ class _Errors(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         world, process = self._world, self._world.process.get()
         text = record.getMessage()
-        if (process is not None and process.dead) or (text.startswith(EXPECTED_ERRORS) and world.had_cause(60.0)):
+        if (process is not None and process.dead) or text in REFUSALS:
+            return
+        if (text.startswith(EXPECTED_ERRORS) or OF_WORKERS.match(text)) and world.had_cause(60.0):
             return
         if any(words in text for words in DISK_ERRORS) and world.had_cause(60.0, DISK):
             return

@@ -147,11 +147,9 @@ class World(InjectedFaults):
         """Whether an earlier version has left the embedded stores, with the agents in them."""
         return self.plan.features.upgrades and self.plan.stores == "embedded"
 
-    def signing_keys(self, node: int) -> SigningKeys | None:
-        """Those of a node, where they change."""
-        if not self.plan.features.rotates:
-            return None
-        return SigningKeys(self, self.config.communications_api, self.scratch_folder(f"keys{node}"))
+    def signing_keys(self, node: int) -> SigningKeys:
+        """Those of a node."""
+        return SigningKeys(self.private_key, self.scratch_folder(f"keys{node}"))
 
     def scratch_folder(self, name: str) -> Path:
         """One that goes with the run."""
@@ -213,7 +211,7 @@ class World(InjectedFaults):
             await trio.sleep(fault.seconds)
             process.wake()
         elif fault.kind == "cut link":
-            await node.running[process][0].link.aclose()
+            await process.link.aclose()
         elif fault.kind == "reload":
             await node.reload()
         elif fault.kind == "clock blip":

@@ -28,7 +28,6 @@ async def run_rotation(world: World, until: float) -> None:
     in_steps = len(world.nodes) > 1 or rng.random() < 0.5
     if in_steps:
         for node in world.nodes:
-            assert node.keys is not None
             node.keys.following = public_half(new)
             await node.reload()
             await trio.sleep(rng.uniform(0.0, 1.0))
@@ -38,7 +37,6 @@ async def run_rotation(world: World, until: float) -> None:
                 return
             await trio.sleep(0.5)
     for node in world.nodes:
-        assert node.keys is not None
         if in_steps:
             node.keys.keep()
         node.keys.private, node.keys.following = new, None
@@ -66,14 +64,17 @@ async def _log_in_again(agent: SimAgent, seconds: float) -> None:
 async def _revoke(world: World, kid: str) -> None:
     world.revoking.add(kid)
     for node in world.nodes:
-        assert node.keys is not None
-        while not await node.keys.revoke(kid, is_up=node.is_up):  # noqa: ASYNC110
+        tries = 0
+        while not await node.keys.revoke(kid, is_up=node.is_up):
             await trio.sleep(1)  # workers that sign with it are still there
+            tries += 1
+            if tries % 10 == 0:  # a reload may have failed
+                await node.reload()
     world.revoked[kid] = trio.current_time()
     world.trace.strike("revoked", "key", "operator")
 
 
 def _trusts(node: Node, kid: str) -> bool:
     """All of its workers do, as they say. A node that is down reads the key when it starts."""
-    reports = [member.report.get("keys", {}) for member, _ in node.running.values() if member.ready.is_set()]
+    reports = [member.report.get("keys", {}) for member in node.hub.members if member.ready.is_set()]
     return not node.is_up or (bool(reports) and all(kid in keys.get("accepted", ()) for keys in reports))

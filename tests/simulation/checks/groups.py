@@ -11,7 +11,6 @@ import trio
 from tests.simulation.actors.groups import set_group
 from tests.simulation.actors.keys import REVOCATION
 from tests.simulation.trace import Violation
-from wazuh_comms_trio.daemon.supervisor.hub import Member
 from wazuh_comms_trio.testing.agent.http import ExchangeFailed
 
 if TYPE_CHECKING:
@@ -71,14 +70,11 @@ async def _go(world: World, agent: SimAgent, groups: list[str]) -> None:
 
 
 async def _replace_workers(node: Node) -> None:
-    await node.reload()
     with trio.move_on_after(_REPLACED_BOUND):
-        while not all(_is_new(node, member) for member, _ in node.running.values()):  # noqa: ASYNC110
+        while not await node.reload_by_tool():  # noqa: ASYNC110
             await trio.sleep(0.5)
-
-
-def _is_new(node: Node, member: Member) -> bool:
-    return member.in_service and member.generation == node.generation
+        while any(process.reading != node.reading for process in node.running):  # noqa: ASYNC110
+            await trio.sleep(0.5)
 
 
 async def _ask(world: World, agent: SimAgent) -> set[int]:

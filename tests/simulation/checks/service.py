@@ -76,9 +76,10 @@ async def watch(world: World) -> None:
             world.pruned.look(commands)
             await check_documents_left(world)
         for node in world.nodes:
-            for process, (member, worker) in node.running.items():
-                if member.link.waiting > LINK_BUDGET:
-                    raise Violation("budgets", f"{member.link.waiting} messages wait for {process.name}")
+            for process in node.running:
+                worker = process.worker
+                if process.link.waiting > LINK_BUDGET:
+                    raise Violation("budgets", f"{process.link.waiting} messages wait for {process.name}")
                 if worker is None:
                     continue
                 check_room(process, worker)
@@ -116,6 +117,7 @@ async def watch_polls(world: World) -> None:
                 process = None if poll.connection is None else poll.connection.server.process
                 stopped = now - told.get(process, inf) if process is not None else -inf
                 slack = IDENTIFIED_BOUND if world.registry_hung(poll.since) else STOPPED_SLACK
+                slack += 0.0 if process is None else process.stop.spread
                 if min(stopped, age) > slack and not _is_held_up(world, poll):
                     raise Violation("polls", f"{agent.name}: a poll goes on at a worker that was told to stop")
                 revoked = poll.keys != client.keys and client.is_rekeyed_everywhere(now - REVOKED_SLACK)

@@ -20,6 +20,8 @@ from wazuh_comms_trio.errors import BackendUnavailable, EngineRequestError, Engi
 if TYPE_CHECKING:
     from tests.simulation.nodes.network import SimStream
     from tests.simulation.world import World
+    from wazuh_comms_trio.daemon.supervisor.link import Link
+    from wazuh_comms_trio.daemon.worker.tree import Worker
 
 __all__ = ["Process", "Seam"]
 
@@ -47,6 +49,9 @@ class Process:
         self.stop = Stop()
         self.streams: set[SimStream] = set()
         self.leadership: Leadership | None = None
+        self.link: Link  # the supervisor's end
+        self.worker: Worker | None = None  # once it listens
+        self.reading = 0  # the number of its configuration, once it has it
         self._served = math.inf  # since when, until it is told to stop, hangs or dies
         self._awake = trio.Event()
         self._awake.set()

@@ -3,10 +3,10 @@ real ``NodeKeys``, and its file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Final
 
 import trio
 from attrs import evolve
@@ -15,18 +15,18 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.simulation.determinism import EPOCH
 from wazuh_comms_trio.config.check import public_half
-from wazuh_comms_trio.config.models import CommunicationsApi, Token
+from wazuh_comms_trio.config.models import Config, Token
 from wazuh_comms_trio.daemon.remembered_keys import LONGEST_GRACE, KeyMemory
 from wazuh_comms_trio.daemon.supervisor.hub import Hub
+from wazuh_comms_trio.daemon.supervisor.messages import WorkerConfig
 from wazuh_comms_trio.daemon.supervisor.node_keys import NodeKeys
+from wazuh_comms_trio.daemon.worker.process import lifetimes
 from wazuh_comms_trio.services.authentication.tokens import TokenKeys
 
-if TYPE_CHECKING:
-    from tests.simulation.world import World
+__all__ = ["SigningKeys", "another_key"]
 
-__all__ = ["Signing", "SigningKeys", "another_key"]
-
-_FILE = Path("/signing.key")
+_FILE: Final = Path("/signing.key")
+_FOLLOWING: Final = Path("/following.pem")
 
 
 @cache
@@ -37,74 +37,57 @@ def another_key() -> bytes:
 
 
 class SigningKeys:
-    """``private`` signs from the next generation on, and ``following`` is trusted then, public, if there is one."""
+    """Of one node. ``private`` signs from the next generation on, and ``following`` is trusted then, public, if there
+    is one."""
 
-    def __init__(self, world: World, settings: CommunicationsApi, folder: Path) -> None:
-        self.private = settings.ssl.key.read_bytes()
+    def __init__(self, private: bytes, folder: Path) -> None:
+        self.private = private
         self.following: bytes | None = None
-        self._world = world
-        self._settings = evolve(settings, token=Token(private_key=_FILE))
         self._folder = folder
 
-    def begin_life(self, hub: Hub) -> None:
+    def begin_life(self, hub: Hub) -> NodeKeys:
         """The node starts."""
         self._node_keys = NodeKeys(self._file(), hub)
+        return self._node_keys
 
-    async def next_generation(self) -> Signing:
-        """What the workers of one are given."""
+    def configured(self, config: Config) -> Config:
+        api = config.communications_api
+        verify_keys = () if self.following is None else (_FOLLOWING,)
+        return evolve(config, communications_api=evolve(api, token=Token(private_key=_FILE, verify_keys=verify_keys)))
+
+    def files(self) -> Mapping[str, str]:
+        """What a reload reads."""
         files = {str(_FILE): self.private.decode("latin-1")}
-        private, following = self.private, self.following
-        earlier = await self._node_keys.before_generation(self._settings, files)
-        return Signing(self, private, () if following is None else (following,), earlier)
+        if self.following is not None:
+            files[str(_FOLLOWING)] = self.following.decode("latin-1")
+        return files
 
-    async def note_signing(self, private: bytes) -> None:
-        await self._node_keys.signed_by(public_half(private).decode())
+    def for_worker(self, first: WorkerConfig) -> tuple[TokenKeys, Mapping[str, float]]:
+        """What a worker that starts now has, and for how many seconds each earlier key counts."""
+        files = first.materials
+        others = [files[str(_FOLLOWING)].encode()] if str(_FOLLOWING) in files else []
+        earlier = [pem.encode() for pem in first.earlier.public_keys]
+        keys = TokenKeys.from_pem(files[str(_FILE)].encode(), others=others, earlier=earlier)
+        keys.revoke(self.revoked().keys())
+        return keys, lifetimes(first.earlier)
 
     def keep(self) -> None:
         """What the present key signs is good for long: another one follows."""
-        assert KeyMemory(self._folder, wall_clock=self._wall_clock).keep(
-            public_half(self.private).decode(), LONGEST_GRACE
-        )
+        assert self._file().keep(public_half(self.private).decode(), LONGEST_GRACE)
 
     async def revoke(self, kid: str, *, is_up: bool) -> bool:
         """As the operator's tool does: by the supervisor, or in the file while the node is down. Returns whether that
         is done."""
         if not is_up:
-            return self._file().revoke({kid: self._wall_clock()})
+            return self._file().revoke({kid: _wall_clock()})
         return bool((await self._node_keys.revoke(kid))["revoked"])
 
     def revoked(self) -> Mapping[str, float]:
         return self._file().read().revoked
 
     def _file(self) -> KeyMemory:
-        return KeyMemory(self._folder, wall_clock=self._wall_clock)
-
-    def _wall_clock(self) -> float:
-        return EPOCH + trio.current_time()
+        return KeyMemory(self._folder, wall_clock=_wall_clock)
 
 
-class Signing:
-    """One generation's keys."""
-
-    def __init__(
-        self, keys: SigningKeys, private: bytes, others: Sequence[bytes], earlier: Sequence[tuple[str, float]]
-    ) -> None:
-        self._private = private
-        self._is_noted = False
-        self._keys = keys
-        self._others = others
-        self._earlier = earlier
-
-    def for_worker(self) -> tuple[TokenKeys, Mapping[str, float]]:
-        """What a worker that starts now has, and for how many seconds each earlier key counts."""
-        now = trio.current_time()
-        lifetimes = {pem: until - now for pem, until in self._earlier if until > now}
-        keys = TokenKeys.from_pem(self._private, others=self._others, earlier=[pem.encode() for pem in lifetimes])
-        keys.revoke(self._keys.revoked().keys())
-        return keys, lifetimes
-
-    async def note_serving(self) -> None:
-        """A worker of the generation serves: the first one is noted."""
-        if not self._is_noted:
-            self._is_noted = True
-            await self._keys.note_signing(self._private)
+def _wall_clock() -> float:
+    return EPOCH + trio.current_time()

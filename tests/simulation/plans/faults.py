@@ -24,8 +24,12 @@ SUDDEN: Final = (
 )
 #: What a call of a store may meet besides: its node is told to stop just then.
 STOPPED: Final = ("told to stop",)
+#: What a worker may meet while it starts, at a step.
+STARTS: Final = ("start dies", "start fails", "start hangs")
+#: What happens at a moment, to a node that is told several things at once.
+TOLD: Final = ("reload and stop", "stop twice")
 #: By which a process ends.
-ENDS: Final = ("kill worker", "kill node", "stop node", "hang worker", "cut link", "die", *STOPPED)
+ENDS: Final = ("kill worker", "kill node", "stop node", "hang worker", "cut link", "die", *STOPPED, *STARTS, *TOLD)
 #: By which polls do, besides.
 RESTARTS: Final = (*ENDS, "reload", "power cut", "restore")
 #: A wall clock that is wrong until faults end, or for a moment.

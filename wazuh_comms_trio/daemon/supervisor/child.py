@@ -13,15 +13,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
 from wazuh_comms_trio.daemon.supervisor.link import Link
 
-__all__ = ["Child", "describe_status", "linked_child"]
+__all__ = ["Child", "Process", "StartChild", "describe_status", "linked_child"]
 
 #: Seconds within which a process that was killed is gone.
 REAP_TIMEOUT: Final = 5.0
@@ -36,6 +36,25 @@ def _module_command(module: str, *arguments: str) -> list[str]:
     this process's do, too: ``python -m`` alone would look there first."""
     here = sys.path[:1] in ([""], [os.getcwd()])
     return [sys.executable, *([] if here else ["-P"]), "-m", module, *arguments]
+
+
+class Process(Protocol):
+    """What the supervisor does with a process that it has started: see ``Child``."""
+
+    @property
+    def pid(self) -> int: ...
+
+    async def wait(self) -> int: ...
+
+    def kill(self) -> None: ...
+
+
+class StartChild(Protocol):
+    """How a module is started as a process: see ``linked_child``."""
+
+    def __call__(
+        self, module: str, /, *arguments: str, pass_fds: Sequence[int]
+    ) -> AbstractAsyncContextManager[tuple[Process, Link]]: ...
 
 
 class Child:

@@ -16,7 +16,7 @@ from wazuh_comms_trio.daemon.bound_sockets import StartError
 from wazuh_comms_trio.daemon.exit_status import EXIT_BAD_CONFIGURATION, EXIT_FAILED, BadConfiguration
 from wazuh_comms_trio.daemon.stopping import STOP_MARGIN, Stop
 from wazuh_comms_trio.daemon.supervisor import messages
-from wazuh_comms_trio.daemon.supervisor.child import Child, describe_status, linked_child
+from wazuh_comms_trio.daemon.supervisor.child import Process, StartChild, describe_status, linked_child
 from wazuh_comms_trio.daemon.supervisor.hub import Hub, Member
 from wazuh_comms_trio.daemon.supervisor.link import Link
 from wazuh_comms_trio.foundation.aligned_timer import sleep_until_next_tick
@@ -55,8 +55,8 @@ class WorkerMisconfigured(WorkerFailed, BadConfiguration):
 class Generation:
     """``api`` and ``enrollment`` are listening descriptors; ``key_files`` is what its keys' and certificates' files
     held when it began, so that a worker that is replaced has what the others have. ``earlier_keys``: public keys (PEM)
-    whose tokens are good until a moment on trio's clock. ``public_key``: of the key that signs its tokens, once a
-    worker has said it."""
+    whose tokens are good until a moment on trio's clock. ``start_worker`` starts a worker's process. ``public_key``: of
+    the key that signs its tokens, once a worker has said it."""
 
     number: int
     loaded: LoadedConfig = field(repr=False)
@@ -64,6 +64,7 @@ class Generation:
     enrollment: Sequence[int]
     key_files: Mapping[str, str] = field(repr=False, factory=dict)
     earlier_keys: Sequence[tuple[str, float]] = field(repr=False, factory=list)
+    start_worker: StartChild = field(repr=False, default=linked_child)
     public_key: str | None = field(init=False, default=None, repr=False)
     stop: Stop = field(init=False, factory=Stop, repr=False)
 
@@ -201,7 +202,8 @@ class WorkerProcess:
         killed."""
         generation = self._generation
         shared = [*generation.api, *generation.enrollment]
-        async with linked_child("wazuh_comms_trio.daemon.worker_start", self.name, pass_fds=shared) as (process, link):
+        module = "wazuh_comms_trio.daemon.worker_start"
+        async with generation.start_worker(module, self.name, pass_fds=shared) as (process, link):
             self.member = Member(self.name, link, generation.number)
             link.send_nowait(generation.for_new_worker())
 
@@ -221,7 +223,7 @@ class WorkerProcess:
                 nursery.cancel_scope.cancel()
         return status
 
-    async def _watch(self, process: Child) -> None:
+    async def _watch(self, process: Process) -> None:
         """Kills a worker that doesn't get ready, or hangs."""
         member = self.member
         with trio.move_on_after(START_TIMEOUT):
@@ -237,7 +239,7 @@ class WorkerProcess:
                 logger.error("worker %s hangs: nothing was heard of it for %.0f s; it is killed", self.name, HUNG_AFTER)
                 return process.kill()
 
-    async def _stop_when_told(self, process: Child, link: Link) -> None:
+    async def _stop_when_told(self, process: Process, link: Link) -> None:
         stop, shutdown = self._generation.stop, self._generation.settings.shutdown
         await stop.requested.wait()
         self._hub.dismiss(self.member)

@@ -22,7 +22,7 @@ from typing import Any, Final
 import trio
 from attrs import define, field
 
-from wazuh_comms_trio.config.load import LoadedConfig, load_config
+from wazuh_comms_trio.config.load import LoadedConfig
 from wazuh_comms_trio.config.models import CommunicationsApi
 from wazuh_comms_trio.config.problems import ConfigError
 from wazuh_comms_trio.daemon.bound_sockets import StartError
@@ -37,17 +37,17 @@ from wazuh_comms_trio.daemon.listeners import (
     open_listeners,
     operators_token,
 )
-from wazuh_comms_trio.daemon.logging.formats import set_up_logs
-from wazuh_comms_trio.daemon.logging.output import LogFileUnusable, check_log_file
+from wazuh_comms_trio.daemon.logging.output import LogFileUnusable
 from wazuh_comms_trio.daemon.remembered_keys import KeyMemory, node_folder
 from wazuh_comms_trio.daemon.status import readiness, status_document, worker_document
 from wazuh_comms_trio.daemon.stopping import STOP_MARGIN, Terminal, stop_when_noticed
 from wazuh_comms_trio.daemon.supervisor.generation import Generation, WorkerFailed, run_generation
 from wazuh_comms_trio.daemon.supervisor.hub import Hub
+from wazuh_comms_trio.daemon.supervisor.machine import Machine
 from wazuh_comms_trio.daemon.supervisor.node_keys import NodeKeys
 from wazuh_comms_trio.daemon.supervisor.node_metrics import node_metrics
 from wazuh_comms_trio.daemon.supervisor.operators import keep_operators
-from wazuh_comms_trio.daemon.systemd import Notifier, keep_notified
+from wazuh_comms_trio.daemon.systemd import keep_notified
 from wazuh_comms_trio.foundation.log_context import WORKER
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
 
@@ -92,10 +92,12 @@ class Supervisor:
         addresses: ListenAddresses,
         hub: Hub,
         node_keys: NodeKeys,
+        machine: Machine | None = None,
     ) -> None:
         self._listeners = listeners
         self._addresses = addresses
-        self._notifier = Notifier()
+        self._machine = Machine() if machine is None else machine
+        self._notifier = self._machine.notifier
         self._started = time.time()
         self._began = trio.current_time()
         #: The settings that the listeners were opened with.
@@ -126,6 +128,7 @@ class Supervisor:
             enrollment=[listener.socket.fileno() for listener in self._listeners.enrollment],  # type: ignore[attr-defined]
             key_files=key_files,
             earlier_keys=earlier_keys,
+            start_worker=self._machine.start_worker,
         )
 
     # --- for signals and the command socket
@@ -175,9 +178,7 @@ class Supervisor:
     async def _reload(self) -> dict[str, Any]:
         old = self.current
         try:
-            loaded = await trio.to_thread.run_sync(load_config, old.loaded.file)
-            key_files = await trio.to_thread.run_sync(read_key_files, loaded.config.communications_api)
-            await trio.to_thread.run_sync(check_log_file, loaded.config.communications_api.logging.file)
+            loaded, key_files = await trio.to_thread.run_sync(self._machine.read_files, old.loaded.file)
         except ConfigError as error:
             return _refusal(*(problem.render(error.file) for problem in error.problems))
         except (StartError, LogFileUnusable) as error:
@@ -198,7 +199,7 @@ class Supervisor:
         if self.stopping:
             return _refusal("The daemon is stopping")
         try:
-            set_up_logs(loaded.config.communications_api.logging)
+            self._machine.set_up_logs(loaded.config.communications_api.logging)
         except OSError as error:  # which the workers, a moment ago, could
             logger.error("%s", error)  # noqa: TRY400
         self.current = new
