@@ -108,6 +108,8 @@ class Supervisor:
         self._stop = trio.Event()
         self._generations: list[Generation] = []
         self._reloading = trio.Lock()
+        #: The first worker serves, or the daemon was stopped before.
+        self._is_up = trio.Event()
         self._nursery: trio.Nursery | None = None
         self.hub = hub
         self.node_keys = node_keys
@@ -165,6 +167,7 @@ class Supervisor:
         there is one; else that is refused."""
         if self._reloading.locked() and not wait:
             return _refusal("A reload is under way")
+        await self._is_up.wait()  # a signal may come earlier, and a reload's end is told as ready
         async with self._reloading:
             if self.stopping:
                 return _refusal("The daemon is stopping")
@@ -276,6 +279,7 @@ class Supervisor:
                     self._notifier.ready(self._status_line())
                     if ready is not None:
                         ready(self._addresses)
+                self._is_up.set()
                 generations.start_soon(self._serve_commands)
                 for listener in self._listeners.operators:
                     token = self._operators_token
