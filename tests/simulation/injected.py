@@ -131,8 +131,9 @@ class InjectedFaults:
         )
 
     def holds_up_requests(self) -> bool:
-        """Whether a request may come so slowly, in this run, that it is answered 408."""
-        return any(fault.place == "network" for fault in self.plan.faults)
+        """Whether a request may come so slowly, in this run, that it is answered 408: also one that a worker took which
+        then hung, and wasn't killed since it hadn't said yet that it serves."""
+        return any(fault.place == "network" or fault.kind == "start hangs" for fault in self.plan.faults)
 
     def stops_node(self) -> None:
         """An operator does."""

@@ -26,8 +26,10 @@ from tests.simulation.plans.faults import (
     NETWORK,
     NODES,
     POWER,
+    STARTS,
     STOPPED,
     SUDDEN,
+    TOLD,
 )
 from tests.simulation.plans.features import Features
 from tests.simulation.plans.plan import make_plan
@@ -149,6 +151,8 @@ def test_a_plan_is_the_seeds_and_every_kind_of_fault_comes() -> None:
         *ENGINE,
         *BUSY,
         *STOPPED,
+        *STARTS,
+        *TOLD,
     }
 
 

@@ -24,6 +24,7 @@ from tests.simulation.checks.presence import DISCONNECTED_AFTER, LONGEST_POLL, c
 from tests.simulation.checks.pruning import Pruned, check_documents_left
 from tests.simulation.checks.quota import DocumentQuota, Quota
 from tests.simulation.checks.readiness import check_ready
+from tests.simulation.checks.supervision import watch_supervisors
 from tests.simulation.checks.tail import Tail
 from tests.simulation.determinism import EPOCH
 from tests.simulation.injected import InjectedFaults
@@ -35,8 +36,8 @@ from tests.simulation.nodes.network import Balancer, Connection
 from tests.simulation.nodes.node import STOP_BOUND, Node
 from tests.simulation.nodes.process import Process
 from tests.simulation.nodes.token_keys import SigningKeys
-from tests.simulation.plans.faults import BACKUPS, POWER, SUDDEN, Fault
-from tests.simulation.plans.limits import SHORT_TIMES, changed, set_limits, with_rates, with_route_limits
+from tests.simulation.plans.faults import BACKUPS, POWER, SUDDEN, TOLD, Fault
+from tests.simulation.plans.limits import SHORT_TIMES, changed, set_limits, with_pauses, with_rates, with_route_limits
 from tests.simulation.plans.plan import Plan
 from tests.simulation.stores.embedded import EmbeddedStores
 from tests.simulation.stores.engine import SimEngine
@@ -87,7 +88,7 @@ class World(InjectedFaults):
         limits = with_rates(api.limits) if plan.features.floods else limits
         self.config = Config(
             evolve(
-                api,
+                with_pauses(api, plan.seed) if plan.features.hard_starts else api,
                 workers=plan.workers,
                 batcher=batcher,
                 timeouts=timeouts,
@@ -206,6 +207,16 @@ class World(InjectedFaults):
                 self.stores.move()
             node.pause = fault.amount
             node.stop()
+        elif fault.kind == "reload and stop":
+            await node.reload()
+            await trio.sleep(fault.amount / 2)
+            node.pause = fault.amount
+            node.stop()
+        elif fault.kind == "stop twice":
+            node.pause = fault.amount
+            node.stop()
+            await trio.sleep(fault.amount / 2)
+            node.hurry()
         elif fault.kind == "hang worker":
             process.hang()
             await trio.sleep(fault.seconds)
@@ -267,12 +278,13 @@ class World(InjectedFaults):
             async with trio.open_nursery() as others:
                 others.start_soon(checks.watch, self)
                 others.start_soon(checks.watch_polls, self)
+                others.start_soon(watch_supervisors, self)
                 for agent in self.agents:
                     others.start_soon(agent.run)
                 async with trio.open_nursery() as busy:
                     start_actors(self, others, busy)
                     for fault in plan.faults:
-                        if fault.kind in (*SUDDEN, *POWER, *BACKUPS):
+                        if fault.kind in (*SUDDEN, *TOLD, *POWER, *BACKUPS):
                             busy.start_soon(self.strike, fault)
                     busy.start_soon(trio.sleep_until, plan.seconds)
                 self.end_faults()

@@ -27,6 +27,8 @@ __all__ = ["machine_of"]
 
 #: A worker that was killed, as its parent is told.
 _KILLED: Final = -9
+#: Seconds that a worker has to serve, or the supervisor may not have heard of it.
+_UNNOTICED: Final = 0.1
 #: Seconds before, in which a fault explains why a worker was killed or can't start.
 CAUSE_WITHIN: Final = 60.0
 
@@ -65,11 +67,11 @@ class SimChild:
             return
         had_cause = process.hangs or node.world.had_cause(CAUSE_WITHIN)
         told = process.stop.requested.is_set()
-        if process.worker is None and not (had_cause or node.is_told_to_stop):
+        if process.is_starting and not (had_cause or node.is_told_to_stop):
             raise Violation("starts", f"{process.name} is killed while it starts")
-        if process.worker is not None and told and not (had_cause or process.stop.hurried.is_set()):
+        if not process.is_starting and told and not (had_cause or process.stop.hurried.is_set()):
             raise Violation("stops", f"{process.name} doesn't end, and is killed")
-        if process.worker is not None and not told and not process.hangs:
+        if not process.is_starting and not told and not process.hangs:
             raise Violation("heartbeats", f"{process.name} runs, and is killed")
         process.kill()
 
@@ -98,6 +100,7 @@ class SimMachine:
         self._node = node
         self._starts: dict[int, list[float]] = {}
         self.reloads: list[float] = []
+        self.failed_starts = 0
 
     @asynccontextmanager
     async def start_worker(
@@ -135,15 +138,26 @@ class SimMachine:
         if len(starts) >= _MOST_STARTS * (1 + reloads):
             raise Violation("spins", f"{self._node.name}: worker {slot} was started {len(starts)} times")
 
-    def read_files(self, _file: Path) -> tuple[LoadedConfig, Mapping[str, str]]:
+
+class SimFiles:
+    """Read for a reload, which takes ``seconds``."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.seconds = 0.5 if node.world.plan.features.hard_starts else 0.0
+
+    def __call__(self, _file: Path) -> tuple[LoadedConfig, Mapping[str, str]]:
         return self._node.read_files()
 
 
 async def _run_process(node: Node, process: Process, child: SimChild, link: Link) -> None:
+    """Its exit status goes to its parent."""
     status = _KILLED
     try:
         status = await run_program(node, process, link)
     finally:
+        if process.age < _UNNOTICED:
+            node.note_failed_start()
         if process.dead:
             status = _KILLED
         else:
@@ -163,7 +177,7 @@ def machine_of(node: Node) -> tuple[Machine, SimMachine]:
     own = SimMachine(node)
     machine = Machine(
         start_worker=own.start_worker,
-        read_files=own.read_files,
+        read_files=SimFiles(node),
         set_up_logs=lambda _settings: None,  # all logs of a run are the run's
         notifier=SimNotifier(node),
     )

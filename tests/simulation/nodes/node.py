@@ -22,7 +22,7 @@ from wazuh_comms_trio.config.load import LoadedConfig
 from wazuh_comms_trio.config.models import Config
 from wazuh_comms_trio.daemon.listeners import ListenAddresses, Listeners
 from wazuh_comms_trio.daemon.stopping import STOP_MARGIN
-from wazuh_comms_trio.daemon.supervisor.generation import HURRIED_MARGIN, WorkerFailed
+from wazuh_comms_trio.daemon.supervisor.generation import FAILED_STARTS, HURRIED_MARGIN, WorkerFailed
 from wazuh_comms_trio.daemon.supervisor.hub import Hub
 from wazuh_comms_trio.daemon.supervisor.supervisor import Supervisor, handle_signals
 from wazuh_comms_trio.foundation.nurseries import BackgroundNursery
@@ -80,6 +80,7 @@ class Node:
         self.ports: dict[int, NodeListener] = {}
         self._verified = world.scratch_folder(f"verified{number}") if world.plan.features.earlier_keys else None
         self.keys: SigningKeys = world.signing_keys(number)
+        self.asked_at = self.read_at = -inf  # by a signal to read the configuration, and when it did
         self._configs: list[Config] = []  # each that was read, in all its lives
         self._told: list[float] = []  # when it was told to stop
         self._served: dict[int, set[int]] = {}  # which workers have, by the configuration's number
@@ -132,7 +133,7 @@ class Node:
             await supervisor.run()
         except* WorkerFailed as failures:
             # The service manager starts it again.
-            if not self.world.had_cause(CAUSE_WITHIN):
+            if self._machine.failed_starts < FAILED_STARTS or not self.world.had_cause(CAUSE_WITHIN):
                 raise Violation("starts", f"{self.name} gives up: {failures.exceptions[0]}") from None
             self.world.trace.strike("gives up", "node", self.name)
             self.pause = _RESTARTED_AFTER
@@ -153,6 +154,8 @@ class Node:
         if not self._told:
             self.world.trace.add(self.name, "is stopped")
             self._signal_to_stop()
+            if self.supervisor is not None and self.supervisor.current.settings.shutdown.delay:
+                self.drained_at = min(self.drained_at, trio.current_time())
 
     def hurry(self) -> None:
         """Tells it once more."""
@@ -178,6 +181,7 @@ class Node:
         """A signal: it reads its configuration again, also once more when it is reading it."""
         if self.is_up and not self._told:
             self.world.trace.add(self.name, "reloads")
+            self.asked_at = trio.current_time()
             self._signals.send_nowait(signal.SIGHUP)
         await trio.lowlevel.checkpoint()
 
@@ -217,6 +221,7 @@ class Node:
         config = self.world.config_of(self.number, number)
         config = self.keys.configured(config)
         self._configs.append(config)
+        self.read_at = trio.current_time()
         return LoadedConfig(config, (), Path("/simulated"), str(number)), self.keys.files()
 
     def config_of(self, text: str) -> Config:
@@ -234,20 +239,27 @@ class Node:
         if "READY=1" not in lines:
             return
         served, reading = self._served.get(self.reading, set()), self.reading
-        workers = self._configs[reading - 1].communications_api.workers
-        if len(served) < (workers if self.is_ready and reading != self._first else 1):
-            raise Violation("starts", f"{self.name} is ready, and of {workers} workers {len(served)} have served")
+        if len(served) < (self.workers if self.is_ready and reading != self._first else 1):
+            raise Violation("starts", f"{self.name} is ready, and of {self.workers} workers {len(served)} have served")
         if not self.is_ready:
             self.is_ready, self._first = True, reading
 
     def note_serving(self, process: Process) -> None:
         self._served.setdefault(process.reading, set()).add(process.slot)
 
+    def note_failed_start(self) -> None:
+        self._machine.failed_starts += 1
+
     def note_end(self, process: Process) -> None:
         self.running.remove(process)
         self.last_death = trio.current_time()
 
     # --- what checks ask
+
+    @property
+    def workers(self) -> int:
+        """How many there are to be."""
+        return 0 if self.supervisor is None else self.supervisor.current.settings.workers
 
     @property
     def reading(self) -> int:

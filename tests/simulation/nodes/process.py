@@ -68,6 +68,16 @@ class Process:
         return math.inf if self.dead or self.hangs or self.stop.requested.is_set() else self._served
 
     @property
+    def is_starting(self) -> bool:
+        """It hasn't served yet."""
+        return math.isinf(self._served)
+
+    @property
+    def age(self) -> float:
+        """Seconds since it served first."""
+        return -math.inf if self.is_starting else trio.current_time() - self._served
+
+    @property
     def hangs(self) -> bool:
         return not self._awake.is_set()
 

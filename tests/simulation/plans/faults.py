@@ -178,6 +178,8 @@ def feature_faults(
     if features.health_checks and not features.only_hangs:  # which are to notice it
         at = {"start": rng.uniform(1.0, seconds / 2), "seconds": 12.0, "share": 1.0, "alone": False}
         yield "call", rng.choice(["fail", "full"]), at | {"place": rng.choice(["events", "engine"])}
+    if features.hard_starts:
+        yield from hard_starts(rng, seconds)
     if features.set_back:
         # Until just after a tick, at which all look for commands, and before they end those whose time seems over.
         yield "sudden", "clock blip", {"start": floor(seconds) - 0.97, "seconds": 0.9701, "amount": 1000.0}
@@ -189,6 +191,20 @@ def feature_faults(
         lasting = rng.uniform(0.2, 1.0)
         start = seconds - lasting - rng.uniform(0.0, 0.5)
         yield "sudden", "clock blip", {"start": start, "seconds": lasting, "amount": 1000.0}
+
+
+def hard_starts(rng: Random, seconds: float) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Faults that strike workers while they start, with what makes some start just then; and nodes that are told
+    several things at once."""
+    for _ in range(rng.randint(1, 3)):
+        start, kind = rng.uniform(1.0, seconds * 0.7), rng.choice(STARTS)
+        at = {"start": start, "seconds": rng.choice([1.0, 4.0, 12.0]), "amount": float(rng.randrange(5))}
+        yield "start", kind, at | {"share": rng.choice([0.5, 1.0]), "alone": rng.random() < 0.7}
+        for _ in range(rng.choice([1, 1, 2])):
+            sudden = rng.choice(["reload", "reload", "kill worker", "hang worker"])
+            yield "sudden", sudden, {"start": start + rng.uniform(0.0, 1.0), "seconds": 8.0}
+    if rng.random() < 0.7:
+        yield "sudden", rng.choice(TOLD), {"start": rng.uniform(2.0, seconds * 0.9)}
 
 
 def make_fault(
@@ -213,6 +229,8 @@ def make_fault(
     elif family == "engine":
         place = "engine"
         amount = rng.choice([0.5, 4.0, 15.0])  # seconds until it answers
+    elif family == "start":
+        place = "start"
     elif family == "index":
         place = "index"
         amount = rng.randrange(4)

@@ -65,6 +65,8 @@ class Features:
     engine_busy: bool = False  # it has too much to do, and says so
     health_checks: bool = False  # balancers ask whether nodes are ready, which an operator drains now and then
 
+    hard_starts: bool = False  # workers die, fail or hang while they start, nodes are stopped while they reload
+
     @property
     def reloads(self) -> bool:
         """Whether nodes do, whatever the faults are."""
@@ -125,6 +127,7 @@ _LATER_SHARES: Final = {
     "engine_busy": 0.2,
     "floods": 0.12,
     "silent_agent": 0.12,
+    "hard_starts": 0.25,
 }
 
 
@@ -161,6 +164,8 @@ def with_needed(features: Features, stores: str) -> Features:
         features = evolve(features, small_events=False, tails=False)
     if features.crowd:  # which goes at once, too, and that is told of all of it together
         features = evolve(features, short_times=True, presence=False)
+    if features.only_reloads or features.only_hangs:
+        features = evolve(features, hard_starts=False)
     if features.small_room:
         features = evolve(features, small_bodies=True)
     if features.set_back:  # memory stores have a clock of their own

@@ -20,7 +20,8 @@ from wazuh_comms_trio.backends.opensearch.commands import discovery
 from wazuh_comms_trio.backends.opensearch.events import index
 from wazuh_comms_trio.config import capacity
 from wazuh_comms_trio.config.limits.models import RouteLimit, RouteLimits
-from wazuh_comms_trio.config.models import Batcher, Config, Keep, Limits, Timeouts
+from wazuh_comms_trio.config.models import Batcher, CommunicationsApi, Config, Keep, Limits, Shutdown, Timeouts
+from wazuh_comms_trio.daemon.supervisor import generation
 from wazuh_comms_trio.http.server import bodies
 from wazuh_comms_trio.quarantine import rows, store
 from wazuh_comms_trio.services.commands import command_json, deliveries, lookup_queue, upkeep
@@ -42,6 +43,7 @@ __all__ = [
     "choose_limits",
     "choose_quarantine",
     "set_limits",
+    "with_pauses",
     "with_rates",
     "with_route_limits",
 ]
@@ -87,6 +89,7 @@ _WITH_FEATURE: Final[Mapping[str, Sequence[tuple[Sequence[ModuleType], str, Sequ
         ((bodies,), "SPILLED_BYTES", (300, 1500)),
         ((bodies,), "WRITTEN_AT_ONCE", (100, 700)),
     ],
+    "hard_starts": [((generation,), "START_TIMEOUT", (3, 8, 60))],
     "changing_files": [((folder,), "READ_AHEAD", (20, 1000)), ((folder,), "CHUNK", (10, 50))],
 }
 _USUAL: Final = {
@@ -124,6 +127,12 @@ def with_rates(limits: Limits) -> Limits:
     """More than an honest agent asks for, as a rule."""
     often = RouteLimit(agent_rate=AGENT_RATE, agent_burst=AGENT_BURST)
     return evolve(limits, routes=RouteLimits(often, often, often, often, often))
+
+
+def with_pauses(api: CommunicationsApi, seed: int) -> CommunicationsApi:
+    """Before and while a node stops."""
+    rng = Random(f"pauses {seed}")
+    return evolve(api, shutdown=Shutdown(delay=rng.choice([0.0, 0.0, 2.0]), spread=rng.choice([0.0, 0.0, 3.0])))
 
 
 def set_limits(limits: Mapping[str, int]) -> None:

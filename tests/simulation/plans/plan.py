@@ -22,6 +22,7 @@ from tests.simulation.plans.faults import (
     POWER,
     RESTARTS,
     SUDDEN,
+    TOLD,
     UNSERVED,
     Fault,
     feature_faults,
@@ -79,7 +80,7 @@ class Plan:
         failure, and a reload has two. So does an indexer with a call under way of a process that died."""
         kinds = {fault.kind for fault in self.faults}
         dies = self.stores == "indexer" and not kinds.isdisjoint(ENDS)
-        reloads = "reload" in kinds or self.features.reloads
+        reloads = not kinds.isdisjoint(("reload", *TOLD)) or self.features.reloads
         return self.nodes * self.workers == 1 and not reloads and not dies
 
     def __str__(self) -> str:
