@@ -337,3 +337,15 @@ def test_a_time_limit_that_agents_do_not_wait_for(load_text: Load) -> None:
     (warning,) = load_text(with_api("timeouts: {stateful: 90}")).warnings
     assert warning.path == "communications_api.timeouts.stateful"
     assert "an agent gives up after 60 s" in warning.text
+
+
+@pytest.mark.parametrize(
+    ("limit", "least"),
+    [("head_bytes", 2048), ("body_bytes", 1 << 20), ("head_timeout", 2), ("body_timeout", 2), ("send_timeout", 2)],
+)
+def test_a_limit_below_what_agents_need(load_text: Load, limit: str, least: int) -> None:
+    """It is accepted, since a test or a small network may want it, and told of."""
+    assert load_text(with_api(f"limits: {{{limit}: {least}}}")).warnings == ()
+    (warning,) = load_text(with_api(f"limits: {{{limit}: 1}}")).warnings
+    assert warning.path == f"communications_api.limits.{limit}"
+    assert f"is little, less than {least} " in warning.text

@@ -20,12 +20,24 @@ _STORED_AFTER: Final = 60.0
 #: Seconds (spec, PROTOCOL.md 1).
 AGENT_TIMEOUT: Final = 60
 _WILDCARDS: Final = {"0.0.0.0", "::"}
+#: Below these no agent, or not every one, is served: of a head with a token half of it; a batch of events by default
+#: (spec, PROTOCOL.md 1); a few round trips to the other side of the world, with a lost packet among them.
+_LEAST_LIMITS: Final = {
+    "head_bytes": (2048, "bytes: an agent's head has its token in it, some 1000 bytes"),
+    "body_bytes": (1 << 20, "bytes: agents send batches of 1 MB, and send one again that was refused"),
+    "handshake_timeout": (2, "s: an agent on a slow link needs longer"),
+    "head_timeout": (2, "s: an agent on a slow link needs longer"),
+    "body_timeout": (2, "s: an agent on a slow link needs longer"),
+    "stall_timeout": (2, "s: an agent on a slow link needs longer"),
+    "send_timeout": (2, "s: an agent on a slow link needs longer"),
+}
 
 
 def apply_rules(reader: Reader, config: Config) -> None:
     """Notes problems and warnings of combinations whose parts are sound."""
     _ports(reader, config)
     _timeouts(reader, config)
+    _limits(reader, config)
     _enrollment(reader, config)
     _operators(reader, config)
     _sizes(reader, config)
@@ -52,6 +64,14 @@ def _timeouts(reader: Reader, config: Config) -> None:
         if seconds >= AGENT_TIMEOUT and reader.sound(path):
             text = f"{seconds:g} s are too long: an agent gives up after {AGENT_TIMEOUT} s, and sends it again"
             reader.warning_at(path, text)
+
+
+def _limits(reader: Reader, config: Config) -> None:
+    limits = config.communications_api.limits
+    for name, (least, reason) in _LEAST_LIMITS.items():
+        path, value = f"{_API}.limits.{name}", getattr(limits, name)
+        if value < least and reader.sound(path):
+            reader.warning_at(path, f"{value} is little, less than {least} {reason}")
 
 
 def _enrollment(reader: Reader, config: Config) -> None:
