@@ -2,7 +2,8 @@
 
 As https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt has it; whether a header may be expected from a peer is
 the caller's to know. Version 1 is a line of at most 107 bytes, version 2 has 16 bytes, addresses, and TLVs, which are
-checked for their form and, where there is one, their checksum; what they say isn't used.
+checked for their form and, where there is one, their checksum; what they say isn't used. A balancer's own connection
+(LOCAL) is taken whatever its header says besides, and so is one of an unspecified family: nobody's address is read.
 """
 
 from __future__ import annotations
@@ -131,18 +132,17 @@ def check_command(version_and_command: int) -> int:
 
 def read_binary(header: bytes) -> ProxyHeader:
     """Reads a header of version 2, whole. Raises ``ProxyHeaderInvalid``."""
-    command = check_command(header[12])
+    if check_command(header[12]) == _LOCAL:
+        # 2.2: "must accept this connection as valid and must [...] discard the protocol block including the family".
+        return ProxyHeader()
     family, transport = divmod(header[13], 16)
     if family > _UNIX or transport > 2:
         raise ProxyHeaderInvalid(f"has address family {family} and transport {transport}")
+    if family == _UNSPECIFIED:
+        return ProxyHeader()  # where its addresses end, and TLVs begin, it doesn't say
     size = _ADDRESS_BYTES.get(family)
-    block = _UNIX_BYTES if family == _UNIX else 0 if size is None else 2 * size + 4
+    block = _UNIX_BYTES if size is None else 2 * size + 4
     payload = header[FIXED_BYTES:]
-    if command == _LOCAL:
-        # Whatever its addresses say is to be ignored; they may be missing where a family is named.
-        if len(payload) >= block:
-            check_tlvs(header, FIXED_BYTES + block)
-        return ProxyHeader()
     if len(payload) < block:
         raise ProxyHeaderInvalid("is too short for its addresses")
     check_tlvs(header, FIXED_BYTES + block)
