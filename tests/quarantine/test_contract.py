@@ -14,6 +14,9 @@ from wazuh_comms_trio.quarantine.memory import MemoryQuarantine
 from wazuh_comms_trio.quarantine.store import open_quarantine_store
 
 MAX_BYTES = 100_000_000
+#: Bytes of a payload that has a file of its own, and of ten that leave room for two such and a half.
+LARGE = 300_000
+FILLING = (MAX_BYTES - 5 * LARGE // 2) // 10 - 2 * OVERHEAD_BYTES
 CLOCK = Clock()
 
 
@@ -193,6 +196,31 @@ async def test_one_entry_a_document_the_newest(quarantine: Quarantine) -> None:
     assert found is not None
     assert (found[1].payload, found[1].document, found[1].version) == (b"newest", "i/1", "3.c")
     assert (await quarantine.usage()).bytes == sum(entry.size for entry in entries)
+
+
+async def test_a_call_that_comes_again_is_taken_again(quarantine: Quarantine) -> None:
+    """As long as its agent sent two large events on one document in one body, whose answer was lost, that was 503: what
+    is kept of the second one was taken for kept, and dropped for the first one's sake."""
+    call = [on("i/1", b"1" * LARGE), on("i/1", b"2" * LARGE), on("i/2", b"other")]
+    for _ in range(3):
+        await quarantine.add(call)
+        kept = {entry.document: entry for entry in await quarantine.list()}
+        assert {document: entry.payload_bytes for document, entry in kept.items()} == {"i/1": LARGE, "i/2": 5}
+    assert b"".join([piece async for piece in quarantine.payload(kept["i/1"].id)]) == b"2" * LARGE
+
+
+async def test_what_is_overtaken_and_comes_again_is_taken_when_room_is_needed(quarantine: Quarantine) -> None:
+    """Likewise: dropped for the room of one before it in its call."""
+    again = on("i/1", b"1" * LARGE)
+    others = [on(f"f/{number}", bytes([number]) * FILLING, agent_id=f"other{number}") for number in range(10)]
+    await quarantine.add([again])
+    await quarantine.add([on("i/3", b"overtaken, too" * (LARGE // 14))])
+    await quarantine.mark_overtaken([entry.id for entry in await quarantine.list()])
+    for other in others:
+        await quarantine.add([other])
+    await quarantine.add([on("i/2", b"3" * LARGE), again])
+    there = {entry.document for entry in await quarantine.list()}
+    assert there == {"i/1", "i/2", *(other.document for other in others)}
 
 
 async def test_what_a_newer_one_replaces_comes_back_when_that_has_no_room(quarantine: Quarantine) -> None:

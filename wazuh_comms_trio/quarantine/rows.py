@@ -41,6 +41,11 @@ class Row:
     file: str | None = None
 
 
+class EqualIsGone(BackendUnavailable):
+    """An entry equal to a row was dropped since it was looked for, be it by a row before it: the row needs its
+    payload's file."""
+
+
 def insert_rows(
     connection: apsw.Connection, rows: Sequence[Row], now: float, max_bytes: int, *, limited: bool = True
 ) -> list[str]:
@@ -65,8 +70,7 @@ def insert_rows(
             gone += _make_room(connection, size, max_bytes)
             check_limits(connection, rejected.agent_id, size, max_bytes)
         if row.file is None and row.payload_bytes > INLINE_BYTES:
-            # The equal entry was dropped since it was looked for. Rare enough to let the agent come again.
-            raise BackendUnavailable
+            raise EqualIsGone
         connection.execute(
             "INSERT INTO entries (agent_id, kind, reason, size, payload_bytes, first_at, last_at, digest, metadata,"
             " payload, file, document, version) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
@@ -118,6 +122,18 @@ def replace_row(
             (first_at, last_at, arrival, now, error, agent_id, row.digest),
         )
     return gone
+
+
+def is_known(connection: apsw.Connection, row: Row, max_bytes: int) -> bool:
+    """Whether an equal entry is there, also an overtaken one. Raises ``NoRoom`` where none is, and no room for it."""
+    query = "SELECT 1 FROM entries WHERE agent_id = ? AND digest = ?"
+    if connection.execute(query, (row.rejected.agent_id, row.digest)).get is not None:
+        return True
+    overtaken = connection.execute("SELECT sum(size) FROM entries WHERE overtaken_at IS NOT NULL").get or 0
+    assert isinstance(overtaken, int)
+    size = size_of(row.rejected, row.payload_bytes)
+    check_limits(connection, row.rejected.agent_id, size, max_bytes, to_be_dropped=overtaken)
+    return False
 
 
 def _files(deleted: Iterable[Any]) -> list[str]:

@@ -42,7 +42,6 @@ from wazuh_comms_trio.quarantine.interface import (
     Usage,
     describe_full,
     digest,
-    size_of,
 )
 from wazuh_comms_trio.quarantine.payload_files import (
     FILE,
@@ -53,7 +52,15 @@ from wazuh_comms_trio.quarantine.payload_files import (
     own_name,
     set_aside,
 )
-from wazuh_comms_trio.quarantine.rows import INLINE_BYTES, NoRoom, Row, check_limits, insert_rows, replace_row
+from wazuh_comms_trio.quarantine.rows import (
+    INLINE_BYTES,
+    EqualIsGone,
+    NoRoom,
+    Row,
+    insert_rows,
+    is_known,
+    replace_row,
+)
 from wazuh_comms_trio.quarantine.schema import QUARANTINE
 
 logger = logging.getLogger(__name__)
@@ -122,10 +129,16 @@ class StoredQuarantine:
             await self._insert(rows)
             return
         async with self._writing() as files:
-            for number, row in enumerate(rows):
-                if row.payload_bytes > INLINE_BYTES:
-                    rows[number] = await self._with_file(row, files, [row.rejected.payload])
-            await self._insert(rows)
+            try:
+                for number, row in enumerate(rows):
+                    if row.payload_bytes > INLINE_BYTES:
+                        rows[number] = await self._with_file(row, files, [row.rejected.payload])
+                await self._insert(rows)
+            except EqualIsGone:
+                for number, row in enumerate(rows):
+                    if row.payload_bytes > INLINE_BYTES and row.file is None:
+                        rows[number] = evolve(row, file=await files.write([row.rejected.payload]))
+                await self._insert(rows)
             files.keep_only(await self._named(files.names))
 
     async def add_file(self, rejected: Rejected, file: BinaryIO, size: int, *, start: int = 0) -> None:
@@ -170,20 +183,8 @@ class StoredQuarantine:
 
     async def _with_file(self, row: Row, files: PayloadFiles, pieces: Iterable[bytes]) -> Row:
         """The row with its payload written, unless an equal entry is there or there is no room."""
-        query = "SELECT 1 FROM entries WHERE agent_id = ? AND digest = ?"
-        values = (row.rejected.agent_id, row.digest)
-        size = size_of(row.rejected, row.payload_bytes)
-
-        def is_known(connection: apsw.Connection) -> bool:
-            if connection.execute(query, values).get is not None:
-                return True
-            overtaken = connection.execute("SELECT sum(size) FROM entries WHERE overtaken_at IS NOT NULL").get or 0
-            assert isinstance(overtaken, int)
-            check_limits(connection, row.rejected.agent_id, size, self._max_bytes, to_be_dropped=overtaken)
-            return False
-
         with self._warning_when_full():
-            known = await self._database.read(is_known)
+            known = await self._database.read(lambda connection: is_known(connection, row, self._max_bytes))
         if known:
             return row
         return evolve(row, file=await files.write(pieces))
