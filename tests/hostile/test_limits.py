@@ -162,6 +162,26 @@ async def test_an_agent_has_few_uploads_at_a_time(autojump_clock: MockClock) -> 
         assert statuses == [429] * 6 + [204] * 5
 
 
+async def test_uploads_that_are_refused_count_for_no_rate(autojump_clock: MockClock) -> None:
+    """They counted: one agent's used up the rate of all."""
+    config = daemon_config(limits=Limits(routes=RouteLimits(stateless=RouteLimit(rate=0.1, burst=6))))
+    async with open_daemon(config) as daemon, trio.open_nursery() as nursery:
+        agent, other = await logged_in(daemon), await logged_in(daemon)
+        statuses: list[int] = []
+
+        async def upload() -> None:
+            statuses.append((await agent.post_stateless([LINE] * (2 * 1024 * 1024 // len(LINE)))).status)
+
+        daemon.backends.engine.faults.hang()
+        for _ in range(10):
+            nursery.start_soon(upload)
+        await wait_all_tasks_blocked()
+        daemon.backends.engine.faults.release()
+        await wait_all_tasks_blocked()
+        assert statuses == [429] * 6 + [204] * 4
+        assert [(await other.post_stateless([LINE])).status for _ in range(3)] == [204, 204, 429]
+
+
 async def test_scans_are_refused_before_their_body_is_received(autojump_clock: MockClock) -> None:
     """An agent's large scans weren't uploads, and counted against its rate when all of each was there."""
     config = daemon_config(limits=Limits(routes=RouteLimits(scan=RouteLimit(agent_rate=0.1, agent_burst=5))))
@@ -178,9 +198,11 @@ async def test_scans_are_refused_before_their_body_is_received(autojump_clock: M
         await wait_all_tasks_blocked()
         fifth = await exchange(await daemon.connect(), head(2 * 1024 * 1024))
         assert (fifth.status, fifth.header("retry-after")) == (429, "2")
-        for length in (9, 9):  # the last one that the rate allows was the fifth
-            beyond = await exchange(await daemon.connect(), head(length))
-            assert (beyond.status, beyond.header("retry-after")) == (429, "10")
+        last = await daemon.connect()  # that the rate allows: the fifth counts for nothing
+        await last.send_all(head(9))
+        await wait_all_tasks_blocked()
+        beyond = await exchange(await daemon.connect(), head(9))
+        assert (beyond.status, beyond.header("retry-after")) == (429, "10")
         assert (await exchange(await daemon.connect(), head(SCAN_BYTES + 1))).status == 413
 
 

@@ -78,7 +78,7 @@ class AgentApi(QuartApplication):
         length = content_length(scope)
         if length is not None and length <= TRANSFER_BYTES:
             return admitted
-        return _both(admitted, self._uploads.admitted(caller.agent.id))
+        return _both(self._uploads.admitted(caller.agent.id), admitted)  # what is refused counts for no rate
 
     def admitted_file(self, caller: Caller, size: int) -> AbstractContextManager[None]:
         """A file of so many bytes is counted against its agent's limit while the block runs."""
